@@ -1,0 +1,137 @@
+//! Datasets: from the official files to samples in memory. Knows transform's types and no model.
+
+pub mod bands;
+pub mod demo;
+pub mod geobench;
+pub mod hdf5;
+pub mod loader;
+pub mod pickle;
+
+use std::fmt;
+use std::path::Path;
+
+use ndarray::{Array2, Array3};
+use serde::{Deserialize, Serialize};
+
+use crate::suite::{Family, Suite, Task};
+use crate::Result;
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Valid,
+    Test,
+}
+
+impl Split {
+    /// In the order of partition files.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Valid => "valid",
+            Split::Test => "test",
+        })
+    }
+}
+
+/// What a sample is labelled with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Label {
+    /// The class's index.
+    Class(usize),
+    /// Whether each label applies.
+    MultiLabel(Vec<bool>),
+    /// The class of each pixel, [h, w], as stored.
+    Mask(Array2<i32>),
+}
+
+/// One labelled image, as stored but for the type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub name: String,
+    /// [bands, h, w] in the order that was asked for; digital numbers (stored value times the task's scale).
+    pub image: Array3<f32>,
+    pub label: Label,
+}
+
+/// A band as it stands in a file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RawBand {
+    /// Without the date that dated samples append.
+    pub name: String,
+    /// `int16`, `uint8`, `float32`, … (numpy's names).
+    pub dtype: String,
+    /// [rows, columns], unscaled, NaN left in place.
+    #[serde(skip)]
+    pub pixels: Array2<f64>,
+}
+
+/// A sample with every stored band, for `inspect`.
+#[derive(Debug, Clone)]
+pub struct RawSample {
+    pub name: String,
+    /// In the order of the file's `bands_order` where it has one.
+    pub bands: Vec<RawBand>,
+    pub label: Label,
+    /// The type in which a mask is stored.
+    pub label_dtype: Option<String>,
+}
+
+/// Mean and standard deviation of a band over the dataset, in digital numbers (scaled as the pixels are).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BandStatistics {
+    pub mean: f64,
+    pub std: f64,
+}
+
+/// One task's files, opened for one partition.
+pub trait Dataset: Send + Sync {
+    /// The samples of a split, in the partition's order.
+    fn samples(&self, split: Split) -> &[String];
+
+    /// The bands that the files hold, by their stored names without dates.
+    ///
+    /// # Errors
+    /// Where the first sample cannot be read.
+    fn bands(&self) -> Result<Vec<String>>;
+
+    /// Reads one sample: the bands of these stored names, in this order.
+    ///
+    /// # Errors
+    /// Where the file is absent, damaged or lacks a band, a pixel is not finite or the label does not fit the task.
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample>;
+
+    /// Reads one sample with all that the file holds.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`], but for pixels that are not finite.
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample>;
+
+    /// The dataset's own statistics of these stored bands.
+    ///
+    /// # Errors
+    /// Where the statistics are missing or lack a band.
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>>;
+
+    /// A hash of everything that the samples of these splits and the statistics are read from.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    fn fingerprint(&self, splits: &[Split]) -> Result<String>;
+}
+
+/// Opens a task's files under the suite's data folder `root`.
+///
+/// # Errors
+/// Where the folder, the task's files or the partition are not there; the message says what to do.
+pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
+    match suite.family {
+        Family::Geobench => Ok(Box::new(geobench::Geobench::open(task, root, partition)?)),
+    }
+}

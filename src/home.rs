@@ -1,0 +1,72 @@
+//! Where the data files of Terrabench itself are: `benchmarks/` and `configs/`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::AtPath;
+use crate::{Error, Result};
+
+/// The folder that holds `benchmarks/` and `configs/`.
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// The working directory or its nearest ancestor that has both folders, otherwise the checkout
+    /// this program was built from.
+    ///
+    /// # Errors
+    /// Where neither is there.
+    pub fn find() -> Result<Self> {
+        let here = std::env::current_dir().at(".")?;
+        let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+        here.ancestors()
+            .chain([built])
+            .find(|dir| dir.join("benchmarks").is_dir() && dir.join("configs").is_dir())
+            .map(|dir| Home(dir.to_owned()))
+            .ok_or_else(|| {
+                Error::file(here, "neither this folder nor one above it has `benchmarks/` and `configs/`")
+                    .help("run from a checkout of Terrabench")
+            })
+    }
+
+    /// `benchmarks/<name>.toml`.
+    pub fn suite(&self, name: &str) -> PathBuf {
+        self.0.join("benchmarks").join(format!("{name}.toml"))
+    }
+
+    /// `benchmarks/published/<file>`.
+    pub fn published(&self, file: &str) -> PathBuf {
+        self.0.join("benchmarks/published").join(file)
+    }
+
+    /// `configs/<kind>/<name>.toml`; `name` may also be a path to such a file.
+    ///
+    /// # Errors
+    /// Where there is no such file: the message lists the names there are.
+    pub fn config(&self, kind: &str, name: &str) -> Result<PathBuf> {
+        let folder = self.0.join("configs").join(kind);
+        let named = folder.join(format!("{name}.toml"));
+        if named.is_file() {
+            return Ok(named);
+        }
+        let path = PathBuf::from(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let mut known: Vec<String> = std::fs::read_dir(&folder)
+            .at(&folder)?
+            .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+            .collect();
+        known.sort();
+        Err(Error::file(&named, "no such file")
+            .help(format!("names in {}: {}; or give a path to a TOML file", folder.display(), known.join(", "))))
+    }
+}
+
+/// Reads a TOML file into `T`. Unknown keys are errors that name the file and the line.
+///
+/// # Errors
+/// Where the file cannot be read or does not fit `T`.
+pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).at(path)?;
+    toml::from_str(&text).at(path)
+}

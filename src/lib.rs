@@ -1,0 +1,38 @@
+//! Terrabench measures Earth-observation foundation models on the benchmarks their papers report.
+//!
+//! The way of a number, each arrow one function:
+//!
+//! ```text
+//! suite.rs      benchmarks/*.toml -> Suite, Task
+//! plan.rs       suite + models + protocols -> Cells, and which are done already
+//! data/         Task -> Dataset -> Sample (raw pixels of the bands a model wants)
+//! transform/    Sample -> normalised, resized image
+//! model/        images -> features (or feature maps), on a device
+//! features.rs   Dataset + Backbone -> Features [n, d]
+//! protocol/     Features -> predictions (k-NN, …)
+//! metrics/      predictions + labels -> scores with intervals
+//! run.rs        one Cell through all of the above -> Record
+//! record.rs     Record -> an atomic file, named by the fingerprint of what decides the number
+//! report/       Records + published numbers -> tables
+//! cli/          one file per command
+//! ```
+//!
+//! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
+
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod features;
+pub mod home;
+pub mod metrics;
+pub mod model;
+pub mod plan;
+pub mod protocol;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod suite;
+pub mod transform;
+
+pub use error::{Error, Result};

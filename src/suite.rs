@@ -1,0 +1,188 @@
+//! What is measured, read from `benchmarks/*.toml`: suites, tasks and the tables they fill.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Split;
+use crate::data::bands::{Band, Imputation};
+use crate::home::{Home, read_toml};
+use crate::model::Stem;
+use crate::{Error, Result};
+
+/// A benchmark: its tasks and the tables that are published of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Suite {
+    /// As on the command line: `geobench`.
+    pub name: String,
+    /// As in prose: `GEO-Bench`.
+    pub title: String,
+    /// Which reader of [`crate::data`] understands the files.
+    pub family: Family,
+    /// The environment variable that names the folder of the data.
+    pub environment: String,
+    /// The data set on the Hugging Face hub.
+    pub repository: String,
+    /// What a band is called in the files, unless a task says otherwise.
+    pub bands: BTreeMap<Band, String>,
+    /// In the order of the tables.
+    pub tasks: Vec<Task>,
+    /// The published tables that this suite fills.
+    pub tables: Vec<Table>,
+}
+
+/// A family of datasets that share a layout on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// One HDF5 file a sample, partitions in JSON.
+    Geobench,
+}
+
+/// One dataset of a suite with its label kind, classes and reported metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Task {
+    /// As on the command line and in the files: `m-eurosat`.
+    pub name: String,
+    /// As in the tables: `m-EuroSat`.
+    pub title: String,
+    /// Relative to the suite's data folder.
+    pub directory: PathBuf,
+    pub label: LabelKind,
+    /// Number of classes; for multi-label tasks the number of labels.
+    pub classes: usize,
+    /// The metric that the tables report.
+    pub metric: Metric,
+    /// What the pixels are: `s1`, `s2-l1c` or `s2-l2a`.
+    pub sensor: Stem,
+    /// The patch embedding the pixels go through.
+    pub stem: Stem,
+    /// Height and width of the stored images in pixels.
+    pub image_size: usize,
+    /// How many samples the official release has.
+    pub samples: SampleCounts,
+    /// Stored values are multiplied by this on reading, statistics too, to give digital numbers.
+    #[serde(default = "one")]
+    pub scale: f32,
+    /// Bands that the files lack and which band stands in for each.
+    #[serde(default)]
+    pub impute: Vec<Imputation>,
+    /// Where names and contents of bands differ: the name under which each band's pixels are stored.
+    #[serde(default)]
+    pub by_content: BTreeMap<Band, String>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// The official number of samples of each split of the `default` partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleCounts {
+    pub train: usize,
+    pub valid: usize,
+    pub test: usize,
+}
+
+impl SampleCounts {
+    /// The count of one split.
+    pub fn of(&self, split: Split) -> usize {
+        match split {
+            Split::Train => self.train,
+            Split::Valid => self.valid,
+            Split::Test => self.test,
+        }
+    }
+}
+
+/// What a sample is labelled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelKind {
+    /// One class an image.
+    Class,
+    /// Any number of labels an image.
+    MultiLabel,
+    /// One class a pixel.
+    Mask,
+}
+
+/// A metric, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of samples whose class is right.
+    Accuracy,
+    /// F1 over all samples and labels at once.
+    MicroF1,
+    /// Mean over classes of intersection over union.
+    Miou,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Metric::Accuracy => "accuracy",
+            Metric::MicroF1 => "micro_f1",
+            Metric::Miou => "miou",
+        })
+    }
+}
+
+/// A table of the papers: which cells fill it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Table {
+    /// `<file>.md` and `<file>.csv` among the results.
+    pub file: String,
+    pub title: String,
+    /// A file of `benchmarks/published/`.
+    pub published: String,
+    /// The protocol of our rows, a file of `configs/protocols/`.
+    pub protocol: String,
+    /// Columns, outer.
+    pub tasks: Vec<String>,
+    /// Columns, inner.
+    pub partitions: Vec<String>,
+}
+
+impl Suite {
+    /// Reads `benchmarks/<name>.toml`.
+    ///
+    /// # Errors
+    /// Where there is no such suite, or the file has unknown keys or names a task twice or not at all.
+    pub fn load(home: &Home, name: &str) -> Result<Self> {
+        let path = home.suite(name);
+        let suite: Suite = read_toml(&path)?;
+        for (i, task) in suite.tasks.iter().enumerate() {
+            if suite.tasks[..i].iter().any(|other| other.name == task.name) {
+                return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
+            }
+        }
+        for table in &suite.tables {
+            for task in &table.tasks {
+                suite
+                    .task(task)
+                    .map_err(|_| Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file)))?;
+            }
+        }
+        Ok(suite)
+    }
+
+    /// The task of that name.
+    ///
+    /// # Errors
+    /// Where the suite has none: the message lists the names.
+    pub fn task(&self, name: &str) -> Result<&Task> {
+        self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
+            Error::request(format!("{} has no task `{name}`", self.title))
+                .help(format!("its tasks are {}", known.join(", ")))
+        })
+    }
+}
