@@ -10,40 +10,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A file is missing, damaged or holds something else than expected.
     #[error("{}: {problem}{}", path.display(), remedy_line(remedy))]
-    File {
-        path: PathBuf,
-        problem: String,
-        remedy: String,
-    },
+    File { path: PathBuf, problem: String, remedy: String },
     /// A request that cannot be met: an unknown name, options that contradict each other.
     #[error("{problem}{}", remedy_line(remedy))]
     Request { problem: String, remedy: String },
 }
 
 fn remedy_line(remedy: &str) -> String {
-    if remedy.is_empty() {
-        String::new()
-    } else {
-        format!("\n  help: {remedy}")
-    }
+    if remedy.is_empty() { String::new() } else { format!("\n  help: {remedy}") }
 }
 
 impl Error {
     /// A problem with the file or folder at `path`.
     pub fn file(path: impl AsRef<Path>, problem: impl ToString) -> Self {
-        Error::File {
-            path: path.as_ref().to_owned(),
-            problem: problem.to_string(),
-            remedy: String::new(),
-        }
+        Error::File { path: path.as_ref().to_owned(), problem: problem.to_string(), remedy: String::new() }
     }
 
     /// A request that cannot be met.
     pub fn request(problem: impl ToString) -> Self {
-        Error::Request {
-            problem: problem.to_string(),
-            remedy: String::new(),
-        }
+        Error::Request { problem: problem.to_string(), remedy: String::new() }
     }
 
     /// The same error with what the user can do about it.

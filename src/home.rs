@@ -57,8 +57,11 @@ impl Home {
             .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
             .collect();
         known.sort();
-        Err(Error::file(&named, "no such file")
-            .help(format!("names in {}: {}; or give a path to a TOML file", folder.display(), known.join(", "))))
+        Err(Error::file(&named, "no such file").help(format!(
+            "names in {}: {}; or give a path to a TOML file",
+            folder.display(),
+            known.join(", ")
+        )))
     }
 }
 
@@ -69,4 +72,18 @@ impl Home {
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).at(path)?;
     toml::from_str(&text).at(path)
+}
+
+/// The folder for what can be computed again: `$TERRABENCH_CACHE`, else `terrabench` in the platform's
+/// cache directory. It need not exist yet.
+///
+/// # Errors
+/// Where the platform names no cache directory and `TERRABENCH_CACHE` is not set.
+pub fn cache_folder() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("TERRABENCH_CACHE") {
+        return Ok(folder.into());
+    }
+    dirs::cache_dir()
+        .map(|dir| dir.join("terrabench"))
+        .ok_or_else(|| Error::request("there is no cache directory").help("set TERRABENCH_CACHE to a folder"))
 }

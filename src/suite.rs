@@ -166,9 +166,9 @@ impl Suite {
         }
         for table in &suite.tables {
             for task in &table.tasks {
-                suite
-                    .task(task)
-                    .map_err(|_| Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file)))?;
+                suite.task(task).map_err(|_| {
+                    Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file))
+                })?;
             }
         }
         Ok(suite)

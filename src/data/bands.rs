@@ -95,8 +95,11 @@ pub fn select(
             stored_name(&pair.source)
         });
         selection.stored.push(name.ok_or_else(|| {
-            Error::request(format!("the model wants band {band}, which is neither stored nor imputed; stored: {}", present.join(", ")))
-                .help("add `impute = [[\"<source>\", \"<target>\"]]` to the task in benchmarks/")
+            Error::request(format!(
+                "the model wants band {band}, which is neither stored nor imputed; stored: {}",
+                present.join(", ")
+            ))
+            .help("add `impute = [[\"<source>\", \"<target>\"]]` to the task in benchmarks/")
         })?);
     }
     Ok(selection)
@@ -107,7 +110,9 @@ mod tests {
     use super::*;
 
     fn names() -> BTreeMap<Band, String> {
-        [(Band::B01, "01"), (Band::B02, "02"), (Band::B03, "03")].map(|(band, name)| (band, name.to_owned())).into()
+        [(Band::B01, "01"), (Band::B02, "02"), (Band::B03, "03")]
+            .map(|(band, name)| (band, name.to_owned()))
+            .into()
     }
 
     #[test]

@@ -8,13 +8,12 @@ pub mod loader;
 pub mod pickle;
 
 use std::fmt;
-use std::path::Path;
 
 use ndarray::{Array2, Array3};
 use serde::{Deserialize, Serialize};
 
-use crate::suite::{Family, Suite, Task};
 use crate::Result;
+use crate::transform::normalize::BandStatistics;
 
 /// A part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,13 +82,6 @@ pub struct RawSample {
     pub label_dtype: Option<String>,
 }
 
-/// Mean and standard deviation of a band over the dataset, in digital numbers (scaled as the pixels are).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BandStatistics {
-    pub mean: f64,
-    pub std: f64,
-}
-
 /// One task's files, opened for one partition.
 pub trait Dataset: Send + Sync {
     /// The samples of a split, in the partition's order.
@@ -124,14 +116,4 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Where a file cannot be read.
     fn fingerprint(&self, splits: &[Split]) -> Result<String>;
-}
-
-/// Opens a task's files under the suite's data folder `root`.
-///
-/// # Errors
-/// Where the folder, the task's files or the partition are not there; the message says what to do.
-pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
-    match suite.family {
-        Family::Geobench => Ok(Box::new(geobench::Geobench::open(task, root, partition)?)),
-    }
 }

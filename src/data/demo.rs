@@ -1,0 +1,1 @@
+//! Generated data in a suite's own layout.

@@ -1,0 +1,1 @@
+//! GEO-Bench v1: one HDF5 file a sample.

@@ -1,0 +1,1 @@
+//! Scores of predictions, in percent. Knows arrays only.

@@ -1,0 +1,3 @@
+//! Pure functions of arrays: normalisation, resizing.
+
+pub mod normalize;
