@@ -18,14 +18,15 @@ impl Home {
     pub fn find() -> Result<Self> {
         let here = std::env::current_dir().at(".")?;
         let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-        here.ancestors()
-            .chain([built])
-            .find(|dir| dir.join("benchmarks").is_dir() && dir.join("configs").is_dir())
-            .map(|dir| Home(dir.to_owned()))
-            .ok_or_else(|| {
-                Error::file(here, "neither this folder nor one above it has `benchmarks/` and `configs/`")
-                    .help("run from a checkout of Terrabench")
-            })
+        let is_home = |dir: &&Path| dir.join("benchmarks").is_dir() && dir.join("configs").is_dir();
+        match here.ancestors().chain([built]).find(is_home) {
+            Some(home) => Ok(Home(home.to_owned())),
+            None => Err(Error::file(
+                &here,
+                "neither this folder nor one above it has `benchmarks/` and `configs/`",
+            )
+            .help("run from a checkout of Terrabench")),
+        }
     }
 
     /// `benchmarks/<name>.toml`.
