@@ -370,7 +370,7 @@ fn a_bad_line_is_named() {
         ("M,B,m-eurosat,knn,accuracy,84.1,fat\n", "`fat`"),
         ("M,B,m-eurosat,knn\n", "`value`"),
         (",B,m-eurosat,knn,accuracy,84.1,\n", "`model`"),
-        ("M,B,m-eurosat,knn,accuracy,84.1,bold,more\n", ""),
+        ("M,B,m-eurosat,knn,accuracy,84.1,bold,more\n", "found more fields"),
         ("M,B,m-eurosat,\"knn,accuracy,84.1,bold\n", "quote"),
         ("\n", ""),
         (GOOD, "line 3"),

@@ -110,7 +110,8 @@ fn parse(path: &Path, text: &str) -> Result<DataFrame> {
                 let problem = match polars_csv(&format!("{names}\n{line}\n")) {
                     Ok(one) if one.height() == 1 => continue,
                     Ok(_) => "no value on this line".to_owned(),
-                    Err(e) => e.to_string(),
+                    // The lines below the first are hints for who calls polars.
+                    Err(e) => e.to_string().lines().next().unwrap_or_default().to_owned(),
                 };
                 return Err(at_line(path, i + LINES_BEFORE + 1, problem));
             }
