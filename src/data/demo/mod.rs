@@ -55,6 +55,9 @@ Terrabench wrote these files for `--demo`: invented landscapes in the layout of 
 official data set, so that every command can be tried without a download. Scores on
 them are not benchmark numbers and say nothing about a model.
 
+Partitions are nested as the official ones are, but the smallest have more samples than
+their names say: at least 4, and at least one a class.
+
 The folder can be deleted at any time; it is written again when it is needed.
 ";
 
@@ -79,6 +82,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     })?;
     if !is_whole(&root) {
         let partial = cache.join(format!("{name}.partial"));
+        tracing::info!("writing generated data (no benchmark) into {}", root.display());
         remove(&partial)?;
         write(suite, &partial)?;
         remove(&root)?;

@@ -165,7 +165,7 @@ pub fn brick_kiln(random: &mut Random, index: usize, side: usize) -> Scene {
         over(village, place, bare)
     };
     // Kilns come in groups.
-    let kilns = if class == 1 { random.pick(&[1, 2, 3, 4]) } else { 0 };
+    let kilns = if class == 1 { random.pick(&[2, 3, 4]) } else { 0 };
     let paint = (0..kilns).fold(base, |land, _| kiln(random, land, width));
     Scene { side, paint, label: Label::Class(class) }
 }
