@@ -12,8 +12,8 @@ use terrabench::config::ModelConfig;
 use terrabench::home::Home;
 use terrabench::model::frozen::Frozen;
 use terrabench::model::terrafm::TerraFm;
-use terrabench::model::weights::{self, Weights, fill, parameters};
-use terrabench::model::{Backbone, LoadedModel, Stem, device, load};
+use terrabench::model::weights::{self, Weights};
+use terrabench::model::{Backbone, LoadedModel, Stem, device, load, parameters};
 use terrabench::{Error, Result};
 
 use common::fixture;
@@ -216,14 +216,14 @@ fn parameters_are_upstreams() {
     for (name, file) in [("terrafm-b", "params_base.json"), ("terrafm-l", "params_large.json")] {
         let text = std::fs::read_to_string(fixture("model").join(file)).unwrap();
         let expected: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
-        assert_eq!(parameters(&TerraFm::new(&config(name), &device())), expected);
+        assert_eq!(parameters::list(&TerraFm::new(&config(name), &device())), expected);
     }
 }
 
 fn full_size(size: &str, name: &str) {
     let golden = golden("full_io.safetensors");
     let model = TerraFm::new(&config(name), &device());
-    let model = Frozen::new(fill(model, |name, shape| Ok(formula_weights(name, shape))).unwrap());
+    let model = Frozen::new(parameters::fill(model, |name, shape| Ok(formula_weights(name, shape))).unwrap());
     let s2 = images(11, [2, 12, 224, 224]);
     let s1 = images(12, [2, 2, 224, 224]);
     for (key, images, stem) in

@@ -7,6 +7,7 @@ pub mod device;
 pub mod frozen;
 pub mod gelu;
 pub mod init;
+pub mod parameters;
 pub mod terrafm;
 pub mod vit;
 pub mod weights;

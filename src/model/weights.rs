@@ -1,18 +1,14 @@
-//! Weights into modules, by name.
-//!
-//! A parameter's name is its path through the module's fields, which are named as in the original PyTorch
-//! code; a weight file may put prefixes before it ([`PREFIXES`]).
+//! Weights into modules: from a file, which must hold what the module expects, or random ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::module::Module;
 
 use super::checkpoint::{self, Dtype, Stored};
-use super::init;
+use super::{init, parameters};
 use crate::{Error, Result};
 
 /// Where a model's weights come from.
@@ -84,8 +80,8 @@ pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Res
     match weights {
         Weights::File(path) => load_file(module, path, allow_partial),
         Weights::Random(seed) => {
-            let loaded = parameters(&module).into_iter().map(|(name, _)| name).collect();
-            let module = fill(module, |name, shape| Ok(init::random(*seed, name, shape)))?;
+            let loaded = parameters::list(&module).into_iter().map(|(name, _)| name).collect();
+            let module = parameters::fill(module, |name, shape| Ok(init::random(*seed, name, shape)))?;
             Ok((module, format!("random:{seed}"), Report { loaded, ..Report::default() }))
         }
     }
@@ -94,7 +90,7 @@ pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Res
 fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(M, String, Report)> {
     let stored = checkpoint::open(path)?;
     let found = by_name(&stored).map_err(|problem| Error::file(path, problem))?;
-    let report = compare(&parameters(&module), &found);
+    let report = compare(&parameters::list(&module), &found);
     if report.loaded.is_empty() {
         return Err(Error::file(path, format!("holds nothing of this model: {report}"))
             .help("are these the weights of another model?"));
@@ -103,7 +99,7 @@ fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(
         return Err(Error::file(path, format!("does not fit this model: {report}"))
             .help("are these the weights of another model? --allow-partial loads what fits"));
     }
-    let module = fill(module, |name, shape| match found.get(name) {
+    let module = parameters::fill(module, |name, shape| match found.get(name) {
         Some(stored) if fits(stored, shape) => read(stored).map_err(|problem| Error::file(path, problem)),
         _ => Ok(init::random(0, name, shape)),
     })?;
@@ -161,137 +157,8 @@ fn compare(expected: &[(String, Vec<usize>)], found: &BTreeMap<&str, &Stored>) -
             }
         }
     }
-    let known: std::collections::BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     let extra = found.iter().filter(|(name, _)| !known.contains(*name));
     report.unexpected = extra.map(|(name, stored)| format!("{name} {:?}", stored.shape)).collect();
     report
-}
-
-/// The parameters of a module in the order of its fields: names and shapes as PyTorch has them.
-pub fn parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
-    #[derive(Default)]
-    struct List {
-        place: Place,
-        parameters: Vec<(String, Vec<usize>)>,
-    }
-    impl ModuleVisitor for List {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.place.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.place.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.parameters.push((self.place.name(), self.place.shape(param)));
-        }
-    }
-    let mut list = List::default();
-    module.visit(&mut list);
-    list.parameters
-}
-
-/// Gives every parameter of `module` the numbers that `values` returns for its name and shape, both as PyTorch
-/// has them.
-///
-/// # Errors
-/// The first error of `values`, or where it gives another count of numbers than the shape has.
-pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
-    struct Fill<F> {
-        place: Place,
-        values: F,
-        error: Option<Error>,
-    }
-    impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> ModuleMapper for Fill<F> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.place.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.place.exit();
-        }
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if self.error.is_some() {
-                return param;
-            }
-            let (name, shape) = (self.place.name(), self.place.shape(&param));
-            match (self.values)(&name, &shape) {
-                Err(error) => self.error = Some(error),
-                Ok(values) if values.len() != shape.iter().product::<usize>() => {
-                    self.error =
-                        Some(Error::request(format!("{} numbers for {name} {shape:?}", values.len())));
-                }
-                Ok(values) => {
-                    let data = match (self.place.is_linear_weight(), &shape[..]) {
-                        (true, &[rows, columns]) => {
-                            TensorData::new(transpose(&values, rows, columns), [columns, rows])
-                        }
-                        _ => TensorData::new(values, shape),
-                    };
-                    let (tensor, id) = (Tensor::from_data(data, &param.lazy_device()), param.id);
-                    return param.transform_for_load(tensor, id);
-                }
-            }
-            param
-        }
-    }
-    let mut fill = Fill { place: Place::default(), values, error: None };
-    let module = module.map(&mut fill);
-    fill.error.map_or(Ok(module), Err)
-}
-
-/// [rows, columns] to [columns, rows], in blocks that stay in the cache. A transposed view would do, but
-/// matrix products are slower with it.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const SIDE: usize = 32;
-    let mut transposed = vec![0.0; values.len()];
-    for row in (0..rows).step_by(SIDE) {
-        for column in (0..columns).step_by(SIDE) {
-            for r in row..rows.min(row + SIDE) {
-                for c in column..columns.min(column + SIDE) {
-                    transposed[c * rows + r] = values[r * columns + c];
-                }
-            }
-        }
-    }
-    transposed
-}
-
-/// Where a walk through a module stands.
-#[derive(Default)]
-struct Place {
-    /// Field names from the root, and what they are fields of (`Struct:Linear`).
-    path: Vec<(String, String)>,
-}
-
-impl Place {
-    fn enter(&mut self, name: &str, container: &str) {
-        // Burn's names of a norm's two parameters, and PyTorch's.
-        let name = match (container, name) {
-            ("Struct:LayerNorm", "gamma") => "weight",
-            ("Struct:LayerNorm", "beta") => "bias",
-            _ => name,
-        };
-        self.path.push((name.to_owned(), container.to_owned()));
-    }
-
-    fn exit(&mut self) {
-        self.path.pop();
-    }
-
-    fn name(&self) -> String {
-        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        names.join(".")
-    }
-
-    /// Burn has a linear layer's weight as [in, out], PyTorch as [out, in].
-    fn is_linear_weight(&self) -> bool {
-        self.path.last().is_some_and(|(name, container)| name == "weight" && container == "Struct:Linear")
-    }
-
-    fn shape<const D: usize>(&self, param: &Param<Tensor<D>>) -> Vec<usize> {
-        let mut shape = param.lazy_shape().to_vec();
-        if self.is_linear_weight() {
-            shape.reverse();
-        }
-        shape
-    }
 }
