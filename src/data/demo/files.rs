@@ -134,7 +134,7 @@ impl Layout<'_> {
         let scene = (self.content.draw)(&mut random, index, self.task.image_size);
         let bands = self.bands();
         let contents: Vec<Band> = bands.iter().map(|band| band.content).collect();
-        let view = sensor::optical(&mut random, &scene, &contents, self.task.sensor);
+        let view = sensor::optical(&mut random, &scene, &contents, self.task.sensor, self.content.cloudy);
 
         let mut planes = Vec::new();
         if self.content.radar {

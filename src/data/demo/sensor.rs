@@ -40,8 +40,8 @@ struct Clouds {
 }
 
 impl Weather {
-    fn draw(random: &mut Random) -> Self {
-        let clouds = random.chance(0.1).then(|| {
+    fn draw(random: &mut Random, cloudy: f32) -> Self {
+        let clouds = random.chance(cloudy).then(|| {
             let direction = random.direction();
             let length = random.between(6.0, 14.0);
             Clouds {
@@ -77,9 +77,9 @@ pub struct View {
     pub cloud_probability: Vec<f32>,
 }
 
-/// Sentinel-2's view of a scene, processed to `level`.
-pub fn optical(random: &mut Random, scene: &Scene, bands: &[Band], level: Stem) -> View {
-    let weather = Weather::draw(random);
+/// Sentinel-2's view of a scene, processed to `level`, with clouds at the probability `cloudy`.
+pub fn optical(random: &mut Random, scene: &Scene, bands: &[Band], level: Stem, cloudy: f32) -> View {
+    let weather = Weather::draw(random, cloudy);
     let ground = Ground::survey(scene, &weather);
     let bands = bands
         .iter()

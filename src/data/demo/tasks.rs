@@ -13,7 +13,9 @@ pub struct Content {
     pub pixels: Pixels,
     /// The bands of Sentinel-1 stand before those of Sentinel-2.
     pub radar: bool,
-    /// The percentage stands behind the bands.
+    /// The share of samples with clouds.
+    pub cloudy: f32,
+    /// The cloud's probability in percent stands behind the bands.
     pub cloud_probability: bool,
     /// Year, month and day, which the official samples append to their bands' names.
     pub date: Option<(u16, u8, u8)>,
@@ -47,6 +49,7 @@ const PLAIN: Content = Content {
     draw: scenes::eurosat,
     pixels: Pixels::Int16,
     radar: false,
+    cloudy: 0.1,
     cloud_probability: false,
     date: None,
     without: &[],
@@ -122,6 +125,7 @@ pub fn content(task: &str) -> Option<Content> {
         "m-cashew-plant" => Content {
             counts: [2, 1, 1],
             draw: scenes::cashew,
+            cloudy: 0.75,
             cloud_probability: true,
             date: Some((2019, 11, 5)),
             without: &[Band::B10],
@@ -140,6 +144,7 @@ pub fn content(task: &str) -> Option<Content> {
             counts: [2, 1, 1],
             draw: scenes::crop_types,
             pixels: Pixels::Uint8,
+            cloudy: 0.75,
             cloud_probability: true,
             without: &[Band::B10],
             class_names: &[
