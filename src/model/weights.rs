@@ -35,6 +35,19 @@ impl FromStr for Weights {
     }
 }
 
+impl Weights {
+    /// What the weights are, for records: `blake3:<hash of the file>` or `random:<seed>`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn id(&self) -> Result<String> {
+        match self {
+            Weights::Random(seed) => Ok(format!("random:{seed}")),
+            Weights::File(path) => checkpoint::hash(path).map(|hash| format!("blake3:{hash}")),
+        }
+    }
+}
+
 /// What a weight file held of what a model expects. Names are the model's, without prefixes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {

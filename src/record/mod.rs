@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::frame::frame;
 pub use self::store::Store;
-pub(crate) use self::store::write_atomically;
 use crate::config::{ModelConfig, Protocol};
 use crate::data::bands::Imputation;
+pub use crate::metrics::Interval;
 use crate::model::Stem;
 use crate::suite::{Metric, Task};
 use crate::{Error, Result};
@@ -68,16 +68,6 @@ pub struct Record {
     /// Samples of each split that were used.
     pub samples: BTreeMap<String, usize>,
     pub provenance: Provenance,
-}
-
-/// A confidence interval in percent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Interval {
-    pub low: f64,
-    pub high: f64,
-    /// Coverage, between 0 and 1.
-    pub level: f64,
 }
 
 /// Where a number comes from.

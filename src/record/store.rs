@@ -1,13 +1,12 @@
 //! The store: one JSON file a record, written to a temporary name and renamed.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{Cell, FINGERPRINT_DIGITS, Record, SCHEMA};
 use crate::error::AtPath;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Digits of the fingerprint in a file's name.
@@ -59,12 +58,17 @@ impl Store {
     /// Where the record is not one that could be read back (a number is not finite, the fingerprint is
     /// not one) or the file cannot be written.
     pub fn put(&self, record: &Record) -> Result<PathBuf> {
-        let path = self.records.join(record.file_name());
+        let path = self.path(record);
         check(record).map_err(|problem| Error::file(&path, format!("cannot be written: {problem}")))?;
         let mut json = serde_json::to_string_pretty(record).at(&path)?;
         json.push('\n');
         write_atomically(&path, json.as_bytes())?;
         Ok(path)
+    }
+
+    /// Where the record is, or would be.
+    pub fn path(&self, record: &Record) -> PathBuf {
+        self.records.join(record.file_name())
     }
 
     /// All records, sorted by cell.
@@ -173,30 +177,4 @@ fn part(name: &str) -> String {
     }
     let part = part.trim_matches(['.', '-']);
     if part.is_empty() { "unnamed".to_owned() } else { part.to_owned() }
-}
-
-/// Writes a file whole or not at all: under a hidden temporary name in the same folder, flushed to the
-/// disk, then renamed.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // tempfile's default, readable by the owner only, would follow the file to its final name; this
-        // leaves the choice to the umask.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut temporary = builder.tempfile_in(folder).at(path)?;
-    temporary.write_all(bytes).at(path)?;
-    temporary.as_file().sync_all().at(path)?;
-    temporary.persist(path).at(path)?;
-    // Makes the new name last through a power cut. Some file systems cannot sync a folder; the file
-    // itself is whole in any case.
-    #[cfg(unix)]
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
 }

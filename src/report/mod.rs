@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 pub use self::csv::csv;
 pub use self::markdown::markdown;
-use crate::error::AtPath;
+use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::{Store, write_atomically};
+use crate::record::Store;
 use crate::suite::Suite;
 use crate::{Error, Result};
 
@@ -35,7 +35,6 @@ pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: boo
         files.push((folder.join(format!("{}.md", definition.file)), markdown(&filled)));
         files.push((folder.join(format!("{}.csv", definition.file)), csv(&filled)?));
     }
-    std::fs::create_dir_all(folder).at(folder)?;
     for (path, text) in &files {
         write_atomically(path, text.as_bytes())?;
     }
