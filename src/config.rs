@@ -90,9 +90,9 @@ impl ModelConfig {
         let a = &config.architecture;
         let problem = if a.width == 0 || a.depth == 0 || a.heads == 0 || a.patch == 0 || a.mlp_ratio == 0 {
             Some("a size is 0".to_owned())
-        } else if a.width % a.heads != 0 {
+        } else if !a.width.is_multiple_of(a.heads) {
             Some(format!("width {} is no multiple of heads {}", a.width, a.heads))
-        } else if a.image == 0 || a.image % a.patch != 0 {
+        } else if a.image == 0 || !a.image.is_multiple_of(a.patch) {
             Some(format!("image {} is no multiple of patch {}", a.image, a.patch))
         } else if let Some(layer) = a.map_layers.iter().find(|layer| **layer >= a.depth) {
             Some(format!("map-layers names block {layer} of {} (0-based)", a.depth))
