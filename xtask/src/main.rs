@@ -22,7 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     #[command(flatten)]
-    Harness(args::Command),
+    Harness(Box<args::Command>),
 
     /// Check formatting and lints, run all tests, then the demo benchmark
     Test(TestArgs),
