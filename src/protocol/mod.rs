@@ -1,5 +1,11 @@
 //! How a backbone is scored: one file a protocol.
 
+pub mod decision;
+pub mod lbfgs;
+pub mod linear_probe;
+pub mod logistic;
+pub mod schedule;
+
 use ndarray::Array2;
 
 /// Labels or predictions of a set of samples.
