@@ -1,9 +1,11 @@
 //! How things are measured, read from `configs/`: models and protocols.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Split;
 use crate::data::bands::Band;
 use crate::home::{Home, read_toml};
 use crate::model::Stem;
@@ -150,6 +152,15 @@ pub enum EmbeddingDtype {
     F32,
     /// Rounded to bfloat16, and similarities too, as Galileo's loader and k-NN do.
     Bf16,
+}
+
+impl fmt::Display for EmbeddingDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EmbeddingDtype::F32 => "f32",
+            EmbeddingDtype::Bf16 => "bf16",
+        })
+    }
 }
 
 /// The percentile bootstrap.
@@ -475,6 +486,14 @@ impl Protocol {
         match problem {
             Some(problem) => Err(Error::file(path, problem)),
             None => Ok(protocol),
+        }
+    }
+
+    /// The splits whose samples decide the protocol's number.
+    pub fn splits(&self) -> &'static [Split] {
+        match self {
+            Protocol::Knn(_) => &[Split::Train, Split::Test],
+            Protocol::LinearProbe(_) | Protocol::Logistic(_) => &Split::ALL,
         }
     }
 }

@@ -16,14 +16,17 @@ use terrabench::config::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, LinearProbeConfig, LogSpaced,
     LogisticConfig, Optimizer, Protocol, Schedule, SolverConfig,
 };
+use terrabench::data::{Label, Split};
+use terrabench::features::Features;
 use terrabench::home::Home;
 use terrabench::protocol::Targets;
 use terrabench::protocol::decision::{HeldOut, first_best};
 use terrabench::protocol::linear_probe::{
-    Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
+    self, Flip, Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
 };
-use terrabench::protocol::logistic::{Design, sweep};
+use terrabench::protocol::logistic::{self, Design, sweep};
 use terrabench::protocol::schedule::{OneCycle, Position, WarmupCosine};
+use terrabench::suite::Suite;
 
 // ---------------------------------------------------------------- golden numbers
 
@@ -443,7 +446,7 @@ fn results_do_not_depend_on_the_number_of_threads_nor_change_in_a_second_run() {
             let training = Training { features: features.view(), targets: &targets };
             let trained = train(&galileo(3, 32), &rates, training, 5, |_, _| Ok(())).unwrap();
             let probed = probe(&galileo(3, 32), &rates, training, held_out, 5, by_accuracy).unwrap();
-            (trained, probed, sweep(&logistic(), all, &targets, held_out, by_accuracy).unwrap())
+            (trained, probed, sweep(&regression(), all, &targets, held_out, by_accuracy).unwrap())
         })
     };
     let one = run(1);
@@ -632,7 +635,7 @@ fn solver(tolerance: f64) -> SolverConfig {
     SolverConfig { history: 10, tolerance, max_iterations: 4000 }
 }
 
-fn logistic() -> LogisticConfig {
+fn regression() -> LogisticConfig {
     LogisticConfig {
         c: LogSpaced { start: 1e-3, stop: 10.0, count: 5 },
         standardize: false,
@@ -684,7 +687,7 @@ fn a_sweep_equals_single_regressions() {
     let (features, labels) = features(200, 6, 4, 10);
     let features = features.index_axis(Axis(0), 0);
     let targets = classes(labels, 4);
-    let config = LogisticConfig { standardize: true, solver: solver(1e-8), ..logistic() };
+    let config = LogisticConfig { standardize: true, solver: solver(1e-8), ..regression() };
     let held_out = HeldOut { valid: features, valid_targets: &targets, test: features };
     let swept = sweep(&config, features, &targets, held_out, by_accuracy).unwrap();
     let design = Design::new(features, true);
@@ -757,6 +760,58 @@ fn standardising_makes_the_scale_of_features_irrelevant() {
     assert_close("standardised", logits(features, true), logits(scaled.view(), true), 1e-3);
     let difference = &logits(features, false) - &logits(scaled.view(), false);
     assert!(difference.iter().any(|d| d.abs() > 1e-2), "raw features must depend on their scale");
+}
+
+// ---------------------------------------------------------------- from features to outcomes
+
+/// A split's features with their labels, as extraction gives them.
+fn split_of(features: ArrayView2<f32>, labels: &[usize]) -> Features {
+    Features {
+        samples: (0..labels.len()).map(|i| format!("sample {i}")).collect(),
+        matrix: features.to_owned(),
+        labels: labels.iter().map(|&class| Label::Class(class)).collect(),
+    }
+}
+
+#[test]
+fn a_task_is_scored_on_its_test_split() {
+    let (features, labels) = features(240, 8, 4, 14);
+    let part = |split: Split| {
+        let rows = match split {
+            Split::Train => 0..120,
+            Split::Valid => 120..180,
+            Split::Test => 180..240,
+        };
+        split_of(features.slice(s![0, rows.clone(), ..]), &labels[rows])
+    };
+    let mut task =
+        Suite::load(&Home::find().unwrap(), "geobench").unwrap().task("m-eurosat").unwrap().clone();
+    task.classes = 4;
+
+    let mut asked = Vec::new();
+    let config = LinearProbeConfig { augmentation: Augmentation::Flips, ..galileo(8, 32) };
+    let outcome = linear_probe::run(&config, &task, 0, |split, flip| {
+        asked.push((split, flip));
+        Ok(part(split))
+    })
+    .unwrap();
+    assert_eq!(asked.len(), 6);
+    assert!(Flip::ALL.iter().all(|&flip| asked.contains(&(Split::Train, flip))));
+    assert!(outcome.value > 60.0, "{outcome:?}");
+    assert_eq!(outcome.selected["epoch"], "8 of 8");
+    assert!(config.learning_rates.iter().any(|rate| rate.to_string() == outcome.selected["learning-rate"]));
+    let interval = outcome.interval.unwrap();
+    assert!(interval.low <= outcome.value && outcome.value <= interval.high);
+
+    // The task's own learning rates come before the protocol's.
+    let own = BTreeMap::from([("m-eurosat".to_owned(), vec![0.02])]);
+    let config = LinearProbeConfig { task_learning_rates: own, ..galileo(8, 32) };
+    let outcome = linear_probe::run(&config, &task, 0, |split, _| Ok(part(split))).unwrap();
+    assert_eq!(outcome.selected["learning-rate"], "0.02");
+
+    let outcome = logistic::run(&regression(), &task, 0, |split| Ok(part(split))).unwrap();
+    assert!(outcome.value > 60.0, "{outcome:?}");
+    assert_eq!(outcome.selected["converged"], "5 of 5");
 }
 
 // ---------------------------------------------------------------- configs

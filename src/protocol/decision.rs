@@ -6,19 +6,6 @@ use super::Targets;
 use crate::{Error, Result};
 
 impl Targets {
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        match self {
-            Targets::Classes { classes, .. } => classes.len(),
-            Targets::MultiLabel(labels) => labels.nrows(),
-        }
-    }
-
-    /// Whether there are no samples.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Number of classes or labels: of the logits that a head gives.
     pub fn outputs(&self) -> usize {
         match self {

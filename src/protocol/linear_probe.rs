@@ -13,29 +13,93 @@ mod group;
 mod heads;
 mod optimizer;
 
-use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, ArrayView2, ArrayView3, Axis, stack};
 use rayon::prelude::*;
 
 use self::batches::{cut, normalize};
 use self::group::Group;
 use self::heads::Layout;
-use super::Targets;
 use super::decision::{HeldOut, first_best};
 use super::schedule::Position;
+use super::{Outcome, Targets, score};
 use crate::config::{KeptEpoch, LinearProbeConfig};
+use crate::data::Split;
+use crate::features::Features;
+use crate::suite::Task;
 use crate::{Error, Result};
 
 pub use self::batches::RunningStatistics;
 pub use self::draws::{Row, shuffled};
 pub use self::heads::{Heads, Linear};
 
+/// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
+///
+/// `features` extracts a split's features; those of flipped images are asked for where the config augments.
+///
+/// # Errors
+/// As `features`, [`probe`] and [`Outcome::new`].
+pub fn run(
+    config: &LinearProbeConfig,
+    task: &Task,
+    seed: u64,
+    mut features: impl FnMut(Split, Flip) -> Result<Features>,
+) -> Result<Outcome> {
+    let flips = Flip::ALL.into_iter().take(config.augmentation.variants());
+    let train = flips.map(|flip| features(Split::Train, flip)).collect::<Result<Vec<_>>>()?;
+    let [valid, test] = [Split::Valid, Split::Test].map(|split| features(split, Flip::ALL[0]));
+    let (valid, test) = (valid?, test?);
+
+    let targets = Targets::from_labels(&train[0].labels, task.classes)?;
+    let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;
+    let truth = Targets::from_labels(&test.labels, task.classes)?;
+    let variants: Vec<_> = train.iter().map(|features| features.matrix.view()).collect();
+    let variants = stack(Axis(0), &variants).map_err(failure)?;
+    let training = Training { features: variants.view(), targets: &targets };
+    let held_out =
+        HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
+    let by_metric =
+        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let probed = probe(config, config.rates(&task.name), training, held_out, seed, by_metric)?;
+
+    let Candidate { learning_rate, epoch, validation } = probed.chosen;
+    let selected = [
+        ("learning-rate", learning_rate.to_string()),
+        ("epoch", format!("{} of {}", epoch + 1, config.epochs)),
+        ("validation", format!("{validation:.2}")),
+    ];
+    Outcome::new(
+        task.metric,
+        &truth.predicted(probed.logits.view()),
+        &truth,
+        &config.interval,
+        seed,
+        selected,
+    )
+}
+
+/// How an image is flipped before its features are extracted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flip {
+    /// Left and right change places.
+    pub horizontal: bool,
+    /// Top and bottom change places.
+    pub vertical: bool,
+}
+
+impl Flip {
+    /// The four there are; the first leaves the image as it is.
+    pub const ALL: [Flip; 4] = [
+        Flip { horizontal: false, vertical: false },
+        Flip { horizontal: true, vertical: false },
+        Flip { horizontal: false, vertical: true },
+        Flip { horizontal: true, vertical: true },
+    ];
+}
+
 /// Samples to train on.
 #[derive(Debug, Clone, Copy)]
 pub struct Training<'a> {
-    /// [variants, n, d]: features of each image under each augmentation ([`Augmentation::variants`]). Of `flips`
-    /// these are the image as it is, flipped horizontally, vertically, and both, in any order.
-    ///
-    /// [`Augmentation::variants`]: crate::config::Augmentation::variants
+    /// [variants, n, d]: features of each image under each augmentation, one or [`Flip::ALL`]; each is as likely.
     pub features: ArrayView3<'a, f32>,
     pub targets: &'a Targets,
 }

@@ -9,14 +9,50 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
-use super::Targets;
 use super::decision::{HeldOut, first_best};
 use super::lbfgs::minimize;
+use super::{Outcome, Targets, score};
 use crate::config::{LogisticConfig, SolverConfig};
+use crate::data::Split;
+use crate::features::Features;
+use crate::suite::Task;
 use crate::{Error, Result};
 
 /// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.
 const ROWS_AT_A_TIME: usize = 512;
+
+/// Scores a backbone on a task: a regression for each C, the best on validation applied to the test split.
+///
+/// Nothing is random but the interval's resamples, which `seed` decides.
+///
+/// # Errors
+/// As `features`, [`sweep`] and [`Outcome::new`].
+pub fn run(
+    config: &LogisticConfig,
+    task: &Task,
+    seed: u64,
+    mut features: impl FnMut(Split) -> Result<Features>,
+) -> Result<Outcome> {
+    let (train, valid, test) = (features(Split::Train)?, features(Split::Valid)?, features(Split::Test)?);
+    let targets = Targets::from_labels(&train.labels, task.classes)?;
+    let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;
+    let truth = Targets::from_labels(&test.labels, task.classes)?;
+    let held_out =
+        HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
+    let by_metric =
+        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let swept = sweep(config, train.matrix.view(), &targets, held_out, by_metric)?;
+
+    let Candidate { c, validation, .. } = swept.chosen;
+    let all = swept.candidates.len();
+    let converged = swept.candidates.iter().filter(|candidate| candidate.converged).count();
+    let selected = [
+        ("c", format!("{c:.3e}")),
+        ("validation", format!("{validation:.2}")),
+        ("converged", format!("{converged} of {all}")),
+    ];
+    Outcome::new(task.metric, &truth.predicted(swept.logits.view()), &truth, &config.interval, seed, selected)
+}
 
 /// Training features, in f64 and standardised where wanted.
 #[derive(Debug, Clone, PartialEq)]
