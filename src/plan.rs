@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, Protocol};
 use crate::record::Cell;
-use crate::suite::{LabelKind, Suite, Task};
+use crate::suite::{LabelKind, Suite, Table, Task};
 use crate::{Error, Result};
 
 /// Which part of a suite to run; an empty list means what the suite's tables hold.
@@ -29,60 +29,84 @@ pub struct PlannedCell {
     pub protocol: Protocol,
 }
 
-/// The cells of `choice`, by task in the order of the tables, each once.
+/// The cells of `choice`, by task in the order of the tables, each once. What is not chosen is what the
+/// tables of the chosen protocols hold (all tables, where none holds them); there a task is passed over whose
+/// labels a protocol cannot score.
 ///
 /// `load` reads a protocol by name.
 ///
 /// # Errors
-/// Where a task is unknown, a protocol cannot be read or cannot score the task's labels.
+/// Where a task is unknown, a protocol cannot be read or cannot score a task that was asked for by name.
 pub fn plan(
     suite: &Suite,
     model: &ModelConfig,
     choice: &Choice,
     load: impl Fn(&str) -> Result<Protocol>,
 ) -> Result<Vec<TaskPlan>> {
-    let named = |asked: &[String], tabled: &mut dyn Iterator<Item = &String>| -> Vec<String> {
-        let all: Vec<&String> = if asked.is_empty() { tabled.collect() } else { asked.iter().collect() };
-        let mut once: Vec<String> = Vec::new();
-        for name in all {
-            if !once.contains(name) {
-                once.push(name.clone());
-            }
-        }
-        once
+    let protocols =
+        once(if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols })
+            .into_iter()
+            .map(|name| load(name).map(|protocol| (name, protocol)))
+            .collect::<Result<Vec<_>>>()?;
+    let holds_one = |table: &&Table| protocols.iter().any(|(name, _)| table.protocols.contains(name));
+    let mut tables: Vec<&Table> = suite.tables.iter().filter(holds_one).collect();
+    if tables.is_empty() {
+        tables = suite.tables.iter().collect();
+    }
+    let named = |asked: &[String], of: fn(&Table) -> &Vec<String>| -> Vec<String> {
+        let names =
+            if asked.is_empty() { once(tables.iter().flat_map(|table| of(table))) } else { once(asked) };
+        names.into_iter().cloned().collect()
     };
-    let tasks = named(&choice.tasks, &mut suite.tables.iter().flat_map(|table| &table.tasks));
-    let partitions = named(&choice.partitions, &mut suite.tables.iter().flat_map(|table| &table.partitions));
-    let protocols = named(&choice.protocols, &mut suite.tables.iter().map(|table| &table.protocol))
-        .into_iter()
-        .map(|name| load(&name).map(|protocol| (name, protocol)))
-        .collect::<Result<Vec<_>>>()?;
+    let tasks = named(&choice.tasks, |table| &table.tasks);
+    let partitions = named(&choice.partitions, |table| &table.partitions);
     let seeds = if choice.seeds.is_empty() { &[0][..] } else { &choice.seeds };
 
     let mut plans = Vec::new();
     for name in &tasks {
         let task = suite.task(name)?;
-        let mut cells = Vec::new();
-        for partition in &partitions {
-            for (protocol_name, protocol) in &protocols {
-                check(task, protocol_name, protocol)?;
-                for &seed in seeds {
-                    let cell = Cell {
+        let mut fitting = Vec::new();
+        for (name, protocol) in &protocols {
+            match check(task, name, protocol) {
+                Ok(()) => fitting.push((*name, protocol)),
+                Err(error) if !choice.tasks.is_empty() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let cells: Vec<PlannedCell> = partitions
+            .iter()
+            .flat_map(|partition| fitting.iter().map(move |(name, protocol)| (partition, name, protocol)))
+            .flat_map(|(partition, name, protocol)| {
+                seeds.iter().map(move |&seed| PlannedCell {
+                    cell: Cell {
                         suite: suite.name.clone(),
                         task: task.name.clone(),
                         partition: partition.clone(),
-                        protocol: protocol_name.clone(),
+                        protocol: (*name).clone(),
                         model: model.name.clone(),
                         backbone: model.backbone.clone(),
                         seed,
-                    };
-                    cells.push(PlannedCell { cell, protocol: protocol.clone() });
-                }
-            }
+                    },
+                    protocol: (*protocol).clone(),
+                })
+            })
+            .collect();
+        if !cells.is_empty() {
+            plans.push(TaskPlan { task: task.clone(), cells });
         }
-        plans.push(TaskPlan { task: task.clone(), cells });
     }
     Ok(plans)
+}
+
+/// Names in their order, each once.
+fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
+    let mut once: Vec<&String> = Vec::new();
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
 }
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {

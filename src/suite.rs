@@ -28,6 +28,8 @@ pub struct Suite {
     pub repository: String,
     /// What a band is called in the files, unless a task says otherwise.
     pub bands: BTreeMap<Band, String>,
+    /// What `bench` runs where no protocol is named.
+    pub default_protocols: Vec<String>,
     /// In the order of the tables.
     pub tasks: Vec<Task>,
     /// The published tables that this suite fills.
@@ -121,8 +123,8 @@ pub struct Table {
     pub title: String,
     /// A file of `benchmarks/published/`.
     pub published: String,
-    /// The protocol of our rows, a file of `configs/protocols/`.
-    pub protocol: String,
+    /// The protocols of our rows, files of `configs/protocols/`.
+    pub protocols: Vec<String>,
     /// Columns, outer.
     pub tasks: Vec<String>,
     /// Columns, inner.

@@ -101,15 +101,15 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "data")]
     pub demo: bool,
 
-    /// Only this task (repeatable) [default: all tasks of the suite's tables]
+    /// Only this task (repeatable) [default: those of the tables that the protocols fill]
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
 
-    /// Only this training partition (repeatable) [default: those of the suite's tables]
+    /// Only this training partition (repeatable) [default: those of the tables that the protocols fill]
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/ (repeatable) [default: those of the suite's tables]
+    /// A file of configs/protocols/: knn, linear-probe, logistic (repeatable) [default: knn]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

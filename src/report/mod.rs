@@ -15,8 +15,8 @@ use crate::record::Store;
 use crate::suite::Suite;
 use crate::{Error, Result};
 
-/// Writes `<file>.md` and `<file>.csv` into `folder` for every table of the suite, from the records in
-/// the store, and returns the files. `demo` says whether the tables are of generated data.
+/// Writes `<file>.md` and `<file>.csv` into `folder` for every table of the suite that has a row of ours, from
+/// the records in the store, and returns the files. `demo` says whether the tables are of generated data.
 ///
 /// # Errors
 /// Where a record or a file of published values cannot be read, or a table cannot be written.
@@ -32,6 +32,9 @@ pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: boo
         }
         let published = published::read(&home.published(&definition.published))?;
         let filled = table::fill(definition, suite, &published, &records, demo)?;
+        if filled.measured.is_empty() {
+            continue;
+        }
         files.push((folder.join(format!("{}.md", definition.file)), markdown(&filled)));
         files.push((folder.join(format!("{}.csv", definition.file)), csv(&filled)?));
     }

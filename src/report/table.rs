@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::published::{Mark, Published};
+use super::published::{Mark, Published, PublishedValue};
 use crate::Result;
 use crate::record::{Interval, Record};
 use crate::suite::{Metric, Suite, Table};
@@ -140,6 +140,13 @@ impl Row<'_> {
 }
 
 impl Column {
+    /// Whether the published value stands in this column.
+    fn holds(&self, value: &PublishedValue) -> bool {
+        self.task == value.dataset
+            && self.partition == value.partition
+            && self.metric.to_string() == value.metric
+    }
+
     /// `m-EuroSat (1 %)`.
     pub fn heading(&self) -> String {
         format!("{} ({})", self.title, partition_title(&self.partition))
@@ -167,15 +174,15 @@ fn partition_title(partition: &str) -> String {
     }
 }
 
-/// Fills a table: published rows as they are, then a row for each model (and its weights, and whether
-/// bands were taken by name or content) among the records.
+/// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
+/// whether bands were taken by name or content) among the records.
 ///
 /// - `demo` says which records count: those made from generated data, or the others. The two never meet:
 ///   demo rows have no difference to published ones and take no part in the ranking.
 /// - Where a cell has records of several settings, those of the newest record's settings are shown, one
 ///   for each seed.
-/// - The difference is to the published row of the same model and backbone; a model with random weights
-///   is another model than the published one and has none.
+/// - The difference is to the published value of the same model, backbone and protocol; a model with random
+///   weights is another model than the published one and has none.
 /// - The highest shown value of a column is marked bold and the second highest italic; equal values share
 ///   their mark. Published and measured rows rank together.
 ///
@@ -192,7 +199,7 @@ pub fn fill<'a>(
     let mut published_rows = published_rows(&columns, published);
     let mut left_out = Vec::new();
     let eligible = eligible(records, &columns, definition, suite, demo, &mut left_out);
-    let mut measured = measured_rows(&columns, &eligible, &published_rows, demo, &mut left_out);
+    let mut measured = measured_rows(definition, &columns, &eligible, published, demo, &mut left_out);
     for column in 0..columns.len() {
         let ours = if demo { &mut [][..] } else { &mut measured[..] };
         rank(published_rows.iter_mut().chain(ours).filter_map(|row| row.cells.get_mut(column)?.as_mut()));
@@ -225,13 +232,7 @@ fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
 fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>> {
     let mut rows: Vec<Row> = Vec::new();
     for value in &published.values {
-        let Some(column) = columns.iter().position(|column| {
-            column.task == value.dataset
-                && column.partition == value.partition
-                && column.metric.to_string() == value.metric
-        }) else {
-            continue;
-        };
+        let Some(column) = columns.iter().position(|column| column.holds(value)) else { continue };
         let found = rows.iter().position(|row| row.model == value.model && row.backbone == value.backbone);
         let row = found.unwrap_or_else(|| {
             rows.push(Row {
@@ -264,7 +265,7 @@ fn eligible<'a>(
         let column = columns.iter().find(|c| c.task == cell.task && c.partition == cell.partition);
         let why = match column {
             None => continue,
-            Some(_) if cell.suite != suite.name || cell.protocol != definition.protocol => continue,
+            Some(_) if cell.suite != suite.name || !definition.protocols.contains(&cell.protocol) => continue,
             Some(_) if record.demo && !demo => Some("made from generated data"),
             Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
             Some(column) if record.metric != column.metric => Some("of another metric"),
@@ -283,14 +284,16 @@ fn eligible<'a>(
 struct Variant<'a> {
     model: &'a str,
     backbone: &'a str,
+    protocol: &'a str,
     weights: &'a str,
     band_names: &'a str,
 }
 
 fn measured_rows<'a>(
+    definition: &Table,
     columns: &[Column],
     records: &[&'a Record],
-    published: &[Row],
+    published: &Published,
     demo: bool,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Vec<Row<'a>> {
@@ -299,6 +302,7 @@ fn measured_rows<'a>(
         let variant = Variant {
             model: &record.cell.model,
             backbone: &record.cell.backbone,
+            protocol: &record.cell.protocol,
             weights: &record.provenance.weights,
             band_names: &record.provenance.band_names,
         };
@@ -306,38 +310,50 @@ fn measured_rows<'a>(
     }
     let mut rows = Vec::new();
     for (variant, records) in &variants {
-        let reference = published.iter().find(|row| {
-            let random = records.iter().any(|record| record.provenance.random_weights());
-            row.model == variant.model && row.backbone == variant.backbone && !demo && !random
-        });
+        let comparable = !demo && !records.iter().any(|record| record.provenance.random_weights());
         let mut cells = Vec::new();
-        for (i, column) in columns.iter().enumerate() {
+        for column in columns {
             let of_column: Vec<&Record> = records
                 .iter()
                 .copied()
                 .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
                 .collect();
-            let reference = reference.and_then(|row| row.cells.get(i)?.as_ref()).map(|cell| cell.value);
+            let is_reference = |value: &&PublishedValue| {
+                value.model == variant.model
+                    && value.backbone == variant.backbone
+                    && value.protocol == variant.protocol
+                    && column.holds(value)
+            };
+            let reference = published.values.iter().find(is_reference).filter(|_| comparable);
+            let reference = reference.map(|published| published.value);
             cells.push(measured_value(&of_column, reference, left_out));
         }
         rows.push(Row {
             model: variant.model.to_owned(),
             backbone: variant.backbone.to_owned(),
             origin: if demo { Origin::Demo } else { Origin::Measured },
-            qualifiers: qualifiers(variant, variants.keys()),
+            qualifiers: qualifiers(variant, definition.protocols.len(), variants.keys()),
             cells,
         });
     }
     rows
 }
 
-fn qualifiers<'v, 'a: 'v>(variant: &Variant<'a>, all: impl Iterator<Item = &'v Variant<'a>>) -> Vec<String> {
+/// What tells the variant's row from those of the same model. `protocols` is how many the table has room for.
+fn qualifiers<'v, 'a: 'v>(
+    variant: &Variant<'a>,
+    protocols: usize,
+    all: impl Iterator<Item = &'v Variant<'a>>,
+) -> Vec<String> {
     let weights: BTreeSet<&str> = all
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
         .map(|other| other.weights)
         .collect();
     let random = variant.weights.starts_with("random:");
     let mut qualifiers = Vec::new();
+    if protocols > 1 {
+        qualifiers.push(variant.protocol.to_owned());
+    }
     if weights.len() > 1 {
         qualifiers.push(format!("weights {}", short(variant.weights)));
     } else if random {
