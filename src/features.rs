@@ -1,20 +1,30 @@
 //! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array2, ArrayView1};
+use serde::Serialize;
 
+use crate::cache::{About, Cache, Entry, Row, Rows};
 use crate::config::ModelConfig;
 use crate::data::bands::{self, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem};
+use crate::normalization::Strategies;
 use crate::progress::Progress;
-use crate::suite::{Suite, Task};
+use crate::suite::{LabelKind, Suite, Task};
 use crate::transform::Preprocess;
-use crate::transform::normalize::Normalization;
 use crate::{Error, Result};
+
+/// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
+/// features in the cache are then computed again.
+const FEATURES_VERSION: u32 = 1;
+
+/// Samples in a chunk of the cache: what a killed run loses at most.
+pub const CHUNK: usize = 256;
 
 /// The features of a split with what they belong to, in the partition's order.
 #[derive(Debug, Clone)]
@@ -31,8 +41,9 @@ pub struct Features {
 pub struct InputOptions {
     /// Bands by what they hold where the files name them wrongly, not by their names.
     pub by_content: bool,
-    /// `dataset`: by the dataset's own statistics.
+    /// `dataset`, `sweep` or a strategy's name; see [`Strategies::asked`].
     pub normalization: String,
+    pub strategies: Strategies,
 }
 
 impl InputOptions {
@@ -45,8 +56,18 @@ impl InputOptions {
 /// A task's files, opened, and what happens to their pixels on the way into a model.
 pub struct Input {
     pub dataset: Box<dyn Dataset>,
+    pub task: Task,
     pub stem: Stem,
     pub selection: Selection,
+    /// At least one: what may happen to the pixels, in the order in which they are tried.
+    pub strategies: Vec<Preparation>,
+}
+
+/// A normalisation strategy, by name, and all that happens to pixels with it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Preparation {
+    pub name: String,
     pub preprocess: Preprocess,
 }
 
@@ -72,27 +93,53 @@ impl Input {
         }
         let wanted = &model.stem(task.stem)?.bands;
         let selection = bands::select(wanted, &names, &dataset.bands()?, &task.impute)?;
-        if options.normalization != "dataset" {
-            return Err(Error::request(format!("unknown normalisation `{}`", options.normalization))
-                .help("choose dataset: the dataset's own mean and standard deviation"));
-        }
-        let statistics = dataset.statistics(&selection.stored)?;
         let side = model.architecture.image;
-        let preprocess = Preprocess {
-            normalization: Normalization::standardize(&statistics)?,
-            height: side,
-            width: side,
-            align_corners: false,
+        let prepare = |strategy: &_| {
+            let statistics = || dataset.statistics(&selection.stored);
+            let normalization = options.strategies.resolve(strategy, wanted, statistics)?;
+            Ok(Preparation {
+                name: format!("{strategy}"),
+                preprocess: Preprocess { normalization, height: side, width: side, align_corners: false },
+            })
         };
-        Ok(Input { dataset, stem: task.stem, selection, preprocess })
+        let asked = options.strategies.asked(&options.normalization, task.stem, model.normalization)?;
+        let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
+        Ok(Input { dataset, task: task.clone(), stem: task.stem, selection, strategies })
     }
+
+    /// The one strategy, for what cannot choose among several.
+    ///
+    /// # Errors
+    /// Where there are several.
+    pub fn only(&self) -> Result<&Preparation> {
+        match self.strategies.as_slice() {
+            [only] => Ok(only),
+            several => {
+                Err(Error::request(format!("here one normalisation is needed, not {}", several.len()))
+                    .help("name one with --normalization, as OURS-2.0-norm_no_clip"))
+            }
+        }
+    }
+}
+
+/// What a backbone is, for the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    pub model: &'a ModelConfig,
+    /// [`crate::model::LoadedModel::weights_id`].
+    pub weights: &'a str,
+    /// As on the command line: features differ between devices by their rounding.
+    pub device: &'a str,
 }
 
 /// Everything between a sample on disk and its feature vector.
 pub struct Extractor<'a> {
     pub backbone: &'a dyn Backbone,
+    pub identity: Identity<'a>,
     pub device: &'a Device,
     pub input: &'a Input,
+    /// One of the input's.
+    pub strategy: &'a Preparation,
     /// Images a batch.
     pub batch_size: usize,
     /// Threads that read and preprocess.
@@ -100,111 +147,238 @@ pub struct Extractor<'a> {
 }
 
 impl Extractor<'_> {
-    /// Encodes the samples at `indices` of a split; calls `advance` with the number of images after each batch.
+    /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
+    /// time spent in the backbone.
     ///
-    /// Memory: the features, and at most three batches of images.
+    /// Memory: at most three batches of images.
     ///
     /// # Errors
-    /// Where a sample cannot be read, or a feature is not finite.
+    /// Where a sample cannot be read, a feature is not finite, or `take` fails.
     pub fn extract(
         &self,
         split: Split,
         indices: &[usize],
-        advance: &mut dyn FnMut(usize),
-    ) -> Result<Features> {
-        let width = self.backbone.width();
-        let mut features = Features {
-            samples: Vec::with_capacity(indices.len()),
-            matrix: Array2::zeros((indices.len(), width)),
-            labels: Vec::with_capacity(indices.len()),
-        };
-        let Input { dataset, stem, selection, preprocess } = self.input;
-        let (height, image_width) = (preprocess.height, preprocess.width);
-        let channels = selection.stored.len();
-        let mut pixels: Vec<f32> = Vec::new();
+        take: &mut dyn FnMut(Features) -> Result<()>,
+    ) -> Result<Duration> {
+        let Input { dataset, selection, .. } = self.input;
+        let preprocess = &self.strategy.preprocess;
         let read = |i: usize| {
             let mut sample = dataset.read(split, indices[i], &selection.stored)?;
             sample.image = preprocess.apply(sample.image)?;
             Ok(sample)
         };
-        let mut take = |i: usize, sample: Sample| {
-            pixels.extend(sample.image.iter());
-            features.samples.push(sample.name);
-            features.labels.push(sample.label);
-            let batch = i % self.batch_size + 1;
-            if batch < self.batch_size && i + 1 < indices.len() {
-                return Ok(());
-            }
-            let images = TensorData::new(std::mem::take(&mut pixels), [batch, channels, height, image_width]);
-            let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), *stem)?;
-            let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-                Error::request(format!("the device returned features that are not float32: {error:?}"))
-            })?;
-            let first = i + 1 - batch;
-            for (row, vector) in vectors.chunks_exact(width).enumerate() {
-                if vector.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::request(format!(
-                        "{}: the model's features are not finite",
-                        features.samples[first + row]
-                    ))
-                    .help("check that the weights fit the model and the normalisation fits the pixels"));
-                }
-                features
-                    .matrix
-                    .row_mut(first + row)
-                    .as_slice_mut()
-                    .expect("rows are contiguous")
-                    .copy_from_slice(vector);
-            }
-            advance(batch);
-            Ok(())
-        };
+        let mut busy = Duration::ZERO;
         loader::ordered(indices.len(), self.readers, 2 * self.batch_size, read, |mut samples| {
-            samples.by_ref().enumerate().try_for_each(|(i, sample)| take(i, sample?))
+            loop {
+                let batch: Vec<Sample> = samples.by_ref().take(self.batch_size).collect::<Result<_>>()?;
+                if batch.is_empty() {
+                    return Ok(());
+                }
+                let (features, time) = self.encode(batch)?;
+                busy += time;
+                take(features)?;
+            }
         })?;
-        Ok(features)
+        Ok(busy)
+    }
+
+    /// The features of a batch of preprocessed samples, and the time that the backbone took.
+    fn encode(&self, batch: Vec<Sample>) -> Result<(Features, Duration)> {
+        let width = self.backbone.width();
+        let Preprocess { height, width: image_width, .. } = self.strategy.preprocess;
+        let n = batch.len();
+        let channels = self.input.selection.stored.len();
+        let mut pixels: Vec<f32> = Vec::with_capacity(n * channels * height * image_width);
+        let (mut samples, mut labels) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for sample in batch {
+            pixels.extend(sample.image.iter());
+            samples.push(sample.name);
+            labels.push(sample.label);
+        }
+        let images = TensorData::new(pixels, [n, channels, height, image_width]);
+        let start = Instant::now();
+        let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), self.input.stem)?;
+        let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
+            Error::request(format!("the device returned features that are not float32: {error:?}"))
+        })?;
+        let time = start.elapsed();
+        let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
+            Error::request(format!("the model returned other features than [n, d]: {error}"))
+        })?;
+        for (name, vector) in samples.iter().zip(matrix.rows()) {
+            if vector.iter().any(|value| !value.is_finite()) {
+                return Err(Error::request(format!("{name}: the model's features are not finite"))
+                    .help("check that the weights fit the model and the normalisation fits the pixels"));
+            }
+        }
+        Ok((Features { samples, matrix, labels }, time))
+    }
+
+    /// The hash of all that decides a feature but the sample itself.
+    ///
+    /// # Errors
+    /// Where a value has no JSON form.
+    pub fn key(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Ingredients<'a> {
+            version: u32,
+            model: &'a ModelConfig,
+            weights: &'a str,
+            device: &'a str,
+            stem: Stem,
+            bands: &'a [String],
+            scale: f32,
+            label: LabelKind,
+            classes: usize,
+            preprocess: &'a Preprocess,
+        }
+        let Input { task, stem, selection, .. } = self.input;
+        let ingredients = Ingredients {
+            version: FEATURES_VERSION,
+            model: self.identity.model,
+            weights: self.identity.weights,
+            device: self.identity.device,
+            stem: *stem,
+            bands: &selection.stored,
+            scale: task.scale,
+            label: task.label,
+            classes: task.classes,
+            preprocess: &self.strategy.preprocess,
+        };
+        let json = serde_json::to_vec(&ingredients)
+            .map_err(|error| Error::request(format!("settings without a JSON form: {error}")))?;
+        Ok(blake3::hash(&json).to_hex()[..32].to_owned())
+    }
+
+    fn about(&self) -> About {
+        let model = self.identity.model;
+        About {
+            task: self.input.task.name.clone(),
+            model: format!("{} {}", model.name, model.backbone),
+            weights: self.identity.weights.to_owned(),
+            normalization: self.strategy.name.clone(),
+            device: self.identity.device.to_owned(),
+        }
     }
 }
 
-/// The features of one task that were extracted so far: partitions share samples, and so their features.
+/// The features that were extracted so far, in memory and, with a cache, on disk. Samples are known by what they
+/// hold, so that partitions, protocols and seeds share their features.
+///
+/// With a cache, only the features of the strategy used last are in memory; without one, all.
 #[derive(Debug, Default)]
 pub struct FeatureBank {
-    rows: HashMap<String, usize>,
-    vectors: Vec<f32>,
-    labels: Vec<Label>,
+    cache: Option<Cache>,
+    /// By [`Extractor::key`].
+    known: HashMap<String, Rows>,
+    busy: Duration,
 }
 
 impl FeatureBank {
-    /// The features of a whole split; only samples that are not in the bank yet are extracted.
+    /// An empty bank over a cache.
+    pub fn new(cache: Option<Cache>) -> Self {
+        FeatureBank { cache, ..Self::default() }
+    }
+
+    /// The time spent in backbones so far.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// The features of a whole split; only samples that are not known yet are extracted.
     ///
     /// # Errors
-    /// As [`Extractor::extract`].
+    /// As [`Extractor::extract`]. What is wrong with the cache is noted and costs only the time.
     pub fn features(
         &mut self,
         extractor: &Extractor,
         split: Split,
         progress: &dyn Progress,
     ) -> Result<Features> {
-        let samples = extractor.input.dataset.samples(split);
-        let missing: Vec<usize> =
-            (0..samples.len()).filter(|&i| !self.rows.contains_key(&samples[i])).collect();
-        if !missing.is_empty() {
-            let step = progress.begin(&split.to_string(), missing.len());
-            let fresh = extractor.extract(split, &missing, &mut |images| step.advance(images))?;
-            for (name, label) in fresh.samples.into_iter().zip(fresh.labels) {
-                self.rows.insert(name, self.labels.len());
-                self.labels.push(label);
+        let dataset = &extractor.input.dataset;
+        let (names, contents) = (dataset.samples(split), dataset.contents(split)?);
+        let key = extractor.key()?;
+        let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
+        if !self.known.contains_key(&key) {
+            let mut rows = Rows::default();
+            if let Some(entry) = &entry {
+                // The others can be read again.
+                self.known.clear();
+                let read = entry.read(extractor.backbone.width(), &mut |line| progress.note(line));
+                match read {
+                    Ok(read) => rows.extend(read),
+                    Err(problem) => progress.note(&format!("the feature cache is not read: {problem}")),
+                }
             }
-            self.vectors.extend(fresh.matrix.iter());
+            self.known.insert(key.clone(), rows);
         }
-        let width = extractor.backbone.width();
-        let mut matrix = Array2::zeros((samples.len(), width));
-        let mut labels = Vec::with_capacity(samples.len());
-        for (name, mut out) in samples.iter().zip(matrix.rows_mut()) {
-            let row = self.rows[name];
-            out.assign(&ArrayView1::from(&self.vectors[row * width..(row + 1) * width]));
-            labels.push(self.labels[row].clone());
+        let rows = self.known.entry(key).or_default();
+        // Of samples that hold the same, one is encoded.
+        let mut new: HashSet<blake3::Hash> = HashSet::new();
+        let missing: Vec<usize> =
+            (0..names.len()).filter(|&i| !rows.contains(&contents[i]) && new.insert(contents[i])).collect();
+        if !missing.is_empty() {
+            let what = match extractor.input.strategies.len() {
+                1 => split.to_string(),
+                _ => format!("{split} {}", extractor.strategy.name),
+            };
+            let step = progress.begin(&what, missing.len());
+            let cached = entry.is_some();
+            let mut fresh = Fresh { entry, about: extractor.about(), rows: Vec::new(), kept: 0, progress };
+            let busy = extractor.extract(split, &missing, &mut |batch| {
+                step.advance(batch.samples.len());
+                for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
+                    let content = contents[missing[fresh.rows.len()]];
+                    fresh.rows.push(Row { content, label, features: features.to_vec() });
+                }
+                if fresh.rows.len() - fresh.kept >= CHUNK {
+                    fresh.keep();
+                }
+                Ok(())
+            });
+            // What was done before a failure need not be done again.
+            fresh.keep();
+            self.busy += busy?;
+            rows.extend(fresh.rows);
+            if cached && fresh.entry.is_none() {
+                self.cache = None;
+            }
         }
-        Ok(Features { samples: samples.to_vec(), matrix, labels })
+        let mut matrix = Array2::zeros((names.len(), extractor.backbone.width()));
+        let mut labels = Vec::with_capacity(names.len());
+        for ((name, content), mut out) in names.iter().zip(&contents).zip(matrix.rows_mut()) {
+            let row = rows
+                .get(content)
+                .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
+            out.assign(&ArrayView1::from(&row.features));
+            labels.push(row.label.clone());
+        }
+        Ok(Features { samples: names.to_vec(), matrix, labels })
+    }
+}
+
+/// Features as they come from the backbone, on their way into the cache.
+struct Fresh<'a> {
+    /// `None` without a cache, or where it cannot be written.
+    entry: Option<Entry>,
+    about: About,
+    rows: Vec<Row>,
+    /// How many of the rows are in the cache.
+    kept: usize,
+    progress: &'a dyn Progress,
+}
+
+impl Fresh<'_> {
+    /// Writes what is not in the cache yet.
+    fn keep(&mut self) {
+        let new = &self.rows[self.kept..];
+        if let Some(entry) = &self.entry
+            && !new.is_empty()
+            && let Err(problem) = entry.append(&self.about, new)
+        {
+            self.progress.note(&format!("features are not cached: {problem}"));
+            self.entry = None;
+        }
+        self.kept = self.rows.len();
     }
 }

@@ -7,13 +7,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use crate::Result;
+use crate::cache::Cache;
 use crate::config::{ModelConfig, Protocol};
-use crate::features::{Extractor, FeatureBank, Input, InputOptions};
+use crate::data::Split;
+use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
-use crate::protocol::knn;
+use crate::protocol::{self, knn};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 
@@ -34,6 +36,8 @@ pub struct Setting<'a> {
     pub threads: usize,
     /// Compute finished cells again.
     pub fresh: bool,
+    /// Where features are kept between runs, if anywhere.
+    pub cache: Option<Cache>,
     pub git_revision: Option<String>,
 }
 
@@ -85,7 +89,7 @@ impl<'a> Runner<'a> {
 
     /// Runs a task's cells. One that fails does not keep the others from running.
     pub fn run_task(&mut self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
-        let mut bank = FeatureBank::default();
+        let mut bank = FeatureBank::new(self.setting.cache.clone());
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
@@ -120,7 +124,9 @@ impl<'a> Runner<'a> {
         let start = Instant::now();
         let setting = self.setting;
         let cell = &planned.cell;
-        let splits = planned.protocol.splits();
+        let sweep = input.strategies.len() > 1;
+        // Validation decides which strategy is reported.
+        let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let deciding = Deciding {
             protocol_version: PROTOCOL_VERSION,
             demo: setting.demo,
@@ -135,7 +141,8 @@ impl<'a> Runner<'a> {
             band_names: setting.input.band_names(task),
             imputed: &input.selection.imputed,
             normalization: &setting.input.normalization,
-            image_size: input.preprocess.height,
+            strategies: &input.strategies,
+            image_size: setting.model.architecture.image,
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
@@ -144,17 +151,50 @@ impl<'a> Runner<'a> {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
 
-        let extractor = Extractor {
-            backbone: self.model.get()?.backbone.as_ref(),
-            device: &setting.device,
-            input,
-            batch_size: setting.batch_size,
-            readers: setting.threads,
+        let backbone = self.model.get()?.backbone.as_ref();
+        let identity =
+            Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
+        let busy = bank.busy();
+        let mut features = |strategy: usize, split: Split| {
+            let extractor = Extractor {
+                backbone,
+                identity,
+                device: &setting.device,
+                input,
+                strategy: &input.strategies[strategy],
+                batch_size: setting.batch_size,
+                readers: setting.threads,
+            };
+            bank.features(&extractor, split, progress)
         };
-        let features = |split| bank.features(&extractor, split, progress);
-        let outcome = match &planned.protocol {
+        let mut validation = Vec::new();
+        if sweep {
+            for strategy in 0..input.strategies.len() {
+                let features = |split| features(strategy, split);
+                validation.push(match &planned.protocol {
+                    Protocol::Knn(knn) => knn::validate(knn, task, features)?,
+                });
+            }
+        }
+        let chosen = protocol::best(&validation).unwrap_or(0);
+        let features = |split| features(chosen, split);
+        let mut outcome = match &planned.protocol {
             Protocol::Knn(knn) => knn::run(knn, task, cell.seed, features)?,
         };
+        if sweep {
+            outcome.selected.insert("normalization".to_owned(), input.strategies[chosen].name.clone());
+        }
+        for (strategy, score) in input.strategies.iter().zip(validation) {
+            outcome.scores.insert(format!("valid/{}", strategy.name), score);
+        }
+        tracing::debug!(
+            "{} {} {}: {:.2} of {:.2} seconds in the backbone",
+            cell.task,
+            cell.partition,
+            cell.protocol,
+            (bank.busy() - busy).as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        );
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len())).collect();
         let record = Record {

@@ -67,6 +67,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         band_names: "as-named",
         imputed: &[],
         normalization: "dataset",
+        strategies: &[],
         image_size: 224,
     })
 }

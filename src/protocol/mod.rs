@@ -79,6 +79,11 @@ impl Targets {
     }
 }
 
+/// The index of the highest score, the first of equal ones; `None` where there are none.
+pub fn best(scores: &[f64]) -> Option<usize> {
+    (0..scores.len()).reduce(|best, i| if scores[i] > scores[best] { i } else { best })
+}
+
 /// A metric's parts, one a sample, so that a resample is scored by adding them up.
 enum Parts {
     Right(Vec<bool>),
