@@ -221,11 +221,11 @@ pub struct CacheArgs {
     pub prune: bool,
 
     /// Remove what was not used for this many days
-    #[arg(long, value_name = "DAYS", requires = "prune")]
+    #[arg(long, value_name = "DAYS", requires = "prune", conflicts_with = "list")]
     pub older_than: Option<u32>,
 
     /// Remove the least recently used entries until the rest is no larger: bytes, or with kB, MB, GB, TB
-    #[arg(long, value_name = "SIZE", requires = "prune", value_parser = size)]
+    #[arg(long, value_name = "SIZE", requires = "prune", conflicts_with = "list", value_parser = size)]
     pub to: Option<u64>,
 }
 
