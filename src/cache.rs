@@ -8,7 +8,6 @@
 //! An entry grows by chunks as extraction goes on, so a killed run loses less than a chunk. A chunk is named by
 //! the hash of its bytes: one that was damaged does not fit its name.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -300,30 +299,4 @@ fn labels(file: &SafeTensors) -> Option<Vec<Label>> {
         Array2::from_shape_vec((h, w), classes).ok().map(Label::Mask)
     };
     masks.data().chunks_exact((4 * h * w).max(1)).map(mask).collect()
-}
-
-/// Rows by the content of their samples.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    index: HashMap<blake3::Hash, usize>,
-    rows: Vec<Row>,
-}
-
-impl Rows {
-    pub(crate) fn get(&self, content: &blake3::Hash) -> Option<&Row> {
-        self.rows.get(*self.index.get(content)?)
-    }
-
-    pub(crate) fn contains(&self, content: &blake3::Hash) -> bool {
-        self.index.contains_key(content)
-    }
-
-    pub(crate) fn extend(&mut self, rows: impl IntoIterator<Item = Row>) {
-        for row in rows {
-            if !self.contains(&row.content) {
-                self.index.insert(row.content, self.rows.len());
-                self.rows.push(row);
-            }
-        }
-    }
 }

@@ -1,20 +1,21 @@
 //! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
 
-use std::collections::{HashMap, HashSet};
+mod bank;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
 use serde::Serialize;
 
-use crate::cache::{About, Cache, Entry, Row, Rows};
+pub use self::bank::{CHUNK, FeatureBank};
+use crate::cache::About;
 use crate::config::ModelConfig;
 use crate::data::bands::{self, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem};
 use crate::normalization::Strategies;
-use crate::progress::Progress;
 use crate::suite::{LabelKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::{Error, Result};
@@ -22,9 +23,6 @@ use crate::{Error, Result};
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
 /// features in the cache are then computed again.
 const FEATURES_VERSION: u32 = 1;
-
-/// Samples in a chunk of the cache: what a killed run loses at most.
-pub const CHUNK: usize = 256;
 
 /// The features of a split with what they belong to, in the partition's order.
 #[derive(Debug, Clone)]
@@ -259,126 +257,5 @@ impl Extractor<'_> {
             normalization: self.strategy.name.clone(),
             device: self.identity.device.to_owned(),
         }
-    }
-}
-
-/// The features that were extracted so far, in memory and, with a cache, on disk. Samples are known by what they
-/// hold, so that partitions, protocols and seeds share their features.
-///
-/// With a cache, only the features of the strategy used last are in memory; without one, all.
-#[derive(Debug, Default)]
-pub struct FeatureBank {
-    cache: Option<Cache>,
-    /// By [`Extractor::key`].
-    known: HashMap<String, Rows>,
-    busy: Duration,
-}
-
-impl FeatureBank {
-    /// An empty bank over a cache.
-    pub fn new(cache: Option<Cache>) -> Self {
-        FeatureBank { cache, ..Self::default() }
-    }
-
-    /// The time spent in backbones so far.
-    pub fn busy(&self) -> Duration {
-        self.busy
-    }
-
-    /// The features of a whole split; only samples that are not known yet are extracted.
-    ///
-    /// # Errors
-    /// As [`Extractor::extract`]. What is wrong with the cache is noted and costs only the time.
-    pub fn features(
-        &mut self,
-        extractor: &Extractor,
-        split: Split,
-        progress: &dyn Progress,
-    ) -> Result<Features> {
-        let dataset = &extractor.input.dataset;
-        let (names, contents) = (dataset.samples(split), dataset.contents(split)?);
-        let key = extractor.key()?;
-        let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
-        if !self.known.contains_key(&key) {
-            let mut rows = Rows::default();
-            if let Some(entry) = &entry {
-                // The others can be read again.
-                self.known.clear();
-                let read = entry.read(extractor.backbone.width(), &mut |line| progress.note(line));
-                match read {
-                    Ok(read) => rows.extend(read),
-                    Err(problem) => progress.note(&format!("the feature cache is not read: {problem}")),
-                }
-            }
-            self.known.insert(key.clone(), rows);
-        }
-        let rows = self.known.entry(key).or_default();
-        // Of samples that hold the same, one is encoded.
-        let mut new: HashSet<blake3::Hash> = HashSet::new();
-        let missing: Vec<usize> =
-            (0..names.len()).filter(|&i| !rows.contains(&contents[i]) && new.insert(contents[i])).collect();
-        if !missing.is_empty() {
-            let what = match extractor.input.strategies.len() {
-                1 => split.to_string(),
-                _ => format!("{split} {}", extractor.strategy.name),
-            };
-            let step = progress.begin(&what, missing.len());
-            let cached = entry.is_some();
-            let mut fresh = Fresh { entry, about: extractor.about(), rows: Vec::new(), kept: 0, progress };
-            let busy = extractor.extract(split, &missing, &mut |batch| {
-                step.advance(batch.samples.len());
-                for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
-                    let content = contents[missing[fresh.rows.len()]];
-                    fresh.rows.push(Row { content, label, features: features.to_vec() });
-                }
-                if fresh.rows.len() - fresh.kept >= CHUNK {
-                    fresh.keep();
-                }
-                Ok(())
-            });
-            // What was done before a failure need not be done again.
-            fresh.keep();
-            self.busy += busy?;
-            rows.extend(fresh.rows);
-            if cached && fresh.entry.is_none() {
-                self.cache = None;
-            }
-        }
-        let mut matrix = Array2::zeros((names.len(), extractor.backbone.width()));
-        let mut labels = Vec::with_capacity(names.len());
-        for ((name, content), mut out) in names.iter().zip(&contents).zip(matrix.rows_mut()) {
-            let row = rows
-                .get(content)
-                .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
-            out.assign(&ArrayView1::from(&row.features));
-            labels.push(row.label.clone());
-        }
-        Ok(Features { samples: names.to_vec(), matrix, labels })
-    }
-}
-
-/// Features as they come from the backbone, on their way into the cache.
-struct Fresh<'a> {
-    /// `None` without a cache, or where it cannot be written.
-    entry: Option<Entry>,
-    about: About,
-    rows: Vec<Row>,
-    /// How many of the rows are in the cache.
-    kept: usize,
-    progress: &'a dyn Progress,
-}
-
-impl Fresh<'_> {
-    /// Writes what is not in the cache yet.
-    fn keep(&mut self) {
-        let new = &self.rows[self.kept..];
-        if let Some(entry) = &self.entry
-            && !new.is_empty()
-            && let Err(problem) = entry.append(&self.about, new)
-        {
-            self.progress.note(&format!("features are not cached: {problem}"));
-            self.entry = None;
-        }
-        self.kept = self.rows.len();
     }
 }

@@ -175,7 +175,7 @@ fn every_normalisation_strategy_of_the_sweep_agrees() {
 #[test]
 fn plain_standardising_is_float32_arithmetic_of_rounded_statistics() {
     let statistics = [
-        BandStatistics { mean: 1356.781_697, std: 246.335_619_163_774_68 },
+        BandStatistics { mean: 1_356.781_697, std: 246.335_619_163_774_68 },
         BandStatistics { mean: 12.334_183, std: 5.079_256_512_769_462 },
     ];
     let normalization = Normalization::standardize(&statistics).unwrap();
