@@ -9,6 +9,8 @@ use crate::data::Split;
 use crate::data::bands::Band;
 use crate::home::{Home, read_toml};
 use crate::model::Stem;
+use crate::transform::augment::Dihedral;
+use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
 
 /// A model: its architecture, the bands it wants and where its weights come from (`configs/models/*.toml`).
@@ -23,10 +25,18 @@ pub struct ModelConfig {
     pub kind: ModelKind,
     pub architecture: Architecture,
     pub stems: BTreeMap<Stem, StemConfig>,
+    /// Which arithmetic the normalisation sweep uses for this model, as in Galileo's table of models, where a
+    /// model that is not listed has `norm_no_clip`.
+    #[serde(default = "no_clip")]
+    pub normalization: NormalizationKind,
     /// Where the published weights are; a model without them has random ones.
     pub weights: Option<WeightsSource>,
     /// The published row to compare with.
     pub published: Option<PublishedRow>,
+}
+
+fn no_clip() -> NormalizationKind {
+    NormalizationKind::NormNoClip
 }
 
 /// The backbones there are.
@@ -98,6 +108,8 @@ impl ModelConfig {
             Some(format!("image {} is no multiple of patch {}", a.image, a.patch))
         } else if let Some(layer) = a.map_layers.iter().find(|layer| **layer >= a.depth) {
             Some(format!("map-layers names block {layer} of {} (0-based)", a.depth))
+        } else if config.normalization == NormalizationKind::Satlas {
+            Some("normalization is satlas, which has no statistics to sweep over".to_owned())
         } else {
             config
                 .stems
@@ -233,14 +245,17 @@ pub enum Augmentation {
     None,
     /// A horizontal and a vertical flip, each with probability 1/2, drawn for each sample and epoch.
     Flips,
+    /// One of the eight flips and rotations by quarter turns, drawn for each sample and epoch.
+    Dihedral,
 }
 
 impl Augmentation {
-    /// How many variants of each image it draws from, all equally likely.
-    pub fn variants(self) -> usize {
+    /// What it draws from, all equally likely.
+    pub fn transforms(self) -> &'static [Dihedral] {
         match self {
-            Augmentation::None => 1,
-            Augmentation::Flips => 4,
+            Augmentation::None => &[Dihedral::Identity],
+            Augmentation::Flips => &Dihedral::FLIPS,
+            Augmentation::Dihedral => &Dihedral::ALL,
         }
     }
 }

@@ -1,20 +1,29 @@
 //! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
 
-use std::collections::HashMap;
+mod bank;
+
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
+use serde::Serialize;
 
+pub use self::bank::{CHUNK, FeatureBank};
+use crate::cache::About;
 use crate::config::ModelConfig;
 use crate::data::bands::{self, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem};
-use crate::progress::Progress;
-use crate::suite::{Suite, Task};
+use crate::normalization::Strategies;
+use crate::suite::{LabelKind, Suite, Task};
 use crate::transform::Preprocess;
-use crate::transform::normalize::Normalization;
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
+
+/// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
+/// features in the cache are then computed again.
+const FEATURES_VERSION: u32 = 1;
 
 /// The features of a split with what they belong to, in the partition's order.
 #[derive(Debug, Clone)]
@@ -31,8 +40,9 @@ pub struct Features {
 pub struct InputOptions {
     /// Bands by what they hold where the files name them wrongly, not by their names.
     pub by_content: bool,
-    /// `dataset`: by the dataset's own statistics.
+    /// `dataset`, `sweep` or a strategy's name; see [`Strategies::asked`].
     pub normalization: String,
+    pub strategies: Strategies,
 }
 
 impl InputOptions {
@@ -45,8 +55,18 @@ impl InputOptions {
 /// A task's files, opened, and what happens to their pixels on the way into a model.
 pub struct Input {
     pub dataset: Box<dyn Dataset>,
+    pub task: Task,
     pub stem: Stem,
     pub selection: Selection,
+    /// At least one: what may happen to the pixels, in the order in which they are tried.
+    pub strategies: Vec<Preparation>,
+}
+
+/// A normalisation strategy, by name, and all that happens to pixels with it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Preparation {
+    pub name: String,
     pub preprocess: Preprocess,
 }
 
@@ -72,27 +92,64 @@ impl Input {
         }
         let wanted = &model.stem(task.stem)?.bands;
         let selection = bands::select(wanted, &names, &dataset.bands()?, &task.impute)?;
-        if options.normalization != "dataset" {
-            return Err(Error::request(format!("unknown normalisation `{}`", options.normalization))
-                .help("choose dataset: the dataset's own mean and standard deviation"));
-        }
-        let statistics = dataset.statistics(&selection.stored)?;
         let side = model.architecture.image;
-        let preprocess = Preprocess {
-            normalization: Normalization::standardize(&statistics)?,
-            height: side,
-            width: side,
-            align_corners: false,
+        let prepare = |strategy: &_| {
+            let statistics = || dataset.statistics(&selection.stored);
+            let normalization = options.strategies.resolve(strategy, wanted, statistics)?;
+            Ok(Preparation {
+                name: format!("{strategy}"),
+                preprocess: Preprocess { normalization, height: side, width: side, align_corners: false },
+            })
         };
-        Ok(Input { dataset, stem: task.stem, selection, preprocess })
+        let asked = options.strategies.asked(&options.normalization, task.stem, model.normalization)?;
+        let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
+        Ok(Input { dataset, task: task.clone(), stem: task.stem, selection, strategies })
     }
+
+    /// A sample as the model takes it.
+    ///
+    /// # Errors
+    /// Where the sample cannot be read.
+    pub fn read(&self, preprocess: &Preprocess, split: Split, index: usize) -> Result<Sample> {
+        let sample = self.dataset.read(split, index, &self.selection.stored)?;
+        Ok(Sample { image: preprocess.apply(sample.image)?, ..sample })
+    }
+
+    /// The one strategy, for what cannot choose among several.
+    ///
+    /// # Errors
+    /// Where there are several.
+    pub fn only(&self) -> Result<&Preparation> {
+        match self.strategies.as_slice() {
+            [only] => Ok(only),
+            several => {
+                Err(Error::request(format!("here one normalisation is needed, not {}", several.len()))
+                    .help("name one with --normalization, as OURS-2.0-norm_no_clip"))
+            }
+        }
+    }
+}
+
+/// What a backbone is, for the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    pub model: &'a ModelConfig,
+    /// [`crate::model::LoadedModel::weights_id`].
+    pub weights: &'a str,
+    /// As on the command line: features differ between devices by their rounding.
+    pub device: &'a str,
 }
 
 /// Everything between a sample on disk and its feature vector.
 pub struct Extractor<'a> {
     pub backbone: &'a dyn Backbone,
+    pub identity: Identity<'a>,
     pub device: &'a Device,
     pub input: &'a Input,
+    /// One of the input's.
+    pub strategy: &'a Preparation,
+    /// What images are turned by.
+    pub turn: Dihedral,
     /// Images a batch.
     pub batch_size: usize,
     /// Threads that read and preprocess.
@@ -100,111 +157,116 @@ pub struct Extractor<'a> {
 }
 
 impl Extractor<'_> {
-    /// Encodes the samples at `indices` of a split; calls `advance` with the number of images after each batch.
+    /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
+    /// time spent in the backbone.
     ///
-    /// Memory: the features, and at most three batches of images.
+    /// Memory: at most three batches of images.
     ///
     /// # Errors
-    /// Where a sample cannot be read, or a feature is not finite.
+    /// Where a sample cannot be read, a feature is not finite, or `take` fails.
     pub fn extract(
         &self,
         split: Split,
         indices: &[usize],
-        advance: &mut dyn FnMut(usize),
-    ) -> Result<Features> {
-        let width = self.backbone.width();
-        let mut features = Features {
-            samples: Vec::with_capacity(indices.len()),
-            matrix: Array2::zeros((indices.len(), width)),
-            labels: Vec::with_capacity(indices.len()),
-        };
-        let Input { dataset, stem, selection, preprocess } = self.input;
-        let (height, image_width) = (preprocess.height, preprocess.width);
-        let channels = selection.stored.len();
-        let mut pixels: Vec<f32> = Vec::new();
+        take: &mut dyn FnMut(Features) -> Result<()>,
+    ) -> Result<Duration> {
         let read = |i: usize| {
-            let mut sample = dataset.read(split, indices[i], &selection.stored)?;
-            sample.image = preprocess.apply(sample.image)?;
-            Ok(sample)
+            let sample = self.input.read(&self.strategy.preprocess, split, indices[i])?;
+            Ok(Sample { image: self.turn.apply(sample.image), ..sample })
         };
-        let mut take = |i: usize, sample: Sample| {
-            pixels.extend(sample.image.iter());
-            features.samples.push(sample.name);
-            features.labels.push(sample.label);
-            let batch = i % self.batch_size + 1;
-            if batch < self.batch_size && i + 1 < indices.len() {
-                return Ok(());
-            }
-            let images = TensorData::new(std::mem::take(&mut pixels), [batch, channels, height, image_width]);
-            let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), *stem)?;
-            let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-                Error::request(format!("the device returned features that are not float32: {error:?}"))
-            })?;
-            let first = i + 1 - batch;
-            for (row, vector) in vectors.chunks_exact(width).enumerate() {
-                if vector.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::request(format!(
-                        "{}: the model's features are not finite",
-                        features.samples[first + row]
-                    ))
-                    .help("check that the weights fit the model and the normalisation fits the pixels"));
-                }
-                features
-                    .matrix
-                    .row_mut(first + row)
-                    .as_slice_mut()
-                    .expect("rows are contiguous")
-                    .copy_from_slice(vector);
-            }
-            advance(batch);
-            Ok(())
-        };
+        let mut busy = Duration::ZERO;
         loader::ordered(indices.len(), self.readers, 2 * self.batch_size, read, |mut samples| {
-            samples.by_ref().enumerate().try_for_each(|(i, sample)| take(i, sample?))
+            loop {
+                let batch: Vec<Sample> = samples.by_ref().take(self.batch_size).collect::<Result<_>>()?;
+                if batch.is_empty() {
+                    return Ok(());
+                }
+                let (features, time) = self.encode(batch)?;
+                busy += time;
+                take(features)?;
+            }
         })?;
-        Ok(features)
+        Ok(busy)
     }
-}
 
-/// The features of one task that were extracted so far: partitions share samples, and so their features.
-#[derive(Debug, Default)]
-pub struct FeatureBank {
-    rows: HashMap<String, usize>,
-    vectors: Vec<f32>,
-    labels: Vec<Label>,
-}
+    /// The features of a batch of preprocessed samples, and the time that the backbone took.
+    fn encode(&self, batch: Vec<Sample>) -> Result<(Features, Duration)> {
+        let width = self.backbone.width();
+        let Preprocess { height, width: image_width, .. } = self.strategy.preprocess;
+        let n = batch.len();
+        let channels = self.input.selection.stored.len();
+        let mut pixels: Vec<f32> = Vec::with_capacity(n * channels * height * image_width);
+        let (mut samples, mut labels) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for sample in batch {
+            pixels.extend(sample.image.iter());
+            samples.push(sample.name);
+            labels.push(sample.label);
+        }
+        let images = TensorData::new(pixels, [n, channels, height, image_width]);
+        let start = Instant::now();
+        let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), self.input.stem)?;
+        let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
+            Error::request(format!("the device returned features that are not float32: {error:?}"))
+        })?;
+        let time = start.elapsed();
+        let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
+            Error::request(format!("the model returned other features than [n, d]: {error}"))
+        })?;
+        for (name, vector) in samples.iter().zip(matrix.rows()) {
+            if vector.iter().any(|value| !value.is_finite()) {
+                return Err(Error::request(format!("{name}: the model's features are not finite"))
+                    .help("check that the weights fit the model and the normalisation fits the pixels"));
+            }
+        }
+        Ok((Features { samples, matrix, labels }, time))
+    }
 
-impl FeatureBank {
-    /// The features of a whole split; only samples that are not in the bank yet are extracted.
+    /// The hash of all that decides a feature but the sample itself.
     ///
     /// # Errors
-    /// As [`Extractor::extract`].
-    pub fn features(
-        &mut self,
-        extractor: &Extractor,
-        split: Split,
-        progress: &dyn Progress,
-    ) -> Result<Features> {
-        let samples = extractor.input.dataset.samples(split);
-        let missing: Vec<usize> =
-            (0..samples.len()).filter(|&i| !self.rows.contains_key(&samples[i])).collect();
-        if !missing.is_empty() {
-            let step = progress.begin(&split.to_string(), missing.len());
-            let fresh = extractor.extract(split, &missing, &mut |images| step.advance(images))?;
-            for (name, label) in fresh.samples.into_iter().zip(fresh.labels) {
-                self.rows.insert(name, self.labels.len());
-                self.labels.push(label);
-            }
-            self.vectors.extend(fresh.matrix.iter());
+    /// Where a value has no JSON form.
+    pub fn key(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Ingredients<'a> {
+            version: u32,
+            model: &'a ModelConfig,
+            weights: &'a str,
+            device: &'a str,
+            stem: Stem,
+            bands: &'a [String],
+            scale: f32,
+            label: LabelKind,
+            classes: usize,
+            preprocess: &'a Preprocess,
+            turn: Dihedral,
         }
-        let width = extractor.backbone.width();
-        let mut matrix = Array2::zeros((samples.len(), width));
-        let mut labels = Vec::with_capacity(samples.len());
-        for (name, mut out) in samples.iter().zip(matrix.rows_mut()) {
-            let row = self.rows[name];
-            out.assign(&ArrayView1::from(&self.vectors[row * width..(row + 1) * width]));
-            labels.push(self.labels[row].clone());
+        let Input { task, stem, selection, .. } = self.input;
+        let ingredients = Ingredients {
+            version: FEATURES_VERSION,
+            model: self.identity.model,
+            weights: self.identity.weights,
+            device: self.identity.device,
+            stem: *stem,
+            bands: &selection.stored,
+            scale: task.scale,
+            label: task.label,
+            classes: task.classes,
+            preprocess: &self.strategy.preprocess,
+            turn: self.turn,
+        };
+        let json = serde_json::to_vec(&ingredients)
+            .map_err(|error| Error::request(format!("settings without a JSON form: {error}")))?;
+        Ok(blake3::hash(&json).to_hex()[..32].to_owned())
+    }
+
+    fn about(&self) -> About {
+        let model = self.identity.model;
+        About {
+            task: self.input.task.name.clone(),
+            model: format!("{} {}", model.name, model.backbone),
+            weights: self.identity.weights.to_owned(),
+            normalization: self.strategy.name.clone(),
+            device: self.identity.device.to_owned(),
         }
-        Ok(Features { samples: samples.to_vec(), matrix, labels })
     }
 }

@@ -6,9 +6,11 @@
 //! suite.rs      benchmarks/*.toml -> Suite, Task
 //! plan.rs       suite + models + protocols -> Cells, and which are done already
 //! data/         Task -> Dataset -> Sample (raw pixels of the bands a model wants)
+//! normalization.rs  names -> strategies of normalisation, with their statistics
 //! transform/    Sample -> normalised, resized image
 //! model/        images -> features (or feature maps), on a device
 //! features.rs   Dataset + Backbone -> Features [n, d]
+//! cache.rs      Features on disk, by the hash of what decides them
 //! protocol/     Features -> predictions (k-NN, …)
 //! metrics/      predictions + labels -> scores with intervals
 //! run.rs        one Cell through all of the above -> Record
@@ -19,6 +21,7 @@
 //!
 //! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
 
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -28,6 +31,7 @@ pub mod files;
 pub mod home;
 pub mod metrics;
 pub mod model;
+pub mod normalization;
 pub mod plan;
 pub mod progress;
 pub mod protocol;

@@ -6,17 +6,18 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
-use crate::config::{ModelConfig, Protocol};
-use crate::features::{Extractor, FeatureBank, Input, InputOptions};
+use crate::Result;
+use crate::cache::Cache;
+use crate::config::ModelConfig;
+use crate::data::Split;
+use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
-use crate::protocol::linear_probe::{self, Flip};
-use crate::protocol::{knn, logistic};
+use crate::protocol::frozen::{self, Wanted};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
-use crate::{Error, Result};
 
 /// What all cells of a run have in common.
 pub struct Setting<'a> {
@@ -35,6 +36,8 @@ pub struct Setting<'a> {
     pub threads: usize,
     /// Compute finished cells again.
     pub fresh: bool,
+    /// Where features are kept between runs, if anywhere.
+    pub cache: Option<Cache>,
     pub git_revision: Option<String>,
 }
 
@@ -86,7 +89,7 @@ impl<'a> Runner<'a> {
 
     /// Runs a task's cells. One that fails does not keep the others from running.
     pub fn run_task(&mut self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
-        let mut bank = FeatureBank::default();
+        let mut bank = FeatureBank::new(self.setting.cache.clone());
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
@@ -121,7 +124,9 @@ impl<'a> Runner<'a> {
         let start = Instant::now();
         let setting = self.setting;
         let cell = &planned.cell;
-        let splits = planned.protocol.splits();
+        let sweep = input.strategies.len() > 1;
+        // Validation decides which strategy is reported.
+        let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let deciding = Deciding {
             protocol_version: PROTOCOL_VERSION,
             demo: setting.demo,
@@ -136,7 +141,8 @@ impl<'a> Runner<'a> {
             band_names: setting.input.band_names(task),
             imputed: &input.selection.imputed,
             normalization: &setting.input.normalization,
-            image_size: input.preprocess.height,
+            strategies: &input.strategies,
+            image_size: setting.model.architecture.image,
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
@@ -145,25 +151,33 @@ impl<'a> Runner<'a> {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
 
-        let extractor = Extractor {
-            backbone: self.model.get()?.backbone.as_ref(),
-            device: &setting.device,
-            input,
-            batch_size: setting.batch_size,
-            readers: setting.threads,
+        let backbone = self.model.get()?.backbone.as_ref();
+        let identity =
+            Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
+        let busy = bank.busy();
+        let features = |Wanted { strategy, split, turn }| {
+            let extractor = Extractor {
+                backbone,
+                identity,
+                device: &setting.device,
+                input,
+                strategy: &input.strategies[strategy],
+                turn,
+                batch_size: setting.batch_size,
+                readers: setting.threads,
+            };
+            bank.features(&extractor, split, progress)
         };
-        let mut features = |split| bank.features(&extractor, split, progress);
-        let outcome = match &planned.protocol {
-            Protocol::Knn(config) => knn::run(config, task, cell.seed, features)?,
-            Protocol::LinearProbe(config) => {
-                linear_probe::run(config, task, cell.seed, |split, flip| match flip {
-                    Flip { horizontal: false, vertical: false } => features(split),
-                    _ => Err(Error::request("features of flipped images cannot be extracted yet")
-                        .help("choose a protocol with augmentation = \"none\"")),
-                })?
-            }
-            Protocol::Logistic(config) => logistic::run(config, task, cell.seed, features)?,
-        };
+        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
+        let outcome = frozen::run(&planned.protocol, task, cell.seed, &strategies, features)?;
+        tracing::debug!(
+            "{} {} {}: {:.2} of {:.2} seconds in the backbone",
+            cell.task,
+            cell.partition,
+            cell.protocol,
+            (bank.busy() - busy).as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        );
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len())).collect();
         let record = Record {

@@ -9,13 +9,15 @@ use std::process::Command;
 use serde::Deserialize;
 use terrabench::config::{ModelConfig, Protocol};
 use terrabench::data::Split;
-use terrabench::features::{Extractor, FeatureBank, Features, Input, InputOptions};
+use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::device;
+use terrabench::normalization::Strategies;
 use terrabench::progress::Silent;
 use terrabench::protocol::{Targets, knn};
 use terrabench::record::Record;
 use terrabench::suite::Suite;
+use terrabench::transform::augment::Dihedral;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -73,7 +75,11 @@ fn features_neighbours_and_votes_equal_the_original() {
     let device = device::by_name("flex").unwrap();
     let loaded = terrabench::model::load(&model, &weights, false, &device).unwrap();
     let Protocol::Knn(config) = Protocol::load(&home, "knn").unwrap() else { panic!("knn.toml is no k-NN") };
-    let options = InputOptions { by_content: false, normalization: "dataset".to_owned() };
+    let options = InputOptions {
+        by_content: false,
+        normalization: "dataset".to_owned(),
+        strategies: Strategies::load(&home).unwrap(),
+    };
     for (name, golden) in golden() {
         let task = suite.task(&name).unwrap();
         let mut bank = FeatureBank::default();
@@ -81,8 +87,11 @@ fn features_neighbours_and_votes_equal_the_original() {
             let input = Input::open(&suite, task, partition, &root, &model, &options).unwrap();
             let extractor = Extractor {
                 backbone: loaded.backbone.as_ref(),
+                identity: Identity { model: &model, weights: &loaded.weights_id, device: "flex" },
                 device: &device,
                 input: &input,
+                strategy: input.only().unwrap(),
+                turn: Dihedral::Identity,
                 batch_size: 7,
                 readers: 2,
             };

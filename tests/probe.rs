@@ -22,11 +22,12 @@ use terrabench::home::Home;
 use terrabench::protocol::Targets;
 use terrabench::protocol::decision::{HeldOut, first_best};
 use terrabench::protocol::linear_probe::{
-    self, Flip, Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
+    self, Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
 };
 use terrabench::protocol::logistic::{self, Design, sweep};
 use terrabench::protocol::schedule::{OneCycle, Position, WarmupCosine};
 use terrabench::suite::Suite;
+use terrabench::transform::augment::Dihedral;
 
 // ---------------------------------------------------------------- golden numbers
 
@@ -790,13 +791,13 @@ fn a_task_is_scored_on_its_test_split() {
 
     let mut asked = Vec::new();
     let config = LinearProbeConfig { augmentation: Augmentation::Flips, ..galileo(8, 32) };
-    let outcome = linear_probe::run(&config, &task, 0, |split, flip| {
-        asked.push((split, flip));
+    let outcome = linear_probe::run(&config, &task, 0, |split, turn| {
+        asked.push((split, turn));
         Ok(part(split))
     })
     .unwrap();
     assert_eq!(asked.len(), 6);
-    assert!(Flip::ALL.iter().all(|&flip| asked.contains(&(Split::Train, flip))));
+    assert!(Dihedral::FLIPS.iter().all(|&turn| asked.contains(&(Split::Train, turn))));
     assert!(outcome.value > 60.0, "{outcome:?}");
     assert_eq!(outcome.selected["epoch"], "8 of 8");
     assert!(config.learning_rates.iter().any(|rate| rate.to_string() == outcome.selected["learning-rate"]));
@@ -830,7 +831,7 @@ fn the_configs_hold_the_references_hyper_parameters() {
     };
     assert_eq!(ours.schedule, copernicus(50, 64, 0).schedule);
     assert_eq!(ours.optimizer, copernicus(50, 64, 0).optimizer);
-    assert_eq!(ours.augmentation.variants(), 4);
+    assert_eq!(ours.augmentation.transforms().len(), 4);
     assert_eq!(ours.rates("eurosat-s2"), [0.1]);
     assert_eq!(ours.rates("bigearthnet-s1"), [1.0]);
 

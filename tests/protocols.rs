@@ -175,8 +175,8 @@ fn every_normalisation_strategy_of_the_sweep_agrees() {
 #[test]
 fn plain_standardising_is_float32_arithmetic_of_rounded_statistics() {
     let statistics = [
-        BandStatistics { mean: 1356.781697, std: 246.33561916377468 },
-        BandStatistics { mean: 12.334183, std: 5.0792565127694616 },
+        BandStatistics { mean: 1_356.781_697, std: 246.335_619_163_774_68 },
+        BandStatistics { mean: 12.334_183, std: 5.079_256_512_769_462 },
     ];
     let normalization = Normalization::standardize(&statistics).unwrap();
     let mut image = Array3::from_shape_fn((2, 3, 5), |(band, y, x)| (1000 * band + 317 * y + 41 * x) as f32);

@@ -7,9 +7,12 @@ use std::path::Path;
 use sample::record;
 use terrabench::config::{ModelConfig, Protocol};
 use terrabench::data::bands::{Band, Imputation};
+use terrabench::features::Preparation;
 use terrabench::model::Stem;
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, SCHEMA, Store, fingerprint, frame};
 use terrabench::suite::Task;
+use terrabench::transform::Preprocess;
+use terrabench::transform::normalize::Normalization;
 
 const TASK: &str = r#"
 name = "m-eurosat"
@@ -67,6 +70,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         band_names: "as-named",
         imputed: &[],
         normalization: "dataset",
+        strategies: &[],
         image_size: 224,
     })
 }
@@ -75,7 +79,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
 #[test]
 fn the_fingerprint_is_the_same_on_every_machine() {
     let (fingerprint, settings) = with_deciding(|d| (d.fingerprint().unwrap(), d.settings().unwrap()));
-    assert_eq!(fingerprint, "4f8246af6b96c9ab5e8a9a71b0c1b754");
+    assert_eq!(fingerprint, "5eacd2ef554858a14b27d67ff2b6d1b4");
     // The settings of every seed are the fingerprint of seed 0.
     assert_eq!(settings, fingerprint);
 }
@@ -119,6 +123,19 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
         let joined = ["02 - Blue,03 - Green".to_owned()];
         let scaled = Task { scale: 10_000.0, ..task.clone() };
         let imputed = [Imputation { source: Band::B11, target: Band::B10 }];
+        let standardize = |name: &str, std| Preparation {
+            name: name.to_owned(),
+            preprocess: Preprocess {
+                normalization: Normalization::Standardize { mean: vec![0.0], std: vec![std] },
+                height: 224,
+                width: 224,
+                align_corners: false,
+            },
+        };
+        let ours = [standardize("a", 1.0)];
+        let both = [standardize("a", 1.0), standardize("b", 2.0)];
+        let swapped = [standardize("b", 2.0), standardize("a", 1.0)];
+        let wider = [standardize("a", 1.5)];
         let mut all = vec![
             base,
             Deciding { protocol_version: PROTOCOL_VERSION + 1, ..base },
@@ -136,6 +153,10 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
             Deciding { band_names: "by-content", ..base },
             Deciding { imputed: &imputed, ..base },
             Deciding { normalization: "satlas", ..base },
+            Deciding { strategies: &ours, ..base },
+            Deciding { strategies: &both, ..base },
+            Deciding { strategies: &swapped, ..base },
+            Deciding { strategies: &wider, ..base },
             Deciding { image_size: 240, ..base },
         ];
         all.extend(cells.iter().map(|cell| Deciding { cell, ..base }));

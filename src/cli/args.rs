@@ -26,7 +26,20 @@ pub enum Command {
     /// The file holds `features` [n, d] float32 and `labels` (int64 [n], or uint8 [n, labels] for multi-label
     /// tasks); its metadata key `samples` is the JSON list of the samples' names in the same order.
     Features(FeaturesArgs),
+
+    /// List or empty the cache of extracted features
+    ///
+    /// Features are kept by all that decides them (weights, preprocessing, pixels, the code's version) and shared by
+    /// protocols, partitions, seeds and later runs. They lie under TERRABENCH_CACHE, or the platform's cache folder.
+    #[command(after_help = CACHE_EXAMPLES)]
+    Cache(CacheArgs),
 }
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask cache --list
+  cargo xtask cache --prune --older-than 30
+  cargo xtask cache --prune --to 20GB";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -85,9 +98,14 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
 
-    /// How pixels are normalised: dataset (the dataset's own mean and standard deviation)
-    #[arg(long, value_name = "NAME", default_value = "dataset")]
+    /// How pixels are normalised: dataset (standardised by the dataset's own statistics), sweep (Galileo's strategies,
+    /// the best on validation is reported on test; bench only) or one strategy, as OURS-2.0-norm_no_clip or satlas
+    #[arg(long, value_name = "dataset|sweep|NAME", default_value = "dataset")]
     pub normalization: String,
+
+    /// Neither read nor write the feature cache
+    #[arg(long)]
+    pub no_cache: bool,
 }
 
 /// Arguments of `bench`.
@@ -188,6 +206,47 @@ pub struct FeaturesArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Arguments of `cache`.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["list", "prune"])))]
+pub struct CacheArgs {
+    /// Show each entry's size, age, task and model, the most recently used first
+    #[arg(long)]
+    pub list: bool,
+
+    /// Remove entries: all, or those that the limits below leave out
+    #[arg(long)]
+    pub prune: bool,
+
+    /// Remove what was not used for this many days
+    #[arg(long, value_name = "DAYS", requires = "prune", conflicts_with = "list")]
+    pub older_than: Option<u32>,
+
+    /// Remove the least recently used entries until the rest is no larger: bytes, or with kB, MB, GB, TB
+    #[arg(long, value_name = "SIZE", requires = "prune", conflicts_with = "list", value_parser = size)]
+    pub to: Option<u64>,
+}
+
+/// Bytes of `20GB`, `1.5 MB`, `4096`.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => return Err("units are B, kB, MB, GB, TB".to_owned()),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(number) if (0.0..1e6).contains(&number) || (unit == 1.0 && (0.0..1e18).contains(&number)) => {
+            Ok((number * unit) as u64)
+        }
+        _ => Err("expected a size as 20GB".to_owned()),
+    }
 }
 
 /// A split by name.

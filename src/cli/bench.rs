@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::args::BenchArgs;
 use super::progress::Shown;
-use super::{data_folder, input_options, set_threads, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, weights_named};
 use crate::config::{ModelConfig, Protocol};
 use crate::data::demo;
 use crate::home::{Home, cache_folder};
@@ -54,7 +54,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,
-        input: input_options(&args.data, &args.model),
+        input: input_options(home, &args.data, &args.model)?,
+        cache: feature_cache(&args.model),
         device,
         device_name: args.model.device,
         batch_size: args.model.batch_size,

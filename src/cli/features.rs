@@ -6,14 +6,15 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::args::FeaturesArgs;
 use super::progress::Shown;
-use super::{data_folder, input_options, set_threads, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, weights_named};
 use crate::config::ModelConfig;
 use crate::data::Label;
 use crate::error::AtPath;
-use crate::features::{Extractor, FeatureBank, Features, Input};
+use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
 use crate::model::device;
 use crate::suite::Suite;
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Runs the command.
@@ -25,18 +26,23 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let weights = weights_named(&model, args.model.weights.as_deref())?;
     let device = device::by_name(&args.model.device)?;
     let threads = set_threads(args.model.threads)?;
-    let options = input_options(&args.data, &args.model);
+    let options = input_options(home, &args.data, &args.model)?;
     let data = data_folder(&suite, args.data.data.as_ref())?;
     let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
+    let strategy = input.only()?;
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
     let extractor = Extractor {
         backbone: loaded.backbone.as_ref(),
+        identity: Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device },
         device: &device,
         input: &input,
+        strategy,
+        turn: Dihedral::Identity,
         batch_size: args.model.batch_size,
         readers: threads,
     };
-    let features = FeatureBank::default().features(&extractor, args.split.into(), &Shown::new(&task.name))?;
+    let mut bank = FeatureBank::new(feature_cache(&args.model));
+    let features = bank.features(&extractor, args.split.into(), &Shown::new(&task.name))?;
     write(&args.out, &features)?;
     println!("{}", args.out.display());
     Ok(())

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod bench;
+mod cache;
 mod features;
 pub mod inspect;
 mod progress;
@@ -12,11 +13,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::cache::Cache;
 use crate::config::ModelConfig;
 use crate::data::{self, Split, geobench};
 use crate::features::InputOptions;
 use crate::home::Home;
 use crate::model::weights::Weights;
+use crate::normalization::Strategies;
 use crate::suite::Suite;
 use crate::{Error, Result};
 
@@ -42,6 +45,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         args::Command::Bench(args) => bench::run(&home, args),
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
+        args::Command::Cache(args) => cache::run(&args),
     }
 }
 
@@ -120,9 +124,15 @@ fn weights_named(model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
 }
 
 /// How pixels are taken, as typed.
-fn input_options(data: &args::DataArgs, model: &args::ModelArgs) -> InputOptions {
-    InputOptions {
+fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) -> Result<InputOptions> {
+    Ok(InputOptions {
         by_content: data.bands == args::BandNames::ByContent,
         normalization: model.normalization.clone(),
-    }
+        strategies: Strategies::load(home)?,
+    })
+}
+
+/// The feature cache, unless it is turned off. Without a place for it, it is off.
+fn feature_cache(model: &args::ModelArgs) -> Option<Cache> {
+    if model.no_cache { None } else { Cache::of_user().ok() }
 }

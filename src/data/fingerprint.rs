@@ -17,31 +17,49 @@ pub struct Source {
 
 /// blake3 over the names and contents of these files, in this order, in hexadecimal.
 ///
-/// In `memo`, a folder that need not exist yet, the result is kept under a hash of the files' names, paths,
+/// # Errors
+/// Where a file cannot be read.
+pub fn of_files(sources: &[Source], memo: Option<&Path>) -> Result<String> {
+    Ok(combine(sources, &contents(sources, memo)?))
+}
+
+/// blake3 over the names and the contents' hashes of files, in this order, in hexadecimal.
+pub fn combine(sources: &[Source], contents: &[blake3::Hash]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (source, content) in sources.iter().zip(contents) {
+        update(&mut hasher, source.name.as_bytes());
+        hasher.update(content.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The blake3 hash of each file's content.
+///
+/// In `memo`, a folder that need not exist yet, they are kept under a hash of the files' names, paths,
 /// lengths and times of modification, so that files that have not changed are not read again. A memo that
 /// cannot be read or written, or is damaged, only costs the time.
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub fn of_files(sources: &[Source], memo: Option<&Path>) -> Result<String> {
+pub fn contents(sources: &[Source], memo: Option<&Path>) -> Result<Vec<blake3::Hash>> {
     let memo = match memo {
         Some(folder) => Some(folder.join(identity(sources)?)),
         None => None,
     };
-    if let Some(known) = memo.as_deref().and_then(recall) {
+    if let Some(known) = memo.as_deref().and_then(|memo| recall(memo, sources.len())) {
         return Ok(known);
     }
-    let fingerprint = hash(sources)?;
+    let contents = hash(sources)?;
     if let Some(memo) = memo
-        && let Err(problem) = remember(&memo, &fingerprint)
+        && let Err(problem) = remember(&memo, &contents)
     {
-        tracing::warn!("{}: cannot remember a fingerprint: {problem}", memo.display());
+        tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
     }
-    Ok(fingerprint)
+    Ok(contents)
 }
 
 /// Reads the files in parallel.
-fn hash(sources: &[Source]) -> Result<String> {
+fn hash(sources: &[Source]) -> Result<Vec<blake3::Hash>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |index: usize| {
         let path = &sources[index].path;
@@ -50,14 +68,7 @@ fn hash(sources: &[Source]) -> Result<String> {
         hasher.update_reader(file).at(path)?;
         Ok(hasher.finalize())
     };
-    let contents: Result<Vec<blake3::Hash>> =
-        loader::ordered(sources.len(), threads, 2 * threads, read, |contents| contents.collect());
-    let mut hasher = blake3::Hasher::new();
-    for (source, content) in sources.iter().zip(contents?) {
-        update(&mut hasher, source.name.as_bytes());
-        hasher.update(content.as_bytes());
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+    loader::ordered(sources.len(), threads, 2 * threads, read, |contents| contents.collect())
 }
 
 /// A hash that changes when one of the files does, from what the file system knows of them.
@@ -87,19 +98,25 @@ fn update(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-fn recall(memo: &Path) -> Option<String> {
+/// A memo is a line a file, and a last one that vouches for the others.
+fn recall(memo: &Path, count: usize) -> Option<Vec<blake3::Hash>> {
     let text = std::fs::read_to_string(memo).ok()?;
-    let known = text.strip_suffix('\n')?;
-    blake3::Hash::from_hex(known).ok()?;
-    Some(known.to_owned())
+    let (lines, check) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+    if blake3::Hash::from_hex(check).ok()? != blake3::hash(lines.as_bytes()) {
+        return None;
+    }
+    let known: Option<Vec<_>> = lines.lines().map(|line| blake3::Hash::from_hex(line).ok()).collect();
+    known.filter(|known| known.len() == count)
 }
 
 /// Other processes see the whole memo or none.
-fn remember(memo: &Path, fingerprint: &str) -> std::io::Result<()> {
+fn remember(memo: &Path, contents: &[blake3::Hash]) -> std::io::Result<()> {
     let folder = memo.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    writeln!(file, "{fingerprint}")?;
+    let lines: Vec<_> = contents.iter().map(|hash| hash.to_hex().to_string()).collect();
+    let lines = lines.join("\n");
+    writeln!(file, "{lines}\n{}", blake3::hash(lines.as_bytes()))?;
     file.persist(memo)?;
     Ok(())
 }

@@ -76,6 +76,13 @@ impl Geobench {
         self.folder.join(format!("{name}.hdf5"))
     }
 
+    /// The files of a split's samples.
+    fn sources(&self, split: Split) -> Vec<fingerprint::Source> {
+        let source =
+            |name: &String| fingerprint::Source { name: format!("{split}/{name}"), path: self.path(name) };
+        self.samples(split).iter().map(source).collect()
+    }
+
     /// Reads a sample's file.
     fn with_sample<T>(
         &self,
@@ -146,19 +153,28 @@ impl Dataset for Geobench {
         bands.iter().map(scaled).collect()
     }
 
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        fingerprint::contents(&self.sources(split), memo().as_deref())
+    }
+
     fn fingerprint(&self, splits: &[Split]) -> Result<String> {
-        let samples = splits.iter().flat_map(|split| {
-            self.samples(*split).iter().map(move |name| fingerprint::Source {
-                name: format!("{split}/{name}"),
-                path: self.path(name),
-            })
-        });
+        let mut sources = Vec::new();
+        let mut contents = Vec::new();
+        for split in splits {
+            sources.extend(self.sources(*split));
+            contents.extend(self.contents(*split)?);
+        }
         let statistics =
             fingerprint::Source { name: STATISTICS.to_owned(), path: self.folder.join(STATISTICS) };
-        let sources: Vec<_> = samples.chain([statistics]).collect();
-        let memo = home::cache_folder().ok().map(|folder| folder.join("fingerprints"));
-        fingerprint::of_files(&sources, memo.as_deref())
+        contents.extend(fingerprint::contents(std::slice::from_ref(&statistics), None)?);
+        sources.push(statistics);
+        Ok(fingerprint::combine(&sources, &contents))
     }
+}
+
+/// Where hashes of files are kept between runs.
+fn memo() -> Option<PathBuf> {
+    home::cache_folder().ok().map(|folder| folder.join("fingerprints"))
 }
 
 /// Where the task's files are, if there.

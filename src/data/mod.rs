@@ -124,6 +124,13 @@ pub trait Dataset: Send + Sync {
     /// Where the statistics are missing or lack a band.
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>>;
 
+    /// For each sample of a split, in order: a hash of everything that it is read from, its label included. Samples
+    /// of the same hash are the same, whatever partition or data set they stand in.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>>;
+
     /// A hash of everything that the samples of these splits and the statistics are read from.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use crate::config::{KeptEpoch, LinearProbeConfig};
 use crate::data::Split;
 use crate::features::Features;
 use crate::suite::Task;
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 pub use self::batches::RunningStatistics;
@@ -34,7 +35,7 @@ pub use self::heads::{Heads, Linear};
 
 /// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
 ///
-/// `features` extracts a split's features; those of flipped images are asked for where the config augments.
+/// `features` extracts a split's features; those of turned images are asked for where the config augments.
 ///
 /// # Errors
 /// As `features`, [`probe`] and [`Outcome::new`].
@@ -42,11 +43,11 @@ pub fn run(
     config: &LinearProbeConfig,
     task: &Task,
     seed: u64,
-    mut features: impl FnMut(Split, Flip) -> Result<Features>,
+    mut features: impl FnMut(Split, Dihedral) -> Result<Features>,
 ) -> Result<Outcome> {
-    let flips = Flip::ALL.into_iter().take(config.augmentation.variants());
-    let train = flips.map(|flip| features(Split::Train, flip)).collect::<Result<Vec<_>>>()?;
-    let [valid, test] = [Split::Valid, Split::Test].map(|split| features(split, Flip::ALL[0]));
+    let turns = config.augmentation.transforms().iter();
+    let train = turns.map(|turn| features(Split::Train, *turn)).collect::<Result<Vec<_>>>()?;
+    let [valid, test] = [Split::Valid, Split::Test].map(|split| features(split, Dihedral::Identity));
     let (valid, test) = (valid?, test?);
 
     let targets = Targets::from_labels(&train[0].labels, task.classes)?;
@@ -67,39 +68,15 @@ pub fn run(
         ("epoch", format!("{} of {}", epoch + 1, config.epochs)),
         ("validation", format!("{validation:.2}")),
     ];
-    Outcome::new(
-        task.metric,
-        &truth.predicted(probed.logits.view()),
-        &truth,
-        &config.interval,
-        seed,
-        selected,
-    )
-}
-
-/// How an image is flipped before its features are extracted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flip {
-    /// Left and right change places.
-    pub horizontal: bool,
-    /// Top and bottom change places.
-    pub vertical: bool,
-}
-
-impl Flip {
-    /// The four there are; the first leaves the image as it is.
-    pub const ALL: [Flip; 4] = [
-        Flip { horizontal: false, vertical: false },
-        Flip { horizontal: true, vertical: false },
-        Flip { horizontal: false, vertical: true },
-        Flip { horizontal: true, vertical: true },
-    ];
+    let predictions = truth.predicted(probed.logits.view());
+    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
 /// Samples to train on.
 #[derive(Debug, Clone, Copy)]
 pub struct Training<'a> {
-    /// [variants, n, d]: features of each image under each augmentation, one or [`Flip::ALL`]; each is as likely.
+    /// [variants, n, d]: features of each image under each of [`crate::config::Augmentation::transforms`].
     pub features: ArrayView3<'a, f32>,
     pub targets: &'a Targets,
 }
@@ -126,7 +103,7 @@ pub fn train(
     after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
 ) -> Result<Trained> {
     let start = Linear::initial(config.initialization, training.targets.outputs(), training.width(), seed);
-    let (samples, variants) = (training.samples(), config.augmentation.variants());
+    let (samples, variants) = (training.samples(), config.augmentation.transforms().len());
     train_from(config, rates, training, &start, |epoch| shuffled(seed, epoch, samples, variants), after_epoch)
 }
 
@@ -163,7 +140,7 @@ impl Training<'_> {
 
     fn check(&self, config: &LinearProbeConfig) -> Result<()> {
         let (variants, samples) = (self.features.len_of(Axis(0)), self.samples());
-        let wanted = config.augmentation.variants();
+        let wanted = config.augmentation.transforms().len();
         let problem = if variants != wanted {
             format!("features of {variants} variants of each training image, expected {wanted}")
         } else if samples != self.targets.len() {

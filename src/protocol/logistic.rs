@@ -51,7 +51,9 @@ pub fn run(
         ("validation", format!("{validation:.2}")),
         ("converged", format!("{converged} of {all}")),
     ];
-    Outcome::new(task.metric, &truth.predicted(swept.logits.view()), &truth, &config.interval, seed, selected)
+    let predictions = truth.predicted(swept.logits.view());
+    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
 /// Training features, in f64 and standardised where wanted.

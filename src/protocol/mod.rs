@@ -1,6 +1,7 @@
 //! How a backbone is scored: one file a protocol, and here what they share.
 
 pub mod decision;
+pub mod frozen;
 pub mod knn;
 pub mod lbfgs;
 pub mod linear_probe;

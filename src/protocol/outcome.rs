@@ -14,6 +14,8 @@ pub struct Outcome {
     /// The task's metric on the test split, in percent.
     pub value: f64,
     pub interval: Option<Interval>,
+    /// The metric on validation of what was chosen there, in percent; where the protocol chose anything.
+    pub validation: Option<f64>,
     /// Further scores, in percent, by name.
     pub scores: BTreeMap<String, f64>,
     /// What was chosen (on validation, or fixed), by name.
@@ -37,6 +39,7 @@ impl Outcome {
         Ok(Outcome {
             value: score(metric, predictions, truth)?,
             interval: Some(interval(metric, predictions, truth, config, seed)?),
+            validation: None,
             scores: class_counts(predictions, truth)
                 .and_then(|counts| macro_f1(&counts))
                 .map(|score| ("macro_f1".to_owned(), score))

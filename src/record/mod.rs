@@ -12,6 +12,7 @@ pub use self::frame::frame;
 pub use self::store::Store;
 use crate::config::{ModelConfig, Protocol};
 use crate::data::bands::Imputation;
+use crate::features::Preparation;
 pub use crate::metrics::Interval;
 use crate::model::Stem;
 use crate::suite::{Metric, Task};
@@ -87,6 +88,7 @@ pub struct Provenance {
     /// `as-named` or `by-content`.
     pub band_names: String,
     pub imputed: Vec<Imputation>,
+    /// `dataset`, `sweep` (what was chosen then stands in [`Record::selected`]) or a strategy's name.
     pub normalization: String,
     /// Height and width of the model's input in pixels.
     pub image_size: usize,
@@ -125,6 +127,8 @@ pub struct Deciding<'a> {
     pub band_names: &'a str,
     pub imputed: &'a [Imputation],
     pub normalization: &'a str,
+    /// What may happen to the pixels, in the order in which it is tried.
+    pub strategies: &'a [Preparation],
     pub image_size: usize,
 }
 

@@ -53,7 +53,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
-        args::Command::Inspect(_) => return None,
+        args::Command::Inspect(_) | args::Command::Cache(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)

@@ -1,0 +1,302 @@
+//! Features on disk, addressed by what decides them, so that protocols, seeds, partitions and later runs share them.
+//!
+//! ```text
+//! <cache>/features/<hash of all that decides a feature but the sample>/about.json         what for, for people
+//!                                                                     /<hash>.safetensors  samples and features
+//! ```
+//!
+//! An entry grows by chunks as extraction goes on, so a killed run loses less than a chunk. A chunk is named by
+//! the hash of its bytes: one that was damaged does not fit its name.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ndarray::Array2;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::data::Label;
+use crate::error::AtPath;
+use crate::files::write_atomically;
+use crate::{Error, Result, home};
+
+const ABOUT: &str = "about.json";
+const CHUNK: &str = "safetensors";
+
+/// What an entry holds, for people: it decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct About {
+    /// Of the data for which the entry was made; others with the same pixels share it.
+    pub task: String,
+    pub model: String,
+    pub weights: String,
+    pub normalization: String,
+    pub device: String,
+}
+
+/// A sample's label and features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Hash of the sample's content.
+    pub content: blake3::Hash,
+    pub label: Label,
+    /// [d].
+    pub features: Vec<f32>,
+}
+
+/// A folder of entries.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// An entry as `cache --list` shows it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub key: String,
+    pub folder: PathBuf,
+    /// `None` where the description is lost.
+    pub about: Option<About>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Since the entry was last read or written.
+    pub age: Duration,
+}
+
+impl Cache {
+    /// The cache in `folder`, which need not exist yet.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Cache { folder: folder.into() }
+    }
+
+    /// The user's cache: `features/` in [`home::cache_folder`].
+    ///
+    /// # Errors
+    /// Where the platform names no cache directory.
+    pub fn of_user() -> Result<Self> {
+        Ok(Cache::new(home::cache_folder()?.join("features")))
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The entry of that key: a hash of all that decides a feature but the sample itself.
+    pub fn entry(&self, key: &str) -> Entry {
+        Entry { folder: self.folder.join(key) }
+    }
+
+    /// All entries, the most recently used first.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read; one that is not there is empty.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        if !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        let now = SystemTime::now();
+        let mut listed = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).at(&self.folder)? {
+            let folder = entry.at(&self.folder)?.path();
+            let Some(key) = folder.file_name().and_then(|name| name.to_str()).filter(|_| folder.is_dir())
+            else {
+                continue;
+            };
+            let mut size = 0;
+            let mut used = SystemTime::UNIX_EPOCH;
+            for file in std::fs::read_dir(&folder).at(&folder)? {
+                // A file may go while we look.
+                let Ok(known) = file.at(&folder)?.metadata() else { continue };
+                size += known.len();
+                used = used.max(known.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+            }
+            let about = std::fs::read(folder.join(ABOUT)).ok();
+            listed.push(Listed {
+                key: key.to_owned(),
+                about: about.and_then(|text| serde_json::from_slice(&text).ok()),
+                size,
+                age: now.duration_since(used).unwrap_or_default(),
+                folder,
+            });
+        }
+        listed.sort_by(|a, b| (a.age, &a.key).cmp(&(b.age, &b.key)));
+        Ok(listed)
+    }
+
+    /// Removes the entries that were not used for `older_than`, then the least recently used ones until the
+    /// rest takes at most `to` bytes. With neither limit, everything. Says what was removed.
+    ///
+    /// # Errors
+    /// Where an entry cannot be removed.
+    pub fn prune(&self, older_than: Option<Duration>, to: Option<u64>) -> Result<Vec<Listed>> {
+        let mut kept = 0;
+        let mut removed = Vec::new();
+        for entry in self.list()? {
+            let old = older_than.is_some_and(|limit| entry.age > limit);
+            let beyond = to.is_some_and(|limit| kept + entry.size > limit);
+            if old || beyond || (older_than.is_none() && to.is_none()) {
+                std::fs::remove_dir_all(&entry.folder).at(&entry.folder)?;
+                removed.push(entry);
+            } else {
+                kept += entry.size;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The features of many samples that one key decides.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    folder: PathBuf,
+}
+
+impl Entry {
+    /// Every row there is. A chunk that is damaged is removed, and `note` is told.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read; one that is not there is empty.
+    pub fn read(&self, width: usize, note: &mut dyn FnMut(&str)) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        if !self.folder.exists() {
+            return Ok(rows);
+        }
+        // Marks the entry as used; where that fails it only looks older than it is.
+        if let Ok(about) = std::fs::File::options().append(true).open(self.folder.join(ABOUT)) {
+            let _ = about.set_modified(SystemTime::now());
+        }
+        let mut chunks = Vec::new();
+        for file in std::fs::read_dir(&self.folder).at(&self.folder)? {
+            let path = file.at(&self.folder)?.path();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == CHUNK) {
+                chunks.push(path);
+            }
+        }
+        chunks.sort();
+        for path in chunks {
+            match std::fs::read(&path).map_err(|e| e.to_string()).and_then(|b| decode(&path, &b, width)) {
+                Ok(chunk) => rows.extend(chunk),
+                Err(problem) => {
+                    note(&format!("{}: {problem}; its features are computed again", path.display()));
+                    let _ = std::fs::remove_file(&path);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Adds rows, all at once or not at all.
+    ///
+    /// # Errors
+    /// Where they cannot be written, or labels or features differ in length.
+    pub fn append(&self, about: &About, rows: &[Row]) -> Result<()> {
+        let described = self.folder.join(ABOUT);
+        if !described.exists() {
+            write_atomically(&described, &serde_json::to_vec_pretty(about).at(&described)?)?;
+        }
+        let bytes = encode(rows).map_err(|problem| Error::file(&self.folder, problem))?;
+        write_atomically(&self.folder.join(file_name(&bytes)), &bytes)
+    }
+}
+
+/// The hash of the file's bytes, so that what is read can be checked.
+fn file_name(bytes: &[u8]) -> String {
+    format!("{}.{CHUNK}", blake3::hash(bytes).to_hex())
+}
+
+/// `contents` u8 [n, 32], `features` f32 [n, d], and the labels: `classes` u64 [n], `labels` u8 [n, l] or
+/// `masks` i32 [n, h, w].
+fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
+    let n = rows.len();
+    let width = rows.first().map_or(0, |row| row.features.len());
+    let contents: Vec<u8> = rows.iter().flat_map(|row| *row.content.as_bytes()).collect();
+    let features: Vec<u8> =
+        rows.iter().flat_map(|row| &row.features).flat_map(|value| value.to_le_bytes()).collect();
+    let mut labels = Vec::new();
+    let mut form = None;
+    for row in rows {
+        let this = match &row.label {
+            Label::Class(class) => {
+                labels.extend((*class as u64).to_le_bytes());
+                ("classes", Dtype::U64, vec![n])
+            }
+            Label::MultiLabel(flags) => {
+                labels.extend(flags.iter().map(|flag| u8::from(*flag)));
+                ("labels", Dtype::U8, vec![n, flags.len()])
+            }
+            Label::Mask(mask) => {
+                labels.extend(mask.iter().flat_map(|class| class.to_le_bytes()));
+                ("masks", Dtype::I32, vec![n, mask.nrows(), mask.ncols()])
+            }
+        };
+        if form.get_or_insert_with(|| this.clone()) != &this {
+            return Err("the samples' labels differ in kind or length".to_owned());
+        }
+    }
+    let Some((name, dtype, shape)) = form else { return Err("there are no samples".to_owned()) };
+    let view = |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| e.to_string());
+    let tensors = [
+        ("contents", view(Dtype::U8, vec![n, blake3::OUT_LEN], &contents)?),
+        ("features", view(Dtype::F32, vec![n, width], &features)?),
+        (name, view(dtype, shape, &labels)?),
+    ];
+    safetensors::serialize(tensors, None).map_err(|e| e.to_string())
+}
+
+/// The rows of a chunk of features of length `width`.
+fn decode(path: &Path, bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
+    if path.file_name().is_none_or(|name| name != file_name(bytes).as_str()) {
+        return Err("the chunk is damaged".to_owned());
+    }
+    let foreign = || "no chunk of features that this version writes".to_owned();
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let tensor = |name: &str| file.tensor(name).ok();
+    let (contents, features) = tensor("contents").zip(tensor("features")).ok_or_else(foreign)?;
+    let n = *contents.shape().first().ok_or_else(foreign)?;
+    let fits = contents.shape() == [n, blake3::OUT_LEN]
+        && contents.dtype() == Dtype::U8
+        && features.shape() == [n, width]
+        && features.dtype() == Dtype::F32
+        && width > 0;
+    if !fits {
+        return Err(foreign());
+    }
+    let labels = labels(&file).filter(|labels| labels.len() == n).ok_or_else(foreign)?;
+    let contents = contents.data().as_chunks::<{ blake3::OUT_LEN }>().0;
+    let features = features.data().chunks_exact(4 * width);
+    Ok(contents
+        .iter()
+        .zip(features)
+        .zip(labels)
+        .map(|((content, features), label)| Row {
+            content: blake3::Hash::from_bytes(*content),
+            label,
+            features: features.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        })
+        .collect())
+}
+
+/// The labels of a chunk, in whichever form they are there.
+fn labels(file: &SafeTensors) -> Option<Vec<Label>> {
+    let tensor = |name: &str, dtype| file.tensor(name).ok().filter(|tensor| tensor.dtype() == dtype);
+    if let Some(classes) = tensor("classes", Dtype::U64) {
+        let class = |bytes: &[u8; 8]| usize::try_from(u64::from_le_bytes(*bytes)).ok().map(Label::Class);
+        return classes.data().as_chunks().0.iter().map(class).collect();
+    }
+    if let Some(labels) = tensor("labels", Dtype::U8) {
+        let [_, length] = *labels.shape() else { return None };
+        let flags = |row: &[u8]| Label::MultiLabel(row.iter().map(|flag| *flag != 0).collect());
+        return Some(labels.data().chunks_exact(length.max(1)).map(flags).collect());
+    }
+    let masks = tensor("masks", Dtype::I32)?;
+    let [_, h, w] = *masks.shape() else { return None };
+    let mask = |bytes: &[u8]| {
+        let classes = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+        Array2::from_shape_vec((h, w), classes).ok().map(Label::Mask)
+    };
+    masks.data().chunks_exact((4 * h * w).max(1)).map(mask).collect()
+}

@@ -1,0 +1,162 @@
+//! Features that are known already, in memory and in the cache.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ndarray::{Array2, ArrayView1};
+
+use super::{Extractor, Features};
+use crate::cache::{About, Cache, Entry, Row};
+use crate::data::Split;
+use crate::progress::Progress;
+use crate::{Error, Result};
+
+/// Samples in a chunk of the cache: what a killed run loses at most.
+pub const CHUNK: usize = 256;
+
+/// The features that were extracted so far, in memory and, with a cache, on disk. Samples are known by what they
+/// hold, so that partitions, protocols and seeds share their features.
+///
+/// With a cache, only the features of the strategy used last are in memory; without one, all.
+#[derive(Debug, Default)]
+pub struct FeatureBank {
+    cache: Option<Cache>,
+    /// By [`Extractor::key`].
+    known: HashMap<String, Rows>,
+    busy: Duration,
+}
+
+impl FeatureBank {
+    /// An empty bank over a cache.
+    pub fn new(cache: Option<Cache>) -> Self {
+        FeatureBank { cache, ..Self::default() }
+    }
+
+    /// The time spent in backbones so far.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// The features of a whole split; only samples that are not known yet are extracted.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`]. What is wrong with the cache is noted and costs only the time.
+    pub fn features(
+        &mut self,
+        extractor: &Extractor,
+        split: Split,
+        progress: &dyn Progress,
+    ) -> Result<Features> {
+        let dataset = &extractor.input.dataset;
+        let (names, contents) = (dataset.samples(split), dataset.contents(split)?);
+        let key = extractor.key()?;
+        let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
+        if !self.known.contains_key(&key) {
+            let mut rows = Rows::default();
+            if let Some(entry) = &entry {
+                // The others can be read again.
+                self.known.clear();
+                let read = entry.read(extractor.backbone.width(), &mut |line| progress.note(line));
+                match read {
+                    Ok(read) => rows.extend(read),
+                    Err(problem) => progress.note(&format!("the feature cache is not read: {problem}")),
+                }
+            }
+            self.known.insert(key.clone(), rows);
+        }
+        let rows = self.known.entry(key).or_default();
+        // Of samples that hold the same, one is encoded.
+        let mut new: HashSet<blake3::Hash> = HashSet::new();
+        let missing: Vec<usize> =
+            (0..names.len()).filter(|&i| !rows.contains(&contents[i]) && new.insert(contents[i])).collect();
+        if !missing.is_empty() {
+            let what = match extractor.input.strategies.len() {
+                1 => split.to_string(),
+                _ => format!("{split} {}", extractor.strategy.name),
+            };
+            let step = progress.begin(&what, missing.len());
+            let cached = entry.is_some();
+            let mut fresh = Fresh { entry, about: extractor.about(), rows: Vec::new(), kept: 0, progress };
+            let busy = extractor.extract(split, &missing, &mut |batch| {
+                step.advance(batch.samples.len());
+                for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
+                    let content = contents[missing[fresh.rows.len()]];
+                    fresh.rows.push(Row { content, label, features: features.to_vec() });
+                }
+                if fresh.rows.len() - fresh.kept >= CHUNK {
+                    fresh.keep();
+                }
+                Ok(())
+            });
+            // What was done before a failure need not be done again.
+            fresh.keep();
+            self.busy += busy?;
+            rows.extend(fresh.rows);
+            if cached && fresh.entry.is_none() {
+                self.cache = None;
+            }
+        }
+        let mut matrix = Array2::zeros((names.len(), extractor.backbone.width()));
+        let mut labels = Vec::with_capacity(names.len());
+        for ((name, content), mut out) in names.iter().zip(&contents).zip(matrix.rows_mut()) {
+            let row = rows
+                .get(content)
+                .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
+            out.assign(&ArrayView1::from(&row.features));
+            labels.push(row.label.clone());
+        }
+        Ok(Features { samples: names.to_vec(), matrix, labels })
+    }
+}
+
+/// Features as they come from the backbone, on their way into the cache.
+struct Fresh<'a> {
+    /// `None` without a cache, or where it cannot be written.
+    entry: Option<Entry>,
+    about: About,
+    rows: Vec<Row>,
+    /// How many of the rows are in the cache.
+    kept: usize,
+    progress: &'a dyn Progress,
+}
+
+impl Fresh<'_> {
+    /// Writes what is not in the cache yet.
+    fn keep(&mut self) {
+        let new = &self.rows[self.kept..];
+        if let Some(entry) = &self.entry
+            && !new.is_empty()
+            && let Err(problem) = entry.append(&self.about, new)
+        {
+            self.progress.note(&format!("features are not cached: {problem}"));
+            self.entry = None;
+        }
+        self.kept = self.rows.len();
+    }
+}
+
+/// Rows by the content of their samples.
+#[derive(Debug, Default)]
+struct Rows {
+    index: HashMap<blake3::Hash, usize>,
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    fn get(&self, content: &blake3::Hash) -> Option<&Row> {
+        self.rows.get(*self.index.get(content)?)
+    }
+
+    fn contains(&self, content: &blake3::Hash) -> bool {
+        self.index.contains_key(content)
+    }
+
+    fn extend(&mut self, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            if !self.contains(&row.content) {
+                self.index.insert(row.content, self.rows.len());
+                self.rows.push(row);
+            }
+        }
+    }
+}

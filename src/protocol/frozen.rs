@@ -1,0 +1,69 @@
+//! Protocols on the features of an encoder that does not change: which one, and with which normalisation.
+
+use super::decision::first_best;
+use super::{Outcome, knn, linear_probe, logistic};
+use crate::Result;
+use crate::config::Protocol;
+use crate::data::Split;
+use crate::features::Features;
+use crate::suite::Task;
+use crate::transform::augment::Dihedral;
+
+/// Whose features: which of the normalisation strategies, which split, its images turned how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// A place in the list of strategies.
+    pub strategy: usize,
+    pub split: Split,
+    pub turn: Dihedral,
+}
+
+/// Scores a backbone on a task with each of the named normalisation `strategies` on validation, and with the best
+/// of them (the first of equal ones) on test. A single one is taken as it is.
+///
+/// # Errors
+/// As `features` and the protocol; or where it is no protocol on frozen features.
+pub fn run(
+    protocol: &Protocol,
+    task: &Task,
+    seed: u64,
+    strategies: &[&str],
+    mut features: impl FnMut(Wanted) -> Result<Features>,
+) -> Result<Outcome> {
+    if strategies.len() < 2 {
+        return with(protocol, task, seed, 0, &mut features);
+    }
+    let mut validation = Vec::new();
+    for strategy in 0..strategies.len() {
+        validation.push(match protocol {
+            // Without the test split, which the others need not spare: they take one more product of it.
+            Protocol::Knn(config) => knn::validate(config, task, |split| {
+                features(Wanted { strategy, split, turn: Dihedral::Identity })
+            })?,
+            _ => with(protocol, task, seed, strategy, &mut features)?.validation.unwrap_or(f64::NAN),
+        });
+    }
+    let chosen = first_best(validation.iter().copied()).unwrap_or(0);
+    let mut outcome = with(protocol, task, seed, chosen, &mut features)?;
+    outcome.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
+    let scores = strategies.iter().zip(validation);
+    outcome.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
+    Ok(outcome)
+}
+
+fn with(
+    protocol: &Protocol,
+    task: &Task,
+    seed: u64,
+    strategy: usize,
+    features: &mut impl FnMut(Wanted) -> Result<Features>,
+) -> Result<Outcome> {
+    let upright = |split| features(Wanted { strategy, split, turn: Dihedral::Identity });
+    match protocol {
+        Protocol::Knn(config) => knn::run(config, task, seed, upright),
+        Protocol::Logistic(config) => logistic::run(config, task, seed, upright),
+        Protocol::LinearProbe(config) => {
+            linear_probe::run(config, task, seed, |split, turn| features(Wanted { strategy, split, turn }))
+        }
+    }
+}
