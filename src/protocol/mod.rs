@@ -1,5 +1,12 @@
 //! How a backbone is scored: one file a protocol.
 
+pub mod heads;
+pub mod kernels;
+pub mod loss;
+pub mod optim;
+pub mod resample;
+pub mod state;
+
 use ndarray::Array2;
 
 /// Labels or predictions of a set of samples.
