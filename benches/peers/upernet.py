@@ -1,8 +1,9 @@
 """The peer of benches/upernet.rs: one training step of UPerNet in eager PyTorch.
 
 Feature2Pyramid, UPerHead and FCNHead as mmsegmentation builds them for Copernicus-Bench, in plain torch.nn.
-Arguments: embed_dim channels aux_channels classes batch grid steps threads.
-Prints one line a step: the loss and the seconds for forward, backward and AdamW together.
+Arguments: embed_dim channels aux_channels classes batch grid threads.
+For every line on standard input: one step, then one line with its loss, the seconds for forward, backward and AdamW,
+and the CPU seconds of all threads.
 """
 
 import sys
@@ -69,7 +70,7 @@ class FcnHead(nn.Module):
 
 
 def main():
-    d, c, a, classes, batch, grid, steps, threads = map(int, sys.argv[1:])
+    d, c, a, classes, batch, grid, threads = map(int, sys.argv[1:])
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     neck, decoder, aux = Neck(d), UPerHead(d, c, classes), FcnHead(d, a, classes)
@@ -78,17 +79,20 @@ def main():
     maps = [torch.randn(batch, d, grid, grid) for _ in range(4)]
     side = 16 * grid
     labels = torch.randint(0, classes, (batch, side, side))
-    for _ in range(steps):
-        start = time.perf_counter()
+    for _ in sys.stdin:
+        cpu, start = time.process_time(), time.perf_counter()
         optimizer.zero_grad()
         pyramid = neck(maps)
         logits = resize(decoder(pyramid), (side, side))
         aux_logits = resize(aux(pyramid), (side, side))
         loss = F.cross_entropy(logits, labels, ignore_index=255)
         loss = loss + 0.4 * F.cross_entropy(aux_logits, labels, ignore_index=255)
+        forward = time.perf_counter()
         loss.backward()
+        backward = time.perf_counter()
         optimizer.step()
-        print(f"{loss.item():.6f} {time.perf_counter() - start:.4f}", flush=True)
+        end, cpu = time.perf_counter(), time.process_time() - cpu
+        print(loss.item(), forward - start, backward - forward, end - backward, cpu, flush=True)
 
 
 main()
