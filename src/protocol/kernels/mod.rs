@@ -10,6 +10,8 @@
 mod autodiff;
 mod flex;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
