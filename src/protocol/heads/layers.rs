@@ -8,7 +8,7 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::protocol::kernels;
+use crate::protocol::kernels::{self, Norm};
 
 /// How a forward pass is meant.
 #[derive(Debug)]
@@ -205,8 +205,12 @@ impl BatchNorm {
             Pass::Train(_) => {
                 let [n, h, w, _] = x.dims();
                 let pixels = (n * h * w) as f32;
-                let (y, mean, variance) =
-                    kernels::batch_norm(x, self.weight.val(), self.bias.val(), EPSILON, relu);
+                let (y, mean, variance) = kernels::batch_norm(
+                    x,
+                    self.weight.val(),
+                    self.bias.val(),
+                    Norm { epsilon: EPSILON, relu },
+                );
                 update(&self.running_mean, mean);
                 update(&self.running_var, variance * (pixels / (pixels - 1.0)));
                 y

@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::Kernels;
+use super::{Kernels, Norm};
 
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn conv3x3(x: FloatTensor<Self>, weight: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
@@ -26,14 +26,12 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        epsilon: f64,
-        relu: bool,
+        norm: Norm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let nodes = [x.node(), gamma.node(), beta.node()];
         let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-        let (output, mean, variance) =
-            B::normalize_batch(x.clone(), gamma.clone(), beta.clone(), epsilon, relu);
-        let output = match (BatchNorm { epsilon, relu }).prepare::<C>(nodes).compute_bound().stateful() {
+        let (output, mean, variance) = B::normalize_batch(x.clone(), gamma.clone(), beta.clone(), norm);
+        let output = match BatchNorm(norm).prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 prepared.finish([x, gamma, beta, mean.clone(), variance.clone()], output)
             }
@@ -64,10 +62,7 @@ impl<B: Kernels> Backward<B, 2> for Conv3x3 {
 }
 
 #[derive(Debug)]
-struct BatchNorm {
-    epsilon: f64,
-    relu: bool,
-}
+struct BatchNorm(Norm);
 
 impl<B: Kernels> Backward<B, 3> for BatchNorm {
     /// x, gamma, beta, mean, variance.
@@ -76,8 +71,7 @@ impl<B: Kernels> Backward<B, 3> for BatchNorm {
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
         let [x, gamma, beta, mean, variance] = ops.state;
-        let (x, gamma, beta) =
-            B::normalize_batch_backward(x, gamma, beta, mean, variance, self.epsilon, self.relu, gradient);
+        let (x, gamma, beta) = B::normalize_batch_backward(x, gamma, beta, mean, variance, self.0, gradient);
         for (node, gradient) in ops.parents.into_iter().zip([x, gamma, beta]) {
             if let Some(node) = node {
                 gradients.register::<B>(node.id, gradient);

@@ -40,26 +40,23 @@ pub trait Kernels: Backend {
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        epsilon: f64,
-        relu: bool,
+        norm: Norm,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        portable::batch_norm::<Self>(x, gamma, beta, epsilon, relu)
+        portable::batch_norm::<Self>(x, gamma, beta, norm)
     }
 
     /// Gradients of [`Kernels::normalize_batch`] with respect to x, gamma and beta, given its output, the statistics
     /// it returned and its output's gradient.
-    #[expect(clippy::too_many_arguments, reason = "all that the forward pass took and gave")]
     fn normalize_batch_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
-        epsilon: f64,
-        relu: bool,
+        norm: Norm,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        portable::batch_norm_backward::<Self>(x, gamma, beta, mean, variance, epsilon, relu, gradient)
+        portable::batch_norm_backward::<Self>(x, gamma, beta, mean, variance, norm, gradient)
     }
 
     /// See [`adamw`].
@@ -86,19 +83,25 @@ pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Kernels>::conv3x3(x.into_dispatch(), weight.into_dispatch(), size))
 }
 
-/// Normalises each channel over all pixels of the batch, scales by gamma, shifts by beta, and cuts negative
-/// values off where `relu`. x is [n, h, w, c], gamma and beta are [c].
+/// How [`batch_norm`] normalises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Cut negative values off afterwards.
+    pub relu: bool,
+}
+
+/// Normalises each channel over all pixels of the batch, scales by gamma and shifts by beta. x is [n, h, w, c], gamma and beta are [c].
 /// Returns the output, the mean and the biased variance, [c] each; gradients flow through the output alone.
 pub fn batch_norm(
     x: Tensor<4>,
     gamma: Tensor<1>,
     beta: Tensor<1>,
-    epsilon: f64,
-    relu: bool,
+    norm: Norm,
 ) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
     let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
-    let (y, mean, variance) =
-        <Dispatch as Kernels>::normalize_batch(x.into_dispatch(), gamma, beta, epsilon, relu);
+    let (y, mean, variance) = <Dispatch as Kernels>::normalize_batch(x.into_dispatch(), gamma, beta, norm);
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 

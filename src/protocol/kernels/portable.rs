@@ -6,7 +6,7 @@ use burn::backend::{Backend, Scalar, TensorData, TensorMetadata};
 use burn::tensor::Shape;
 use ndarray::Array2;
 
-use super::AdamwStep;
+use super::{AdamwStep, Norm};
 use crate::protocol::resample::{Corners, bilinear};
 
 const OPTIONS: fn() -> ConvOptions<2> = || ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
@@ -86,40 +86,37 @@ pub fn batch_norm<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
-    epsilon: f64,
-    relu: bool,
+    norm: Norm,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = x.shape();
     let rows = pixels::<B>(x);
     let mean = B::float_mean_dim(rows.clone(), 0);
     let centred = B::float_sub(rows, mean.clone());
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 0);
-    let scale = scale::<B>(gamma, variance.clone(), epsilon);
+    let scale = scale::<B>(gamma, variance.clone(), norm.epsilon);
     let y = B::float_add(B::float_mul(centred, scale), row::<B>(beta));
-    let y = if relu { B::relu(y) } else { y };
+    let y = if norm.relu { B::relu(y) } else { y };
     (B::float_reshape(y, shape), flat::<B>(mean), flat::<B>(variance))
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that the forward pass took and gave")]
 pub fn batch_norm_backward<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
-    epsilon: f64,
-    relu: bool,
+    norm: Norm,
     gradient: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = x.shape();
     let centred = B::float_sub(pixels::<B>(x), row::<B>(mean));
-    let scale = scale::<B>(gamma.clone(), variance.clone(), epsilon);
+    let scale = scale::<B>(gamma.clone(), variance.clone(), norm.epsilon);
     let mut gradient = pixels::<B>(gradient);
-    if relu {
+    if norm.relu {
         let y = B::float_add(B::float_mul(centred.clone(), scale.clone()), row::<B>(beta));
         gradient = B::relu_backward(B::relu(y), gradient);
     }
-    let deviation = B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(epsilon)));
+    let deviation = B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(norm.epsilon)));
     let standard = B::float_div(centred, deviation);
     let product = B::float_mul(gradient.clone(), standard.clone());
     let along = B::float_mul(standard, B::float_mean_dim(product.clone(), 0));

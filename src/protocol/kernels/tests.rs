@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{AdamwStep, Kernels, portable};
+use super::{AdamwStep, Kernels, Norm, portable};
 
 type Floats = FloatTensor<Flex>;
 
@@ -69,11 +69,10 @@ fn batch_norms_are_those_of_burn() {
         let shape = [2, 15, 11, 6];
         let (x, gradient) = (random(shape, 0), random(shape, 1));
         let (gamma, beta) = (random([6], 2), random([6], 3));
-        let forward = |kernel: fn(Floats, Floats, Floats, f64, bool) -> (Floats, Floats, Floats)| {
-            kernel(x.clone(), gamma.clone(), beta.clone(), 1e-5, relu)
-        };
-        let (y, mean, variance) = forward(Flex::normalize_batch);
-        let (y_expected, mean_expected, variance_expected) = forward(portable::batch_norm::<Flex>);
+        let norm = Norm { epsilon: 1e-5, relu };
+        let (y, mean, variance) = Flex::normalize_batch(x.clone(), gamma.clone(), beta.clone(), norm);
+        let (y_expected, mean_expected, variance_expected) =
+            portable::batch_norm::<Flex>(x.clone(), gamma.clone(), beta.clone(), norm);
         close(y, y_expected, 1e-5);
         close(mean.clone(), mean_expected, 1e-6);
         close(variance.clone(), variance_expected, 1e-6);
@@ -83,12 +82,11 @@ fn batch_norms_are_those_of_burn() {
             beta.clone(),
             mean.clone(),
             variance.clone(),
-            1e-5,
-            relu,
+            norm,
             gradient.clone(),
         );
         let (a_expected, b_expected, c_expected) =
-            portable::batch_norm_backward::<Flex>(x, gamma, beta, mean, variance, 1e-5, relu, gradient);
+            portable::batch_norm_backward::<Flex>(x, gamma, beta, mean, variance, norm, gradient);
         close(a, a_expected, 1e-5);
         close(b, b_expected, 1e-5);
         close(c, c_expected, 1e-5);
@@ -119,8 +117,12 @@ fn numbers_do_not_depend_on_threads() {
             let mut numbers = Vec::new();
             for size in [[30, 30], [50, 50]] {
                 let y = Flex::conv3x3(x.clone(), weight.clone(), size);
-                let (y, mean, variance) =
-                    Flex::normalize_batch(y, random([64], 2), random([64], 3), 1e-5, true);
+                let (y, mean, variance) = Flex::normalize_batch(
+                    y,
+                    random([64], 2),
+                    random([64], 3),
+                    Norm { epsilon: 1e-5, relu: true },
+                );
                 let (for_x, for_weight) = Flex::conv3x3_backward(x.clone(), weight.clone(), y.clone(), true);
                 numbers.extend([y, mean, variance, for_x.unwrap(), for_weight].map(values));
             }

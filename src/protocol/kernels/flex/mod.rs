@@ -10,7 +10,7 @@ mod norm;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex, TensorData, TensorMetadata};
 
-use super::{AdamwStep, Kernels, portable};
+use super::{AdamwStep, Kernels, Norm, portable};
 
 type Floats = FloatTensor<Flex>;
 
@@ -41,21 +41,15 @@ impl Kernels for Flex {
         (for_x.map(|values| tensor(values, shape.input())), tensor(for_weight, shape.weight()))
     }
 
-    fn normalize_batch(
-        x: Floats,
-        gamma: Floats,
-        beta: Floats,
-        epsilon: f64,
-        relu: bool,
-    ) -> (Floats, Floats, Floats) {
+    fn normalize_batch(x: Floats, gamma: Floats, beta: Floats, norm: Norm) -> (Floats, Floats, Floats) {
         if !is_f32(&[&x, &gamma, &beta]) {
-            return portable::batch_norm::<Self>(x, gamma, beta, epsilon, relu);
+            return portable::batch_norm::<Self>(x, gamma, beta, norm);
         }
         let [n, h, w, c] = x.shape().dims();
         let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
         let (mean, variance) = norm::statistics(x.storage(), c);
-        let affine = norm::Affine::new(&mean, &variance, gamma.storage(), beta.storage(), epsilon);
-        let y = norm::forward(x.storage(), &affine, relu);
+        let affine = norm::Affine::new(&mean, &variance, gamma.storage(), beta.storage(), norm.epsilon);
+        let y = norm::forward(x.storage(), &affine, norm.relu);
         (tensor(y, [n, h, w, c]), tensor(mean, [c]), tensor(variance, [c]))
     }
 
@@ -65,20 +59,19 @@ impl Kernels for Flex {
         beta: Floats,
         mean: Floats,
         variance: Floats,
-        epsilon: f64,
-        relu: bool,
+        norm: Norm,
         gradient: Floats,
     ) -> (Floats, Floats, Floats) {
         if !is_f32(&[&x, &gamma, &beta, &mean, &variance, &gradient]) {
             let backward = portable::batch_norm_backward::<Self>;
-            return backward(x, gamma, beta, mean, variance, epsilon, relu, gradient);
+            return backward(x, gamma, beta, mean, variance, norm, gradient);
         }
         let [_, _, _, c] = x.shape().dims();
         let [x, gamma, beta, mean, variance] = [x, gamma, beta, mean, variance].map(contiguous);
         let (mean, variance) = (mean.storage(), variance.storage());
-        let affine = norm::Affine::new(mean, variance, gamma.storage(), beta.storage(), epsilon);
+        let affine = norm::Affine::new(mean, variance, gamma.storage(), beta.storage(), norm.epsilon);
         let mut gradient = contiguous(gradient);
-        let (for_gamma, for_beta) = norm::backward(x.storage(), gradient.storage_mut(), &affine, relu);
+        let (for_gamma, for_beta) = norm::backward(x.storage(), gradient.storage_mut(), &affine, norm.relu);
         (gradient, tensor(for_gamma, [c]), tensor(for_beta, [c]))
     }
 
