@@ -1,13 +1,13 @@
-//! Scores of predicted masks, in percent, from counts of pixels.
+//! Scores of predicted masks, from counts of pixels.
 //!
 //! The counts of a whole split give the `exact` score; those of each batch, through
-//! [`BatchMean`](super::batch_mean::BatchMean), the one that Copernicus-Bench reports.
+//! [`mean_over_batches`](super::mean_over_batches), the one that Copernicus-Bench reports.
 
 use ndarray::{Array2, ArrayView, Dimension};
 
 use crate::{Error, Result};
 
-/// How many pixels of each label were predicted as each class.
+/// How many pixels of each label were predicted as each class. Counts of parts add up to those of the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     /// [classes + 1, classes]: by label and prediction. The last row has the pixels whose label is no class and
@@ -17,7 +17,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// No pixels. Pixels whose label is `ignore` will not be counted.
+    /// No pixels. Pixels labelled `ignore` will not count, whatever is predicted there.
     pub fn new(classes: usize, ignore: Option<i32>) -> Self {
         Confusion { counts: Array2::zeros((classes + 1, classes)), ignore }
     }
@@ -31,15 +31,17 @@ impl Confusion {
         labels: ArrayView<i32, D>,
         predictions: ArrayView<i32, D>,
     ) -> Result<()> {
-        if labels.shape() != predictions.shape() {
-            let (a, b) = (labels.shape(), predictions.shape());
-            return Err(Error::request(format!("labels of shape {a:?} against predictions of shape {b:?}")));
+        let (of_labels, of_predictions) = (labels.shape(), predictions.shape());
+        if of_labels != of_predictions {
+            return Err(Error::request(format!(
+                "labels of shape {of_labels:?}, predictions of shape {of_predictions:?}"
+            )));
         }
         let classes = self.classes();
         let class = |value: i32| usize::try_from(value).ok().filter(|class| *class < classes);
         for (label, prediction) in labels.iter().zip(&predictions) {
             let predicted = class(*prediction).ok_or_else(|| {
-                Error::request(format!("the prediction {prediction} is none of {classes} classes"))
+                Error::request(format!("a pixel is predicted as class {prediction} of {classes}"))
             })?;
             if Some(*label) != self.ignore {
                 self.counts[[class(*label).unwrap_or(classes), predicted]] += 1;
@@ -49,7 +51,11 @@ impl Confusion {
     }
 
     /// Adds the counts of other masks of the same classes.
+    ///
+    /// # Panics
+    /// Where the numbers of classes differ.
     pub fn merge(&mut self, other: &Confusion) {
+        assert_eq!(self.classes(), other.classes(), "counts of other classes");
         self.counts += &other.counts;
     }
 
@@ -57,67 +63,45 @@ impl Confusion {
         self.counts.ncols()
     }
 
-    fn intersection(&self, class: usize) -> u64 {
-        self.counts[[class, class]]
+    /// Intersection over union of each class in percent; `None` for a class that is neither in labels nor in
+    /// predictions. Labels that are no class enlarge the union of what is predicted there [Galileo].
+    pub fn iou(&self) -> Vec<Option<f64>> {
+        let iou = |class: usize| {
+            let intersection = self.counts[[class, class]];
+            let union = self.counts.row(class).sum() + self.counts.column(class).sum() - intersection;
+            (union > 0).then(|| percent(intersection, union))
+        };
+        (0..self.classes()).map(iou).collect()
     }
 
-    fn labelled(&self, class: usize) -> u64 {
-        self.counts.row(class).sum()
-    }
-
-    fn predicted(&self, class: usize) -> u64 {
-        self.counts.column(class).sum()
-    }
-
-    /// Pixels of a class in labels or predictions. Pixels of a label that is no class count with what was predicted
-    /// for them [nasaharvest/galileo, src/eval/metrics.py].
-    fn union(&self, class: usize) -> u64 {
-        self.labelled(class) + self.predicted(class) - self.intersection(class)
-    }
-
-    /// Intersection over union of each class; 0 for a class that is neither in the labels nor in the predictions.
-    pub fn iou(&self) -> Vec<f64> {
-        (0..self.classes()).map(|class| percent(self.intersection(class), self.union(class).max(1))).collect()
-    }
-
-    /// Galileo's mean IoU: the mean over classes that occur in labels or predictions; NaN where none does.
-    pub fn galileo_miou(&self) -> f64 {
-        let classes = self.occurring();
-        mean(classes.map(|class| 100.0 * self.intersection(class) as f64 / (self.union(class) as f64 + 1e-8)))
-    }
-
-    /// torchmetrics' macro-averaged Jaccard index: as Galileo's, but that it never averages over a class whose label
-    /// is ignored.
-    pub fn macro_jaccard(&self) -> f64 {
+    /// The mean IoU over classes that are in labels or predictions, in percent [Galileo; torchmetrics'
+    /// macro-averaged Jaccard index]. A class that is ignored is left out as well, as torchmetrics does.
+    ///
+    /// # Errors
+    /// Where no class is left: every pixel is ignored. (The references give NaN there.)
+    pub fn mean_iou(&self) -> Result<f64> {
+        let ignored = self.ignore.and_then(|label| usize::try_from(label).ok());
         let iou = self.iou();
-        mean(self.occurring().filter(|class| !self.is_ignored(*class)).map(|class| iou[class]))
+        let counted = iou.iter().enumerate().filter(|(class, _)| Some(*class) != ignored);
+        let scores: Vec<f64> = counted.filter_map(|(_, iou)| *iou).collect();
+        if scores.is_empty() {
+            return Err(Error::request("every pixel is ignored, so there is no mean IoU"));
+        }
+        Ok(scores.iter().sum::<f64>() / scores.len() as f64)
     }
 
-    /// torchmetrics' macro-averaged accuracy: the mean recall of the classes that occur in labels or predictions.
-    pub fn macro_accuracy(&self) -> f64 {
-        mean(self.occurring().map(|class| percent(self.intersection(class), self.labelled(class).max(1))))
-    }
-
-    fn occurring(&self) -> impl Iterator<Item = usize> {
-        (0..self.classes()).filter(|class| self.union(*class) > 0)
-    }
-
-    fn is_ignored(&self, class: usize) -> bool {
-        self.ignore.is_some_and(|ignore| usize::try_from(ignore) == Ok(class))
-    }
-
-    /// Share of the counted pixels that are right (micro-averaged); 0 where none is counted, as torchmetrics has it.
-    pub fn pixel_accuracy(&self) -> f64 {
-        percent(self.counts.diag().sum(), self.counts.sum().max(1))
+    /// The share of the counted pixels that are right, in percent (micro-averaged).
+    ///
+    /// # Errors
+    /// Where every pixel is ignored. (torchmetrics gives 0 there.)
+    pub fn pixel_accuracy(&self) -> Result<f64> {
+        match self.counts.sum() {
+            0 => Err(Error::request("every pixel is ignored, so there is no pixel accuracy")),
+            all => Ok(percent(self.counts.diag().sum(), all)),
+        }
     }
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
     100.0 * part as f64 / whole as f64
-}
-
-/// NaN of nothing.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
-    sum / count
 }

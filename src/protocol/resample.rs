@@ -4,6 +4,8 @@
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 
+use crate::transform::resize::taps;
+
 /// Where the first and the last sample of a resized row lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corners {
@@ -13,25 +15,13 @@ pub enum Corners {
     HalfPixel,
 }
 
-/// [to, from]: the weights of bilinear resizing along one side, in the float32 arithmetic of
-/// PyTorch's `interpolate` (no antialiasing; neighbours beyond the border are the border).
+/// [to, from]: the weights of bilinear resizing along one side, both above 0 (no antialiasing).
 pub fn bilinear(from: usize, to: usize, corners: Corners) -> Array2<f32> {
     let mut weights = Array2::zeros((to, from));
-    let Some(last) = from.checked_sub(1) else { return weights };
-    let step = match corners {
-        Corners::HalfPixel => from as f32 / to as f32,
-        Corners::Aligned if to > 1 => last as f32 / (to - 1) as f32,
-        Corners::Aligned => 0.0,
-    };
-    for (i, mut row) in weights.rows_mut().into_iter().enumerate() {
-        let at = match corners {
-            Corners::HalfPixel => (step * (i as f32 + 0.5) - 0.5).max(0.0),
-            Corners::Aligned => step * i as f32,
-        };
-        let low = (at as usize).min(last);
-        let share = (at - low as f32).clamp(0.0, 1.0);
-        row[low] += 1.0 - share;
-        row[(low + 1).min(last)] += share;
+    let taps = taps(from, to, corners == Corners::Aligned);
+    for (mut row, tap) in weights.rows_mut().into_iter().zip(taps) {
+        row[tap.before] += tap.weight_before;
+        row[tap.after] += tap.weight_after;
     }
     weights
 }

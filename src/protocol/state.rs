@@ -7,6 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use ndarray::{ArrayD, Axis, concatenate};
 
+use crate::model::parameters::Place;
 use crate::{Error, Result};
 
 /// Arrays by name.
@@ -45,13 +46,6 @@ pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
     }
 }
 
-/// Where a walk through a module is.
-#[derive(Default)]
-struct Place {
-    /// Name and container of each step.
-    path: Vec<(String, String)>,
-}
-
 /// How a parameter is stored here, and PyTorch's layout of the same.
 enum Layout {
     Same,
@@ -65,31 +59,18 @@ enum Layout {
     Upsample,
 }
 
-impl Place {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.path.push((name.to_owned(), container.to_owned()));
-    }
-
-    fn exit(&mut self) {
-        self.path.pop();
-    }
-
-    /// The name, without the index of a block, and the layout.
-    fn name(&self, rank: usize) -> (String, Layout) {
-        let holder = |depth: usize| {
-            let step = self.path.len().checked_sub(depth).and_then(|at| self.path.get(at));
-            step.map_or("", |(_, container)| container.as_str())
-        };
-        let layout = match (holder(1), holder(2), rank) {
-            ("Struct:Pointwise", _, 2) => Layout::Pointwise,
-            ("Struct:Upsample", _, 4) => Layout::Upsample,
-            ("Struct:Linear", _, 2) => Layout::Linear,
-            ("Vec", "Struct:Conv3x3", 4) => Layout::Conv3x3,
-            _ => Layout::Same,
-        };
-        let named = if matches!(layout, Layout::Conv3x3) { self.path.len() - 1 } else { self.path.len() };
-        let names: Vec<&str> = self.path[..named].iter().map(|(name, _)| name.as_str()).collect();
-        (names.join("."), layout)
+/// The name of the parameter at a place and its layout. Blocks of one weight share its name.
+fn named(place: &Place, rank: usize) -> (String, Layout) {
+    let name = place.name();
+    match (place.container(0), place.container(1), rank) {
+        ("Vec", "Struct:Conv3x3", _) => {
+            let weight = name.rsplit_once('.').map_or(name.as_str(), |(weight, _)| weight);
+            (weight.to_owned(), Layout::Conv3x3)
+        }
+        ("Struct:Pointwise", _, 2) => (name, Layout::Pointwise),
+        ("Struct:Upsample", _, 4) => (name, Layout::Upsample),
+        _ if place.is_linear_weight() => (name, Layout::Linear),
+        _ => (name, Layout::Same),
     }
 }
 
@@ -151,7 +132,7 @@ impl ModuleVisitor for Collect<'_> {
             None => Some(param.val()),
         };
         if let Some(value) = value {
-            let (name, layout) = self.place.name(D);
+            let (name, layout) = named(&self.place, D);
             self.blocks.entry(name).or_default().push(layout.to_torch(array(value)));
         }
     }
@@ -208,7 +189,7 @@ impl ModuleMapper for Fill<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape().to_vec();
-        let (name, layout) = self.place.name(D);
+        let (name, layout) = named(&self.place, D);
         match self.take(&name, &layout, &shape) {
             Ok(array) => {
                 let data = TensorData::new(array.iter().copied().collect(), shape);
