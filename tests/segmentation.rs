@@ -87,6 +87,7 @@ fn cross_entropy_ignores_what_it_is_told_to() {
         close(&name, &gradient, &golden[&format!("cross_entropy/gradient_{name}")], 1e-7);
     }
     let none = PixelLabels::new(Array3::from_elem((2, 4, 4), -1).view(), 3, Some(-1), &device()).unwrap();
+    assert_eq!(none.counting(), 0);
     let loss = cross_entropy(channels_last(&golden["cross_entropy/logits"]), &none);
     assert!(stated["cross_entropy"]["all_ignored"].is_null() && array(loss)[0].is_nan());
 }

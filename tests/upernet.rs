@@ -10,9 +10,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use common::fixture;
 use golden::{close, difference, floats, json, numbers};
 use ndarray::{Array3, ArrayD, Axis, Slice};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use terrabench::metrics::segmentation::Confusion;
 use terrabench::protocol::heads::layers::Pass;
+use terrabench::protocol::heads::predictions;
 use terrabench::protocol::heads::upernet::{Logits, UperNet, UperNetConfig};
 use terrabench::protocol::loss::{PixelLabels, cross_entropy};
 use terrabench::protocol::optim::{Optimizer, Pace, Rule};
@@ -264,6 +266,39 @@ fn a_resumed_training_is_the_uninterrupted_one() {
     let ((a, a_losses), (b, b_losses)) = (train(false), train(true));
     assert_eq!(a_losses, b_losses);
     assert_eq!(state::state(&a), state::state(&b));
+}
+
+#[test]
+fn it_learns_two_masks_by_heart() {
+    let mut random = random();
+    let shape = [2, 24, 14, 14];
+    let mut map = || {
+        let values = (0..shape.iter().product()).map(|_| random.random_range(-1.0_f32..1.0)).collect();
+        Tensor::<4>::from_data(TensorData::new(values, shape), &device())
+    };
+    let maps: Vec<Tensor<4>> = (0..4).map(|_| map()).collect();
+    // Patches of 16 pixels, in no order; a corner is ignored.
+    let classes = Array3::from_shape_fn((2, 14, 14), |_| random.random_range(0..CLASSES as i32));
+    let mask =
+        Array3::from_shape_fn(
+            (2, SIDE, SIDE),
+            |(n, y, x)| {
+                if y + x < 40 { 255 } else { classes[[n, y / 16, x / 16]] }
+            },
+        );
+    let labels = PixelLabels::new(mask.view(), CLASSES, Some(255), &device()).unwrap();
+    let mut net = UperNet::new(&UperNetConfig { dropout: 0.1, ..config() }, 24, CLASSES, 0, &device());
+    let mut optimizer = Optimizer::new(Rule::ADAMW);
+    for _ in 0..80 {
+        let logits = net.forward(maps.clone(), &mut Pass::Train(&mut random)).unwrap();
+        let mut gradients = net.loss(logits, &labels).backward();
+        net = optimizer.step(net, &mut gradients, Pace { learning_rate: 1e-2, momentum: 0.9 });
+    }
+    let logits = net.forward(maps, &mut Pass::Eval).unwrap();
+    let mut confusion = Confusion::new(CLASSES, Some(255));
+    confusion.add(mask.view(), predictions(full(logits.decoder)).view()).unwrap();
+    let accuracy = confusion.pixel_accuracy().unwrap();
+    assert!(accuracy > 95.0, "{accuracy}");
 }
 
 #[test]

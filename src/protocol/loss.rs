@@ -14,6 +14,7 @@ pub struct PixelLabels {
     /// [pixels, 1]: 1 / counting pixels, or 0 where a pixel does not count.
     weights: Tensor<2>,
     size: [usize; 2],
+    counting: usize,
 }
 
 impl PixelLabels {
@@ -47,7 +48,13 @@ impl PixelLabels {
             classes: Tensor::from_data(TensorData::new(indices, [n * h * w, 1]), device),
             weights: Tensor::from_data(TensorData::new(weights, [n * h * w, 1]), device),
             size: [h, w],
+            counting: count,
         })
+    }
+
+    /// How many pixels count.
+    pub fn counting(&self) -> usize {
+        self.counting
     }
 
     /// Height and width.
@@ -57,8 +64,8 @@ impl PixelLabels {
 }
 
 /// Mean over the counting pixels of the negative log-likelihood of their class. Logits are [n, h, w, classes] in
-/// the labels' size. NaN where no pixel counts, as in PyTorch: skip such a batch before its gradient reaches a
-/// weight.
+/// the labels' size. NaN where no pixel counts, as in PyTorch: such a batch ([`PixelLabels::counting`] is 0) must not
+/// reach an optimiser.
 pub fn cross_entropy(logits: Tensor<4>, labels: &PixelLabels) -> Tensor<1> {
     let [n, h, w, classes] = logits.dims();
     let likelihoods = log_softmax(logits.reshape([n * h * w, classes]), 1);
