@@ -14,7 +14,6 @@ use terrabench::metrics::average_precision::{
     average_precision, macro_average_precision, micro_average_precision,
 };
 use terrabench::metrics::f1::{count_classes, count_labels, macro_f1, micro_f1};
-use terrabench::metrics::iou::{mean_iou, overlaps};
 use terrabench::metrics::{Metric, bootstrap, mean_over_batches};
 use terrabench::protocol::knn::{Prediction, predict, predict_by};
 use terrabench::protocol::neighbours::Search;
@@ -474,65 +473,6 @@ fn multi_label_metrics_agree() {
 }
 
 #[test]
-fn segmentation_metrics_agree() {
-    let golden = Golden::load("metrics");
-    let seg = &golden.json["seg"];
-    let flat = |name: &str| -> Vec<i32> {
-        golden.integers(name).iter().map(|label| i32::try_from(*label).unwrap()).collect()
-    };
-    let predictions = golden.classes("seg/predictions");
-    let labels = flat("seg/labels");
-    let ignored = flat("seg/ignored");
-    let with = |value: i32| -> Vec<i32> {
-        let ignored = ignored.iter().map(|ignored| *ignored == 1);
-        labels.iter().zip(ignored).map(|(label, ignored)| if ignored { value } else { *label }).collect()
-    };
-    let images = golden.integers("seg/labels").len_of(Axis(0));
-    let pixels = labels.len() / images;
-    let score = |labels: &[i32], ignore: Option<i32>, batch: std::ops::Range<usize>| {
-        let pixels = batch.start * pixels..batch.end * pixels;
-        mean_iou(&overlaps(&predictions[pixels.clone()], &labels[pixels], 7, ignore)?, ignore)
-    };
-
-    for (name, labels, ignore) in [
-        ("ignore_255", with(255), Some(255)),
-        ("ignore_-100", with(-100), Some(-100)),
-        ("ignore_none", labels.clone(), None),
-        ("ignore_2_in_range", labels.clone(), Some(2)),
-    ] {
-        let expected = &seg["torchmetrics"][name];
-        check_batches(expected, Some(0), 16, images, |batch| score(&labels, ignore, batch));
-        let found = overlaps(&predictions, &labels, 7, ignore).unwrap();
-        for (class, expected) in numbers(&expected["iou_per_class"]).into_iter().enumerate() {
-            if ignore != i32::try_from(class).ok() {
-                assert_close(found[class].iou().unwrap_or(0.0), 100.0 * expected, 1e-3, name);
-            }
-        }
-    }
-
-    let galileo = &seg["galileo_mean_iou"];
-    for (name, labels) in [
-        ("ignore_-1", with(-1)),
-        ("nothing_ignored", labels.clone()),
-        ("labels_255_but_ignore_-1", with(255)),
-    ] {
-        let value = score(&labels, Some(-1), 0..images).unwrap();
-        assert_close(value, 100.0 * number(&galileo[name]), 1e-3, name);
-    }
-
-    for (name, tiny) in seg["tiny"].as_object().unwrap() {
-        let predictions: Vec<usize> =
-            numbers(&tiny["predictions"][0]).into_iter().map(|class| class as usize).collect();
-        let labels: Vec<i32> = numbers(&tiny["labels"][0]).into_iter().map(|label| label as i32).collect();
-        let found = mean_iou(&overlaps(&predictions, &labels, 3, Some(-1)).unwrap(), Some(-1));
-        match tiny["galileo_mean_iou"].as_f64() {
-            Some(expected) => assert_close(found.unwrap(), 100.0 * expected, 1e-3, name),
-            None => assert!(found.is_err(), "{name}: nothing is left to score"),
-        }
-    }
-}
-
-#[test]
 fn nothing_to_score_is_an_error() {
     let no_labels = Array2::from_elem((0, 3), false);
     let no_scores = Array2::zeros((0, 3));
@@ -548,8 +488,6 @@ fn nothing_to_score_is_an_error() {
     average_precision(&[f32::NAN], &[true]).unwrap_err();
     micro_average_precision(no_scores.view(), no_labels.view()).unwrap_err();
     macro_average_precision(no_scores.view(), no_labels.view()).unwrap_err();
-    overlaps(&[], &[], 3, None).unwrap_err();
-    overlaps(&[3], &[0], 3, None).unwrap_err();
     mean_over_batches(0, 16, |_| Ok(0.0)).unwrap_err();
     bootstrap::interval(0, 0.95, 10, 0, |_| 0.0).unwrap_err();
     bootstrap::interval(5, 0.95, 0, 0, |_| 0.0).unwrap_err();

@@ -102,13 +102,13 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 /// Where a walk through a module stands.
 #[derive(Default)]
-struct Place {
+pub(crate) struct Place {
     /// Field names from the root, and what they are fields of (`Struct:Linear`).
     path: Vec<(String, String)>,
 }
 
 impl Place {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         // Burn's names of a norm's two parameters, and PyTorch's.
         let name = match (container, name) {
             ("Struct:LayerNorm", "gamma") => "weight",
@@ -118,17 +118,22 @@ impl Place {
         self.path.push((name.to_owned(), container.to_owned()));
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.path.pop();
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
         names.join(".")
     }
 
+    /// What the step before the last `up` ones leads out of: `Struct:Linear`, `Vec`, …; empty above the root.
+    pub(crate) fn container(&self, up: usize) -> &str {
+        self.path.iter().rev().nth(up).map_or("", |(_, container)| container)
+    }
+
     /// Burn has a linear layer's weight as [in, out], PyTorch as [out, in].
-    fn is_linear_weight(&self) -> bool {
+    pub(crate) fn is_linear_weight(&self) -> bool {
         self.path.last().is_some_and(|(name, container)| name == "weight" && container == "Struct:Linear")
     }
 

@@ -2,13 +2,19 @@
 
 pub mod decision;
 pub mod frozen;
+pub mod heads;
+pub mod kernels;
 pub mod knn;
 pub mod lbfgs;
 pub mod linear_probe;
 pub mod logistic;
+pub mod loss;
 pub mod neighbours;
+pub mod optim;
 mod outcome;
+pub mod resample;
 pub mod schedule;
+pub mod state;
 
 use ndarray::Array2;
 

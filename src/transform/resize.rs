@@ -45,15 +45,15 @@ pub fn bilinear(image: Array3<f32>, height: usize, width: usize, align_corners: 
 }
 
 /// The two places of an axis that a place of the resized axis lies between, and how much each counts.
-struct Tap {
-    before: usize,
-    after: usize,
-    weight_before: f32,
-    weight_after: f32,
+pub(crate) struct Tap {
+    pub before: usize,
+    pub after: usize,
+    pub weight_before: f32,
+    pub weight_after: f32,
 }
 
 /// The taps of an axis that is resized from `old` to `new` places, both above 0.
-fn taps(old: usize, new: usize, align_corners: bool) -> Vec<Tap> {
+pub(crate) fn taps(old: usize, new: usize, align_corners: bool) -> Vec<Tap> {
     let step = match (align_corners, new) {
         (true, 1) => 0.0,
         (true, _) => (old - 1) as f32 / (new - 1) as f32,
