@@ -4,9 +4,11 @@
 
 pub mod accuracy;
 pub mod average_precision;
+pub mod batch_mean;
 pub mod bootstrap;
 pub mod f1;
 pub mod iou;
+pub mod segmentation;
 
 use std::fmt;
 use std::ops::Range;

@@ -4,6 +4,13 @@ pub mod knn;
 pub mod neighbours;
 mod outcome;
 
+pub mod heads;
+pub mod kernels;
+pub mod loss;
+pub mod optim;
+pub mod resample;
+pub mod state;
+
 use ndarray::Array2;
 
 use crate::config::IntervalConfig;

@@ -1,0 +1,96 @@
+//! Matrices in slices, and their product.
+
+use gemm::Parallelism;
+
+/// Where the elements of a matrix lie: (r, c) at start + r * row + c * column.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    pub start: usize,
+    pub rows: usize,
+    pub columns: usize,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Layout {
+    /// Rows of `columns` elements, one after another.
+    pub fn new(rows: usize, columns: usize) -> Self {
+        Layout { start: 0, rows, columns, row: columns, column: 1 }
+    }
+
+    /// The same matrix, beginning `start` elements into the slice.
+    pub fn at(self, start: usize) -> Self {
+        Layout { start, ..self }
+    }
+
+    /// The same matrix with `row` elements from one row's start to the next one's.
+    pub fn pitch(self, row: usize) -> Self {
+        Layout { row, ..self }
+    }
+
+    pub fn transposed(self) -> Self {
+        let Layout { start, rows, columns, row, column } = self;
+        Layout { start, rows: columns, columns: rows, row: column, column: row }
+    }
+
+    fn is_empty(self) -> bool {
+        self.rows == 0 || self.columns == 0
+    }
+
+    fn fits(self, length: usize) -> bool {
+        self.is_empty() || self.start + (self.rows - 1) * self.row + (self.columns - 1) * self.column < length
+    }
+}
+
+/// What becomes of the values that the product is written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Into {
+    Replace,
+    Add,
+}
+
+/// Products below this many multiplications run on one thread: splitting them costs more than it saves.
+const PARALLEL_FROM: usize = 1 << 22;
+
+/// output = a * b, or output += a * b.
+///
+/// # Panics
+/// Where shapes do not fit, a matrix leaves its slice, or rows of the output overlap.
+pub fn multiply(
+    (output, to): (&mut [f32], Layout),
+    into: Into,
+    (a, of_a): (&[f32], Layout),
+    (b, of_b): (&[f32], Layout),
+) {
+    assert!(to.rows == of_a.rows && to.columns == of_b.columns && of_a.columns == of_b.rows, "shapes differ");
+    assert!(to.fits(output.len()) && of_a.fits(a.len()) && of_b.fits(b.len()), "a matrix leaves its slice");
+    assert!(to.is_empty() || to.column == 1 && to.row >= to.columns, "the output's rows overlap");
+    let work = to.rows * to.columns * of_a.columns;
+    let parallelism = if work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
+    let stride = |elements: usize| elements as isize;
+    // SAFETY: by the assertions above every element of the three matrices lies in its slice, and no two elements
+    // of the output are the same place. A slice's length fits `isize`, and so does a stride inside it.
+    unsafe {
+        gemm::gemm(
+            to.rows,
+            to.columns,
+            of_a.columns,
+            output.as_mut_ptr().wrapping_add(to.start),
+            stride(to.column),
+            stride(to.row),
+            into == Into::Add,
+            a.as_ptr().wrapping_add(of_a.start),
+            stride(of_a.column),
+            stride(of_a.row),
+            b.as_ptr().wrapping_add(of_b.start),
+            stride(of_b.column),
+            stride(of_b.row),
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! The numbers of a module by name, in PyTorch's names and layouts: to load reference weights, to compare with
+//! them, and to keep and resume a training.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor, TensorData};
+use ndarray::{ArrayD, Axis, concatenate};
+
+use crate::{Error, Result};
+
+/// Arrays by name.
+pub type State = BTreeMap<String, ArrayD<f32>>;
+
+/// All parameters and running statistics of a module.
+pub fn state<M: Module>(module: &M) -> State {
+    let mut collect = Collect { place: Place::default(), gradients: None, blocks: BTreeMap::new() };
+    module.visit(&mut collect);
+    collect.joined()
+}
+
+/// The gradients that a module's parameters have, under the parameters' names.
+pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
+    let mut collect =
+        Collect { place: Place::default(), gradients: Some(gradients), blocks: BTreeMap::new() };
+    module.visit(&mut collect);
+    collect.joined()
+}
+
+/// Gives a module the numbers of `state`.
+///
+/// # Errors
+/// Where the state lacks a parameter, has one of another shape, or has something that the module has not.
+pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
+    let mut fill = Fill { place: Place::default(), state, taken: BTreeMap::new(), problem: None };
+    let module = module.map(&mut fill);
+    let unused: Vec<&str> = (state.iter())
+        .filter(|(name, array)| fill.taken.get(*name).copied() != Some(inputs(array)))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    match fill.problem {
+        Some(problem) => Err(Error::request(problem)),
+        None if unused.is_empty() => Ok(module),
+        None => Err(Error::request(format!("the module has no place for all of {}", unused.join(", ")))),
+    }
+}
+
+/// Where a walk through a module is.
+#[derive(Default)]
+struct Place {
+    /// Name and container of each step.
+    path: Vec<(String, String)>,
+}
+
+/// How a parameter is stored here, and PyTorch's layout of the same.
+enum Layout {
+    Same,
+    /// [i, o] for [o, i].
+    Linear,
+    /// [i, o] for [o, i, 1, 1].
+    Pointwise,
+    /// One block of [3, 3, i, o] for [o, sum of i, 3, 3].
+    Conv3x3,
+    /// [i, 2, 2, o] for [i, o, 2, 2].
+    Upsample,
+}
+
+impl Place {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.path.push((name.to_owned(), container.to_owned()));
+    }
+
+    fn exit(&mut self) {
+        self.path.pop();
+    }
+
+    /// The name, without the index of a block, and the layout.
+    fn name(&self, rank: usize) -> (String, Layout) {
+        let holder = |depth: usize| {
+            let step = self.path.len().checked_sub(depth).and_then(|at| self.path.get(at));
+            step.map_or("", |(_, container)| container.as_str())
+        };
+        let layout = match (holder(1), holder(2), rank) {
+            ("Struct:Pointwise", _, 2) => Layout::Pointwise,
+            ("Struct:Upsample", _, 4) => Layout::Upsample,
+            ("Struct:Linear", _, 2) => Layout::Linear,
+            ("Vec", "Struct:Conv3x3", 4) => Layout::Conv3x3,
+            _ => Layout::Same,
+        };
+        let named = if matches!(layout, Layout::Conv3x3) { self.path.len() - 1 } else { self.path.len() };
+        let names: Vec<&str> = self.path[..named].iter().map(|(name, _)| name.as_str()).collect();
+        (names.join("."), layout)
+    }
+}
+
+impl Layout {
+    fn to_torch(&self, array: ArrayD<f32>) -> ArrayD<f32> {
+        match self {
+            Layout::Same => array,
+            Layout::Linear => array.reversed_axes(),
+            Layout::Pointwise => array.reversed_axes().insert_axis(Axis(2)).insert_axis(Axis(3)),
+            Layout::Conv3x3 => array.permuted_axes(vec![3, 2, 0, 1]),
+            Layout::Upsample => array.permuted_axes(vec![0, 3, 1, 2]),
+        }
+    }
+
+    fn of_torch(&self, array: ArrayD<f32>) -> ArrayD<f32> {
+        match self {
+            Layout::Same => array,
+            Layout::Linear => array.reversed_axes(),
+            Layout::Pointwise => {
+                array.index_axis_move(Axis(3), 0).index_axis_move(Axis(2), 0).reversed_axes()
+            }
+            Layout::Conv3x3 => array.permuted_axes(vec![2, 3, 1, 0]),
+            Layout::Upsample => array.permuted_axes(vec![0, 2, 3, 1]),
+        }
+    }
+}
+
+struct Collect<'a> {
+    place: Place,
+    gradients: Option<&'a Gradients>,
+    blocks: BTreeMap<String, Vec<ArrayD<f32>>>,
+}
+
+impl Collect<'_> {
+    fn joined(self) -> State {
+        let join = |blocks: Vec<ArrayD<f32>>| match <[ArrayD<f32>; 1]>::try_from(blocks) {
+            Ok([block]) => block,
+            Err(blocks) => {
+                let views: Vec<_> = blocks.iter().map(ArrayD::view).collect();
+                concatenate(Axis(1), &views).expect("the blocks of a convolution differ in their inputs only")
+            }
+        };
+        self.blocks.into_iter().map(|(name, blocks)| (name, join(blocks))).collect()
+    }
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.place.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = match self.gradients {
+            Some(gradients) => param.val().grad(gradients),
+            None => Some(param.val()),
+        };
+        if let Some(value) = value {
+            let (name, layout) = self.place.name(D);
+            self.blocks.entry(name).or_default().push(layout.to_torch(array(value)));
+        }
+    }
+}
+
+/// The numbers of a tensor.
+fn array<const D: usize>(tensor: Tensor<D>) -> ArrayD<f32> {
+    let shape = tensor.dims().to_vec();
+    let values = tensor.into_data().convert::<f32>().try_into_vec().expect("float32 numbers");
+    ArrayD::from_shape_vec(shape, values).expect("as many numbers as the shape has")
+}
+
+struct Fill<'a> {
+    place: Place,
+    state: &'a State,
+    /// How many inputs of each array went to a block.
+    taken: BTreeMap<String, usize>,
+    problem: Option<String>,
+}
+
+/// How many inputs an array in PyTorch's layout has: the length of its second side.
+fn inputs(array: &ArrayD<f32>) -> usize {
+    array.shape().get(1).copied().unwrap_or(1)
+}
+
+impl Fill<'_> {
+    /// The numbers of one parameter of this shape, as it is stored here.
+    fn take(&mut self, name: &str, layout: &Layout, shape: &[usize]) -> Result<ArrayD<f32>, String> {
+        let array = self.state.get(name).ok_or_else(|| format!("there is no `{name}`"))?;
+        let taken = self.taken.entry(name.to_owned()).or_default();
+        let block = match (layout, shape) {
+            (Layout::Conv3x3, [_, _, i, _]) if *taken + i <= inputs(array) => {
+                array.slice_axis(Axis(1), (*taken..*taken + i).into()).into_owned()
+            }
+            _ => array.clone(),
+        };
+        *taken += inputs(&block);
+        let expected = layout.to_torch(ArrayD::zeros(shape)).shape().to_vec();
+        if block.shape() != expected {
+            return Err(format!("`{name}` is {:?}, expected {expected:?}", array.shape()));
+        }
+        Ok(layout.of_torch(block))
+    }
+}
+
+impl ModuleMapper for Fill<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.place.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.place.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let shape = param.lazy_shape().to_vec();
+        let (name, layout) = self.place.name(D);
+        match self.take(&name, &layout, &shape) {
+            Ok(array) => {
+                let data = TensorData::new(array.iter().copied().collect(), shape);
+                let (tensor, id) = (Tensor::from_data(data, &param.lazy_device()), param.id);
+                param.transform_for_load(tensor, id)
+            }
+            Err(problem) => {
+                self.problem.get_or_insert(problem);
+                param
+            }
+        }
+    }
+}
