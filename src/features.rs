@@ -86,6 +86,16 @@ impl Input {
         };
         Ok(Input { dataset, stem: task.stem, selection, preprocess })
     }
+
+    /// A sample as the model takes it.
+    ///
+    /// # Errors
+    /// Where the sample cannot be read.
+    pub fn read(&self, split: Split, index: usize) -> Result<Sample> {
+        let mut sample = self.dataset.read(split, index, &self.selection.stored)?;
+        sample.image = self.preprocess.apply(sample.image)?;
+        Ok(sample)
+    }
 }
 
 /// Everything between a sample on disk and its feature vector.
@@ -118,15 +128,11 @@ impl Extractor<'_> {
             matrix: Array2::zeros((indices.len(), width)),
             labels: Vec::with_capacity(indices.len()),
         };
-        let Input { dataset, stem, selection, preprocess } = self.input;
+        let Input { stem, selection, preprocess, .. } = self.input;
         let (height, image_width) = (preprocess.height, preprocess.width);
         let channels = selection.stored.len();
         let mut pixels: Vec<f32> = Vec::new();
-        let read = |i: usize| {
-            let mut sample = dataset.read(split, indices[i], &selection.stored)?;
-            sample.image = preprocess.apply(sample.image)?;
-            Ok(sample)
-        };
+        let read = |i: usize| self.input.read(split, indices[i]);
         let mut take = |i: usize, sample: Sample| {
             pixels.extend(sample.image.iter());
             features.samples.push(sample.name);

@@ -1,5 +1,6 @@
 //! One cell from start to record.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,12 +9,13 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::config::{ModelConfig, Protocol};
+use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
-use crate::protocol::knn;
+use crate::protocol::{finetune, knn};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 
@@ -144,31 +146,53 @@ impl<'a> Runner<'a> {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
 
-        let extractor = Extractor {
-            backbone: self.model.get()?.backbone.as_ref(),
-            device: &setting.device,
-            input,
-            batch_size: setting.batch_size,
-            readers: setting.threads,
-        };
-        let features = |split| bank.features(&extractor, split, progress);
+        let snapshot = self.store.snapshot(&fingerprint);
+        if setting.fresh {
+            remove(&snapshot)?;
+        }
         let outcome = match &planned.protocol {
-            Protocol::Knn(knn) => knn::run(knn, task, cell.seed, features)?,
+            Protocol::Knn(knn) => {
+                let extractor = Extractor {
+                    backbone: self.model.get()?.backbone.as_ref(),
+                    device: &setting.device,
+                    input,
+                    batch_size: setting.batch_size,
+                    readers: setting.threads,
+                };
+                knn::run(knn, task, cell.seed, |split| bank.features(&extractor, split, progress))?
+            }
+            Protocol::Finetune(config) => {
+                let Setting { model, weights, allow_partial, .. } = setting;
+                let device = setting.device.clone().autodiff();
+                let subject = finetune::Subject {
+                    task,
+                    input,
+                    encoder: model::trainable(model, weights, *allow_partial, &device)?,
+                    device,
+                    batch_size: setting.batch_size,
+                    readers: setting.threads,
+                    snapshot: snapshot.clone(),
+                    progress,
+                };
+                finetune::run(config, cell.seed, &subject)?
+            }
         };
+        let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
-            splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len())).collect();
+            splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len().min(limit)));
         let record = Record {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
             demo: setting.demo,
+            short: planned.protocol.is_short(),
             cell: cell.clone(),
             metric: task.metric,
             value: outcome.value,
             interval: outcome.interval,
             scores: outcome.scores,
             selected: outcome.selected,
-            samples,
+            samples: samples.collect(),
             provenance: Provenance {
                 terrabench: env!("CARGO_PKG_VERSION").to_owned(),
                 git_revision: setting.git_revision.clone(),
@@ -187,7 +211,16 @@ impl<'a> Runner<'a> {
             },
         };
         let path = self.store.put(&record)?;
+        remove(&snapshot)?;
         Ok(Done { record, path, reused: false })
+    }
+}
+
+/// Removes a file that need not be there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(path),
+        _ => Ok(()),
     }
 }
 

@@ -4,12 +4,17 @@ pub mod knn;
 pub mod neighbours;
 mod outcome;
 
+pub mod finetune;
+pub mod gradients;
 pub mod heads;
 pub mod kernels;
 pub mod loss;
 pub mod optim;
 pub mod resample;
+pub mod schedule;
+pub mod snapshot;
 pub mod state;
+pub mod train;
 
 use ndarray::Array2;
 

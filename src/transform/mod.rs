@@ -1,5 +1,6 @@
-//! Pure functions of arrays: normalisation, resizing.
+//! Pure functions of arrays: normalisation, resizing, flips and rotations.
 
+pub mod augment;
 pub mod normalize;
 pub mod resize;
 
