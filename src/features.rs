@@ -130,7 +130,7 @@ impl Input {
     }
 }
 
-/// What a backbone is, for the cache.
+/// What the features of a backbone are known by.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub model: &'a ModelConfig,
@@ -143,7 +143,6 @@ pub struct Identity<'a> {
 /// Everything between a sample on disk and its feature vector.
 pub struct Extractor<'a> {
     pub backbone: &'a dyn Backbone,
-    pub identity: Identity<'a>,
     pub device: &'a Device,
     pub input: &'a Input,
     /// One of the input's.
@@ -221,11 +220,11 @@ impl Extractor<'_> {
         Ok((Features { samples, matrix, labels }, time))
     }
 
-    /// The hash of all that decides a feature but the sample itself.
+    /// The hash of all that decides a feature of the backbone so called, but the sample itself.
     ///
     /// # Errors
     /// Where a value has no JSON form.
-    pub fn key(&self) -> Result<String> {
+    pub fn key(&self, identity: Identity) -> Result<String> {
         #[derive(Serialize)]
         struct Ingredients<'a> {
             version: u32,
@@ -243,9 +242,9 @@ impl Extractor<'_> {
         let Input { task, stem, selection, .. } = self.input;
         let ingredients = Ingredients {
             version: FEATURES_VERSION,
-            model: self.identity.model,
-            weights: self.identity.weights,
-            device: self.identity.device,
+            model: identity.model,
+            weights: identity.weights,
+            device: identity.device,
             stem: *stem,
             bands: &selection.stored,
             scale: task.scale,
@@ -259,14 +258,14 @@ impl Extractor<'_> {
         Ok(blake3::hash(&json).to_hex()[..32].to_owned())
     }
 
-    fn about(&self) -> About {
-        let model = self.identity.model;
+    fn about(&self, identity: Identity) -> About {
+        let model = identity.model;
         About {
             task: self.input.task.name.clone(),
             model: format!("{} {}", model.name, model.backbone),
-            weights: self.identity.weights.to_owned(),
+            weights: identity.weights.to_owned(),
             normalization: self.strategy.name.clone(),
-            device: self.identity.device.to_owned(),
+            device: identity.device.to_owned(),
         }
     }
 }

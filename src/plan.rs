@@ -110,12 +110,12 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 }
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
+    use Protocol::{Finetune, Knn, LinearProbe, Logistic};
     match (protocol, task.label) {
-        (
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_),
-            LabelKind::Class | LabelKind::MultiLabel,
-        ) => Ok(()),
-        (Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_), LabelKind::Mask) => {
+        (Knn(_) | LinearProbe(_) | Logistic(_) | Finetune(_), LabelKind::Class | LabelKind::MultiLabel) => {
+            Ok(())
+        }
+        (Knn(_) | LinearProbe(_) | Logistic(_) | Finetune(_), LabelKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
                 .help("choose a classification task"))
         }

@@ -1,5 +1,7 @@
 //! One cell from start to record.
 
+use std::cell::OnceCell;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,14 +10,16 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::cache::Cache;
-use crate::config::ModelConfig;
+use crate::config::{FinetuneConfig, ModelConfig, Protocol};
 use crate::data::Split;
+use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
 use crate::protocol::frozen::{self, Wanted};
+use crate::protocol::{Outcome, finetune};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 
@@ -61,17 +65,19 @@ pub struct Runner<'a> {
 /// The model, loaded by the first cell that needs it: a run whose cells are all recorded loads none.
 struct LazyModel<'a> {
     setting: &'a Setting<'a>,
-    loaded: Option<LoadedModel>,
+    loaded: OnceCell<LoadedModel>,
 }
 
 impl LazyModel<'_> {
-    fn get(&mut self) -> Result<&LoadedModel> {
+    fn get(&self) -> Result<&LoadedModel> {
         let Setting { model, weights, allow_partial, device, .. } = self.setting;
-        let loaded = match self.loaded.take() {
-            Some(loaded) => loaded,
-            None => model::load(model, weights, *allow_partial, device)?,
-        };
-        Ok(self.loaded.insert(loaded))
+        match self.loaded.get() {
+            Some(loaded) => Ok(loaded),
+            None => {
+                let loaded = model::load(model, weights, *allow_partial, device)?;
+                Ok(self.loaded.get_or_init(|| loaded))
+            }
+        }
     }
 }
 
@@ -81,14 +87,14 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// Where the weights' file cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
-        let mut model = LazyModel { setting, loaded: None };
+        let model = LazyModel { setting, loaded: OnceCell::new() };
         let weights_id =
             if setting.allow_partial { model.get()?.weights_id.clone() } else { setting.weights.id()? };
         Ok(Runner { setting, store, weights_id, model })
     }
 
     /// Runs a task's cells. One that fails does not keep the others from running.
-    pub fn run_task(&mut self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
+    pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let mut bank = FeatureBank::new(self.setting.cache.clone());
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
@@ -114,7 +120,7 @@ impl<'a> Runner<'a> {
     }
 
     fn run_cell(
-        &mut self,
+        &self,
         task: &Task,
         planned: &PlannedCell,
         input: &Input,
@@ -151,47 +157,32 @@ impl<'a> Runner<'a> {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
 
-        let backbone = self.model.get()?.backbone.as_ref();
-        let identity =
-            Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
-        let busy = bank.busy();
-        let features = |Wanted { strategy, split, turn }| {
-            let extractor = Extractor {
-                backbone,
-                identity,
-                device: &setting.device,
-                input,
-                strategy: &input.strategies[strategy],
-                turn,
-                batch_size: setting.batch_size,
-                readers: setting.threads,
-            };
-            bank.features(&extractor, split, progress)
+        let snapshot = self.store.snapshot(&fingerprint);
+        if setting.fresh {
+            remove(&snapshot)?;
+        }
+        let outcome = match &planned.protocol {
+            Protocol::Finetune(config) => {
+                self.finetune(config, task, cell.seed, input, snapshot.clone(), progress)?
+            }
+            frozen => self.frozen(frozen, task, cell.seed, input, bank, progress)?,
         };
-        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
-        let outcome = frozen::run(&planned.protocol, task, cell.seed, &strategies, features)?;
-        tracing::debug!(
-            "{} {} {}: {:.2} of {:.2} seconds in the backbone",
-            cell.task,
-            cell.partition,
-            cell.protocol,
-            (bank.busy() - busy).as_secs_f64(),
-            start.elapsed().as_secs_f64()
-        );
+        let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
-            splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len())).collect();
+            splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len().min(limit)));
         let record = Record {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
             demo: setting.demo,
+            short: planned.protocol.is_short(),
             cell: cell.clone(),
             metric: task.metric,
             value: outcome.value,
             interval: outcome.interval,
             scores: outcome.scores,
             selected: outcome.selected,
-            samples,
+            samples: samples.collect(),
             provenance: Provenance {
                 terrabench: env!("CARGO_PKG_VERSION").to_owned(),
                 git_revision: setting.git_revision.clone(),
@@ -210,7 +201,74 @@ impl<'a> Runner<'a> {
             },
         };
         let path = self.store.put(&record)?;
+        remove(&snapshot)?;
         Ok(Done { record, path, reused: false })
+    }
+
+    fn frozen(
+        &self,
+        protocol: &Protocol,
+        task: &Task,
+        seed: u64,
+        input: &Input,
+        bank: &mut FeatureBank,
+        progress: &dyn Progress,
+    ) -> Result<Outcome> {
+        let setting = self.setting;
+        let backbone = self.model.get()?.backbone.as_ref();
+        let identity =
+            Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
+        let (start, busy) = (Instant::now(), bank.busy());
+        let features = |Wanted { strategy, split, turn }| {
+            let extractor = Extractor {
+                backbone,
+                device: &setting.device,
+                input,
+                strategy: &input.strategies[strategy],
+                turn,
+                batch_size: setting.batch_size,
+                readers: setting.threads,
+            };
+            bank.features(&extractor, identity, split, progress)
+        };
+        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
+        let outcome = frozen::run(protocol, task, seed, &strategies, features)?;
+        let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());
+        tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the backbone", task.name);
+        Ok(outcome)
+    }
+
+    fn finetune(
+        &self,
+        config: &FinetuneConfig,
+        task: &Task,
+        seed: u64,
+        input: &Input,
+        snapshot: PathBuf,
+        progress: &dyn Progress,
+    ) -> Result<Outcome> {
+        let Setting { model, weights, allow_partial, .. } = self.setting;
+        let device = self.setting.device.clone().autodiff();
+        let subject = finetune::Subject {
+            task,
+            input,
+            strategy: input.only()?,
+            encoder: model::trainable(model, weights, *allow_partial, &device)?,
+            device,
+            batch_size: self.setting.batch_size,
+            readers: self.setting.threads,
+            snapshot,
+            progress,
+        };
+        finetune::run(config, seed, &subject)
+    }
+}
+
+/// Removes a file that need not be there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(path),
+        _ => Ok(()),
     }
 }
 

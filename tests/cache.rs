@@ -232,10 +232,13 @@ impl Setting {
         Input::open(&self.suite, task, partition, &self.data, &self.model, &options).unwrap()
     }
 
+    fn identity(&self) -> Identity<'_> {
+        Identity { model: &self.model, weights: "random:0", device: "flex" }
+    }
+
     fn extractor<'a>(&'a self, backbone: &'a Means, input: &'a Input) -> Extractor<'a> {
         Extractor {
             backbone,
-            identity: Identity { model: &self.model, weights: "random:0", device: "flex" },
             device: &self.device,
             input,
             strategy: input.only().unwrap(),
@@ -261,8 +264,9 @@ fn a_hit_is_bitwise_equal_and_damage_is_made_good() {
         let features = |cache: Option<&Cache>, progress: &dyn Progress| {
             let backbone = Means::default();
             let extractor = setting.extractor(&backbone, &input);
-            let features =
-                FeatureBank::new(cache.cloned()).features(&extractor, Split::Test, progress).unwrap();
+            let features = FeatureBank::new(cache.cloned())
+                .features(&extractor, setting.identity(), Split::Test, progress)
+                .unwrap();
             (features, backbone.images.into_inner())
         };
         let before = chunks(cache.folder());
@@ -305,7 +309,7 @@ fn partitions_share_their_samples_with_and_without_a_cache() {
                 bank = FeatureBank::new(cache.clone()); // As a later run has it.
             }
             let extractor = setting.extractor(&backbone, input);
-            let features = bank.features(&extractor, Split::Train, &Silent).unwrap();
+            let features = bank.features(&extractor, setting.identity(), Split::Train, &Silent).unwrap();
             assert_eq!(features.samples, input.dataset.samples(Split::Train));
             assert_eq!(features.matrix.nrows(), of(input));
         }
@@ -324,8 +328,8 @@ fn a_cache_that_cannot_be_written_costs_only_the_time() {
     let extractor = setting.extractor(&backbone, &input);
     let notes = Notes::default();
     let mut bank = FeatureBank::new(Some(Cache::new(&file)));
-    let first = bank.features(&extractor, Split::Test, &notes).unwrap();
-    let second = bank.features(&extractor, Split::Test, &notes).unwrap();
+    let first = bank.features(&extractor, setting.identity(), Split::Test, &notes).unwrap();
+    let second = bank.features(&extractor, setting.identity(), Split::Test, &notes).unwrap();
     assert_same(&first, &second);
     assert_eq!(backbone.images.into_inner(), first.samples.len(), "memory still serves");
     assert_eq!(notes.0.into_inner().unwrap().len(), 1);
@@ -338,23 +342,23 @@ fn the_key_follows_every_ingredient() {
     let backbone = Means::default();
     let input = setting.input("m-eurosat", "default", "dataset", false);
     let base = setting.extractor(&backbone, &input);
-    let key = base.key().unwrap();
+    let key = base.key(setting.identity()).unwrap();
 
     // What decides no feature is not in it.
     let partition = setting.input("m-eurosat", "0.01x_train", "dataset", false);
-    assert_eq!(setting.extractor(&backbone, &partition).key().unwrap(), key);
+    assert_eq!(setting.extractor(&backbone, &partition).key(setting.identity()).unwrap(), key);
     let batches = Extractor { batch_size: 1, readers: 1, ..setting.extractor(&backbone, &input) };
-    assert_eq!(batches.key().unwrap(), key);
+    assert_eq!(batches.key(setting.identity()).unwrap(), key);
 
     let mut keys = vec![key];
     let mut deeper = setting.model.clone();
     deeper.architecture.depth += 1;
     for identity in [
-        Identity { weights: "random:1", ..base.identity },
-        Identity { device: "vulkan", ..base.identity },
-        Identity { model: &deeper, ..base.identity },
+        Identity { weights: "random:1", ..setting.identity() },
+        Identity { device: "vulkan", ..setting.identity() },
+        Identity { model: &deeper, ..setting.identity() },
     ] {
-        keys.push(Extractor { identity, ..setting.extractor(&backbone, &input) }.key().unwrap());
+        keys.push(base.key(identity).unwrap());
     }
     for (task, normalization, by_content) in [
         ("m-eurosat", "satlas", false),
@@ -367,7 +371,7 @@ fn the_key_follows_every_ingredient() {
         ("m-brick-kiln", "satlas", false),
     ] {
         let input = setting.input(task, "default", normalization, by_content);
-        keys.push(setting.extractor(&backbone, &input).key().unwrap());
+        keys.push(setting.extractor(&backbone, &input).key(setting.identity()).unwrap());
     }
     for change in [
         &|input: &mut Input| input.task.scale = 2.0,
@@ -379,7 +383,7 @@ fn the_key_follows_every_ingredient() {
     {
         let mut input = setting.input("m-eurosat", "default", "dataset", false);
         change(&mut input);
-        keys.push(setting.extractor(&backbone, &input).key().unwrap());
+        keys.push(setting.extractor(&backbone, &input).key(setting.identity()).unwrap());
     }
     let distinct: std::collections::BTreeSet<&String> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len(), "{keys:?}");

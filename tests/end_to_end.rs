@@ -85,9 +85,9 @@ fn features_neighbours_and_votes_equal_the_original() {
         let mut bank = FeatureBank::default();
         for (partition, expected) in &golden.partitions {
             let input = Input::open(&suite, task, partition, &root, &model, &options).unwrap();
+            let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex" };
             let extractor = Extractor {
                 backbone: loaded.backbone.as_ref(),
-                identity: Identity { model: &model, weights: &loaded.weights_id, device: "flex" },
                 device: &device,
                 input: &input,
                 strategy: input.only().unwrap(),
@@ -95,7 +95,7 @@ fn features_neighbours_and_votes_equal_the_original() {
                 batch_size: 7,
                 readers: 2,
             };
-            let mut features = |split| bank.features(&extractor, split, &Silent).unwrap();
+            let mut features = |split| bank.features(&extractor, identity, split, &Silent).unwrap();
             let (train, test) = (features(Split::Train), features(Split::Test));
             assert_eq!(train.samples, expected.train_order, "{name} {partition}");
             let targets = |features: &Features| Targets::from_labels(&features.labels, task.classes).unwrap();

@@ -108,6 +108,8 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
+const SHORT: &str = "Short runs (--protocol finetune)";
+
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
@@ -134,6 +136,18 @@ pub struct BenchArgs {
     /// Seed of what is random in a protocol and of the intervals' resampling (repeatable)
     #[arg(long = "seed", value_name = "N", default_values_t = [0])]
     pub seeds: Vec<u64>,
+
+    /// Train only so many epochs; a shortened run's record says so and enters no table
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = SHORT)]
+    pub epochs: Option<usize>,
+
+    /// Train only these learning rates
+    #[arg(long, value_name = "RATE,RATE", value_delimiter = ',', help_heading = SHORT)]
+    pub learning_rates: Vec<f64>,
+
+    /// Use only so many samples of each split
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = SHORT)]
+    pub limit: Option<usize>,
 
     /// Folder for records and tables: they go to DIR/<suite>/, with --demo to DIR/<suite>-demo/
     #[arg(long, value_name = "DIR", default_value = "results")]

@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::args::BenchArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, weights_named};
-use crate::config::{ModelConfig, Protocol};
+use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::data::demo;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
@@ -34,7 +34,10 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         protocols: args.protocols,
         seeds: args.seeds,
     };
-    let plans = plan::plan(&suite, &model, &choice, |name| Protocol::load(home, name))?;
+    let shortening =
+        Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
+    let load = |name: &str| Protocol::load(home, name)?.shortened(name, &shortening);
+    let plans = plan::plan(&suite, &model, &choice, load)?;
     let device = device::by_name(&args.model.device)?;
     let threads = set_threads(args.model.threads)?;
 
@@ -63,7 +66,7 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         fresh: args.fresh,
         git_revision: git_revision(home.folder()),
     };
-    let mut runner = Runner::new(&setting, &store)?;
+    let runner = Runner::new(&setting, &store)?;
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     for plan in &plans {

@@ -31,9 +31,9 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
     let strategy = input.only()?;
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
+    let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device };
     let extractor = Extractor {
         backbone: loaded.backbone.as_ref(),
-        identity: Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device },
         device: &device,
         input: &input,
         strategy,
@@ -42,7 +42,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
         readers: threads,
     };
     let mut bank = FeatureBank::new(feature_cache(&args.model));
-    let features = bank.features(&extractor, args.split.into(), &Shown::new(&task.name))?;
+    let features = bank.features(&extractor, identity, args.split.into(), &Shown::new(&task.name))?;
     write(&args.out, &features)?;
     println!("{}", args.out.display());
     Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ndarray::{Array2, ArrayView1};
 
-use super::{Extractor, Features};
+use super::{Extractor, Features, Identity};
 use crate::cache::{About, Cache, Entry, Row};
 use crate::data::Split;
 use crate::progress::Progress;
@@ -44,12 +44,13 @@ impl FeatureBank {
     pub fn features(
         &mut self,
         extractor: &Extractor,
+        identity: Identity,
         split: Split,
         progress: &dyn Progress,
     ) -> Result<Features> {
         let dataset = &extractor.input.dataset;
         let (names, contents) = (dataset.samples(split), dataset.contents(split)?);
-        let key = extractor.key()?;
+        let key = extractor.key(identity)?;
         let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
         if !self.known.contains_key(&key) {
             let mut rows = Rows::default();
@@ -76,7 +77,8 @@ impl FeatureBank {
             };
             let step = progress.begin(&what, missing.len());
             let cached = entry.is_some();
-            let mut fresh = Fresh { entry, about: extractor.about(), rows: Vec::new(), kept: 0, progress };
+            let mut fresh =
+                Fresh { entry, about: extractor.about(identity), rows: Vec::new(), kept: 0, progress };
             let busy = extractor.extract(split, &missing, &mut |batch| {
                 step.advance(batch.samples.len());
                 for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {

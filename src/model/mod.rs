@@ -92,3 +92,20 @@ pub fn load(
         }
     }
 }
+
+/// The same model with all its parameters as they are trained, on `device` (with autodiff, for training).
+///
+/// # Errors
+/// As [`load`].
+pub fn trainable(
+    config: &ModelConfig,
+    weights: &Weights,
+    allow_partial: bool,
+    device: &Device,
+) -> Result<TerraFm> {
+    match config.kind {
+        ModelKind::Terrafm => {
+            weights::load(TerraFm::new(config, device), weights, allow_partial).map(|(model, _, _)| model)
+        }
+    }
+}

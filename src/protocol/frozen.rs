@@ -2,12 +2,12 @@
 
 use super::decision::first_best;
 use super::{Outcome, knn, linear_probe, logistic};
-use crate::Result;
 use crate::config::Protocol;
 use crate::data::Split;
 use crate::features::Features;
 use crate::suite::Task;
 use crate::transform::augment::Dihedral;
+use crate::{Error, Result};
 
 /// Whose features: which of the normalisation strategies, which split, its images turned how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,5 +65,6 @@ fn with(
         Protocol::LinearProbe(config) => {
             linear_probe::run(config, task, seed, |split, turn| features(Wanted { strategy, split, turn }))
         }
+        Protocol::Finetune(_) => Err(Error::request("fine-tuning has no frozen features")),
     }
 }

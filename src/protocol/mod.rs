@@ -1,7 +1,9 @@
 //! How a backbone is scored: one file a protocol, and here what they share.
 
 pub mod decision;
+pub mod finetune;
 pub mod frozen;
+pub mod gradients;
 pub mod heads;
 pub mod kernels;
 pub mod knn;
@@ -14,7 +16,9 @@ pub mod optim;
 mod outcome;
 pub mod resample;
 pub mod schedule;
+pub mod snapshot;
 pub mod state;
+pub mod train;
 
 use ndarray::Array2;
 

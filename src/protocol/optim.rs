@@ -12,6 +12,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use ndarray::{Array1, ArrayD};
 use serde::{Deserialize, Serialize};
 
+use super::gradients::FlatGradients;
 use super::kernels::{self, AdamwStep};
 use super::state::State;
 use crate::{Error, Result};
@@ -65,6 +66,12 @@ impl Optimizer {
 
     /// One step of every parameter that has a gradient; takes the gradients.
     pub fn step<M: Module>(&mut self, module: M, gradients: &mut Gradients, pace: Pace) -> M {
+        let gradients = FlatGradients::take(&module, gradients);
+        self.apply(module, gradients, pace)
+    }
+
+    /// One step of every parameter that has a gradient among these.
+    pub fn apply<M: Module>(&mut self, module: M, gradients: FlatGradients, pace: Pace) -> M {
         module.map(&mut Step { optimizer: self, gradients, pace, path: Vec::new() })
     }
 
@@ -142,7 +149,7 @@ impl Optimizer {
 
 struct Step<'a> {
     optimizer: &'a mut Optimizer,
-    gradients: &'a mut Gradients,
+    gradients: FlatGradients,
     pace: Pace,
     path: Vec<String>,
 }
@@ -157,14 +164,14 @@ impl ModuleMapper for Step<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = tensor.grad_remove(self.gradients) else {
-            return Param::from_mapped_value(id, tensor, mapper);
+        let name = self.path.join(".");
+        let Some(gradient) = self.gradients.remove(&name) else {
+            return param;
         };
+        let (id, tensor, mapper) = param.consume();
         let (shape, strategy) = (tensor.shape(), tensor.gradient_checkpointing_strategy());
         let length = shape.num_elements();
-        let (parameter, gradient) = (tensor.inner().reshape([length]), gradient.reshape([length]));
-        let updated = self.optimizer.update(self.path.join("."), parameter, gradient, self.pace);
+        let updated = self.optimizer.update(name, tensor.inner().reshape([length]), gradient, self.pace);
         let mut updated = Tensor::from_inner(updated.reshape(shape));
         if let Some(strategy) = strategy {
             updated = updated.with_gradient_checkpointing_strategy(strategy);

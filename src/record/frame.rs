@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// |---|---|
 /// | `suite`, `task`, `partition`, `protocol`, `model`, `backbone` | string: the cell |
 /// | `seed` | u64 |
-/// | `demo` | boolean |
+/// | `demo`, `short` | boolean |
 /// | `metric` | string |
 /// | `value` | f64, percent |
 /// | `low`, `high` | f64, percent; null without an interval |
@@ -44,6 +44,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "backbone" => column(records, |r| r.cell.backbone.as_str()),
         "seed" => column(records, |r| r.cell.seed),
         "demo" => column(records, |r| r.demo),
+        "short" => column(records, |r| r.short),
         "metric" => column(records, |r| r.metric.to_string()),
         "value" => column(records, |r| r.value),
         "low" => column(records, |r| r.interval.map(|i| i.low)),

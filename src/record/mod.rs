@@ -56,6 +56,9 @@ pub struct Record {
     pub settings: String,
     /// Generated data: never a benchmark number.
     pub demo: bool,
+    /// The protocol was shortened on the command line: never a benchmark number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
     pub cell: Cell,
     /// The metric that the tables report.
     pub metric: Metric,

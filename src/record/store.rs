@@ -71,6 +71,11 @@ impl Store {
         self.records.join(record.file_name())
     }
 
+    /// Where an unfinished training of the cell with that fingerprint is kept.
+    pub fn snapshot(&self, fingerprint: &str) -> PathBuf {
+        self.records.with_file_name("checkpoints").join(format!("{fingerprint}.safetensors"))
+    }
+
     /// All records, sorted by cell.
     ///
     /// # Errors

@@ -268,6 +268,7 @@ fn eligible<'a>(
             Some(_) if cell.suite != suite.name || !definition.protocols.contains(&cell.protocol) => continue,
             Some(_) if record.demo && !demo => Some("made from generated data"),
             Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
+            Some(_) if record.short => Some("of a run shortened on the command line"),
             Some(column) if record.metric != column.metric => Some("of another metric"),
             Some(_) => None,
         };

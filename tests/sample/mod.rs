@@ -14,6 +14,7 @@ pub fn record() -> Record {
         fingerprint: String::new(),
         settings: String::new(),
         demo: false,
+        short: false,
         cell: Cell {
             suite: "geobench".into(),
             task: "m-eurosat".into(),

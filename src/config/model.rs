@@ -1,0 +1,134 @@
+//! A model's configuration.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::bands::Band;
+use crate::home::{Home, read_toml};
+use crate::model::Stem;
+use crate::transform::normalize::NormalizationKind;
+use crate::{Error, Result};
+
+/// A model: its architecture, the bands it wants and where its weights come from (`configs/models/*.toml`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ModelConfig {
+    /// As in the tables: `TerraFM`.
+    pub name: String,
+    /// As in the tables: `ViT-Base`.
+    pub backbone: String,
+    /// Which code of [`crate::model`] builds it.
+    pub kind: ModelKind,
+    pub architecture: Architecture,
+    pub stems: BTreeMap<Stem, StemConfig>,
+    /// Which arithmetic the normalisation sweep uses for this model, as in Galileo's table of models, where a
+    /// model that is not listed has `norm_no_clip`.
+    #[serde(default = "no_clip")]
+    pub normalization: NormalizationKind,
+    /// Where the published weights are; a model without them has random ones.
+    pub weights: Option<WeightsSource>,
+    /// The published row to compare with.
+    pub published: Option<PublishedRow>,
+}
+
+fn no_clip() -> NormalizationKind {
+    NormalizationKind::NormNoClip
+}
+
+/// The backbones there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    Terrafm,
+}
+
+/// The shape of a vision transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Architecture {
+    /// Length of a token, d.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads a block; divides `width`.
+    pub heads: usize,
+    /// Hidden width of a block's MLP, in multiples of `width`.
+    pub mlp_ratio: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Side of the image at pre-training in pixels: fixes the stored position embedding, and is the
+    /// size that images are resized to.
+    pub image: usize,
+    /// Blocks (0-based) whose tokens are the feature maps.
+    pub map_layers: Vec<usize>,
+}
+
+/// What a patch embedding takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StemConfig {
+    /// In the order of the input channels.
+    pub bands: Vec<Band>,
+}
+
+/// A file of weights on the Hugging Face hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsSource {
+    pub repository: String,
+    pub file: String,
+}
+
+/// A row of the published tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedRow {
+    pub model: String,
+    pub backbone: String,
+}
+
+impl ModelConfig {
+    /// Reads `configs/models/<name>.toml`, or the file at the path `name`.
+    ///
+    /// # Errors
+    /// Where there is no such file, it has unknown keys, or the architecture contradicts itself.
+    pub fn load(home: &Home, name: &str) -> Result<Self> {
+        let path = home.config("models", name)?;
+        let config: ModelConfig = read_toml(&path)?;
+        let a = &config.architecture;
+        let problem = if a.width == 0 || a.depth == 0 || a.heads == 0 || a.patch == 0 || a.mlp_ratio == 0 {
+            Some("a size is 0".to_owned())
+        } else if !a.width.is_multiple_of(a.heads) {
+            Some(format!("width {} is no multiple of heads {}", a.width, a.heads))
+        } else if a.image == 0 || !a.image.is_multiple_of(a.patch) {
+            Some(format!("image {} is no multiple of patch {}", a.image, a.patch))
+        } else if let Some(layer) = a.map_layers.iter().find(|layer| **layer >= a.depth) {
+            Some(format!("map-layers names block {layer} of {} (0-based)", a.depth))
+        } else if config.normalization == NormalizationKind::Satlas {
+            Some("normalization is satlas, which has no statistics to sweep over".to_owned())
+        } else {
+            config
+                .stems
+                .iter()
+                .find(|(_, stem)| stem.bands.is_empty())
+                .map(|(stem, _)| format!("stem {stem} has no bands"))
+        };
+        match problem {
+            Some(problem) => Err(Error::file(path, problem)),
+            None => Ok(config),
+        }
+    }
+
+    /// The bands that `stem` takes.
+    ///
+    /// # Errors
+    /// Where the model has no such stem.
+    pub fn stem(&self, stem: Stem) -> Result<&StemConfig> {
+        self.stems.get(&stem).ok_or_else(|| {
+            let known: Vec<String> = self.stems.keys().map(Stem::to_string).collect();
+            Error::request(format!("{} {} has no stem `{stem}`", self.name, self.backbone))
+                .help(format!("its stems are {}", known.join(", ")))
+        })
+    }
+}

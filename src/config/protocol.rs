@@ -1,0 +1,331 @@
+//! A protocol's configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::training::{
+    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, fraction,
+    positive,
+};
+use crate::data::Split;
+use crate::home::{Home, read_toml};
+use crate::{Error, Result};
+
+/// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Protocol {
+    Knn(KnnConfig),
+    LinearProbe(LinearProbeConfig),
+    Logistic(LogisticConfig),
+    Finetune(FinetuneConfig),
+}
+
+/// k nearest neighbours; see [`crate::protocol::knn`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KnnConfig {
+    /// Number of neighbours, at most the number of training samples.
+    pub k: usize,
+    /// A neighbour's vote weighs exp(cosine similarity / temperature).
+    pub temperature: f32,
+    pub embedding_dtype: EmbeddingDtype,
+    pub interval: IntervalConfig,
+}
+
+/// The precision in which embeddings reach a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmbeddingDtype {
+    F32,
+    /// Rounded to bfloat16, and similarities too, as Galileo's loader and k-NN do.
+    Bf16,
+}
+
+impl fmt::Display for EmbeddingDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EmbeddingDtype::F32 => "f32",
+            EmbeddingDtype::Bf16 => "bf16",
+        })
+    }
+}
+
+/// The percentile bootstrap.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntervalConfig {
+    /// Coverage, between 0 and 1.
+    pub level: f64,
+    /// Number of resamples.
+    pub resamples: usize,
+}
+
+/// BatchNorm and a linear layer on frozen features; see [`crate::protocol::linear_probe`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LinearProbeConfig {
+    pub epochs: usize,
+    /// Samples a step, at least 2: BatchNorm has no variance of one.
+    pub batch_size: usize,
+    /// Whether an epoch's last, incomplete batch is left out.
+    pub drop_last: bool,
+    /// All are trained; the best on validation is reported.
+    pub learning_rates: Vec<f64>,
+    /// Tasks whose learning rates are others.
+    #[serde(default)]
+    pub task_learning_rates: BTreeMap<String, Vec<f64>>,
+    pub augmentation: Augmentation,
+    pub keep: KeptEpoch,
+    pub batch_norm: BatchNormConfig,
+    pub initialization: Initialization,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub interval: IntervalConfig,
+}
+
+impl LinearProbeConfig {
+    /// The learning rates to train on `task`.
+    pub fn rates(&self, task: &str) -> &[f64] {
+        self.task_learning_rates.get(task).unwrap_or(&self.learning_rates)
+    }
+
+    fn problem(&self) -> Option<String> {
+        let sweeps = || [&self.learning_rates].into_iter().chain(self.task_learning_rates.values());
+        if self.epochs == 0 {
+            Some("epochs is 0".to_owned())
+        } else if self.batch_size < 2 {
+            Some(format!("batch-size is {}; BatchNorm needs at least 2 samples", self.batch_size))
+        } else if sweeps().any(Vec::is_empty) {
+            Some("there is a list of learning rates without any".to_owned())
+        } else if let Some(rate) = sweeps().flatten().find(|rate| !positive(**rate)) {
+            Some(format!("the learning rate {rate} is not above 0"))
+        } else if !positive(self.batch_norm.eps) {
+            Some("batch-norm.eps is not above 0".to_owned())
+        } else if !fraction(self.batch_norm.momentum) {
+            Some("batch-norm.momentum is not between 0 and 1".to_owned())
+        } else {
+            (self.initialization.problem())
+                .or_else(|| self.optimizer.problem())
+                .or_else(|| self.schedule.problem(self.epochs))
+                .or_else(|| self.interval.problem())
+        }
+    }
+}
+
+/// Logistic regression on frozen features; see [`crate::protocol::logistic`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LogisticConfig {
+    /// Inverse strengths of the regularisation; the best on validation is used.
+    pub c: LogSpaced,
+    /// Whether features are brought to mean 0 and standard deviation 1 (of the training samples) first.
+    pub standardize: bool,
+    /// Whether validation samples join the training samples once C is chosen.
+    pub refit_with_validation: bool,
+    pub solver: SolverConfig,
+    pub interval: IntervalConfig,
+}
+
+impl LogisticConfig {
+    fn problem(&self) -> Option<String> {
+        if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
+            Some("c: not 0 < start <= stop".to_owned())
+        } else if self.c.count == 0 {
+            Some("c.count is 0".to_owned())
+        } else if self.solver.history == 0 {
+            Some("solver.history is 0".to_owned())
+        } else if self.solver.max_iterations == 0 {
+            Some("solver.max-iterations is 0".to_owned())
+        } else if !positive(self.solver.tolerance) {
+            Some("solver.tolerance is not above 0".to_owned())
+        } else {
+            self.interval.problem()
+        }
+    }
+}
+
+/// Numbers whose logarithms are evenly spaced, ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSpaced {
+    pub start: f64,
+    pub stop: f64,
+    pub count: usize,
+}
+
+impl LogSpaced {
+    /// The numbers, ascending; only `start` where `count` is 1.
+    pub fn values(self) -> Vec<f64> {
+        let (low, high) = (self.start.log10(), self.stop.log10());
+        let gaps = self.count.saturating_sub(1).max(1) as f64;
+        (0..self.count).map(|i| 10f64.powf(low + (high - low) * i as f64 / gaps)).collect()
+    }
+}
+
+/// L-BFGS; see [`crate::protocol::lbfgs`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SolverConfig {
+    /// Number of past steps that stand for the curvature.
+    pub history: usize,
+    /// Stops where no component of the gradient is larger.
+    pub tolerance: f64,
+    /// Stops after so many steps at the latest.
+    pub max_iterations: usize,
+}
+
+impl KnnConfig {
+    fn problem(&self) -> Option<String> {
+        if self.k == 0 {
+            Some("k is 0; at least 1 neighbour must vote".to_owned())
+        } else if self.temperature.is_nan() || self.temperature <= 0.0 {
+            Some("temperature is not above 0".to_owned())
+        } else {
+            self.interval.problem()
+        }
+    }
+}
+
+impl IntervalConfig {
+    fn problem(self) -> Option<String> {
+        if !(self.level > 0.0 && self.level < 1.0) {
+            Some("interval.level is not between 0 and 1".to_owned())
+        } else if self.resamples == 0 {
+            Some("interval.resamples is 0".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// The whole encoder and a linear layer on it, trained; see [`crate::protocol::finetune`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FinetuneConfig {
+    pub epochs: usize,
+    /// Samples a batch: the unit of the schedule and of the loss's mean.
+    pub batch_size: usize,
+    /// Samples a step, a multiple of `batch_size`: the gradients of so many batches are added up.
+    pub effective_batch_size: usize,
+    /// All are trained; the best on validation is reported.
+    pub learning_rates: Vec<f64>,
+    pub augmentation: Augmentation,
+    /// Longer gradients (over all parameters) are shrunk to this norm.
+    pub clip_norm: f64,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub interval: IntervalConfig,
+    /// At most so many samples of each split, to try something out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// The command line made this shorter than the file says: its numbers enter no table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
+}
+
+impl FinetuneConfig {
+    /// Batches a step.
+    pub fn accumulated(&self) -> usize {
+        self.effective_batch_size / self.batch_size
+    }
+
+    fn problem(&self) -> Option<String> {
+        let batch_size = self.batch_size;
+        if self.epochs == 0 {
+            Some("epochs is 0".to_owned())
+        } else if batch_size == 0 {
+            Some("batch-size is 0".to_owned())
+        } else if self.effective_batch_size == 0 || !self.effective_batch_size.is_multiple_of(batch_size) {
+            let effective = self.effective_batch_size;
+            Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
+        } else if self.learning_rates.is_empty() {
+            Some("learning-rates is empty".to_owned())
+        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
+            Some(format!("the learning rate {rate} is not above 0"))
+        } else if !positive(self.clip_norm) {
+            Some("clip-norm is not above 0".to_owned())
+        } else if self.limit == Some(0) {
+            Some("limit is 0".to_owned())
+        } else {
+            (self.optimizer.problem())
+                .or_else(|| self.schedule.problem(self.epochs))
+                .or_else(|| self.interval.problem())
+        }
+    }
+}
+
+impl Protocol {
+    /// Reads `configs/protocols/<name>.toml`, or the file at the path `name`.
+    ///
+    /// # Errors
+    /// Where there is no such file, it has unknown keys, or a value is out of its range.
+    pub fn load(home: &Home, name: &str) -> Result<Self> {
+        let path = home.config("protocols", name)?;
+        let protocol: Protocol = read_toml(&path)?;
+        match protocol.problem() {
+            Some(problem) => Err(Error::file(path, problem)),
+            None => Ok(protocol),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        match self {
+            Protocol::Knn(config) => config.problem(),
+            Protocol::LinearProbe(config) => config.problem(),
+            Protocol::Logistic(config) => config.problem(),
+            Protocol::Finetune(config) => config.problem(),
+        }
+    }
+
+    /// The same protocol, shorter. It is marked as short where that makes any difference.
+    ///
+    /// # Errors
+    /// Where the protocol (called `name`) trains nothing, or a value is out of its range.
+    pub fn shortened(self, name: &str, shortening: &Shortening) -> Result<Self> {
+        if *shortening == Shortening::default() {
+            return Ok(self);
+        }
+        let Protocol::Finetune(full) = self else {
+            return Err(Error::request(format!("protocol `{name}` cannot be shortened"))
+                .help("--epochs, --learning-rates and --limit are for --protocol finetune"));
+        };
+        let Shortening { epochs, learning_rates, limit } = shortening.clone();
+        let rates = if learning_rates.is_empty() { full.learning_rates.clone() } else { learning_rates };
+        let mut shorter = FinetuneConfig {
+            epochs: epochs.unwrap_or(full.epochs),
+            learning_rates: rates,
+            limit: limit.or(full.limit),
+            ..full.clone()
+        };
+        shorter.short |= shorter != full;
+        let protocol = Protocol::Finetune(shorter);
+        match protocol.problem() {
+            Some(problem) => Err(Error::request(format!("protocol `{name}`, shortened: {problem}"))),
+            None => Ok(protocol),
+        }
+    }
+
+    /// Whether the command line made it shorter than its file says.
+    pub fn is_short(&self) -> bool {
+        matches!(self, Protocol::Finetune(FinetuneConfig { short: true, .. }))
+    }
+
+    /// The most samples of a split that it looks at.
+    pub fn limit(&self) -> Option<usize> {
+        match self {
+            Protocol::Finetune(config) => config.limit,
+            _ => None,
+        }
+    }
+
+    /// The splits whose samples decide the protocol's number.
+    pub fn splits(&self) -> &'static [Split] {
+        match self {
+            Protocol::Knn(_) => &[Split::Train, Split::Test],
+            _ => &Split::ALL,
+        }
+    }
+}

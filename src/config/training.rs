@@ -1,0 +1,177 @@
+//! How something is trained: what several protocols have in common.
+
+use serde::{Deserialize, Serialize};
+
+use crate::transform::augment::Dihedral;
+
+/// What the command line takes off a training, to try something out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shortening {
+    pub epochs: Option<usize>,
+    /// In place of the protocol's, where there are any.
+    pub learning_rates: Vec<f64>,
+    /// Samples of each split.
+    pub limit: Option<usize>,
+}
+
+/// What happens to training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augmentation {
+    /// Nothing.
+    None,
+    /// A horizontal and a vertical flip, each with probability 1/2, drawn for each sample and epoch.
+    Flips,
+    /// One of the eight flips and rotations by quarter turns, drawn for each sample and epoch.
+    Dihedral,
+}
+
+impl Augmentation {
+    /// What it draws from, all equally likely.
+    pub fn transforms(self) -> &'static [Dihedral] {
+        match self {
+            Augmentation::None => &[Dihedral::Identity],
+            Augmentation::Flips => &Dihedral::FLIPS,
+            Augmentation::Dihedral => &Dihedral::ALL,
+        }
+    }
+}
+
+/// Which epoch's weights are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptEpoch {
+    Last,
+    /// The best on validation, the first of equal ones.
+    Best,
+}
+
+/// torch's `BatchNorm1d`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchNormConfig {
+    /// Whether a scale and a shift a feature are learnt.
+    pub affine: bool,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Weight of a new batch in the running statistics.
+    pub momentum: f64,
+}
+
+/// How the linear layer begins. Biases are uniform within ±1/sqrt(features), as torch's `Linear`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Initialization {
+    /// Weights as biases: torch's default. (Serde finds unknown keys only where there are braces.)
+    Uniform {},
+    /// Weights normal with mean 0, none beyond ±2.
+    TruncatedNormal {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+impl Initialization {
+    pub(super) fn problem(self) -> Option<String> {
+        match self {
+            Initialization::TruncatedNormal { std } if !(positive(std) && std <= 1.0) => {
+                Some("initialization.std is not above 0 and at most 1".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How a gradient becomes a step. Weight decay acts on every parameter, biases and BatchNorm's included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay [Loshchilov & Hutter, 2019], in torch's arithmetic.
+    Adamw {
+        /// Decay of the gradient's and the squared gradient's running means.
+        betas: [f64; 2],
+        /// Added to the root of the squared gradient's mean.
+        eps: f64,
+        weight_decay: f64,
+    },
+    /// Gradient descent with momentum, without dampening or Nesterov's step; the decay is part of the gradient.
+    Sgd { momentum: f64, weight_decay: f64 },
+}
+
+impl Optimizer {
+    pub(super) fn problem(self) -> Option<String> {
+        let (momenta, weight_decay) = match self {
+            Optimizer::Adamw { eps, .. } if !positive(eps) => {
+                return Some("optimizer.eps is not above 0".to_owned());
+            }
+            Optimizer::Adamw { betas, weight_decay, .. } => (betas, weight_decay),
+            Optimizer::Sgd { momentum, weight_decay } => ([momentum; 2], weight_decay),
+        };
+        if !momenta.iter().all(|momentum| (0.0..1.0).contains(momentum)) {
+            Some("optimizer: a momentum or beta is not at least 0 and below 1".to_owned())
+        } else if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            Some("optimizer.weight-decay is negative".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// How the learning rate runs over a training; see [`crate::protocol::schedule`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Linear from 0, then half a cosine.
+    WarmupCosine {
+        /// Share of the epochs that warm up, rounded down to whole epochs.
+        warmup: f64,
+        /// Where the cosine would end.
+        min_learning_rate: f64,
+    },
+    /// torch's `OneCycleLR` with cosines.
+    OneCycle {
+        warmup_epochs: usize,
+        /// The first learning rate is the highest divided by this.
+        start_divisor: f64,
+        /// The last learning rate is the first divided by this.
+        final_divisor: f64,
+        /// Lowest and highest momentum (AdamW: first beta), cycled against the learning rate; in place of
+        /// the optimizer's own.
+        momentum: [f64; 2],
+    },
+}
+
+impl Schedule {
+    pub(super) fn problem(self, epochs: usize) -> Option<String> {
+        match self {
+            Schedule::WarmupCosine { warmup, min_learning_rate } => {
+                if !(0.0..1.0).contains(&warmup) {
+                    Some("schedule.warmup is not at least 0 and below 1".to_owned())
+                } else if !(min_learning_rate.is_finite() && min_learning_rate >= 0.0) {
+                    Some("schedule.min-learning-rate is negative".to_owned())
+                } else {
+                    None
+                }
+            }
+            Schedule::OneCycle { warmup_epochs, start_divisor, final_divisor, momentum } => {
+                if warmup_epochs >= epochs {
+                    Some(format!("schedule.warmup-epochs is {warmup_epochs} of {epochs} epochs"))
+                } else if !(positive(start_divisor) && positive(final_divisor)) {
+                    Some("a divisor of the schedule is not above 0".to_owned())
+                } else if !(momentum[0] >= 0.0 && momentum[0] <= momentum[1] && momentum[1] < 1.0) {
+                    Some("schedule.momentum is not [lowest, highest], at least 0 and below 1".to_owned())
+                } else {
+                    None
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+pub(super) fn fraction(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}

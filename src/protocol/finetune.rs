@@ -1,0 +1,374 @@
+//! Fine-tuning, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
+//! linear layer on its feature, trained for each of a list of learning rates; the best on validation is reported on
+//! test.
+//!
+//! What differs: the random numbers, that the learning rates of a seed share them, and float32 throughout.
+
+use std::path::PathBuf;
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array2, ArrayView1, s};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::decision::first_best;
+use super::optim::{self, Rule};
+use super::snapshot::Snapshot;
+use super::state::{self, State};
+use super::train::{self, Classifier, Recipe};
+use super::{Outcome, Targets, score};
+use crate::config::{FinetuneConfig, Optimizer};
+use crate::data::{Label, Sample, Split, loader};
+use crate::features::{Extractor, Input, Preparation};
+use crate::model::Stem;
+use crate::model::frozen::Frozen;
+use crate::model::terrafm::TerraFm;
+use crate::progress::Progress;
+use crate::suite::Task;
+use crate::transform::augment::Dihedral;
+use crate::{Error, Result};
+
+/// What is fine-tuned, on what and where.
+pub struct Subject<'a> {
+    pub task: &'a Task,
+    pub input: &'a Input,
+    /// One of the input's.
+    pub strategy: &'a Preparation,
+    /// On `device`.
+    pub encoder: TerraFm,
+    /// With autodiff.
+    pub device: Device,
+    /// Images that are on the device together.
+    pub batch_size: usize,
+    /// Threads that read and preprocess.
+    pub readers: usize,
+    /// Where the training is kept after each epoch.
+    pub snapshot: PathBuf,
+    pub progress: &'a dyn Progress,
+}
+
+/// An encoder with a linear layer on its feature.
+#[derive(Module, Debug)]
+pub struct Network {
+    encoder: TerraFm,
+    head: Linear,
+    #[module(skip)]
+    stem: Stem,
+}
+
+impl Network {
+    /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
+    pub fn new(encoder: TerraFm, stem: Stem, outputs: usize, seed: u64, device: &Device) -> Self {
+        use crate::model::Backbone;
+        let width = encoder.width();
+        let bound = (width.max(1) as f32).sqrt().recip();
+        let mut random = random(seed, INITIALIZATION);
+        let mut uniform = |length: usize| -> Vec<f32> {
+            (0..length).map(|_| random.random_range(-bound..=bound)).collect()
+        };
+        let weight = TensorData::new(uniform(width * outputs), [width, outputs]);
+        let bias = TensorData::new(uniform(outputs), [outputs]);
+        let head = Linear {
+            weight: Param::from_tensor(Tensor::from_data(weight, device)),
+            bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
+        };
+        Network { encoder, head, stem }
+    }
+}
+
+impl Classifier for Network {
+    fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>> {
+        use crate::model::Backbone;
+        Ok(self.head.forward(self.encoder.features(images, self.stem)?))
+    }
+}
+
+/// Fine-tunes on the train split and scores the test split. Goes on from the snapshot where there is one.
+///
+/// # Errors
+/// Where a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
+pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outcome> {
+    let task = subject.task;
+    let mut search = Search { config, seed, subject, valid: Vec::new(), best: None };
+    let mut resumed = search.resume();
+    while search.valid.len() < config.learning_rates.len() {
+        let start = match resumed.take() {
+            Some(start) => start,
+            None => search.start(),
+        };
+        search.train(start)?;
+    }
+    let Some(logits) = search.best else {
+        return Err(Error::request("fine-tuning diverged with every learning rate")
+            .help("check the weights and the normalisation"));
+    };
+    let (chosen, valid) = best(&search.valid).expect("a learning rate gave the best logits");
+    let truth = Targets::from_labels(&subject.labels(config, Split::Test)?, task.classes)?;
+    let selected = [
+        ("learning-rate", config.learning_rates[chosen].to_string()),
+        ("epochs", config.epochs.to_string()),
+        ("validation", format!("{valid:.2}")),
+    ];
+    let predictions = truth.predicted(logits.view());
+    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    Ok(Outcome { validation: Some(valid), ..outcome })
+}
+
+/// The learning rates that are done, and what is best of them.
+struct Search<'a> {
+    config: &'a FinetuneConfig,
+    seed: u64,
+    subject: &'a Subject<'a>,
+    /// Scores of the finished learning rates, none where the training diverged.
+    valid: Vec<Option<f64>>,
+    /// Test logits of the best.
+    best: Option<Array2<f32>>,
+}
+
+/// A learning rate's training after some epochs.
+struct Training {
+    network: Network,
+    optimizer: optim::Optimizer,
+    epochs: usize,
+}
+
+impl Search<'_> {
+    /// Where the snapshot left off. One that is damaged counts as none.
+    fn resume(&mut self) -> Option<Training> {
+        let path = &self.subject.snapshot;
+        let note = |problem: &dyn std::fmt::Display| {
+            self.subject.progress.note(&format!("starts anew: {problem}"));
+        };
+        let snapshot = match Snapshot::load(path) {
+            Ok(snapshot) => snapshot?,
+            Err(error) => {
+                note(&error);
+                return None;
+            }
+        };
+        let Snapshot { rate, epochs, valid, best, network, optimizer } = snapshot;
+        match self.restore(&network, &optimizer) {
+            Ok((network, optimizer)) if rate == valid.len() && rate < self.config.learning_rates.len() => {
+                let rate = self.config.learning_rates[rate];
+                let line = format!("goes on with learning rate {rate} after {epochs} epochs");
+                self.subject.progress.note(&line);
+                (self.valid, self.best) = (valid, best);
+                Some(Training { network, optimizer, epochs })
+            }
+            Ok(_) => {
+                note(&Error::file(path, "is of another search"));
+                None
+            }
+            Err(error) => {
+                note(&Error::file(path, error));
+                None
+            }
+        }
+    }
+
+    fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
+        let network = state::load(self.start().network, network)?;
+        let plain = self.subject.device.clone().inner();
+        Ok((network, optim::Optimizer::resume(self.rule().0, optimizer, &plain)?))
+    }
+
+    fn start(&self) -> Training {
+        let Subject { encoder, device, input, task, .. } = self.subject;
+        let encoder = encoder.clone().fork(device);
+        let network = Network::new(encoder, input.stem, task.classes, self.seed, device);
+        Training { network, optimizer: optim::Optimizer::new(self.rule().0), epochs: 0 }
+    }
+
+    /// The optimiser's rule, and its momentum or first beta.
+    fn rule(&self) -> (Rule, f64) {
+        match self.config.optimizer {
+            Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
+                (Rule::Adamw { beta2, epsilon: eps, weight_decay }, beta1)
+            }
+            Optimizer::Sgd { momentum, weight_decay } => (Rule::Sgd { weight_decay }, momentum),
+        }
+    }
+
+    /// Trains the next learning rate to its end and scores it.
+    fn train(&mut self, mut training: Training) -> Result<()> {
+        let (config, subject) = (self.config, self.subject);
+        let rate = self.valid.len();
+        let recipe = Recipe {
+            epochs: config.epochs,
+            batch_size: config.batch_size,
+            accumulated: config.accumulated(),
+            clip_norm: config.clip_norm,
+            schedule: config.schedule,
+            learning_rate: config.learning_rates[rate],
+            momentum: self.rule().1,
+            outputs: subject.task.classes,
+            at_once: subject.batch_size,
+            device: subject.device.clone(),
+        };
+        for epoch in training.epochs..config.epochs {
+            let name =
+                format!("learning rate {}, epoch {} of {}", recipe.learning_rate, epoch + 1, config.epochs);
+            let loss;
+            (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
+            if !loss.is_finite() || !is_finite(&training.network) {
+                subject.progress.note(&format!("{name}: diverged"));
+                self.valid.push(None);
+                return Ok(());
+            }
+            tracing::debug!(loss, "{name}");
+            let snapshot = Snapshot {
+                rate,
+                epochs: epoch + 1,
+                valid: self.valid.clone(),
+                best: self.best.clone(),
+                network: state::state(&training.network),
+                optimizer: training.optimizer.state(),
+            };
+            snapshot.save(&subject.snapshot)?;
+        }
+        let trained = Trained::new(&training.network.valid());
+        let (logits, labels) = trained.evaluate(config, subject, Split::Valid)?;
+        let truth = Targets::from_labels(&labels, subject.task.classes)?;
+        let valid = score(subject.task.metric, &truth.predicted(logits.view()), &truth)?;
+        self.valid.push(Some(valid));
+        if best(&self.valid).is_some_and(|(best, _)| best == rate) {
+            self.best = Some(trained.evaluate(config, subject, Split::Test)?.0);
+        }
+        Ok(())
+    }
+
+    fn epoch(
+        &self,
+        training: Training,
+        recipe: &Recipe,
+        epoch: usize,
+        name: &str,
+    ) -> Result<(Training, f64)> {
+        let (config, seed, subject) = (self.config, self.seed, self.subject);
+        let Training { network, mut optimizer, .. } = training;
+        let mut order = subject.samples(config, Split::Train);
+        order.shuffle(&mut random(seed, EPOCHS + epoch as u64));
+        let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
+        let read = |i: usize| {
+            let sample = input.read(preprocess, Split::Train, order[i])?;
+            let transforms = config.augmentation.transforms();
+            let turn = transforms[drawn(seed, epoch, order[i], transforms.len())];
+            Ok(Sample { image: turn.apply(sample.image), ..sample })
+        };
+        let step = subject.progress.begin(name, order.len());
+        let ahead = 2 * subject.batch_size;
+        let (network, loss) = loader::ordered(order.len(), subject.readers, ahead, read, |samples| {
+            train::epoch(network, &mut optimizer, recipe, epoch, order.len(), samples, &mut |images| {
+                step.advance(images);
+            })
+        })?;
+        Ok((Training { network, optimizer, epochs: epoch + 1 }, loss))
+    }
+}
+
+impl Subject<'_> {
+    /// The samples that count: all, or `limit` of them, the same for every seed, in the split's order.
+    fn samples(&self, config: &FinetuneConfig, split: Split) -> Vec<usize> {
+        let all = self.input.dataset.samples(split).len();
+        let mut samples: Vec<usize> = (0..all).collect();
+        if let Some(limit) = config.limit.filter(|limit| *limit < all) {
+            // Not the first: files may be sorted by class.
+            samples.shuffle(&mut random(0, LIMIT));
+            samples.truncate(limit);
+            samples.sort_unstable();
+        }
+        samples
+    }
+
+    fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Label>> {
+        let samples = self.samples(config, split);
+        let dataset = &self.input.dataset;
+        let bands = &self.input.selection.stored[..1];
+        let read = |i: usize| Ok(dataset.read(split, samples[i], bands)?.label);
+        loader::ordered(samples.len(), self.readers, 2 * self.readers, read, |labels| labels.collect())
+    }
+}
+
+/// A network that no longer changes: the encoder in its fastest form, and the head on the CPU.
+struct Trained {
+    encoder: Frozen,
+    /// [width, outputs].
+    weight: Array2<f32>,
+    bias: Vec<f32>,
+}
+
+impl Trained {
+    /// `network` is on a device without autodiff.
+    fn new(network: &Network) -> Self {
+        let numbers = |data: TensorData| data.convert::<f32>().try_into_vec().expect("converted to float32");
+        let weight = network.head.weight.val();
+        let shape = weight.dims();
+        Trained {
+            encoder: Frozen::new(network.encoder.clone()),
+            weight: Array2::from_shape_vec(shape, numbers(weight.into_data())).expect("its own shape"),
+            bias: network.head.bias.as_ref().map_or(Vec::new(), |bias| numbers(bias.val().into_data())),
+        }
+    }
+
+    /// Logits [n, outputs] and labels of a split.
+    fn evaluate(
+        &self,
+        config: &FinetuneConfig,
+        subject: &Subject,
+        split: Split,
+    ) -> Result<(Array2<f32>, Vec<Label>)> {
+        let extractor = Extractor {
+            backbone: &self.encoder,
+            device: &subject.device.clone().inner(),
+            input: subject.input,
+            strategy: subject.strategy,
+            turn: Dihedral::Identity,
+            batch_size: subject.batch_size,
+            readers: subject.readers,
+        };
+        let samples = subject.samples(config, split);
+        let step = subject.progress.begin(&split.to_string(), samples.len());
+        let mut logits = Array2::zeros((samples.len(), self.weight.ncols()));
+        let mut labels = Vec::with_capacity(samples.len());
+        extractor.extract(split, &samples, &mut |batch| {
+            let first = labels.len();
+            let rows = s![first..first + batch.labels.len(), ..];
+            logits.slice_mut(rows).assign(&(batch.matrix.dot(&self.weight) + ArrayView1::from(&self.bias)));
+            step.advance(batch.labels.len());
+            labels.extend(batch.labels);
+            Ok(())
+        })?;
+        Ok((logits, labels))
+    }
+}
+
+/// The place of the highest score, the first of equal ones, and the score.
+fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
+    let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+    Some((place, scores[place]?))
+}
+
+fn is_finite(network: &Network) -> bool {
+    state::state(network).values().flatten().all(|number| number.is_finite())
+}
+
+/// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
+/// `EPOCHS` + e.
+const INITIALIZATION: u64 = 0;
+const LIMIT: u64 = 1;
+const EPOCHS: u64 = 2;
+
+fn random(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(stream);
+    random
+}
+
+/// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
+fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
+    let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
+    ChaCha8Rng::from_seed(*key.as_bytes()).random_range(0..choices)
+}

@@ -1,0 +1,90 @@
+//! Gradients of a module by its parameters' names, apart from the graph they came from: to be added up over the
+//! parts of a batch, clipped, and given to an optimiser.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{self, Tensor};
+use rayon::prelude::*;
+
+/// A flat gradient for each parameter that has one, on a device without autodiff.
+#[derive(Debug, Clone, Default)]
+pub struct FlatGradients(BTreeMap<String, Tensor<1>>);
+
+impl FlatGradients {
+    /// Takes the gradients of `module`'s parameters out of what a backward pass gave.
+    pub fn take<M: Module>(module: &M, gradients: &mut tensor::Gradients) -> Self {
+        let mut take = Take { gradients, path: Vec::new(), found: BTreeMap::new() };
+        module.visit(&mut take);
+        FlatGradients(take.found)
+    }
+
+    /// Adds those of another pass.
+    pub fn add(&mut self, mut other: Self) {
+        let own = std::mem::take(&mut self.0);
+        let pairs: Vec<_> = own
+            .into_iter()
+            .map(|(name, sum)| {
+                let summand = other.0.remove(&name);
+                (name, sum, summand)
+            })
+            .collect();
+        let sum = |(name, sum, summand): (String, Tensor<1>, Option<Tensor<1>>)| match summand {
+            Some(summand) => (name, sum + summand),
+            None => (name, sum),
+        };
+        self.0 = pairs.into_par_iter().map(sum).collect();
+        self.0.extend(other.0);
+    }
+
+    /// Euclidean norm over all of them.
+    pub fn norm(&self) -> f64 {
+        let gradients: Vec<Tensor<1>> = self.0.values().cloned().collect();
+        let squares: Vec<Tensor<1>> =
+            gradients.into_par_iter().map(|gradient| (gradient.clone() * gradient).sum()).collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        let squares = Tensor::cat(squares, 0).into_data().convert::<f32>().try_into_vec::<f32>();
+        squares.expect("converted to float32").into_iter().map(f64::from).sum::<f64>().sqrt()
+    }
+
+    /// Shrinks them to the norm `longest` where they are longer [torch.nn.utils.clip_grad_norm_].
+    pub fn clip(&mut self, longest: f64) {
+        let factor = longest / (self.norm() + 1e-6);
+        // Not where the norm is NaN: PyTorch's weights become NaN too.
+        if factor >= 1.0 {
+            return;
+        }
+        let gradients = std::mem::take(&mut self.0);
+        self.0 = gradients.into_par_iter().map(|(name, gradient)| (name, gradient * factor)).collect();
+    }
+
+    /// The gradient of one parameter.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.0.remove(name)
+    }
+}
+
+struct Take<'a> {
+    gradients: &'a mut tensor::Gradients,
+    path: Vec<String>,
+    found: BTreeMap<String, Tensor<1>>,
+}
+
+impl ModuleVisitor for Take<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad_remove(self.gradients) {
+            let length = gradient.shape().num_elements();
+            self.found.insert(self.path.join("."), gradient.reshape([length]));
+        }
+    }
+}
