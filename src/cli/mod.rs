@@ -1,1 +1,4 @@
-//! The command line.
+//! The command line: one file a command.
+
+pub mod fetch;
+pub mod fetch_args;
