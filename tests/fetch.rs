@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use hub_server::{COMMIT, Mischief, Server, sha256};
 use terrabench::Result;
+use terrabench::cli::fetch::describe;
 use terrabench::config::ModelConfig;
 use terrabench::fetch::catalogue::{Catalogue, Order, Part, Source, weights};
 use terrabench::fetch::hub::{Hub, Kind, Repository, Settings};
 use terrabench::fetch::patience::Patience;
-use terrabench::fetch::{self, Outcome, State, Survey, Track, Unwatched, Watch, Work, ledger};
+use terrabench::fetch::{self, Outcome, State, Survey, Track, Unwatched, Watch, Work, gigabytes, ledger};
 use terrabench::home::Home;
 use terrabench::suite::Suite;
 use zip::write::SimpleFileOptions;
@@ -586,6 +587,54 @@ fn disk_is_counted_before() {
     fetch::run(&hub, &survey, false, &Unwatched).unwrap();
     let survey = Survey::take(&hub, &wanted, &target.folder()).unwrap();
     assert_eq!((survey.to_fetch(), survey.disk(false)), (0, 0));
+}
+
+#[test]
+fn sizes_and_licences_are_shown() {
+    let packed = zipped(&[("set/a", &noise(100_000))]);
+    let server = Server::start(&[("set.zip", &packed), ("w.bin", &noise(50_000)), ("v.bin", &[0; 1_000])]);
+    let target = Target::new();
+    let hub = Hub::new(settings(&server));
+    let part = |name: &str, licence: Option<&str>, sources| Part {
+        name: name.into(),
+        licence: licence.map(str::to_owned),
+        sources,
+    };
+    let wanted = Order {
+        parts: vec![
+            part("first-s1", Some("MIT"), vec![archive("set.zip", "set")]),
+            part("first-s2", Some("MIT"), vec![]),
+            part("second", None, vec![source("w.bin"), source("v.bin")]),
+        ],
+        licences: Some("see LICENSE".into()),
+        ..order(vec![])
+    };
+    let survey = Survey::take(&hub, &wanted, &target.folder()).unwrap();
+    let shown = describe(&survey, false, 7_000_000_000);
+    let (first, size) = shown.split_once('\n').unwrap();
+    assert!(first.starts_with("Test: owner/name at 0123456789ab, into "), "{first}");
+    let packed = packed.len() as u64;
+    let (fetch, disk) = (gigabytes(packed + 51_000), gigabytes(3 * packed + 51_000));
+    let expected = format!(
+        "  first-s1  {:>10}  MIT
+  first-s2    as above  MIT
+  second      51.00 kB  2 files
+Licence: cc-by-4.0 (the repository's card); see LICENSE
+To fetch: {fetch}; disk needed: about {disk}, free: 7.00 GB
+",
+        gigabytes(packed)
+    );
+    assert_eq!(size, expected);
+
+    // Some of it is here.
+    std::fs::create_dir(target.folder().join("set")).unwrap();
+    fetch_with(&hub, &order(vec![source("w.bin")]), &target.folder(), false).unwrap();
+    let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
+    assert!(shown.contains("MIT  here, though not by this command: left as it is\n"), "{shown}");
+    assert!(shown.contains("second      51.00 kB  2 files  50.00 kB of it here\n"), "{shown}");
+    fetch_with(&hub, &order(vec![source("v.bin")]), &target.folder(), false).unwrap();
+    let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
+    assert!(shown.contains("2 files  here already\n") && shown.contains("To fetch: 0 B;"), "{shown}");
 }
 
 /// Keeps what it is told.
