@@ -1,9 +1,11 @@
 //! How things are measured, read from `configs/`: models and protocols.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Split;
 use crate::data::bands::Band;
 use crate::home::{Home, read_toml};
 use crate::model::Stem;
@@ -97,9 +99,9 @@ impl ModelConfig {
         let a = &config.architecture;
         let problem = if a.width == 0 || a.depth == 0 || a.heads == 0 || a.patch == 0 || a.mlp_ratio == 0 {
             Some("a size is 0".to_owned())
-        } else if a.width % a.heads != 0 {
+        } else if !a.width.is_multiple_of(a.heads) {
             Some(format!("width {} is no multiple of heads {}", a.width, a.heads))
-        } else if a.image == 0 || a.image % a.patch != 0 {
+        } else if a.image == 0 || !a.image.is_multiple_of(a.patch) {
             Some(format!("image {} is no multiple of patch {}", a.image, a.patch))
         } else if let Some(layer) = a.map_layers.iter().find(|layer| **layer >= a.depth) {
             Some(format!("map-layers names block {layer} of {} (0-based)", a.depth))
@@ -157,6 +159,15 @@ pub enum EmbeddingDtype {
     Bf16,
 }
 
+impl fmt::Display for EmbeddingDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EmbeddingDtype::F32 => "f32",
+            EmbeddingDtype::Bf16 => "bf16",
+        })
+    }
+}
+
 /// The percentile bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,5 +199,12 @@ impl Protocol {
             return Ok(protocol);
         };
         Err(Error::file(path, problem))
+    }
+
+    /// The splits whose samples decide the protocol's number.
+    pub fn splits(&self) -> &'static [Split] {
+        match self {
+            Protocol::Knn(_) => &[Split::Train, Split::Test],
+        }
     }
 }

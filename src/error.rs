@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every failure names its subject (a file, an option), the problem (expected and found) and a remedy.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A file is missing, damaged or holds something else than expected.
     #[error("{}: {problem}{}", path.display(), remedy_line(remedy))]

@@ -29,6 +29,11 @@ impl Home {
         }
     }
 
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// `benchmarks/<name>.toml`.
     pub fn suite(&self, name: &str) -> PathBuf {
         self.0.join("benchmarks").join(format!("{name}.toml"))

@@ -1,7 +1,6 @@
 //! What is measured, read from `benchmarks/*.toml`: suites, tasks and the tables they fill.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Split;
 use crate::data::bands::{Band, Imputation};
 use crate::home::{Home, read_toml};
+pub use crate::metrics::Metric;
 use crate::model::Stem;
 use crate::{Error, Result};
 
@@ -110,28 +110,6 @@ pub enum LabelKind {
     MultiLabel,
     /// One class a pixel.
     Mask,
-}
-
-/// A metric, in percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Share of samples whose class is right.
-    Accuracy,
-    /// F1 over all samples and labels at once.
-    MicroF1,
-    /// Mean over classes of intersection over union.
-    Miou,
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Metric::Accuracy => "accuracy",
-            Metric::MicroF1 => "micro_f1",
-            Metric::Miou => "miou",
-        })
-    }
 }
 
 /// A table of the papers: which cells fill it.

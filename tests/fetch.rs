@@ -6,6 +6,7 @@ mod hub_server;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -267,7 +268,7 @@ fn servers_recover() {
     assert_eq!(recovers(&[Mischief::TooMany(1)]), 2);
     assert_eq!(recovers(&[Mischief::WrongBytes]), 2);
     assert_eq!(recovers(&[Mischief::Status(500, None), Mischief::Status(502, None)]), 3);
-    assert_eq!(recovers(&[Mischief::Stall(Duration::from_secs(2))]), 2);
+    assert_eq!(recovers(&[Mischief::Stall(1_000, Duration::from_secs(2))]), 2);
     assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::IgnoreRange]), 2);
     assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::OtherRange]), 3);
     assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::Status(416, None)]), 3);
@@ -724,4 +725,79 @@ fn weights_are_fetched_to_their_place() {
     assert_eq!(target.read("MBZUAI/TerraFM/TerraFM-B.pth"), b"weights");
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/api/models/")));
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/owner/name/resolve/")));
+}
+
+/// `terrabench fetch weights` of the server's `owner/name`: the program as it is run.
+fn program(server: &Server, folder: &Path) -> Command {
+    let model = folder.join("model.toml");
+    if !model.exists() {
+        let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(home.join("configs/models/terrafm-b.toml")).unwrap();
+        std::fs::write(&model, text.replace("MBZUAI/TerraFM", "owner/name")).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_TOKEN", "SSL_CERT_FILE"] {
+        command.env_remove(name);
+    }
+    command
+        .env("HF_ENDPOINT", server.endpoint())
+        .env("HF_HOME", folder.join("hub"))
+        .env("TERRABENCH_DATA", folder.join("data"))
+        .args(["fetch", "weights"])
+        .arg(model)
+        .stdin(Stdio::null());
+    command
+}
+
+const WEIGHTS: &str = "data/weights/owner/name/TerraFM-B.pth";
+
+#[test]
+fn the_program_fetches_and_says_where() {
+    let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
+    let here = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let output = program(&server, here.path()).args(more).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let said = run(&["--dry-run"]);
+    assert!(said.contains("To fetch: 7 B") && said.contains("cc-by-4.0"), "{said}");
+    assert!(!here.path().join("data").exists());
+    let weights = here.path().join(WEIGHTS);
+    assert!(run(&[]).ends_with(&format!("\n{}\n", weights.display())));
+    assert_eq!(std::fs::read(&weights).unwrap(), b"weights");
+    assert!(run(&[]).contains("Nothing to fetch"));
+    assert_eq!(server.asked("TerraFM-B.pth").len(), 1);
+}
+
+#[test]
+fn killed_it_goes_on_where_it_was() {
+    let bytes = noise(3_000_000);
+    let server = Server::start(&[("TerraFM-B.pth", &bytes)]);
+    server.misbehave("TerraFM-B.pth", &[Mischief::Stall(1_000_000, Duration::from_secs(10))]);
+    let here = tempfile::tempdir().unwrap();
+    let weights = here.path().join(WEIGHTS);
+    let part = weights.with_file_name(format!("TerraFM-B.pth.{}.part", &sha256(&bytes)[..8]));
+
+    let mut killed = program(&server, here.path()).stdout(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while part.metadata().map_or(0, |file| file.len()) < 1_000_000 {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // On Unix, this is SIGKILL.
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!weights.exists());
+
+    // Two at once go on from there: one waits for the other.
+    let both: Vec<_> =
+        (0..2).map(|_| program(&server, here.path()).stdout(Stdio::null()).spawn().unwrap()).collect();
+    for mut one in both {
+        assert!(one.wait().unwrap().success());
+    }
+    assert!(std::fs::read(&weights).unwrap() == bytes);
+    let ranges: Vec<_> = server.asked("TerraFM-B.pth").into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
 }

@@ -1,4 +1,134 @@
-//! The command line: one file a command.
+//! The command line: one file a command. Each turns what was typed into a validated request, runs it and
+//! tells what was written.
 
+pub mod args;
+mod bench;
+mod features;
 pub mod fetch;
 pub mod fetch_args;
+pub mod inspect;
+mod progress;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::ModelConfig;
+use crate::data::{self, Split, geobench};
+use crate::features::InputOptions;
+use crate::home::Home;
+use crate::locations::Environment;
+use crate::model::weights::Weights;
+use crate::suite::Suite;
+use crate::{Error, Result};
+
+/// Terrabench measures Earth-observation foundation models on the benchmarks their papers report
+#[derive(Debug, Parser)]
+#[command(name = "terrabench", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: args::Command,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever kept it from finishing; what was finished before is on disk.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let home = Home::find()?;
+    match cli.command {
+        args::Command::Bench(args) => bench::run(&home, args),
+        args::Command::Inspect(args) => inspect(&home, &args),
+        args::Command::Features(args) => features::run(&home, &args),
+        args::Command::Fetch(args) => fetch::run(&home, &args),
+    }
+}
+
+impl From<args::SplitArg> for Split {
+    fn from(split: args::SplitArg) -> Self {
+        match split {
+            args::SplitArg::Train => Split::Train,
+            args::SplitArg::Valid => Split::Valid,
+            args::SplitArg::Test => Split::Test,
+        }
+    }
+}
+
+/// The suite's data folder: what was typed, else where [`crate::locations`] finds it.
+fn data_folder(suite: &Suite, typed: Option<&PathBuf>) -> Result<PathBuf> {
+    let (environment, variable) = (Environment::here(), &suite.environment);
+    let typed = typed.map(PathBuf::as_path);
+    match environment.find(&suite.name, variable, typed) {
+        Ok(Some(place)) => Ok(place.folder),
+        Ok(None) => {
+            let places = environment.places(&suite.name, variable, typed).into_iter();
+            let looked: Vec<String> =
+                places.map(|place| format!(", {} is not there", place.folder.display())).collect();
+            Err(Error::request(format!(
+                "no {} data: neither --data nor ${variable} names a folder{}",
+                suite.title,
+                looked.concat()
+            ))
+            .help(geobench::how_to_get(suite)))
+        }
+        Err(error) => Err(error.help(geobench::how_to_get(suite))),
+    }
+}
+
+/// Sets the number of threads that computing uses, on every backend that runs on rayon.
+fn set_threads(threads: Option<usize>) -> Result<usize> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or(all);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Error::request(format!("cannot start {threads} threads: {error}")))?;
+    Ok(threads)
+}
+
+/// `inspect`.
+fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
+    let suite = Suite::load(home, &args.suite)?;
+    let task = suite.task(&args.task)?;
+    let folder = data_folder(&suite, args.data.as_ref())?;
+    let dataset = data::open(&suite, task, &folder, &args.partition)?;
+    let splits: Vec<Split> = match args.splits.as_slice() {
+        [] => Split::ALL.to_vec(),
+        some => some.iter().copied().map(Split::from).collect(),
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    inspect::print(dataset.as_ref(), task, &splits, args.json, &mut out)?;
+    Ok(out.flush()?)
+}
+
+/// The weights that were typed.
+fn weights_named(model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
+    match (typed, &model.weights) {
+        (Some(typed), _) => typed.parse(),
+        (None, Some(source)) => {
+            if let Some(fetched) = Environment::here().find_weights(source) {
+                return Ok(Weights::File(fetched));
+            }
+            Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
+                "download `{}` of `{}` from the Hugging Face hub and pass it as --weights FILE; \
+             --weights random:0 measures the untrained architecture",
+                source.file, source.repository
+            )))
+        }
+        (None, None) => Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone))
+            .help("pass --weights FILE, or --weights random:0 for the untrained architecture")),
+    }
+}
+
+/// How pixels are taken, as typed.
+fn input_options(data: &args::DataArgs, model: &args::ModelArgs) -> InputOptions {
+    InputOptions {
+        by_content: data.bands == args::BandNames::ByContent,
+        normalization: model.normalization.clone(),
+    }
+}

@@ -1,1 +1,222 @@
-//! GEO-Bench v1: one HDF5 file a sample.
+//! GEO-Bench v1: one HDF5 file a sample, partitions and statistics in JSON
+//! [github.com/ServiceNow/geo-bench, geobench/dataset.py].
+//!
+//! ```text
+//! <task>/<partition>_partition.json   {"train": [names], "valid": […], "test": […]}
+//! <task>/band_stats.json              {band: {"mean": …, "std": …, …}}
+//! <task>/<sample>.hdf5                a dataset a band, `label` for masks; attribute `pickle`: all else
+//! ```
+
+mod sample;
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::hdf5::with_file;
+use super::{Dataset, RawSample, Sample, Split, fingerprint};
+use crate::error::AtPath;
+use crate::suite::{Suite, Task};
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result, home};
+
+pub use sample::IGNORED;
+use sample::{SampleFile, undated};
+
+/// Folders in which people keep the data: below the one they name, or that one itself.
+const USUAL_FOLDERS: [&str; 3] = ["", "geobench", "geo-bench-1.0"];
+
+const STATISTICS: &str = "band_stats.json";
+
+/// A task's folder, opened for one partition.
+#[derive(Debug, Clone)]
+pub struct Geobench {
+    task: Task,
+    folder: PathBuf,
+    partition: PathBuf,
+    names: Names,
+}
+
+/// A partition file: the samples of each split.
+#[derive(Debug, Clone, Deserialize)]
+struct Names {
+    train: Vec<String>,
+    valid: Vec<String>,
+    test: Vec<String>,
+}
+
+impl Geobench {
+    /// Opens a partition (`default`, `0.01x_train`, …) of a task. `root` holds `classification_v1.0/` and
+    /// `segmentation_v1.0/`, or is one of these, or holds a folder `geobench` or `geo-bench-1.0` that does.
+    ///
+    /// # Errors
+    /// Where the task or the partition is not there, or the partition file is damaged.
+    pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Self> {
+        let folder = task_folder(task, root).ok_or_else(|| missing_task(suite, task, root))?;
+        let partition = partition_file(&folder, partition)?;
+        let names: Names = read_json(&partition)?;
+        for name in [&names.train, &names.valid, &names.test].into_iter().flatten() {
+            if !is_plain(name) {
+                let problem = format!("lists the sample {name:?}, which is no name of a file in its folder");
+                return Err(Error::file(&partition, problem));
+            }
+        }
+        Ok(Geobench { task: task.clone(), folder, partition, names })
+    }
+
+    fn name(&self, split: Split, index: usize) -> Result<&str> {
+        let names = self.samples(split);
+        names.get(index).map(String::as_str).ok_or_else(|| {
+            Error::file(&self.partition, format!("{split} has {} samples, no number {index}", names.len()))
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.hdf5"))
+    }
+
+    /// Reads a sample's file.
+    fn with_sample<T>(
+        &self,
+        split: Split,
+        index: usize,
+        read: impl Fn(&str, &SampleFile) -> Result<T>,
+    ) -> Result<T> {
+        let name = self.name(split, index)?;
+        let path = self.path(name);
+        let result = with_file(&path, |file| read(name, &SampleFile::new(file)?));
+        if result.is_err() && !path.exists() {
+            let partition = self.partition.display();
+            let problem = format!("no such file, though {partition} lists it in {split}");
+            return Err(incomplete(Error::file(&path, problem)));
+        }
+        result
+    }
+}
+
+impl Dataset for Geobench {
+    fn samples(&self, split: Split) -> &[String] {
+        match split {
+            Split::Train => &self.names.train,
+            Split::Valid => &self.names.valid,
+            Split::Test => &self.names.test,
+        }
+    }
+
+    fn bands(&self) -> Result<Vec<String>> {
+        let first = Split::ALL.into_iter().find(|split| !self.samples(*split).is_empty());
+        let split = first.ok_or_else(|| Error::file(&self.partition, "lists no sample"))?;
+        self.with_sample(split, 0, |_, file| Ok(file.band_names()))
+    }
+
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        self.with_sample(split, index, |name, file| {
+            let image = file.image(bands, self.task.scale)?;
+            let (label, _) = file.label(&self.task)?;
+            Ok(Sample { name: name.to_owned(), image, label })
+        })
+    }
+
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        self.with_sample(split, index, |name, file| {
+            let bands = file.raw_bands()?;
+            let (label, dtype) = file.label(&self.task)?;
+            let label_dtype = dtype.map(|dtype| dtype.to_string());
+            Ok(RawSample { name: name.to_owned(), bands, label, label_dtype })
+        })
+    }
+
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        let path = self.folder.join(STATISTICS);
+        let stored: BTreeMap<String, BandStatistics> = read_json(&path)?;
+        let scale = f64::from(self.task.scale);
+        let scaled = |band: &String| {
+            let found = stored.iter().find(|(name, _)| undated(name) == band);
+            let (_, BandStatistics { mean, std }) = found.ok_or_else(|| {
+                let known: Vec<&str> = stored.keys().map(String::as_str).collect();
+                Error::file(&path, format!("no band `{band}`; bands there: {}", known.join(", ")))
+            })?;
+            if !mean.is_finite() || !std.is_finite() || *std <= 0.0 {
+                let problem = format!("band `{band}` has mean {mean} and standard deviation {std}");
+                return Err(Error::file(&path, problem).help("pixels cannot be normalised by that"));
+            }
+            Ok(BandStatistics { mean: mean * scale, std: std * scale })
+        };
+        bands.iter().map(scaled).collect()
+    }
+
+    fn fingerprint(&self, splits: &[Split]) -> Result<String> {
+        let samples = splits.iter().flat_map(|split| {
+            self.samples(*split).iter().map(move |name| fingerprint::Source {
+                name: format!("{split}/{name}"),
+                path: self.path(name),
+            })
+        });
+        let statistics =
+            fingerprint::Source { name: STATISTICS.to_owned(), path: self.folder.join(STATISTICS) };
+        let sources: Vec<_> = samples.chain([statistics]).collect();
+        let memo = home::cache_folder().ok().map(|folder| folder.join("fingerprints"));
+        fingerprint::of_files(&sources, memo.as_deref())
+    }
+}
+
+/// Where the task's files are, if there.
+fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
+    // The folder `classification_v1.0` itself may be named too.
+    let below = [Some(task.directory.as_path()), task.directory.file_name().map(Path::new)];
+    let candidates =
+        USUAL_FOLDERS.iter().flat_map(|usual| below.into_iter().flatten().map(move |path| (usual, path)));
+    candidates.map(|(usual, path)| root.join(usual).join(path)).find(|folder| folder.is_dir())
+}
+
+fn missing_task(suite: &Suite, task: &Task, root: &Path) -> Error {
+    Error::file(root.join(&task.directory), format!("no such folder: the data of {} is not there", task.name))
+        .help(how_to_get(suite))
+}
+
+/// What to do where the data is missing.
+pub fn how_to_get(suite: &Suite) -> String {
+    format!(
+        "{} is the Hugging Face data set `{}`: fetch it with `geobench-download` of the Python package `geobench`, \
+         or with `hf download --repo-type dataset --local-dir DIR {}` and unpack the archives where they lie; \
+         then name DIR with --data or in {}. To try without data: `cargo xtask bench {} --demo`",
+        suite.title, suite.repository, suite.repository, suite.environment, suite.name
+    )
+}
+
+/// The partition's file.
+fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
+    const SUFFIX: &str = "_partition.json";
+    let path = folder.join(format!("{partition}{SUFFIX}"));
+    if is_plain(partition) && path.is_file() {
+        return Ok(path);
+    }
+    let mut known: Vec<String> = std::fs::read_dir(folder)
+        .at(folder)?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(SUFFIX)?.to_owned()))
+        .collect();
+    known.sort();
+    let error = Error::file(folder, format!("no partition `{partition}`"));
+    Err(match known.is_empty() {
+        true => error.help("no file `<partition>_partition.json` is there: fetch the data set again"),
+        false => error.help(format!("partitions there: {}", known.join(", "))),
+    })
+}
+
+fn incomplete(error: Error) -> Error {
+    error.help("the data set is incomplete or damaged: fetch it again")
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).at(path).map_err(incomplete)?;
+    serde_json::from_slice(&text).at(path).map_err(incomplete)
+}
+
+/// Whether it names something in a folder, and nothing above or below it.
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(only)) if only == name)
+        && components.next().is_none()
+        && !name.contains(['\\', '\0'])
+}

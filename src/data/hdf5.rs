@@ -1,1 +1,342 @@
-//! HDF5 files.
+//! HDF5 files: the one place that knows an HDF5 library.
+//!
+//! `hdf5-pure` reads them without a C library. With the feature `libhdf5` there is a second reader over the
+//! original library, to compare with and for files that the first one refuses.
+
+#[cfg(feature = "libhdf5")]
+mod libhdf5;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{Datatype, Layout};
+
+use crate::error::AtPath;
+use crate::{Error, Result};
+
+/// More elements than this in one dataset are taken for damage: 16384 x 16384.
+const MAX_ELEMENTS: usize = 1 << 28;
+
+/// Which library reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    Pure,
+    #[cfg(feature = "libhdf5")]
+    Libhdf5,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    inner: FileOf,
+}
+
+#[derive(Debug)]
+enum FileOf {
+    Pure(hdf5_pure::File),
+    #[cfg(feature = "libhdf5")]
+    Libhdf5(libhdf5::File),
+}
+
+/// A dataset in the root group of a file.
+#[derive(Debug)]
+pub struct Dataset<'f> {
+    file: &'f File,
+    name: String,
+    inner: DatasetOf,
+}
+
+#[derive(Debug)]
+enum DatasetOf {
+    Pure(hdf5_pure::Dataset),
+    #[cfg(feature = "libhdf5")]
+    Libhdf5(libhdf5::Dataset),
+}
+
+/// The numbers that a dataset can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Float32,
+    Float64,
+}
+
+/// numpy's names: `int16`, `float32`.
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dtype::Int8 => "int8",
+            Dtype::Int16 => "int16",
+            Dtype::Int32 => "int32",
+            Dtype::Int64 => "int64",
+            Dtype::Uint8 => "uint8",
+            Dtype::Uint16 => "uint16",
+            Dtype::Uint32 => "uint32",
+            Dtype::Uint64 => "uint64",
+            Dtype::Float32 => "float32",
+            Dtype::Float64 => "float64",
+        })
+    }
+}
+
+impl Dtype {
+    /// Whether values can be infinite or no number.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::Float32 | Dtype::Float64)
+    }
+}
+
+/// The number types that pixels are read as: f32 and f64.
+pub trait Element: sealed::Element {}
+
+impl Element for f32 {}
+impl Element for f64 {}
+
+mod sealed {
+    use super::Dtype;
+
+    pub trait Element: Copy {
+        /// Appends the numbers in `bytes`, stored as `dtype`, little-endian.
+        fn decode(dtype: Dtype, bytes: &[u8], out: &mut Vec<Self>);
+        /// All elements, converted by the library.
+        fn pure(dataset: &hdf5_pure::Dataset) -> Result<Vec<Self>, hdf5_pure::Error>;
+        #[cfg(feature = "libhdf5")]
+        fn libhdf5(dataset: &hdf5::Dataset) -> Result<Vec<Self>, hdf5::Error>;
+    }
+
+    macro_rules! element {
+        ($element:ty, $pure:ident) => {
+            impl Element for $element {
+                fn decode(dtype: Dtype, bytes: &[u8], out: &mut Vec<Self>) {
+                    match dtype {
+                        Dtype::Int8 => extend(bytes, out, |b| i8::from_le_bytes(b) as $element),
+                        Dtype::Int16 => extend(bytes, out, |b| i16::from_le_bytes(b) as $element),
+                        Dtype::Int32 => extend(bytes, out, |b| i32::from_le_bytes(b) as $element),
+                        Dtype::Int64 => extend(bytes, out, |b| i64::from_le_bytes(b) as $element),
+                        Dtype::Uint8 => extend(bytes, out, |b| u8::from_le_bytes(b) as $element),
+                        Dtype::Uint16 => extend(bytes, out, |b| u16::from_le_bytes(b) as $element),
+                        Dtype::Uint32 => extend(bytes, out, |b| u32::from_le_bytes(b) as $element),
+                        Dtype::Uint64 => extend(bytes, out, |b| u64::from_le_bytes(b) as $element),
+                        Dtype::Float32 => extend(bytes, out, |b| f32::from_le_bytes(b) as $element),
+                        Dtype::Float64 => extend(bytes, out, |b| f64::from_le_bytes(b) as $element),
+                    }
+                }
+
+                fn pure(dataset: &hdf5_pure::Dataset) -> Result<Vec<Self>, hdf5_pure::Error> {
+                    dataset.$pure()
+                }
+
+                #[cfg(feature = "libhdf5")]
+                fn libhdf5(dataset: &hdf5::Dataset) -> Result<Vec<Self>, hdf5::Error> {
+                    dataset.read_raw()
+                }
+            }
+        };
+    }
+    element!(f32, read_f32);
+    element!(f64, read_f64);
+
+    fn extend<const N: usize, T>(bytes: &[u8], out: &mut Vec<T>, decode: impl Fn([u8; N]) -> T) {
+        out.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| decode(*chunk)));
+    }
+}
+
+/// Opens the file at `path` and applies `read`. Where that fails and libhdf5 is built in, tries once more
+/// with libhdf5.
+///
+/// # Errors
+/// What `read` says with the pure reader.
+pub fn with_file<T>(path: &Path, read: impl Fn(&File) -> Result<T>) -> Result<T> {
+    let pure = File::open(path, Library::Pure).and_then(|file| read(&file));
+    #[cfg(feature = "libhdf5")]
+    if pure.is_err()
+        && let Ok(value) = File::open(path, Library::Libhdf5).and_then(|file| read(&file))
+    {
+        return Ok(value);
+    }
+    pure
+}
+
+impl File {
+    /// Opens a file; the pure reader takes all of it into memory with one read.
+    ///
+    /// # Errors
+    /// Where it is absent, truncated or no HDF5 file.
+    pub fn open(path: &Path, library: Library) -> Result<Self> {
+        let inner = match library {
+            Library::Pure => {
+                let damaged = |error: Error| error.help("the file is damaged: fetch it again");
+                let file = hdf5_pure::File::open(path).at(path).map_err(damaged)?;
+                let (size, expected) = (file.file_size(), file.superblock().eof_address);
+                if size < expected {
+                    return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
+                }
+                FileOf::Pure(file)
+            }
+            #[cfg(feature = "libhdf5")]
+            Library::Libhdf5 => FileOf::Libhdf5(libhdf5::File::open(path).at(path)?),
+        };
+        Ok(File { path: path.to_owned(), inner })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The datasets of the root group, in the file's order.
+    ///
+    /// # Errors
+    /// Where the file is damaged.
+    pub fn datasets(&self) -> Result<Vec<Dataset<'_>>> {
+        let dataset = |name, inner| Dataset { file: self, name, inner };
+        match &self.inner {
+            FileOf::Pure(file) => {
+                let datasets = file.root().iter_datasets().at(&self.path)?;
+                Ok(datasets.map(|(name, inner)| dataset(name, DatasetOf::Pure(inner))).collect())
+            }
+            #[cfg(feature = "libhdf5")]
+            FileOf::Libhdf5(file) => {
+                let datasets = file.datasets().at(&self.path)?;
+                Ok(datasets
+                    .into_iter()
+                    .map(|(name, inner)| dataset(name, DatasetOf::Libhdf5(inner)))
+                    .collect())
+            }
+        }
+    }
+
+    /// A string among the root group's attributes.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or it is no string.
+    pub fn string_attribute(&self, name: &str) -> Result<String> {
+        let text = match &self.inner {
+            FileOf::Pure(file) => {
+                let attributes = file.root().attrs().at(&self.path)?;
+                attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned)
+            }
+            #[cfg(feature = "libhdf5")]
+            FileOf::Libhdf5(file) => file.string_attribute(name),
+        };
+        text.ok_or_else(|| {
+            Error::file(&self.path, format!("the root has no attribute `{name}` that is a string"))
+        })
+    }
+}
+
+impl Dataset<'_> {
+    /// The name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Something is wrong with this dataset.
+    pub fn error(&self, problem: impl fmt::Display) -> Error {
+        Error::file(&self.file.path, format!("dataset `{}`: {problem}", self.name))
+    }
+
+    /// What the file stores.
+    ///
+    /// # Errors
+    /// Where that is not numbers.
+    pub fn dtype(&self) -> Result<Dtype> {
+        match &self.inner {
+            DatasetOf::Pure(dataset) => self.pure_dtype(dataset).map(|(dtype, _)| dtype),
+            #[cfg(feature = "libhdf5")]
+            DatasetOf::Libhdf5(dataset) => dataset.dtype().map_err(|problem| self.error(problem)),
+        }
+    }
+
+    /// Rows and columns.
+    ///
+    /// # Errors
+    /// Where the dataset has not two dimensions, or is too large to be true.
+    pub fn shape(&self) -> Result<[usize; 2]> {
+        let shape: Vec<u64> = match &self.inner {
+            DatasetOf::Pure(dataset) => dataset.shape().map_err(|error| self.error(error))?,
+            #[cfg(feature = "libhdf5")]
+            DatasetOf::Libhdf5(dataset) => dataset.shape(),
+        };
+        let [rows, columns] = shape[..] else {
+            return Err(self.error(format!("has shape {shape:?}; expected rows and columns")));
+        };
+        match (usize::try_from(rows), usize::try_from(columns)) {
+            (Ok(rows), Ok(columns)) if rows.checked_mul(columns).is_some_and(|n| n <= MAX_ELEMENTS) => {
+                Ok([rows, columns])
+            }
+            _ => Err(self.error(format!("has shape {shape:?}, too large to be true"))),
+        }
+    }
+
+    /// Appends all elements, row by row, and says what they are stored as, and how many rows and columns.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn append_to<T: Element>(&self, out: &mut Vec<T>) -> Result<(Dtype, [usize; 2])> {
+        let shape = self.shape()?;
+        let before = out.len();
+        let dtype = match &self.inner {
+            DatasetOf::Pure(dataset) => {
+                let (dtype, plain) = self.pure_dtype(dataset)?;
+                match self.bytes(dataset).filter(|_| plain) {
+                    Some(bytes) => T::decode(dtype, bytes, out),
+                    None => out.extend(T::pure(dataset).map_err(|error| self.error(error))?),
+                }
+                dtype
+            }
+            #[cfg(feature = "libhdf5")]
+            DatasetOf::Libhdf5(dataset) => {
+                out.extend(dataset.read::<T>().map_err(|error| self.error(error))?);
+                self.dtype()?
+            }
+        };
+        let (found, [rows, columns]) = (out.len() - before, shape);
+        if found != rows * columns {
+            return Err(self.error(format!("has {found} elements; its shape is {rows} x {columns}")));
+        }
+        Ok((dtype, shape))
+    }
+
+    /// The type, and whether it is stored plainly: little-endian and without unused bits.
+    fn pure_dtype(&self, dataset: &hdf5_pure::Dataset) -> Result<(Dtype, bool)> {
+        let stored = dataset.datatype().map_err(|error| self.error(error))?;
+        let dtype = match &stored {
+            Datatype::FixedPoint { size, layout, .. } => match (size, layout.signed) {
+                (1, true) => Some((Dtype::Int8, hdf5_pure::make_i8_type())),
+                (2, true) => Some((Dtype::Int16, hdf5_pure::make_i16_type())),
+                (4, true) => Some((Dtype::Int32, hdf5_pure::make_i32_type())),
+                (8, true) => Some((Dtype::Int64, hdf5_pure::make_i64_type())),
+                (1, false) => Some((Dtype::Uint8, hdf5_pure::make_u8_type())),
+                (2, false) => Some((Dtype::Uint16, hdf5_pure::make_u16_type())),
+                (4, false) => Some((Dtype::Uint32, hdf5_pure::make_u32_type())),
+                (8, false) => Some((Dtype::Uint64, hdf5_pure::make_u64_type())),
+                _ => None,
+            },
+            Datatype::FloatingPoint { size: 4, .. } => Some((Dtype::Float32, hdf5_pure::make_f32_type())),
+            Datatype::FloatingPoint { size: 8, .. } => Some((Dtype::Float64, hdf5_pure::make_f64_type())),
+            _ => None,
+        };
+        match dtype {
+            Some((dtype, plain)) => Ok((dtype, stored == plain)),
+            None => Err(self.error(format!("holds {stored}, which is not read"))),
+        }
+    }
+
+    /// The elements where they lie in the file in one piece, unfiltered: the official layout, no copy needed.
+    fn bytes(&self, dataset: &hdf5_pure::Dataset) -> Option<&[u8]> {
+        #[cfg_attr(not(feature = "libhdf5"), expect(irrefutable_let_patterns))]
+        let FileOf::Pure(file) = &self.file.inner else { return None };
+        let Layout::Contiguous { address: Some(start), size } = dataset.layout().ok()? else { return None };
+        let (start, size) = (usize::try_from(start).ok()?, usize::try_from(size).ok()?);
+        file.as_bytes().get(start..start.checked_add(size)?)
+    }
+}

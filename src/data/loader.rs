@@ -1,1 +1,104 @@
 //! Parallel, ordered, bounded prefetch.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use crate::Result;
+
+/// Reads the items `0..count` on `threads` threads and hands them, in order, to `consume` on the calling
+/// thread.
+///
+/// At most `ahead` items are read but not yet taken (or being read), so memory does not grow with `count`;
+/// with fewer than `threads` only that many threads work. The iterator ends after the first error. Once
+/// `consume` returns, having taken everything or not, the workers stop after the item at hand. A panic in
+/// `read` continues in the caller.
+pub fn ordered<T: Send, R>(
+    count: usize,
+    threads: usize,
+    ahead: usize,
+    read: impl Fn(usize) -> Result<T> + Sync,
+    consume: impl FnOnce(Ordered<'_, T>) -> R,
+) -> R {
+    // Worker w reads items w, w + threads, … and has a queue of its own: taking from the queues in turn
+    // gives the order, and a full queue makes its worker wait.
+    let threads = threads.min(ahead).min(count).max(1);
+    // The item that a worker holds while its queue is full counts too.
+    let queue = (ahead / threads).saturating_sub(1);
+    std::thread::scope(|scope| {
+        let workers = (0..threads)
+            .map(|first| Worker::start(scope, queue, (first..count).step_by(threads), &read))
+            .collect();
+        consume(Ordered { workers, next: 0, count })
+    })
+}
+
+/// The items of [`ordered`], in order, until the first error.
+#[derive(Debug)]
+pub struct Ordered<'scope, T> {
+    workers: Vec<Worker<'scope, T>>,
+    next: usize,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Worker<'scope, T> {
+    items: Receiver<Result<T>>,
+    /// Taken when the worker is found to have panicked.
+    thread: Option<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl<'scope, T: Send> Worker<'scope, T> {
+    fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        queue: usize,
+        indices: impl Iterator<Item = usize> + Send + 'scope,
+        read: &'scope (impl Fn(usize) -> Result<T> + Sync),
+    ) -> Self
+    where
+        T: 'scope,
+    {
+        let (sender, items): (SyncSender<Result<T>>, _) = sync_channel(queue);
+        let thread = scope.spawn(move || {
+            for index in indices {
+                let item = read(index);
+                let failed = item.is_err();
+                // Sending fails where nobody takes items any more.
+                if sender.send(item).is_err() || failed {
+                    break;
+                }
+            }
+        });
+        Worker { items, thread: Some(thread) }
+    }
+}
+
+impl<T> Iterator for Ordered<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        if self.next >= self.count {
+            return None;
+        }
+        let turn = self.next % self.workers.len();
+        let worker = &mut self.workers[turn];
+        match worker.items.recv() {
+            Ok(item) => {
+                self.next = if item.is_ok() { self.next + 1 } else { self.count };
+                Some(item)
+            }
+            // A worker leaves without an item only by panicking.
+            Err(_) => {
+                self.next = self.count;
+                if let Some(Err(panic)) = worker.thread.take().map(ScopedJoinHandle::join) {
+                    std::panic::resume_unwind(panic);
+                }
+                None
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // An error may end it sooner.
+        (0, Some(self.count.saturating_sub(self.next)))
+    }
+}

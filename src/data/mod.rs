@@ -2,18 +2,31 @@
 
 pub mod bands;
 pub mod demo;
+pub mod fingerprint;
 pub mod geobench;
 pub mod hdf5;
 pub mod loader;
 pub mod pickle;
 
 use std::fmt;
+use std::path::Path;
 
 use ndarray::{Array2, Array3};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::suite::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
+
+/// Opens a partition of a task with the reader of the suite's family. `root` is the folder of the suite's data.
+///
+/// # Errors
+/// Where the task or the partition is not there.
+pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
+    match suite.family {
+        Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
+    }
+}
 
 /// A part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -209,7 +209,7 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
             name: source.repository.clone(),
             revision: source.revision.clone(),
         },
-        parts: vec![Part { name: name.to_owned(), licence: None, sources: vec![file] }],
+        parts: vec![Part { name: source.file.clone(), licence: None, sources: vec![file] }],
         expansion: 1.0,
         licences: None,
     })

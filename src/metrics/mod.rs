@@ -1,1 +1,78 @@
 //! Scores of predictions, in percent. Knows arrays only.
+//!
+//! Nothing to score is an error, never NaN.
+
+pub mod accuracy;
+pub mod average_precision;
+pub mod bootstrap;
+pub mod f1;
+pub mod iou;
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+pub use bootstrap::Interval;
+
+/// A metric, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of samples whose class is right.
+    Accuracy,
+    /// F1 over all samples and labels at once.
+    MicroF1,
+    /// Mean over classes of intersection over union.
+    Miou,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Metric::Accuracy => "accuracy",
+            Metric::MicroF1 => "micro_f1",
+            Metric::Miou => "miou",
+        })
+    }
+}
+
+/// The mean over batches of a metric of each batch, weighted by the batches' sizes.
+///
+/// References that log a metric per step report this instead of the metric of the whole split; it depends
+/// on the batch size and the order of the samples. `of` scores the samples of a range, the last batch may
+/// be smaller.
+///
+/// # Errors
+/// Where there are no samples, `batch_size` is 0 or a batch cannot be scored.
+pub fn mean_over_batches(
+    samples: usize,
+    batch_size: usize,
+    mut of: impl FnMut(Range<usize>) -> Result<f64>,
+) -> Result<f64> {
+    if samples == 0 || batch_size == 0 {
+        return Err(Error::request(format!("{samples} samples in batches of {batch_size} cannot be scored")));
+    }
+    let mut sum = 0.0;
+    for start in (0..samples).step_by(batch_size) {
+        let batch = start..samples.min(start.saturating_add(batch_size));
+        let size = batch.len();
+        sum += of(batch)? * size as f64;
+    }
+    Ok(sum / samples as f64)
+}
+
+/// That predictions and truth are of the same samples, and that there are some.
+fn check_shapes(predictions: &[usize], truth: &[usize]) -> Result<()> {
+    if predictions != truth {
+        return Err(Error::request(format!(
+            "predictions of shape {predictions:?}, truth of shape {truth:?}"
+        )));
+    }
+    if predictions.contains(&0) {
+        return Err(Error::request("there is nothing to score")
+            .help("the split is empty; check the partition's file"));
+    }
+    Ok(())
+}

@@ -1,14 +1,27 @@
 //! Backbones: images in, features out. Knows tensors, no data.
+//!
+//! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
+pub mod checkpoint;
 pub mod device;
+pub mod frozen;
+pub mod gelu;
+pub mod init;
+pub mod parameters;
 pub mod terrafm;
 pub mod vit;
 pub mod weights;
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+
+use self::frozen::Frozen;
+use self::terrafm::TerraFm;
+use self::weights::{Report, Weights};
+use crate::Result;
+use crate::config::{ModelConfig, ModelKind};
 
 /// A model's patch embedding for one sensor; also the name of the sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,13 +48,47 @@ impl fmt::Display for Stem {
 }
 
 /// An encoder.
-pub trait Backbone {
+pub trait Backbone: Send + Sync {
     /// Length of a feature vector, d.
     fn width(&self) -> usize;
 
-    /// One vector an image: [n, bands, h, w] normalised pixels to [n, d]. h and w are multiples of the patch size.
-    fn features(&self, images: Tensor<4>, stem: Stem) -> Tensor<2>;
+    /// One vector an image: [n, bands, h, w] normalised pixels to [n, d].
+    ///
+    /// # Errors
+    /// Where the model lacks the stem, or the images' bands or size do not suit it.
+    fn features(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<2>>;
 
     /// Feature maps of the configured layers: [n, bands, h, w] to [n, d, h / patch, w / patch] each.
-    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Vec<Tensor<4>>;
+    ///
+    /// # Errors
+    /// As [`Backbone::features`].
+    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Result<Vec<Tensor<4>>>;
+}
+
+/// A backbone with its weights, and what a record says of them.
+pub struct LoadedModel {
+    pub backbone: Box<dyn Backbone>,
+    /// What the weights are: `blake3:<hash of the file>` or `random:<seed>`.
+    pub weights_id: String,
+    /// Which parameters were found.
+    pub report: Report,
+}
+
+/// Builds the model that `config` describes on `device` and fills it with `weights`.
+///
+/// # Errors
+/// Where the file cannot be read, or parameters are missing or of another shape and `allow_partial` is off.
+pub fn load(
+    config: &ModelConfig,
+    weights: &Weights,
+    allow_partial: bool,
+    device: &Device,
+) -> Result<LoadedModel> {
+    match config.kind {
+        ModelKind::Terrafm => {
+            let (model, weights_id, report) =
+                weights::load(TerraFm::new(config, device), weights, allow_partial)?;
+            Ok(LoadedModel { backbone: Box::new(Frozen::new(model)), weights_id, report })
+        }
+    }
 }

@@ -1,1 +1,247 @@
-//! TerraFM.
+//! TerraFM [Danish et al., arXiv 2506.06281; mbzuai-oryx/TerraFM, terrafm.py]: a vision transformer with a
+//! patch embedding a sensor.
+//!
+//! Fields are named as upstream's, so that a parameter's path is its name in a weight file. d is the width,
+//! t = h / patch * w / patch the number of patches.
+
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::vit::{self, Block, resize_positions};
+use super::{Backbone, Stem};
+use crate::config::{Architecture, ModelConfig};
+use crate::{Error, Result};
+
+/// Images as rows of pixels, a row a patch: [n, bands, h, w] to [n, t, bands * patch * patch].
+pub(super) fn patches(images: Tensor<4>, patch: usize) -> Tensor<3> {
+    let [n, bands, h, w] = images.dims();
+    let (rows, columns) = (h / patch, w / patch);
+    images.reshape([n, bands, rows, patch, columns, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
+        n,
+        rows * columns,
+        bands * patch * patch,
+    ])
+}
+
+/// A convolution whose stride is its kernel, so that it is a linear map of patches.
+#[derive(Module, Debug)]
+pub struct PatchConv {
+    /// [3d, bands, patch, patch].
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl PatchConv {
+    fn new(bands: usize, out: usize, patch: usize, device: &Device) -> Self {
+        PatchConv {
+            weight: Initializer::Zeros.init([out, bands, patch, patch], device),
+            bias: Initializer::Zeros.init([out], device),
+        }
+    }
+
+    /// The map as a matrix of [bands * patch * patch, 3d], and its bias.
+    pub(super) fn as_linear(&self) -> (Tensor<2>, Tensor<1>) {
+        (self.weight.val().flatten::<2>(1, 3).transpose(), self.bias.val())
+    }
+
+    /// [n, bands, h, w] to [n, t, 3d].
+    fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+        let patch = self.weight.dims()[3];
+        let (weight, bias) = self.as_linear();
+        burn::tensor::module::linear(patches(images, patch), weight, Some(bias))
+    }
+}
+
+/// The projection that all stems share.
+#[derive(Module, Debug)]
+pub struct TokenProjection {
+    pub(super) proj1: Linear,
+    pub(super) norm_input: LayerNorm,
+    pub(super) proj2: Linear,
+    pub(super) proj3: Linear,
+}
+
+impl TokenProjection {
+    fn new(stem_width: usize, width: usize, device: &Device) -> Self {
+        TokenProjection {
+            proj1: LinearConfig::new(stem_width, stem_width).with_bias(false).init(device),
+            // Unlike the blocks' norms, upstream builds this one with PyTorch's default epsilon.
+            norm_input: LayerNormConfig::new(stem_width).with_epsilon(1e-5).init(device),
+            proj2: LinearConfig::new(stem_width, stem_width).init(device),
+            proj3: LinearConfig::new(stem_width, width).init(device),
+        }
+    }
+
+    /// [n, t, 3d] to [n, t, d].
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = self.norm_input.forward(self.proj1.forward(x));
+        self.proj3.forward(self.proj2.forward(x))
+    }
+}
+
+/// Patches to tokens, by the stem of their sensor.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    s2_l2a_embed: Option<Param<Tensor<2>>>,
+    s2_l1c_embed: Option<Param<Tensor<2>>>,
+    s1_embed: Option<Param<Tensor<2>>>,
+    conv2d_s2_l2a: Option<PatchConv>,
+    conv2d_s2_l1c: Option<PatchConv>,
+    conv2d_s1: Option<PatchConv>,
+    pub(super) projection: TokenProjection,
+}
+
+impl PatchEmbed {
+    fn new(config: &ModelConfig, device: &Device) -> Self {
+        let Architecture { width, patch, .. } = config.architecture;
+        let stem_width = 3 * width;
+        let embed = |stem| config.stems.get(&stem).map(|_| Initializer::Zeros.init([1, stem_width], device));
+        let conv = |stem| {
+            let bands = config.stems.get(&stem)?.bands.len();
+            Some(PatchConv::new(bands, stem_width, patch, device))
+        };
+        PatchEmbed {
+            s2_l2a_embed: embed(Stem::S2L2a),
+            s2_l1c_embed: embed(Stem::S2L1c),
+            s1_embed: embed(Stem::S1),
+            conv2d_s2_l2a: conv(Stem::S2L2a),
+            conv2d_s2_l1c: conv(Stem::S2L1c),
+            conv2d_s1: conv(Stem::S1),
+            projection: TokenProjection::new(stem_width, width, device),
+        }
+    }
+
+    /// The stem's convolution and its learned vector, [1, 3d].
+    pub(super) fn stem(&self, stem: Stem) -> Option<(&PatchConv, Tensor<2>)> {
+        let (conv, embed) = match stem {
+            Stem::S2L2a => (&self.conv2d_s2_l2a, &self.s2_l2a_embed),
+            Stem::S2L1c => (&self.conv2d_s2_l1c, &self.s2_l1c_embed),
+            Stem::S1 => (&self.conv2d_s1, &self.s1_embed),
+        };
+        Some((conv.as_ref()?, embed.as_ref()?.val()))
+    }
+}
+
+/// The encoder with all its parameters, as it is trained. [`super::frozen`] has the faster one for inference.
+#[derive(Module, Debug)]
+pub struct TerraFm {
+    cls_token: Param<Tensor<3>>,
+    pos_embed: Param<Tensor<3>>,
+    pub(super) patch_embed: PatchEmbed,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    #[module(skip)]
+    pub(super) config: ModelConfig,
+}
+
+impl TerraFm {
+    /// The model `config` describes, with the stems it names; its weights are still to be filled in.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let Architecture { width, depth, heads, mlp_ratio, patch, image, .. } = config.architecture;
+        let positions = 1 + (image / patch) * (image / patch);
+        TerraFm {
+            cls_token: Initializer::Zeros.init([1, 1, width], device),
+            pos_embed: Initializer::Zeros.init([1, positions, width], device),
+            patch_embed: PatchEmbed::new(config, device),
+            blocks: (0..depth).map(|_| Block::new(width, heads, mlp_ratio, device)).collect(),
+            norm: vit::norm(width, device),
+            config: config.clone(),
+        }
+    }
+
+    /// The patch embedding: [n, bands, h, w] to [n, t, d].
+    ///
+    /// # Errors
+    /// Where the model lacks the stem, or the images' bands or size do not suit it.
+    pub fn embed(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<3>> {
+        self.check(&images, stem)?;
+        let (conv, embed) = self.patch_embed.stem(stem).ok_or_else(|| no_stem(stem))?;
+        Ok(self.patch_embed.projection.forward(conv.forward(images) + embed.unsqueeze::<3>()))
+    }
+
+    /// What is added to the tokens of h x w images: [1, 1 + t, d], the class token's first.
+    pub fn positions(&self, h: usize, w: usize) -> Tensor<3> {
+        let Architecture { patch, image, .. } = self.config.architecture;
+        if (h, w) == (image, image) {
+            return self.pos_embed.val();
+        }
+        resize_positions(self.pos_embed.val(), image / patch, h / patch, w / patch)
+    }
+
+    /// Embedded patches of h x w images with the class token before them and positions added: [n, t, d] to
+    /// [n, 1 + t, d].
+    fn tokens(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Tensor<3> {
+        let [n, _, d] = embedded.dims();
+        let class = self.cls_token.val().expand([n, 1, d]);
+        Tensor::cat(vec![class, embedded], 1) + self.positions(h, w)
+    }
+
+    /// The class token after the last block and the final norm: [n, t, d] embedded patches of h x w images
+    /// to [n, d].
+    pub(super) fn class_features(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<2> {
+        let mut tokens = self.tokens(embedded, size);
+        if let Some((last, blocks)) = self.blocks.split_last() {
+            tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
+            // Nothing reads the last block's other tokens.
+            tokens = last.forward_first(tokens, 1);
+        }
+        self.norm.forward(tokens).squeeze_dim(1)
+    }
+
+    /// The other tokens after each of the configured layers and the final norm, in the order of the layers:
+    /// [n, t, d] embedded patches of h x w images to [n, d, h / patch, w / patch] each.
+    pub(super) fn maps(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Vec<Tensor<4>> {
+        let Architecture { patch, ref map_layers, .. } = self.config.architecture;
+        let [n, _, d] = embedded.dims();
+        let needed = map_layers.iter().max().map_or(0, |last| last + 1);
+        let mut tokens = self.tokens(embedded, [h, w]);
+        let mut maps = Vec::with_capacity(map_layers.len());
+        for (layer, block) in self.blocks.iter().enumerate().take(needed) {
+            tokens = block.forward(tokens);
+            if map_layers.contains(&layer) {
+                let patches = self.norm.forward(tokens.clone().slice_dim(1, 1..));
+                maps.push(patches.swap_dims(1, 2).reshape([n, d, h / patch, w / patch]));
+            }
+        }
+        maps
+    }
+
+    /// Whether `images` can go through `stem`.
+    pub(super) fn check(&self, images: &Tensor<4>, stem: Stem) -> Result<()> {
+        let [n, bands, h, w] = images.dims();
+        let expected = self.config.stem(stem)?.bands.len();
+        let patch = self.config.architecture.patch;
+        if bands != expected {
+            Err(Error::request(format!("images have {bands} bands; stem `{stem}` takes {expected}")))
+        } else if n == 0 || h < patch || w < patch || h % patch != 0 || w % patch != 0 {
+            let problem = format!("{n} images of {h} x {w} pixels cannot be cut into patches of {patch}");
+            Err(Error::request(problem).help(format!(
+                "resize to multiples of {patch}, such as {0} x {0}",
+                self.config.architecture.image
+            )))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn no_stem(stem: Stem) -> Error {
+    Error::request(format!("the model was built without stem `{stem}`"))
+}
+
+impl Backbone for TerraFm {
+    fn width(&self) -> usize {
+        self.config.architecture.width
+    }
+
+    fn features(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<2>> {
+        let [_, _, h, w] = images.dims();
+        Ok(self.class_features(self.embed(images, stem)?, [h, w]))
+    }
+
+    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Result<Vec<Tensor<4>>> {
+        let [_, _, h, w] = images.dims();
+        Ok(self.maps(self.embed(images, stem)?, [h, w]))
+    }
+}

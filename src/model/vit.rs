@@ -1,1 +1,146 @@
-//! Vision transformer blocks.
+//! The blocks of a vision transformer [Dosovitskiy et al., arXiv 2010.11929].
+//!
+//! Fields are named as in the state dicts of DINO and timm, so that a parameter's path is its name in a
+//! weight file. d is the width, t the number of tokens.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::module::attention;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::gelu::gelu;
+
+/// The epsilon of the norms in and after the blocks.
+pub const EPSILON: f64 = 1e-6;
+
+/// A layer norm over d with the blocks' epsilon.
+pub fn norm(width: usize, device: &Device) -> LayerNorm {
+    LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
+}
+
+/// Multi-head self-attention.
+#[derive(Module, Debug)]
+pub struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    /// `heads` divides `width`.
+    pub fn new(width: usize, heads: usize, device: &Device) -> Self {
+        Attention {
+            qkv: LinearConfig::new(width, 3 * width).init(device),
+            proj: LinearConfig::new(width, width).init(device),
+            heads,
+        }
+    }
+
+    /// What the first `queries` tokens make of all: [n, t, d] to [n, queries, d].
+    pub fn forward(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
+        let [n, t, d] = x.dims();
+        let qkv = self.qkv.forward(x).reshape([n, t, 3, self.heads, d / self.heads]);
+        let qkv = qkv.permute([2, 0, 3, 1, 4]);
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
+        // softmax(q kᵀ / sqrt(d / heads)) v
+        let x = attention(q.slice_dim(2, 0..queries), k, v, None, None, Default::default());
+        self.proj.forward(x.swap_dims(1, 2).reshape([n, queries, d]))
+    }
+}
+
+/// Two linear layers with a GELU between.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    /// `hidden` values between the layers.
+    pub fn new(width: usize, hidden: usize, device: &Device) -> Self {
+        Mlp {
+            fc1: LinearConfig::new(width, hidden).init(device),
+            fc2: LinearConfig::new(hidden, width).init(device),
+        }
+    }
+
+    /// [n, t, d] to [n, t, d].
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(gelu(self.fc1.forward(x)))
+    }
+}
+
+/// A transformer block: attention and MLP, each behind its norm and beside a residual connection.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    /// An MLP hidden width of `mlp_ratio` times `width`.
+    pub fn new(width: usize, heads: usize, mlp_ratio: usize, device: &Device) -> Self {
+        Block {
+            norm1: norm(width, device),
+            attn: Attention::new(width, heads, device),
+            norm2: norm(width, device),
+            mlp: Mlp::new(width, mlp_ratio * width, device),
+        }
+    }
+
+    /// [n, t, d] to [n, t, d].
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let tokens = x.dims()[1];
+        self.forward_first(x, tokens)
+    }
+
+    /// The first `queries` tokens of [`Block::forward`], without the work for the others: [n, t, d] to
+    /// [n, queries, d].
+    pub fn forward_first(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
+        let asked = self.attn.forward(self.norm1.forward(x.clone()), queries);
+        let x = x.slice_dim(1, 0..queries) + asked;
+        x.clone() + self.mlp.forward(self.norm2.forward(x))
+    }
+}
+
+/// Position embeddings for a grid of `rows` x `columns` patches, from those of a `side` x `side` grid:
+/// [1, 1 + side², d] to [1, 1 + rows * columns, d], the class token's first.
+///
+/// The grid is resized as DINO does with PyTorch [facebookresearch/dino, vision_transformer.py]: bicubic,
+/// half-pixel centres, border repeated, and a step between samples of side / (n + 0.1), not side / n.
+pub fn resize_positions(positions: Tensor<3>, side: usize, rows: usize, columns: usize) -> Tensor<3> {
+    let device = positions.device();
+    let d = positions.dims()[2];
+    let class = positions.clone().slice_dim(1, 0..1);
+    let grid = positions.slice_dim(1, 1..).reshape([side, side * d]);
+    let along =
+        |n: usize| Tensor::<2>::from_data(TensorData::new(bicubic_weights(side, n), [n, side]), &device);
+    let grid = along(rows).matmul(grid).reshape([rows, side, d]);
+    let grid = along(columns).unsqueeze::<3>().expand([rows, columns, side]).matmul(grid);
+    Tensor::cat(vec![class, grid.reshape([1, rows * columns, d])], 1)
+}
+
+/// How much each of `from` samples counts in each of `to` samples: [to, from], rows sum to 1.
+fn bicubic_weights(from: usize, to: usize) -> Vec<f32> {
+    // Keys' cubic convolution with a = -0.75, PyTorch's choice, for a sample at distance x.
+    const A: f64 = -0.75;
+    let kernel = |x: f64| match x.abs() {
+        x if x <= 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+        x if x < 2.0 => ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A,
+        _ => 0.0,
+    };
+    let step = from as f64 / (to as f64 + 0.1);
+    let mut weights = vec![0.0; to * from];
+    for (index, row) in weights.chunks_exact_mut(from).enumerate() {
+        let position = (index as f64 + 0.5) * step - 0.5;
+        for offset in -1..=2 {
+            let sample = position.floor() + f64::from(offset);
+            let inside = sample.clamp(0.0, (from - 1) as f64);
+            row[inside as usize] += kernel(position - sample) as f32;
+        }
+    }
+    weights
+}

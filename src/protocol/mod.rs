@@ -1,6 +1,19 @@
-//! How a backbone is scored: one file a protocol.
+//! How a backbone is scored: one file a protocol, and here what they share.
+
+pub mod knn;
+pub mod neighbours;
+mod outcome;
 
 use ndarray::Array2;
+
+use crate::config::IntervalConfig;
+use crate::data::Label;
+use crate::metrics::accuracy::accuracy;
+use crate::metrics::f1::{Counts, count_samples};
+use crate::metrics::{Interval, Metric, bootstrap};
+pub use outcome::Outcome;
+
+use crate::{Error, Result};
 
 /// Labels or predictions of a set of samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,4 +22,130 @@ pub enum Targets {
     Classes { classes: Vec<usize>, count: usize },
     /// [n, labels]: whether each label applies.
     MultiLabel(Array2<bool>),
+}
+
+impl Targets {
+    /// The labels of a task with that many classes (or labels), one a sample.
+    ///
+    /// # Errors
+    /// Where there are none, kinds are mixed, a label is a mask or does not fit the number of classes.
+    pub fn from_labels(labels: &[Label], classes: usize) -> Result<Self> {
+        let wrong = |sample: usize, label: &Label, wanted: &str| {
+            let found = match label {
+                Label::Class(class) => format!("class {class}"),
+                Label::MultiLabel(labels) => format!("{} labels", labels.len()),
+                Label::Mask(mask) => format!("a mask of {} x {} pixels", mask.nrows(), mask.ncols()),
+            };
+            Error::request(format!("sample {sample} is labelled with {found}, expected {wanted}"))
+                .help("check the task's `label` and `classes` in benchmarks/")
+        };
+        match labels.first() {
+            None => Err(Error::request("there are no labels").help("the split is empty")),
+            Some(Label::Class(_)) => {
+                let class = |(sample, label): (usize, &Label)| match label {
+                    Label::Class(class) if *class < classes => Ok(*class),
+                    _ => Err(wrong(sample, label, &format!("a class below {classes}"))),
+                };
+                let classes_of = labels.iter().enumerate().map(class).collect::<Result<_>>()?;
+                Ok(Targets::Classes { classes: classes_of, count: classes })
+            }
+            Some(Label::MultiLabel(_)) => {
+                let mut targets = Array2::from_elem((labels.len(), classes), false);
+                for ((sample, label), mut row) in labels.iter().enumerate().zip(targets.rows_mut()) {
+                    match label {
+                        Label::MultiLabel(labels) if labels.len() == classes => {
+                            row.iter_mut().zip(labels).for_each(|(target, label)| *target = *label);
+                        }
+                        _ => return Err(wrong(sample, label, &format!("{classes} labels"))),
+                    }
+                }
+                Ok(Targets::MultiLabel(targets))
+            }
+            Some(mask @ Label::Mask(_)) => Err(wrong(0, mask, "one class or several labels an image")),
+        }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Targets::Classes { classes, .. } => classes.len(),
+            Targets::MultiLabel(labels) => labels.nrows(),
+        }
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A metric's parts, one a sample, so that a resample is scored by adding them up.
+enum Parts {
+    Right(Vec<bool>),
+    Counts(Vec<Counts>),
+}
+
+impl Parts {
+    fn new(metric: Metric, predictions: &Targets, truth: &Targets) -> Result<Self> {
+        match (metric, predictions, truth) {
+            (
+                Metric::Accuracy,
+                Targets::Classes { classes: predictions, .. },
+                Targets::Classes { classes: truth, .. },
+            ) => {
+                accuracy(predictions, truth)?; // The lengths agree and are not 0.
+                Ok(Parts::Right(predictions.iter().zip(truth).map(|(a, b)| a == b).collect()))
+            }
+            (Metric::MicroF1, Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
+                Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
+            }
+            _ => Err(Error::request(format!("{metric} does not fit these labels"))
+                .help("accuracy is for one class a sample, micro_f1 for several labels; see benchmarks/")),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Parts::Right(right) => right.len(),
+            Parts::Counts(counts) => counts.len(),
+        }
+    }
+
+    /// The metric of the samples at `indices`, in percent.
+    fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
+        match self {
+            Parts::Right(right) => {
+                let samples = indices.len();
+                100.0 * indices.filter(|sample| right[*sample]).count() as f64 / samples as f64
+            }
+            Parts::Counts(counts) => indices.map(|sample| counts[sample]).sum::<Counts>().f1(),
+        }
+    }
+}
+
+/// The metric of these predictions, in percent.
+///
+/// # Errors
+/// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
+/// another kind of label.
+pub fn score(metric: Metric, predictions: &Targets, truth: &Targets) -> Result<f64> {
+    let parts = Parts::new(metric, predictions, truth)?;
+    Ok(parts.score(0..parts.len()))
+}
+
+/// The bootstrap interval of the metric over the samples; the same with any number of threads.
+///
+/// # Errors
+/// As [`score`] and [`bootstrap::interval`].
+pub fn interval(
+    metric: Metric,
+    predictions: &Targets,
+    truth: &Targets,
+    config: &IntervalConfig,
+    seed: u64,
+) -> Result<Interval> {
+    let parts = Parts::new(metric, predictions, truth)?;
+    bootstrap::interval(parts.len(), config.level, config.resamples, seed, |indices| {
+        parts.score(indices.iter().copied())
+    })
 }

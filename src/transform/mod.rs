@@ -1,3 +1,35 @@
 //! Pure functions of arrays: normalisation, resizing.
 
 pub mod normalize;
+pub mod resize;
+
+use ndarray::Array3;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use normalize::Normalization;
+
+/// From digital numbers to what a model takes: normalise, then resize.
+///
+/// Its serialised form says everything that decides the pixels a model sees, so it can be fingerprinted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Preprocess {
+    pub normalization: Normalization,
+    /// Of the model's input, in pixels.
+    pub height: usize,
+    pub width: usize,
+    /// See [`resize::bilinear`].
+    pub align_corners: bool,
+}
+
+impl Preprocess {
+    /// An image [bands, h, w] in digital numbers to the model's input [bands, height, width].
+    ///
+    /// # Errors
+    /// Where the image has another number of bands than the normalisation, or a side of 0 pixels.
+    pub fn apply(&self, mut image: Array3<f32>) -> Result<Array3<f32>> {
+        self.normalization.apply(&mut image)?;
+        resize::bilinear(image, self.height, self.width, self.align_corners)
+    }
+}

@@ -1,10 +1,174 @@
-//! Normalisation of pixels by a band's statistics.
+//! Normalisation of pixels by a band's statistics, as Galileo's evaluation defines it
+//! [nasaharvest/galileo, src/eval/datasets/normalize.py].
 
+use std::fmt;
+
+use ndarray::{Array3, Axis};
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Mean and standard deviation of a band over a dataset, in digital numbers (scaled as the pixels are).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BandStatistics {
     pub mean: f64,
     pub std: f64,
+}
+
+/// The arithmetic of a normalisation, without its statistics. Names as in the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormalizationKind {
+    /// (x - mean) / (m std), for a multiplier m.
+    Standardize,
+    /// Brings mean - m std to 0 and mean + m std to 1.
+    NormNoClip,
+    /// The same, clipped to 0..1.
+    NormYesClip,
+    /// The same, rounded down to n/255.
+    NormYesClipInt,
+    /// x / 8160, clipped to 0..1; needs no statistics.
+    Satlas,
+}
+
+impl fmt::Display for NormalizationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NormalizationKind::Standardize => "standardize",
+            NormalizationKind::NormNoClip => "norm_no_clip",
+            NormalizationKind::NormYesClip => "norm_yes_clip",
+            NormalizationKind::NormYesClipInt => "norm_yes_clip_int",
+            NormalizationKind::Satlas => "satlas",
+        })
+    }
+}
+
+/// A normalisation ready to be applied: what happens to each band's pixels.
+///
+/// It holds the numbers it computes with, so that its serialised form tells two normalisations apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Normalization {
+    /// (x - mean) / std in float32, one pair a band.
+    Standardize { mean: Vec<f32>, std: Vec<f32> },
+    /// (x - min) / (max - min) in float64 as in the reference, one pair a band.
+    MinMax { min: Vec<f64>, max: Vec<f64>, clip: Clip },
+    /// x / 8160, clipped to 0..1.
+    Satlas,
+}
+
+/// What happens to values outside 0..1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clip {
+    /// They stay.
+    None,
+    /// They become 0 or 1.
+    Unit,
+    /// They become 0 or 1, and everything is rounded down to n/255.
+    Codes,
+}
+
+/// The brightest digital number that Satlas looks at: 255 steps of 32.
+const SATLAS_WHITE: f32 = 8160.0;
+
+impl Normalization {
+    /// The normalisation `kind` with these statistics, one a band, and standard deviations times `multiplier`.
+    ///
+    /// A standard deviation of 0 (or too small to tell from it) counts as 1, so that a constant band becomes
+    /// a constant image (0, or 0.5 for the min-max kinds) rather than NaN or infinite.
+    ///
+    /// # Errors
+    /// Where a statistic is not finite, a standard deviation is negative or `multiplier` is not above 0.
+    pub fn new(kind: NormalizationKind, statistics: &[BandStatistics], multiplier: f64) -> Result<Self> {
+        if !(multiplier > 0.0 && multiplier.is_finite()) {
+            return Err(Error::request(format!("the multiplier of the standard deviation is {multiplier}"))
+                .help("give a number above 0"));
+        }
+        for (band, BandStatistics { mean, std }) in statistics.iter().enumerate() {
+            if !(*mean as f32).is_finite() || !((multiplier * std) as f32).is_finite() || *std < 0.0 {
+                return Err(Error::request(format!(
+                    "band {band} has mean {mean} and standard deviation {std}"
+                ))
+                .help("statistics must be finite and deviations not negative; compute them again"));
+            }
+        }
+        let spread = |band: &BandStatistics| {
+            let spread = multiplier * band.std;
+            let constant = spread as f32 == 0.0 || band.mean + spread == band.mean;
+            if constant { multiplier } else { spread }
+        };
+        let min_max = |clip| Normalization::MinMax {
+            min: statistics.iter().map(|band| band.mean - spread(band)).collect(),
+            max: statistics.iter().map(|band| band.mean + spread(band)).collect(),
+            clip,
+        };
+        Ok(match kind {
+            NormalizationKind::Standardize => Normalization::Standardize {
+                mean: statistics.iter().map(|band| band.mean as f32).collect(),
+                std: statistics.iter().map(|band| spread(band) as f32).collect(),
+            },
+            NormalizationKind::NormNoClip => min_max(Clip::None),
+            NormalizationKind::NormYesClip => min_max(Clip::Unit),
+            NormalizationKind::NormYesClipInt => min_max(Clip::Codes),
+            NormalizationKind::Satlas => Normalization::Satlas,
+        })
+    }
+
+    /// (x - mean) / std with the statistics as they are, rounded to float32.
+    ///
+    /// # Errors
+    /// As [`Normalization::new`].
+    pub fn standardize(statistics: &[BandStatistics]) -> Result<Self> {
+        Self::new(NormalizationKind::Standardize, statistics, 1.0)
+    }
+
+    /// Normalises an image [bands, h, w] of digital numbers in place.
+    ///
+    /// # Errors
+    /// Where the image has another number of bands than there are statistics.
+    pub fn apply(&self, image: &mut Array3<f32>) -> Result<()> {
+        match self {
+            Normalization::Standardize { mean, std } => {
+                each_band(image, mean, std, |x, mean, std| (x - mean) / std)
+            }
+            Normalization::MinMax { min, max, clip } => {
+                let scaled = |x: f32, min: f64, max: f64| (f64::from(x) - min) / (max - min);
+                match clip {
+                    Clip::None => each_band(image, min, max, |x, min, max| scaled(x, min, max) as f32),
+                    Clip::Unit => {
+                        each_band(image, min, max, |x, min, max| scaled(x, min, max).clamp(0.0, 1.0) as f32)
+                    }
+                    // The reference calls it rounding, but its cast to an unsigned byte cuts off.
+                    Clip::Codes => each_band(image, min, max, |x, min, max| {
+                        ((scaled(x, min, max) * 255.0).clamp(0.0, 255.0).floor() / 255.0) as f32
+                    }),
+                }
+            }
+            Normalization::Satlas => {
+                image.mapv_inplace(|x| (x / SATLAS_WHITE).clamp(0.0, 1.0));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Replaces each pixel of band b by `f(pixel, first[b], second[b])`.
+fn each_band<T: Copy>(
+    image: &mut Array3<f32>,
+    first: &[T],
+    second: &[T],
+    f: impl Fn(f32, T, T) -> f32,
+) -> Result<()> {
+    let bands = image.len_of(Axis(0));
+    if bands != first.len() || bands != second.len() {
+        return Err(Error::request(format!(
+            "the image has {bands} bands, the statistics are of {}",
+            first.len().min(second.len())
+        )));
+    }
+    for ((mut band, &a), &b) in image.outer_iter_mut().zip(first).zip(second) {
+        band.mapv_inplace(|x| f(x, a, b));
+    }
+    Ok(())
 }

@@ -28,8 +28,8 @@ pub enum Mischief {
     TooMany(usize),
     /// Flips a bit of every byte.
     WrongBytes,
-    /// Sends nothing for a while, then closes.
-    Stall(Duration),
+    /// Sends so many bytes of the body, then nothing for a while, then closes.
+    Stall(usize, Duration),
     /// Answers with this status, and perhaps `Retry-After`.
     Status(u16, Option<u64>),
     /// Sends the whole file with 200 though a range was asked for.
@@ -334,16 +334,17 @@ fn send_bytes(
     let said = if mischief == Some(Mischief::OtherRange) { 0 } else { from };
     let mut body = bytes[said..].to_vec();
     let mut length = Some(body.len());
+    let pause = match &mischief {
+        Some(Mischief::Stall(_, time)) => *time,
+        _ => Duration::ZERO,
+    };
     match mischief {
         Some(Mischief::Status(code, wait)) => {
             let wait = wait.map(|seconds| seconds.to_string());
             let headers: Vec<_> = wait.iter().map(|wait| ("Retry-After", wait.as_str())).collect();
             return send(stream, &format!("{code} Trouble"), &headers, b"");
         }
-        Some(Mischief::Stall(time)) => {
-            std::thread::sleep(time);
-            return Ok(());
-        }
+        Some(Mischief::Stall(after, _)) => body.truncate(after),
         Some(Mischief::Drop(after)) => body.truncate(after),
         Some(Mischief::Length(announced)) => {
             body.resize(announced, 7);
@@ -364,7 +365,9 @@ fn send_bytes(
         head.push_str(&format!("Content-Length: {length}\r\n"));
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
-    stream.write_all(&body)
+    stream.write_all(&body)?;
+    std::thread::sleep(pause);
+    Ok(())
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

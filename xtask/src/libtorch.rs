@@ -20,6 +20,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// The version that `tch` 0.22 is generated from.
 const VERSION: &str = "2.9.0";
+/// Makes the build ask a Python instead of taking what `LIBTORCH` names: beside a [`LibTorch::environment`] it
+/// must not be set.
+pub const USE_PYTORCH: &str = "LIBTORCH_USE_PYTORCH";
 /// Where the user vouches for another version; `tch` knows it too.
 const BYPASS: &str = "LIBTORCH_BYPASS_VERSION_CHECK";
 
@@ -97,8 +100,7 @@ impl LibTorch {
         Ok(())
     }
 
-    /// The environment for building and running the harness with it. `LIBTORCH_USE_PYTORCH` must not be set
-    /// beside it.
+    /// The environment for building and running the harness with it, without [`USE_PYTORCH`].
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mut variables = self.variables();
         let own = self.folder.join("lib");
@@ -120,7 +122,7 @@ impl LibTorch {
     fn exports(&self) -> String {
         let quoted =
             |value: &std::ffi::OsStr| format!("'{}'", value.to_string_lossy().replace('\'', r"'\''"));
-        let mut lines = vec!["unset LIBTORCH_USE_PYTORCH".to_owned()];
+        let mut lines = vec![format!("unset {USE_PYTORCH}")];
         lines.extend(self.variables().iter().map(|(name, value)| format!("export {name}={}", quoted(value))));
         let own = quoted(self.folder.join("lib").as_os_str());
         lines.push(format!("export {SEARCH}={own}\"${{{SEARCH}:+:${SEARCH}}}\""));
@@ -169,7 +171,7 @@ impl Surroundings {
         let python = if cfg!(windows) || set("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
         Surroundings {
             libtorch: set("LIBTORCH").map(PathBuf::from),
-            use_pytorch: set("LIBTORCH_USE_PYTORCH").is_some(),
+            use_pytorch: set(USE_PYTORCH).is_some(),
             bypass: set(BYPASS).is_some(),
             python: python.into(),
             own: root.join("target/libtorch"),
@@ -180,10 +182,7 @@ impl Surroundings {
     fn find(&self) -> Result<Option<LibTorch>> {
         if self.use_pytorch {
             let Some(found) = self.of_python()? else {
-                bail!(
-                    "LIBTORCH_USE_PYTORCH is set, but {} has no torch\n  help: unset it",
-                    self.python.display()
-                );
+                bail!("{USE_PYTORCH} is set, but {} has no torch\n  help: unset it", self.python.display());
             };
             found.suits(self.bypass)?;
             return Ok(Some(found));

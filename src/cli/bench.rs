@@ -1,0 +1,101 @@
+//! `bench`: runs a suite's cells, writes records and tables, tells what was written.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::args::BenchArgs;
+use super::progress::Shown;
+use super::{data_folder, input_options, set_threads, weights_named};
+use crate::config::{ModelConfig, Protocol};
+use crate::data::demo;
+use crate::home::{Home, cache_folder};
+use crate::model::device;
+use crate::plan::{self, Choice};
+use crate::record::Store;
+use crate::report;
+use crate::run::{Done, Runner, Setting, git_revision};
+use crate::suite::Suite;
+
+const DEMO_NOTICE: &str = "\
+This is the demo: generated images and a small random model, to try the harness.
+Its numbers say nothing about any model or benchmark.";
+
+const DEMO_WEIGHTS: &str = "random:0";
+
+/// Runs the command.
+pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
+    let suite = Suite::load(home, &args.suite)?;
+    let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
+    let model = ModelConfig::load(home, model_name)?;
+    let choice = Choice {
+        tasks: args.tasks,
+        partitions: args.partitions,
+        protocols: args.protocols,
+        seeds: args.seeds,
+    };
+    let plans = plan::plan(&suite, &model, &choice, |name| Protocol::load(home, name))?;
+    let device = device::by_name(&args.model.device)?;
+    let threads = set_threads(args.model.threads)?;
+
+    let data = if args.demo {
+        eprintln!("{DEMO_NOTICE}\n");
+        demo::provide(&suite, &cache_folder()?)?
+    } else {
+        data_folder(&suite, args.data.data.as_ref())?
+    };
+    let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
+    let store = Store::open(&folder)?;
+    let typed = args.model.weights.as_deref().or(args.demo.then_some(DEMO_WEIGHTS));
+    let setting = Setting {
+        suite: &suite,
+        model: &model,
+        weights: &weights_named(&model, typed)?,
+        allow_partial: args.model.allow_partial,
+        data,
+        demo: args.demo,
+        input: input_options(&args.data, &args.model),
+        device,
+        device_name: args.model.device,
+        batch_size: args.model.batch_size,
+        threads,
+        fresh: args.fresh,
+        git_revision: git_revision(home.folder()),
+    };
+    let mut runner = Runner::new(&setting, &store)?;
+    let mut written: Vec<PathBuf> = Vec::new();
+    let mut failures: Vec<String> = Vec::new();
+    for plan in &plans {
+        for (cell, outcome) in runner.run_task(plan, &Shown::new(&plan.task.name)) {
+            let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
+            match outcome {
+                Ok(done) => {
+                    eprintln!("{name}: {}", told(&done));
+                    written.push(done.path);
+                }
+                Err(error) => {
+                    eprintln!("{name}: failed");
+                    failures.push(format!("{name}: {error}"));
+                }
+            }
+        }
+    }
+    written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
+
+    println!("\nRecords and tables:");
+    for path in &written {
+        println!("  {}", path.display());
+    }
+    if !failures.is_empty() {
+        bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
+    }
+    Ok(())
+}
+
+/// `accuracy 70.8 [65.1, 76.0]`.
+fn told(done: &Done) -> String {
+    let record = &done.record;
+    let interval = record.interval.map_or(String::new(), |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
+    let reused = if done.reused { ", recorded before" } else { "" };
+    format!("{} {:.1}{interval}{reused}", record.metric, record.value)
+}

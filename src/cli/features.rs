@@ -1,0 +1,89 @@
+//! `features`: exports the features of a split.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::args::FeaturesArgs;
+use super::progress::Shown;
+use super::{data_folder, input_options, set_threads, weights_named};
+use crate::config::ModelConfig;
+use crate::data::Label;
+use crate::error::AtPath;
+use crate::features::{Extractor, FeatureBank, Features, Input};
+use crate::home::Home;
+use crate::model::device;
+use crate::suite::Suite;
+use crate::{Error, Result};
+
+/// Runs the command.
+pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
+    let suite = Suite::load(home, &args.suite)?;
+    let task = suite.task(&args.task)?;
+    let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
+    let model = ModelConfig::load(home, model_name)?;
+    let weights = weights_named(&model, args.model.weights.as_deref())?;
+    let device = device::by_name(&args.model.device)?;
+    let threads = set_threads(args.model.threads)?;
+    let options = input_options(&args.data, &args.model);
+    let data = data_folder(&suite, args.data.data.as_ref())?;
+    let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
+    let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
+    let extractor = Extractor {
+        backbone: loaded.backbone.as_ref(),
+        device: &device,
+        input: &input,
+        batch_size: args.model.batch_size,
+        readers: threads,
+    };
+    let features = FeatureBank::default().features(&extractor, args.split.into(), &Shown::new(&task.name))?;
+    write(&args.out, &features)?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// Writes features, labels and names to a safetensors file: whole under its name, or not at all.
+fn write(path: &std::path::Path, features: &Features) -> Result<()> {
+    let (n, d) = features.matrix.dim();
+    let vectors: Vec<u8> = features.matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let (dtype, shape, labels) = labels(&features.labels)?;
+    let view = |dtype, shape, data| TensorView::new(dtype, shape, data).at(path);
+    let tensors =
+        [("features", view(Dtype::F32, vec![n, d], &vectors)?), ("labels", view(dtype, shape, &labels)?)];
+    let samples = serde_json::to_string(&features.samples).at(path)?;
+    let metadata = HashMap::from([("samples".to_owned(), samples)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata)).at(path)?;
+    crate::files::write_atomically(path, &bytes)
+}
+
+/// Type, shape and little-endian bytes of the labels.
+fn labels(labels: &[Label]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+    let n = labels.len();
+    let mut bytes = Vec::new();
+    let mut kinds = Vec::new();
+    for label in labels {
+        kinds.push(match label {
+            Label::Class(class) => {
+                bytes.extend((*class as i64).to_le_bytes());
+                (Dtype::I64, vec![])
+            }
+            Label::MultiLabel(flags) => {
+                bytes.extend(flags.iter().map(|flag| u8::from(*flag)));
+                (Dtype::U8, vec![flags.len()])
+            }
+            Label::Mask(mask) => {
+                bytes.extend(mask.iter().flat_map(|class| class.to_le_bytes()));
+                (Dtype::I32, mask.shape().to_vec())
+            }
+        });
+    }
+    let Some((dtype, each)) = kinds.first().cloned() else {
+        return Err(Error::request("the split has no samples"));
+    };
+    if kinds.iter().any(|kind| *kind != (dtype, each.clone())) {
+        return Err(Error::request(
+            "the samples' labels differ in kind or size, so that they fit no single array",
+        ));
+    }
+    Ok((dtype, [vec![n], each].concat(), bytes))
+}

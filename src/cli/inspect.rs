@@ -1,0 +1,304 @@
+//! What the reader sees: every sample as JSON, or a summary of a dataset.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use ndarray::Array2;
+use serde::Serialize;
+
+use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
+use crate::error::AtPath;
+use crate::suite::{LabelKind, Task};
+use crate::{Error, Result};
+
+/// Writes what the files of these splits hold, as stored (no scale): one JSON object a line and sample, in
+/// the partition's order, or a summary to read.
+///
+/// # Errors
+/// Where a sample cannot be read or `out` not be written.
+pub fn print(
+    dataset: &dyn Dataset,
+    task: &Task,
+    splits: &[Split],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    if json {
+        return each(dataset, splits, |split, sample| {
+            let line = serde_json::to_string(&Line::of(task, split, &sample)).map_err(Error::request)?;
+            writeln!(out, "{line}").at("the output")
+        });
+    }
+    let mut summary = Summary::default();
+    each(dataset, splits, |split, sample| {
+        summary.add(task, split, &sample);
+        Ok(())
+    })?;
+    summary.print(task, splits, out).at("the output")
+}
+
+/// Hands every sample to `take`, in order.
+fn each(
+    dataset: &dyn Dataset,
+    splits: &[Split],
+    mut take: impl FnMut(Split, RawSample) -> Result<()>,
+) -> Result<()> {
+    let places: Vec<(Split, usize)> = splits
+        .iter()
+        .flat_map(|split| (0..dataset.samples(*split).len()).map(|index| (*split, index)))
+        .collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let read = |place: usize| {
+        let (split, index) = places[place];
+        dataset.read_raw(split, index).map(|sample| (split, sample))
+    };
+    loader::ordered(places.len(), threads, 2 * threads, read, |samples| {
+        for sample in samples {
+            let (split, sample) = sample?;
+            take(split, sample)?;
+        }
+        Ok(())
+    })
+}
+
+/// A sample as JSON: names, types and shapes, and a few numbers of each band to compare with.
+#[derive(Serialize)]
+struct Line<'s> {
+    name: &'s str,
+    split: Split,
+    label: LabelLine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<MaskLine<'s>>,
+    bands: Vec<(&'s str, &'s str, [usize; 2])>,
+    mean: Vec<f64>,
+    /// The pixel at row 0, column 0.
+    p0_0: Vec<Option<Pixel>>,
+    /// The pixel at row 5, column 7.
+    p5_7: Vec<Option<Pixel>>,
+}
+
+/// Type and shape of a mask, and its classes at row 0, column 0 and at row 5, column 7.
+#[derive(Serialize)]
+struct MaskLine<'s>(Option<&'s str>, [usize; 2], Option<i32>, Option<i32>);
+
+/// A class, zeros and ones, or how many pixels of a mask each class has.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LabelLine {
+    Class(usize),
+    List(Vec<usize>),
+}
+
+/// A stored number: an integer, or the shortest decimal that gives the float again.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Pixel {
+    Integer(i64),
+    Float32(f32),
+    Float64(f64),
+}
+
+impl Pixel {
+    fn of(band: &RawBand, place: [usize; 2]) -> Option<Self> {
+        let pixel = *band.pixels.get(place)?;
+        Some(match band.dtype.as_str() {
+            "float32" => Pixel::Float32(pixel as f32),
+            "float64" => Pixel::Float64(pixel),
+            _ => Pixel::Integer(pixel as i64),
+        })
+    }
+}
+
+impl<'s> Line<'s> {
+    fn of(task: &Task, split: Split, sample: &'s RawSample) -> Self {
+        let pixels = |place| sample.bands.iter().map(|band| Pixel::of(band, place)).collect();
+        let mask = match &sample.label {
+            Label::Mask(mask) => {
+                let class = |place| mask.get(place).copied();
+                let dtype = sample.label_dtype.as_deref();
+                Some(MaskLine(dtype, mask.dim().into(), class([0, 0]), class([5, 7])))
+            }
+            _ => None,
+        };
+        Line {
+            name: &sample.name,
+            split,
+            label: match &sample.label {
+                Label::Class(class) => LabelLine::Class(*class),
+                Label::MultiLabel(_) | Label::Mask(_) => LabelLine::List(class_counts(task, &sample.label)),
+            },
+            mask,
+            bands: sample
+                .bands
+                .iter()
+                .map(|band| (&*band.name, &*band.dtype, band.pixels.dim().into()))
+                .collect(),
+            mean: sample.bands.iter().map(|band| band.pixels.sum() / band.pixels.len() as f64).collect(),
+            p0_0: pixels([0, 0]),
+            p5_7: pixels([5, 7]),
+        }
+    }
+}
+
+/// How often each class of the task occurs in a label; pixels that a mask ignores are left out.
+fn class_counts(task: &Task, label: &Label) -> Vec<usize> {
+    let mut counts = vec![0; task.classes];
+    let mut count = |class: usize| {
+        if let Some(count) = counts.get_mut(class) {
+            *count += 1;
+        }
+    };
+    match label {
+        Label::Class(class) => count(*class),
+        Label::MultiLabel(applies) => {
+            applies.iter().enumerate().filter(|(_, applies)| **applies).for_each(|(class, _)| count(class));
+        }
+        Label::Mask(mask) => {
+            mask.iter().filter_map(|class| usize::try_from(*class).ok()).for_each(count);
+        }
+    }
+    counts
+}
+
+/// A dataset in numbers, gathered sample by sample.
+#[derive(Default)]
+struct Summary {
+    /// In the order of the first sample.
+    bands: Vec<BandSummary>,
+    samples: BTreeMap<Split, usize>,
+    classes: BTreeMap<Split, Vec<usize>>,
+    mask: Option<String>,
+}
+
+struct BandSummary {
+    name: String,
+    /// Type and shape; more than one where samples differ.
+    forms: Vec<String>,
+    count: usize,
+    not_finite: usize,
+    mean: f64,
+    /// Sum of squared deviations from the mean.
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Summary {
+    fn add(&mut self, task: &Task, split: Split, sample: &RawSample) {
+        *self.samples.entry(split).or_default() += 1;
+        let classes = self.classes.entry(split).or_insert_with(|| vec![0; task.classes]);
+        for (class, count) in classes.iter_mut().zip(class_counts(task, &sample.label)) {
+            *class += count;
+        }
+        if let (Label::Mask(mask), None) = (&sample.label, &self.mask) {
+            let dtype = sample.label_dtype.as_deref().unwrap_or_default();
+            self.mask = Some(format!("{dtype} {}", size(mask)));
+        }
+        for band in &sample.bands {
+            let known = self.bands.iter().position(|known| known.name == band.name);
+            let place = known.unwrap_or_else(|| {
+                self.bands.push(BandSummary::new(&band.name));
+                self.bands.len() - 1
+            });
+            self.bands[place].add(band);
+        }
+    }
+
+    fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
+        let Task { name, title, classes, metric, sensor, .. } = task;
+        let kind = match task.label {
+            LabelKind::Class => "classes, one an image",
+            LabelKind::MultiLabel => "labels, any number an image",
+            LabelKind::Mask => "classes, one a pixel",
+        };
+        writeln!(out, "{name} ({title}): {classes} {kind}; metric {metric}; sensor {sensor}")?;
+        if let Some(mask) = &self.mask {
+            writeln!(out, "mask: {mask}")?;
+        }
+        if task.scale != 1.0 {
+            writeln!(out, "pixels below are as stored; they are multiplied by {} when used", task.scale)?;
+        }
+
+        writeln!(out, "\n{:<8}{:>10}{:>10}", "split", "samples", "official")?;
+        for split in splits {
+            let samples = self.samples.get(split).unwrap_or(&0);
+            writeln!(out, "{:<8}{samples:>10}{:>10}", split.to_string(), task.samples.of(*split))?;
+        }
+
+        let width = self.bands.iter().map(|band| band.name.chars().count()).max().unwrap_or(0).max(4);
+        let forms: Vec<String> = self.bands.iter().map(|band| band.forms.join(" or ")).collect();
+        let form_width = forms.iter().map(String::len).max().unwrap_or(0).max(4);
+        writeln!(
+            out,
+            "\n{:<width$}  {:<form_width$}{:>14}{:>14}{:>14}{:>14}",
+            "band", "type", "mean", "std", "min", "max"
+        )?;
+        for (band, form) in self.bands.iter().zip(&forms) {
+            let BandSummary { name, mean, min, max, .. } = band;
+            let std = (band.squares / band.count as f64).sqrt();
+            write!(out, "{name:<width$}  {form:<form_width$}{mean:>14.4}{std:>14.4}{min:>14.4}{max:>14.4}")?;
+            match band.not_finite {
+                0 => writeln!(out)?,
+                count => writeln!(out, "  {count} pixels are not finite!")?,
+            }
+        }
+
+        write!(out, "\n{:<8}", "class")?;
+        for split in splits {
+            write!(out, "{:>14}", split.to_string())?;
+        }
+        writeln!(out)?;
+        for class in 0..task.classes {
+            write!(out, "{class:<8}")?;
+            for split in splits {
+                let count = self.classes.get(split).and_then(|counts| counts.get(class)).unwrap_or(&0);
+                write!(out, "{count:>14}")?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl BandSummary {
+    fn new(name: &str) -> Self {
+        BandSummary {
+            name: name.to_owned(),
+            forms: Vec::new(),
+            count: 0,
+            not_finite: 0,
+            mean: 0.0,
+            squares: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
+    }
+
+    fn add(&mut self, band: &RawBand) {
+        let form = format!("{} {}", band.dtype, size(&band.pixels));
+        if !self.forms.contains(&form) {
+            self.forms.push(form);
+        }
+        let finite = band.pixels.iter().copied().filter(|pixel| pixel.is_finite());
+        let count = finite.clone().count();
+        self.not_finite += band.pixels.len() - count;
+        if count == 0 {
+            return;
+        }
+        // Joins the image's moments with those so far [Chan, Golub and LeVeque, 1979].
+        let mean = finite.clone().sum::<f64>() / count as f64;
+        let squares: f64 = finite.clone().map(|pixel| (pixel - mean).powi(2)).sum();
+        let (before, total) = (self.count as f64, (self.count + count) as f64);
+        let apart = mean - self.mean;
+        self.mean += apart * count as f64 / total;
+        self.squares += squares + apart * apart * before * count as f64 / total;
+        self.count += count;
+        self.min = finite.clone().fold(self.min, f64::min);
+        self.max = finite.fold(self.max, f64::max);
+    }
+}
+
+fn size<T>(image: &Array2<T>) -> String {
+    let (rows, columns) = image.dim();
+    format!("{rows} x {columns}")
+}

@@ -1,1 +1,0 @@
-//! Generated data in a suite's own layout.

@@ -1,0 +1,211 @@
+//! A sample's file: bands, and the label as a dataset or in the pickle.
+
+use ndarray::{Array2, Array3};
+
+use crate::data::hdf5::{self, Dtype};
+use crate::data::{Label, RawBand, pickle};
+use crate::error::AtPath;
+use crate::suite::{LabelKind, Task};
+use crate::{Error, Result};
+
+/// Pixels of a mask that count for nothing: by Galileo's convention, and by that of 8-bit masks.
+pub const IGNORED: [i32; 2] = [-1, 255];
+
+/// A sample's file while it is read.
+pub(super) struct SampleFile<'f> {
+    file: &'f hdf5::File,
+    /// The mask among them.
+    datasets: Vec<hdf5::Dataset<'f>>,
+}
+
+impl<'f> SampleFile<'f> {
+    pub(super) fn new(file: &'f hdf5::File) -> Result<Self> {
+        Ok(SampleFile { file, datasets: file.datasets()? })
+    }
+
+    fn error(&self, problem: impl ToString) -> Error {
+        Error::file(self.file.path(), problem)
+    }
+
+    fn bands(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
+        self.datasets.iter().filter(|dataset| !is_label(dataset.name()))
+    }
+
+    /// Names without dates, in the file's order.
+    pub(super) fn band_names(&self) -> Vec<String> {
+        self.bands().map(|band| undated(band.name()).to_owned()).collect()
+    }
+
+    /// The band of that name without its date.
+    fn band(&self, name: &str) -> Result<&hdf5::Dataset<'f>> {
+        let mut found = self.bands().filter(|band| undated(band.name()) == name);
+        match (found.next(), found.next()) {
+            (Some(band), None) => Ok(band),
+            (Some(band), Some(other)) => Err(self.error(format!(
+                "has band `{name}` of two dates, `{}` and `{}`; one is expected",
+                band.name(),
+                other.name()
+            ))),
+            (None, _) => Err(self
+                .error(format!("no band `{name}`; bands there: {}", self.band_names().join(", ")))
+                .help("name another band in benchmarks/, or add an `impute` to the task")),
+        }
+    }
+
+    /// The bands of these names as [bands, rows, columns], times `scale`.
+    pub(super) fn image(&self, names: &[String], scale: f32) -> Result<Array3<f32>> {
+        let mut pixels: Vec<f32> = Vec::new();
+        let mut first: Option<(&str, [usize; 2])> = None;
+        for name in names {
+            let band = self.band(name)?;
+            let before = pixels.len();
+            let (dtype, [rows, columns]) = band.append_to(&mut pixels)?;
+            match first {
+                None => {
+                    first = Some((band.name(), [rows, columns]));
+                    // Only now is it sure that the file has as much as it claims.
+                    pixels.reserve_exact((names.len() - 1) * rows * columns);
+                }
+                Some((first, [first_rows, first_columns]))
+                    if [first_rows, first_columns] != [rows, columns] =>
+                {
+                    return Err(band.error(format!(
+                        "is {rows} x {columns} pixels, but `{first}` is {first_rows} x {first_columns}"
+                    )));
+                }
+                Some(_) => {}
+            }
+            let stored = &mut pixels[before..];
+            if dtype.is_float()
+                && let Some(place) = stored.iter().position(|pixel| !pixel.is_finite())
+            {
+                let (row, column) = (place / columns, place % columns);
+                return Err(band
+                    .error(format!("the pixel at row {row}, column {column} is {}", stored[place]))
+                    .help("the file is damaged: fetch it again, or leave the sample out of the partition"));
+            }
+            if scale != 1.0 {
+                stored.iter_mut().for_each(|pixel| *pixel *= scale);
+            }
+        }
+        let (_, [rows, columns]) = first.ok_or_else(|| Error::request("no band to read"))?;
+        Array3::from_shape_vec((names.len(), rows, columns), pixels).at(self.file.path())
+    }
+
+    /// Every band as stored, in the order that the pickle gives.
+    pub(super) fn raw_bands(&self) -> Result<Vec<RawBand>> {
+        let order = self.bands_order()?;
+        let mut bands: Vec<_> = self.bands().collect();
+        // Stable: bands that the order leaves out follow as they come.
+        bands.sort_by_key(|band| order.iter().position(|name| name == band.name()).unwrap_or(order.len()));
+        let raw = |band: &hdf5::Dataset| {
+            let mut pixels = Vec::new();
+            let (dtype, [rows, columns]) = band.append_to(&mut pixels)?;
+            let pixels = Array2::from_shape_vec((rows, columns), pixels).at(self.file.path())?;
+            Ok(RawBand { name: undated(band.name()).to_owned(), dtype: dtype.to_string(), pixels })
+        };
+        bands.into_iter().map(raw).collect()
+    }
+
+    /// The names of datasets as the pickle lists them; none where it has no such list.
+    fn bands_order(&self) -> Result<Vec<String>> {
+        self.with_pickle(|root| {
+            let names = root.get("bands_order").and_then(pickle::View::items);
+            let names = names.into_iter().flatten().filter_map(|name| name.value().as_str());
+            Ok(names.map(str::to_owned).collect())
+        })
+    }
+
+    /// Reads the attribute `pickle`: the text of a Python bytes literal.
+    fn with_pickle<T>(&self, read: impl FnOnce(pickle::View<'_, '_>) -> Result<T>) -> Result<T> {
+        let text = self.file.string_attribute("pickle")?;
+        let bytes = pickle::bytes_literal(&text).at(self.file.path())?;
+        read(pickle::read(&bytes).at(self.file.path())?.root())
+    }
+
+    /// The label, and the type in which a mask that is a dataset is stored.
+    pub(super) fn label(&self, task: &Task) -> Result<(Label, Option<Dtype>)> {
+        let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()));
+        if let (LabelKind::Mask, Some(mask)) = (task.label, mask) {
+            let mut classes: Vec<f64> = Vec::new();
+            let (dtype, [rows, columns]) = mask.append_to(&mut classes)?;
+            let mask = self.mask(task, rows, columns, classes.into_iter())?;
+            return Ok((Label::Mask(mask), Some(dtype)));
+        }
+        let label = self.with_pickle(|root| {
+            let label = root.get("label").ok_or_else(|| self.error("its pickle holds no `label`"))?;
+            let (shape, numbers) = label.integers().map_err(|found| self.unfit(task, &found))?;
+            match (task.label, &shape[..], &numbers[..]) {
+                (LabelKind::Class, [] | [1], [number]) => {
+                    let class = usize::try_from(*number).ok().filter(|class| *class < task.classes);
+                    class.map(Label::Class).ok_or_else(|| self.unfit(task, &format!("class {number}")))
+                }
+                (LabelKind::MultiLabel, [length], _) if *length == task.classes => {
+                    let applies = numbers.iter().map(|number| match number {
+                        0 => Ok(false),
+                        1 => Ok(true),
+                        other => Err(self.unfit(task, &format!("a list that holds {other}"))),
+                    });
+                    applies.collect::<Result<_>>().map(Label::MultiLabel)
+                }
+                (LabelKind::Mask, [rows, columns], _) => {
+                    let classes = numbers.iter().map(|number| *number as f64);
+                    self.mask(task, *rows, *columns, classes).map(Label::Mask)
+                }
+                _ => Err(self.unfit(task, &label.to_string())),
+            }
+        })?;
+        Ok((label, None))
+    }
+
+    /// A mask, each pixel of which is a class or ignored.
+    fn mask(
+        &self,
+        task: &Task,
+        rows: usize,
+        columns: usize,
+        stored: impl Iterator<Item = f64>,
+    ) -> Result<Array2<i32>> {
+        let class = |stored: f64| {
+            // Saturates where it is beyond any class; the comparison notices.
+            let class = stored as i32;
+            let known =
+                usize::try_from(class).is_ok_and(|class| class < task.classes) || IGNORED.contains(&class);
+            if known && f64::from(class) == stored {
+                return Ok(class);
+            }
+            Err(self.unfit(task, &format!("a mask that holds {stored}")))
+        };
+        let classes = stored.map(class).collect::<Result<Vec<i32>>>()?;
+        Array2::from_shape_vec((rows, columns), classes).at(self.file.path())
+    }
+
+    /// The label is something else than the task's labels are.
+    fn unfit(&self, task: &Task, found: &str) -> Error {
+        let last = task.classes.saturating_sub(1);
+        let expected = match task.label {
+            LabelKind::Class => format!("a class from 0 to {last}"),
+            LabelKind::MultiLabel => format!("a list of {} zeros and ones", task.classes),
+            LabelKind::Mask => {
+                let [a, b] = IGNORED;
+                format!("a mask of classes from 0 to {last} ({a} and {b} are ignored)")
+            }
+        };
+        self.error(format!("the label is {found}; {} wants {expected}", task.name))
+            .help("the file is damaged or belongs to another task: fetch it again")
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    name.starts_with("label")
+}
+
+/// The band's name without `_YYYY-MM-DD`.
+pub(super) fn undated(name: &str) -> &str {
+    let (start, date) = match name.len().checked_sub("_YYYY-MM-DD".len()) {
+        Some(end) if name.is_char_boundary(end) => name.split_at(end),
+        _ => return name,
+    };
+    let fits = |(byte, form)| if form == b'0' { u8::is_ascii_digit(&byte) } else { byte == form };
+    if date.bytes().zip(*b"_0000-00-00").all(fits) { start } else { name }
+}

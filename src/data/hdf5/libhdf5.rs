@@ -1,0 +1,64 @@
+//! The same reader over libhdf5.
+
+use std::path::Path;
+
+use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
+
+use super::{Dtype, Element};
+
+/// The longest attribute that is stored beside the group itself.
+const MAX_FIXED: usize = 1 << 16;
+
+#[derive(Debug)]
+pub struct File(hdf5::File);
+
+#[derive(Debug)]
+pub struct Dataset(hdf5::Dataset);
+
+impl File {
+    pub fn open(path: &Path) -> Result<Self, hdf5::Error> {
+        hdf5::File::open(path).map(File)
+    }
+
+    pub fn datasets(&self) -> Result<Vec<(String, Dataset)>, hdf5::Error> {
+        let datasets = self.0.datasets()?.into_iter();
+        Ok(datasets.map(|inner| (inner.name().trim_start_matches('/').to_owned(), Dataset(inner))).collect())
+    }
+
+    pub fn string_attribute(&self, name: &str) -> Option<String> {
+        let attribute = self.0.attr(name).ok()?;
+        // libhdf5 does not convert between these kinds of strings.
+        None.or_else(|| attribute.read_scalar::<VarLenUnicode>().ok().map(|text| text.to_string()))
+            .or_else(|| attribute.read_scalar::<VarLenAscii>().ok().map(|text| text.to_string()))
+            .or_else(|| attribute.read_scalar::<FixedUnicode<MAX_FIXED>>().ok().map(|text| text.to_string()))
+            .or_else(|| attribute.read_scalar::<FixedAscii<MAX_FIXED>>().ok().map(|text| text.to_string()))
+    }
+}
+
+impl Dataset {
+    pub fn dtype(&self) -> Result<Dtype, String> {
+        let stored =
+            self.0.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(|error| error.to_string())?;
+        Ok(match stored {
+            TypeDescriptor::Integer(IntSize::U1) => Dtype::Int8,
+            TypeDescriptor::Integer(IntSize::U2) => Dtype::Int16,
+            TypeDescriptor::Integer(IntSize::U4) => Dtype::Int32,
+            TypeDescriptor::Integer(IntSize::U8) => Dtype::Int64,
+            TypeDescriptor::Unsigned(IntSize::U1) => Dtype::Uint8,
+            TypeDescriptor::Unsigned(IntSize::U2) => Dtype::Uint16,
+            TypeDescriptor::Unsigned(IntSize::U4) => Dtype::Uint32,
+            TypeDescriptor::Unsigned(IntSize::U8) => Dtype::Uint64,
+            TypeDescriptor::Float(FloatSize::U4) => Dtype::Float32,
+            TypeDescriptor::Float(FloatSize::U8) => Dtype::Float64,
+            _ => return Err(format!("holds {stored}, which is not read")),
+        })
+    }
+
+    pub fn shape(&self) -> Vec<u64> {
+        self.0.shape().into_iter().map(|extent| extent as u64).collect()
+    }
+
+    pub fn read<T: Element>(&self) -> Result<Vec<T>, hdf5::Error> {
+        T::libhdf5(&self.0)
+    }
+}

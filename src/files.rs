@@ -1,0 +1,38 @@
+//! Files that are whole under their name, or not there at all.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use crate::Result;
+use crate::error::AtPath;
+
+/// Writes a file whole or not at all: under a hidden temporary name in the same folder, flushed to the
+/// disk, then renamed. Makes the folder if need be.
+///
+/// # Errors
+/// Where the folder or the file cannot be written; a file that was there before stays as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).at(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // tempfile's default, readable by the owner only, would follow the file to its final name; this
+        // leaves the choice to the umask.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut temporary = builder.tempfile_in(folder).at(path)?;
+    temporary.write_all(bytes).at(path)?;
+    temporary.as_file().sync_all().at(path)?;
+    temporary.persist(path).at(path)?;
+    // Makes the new name last through a power cut. Some file systems cannot sync a folder; the file
+    // itself is whole in any case.
+    #[cfg(unix)]
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}

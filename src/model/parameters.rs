@@ -1,0 +1,142 @@
+//! A module's parameters as PyTorch has them.
+//!
+//! A parameter's name is its path through the module's fields, which are named as in the original PyTorch code.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::{Error, Result};
+
+/// The parameters of a module in the order of its fields: names and shapes as PyTorch has them.
+pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    #[derive(Default)]
+    struct List {
+        place: Place,
+        parameters: Vec<(String, Vec<usize>)>,
+    }
+    impl ModuleVisitor for List {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.place.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.place.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.parameters.push((self.place.name(), self.place.shape(param)));
+        }
+    }
+    let mut list = List::default();
+    module.visit(&mut list);
+    list.parameters
+}
+
+/// Gives every parameter of `module` the numbers that `values` returns for its name and shape, both as PyTorch
+/// has them.
+///
+/// # Errors
+/// The first error of `values`, or where it gives another count of numbers than the shape has.
+pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
+    struct Fill<F> {
+        place: Place,
+        values: F,
+        error: Option<Error>,
+    }
+    impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> Fill<F> {
+        fn tensor<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<Tensor<D>> {
+            let (name, shape) = (self.place.name(), self.place.shape(param));
+            let values = (self.values)(&name, &shape)?;
+            if values.len() != shape.iter().product::<usize>() {
+                return Err(Error::request(format!("{} numbers for {name} {shape:?}", values.len())));
+            }
+            let data = match (self.place.is_linear_weight(), &shape[..]) {
+                (true, &[out, into]) => TensorData::new(transpose(&values, out, into), [into, out]),
+                _ => TensorData::new(values, shape),
+            };
+            Ok(Tensor::from_data(data, &param.lazy_device()))
+        }
+    }
+    impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> ModuleMapper for Fill<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.place.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.place.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.error.is_some() {
+                return param;
+            }
+            match self.tensor(&param) {
+                Ok(tensor) => {
+                    let id = param.id;
+                    param.transform_for_load(tensor, id)
+                }
+                Err(error) => {
+                    self.error = Some(error);
+                    param
+                }
+            }
+        }
+    }
+    let mut fill = Fill { place: Place::default(), values, error: None };
+    let module = module.map(&mut fill);
+    fill.error.map_or(Ok(module), Err)
+}
+
+/// [rows, columns] to [columns, rows], in blocks that stay in the cache. A transposed view would do, but
+/// matrix products are slower with it.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const SIDE: usize = 32;
+    let mut transposed = vec![0.0; values.len()];
+    for row in (0..rows).step_by(SIDE) {
+        for column in (0..columns).step_by(SIDE) {
+            for r in row..rows.min(row + SIDE) {
+                for c in column..columns.min(column + SIDE) {
+                    transposed[c * rows + r] = values[r * columns + c];
+                }
+            }
+        }
+    }
+    transposed
+}
+
+/// Where a walk through a module stands.
+#[derive(Default)]
+struct Place {
+    /// Field names from the root, and what they are fields of (`Struct:Linear`).
+    path: Vec<(String, String)>,
+}
+
+impl Place {
+    fn enter(&mut self, name: &str, container: &str) {
+        // Burn's names of a norm's two parameters, and PyTorch's.
+        let name = match (container, name) {
+            ("Struct:LayerNorm", "gamma") => "weight",
+            ("Struct:LayerNorm", "beta") => "bias",
+            _ => name,
+        };
+        self.path.push((name.to_owned(), container.to_owned()));
+    }
+
+    fn exit(&mut self) {
+        self.path.pop();
+    }
+
+    fn name(&self) -> String {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        names.join(".")
+    }
+
+    /// Burn has a linear layer's weight as [in, out], PyTorch as [out, in].
+    fn is_linear_weight(&self) -> bool {
+        self.path.last().is_some_and(|(name, container)| name == "weight" && container == "Struct:Linear")
+    }
+
+    fn shape<const D: usize>(&self, param: &Param<Tensor<D>>) -> Vec<usize> {
+        let mut shape = param.lazy_shape().to_vec();
+        if self.is_linear_weight() {
+            shape.reverse();
+        }
+        shape
+    }
+}

@@ -1,0 +1,74 @@
+//! Records as a data frame.
+
+use polars::prelude::{DataFrame, df};
+use serde::Serialize;
+
+use super::Record;
+use crate::{Error, Result};
+
+/// One row a record, in the order given.
+///
+/// | columns | type |
+/// |---|---|
+/// | `suite`, `task`, `partition`, `protocol`, `model`, `backbone` | string: the cell |
+/// | `seed` | u64 |
+/// | `demo` | boolean |
+/// | `metric` | string |
+/// | `value` | f64, percent |
+/// | `low`, `high` | f64, percent; null without an interval |
+/// | `level` | f64, between 0 and 1; null without an interval |
+/// | `scores`, `selected`, `samples` | string: JSON objects |
+/// | `fingerprint`, `settings`, `weights`, `data` | string |
+/// | `stem`, `normalization`, `band_names` | string |
+/// | `bands`, `imputed` | string: JSON arrays |
+/// | `image_size`, `threads`, `finished` | u64; pixels, number, Unix seconds |
+/// | `device`, `terrabench`, `git_revision` | string; the last null outside a git checkout |
+/// | `wall_seconds` | f64 |
+/// | `record` | string: the file's name |
+///
+/// # Errors
+/// Where the frame cannot be built.
+pub fn frame(records: &[Record]) -> Result<DataFrame> {
+    fn column<'a, T>(records: &'a [Record], of: impl Fn(&'a Record) -> T) -> Vec<T> {
+        records.iter().map(of).collect()
+    }
+    fn json<T: Serialize>(records: &[Record], of: impl Fn(&Record) -> &T) -> Result<Vec<String>> {
+        records.iter().map(|r| serde_json::to_string(of(r)).map_err(Error::request)).collect()
+    }
+    df! {
+        "suite" => column(records, |r| r.cell.suite.as_str()),
+        "task" => column(records, |r| r.cell.task.as_str()),
+        "partition" => column(records, |r| r.cell.partition.as_str()),
+        "protocol" => column(records, |r| r.cell.protocol.as_str()),
+        "model" => column(records, |r| r.cell.model.as_str()),
+        "backbone" => column(records, |r| r.cell.backbone.as_str()),
+        "seed" => column(records, |r| r.cell.seed),
+        "demo" => column(records, |r| r.demo),
+        "metric" => column(records, |r| r.metric.to_string()),
+        "value" => column(records, |r| r.value),
+        "low" => column(records, |r| r.interval.map(|i| i.low)),
+        "high" => column(records, |r| r.interval.map(|i| i.high)),
+        "level" => column(records, |r| r.interval.map(|i| i.level)),
+        "scores" => json(records, |r| &r.scores)?,
+        "selected" => json(records, |r| &r.selected)?,
+        "samples" => json(records, |r| &r.samples)?,
+        "fingerprint" => column(records, |r| r.fingerprint.as_str()),
+        "settings" => column(records, |r| r.settings.as_str()),
+        "weights" => column(records, |r| r.provenance.weights.as_str()),
+        "data" => column(records, |r| r.provenance.data.as_str()),
+        "stem" => column(records, |r| r.provenance.stem.to_string()),
+        "normalization" => column(records, |r| r.provenance.normalization.as_str()),
+        "band_names" => column(records, |r| r.provenance.band_names.as_str()),
+        "bands" => json(records, |r| &r.provenance.bands)?,
+        "imputed" => json(records, |r| &r.provenance.imputed)?,
+        "image_size" => column(records, |r| r.provenance.image_size as u64),
+        "device" => column(records, |r| r.provenance.device.as_str()),
+        "threads" => column(records, |r| r.provenance.threads as u64),
+        "terrabench" => column(records, |r| r.provenance.terrabench.as_str()),
+        "git_revision" => column(records, |r| r.provenance.git_revision.as_deref()),
+        "finished" => column(records, |r| r.provenance.finished),
+        "wall_seconds" => column(records, |r| r.provenance.wall_seconds),
+        "record" => column(records, Record::file_name),
+    }
+    .map_err(Error::request)
+}

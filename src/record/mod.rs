@@ -1,0 +1,161 @@
+//! Records: what one finished cell is, and what decides its number. [`Store`] keeps one atomic file a
+//! cell, [`frame()`] lays records out as a data frame.
+
+mod frame;
+mod store;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::frame::frame;
+pub use self::store::Store;
+use crate::config::{ModelConfig, Protocol};
+use crate::data::bands::Imputation;
+pub use crate::metrics::Interval;
+use crate::model::Stem;
+use crate::suite::{Metric, Task};
+use crate::{Error, Result};
+
+/// The form of the record files that this version writes. Raise it when a field changes.
+pub const SCHEMA: u32 = 1;
+
+/// Of the code that makes the numbers. Raise it with every change that moves one: cells recorded under
+/// an older version are then computed again.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Hexadecimal digits of a fingerprint: 128 bits.
+const FINGERPRINT_DIGITS: usize = 32;
+
+/// One cell of a table: the unit of work, of resuming and of a record.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Cell {
+    pub suite: String,
+    pub task: String,
+    pub partition: String,
+    pub protocol: String,
+    /// Name and backbone as in the tables.
+    pub model: String,
+    pub backbone: String,
+    pub seed: u64,
+}
+
+/// A finished cell: scores, interval, what was selected on validation, provenance.
+///
+/// As JSON its numbers keep 15 significant digits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Record {
+    /// Of this file's form.
+    pub schema: u32,
+    /// Names the record: [`Deciding::fingerprint`].
+    pub fingerprint: String,
+    /// [`Deciding::settings`]: equal in records that may be averaged over their seeds.
+    pub settings: String,
+    /// Generated data: never a benchmark number.
+    pub demo: bool,
+    pub cell: Cell,
+    /// The metric that the tables report.
+    pub metric: Metric,
+    /// Its value on the test split, in percent.
+    pub value: f64,
+    pub interval: Option<Interval>,
+    /// Further scores, in percent, by name.
+    pub scores: BTreeMap<String, f64>,
+    /// What was chosen (on validation, or fixed), by name.
+    pub selected: BTreeMap<String, String>,
+    /// Samples of each split that were used.
+    pub samples: BTreeMap<String, usize>,
+    pub provenance: Provenance,
+}
+
+/// Where a number comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Provenance {
+    pub terrabench: String,
+    /// Where a git checkout built the program.
+    pub git_revision: Option<String>,
+    /// blake3 of the weights' file, or `random:<seed>` (see [`Provenance::random_weights`]).
+    pub weights: String,
+    /// blake3 of the samples and statistics that were read.
+    pub data: String,
+    pub stem: Stem,
+    /// The stored band behind each input band, in order.
+    pub bands: Vec<String>,
+    /// `as-named` or `by-content`.
+    pub band_names: String,
+    pub imputed: Vec<Imputation>,
+    pub normalization: String,
+    /// Height and width of the model's input in pixels.
+    pub image_size: usize,
+    pub device: String,
+    pub threads: usize,
+    /// Unix time in seconds.
+    pub finished: u64,
+    pub wall_seconds: f64,
+}
+
+impl Provenance {
+    /// Whether the model was left at its random initial weights.
+    pub fn random_weights(&self) -> bool {
+        self.weights.starts_with("random:")
+    }
+}
+
+/// Everything that decides the number of a cell, and nothing else: device, threads, time and the
+/// program's version are left out.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Deciding<'a> {
+    /// [`PROTOCOL_VERSION`].
+    pub protocol_version: u32,
+    pub demo: bool,
+    /// Suite, partition, seed, and the names of task, protocol and model.
+    pub cell: &'a Cell,
+    pub task: &'a Task,
+    pub protocol: &'a Protocol,
+    pub model: &'a ModelConfig,
+    /// As in [`Provenance`], here and below.
+    pub weights: &'a str,
+    pub data: &'a str,
+    pub stem: Stem,
+    pub bands: &'a [String],
+    pub band_names: &'a str,
+    pub imputed: &'a [Imputation],
+    pub normalization: &'a str,
+    pub image_size: usize,
+}
+
+impl Deciding<'_> {
+    /// Names the record of the cell.
+    ///
+    /// # Errors
+    /// Where a value has no JSON form, as a path that is not UTF-8.
+    pub fn fingerprint(&self) -> Result<String> {
+        fingerprint(self)
+    }
+
+    /// What decides the number but for the seed: the fingerprint of the same cell at seed 0.
+    ///
+    /// # Errors
+    /// As [`Deciding::fingerprint`].
+    pub fn settings(&self) -> Result<String> {
+        fingerprint(&Deciding { cell: &Cell { seed: 0, ..self.cell.clone() }, ..*self })
+    }
+}
+
+/// The first 128 bits of the blake3 hash, as 32 hexadecimal digits, of the value's canonical JSON: keys
+/// sorted, no white space.
+///
+/// # Errors
+/// Where the value has no JSON form.
+pub fn fingerprint(value: &impl Serialize) -> Result<String> {
+    let mut json = serde_json::to_value(value)
+        .map_err(|e| Error::request(format!("settings without a JSON form: {e}")))?;
+    json.sort_all_objects();
+    let mut hash = blake3::hash(json.to_string().as_bytes()).to_hex().to_string();
+    hash.truncate(FINGERPRINT_DIGITS);
+    Ok(hash)
+}

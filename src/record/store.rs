@@ -1,0 +1,180 @@
+//! The store: one JSON file a record, written to a temporary name and renamed.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Cell, FINGERPRINT_DIGITS, Record, SCHEMA};
+use crate::error::AtPath;
+use crate::files::write_atomically;
+use crate::{Error, Result};
+
+/// Digits of the fingerprint in a file's name.
+const DIGITS_IN_NAME: usize = 16;
+
+/// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
+const LONGEST_PART: usize = 48;
+
+/// A folder of records. Copying files between such folders merges them.
+///
+/// A file there either holds a whole record or is no record: hidden files (a write that was cut short
+/// leaves one) and names that do not end in `.json` are ignored; a damaged record is an error that names
+/// the file, when resuming too, since only a foreign hand or a failing disk can make one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    records: PathBuf,
+}
+
+impl Store {
+    /// The records under `<folder>/records/`, which is made if need be.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let records = folder.as_ref().join("records");
+        std::fs::create_dir_all(&records).at(&records)?;
+        Ok(Store { records })
+    }
+
+    /// The record of that fingerprint, if the cell is done.
+    ///
+    /// # Errors
+    /// Where the folder or the record's file cannot be read, or the record is damaged.
+    pub fn get(&self, fingerprint: &str) -> Result<Option<Record>> {
+        let Some(digits) = fingerprint.get(..DIGITS_IN_NAME) else { return Ok(None) };
+        let end = format!(".{digits}.json");
+        for name in self.names()?.iter().filter(|name| name.ends_with(&end)) {
+            let record = self.read(name)?;
+            if record.fingerprint == fingerprint {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the record, in place of an earlier one of the same fingerprint, and returns its file.
+    ///
+    /// # Errors
+    /// Where the record is not one that could be read back (a number is not finite, the fingerprint is
+    /// not one) or the file cannot be written.
+    pub fn put(&self, record: &Record) -> Result<PathBuf> {
+        let path = self.path(record);
+        check(record).map_err(|problem| Error::file(&path, format!("cannot be written: {problem}")))?;
+        let mut json = serde_json::to_string_pretty(record).at(&path)?;
+        json.push('\n');
+        write_atomically(&path, json.as_bytes())?;
+        Ok(path)
+    }
+
+    /// Where the record is, or would be.
+    pub fn path(&self, record: &Record) -> PathBuf {
+        self.records.join(record.file_name())
+    }
+
+    /// All records, sorted by cell.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn all(&self) -> Result<Vec<Record>> {
+        let mut records = self.names()?.iter().map(|name| self.read(name)).collect::<Result<Vec<_>>>()?;
+        records.sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
+        Ok(records)
+    }
+
+    /// The names of the files that should hold records.
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.records).at(&self.records)? {
+            let name = entry.at(&self.records)?.file_name();
+            // A name that is not UTF-8 is none of ours.
+            if let Some(name) = name.to_str()
+                && name.ends_with(".json")
+                && !name.starts_with('.')
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn read(&self, name: &str) -> Result<Record> {
+        /// What every schema has.
+        #[derive(Deserialize)]
+        struct Form {
+            schema: u32,
+        }
+
+        let path = self.records.join(name);
+        let damaged = |problem: String| {
+            Error::file(&path, format!("not a record: {problem}"))
+                .help("delete the file, and the cell is computed again")
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| damaged(e.to_string()))?;
+        let form: Form = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if form.schema > SCHEMA {
+            return Err(Error::file(
+                &path,
+                format!("a record of schema {}; this program reads up to {SCHEMA}", form.schema),
+            )
+            .help("use the version of Terrabench that wrote it, or delete the file"));
+        }
+        let record: Record = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        check(&record).map_err(damaged)?;
+        if record.file_name() != name {
+            return Err(Error::file(&path, format!("holds the record `{}`", record.file_name()))
+                .help("give the file that name, or delete it"));
+        }
+        Ok(record)
+    }
+}
+
+/// What a record must keep to, beyond its types.
+fn check(record: &Record) -> Result<(), String> {
+    if record.schema != SCHEMA {
+        return Err(format!("schema {} instead of {SCHEMA}", record.schema));
+    }
+    for (field, hash) in [("fingerprint", &record.fingerprint), ("settings", &record.settings)] {
+        if hash.len() != FINGERPRINT_DIGITS || !hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(format!("{field} `{hash}` is not {FINGERPRINT_DIGITS} hexadecimal digits"));
+        }
+    }
+    let interval = record.interval.iter().flat_map(|i| [i.low, i.high, i.level]).map(|x| ("interval", x));
+    let scores = record.scores.iter().map(|(name, score)| (name.as_str(), *score));
+    [("value", record.value), ("wall-seconds", record.provenance.wall_seconds)]
+        .into_iter()
+        .chain(interval)
+        .chain(scores)
+        .find(|(_, number)| !number.is_finite())
+        .map_or(Ok(()), |(name, number)| Err(format!("{name} is {number}")))
+}
+
+impl Record {
+    /// The name of the record's file: readable, unique by the first 64 bits of the fingerprint, and
+    /// never more than a name, whatever the cell's names are.
+    pub fn file_name(&self) -> String {
+        let Cell { task, partition, protocol, model, backbone, seed, suite: _ } = &self.cell;
+        let digits = self.fingerprint.get(..DIGITS_IN_NAME).unwrap_or(&self.fingerprint);
+        format!(
+            "{}.{}.{}.{}.seed{seed}.{}.json",
+            part(task),
+            part(partition),
+            part(protocol),
+            part(&format!("{model}-{backbone}")),
+            part(digits),
+        )
+    }
+}
+
+/// `name` in letters that every file system takes: a to z, digits, `_`, `-`, and `.` within.
+fn part(name: &str) -> String {
+    let mut part = String::new();
+    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
+        let c = if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' };
+        // One dash for a run of foreign letters.
+        if part.len() < LONGEST_PART && !(c == '-' && part.ends_with('-')) {
+            part.push(c);
+        }
+    }
+    let part = part.trim_matches(['.', '-']);
+    if part.is_empty() { "unnamed".to_owned() } else { part.to_owned() }
+}

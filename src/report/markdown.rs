@@ -1,0 +1,239 @@
+//! A table as Markdown: aligned so that it also reads as plain text.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::published::Mark;
+use super::table::{Column, ResultTable, Row, Tenths, Value, short};
+use crate::data::Split;
+use crate::record::Record;
+
+/// The table, and below it where each value comes from.
+pub fn markdown(table: &ResultTable) -> String {
+    let mut text = format!("# {}{}\n\n", escape(&table.title), if table.demo { " (demo)" } else { "" });
+    if table.demo {
+        text += "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
+                 > and a small model with random weights. They show that the program works, and say nothing about any\n\
+                 > model: do not compare them with the published rows, and do not report them.\n\n";
+        text += "## Demo: measured on generated data\n\n";
+        text += &if table.measured.is_empty() {
+            "Nothing is measured yet.\n".to_owned()
+        } else {
+            values(&table.columns, table.measured.iter())
+        };
+        text += "\n## Published: measured on the real data\n\n";
+        text += &values(&table.columns, table.published.iter());
+    } else {
+        text += &values(&table.columns, table.published.iter().chain(&table.measured));
+    }
+    text += "\n## Notes\n\n";
+    for note in notes(table) {
+        text += &format!("- {note}\n");
+    }
+    let shown = shown(table);
+    if !shown.is_empty() {
+        text += "\n## How the measured values were made\n\n";
+        text += &provenance(&shown);
+    }
+    text
+}
+
+/// The rows under the columns' headings.
+fn values<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+    let mut header = vec!["Model".to_owned(), "Backbone".to_owned()];
+    header.extend(columns.iter().map(|c| format!("{}, {}", escape(&c.heading()), c.metric_title())));
+    let rows: Vec<Vec<String>> = rows
+        .map(|row| {
+            let names = [escape(&row.label()), escape(&row.backbone)];
+            names.into_iter().chain(row.cells.iter().map(|cell| cell_text(cell.as_ref()))).collect()
+        })
+        .collect();
+    grid(&header, &rows)
+}
+
+/// `**93.4** [91.8, 94.9] (+0.3)`, or with several seeds `93.4 ± 0.2 (+0.3)`.
+fn cell_text(value: Option<&Value>) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    let number = Tenths::of(value.value);
+    let mut text = match value.mark {
+        Mark::Bold => format!("**{number}**"),
+        Mark::Italic => format!("_{number}_"),
+        Mark::None => number.to_string(),
+    };
+    if let Some(spread) = value.spread {
+        text += &format!(" ± {}", Tenths::of(spread));
+    }
+    if let Some(interval) = value.interval {
+        text += &format!(" [{}, {}]", Tenths::of(interval.low), Tenths::of(interval.high));
+    }
+    if let Some(difference) = value.difference() {
+        text += &format!(" ({difference:+})");
+    }
+    text
+}
+
+/// The records that the table shows, by row and column, each with its row's label and its column.
+fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Record)> {
+    let mut shown = Vec::new();
+    for row in &table.measured {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            for record in cell.iter().flat_map(|cell| &cell.records) {
+                shown.push((row.label(), column, *record));
+            }
+        }
+    }
+    shown
+}
+
+fn notes(table: &ResultTable) -> Vec<String> {
+    let mut notes = vec![
+        format!("Published values: {}.", escape(&table.source)),
+        "All values in percent. The best value of a column is **bold** and the second best _italic_, by the values \
+         as shown; equal values share their mark. `-`: no value."
+            .to_owned(),
+    ];
+    if table.demo {
+        notes.push("Demo rows take no part in the ranking and are compared with nothing.".to_owned());
+    }
+    let cells = || table.measured.iter().flat_map(|row| row.cells.iter().flatten());
+    let levels: BTreeSet<String> = cells()
+        .filter_map(|value| value.interval)
+        .map(|interval| format!("{} %", (interval.level * 1e4).round() / 1e2))
+        .collect();
+    if !levels.is_empty() {
+        let levels: Vec<String> = levels.into_iter().collect();
+        notes.push(format!(
+            "In square brackets behind a value: the {} bootstrap interval over the test samples.",
+            levels.join(" or ")
+        ));
+    }
+    if cells().any(|value| value.spread.is_some()) {
+        notes.push("±: mean and standard deviation over several seeds.".to_owned());
+    }
+    if cells().any(|value| value.reference.is_some()) {
+        notes.push(
+            "In round brackets behind a value: the difference to the published value of the same model and backbone."
+                .to_owned(),
+        );
+    }
+    if !table.demo && table.measured.is_empty() {
+        notes.push("Nothing is measured yet.".to_owned());
+    }
+    let whys: BTreeSet<&str> = table.left_out.iter().map(|left_out| left_out.why).collect();
+    for why in whys {
+        let files: Vec<String> = table
+            .left_out
+            .iter()
+            .filter(|left_out| left_out.why == why)
+            .map(|left_out| format!("`{}`", left_out.record.file_name()))
+            .collect();
+        notes.push(format!("Records not shown, as they are {why}: {}.", files.join(", ")));
+    }
+    notes
+}
+
+/// One line a record: what decided its value.
+fn provenance(shown: &[(String, &Column, &Record)]) -> String {
+    let header = [
+        "Model",
+        "Column",
+        "Seed",
+        "Protocol",
+        "Samples",
+        "Stem",
+        "Input",
+        "Normalisation",
+        "Bands",
+        "Imputed",
+        "Weights",
+        "Program",
+        "Record",
+    ]
+    .map(str::to_owned);
+    let rows: Vec<Vec<String>> = shown
+        .iter()
+        .map(|(label, column, record)| {
+            let made = &record.provenance;
+            let selected = record.selected.iter().map(|(name, chosen)| format!("{name} {chosen}"));
+            let counts =
+                Split::ALL.iter().filter_map(|split| record.samples.get_key_value(&split.to_string()));
+            let samples = counts.map(|(split, count)| format!("{split} {count}"));
+            let imputed = made.imputed.iter().map(|pair| format!("{} for {}", pair.source, pair.target));
+            let revision = made.git_revision.iter().map(|revision| short(revision).to_owned());
+            let list = |items: &mut dyn Iterator<Item = String>| {
+                let items: Vec<String> = items.collect();
+                if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+            };
+            [
+                label.clone(),
+                column.heading(),
+                record.cell.seed.to_string(),
+                list(&mut std::iter::once(record.cell.protocol.clone()).chain(selected)),
+                list(&mut samples.into_iter()),
+                made.stem.to_string(),
+                format!("{0} x {0}", made.image_size),
+                made.normalization.clone(),
+                made.band_names.clone(),
+                list(&mut imputed.into_iter()),
+                short(&made.weights).to_owned(),
+                list(&mut std::iter::once(made.terrabench.clone()).chain(revision)),
+            ]
+            .iter()
+            .map(|text| escape(text))
+            .chain([format!("`records/{}`", record.file_name())])
+            .collect()
+        })
+        .collect();
+    grid(&header, &rows)
+}
+
+/// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
+fn grid(header: &[String], rows: &[Vec<String>]) -> String {
+    let width = |text: &str| text.chars().count();
+    let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c));
+    let numeric: Vec<bool> = (0..header.len())
+        .map(|i| rows.iter().filter_map(|row| row.get(i)).all(|text| number(text)))
+        .collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|i| {
+            let column = rows.iter().filter_map(|row| row.get(i));
+            column.chain(header.get(i)).map(|text| width(text)).max().unwrap_or(0).max(3)
+        })
+        .collect();
+    let line = |texts: &[String]| {
+        let mut line = String::from("|");
+        for ((text, wide), numeric) in texts.iter().zip(&widths).zip(&numeric) {
+            let pad = " ".repeat(wide.saturating_sub(width(text)));
+            line += &if *numeric { format!(" {pad}{text} |") } else { format!(" {text}{pad} |") };
+        }
+        line + "\n"
+    };
+    let rule: Vec<String> = widths
+        .iter()
+        .zip(&numeric)
+        .map(|(wide, numeric)| {
+            let dashes = "-".repeat(wide.saturating_sub(1));
+            if *numeric { format!("{dashes}:") } else { format!(":{dashes}") }
+        })
+        .collect();
+    let mut text = line(header) + &line(&rule);
+    for row in rows {
+        text += &line(row);
+    }
+    text
+}
+
+/// Text that Markdown shows as it is, on one line.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '*' | '_' | '`' | '<' | '>' | '[' | ']' | '&' | '~' => {
+                let _ = write!(escaped, "\\{c}");
+            }
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}

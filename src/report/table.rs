@@ -1,0 +1,400 @@
+//! A table of the papers with our rows: what stands in which cell. Rendering is [`super::markdown`]'s and
+//! [`super::csv`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::published::{Mark, Published};
+use crate::Result;
+use crate::record::{Interval, Record};
+use crate::suite::{Metric, Suite, Table};
+
+/// A filled table.
+#[derive(Debug, Clone)]
+pub struct ResultTable<'a> {
+    pub title: String,
+    /// Made of demo records: generated data, nothing to compare with.
+    pub demo: bool,
+    /// Where the published values come from.
+    pub source: String,
+    pub columns: Vec<Column>,
+    /// In the order of the source.
+    pub published: Vec<Row<'a>>,
+    /// Sorted by model, backbone, weights.
+    pub measured: Vec<Row<'a>>,
+    pub left_out: Vec<LeftOut<'a>>,
+}
+
+/// A task at one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub task: String,
+    /// As in the tables: `m-EuroSat`.
+    pub title: String,
+    pub partition: String,
+    pub metric: Metric,
+}
+
+/// A model's values.
+#[derive(Debug, Clone)]
+pub struct Row<'a> {
+    pub model: String,
+    pub backbone: String,
+    pub origin: Origin,
+    /// What else tells the row from others of the same model: `random weights`.
+    pub qualifiers: Vec<String>,
+    /// One a column.
+    pub cells: Vec<Option<Value<'a>>>,
+}
+
+/// Where a row's values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Published,
+    Measured,
+    /// Measured on generated data.
+    Demo,
+}
+
+/// What stands in a cell.
+#[derive(Debug, Clone)]
+pub struct Value<'a> {
+    /// In percent; over several seeds their mean.
+    pub value: f64,
+    /// Standard deviation (n - 1) over several seeds.
+    pub spread: Option<f64>,
+    /// Of a single seed.
+    pub interval: Option<Interval>,
+    /// The published value to compare with.
+    pub reference: Option<f64>,
+    pub mark: Mark,
+    /// What a measured value was made from, by seed.
+    pub records: Vec<&'a Record>,
+}
+
+/// A record that no cell shows, and why.
+#[derive(Debug, Clone)]
+pub struct LeftOut<'a> {
+    pub record: &'a Record,
+    pub why: &'static str,
+}
+
+/// A number as tables show it: to one decimal, halves away from zero. Differences and ranks are those of
+/// the shown numbers, so that the reader's arithmetic on the table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tenths(i64);
+
+impl Tenths {
+    /// `number` in tenths; beyond what i64 holds, the nearest that it does.
+    pub fn of(number: f64) -> Self {
+        Tenths((number * 10.0).round() as i64)
+    }
+}
+
+impl std::ops::Sub for Tenths {
+    type Output = Tenths;
+
+    fn sub(self, other: Self) -> Self {
+        Tenths(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Tenths {
+    /// `93.4`; with `+`, `+0.3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let magnitude = self.0.unsigned_abs();
+        f.pad_integral(self.0 >= 0, "", &format!("{}.{}", magnitude / 10, magnitude % 10))
+    }
+}
+
+impl Value<'_> {
+    fn published(value: f64) -> Self {
+        Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
+    }
+
+    /// The difference to the published value, of the shown numbers.
+    pub fn difference(&self) -> Option<Tenths> {
+        Some(Tenths::of(self.value) - Tenths::of(self.reference?))
+    }
+}
+
+impl Row<'_> {
+    /// The model's name and, in brackets, what kind of row it is: `TerraFM (measured, random weights)`.
+    pub fn label(&self) -> String {
+        self.with_notes(match self.origin {
+            Origin::Published => None,
+            Origin::Measured => Some("measured"),
+            Origin::Demo => Some("demo"),
+        })
+    }
+
+    /// The model's name with the qualifiers only: `TerraFM (random weights)`.
+    pub fn name(&self) -> String {
+        self.with_notes(None)
+    }
+
+    fn with_notes(&self, origin: Option<&str>) -> String {
+        let notes: Vec<&str> = origin.into_iter().chain(self.qualifiers.iter().map(String::as_str)).collect();
+        if notes.is_empty() { self.model.clone() } else { format!("{} ({})", self.model, notes.join(", ")) }
+    }
+}
+
+impl Column {
+    /// `m-EuroSat (1 %)`.
+    pub fn heading(&self) -> String {
+        format!("{} ({})", self.title, partition_title(&self.partition))
+    }
+
+    /// The metric as the papers call it.
+    pub fn metric_title(&self) -> &'static str {
+        match self.metric {
+            Metric::Accuracy => "top-1 accuracy",
+            Metric::MicroF1 => "F1",
+            Metric::Miou => "mIoU",
+        }
+    }
+}
+
+/// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
+fn partition_title(partition: &str) -> String {
+    if partition == "default" {
+        return "100 %".to_owned();
+    }
+    match partition.strip_suffix("x_train").map(str::parse::<f64>) {
+        // Rounded, as 100 times a decimal fraction is seldom whole.
+        Some(Ok(share)) if share > 0.0 && share <= 1.0 => format!("{} %", (share * 1e5).round() / 1e3),
+        _ => partition.to_owned(),
+    }
+}
+
+/// Fills a table: published rows as they are, then a row for each model (and its weights, and whether
+/// bands were taken by name or content) among the records.
+///
+/// - `demo` says which records count: those made from generated data, or the others. The two never meet:
+///   demo rows have no difference to published ones and take no part in the ranking.
+/// - Where a cell has records of several settings, those of the newest record's settings are shown, one
+///   for each seed.
+/// - The difference is to the published row of the same model and backbone; a model with random weights
+///   is another model than the published one and has none.
+/// - The highest shown value of a column is marked bold and the second highest italic; equal values share
+///   their mark. Published and measured rows rank together.
+///
+/// # Errors
+/// Where the definition names a task that the suite lacks.
+pub fn fill<'a>(
+    definition: &Table,
+    suite: &Suite,
+    published: &Published,
+    records: &'a [Record],
+    demo: bool,
+) -> Result<ResultTable<'a>> {
+    let columns = columns(definition, suite)?;
+    let mut published_rows = published_rows(&columns, published);
+    let mut left_out = Vec::new();
+    let eligible = eligible(records, &columns, definition, suite, demo, &mut left_out);
+    let mut measured = measured_rows(&columns, &eligible, &published_rows, demo, &mut left_out);
+    for column in 0..columns.len() {
+        let ours = if demo { &mut [][..] } else { &mut measured[..] };
+        rank(published_rows.iter_mut().chain(ours).filter_map(|row| row.cells.get_mut(column)?.as_mut()));
+    }
+    Ok(ResultTable {
+        title: definition.title.clone(),
+        demo,
+        source: published.source.clone(),
+        columns,
+        published: published_rows,
+        measured,
+        left_out,
+    })
+}
+
+fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    for task in &definition.tasks {
+        let task = suite.task(task)?;
+        columns.extend(definition.partitions.iter().map(|partition| Column {
+            task: task.name.clone(),
+            title: task.title.clone(),
+            partition: partition.clone(),
+            metric: task.metric,
+        }));
+    }
+    Ok(columns)
+}
+
+fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for value in &published.values {
+        let Some(column) = columns.iter().position(|column| {
+            column.task == value.dataset
+                && column.partition == value.partition
+                && column.metric.to_string() == value.metric
+        }) else {
+            continue;
+        };
+        let found = rows.iter().position(|row| row.model == value.model && row.backbone == value.backbone);
+        let row = found.unwrap_or_else(|| {
+            rows.push(Row {
+                model: value.model.clone(),
+                backbone: value.backbone.clone(),
+                origin: Origin::Published,
+                qualifiers: Vec::new(),
+                cells: vec![None; columns.len()],
+            });
+            rows.len() - 1
+        });
+        rows[row].cells[column] = Some(Value::published(value.value));
+    }
+    rows
+}
+
+/// The records that belong into the table. Those of other tables are passed over in silence, those that
+/// only look as if they belonged go to `left_out`.
+fn eligible<'a>(
+    records: &'a [Record],
+    columns: &[Column],
+    definition: &Table,
+    suite: &Suite,
+    demo: bool,
+    left_out: &mut Vec<LeftOut<'a>>,
+) -> Vec<&'a Record> {
+    let mut eligible = Vec::new();
+    for record in records {
+        let cell = &record.cell;
+        let column = columns.iter().find(|c| c.task == cell.task && c.partition == cell.partition);
+        let why = match column {
+            None => continue,
+            Some(_) if cell.suite != suite.name || cell.protocol != definition.protocol => continue,
+            Some(_) if record.demo && !demo => Some("made from generated data"),
+            Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
+            Some(column) if record.metric != column.metric => Some("of another metric"),
+            Some(_) => None,
+        };
+        match why {
+            Some(why) => left_out.push(LeftOut { record, why }),
+            None => eligible.push(record),
+        }
+    }
+    eligible
+}
+
+/// What makes a row of its own among measured models.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Variant<'a> {
+    model: &'a str,
+    backbone: &'a str,
+    weights: &'a str,
+    band_names: &'a str,
+}
+
+fn measured_rows<'a>(
+    columns: &[Column],
+    records: &[&'a Record],
+    published: &[Row],
+    demo: bool,
+    left_out: &mut Vec<LeftOut<'a>>,
+) -> Vec<Row<'a>> {
+    let mut variants: BTreeMap<Variant<'a>, Vec<&'a Record>> = BTreeMap::new();
+    for record in records.iter().copied() {
+        let variant = Variant {
+            model: &record.cell.model,
+            backbone: &record.cell.backbone,
+            weights: &record.provenance.weights,
+            band_names: &record.provenance.band_names,
+        };
+        variants.entry(variant).or_default().push(record);
+    }
+    let mut rows = Vec::new();
+    for (variant, records) in &variants {
+        let reference = published.iter().find(|row| {
+            let random = records.iter().any(|record| record.provenance.random_weights());
+            row.model == variant.model && row.backbone == variant.backbone && !demo && !random
+        });
+        let mut cells = Vec::new();
+        for (i, column) in columns.iter().enumerate() {
+            let of_column: Vec<&Record> = records
+                .iter()
+                .copied()
+                .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
+                .collect();
+            let reference = reference.and_then(|row| row.cells.get(i)?.as_ref()).map(|cell| cell.value);
+            cells.push(measured_value(&of_column, reference, left_out));
+        }
+        rows.push(Row {
+            model: variant.model.to_owned(),
+            backbone: variant.backbone.to_owned(),
+            origin: if demo { Origin::Demo } else { Origin::Measured },
+            qualifiers: qualifiers(variant, variants.keys()),
+            cells,
+        });
+    }
+    rows
+}
+
+fn qualifiers<'v, 'a: 'v>(variant: &Variant<'a>, all: impl Iterator<Item = &'v Variant<'a>>) -> Vec<String> {
+    let weights: BTreeSet<&str> = all
+        .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
+        .map(|other| other.weights)
+        .collect();
+    let random = variant.weights.starts_with("random:");
+    let mut qualifiers = Vec::new();
+    if weights.len() > 1 {
+        qualifiers.push(format!("weights {}", short(variant.weights)));
+    } else if random {
+        qualifiers.push("random weights".to_owned());
+    }
+    if variant.band_names != "as-named" {
+        qualifiers.push(format!("bands {}", variant.band_names));
+    }
+    qualifiers
+}
+
+/// Enough of a hash to tell it from others.
+pub(super) fn short(hash: &str) -> &str {
+    if hash.starts_with("random:") { hash } else { hash.get(..12).unwrap_or(hash) }
+}
+
+/// The value of a variant's records for one cell of the table.
+fn measured_value<'a>(
+    records: &[&'a Record],
+    reference: Option<f64>,
+    left_out: &mut Vec<LeftOut<'a>>,
+) -> Option<Value<'a>> {
+    let newest = records.iter().max_by_key(|r| (r.provenance.finished, &r.fingerprint))?;
+    let (mut shown, older): (Vec<&Record>, Vec<&Record>) =
+        records.iter().partition(|record| record.settings == newest.settings);
+    left_out.extend(
+        older.into_iter().map(|record| LeftOut { record, why: "older, and made with other settings" }),
+    );
+    shown.sort_by_key(|record| record.cell.seed);
+    let values: Vec<f64> = shown.iter().map(|record| record.value).collect();
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let several = values.len() > 1;
+    let spread =
+        several.then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
+    Some(Value {
+        value: mean,
+        spread,
+        interval: if several { None } else { newest.interval },
+        reference,
+        mark: Mark::None,
+        records: shown,
+    })
+}
+
+/// Marks best and second best of a column.
+fn rank<'v, 'a: 'v>(values: impl Iterator<Item = &'v mut Value<'a>>) {
+    let mut values: Vec<&mut Value> = values.collect();
+    let distinct: BTreeSet<Tenths> = values.iter().map(|value| Tenths::of(value.value)).collect();
+    let mut best = distinct.into_iter().rev();
+    let (first, second) = (best.next(), best.next());
+    for value in &mut values {
+        let shown = Some(Tenths::of(value.value));
+        value.mark = match shown {
+            shown if shown == first => Mark::Bold,
+            shown if shown == second => Mark::Italic,
+            _ => Mark::None,
+        };
+    }
+}

@@ -1,0 +1,206 @@
+//! The program as a user meets it: errors that say what to do, exit codes, finished records kept.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn terrabench(cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache);
+    // Data and weights of this machine are none of the tests'.
+    command.env("TERRABENCH_DATA", cache.join("data")).env("XDG_DATA_HOME", cache.join("platform"));
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What was said by a run that must have failed.
+fn failed(output: &Output) -> String {
+    let said = stderr(output);
+    assert!(!output.status.success() && !said.contains("panicked"), "{said}");
+    said
+}
+
+fn failure(cache: &Path, args: &[&str]) -> String {
+    failed(&terrabench(cache).args(args).output().unwrap())
+}
+
+#[test]
+fn without_data_the_message_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = failure(folder.path(), &["bench", "geobench", "--weights", "random:0"]);
+    for word in ["recursix/geo-bench-1.0", "GEO_BENCH_DIR", "--data", "--demo"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    let said = failure(folder.path(), &["bench", "geobench", "--data", "/nowhere", "--weights", "random:0"]);
+    assert!(said.contains("/nowhere"), "{said}");
+}
+
+#[test]
+fn unknown_names_are_answered_with_the_known_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--task", "m-mars"]);
+    assert!(said.contains("m-mars") && said.contains("m-eurosat"), "{said}");
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--model", "resnet"]);
+    assert!(said.contains("resnet") && said.contains("terrafm-b"), "{said}");
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--protocol", "psychic"]);
+    assert!(said.contains("psychic") && said.contains("knn"), "{said}");
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--task", "m-cashew-plant"]);
+    assert!(said.contains("m-cashew-plant"), "{said}");
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--device", "abacus"]);
+    assert!(said.contains("abacus") && said.contains("flex"), "{said}");
+}
+
+#[test]
+fn the_demo_runs_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, out) = (folder.path().join("cache"), folder.path().join("results"));
+    let demo = |args: &[&str]| {
+        terrabench(&cache)
+            .args(["bench", "geobench", "--demo", "--out"])
+            .arg(&out)
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    let output = demo(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("generated"), "{}", stderr(&output));
+    let results = out.join("geobench-demo");
+    let table = std::fs::read_to_string(results.join("knn.md")).unwrap();
+    assert!(table.contains("not benchmark numbers"), "{table}");
+    assert!(results.join("knn.csv").is_file());
+    let records = || {
+        let mut files: Vec<(std::path::PathBuf, String)> = std::fs::read_dir(results.join("records"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let first = records();
+    assert_eq!(first.len(), 8, "four tasks at two partitions");
+    for (path, text) in &first {
+        let record: terrabench::record::Record = serde_json::from_str(text).unwrap();
+        assert!(
+            record.demo && record.value > 0.0 && record.value < 100.0,
+            "{}: {}",
+            path.display(),
+            record.value
+        );
+    }
+
+    let output = demo(&[]);
+    assert!(output.status.success() && stderr(&output).contains("recorded before"), "{}", stderr(&output));
+    assert_eq!(records(), first, "a second run computes nothing");
+}
+
+/// A folder of GEO-Bench's layout to spoil: a copy of one task or more of the demo's data.
+fn spoilable(folder: &Path, tasks: &[&str]) -> PathBuf {
+    let home = terrabench::home::Home::find().unwrap();
+    let suite = terrabench::suite::Suite::load(&home, "geobench").unwrap();
+    let demo = terrabench::data::demo::provide(&suite, &folder.join("cache")).unwrap();
+    let data = folder.join("data");
+    for task in tasks {
+        let directory = Path::new("classification_v1.0").join(task);
+        std::fs::create_dir_all(data.join(&directory)).unwrap();
+        for entry in std::fs::read_dir(demo.join(&directory)).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, data.join(&directory).join(from.file_name().unwrap())).unwrap();
+        }
+    }
+    data
+}
+
+#[test]
+fn a_broken_task_is_named_and_keeps_no_other_from_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = spoilable(folder.path(), &["m-eurosat", "m-brick-kiln"]);
+    let out = folder.path().join("results");
+    let bench = || {
+        terrabench(&folder.path().join("cache"))
+            .args(["bench", "geobench", "--model", "demo", "--weights", "random:0"])
+            .args(["--task", "m-eurosat", "--task", "m-brick-kiln", "--partition", "default", "--data"])
+            .arg(&data)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .unwrap()
+    };
+    let eurosat = data.join("classification_v1.0/m-eurosat");
+    let partition = std::fs::read_to_string(eurosat.join("default_partition.json")).unwrap();
+    let partition: serde_json::Value = serde_json::from_str(&partition).unwrap();
+    let name = partition["test"][3].as_str().unwrap();
+    let sample = eurosat.join(format!("{name}.hdf5"));
+    let whole = std::fs::read(&sample).unwrap();
+
+    std::fs::write(&sample, &whole[..whole.len() / 2]).unwrap();
+    let said = failed(&bench());
+    assert!(said.contains(&format!("{name}.hdf5")), "{said}");
+    assert!(said.contains("m-brick-kiln default knn seed 0: accuracy"), "{said}");
+    std::fs::remove_file(&sample).unwrap();
+    let said = failed(&bench());
+    assert!(said.contains(&format!("{name}.hdf5")) && said.contains("recorded before"), "{said}");
+    std::fs::write(&sample, &whole).unwrap();
+    let output = bench();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(out.join("geobench/records")).unwrap().count(), 2);
+}
+
+#[test]
+fn features_are_exported_with_labels_and_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels (TERRABENCH_REAL)");
+        return;
+    };
+    let out = folder.path().join("features.safetensors");
+    let output = terrabench(folder.path())
+        .args(["features", "--task", "m-bigearthnet", "--split", "test", "--data"])
+        .arg(real.join("geobench"))
+        .arg("--model")
+        .arg(common::fixture("model/tiny.toml"))
+        .arg("--weights")
+        .arg(common::fixture("model/tiny.safetensors"))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let bytes = std::fs::read(&out).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let samples: Vec<String> =
+        serde_json::from_str(&metadata.metadata().as_ref().unwrap()["samples"]).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("features").unwrap().shape(), [8, 48]);
+    assert_eq!(tensors.tensor("labels").unwrap().shape(), [8, 43]);
+    assert_eq!(samples.len(), 8);
+}
+
+#[test]
+fn inspect_prints_one_json_object_a_sample() {
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels (TERRABENCH_REAL)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let output = terrabench(folder.path())
+        .args(["inspect", "--task", "m-so2sat", "--split", "test", "--json", "--data"])
+        .arg(real.join("geobench"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 30);
+    for key in ["name", "split", "label", "mean", "p0_0", "p5_7", "bands"] {
+        assert!(lines[0].get(key).is_some(), "{key} in {}", lines[0]);
+    }
+}

@@ -1,0 +1,563 @@
+//! TerraFM against the numbers of the published PyTorch code (tests/fixtures/model), and what weight files may be.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use terrabench::config::ModelConfig;
+use terrabench::home::Home;
+use terrabench::model::frozen::Frozen;
+use terrabench::model::terrafm::TerraFm;
+use terrabench::model::weights::{self, Weights};
+use terrabench::model::{Backbone, LoadedModel, Stem, device, load, parameters};
+use terrabench::{Error, Result};
+
+use common::fixture;
+
+/// The backend under test: LibTorch where it is compiled in.
+fn device() -> Device {
+    device::by_name(if cfg!(feature = "libtorch") { "libtorch" } else { "flex" }).unwrap()
+}
+
+fn config(name: &str) -> ModelConfig {
+    ModelConfig::load(&Home::find().unwrap(), name).unwrap()
+}
+
+fn tiny_config() -> ModelConfig {
+    config(fixture("model/tiny.toml").to_str().unwrap())
+}
+
+fn load_tiny(path: impl Into<PathBuf>) -> Result<LoadedModel> {
+    load(&tiny_config(), &Weights::File(path.into()), false, &device())
+}
+
+// ---- The formula of the golden numbers ----
+
+/// Element `index` of the tensor with `seed`, in [-2, 2).
+fn formula(seed: u64, index: usize) -> f64 {
+    let mut z = (index as u64).wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    ((z >> 40) as f64 / f64::from(1 << 24) - 0.5) * 4.0
+}
+
+fn images(seed: u64, shape: [usize; 4]) -> Tensor<4> {
+    let values = (0..shape.iter().product()).map(|i| formula(seed, i) as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+/// The values of a parameter of a full-size model.
+fn formula_weights(name: &str, shape: &[usize]) -> Vec<f32> {
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
+    let value: fn(f64) -> f64 = if name.ends_with(".bias") || name.ends_with("_embed") && shape.len() == 2 {
+        |v| v * 0.02
+    } else if shape.len() == 1 {
+        |v| 1.0 + v * 0.1
+    } else {
+        |v| v * 0.08
+    };
+    (0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect()
+}
+
+#[test]
+fn the_formula_is_the_golden_one() {
+    let first: Vec<f32> = (0..3).map(|i| formula(1, i) as f32).collect();
+    assert_eq!(first, [1.533_243_2, 0.266_246_08, 0.364_758_73]);
+    assert_eq!(formula_weights("norm.weight", &[3]), [1.022_225_9, 1.044_751_5, 0.990_687_13]);
+    assert_eq!(formula_weights("cls_token", &[1, 1, 2]), [-0.031_013_336, 0.014_097_895_5]);
+    assert_eq!(formula_weights("patch_embed.s1_embed", &[1, 1]), [0.009_903_425]);
+}
+
+// ---- Golden numbers ----
+
+/// The tensors of a golden file.
+fn golden(file: &str) -> HashMap<String, Vec<f32>> {
+    let bytes = std::fs::read(fixture("model").join(file)).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let numbers = |view: &TensorView| {
+        assert_eq!(view.dtype(), Dtype::F32);
+        view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    tensors.tensors().iter().map(|(name, view)| (name.clone(), numbers(view))).collect()
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differences = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
+    // Not f64::max, which would pass over a NaN.
+    let difference = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
+    assert!(difference <= tolerance, "{what} differs by {difference:e}, more than {tolerance:e}");
+}
+
+/// Mean, population standard deviation and the first 64 values, as the golden file has them.
+#[track_caller]
+fn assert_summary(golden: &HashMap<String, Vec<f32>>, name: &str, found: &[f32]) {
+    let n = found.len() as f64;
+    let mean = found.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let variance = found.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    assert_close(name, &[mean as f32], &golden[&format!("{name}.mean")], 1e-5);
+    assert_close(name, &[variance.sqrt() as f32], &golden[&format!("{name}.std")], 1e-5);
+    assert_close(name, &found[..64], &golden[&format!("{name}.first64")], 5e-5);
+}
+
+/// The inputs of the tiny model: name, images, stem.
+fn tiny_inputs() -> Vec<(&'static str, Tensor<4>, Stem)> {
+    let s2 = images(1, [2, 12, 224, 224]);
+    vec![
+        ("s2_224.l1c", s2.clone(), Stem::S2L1c),
+        ("s2_224.l2a", s2, Stem::S2L2a),
+        ("s1_224", images(2, [2, 2, 224, 224]), Stem::S1),
+        ("s2_96.l1c", images(3, [1, 12, 96, 96]), Stem::S2L1c),
+        ("s2_128x160.l1c", images(4, [1, 12, 128, 160]), Stem::S2L1c),
+        ("s2_256.l1c", images(5, [1, 12, 256, 256]), Stem::S2L1c),
+    ]
+}
+
+/// The tiny model as it is trained.
+fn tiny_module() -> TerraFm {
+    let file = Weights::File(fixture("model/tiny.safetensors"));
+    let model = TerraFm::new(&tiny_config(), &device());
+    weights::load(model, &file, false).unwrap().0
+}
+
+#[test]
+fn features_of_all_sizes_and_stems() {
+    let golden = golden("tiny_io.safetensors");
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let module = tiny_module();
+    assert_eq!(frozen.width(), 48);
+    for (name, images, stem) in tiny_inputs() {
+        let expected = &golden[&format!("cls.{name}")];
+        assert_close(name, &numbers(frozen.features(images.clone(), stem).unwrap()), expected, 5e-5);
+        assert_close(name, &numbers(module.features(images, stem).unwrap()), expected, 5e-5);
+    }
+}
+
+#[test]
+fn feature_maps_after_each_block() {
+    let golden = golden("tiny_io.safetensors");
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let module = tiny_module();
+    let backbones: [&dyn Backbone; 2] = [frozen.as_ref(), &module];
+    for backbone in backbones {
+        for (input, images, side) in
+            [("s2_224", images(1, [2, 12, 224, 224]), 14), ("s2_256", images(5, [1, 12, 256, 256]), 16)]
+        {
+            let n = images.dims()[0];
+            let maps = backbone.feature_maps(images, Stem::S2L1c).unwrap();
+            assert_eq!(maps.len(), 4);
+            for (layer, map) in maps.into_iter().enumerate() {
+                assert_eq!(map.dims(), [n, 48, side, side]);
+                let (name, map) = (format!("map{layer}.{input}.l1c"), numbers(map));
+                assert_summary(&golden, &name, &map);
+                if layer == 3 {
+                    assert_close(&name, &map, &golden[&format!("{name}.full")], 5e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_configured_layers_are_maps() {
+    let mut config = tiny_config();
+    config.architecture.map_layers = vec![2, 0];
+    let weights = Weights::File(fixture("model/tiny.pth"));
+    let image = images(3, [1, 12, 96, 96]);
+    let all = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let all = all.feature_maps(image.clone(), Stem::S2L1c).unwrap();
+    let some = load(&config, &weights, false, &device()).unwrap().backbone;
+    let some = some.feature_maps(image, Stem::S2L1c).unwrap();
+    assert_eq!(some.len(), 2);
+    for (some, layer) in some.into_iter().zip([0, 2]) {
+        assert_eq!(numbers(some), numbers(all[layer].clone()));
+    }
+}
+
+#[test]
+fn patch_embeddings_of_all_stems() {
+    let golden = golden("tiny_io.safetensors");
+    let module = tiny_module();
+    for (name, images, stem) in tiny_inputs().into_iter().take(3) {
+        let name = format!("patch_embed.{}", name.trim_start_matches("s2_224.").trim_end_matches("_224"));
+        assert_summary(&golden, &name, &numbers(module.embed(images, stem).unwrap()));
+    }
+}
+
+#[test]
+fn positions_of_all_sizes() {
+    let golden = golden("tiny_io.safetensors");
+    let module = tiny_module();
+    for (h, w) in [(96, 96), (128, 160), (256, 256)] {
+        let name = format!("pos.{h}x{w}");
+        assert_close(&name, &numbers(module.positions(h, w)), &golden[&name], 3e-6);
+    }
+    let stored = self::golden("tiny.safetensors").remove("pos_embed").unwrap();
+    assert_eq!(numbers(module.positions(224, 224)), stored, "positions at the trained size stay as they are");
+    let flat = numbers(module.positions(112, 448));
+    assert_eq!(flat.len(), stored.len());
+    assert_ne!(flat, stored, "196 patches that are not 14 x 14 are resized");
+}
+
+#[test]
+fn parameters_are_upstreams() {
+    for (name, file) in [("terrafm-b", "params_base.json"), ("terrafm-l", "params_large.json")] {
+        let text = std::fs::read_to_string(fixture("model").join(file)).unwrap();
+        let expected: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
+        assert_eq!(parameters::list(&TerraFm::new(&config(name), &device())), expected);
+    }
+}
+
+fn full_size(size: &str, name: &str) {
+    let golden = golden("full_io.safetensors");
+    let model = TerraFm::new(&config(name), &device());
+    let model = Frozen::new(parameters::fill(model, |name, shape| Ok(formula_weights(name, shape))).unwrap());
+    let s2 = images(11, [2, 12, 224, 224]);
+    let s1 = images(12, [2, 2, 224, 224]);
+    for (key, images, stem) in
+        [("l1c", s2.clone(), Stem::S2L1c), ("l2a", s2, Stem::S2L2a), ("s1", s1, Stem::S1)]
+    {
+        let name = format!("cls.{size}.{key}");
+        let (found, expected) = (numbers(model.features(images, stem).unwrap()), &golden[&name]);
+        assert_close(&name, &found, expected, 1e-4);
+        let squares = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        let rms = (squares / expected.len() as f64).sqrt();
+        assert!(rms < 2e-5, "{name} differs by {rms:e} (root mean square)");
+    }
+}
+
+#[test]
+fn base_with_formula_weights() {
+    full_size("base", "terrafm-b");
+}
+
+#[test]
+fn large_with_formula_weights() {
+    full_size("large", "terrafm-l");
+}
+
+// ---- The same everywhere ----
+
+#[test]
+fn features_do_not_depend_on_the_batch_or_the_threads() {
+    let model = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let batch = images(7, [5, 12, 96, 96]);
+    let with_threads = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| numbers(model.features(batch.clone(), Stem::S2L1c).unwrap()))
+    };
+    let one = with_threads(1);
+    assert_eq!(one, with_threads(1), "a second run");
+    if cfg!(feature = "libtorch") {
+        return; // LibTorch takes the batch as one and has threads of its own.
+    }
+    assert_eq!(one, with_threads(2), "two threads");
+    assert_eq!(one, with_threads(3), "three threads");
+    let alone: Vec<f32> = batch
+        .split(1, 0)
+        .into_iter()
+        .flat_map(|image| numbers(model.features(image, Stem::S2L1c).unwrap()))
+        .collect();
+    assert_eq!(one, alone, "image by image");
+}
+
+#[test]
+fn random_weights_are_reproducible() {
+    let model = |seed| {
+        let weights: Weights = format!("random:{seed}").parse().unwrap();
+        load(&tiny_config(), &weights, false, &device()).unwrap()
+    };
+    let features = |model: &LoadedModel| {
+        numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).unwrap())
+    };
+    let (zero, again, one) = (model(0), model(0), model(1));
+    assert_eq!((zero.weights_id.as_str(), one.weights_id.as_str()), ("random:0", "random:1"));
+    assert!(zero.report.is_complete() && zero.report.loaded.len() == 68, "{}", zero.report);
+    assert_eq!(features(&zero), features(&again));
+    assert_ne!(features(&zero), features(&one));
+    assert!(features(&zero).iter().all(|v| v.is_finite()));
+}
+
+// ---- Weight files ----
+
+#[test]
+fn all_formats_give_the_same_model() {
+    let image = images(1, [2, 12, 224, 224]);
+    let features =
+        |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Stem::S2L1c).unwrap());
+    let pth = load_tiny(fixture("model/tiny.pth")).unwrap();
+    let safetensors = load_tiny(fixture("model/tiny.safetensors")).unwrap();
+    assert_eq!(features(&pth), features(&safetensors));
+    assert_eq!(pth.report, safetensors.report);
+    assert!(pth.report.unexpected.is_empty() && pth.report.is_complete());
+
+    let half = load_tiny(fixture("model/tiny_prefixed.pth")).unwrap();
+    assert!(half.report.unexpected.is_empty() && half.report.is_complete());
+    let expected = &golden("tiny_io.safetensors")["cls.s2_224.l1c.prefixed"];
+    assert_close("float16 with prefixes", &features(&half), expected, 5e-5);
+
+    let hash = |file| blake3::hash(&std::fs::read(fixture("model").join(file)).unwrap()).to_hex();
+    assert_eq!(pth.weights_id, format!("blake3:{}", hash("tiny.pth")));
+    assert_eq!(half.weights_id, format!("blake3:{}", hash("tiny_prefixed.pth")));
+}
+
+/// A stored tensor: its type, shape and bytes.
+type Raw = (Dtype, Vec<usize>, Vec<u8>);
+
+/// The tiny weights, changed by `change`, as a file of their own.
+fn changed(folder: &Path, change: impl FnOnce(&mut HashMap<String, Raw>)) -> PathBuf {
+    let bytes = std::fs::read(fixture("model/tiny.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut raw: HashMap<String, Raw> = tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    change(&mut raw);
+    let views = raw.iter().map(|(name, (dtype, shape, data))| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let path = folder.join("changed.safetensors");
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    path
+}
+
+#[track_caller]
+fn error(result: Result<LoadedModel>) -> String {
+    match result {
+        Ok(model) => panic!("loaded: {}", model.report),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn every_misfit_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = changed(folder.path(), |tensors| {
+        tensors.remove("norm.weight").unwrap();
+        tensors.remove("blocks.2.mlp.fc1.bias").unwrap();
+        tensors.get_mut("pos_embed").unwrap().1 = vec![197, 1, 48];
+        let (dtype, ..) = tensors.get_mut("blocks.0.norm1.bias").unwrap();
+        *dtype = Dtype::I32;
+        tensors.insert("head.weight".into(), (Dtype::F32, vec![2, 1], vec![0; 8]));
+    });
+    let message = error(load_tiny(&path));
+    for line in [
+        path.to_str().unwrap(),
+        "2 missing:",
+        "blocks.2.mlp.fc1.bias [192]",
+        "norm.weight [48]",
+        "2 mismatched:",
+        "pos_embed is [197, 1, 48] (float32), expected [1, 197, 48]",
+        "blocks.0.norm1.bias is [48] (not a real number), expected [48]",
+        "1 unexpected:",
+        "head.weight [2, 1]",
+        "--allow-partial",
+    ] {
+        assert!(message.contains(line), "{line:?} is not in: {message}");
+    }
+
+    let model = load(&tiny_config(), &Weights::File(path.clone()), true, &device()).unwrap();
+    assert_eq!(model.report.loaded.len(), 64);
+    assert_eq!((model.report.missing.len(), model.report.mismatched.len()), (2, 2));
+    assert_eq!(model.report.unexpected, ["head.weight [2, 1]"]);
+    assert!(model.weights_id.starts_with("blake3:") && model.weights_id.ends_with("+random:0"));
+    let features = numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).unwrap());
+    assert!(features.iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn more_than_the_model_has_is_only_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let extra = |tensors: &mut HashMap<String, Raw>| {
+        tensors.insert("head.weight".into(), (Dtype::F32, vec![2, 1], vec![0; 8]));
+        tensors.insert("epoch".into(), (Dtype::I64, vec![], vec![0; 8]));
+    };
+    let model = load_tiny(changed(folder.path(), extra)).unwrap();
+    assert!(model.report.is_complete());
+    assert_eq!(model.report.unexpected, ["epoch []", "head.weight [2, 1]"]);
+
+    let mut config = tiny_config();
+    config.stems.retain(|stem, _| *stem == Stem::S1);
+    let file = Weights::File(fixture("model/tiny.pth"));
+    let model = load(&config, &file, false, &device()).unwrap();
+    assert_eq!(model.report.unexpected.len(), 6, "the other stems: {}", model.report);
+    let golden = golden("tiny_io.safetensors");
+    let features = numbers(model.backbone.features(images(2, [2, 2, 224, 224]), Stem::S1).unwrap());
+    assert_close("S1 stem alone", &features, &golden["cls.s1_224"], 5e-5);
+    assert!(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).is_err());
+}
+
+#[test]
+fn prefixes_and_precisions_in_any_combination() {
+    let folder = tempfile::tempdir().unwrap();
+    let renamed = |prefix: &'static str| {
+        move |tensors: &mut HashMap<String, Raw>| {
+            *tensors = tensors.drain().map(|(name, raw)| (format!("{prefix}{name}"), raw)).collect();
+        }
+    };
+    for prefix in ["model.", "state_dict.module.", "teacher.backbone.", "module.model.backbone.module."] {
+        let model = load_tiny(changed(folder.path(), renamed(prefix))).unwrap();
+        assert!(model.report.is_complete() && model.report.unexpected.is_empty(), "{prefix}");
+    }
+    let message = error(load_tiny(changed(folder.path(), renamed("student."))));
+    assert!(message.contains("student.cls_token"), "{message}");
+
+    let message = error(load_tiny(changed(folder.path(), |tensors| {
+        let cls = tensors["cls_token"].clone();
+        tensors.insert("teacher.cls_token".into(), cls);
+    })));
+    assert!(message.contains("both `cls_token` and `teacher.cls_token` are `cls_token`"), "{message}");
+
+    let image = images(3, [1, 12, 96, 96]);
+    let expected = &golden("tiny_io.safetensors")["cls.s2_96.l1c"];
+    let cast = |dtype, number: fn(f32) -> Vec<u8>| {
+        let path = changed(folder.path(), |tensors| {
+            for (stored, _, bytes) in tensors.values_mut() {
+                let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+                (*stored, *bytes) = (dtype, numbers.flat_map(number).collect());
+            }
+        });
+        let model = load_tiny(path).unwrap();
+        numbers(model.backbone.features(image.clone(), Stem::S2L1c).unwrap())
+    };
+    let bf16 = cast(Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes().to_vec());
+    assert_close("bfloat16", &bf16, expected, 0.1);
+    let f64 = cast(Dtype::F64, |v| f64::from(v).to_le_bytes().to_vec());
+    assert_close("float64", &f64, expected, 5e-5);
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = changed(folder.path(), |tensors| {
+        tensors.get_mut("norm.bias").unwrap().2[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    let message = error(load_tiny(&path));
+    assert!(message.contains("norm.bias holds NaN at index 1"), "{message}");
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+}
+
+#[test]
+fn damaged_files_are_errors_that_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["tiny.pth", "tiny_prefixed.pth", "tiny.safetensors"] {
+        let whole = std::fs::read(fixture("model").join(file)).unwrap();
+        let path = folder.path().join(file);
+        for length in [0, 1, 7, 8, 9, 100, 4_000, whole.len() / 2, whole.len() - 1_000, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let message = error(load_tiny(&path));
+            assert!(message.contains(path.to_str().unwrap()), "{file} cut to {length}: {message}");
+        }
+        // A wrong byte anywhere in the structures: maybe an error, never a panic.
+        let (start, end) = (0..4_000, whole.len() - 4_000..whole.len());
+        for at in start.chain(end).step_by(37) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x5A;
+            std::fs::write(&path, &damaged).unwrap();
+            if let Err(error) = load_tiny(&path) {
+                assert!(error.to_string().contains(path.to_str().unwrap()), "byte {at}: {error}");
+            }
+        }
+    }
+    let absent = folder.path().join("absent.pth");
+    assert!(error(load_tiny(&absent)).contains("absent.pth"));
+    assert!(error(load_tiny(folder.path())).contains(folder.path().to_str().unwrap()));
+}
+
+#[test]
+fn hostile_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.pth");
+    let trap = folder.path().join("executed");
+
+    let command = format!("cposix\nsystem\n(S'touch {}'\ntR.", trap.display());
+    let dictionary = format!("}}S'cls_token'\n{}s.", &command[..command.len() - 1]);
+    let nested =
+        |depth: usize| [b"\x80\x02", &b"]".repeat(depth)[..], &b"a".repeat(depth - 1)[..], b"."].concat();
+    let memo_bomb = b"\x80\x02]q\x00".iter().copied().chain(b"h\x00h\x00\x86".repeat(200_000)).chain(*b".");
+    let header = br#"{"cls_token":{"dtype":"F32","shape":[1,1,48],"data_offsets":[0,18446744073709551615]}}"#;
+    let overflow = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+    let huge_header = [&u64::MAX.to_le_bytes()[..], b"{}"].concat();
+
+    for (name, bytes, file) in [
+        ("a call", command.clone().into_bytes(), "hostile.pth"),
+        ("a call in a dictionary", dictionary.into_bytes(), "hostile.pth"),
+        ("deep nesting", nested(1_000_000), "hostile.pth"),
+        ("a bomb of references", memo_bomb.collect(), "hostile.pth"),
+        ("text", b"no weights at all".to_vec(), "hostile.pth"),
+        ("offsets that overflow", overflow, "hostile.safetensors"),
+        ("an endless header", huge_header, "hostile.safetensors"),
+    ] {
+        let path = path.with_file_name(file);
+        std::fs::write(&path, bytes).unwrap();
+        let message = error(load_tiny(&path));
+        assert!(message.contains(path.to_str().unwrap()), "{name}: {message}");
+        assert!(!trap.exists(), "{name} was executed");
+    }
+}
+
+// ---- Requests that cannot be met ----
+
+#[test]
+fn images_that_do_not_suit_are_errors() {
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let module = tiny_module();
+    let backbones: [&dyn Backbone; 2] = [frozen.as_ref(), &module];
+    for backbone in backbones {
+        for (shape, stem, says) in [
+            ([1, 12, 225, 224], Stem::S2L1c, "225 x 224"),
+            ([1, 12, 224, 230], Stem::S2L1c, "224 x 230"),
+            ([1, 12, 8, 8], Stem::S2L1c, "patches of 16"),
+            ([1, 13, 224, 224], Stem::S2L1c, "13 bands"),
+            ([1, 12, 224, 224], Stem::S1, "takes 2"),
+        ] {
+            let image = Tensor::zeros(shape, &device());
+            let problem = backbone.features(image.clone(), stem).unwrap_err().to_string();
+            assert!(problem.contains(says), "{shape:?}: {problem}");
+            assert_eq!(backbone.feature_maps(image, stem).unwrap_err().to_string(), problem);
+        }
+        let smallest = backbone.features(Tensor::zeros([1, 12, 16, 16], &device()), Stem::S2L1c);
+        assert_eq!(smallest.unwrap().dims(), [1, 48]);
+    }
+}
+
+#[test]
+fn weights_by_name() {
+    let parse = |text: &str| text.parse::<Weights>();
+    assert_eq!(parse("random:7").unwrap(), Weights::Random(7));
+    assert_eq!(parse("some/TerraFM-B.pth").unwrap(), Weights::File("some/TerraFM-B.pth".into()));
+    for text in ["random:", "random:-1", "random:x"] {
+        assert!(matches!(parse(text), Err(Error::Request { .. })), "{text}");
+    }
+}
+
+#[test]
+fn devices_by_name() {
+    assert_eq!(device::by_name("flex").unwrap(), Device::flex());
+    for name in ["", "cuda", "flex:0", "libtorch:cuda:x", "libtorch:mps", "vulkan:-1"] {
+        let problem = device::by_name(name).unwrap_err().to_string();
+        assert!(problem.contains(name), "{problem}");
+    }
+    #[cfg(not(feature = "libtorch"))]
+    for name in ["libtorch", "libtorch:cuda", "libtorch:cuda:1"] {
+        let problem = device::by_name(name).unwrap_err().to_string();
+        assert!(problem.contains("`libtorch`") && problem.contains("--features libtorch"), "{problem}");
+    }
+    #[cfg(not(feature = "vulkan"))]
+    for name in ["vulkan", "vulkan:1"] {
+        let problem = device::by_name(name).unwrap_err().to_string();
+        assert!(problem.contains("--features vulkan"), "{problem}");
+    }
+}

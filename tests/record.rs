@@ -1,0 +1,352 @@
+//! Records: what names them, how they are stored, what a damaged one does.
+
+mod sample;
+
+use std::path::Path;
+
+use sample::record;
+use terrabench::config::{ModelConfig, Protocol};
+use terrabench::data::bands::{Band, Imputation};
+use terrabench::model::Stem;
+use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, SCHEMA, Store, fingerprint, frame};
+use terrabench::suite::Task;
+
+const TASK: &str = r#"
+name = "m-eurosat"
+title = "m-EuroSat"
+directory = "classification_v1.0/m-eurosat"
+label = "class"
+classes = 10
+metric = "accuracy"
+sensor = "s2-l1c"
+stem = "s2-l1c"
+image-size = 64
+samples = { train = 2000, valid = 1000, test = 1000 }
+by-content = { B8A = "12 - SWIR", B12 = "11 - SWIR" }
+"#;
+
+const MODEL: &str = r#"
+name = "TerraFM"
+backbone = "ViT-Base"
+kind = "terrafm"
+[architecture]
+width = 768
+depth = 12
+heads = 12
+mlp-ratio = 4
+patch = 16
+image = 224
+map-layers = [3, 5, 7, 11]
+[stems.s2-l1c]
+bands = ["B02", "B11"]
+"#;
+
+const PROTOCOL: &str = r#"
+kind = "knn"
+k = 20
+temperature = 0.07
+embedding-dtype = "f32"
+interval = { level = 0.95, resamples = 2000 }
+"#;
+
+/// Hands what decides the number of a fixed cell to `look`.
+fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
+    let (task, model, protocol): (Task, ModelConfig, Protocol) =
+        (toml::from_str(TASK).unwrap(), toml::from_str(MODEL).unwrap(), toml::from_str(PROTOCOL).unwrap());
+    look(Deciding {
+        protocol_version: 1,
+        demo: false,
+        cell: &record().cell,
+        task: &task,
+        protocol: &protocol,
+        model: &model,
+        weights: "5f3c",
+        data: "0f1e",
+        stem: Stem::S2L1c,
+        bands: &["02 - Blue".to_owned()],
+        band_names: "as-named",
+        imputed: &[],
+        normalization: "dataset",
+        image_size: 224,
+    })
+}
+
+/// A change here means that every record ever written is computed again: only where that is meant.
+#[test]
+fn the_fingerprint_is_the_same_on_every_machine() {
+    let (fingerprint, settings) = with_deciding(|d| (d.fingerprint().unwrap(), d.settings().unwrap()));
+    assert_eq!(fingerprint, "4f8246af6b96c9ab5e8a9a71b0c1b754");
+    // The settings of every seed are the fingerprint of seed 0.
+    assert_eq!(settings, fingerprint);
+}
+
+#[test]
+fn the_order_of_keys_does_not_matter() {
+    let canonical = blake3::hash(br#"{"a":{"x":null,"y":[2,1]},"b":1.5}"#).to_hex().to_string();
+    let one = serde_json::json!({"b": 1.5, "a": {"y": [2, 1], "x": null}});
+    #[derive(serde::Serialize)]
+    struct Other {
+        b: f32,
+        a: std::collections::BTreeMap<char, Option<[u8; 2]>>,
+    }
+    let other = Other { b: 1.5, a: [('y', Some([2, 1])), ('x', None)].into() };
+    assert_eq!(fingerprint(&one).unwrap(), canonical[..32]);
+    assert_eq!(fingerprint(&other).unwrap(), canonical[..32]);
+}
+
+#[test]
+fn everything_that_decides_the_number_changes_the_fingerprint() {
+    with_deciding(|base| {
+        let Deciding { task, model, cell, .. } = base;
+        let protocol = |change: (&str, &str)| -> Protocol {
+            assert!(PROTOCOL.contains(change.0));
+            toml::from_str(&PROTOCOL.replace(change.0, change.1)).unwrap()
+        };
+        let (k, dtype) = (protocol(("k = 20", "k = 5")), protocol(("f32", "bf16")));
+        let temperature = protocol(("0.07", "0.08"));
+        let mut deeper = model.clone();
+        deeper.architecture.depth = 13;
+        let cells = [
+            Cell { suite: "other".into(), ..cell.clone() },
+            Cell { task: "other".into(), ..cell.clone() },
+            Cell { partition: "0.01x_train".into(), ..cell.clone() },
+            Cell { protocol: "other".into(), ..cell.clone() },
+            Cell { model: "other".into(), ..cell.clone() },
+            Cell { backbone: "other".into(), ..cell.clone() },
+            Cell { seed: 1, ..cell.clone() },
+        ];
+        let two_bands = ["02 - Blue".to_owned(), "03 - Green".to_owned()];
+        let joined = ["02 - Blue,03 - Green".to_owned()];
+        let scaled = Task { scale: 10_000.0, ..task.clone() };
+        let imputed = [Imputation { source: Band::B11, target: Band::B10 }];
+        let mut all = vec![
+            base,
+            Deciding { protocol_version: PROTOCOL_VERSION + 1, ..base },
+            Deciding { demo: true, ..base },
+            Deciding { task: &scaled, ..base },
+            Deciding { protocol: &k, ..base },
+            Deciding { protocol: &dtype, ..base },
+            Deciding { protocol: &temperature, ..base },
+            Deciding { model: &deeper, ..base },
+            Deciding { weights: "5f3d", ..base },
+            Deciding { data: "0f1f", ..base },
+            Deciding { stem: Stem::S2L2a, ..base },
+            Deciding { bands: &two_bands, ..base },
+            Deciding { bands: &joined, ..base },
+            Deciding { band_names: "by-content", ..base },
+            Deciding { imputed: &imputed, ..base },
+            Deciding { normalization: "satlas", ..base },
+            Deciding { image_size: 240, ..base },
+        ];
+        all.extend(cells.iter().map(|cell| Deciding { cell, ..base }));
+        let of = |one: &Deciding| (one.fingerprint().unwrap(), one.settings().unwrap());
+        for (i, one) in all.iter().enumerate() {
+            for other in &all[i + 1..] {
+                assert_ne!(of(one).0, of(other).0, "{one:?}\n{other:?}");
+                // The settings are all but the seed.
+                if other.cell.seed == 0 {
+                    assert_ne!(of(one).1, of(other).1, "{one:?}\n{other:?}");
+                }
+            }
+        }
+        let other_seed = Deciding { cell: &cells[6], ..base };
+        assert_eq!(of(&base).1, of(&other_seed).1);
+    });
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("geobench")).unwrap();
+    (folder, store)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_record_comes_back_as_it_was_put() {
+    let (folder, store) = store();
+    let mut record = record();
+    record.provenance.git_revision = Some("abc".into());
+    record.value = 1000.0 / 17.0;
+    let path = store.put(&record).unwrap();
+    assert_eq!(store.get(&record.fingerprint).unwrap().unwrap(), record);
+    assert_eq!(store.get("00000000000000000000000000000000").unwrap(), None);
+    assert_eq!(store.get("").unwrap(), None);
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("{\n  \"schema\": 1,\n  \"fingerprint\": \""), "{text}");
+    assert!(text.ends_with("}\n"));
+    let name = format!("m-eurosat.default.knn.terrafm-vit-base.seed0.{}.json", &record.fingerprint[..16]);
+    assert_eq!(files(&folder.path().join("geobench/records")), [name]);
+
+    // Put again, it replaces itself.
+    record.value = 60.0;
+    assert_eq!(store.put(&record).unwrap(), path);
+    assert_eq!(store.all().unwrap(), [record]);
+}
+
+#[test]
+fn all_records_come_sorted_by_cell() {
+    let (_folder, store) = store();
+    for (task, seed) in [("m-so2sat", 0), ("m-eurosat", 10), ("m-eurosat", 9), ("m-brick-kiln", 0)] {
+        let mut record = record();
+        record.cell = Cell { task: task.into(), seed, ..record.cell };
+        sample::identify(&mut record);
+        store.put(&record).unwrap();
+    }
+    let cells: Vec<(String, u64)> =
+        store.all().unwrap().into_iter().map(|record| (record.cell.task, record.cell.seed)).collect();
+    let expected = [("m-brick-kiln", 0), ("m-eurosat", 9), ("m-eurosat", 10), ("m-so2sat", 0)];
+    assert_eq!(cells, expected.map(|(task, seed)| (task.to_owned(), seed)));
+}
+
+/// A crash between write and rename leaves a hidden file, and the record that was there before.
+#[test]
+fn an_unfinished_write_is_no_record() {
+    let (folder, store) = store();
+    let record = record();
+    let path = store.put(&record).unwrap();
+    let records = folder.path().join("geobench/records");
+    std::fs::write(records.join(".xY3.tmp"), "{\n  \"schema\": 1,\n  \"finger").unwrap();
+    std::fs::write(records.join(format!(".{}", record.file_name())), "{").unwrap();
+    assert_eq!(store.all().unwrap(), std::slice::from_ref(&record));
+    assert_eq!(store.get(&record.fingerprint).unwrap(), Some(record.clone()));
+
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(store.all().unwrap(), []);
+    assert_eq!(store.get(&record.fingerprint).unwrap(), None);
+}
+
+#[test]
+fn a_reader_never_meets_half_a_record() {
+    let (_folder, store) = store();
+    let mut record = record();
+    // Large, so that a write takes long enough to be caught.
+    record.scores = (0..20_000).map(|i| (format!("score {i}"), f64::from(i))).collect();
+    store.put(&record).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (0..20).for_each(|_| drop(store.put(&record).unwrap())));
+        while !writer.is_finished() {
+            assert_eq!(store.all().unwrap().len(), 1);
+        }
+    });
+}
+
+/// Changes the stored text of a record and returns what the store then says.
+fn damaged(change: impl Fn(String) -> String) -> String {
+    let (_folder, store) = store();
+    let record = record();
+    let path = store.put(&record).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let changed = change(text.clone());
+    assert_ne!(changed, text);
+    std::fs::write(&path, changed).unwrap();
+    let error = store.all().unwrap_err().to_string();
+    assert_eq!(store.get(&record.fingerprint).unwrap_err().to_string(), error);
+    assert!(error.contains(&record.file_name()), "{error}");
+    error
+}
+
+#[test]
+fn a_damaged_record_is_named() {
+    let error = damaged(|text| text[..text.len() / 2].to_owned());
+    assert!(error.contains("delete the file"), "{error}");
+    let error = damaged(|text| text.replace("\"metric\"", "\"colour\": 1, \"metric\""));
+    assert!(error.contains("colour"), "{error}");
+    let error = damaged(|text| text.replace("\"device\"", "\"colour\""));
+    assert!(error.contains("colour"), "{error}");
+    let error = damaged(|text| text.replace("\"value\": 94.5", "\"value\": null"));
+    assert!(error.contains("null"), "{error}");
+    let error = damaged(|text| text.replace("\"settings\": \"", "\"settings\": \"../"));
+    assert!(error.contains("settings"), "{error}");
+    let error = damaged(|text| text.replace("\"partition\": \"default\"", "\"partition\": \"0.01x_train\""));
+    assert!(error.contains("m-eurosat.0.01x_train.knn"), "{error}");
+    damaged(|_| String::new());
+}
+
+#[test]
+fn a_record_of_a_newer_program_is_recognised() {
+    let newer = format!("\"schema\": {}, \"unheard-of\": 1", SCHEMA + 1);
+    let error = damaged(|text| text.replace("\"schema\": 1", &newer));
+    assert!(error.contains("schema 2") && error.contains("version of Terrabench"), "{error}");
+    let error = damaged(|text| text.replace("\"schema\": 1", "\"schema\": 0"));
+    assert!(error.contains("schema 0"), "{error}");
+}
+
+#[test]
+fn what_could_not_be_read_back_is_not_written() {
+    let (folder, store) = store();
+    let mut bad = vec![record(); 4];
+    bad[0].value = f64::NAN;
+    bad[1].scores.insert("loss".into(), f64::INFINITY);
+    bad[2].fingerprint = "../../../etc/passwd".into();
+    bad[3].schema = SCHEMA + 1;
+    for (record, named) in bad.iter().zip(["value", "loss", "fingerprint", "schema"]) {
+        let error = store.put(record).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    assert!(files(&folder.path().join("geobench/records")).is_empty());
+}
+
+#[test]
+fn no_name_leads_out_of_the_folder() {
+    let (folder, store) = store();
+    let unsafe_names = [
+        "../../escape",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "a\\b",
+        "nul\0",
+        "zwei\nZeilen",
+        "Ж/Ж",
+        ".hidden",
+        "-",
+    ];
+    let long = "long ".repeat(200);
+    for (i, name) in unsafe_names.into_iter().chain([long.as_str()]).enumerate() {
+        let mut record = record();
+        let name = name.to_owned();
+        record.cell = Cell {
+            task: name.clone(),
+            partition: name.clone(),
+            protocol: name.clone(),
+            model: name.clone(),
+            backbone: name,
+            ..record.cell
+        };
+        sample::identify(&mut record);
+        let path = store.put(&record).unwrap();
+        assert_eq!(path.parent().unwrap(), folder.path().join("geobench/records"));
+        assert!(path.file_name().unwrap().len() <= 255);
+        assert_eq!(store.get(&record.fingerprint).unwrap(), Some(record));
+        assert_eq!(store.all().unwrap().len(), i + 1);
+    }
+    assert_eq!(files(folder.path()), ["geobench"]);
+    assert_eq!(files(&folder.path().join("geobench")), ["records"]);
+}
+
+#[test]
+fn a_frame_has_a_row_for_each_record() {
+    let mut second = record();
+    second.interval = None;
+    second.cell.seed = 1;
+    let frame = frame(&[record(), second]).unwrap();
+    assert_eq!(frame.height(), 2);
+    let text = |name: &str, row| frame.column(name).unwrap().get(row).unwrap().to_string();
+    assert_eq!(text("task", 0), "\"m-eurosat\"");
+    assert_eq!((text("seed", 0), text("seed", 1)), ("0".to_owned(), "1".to_owned()));
+    assert_eq!((text("low", 0), text("low", 1)), ("93.0".to_owned(), "null".to_owned()));
+    assert_eq!(text("imputed", 0), r#""[["B11","B10"]]""#);
+    assert_eq!(text("selected", 0), r#""{"k":"20","temperature":"0.07"}""#);
+    assert_eq!(terrabench::record::frame(&[]).unwrap().height(), 0);
+    assert_eq!(terrabench::record::frame(&[]).unwrap().get_column_names(), frame.get_column_names());
+}

@@ -1,0 +1,403 @@
+//! Tables: published numbers, the layout, the ranking, and what a demo's table must not do.
+
+mod sample;
+
+use std::path::{Path, PathBuf};
+
+use sample::{identify, record};
+use terrabench::home::Home;
+use terrabench::record::{Interval, Record, Store};
+use terrabench::report::published::{self, Mark, Published, PublishedValue};
+use terrabench::report::table::{ResultTable, Row, Tenths, fill};
+use terrabench::report::{csv, markdown, write};
+use terrabench::suite::{Metric, Suite, Table};
+
+fn suite() -> (Home, Suite) {
+    let home = Home::find().unwrap();
+    let suite = Suite::load(&home, "geobench").unwrap();
+    (home, suite)
+}
+
+/// The k-NN table of the TerraFM README.
+fn knn() -> (Suite, Table, Published) {
+    let (home, suite) = suite();
+    let table = suite.tables.iter().find(|table| table.file == "knn").unwrap().clone();
+    let published = published::read(&home.published(&table.published)).unwrap();
+    (suite, table, published)
+}
+
+/// A record of one cell of the table.
+fn measured(task: &str, partition: &str, value: f64, change: impl FnOnce(&mut Record)) -> Record {
+    let mut record = record();
+    record.cell.task = task.into();
+    record.cell.partition = partition.into();
+    record.metric = if task == "m-bigearthnet" { Metric::MicroF1 } else { Metric::Accuracy };
+    record.value = value;
+    record.interval = Some(Interval { low: value - 1.5, high: (value + 1.4).min(100.0), level: 0.95 });
+    change(&mut record);
+    identify(&mut record);
+    record
+}
+
+/// Most cells of TerraFM ViT-Base, as real runs would give them.
+fn records() -> Vec<Record> {
+    vec![
+        // Equal to the best published value once rounded; above the published ViT-Base by 0.9.
+        measured("m-eurosat", "default", 95.08, |_| ()),
+        measured("m-eurosat", "0.01x_train", 58.7, |_| ()),
+        measured("m-bigearthnet", "default", 69.04999, |_| ()),
+        measured("m-bigearthnet", "0.01x_train", 49.4, |_| ()),
+        measured("m-so2sat", "default", 700.0 / 12.0, |record| {
+            record.samples = [("train".to_owned(), 19992), ("test".to_owned(), 986)].into();
+        }),
+        measured("m-brick-kiln", "default", 94.5, |record| record.interval = None),
+        // The same task with bands by content, and a model left at its random weights: rows of their own.
+        measured("m-eurosat", "default", 93.2, |record| record.provenance.band_names = "by-content".into()),
+        measured("m-eurosat", "default", 66.1, |record| {
+            record.cell.backbone = "ViT-Large".into();
+            record.provenance.weights = "random:0".into();
+        }),
+    ]
+}
+
+fn demo_records() -> Vec<Record> {
+    let demo = |record: &mut Record| {
+        record.demo = true;
+        record.cell.backbone = "ViT-demo".into();
+        record.provenance.weights = "random:0".into();
+    };
+    vec![measured("m-eurosat", "default", 99.9, demo), measured("m-bigearthnet", "0.01x_train", 31.25, demo)]
+}
+
+/// Compares with a file of `tests/fixtures/report/`; the text found is left beside the build for a look.
+fn assert_golden(name: &str, text: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/report").join(name);
+    let found = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&found, text).unwrap();
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert!(text == expected, "{} differs from {}", found.display(), golden.display());
+}
+
+#[test]
+fn a_table_of_real_records() {
+    let (suite, table, published) = knn();
+    let records = records();
+    let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    assert_golden("knn.md", &markdown(&filled));
+    assert_golden("knn.csv", &csv(&filled).unwrap());
+}
+
+#[test]
+fn a_table_of_demo_records() {
+    let (suite, table, published) = knn();
+    let records = demo_records();
+    let filled = fill(&table, &suite, &published, &records, true).unwrap();
+    assert_golden("demo.md", &markdown(&filled));
+    assert_golden("demo.csv", &csv(&filled).unwrap());
+}
+
+#[test]
+fn a_table_of_no_records() {
+    let (suite, table, published) = knn();
+    for (demo, heading) in
+        [(false, "# k-NN classification on GEO-Bench\n"), (true, "(demo)\n\n> **These are demo")]
+    {
+        let filled = fill(&table, &suite, &published, &[], demo).unwrap();
+        let text = markdown(&filled);
+        assert!(text.contains(heading) && text.contains("Nothing is measured yet."), "{text}");
+        assert_eq!(csv(&filled).unwrap().lines().count(), 1 + 112);
+    }
+}
+
+fn row<'t, 'a>(table: &'t ResultTable<'a>, label: &str) -> &'t Row<'a> {
+    let rows = table.published.iter().chain(&table.measured);
+    rows.clone()
+        .find(|row| row.label() == label)
+        .unwrap_or_else(|| panic!("no row `{label}` among {:?}", rows.map(Row::label).collect::<Vec<_>>()))
+}
+
+/// The source marks by hand; here is every place where its marks are not those of its numbers.
+#[test]
+fn where_the_source_marks_differently() {
+    let (suite, table, published) = knn();
+    let filled = fill(&table, &suite, &published, &[], false).unwrap();
+    let mut different = Vec::new();
+    for row in &filled.published {
+        for (column, cell) in filled.columns.iter().zip(&row.cells) {
+            let computed = cell.as_ref().unwrap();
+            let value = published.values.iter().find(|value| {
+                (&value.model, &value.backbone) == (&row.model, &row.backbone)
+                    && (&value.dataset, &value.partition) == (&column.task, &column.partition)
+            });
+            let source = value.unwrap().mark;
+            if computed.mark != source {
+                different.push((row.model.as_str(), column.heading(), computed.value, source, computed.mark));
+            }
+        }
+    }
+    let expected = [
+        // The second best, left plain.
+        ("CROMA", "m-Brick-Kiln (1 %)", 85.1, Mark::None, Mark::Italic),
+        ("DeCUR", "m-BigEarthNet (1 %)", 49.6, Mark::None, Mark::Italic),
+        // Equal to TerraFM ViT-Large's 93.0, which is italic.
+        ("Copernicus-FM", "m-Brick-Kiln (100 %)", 93.0, Mark::None, Mark::Italic),
+    ];
+    assert_eq!(different, expected.map(|(model, column, v, a, b)| (model, column.to_owned(), v, a, b)));
+}
+
+/// A table of one column with these published values.
+fn one_column(values: &[f64]) -> (Suite, Table, Published) {
+    let (suite, mut table, mut published) = knn();
+    table.tasks = vec!["m-eurosat".into()];
+    table.partitions = vec!["default".into()];
+    let template = published.values[0].clone();
+    published.values = values
+        .iter()
+        .enumerate()
+        .map(|(i, value)| PublishedValue { model: format!("model {i}"), value: *value, ..template.clone() })
+        .collect();
+    (suite, table, published)
+}
+
+fn marks(table: &ResultTable) -> Vec<Mark> {
+    let rows = table.published.iter().chain(&table.measured);
+    rows.map(|row| row.cells[0].as_ref().unwrap().mark).collect()
+}
+
+#[test]
+fn best_is_bold_and_second_best_italic_by_the_shown_values() {
+    use Mark::{Bold, Italic, None};
+    let rank = |values: &[f64]| {
+        let (suite, table, published) = one_column(values);
+        marks(&fill(&table, &suite, &published, &[], false).unwrap())
+    };
+    assert_eq!(rank(&[1.0, 3.0, 2.0, 0.0]), [None, Bold, Italic, None]);
+    // Ties share their mark; after two best the next value is still the second best.
+    assert_eq!(rank(&[3.0, 1.0, 3.0, 2.0, 2.0]), [Bold, None, Bold, Italic, Italic]);
+    // 2.96 and 3.04 are both shown as 3.0.
+    assert_eq!(rank(&[2.96, 3.04, 2.94]), [Bold, Bold, Italic]);
+    assert_eq!(rank(&[2.0, 2.0]), [Bold, Bold]);
+    assert_eq!(rank(&[]), []);
+
+    // Ours rank along; a demo's do not.
+    let (suite, table, published) = one_column(&[90.0, 80.0]);
+    let records = [measured("m-eurosat", "default", 89.96, |_| ())];
+    assert_eq!(marks(&fill(&table, &suite, &published, &records, false).unwrap()), [Bold, Italic, Bold]);
+    let records = [measured("m-eurosat", "default", 99.0, |record| record.demo = true)];
+    assert_eq!(marks(&fill(&table, &suite, &published, &records, true).unwrap()), [Bold, Italic, None]);
+}
+
+#[test]
+fn numbers_are_shown_to_one_decimal_and_subtract_as_shown() {
+    let shown = |number: f64| Tenths::of(number).to_string();
+    assert_eq!([94.25, 94.249, 0.04, -0.25, 100.0].map(shown), ["94.3", "94.2", "0.0", "-0.3", "100.0"]);
+    let difference = |a: f64, b: f64| format!("{:+}", Tenths::of(a) - Tenths::of(b));
+    // 0.51 apart, but a reader sees 94.0 and 93.4.
+    assert_eq!(difference(93.95, 93.44), "+0.6");
+    assert_eq!(difference(93.4, 94.0), "-0.6");
+    assert_eq!(difference(93.41, 93.4), "+0.0");
+}
+
+#[test]
+fn differences_are_to_the_same_model_only() {
+    let (suite, table, published) = knn();
+    let records = records();
+    let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    let difference = |label: &str, column: usize| {
+        let cell = row(&filled, label).cells[column].as_ref().unwrap();
+        cell.difference().map(|difference| format!("{difference:+}"))
+    };
+    assert_eq!(difference("TerraFM (measured)", 0).as_deref(), Some("+0.9"));
+    assert_eq!(difference("TerraFM (measured)", 1).as_deref(), Some("-0.6"));
+    assert_eq!(difference("TerraFM (measured, bands by-content)", 0).as_deref(), Some("-1.0"));
+    assert_eq!(difference("TerraFM (measured, random weights)", 0), None);
+    assert_eq!(difference("Galileo", 0), None);
+
+    let unknown = [measured("m-eurosat", "default", 90.0, |record| record.cell.backbone = "ViT-Tiny".into())];
+    let filled = fill(&table, &suite, &published, &unknown, false).unwrap();
+    assert!(filled.measured[0].cells[0].as_ref().unwrap().difference().is_none());
+}
+
+#[test]
+fn demo_and_real_never_meet() {
+    let (suite, table, published) = knn();
+    let mut mixed = records();
+    let demo = measured("m-eurosat", "default", 99.9, |record| record.demo = true);
+    mixed.push(demo.clone());
+    let real = fill(&table, &suite, &published, &mixed, false).unwrap();
+    assert!(real.measured.iter().flat_map(|row| row.cells.iter().flatten()).all(|cell| cell.value != 99.9));
+    assert_eq!(real.left_out.len(), 1);
+    let text = markdown(&real);
+    assert!(text.contains(&format!("made from generated data: `{}`", demo.file_name())), "{text}");
+
+    let filled = fill(&table, &suite, &published, &mixed, true).unwrap();
+    assert_eq!((filled.measured.len(), filled.left_out.len()), (1, mixed.len() - 1));
+    let cell = filled.measured[0].cells[0].as_ref().unwrap();
+    // Even under the name of a published model, with weights that are not random.
+    assert_eq!((cell.mark, cell.difference()), (Mark::None, None));
+}
+
+#[test]
+fn seeds_are_averaged_and_older_settings_left_out() {
+    let (suite, table, published) = knn();
+    let seeded = |seed: u64, value: f64, normalization: &str, finished: u64| {
+        measured("m-eurosat", "default", value, |record| {
+            record.cell.seed = seed;
+            record.provenance.normalization = normalization.into();
+            record.provenance.finished = finished;
+        })
+    };
+    let records = [
+        seeded(0, 10.0, "older", 5),
+        seeded(0, 90.0, "dataset", 7),
+        seeded(1, 92.0, "dataset", 9),
+        seeded(2, 94.0, "dataset", 8),
+        measured("m-eurosat", "default", 50.0, |record| record.metric = Metric::Miou),
+        measured("m-eurosat", "default", 50.0, |record| record.cell.protocol = "linear-probe".into()),
+        measured("m-eurosat", "0.50x_train", 50.0, |_| ()),
+    ];
+    let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    let cell = filled.measured[0].cells[0].as_ref().unwrap();
+    assert_eq!((cell.value, cell.spread, cell.interval), (92.0, Some(2.0), None));
+    let seeds: Vec<u64> = cell.records.iter().map(|record| record.cell.seed).collect();
+    assert_eq!(seeds, [0, 1, 2]);
+    assert!(filled.measured[0].cells[1..].iter().all(Option::is_none));
+    let left_out: Vec<(&str, f64)> = filled.left_out.iter().map(|l| (l.why, l.record.value)).collect();
+    assert_eq!(left_out, [("of another metric", 50.0), ("older, and made with other settings", 10.0)]);
+    let text = markdown(&filled);
+    assert!(!text.contains("square brackets"), "{text}");
+    assert!(text.contains(" 92.0 ± 2.0 (-2.2) |"), "{text}");
+    let files: Vec<String> = records[1..4].iter().map(Record::file_name).collect();
+    assert!(csv(&filled).unwrap().contains(&format!(",92.0,,,-2.2,{}\n", files.join(" "))));
+}
+
+#[test]
+fn two_sets_of_weights_are_two_rows() {
+    let (suite, table, published) = knn();
+    let records = ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "random:3"].map(|weights| {
+        measured("m-eurosat", "default", 90.0, |record| record.provenance.weights = weights.into())
+    });
+    let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    let labels: Vec<String> = filled.measured.iter().map(Row::label).collect();
+    assert_eq!(
+        labels,
+        ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "random:3"].map(|w| format!("TerraFM (measured, weights {w})"))
+    );
+}
+
+#[test]
+fn a_name_cannot_break_the_table() {
+    let (suite, table, published) = one_column(&[50.0]);
+    let nasty = measured("m-eurosat", "default", 40.0, |record| {
+        record.cell.model = "a|b\n# *c* <script>".into();
+        record.cell.backbone = "x, \"y\"".into();
+    });
+    let records = [nasty];
+    let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    let text = markdown(&filled);
+    assert!(text.contains(r"| a\|b # \*c\* \<script\> (measured) |"), "{text}");
+    let text = csv(&filled).unwrap();
+    assert!(text.contains("\"a|b\n# *c* <script>\",\"x, \"\"y\"\"\",measured"), "{text}");
+}
+
+#[test]
+fn tables_are_written_from_what_is_on_disk() {
+    let (home, mut suite) = suite();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("geobench");
+    let store = Store::open(&folder).unwrap();
+    for record in records() {
+        store.put(&record).unwrap();
+    }
+    let files = write(&suite, &home, &store, &folder, false).unwrap();
+    assert_eq!(files, [folder.join("knn.md"), folder.join("knn.csv")]);
+    assert_golden("knn.md", &std::fs::read_to_string(&files[0]).unwrap());
+    assert_golden("knn.csv", &std::fs::read_to_string(&files[1]).unwrap());
+    // Written again, they replace themselves, and nothing else lies there.
+    write(&suite, &home, &store, &folder, false).unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
+
+    suite.tables[0].file = "../knn".into();
+    let error = write(&suite, &home, &store, &folder, false).unwrap_err().to_string();
+    assert!(error.contains("../knn"), "{error}");
+    assert!(!folder.with_file_name("knn.md").exists());
+}
+
+#[test]
+fn every_published_file_is_read() {
+    let (home, _) = suite();
+    let read = |file: &str| published::read(&home.published(file)).unwrap();
+    let files = ["geobench-knn.csv", "geobench-finetune.csv", "copernicus-bench.csv", "landslide4sense.csv"];
+    let counts = files.map(|file| read(file).values.len());
+    assert_eq!(counts, [112, 78, 56, 4]);
+    assert!(files.iter().all(|file| read(file).source.contains("2506.06281")));
+
+    let first = &read("geobench-knn.csv").values[0];
+    let expected = PublishedValue {
+        model: "SatMAE".into(),
+        backbone: "ViT-Base".into(),
+        dataset: "m-eurosat".into(),
+        partition: "default".into(),
+        protocol: "knn".into(),
+        metric: "accuracy".into(),
+        value: 84.1,
+        mark: Mark::None,
+    };
+    assert_eq!(first, &expected);
+    let last = &read("landslide4sense.csv").values[3];
+    assert_eq!((last.backbone.as_str(), last.partition.as_str(), last.mark), ("", "default", Mark::Bold));
+}
+
+/// What reading a file of this text says.
+fn misread(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("numbers.csv");
+    std::fs::write(&path, text).unwrap();
+    let error = published::read(&path).unwrap_err().to_string();
+    assert!(error.contains("numbers.csv"), "{error}");
+    error
+}
+
+#[test]
+fn a_bad_line_is_named() {
+    const HEAD: &str = "# Source: a paper\nmodel,backbone,dataset,protocol,metric,value,mark\n";
+    const GOOD: &str = "M,B,m-eurosat,knn,accuracy,84.1,bold\n";
+    let other = GOOD.replace("M,", "N,");
+    for (bad, named) in [
+        ("M,B,m-eurosat,knn,accuracy,high,\n", "`high`"),
+        ("M,B,m-eurosat,knn,accuracy,184.1,\n", "`184.1`"),
+        ("M,B,m-eurosat,knn,accuracy,NaN,\n", "`NaN`"),
+        ("M,B,m-eurosat,knn,accuracy,84.1,fat\n", "`fat`"),
+        ("M,B,m-eurosat,knn\n", "`value`"),
+        (",B,m-eurosat,knn,accuracy,84.1,\n", "`model`"),
+        ("M,B,m-eurosat,knn,accuracy,84.1,bold,more\n", "found more fields"),
+        ("M,B,m-eurosat,\"knn,accuracy,84.1,bold\n", "quote"),
+        ("\n", ""),
+        (GOOD, "line 3"),
+    ] {
+        let error = misread(&format!("{HEAD}{GOOD}{other}{bad}{}", GOOD.replace("M,", "O,")));
+        assert!(error.contains("line 5: ") && error.contains(named), "{bad:?}: {error}");
+    }
+    assert!(
+        misread(&format!("{}{GOOD}", HEAD.replace("metric", "colour")))
+            .contains("line 2: unknown column `colour`")
+    );
+    let error = misread(&format!("{HEAD}{GOOD}").replace("metric,", "").replace("accuracy,", ""));
+    assert!(error.contains("line 2: column `metric` is missing"), "{error}");
+    assert!(misread(&HEAD.replace("# Source: a paper\n", "")).contains("line 1: "));
+    assert!(misread("").contains("line 1: "));
+    assert!(misread("# Source: a paper\n").contains("line 2: "));
+}
+
+#[test]
+fn windows_line_ends_and_a_missing_last_one_are_fine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("numbers.csv");
+    let text = "# Source: a paper\r\nmodel,dataset,protocol,metric,value,mark\r\nM,d,p,miou,65.0,\r\nN,d,p,miou,70.8,bold";
+    std::fs::write(&path, text).unwrap();
+    let read = published::read(&path).unwrap();
+    assert_eq!(read.source, "a paper");
+    let values: Vec<(&str, f64, Mark)> =
+        read.values.iter().map(|v| (v.model.as_str(), v.value, v.mark)).collect();
+    assert_eq!(values, [("M", 65.0, Mark::None), ("N", 70.8, Mark::Bold)]);
+}

@@ -1,0 +1,61 @@
+//! A record to vary in tests.
+
+use std::collections::BTreeMap;
+
+use terrabench::data::bands::{Band, Imputation};
+use terrabench::model::Stem;
+use terrabench::record::{Cell, Interval, Provenance, Record, SCHEMA, fingerprint};
+use terrabench::suite::Metric;
+
+/// TerraFM ViT-Base on m-eurosat. Whoever changes what decides its number calls [`identify`] afterwards.
+pub fn record() -> Record {
+    let mut record = Record {
+        schema: SCHEMA,
+        fingerprint: String::new(),
+        settings: String::new(),
+        demo: false,
+        cell: Cell {
+            suite: "geobench".into(),
+            task: "m-eurosat".into(),
+            partition: "default".into(),
+            protocol: "knn".into(),
+            model: "TerraFM".into(),
+            backbone: "ViT-Base".into(),
+            seed: 0,
+        },
+        metric: Metric::Accuracy,
+        value: 94.5,
+        interval: Some(Interval { low: 93.0, high: 95.9, level: 0.95 }),
+        scores: BTreeMap::from([("accuracy".into(), 94.5)]),
+        selected: BTreeMap::from([("k".into(), "20".into()), ("temperature".into(), "0.07".into())]),
+        samples: BTreeMap::from([("test".into(), 1000), ("train".into(), 2000)]),
+        provenance: Provenance {
+            terrabench: "0.1.0".into(),
+            git_revision: None,
+            weights: "5f3c9a1be20476d8a1c2".into(),
+            data: "0f1e2d3c4b5a6978".into(),
+            stem: Stem::S2L1c,
+            bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
+            band_names: "as-named".into(),
+            imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],
+            normalization: "dataset".into(),
+            image_size: 224,
+            device: "flex".into(),
+            threads: 2,
+            finished: 1_700_000_000,
+            wall_seconds: 12.5,
+        },
+    };
+    identify(&mut record);
+    record
+}
+
+/// Gives a record fingerprints that follow from its cell and settings.
+pub fn identify(record: &mut Record) {
+    let made = &record.provenance;
+    let settings = (record.demo, &made.weights, &made.band_names, &made.normalization);
+    let cell = &record.cell;
+    let of_all_seeds = Cell { seed: 0, ..cell.clone() };
+    (record.settings, record.fingerprint) =
+        (fingerprint(&(settings, of_all_seeds)).unwrap(), fingerprint(&(settings, cell)).unwrap());
+}
