@@ -303,7 +303,8 @@ fn servers_that_never_recover_end_in_a_clear_error() {
 
 #[test]
 fn refusals_name_the_token() {
-    let server = Server::start(&[("w.bin", b"weights")]);
+    let server = Server::start(&[("w.bin", b"weights"), ("README.md", b"text")]);
+    server.in_git("README.md");
     server.require("hf_right");
     let target = Target::new();
     let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
@@ -312,12 +313,13 @@ fn refusals_name_the_token() {
 
     let with = |token: &str| {
         let settings = Settings { token: Some(token.to_owned()), ..settings(&server) };
-        fetch_with(&Hub::new(settings), &order(vec![source("w.bin")]), &target.folder(), false)
+        let wanted = order(vec![source("w.bin"), source("README.md")]);
+        fetch_with(&Hub::new(settings), &wanted, &target.folder(), false)
     };
     let error = with("hf_wrong").unwrap_err().to_string();
     assert!(error.contains("may not read this"), "{error}");
     with("hf_right").unwrap();
-    assert_eq!(target.read("w.bin"), b"weights");
+    assert_eq!((target.read("w.bin"), target.read("README.md")), (b"weights".to_vec(), b"text".to_vec()));
     assert!(server.asked("w.bin").iter().all(|seen| seen.token.is_none()), "the token went to another host");
 
     server.put("v.bin", b"more");

@@ -214,7 +214,14 @@ impl Serving {
             if_range: header("if-range"),
             token: header("authorization"),
         });
+        let refused = state
+            .token
+            .as_ref()
+            .is_some_and(|token| header("authorization") != Some(format!("Bearer {token}")));
         if let Some(path) = request.path.strip_prefix("/bytes/") {
+            if refused && state.in_git.iter().any(|known| known == path) {
+                return send(stream, "401 Unauthorized", &[], b"");
+            }
             let once = state.mischief.get_mut(path).and_then(VecDeque::pop_front);
             let mischief = once.or_else(|| state.always.get(path).cloned());
             let bytes = state.files.get(path).cloned();
@@ -224,11 +231,7 @@ impl Serving {
                 None => send(stream, "404 Not Found", &[], b""),
             };
         }
-        if state
-            .token
-            .as_ref()
-            .is_some_and(|token| header("authorization") != Some(format!("Bearer {token}")))
-        {
+        if refused {
             return send(stream, "401 Unauthorized", &[], b"");
         }
         let path = request.path.strip_prefix("/datasets").unwrap_or(&request.path);
@@ -236,7 +239,12 @@ impl Serving {
             if !state.files.contains_key(file) {
                 return send(stream, "404 Not Found", &[], b"");
             }
-            let location = format!("http://localhost:{}/bytes/{file}", self.port);
+            // Files that git holds stay on the hub's host, where the token is asked for.
+            let location = if state.in_git.iter().any(|known| known == file) {
+                format!("/bytes/{file}")
+            } else {
+                format!("http://localhost:{}/bytes/{file}", self.port)
+            };
             let linked = format!("\"{}\"", sha256(&state.files[file]));
             return send(stream, "302 Found", &[("Location", &location), ("X-Linked-ETag", &linked)], b"");
         }
