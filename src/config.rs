@@ -136,6 +136,8 @@ impl ModelConfig {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Protocol {
     Knn(KnnConfig),
+    LinearProbe(LinearProbeConfig),
+    Logistic(LogisticConfig),
 }
 
 /// k nearest neighbours; see [`crate::protocol::knn`].
@@ -178,6 +180,303 @@ pub struct IntervalConfig {
     pub resamples: usize,
 }
 
+/// BatchNorm and a linear layer on frozen features; see [`crate::protocol::linear_probe`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LinearProbeConfig {
+    pub epochs: usize,
+    /// Samples a step, at least 2: BatchNorm has no variance of one.
+    pub batch_size: usize,
+    /// Whether an epoch's last, incomplete batch is left out.
+    pub drop_last: bool,
+    /// All are trained; the best on validation is reported.
+    pub learning_rates: Vec<f64>,
+    /// Tasks whose learning rates are others.
+    #[serde(default)]
+    pub task_learning_rates: BTreeMap<String, Vec<f64>>,
+    pub augmentation: Augmentation,
+    pub keep: KeptEpoch,
+    pub batch_norm: BatchNormConfig,
+    pub initialization: Initialization,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub interval: IntervalConfig,
+}
+
+impl LinearProbeConfig {
+    /// The learning rates to train on `task`.
+    pub fn rates(&self, task: &str) -> &[f64] {
+        self.task_learning_rates.get(task).unwrap_or(&self.learning_rates)
+    }
+
+    fn problem(&self) -> Option<String> {
+        let sweeps = || [&self.learning_rates].into_iter().chain(self.task_learning_rates.values());
+        if self.epochs == 0 {
+            Some("epochs is 0".to_owned())
+        } else if self.batch_size < 2 {
+            Some(format!("batch-size is {}; BatchNorm needs at least 2 samples", self.batch_size))
+        } else if sweeps().any(Vec::is_empty) {
+            Some("there is a list of learning rates without any".to_owned())
+        } else if let Some(rate) = sweeps().flatten().find(|rate| !positive(**rate)) {
+            Some(format!("the learning rate {rate} is not above 0"))
+        } else if !positive(self.batch_norm.eps) {
+            Some("batch-norm.eps is not above 0".to_owned())
+        } else if !fraction(self.batch_norm.momentum) {
+            Some("batch-norm.momentum is not between 0 and 1".to_owned())
+        } else {
+            (self.initialization.problem())
+                .or_else(|| self.optimizer.problem())
+                .or_else(|| self.schedule.problem(self.epochs))
+                .or_else(|| self.interval.problem())
+        }
+    }
+}
+
+/// What happens to training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augmentation {
+    /// Nothing.
+    None,
+    /// A horizontal and a vertical flip, each with probability 1/2, drawn for each sample and epoch.
+    Flips,
+}
+
+impl Augmentation {
+    /// How many variants of each image it draws from, all equally likely.
+    pub fn variants(self) -> usize {
+        match self {
+            Augmentation::None => 1,
+            Augmentation::Flips => 4,
+        }
+    }
+}
+
+/// Which epoch's weights are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptEpoch {
+    Last,
+    /// The best on validation, the first of equal ones.
+    Best,
+}
+
+/// torch's `BatchNorm1d`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchNormConfig {
+    /// Whether a scale and a shift a feature are learnt.
+    pub affine: bool,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Weight of a new batch in the running statistics.
+    pub momentum: f64,
+}
+
+/// How the linear layer begins. Biases are uniform within ±1/sqrt(features), as torch's `Linear`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Initialization {
+    /// Weights as biases: torch's default. (Serde finds unknown keys only where there are braces.)
+    Uniform {},
+    /// Weights normal with mean 0, none beyond ±2.
+    TruncatedNormal {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+impl Initialization {
+    fn problem(self) -> Option<String> {
+        match self {
+            Initialization::TruncatedNormal { std } if !(positive(std) && std <= 1.0) => {
+                Some("initialization.std is not above 0 and at most 1".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How a gradient becomes a step. Weight decay acts on every parameter, biases and BatchNorm's included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay [Loshchilov & Hutter, 2019], in torch's arithmetic.
+    Adamw {
+        /// Decay of the gradient's and the squared gradient's running means.
+        betas: [f64; 2],
+        /// Added to the root of the squared gradient's mean.
+        eps: f64,
+        weight_decay: f64,
+    },
+    /// Gradient descent with momentum, without dampening or Nesterov's step; the decay is part of the gradient.
+    Sgd { momentum: f64, weight_decay: f64 },
+}
+
+impl Optimizer {
+    fn problem(self) -> Option<String> {
+        let (momenta, weight_decay) = match self {
+            Optimizer::Adamw { eps, .. } if !positive(eps) => {
+                return Some("optimizer.eps is not above 0".to_owned());
+            }
+            Optimizer::Adamw { betas, weight_decay, .. } => (betas, weight_decay),
+            Optimizer::Sgd { momentum, weight_decay } => ([momentum; 2], weight_decay),
+        };
+        if !momenta.iter().all(|momentum| (0.0..1.0).contains(momentum)) {
+            Some("optimizer: a momentum or beta is not at least 0 and below 1".to_owned())
+        } else if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            Some("optimizer.weight-decay is negative".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// How the learning rate runs over a training; see [`crate::protocol::schedule`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Linear from 0, then half a cosine.
+    WarmupCosine {
+        /// Share of the epochs that warm up, rounded down to whole epochs.
+        warmup: f64,
+        /// Where the cosine would end.
+        min_learning_rate: f64,
+    },
+    /// torch's `OneCycleLR` with cosines.
+    OneCycle {
+        warmup_epochs: usize,
+        /// The first learning rate is the highest divided by this.
+        start_divisor: f64,
+        /// The last learning rate is the first divided by this.
+        final_divisor: f64,
+        /// Lowest and highest momentum (AdamW: first beta), cycled against the learning rate; in place of
+        /// the optimizer's own.
+        momentum: [f64; 2],
+    },
+}
+
+impl Schedule {
+    fn problem(self, epochs: usize) -> Option<String> {
+        match self {
+            Schedule::WarmupCosine { warmup, min_learning_rate } => {
+                if !(0.0..1.0).contains(&warmup) {
+                    Some("schedule.warmup is not at least 0 and below 1".to_owned())
+                } else if !(min_learning_rate.is_finite() && min_learning_rate >= 0.0) {
+                    Some("schedule.min-learning-rate is negative".to_owned())
+                } else {
+                    None
+                }
+            }
+            Schedule::OneCycle { warmup_epochs, start_divisor, final_divisor, momentum } => {
+                if warmup_epochs >= epochs {
+                    Some(format!("schedule.warmup-epochs is {warmup_epochs} of {epochs} epochs"))
+                } else if !(positive(start_divisor) && positive(final_divisor)) {
+                    Some("a divisor of the schedule is not above 0".to_owned())
+                } else if !(momentum[0] >= 0.0 && momentum[0] <= momentum[1] && momentum[1] < 1.0) {
+                    Some("schedule.momentum is not [lowest, highest], at least 0 and below 1".to_owned())
+                } else {
+                    None
+                }
+            }
+        }
+    }
+}
+
+/// Logistic regression on frozen features; see [`crate::protocol::logistic`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LogisticConfig {
+    /// Inverse strengths of the regularisation; the best on validation is used.
+    pub c: LogSpaced,
+    /// Whether features are brought to mean 0 and standard deviation 1 (of the training samples) first.
+    pub standardize: bool,
+    /// Whether validation samples join the training samples once C is chosen.
+    pub refit_with_validation: bool,
+    pub solver: SolverConfig,
+    pub interval: IntervalConfig,
+}
+
+impl LogisticConfig {
+    fn problem(&self) -> Option<String> {
+        if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
+            Some("c: not 0 < start <= stop".to_owned())
+        } else if self.c.count == 0 {
+            Some("c.count is 0".to_owned())
+        } else if self.solver.history == 0 {
+            Some("solver.history is 0".to_owned())
+        } else if self.solver.max_iterations == 0 {
+            Some("solver.max-iterations is 0".to_owned())
+        } else if !positive(self.solver.tolerance) {
+            Some("solver.tolerance is not above 0".to_owned())
+        } else {
+            self.interval.problem()
+        }
+    }
+}
+
+/// Numbers whose logarithms are evenly spaced, ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSpaced {
+    pub start: f64,
+    pub stop: f64,
+    pub count: usize,
+}
+
+impl LogSpaced {
+    /// The numbers, ascending; only `start` where `count` is 1.
+    pub fn values(self) -> Vec<f64> {
+        let (low, high) = (self.start.log10(), self.stop.log10());
+        let gaps = self.count.saturating_sub(1).max(1) as f64;
+        (0..self.count).map(|i| 10f64.powf(low + (high - low) * i as f64 / gaps)).collect()
+    }
+}
+
+/// L-BFGS; see [`crate::protocol::lbfgs`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SolverConfig {
+    /// Number of past steps that stand for the curvature.
+    pub history: usize,
+    /// Stops where no component of the gradient is larger.
+    pub tolerance: f64,
+    /// Stops after so many steps at the latest.
+    pub max_iterations: usize,
+}
+
+fn positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+fn fraction(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+impl KnnConfig {
+    fn problem(&self) -> Option<String> {
+        if self.k == 0 {
+            Some("k is 0; at least 1 neighbour must vote".to_owned())
+        } else if self.temperature.is_nan() || self.temperature <= 0.0 {
+            Some("temperature is not above 0".to_owned())
+        } else {
+            self.interval.problem()
+        }
+    }
+}
+
+impl IntervalConfig {
+    fn problem(self) -> Option<String> {
+        if !(self.level > 0.0 && self.level < 1.0) {
+            Some("interval.level is not between 0 and 1".to_owned())
+        } else if self.resamples == 0 {
+            Some("interval.resamples is 0".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
 impl Protocol {
     /// Reads `configs/protocols/<name>.toml`, or the file at the path `name`.
     ///
@@ -186,25 +485,22 @@ impl Protocol {
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.config("protocols", name)?;
         let protocol: Protocol = read_toml(&path)?;
-        let Protocol::Knn(knn) = &protocol;
-        let problem = if knn.k == 0 {
-            "k is 0; at least 1 neighbour must vote"
-        } else if knn.temperature.is_nan() || knn.temperature <= 0.0 {
-            "temperature is not above 0"
-        } else if !(knn.interval.level > 0.0 && knn.interval.level < 1.0) {
-            "interval.level is not between 0 and 1"
-        } else if knn.interval.resamples == 0 {
-            "interval.resamples is 0"
-        } else {
-            return Ok(protocol);
+        let problem = match &protocol {
+            Protocol::Knn(config) => config.problem(),
+            Protocol::LinearProbe(config) => config.problem(),
+            Protocol::Logistic(config) => config.problem(),
         };
-        Err(Error::file(path, problem))
+        match problem {
+            Some(problem) => Err(Error::file(path, problem)),
+            None => Ok(protocol),
+        }
     }
 
     /// The splits whose samples decide the protocol's number.
     pub fn splits(&self) -> &'static [Split] {
         match self {
             Protocol::Knn(_) => &[Split::Train, Split::Test],
+            Protocol::LinearProbe(_) | Protocol::Logistic(_) => &Split::ALL,
         }
     }
 }

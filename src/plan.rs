@@ -87,8 +87,11 @@ pub fn plan(
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
     match (protocol, task.label) {
-        (Protocol::Knn(_), LabelKind::Class | LabelKind::MultiLabel) => Ok(()),
-        (Protocol::Knn(_), LabelKind::Mask) => {
+        (
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_),
+            LabelKind::Class | LabelKind::MultiLabel,
+        ) => Ok(()),
+        (Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_), LabelKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
                 .help("choose a classification task"))
         }

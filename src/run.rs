@@ -6,16 +6,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
-use crate::Result;
 use crate::config::{ModelConfig, Protocol};
 use crate::features::{Extractor, FeatureBank, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
-use crate::protocol::knn;
+use crate::protocol::linear_probe::{self, Flip};
+use crate::protocol::{knn, logistic};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
+use crate::{Error, Result};
 
 /// What all cells of a run have in common.
 pub struct Setting<'a> {
@@ -151,9 +152,17 @@ impl<'a> Runner<'a> {
             batch_size: setting.batch_size,
             readers: setting.threads,
         };
-        let features = |split| bank.features(&extractor, split, progress);
+        let mut features = |split| bank.features(&extractor, split, progress);
         let outcome = match &planned.protocol {
-            Protocol::Knn(knn) => knn::run(knn, task, cell.seed, features)?,
+            Protocol::Knn(config) => knn::run(config, task, cell.seed, features)?,
+            Protocol::LinearProbe(config) => {
+                linear_probe::run(config, task, cell.seed, |split, flip| match flip {
+                    Flip { horizontal: false, vertical: false } => features(split),
+                    _ => Err(Error::request("features of flipped images cannot be extracted yet")
+                        .help("choose a protocol with augmentation = \"none\"")),
+                })?
+            }
+            Protocol::Logistic(config) => logistic::run(config, task, cell.seed, features)?,
         };
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len())).collect();

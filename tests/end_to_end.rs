@@ -72,7 +72,7 @@ fn features_neighbours_and_votes_equal_the_original() {
     let weights = common::fixture("model/tiny.safetensors").to_str().unwrap().parse().unwrap();
     let device = device::by_name("flex").unwrap();
     let loaded = terrabench::model::load(&model, &weights, false, &device).unwrap();
-    let Protocol::Knn(config) = Protocol::load(&home, "knn").unwrap();
+    let Protocol::Knn(config) = Protocol::load(&home, "knn").unwrap() else { panic!("knn.toml is no k-NN") };
     let options = InputOptions { by_content: false, normalization: "dataset".to_owned() };
     for (name, golden) in golden() {
         let task = suite.task(&name).unwrap();

@@ -1,8 +1,13 @@
 //! How a backbone is scored: one file a protocol, and here what they share.
 
+pub mod decision;
 pub mod knn;
+pub mod lbfgs;
+pub mod linear_probe;
+pub mod logistic;
 pub mod neighbours;
 mod outcome;
+pub mod schedule;
 
 use ndarray::Array2;
 

@@ -92,7 +92,7 @@ fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best>
             let mut products = products.slice_mut(s![..queries.nrows(), ..]);
             similarities(train.dtype, queries, block.view(), &mut products);
             for (best, similarities) in best.iter_mut().zip(products.rows()) {
-                best.offer(similarities, first);
+                best.offer(similarities.to_slice().expect("products are contiguous"), first);
             }
         }
         best
@@ -102,7 +102,10 @@ fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best>
         best
     };
     let blocks = train.len().div_ceil(TRAIN_BLOCK);
-    (0..blocks).into_par_iter().map(|block| block * TRAIN_BLOCK).fold(none, search_block).reduce(none, merge)
+    // Every part starts with an empty list that takes in much before its bar is high: no more parts than threads.
+    let part = blocks.div_ceil(rayon::current_num_threads());
+    let firsts = (0..blocks).into_par_iter().map(|block| block * TRAIN_BLOCK).with_min_len(part);
+    firsts.fold(none, search_block).reduce(none, merge)
 }
 
 fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<Best>> {
@@ -164,10 +167,10 @@ impl Best {
     }
 
     /// Offers the rows from `first` on.
-    fn offer(&mut self, similarities: ArrayView1<'_, f32>, first: usize) {
+    fn offer(&mut self, similarities: &[f32], first: usize) {
         // Most rows are below the bar: whole chunks are looked at before single rows.
         const CHUNK: usize = 32;
-        for (chunk, number) in similarities.axis_chunks_iter(Axis(0), CHUNK).zip(0..) {
+        for (chunk, number) in similarities.chunks(CHUNK).zip(0..) {
             if chunk.iter().fold(false, |any, similarity| any | (*similarity > self.bar)) {
                 for (similarity, index) in chunk.iter().zip(first + CHUNK * number..) {
                     self.offer_one(*similarity, index);
@@ -246,9 +249,9 @@ impl<'a> Vectors<'a> {
     /// Where a row is not finite.
     fn new(split: &str, rows: ArrayView2<'a, f32>, dtype: EmbeddingDtype) -> Result<Self> {
         let divisors = Zip::from(rows.rows()).par_map_collect(|row| {
-            let finite = row.iter().fold(true, |all, x| all & x.is_finite());
-            let norm = row.iter().map(|x| f64::from(round(dtype, *x)).powi(2)).sum::<f64>().sqrt();
-            if finite { round(dtype, norm as f32).max(SMALLEST_NORM) } else { f32::NAN }
+            // The sum is finite only where every feature is.
+            let norm = row.as_slice().map_or_else(|| length(dtype, &row.to_vec()), |row| length(dtype, row));
+            if norm.is_finite() { round(dtype, norm as f32).max(SMALLEST_NORM) } else { f32::NAN }
         });
         match divisors.iter().position(|divisor| !divisor.is_finite()) {
             Some(row) => Err(Error::request(format!(
@@ -268,13 +271,28 @@ impl<'a> Vectors<'a> {
         let mut units = Array2::zeros((rows.len(), self.rows.ncols()));
         let divisors = self.divisors.slice(s![rows.clone()]);
         let rows = self.rows.slice(s![rows, ..]);
-        for ((mut unit, row), divisor) in units.rows_mut().into_iter().zip(rows.rows()).zip(divisors) {
-            Zip::from(&mut unit).and(row).for_each(|unit, x| {
-                *unit = round(self.dtype, round(self.dtype, *x) / divisor);
-            });
+        for ((unit, row), divisor) in units.rows_mut().into_iter().zip(rows.rows()).zip(divisors) {
+            let all = Zip::from(unit).and(row);
+            // Two loops, as the one without rounding is a single vector instruction.
+            match self.dtype {
+                EmbeddingDtype::F32 => all.for_each(|unit, x| *unit = x / divisor),
+                EmbeddingDtype::Bf16 => all.for_each(|unit, x| *unit = to_bf16(to_bf16(*x) / divisor)),
+            }
         }
         units
     }
+}
+
+/// The Euclidean length, in double precision.
+fn length(dtype: EmbeddingDtype, row: &[f32]) -> f64 {
+    const LANES: usize = 8; // Independent sums, so that the compiler uses vector instructions.
+    let mut sums = [0.0f64; LANES];
+    for chunk in row.chunks(LANES) {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(round(dtype, *x)).powi(2);
+        }
+    }
+    sums.iter().sum::<f64>().sqrt()
 }
 
 /// The nearest value of `dtype`, ties to even.

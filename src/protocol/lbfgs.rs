@@ -1,0 +1,230 @@
+//! L-BFGS: minimises a smooth function from its values and gradients [Nocedal & Wright, Numerical Optimization,
+//! 2nd edition: algorithms 7.4 and 7.5, line search 3.5 and 3.6].
+
+use std::collections::VecDeque;
+
+use ndarray::Array1;
+
+use crate::config::SolverConfig;
+
+/// Share of the slope that a step must gain at least, and share of it that may be left (strong Wolfe conditions).
+const DECREASE: f64 = 1e-4;
+const CURVATURE: f64 = 0.9;
+/// Evaluations of one line search, at most, for each of its two phases.
+const TRIALS: usize = 30;
+
+/// Where a minimisation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Minimum {
+    pub point: Array1<f64>,
+    pub value: f64,
+    pub iterations: usize,
+    /// Whether no component of the gradient is above the tolerance. Otherwise the iterations were used up or
+    /// rounding left no way down.
+    pub converged: bool,
+}
+
+/// A point with the objective's value and gradient there.
+#[derive(Debug, Clone)]
+struct Place {
+    point: Array1<f64>,
+    value: f64,
+    gradient: Array1<f64>,
+}
+
+/// Minimises `objective`, which gives value and gradient at a point, from `start`.
+pub fn minimize(
+    mut objective: impl FnMut(&Array1<f64>) -> (f64, Array1<f64>),
+    start: Array1<f64>,
+    solver: SolverConfig,
+) -> Minimum {
+    let mut visit = |point: Array1<f64>| {
+        let (value, gradient) = objective(&point);
+        Place { point, value, gradient }
+    };
+    let mut here = visit(start);
+    let mut history = History::new(solver.history);
+    let mut iterations = 0;
+    loop {
+        let converged = here.gradient.iter().all(|g| g.abs() <= solver.tolerance);
+        if converged || iterations == solver.max_iterations {
+            return Minimum { point: here.point, value: here.value, iterations, converged };
+        }
+        let direction = history.direction(&here.gradient);
+        // Without a history nothing is known of the scale: the first step has length 1 at most.
+        let length =
+            if history.is_empty() { here.gradient.mapv(f64::abs).sum().recip().min(1.0) } else { 1.0 };
+        match line_search(&mut visit, &here, &direction, length) {
+            Some(there) => {
+                history.push(&there.point - &here.point, &there.gradient - &here.gradient);
+                here = there;
+                iterations += 1;
+            }
+            None if history.is_empty() => {
+                return Minimum { point: here.point, value: here.value, iterations, converged };
+            }
+            None => history.clear(),
+        }
+    }
+}
+
+/// The latest steps and what they did to the gradient: together an estimate of the inverse curvature.
+struct History {
+    limit: usize,
+    /// Step, change of the gradient, and their product; oldest first.
+    pairs: VecDeque<(Array1<f64>, Array1<f64>, f64)>,
+}
+
+impl History {
+    fn new(limit: usize) -> Self {
+        Self { limit, pairs: VecDeque::with_capacity(limit) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.pairs.clear();
+    }
+
+    fn push(&mut self, step: Array1<f64>, change: Array1<f64>) {
+        let product = step.dot(&change);
+        // Only positive curvature keeps the estimate positive definite.
+        if product > f64::EPSILON * change.dot(&change) {
+            if self.pairs.len() == self.limit {
+                self.pairs.pop_front();
+            }
+            self.pairs.push_back((step, change, product));
+        }
+    }
+
+    /// Minus the estimated inverse Hessian times the gradient.
+    fn direction(&self, gradient: &Array1<f64>) -> Array1<f64> {
+        let mut direction = -gradient;
+        let mut shares = Vec::with_capacity(self.pairs.len());
+        for (step, change, product) in self.pairs.iter().rev() {
+            let share = step.dot(&direction) / product;
+            direction.scaled_add(-share, change);
+            shares.push(share);
+        }
+        if let Some((_, change, product)) = self.pairs.back() {
+            direction *= product / change.dot(change);
+        }
+        for ((step, change, product), share) in self.pairs.iter().zip(shares.into_iter().rev()) {
+            direction.scaled_add(share - change.dot(&direction) / product, step);
+        }
+        direction
+    }
+}
+
+/// A place on the line: how far along, and the slope there.
+struct Trial {
+    length: f64,
+    slope: f64,
+    place: Place,
+}
+
+/// A place along `direction` that satisfies the strong Wolfe conditions, tried at `length` first; where rounding
+/// allows none, any place that is lower.
+fn line_search(
+    visit: &mut impl FnMut(Array1<f64>) -> Place,
+    here: &Place,
+    direction: &Array1<f64>,
+    length: f64,
+) -> Option<Place> {
+    let slope = here.gradient.dot(direction);
+    if slope >= 0.0 || !slope.is_finite() {
+        return None;
+    }
+    let mut at = |length: f64| {
+        let mut point = here.point.clone();
+        point.scaled_add(length, direction);
+        let place = visit(point);
+        Trial { length, slope: place.gradient.dot(direction), place }
+    };
+    // Near the minimum the decrease is smaller than the value's rounding.
+    let rounding = 4.0 * f64::EPSILON * here.value.abs();
+    let low_enough = |t: &Trial| t.place.value <= here.value + DECREASE * t.length * slope + rounding;
+    let flat_enough = |t: &Trial| t.slope.abs() <= -CURVATURE * slope;
+
+    // Lengthen the step until a minimum lies between two trials.
+    let mut low = Trial { length: 0.0, slope, place: here.clone() };
+    let mut next = length;
+    let mut high = None;
+    for _ in 0..TRIALS {
+        let trial = at(next);
+        if !low_enough(&trial) || (low.length > 0.0 && trial.place.value >= low.place.value) {
+            high = Some(trial);
+            break;
+        }
+        if flat_enough(&trial) {
+            return Some(trial.place);
+        }
+        if trial.slope >= 0.0 {
+            high = Some(std::mem::replace(&mut low, trial));
+            break;
+        }
+        next = 2.0 * trial.length;
+        low = trial;
+    }
+    // Narrow it down; `low` is always the lowest place so far that is low enough.
+    if let Some(mut high) = high {
+        for _ in 0..TRIALS {
+            let trial = at(between(&low, &high));
+            if !low_enough(&trial) || trial.place.value >= low.place.value + rounding {
+                high = trial;
+                continue;
+            }
+            if flat_enough(&trial) {
+                return Some(trial.place);
+            }
+            if trial.slope * (high.length - low.length) >= 0.0 {
+                high = low;
+            }
+            low = trial;
+        }
+    }
+    (low.place.value < here.value).then_some(low.place)
+}
+
+/// Where the cubic through both trials' values and slopes has its minimum, kept away from the ends.
+fn between(a: &Trial, b: &Trial) -> f64 {
+    let width = b.length - a.length;
+    let d1 = a.slope + b.slope - 3.0 * (b.place.value - a.place.value) / width;
+    let d2 = (d1 * d1 - a.slope * b.slope).sqrt() * width.signum();
+    let share = 1.0 - (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2);
+    a.length + width * if share.is_finite() { share.clamp(0.1, 0.9) } else { 0.5 }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn finds_the_minimum_of_rosenbrocks_valley() {
+        let rosenbrock = |p: &Array1<f64>| {
+            let (x, y) = (p[0], p[1]);
+            let bend = y - x * x;
+            let gradient = array![-400.0 * x * bend - 2.0 * (1.0 - x), 200.0 * bend];
+            (100.0 * bend * bend + (1.0 - x) * (1.0 - x), gradient)
+        };
+        let solver = SolverConfig { history: 10, tolerance: 1e-9, max_iterations: 200 };
+        let minimum = minimize(rosenbrock, array![-1.2, 1.0], solver);
+        assert!(minimum.converged, "{minimum:?}");
+        assert!(minimum.iterations < 60, "{minimum:?}");
+        assert!((&minimum.point - 1.0).iter().all(|d| d.abs() < 1e-8), "{minimum:?}");
+    }
+
+    #[test]
+    fn stops_when_the_iterations_are_used_up() {
+        let quartic = |p: &Array1<f64>| (p.mapv(|x| x.powi(4)).sum(), p.mapv(|x| 4.0 * x.powi(3)));
+        let solver = SolverConfig { history: 5, tolerance: 1e-12, max_iterations: 3 };
+        let minimum = minimize(quartic, array![3.0, -2.0, 1.0], solver);
+        assert!(!minimum.converged);
+        assert_eq!(minimum.iterations, 3);
+        assert!(minimum.value < 98.0);
+    }
+}

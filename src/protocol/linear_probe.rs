@@ -1,0 +1,310 @@
+//! Linear probe: BatchNorm and a linear layer, trained on frozen features for a list of learning rates.
+//!
+//! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained at
+//! once: BatchNorm's statistics are computed once a batch, and the heads' logits and gradients are two matrix
+//! products. The arithmetic is that of training them one by one.
+//!
+//! What the references do is in the protocols' TOML. What differs: the random numbers, and that the learning rates
+//! of a seed share their initial weights and their order.
+
+mod batches;
+mod draws;
+mod group;
+mod heads;
+mod optimizer;
+
+use ndarray::{Array2, ArrayView2, ArrayView3, Axis, stack};
+use rayon::prelude::*;
+
+use self::batches::{cut, normalize};
+use self::group::Group;
+use self::heads::Layout;
+use super::decision::{HeldOut, first_best};
+use super::schedule::Position;
+use super::{Outcome, Targets, score};
+use crate::config::{KeptEpoch, LinearProbeConfig};
+use crate::data::Split;
+use crate::features::Features;
+use crate::suite::Task;
+use crate::{Error, Result};
+
+pub use self::batches::RunningStatistics;
+pub use self::draws::{Row, shuffled};
+pub use self::heads::{Heads, Linear};
+
+/// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
+///
+/// `features` extracts a split's features; those of flipped images are asked for where the config augments.
+///
+/// # Errors
+/// As `features`, [`probe`] and [`Outcome::new`].
+pub fn run(
+    config: &LinearProbeConfig,
+    task: &Task,
+    seed: u64,
+    mut features: impl FnMut(Split, Flip) -> Result<Features>,
+) -> Result<Outcome> {
+    let flips = Flip::ALL.into_iter().take(config.augmentation.variants());
+    let train = flips.map(|flip| features(Split::Train, flip)).collect::<Result<Vec<_>>>()?;
+    let [valid, test] = [Split::Valid, Split::Test].map(|split| features(split, Flip::ALL[0]));
+    let (valid, test) = (valid?, test?);
+
+    let targets = Targets::from_labels(&train[0].labels, task.classes)?;
+    let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;
+    let truth = Targets::from_labels(&test.labels, task.classes)?;
+    let variants: Vec<_> = train.iter().map(|features| features.matrix.view()).collect();
+    let variants = stack(Axis(0), &variants).map_err(failure)?;
+    let training = Training { features: variants.view(), targets: &targets };
+    let held_out =
+        HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
+    let by_metric =
+        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let probed = probe(config, config.rates(&task.name), training, held_out, seed, by_metric)?;
+
+    let Candidate { learning_rate, epoch, validation } = probed.chosen;
+    let selected = [
+        ("learning-rate", learning_rate.to_string()),
+        ("epoch", format!("{} of {}", epoch + 1, config.epochs)),
+        ("validation", format!("{validation:.2}")),
+    ];
+    Outcome::new(
+        task.metric,
+        &truth.predicted(probed.logits.view()),
+        &truth,
+        &config.interval,
+        seed,
+        selected,
+    )
+}
+
+/// How an image is flipped before its features are extracted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flip {
+    /// Left and right change places.
+    pub horizontal: bool,
+    /// Top and bottom change places.
+    pub vertical: bool,
+}
+
+impl Flip {
+    /// The four there are; the first leaves the image as it is.
+    pub const ALL: [Flip; 4] = [
+        Flip { horizontal: false, vertical: false },
+        Flip { horizontal: true, vertical: false },
+        Flip { horizontal: false, vertical: true },
+        Flip { horizontal: true, vertical: true },
+    ];
+}
+
+/// Samples to train on.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// [variants, n, d]: features of each image under each augmentation, one or [`Flip::ALL`]; each is as likely.
+    pub features: ArrayView3<'a, f32>,
+    pub targets: &'a Targets,
+}
+
+/// What a training gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    pub heads: Heads,
+    /// [rates, steps]: the mean loss of each step's batch, before the step.
+    pub losses: Array2<f32>,
+}
+
+/// Trains a head for each of `rates` from the initial weights and in the order that `seed` gives.
+///
+/// `after_epoch` sees the heads after each epoch (from 0).
+///
+/// # Errors
+/// Where features, targets and config do not fit together, no batch can be formed, or `after_epoch` fails.
+pub fn train(
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: Training,
+    seed: u64,
+    after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
+) -> Result<Trained> {
+    let start = Linear::initial(config.initialization, training.targets.outputs(), training.width(), seed);
+    let (samples, variants) = (training.samples(), config.augmentation.variants());
+    train_from(config, rates, training, &start, |epoch| shuffled(seed, epoch, samples, variants), after_epoch)
+}
+
+/// Trains a head for each of `rates` from `start`, in the order that `order` gives for each epoch (from 0), as
+/// [`shuffled`] does; a row that is not there panics.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_from(
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: Training,
+    start: &Linear,
+    order: impl Fn(usize) -> Vec<Row>,
+    mut after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
+) -> Result<Trained> {
+    training.check(config)?;
+    let mut sweep = Sweep::new(config, rates, training, start)?;
+    for epoch in 0..config.epochs {
+        sweep.train(config, training, epoch, &order(epoch))?;
+        after_epoch(epoch, &sweep.heads())?;
+    }
+    Ok(Trained { heads: sweep.heads(), losses: sweep.losses() })
+}
+
+impl Training<'_> {
+    fn samples(&self) -> usize {
+        self.features.len_of(Axis(1))
+    }
+
+    fn width(&self) -> usize {
+        self.features.len_of(Axis(2))
+    }
+
+    fn check(&self, config: &LinearProbeConfig) -> Result<()> {
+        let (variants, samples) = (self.features.len_of(Axis(0)), self.samples());
+        let wanted = config.augmentation.variants();
+        let problem = if variants != wanted {
+            format!("features of {variants} variants of each training image, expected {wanted}")
+        } else if samples != self.targets.len() {
+            format!("features of {samples} training samples, but labels of {}", self.targets.len())
+        } else if self.width() == 0 || self.targets.outputs() == 0 {
+            format!("{} features and {} classes", self.width(), self.targets.outputs())
+        } else if let Some(class) = self.targets.out_of_range() {
+            format!("a training sample of class {class} of {}", self.targets.outputs())
+        } else if self.features.iter().any(|x| !x.is_finite()) {
+            "a training feature is not finite".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(failure(problem))
+    }
+}
+
+fn failure(problem: impl std::fmt::Display) -> Error {
+    Error::request(format!("linear probe: {problem}"))
+}
+
+/// A training under way.
+struct Sweep {
+    layout: Layout,
+    groups: Vec<Group>,
+    running: RunningStatistics,
+}
+
+impl Sweep {
+    fn new(config: &LinearProbeConfig, rates: &[f64], training: Training, start: &Linear) -> Result<Self> {
+        let (outputs, width) = (training.targets.outputs(), training.width());
+        let layout = Layout { outputs, width, affine: config.batch_norm.affine };
+        if start.weight.dim() != (outputs, width) || start.bias.len() != outputs {
+            let shape = start.weight.dim();
+            return Err(failure(format!("initial weights {shape:?}, expected {:?}", (outputs, width))));
+        }
+        let groups = Group::divide(layout, config.optimizer, rates, &layout.head(start));
+        Ok(Self { layout, groups, running: RunningStatistics::new(width, config.batch_norm.eps) })
+    }
+
+    fn train(
+        &mut self,
+        config: &LinearProbeConfig,
+        training: Training,
+        epoch: usize,
+        order: &[Row],
+    ) -> Result<()> {
+        let batches = cut(order, config.batch_size, config.drop_last);
+        if batches.is_empty() {
+            let least = if config.drop_last { config.batch_size } else { 2 };
+            return Err(failure(format!("{} training samples; a batch needs {least}", order.len()))
+                .help("use a larger partition, or a protocol with smaller batches"));
+        }
+        let mut position = Position { epoch, epochs: config.epochs, batch: 0, batches: batches.len() };
+        // One a thread: normalised in parallel, and still in the cache when the heads see them.
+        for some in batches.chunks(rayon::current_num_threads()) {
+            let some = normalize(training.features, some, config.batch_norm.eps);
+            some.iter().for_each(|batch| self.running.update(batch, config.batch_norm.momentum));
+            self.groups.par_iter_mut().for_each(|group| {
+                let mut position = position;
+                for batch in &some {
+                    group.step(batch, training.targets, |rate| config.schedule.at(rate, position));
+                    position.batch += 1;
+                }
+            });
+            position.batch += some.len();
+        }
+        Ok(())
+    }
+
+    fn heads(&self) -> Heads {
+        let heads = self.groups.iter().flat_map(Group::heads);
+        let parameters = heads.map(|head| head.parameters.clone()).collect();
+        Heads { layout: self.layout, parameters, running: self.running.clone() }
+    }
+
+    fn losses(&self) -> Array2<f32> {
+        let losses: Vec<&[f32]> =
+            self.groups.iter().flat_map(Group::heads).map(|head| head.losses.as_slice()).collect();
+        let steps = losses.first().map_or(0, |losses| losses.len());
+        Array2::from_shape_fn((losses.len(), steps), |(rate, step)| losses[rate][step])
+    }
+}
+
+/// A learning rate with the epoch whose weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    pub learning_rate: f64,
+    /// From 0.
+    pub epoch: usize,
+    /// Its score on validation.
+    pub validation: f64,
+}
+
+/// What a probe gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probed {
+    /// The best on validation, the first of equal ones.
+    pub chosen: Candidate,
+    /// Of every learning rate, in the given order.
+    pub candidates: Vec<Candidate>,
+    /// [n, outputs]: of the test split, by the chosen head. [`Targets::predicted`] decides.
+    pub logits: Array2<f32>,
+}
+
+/// Trains a head for each of `rates`, chooses by `score` on validation and applies the chosen one to test.
+///
+/// `score` gets logits [n, outputs] and the true targets; more is better, NaN is never chosen.
+///
+/// # Errors
+/// As [`train`]; where a split's features do not fit, `score` fails, or gives no number for any head.
+pub fn probe(
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: Training,
+    held_out: HeldOut,
+    seed: u64,
+    score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<Probed> {
+    held_out.check(training.width(), training.targets)?;
+    let mut kept: Vec<(Candidate, Heads)> = Vec::new();
+    train(config, rates, training, seed, |epoch, heads| {
+        if config.keep == KeptEpoch::Last && epoch + 1 < config.epochs {
+            return Ok(());
+        }
+        for (rate, &learning_rate) in rates.iter().enumerate() {
+            let validation = score(heads.logits(rate, held_out.valid).view(), held_out.valid_targets)?;
+            let candidate = Candidate { learning_rate, epoch, validation };
+            match kept.get_mut(rate) {
+                None => kept.push((candidate, heads.only(rate))),
+                Some(best) if first_best([best.0.validation, validation]) == Some(1) => {
+                    *best = (candidate, heads.only(rate));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    })?;
+    let chosen = first_best(kept.iter().map(|(candidate, _)| candidate.validation))
+        .ok_or_else(|| failure("no learning rate has a score on validation"))?;
+    let logits = kept[chosen].1.logits(0, held_out.test);
+    let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
+    Ok(Probed { chosen: candidates[chosen], candidates, logits })
+}

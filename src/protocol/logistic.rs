@@ -1,0 +1,350 @@
+//! Logistic regression on frozen features, as scikit-learn and torchgeo-bench do it.
+//!
+//! Minimises C Σ loss + ½ |W|², intercepts free, divided by C n as scikit-learn does. Several classes: softmax with
+//! a row of coefficients each; two: the plain logistic loss with one row, which scores the second class; labels:
+//! the plain logistic loss with a row each, which is one binary regression a label, minimised together. A class
+//! without training samples gets no row and is never predicted.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
+use rayon::prelude::*;
+
+use super::decision::{HeldOut, first_best};
+use super::lbfgs::minimize;
+use super::{Outcome, Targets, score};
+use crate::config::{LogisticConfig, SolverConfig};
+use crate::data::Split;
+use crate::features::Features;
+use crate::suite::Task;
+use crate::{Error, Result};
+
+/// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.
+const ROWS_AT_A_TIME: usize = 512;
+
+/// Scores a backbone on a task: a regression for each C, the best on validation applied to the test split.
+///
+/// Nothing is random but the interval's resamples, which `seed` decides.
+///
+/// # Errors
+/// As `features`, [`sweep`] and [`Outcome::new`].
+pub fn run(
+    config: &LogisticConfig,
+    task: &Task,
+    seed: u64,
+    mut features: impl FnMut(Split) -> Result<Features>,
+) -> Result<Outcome> {
+    let (train, valid, test) = (features(Split::Train)?, features(Split::Valid)?, features(Split::Test)?);
+    let targets = Targets::from_labels(&train.labels, task.classes)?;
+    let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;
+    let truth = Targets::from_labels(&test.labels, task.classes)?;
+    let held_out =
+        HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
+    let by_metric =
+        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let swept = sweep(config, train.matrix.view(), &targets, held_out, by_metric)?;
+
+    let Candidate { c, validation, .. } = swept.chosen;
+    let all = swept.candidates.len();
+    let converged = swept.candidates.iter().filter(|candidate| candidate.converged).count();
+    let selected = [
+        ("c", format!("{c:.3e}")),
+        ("validation", format!("{validation:.2}")),
+        ("converged", format!("{converged} of {all}")),
+    ];
+    Outcome::new(task.metric, &truth.predicted(swept.logits.view()), &truth, &config.interval, seed, selected)
+}
+
+/// Training features, in f64 and standardised where wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Design {
+    /// [n, d]
+    features: Array2<f64>,
+    standardizer: Option<Standardizer>,
+}
+
+/// Brings features to mean 0 and standard deviation 1.
+#[derive(Debug, Clone, PartialEq)]
+struct Standardizer {
+    mean: Array1<f64>,
+    /// Population standard deviation; 1 where a feature is constant.
+    deviation: Array1<f64>,
+}
+
+impl Standardizer {
+    fn of(features: &Array2<f64>) -> Option<Self> {
+        let mean = features.mean_axis(Axis(0))?;
+        let deviation = features.std_axis(Axis(0), 0.0).mapv(|s| if s > 0.0 { s } else { 1.0 });
+        Some(Self { mean, deviation })
+    }
+
+    fn apply(&self, features: Array2<f64>) -> Array2<f64> {
+        (features - &self.mean) / &self.deviation
+    }
+}
+
+/// A fitted regression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Regression {
+    /// [rows, d], of standardised features where the design is.
+    pub coefficients: Array2<f64>,
+    /// [rows]
+    pub intercepts: Array1<f64>,
+    /// The class or label that each row scores.
+    rows: Vec<usize>,
+    /// The class whose logit is 0 where two classes share a row.
+    reference: Option<usize>,
+    outputs: usize,
+    standardizer: Option<Standardizer>,
+    pub iterations: usize,
+    /// Whether the solver reached its tolerance.
+    pub converged: bool,
+}
+
+impl Design {
+    /// Prepares features [n, d].
+    pub fn new(features: ArrayView2<f32>, standardize: bool) -> Self {
+        let features = features.mapv(f64::from);
+        match Standardizer::of(&features).filter(|_| standardize) {
+            Some(standardizer) => {
+                Self { features: standardizer.apply(features), standardizer: Some(standardizer) }
+            }
+            None => Self { features, standardizer: None },
+        }
+    }
+
+    /// Fits the regression of `c`, from the coefficients of `start` (of the same targets) or from 0.
+    ///
+    /// # Errors
+    /// Where features and targets do not fit, a feature is not finite or all samples have one class.
+    pub fn fit(
+        &self,
+        targets: &Targets,
+        c: f64,
+        solver: SolverConfig,
+        start: Option<&Regression>,
+    ) -> Result<Regression> {
+        let (n, d) = self.features.dim();
+        self.check(targets)?;
+        let (labels, rows, reference) = coded(targets)?;
+        let count = rows.len();
+        let start = match start {
+            Some(start) if start.coefficients.dim() == (count, d) => {
+                start.coefficients.iter().chain(&start.intercepts).copied().collect()
+            }
+            _ => Array1::zeros(count * d + count),
+        };
+        let objective = |point: &Array1<f64>| self.objective(&labels, count, 1.0 / (c * n as f64), point);
+        let minimum = minimize(objective, start, solver);
+        let (coefficients, intercepts) = unstack(&minimum.point, count, d);
+        Ok(Regression {
+            coefficients: coefficients.to_owned(),
+            intercepts: intercepts.to_owned(),
+            rows,
+            reference,
+            outputs: targets.outputs(),
+            standardizer: self.standardizer.clone(),
+            iterations: minimum.iterations,
+            converged: minimum.converged,
+        })
+    }
+
+    fn check(&self, targets: &Targets) -> Result<()> {
+        let (n, d) = self.features.dim();
+        let problem = if n != targets.len() {
+            format!("features of {n} training samples, labels of {}", targets.len())
+        } else if n == 0 || d == 0 || targets.outputs() == 0 {
+            format!("{n} training samples, {d} features, {} classes", targets.outputs())
+        } else if let Some(class) = targets.out_of_range() {
+            format!("a training sample of class {class} of {}", targets.outputs())
+        } else if self.features.iter().any(|x| !x.is_finite()) {
+            "a training feature is not finite".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(failure(problem))
+    }
+
+    /// Mean loss plus `decay` / 2 |W|², and the gradient, at stacked coefficients and intercepts.
+    fn objective(&self, labels: &Labels, rows: usize, decay: f64, point: &Array1<f64>) -> (f64, Array1<f64>) {
+        let (n, d) = self.features.dim();
+        let (weights, intercepts) = unstack(point, rows, d);
+        let blocks: Vec<(f64, Array2<f64>, Array1<f64>)> = self
+            .features
+            .axis_chunks_iter(Axis(0), ROWS_AT_A_TIME)
+            .into_par_iter()
+            .enumerate()
+            .map(|(block, x)| {
+                let mut z = Array2::zeros((x.nrows(), rows));
+                z.assign(&intercepts);
+                general_mat_mul(1.0, &x, &weights.t(), 1.0, &mut z);
+                let samples = z.outer_iter_mut().zip(block * ROWS_AT_A_TIME..);
+                let loss = samples.map(|(z, sample)| labels.loss_and_gradient(sample, z)).sum();
+                (loss, z.t().dot(&x), z.sum_axis(Axis(0)))
+            })
+            .collect();
+        let (mut value, mut matrix, mut sums) = (0.0, Array2::zeros((rows, d)), Array1::zeros(rows));
+        for (loss, of_weights, of_intercepts) in &blocks {
+            value += loss;
+            matrix += of_weights;
+            sums += of_intercepts;
+        }
+        let n = n as f64;
+        matrix.zip_mut_with(&weights, |g, w| *g = *g / n + decay * w);
+        let norm: f64 = weights.iter().map(|w| w * w).sum();
+        let gradient = matrix.into_iter().chain(sums.into_iter().map(|g| g / n)).collect();
+        (value / n + 0.5 * decay * norm, gradient)
+    }
+}
+
+/// Coefficients [rows, d] and intercepts [rows] from one vector of both.
+fn unstack(point: &Array1<f64>, rows: usize, d: usize) -> (ArrayView2<'_, f64>, ArrayView1<'_, f64>) {
+    let (weights, intercepts) = point.view().split_at(Axis(0), rows * d);
+    let weights = weights.into_shape_with_order((rows, d)).expect("a point holds rows * (d + 1) numbers");
+    (weights, intercepts)
+}
+
+fn failure(problem: impl std::fmt::Display) -> Error {
+    Error::request(format!("logistic regression: {problem}"))
+}
+
+/// What each sample's loss needs.
+enum Labels {
+    /// The row of its class.
+    Softmax(Vec<usize>),
+    /// [n, rows]: whether the row's label applies.
+    Logistic(Array2<bool>),
+}
+
+/// The labels, the class or label that each row of coefficients scores, and the class that has none where two
+/// classes share a row.
+fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
+    match targets {
+        Targets::MultiLabel(labels) => {
+            Ok((Labels::Logistic(labels.clone()), (0..labels.ncols()).collect(), None))
+        }
+        Targets::Classes { classes, count } => {
+            let present: Vec<usize> = (0..*count).filter(|class| classes.contains(class)).collect();
+            match present[..] {
+                [] | [_] => Err(failure("all training samples have the same class")
+                    .help("use a larger partition: one class cannot be told from others")),
+                [first, second] => {
+                    let labels = classes.iter().map(|&class| class == second).collect::<Array1<bool>>();
+                    Ok((Labels::Logistic(labels.insert_axis(Axis(1))), vec![second], Some(first)))
+                }
+                _ => {
+                    let row = |class| present.binary_search(class).unwrap_or_default();
+                    Ok((Labels::Softmax(classes.iter().map(row).collect()), present, None))
+                }
+            }
+        }
+    }
+}
+
+impl Labels {
+    /// Replaces a sample's logits [rows] by the gradient of its loss; returns the loss.
+    fn loss_and_gradient(&self, sample: usize, mut z: ArrayViewMut1<f64>) -> f64 {
+        match self {
+            Labels::Softmax(rows) => {
+                let largest = z.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+                let right = z[rows[sample]] - largest;
+                z.mapv_inplace(|z| (z - largest).exp());
+                let sum = z.sum();
+                z /= sum;
+                z[rows[sample]] -= 1.0;
+                sum.ln() - right
+            }
+            Labels::Logistic(labels) => {
+                let mut loss = 0.0;
+                Zip::from(&mut z).and(labels.row(sample)).for_each(|z, &applies| {
+                    let small = (-z.abs()).exp();
+                    loss += small.ln_1p() + if applies { -*z } else { *z }.max(0.0);
+                    let probability = if *z >= 0.0 { 1.0 } else { small } / (1.0 + small);
+                    *z = probability - f64::from(u8::from(applies));
+                });
+                loss
+            }
+        }
+    }
+}
+
+impl Regression {
+    /// Logits [n, outputs] of features [n, d]: minus infinity for classes without training samples.
+    pub fn logits(&self, features: ArrayView2<f32>) -> Array2<f32> {
+        let features = features.mapv(f64::from);
+        let features = match &self.standardizer {
+            Some(standardizer) => standardizer.apply(features),
+            None => features,
+        };
+        let scores = features.dot(&self.coefficients.t()) + &self.intercepts;
+        let mut logits = Array2::from_elem((features.nrows(), self.outputs), f32::NEG_INFINITY);
+        for (&class, scores) in self.rows.iter().zip(scores.columns()) {
+            logits.column_mut(class).assign(&scores.mapv(|score| score as f32));
+        }
+        if let Some(class) = self.reference {
+            logits.column_mut(class).fill(0.0);
+        }
+        logits
+    }
+}
+
+/// A C that was tried.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    pub c: f64,
+    /// Its score on validation.
+    pub validation: f64,
+    pub iterations: usize,
+    pub converged: bool,
+}
+
+/// What a sweep gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Swept {
+    /// The best on validation, the lowest C of equal ones.
+    pub chosen: Candidate,
+    /// Of every C, ascending.
+    pub candidates: Vec<Candidate>,
+    /// [n, outputs]: of the test split. [`Targets::predicted`] decides.
+    pub logits: Array2<f32>,
+}
+
+/// Fits a regression of training features [n, d] for each C, chooses by `score` on validation, refits where the config says so and applies the
+/// result to test. Each fit begins where the previous C's ended: minima of neighbours lie close together.
+///
+/// `score` gets logits [n, outputs] and the true targets; more is better, NaN is never chosen.
+///
+/// # Errors
+/// Where the splits do not fit together, all training samples have one class, or `score` fails or gives no number.
+pub fn sweep(
+    config: &LogisticConfig,
+    features: ArrayView2<f32>,
+    targets: &Targets,
+    held_out: HeldOut,
+    score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<Swept> {
+    held_out.check(features.ncols(), targets)?;
+    let design = Design::new(features, config.standardize);
+    let mut candidates = Vec::new();
+    let mut best: Option<(Candidate, Regression)> = None;
+    let mut previous: Option<Regression> = None;
+    for c in config.c.values() {
+        let regression = design.fit(targets, c, config.solver, previous.as_ref())?;
+        let validation = score(regression.logits(held_out.valid).view(), held_out.valid_targets)?;
+        let Regression { iterations, converged, .. } = regression;
+        let candidate = Candidate { c, validation, iterations, converged };
+        let so_far = best.as_ref().map_or(f64::NAN, |(best, _)| best.validation);
+        if first_best([so_far, validation]) == Some(1) {
+            best = Some((candidate, regression.clone()));
+        }
+        candidates.push(candidate);
+        previous = Some(regression);
+    }
+    let (chosen, mut regression) = best.ok_or_else(|| failure("no C has a score on validation"))?;
+    if config.refit_with_validation {
+        let features = concatenate![Axis(0), features, held_out.valid];
+        let targets = targets.with(held_out.valid_targets)?;
+        let design = Design::new(features.view(), config.standardize);
+        regression = design.fit(&targets, chosen.c, config.solver, None)?;
+    }
+    Ok(Swept { chosen, candidates, logits: regression.logits(held_out.test) })
+}
