@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::fetch_args::FetchArgs;
+
 /// What the harness can do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
@@ -33,6 +35,9 @@ pub enum Command {
     /// protocols, partitions, seeds and later runs. They lie under TERRABENCH_CACHE, or the platform's cache folder.
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
+
+    /// Fetch official data and published weights, verified and resumable
+    Fetch(FetchArgs),
 }
 
 const CACHE_EXAMPLES: &str = "\

@@ -5,6 +5,8 @@ pub mod args;
 mod bench;
 mod cache;
 mod features;
+pub mod fetch;
+pub mod fetch_args;
 pub mod inspect;
 mod progress;
 
@@ -18,6 +20,7 @@ use crate::config::ModelConfig;
 use crate::data::{self, Split, geobench};
 use crate::features::InputOptions;
 use crate::home::Home;
+use crate::locations::Environment;
 use crate::model::weights::Weights;
 use crate::normalization::Strategies;
 use crate::suite::Suite;
@@ -46,6 +49,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
+        args::Command::Fetch(args) => fetch::run(&home, &args),
     }
 }
 
@@ -59,25 +63,24 @@ impl From<args::SplitArg> for Split {
     }
 }
 
-/// The suite's data folder: what was typed, else the suite's environment variable.
+/// The suite's data folder: what was typed, else where [`crate::locations`] finds it.
 fn data_folder(suite: &Suite, typed: Option<&PathBuf>) -> Result<PathBuf> {
-    let variable = &suite.environment;
-    let (folder, said_by) = match (typed, std::env::var_os(variable)) {
-        (Some(folder), _) => (folder.clone(), "--data".to_owned()),
-        (None, Some(folder)) => (PathBuf::from(folder), format!("${variable}")),
-        (None, None) => {
-            return Err(Error::request(format!(
-                "no {} data: neither --data nor ${variable} names a folder",
-                suite.title
+    let (environment, variable) = (Environment::here(), &suite.environment);
+    let typed = typed.map(PathBuf::as_path);
+    match environment.find(&suite.name, variable, typed) {
+        Ok(Some(place)) => Ok(place.folder),
+        Ok(None) => {
+            let places = environment.places(&suite.name, variable, typed).into_iter();
+            let looked: Vec<String> =
+                places.map(|place| format!(", {} is not there", place.folder.display())).collect();
+            Err(Error::request(format!(
+                "no {} data: neither --data nor ${variable} names a folder{}",
+                suite.title,
+                looked.concat()
             ))
-            .help(geobench::how_to_get(suite)));
-        }
-    };
-    if folder.is_dir() {
-        Ok(folder)
-    } else {
-        Err(Error::file(&folder, format!("{said_by} names this folder, but it is not there"))
             .help(geobench::how_to_get(suite)))
+        }
+        Err(error) => Err(error.help(geobench::how_to_get(suite))),
     }
 }
 
@@ -112,6 +115,9 @@ fn weights_named(model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     match (typed, &model.weights) {
         (Some(typed), _) => typed.parse(),
         (None, Some(source)) => {
+            if let Some(fetched) = Environment::here().find_weights(source) {
+                return Ok(Weights::File(fetched));
+            }
             Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
                 "download `{}` of `{}` from the Hugging Face hub and pass it as --weights FILE; \
              --weights random:0 measures the untrained architecture",

@@ -78,6 +78,13 @@ pub struct StemConfig {
 pub struct WeightsSource {
     pub repository: String,
     pub file: String,
+    /// A commit of the repository, or a branch where no commit is known.
+    #[serde(default = "main_branch")]
+    pub revision: String,
+}
+
+fn main_branch() -> String {
+    "main".to_owned()
 }
 
 /// A row of the published tables.

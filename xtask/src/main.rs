@@ -3,6 +3,9 @@
 
 #[path = "../../src/cli/args.rs"]
 mod args;
+#[path = "../../src/cli/fetch_args.rs"]
+mod fetch_args;
+mod libtorch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -26,6 +29,9 @@ enum Task {
 
     /// Check formatting and lints, run all tests, then the demo benchmark
     Test(TestArgs),
+
+    /// Find or install the LibTorch that the device libtorch needs
+    Libtorch(libtorch::LibtorchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,12 +45,16 @@ fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match Cli::parse().task {
         Task::Harness(command) => {
-            let harness = build(root, feature_of(&command))?;
-            let status = Command::new(harness).args(std::env::args_os().skip(1)).status()?;
+            let feature = feature_of(&command);
+            let environment = environment(root, feature)?;
+            let harness = build(root, feature, &environment)?;
+            let arguments = std::env::args_os().skip(1);
+            let status = Command::new(harness).envs(environment).args(arguments).status()?;
             // A signal leaves no code; shells report such an end as a failure too.
             Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
         }
         Task::Test(options) => test(root, &options).map(|()| ExitCode::SUCCESS),
+        Task::Libtorch(options) => libtorch::command(root, &options).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -53,17 +63,23 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
-        args::Command::Inspect(_) | args::Command::Cache(_) => return None,
+        args::Command::Inspect(_) | args::Command::Cache(_) | args::Command::Fetch(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
 }
 
+/// What a feature needs in the environment, for the build and for the run.
+fn environment(root: &Path, feature: Option<&str>) -> Result<Vec<(&'static str, OsString)>> {
+    if feature == Some("libtorch") { libtorch::environment(root) } else { Ok(Vec::new()) }
+}
+
 /// Builds the harness and says where its binary is: beside this one.
-fn build(root: &Path, feature: Option<&str>) -> Result<PathBuf> {
+fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsString)]) -> Result<PathBuf> {
     let mut build = cargo(root, ["build", "--release", "--package", "terrabench", "--bin", "terrabench"]);
     if let Some(feature) = feature {
-        build.args(["--features", feature]);
+        build.args(["--features", feature]).envs(environment.iter().cloned());
+        build.env_remove(libtorch::USE_PYTORCH);
     }
     let here = std::env::current_exe()?;
     let harness = here.with_file_name("terrabench").with_extension(std::env::consts::EXE_EXTENSION);
@@ -84,13 +100,23 @@ fn test(root: &Path, options: &TestArgs) -> Result<()> {
         [] => Vec::new(),
         some => vec!["--features".into(), some.join(",").into()],
     };
+    let libtorch = options.features.iter().any(|feature| feature == "libtorch");
+    let environment = environment(root, libtorch.then_some("libtorch"))?;
+    let with_features = |command: &mut Command| {
+        command.args(&features).envs(environment.iter().cloned());
+        if libtorch {
+            command.env_remove(libtorch::USE_PYTORCH);
+        }
+    };
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
     // Tests come before lints: they share the harness's build, so a failure shows early.
-    run(cargo(root, ["test", "--release", "--workspace"]).args(&features))?;
-    run(cargo(root, ["clippy", "--release", "--workspace", "--all-targets"])
-        .args(&features)
-        .args(["--", "-D", "warnings"]))?;
-    let harness = build(root, None)?;
+    let mut tests = cargo(root, ["test", "--release", "--workspace"]);
+    with_features(&mut tests);
+    run(&mut tests)?;
+    let mut lints = cargo(root, ["clippy", "--release", "--workspace", "--all-targets"]);
+    with_features(&mut lints);
+    run(lints.args(["--", "-D", "warnings"]))?;
+    let harness = build(root, None, &[])?;
     let out = root.join("target/demo-results");
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;

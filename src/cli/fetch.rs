@@ -1,0 +1,301 @@
+//! `fetch`: shows what there is to fetch, asks where it is much, fetches, and names what is new.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+
+use super::fetch_args::{ConsentArgs, FetchArgs, FetchSuiteArgs, FetchWhat};
+use crate::config::ModelConfig;
+use crate::fetch::catalogue::{self, Catalogue, Order};
+use crate::fetch::hub::Hub;
+use crate::fetch::settings::Settings;
+use crate::fetch::{self, Item, State, Survey, SurveyedPart, Track, Watch, Work, gigabytes};
+use crate::home::Home;
+use crate::locations::{Environment, free_space};
+
+/// Above this many bytes the user is asked.
+const MUCH: u64 = 5_000_000_000;
+/// At least this long between two plain lines of progress.
+const QUIET: Duration = Duration::from_secs(10);
+/// Files below this many bytes get no bar of their own.
+const BIG: u64 = 32_000_000;
+
+/// Runs the command.
+pub fn run(home: &Home, args: &FetchArgs) -> anyhow::Result<()> {
+    match &args.what {
+        FetchWhat::Weights(weights) => {
+            let model = ModelConfig::load(home, &weights.model)?;
+            let order = catalogue::weights(&weights.model, &model)?;
+            let folder = match &weights.to {
+                Some(folder) => folder.clone(),
+                None => Environment::here().weights()?.folder,
+            };
+            fetch_order(&order, &folder, true, &weights.consent)
+        }
+        FetchWhat::Geobench(suite) => fetch_suite(home, "geobench", suite),
+        FetchWhat::CopernicusBench(suite) => fetch_suite(home, "copernicus-bench", suite),
+        FetchWhat::Landslide4sense(suite) => fetch_suite(home, "landslide4sense", suite),
+    }
+}
+
+fn fetch_suite(home: &Home, name: &str, args: &FetchSuiteArgs) -> anyhow::Result<()> {
+    let catalogue = Catalogue::load(home, name)?;
+    let order = catalogue.order(&args.tasks)?;
+    let place = Environment::here().destination(name, &catalogue.environment, args.data.as_deref())?;
+    fetch_order(&order, &place.folder, args.keep, &args.consent)
+}
+
+fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) -> anyhow::Result<()> {
+    let hub = Hub::new(Settings::from_environment(&|name| std::env::var(name).ok())?);
+    let survey = Survey::take(&hub, order, folder)?;
+    print!("{}", describe(&survey, keep, free_space(folder)?));
+    if consent.dry_run {
+        return Ok(());
+    }
+    survey.fits(free_space(folder)?, keep)?;
+    if !consent.yes && survey.to_fetch() > MUCH {
+        let stdin = std::io::stdin();
+        let terminal = stdin.is_terminal();
+        agree(survey.to_fetch(), terminal.then(|| Box::new(stdin.lock()) as Box<dyn BufRead>))?;
+    }
+    let shown = Shown::new(&survey);
+    let outcome = fetch::run(&hub, &survey, keep, &shown);
+    drop(shown);
+    let outcome = outcome?;
+
+    let brought: Vec<PathBuf> = outcome.brought.iter().map(|path| folder.join(path)).collect();
+    match brought.as_slice() {
+        [] => println!("Nothing to fetch: all of it is in {}", folder.display()),
+        few if few.len() <= 20 => few.iter().for_each(|path| println!("{}", path.display())),
+        many => println!("{} files in {}", many.len(), folder.display()),
+    }
+    Ok(())
+}
+
+/// What a survey found, for the eye: parts with sizes, licences, the sum and the disk, of which `free` bytes
+/// are free.
+pub fn describe(survey: &Survey, keep: bool, free: u64) -> String {
+    let repository = &survey.repository;
+    let commit = repository.revision.get(..12).unwrap_or(&repository.revision);
+    let mut text =
+        format!("{}: {} at {commit}, into {}\n", survey.title, repository.name, survey.folder.display());
+    let width = survey.parts.iter().map(|part| part.name.len()).max().unwrap_or(0);
+    for part in &survey.parts {
+        let licence = part.licence.as_ref().map_or(String::new(), |licence| format!("  {licence}"));
+        writeln!(text, "  {:width$}  {:>10}{licence}{}", part.name, size(part), standing(part)).ok();
+    }
+    let card = survey.licence.as_ref().map(|licence| format!("{licence} (the repository's card)"));
+    let licences: Vec<String> = card.into_iter().chain(survey.licences.clone()).collect();
+    if licences.is_empty() {
+        writeln!(text, "Licence: the repository's card names none; see the authors' pages").ok();
+    } else {
+        writeln!(text, "Licence: {}", licences.join("; ")).ok();
+    }
+    let (fetch, disk) = (gigabytes(survey.to_fetch()), gigabytes(survey.disk(keep)));
+    writeln!(text, "To fetch: {fetch}; disk needed: about {disk}, free: {}", gigabytes(free)).ok();
+    text
+}
+
+fn size(part: &SurveyedPart) -> String {
+    match part.items.len() {
+        0 => "as above".to_owned(),
+        _ => gigabytes(part.items.iter().map(|item| item.entry.size).sum()),
+    }
+}
+
+/// How a part stands, where not all of it is missing.
+fn standing(part: &SurveyedPart) -> String {
+    let count = |is: fn(&State) -> bool| part.items.iter().filter(|item| is(&item.state)).count();
+    let all = part.items.len();
+    let files = if all > 1 { format!("  {all} files") } else { String::new() };
+    let here = count(|state| *state == State::Here);
+    let told = if count(|state| *state == State::Foreign) > 0 {
+        "  here, though not by this command: left as it is".to_owned()
+    } else if all > 0 && here == all {
+        "  here already".to_owned()
+    } else if count(|state| matches!(state, State::Cached(_))) == all && all > 0 {
+        "  in the hub's cache".to_owned()
+    } else {
+        let missing: u64 = part.items.iter().map(Item::to_fetch).sum();
+        let size: u64 = part.items.iter().map(|item| item.entry.size).sum();
+        if missing < size { format!("  {} of it here", gigabytes(size - missing)) } else { String::new() }
+    };
+    files + &told
+}
+
+/// Asks on `terminal` whether to fetch so many bytes.
+fn agree(bytes: u64, terminal: Option<Box<dyn BufRead + '_>>) -> anyhow::Result<()> {
+    let much = gigabytes(bytes);
+    let Some(mut terminal) = terminal else {
+        bail!(
+            "{much} would be fetched, and nobody can be asked, since there is no terminal\n  help: pass --yes"
+        );
+    };
+    print!("Fetch {much}? [y/N] ");
+    std::io::stdout().flush().ok();
+    let mut answer = String::new();
+    terminal.read_line(&mut answer).context("no answer could be read")?;
+    if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        bail!("nothing was fetched");
+    }
+    Ok(())
+}
+
+/// Shows progress on standard error: a bar a large file and one for all on a terminal, lines otherwise.
+struct Shown {
+    all: ProgressBar,
+    bars: Option<MultiProgress>,
+    /// When the last line was written.
+    last: Arc<Mutex<Instant>>,
+}
+
+impl Shown {
+    fn new(survey: &Survey) -> Self {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        let all = bars.as_ref().map_or_else(ProgressBar::hidden, |bars| bars.add(ProgressBar::no_length()));
+        all.set_length(survey.to_fetch());
+        all.set_style(style());
+        all.set_message("all");
+        Shown { all, bars, last: Arc::new(Mutex::new(Instant::now())) }
+    }
+}
+
+fn style() -> ProgressStyle {
+    let template =
+        "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.all.finish_and_clear();
+    }
+}
+
+impl Watch for Shown {
+    fn begin(&self, work: Work, what: &str, total: u64) -> Box<dyn Track> {
+        let doing = match work {
+            Work::Fetch => "fetching",
+            Work::Check => "checking",
+            Work::Unpack => "unpacking",
+        };
+        let big = total >= BIG;
+        let bar = self.bars.as_ref().filter(|_| big).map(|bars| {
+            let bar = bars.insert_before(&self.all, ProgressBar::new(total).with_style(style()));
+            bar.set_message(format!("{doing} {what}"));
+            bar
+        });
+        if big && self.bars.is_none() {
+            eprintln!("{doing} {what} ({})", gigabytes(total));
+        }
+        Box::new(File {
+            all: (work == Work::Fetch).then(|| self.all.clone()),
+            bar,
+            lines: self.bars.is_none().then(|| self.last.clone()),
+            before: Cell::new(None),
+        })
+    }
+
+    fn note(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.println(line).unwrap_or_else(|_| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+/// One file's share of what is shown.
+struct File {
+    /// Where its bytes count, if they come from the hub.
+    all: Option<ProgressBar>,
+    bar: Option<ProgressBar>,
+    /// When the last line was written, where there is no terminal.
+    lines: Option<Arc<Mutex<Instant>>>,
+    before: Cell<Option<u64>>,
+}
+
+impl Track for File {
+    fn at(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+        }
+        let Some(all) = &self.all else { return };
+        match self.before.replace(Some(bytes)) {
+            // What was here when it began is not among the bytes to fetch.
+            None => {}
+            Some(before) if bytes >= before => all.inc(bytes - before),
+            // It begins anew: there is more to fetch.
+            Some(before) => all.inc_length(before - bytes),
+        }
+        if let Some(last) = self.lines.as_ref().and_then(|last| last.lock().ok()) {
+            line_at_times(last, all.position(), all.length().unwrap_or(0), all.elapsed());
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line_at_times(mut last: MutexGuard<'_, Instant>, done: u64, total: u64, elapsed: Duration) {
+    if last.elapsed() >= QUIET {
+        *last = Instant::now();
+        eprintln!("{}", line(done, total, elapsed));
+    }
+}
+
+/// `1.2 GB of 8.4 GB, 40 MB/s, 3 minutes left`.
+fn line(done: u64, total: u64, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+    let left = if done > 0 && done < total {
+        let seconds = (total - done) as f64 / rate;
+        format!(", {} left", HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+    } else {
+        String::new()
+    };
+    format!("{} of {}, {}/s{left}", gigabytes(done), gigabytes(total), gigabytes(rate as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_is_asked_for() {
+        let answer = |text: &'static str| agree(8_400_000_000, Some(Box::new(text.as_bytes())));
+        answer("y\n").unwrap();
+        answer("Yes\n").unwrap();
+        for no in ["\n", "n\n", ""] {
+            assert_eq!(answer(no).unwrap_err().to_string(), "nothing was fetched");
+        }
+        let alone = agree(8_400_000_000, None).unwrap_err().to_string();
+        assert!(alone.contains("8.40 GB") && alone.contains("--yes"), "{alone}");
+    }
+
+    #[test]
+    fn bytes_count_once() {
+        let all = ProgressBar::hidden();
+        all.set_length(100);
+        let file = File { all: Some(all.clone()), bar: None, lines: None, before: Cell::new(None) };
+        // 50 were here, 30 came, it began anew, and all 150 came.
+        [50, 80, 0, 150].into_iter().for_each(|bytes| file.at(bytes));
+        assert_eq!((all.position(), all.length()), (180, Some(180)));
+    }
+
+    #[test]
+    fn a_line_has_rate_and_time_left() {
+        let text = line(1_200_000_000, 8_400_000_000, Duration::from_secs(30));
+        assert_eq!(text, "1.20 GB of 8.40 GB, 40.00 MB/s, 3 minutes left");
+        assert_eq!(line(0, 5, Duration::ZERO), "0 B of 5 B, 0 B/s");
+    }
+}

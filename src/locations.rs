@@ -1,0 +1,189 @@
+//! Where data and weights lie on this machine.
+//!
+//! A suite's data are looked for, and fetched to, in this order:
+//!
+//! 1. the folder that was typed (`--data DIR`),
+//! 2. the folder that the suite's environment variable names (`GEO_BENCH_DIR`),
+//! 3. `$TERRABENCH_DATA/<suite>`,
+//! 4. `terrabench/<suite>` in the platform's data directory (`~/.local/share` on Linux).
+//!
+//! Who names a folder (1, 2) means that one; of the last two the first that is there is read, and the first
+//! that is set is written to. Weights lie in `$TERRABENCH_DATA/weights`, else in the platform's directory,
+//! by repository and name.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::WeightsSource;
+use crate::{Error, Result};
+
+/// A folder where something may lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub folder: PathBuf,
+    /// Who says so: `--data`, `$GEO_BENCH_DIR`.
+    pub said_by: String,
+    /// Whether it was named for just this: then no other place is looked at.
+    pub named: bool,
+}
+
+/// What of the environment decides.
+pub struct Environment<'a> {
+    /// Looks up an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<PathBuf>,
+    /// The platform's data directory.
+    pub platform: Option<PathBuf>,
+}
+
+impl Environment<'static> {
+    /// That of this process.
+    pub fn here() -> Self {
+        Environment {
+            variable: &|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from),
+            platform: dirs::data_dir(),
+        }
+    }
+}
+
+impl Environment<'_> {
+    /// The places for `suite`, whose environment variable is `variable`, in the order of the module's page.
+    pub fn places(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Vec<Place> {
+        let named = |folder, said_by| Place { folder, said_by, named: true };
+        let typed = typed.map(|folder| named(folder.to_owned(), "--data".to_owned()));
+        let own = (self.variable)(variable).map(|folder| named(folder, format!("${variable}")));
+        typed.into_iter().chain(own).chain(self.shared(suite)).collect()
+    }
+
+    fn shared(&self, what: &str) -> impl Iterator<Item = Place> {
+        let of = |base: PathBuf, said_by: &str| Place {
+            folder: base.join(what),
+            said_by: said_by.to_owned(),
+            named: false,
+        };
+        let data = (self.variable)("TERRABENCH_DATA").map(|base| of(base, "$TERRABENCH_DATA"));
+        let platform =
+            self.platform.clone().map(|base| of(base.join("terrabench"), "the platform's data directory"));
+        data.into_iter().chain(platform)
+    }
+
+    /// The folder that `suite`'s data are read from; none where there are none.
+    ///
+    /// # Errors
+    /// Where a folder is named that is not there.
+    pub fn find(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Option<Place>> {
+        let mut places = self.places(suite, variable, typed).into_iter();
+        match places.next() {
+            Some(first) if first.named && !first.folder.is_dir() => {
+                let problem = format!("{} names this folder, but it is not there", first.said_by);
+                Err(Error::file(first.folder, problem))
+            }
+            first => Ok(first.into_iter().chain(places).find(|place| place.folder.is_dir())),
+        }
+    }
+
+    /// The folder that `suite`'s data are fetched to. It need not exist.
+    ///
+    /// # Errors
+    /// Where there is none: no variable is set and the platform names no data directory.
+    pub fn destination(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Place> {
+        let first = self.places(suite, variable, typed).into_iter().next();
+        first.ok_or_else(|| nowhere().help(format!("pass --data DIR, or set {variable} or TERRABENCH_DATA")))
+    }
+
+    /// The folder that weights are fetched to. It need not exist.
+    ///
+    /// # Errors
+    /// Where there is none: no variable is set and the platform names no data directory.
+    pub fn weights(&self) -> Result<Place> {
+        self.shared("weights").next().ok_or_else(|| nowhere().help("pass --to DIR, or set TERRABENCH_DATA"))
+    }
+
+    /// The weights of `source` that were fetched, if they were.
+    pub fn find_weights(&self, source: &WeightsSource) -> Option<PathBuf> {
+        self.shared("weights").map(|place| weights_path(&place.folder, source)).find(|path| path.is_file())
+    }
+}
+
+fn nowhere() -> Error {
+    Error::request("this platform names no folder for data")
+}
+
+/// Where the file of `source` lies in a folder of weights.
+pub fn weights_path(folder: &Path, source: &WeightsSource) -> PathBuf {
+    folder.join(&source.repository).join(&source.file)
+}
+
+/// Bytes that can still be written below `folder`, which need not exist yet.
+///
+/// # Errors
+/// Where the file system does not say.
+pub fn free_space(folder: &Path) -> Result<u64> {
+    let there = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let existing = there.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    fs4::available_space(existing)
+        .map_err(|error| Error::file(existing, format!("its free space cannot be told: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VARIABLE: &str = "GEO_BENCH_DIR";
+
+    fn folders(variables: &[(&str, &Path)], typed: Option<&Path>, platform: &Path) -> Vec<Place> {
+        let get = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let environment = Environment { variable: &get, platform: Some(platform.to_owned()) };
+        environment.places("geobench", VARIABLE, typed)
+    }
+
+    #[test]
+    fn the_order_is_typed_variable_data_platform() {
+        let (a, b, c, d) = (Path::new("/a"), Path::new("/b"), Path::new("/c"), Path::new("/d"));
+        let places = folders(&[("TERRABENCH_DATA", c), (VARIABLE, b)], Some(a), d);
+        let told: Vec<_> = places.iter().map(|place| (place.folder.as_path(), place.named)).collect();
+        let data = (Path::new("/c/geobench"), false);
+        let platform = (Path::new("/d/terrabench/geobench"), false);
+        assert_eq!(told, [(a, true), (b, true), data, platform]);
+    }
+
+    #[test]
+    fn a_named_folder_must_be_there_and_another_may_be() {
+        let here = tempfile::tempdir().unwrap();
+        let data = here.path().join("data");
+        let platform = here.path().join("platform");
+        std::fs::create_dir_all(platform.join("terrabench/geobench")).unwrap();
+        let get = |name: &str| (name == "TERRABENCH_DATA").then(|| data.clone());
+        let environment = Environment { variable: &get, platform: Some(platform.clone()) };
+
+        let found = environment.find("geobench", VARIABLE, None).unwrap().unwrap();
+        assert_eq!(found.folder, platform.join("terrabench/geobench"));
+        let destination = environment.destination("geobench", VARIABLE, None).unwrap();
+        assert_eq!(destination.folder, data.join("geobench"));
+        assert_eq!(environment.find("landslide4sense", "LANDSLIDE4SENSE_DIR", None).unwrap(), None);
+
+        let missing = here.path().join("missing");
+        let error = environment.find("geobench", VARIABLE, Some(&missing)).unwrap_err().to_string();
+        assert!(error.contains("--data names this folder, but it is not there"), "{error}");
+    }
+
+    #[test]
+    fn weights_lie_by_repository() {
+        let here = tempfile::tempdir().unwrap();
+        let get = |name: &str| (name == "TERRABENCH_DATA").then(|| here.path().to_owned());
+        let environment = Environment { variable: &get, platform: None };
+        let source =
+            WeightsSource { repository: "a/b".into(), file: "w.pth".into(), revision: "main".into() };
+        assert_eq!(environment.find_weights(&source), None);
+        let path = here.path().join("weights/a/b/w.pth");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(environment.find_weights(&source), Some(path));
+    }
+
+    #[test]
+    fn free_space_is_told_of_folders_yet_to_be_made() {
+        let here = tempfile::tempdir().unwrap();
+        assert!(free_space(&here.path().join("not/yet")).unwrap() > 0);
+    }
+}

@@ -1,0 +1,806 @@
+//! Fetching from a hub that misbehaves: each case ends in the right bytes, or in a clear error and no file
+//! under its final name.
+
+#[path = "support/hub.rs"]
+mod hub_server;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use hub_server::{COMMIT, Mischief, Server, sha256};
+use terrabench::Result;
+use terrabench::cli::fetch::describe;
+use terrabench::config::ModelConfig;
+use terrabench::fetch::catalogue::{Catalogue, Order, Part, Source, weights};
+use terrabench::fetch::hub::{Hub, Kind, Repository};
+use terrabench::fetch::patience::Patience;
+use terrabench::fetch::settings::Settings;
+use terrabench::fetch::{self, Outcome, State, Survey, Track, Unwatched, Watch, Work, gigabytes, ledger};
+use terrabench::home::Home;
+use terrabench::suite::Suite;
+use zip::write::SimpleFileOptions;
+
+fn patience() -> Patience {
+    Patience {
+        tries: 4,
+        first_wait: Duration::from_millis(2),
+        longest_wait: Duration::from_secs(3),
+        stall: Duration::from_millis(400),
+    }
+}
+
+fn settings(server: &Server) -> Settings {
+    Settings {
+        endpoint: server.endpoint(),
+        token: None,
+        cache: None,
+        proxy: None,
+        certificates: None,
+        patience: patience(),
+    }
+}
+
+fn source(path: &str) -> Source {
+    Source { path: path.into(), to: None, unpack: None, sha256: None, md5: None }
+}
+
+fn archive(path: &str, unpack: &str) -> Source {
+    Source { unpack: Some(unpack.into()), ..source(path) }
+}
+
+fn order(sources: Vec<Source>) -> Order {
+    Order {
+        title: "Test".into(),
+        repository: Repository { kind: Kind::Dataset, name: "owner/name".into(), revision: "main".into() },
+        parts: vec![Part { name: "task".into(), licence: None, sources }],
+        expansion: 2.0,
+        licences: None,
+    }
+}
+
+fn fetch_with(hub: &Hub, order: &Order, folder: &Path, keep: bool) -> Result<Outcome> {
+    let survey = Survey::take(hub, order, folder)?;
+    fetch::run(hub, &survey, keep, &Unwatched)
+}
+
+/// Fetches `sources` of `server` into `folder`.
+fn fetch(server: &Server, sources: &[Source], folder: &Path) -> Result<Outcome> {
+    fetch_with(&Hub::new(settings(server)), &order(sources.to_vec()), folder, false)
+}
+
+/// Bytes that no two offsets share a long run of.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// All files below `folder` but the ledger's own.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path.strip_prefix(folder).unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.retain(|path| !path.starts_with(".terrabench"));
+    found.sort();
+    found
+}
+
+/// A folder to fetch to, and one around it where nothing may appear.
+struct Target {
+    around: tempfile::TempDir,
+}
+
+impl Target {
+    fn new() -> Self {
+        let around = tempfile::tempdir().unwrap();
+        std::fs::create_dir(around.path().join("data")).unwrap();
+        Target { around }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.around.path().join("data")
+    }
+
+    fn read(&self, path: &str) -> Vec<u8> {
+        std::fs::read(self.folder().join(path)).unwrap()
+    }
+
+    fn is_alone(&self) -> bool {
+        std::fs::read_dir(self.around.path()).unwrap().count() == 1
+    }
+}
+
+/// Fetches `w.bin` with `mischief` before the first good answer; gives the number of requests for its bytes.
+fn recovers(mischief: &[Mischief]) -> usize {
+    let bytes = noise(300_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    server.misbehave("w.bin", mischief);
+    let target = Target::new();
+    fetch(&server, &[source("w.bin")], &target.folder())
+        .unwrap_or_else(|error| panic!("{mischief:?}: {error}"));
+    assert!(target.read("w.bin") == bytes, "{mischief:?}: other bytes");
+    assert_eq!(files(&target.folder()), ["w.bin"], "{mischief:?}");
+    server.asked("w.bin").len()
+}
+
+/// Fetches `w.bin` with `mischief` at every answer; gives the error.
+fn fails(mischief: Mischief) -> String {
+    let server = Server::start(&[("w.bin", &noise(300_000))]);
+    server.always("w.bin", Some(mischief.clone()));
+    let target = Target::new();
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).expect_err("it must fail").to_string();
+    assert!(!target.folder().join("w.bin").exists(), "{mischief:?}: a bad file has its final name");
+    error
+}
+
+#[test]
+fn nothing_is_fetched_twice() {
+    let (weights, pixels) = (noise(5_000), noise(700));
+    let packed = zipped(&[("set/a.h5", &pixels), ("set/deep/b.h5", b"b")]);
+    let server = Server::start(&[("w.bin", &weights), ("class/set.zip", &packed), ("README.md", b"text")]);
+    server.in_git("README.md");
+    let target = Target::new();
+    let wanted = [source("w.bin"), archive("class/set.zip", "class/set"), source("README.md")];
+
+    let first = fetch(&server, &wanted, &target.folder()).unwrap();
+    assert_eq!(first.brought, ["README.md", "class/set", "w.bin"]);
+    assert_eq!(files(&target.folder()), ["README.md", "class/set/a.h5", "class/set/deep/b.h5", "w.bin"]);
+    assert_eq!(target.read("class/set/a.h5"), pixels);
+    let line = &ledger::read(&target.folder()).unwrap()["w.bin"];
+    assert_eq!(
+        (line.commit.as_str(), line.checksum.clone()),
+        (COMMIT, format!("sha256:{}", sha256(&weights)))
+    );
+
+    let second = fetch(&server, &wanted, &target.folder()).unwrap();
+    assert_eq!((second.here, second.brought.len()), (3, 0));
+    for path in ["w.bin", "class/set.zip", "README.md"] {
+        assert_eq!(server.asked(path).len(), 1, "{path} was fetched twice");
+    }
+
+    // What is damaged is fetched anew, and only that.
+    std::fs::write(target.folder().join("class/set/a.h5"), "short").unwrap();
+    std::fs::write(target.folder().join("class/set/mine.txt"), "mine").unwrap();
+    let third = fetch(&server, &wanted, &target.folder()).unwrap();
+    assert_eq!((third.here, third.brought), (2, vec!["class/set".to_owned()]));
+    assert_eq!(target.read("class/set/a.h5"), pixels);
+    assert_eq!(target.read("class/set/mine.txt"), b"mine");
+}
+
+#[test]
+fn archives_stay_when_kept() {
+    let packed = zipped(&[("set/a", b"a")]);
+    let server = Server::start(&[("set.zip", &packed)]);
+    let target = Target::new();
+    let hub = Hub::new(settings(&server));
+    let wanted = order(vec![archive("set.zip", "set")]);
+    fetch_with(&hub, &wanted, &target.folder(), true).unwrap();
+    assert_eq!(files(&target.folder()), ["set.zip", "set/a"]);
+
+    // The archive is here: a lost file comes from it, not from the hub.
+    std::fs::remove_file(target.folder().join("set/a")).unwrap();
+    fetch_with(&hub, &wanted, &target.folder(), false).unwrap();
+    assert_eq!(files(&target.folder()), ["set/a"]);
+    assert_eq!(server.asked("set.zip").len(), 1);
+}
+
+#[test]
+fn dropped_connections_go_on_where_they_broke() {
+    let bytes = noise(300_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    server.misbehave("w.bin", &[Mischief::Drop(100_000), Mischief::Drop(50_000)]);
+    let target = Target::new();
+    fetch(&server, &[source("w.bin")], &target.folder()).unwrap();
+    assert!(target.read("w.bin") == bytes);
+    let asked = server.asked("w.bin");
+    let ranges: Vec<_> = asked.iter().map(|seen| seen.range.as_deref()).collect();
+    assert_eq!(ranges, [None, Some("bytes=100000-"), Some("bytes=150000-")]);
+    assert!(asked[1].if_range.as_ref().is_some_and(|etag| etag.starts_with("\"etag-")), "{:?}", asked[1]);
+}
+
+#[test]
+fn an_interrupted_fetch_goes_on_at_the_next_run() {
+    let bytes = noise(300_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    server.misbehave("w.bin", &[Mischief::Drop(200_000)]);
+    server.always("w.bin", Some(Mischief::Status(503, None)));
+    let target = Target::new();
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("w.bin") && error.contains("503") && error.contains("goes on"), "{error}");
+    assert!(!target.folder().join("w.bin").exists());
+
+    server.always("w.bin", None);
+    let hub = Hub::new(settings(&server));
+    let survey = Survey::take(&hub, &order(vec![source("w.bin")]), &target.folder()).unwrap();
+    assert_eq!(survey.parts[0].items[0].state, State::Missing { part: 200_000 });
+    assert_eq!(survey.to_fetch(), 100_000);
+    fetch::run(&hub, &survey, false, &Unwatched).unwrap();
+    assert_eq!(server.asked("w.bin").last().unwrap().range.as_deref(), Some("bytes=200000-"));
+    assert!(target.read("w.bin") == bytes);
+    assert_eq!(files(&target.folder()), ["w.bin"]);
+}
+
+#[test]
+fn a_spoilt_part_is_begun_anew() {
+    let bytes = noise(300_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    let part = format!("w.bin.{}.part", &sha256(&bytes)[..8]);
+    for spoilt in [vec![0; 200_000], vec![0; 400_000], vec![0; 300_000]] {
+        let target = Target::new();
+        std::fs::write(target.folder().join(&part), spoilt).unwrap();
+        fetch(&server, &[source("w.bin")], &target.folder()).unwrap();
+        assert!(target.read("w.bin") == bytes);
+        assert_eq!(files(&target.folder()), ["w.bin"]);
+    }
+}
+
+#[test]
+fn servers_recover() {
+    assert_eq!(recovers(&[]), 1);
+    assert_eq!(recovers(&[Mischief::Drop(0), Mischief::Drop(299_999)]), 3);
+    assert_eq!(recovers(&[Mischief::Length(1_000)]), 2);
+    assert_eq!(recovers(&[Mischief::Length(400_000)]), 2);
+    assert_eq!(recovers(&[Mischief::TooMany(1)]), 2);
+    assert_eq!(recovers(&[Mischief::WrongBytes]), 2);
+    assert_eq!(recovers(&[Mischief::Status(500, None), Mischief::Status(502, None)]), 3);
+    assert_eq!(recovers(&[Mischief::Stall(1_000, Duration::from_secs(2))]), 2);
+    assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::IgnoreRange]), 2);
+    assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::OtherRange]), 3);
+    assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::Status(416, None)]), 3);
+    assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::WrongBytes]), 3);
+}
+
+#[test]
+fn retry_after_is_waited_for() {
+    let start = Instant::now();
+    assert_eq!(recovers(&[Mischief::Status(429, Some(1))]), 2);
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+
+    let error = fails(Mischief::Status(429, Some(3_600)));
+    assert!(error.contains("asks to wait 3600 s"), "{error}");
+}
+
+#[test]
+fn servers_that_never_recover_end_in_a_clear_error() {
+    let cases = [
+        (Mischief::Status(500, None), "500"),
+        (Mischief::Length(1_000), "announces 1000 bytes where 300000 are expected"),
+        (Mischief::TooMany(1), "more than the 300000 bytes"),
+        (Mischief::WrongBytes, "SHA-256"),
+        (Mischief::Drop(0), "broke off after 0 of 300000 bytes"),
+    ];
+    for (mischief, told) in cases {
+        let error = fails(mischief);
+        assert!(error.contains("owner/name: w.bin") && error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn refusals_name_the_token() {
+    let server = Server::start(&[("w.bin", b"weights"), ("README.md", b"text")]);
+    server.in_git("README.md");
+    server.require("hf_right");
+    let target = Target::new();
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("401") && error.contains("set HF_TOKEN"), "{error}");
+    assert_eq!(server.seen().len(), 1, "a refusal was tried again");
+
+    let with = |token: &str| {
+        let settings = Settings { token: Some(token.to_owned()), ..settings(&server) };
+        let wanted = order(vec![source("w.bin"), source("README.md")]);
+        fetch_with(&Hub::new(settings), &wanted, &target.folder(), false)
+    };
+    let error = with("hf_wrong").unwrap_err().to_string();
+    assert!(error.contains("may not read this"), "{error}");
+    with("hf_right").unwrap();
+    assert_eq!((target.read("w.bin"), target.read("README.md")), (b"weights".to_vec(), b"text".to_vec()));
+    assert!(server.asked("w.bin").iter().all(|seen| seen.token.is_none()), "the token went to another host");
+
+    server.put("v.bin", b"more");
+    server.always("v.bin", Some(Mischief::Status(403, None)));
+    let settings = Settings { token: Some("hf_right".to_owned()), ..settings(&server) };
+    let error = fetch_with(&Hub::new(settings), &order(vec![source("v.bin")]), &target.folder(), false);
+    assert!(error.unwrap_err().to_string().contains("403"));
+    assert!(!target.folder().join("v.bin").exists());
+}
+
+#[test]
+fn what_the_hub_lacks_is_told() {
+    let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
+    let target = Target::new();
+    let error = fetch(&server, &[source("TerraFM-L.pth")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("no file `TerraFM-L.pth`") && error.contains("it has TerraFM-B.pth"), "{error}");
+
+    let mut other = order(vec![source("TerraFM-B.pth")]);
+    other.repository.name = "no/such".into();
+    let hub = Hub::new(settings(&server));
+    let error = fetch_with(&hub, &other, &target.folder(), false).unwrap_err().to_string();
+    assert!(error.contains("no/such") && error.contains("404"), "{error}");
+    assert_eq!(files(&target.folder()), [""; 0]);
+}
+
+#[test]
+fn pinned_hashes_are_compared_with_the_listing_and_the_bytes() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let target = Target::new();
+    let pinned = Source { sha256: Some("0".repeat(64)), ..source("w.bin") };
+    let error = fetch(&server, &[pinned], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("as the hub lists it, its SHA-256"), "{error}");
+    assert_eq!(server.asked("w.bin").len(), 0);
+
+    // The published MD5 is another hash than the hub lists: only the bytes can tell.
+    let wrong = Source { md5: Some("0".repeat(32)), ..source("w.bin") };
+    let error = fetch(&server, &[wrong], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("MD5") && error.contains("nothing was kept"), "{error}");
+    assert_eq!(files(&target.folder()), [""; 0]);
+    // md5sum of "weights"
+    let right = Source { md5: Some("63f4f1e9b725370f459720575cd5f953".into()), ..source("w.bin") };
+    fetch(&server, &[right], &target.folder()).unwrap();
+    assert_eq!(target.read("w.bin"), b"weights");
+
+    server.put("v.bin", b"other weights");
+    server.list_as("v.bin", &sha256(b"weights"));
+    let error = fetch(&server, &[source("v.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains(&format!("expected {}", sha256(b"weights"))), "{error}");
+    assert_eq!(files(&target.folder()), ["w.bin"]);
+}
+
+#[test]
+fn hostile_archives_are_refused() {
+    let link = {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        writer.add_symlink("set/link", "/etc", SimpleFileOptions::default()).unwrap();
+        writer.start_file("set/link/passwd", SimpleFileOptions::default()).unwrap();
+        writer.finish().unwrap().into_inner()
+    };
+    let bomb = zipped(&[("set/zeros", &vec![0; 20 << 20])]);
+    // The name is replaced in the finished archive: no writer would put it there.
+    let named = |name: &str| {
+        let plain = "set/..........";
+        let mut bytes = zipped(&[(plain, b"evil")]);
+        let name = format!("{name:x<width$}", width = plain.len());
+        while let Some(at) = bytes.windows(plain.len()).position(|window| window == plain.as_bytes()) {
+            bytes[at..at + plain.len()].copy_from_slice(name.as_bytes());
+        }
+        bytes
+    };
+    let cases = [
+        (named("../evil"), "leads out of its folder"),
+        (named("set/../../e"), "leads out of its folder"),
+        (named("/tmp/e"), "leads out of its folder"),
+        (named("set\\..\\..\\e"), "leads out of its folder"),
+        (zipped(&[("set/a", b"a"), ("other/b", b"b")]), "`other/b` does not lie in `set/`"),
+        (link, "link or a device"),
+        (bomb, "more than 100 times"),
+        (b"PK no archive".to_vec(), "set.zip"),
+        (zipped(&[]), "holds no files"),
+    ];
+    for (bytes, told) in cases {
+        let server = Server::start(&[("set.zip", &bytes)]);
+        let target = Target::new();
+        let error = fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap_err().to_string();
+        assert!(error.contains(told), "expected {told:?}: {error}");
+        assert!(!target.folder().join("set").exists(), "{told}: unpacked");
+        assert!(target.is_alone(), "{told}: something lies outside");
+        assert!(ledger::read(&target.folder()).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn archives_that_lie_about_sizes_are_refused() {
+    let honest = zipped(&[("set/a", &noise(40_000))]);
+    let size = 40_000u32.to_le_bytes();
+    for (declared, told) in [(20_000u32, ["holds more than", "damaged"]), (60_000, ["ends after", "damaged"])]
+    {
+        let mut bytes = honest.clone();
+        while let Some(at) = bytes.windows(4).position(|window| window == size) {
+            bytes[at..at + 4].copy_from_slice(&declared.to_le_bytes());
+        }
+        let server = Server::start(&[("set.zip", &bytes)]);
+        let target = Target::new();
+        let error = fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap_err().to_string();
+        assert!(told.iter().any(|told| error.contains(told)), "declared {declared}: {error}");
+        assert!(!target.folder().join("set").exists());
+    }
+    // A byte of the packed data is another: the CRC tells.
+    let mut bytes = zipped(&[("set/a", &noise(40_000))]);
+    bytes[20_000] ^= 1;
+    let server = Server::start(&[("set.zip", &bytes)]);
+    let target = Target::new();
+    let error = fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("`set/a` is damaged"), "{error}");
+    assert!(!target.folder().join("set").exists());
+}
+
+#[test]
+fn listed_names_stay_inside() {
+    let server = Server::start(&[("../evil.h5", b"evil")]);
+    let target = Target::new();
+    let error = fetch(&server, &[source("*/evil.h5")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("leads out of its folder"), "{error}");
+    assert!(target.is_alone());
+}
+
+#[test]
+fn what_others_put_there_is_left() {
+    let server = Server::start(&[("set.zip", &zipped(&[("set/a", b"new")])), ("w.bin", b"weights")]);
+    let target = Target::new();
+    std::fs::create_dir(target.folder().join("set")).unwrap();
+    std::fs::write(target.folder().join("set/a"), "old").unwrap();
+    std::fs::write(target.folder().join("w.bin"), "weights").unwrap();
+    let done = fetch(&server, &[archive("set.zip", "set"), source("w.bin")], &target.folder()).unwrap();
+    assert_eq!(done.foreign, [target.folder().join("set")]);
+    assert_eq!(target.read("set/a"), b"old");
+    // A single file is known by its hash, whoever brought it.
+    assert_eq!((server.asked("set.zip").len(), server.asked("w.bin").len()), (0, 0));
+
+    std::fs::write(target.folder().join("v.bin"), "other!!").unwrap();
+    server.put("v.bin", b"weights");
+    fetch(&server, &[source("v.bin")], &target.folder()).unwrap();
+    assert_eq!(target.read("v.bin"), b"weights");
+}
+
+#[test]
+fn a_new_revision_replaces_the_old_one() {
+    let server = Server::start(&[("set.zip", &zipped(&[("set/a", b"a"), ("set/gone", b"old")]))]);
+    let target = Target::new();
+    fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap();
+    std::fs::write(target.folder().join("set/mine"), "mine").unwrap();
+    server.put("set.zip", &zipped(&[("set/a", b"A"), ("set/new", b"new")]));
+    fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap();
+    assert_eq!(files(&target.folder()), ["set/a", "set/mine", "set/new"]);
+    assert_eq!(target.read("set/a"), b"A");
+}
+
+#[test]
+fn two_at_once_share_the_work() {
+    let bytes = noise(2_000_000);
+    let packed = zipped(&[("set/a", &bytes)]);
+    let server = Server::start(&[("w.bin", &bytes), ("set.zip", &packed)]);
+    let target = Target::new();
+    let wanted = [source("w.bin"), archive("set.zip", "set")];
+    let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+        let runs: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| fetch(&server, &wanted, &target.folder()).unwrap())).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert_eq!(outcomes.iter().map(|outcome| outcome.brought.len()).sum::<usize>(), 2);
+    assert_eq!((server.asked("w.bin").len(), server.asked("set.zip").len()), (1, 1));
+    assert!(target.read("w.bin") == bytes && target.read("set/a") == bytes);
+    assert_eq!(files(&target.folder()), ["set/a", "w.bin"]);
+}
+
+#[test]
+fn one_failure_ends_the_run_and_keeps_what_is_whole() {
+    let server = Server::start(&[("a.bin", b"a"), ("b.bin", b"b")]);
+    server.always("b.bin", Some(Mischief::Status(500, None)));
+    let target = Target::new();
+    fetch(&server, &[source("a.bin"), source("b.bin")], &target.folder()).unwrap_err();
+    assert_eq!(files(&target.folder())[0], "a.bin");
+    server.always("b.bin", None);
+    let done = fetch(&server, &[source("a.bin"), source("b.bin")], &target.folder()).unwrap();
+    assert_eq!((done.here, done.brought), (1, vec!["b.bin".to_owned()]));
+}
+
+#[test]
+fn many_small_files_come_over_pages() {
+    let names: Vec<String> = (1..=37).map(|n| format!("images/train/image_{n}.h5")).collect();
+    let mut listed: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    listed.push(("annotations/train/image_1.h5", b"stray"));
+    listed.push(("annotations/train/mask_1.h5", b"mask"));
+    let server = Server::start(&listed);
+    server.page(10);
+    let target = Target::new();
+    let wanted = [source("images/*/image_*.h5"), source("annotations/*/mask_*.h5")];
+    let done = fetch(&server, &wanted, &target.folder()).unwrap();
+    assert_eq!(done.brought.len(), 38);
+    assert_eq!(target.read("images/train/image_37.h5"), names[36].as_bytes());
+    assert!(!target.folder().join("annotations/train/image_1.h5").exists());
+    let pages = server.seen().iter().filter(|seen| seen.path.contains("/tree/")).count();
+    assert_eq!(pages, 4);
+}
+
+#[test]
+fn proxies_are_used() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let address = server.endpoint();
+    let through = |no_proxy: &str| {
+        let variables =
+            [("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", address.as_str()), ("NO_PROXY", no_proxy)];
+        let get = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let settings = Settings::from_environment(&get).unwrap();
+        let settings = Settings { patience: patience(), cache: None, ..settings };
+        let target = Target::new();
+        fetch_with(&Hub::new(settings), &order(vec![source("w.bin")]), &target.folder(), false)
+    };
+    // The name exists nowhere: what arrives came by the proxy.
+    through("").unwrap();
+    assert!(server.connects().contains(&"hub.invalid:80".to_owned()), "{:?}", server.connects());
+    let error = through("hub.invalid").unwrap_err().to_string();
+    assert!(error.contains("no answer from http://hub.invalid"), "{error}");
+}
+
+#[test]
+fn the_hubs_own_cache_is_used() {
+    let (weights, packed) = (noise(5_000), zipped(&[("set/a", b"a")]));
+    let server = Server::start(&[("w.bin", &weights), ("set.zip", &packed)]);
+    let cache = tempfile::tempdir().unwrap();
+    let blobs = cache.path().join("datasets--owner--name/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(sha256(&packed)), &packed).unwrap();
+    // Damaged: it must come from the hub.
+    std::fs::write(blobs.join(sha256(&weights)), vec![0; weights.len()]).unwrap();
+    let settings = Settings { cache: Some(cache.path().to_owned()), ..settings(&server) };
+    let target = Target::new();
+    let wanted = order(vec![source("w.bin"), archive("set.zip", "set")]);
+    fetch_with(&Hub::new(settings.clone()), &wanted, &target.folder(), false).unwrap();
+    assert_eq!((server.asked("w.bin").len(), server.asked("set.zip").len()), (1, 0));
+    assert_eq!(files(&target.folder()), ["set/a", "w.bin"]);
+    assert!(blobs.join(sha256(&packed)).exists());
+
+    std::fs::write(blobs.join(sha256(&weights)), &weights).unwrap();
+    let other = Target::new();
+    fetch_with(&Hub::new(settings), &wanted, &other.folder(), false).unwrap();
+    assert_eq!(server.asked("w.bin").len(), 1);
+    assert!(other.read("w.bin") == weights);
+}
+
+#[test]
+fn disk_is_counted_before() {
+    let big = zipped(&[("set/a", &noise(100_000))]);
+    let server = Server::start(&[("set.zip", &big), ("w.bin", &noise(50_000))]);
+    let target = Target::new();
+    let hub = Hub::new(settings(&server));
+    let wanted = order(vec![archive("set.zip", "set"), source("w.bin")]);
+    let survey = Survey::take(&hub, &wanted, &target.folder()).unwrap();
+    let packed = big.len() as u64;
+    assert_eq!(survey.to_fetch(), packed + 50_000);
+    assert_eq!(survey.disk(false), 3 * packed + 50_000);
+    survey.fits(3 * packed + 50_000, false).unwrap();
+    let error = survey.fits(3 * packed + 49_999, false).unwrap_err().to_string();
+    assert!(error.contains("are needed here") && error.contains("--task"), "{error}");
+
+    fetch::run(&hub, &survey, false, &Unwatched).unwrap();
+    let survey = Survey::take(&hub, &wanted, &target.folder()).unwrap();
+    assert_eq!((survey.to_fetch(), survey.disk(false)), (0, 0));
+}
+
+#[test]
+fn sizes_and_licences_are_shown() {
+    let packed = zipped(&[("set/a", &noise(100_000))]);
+    let server = Server::start(&[("set.zip", &packed), ("w.bin", &noise(50_000)), ("v.bin", &[0; 1_000])]);
+    let target = Target::new();
+    let hub = Hub::new(settings(&server));
+    let part = |name: &str, licence: Option<&str>, sources| Part {
+        name: name.into(),
+        licence: licence.map(str::to_owned),
+        sources,
+    };
+    let wanted = Order {
+        parts: vec![
+            part("first-s1", Some("MIT"), vec![archive("set.zip", "set")]),
+            part("first-s2", Some("MIT"), vec![]),
+            part("second", None, vec![source("w.bin"), source("v.bin")]),
+        ],
+        licences: Some("see LICENSE".into()),
+        ..order(vec![])
+    };
+    let survey = Survey::take(&hub, &wanted, &target.folder()).unwrap();
+    let shown = describe(&survey, false, 7_000_000_000);
+    let (first, size) = shown.split_once('\n').unwrap();
+    assert!(first.starts_with("Test: owner/name at 0123456789ab, into "), "{first}");
+    let packed = packed.len() as u64;
+    let (fetch, disk) = (gigabytes(packed + 51_000), gigabytes(3 * packed + 51_000));
+    let expected = format!(
+        "  first-s1  {:>10}  MIT
+  first-s2    as above  MIT
+  second      51.00 kB  2 files
+Licence: cc-by-4.0 (the repository's card); see LICENSE
+To fetch: {fetch}; disk needed: about {disk}, free: 7.00 GB
+",
+        gigabytes(packed)
+    );
+    assert_eq!(size, expected);
+
+    // Some of it is here.
+    std::fs::create_dir(target.folder().join("set")).unwrap();
+    fetch_with(&hub, &order(vec![source("w.bin")]), &target.folder(), false).unwrap();
+    let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
+    assert!(shown.contains("MIT  here, though not by this command: left as it is\n"), "{shown}");
+    assert!(shown.contains("second      51.00 kB  2 files  50.00 kB of it here\n"), "{shown}");
+    fetch_with(&hub, &order(vec![source("v.bin")]), &target.folder(), false).unwrap();
+    let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
+    assert!(shown.contains("2 files  here already\n") && shown.contains("To fetch: 0 B;"), "{shown}");
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Work, String, u64)>>, std::sync::Arc<Mutex<Vec<u64>>>);
+
+struct TrackTold(std::sync::Arc<Mutex<Vec<u64>>>);
+
+impl Watch for Told {
+    fn begin(&self, work: Work, what: &str, total: u64) -> Box<dyn Track> {
+        self.0.lock().unwrap().push((work, what.to_owned(), total));
+        Box::new(TrackTold(self.1.clone()))
+    }
+
+    fn note(&self, _: &str) {}
+}
+
+impl Track for TrackTold {
+    fn at(&self, bytes: u64) {
+        self.0.lock().unwrap().push(bytes);
+    }
+}
+
+#[test]
+fn progress_is_told() {
+    let packed = zipped(&[("set/a", &noise(600_000))]);
+    let server = Server::start(&[("set.zip", &packed)]);
+    let target = Target::new();
+    let hub = Hub::new(settings(&server));
+    let survey = Survey::take(&hub, &order(vec![archive("set.zip", "set")]), &target.folder()).unwrap();
+    let told = Told::default();
+    fetch::run(&hub, &survey, false, &told).unwrap();
+    let packed = packed.len() as u64;
+    let expected = [(Work::Fetch, "set.zip".into(), packed), (Work::Unpack, "set".into(), 600_000)];
+    assert_eq!(*told.0.lock().unwrap(), expected);
+    let seen = told.1.lock().unwrap();
+    assert!(seen.contains(&packed) && seen.last() == Some(&600_000), "{seen:?}");
+}
+
+/// The committed descriptions: they parse, name all tasks, and say nothing else than the suites do.
+#[test]
+fn catalogues_are_sound() {
+    let home = Home::find().unwrap();
+    let geobench = Catalogue::load(&home, "geobench").unwrap();
+    let suite = Suite::load(&home, "geobench").unwrap();
+    assert_eq!((&geobench.name, &geobench.title), (&suite.name, &suite.title));
+    assert_eq!((&geobench.environment, &geobench.repository), (&suite.environment, &suite.repository));
+    let order = geobench.order(&[]).unwrap();
+    let folders = |order: &Order| {
+        let sources = order.parts.iter().flat_map(|part| part.sources.clone());
+        sources.map(|source| source.unpack.unwrap()).collect::<Vec<_>>()
+    };
+    let expected: Vec<_> = suite.tasks.iter().map(|task| task.directory.to_str().unwrap()).collect();
+    assert_eq!(folders(&order), expected);
+    assert_eq!(folders(&geobench.order(&["m-so2sat".into()]).unwrap()), ["classification_v1.0/m-so2sat"]);
+    let error = geobench.order(&["m-nothing".into()]).unwrap_err().to_string();
+    assert!(error.contains("no task `m-nothing`") && error.contains("m-eurosat"), "{error}");
+
+    let copernicus = Catalogue::load(&home, "copernicus-bench").unwrap();
+    let all = copernicus.order(&[]).unwrap();
+    let names: Vec<_> = all.parts.iter().map(|part| part.name.as_str()).collect();
+    let published = std::fs::read_to_string(home.published("copernicus-bench.csv")).unwrap();
+    for name in &names {
+        assert!(published.contains(&format!(",{name},")), "{name} is in no published table");
+    }
+    assert_eq!(names.len(), 8);
+    assert_eq!(all.parts.iter().map(|part| part.sources.len()).sum::<usize>(), 8);
+    assert_eq!(copernicus.order(&["flood-s1".into()]).unwrap().parts.len(), 1);
+    let s2 = copernicus.order(&["dfc2020-s2".into()]).unwrap();
+    assert_eq!(s2.parts[0].sources[0].path, "l2_dfc2020_s1s2/dfc2020.zip");
+
+    let landslide = Catalogue::load(&home, "landslide4sense").unwrap().order(&[]).unwrap();
+    assert_eq!(landslide.parts[0].sources.len(), 2);
+    assert!(Catalogue::load(&home, "no-such").is_err());
+}
+
+#[test]
+fn weights_are_fetched_to_their_place() {
+    let home = Home::find().unwrap();
+    let model = ModelConfig::load(&home, "terrafm-b").unwrap();
+    let mut order = weights("terrafm-b", &model).unwrap();
+    assert_eq!(order.repository.name, "MBZUAI/TerraFM");
+    order.repository.name = "owner/name".into();
+    let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
+    let target = Target::new();
+    fetch_with(&Hub::new(settings(&server)), &order, &target.folder(), false).unwrap();
+    assert_eq!(target.read("MBZUAI/TerraFM/TerraFM-B.pth"), b"weights");
+    assert!(server.seen().iter().any(|seen| seen.path.starts_with("/api/models/")));
+    assert!(server.seen().iter().any(|seen| seen.path.starts_with("/owner/name/resolve/")));
+}
+
+/// `terrabench fetch weights` of the server's `owner/name`: the program as it is run.
+fn program(server: &Server, folder: &Path) -> Command {
+    let model = folder.join("model.toml");
+    if !model.exists() {
+        let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(home.join("configs/models/terrafm-b.toml")).unwrap();
+        std::fs::write(&model, text.replace("MBZUAI/TerraFM", "owner/name")).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_TOKEN", "SSL_CERT_FILE"] {
+        command.env_remove(name);
+    }
+    command
+        .env("HF_ENDPOINT", server.endpoint())
+        .env("HF_HOME", folder.join("hub"))
+        .env("TERRABENCH_DATA", folder.join("data"))
+        .args(["fetch", "weights"])
+        .arg(model)
+        .stdin(Stdio::null());
+    command
+}
+
+const WEIGHTS: &str = "data/weights/owner/name/TerraFM-B.pth";
+
+#[test]
+fn the_program_fetches_and_says_where() {
+    let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
+    let here = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let output = program(&server, here.path()).args(more).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let said = run(&["--dry-run"]);
+    assert!(said.contains("To fetch: 7 B") && said.contains("cc-by-4.0"), "{said}");
+    assert!(!here.path().join("data").exists());
+    let weights = here.path().join(WEIGHTS);
+    assert!(run(&[]).ends_with(&format!("\n{}\n", weights.display())));
+    assert_eq!(std::fs::read(&weights).unwrap(), b"weights");
+    assert!(run(&[]).contains("Nothing to fetch"));
+    assert_eq!(server.asked("TerraFM-B.pth").len(), 1);
+}
+
+#[test]
+fn killed_it_goes_on_where_it_was() {
+    let bytes = noise(3_000_000);
+    let server = Server::start(&[("TerraFM-B.pth", &bytes)]);
+    server.misbehave("TerraFM-B.pth", &[Mischief::Stall(1_000_000, Duration::from_secs(10))]);
+    let here = tempfile::tempdir().unwrap();
+    let weights = here.path().join(WEIGHTS);
+    let part = weights.with_file_name(format!("TerraFM-B.pth.{}.part", &sha256(&bytes)[..8]));
+
+    let mut killed = program(&server, here.path()).stdout(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while part.metadata().map_or(0, |file| file.len()) < 1_000_000 {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // On Unix, this is SIGKILL.
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!weights.exists());
+
+    // Two at once go on from there: one waits for the other.
+    let both: Vec<_> =
+        (0..2).map(|_| program(&server, here.path()).stdout(Stdio::null()).spawn().unwrap()).collect();
+    for mut one in both {
+        assert!(one.wait().unwrap().success());
+    }
+    assert!(std::fs::read(&weights).unwrap() == bytes);
+    let ranges: Vec<_> = server.asked("TerraFM-B.pth").into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
+}
