@@ -106,18 +106,20 @@ impl Strategies {
     }
 
     /// The strategies that `--normalization` asks for: `dataset` (standardise by the data set's own statistics),
-    /// `sweep`, or one by its name.
+    /// `sweep`, a source of statistics (standardise by them as they are), or one by its name.
     ///
     /// # Errors
     /// Where there is no such strategy.
     pub fn asked(&self, typed: &str, stem: Stem, kind: NormalizationKind) -> Result<Vec<Strategy>> {
         match typed {
             SWEEP => Ok(self.sweep(stem, kind)),
-            DATASET => Ok(vec![Strategy::Statistics {
-                source: DATASET.to_owned(),
-                multiplier: 1.0,
-                kind: NormalizationKind::Standardize,
-            }]),
+            source if source == DATASET || self.statistics.contains_key(source) => {
+                Ok(vec![Strategy::Statistics {
+                    source: source.to_owned(),
+                    multiplier: 1.0,
+                    kind: NormalizationKind::Standardize,
+                }])
+            }
             name => self.named(name).map(|strategy| vec![strategy]),
         }
     }
@@ -142,8 +144,8 @@ impl Strategies {
             let sources: Vec<&str> = self.statistics.keys().map(String::as_str).collect();
             let kinds = BY_STATISTICS.map(|kind| kind.to_string());
             Error::request(format!("unknown normalisation `{name}`")).help(format!(
-                "choose dataset (the data set's own mean and standard deviation), sweep, satlas, or \
-                 SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
+                "choose dataset (the data set's own mean and standard deviation), another source's name, sweep, \
+                 satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
                 sources.join(", "),
                 kinds.join(", ")
             ))

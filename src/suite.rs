@@ -42,6 +42,8 @@ pub struct Suite {
 pub enum Family {
     /// One HDF5 file a sample, partitions in JSON.
     Geobench,
+    /// HDF5 images and masks in folders of their own, a folder a split.
+    Landslide4sense,
 }
 
 /// One dataset of a suite with its label kind, classes and reported metric.

@@ -17,7 +17,7 @@ use clap::Parser;
 
 use crate::cache::Cache;
 use crate::config::ModelConfig;
-use crate::data::{self, Split, geobench};
+use crate::data::{self, Split};
 use crate::features::InputOptions;
 use crate::home::Home;
 use crate::locations::Environment;
@@ -78,9 +78,9 @@ fn data_folder(suite: &Suite, typed: Option<&PathBuf>) -> Result<PathBuf> {
                 suite.title,
                 looked.concat()
             ))
-            .help(geobench::how_to_get(suite)))
+            .help(data::how_to_get(suite)))
         }
-        Err(error) => Err(error.help(geobench::how_to_get(suite))),
+        Err(error) => Err(error.help(data::how_to_get(suite))),
     }
 }
 

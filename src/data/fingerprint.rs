@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::loader;
-use crate::Result;
 use crate::error::AtPath;
+use crate::{Result, home};
 
 /// A file that counts, by a name that is the same on every machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub name: String,
     pub path: PathBuf,
+}
+
+/// Where hashes of files are kept between runs, if anywhere.
+pub fn memo() -> Option<PathBuf> {
+    home::cache_folder().ok().map(|folder| folder.join("fingerprints"))
 }
 
 /// blake3 over the names and contents of these files, in this order, in hexadecimal.

@@ -19,7 +19,7 @@ use super::{Dataset, RawSample, Sample, Split, fingerprint};
 use crate::error::AtPath;
 use crate::suite::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
-use crate::{Error, Result, home};
+use crate::{Error, Result};
 
 pub use sample::IGNORED;
 use sample::{SampleFile, undated};
@@ -154,7 +154,7 @@ impl Dataset for Geobench {
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
-        fingerprint::contents(&self.sources(split), memo().as_deref())
+        fingerprint::contents(&self.sources(split), fingerprint::memo().as_deref())
     }
 
     fn fingerprint(&self, splits: &[Split]) -> Result<String> {
@@ -170,11 +170,6 @@ impl Dataset for Geobench {
         sources.push(statistics);
         Ok(fingerprint::combine(&sources, &contents))
     }
-}
-
-/// Where hashes of files are kept between runs.
-fn memo() -> Option<PathBuf> {
-    home::cache_folder().ok().map(|folder| folder.join("fingerprints"))
 }
 
 /// Where the task's files are, if there.

@@ -261,20 +261,28 @@ impl Dataset<'_> {
     /// # Errors
     /// Where the dataset has not two dimensions, or is too large to be true.
     pub fn shape(&self) -> Result<[usize; 2]> {
+        let dimensions = self.dimensions()?;
+        dimensions[..]
+            .try_into()
+            .map_err(|_| self.error(format!("has shape {dimensions:?}; expected rows and columns")))
+    }
+
+    /// The length of each dimension, outermost first.
+    ///
+    /// # Errors
+    /// Where the dataset is too large to be true.
+    pub fn dimensions(&self) -> Result<Vec<usize>> {
         let shape: Vec<u64> = match &self.inner {
             DatasetOf::Pure(dataset) => dataset.shape().map_err(|error| self.error(error))?,
             #[cfg(feature = "libhdf5")]
             DatasetOf::Libhdf5(dataset) => dataset.shape(),
         };
-        let [rows, columns] = shape[..] else {
-            return Err(self.error(format!("has shape {shape:?}; expected rows and columns")));
-        };
-        match (usize::try_from(rows), usize::try_from(columns)) {
-            (Ok(rows), Ok(columns)) if rows.checked_mul(columns).is_some_and(|n| n <= MAX_ELEMENTS) => {
-                Ok([rows, columns])
-            }
-            _ => Err(self.error(format!("has shape {shape:?}, too large to be true"))),
-        }
+        let sides: Option<Vec<usize>> = shape.iter().map(|side| usize::try_from(*side).ok()).collect();
+        let sides = sides.filter(|sides| {
+            let elements = sides.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
+            elements.is_some_and(|n| n <= MAX_ELEMENTS)
+        });
+        sides.ok_or_else(|| self.error(format!("has shape {shape:?}, too large to be true")))
     }
 
     /// Appends all elements, row by row, and says what they are stored as, and how many rows and columns.
@@ -283,6 +291,22 @@ impl Dataset<'_> {
     /// Where they cannot be read.
     pub fn append_to<T: Element>(&self, out: &mut Vec<T>) -> Result<(Dtype, [usize; 2])> {
         let shape = self.shape()?;
+        Ok((self.append_elements(shape[0] * shape[1], out)?, shape))
+    }
+
+    /// All elements in the file's order, the last dimension fastest, with the length of each dimension.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn elements<T: Element>(&self) -> Result<(Dtype, Vec<usize>, Vec<T>)> {
+        let dimensions = self.dimensions()?;
+        let mut elements = Vec::new();
+        let dtype = self.append_elements(dimensions.iter().product(), &mut elements)?;
+        Ok((dtype, dimensions, elements))
+    }
+
+    /// Appends all elements, `expected` ones.
+    fn append_elements<T: Element>(&self, expected: usize, out: &mut Vec<T>) -> Result<Dtype> {
         let before = out.len();
         let dtype = match &self.inner {
             DatasetOf::Pure(dataset) => {
@@ -299,11 +323,10 @@ impl Dataset<'_> {
                 self.dtype()?
             }
         };
-        let (found, [rows, columns]) = (out.len() - before, shape);
-        if found != rows * columns {
-            return Err(self.error(format!("has {found} elements; its shape is {rows} x {columns}")));
+        match out.len() - before {
+            found if found == expected => Ok(dtype),
+            found => Err(self.error(format!("has {found} elements; its shape has room for {expected}"))),
         }
-        Ok((dtype, shape))
     }
 
     /// The type, and whether it is stored plainly: little-endian and without unused bits.

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod fingerprint;
 pub mod geobench;
 pub mod hdf5;
+pub mod landslide4sense;
 pub mod loader;
 pub mod pickle;
 
@@ -25,6 +26,17 @@ use crate::transform::normalize::BandStatistics;
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     match suite.family {
         Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
+        Family::Landslide4sense => {
+            Ok(Box::new(landslide4sense::Landslide4Sense::open(suite, task, root, partition)?))
+        }
+    }
+}
+
+/// What to do where a suite's data is missing.
+pub fn how_to_get(suite: &Suite) -> String {
+    match suite.family {
+        Family::Geobench => geobench::how_to_get(suite),
+        Family::Landslide4sense => landslide4sense::how_to_get(suite),
     }
 }
 

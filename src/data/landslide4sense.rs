@@ -1,0 +1,371 @@
+//! Landslide4Sense as on the Hugging Face hub: an HDF5 file an image and one a mask
+//! [ibm-nasa-geospatial/Landslide4sense].
+//!
+//! ```text
+//! images/<train|validation|test>/image_N.h5      `img` [rows, columns, 14]: 12 bands, slope, DEM
+//! annotations/<train|validation|test>/mask_N.h5  `mask` [rows, columns]
+//! ```
+//!
+//! A split's samples are its images in the order of their names as text: 1, 10, 11, 2 [terratorch,
+//! Landslide4SenseNonGeo].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Array3, Axis};
+
+use super::hdf5::{Dtype, Element, File, with_file};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, fingerprint, loader};
+use crate::error::AtPath;
+use crate::files::write_atomically;
+use crate::suite::{Suite, Task};
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result, home};
+
+/// The planes of an image in their order.
+pub const PLANES: [&str; 14] =
+    ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "slope", "DEM"];
+
+/// The only division into splits.
+const PARTITION: &str = "default";
+
+/// Of the code that computes statistics: remembered ones of another version are computed again.
+const STATISTICS_VERSION: u32 = 1;
+
+/// The data set's folder.
+#[derive(Debug, Clone)]
+pub struct Landslide4Sense {
+    task: Task,
+    folder: PathBuf,
+    /// Of each split: `image_1`, …
+    names: [Vec<String>; 3],
+}
+
+impl Landslide4Sense {
+    /// Opens the folder `root`, or `landslide4sense` in it: the one that holds `images/` and `annotations/`.
+    ///
+    /// # Errors
+    /// Where a folder or an image's mask is not there, or another partition than `default` is asked for.
+    pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Self> {
+        if partition != PARTITION {
+            return Err(Error::request(format!("{} has no partition `{partition}`", suite.title))
+                .help(format!("its only partition is `{PARTITION}`")));
+        }
+        let candidates = ["", "landslide4sense", "Landslide4sense"].map(|below| root.join(below));
+        let folder =
+            candidates.into_iter().find(|folder| folder.join("images").is_dir()).ok_or_else(|| {
+                Error::file(
+                    root.join("images"),
+                    format!("no such folder: the data of {} is not there", task.name),
+                )
+                .help(how_to_get(suite))
+            })?;
+        let names = |split| image_names(&folder.join("images").join(folder_of(split)));
+        let names = [names(Split::Train)?, names(Split::Valid)?, names(Split::Test)?];
+        let dataset = Landslide4Sense { task: task.clone(), folder, names };
+        for split in Split::ALL {
+            for name in dataset.samples(split) {
+                let mask = dataset.mask_path(split, name);
+                if !mask.is_file() {
+                    let image = dataset.image_path(split, name);
+                    return Err(Error::file(
+                        mask,
+                        format!("no such file, though there is {}", image.display()),
+                    )
+                    .help("the data set is incomplete: fetch it again, or remove the image"));
+                }
+            }
+        }
+        Ok(dataset)
+    }
+
+    fn image_path(&self, split: Split, name: &str) -> PathBuf {
+        self.folder.join("images").join(folder_of(split)).join(format!("{name}.h5"))
+    }
+
+    fn mask_path(&self, split: Split, name: &str) -> PathBuf {
+        let number = name.strip_prefix(IMAGE).unwrap_or(name);
+        self.folder.join("annotations").join(folder_of(split)).join(format!("mask_{number}.h5"))
+    }
+
+    fn name(&self, split: Split, index: usize) -> Result<&str> {
+        let names = self.samples(split);
+        names.get(index).map(String::as_str).ok_or_else(|| {
+            Error::file(&self.folder, format!("{split} has {} samples, no number {index}", names.len()))
+        })
+    }
+
+    /// An image [rows, columns, planes] and its type.
+    fn image<T: Element>(&self, split: Split, name: &str) -> Result<(Dtype, Array3<T>)> {
+        let (dtype, dimensions, pixels) = elements(&self.image_path(split, name), "img")?;
+        let wrong = || {
+            Error::file(
+                self.image_path(split, name),
+                format!("`img` has shape {dimensions:?}; expected rows, columns and {} planes", PLANES.len()),
+            )
+            .help("the file is damaged or of another data set: fetch it again")
+        };
+        match dimensions[..] {
+            [rows, columns, planes] if planes == PLANES.len() => {
+                let image = Array3::from_shape_vec((rows, columns, planes), pixels).map_err(|_| wrong())?;
+                Ok((dtype, image))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    /// The mask of an image of this size, and its type.
+    fn mask(&self, split: Split, name: &str, size: [usize; 2]) -> Result<(Dtype, Array2<i32>)> {
+        let path = self.mask_path(split, name);
+        let (dtype, dimensions, stored) = elements::<f64>(&path, "mask")?;
+        if dimensions != size {
+            let [rows, columns] = size;
+            let problem =
+                format!("`mask` has shape {dimensions:?}, but the image is {rows} x {columns} pixels");
+            return Err(Error::file(path, problem).help("fetch image and mask again"));
+        }
+        let class = |stored: f64| {
+            // Saturates where it is beyond any class; the comparison notices.
+            let class = stored as i32;
+            if f64::from(class) == stored && usize::try_from(class).is_ok_and(|c| c < self.task.classes) {
+                return Ok(class);
+            }
+            let last = self.task.classes.saturating_sub(1);
+            let problem = format!("`mask` holds {stored}; {} has the classes 0 to {last}", self.task.name);
+            Err(Error::file(&path, problem)
+                .help("the file is damaged or of another data set: fetch it again"))
+        };
+        let classes = stored.into_iter().map(class).collect::<Result<Vec<i32>>>()?;
+        Ok((dtype, Array2::from_shape_vec(size, classes).at(&path)?))
+    }
+
+    /// Images and masks of a split.
+    fn sources(&self, split: Split) -> (Vec<fingerprint::Source>, Vec<fingerprint::Source>) {
+        let source = |kind: &str, name: &String, path| fingerprint::Source {
+            name: format!("{split}/{kind}/{name}"),
+            path,
+        };
+        let names = self.samples(split).iter();
+        names
+            .map(|name| {
+                let image = source("images", name, self.image_path(split, name));
+                (image, source("annotations", name, self.mask_path(split, name)))
+            })
+            .unzip()
+    }
+
+    /// Statistics of every plane over the train images, remembered by the images' content.
+    fn all_statistics(&self) -> Result<BTreeMap<String, BandStatistics>> {
+        let (images, _) = self.sources(Split::Train);
+        let content = fingerprint::of_files(&images, fingerprint::memo().as_deref())?;
+        let memo = home::cache_folder()
+            .ok()
+            .map(|folder| folder.join("statistics").join(format!("{content}.v{STATISTICS_VERSION}.json")));
+        let known = memo.as_ref().and_then(|memo| std::fs::read(memo).ok());
+        if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(known);
+        }
+        let statistics = self.computed_statistics()?;
+        if let Some(memo) = memo {
+            let text = serde_json::to_vec_pretty(&statistics).at(&memo)?;
+            // Only costs the time.
+            if let Err(problem) = write_atomically(&memo, &text) {
+                tracing::warn!("cannot remember the statistics: {problem}");
+            }
+        }
+        Ok(statistics)
+    }
+
+    /// Mean and standard deviation (of all, not of a sample) over the pixels of the train images.
+    fn computed_statistics(&self) -> Result<BTreeMap<String, BandStatistics>> {
+        let names = self.samples(Split::Train);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let read = |i: usize| {
+            let (_, image) = self.image::<f64>(Split::Train, &names[i])?;
+            Ok(image.axis_iter(Axis(2)).map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())
+        };
+        let moments = loader::ordered(names.len(), threads, 2 * threads, read, |images| {
+            let mut sum = vec![Moments::default(); PLANES.len()];
+            for image in images {
+                sum.iter_mut().zip(image?).for_each(|(sum, plane)| sum.add(plane));
+            }
+            Ok::<_, Error>(sum)
+        })?;
+        let statistics = PLANES.iter().zip(moments).map(|(plane, moments)| {
+            let std = (moments.squares / moments.count).sqrt();
+            ((*plane).to_owned(), BandStatistics { mean: moments.mean, std })
+        });
+        Ok(statistics.collect())
+    }
+}
+
+/// Count, mean and summed squared deviations of numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn of<'a>(values: impl ExactSizeIterator<Item = &'a f64> + Clone) -> Self {
+        let count = values.len() as f64;
+        let mean = if count == 0.0 { 0.0 } else { values.clone().sum::<f64>() / count };
+        Moments { count, mean, squares: values.map(|value| (value - mean).powi(2)).sum() }
+    }
+
+    /// Those of both [Chan et al., 1979].
+    fn add(&mut self, other: Moments) {
+        let count = self.count + other.count;
+        if count == 0.0 {
+            return;
+        }
+        let apart = other.mean - self.mean;
+        self.squares += other.squares + apart * apart * self.count * other.count / count;
+        self.mean += apart * other.count / count;
+        self.count = count;
+    }
+}
+
+impl Dataset for Landslide4Sense {
+    fn samples(&self, split: Split) -> &[String] {
+        let [train, valid, test] = &self.names;
+        match split {
+            Split::Train => train,
+            Split::Valid => valid,
+            Split::Test => test,
+        }
+    }
+
+    fn bands(&self) -> Result<Vec<String>> {
+        Ok(PLANES.map(str::to_owned).to_vec())
+    }
+
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        let name = self.name(split, index)?;
+        let (_, stored) = self.image::<f32>(split, name)?;
+        let (rows, columns, _) = stored.dim();
+        let mut image = Array3::zeros((bands.len(), rows, columns));
+        for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
+            plane.assign(&stored.index_axis(Axis(2), plane_of(band)?));
+            if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
+                let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
+                return Err(Error::file(self.image_path(split, name), problem)
+                    .help("the file is damaged: fetch it again"));
+            }
+        }
+        image.mapv_inplace(|pixel| pixel * self.task.scale);
+        let (_, mask) = self.mask(split, name, [rows, columns])?;
+        Ok(Sample { name: name.to_owned(), image, label: Label::Mask(mask) })
+    }
+
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        let name = self.name(split, index)?;
+        let (dtype, image) = self.image::<f64>(split, name)?;
+        let (rows, columns, _) = image.dim();
+        let (mask_dtype, mask) = self.mask(split, name, [rows, columns])?;
+        let bands = PLANES.iter().zip(image.axis_iter(Axis(2))).map(|(plane, pixels)| RawBand {
+            name: (*plane).to_owned(),
+            dtype: dtype.to_string(),
+            pixels: pixels.to_owned(),
+        });
+        Ok(RawSample {
+            name: name.to_owned(),
+            bands: bands.collect(),
+            label: Label::Mask(mask),
+            label_dtype: Some(mask_dtype.to_string()),
+        })
+    }
+
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        let all = self.all_statistics()?;
+        let scale = f64::from(self.task.scale);
+        let of = |band: &String| {
+            let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
+            let BandStatistics { mean, std } = found.ok_or_else(|| {
+                Error::file(&self.folder, format!("band {band}: the train images give no mean and deviation"))
+                    .help("is the train split empty, or the band constant? fetch the data set again")
+            })?;
+            Ok(BandStatistics { mean: mean * scale, std: std * scale })
+        };
+        bands.iter().map(of).collect()
+    }
+
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        let (images, masks) = self.sources(split);
+        let memo = fingerprint::memo();
+        let images = fingerprint::contents(&images, memo.as_deref())?;
+        let masks = fingerprint::contents(&masks, memo.as_deref())?;
+        let both = |(image, mask): (&blake3::Hash, &blake3::Hash)| {
+            blake3::hash(&[image.as_bytes().as_slice(), mask.as_bytes()].concat())
+        };
+        Ok(images.iter().zip(&masks).map(both).collect())
+    }
+
+    fn fingerprint(&self, splits: &[Split]) -> Result<String> {
+        let mut sources = Vec::new();
+        let mut contents = Vec::new();
+        for split in splits {
+            sources.extend(self.sources(*split).0);
+            contents.extend(self.contents(*split)?);
+        }
+        Ok(fingerprint::combine(&sources, &contents))
+    }
+}
+
+const IMAGE: &str = "image_";
+
+fn folder_of(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Valid => "validation",
+        Split::Test => "test",
+    }
+}
+
+/// The images of a folder by name, in the order of the names as text.
+fn image_names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let listed = std::fs::read_dir(folder).at(folder);
+    for entry in listed.map_err(|error| error.help("the data set is incomplete: fetch it again"))? {
+        let path = entry.at(folder)?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if let Some(name) = stem.filter(|stem| stem.starts_with(IMAGE))
+            && path.extension().is_some_and(|extension| extension == "h5")
+        {
+            names.push(name.to_owned());
+        }
+    }
+    // `image_1.h5` comes before `image_10.h5`, as `.` before `0`: so does `image_1` before `image_10`.
+    names.sort();
+    Ok(names)
+}
+
+fn plane_of(band: &str) -> Result<usize> {
+    PLANES.iter().position(|plane| *plane == band).ok_or_else(|| {
+        Error::request(format!("Landslide4Sense has no band `{band}`"))
+            .help(format!("its planes are {}", PLANES.join(", ")))
+    })
+}
+
+/// A dataset of an HDF5 file: type, length of each dimension, elements.
+fn elements<T: Element>(path: &Path, name: &str) -> Result<(Dtype, Vec<usize>, Vec<T>)> {
+    with_file(path, |file: &File| {
+        let datasets = file.datasets()?;
+        let found = datasets.iter().find(|dataset| dataset.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = datasets.iter().map(|dataset| dataset.name()).collect();
+            Error::file(path, format!("holds no dataset `{name}`; datasets there: {}", known.join(", ")))
+                .help("the file is damaged or of another data set: fetch it again")
+        })?;
+        found.elements()
+    })
+}
+
+/// What to do where the data is missing.
+pub fn how_to_get(suite: &Suite) -> String {
+    format!(
+        "{} is the Hugging Face data set `{}`: `cargo xtask fetch {}` fetches it; or name the folder that holds \
+         `images/` and `annotations/` with --data or in {}",
+        suite.title, suite.repository, suite.name, suite.environment
+    )
+}
