@@ -2,8 +2,10 @@
 
 mod model;
 mod protocol;
+mod segmentation;
 mod training;
 
 pub use self::model::*;
 pub use self::protocol::*;
+pub use self::segmentation::*;
 pub use self::training::*;

@@ -1,6 +1,8 @@
 //! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
 
 mod bank;
+mod scratch;
+pub mod tiles;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use ndarray::Array2;
 use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
+pub use self::scratch::Scratch;
 use crate::cache::About;
 use crate::config::ModelConfig;
 use crate::data::bands::{self, Selection};

@@ -110,14 +110,19 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 }
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
-    use Protocol::{Finetune, Knn, LinearProbe, Logistic};
-    match (protocol, task.label) {
-        (Knn(_) | LinearProbe(_) | Logistic(_) | Finetune(_), LabelKind::Class | LabelKind::MultiLabel) => {
-            Ok(())
-        }
-        (Knn(_) | LinearProbe(_) | Logistic(_) | Finetune(_), LabelKind::Mask) => {
+    let of_pixels = match protocol {
+        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
+        Protocol::SegmentationProbe(_) => true,
+    };
+    match (of_pixels, task.label) {
+        (false, LabelKind::Class | LabelKind::MultiLabel) | (true, LabelKind::Mask) => Ok(()),
+        (false, LabelKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
-                .help("choose a classification task"))
+                .help("choose a classification task, or --protocol segmentation-probe"))
+        }
+        (true, LabelKind::Class | LabelKind::MultiLabel) => {
+            Err(Error::request(format!("protocol `{name}` scores pixels, but {} labels images", task.name))
+                .help("choose a segmentation task"))
         }
     }
 }

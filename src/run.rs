@@ -10,18 +10,21 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::cache::Cache;
-use crate::config::{FinetuneConfig, ModelConfig, Protocol};
+use crate::config::{FinetuneConfig, ModelConfig, Protocol, SegmentationProbeConfig};
 use crate::data::Split;
 use crate::error::AtPath;
+use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::model::weights::Weights;
 use crate::model::{self, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
 use crate::protocol::frozen::{self, Wanted};
-use crate::protocol::{Outcome, finetune};
+use crate::protocol::subset::subset;
+use crate::protocol::{Outcome, finetune, segmentation_probe};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
+use crate::transform::augment::Dihedral;
 
 /// What all cells of a run have in common.
 pub struct Setting<'a> {
@@ -165,6 +168,9 @@ impl<'a> Runner<'a> {
             Protocol::Finetune(config) => {
                 self.finetune(config, task, cell.seed, input, snapshot.clone(), progress)?
             }
+            Protocol::SegmentationProbe(config) => {
+                self.segmentation_probe(config, task, cell.seed, input, progress)?
+            }
             frozen => self.frozen(frozen, task, cell.seed, input, bank, progress)?,
         };
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
@@ -236,6 +242,33 @@ impl<'a> Runner<'a> {
         let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());
         tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the backbone", task.name);
         Ok(outcome)
+    }
+
+    fn segmentation_probe(
+        &self,
+        config: &SegmentationProbeConfig,
+        task: &Task,
+        seed: u64,
+        input: &Input,
+        progress: &dyn Progress,
+    ) -> Result<Outcome> {
+        let setting = self.setting;
+        let backbone = self.model.get()?.backbone.as_ref();
+        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
+        segmentation_probe::run(config, task, seed, &strategies, |strategy, split| {
+            let extractor = Extractor {
+                backbone,
+                device: &setting.device,
+                input,
+                strategy: &input.strategies[strategy],
+                turn: Dihedral::Identity,
+                batch_size: setting.batch_size,
+                readers: setting.threads,
+            };
+            let images = subset(input.dataset.samples(split).len(), config.limit);
+            let step = progress.begin(&split.to_string(), images.len());
+            tile_tokens(&extractor, split, &images, config.tile, step.as_ref())
+        })
     }
 
     fn finetune(

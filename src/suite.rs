@@ -59,6 +59,9 @@ pub struct Task {
     pub label: LabelKind,
     /// Number of classes; for multi-label tasks the number of labels.
     pub classes: usize,
+    /// Names of the classes, where tables or pictures show them: as many as there are classes, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// The metric that the tables report.
     pub metric: Metric,
     /// What the pixels are: `s1`, `s2-l1c` or `s2-l2a`.
@@ -131,6 +134,9 @@ pub struct Table {
     pub tasks: Vec<String>,
     /// Columns, inner.
     pub partitions: Vec<String>,
+    /// Further scores of a record, each a column behind that of the metric: `iou_landslide`.
+    #[serde(default)]
+    pub scores: Vec<String>,
 }
 
 impl Suite {
@@ -144,6 +150,11 @@ impl Suite {
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
+            }
+            let named = task.class_names.len();
+            if named != 0 && named != task.classes {
+                let problem = format!("task `{}` names {named} of its {} classes", task.name, task.classes);
+                return Err(Error::file(&path, problem));
             }
         }
         for table in &suite.tables {

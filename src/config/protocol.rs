@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::segmentation::SegmentationProbeConfig;
 use super::training::{
     Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, fraction,
     positive,
@@ -21,6 +22,7 @@ pub enum Protocol {
     LinearProbe(LinearProbeConfig),
     Logistic(LogisticConfig),
     Finetune(FinetuneConfig),
+    SegmentationProbe(SegmentationProbeConfig),
 }
 
 /// k nearest neighbours; see [`crate::protocol::knn`].
@@ -190,7 +192,7 @@ impl KnnConfig {
 }
 
 impl IntervalConfig {
-    fn problem(self) -> Option<String> {
+    pub(super) fn problem(self) -> Option<String> {
         if !(self.level > 0.0 && self.level < 1.0) {
             Some("interval.level is not between 0 and 1".to_owned())
         } else if self.resamples == 0 {
@@ -277,6 +279,7 @@ impl Protocol {
             Protocol::LinearProbe(config) => config.problem(),
             Protocol::Logistic(config) => config.problem(),
             Protocol::Finetune(config) => config.problem(),
+            Protocol::SegmentationProbe(config) => config.problem(),
         }
     }
 
@@ -288,36 +291,57 @@ impl Protocol {
         if *shortening == Shortening::default() {
             return Ok(self);
         }
-        let Protocol::Finetune(full) = self else {
+        let mut protocol = self.clone();
+        let Some(length) = protocol.length() else {
             return Err(Error::request(format!("protocol `{name}` cannot be shortened"))
-                .help("--epochs, --learning-rates and --limit are for --protocol finetune"));
+                .help("--epochs, --learning-rates and --limit are for finetune and segmentation-probe"));
         };
         let Shortening { epochs, learning_rates, limit } = shortening.clone();
-        let rates = if learning_rates.is_empty() { full.learning_rates.clone() } else { learning_rates };
-        let mut shorter = FinetuneConfig {
-            epochs: epochs.unwrap_or(full.epochs),
-            learning_rates: rates,
-            limit: limit.or(full.limit),
-            ..full.clone()
-        };
-        shorter.short |= shorter != full;
-        let protocol = Protocol::Finetune(shorter);
+        *length.epochs = epochs.unwrap_or(*length.epochs);
+        if !learning_rates.is_empty() {
+            *length.learning_rates = learning_rates;
+        }
+        *length.limit = limit.or(*length.limit);
+        let shorter = protocol != self;
+        if let Some(length) = protocol.length() {
+            *length.short |= shorter;
+        }
         match protocol.problem() {
             Some(problem) => Err(Error::request(format!("protocol `{name}`, shortened: {problem}"))),
             None => Ok(protocol),
         }
     }
 
+    /// What can be shortened, where anything can.
+    fn length(&mut self) -> Option<Length<'_>> {
+        match self {
+            Protocol::Finetune(FinetuneConfig { epochs, learning_rates, limit, short, .. })
+            | Protocol::SegmentationProbe(SegmentationProbeConfig {
+                epochs,
+                learning_rates,
+                limit,
+                short,
+                ..
+            }) => Some(Length { epochs, learning_rates, limit, short }),
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
+        }
+    }
+
     /// Whether the command line made it shorter than its file says.
     pub fn is_short(&self) -> bool {
-        matches!(self, Protocol::Finetune(FinetuneConfig { short: true, .. }))
+        match self {
+            Protocol::Finetune(config) => config.short,
+            Protocol::SegmentationProbe(config) => config.short,
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => false,
+        }
     }
 
     /// The most samples of a split that it looks at.
     pub fn limit(&self) -> Option<usize> {
         match self {
             Protocol::Finetune(config) => config.limit,
-            _ => None,
+            Protocol::SegmentationProbe(config) => config.limit,
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
         }
     }
 
@@ -328,4 +352,12 @@ impl Protocol {
             _ => &Split::ALL,
         }
     }
+}
+
+/// What [`Protocol::shortened`] changes.
+struct Length<'p> {
+    epochs: &'p mut usize,
+    learning_rates: &'p mut Vec<f64>,
+    limit: &'p mut Option<usize>,
+    short: &'p mut bool,
 }

@@ -18,6 +18,7 @@ use super::decision::first_best;
 use super::optim::{self, Rule};
 use super::snapshot::Snapshot;
 use super::state::{self, State};
+use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
 use super::{Outcome, Targets, score};
 use crate::config::{FinetuneConfig, Optimizer};
@@ -272,15 +273,7 @@ impl Search<'_> {
 impl Subject<'_> {
     /// The samples that count: all, or `limit` of them, the same for every seed, in the split's order.
     fn samples(&self, config: &FinetuneConfig, split: Split) -> Vec<usize> {
-        let all = self.input.dataset.samples(split).len();
-        let mut samples: Vec<usize> = (0..all).collect();
-        if let Some(limit) = config.limit.filter(|limit| *limit < all) {
-            // Not the first: files may be sorted by class.
-            samples.shuffle(&mut random(0, LIMIT));
-            samples.truncate(limit);
-            samples.sort_unstable();
-        }
-        samples
+        subset(self.input.dataset.samples(split).len(), config.limit)
     }
 
     fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Label>> {
@@ -358,7 +351,7 @@ fn is_finite(network: &Network) -> bool {
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
 /// `EPOCHS` + e.
 const INITIALIZATION: u64 = 0;
-const LIMIT: u64 = 1;
+/// 1 is [`subset`]'s.
 const EPOCHS: u64 = 2;
 
 fn random(seed: u64, stream: u64) -> ChaCha8Rng {

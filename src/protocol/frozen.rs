@@ -65,6 +65,8 @@ fn with(
         Protocol::LinearProbe(config) => {
             linear_probe::run(config, task, seed, |split, turn| features(Wanted { strategy, split, turn }))
         }
-        Protocol::Finetune(_) => Err(Error::request("fine-tuning has no frozen features")),
+        Protocol::Finetune(_) | Protocol::SegmentationProbe(_) => {
+            Err(Error::request("the protocol has no features of whole images"))
+        }
     }
 }

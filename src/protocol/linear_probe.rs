@@ -32,6 +32,7 @@ use crate::{Error, Result};
 pub use self::batches::RunningStatistics;
 pub use self::draws::{Row, shuffled};
 pub use self::heads::{Heads, Linear};
+pub(super) use self::optimizer::Memory;
 
 /// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
 ///

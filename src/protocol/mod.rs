@@ -16,8 +16,10 @@ pub mod optim;
 mod outcome;
 pub mod resample;
 pub mod schedule;
+pub mod segmentation_probe;
 pub mod snapshot;
 pub mod state;
+pub mod subset;
 pub mod train;
 
 use ndarray::Array2;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::{Targets, interval, score};
 use crate::config::IntervalConfig;
 use crate::metrics::f1::{Counts, count_classes, count_labels, macro_f1};
-use crate::metrics::{Interval, Metric};
+use crate::metrics::segmentation::Confusion;
+use crate::metrics::{Interval, Metric, bootstrap};
+use crate::suite::Task;
 use crate::{Error, Result};
 
 /// What a protocol found for one cell.
@@ -48,6 +50,49 @@ impl Outcome {
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
         })
     }
+}
+
+/// Scores the predicted masks of the test split, an image each: the mean IoU over all pixels with its bootstrap
+/// interval over images, the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`) and the share
+/// of pixels that are right.
+///
+/// A class that is neither in labels nor in predictions has no IoU and no part in the mean. Resamples in which no
+/// pixel counts are drawn from the images where some do.
+///
+/// # Errors
+/// Where no pixel counts, the task's metric is another one, or as [`bootstrap::interval`].
+pub(super) fn of_masks(
+    task: &Task,
+    images: &[Confusion],
+    config: &IntervalConfig,
+    seed: u64,
+) -> Result<Outcome> {
+    if task.metric != Metric::Miou {
+        return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
+            .help("set the task's `metric` to miou in benchmarks/"));
+    }
+    let sum = |images: &mut dyn Iterator<Item = &Confusion>| {
+        images.next().cloned().map(|mut sum| {
+            images.for_each(|image| sum.merge(image));
+            sum
+        })
+    };
+    let nothing = || Error::request("there are no test images to score").help("the split is empty");
+    let all = sum(&mut images.iter()).ok_or_else(nothing)?;
+    let value = all.mean_iou()?;
+    // An image of which every pixel is ignored adds nothing to any sum.
+    let counting: Vec<&Confusion> = images.iter().filter(|image| image.pixel_accuracy().is_ok()).collect();
+    let interval = bootstrap::interval(counting.len(), config.level, config.resamples, seed, |indices| {
+        let resample = sum(&mut indices.iter().map(|index| counting[*index]));
+        resample.and_then(|resample| resample.mean_iou().ok()).unwrap_or(f64::NAN)
+    })?;
+    let mut scores = BTreeMap::from([("pixel_accuracy".to_owned(), all.pixel_accuracy()?)]);
+    for (class, iou) in all.iou().into_iter().enumerate() {
+        let name = task.class_names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        scores.extend(iou.map(|iou| (format!("iou_{name}"), iou)));
+    }
+    let selected = BTreeMap::new();
+    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected })
 }
 
 /// The counts of each class or label.

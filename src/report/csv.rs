@@ -39,7 +39,7 @@ pub fn csv(table: &ResultTable) -> Result<String> {
         }),
         "task" => column(&lines, |(_, column, _)| column.task.as_str()),
         "partition" => column(&lines, |(_, column, _)| column.partition.as_str()),
-        "metric" => column(&lines, |(_, column, _)| column.metric.to_string()),
+        "metric" => column(&lines, |(_, column, _)| column.metric_name()),
         "value" => column(&lines, |(_, _, value)| round(value.value)),
         "low" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.low))),
         "high" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.high))),

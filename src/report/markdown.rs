@@ -76,7 +76,10 @@ fn cell_text(value: Option<&Value>) -> String {
 fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Record)> {
     let mut shown = Vec::new();
     for row in &table.measured {
-        for (column, cell) in table.columns.iter().zip(&row.cells) {
+        // A further score is of the same record as the metric before it.
+        for (column, cell) in
+            table.columns.iter().zip(&row.cells).filter(|(column, _)| column.score.is_none())
+        {
             for record in cell.iter().flat_map(|cell| &cell.records) {
                 shown.push((row.label(), column, *record));
             }

@@ -33,6 +33,8 @@ pub struct Column {
     pub title: String,
     pub partition: String,
     pub metric: Metric,
+    /// The further score that stands here in place of the metric: `iou_landslide`.
+    pub score: Option<String>,
 }
 
 /// A model's values.
@@ -142,9 +144,7 @@ impl Row<'_> {
 impl Column {
     /// Whether the published value stands in this column.
     fn holds(&self, value: &PublishedValue) -> bool {
-        self.task == value.dataset
-            && self.partition == value.partition
-            && self.metric.to_string() == value.metric
+        self.task == value.dataset && self.partition == value.partition && self.metric_name() == value.metric
     }
 
     /// `m-EuroSat (1 %)`.
@@ -152,12 +152,21 @@ impl Column {
         format!("{} ({})", self.title, partition_title(&self.partition))
     }
 
+    /// The metric or score by its name in records and published values.
+    pub fn metric_name(&self) -> String {
+        self.score.clone().unwrap_or_else(|| self.metric.to_string())
+    }
+
     /// The metric as the papers call it.
-    pub fn metric_title(&self) -> &'static str {
-        match self.metric {
-            Metric::Accuracy => "top-1 accuracy",
-            Metric::MicroF1 => "F1",
-            Metric::Miou => "mIoU",
+    pub fn metric_title(&self) -> String {
+        match (&self.score, self.metric) {
+            (Some(score), _) => match score.split_once('_') {
+                Some(("iou", class)) => format!("IoU ({class})"),
+                _ => score.clone(),
+            },
+            (None, Metric::Accuracy) => "top-1 accuracy".to_owned(),
+            (None, Metric::MicroF1) => "F1".to_owned(),
+            (None, Metric::Miou) => "mIoU".to_owned(),
         }
     }
 }
@@ -219,11 +228,15 @@ fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     for task in &definition.tasks {
         let task = suite.task(task)?;
-        columns.extend(definition.partitions.iter().map(|partition| Column {
-            task: task.name.clone(),
-            title: task.title.clone(),
-            partition: partition.clone(),
-            metric: task.metric,
+        let shown = || std::iter::once(None).chain(definition.scores.iter().cloned().map(Some));
+        columns.extend(definition.partitions.iter().flat_map(|partition| {
+            shown().map(|score| Column {
+                task: task.name.clone(),
+                title: task.title.clone(),
+                partition: partition.clone(),
+                metric: task.metric,
+                score,
+            })
         }));
     }
     Ok(columns)
@@ -327,7 +340,7 @@ fn measured_rows<'a>(
             };
             let reference = published.values.iter().find(is_reference).filter(|_| comparable);
             let reference = reference.map(|published| published.value);
-            cells.push(measured_value(&of_column, reference, left_out));
+            cells.push(measured_value(&of_column, column.score.as_deref(), reference, left_out));
         }
         rows.push(Row {
             model: variant.model.to_owned(),
@@ -371,20 +384,27 @@ pub(super) fn short(hash: &str) -> &str {
     if hash.starts_with("random:") { hash } else { hash.get(..12).unwrap_or(hash) }
 }
 
-/// The value of a variant's records for one cell of the table.
+/// The value of a variant's records for one cell of the table: the metric, or the further score of that name.
 fn measured_value<'a>(
     records: &[&'a Record],
+    score: Option<&str>,
     reference: Option<f64>,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Option<Value<'a>> {
     let newest = records.iter().max_by_key(|r| (r.provenance.finished, &r.fingerprint))?;
     let (mut shown, older): (Vec<&Record>, Vec<&Record>) =
         records.iter().partition(|record| record.settings == newest.settings);
-    left_out.extend(
-        older.into_iter().map(|record| LeftOut { record, why: "older, and made with other settings" }),
-    );
+    // The metric's own column tells of them.
+    if score.is_none() {
+        let why = "older, and made with other settings";
+        left_out.extend(older.into_iter().map(|record| LeftOut { record, why }));
+    }
     shown.sort_by_key(|record| record.cell.seed);
-    let values: Vec<f64> = shown.iter().map(|record| record.value).collect();
+    let value = |record: &&Record| match score {
+        None => Some(record.value),
+        Some(score) => record.scores.get(score).copied(),
+    };
+    let values = shown.iter().map(value).collect::<Option<Vec<f64>>>()?;
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let several = values.len() > 1;
@@ -393,7 +413,7 @@ fn measured_value<'a>(
     Some(Value {
         value: mean,
         spread,
-        interval: if several { None } else { newest.interval },
+        interval: if several || score.is_some() { None } else { newest.interval },
         reference,
         mark: Mark::None,
         records: shown,

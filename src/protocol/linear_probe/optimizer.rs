@@ -5,7 +5,7 @@ use crate::protocol::schedule::Rates;
 
 /// What an optimizer remembers of one head between steps, each as long as the parameters.
 #[derive(Debug, Clone)]
-pub(super) struct Memory {
+pub(in crate::protocol) struct Memory {
     /// AdamW: the gradient's running mean; SGD: the momentum buffer.
     first: Vec<f32>,
     /// AdamW: the squared gradient's running mean.
@@ -14,14 +14,20 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(parameters: usize) -> Self {
+    pub(in crate::protocol) fn new(parameters: usize) -> Self {
         Self { first: vec![0.0; parameters], second: vec![0.0; parameters], steps: 0 }
     }
 }
 
 impl Optimizer {
     /// Moves `parameters` against `gradient`. The scalars are computed in f64 and rounded once.
-    pub(super) fn step(self, parameters: &mut [f32], gradient: &[f32], memory: &mut Memory, rates: Rates) {
+    pub(in crate::protocol) fn step(
+        self,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        memory: &mut Memory,
+        rates: Rates,
+    ) {
         memory.steps = memory.steps.saturating_add(1);
         let lr = rates.learning_rate;
         match self {

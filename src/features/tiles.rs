@@ -1,0 +1,214 @@
+//! The patch tokens of a split's tiles: dense features with the masks they belong to.
+
+use burn::tensor::{Tensor, TensorData};
+use ndarray::{Array2, Array3, s};
+
+use super::{Extractor, Scratch};
+use crate::data::{Label, Sample, Split, geobench, loader};
+use crate::progress::Step;
+use crate::suite::Task;
+use crate::{Error, Result};
+
+/// Pixels that count for nothing in a [`Mask`].
+pub const IGNORED: i16 = -1;
+
+/// The class of each pixel, or [`IGNORED`].
+pub type Mask = Array2<i16>;
+
+/// Patch tokens and masks of tiles, in order.
+#[derive(Debug)]
+pub struct Tokens {
+    /// A row a tile: [grid * grid, width].
+    tokens: Scratch,
+    /// Tokens a side.
+    pub grid: usize,
+    /// Length of a token.
+    pub width: usize,
+    /// Of each tile.
+    pub masks: Vec<Mask>,
+    /// Tiles that each image was cut into.
+    pub tiles_an_image: usize,
+}
+
+impl Tokens {
+    /// No tiles yet; an image is one tile.
+    ///
+    /// # Errors
+    /// As [`Scratch::new`].
+    pub fn new(grid: usize, width: usize) -> Result<Self> {
+        let tokens = Scratch::new(grid * grid * width)?;
+        Ok(Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1 })
+    }
+
+    /// Adds a tile: its tokens [grid * grid, width], row by row, and its mask.
+    ///
+    /// # Errors
+    /// As [`Scratch::push`].
+    pub fn push(&mut self, tokens: &[f32], mask: Mask) -> Result<()> {
+        self.tokens.push(tokens)?;
+        self.masks.push(mask);
+        Ok(())
+    }
+
+    /// The number of tiles.
+    pub fn len(&self) -> usize {
+        self.masks.len()
+    }
+
+    /// Whether there are no tiles.
+    pub fn is_empty(&self) -> bool {
+        self.masks.is_empty()
+    }
+
+    /// The tokens of these tiles: [tiles * grid * grid, width].
+    ///
+    /// # Errors
+    /// As [`Scratch::read`].
+    pub fn read(&self, tiles: &[usize]) -> Result<Array2<f32>> {
+        let numbers = self.tokens.read(tiles)?;
+        let shape = (tiles.len() * self.grid * self.grid, self.width);
+        Array2::from_shape_vec(shape, numbers).map_err(Error::request)
+    }
+}
+
+/// A sample's mask: each label a class of the task, or one of [`crate::data::geobench::IGNORED`].
+///
+/// # Errors
+/// Where the label is no mask, has another size than the image, or holds anything else.
+pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
+    let name = &sample.name;
+    let Label::Mask(mask) = &sample.label else {
+        return Err(Error::request(format!("{name}: the label is no mask"))
+            .help("check the task's `label` in benchmarks/"));
+    };
+    let (_, rows, columns) = sample.image.dim();
+    if mask.dim() != (rows, columns) {
+        let (h, w) = mask.dim();
+        return Err(Error::request(format!(
+            "{name}: the image is {rows} x {columns} pixels, its mask {h} x {w}"
+        ))
+        .help("the file is damaged: fetch it again, or leave the sample out of the partition"));
+    }
+    let class = |label: &i32| {
+        let known = usize::try_from(*label).is_ok_and(|class| class < task.classes);
+        if !known && geobench::IGNORED.contains(label) {
+            return Ok(IGNORED);
+        }
+        i16::try_from(*label).ok().filter(|_| known).ok_or_else(|| {
+            Error::request(format!(
+                "{name}: the mask holds {label}; {} has {} classes",
+                task.name, task.classes
+            ))
+            .help("check the task's `classes` in benchmarks/, or fetch the file again")
+        })
+    };
+    let classes = mask.iter().map(class).collect::<Result<Vec<i16>>>()?;
+    Array2::from_shape_vec(mask.dim(), classes).map_err(Error::request)
+}
+
+/// A part of a sample, as the model takes it.
+struct Tile {
+    name: String,
+    image: Array3<f32>,
+    mask: Mask,
+}
+
+/// Cuts a sample into tiles of `side` x `side` pixels, row by row, and prepares each for the model.
+fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>> {
+    let mask = mask_of(sample, &extractor.input.task)?;
+    let (_, rows, columns) = sample.image.dim();
+    let fits = |length: usize| length > 0 && length.is_multiple_of(side);
+    if side == 0 || !fits(rows) || !fits(columns) {
+        let problem =
+            format!("{}: {rows} x {columns} pixels cannot be cut into tiles of {side}", sample.name);
+        return Err(Error::request(problem)
+            .help("set `tile` of the protocol to a divisor of the images' height and width"));
+    }
+    let mut tiles = Vec::new();
+    for y in (0..rows).step_by(side) {
+        for x in (0..columns).step_by(side) {
+            let image = sample.image.slice(s![.., y..y + side, x..x + side]).to_owned();
+            tiles.push(Tile {
+                name: sample.name.clone(),
+                image: extractor.strategy.preprocess.apply(image)?,
+                mask: mask.slice(s![y..y + side, x..x + side]).to_owned(),
+            });
+        }
+    }
+    Ok(tiles)
+}
+
+/// The tokens of the model's last feature map for the tiles of the samples at `indices`: tiles of `side` x `side`
+/// pixels, row by row, each resized to the model's input.
+///
+/// Memory: a batch of tiles and a few samples; the tokens are on disk.
+///
+/// # Errors
+/// Where a sample cannot be read or cut, its mask does not fit, a token is not finite, or the disk is full.
+pub fn tile_tokens(
+    extractor: &Extractor,
+    split: Split,
+    indices: &[usize],
+    side: usize,
+    step: &dyn Step,
+) -> Result<Tokens> {
+    let input = extractor.input;
+    let read = |i: usize| {
+        let sample = input.dataset.read(split, indices[i], &input.selection.stored)?;
+        cut(extractor, &sample, side)
+    };
+    let mut tokens = None;
+    loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
+        let mut waiting: Vec<Tile> = Vec::new();
+        for tiles in samples {
+            waiting.extend(tiles?);
+            while waiting.len() >= extractor.batch_size {
+                let rest = waiting.split_off(extractor.batch_size);
+                encode(extractor, std::mem::replace(&mut waiting, rest), &mut tokens)?;
+            }
+            step.advance(1);
+        }
+        if waiting.is_empty() { Ok(()) } else { encode(extractor, waiting, &mut tokens) }
+    })?;
+    let mut tokens: Tokens = tokens.ok_or_else(|| Error::request(format!("{split} has no samples")))?;
+    tokens.tiles_an_image = tokens.len() / indices.len();
+    if tokens.tiles_an_image * indices.len() != tokens.len() {
+        return Err(Error::request(format!("the images of {split} differ in size"))
+            .help("the segmentation probe needs images of one size"));
+    }
+    Ok(tokens)
+}
+
+/// Appends a batch's tokens.
+fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
+    let (n, (bands, h, w)) = (tiles.len(), tiles.first().map_or((0, 0, 0), |tile| tile.image.dim()));
+    let pixels: Vec<f32> = tiles.iter().flat_map(|tile| tile.image.iter().copied()).collect();
+    let images = Tensor::<4>::from_data(TensorData::new(pixels, [n, bands, h, w]), extractor.device);
+    let maps = extractor.backbone.feature_maps(images, extractor.input.stem)?;
+    let last = maps.into_iter().next_back().ok_or_else(|| {
+        Error::request("the model gives no feature maps")
+            .help("name blocks in map-layers of the model's TOML")
+    })?;
+    let [_, width, rows, columns] = last.dims();
+    if rows != columns {
+        return Err(Error::request(format!(
+            "the model's maps are {rows} x {columns}; square ones are needed"
+        )));
+    }
+    let numbers = last.reshape([n, width, rows * columns]).swap_dims(1, 2).into_data();
+    let numbers = numbers.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
+        Error::request(format!("the device returned features that are not float32: {error:?}"))
+    })?;
+    let tokens = match tokens {
+        Some(tokens) => tokens,
+        None => tokens.insert(Tokens::new(rows, width)?),
+    };
+    for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
+        if row.iter().any(|number| !number.is_finite()) {
+            return Err(Error::request(format!("{}: the model's features are not finite", tile.name))
+                .help("check that the weights fit the model and the normalisation fits the pixels"));
+        }
+        tokens.push(row, tile.mask)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! Segmentation probe, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/linear_probe.py]: images and
+//! masks are cut into tiles, and a linear layer is trained on the frozen patch tokens of the tiles for each of a list
+//! of learning rates; the best on validation is reported on test.
+//!
+//! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained side
+//! by side on tokens that are read once. The arithmetic is that of training them one by one.
+//!
+//! What differs: the random numbers, float32 tokens where theirs are bfloat16, and that a batch in which no pixel
+//! counts is passed over, where theirs makes the weights NaN.
+
+mod pixels;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
+
+use self::pixels::Pixels;
+use super::decision::first_best;
+use super::linear_probe::{Linear, Memory, shuffled};
+use super::schedule::{Position, Rates};
+use super::{Outcome, outcome};
+use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
+use crate::data::Split;
+use crate::features::tiles::{IGNORED, Mask, Tokens};
+use crate::metrics::segmentation::Confusion;
+use crate::suite::Task;
+use crate::{Error, Result};
+
+/// Tiles whose logits are computed together: enough rows for a product, few enough for the cache. It decides nothing
+/// but the order of sums, and is fixed so that results do not depend on the number of threads.
+const TILES_AT_ONCE: usize = 4;
+
+/// Scores a backbone on a task: for each of the named normalisation `strategies` a head a learning rate, the best of
+/// all on validation applied to the test split.
+///
+/// `tokens` gives those of a split's tiles with the strategy at that place of the list.
+///
+/// # Errors
+/// As `tokens` and [`train`]; where every head diverges, or no pixel of validation or test counts.
+pub fn run(
+    config: &SegmentationProbeConfig,
+    task: &Task,
+    seed: u64,
+    strategies: &[&str],
+    mut tokens: impl FnMut(usize, Split) -> Result<Tokens>,
+) -> Result<Outcome> {
+    let mut validation = Vec::new();
+    let mut best: Option<(f64, usize, usize, Linear)> = None;
+    for strategy in 0..strategies.len() {
+        let train_tokens = tokens(strategy, Split::Train)?;
+        let width = train_tokens.width;
+        let outputs = Pixels::new(&train_tokens, task.classes, config.tile)?.outputs();
+        let start = Linear::initial(Initialization::Uniform {}, outputs, width, seed);
+        let tiles = train_tokens.len();
+        let trained = train(config, task.classes, &train_tokens, &start, |epoch| {
+            shuffled(seed, epoch, tiles, 1).into_iter().map(|row| row.sample).collect()
+        })?;
+        drop(train_tokens);
+        let valid = tokens(strategy, Split::Valid)?;
+        let counts = confusions(&trained.heads, task.classes, config.tile, &valid)?;
+        // A diverged head's predictions score as they are; where nothing counts, none has a score.
+        let scores: Vec<f64> =
+            counts.iter().map(|tiles| merged(tiles).mean_iou().unwrap_or(f64::NAN)).collect();
+        let Some(rate) = first_best(scores.iter().copied()) else {
+            return Err(Error::request(
+                "no pixel of the validation masks counts, so no learning rate can be chosen",
+            )
+            .help("check the masks of the valid split"));
+        };
+        validation.push(scores[rate]);
+        if best.as_ref().is_none_or(|(score, ..)| scores[rate] > *score) {
+            best = Some((scores[rate], strategy, rate, trained.heads[rate].clone()));
+        }
+    }
+    let (valid, strategy, rate, head) =
+        best.ok_or_else(|| Error::request("there is no normalisation to try"))?;
+    let test = tokens(strategy, Split::Test)?;
+    let tiles = confusions(std::slice::from_ref(&head), task.classes, config.tile, &test)?.swap_remove(0);
+    let images: Vec<Confusion> = tiles.chunks(test.tiles_an_image.max(1)).map(merged).collect();
+    let mut selected = vec![
+        ("learning-rate".to_owned(), config.learning_rates[rate].to_string()),
+        ("epochs".to_owned(), config.epochs.to_string()),
+        ("validation".to_owned(), format!("{valid:.2}")),
+    ];
+    let mut outcome = outcome::of_masks(task, &images, &config.interval, seed)?;
+    if strategies.len() > 1 {
+        selected.push(("normalization".to_owned(), strategies[strategy].to_owned()));
+        let scores = strategies.iter().zip(validation);
+        outcome.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
+    }
+    outcome.selected.extend(selected);
+    Ok(Outcome { validation: Some(valid), ..outcome })
+}
+
+/// What a training gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// One a learning rate: weights [classes * patch * patch, width], the class slowest, then the row.
+    pub heads: Vec<Linear>,
+    /// [rates, steps]: the mean loss of each step's batch over the pixels that count, before the step.
+    pub losses: Array2<f32>,
+}
+
+/// Trains a head for each learning rate from `start`, on the tiles in the order that `order` gives for each epoch
+/// (from 0).
+///
+/// # Errors
+/// Where the initial weights do not fit the tokens, there are no tiles, or tokens cannot be read.
+pub fn train(
+    config: &SegmentationProbeConfig,
+    classes: usize,
+    tokens: &Tokens,
+    start: &Linear,
+    order: impl Fn(usize) -> Vec<usize>,
+) -> Result<Trained> {
+    let pixels = Pixels::new(tokens, classes, config.tile)?;
+    let expected = (pixels.outputs(), tokens.width);
+    if start.weight.dim() != expected || start.bias.len() != expected.0 {
+        let found = start.weight.dim();
+        return Err(Error::request(format!("initial weights {found:?}, expected {expected:?}")));
+    }
+    let learnt = start.weight.len() + start.bias.len();
+    let mut heads: Vec<Head> = (config.learning_rates.iter())
+        .map(|rate| Head {
+            parameters: start.weight.iter().chain(&start.bias).copied().collect(),
+            learning_rate: *rate,
+            memory: Memory::new(learnt),
+            losses: Vec::new(),
+        })
+        .collect();
+    for epoch in 0..config.epochs {
+        let order = order(epoch);
+        let batches = order.len().div_ceil(config.batch_size);
+        for (batch, tiles) in order.chunks(config.batch_size).enumerate() {
+            let position = Position { epoch, epochs: config.epochs, batch, batches };
+            let batch = Batch::read(tokens, tiles)?;
+            if batch.counting == 0 {
+                continue;
+            }
+            heads.par_iter_mut().for_each(|head| {
+                let rates = config.schedule.at(head.learning_rate, position);
+                head.step(&batch, &pixels, config.optimizer, rates);
+            });
+        }
+    }
+    let steps = heads.first().map_or(0, |head| head.losses.len());
+    let losses = Array2::from_shape_fn((heads.len(), steps), |(head, step)| heads[head].losses[step]);
+    let linear = |head: &Head| {
+        let (weight, bias) = head.parameters.split_at(start.weight.len());
+        let weight = Array2::from_shape_vec(expected, weight.to_vec()).map_err(Error::request)?;
+        Ok(Linear { weight, bias: Array1::from(bias.to_vec()) })
+    };
+    Ok(Trained { heads: heads.iter().map(linear).collect::<Result<_>>()?, losses })
+}
+
+/// Tiles of one step.
+struct Batch<'a> {
+    /// [tiles * grid * grid, width].
+    tokens: Array2<f32>,
+    masks: Vec<&'a Mask>,
+    /// Pixels that count.
+    counting: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn read(tokens: &'a Tokens, tiles: &[usize]) -> Result<Self> {
+        let masks: Vec<&Mask> = tiles.iter().filter_map(|tile| tokens.masks.get(*tile)).collect();
+        let counting = masks.iter().map(|mask| mask.iter().filter(|label| **label != IGNORED).count()).sum();
+        Ok(Batch { tokens: tokens.read(tiles)?, masks, counting })
+    }
+}
+
+/// A head in training.
+struct Head {
+    /// Weights, row by row, then biases.
+    parameters: Vec<f32>,
+    /// The highest of its schedule.
+    learning_rate: f64,
+    memory: Memory,
+    losses: Vec<f32>,
+}
+
+impl Head {
+    fn step(&mut self, batch: &Batch, pixels: &Pixels, optimizer: Optimizer, rates: Rates) {
+        let (outputs, width) = (pixels.outputs(), batch.tokens.ncols());
+        let (weight, bias) = views(&self.parameters, outputs, width);
+        let mut gradient = vec![0.0; self.parameters.len()];
+        let (weight_gradient, bias_gradient) = gradient.split_at_mut(outputs * width);
+        let mut weight_gradient = ndarray::ArrayViewMut2::from_shape((outputs, width), weight_gradient)
+            .expect("as many numbers as weights");
+        let mut loss = 0.0;
+        let mut space = pixels.space();
+        let rows = TILES_AT_ONCE * pixels.tokens();
+        let parts = batch.tokens.axis_chunks_iter(Axis(0), rows).zip(batch.masks.chunks(TILES_AT_ONCE));
+        for (tokens, masks) in parts {
+            let mut logits = logits(tokens, weight, bias);
+            for (mut tile, mask) in logits.axis_chunks_iter_mut(Axis(0), pixels.tokens()).zip(masks) {
+                let tile = tile.as_slice_mut().expect("rows lie together");
+                loss += pixels.loss_and_gradient(tile, mask, batch.counting, &mut space);
+            }
+            general_mat_mul(1.0, &logits.t(), &tokens, 1.0, &mut weight_gradient);
+            for (sum, part) in bias_gradient.iter_mut().zip(logits.sum_axis(Axis(0))) {
+                *sum += part;
+            }
+        }
+        optimizer.step(&mut self.parameters, &gradient, &mut self.memory, rates);
+        self.losses.push((loss / batch.counting as f64) as f32);
+    }
+}
+
+/// The weights [outputs, width] and biases of a head's parameters.
+fn views(parameters: &[f32], outputs: usize, width: usize) -> (ArrayView2<'_, f32>, &[f32]) {
+    let (weight, bias) = parameters.split_at(outputs * width);
+    (ArrayView2::from_shape((outputs, width), weight).expect("as many numbers as weights"), bias)
+}
+
+/// [rows, outputs] of tokens [rows, width].
+fn logits(tokens: ArrayView2<f32>, weight: ArrayView2<f32>, bias: &[f32]) -> Array2<f32> {
+    let mut logits = Array2::zeros((tokens.nrows(), weight.nrows()));
+    logits.outer_iter_mut().for_each(|mut row| row.assign(&ndarray::ArrayView1::from(bias)));
+    general_mat_mul(1.0, &tokens, &weight.t(), 1.0, &mut logits);
+    logits
+}
+
+/// For each head: what it predicts for each tile of `tile` pixels a side, against the tile's mask.
+///
+/// # Errors
+/// Where tokens cannot be read, or are of another size than the heads'.
+pub fn confusions(
+    heads: &[Linear],
+    classes: usize,
+    tile: usize,
+    tokens: &Tokens,
+) -> Result<Vec<Vec<Confusion>>> {
+    let pixels = Pixels::new(tokens, classes, tile)?;
+    let mut confusions = vec![Vec::with_capacity(tokens.len()); heads.len()];
+    let tiles: Vec<usize> = (0..tokens.len()).collect();
+    // As many at once as a step of training has, give or take.
+    for tiles in tiles.chunks(32 * TILES_AT_ONCE) {
+        let batch = tokens.read(tiles)?;
+        let found: Vec<Vec<Confusion>> = heads
+            .par_iter()
+            .map(|head| {
+                if head.weight.dim() != (pixels.outputs(), tokens.width) {
+                    return Err(Error::request(format!("a head of {:?} weights", head.weight.dim())));
+                }
+                let bias = head.bias.to_vec();
+                let mut space = pixels.space();
+                let mut found = Vec::with_capacity(tiles.len());
+                for (i, tile) in tiles.iter().enumerate() {
+                    let rows = s![i * pixels.tokens()..(i + 1) * pixels.tokens(), ..];
+                    let logits = logits(batch.slice(rows), head.weight.view(), &bias);
+                    let logits = logits.as_slice().unwrap_or_default();
+                    let predictions = pixels.predictions(logits, &mut space);
+                    let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
+                    confusion.add(tokens.masks[*tile].mapv(i32::from).view(), predictions.view())?;
+                    found.push(confusion);
+                }
+                Ok(found)
+            })
+            .collect::<Result<_>>()?;
+        confusions.iter_mut().zip(found).for_each(|(all, found)| all.extend(found));
+    }
+    Ok(confusions)
+}
+
+/// The counts of all of at least one.
+fn merged(confusions: &[Confusion]) -> Confusion {
+    let mut sum = confusions.first().cloned().unwrap_or_else(|| Confusion::new(0, None));
+    confusions.iter().skip(1).for_each(|confusion| sum.merge(confusion));
+    sum
+}
