@@ -97,7 +97,7 @@ fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
     let train = |masks: &Array3<i16>| {
         segmentation_probe::train(&config, 2, &tokens(&embeddings, masks), &start, |_| vec![0, 1]).unwrap()
     };
-    assert_eq!(train(&masks).heads, [start.clone()]);
+    assert_eq!(train(&masks).heads, std::slice::from_ref(&start));
     masks[[1, 0, 0]] = 1;
     let trained = train(&masks);
     assert_eq!(trained.losses.len(), 3);
@@ -184,7 +184,8 @@ fn landslides_are_scored_by_class() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
         .env("TERRABENCH_CACHE", folder.path().join("cache"))
-        .args(["bench", "landslide4sense", "--model", "demo", "--weights", "random:0", "--data"])
+        .args(["bench", "landslide4sense", "--model", "demo", "--weights", "random:0"])
+        .args(["--protocol", "segmentation-probe", "--data"])
         .arg(real.join("landslide4sense"))
         .arg("--out")
         .arg(folder.path())

@@ -124,7 +124,7 @@ fn named_statistics_are_the_reference_s_by_band() {
 fn unknown_strategies_are_answered_with_what_there_is() {
     for typed in [
         "",
-        "OURS",
+        "OURS-",
         "OURS-2.0",
         "MARS-2.0-norm_no_clip",
         "OURS-0-norm_no_clip",
