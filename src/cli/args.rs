@@ -134,7 +134,7 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic (repeatable) [default: knn]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune (repeatable) [default: knn]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

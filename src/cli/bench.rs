@@ -1,5 +1,6 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -86,9 +87,10 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     }
     written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
 
-    println!("\nRecords and tables:");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nRecords and tables:")?;
     for path in &written {
-        println!("  {}", path.display());
+        writeln!(out, "  {}", path.display())?;
     }
     if !failures.is_empty() {
         bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));

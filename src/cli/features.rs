@@ -1,6 +1,7 @@
 //! `features`: exports the features of a split.
 
 use std::collections::HashMap;
+use std::io::Write;
 
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -44,7 +45,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let mut bank = FeatureBank::new(feature_cache(&args.model));
     let features = bank.features(&extractor, identity, args.split.into(), &Shown::new(&task.name))?;
     write(&args.out, &features)?;
-    println!("{}", args.out.display());
+    writeln!(std::io::stdout(), "{}", args.out.display())?;
     Ok(())
 }
 
