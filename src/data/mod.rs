@@ -8,13 +8,13 @@ pub mod hdf5;
 pub mod loader;
 pub mod pickle;
 
-use std::fmt;
 use std::path::Path;
 
 use ndarray::{Array2, Array3};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::Result;
+pub use crate::suite::Split;
 use crate::suite::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 
@@ -25,30 +25,6 @@ use crate::transform::normalize::BandStatistics;
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     match suite.family {
         Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
-    }
-}
-
-/// A part of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    Train,
-    Valid,
-    Test,
-}
-
-impl Split {
-    /// In the order of partition files.
-    pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Split::Train => "train",
-            Split::Valid => "valid",
-            Split::Test => "test",
-        })
     }
 }
 

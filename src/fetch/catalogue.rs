@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::checksum::Checksums;
+use super::checksum::{Checksums, is_hex};
 use super::hub::{Kind, Repository};
 use crate::config::ModelConfig;
 use crate::home::{Home, read_toml};
@@ -213,11 +213,6 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
         expansion: 1.0,
         licences: None,
     })
-}
-
-/// Whether `hash` is that many lower-case hexadecimal digits.
-pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
-    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether `path` fits `pattern`, where `*` stands for any characters but `/`.

@@ -165,3 +165,8 @@ mod tests {
         assert_eq!((wrong.expected.as_str(), wrong.found.as_str()), ("aa", "cc"));
     }
 }
+
+/// Whether `hash` is that many lower-case hexadecimal digits.
+pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
+    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -14,8 +14,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::catalogue::is_hex;
-use super::checksum::Checksums;
+use super::checksum::{Checksums, is_hex};
 use super::patience::{Patience, Trouble};
 use super::settings::Settings;
 use crate::{Error, Result};
