@@ -72,6 +72,11 @@ impl Source {
         Checksums { sha256: self.sha256.clone(), md5: self.md5.clone(), git: None }
     }
 
+    /// Whether a file that lies at `to` in the data folder comes from it.
+    pub fn brings(&self, to: &str) -> bool {
+        matches(self.to.as_ref().unwrap_or(&self.path), to)
+    }
+
     /// Whether the repository's file `path` is meant.
     pub fn names(&self, path: &str) -> bool {
         matches(&self.path, path)
