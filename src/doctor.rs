@@ -27,7 +27,7 @@ use crate::locations::Environment;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     pub area: Area,
-    /// What was looked at: `m-eurosat`, `terrafm-b`, `flex`.
+    /// What was looked at: `GEO-Bench` (a suite's folder), `m-eurosat`, `terrafm-b`, `flex`.
     pub subject: String,
     pub standing: Standing,
     /// What was found, in a sentence.

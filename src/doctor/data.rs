@@ -43,9 +43,10 @@ fn of_suite(
     suite: Option<&Suite>,
     catalogue: Option<&Catalogue>,
 ) -> Vec<Finding> {
-    let finding = |standing, found| Finding::new(Area::Data, name, standing, found);
-    let variables = [suite.map(|suite| &suite.environment), catalogue.map(|known| &known.environment)];
-    let Some(variable) = variables.into_iter().flatten().next() else { return Vec::new() };
+    let of_suite = suite.map(|suite| (&suite.title, &suite.environment));
+    let of_catalogue = catalogue.map(|known| (&known.title, &known.environment));
+    let Some((title, variable)) = of_suite.or(of_catalogue) else { return Vec::new() };
+    let finding = |standing, found| Finding::new(Area::Data, title, standing, found);
     let fetch = remedy::fetch::<&str>(name, &[], None);
     let place = match environment.find(name, variable, None) {
         Ok(Some(place)) => place,
@@ -56,7 +57,7 @@ fn of_suite(
             return vec![finding(Standing::Absent, found).remedy(fetch)];
         }
         Err(error) => {
-            let absent = Finding::of_error(Area::Data, name, Standing::Absent, &error);
+            let absent = Finding::of_error(Area::Data, title, Standing::Absent, &error);
             return vec![absent.remedy(format!("{fetch}, or unset {variable}"))];
         }
     };
@@ -64,7 +65,7 @@ fn of_suite(
     let lines = match std::fs::read_dir(folder).at(folder).and_then(|_| ledger::read(folder)) {
         Ok(lines) => lines,
         Err(error) => {
-            let broken = Finding::of_error(Area::Data, name, Standing::Broken, &error).at(folder);
+            let broken = Finding::of_error(Area::Data, title, Standing::Broken, &error).at(folder);
             return vec![broken.remedy(format!("chmod -R u+rX {}", remedy::path(folder)))];
         }
     };
@@ -161,7 +162,10 @@ impl Found<'_> {
         // One sample and the statistics stand for what is inside of all the files.
         if let Some(partition) = wanted.first() {
             let dataset = data::open(suite, task, self.folder, partition)?;
-            dataset.statistics(&dataset.bands()?)?;
+            // Of the bands that models take: the official statistics of some others say nothing.
+            let taken = |band: &String| suite.bands.values().any(|name| name == band);
+            let bands: Vec<String> = dataset.bands()?.into_iter().filter(taken).collect();
+            dataset.statistics(&bands)?;
         }
         let official = samples.values().all(|count| count.listed == count.official);
         let found = format!("{told}; partitions {names}");

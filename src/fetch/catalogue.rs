@@ -196,8 +196,9 @@ impl Catalogue {
 /// Where the model's TOML names no weights.
 pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     let Some(source) = &model.weights else {
-        return Err(Error::request(format!("no weights are published for `{name}`"))
-            .help("a model whose TOML has [weights] has some; --weights random:0 needs none"));
+        return Err(Error::request(format!("no weights are published for `{name}`")).help(
+            "those of a model whose TOML has [weights] can be fetched; --weights random:0 needs none",
+        ));
     };
     let to = crate::locations::weights_path(Path::new(""), source);
     let file = Source {
