@@ -17,7 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// The version that `tch` 0.22 is generated from.
 pub const VERSION: &str = "2.9.0";
@@ -190,7 +190,8 @@ impl Surroundings {
             return Ok(Some(found));
         }
         if let Some(folder) = &self.libtorch {
-            let found = LibTorch::read(folder, "LIBTORCH")?;
+            let what = format!("unset LIBTORCH, or let it name an unpacked LibTorch {VERSION}");
+            let found = helped(LibTorch::read(folder, "LIBTORCH"), &what)?;
             found.suits(self.bypass)?;
             return Ok(Some(found));
         }
@@ -213,7 +214,8 @@ impl Surroundings {
     /// Where it is no LibTorch.
     pub fn provisioned(&self) -> Result<Option<LibTorch>> {
         let Some(folder) = package(&self.own) else { return Ok(None) };
-        LibTorch::read(&folder, "cargo xtask libtorch").map(Some)
+        let what = format!("rm -r '{}' && cargo xtask libtorch", self.own.display());
+        helped(LibTorch::read(&folder, "cargo xtask libtorch"), &what).map(Some)
     }
 
     /// The torch package of the Python. It is looked up, not imported.
@@ -228,6 +230,14 @@ impl Surroundings {
             _ => Ok(None),
         }
     }
+}
+
+/// The same result, whose error says what to do.
+///
+/// # Errors
+/// As the result.
+pub fn helped<T>(result: Result<T>, what_to_do: &str) -> Result<T> {
+    result.map_err(|error| anyhow!("{error:#}\n  help: {what_to_do}"))
 }
 
 /// The torch package in the virtual environment `folder`.

@@ -22,7 +22,7 @@ pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
     }
     let broken = findings.iter().filter(|finding| finding.standing == Standing::Broken).count();
     if broken > 0 {
-        bail!("{broken} of what is here is broken: see BROKEN above");
+        bail!("{broken} of what is here is broken: each is told above, with its remedy");
     }
     Ok(())
 }

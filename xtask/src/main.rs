@@ -43,9 +43,16 @@ struct TestArgs {
     features: Vec<String>,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    work(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn work(task: Task) -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    match Cli::parse().task {
+    match task {
         Task::Harness(command) => {
             let feature = feature_of(&command);
             let environment = environment(root, feature)?;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::libtorch::{LibTorch, Surroundings, VERSION, package};
+use crate::libtorch::{LibTorch, Surroundings, VERSION, helped, package};
 
 /// Arguments of `libtorch`.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,8 +25,9 @@ pub struct LibtorchArgs {
 /// Installs torch from the package index into `target/libtorch`, whole or not at all.
 fn install(surroundings: &Surroundings, index: Option<&str>) -> Result<LibTorch> {
     let partial = surroundings.own.with_extension("partial");
-    run(Command::new(&surroundings.python).args(["-m", "venv", "--clear"]).arg(&partial)).context(
-        "help: the Python needs its module venv (Debian: python3-venv); or set LIBTORCH to an unpacked LibTorch",
+    helped(
+        run(Command::new(&surroundings.python).args(["-m", "venv", "--clear"]).arg(&partial)),
+        "the Python needs its module venv (Debian: python3-venv); or set LIBTORCH to an unpacked LibTorch",
     )?;
     let pip = partial.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     let mut install = Command::new(pip);
@@ -34,7 +35,7 @@ fn install(surroundings: &Surroundings, index: Option<&str>) -> Result<LibTorch>
     if let Some(index) = index {
         install.args(["--index-url", index]);
     }
-    run(&mut install).context("help: run the same command again once the package index answers")?;
+    helped(run(&mut install), "run the same command again once the package index answers")?;
     let folder =
         package(&partial).with_context(|| format!("{}: pip left no torch there", partial.display()))?;
     LibTorch::read(&folder, "pip")?.suits(false)?;
