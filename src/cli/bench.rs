@@ -46,7 +46,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         eprintln!("{DEMO_NOTICE}\n");
         demo::provide(&suite, &cache_folder()?)?
     } else {
-        data_folder(&suite, args.data.data.as_ref())?
+        let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
+        data_folder(&suite, args.data.data.as_ref(), &tasks)?
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
@@ -54,7 +55,7 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     let setting = Setting {
         suite: &suite,
         model: &model,
-        weights: &weights_named(&model, typed)?,
+        weights: &weights_named(model_name, &model, typed)?,
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,

@@ -8,7 +8,7 @@ pub mod hdf5;
 pub mod loader;
 pub mod pickle;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3};
 use serde::Serialize;
@@ -25,6 +25,23 @@ use crate::transform::normalize::BandStatistics;
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     match suite.family {
         Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
+    }
+}
+
+/// The folder of a task's files below `root`, the folder of the suite's data, if it is there.
+pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
+    match suite.family {
+        Family::Geobench => geobench::task_folder(task, root),
+    }
+}
+
+/// The partitions that lie in a task's folder, sorted.
+///
+/// # Errors
+/// Where the folder cannot be read.
+pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
+    match suite.family {
+        Family::Geobench => geobench::partitions(task_folder),
     }
 }
 
@@ -75,6 +92,9 @@ pub struct RawSample {
 pub trait Dataset: Send + Sync {
     /// The samples of a split, in the partition's order.
     fn samples(&self, split: Split) -> &[String];
+
+    /// The files that the samples of a split are read from, whether they are there or not.
+    fn files(&self, split: Split) -> Vec<PathBuf>;
 
     /// The bands that the files hold, by their stored names without dates.
     ///

@@ -72,6 +72,11 @@ impl Source {
         Checksums { sha256: self.sha256.clone(), md5: self.md5.clone(), git: None }
     }
 
+    /// Whether a file that lies at `to` in the data folder comes from it.
+    pub fn brings(&self, to: &str) -> bool {
+        matches(self.to.as_ref().unwrap_or(&self.path), to)
+    }
+
     /// Whether the repository's file `path` is meant.
     pub fn names(&self, path: &str) -> bool {
         matches(&self.path, path)
@@ -191,8 +196,9 @@ impl Catalogue {
 /// Where the model's TOML names no weights.
 pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     let Some(source) = &model.weights else {
-        return Err(Error::request(format!("no weights are published for `{name}`"))
-            .help("a model whose TOML has [weights] has some; --weights random:0 needs none"));
+        return Err(Error::request(format!("no weights are published for `{name}`")).help(
+            "those of a model whose TOML has [weights] can be fetched; --weights random:0 needs none",
+        ));
     };
     let to = crate::locations::weights_path(Path::new(""), source);
     let file = Source {
