@@ -142,6 +142,11 @@ fn same(kind: &'static str, expected: String, digest: &[u8]) -> std::result::Res
     if found == expected { Ok(()) } else { Err(Mismatch { kind, expected, found }) }
 }
 
+/// Whether `hash` is that many lower-case hexadecimal digits.
+pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
+    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,9 +185,4 @@ mod tests {
         let wrong = ours.and(&other).unwrap_err();
         assert_eq!((wrong.expected.as_str(), wrong.found.as_str()), ("aa", "cc"));
     }
-}
-
-/// Whether `hash` is that many lower-case hexadecimal digits.
-pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
-    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
