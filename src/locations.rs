@@ -97,9 +97,14 @@ impl Environment<'_> {
         self.shared("weights").next().ok_or_else(|| nowhere().help("pass --to DIR, or set TERRABENCH_DATA"))
     }
 
+    /// The folder of weights that has those of `source`, if one has.
+    pub fn place_of_weights(&self, source: &WeightsSource) -> Option<Place> {
+        self.shared("weights").find(|place| weights_path(&place.folder, source).is_file())
+    }
+
     /// The weights of `source` that were fetched, if they were.
     pub fn find_weights(&self, source: &WeightsSource) -> Option<PathBuf> {
-        self.shared("weights").map(|place| weights_path(&place.folder, source)).find(|path| path.is_file())
+        self.place_of_weights(source).map(|place| weights_path(&place.folder, source))
     }
 }
 

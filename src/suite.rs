@@ -1,11 +1,11 @@
 //! What is measured, read from `benchmarks/*.toml`: suites, tasks and the tables they fill.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Split;
 use crate::data::bands::{Band, Imputation};
 use crate::home::{Home, read_toml};
 pub use crate::metrics::Metric;
@@ -176,6 +176,30 @@ impl Suite {
             let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
             Error::request(format!("{} has no task `{name}`", self.title))
                 .help(format!("its tasks are {}", known.join(", ")))
+        })
+    }
+}
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Valid,
+    Test,
+}
+
+impl Split {
+    /// In the order of partition files.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Valid => "valid",
+            Split::Test => "test",
         })
     }
 }

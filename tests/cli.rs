@@ -40,6 +40,48 @@ fn without_data_the_message_says_how_to_get_it() {
 }
 
 #[test]
+fn what_is_missing_names_the_command_that_fetches_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |args: &[&str], command: &str| {
+        let said = failure(folder.path(), args);
+        assert!(said.contains(&format!("`{command}`")), "{command} in {said}");
+        assert!(said.contains("cargo xtask bench geobench --demo"), "{said}");
+    };
+    let random = ["--weights", "random:0"];
+    let asked = ["bench", "geobench", "--task", "m-eurosat", "--task", "m-so2sat"];
+    let both = "cargo xtask fetch geobench --task m-eurosat --task m-so2sat";
+    says(&[&asked[..], &random].concat(), both);
+    // Without --task, those of the tables that the protocol fills: k-NN's are the tasks of classification.
+    let knn = "cargo xtask fetch geobench --task m-eurosat --task m-bigearthnet --task m-so2sat --task m-brick-kiln";
+    says(&[&["bench", "geobench"][..], &random].concat(), knn);
+    says(&["inspect", "--task", "m-cashew-plant"], "cargo xtask fetch geobench --task m-cashew-plant");
+    let out = folder.path().join("features.safetensors");
+    let features = ["features", "--task", "m-eurosat", "--split", "test", "--out", &*out.to_string_lossy()];
+    says(&[&features[..], &random].concat(), "cargo xtask fetch geobench --task m-eurosat");
+
+    // A folder that was typed is the one that is fetched to: what is not there, and what lacks the task.
+    let nowhere = folder.path().join("nowhere");
+    let inspect = ["inspect", "--task", "m-eurosat", "--data", &*nowhere.to_string_lossy()];
+    let command = format!("cargo xtask fetch geobench --task m-eurosat --data {}", nowhere.display());
+    says(&inspect, &command);
+    std::fs::create_dir(&nowhere).unwrap();
+    says(&inspect, &command);
+}
+
+#[test]
+fn missing_weights_name_the_command_that_fetches_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data/geobench");
+    std::fs::create_dir_all(&data).unwrap();
+    for (model, args) in [("terrafm-b", &[][..]), ("terrafm-l", &["--model", "terrafm-l"])] {
+        let said = failure(folder.path(), &[&["bench", "geobench"], args].concat());
+        for word in [&*format!("`cargo xtask fetch weights {model}`"), "--weights", "random:0"] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+#[test]
 fn unknown_names_are_answered_with_the_known_ones() {
     let folder = tempfile::tempdir().unwrap();
     let said = failure(folder.path(), &["bench", "geobench", "--demo", "--task", "m-mars"]);

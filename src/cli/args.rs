@@ -38,7 +38,20 @@ pub enum Command {
 
     /// Fetch official data and published weights, verified and resumable
     Fetch(FetchArgs),
+
+    /// Tell what is here: devices, LibTorch, data, weights, caches and disk, and how to mend what is amiss
+    ///
+    /// Needs no network and changes nothing. Ends with 1 where something that is here is broken; what is only missing
+    /// is told and no failure.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 }
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  cargo xtask doctor
+  cargo xtask doctor --device libtorch:cuda:0
+  cargo xtask doctor --json";
 
 const CACHE_EXAMPLES: &str = "\
 Examples:
@@ -134,7 +147,7 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic (repeatable) [default: knn]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune (repeatable) [default: knn]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -225,6 +238,18 @@ pub struct FeaturesArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Try this device, too: libtorch[:cuda:N], vulkan[:N]; its backend is built in where it is not
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+
+    /// One JSON object a line, one line a finding
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `cache`.

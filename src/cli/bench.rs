@@ -1,5 +1,6 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -45,7 +46,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         eprintln!("{DEMO_NOTICE}\n");
         demo::provide(&suite, &cache_folder()?)?
     } else {
-        data_folder(&suite, args.data.data.as_ref())?
+        let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
+        data_folder(&suite, args.data.data.as_ref(), &tasks)?
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
@@ -53,7 +55,7 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     let setting = Setting {
         suite: &suite,
         model: &model,
-        weights: &weights_named(&model, typed)?,
+        weights: &weights_named(model_name, &model, typed)?,
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,
@@ -86,9 +88,10 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     }
     written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
 
-    println!("\nRecords and tables:");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nRecords and tables:")?;
     for path in &written {
-        println!("  {}", path.display());
+        writeln!(out, "  {}", path.display())?;
     }
     if !failures.is_empty() {
         bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));

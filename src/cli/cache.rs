@@ -1,5 +1,6 @@
 //! `cache`: what the feature cache holds, and making room.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanDuration};
@@ -9,19 +10,20 @@ use crate::cache::{Cache, Listed};
 
 /// Runs the command.
 pub fn run(args: &CacheArgs) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
     let cache = Cache::of_user()?;
     if args.prune {
         let older_than = args.older_than.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
         let removed = cache.prune(older_than, args.to)?;
-        println!("removed {} in {} entries", bytes(&removed), removed.len());
+        writeln!(out, "removed {} in {} entries", bytes(&removed), removed.len())?;
     }
     let entries = cache.list()?;
     if args.list {
         for entry in &entries {
-            println!("{}", line(entry));
+            writeln!(out, "{}", line(entry))?;
         }
     }
-    println!("{} in {} entries of {}", bytes(&entries), entries.len(), cache.folder().display());
+    writeln!(out, "{} in {} entries of {}", bytes(&entries), entries.len(), cache.folder().display())?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `features`: exports the features of a split.
 
 use std::collections::HashMap;
+use std::io::Write;
 
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -23,11 +24,11 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let task = suite.task(&args.task)?;
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = ModelConfig::load(home, model_name)?;
-    let weights = weights_named(&model, args.model.weights.as_deref())?;
+    let weights = weights_named(model_name, &model, args.model.weights.as_deref())?;
     let device = device::by_name(&args.model.device)?;
     let threads = set_threads(args.model.threads)?;
     let options = input_options(home, &args.data, &args.model)?;
-    let data = data_folder(&suite, args.data.data.as_ref())?;
+    let data = data_folder(&suite, args.data.data.as_ref(), &[&task.name])?;
     let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
     let strategy = input.only()?;
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
@@ -44,7 +45,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let mut bank = FeatureBank::new(feature_cache(&args.model));
     let features = bank.features(&extractor, identity, args.split.into(), &Shown::new(&task.name))?;
     write(&args.out, &features)?;
-    println!("{}", args.out.display());
+    writeln!(std::io::stdout(), "{}", args.out.display())?;
     Ok(())
 }
 

@@ -52,7 +52,8 @@ fn fetch_suite(home: &Home, name: &str, args: &FetchSuiteArgs) -> anyhow::Result
 }
 
 fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) -> anyhow::Result<()> {
-    let hub = Hub::new(Settings::from_environment(&|name| std::env::var(name).ok())?);
+    let settings = Settings::from_environment(&|name| std::env::var(name).ok())?;
+    let hub = Hub::new(settings).noting(|line| eprintln!("{line}"));
     let survey = Survey::take(&hub, order, folder)?;
     print!("{}", describe(&survey, keep, free_space(folder)?));
     if consent.dry_run {

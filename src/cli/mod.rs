@@ -4,6 +4,7 @@
 pub mod args;
 mod bench;
 mod cache;
+mod doctor;
 mod features;
 pub mod fetch;
 pub mod fetch_args;
@@ -24,7 +25,7 @@ use crate::locations::Environment;
 use crate::model::weights::Weights;
 use crate::normalization::Strategies;
 use crate::suite::Suite;
-use crate::{Error, Result};
+use crate::{Error, Result, remedy};
 
 /// Terrabench measures Earth-observation foundation models on the benchmarks their papers report
 #[derive(Debug, Parser)]
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
+        args::Command::Doctor(args) => doctor::run(&home, &args),
     }
 }
 
@@ -63,10 +65,14 @@ impl From<args::SplitArg> for Split {
     }
 }
 
-/// The suite's data folder: what was typed, else where [`crate::locations`] finds it.
-fn data_folder(suite: &Suite, typed: Option<&PathBuf>) -> Result<PathBuf> {
+/// The suite's data folder: what was typed, else where [`crate::locations`] finds it. Where there is none, the error
+/// says how to fetch `tasks`.
+fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result<PathBuf> {
     let (environment, variable) = (Environment::here(), &suite.environment);
     let typed = typed.map(PathBuf::as_path);
+    // All of them need not be named one by one.
+    let all = suite.tasks.iter().all(|task| tasks.contains(&&*task.name));
+    let how = || remedy::get_data(suite, if all { &[] } else { tasks }, typed);
     match environment.find(&suite.name, variable, typed) {
         Ok(Some(place)) => Ok(place.folder),
         Ok(None) => {
@@ -78,9 +84,9 @@ fn data_folder(suite: &Suite, typed: Option<&PathBuf>) -> Result<PathBuf> {
                 suite.title,
                 looked.concat()
             ))
-            .help(data::how_to_get(suite)))
+            .help(how()))
         }
-        Err(error) => Err(error.help(data::how_to_get(suite))),
+        Err(error) => Err(error.help(how())),
     }
 }
 
@@ -99,7 +105,7 @@ fn set_threads(threads: Option<usize>) -> Result<usize> {
 fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
     let suite = Suite::load(home, &args.suite)?;
     let task = suite.task(&args.task)?;
-    let folder = data_folder(&suite, args.data.as_ref())?;
+    let folder = data_folder(&suite, args.data.as_ref(), &[&task.name])?;
     let dataset = data::open(&suite, task, &folder, &args.partition)?;
     let splits: Vec<Split> = match args.splits.as_slice() {
         [] => Split::ALL.to_vec(),
@@ -110,8 +116,8 @@ fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// The weights that were typed.
-fn weights_named(model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
+/// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
+fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     match (typed, &model.weights) {
         (Some(typed), _) => typed.parse(),
         (None, Some(source)) => {
@@ -119,9 +125,11 @@ fn weights_named(model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
                 return Ok(Weights::File(fetched));
             }
             Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
-                "download `{}` of `{}` from the Hugging Face hub and pass it as --weights FILE; \
-             --weights random:0 measures the untrained architecture",
-                source.file, source.repository
+                "`{}` fetches the published ones (`{}` of `{}` on the Hugging Face hub); or pass \
+                 --weights FILE, or --weights random:0 for the untrained architecture",
+                remedy::fetch_weights(name),
+                source.file,
+                source.repository
             )))
         }
         (None, None) => Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone))

@@ -19,7 +19,7 @@ use super::{Dataset, RawSample, Sample, Split, fingerprint};
 use crate::error::AtPath;
 use crate::suite::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
-use crate::{Error, Result};
+use crate::{Error, Result, remedy};
 
 pub use sample::IGNORED;
 use sample::{SampleFile, undated};
@@ -111,6 +111,10 @@ impl Dataset for Geobench {
         }
     }
 
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        self.samples(split).iter().map(|name| self.path(name)).collect()
+    }
+
     fn bands(&self) -> Result<Vec<String>> {
         let first = Split::ALL.into_iter().find(|split| !self.samples(*split).is_empty());
         let split = first.ok_or_else(|| Error::file(&self.partition, "lists no sample"))?;
@@ -173,7 +177,7 @@ impl Dataset for Geobench {
 }
 
 /// Where the task's files are, if there.
-fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
+pub(super) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
     // The folder `classification_v1.0` itself may be named too.
     let below = [Some(task.directory.as_path()), task.directory.file_name().map(Path::new)];
     let candidates =
@@ -183,31 +187,29 @@ fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
 
 fn missing_task(suite: &Suite, task: &Task, root: &Path) -> Error {
     Error::file(root.join(&task.directory), format!("no such folder: the data of {} is not there", task.name))
-        .help(how_to_get(suite))
+        .help(remedy::get_data(suite, &[&task.name], Some(root)))
 }
 
-/// What to do where the data is missing.
-pub fn how_to_get(suite: &Suite) -> String {
-    format!(
-        "{} is the Hugging Face data set `{}`: fetch it with `geobench-download` of the Python package `geobench`, \
-         or with `hf download --repo-type dataset --local-dir DIR {}` and unpack the archives where they lie; \
-         then name DIR with --data or in {}. To try without data: `cargo xtask bench {} --demo`",
-        suite.title, suite.repository, suite.repository, suite.environment, suite.name
-    )
+/// What the name of a partition's file ends with.
+const PARTITION: &str = "_partition.json";
+
+/// The partitions in a task's folder.
+pub(super) fn partitions(folder: &Path) -> Result<Vec<String>> {
+    let mut known: Vec<String> = std::fs::read_dir(folder)
+        .at(folder)?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(PARTITION)?.to_owned()))
+        .collect();
+    known.sort();
+    Ok(known)
 }
 
 /// The partition's file.
 fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
-    const SUFFIX: &str = "_partition.json";
-    let path = folder.join(format!("{partition}{SUFFIX}"));
+    let path = folder.join(format!("{partition}{PARTITION}"));
     if is_plain(partition) && path.is_file() {
         return Ok(path);
     }
-    let mut known: Vec<String> = std::fs::read_dir(folder)
-        .at(folder)?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(SUFFIX)?.to_owned()))
-        .collect();
-    known.sort();
+    let known = partitions(folder)?;
     let error = Error::file(folder, format!("no partition `{partition}`"));
     Err(match known.is_empty() {
         true => error.help("no file `<partition>_partition.json` is there: fetch the data set again"),
@@ -216,7 +218,7 @@ fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
 }
 
 fn incomplete(error: Error) -> Error {
-    error.help("the data set is incomplete or damaged: fetch it again")
+    error.help("the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again")
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

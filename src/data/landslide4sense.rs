@@ -20,14 +20,14 @@ use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::suite::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
-use crate::{Error, Result, home};
+use crate::{Error, Result, home, remedy};
 
 /// The planes of an image in their order.
 pub const PLANES: [&str; 14] =
     ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "slope", "DEM"];
 
 /// The only division into splits.
-const PARTITION: &str = "default";
+pub const PARTITION: &str = "default";
 
 /// Of the code that computes statistics: remembered ones of another version are computed again.
 const STATISTICS_VERSION: u32 = 1;
@@ -51,15 +51,13 @@ impl Landslide4Sense {
             return Err(Error::request(format!("{} has no partition `{partition}`", suite.title))
                 .help(format!("its only partition is `{PARTITION}`")));
         }
-        let candidates = ["", "landslide4sense", "Landslide4sense"].map(|below| root.join(below));
-        let folder =
-            candidates.into_iter().find(|folder| folder.join("images").is_dir()).ok_or_else(|| {
-                Error::file(
-                    root.join("images"),
-                    format!("no such folder: the data of {} is not there", task.name),
-                )
-                .help(how_to_get(suite))
-            })?;
+        let folder = folder(root).ok_or_else(|| {
+            Error::file(
+                root.join("images"),
+                format!("no such folder: the data of {} is not there", task.name),
+            )
+            .help(remedy::get_data(suite, &[], Some(root)))
+        })?;
         let names = |split| image_names(&folder.join("images").join(folder_of(split)));
         let names = [names(Split::Train)?, names(Split::Valid)?, names(Split::Test)?];
         let dataset = Landslide4Sense { task: task.clone(), folder, names };
@@ -237,6 +235,11 @@ impl Dataset for Landslide4Sense {
         }
     }
 
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        let (images, masks) = self.sources(split);
+        images.into_iter().chain(masks).map(|source| source.path).collect()
+    }
+
     fn bands(&self) -> Result<Vec<String>> {
         Ok(PLANES.map(str::to_owned).to_vec())
     }
@@ -361,11 +364,8 @@ fn elements<T: Element>(path: &Path, name: &str) -> Result<(Dtype, Vec<usize>, V
     })
 }
 
-/// What to do where the data is missing.
-pub fn how_to_get(suite: &Suite) -> String {
-    format!(
-        "{} is the Hugging Face data set `{}`: `cargo xtask fetch {}` fetches it; or name the folder that holds \
-         `images/` and `annotations/` with --data or in {}",
-        suite.title, suite.repository, suite.name, suite.environment
-    )
+/// The folder that holds `images/` and `annotations/`: `root`, or one of the data set's name in it.
+pub(super) fn folder(root: &Path) -> Option<PathBuf> {
+    let candidates = ["", "landslide4sense", "Landslide4sense"].map(|below| root.join(below));
+    candidates.into_iter().find(|folder| folder.join("images").is_dir())
 }

@@ -9,13 +9,13 @@ pub mod landslide4sense;
 pub mod loader;
 pub mod pickle;
 
-use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::Result;
+pub use crate::suite::Split;
 use crate::suite::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 
@@ -32,35 +32,22 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     }
 }
 
-/// What to do where a suite's data is missing.
-pub fn how_to_get(suite: &Suite) -> String {
+/// The folder of a task's files below `root`, the folder of the suite's data, if it is there.
+pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
     match suite.family {
-        Family::Geobench => geobench::how_to_get(suite),
-        Family::Landslide4sense => landslide4sense::how_to_get(suite),
+        Family::Geobench => geobench::task_folder(task, root),
+        Family::Landslide4sense => landslide4sense::folder(root),
     }
 }
 
-/// A part of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    Train,
-    Valid,
-    Test,
-}
-
-impl Split {
-    /// In the order of partition files.
-    pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Split::Train => "train",
-            Split::Valid => "valid",
-            Split::Test => "test",
-        })
+/// The partitions that lie in a task's folder, sorted.
+///
+/// # Errors
+/// Where the folder cannot be read.
+pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
+    match suite.family {
+        Family::Geobench => geobench::partitions(task_folder),
+        Family::Landslide4sense => Ok(vec![landslide4sense::PARTITION.to_owned()]),
     }
 }
 
@@ -111,6 +98,9 @@ pub struct RawSample {
 pub trait Dataset: Send + Sync {
     /// The samples of a split, in the partition's order.
     fn samples(&self, split: Split) -> &[String];
+
+    /// The files that the samples of a split are read from, whether they are there or not.
+    fn files(&self, split: Split) -> Vec<PathBuf>;
 
     /// The bands that the files hold, by their stored names without dates.
     ///

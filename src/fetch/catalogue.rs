@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::checksum::Checksums;
+use super::checksum::{Checksums, is_hex};
 use super::hub::{Kind, Repository};
 use crate::config::ModelConfig;
 use crate::home::{Home, read_toml};
@@ -70,6 +70,11 @@ impl Source {
     /// The hashes that are pinned.
     pub fn checksums(&self) -> Checksums {
         Checksums { sha256: self.sha256.clone(), md5: self.md5.clone(), git: None }
+    }
+
+    /// Whether a file that lies at `to` in the data folder comes from it.
+    pub fn brings(&self, to: &str) -> bool {
+        matches(self.to.as_ref().unwrap_or(&self.path), to)
     }
 
     /// Whether the repository's file `path` is meant.
@@ -191,8 +196,9 @@ impl Catalogue {
 /// Where the model's TOML names no weights.
 pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     let Some(source) = &model.weights else {
-        return Err(Error::request(format!("no weights are published for `{name}`"))
-            .help("a model whose TOML has [weights] has some; --weights random:0 needs none"));
+        return Err(Error::request(format!("no weights are published for `{name}`")).help(
+            "those of a model whose TOML has [weights] can be fetched; --weights random:0 needs none",
+        ));
     };
     let to = crate::locations::weights_path(Path::new(""), source);
     let file = Source {
@@ -213,11 +219,6 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
         expansion: 1.0,
         licences: None,
     })
-}
-
-/// Whether `hash` is that many lower-case hexadecimal digits.
-pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
-    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether `path` fits `pattern`, where `*` stands for any characters but `/`.

@@ -54,6 +54,20 @@ impl Checksums {
         named("sha256", &self.sha256).or_else(|| named("git", &self.git)).or_else(|| named("md5", &self.md5))
     }
 
+    /// The hash that [`Checksums::identity`] told; none where it is of another kind.
+    pub fn of_identity(identity: &str) -> Option<Self> {
+        let (kind, hash) = identity.split_once(':')?;
+        let mut checksums = Checksums::default();
+        let place = match kind {
+            "sha256" => &mut checksums.sha256,
+            "git" => &mut checksums.git,
+            "md5" => &mut checksums.md5,
+            _ => return None,
+        };
+        *place = Some(hash.to_owned());
+        Some(checksums)
+    }
+
     /// Whether the file at `path`, of `size` bytes, has these hashes. `seen` is told the bytes read so far.
     ///
     /// # Errors
@@ -128,6 +142,11 @@ fn same(kind: &'static str, expected: String, digest: &[u8]) -> std::result::Res
     if found == expected { Ok(()) } else { Err(Mismatch { kind, expected, found }) }
 }
 
+/// Whether `hash` is that many lower-case hexadecimal digits.
+pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
+    hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +166,8 @@ mod tests {
             git: Some("f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f".into()),
         };
         assert_eq!(finish(&abc, b"abc"), Ok(()));
+        let identity = Checksums::of_identity(&abc.identity().unwrap()).unwrap();
+        assert_eq!((&identity.sha256, &identity.md5), (&abc.sha256, &None));
         assert_eq!(finish(&abc, b"abd").map_err(|wrong| wrong.kind), Err("SHA-256"));
         let md5 = Checksums { sha256: None, git: None, ..abc.clone() };
         assert_eq!(finish(&md5, b"abd").map_err(|wrong| wrong.kind), Err("MD5"));

@@ -14,8 +14,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::catalogue::is_hex;
-use super::checksum::Checksums;
+use super::checksum::{Checksums, is_hex};
 use super::patience::{Patience, Trouble};
 use super::settings::Settings;
 use crate::{Error, Result};
@@ -74,6 +73,7 @@ pub struct Entry {
 pub struct Hub {
     agent: ureq::Agent,
     settings: Settings,
+    note: fn(&str),
 }
 
 /// The bytes of a file from some offset on.
@@ -100,7 +100,13 @@ impl Hub {
             .timeout_per_read(stall)
             .build()
             .into();
-        Hub { agent, settings }
+        Hub { agent, settings, note: |_| () }
+    }
+
+    /// The same client, which tells `note` why it asks for a listing again.
+    #[must_use]
+    pub fn noting(self, note: fn(&str)) -> Self {
+        Hub { note, ..self }
     }
 
     /// How long this client keeps trying.
@@ -235,7 +241,7 @@ impl Hub {
 
     /// Requests JSON, as often as patience allows.
     fn json<T: serde::de::DeserializeOwned>(&self, route: &str, repository: &str) -> Result<(T, HeaderMap)> {
-        self.settings.patience.retry(repository, &|_| (), || {
+        self.settings.patience.retry(repository, &self.note, || {
             let mut response = self.get(route, &[])?;
             let body = response.body_mut().with_config().limit(LARGEST_ANSWER);
             let bytes = body.read_to_vec().map_err(|error| Trouble::of(error, &self.settings.endpoint))?;

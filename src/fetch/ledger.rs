@@ -47,15 +47,22 @@ pub struct Unpacked {
 impl Line {
     /// Whether all of it is still in `folder`, by names and sizes.
     pub fn complete(&self, folder: &Path) -> bool {
-        let has =
-            |path: PathBuf, size: u64| path.metadata().is_ok_and(|file| file.is_file() && file.len() == size);
-        match &self.unpacked {
-            None => has(folder.join(&self.to), self.size),
+        self.spoilt(folder).next().is_none()
+    }
+
+    /// What of it is no longer in `folder`, or of another size.
+    pub fn spoilt(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
+        let (folder, files) = match &self.unpacked {
+            None => (folder.to_owned(), vec![(&self.to, self.size)]),
             Some(unpacked) => {
-                let folder = folder.join(&unpacked.folder);
-                unpacked.files.iter().all(|(path, size)| has(folder.join(path), *size))
+                let files = unpacked.files.iter().map(|(path, size)| (path, *size));
+                (folder.join(&unpacked.folder), files.collect())
             }
-        }
+        };
+        let has =
+            |path: &Path, size: u64| path.metadata().is_ok_and(|file| file.is_file() && file.len() == size);
+        let paths = files.into_iter().map(move |(path, size)| (folder.join(path), size));
+        paths.filter(move |(path, size)| !has(path, *size)).map(|(path, _)| path)
     }
 }
 

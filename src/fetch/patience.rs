@@ -97,7 +97,7 @@ impl Failures {
         self.0 += 1;
         if self.0 >= patience.tries {
             return Err(Error::request(format!("{subject}: {what} ({} tries)", self.0))
-                .help("run the same command again later: it goes on where it stopped"));
+                .help("is there a network? HTTPS_PROXY names the way through a proxy, HF_ENDPOINT another hub. The same command, run again later, goes on where it stopped"));
         }
         let doubled = patience.first_wait.saturating_mul(2u32.saturating_pow(self.0 - 1));
         let pause = asked.unwrap_or(doubled.min(patience.longest_wait));

@@ -1,6 +1,6 @@
 //! Devices by name. Nothing else names a backend.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::{Error, Result};
 
@@ -21,6 +21,81 @@ pub fn by_name(name: &str) -> Result<Device> {
         _ => Err(Error::request(format!("no device `{name}`"))
             .help("devices are flex, libtorch, libtorch:cuda:INDEX and vulkan:INDEX")),
     }
+}
+
+/// A backend, as `--device` names it, and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Whether this build has it.
+    pub built: bool,
+}
+
+/// All backends there are.
+pub const BACKENDS: [Backend; 3] = [
+    Backend { name: "flex", about: "the CPU, in pure Rust", built: true },
+    Backend {
+        name: "libtorch",
+        about: "NVIDIA GPUs and the CPU, through LibTorch",
+        built: cfg!(feature = "libtorch"),
+    },
+    Backend { name: "vulkan", about: "GPUs with a Vulkan driver", built: cfg!(feature = "vulkan") },
+];
+
+/// The devices of a backend that this machine has, by the names that [`by_name`] takes. Asking a driver may panic.
+pub fn names(backend: Backend) -> Vec<String> {
+    match backend.name {
+        "flex" => vec!["flex".to_owned()],
+        #[cfg(feature = "libtorch")]
+        "libtorch" => {
+            let gpus = Device::enumerate(burn::tensor::DeviceType::LibTorch).into_iter();
+            let gpus = gpus.enumerate().map(|(index, _)| format!("libtorch:cuda:{index}"));
+            ["libtorch".to_owned()].into_iter().chain(gpus).collect()
+        }
+        #[cfg(feature = "vulkan")]
+        "vulkan" => {
+            let gpus = Device::enumerate(burn::tensor::DeviceType::Vulkan).into_iter();
+            gpus.enumerate().map(|(index, _)| format!("vulkan:{index}")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Multiplies two small matrices on the device of that name. What a driver panics about is an error.
+///
+/// # Errors
+/// Where there is no such device, or it does not compute.
+pub fn try_out(name: &str) -> Result<()> {
+    const SIDE: usize = 16;
+    let compute = || -> Result<Vec<f32>> {
+        let ones = Tensor::<2>::ones([SIDE, SIDE], &by_name(name)?);
+        let product = ones.clone().matmul(ones).into_data();
+        product.try_to_vec().map_err(|problem| Error::request(format!("device `{name}`: {problem:?}")))
+    };
+    let problem = match quietly(compute) {
+        Ok(product) => {
+            if product?.iter().all(|sum| *sum == SIDE as f32) {
+                return Ok(());
+            }
+            "it computes wrong numbers".to_owned()
+        }
+        Err(problem) => problem,
+    };
+    Err(Error::request(format!("device `{name}` does not answer: {problem}"))
+        .help("use --device flex, or mend the driver"))
+}
+
+/// What `work` returns, or what it panicked about, which is then not printed.
+pub fn quietly<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+    })
 }
 
 /// Whether tensors of `device` lie in the program's own memory.
@@ -55,8 +130,7 @@ fn libtorch_cuda(name: &str, index: usize) -> Result<Device> {
 
 #[cfg(not(feature = "libtorch"))]
 fn libtorch() -> Result<Device> {
-    let needs =
-        "LibTorch 2.9: set LIBTORCH to its folder, or LIBTORCH_USE_PYTORCH=1 with torch 2.9 installed";
+    let needs = "LibTorch 2.9, which `cargo xtask libtorch` finds or installs";
     Err(not_built("libtorch", needs))
 }
 
@@ -87,5 +161,5 @@ fn nth(name: &str, devices: impl IntoIterator<Item = Device>, index: usize) -> R
 #[cfg(not(all(feature = "libtorch", feature = "vulkan")))]
 fn not_built(feature: &str, needs: &str) -> Error {
     Error::request(format!("this terrabench was built without the cargo feature `{feature}`"))
-        .help(format!("cargo build --release --features {feature}; it needs {needs}"))
+        .help(format!("`cargo xtask` with --device {feature} builds it in (cargo alone: cargo build --release --features {feature}); it needs {needs}"))
 }

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::decision::first_best;
 use super::optim::{self, Rule};
+use super::random::stream;
 use super::snapshot::Snapshot;
 use super::state::{self, State};
 use super::subset::subset;
@@ -66,7 +67,7 @@ impl Network {
         use crate::model::Backbone;
         let width = encoder.width();
         let bound = (width.max(1) as f32).sqrt().recip();
-        let mut random = random(seed, INITIALIZATION);
+        let mut random = stream(seed, INITIALIZATION);
         let mut uniform = |length: usize| -> Vec<f32> {
             (0..length).map(|_| random.random_range(-bound..=bound)).collect()
         };
@@ -251,7 +252,7 @@ impl Search<'_> {
         let (config, seed, subject) = (self.config, self.seed, self.subject);
         let Training { network, mut optimizer, .. } = training;
         let mut order = subject.samples(config, Split::Train);
-        order.shuffle(&mut random(seed, EPOCHS + epoch as u64));
+        order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
         let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
@@ -353,12 +354,6 @@ fn is_finite(network: &Network) -> bool {
 const INITIALIZATION: u64 = 0;
 /// 1 is [`subset`]'s.
 const EPOCHS: u64 = 2;
-
-fn random(seed: u64, stream: u64) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(stream);
-    random
-}
 
 /// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
 fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod neighbours;
 pub mod optim;
 mod outcome;
+pub mod random;
 pub mod resample;
 pub mod schedule;
 pub mod segmentation_probe;

@@ -5,7 +5,9 @@
 mod args;
 #[path = "../../src/cli/fetch_args.rs"]
 mod fetch_args;
+#[path = "../../src/libtorch.rs"]
 mod libtorch;
+mod provision;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ enum Task {
     Test(TestArgs),
 
     /// Find or install the LibTorch that the device libtorch needs
-    Libtorch(libtorch::LibtorchArgs),
+    Libtorch(provision::LibtorchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,9 +43,16 @@ struct TestArgs {
     features: Vec<String>,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    work(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn work(task: Task) -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    match Cli::parse().task {
+    match task {
         Task::Harness(command) => {
             let feature = feature_of(&command);
             let environment = environment(root, feature)?;
@@ -54,7 +63,7 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
         }
         Task::Test(options) => test(root, &options).map(|()| ExitCode::SUCCESS),
-        Task::Libtorch(options) => libtorch::command(root, &options).map(|()| ExitCode::SUCCESS),
+        Task::Libtorch(options) => provision::command(root, &options).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -63,6 +72,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
+        args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::Inspect(_) | args::Command::Cache(_) | args::Command::Fetch(_) => return None,
     };
     let backend = device.split(':').next()?;
@@ -71,7 +81,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
 
 /// What a feature needs in the environment, for the build and for the run.
 fn environment(root: &Path, feature: Option<&str>) -> Result<Vec<(&'static str, OsString)>> {
-    if feature == Some("libtorch") { libtorch::environment(root) } else { Ok(Vec::new()) }
+    if feature == Some("libtorch") { provision::environment(root) } else { Ok(Vec::new()) }
 }
 
 /// Builds the harness and says where its binary is: beside this one.

@@ -48,6 +48,7 @@ const LARGEST: usize = 1024;
 /// The file that lists all others with their hashes; written last.
 const MANIFEST: &str = "manifest.json";
 
+const README_NAME: &str = "README.txt";
 const README: &str = "\
 Generated data, not a benchmark.
 
@@ -91,6 +92,16 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Whether the data below `root` are the demo's.
+pub fn is_demo(root: &Path) -> bool {
+    fs::read(root.join(README_NAME)).is_ok_and(|text| text == README.as_bytes())
+}
+
+/// Whether a folder or file of that name in the cache is one that [`provide`] writes.
+pub fn is_demo_name(name: &str) -> bool {
+    name.contains("-demo-v")
+}
+
 /// Names the generator's version and everything of the suite that decides the files.
 fn folder_name(suite: &Suite) -> Result<String> {
     let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::request)?;
@@ -102,7 +113,7 @@ fn write(suite: &Suite, root: &Path) -> Result<()> {
     for task in &suite.tasks {
         files::write_task(suite, task, &content(suite, task)?, root)?;
     }
-    let readme = root.join("README.txt");
+    let readme = root.join(README_NAME);
     fs::write(&readme, README).at(&readme)?;
     let manifest = root.join(MANIFEST);
     fs::write(&manifest, serde_json::to_string_pretty(&hashes(root)?).at(&manifest)?).at(&manifest)

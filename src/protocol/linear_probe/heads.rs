@@ -5,14 +5,22 @@
 //! z = W (γ ∘ x + β) + b = (W diag γ) x + (W β + b)
 //! ```
 
+use std::f64::consts::TAU;
+
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array, Array1, Array2, ArrayView1, ArrayView2, Axis, Dimension};
+use rand::Rng;
 use rayon::prelude::*;
 
 use super::batches::RunningStatistics;
+use crate::config::Initialization;
+use crate::protocol::random::stream;
 
 /// How many rows are normalised at a time when a head is used: enough to fill a thread, few enough for the cache.
 const ROWS_AT_A_TIME: usize = 256;
+
+/// The stream of a seed that decides the initial weights.
+const INITIALIZATION: u64 = 0;
 
 /// A linear layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +29,24 @@ pub struct Linear {
     pub weight: Array2<f32>,
     /// [outputs]
     pub bias: Array1<f32>,
+}
+
+impl Linear {
+    /// The initial layer of `seed`.
+    pub fn initial(how: Initialization, outputs: usize, width: usize, seed: u64) -> Self {
+        let mut rng = stream(seed, INITIALIZATION);
+        let bound = (width.max(1) as f64).sqrt().recip() as f32;
+        let bias = Array1::from_shape_simple_fn(outputs, || rng.random_range(-bound..=bound));
+        let weight = match how {
+            Initialization::Uniform {} => {
+                Array2::from_shape_simple_fn((outputs, width), || rng.random_range(-bound..=bound))
+            }
+            Initialization::TruncatedNormal { std } => {
+                Array2::from_shape_simple_fn((outputs, width), || truncated_normal(&mut rng, std))
+            }
+        };
+        Self { weight, bias }
+    }
 }
 
 /// Where the parameters of a head lie in its vector: W [outputs, d], b [outputs], γ [d], β [d].
@@ -156,4 +182,16 @@ impl Heads {
 /// The elements of an array that was made in standard layout.
 pub(super) fn flat<D: Dimension>(array: &mut Array<f32, D>) -> &mut [f32] {
     array.as_slice_mut().expect("arrays of a group are made in standard layout")
+}
+
+/// Normal with mean 0, none beyond ±2: where torch's `trunc_normal_` cuts by default, whatever `std` is.
+fn truncated_normal(rng: &mut impl Rng, std: f64) -> f32 {
+    loop {
+        // Box and Muller's transform; 1 - u is above 0.
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let x = std * radius * (TAU * rng.random::<f64>()).cos();
+        if x.abs() <= 2.0 {
+            return x as f32;
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! The LibTorch that the feature `libtorch` is built with: found, or provisioned into `target/libtorch`.
+//! The LibTorch that the feature `libtorch` is built with, wherever it is on this machine.
+//!
+//! This file is compiled into `xtask` too, which asks before it builds: it may use anyhow and std only.
 //!
 //! It is taken from the first of
 //!
@@ -12,31 +14,18 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// The version that `tch` 0.22 is generated from.
-const VERSION: &str = "2.9.0";
+pub const VERSION: &str = "2.9.0";
 /// Makes the build ask a Python instead of taking what `LIBTORCH` names: beside a [`LibTorch::environment`] it
 /// must not be set.
 pub const USE_PYTORCH: &str = "LIBTORCH_USE_PYTORCH";
 /// Where the user vouches for another version; `tch` knows it too.
 const BYPASS: &str = "LIBTORCH_BYPASS_VERSION_CHECK";
-
-/// Arguments of `libtorch`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct LibtorchArgs {
-    /// Do not ask before installing
-    #[arg(long, short)]
-    pub yes: bool,
-
-    /// Another package index for the installation, e.g. PyTorch's own of CPU builds
-    #[arg(long, value_name = "URL")]
-    pub index: Option<String>,
-}
 
 /// A LibTorch on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +54,10 @@ impl fmt::Display for LibTorch {
 
 impl LibTorch {
     /// Reads what lies in `folder`.
-    fn read(folder: &Path, said_by: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Where it is no LibTorch.
+    pub fn read(folder: &Path, said_by: &str) -> Result<Self> {
         let problem = || format!("{} (named by {said_by}) is no LibTorch", folder.display());
         ensure!(folder.join("include/torch").is_dir(), "{}: it has no include/torch", problem());
         let library = |name: &str| {
@@ -89,8 +81,11 @@ impl LibTorch {
         })
     }
 
-    /// Whether the harness can be built with it.
-    fn suits(&self, bypass: bool) -> Result<()> {
+    /// Whether the harness can be built with it; with `bypass` whatever its version.
+    ///
+    /// # Errors
+    /// Where it has another version.
+    pub fn suits(&self, bypass: bool) -> Result<()> {
         ensure!(
             self.version == VERSION || bypass,
             "{self}: the harness needs LibTorch {VERSION}\n  \
@@ -119,7 +114,7 @@ impl LibTorch {
     }
 
     /// The same for a shell.
-    fn exports(&self) -> String {
+    pub fn exports(&self) -> String {
         let quoted =
             |value: &std::ffi::OsStr| format!("'{}'", value.to_string_lossy().replace('\'', r"'\''"));
         let mut lines = vec![format!("unset {USE_PYTORCH}")];
@@ -154,18 +149,22 @@ fn version(folder: &Path) -> Option<String> {
 }
 
 /// What of the environment decides.
-struct Surroundings {
-    libtorch: Option<PathBuf>,
-    use_pytorch: bool,
-    bypass: bool,
+pub struct Surroundings {
+    /// `LIBTORCH`.
+    pub libtorch: Option<PathBuf>,
+    /// Whether [`USE_PYTORCH`] is set.
+    pub use_pytorch: bool,
+    /// Whether the user vouches for another version.
+    pub bypass: bool,
     /// The Python to ask and to install with.
-    python: PathBuf,
+    pub python: PathBuf,
     /// `target/libtorch`.
-    own: PathBuf,
+    pub own: PathBuf,
 }
 
 impl Surroundings {
-    fn here(root: &Path) -> Self {
+    /// Those of this process, for the checkout `root`.
+    pub fn here(root: &Path) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         // In an activated environment `python` is its own; elsewhere it may be missing, or version 2.
         let python = if cfg!(windows) || set("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
@@ -178,8 +177,11 @@ impl Surroundings {
         }
     }
 
-    /// The LibTorch to build with; none where there is none at all.
-    fn find(&self) -> Result<Option<LibTorch>> {
+    /// The LibTorch to build with; none where there is none that suits. `note` is told what is passed over.
+    ///
+    /// # Errors
+    /// Where what is named, or was provided earlier, is no LibTorch or has another version.
+    pub fn find(&self, note: &mut dyn FnMut(String)) -> Result<Option<LibTorch>> {
         if self.use_pytorch {
             let Some(found) = self.of_python()? else {
                 bail!("{USE_PYTORCH} is set, but {} has no torch\n  help: unset it", self.python.display());
@@ -188,27 +190,32 @@ impl Surroundings {
             return Ok(Some(found));
         }
         if let Some(folder) = &self.libtorch {
-            let found = LibTorch::read(folder, "LIBTORCH")?;
+            let what = format!("unset LIBTORCH, or let it name an unpacked LibTorch {VERSION}");
+            let found = helped(LibTorch::read(folder, "LIBTORCH"), &what)?;
             found.suits(self.bypass)?;
             return Ok(Some(found));
         }
         if let Some(found) = self.provisioned()? {
             return Ok(Some(found));
         }
-        match self.of_python()? {
-            Some(found) if found.suits(self.bypass).is_ok() => Ok(Some(found)),
-            Some(found) => {
-                eprintln!("{found}: not {VERSION}, so it is not taken");
-                Ok(None)
-            }
-            None => Ok(None),
+        match self.of_python() {
+            Ok(Some(found)) if found.suits(self.bypass).is_ok() => return Ok(Some(found)),
+            Ok(Some(found)) => note(format!("{found}: not {VERSION}, so it is not taken")),
+            // Nobody asked for it: some packages of torch come without what a build needs.
+            Err(problem) => note(format!("{problem:#}: it is not taken")),
+            Ok(None) => {}
         }
+        Ok(None)
     }
 
     /// What an earlier run provided.
-    fn provisioned(&self) -> Result<Option<LibTorch>> {
+    ///
+    /// # Errors
+    /// Where it is no LibTorch.
+    pub fn provisioned(&self) -> Result<Option<LibTorch>> {
         let Some(folder) = package(&self.own) else { return Ok(None) };
-        LibTorch::read(&folder, "cargo xtask libtorch").map(Some)
+        let what = format!("rm -r '{}' && cargo xtask libtorch", self.own.display());
+        helped(LibTorch::read(&folder, "cargo xtask libtorch"), &what).map(Some)
     }
 
     /// The torch package of the Python. It is looked up, not imported.
@@ -223,36 +230,18 @@ impl Surroundings {
             _ => Ok(None),
         }
     }
+}
 
-    /// Installs torch from the package index into `target/libtorch`, whole or not at all.
-    fn install(&self, index: Option<&str>) -> Result<LibTorch> {
-        let partial = self.own.with_extension("partial");
-        run(Command::new(&self.python).args(["-m", "venv", "--clear"]).arg(&partial)).context(
-            "help: the Python needs its module venv (Debian: python3-venv); or set LIBTORCH to an unpacked LibTorch",
-        )?;
-        let pip = partial.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-        let mut install = Command::new(pip);
-        install.args(["-m", "pip", "install", &format!("torch=={VERSION}")]);
-        if let Some(index) = index {
-            install.args(["--index-url", index]);
-        }
-        run(&mut install).context("help: run the same command again once the package index answers")?;
-        let folder =
-            package(&partial).with_context(|| format!("{}: pip left no torch there", partial.display()))?;
-        LibTorch::read(&folder, "pip")?.suits(false)?;
-        // Only now has it the name by which it is found.
-        if self.own.exists() {
-            std::fs::remove_dir_all(&self.own)
-                .with_context(|| format!("cannot remove {}", self.own.display()))?;
-        }
-        std::fs::rename(&partial, &self.own)
-            .with_context(|| format!("cannot rename {}", partial.display()))?;
-        self.provisioned()?.with_context(|| format!("{} is gone", self.own.display()))
-    }
+/// The same result, whose error says what to do.
+///
+/// # Errors
+/// As the result.
+pub fn helped<T>(result: Result<T>, what_to_do: &str) -> Result<T> {
+    result.map_err(|error| anyhow!("{error:#}\n  help: {what_to_do}"))
 }
 
 /// The torch package in the virtual environment `folder`.
-fn package(folder: &Path) -> Option<PathBuf> {
+pub fn package(folder: &Path) -> Option<PathBuf> {
     let versions =
         std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
     versions
@@ -261,71 +250,8 @@ fn package(folder: &Path) -> Option<PathBuf> {
         .find(|package| package.is_dir())
 }
 
-/// The environment for building and running the harness with the feature `libtorch`.
-///
-/// # Errors
-/// Where there is no LibTorch, or one of another version: before anything is compiled.
-pub fn environment(root: &Path) -> Result<Vec<(&'static str, OsString)>> {
-    let found = Surroundings::here(root).find()?.context(
-        "the device libtorch needs LibTorch, and none was found\n  help: cargo xtask libtorch finds or installs it",
-    )?;
-    eprintln!("{found}");
-    Ok(found.environment())
-}
-
-/// The command: tells which LibTorch will be used, and installs one where there is none.
-///
-/// # Errors
-/// Where what is there has another version, or the installation is refused or fails.
-pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
-    let surroundings = Surroundings::here(root);
-    let found = match surroundings.find()? {
-        Some(found) => found,
-        None => {
-            let sizes = match (&args.index, cfg!(all(target_os = "linux", target_arch = "x86_64"))) {
-                (Some(index), _) => format!("from {index}"),
-                (None, true) => {
-                    "from PyPI: about 4 GB to download and 8 GB on disk, with CUDA's libraries".to_owned()
-                }
-                (None, false) => "from PyPI: about 0.2 GB to download and 1 GB on disk".to_owned(),
-            };
-            println!(
-                "No LibTorch {VERSION} here. It would be installed into {}, {sizes}.",
-                surroundings.own.display()
-            );
-            if !args.yes {
-                let stdin = std::io::stdin();
-                ensure!(
-                    stdin.is_terminal(),
-                    "nobody can be asked, since there is no terminal\n  help: pass --yes"
-                );
-                agree(&mut stdin.lock())?;
-            }
-            surroundings.install(args.index.as_deref())?
-        }
-    };
-    println!("{found}\n\n`cargo xtask` sets this itself; for cargo alone:\n{}", found.exports());
-    Ok(())
-}
-
-fn agree(terminal: &mut dyn BufRead) -> Result<()> {
-    print!("Go on? [y/N] ");
-    std::io::stdout().flush().ok();
-    let mut answer = String::new();
-    terminal.read_line(&mut answer).context("no answer could be read")?;
-    ensure!(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"), "nothing was installed");
-    Ok(())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    eprintln!("$ {command:?}");
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
-}
-
 #[cfg(all(test, unix))]
-mod tests {
+pub mod tests {
     use std::fs::{create_dir_all, write};
     use std::os::unix::fs::PermissionsExt;
 
@@ -341,7 +267,7 @@ mod tests {
     }
 
     /// Nothing is set, and the Python is a script.
-    fn surroundings(folder: &Path, python: &str) -> Surroundings {
+    pub fn surroundings(folder: &Path, python: &str) -> Surroundings {
         let path = folder.join("python");
         write(&path, format!("#!/bin/sh\n{python}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -391,10 +317,10 @@ mod tests {
         libtorch(&folder, &[("build-version", "2.11.0+cpu")]);
         let mut around = surroundings(here.path(), "exit 1");
         around.libtorch = Some(folder);
-        let error = around.find().unwrap_err().to_string();
+        let error = around.find(&mut |_| ()).unwrap_err().to_string();
         assert!(error.contains("LibTorch 2.11.0+cpu") && error.contains("needs LibTorch 2.9.0"), "{error}");
         around.bypass = true;
-        assert_eq!(around.find().unwrap().unwrap().version, "2.11.0");
+        assert_eq!(around.find(&mut |_| ()).unwrap().unwrap().version, "2.11.0");
     }
 
     #[test]
@@ -403,59 +329,19 @@ mod tests {
         let folder = here.path().join("site-packages/torch");
         libtorch(&folder, &[("version.py", "__version__ = '2.9.0'\n")]);
         let mut around = surroundings(here.path(), &format!("echo {}/__init__.py", folder.display()));
-        assert_eq!(around.find().unwrap().unwrap().folder, folder);
+        assert_eq!(around.find(&mut |_| ()).unwrap().unwrap().folder, folder);
 
         write(folder.join("version.py"), "__version__ = '2.4.1'\n").unwrap();
-        assert_eq!(around.find().unwrap(), None);
+        assert_eq!(around.find(&mut |_| ()).unwrap(), None);
         around.use_pytorch = true;
-        assert!(around.find().unwrap_err().to_string().contains("2.4.1"));
+        assert!(around.find(&mut |_| ()).unwrap_err().to_string().contains("2.4.1"));
 
         let mut without = surroundings(here.path(), "echo");
-        assert_eq!(without.find().unwrap(), None);
+        assert_eq!(without.find(&mut |_| ()).unwrap(), None);
         without.use_pytorch = true;
-        assert!(without.find().unwrap_err().to_string().contains("has no torch"));
+        assert!(without.find(&mut |_| ()).unwrap_err().to_string().contains("has no torch"));
         without.use_pytorch = false;
         without.python = here.path().join("no-such-python");
-        assert_eq!(without.find().unwrap(), None);
-    }
-
-    /// The Python makes an environment whose own Python installs what `pip` says.
-    fn installing(pip: &str) -> String {
-        format!(
-            r#"if [ "$1" != -m ]; then echo; exit 0; fi
-mkdir -p "$4/bin" "$4/lib/python3.12/site-packages"
-cat > "$4/bin/python" <<'END'
-#!/bin/sh
-torch="$(dirname "$0")/../lib/python3.12/site-packages/torch"
-mkdir -p "$torch/include/torch" "$torch/lib"
-echo "$@" > "$torch/arguments"
-touch "$torch/lib/libtorch.so"
-{pip}
-END
-chmod +x "$4/bin/python""#
-        )
-    }
-
-    #[test]
-    fn an_installation_is_whole_or_not_there() {
-        let here = tempfile::tempdir().unwrap();
-        let broken = surroundings(here.path(), &installing("exit 1"));
-        assert!(broken.install(None).is_err());
-        assert_eq!(broken.find().unwrap(), None);
-
-        let good = installing("echo \"__version__ = '2.9.0+cu128'\" > \"$torch/version.py\"");
-        let around = surroundings(here.path(), &good);
-        let installed = around.install(Some("https://index.example/cpu")).unwrap();
-        assert_eq!(installed.version, "2.9.0");
-        let arguments = std::fs::read_to_string(installed.folder.join("arguments")).unwrap();
-        assert_eq!(arguments.trim(), "-m pip install torch==2.9.0 --index-url https://index.example/cpu");
-        assert_eq!(around.find().unwrap(), Some(installed));
-        assert!(!here.path().join("target/libtorch.partial").exists());
-    }
-
-    #[test]
-    fn installing_is_agreed_to() {
-        agree(&mut "y\n".as_bytes()).unwrap();
-        assert!(agree(&mut "\n".as_bytes()).is_err());
+        assert_eq!(without.find(&mut |_| ()).unwrap(), None);
     }
 }

@@ -1,0 +1,67 @@
+//! `doctor`: tells what is here and what is amiss, for people or as JSON.
+
+use std::io::Write;
+
+use anyhow::bail;
+
+use super::args::DoctorArgs;
+use crate::doctor::{self, Area, Finding, Standing};
+use crate::home::Home;
+use crate::locations::Environment;
+
+/// Runs the command.
+pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
+    let findings = doctor::examine(home, &Environment::here(), args.device.as_deref());
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        for finding in &findings {
+            writeln!(out, "{}", serde_json::to_string(finding)?)?;
+        }
+    } else {
+        write!(out, "{}", describe(&findings))?;
+    }
+    let broken = findings.iter().filter(|finding| finding.standing == Standing::Broken).count();
+    if broken > 0 {
+        bail!("{broken} of what is here is broken: each is told above, with its remedy");
+    }
+    Ok(())
+}
+
+/// The findings for the eye, by area, each with its remedy below it.
+fn describe(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.subject.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut area = None;
+    for finding in findings {
+        if area.replace(finding.area) != Some(finding.area) {
+            text.push_str(&format!("{}\n", title(finding.area)));
+        }
+        let Finding { subject, found, .. } = finding;
+        let standing = word(finding.standing);
+        text.push_str(&format!("  {standing:<9} {subject:width$}  {found}\n"));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("  {:<9} {:width$}  -> {remedy}\n", "", ""));
+        }
+    }
+    text
+}
+
+fn title(area: Area) -> &'static str {
+    match area {
+        Area::Devices => "Devices",
+        Area::Libtorch => "LibTorch",
+        Area::Data => "Data",
+        Area::Weights => "Weights",
+        Area::Caches => "Caches",
+        Area::Disk => "Free disk",
+    }
+}
+
+fn word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Good => "good",
+        Standing::Absent => "absent",
+        Standing::Doubtful => "doubtful",
+        Standing::Broken => "BROKEN",
+    }
+}

@@ -1,0 +1,261 @@
+//! The data of each suite, where [`crate::locations`] finds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{Area, Finding, Measured, Samples, Standing, names};
+use crate::data::{self, Dataset, Split, demo};
+use crate::error::AtPath;
+use crate::fetch::archive::inside;
+use crate::fetch::catalogue::{Catalogue, TaskFiles};
+use crate::fetch::ledger::{self, Line};
+use crate::home::Home;
+use crate::locations::{Environment, Place};
+use crate::suite::{Suite, Task};
+use crate::{Error, Result, remedy};
+
+/// The partition that has the official number of samples.
+const DEFAULT: &str = "default";
+
+/// Every suite that can be read or fetched.
+pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
+    let benchmarks = home.folder().join("benchmarks");
+    let fetched = names(&benchmarks.join("fetch"));
+    let read = names(&benchmarks);
+    let all: BTreeSet<&String> = fetched.iter().chain(&read).collect();
+    let each = |name: &String| {
+        // A suite may be one of both only: still to be read here, or published nowhere.
+        let suite = read.contains(name).then(|| Suite::load(home, name)).transpose();
+        let catalogue = fetched.contains(name).then(|| Catalogue::load(home, name)).transpose();
+        match (suite, catalogue) {
+            (Ok(suite), Ok(catalogue)) => of_suite(environment, name, suite.as_ref(), catalogue.as_ref()),
+            (Err(error), _) | (_, Err(error)) => {
+                vec![Finding::of_error(Area::Data, name, Standing::Broken, &error)]
+            }
+        }
+    };
+    all.into_iter().flat_map(each).collect()
+}
+
+fn of_suite(
+    environment: &Environment,
+    name: &str,
+    suite: Option<&Suite>,
+    catalogue: Option<&Catalogue>,
+) -> Vec<Finding> {
+    let of_suite = suite.map(|suite| (&suite.title, &suite.environment));
+    let of_catalogue = catalogue.map(|known| (&known.title, &known.environment));
+    let Some((title, variable)) = of_suite.or(of_catalogue) else { return Vec::new() };
+    let finding = |standing, found| Finding::new(Area::Data, title, standing, found);
+    let fetch = remedy::fetch::<&str>(name, &[], None);
+    let place = match environment.find(name, variable, None) {
+        Ok(Some(place)) => place,
+        Ok(None) => {
+            let places = environment.places(name, variable, None);
+            let places: Vec<String> = places.iter().map(|place| place.folder.display().to_string()).collect();
+            let found = format!("none: ${variable} names no folder, and nothing is in {}", places.join(", "));
+            return vec![finding(Standing::Absent, found).remedy(fetch)];
+        }
+        Err(error) => {
+            let absent = Finding::of_error(Area::Data, title, Standing::Absent, &error);
+            return vec![absent.remedy(format!("{fetch}, or unset {variable}"))];
+        }
+    };
+    let Place { folder, said_by, .. } = &place;
+    let lines = match std::fs::read_dir(folder).at(folder).and_then(|_| ledger::read(folder)) {
+        Ok(lines) => lines,
+        Err(error) => {
+            let broken = Finding::of_error(Area::Data, title, Standing::Broken, &error).at(folder);
+            return vec![broken.remedy(format!("chmod -R u+rX {}", remedy::path(folder)))];
+        }
+    };
+    let destination = environment.destination(name, variable, None);
+    let elsewhere = destination.is_ok_and(|destination| destination.folder != *folder);
+    let found = Found { suite: name, folder, elsewhere, lines: &lines };
+
+    let mut findings = vec![
+        match demo::is_demo(folder) {
+            false => finding(Standing::Good, format!("in {} ({said_by})", folder.display())),
+            true => finding(Standing::Doubtful, format!("generated demo data, no benchmark ({said_by})"))
+                .remedy(format!("unset {variable}; `cargo xtask bench {name} --demo` finds them without")),
+        }
+        .at(folder),
+    ];
+    let files = |task: &str| catalogue.and_then(|known| known.tasks.iter().find(|files| files.name == task));
+    if let Some(suite) = suite {
+        findings.extend(suite.tasks.iter().map(|task| found.task(suite, task, files(&task.name))));
+    }
+    let unread = |files: &&TaskFiles| suite.is_none_or(|suite| suite.task(&files.name).is_err());
+    let others = catalogue.map_or(&[][..], |known| &known.tasks).iter().filter(unread);
+    findings.extend(others.map(|files| found.files(files)));
+    findings
+}
+
+/// A suite's data folder.
+struct Found<'a> {
+    suite: &'a str,
+    folder: &'a Path,
+    /// Whether fetching would bring more to another folder unless it is told.
+    elsewhere: bool,
+    /// What was fetched into it.
+    lines: &'a BTreeMap<String, Line>,
+}
+
+impl Found<'_> {
+    /// A task that the harness reads.
+    fn task(&self, suite: &Suite, task: &Task, files: Option<&TaskFiles>) -> Finding {
+        let Some(folder) = data::task_folder(suite, task, self.folder) else {
+            return self.absent(&task.name);
+        };
+        let lines = files.map(|files| self.lines_of(files)).unwrap_or_default();
+        let finding = match self.look(suite, task, &folder, &lines) {
+            Ok(finding) => finding,
+            Err(error) => {
+                let broken = Finding::of_error(Area::Data, &task.name, Standing::Broken, &error);
+                broken.remedy(self.again(&task.name, &folder, !lines.is_empty()))
+            }
+        };
+        finding.at(&folder)
+    }
+
+    fn look(&self, suite: &Suite, task: &Task, folder: &Path, lines: &[&Line]) -> Result<Finding> {
+        let partitions = data::partitions(suite, folder)?;
+        let tables = suite.tables.iter().filter(|table| table.tasks.contains(&task.name));
+        let wanted: BTreeSet<&String> = tables.flat_map(|table| &table.partitions).collect();
+        let lacking: Vec<&str> =
+            wanted.iter().filter(|name| !partitions.contains(name)).map(|name| name.as_str()).collect();
+        if !lacking.is_empty() {
+            let there = if partitions.is_empty() { "none".to_owned() } else { partitions.join(", ") };
+            let problem = format!("lacks the partition {}; there: {there}", lacking.join(", "));
+            return Err(Error::file(folder, problem));
+        }
+
+        let mut files = BTreeSet::new();
+        for partition in &partitions {
+            let dataset = data::open(suite, task, self.folder, partition)?;
+            files.extend(Split::ALL.into_iter().flat_map(|split| dataset.files(split)));
+        }
+        let gone: Vec<&PathBuf> = files.iter().filter(|path| !path.is_file()).collect();
+        let samples = match partitions.iter().any(|partition| partition == DEFAULT) {
+            true => samples(task, data::open(suite, task, self.folder, DEFAULT)?.as_ref()),
+            false => BTreeMap::new(),
+        };
+        let missing = gone.len();
+        let told = counts(&samples);
+        let names = partitions.join(", ");
+        let measured = Measured::Task { samples: samples.clone(), partitions, missing };
+        let finding = |standing, found| {
+            Finding::new(Area::Data, &task.name, standing, found).measured(measured.clone())
+        };
+        let broken = |found| {
+            finding(Standing::Broken, found).remedy(self.again(&task.name, folder, !lines.is_empty()))
+        };
+        if let Some(first) = gone.first() {
+            let problem = format!("{missing} of {} samples are not there: {}", files.len(), shown(first));
+            return Ok(broken(format!("{problem}{}", dots(missing))));
+        }
+        let spoilt: Vec<PathBuf> = lines.iter().flat_map(|line| line.spoilt(self.folder)).collect();
+        if let Some(first) = spoilt.first() {
+            let problem = format!("{} files are not as they were fetched: {}", spoilt.len(), shown(first));
+            return Ok(broken(format!("{problem}{}", dots(spoilt.len()))));
+        }
+        // One sample and the statistics stand for what is inside of all the files.
+        if let Some(partition) = wanted.first() {
+            let dataset = data::open(suite, task, self.folder, partition)?;
+            // Of the bands that models take: the official statistics of some others say nothing.
+            let taken = |band: &String| suite.bands.values().any(|name| name == band);
+            let bands: Vec<String> = dataset.bands()?.into_iter().filter(taken).collect();
+            dataset.statistics(&bands)?;
+        }
+        let official = samples.values().all(|count| count.listed == count.official);
+        let found = format!("{told}; partitions {names}");
+        Ok(match official {
+            true => finding(Standing::Good, found),
+            false => finding(Standing::Doubtful, format!("whole, but not the official data: {found}"))
+                .remedy(self.again(&task.name, folder, !lines.is_empty())),
+        })
+    }
+
+    /// A task that can only be fetched: its files are what is known of it.
+    fn files(&self, files: &TaskFiles) -> Finding {
+        let finding = |standing, found| Finding::new(Area::Data, &files.name, standing, found);
+        let lines = self.lines_of(files);
+        let spoilt: Vec<PathBuf> = lines.iter().flat_map(|line| line.spoilt(self.folder)).collect();
+        let all = files.files.iter().all(|source| lines.iter().any(|line| source.brings(&line.to)));
+        if let Some(first) = spoilt.first() {
+            let problem = format!("{} files are not as they were fetched: {}", spoilt.len(), shown(first));
+            let broken = finding(Standing::Broken, format!("{problem}{}", dots(spoilt.len())));
+            return broken.remedy(self.fetch(&files.name));
+        }
+        if all {
+            let count = |line: &&Line| line.unpacked.as_ref().map_or(1, |unpacked| unpacked.files.len());
+            let files: usize = lines.iter().map(count).sum();
+            return finding(Standing::Good, format!("{files} files, as fetched"));
+        }
+        if !lines.is_empty() {
+            let partly = finding(Standing::Absent, "only a part of it was fetched".to_owned());
+            return partly.remedy(self.fetch(&files.name));
+        }
+        // A folder that its archive would be unpacked to, or that its files would lie in.
+        let mut folders = files.files.iter().filter_map(|source| {
+            let path = source.unpack.as_ref().or(source.to.as_ref());
+            let folder = path.map_or_else(|| source.path.split('/').next(), |path| Some(path))?;
+            inside(self.folder, folder).ok().filter(|folder| folder.exists())
+        });
+        match folders.next() {
+            Some(folder) => {
+                let found = "here, not by `cargo xtask fetch`, so compared with nothing".to_owned();
+                finding(Standing::Good, found).at(&folder)
+            }
+            None => self.absent(&files.name),
+        }
+    }
+
+    fn lines_of(&self, files: &TaskFiles) -> Vec<&Line> {
+        let of_task = |line: &&Line| files.files.iter().any(|source| source.brings(&line.to));
+        self.lines.values().filter(of_task).collect()
+    }
+
+    fn absent(&self, task: &str) -> Finding {
+        Finding::new(Area::Data, task, Standing::Absent, "not here").remedy(self.fetch(task))
+    }
+
+    fn fetch(&self, task: &str) -> String {
+        remedy::fetch(self.suite, &[task], self.elsewhere.then_some(self.folder))
+    }
+
+    /// How to have a task anew: fetching mends what was `fetched`, and leaves alone what others put there.
+    fn again(&self, task: &str, folder: &Path, fetched: bool) -> String {
+        let fetch = self.fetch(task);
+        if fetched {
+            return fetch;
+        }
+        let (old, aside) = (remedy::path(folder), remedy::path(&folder.with_extension("old")));
+        format!("mv {old} {aside} && {fetch}")
+    }
+}
+
+fn samples(task: &Task, dataset: &dyn Dataset) -> BTreeMap<Split, Samples> {
+    let count = |split| Samples { listed: dataset.samples(split).len(), official: task.samples.of(split) };
+    Split::ALL.into_iter().map(|split| (split, count(split))).collect()
+}
+
+/// `train 2000, valid 1000, test 20 of 1000 samples`.
+fn counts(samples: &BTreeMap<Split, Samples>) -> String {
+    let told = samples.iter().map(|(split, Samples { listed, official })| match listed == official {
+        true => format!("{split} {listed}"),
+        false => format!("{split} {listed} of {official}"),
+    });
+    match samples.is_empty() {
+        true => format!("no partition {DEFAULT}"),
+        false => format!("{} samples", told.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn dots(count: usize) -> &'static str {
+    if count > 1 { ", …" } else { "" }
+}

@@ -1,0 +1,64 @@
+//! Backends with their devices, and LibTorch.
+
+use std::path::Path;
+
+use super::{Area, Finding, Standing};
+use crate::libtorch::{Surroundings, VERSION};
+use crate::model::device::{self, BACKENDS, Backend};
+
+/// Every backend's devices, and the one that was typed.
+pub fn devices(typed: Option<&str>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = BACKENDS.into_iter().flat_map(of_backend).collect();
+    if let Some(name) = typed.filter(|name| findings.iter().all(|finding| finding.subject != *name)) {
+        findings.push(tried(name, "as asked for"));
+    }
+    findings
+}
+
+fn of_backend(backend: Backend) -> Vec<Finding> {
+    let Backend { name, about, built } = backend;
+    let finding = |standing, found| Finding::new(Area::Devices, name, standing, found);
+    if !built {
+        let absent = finding(Standing::Absent, format!("{about}: not in this build"));
+        return vec![absent.remedy(format!("cargo xtask doctor --device {name}"))];
+    }
+    match device::quietly(|| device::names(backend)) {
+        Ok(names) if names.is_empty() => {
+            vec![finding(Standing::Absent, format!("{about}: this machine has none"))]
+        }
+        Ok(names) => names.iter().map(|name| tried(name, about)).collect(),
+        Err(problem) => {
+            let broken = finding(Standing::Broken, format!("{about}: its driver fails: {problem}"));
+            vec![broken.remedy("use --device flex, or mend the driver")]
+        }
+    }
+}
+
+fn tried(name: &str, about: &str) -> Finding {
+    match device::try_out(name) {
+        Ok(()) => Finding::new(Area::Devices, name, Standing::Good, format!("{about}: answers")),
+        Err(error) => Finding::of_error(Area::Devices, name, Standing::Broken, &error),
+    }
+}
+
+/// The LibTorch that a build for `--device libtorch` would take.
+pub fn libtorch(root: &Path) -> Finding {
+    let finding = |standing, found| Finding::new(Area::Libtorch, "libtorch", standing, found);
+    let mut passed_over = Vec::new();
+    match Surroundings::here(root).find(&mut |line| passed_over.push(line)) {
+        Ok(Some(found)) => finding(Standing::Good, found.to_string()).at(&found.folder),
+        Ok(None) => {
+            let mut text = format!("no LibTorch {VERSION}; only --device libtorch needs it");
+            passed_over.iter().for_each(|line| text.push_str(&format!("; {line}")));
+            finding(Standing::Absent, text).remedy("cargo xtask libtorch")
+        }
+        Err(error) => {
+            let broken =
+                Finding::of_error(Area::Libtorch, "libtorch", Standing::Broken, &format!("{error:#}"));
+            match broken.remedy {
+                Some(_) => broken,
+                None => broken.remedy("unset LIBTORCH LIBTORCH_USE_PYTORCH; cargo xtask libtorch"),
+            }
+        }
+    }
+}
