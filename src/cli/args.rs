@@ -131,7 +131,7 @@ const SHORT: &str = "Short runs (--protocol finetune)";
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file of benchmarks/: geobench
+    /// A file of benchmarks/: geobench, landslide4sense
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
@@ -147,7 +147,8 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune (repeatable) [default: knn]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe (repeatable)
+    /// [default: the suite's: knn for geobench, segmentation-probe for landslide4sense]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
