@@ -6,7 +6,8 @@
 //! With `--peer`, a Python that has torch, every round of ours alternates with one of benches/peers/finetune.py,
 //! eager PyTorch with as many threads, so that both meet the same machine.
 
-use std::process::Command;
+mod common;
+
 use std::time::Instant;
 
 use ndarray::Array3;
@@ -25,11 +26,7 @@ const CLASSES: usize = 10;
 const REPETITIONS: usize = 2;
 
 fn main() -> anyhow::Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let option =
-        |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned();
-    let rounds: usize = option("--rounds").map_or(Ok(3), |n| n.parse())?;
-    let device = device::by_name(&option("--device").unwrap_or_else(|| "flex".into()))?.autodiff();
+    let device = device::by_name(&common::option("--device").unwrap_or_else(|| "flex".into()))?.autodiff();
 
     let config = ModelConfig::load(&Home::find()?, "terrafm-b")?;
     let encoder = model::trainable(&config, &Weights::Random(0), false, &device)?;
@@ -47,7 +44,7 @@ fn main() -> anyhow::Result<()> {
         at_once: BATCH,
         device,
     };
-    let mut step = || -> anyhow::Result<f64> {
+    let step = || -> anyhow::Result<f64> {
         let sample = |label: usize| Sample {
             name: String::new(),
             image: Array3::from_shape_fn((12, 224, 224), |(band, row, column)| {
@@ -65,53 +62,6 @@ fn main() -> anyhow::Result<()> {
         Ok(BATCH as f64 / start.elapsed().as_secs_f64())
     };
 
-    step()?;
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        for _ in 0..REPETITIONS {
-            ours.push(step()?);
-        }
-        if let Some(python) = option("--peer") {
-            peer.extend(run_peer(&python)?);
-        }
-    }
-    println!(
-        "fine-tuning TerraFM-B, batch {BATCH}, 224 x 224, float32, {} threads",
-        rayon::current_num_threads()
-    );
-    report("terrabench", &mut ours);
-    if !peer.is_empty() {
-        report("eager PyTorch", &mut peer);
-        println!("{:>14}: {:.2}", "ratio", median(&ours) / median(&peer));
-    }
-    Ok(())
-}
-
-fn run_peer(python: &str) -> anyhow::Result<Vec<f64>> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/finetune.py");
-    let number = |option: &str, n: usize| [option.to_owned(), n.to_string()];
-    let output = Command::new(python)
-        .arg(script)
-        .args(number("--batch", BATCH))
-        .args(number("--repetitions", REPETITIONS))
-        .args(number("--threads", rayon::current_num_threads()))
-        .output()?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rates = String::from_utf8(output.stdout)?;
-    Ok(rates.lines().map(str::parse).collect::<Result<_, _>>()?)
-}
-
-/// Sorts `rates` and prints their median and range.
-fn report(name: &str, rates: &mut [f64]) {
-    rates.sort_by(f64::total_cmp);
-    let (least, most) = (rates[0], rates[rates.len() - 1]);
-    println!(
-        "{name:>14}: {:.2} images/s (median of {}, {least:.2} to {most:.2})",
-        median(rates),
-        rates.len()
-    );
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
+    let title = format!("fine-tuning TerraFM-B, batch {BATCH}, 224 x 224, float32");
+    common::in_turn(&title, "finetune.py", BATCH, 3, REPETITIONS, step)
 }
