@@ -215,7 +215,8 @@ impl Search<'_> {
                 format!("learning rate {}, epoch {} of {}", recipe.learning_rate, epoch + 1, config.epochs);
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
-            if !loss.is_finite() || !is_finite(&training.network) {
+            let network = state::state(&training.network);
+            if !loss.is_finite() || !is_finite(&network) {
                 subject.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
@@ -226,7 +227,7 @@ impl Search<'_> {
                 epochs: epoch + 1,
                 valid: self.valid.clone(),
                 best: self.best.clone(),
-                network: state::state(&training.network),
+                network,
                 optimizer: training.optimizer.state(),
             };
             snapshot.save(&subject.snapshot)?;
@@ -345,8 +346,8 @@ fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
     Some((place, scores[place]?))
 }
 
-fn is_finite(network: &Network) -> bool {
-    state::state(network).values().flatten().all(|number| number.is_finite())
+fn is_finite(network: &State) -> bool {
+    network.values().flatten().all(|number| number.is_finite())
 }
 
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
