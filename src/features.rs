@@ -118,6 +118,11 @@ impl Input {
         Ok(Sample { image: preprocess.apply(sample.image)?, ..sample })
     }
 
+    /// The strategies' names, in their order.
+    pub fn strategy_names(&self) -> Vec<&str> {
+        self.strategies.iter().map(|strategy| strategy.name.as_str()).collect()
+    }
+
     /// The one strategy, for what cannot choose among several.
     ///
     /// # Errors

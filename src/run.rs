@@ -16,7 +16,7 @@ use crate::error::AtPath;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::model::weights::Weights;
-use crate::model::{self, LoadedModel};
+use crate::model::{self, Backbone, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
 use crate::protocol::frozen::{self, Wanted};
@@ -226,19 +226,9 @@ impl<'a> Runner<'a> {
             Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
         let (start, busy) = (Instant::now(), bank.busy());
         let features = |Wanted { strategy, split, turn }| {
-            let extractor = Extractor {
-                backbone,
-                device: &setting.device,
-                input,
-                strategy: &input.strategies[strategy],
-                turn,
-                batch_size: setting.batch_size,
-                readers: setting.threads,
-            };
-            bank.features(&extractor, identity, split, progress)
+            bank.features(&self.extractor(backbone, input, strategy, turn), identity, split, progress)
         };
-        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
-        let outcome = frozen::run(protocol, task, seed, &strategies, features)?;
+        let outcome = frozen::run(protocol, task, seed, &input.strategy_names(), features)?;
         let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());
         tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the backbone", task.name);
         Ok(outcome)
@@ -252,23 +242,32 @@ impl<'a> Runner<'a> {
         input: &Input,
         progress: &dyn Progress,
     ) -> Result<Outcome> {
-        let setting = self.setting;
         let backbone = self.model.get()?.backbone.as_ref();
-        let strategies: Vec<&str> = input.strategies.iter().map(|strategy| strategy.name.as_str()).collect();
-        segmentation_probe::run(config, task, seed, &strategies, |strategy, split| {
-            let extractor = Extractor {
-                backbone,
-                device: &setting.device,
-                input,
-                strategy: &input.strategies[strategy],
-                turn: Dihedral::Identity,
-                batch_size: setting.batch_size,
-                readers: setting.threads,
-            };
+        segmentation_probe::run(config, task, seed, &input.strategy_names(), |strategy, split| {
+            let extractor = self.extractor(backbone, input, strategy, Dihedral::Identity);
             let images = subset(input.dataset.samples(split).len(), config.limit);
             let step = progress.begin(&split.to_string(), images.len());
             tile_tokens(&extractor, split, &images, config.tile, step.as_ref())
         })
+    }
+
+    /// With one of the input's strategies, by its place.
+    fn extractor<'e>(
+        &'e self,
+        backbone: &'e dyn Backbone,
+        input: &'e Input,
+        strategy: usize,
+        turn: Dihedral,
+    ) -> Extractor<'e> {
+        Extractor {
+            backbone,
+            device: &self.setting.device,
+            input,
+            strategy: &input.strategies[strategy],
+            turn,
+            batch_size: self.setting.batch_size,
+            readers: self.setting.threads,
+        }
     }
 
     fn finetune(

@@ -35,20 +35,16 @@ pub fn run(
     }
     let mut validation = Vec::new();
     for strategy in 0..strategies.len() {
-        validation.push(match protocol {
-            // Without the test split, which the others need not spare: they take one more product of it.
-            Protocol::Knn(config) => knn::validate(config, task, |split| {
-                features(Wanted { strategy, split, turn: Dihedral::Identity })
-            })?,
-            _ => with(protocol, task, seed, strategy, &mut features)?.validation.unwrap_or(f64::NAN),
-        });
+        // Tested on validation: the test split is extracted for the chosen strategy only.
+        let mut held_back = |wanted: Wanted| {
+            let split = if wanted.split == Split::Test { Split::Valid } else { wanted.split };
+            features(Wanted { split, ..wanted })
+        };
+        let outcome = with(protocol, task, seed, strategy, &mut held_back)?;
+        validation.push(outcome.validation.unwrap_or(outcome.value));
     }
     let chosen = first_best(validation.iter().copied()).unwrap_or(0);
-    let mut outcome = with(protocol, task, seed, chosen, &mut features)?;
-    outcome.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
-    let scores = strategies.iter().zip(validation);
-    outcome.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
-    Ok(outcome)
+    Ok(with(protocol, task, seed, chosen, &mut features)?.of_sweep(strategies, chosen, validation))
 }
 
 fn with(

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::neighbours::{Neighbours, Search, nearest, round};
-use super::{Outcome, Targets, score};
+use super::{Outcome, Targets};
 use crate::config::{EmbeddingDtype, KnnConfig};
 use crate::data::Split;
 use crate::features::Features;
@@ -37,22 +37,6 @@ pub fn run(
         ("embedding-dtype", config.embedding_dtype.to_string()),
     ];
     Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)
-}
-
-/// Scores a backbone on validation, in percent: the valid split against the train split.
-///
-/// # Errors
-/// As `features` and [`predict`].
-pub fn validate(
-    config: &KnnConfig,
-    task: &Task,
-    mut features: impl FnMut(Split) -> Result<Features>,
-) -> Result<f64> {
-    let (train, valid) = (features(Split::Train)?, features(Split::Valid)?);
-    let labels = Targets::from_labels(&train.labels, task.classes)?;
-    let truth = Targets::from_labels(&valid.labels, task.classes)?;
-    let predictions = predict(config, train.matrix.view(), &labels, valid.matrix.view())?.targets;
-    score(task.metric, &predictions, &truth)
 }
 
 /// Predicts the labels of `queries` [m, d] from their nearest `train` features [n, d] with these `labels`.

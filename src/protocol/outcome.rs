@@ -50,6 +50,15 @@ impl Outcome {
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
         })
     }
+
+    /// The same, found with the `chosen` of these normalisation strategies, whose scores on validation, in percent,
+    /// are told too.
+    pub(super) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: Vec<f64>) -> Self {
+        self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
+        let scores = strategies.iter().zip(validation);
+        self.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
+        self
+    }
 }
 
 /// Scores the predicted masks of the test split, an image each: the mean IoU over all pixels with its bootstrap

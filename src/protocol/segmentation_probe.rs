@@ -77,19 +77,15 @@ pub fn run(
     let test = tokens(strategy, Split::Test)?;
     let tiles = confusions(std::slice::from_ref(&head), task.classes, config.tile, &test)?.swap_remove(0);
     let images: Vec<Confusion> = tiles.chunks(test.tiles_an_image.max(1)).map(merged).collect();
-    let mut selected = vec![
-        ("learning-rate".to_owned(), config.learning_rates[rate].to_string()),
-        ("epochs".to_owned(), config.epochs.to_string()),
-        ("validation".to_owned(), format!("{valid:.2}")),
+    let selected = [
+        ("learning-rate", config.learning_rates[rate].to_string()),
+        ("epochs", config.epochs.to_string()),
+        ("validation", format!("{valid:.2}")),
     ];
     let mut outcome = outcome::of_masks(task, &images, &config.interval, seed)?;
-    if strategies.len() > 1 {
-        selected.push(("normalization".to_owned(), strategies[strategy].to_owned()));
-        let scores = strategies.iter().zip(validation);
-        outcome.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
-    }
-    outcome.selected.extend(selected);
-    Ok(Outcome { validation: Some(valid), ..outcome })
+    outcome.selected.extend(selected.map(|(name, value)| (name.to_owned(), value)));
+    outcome.validation = Some(valid);
+    Ok(if strategies.len() > 1 { outcome.of_sweep(strategies, strategy, validation) } else { outcome })
 }
 
 /// What a training gives.
