@@ -116,9 +116,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
 
-    /// How pixels are normalised: dataset (standardised by the dataset's own statistics), sweep (Galileo's strategies,
-    /// the best on validation is reported on test; bench only) or one strategy, as OURS-2.0-norm_no_clip or satlas
-    #[arg(long, value_name = "dataset|sweep|NAME", default_value = "dataset")]
+    /// How pixels are normalised: default (as the suite's reference does, else as dataset), dataset (standardised by the
+    /// dataset's own statistics), sweep (Galileo's strategies, the best on validation is reported on test; bench only)
+    /// or one strategy, as OURS-2.0-norm_no_clip or satlas
+    #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
     /// Neither read nor write the feature cache
