@@ -15,7 +15,7 @@ pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
 use crate::cache::About;
 use crate::config::ModelConfig;
-use crate::data::bands::{self, Selection};
+use crate::data::bands::{self, Band, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem};
 use crate::normalization::{self, Strategies};
@@ -46,6 +46,8 @@ pub struct InputOptions {
     /// `default` (see [`InputOptions::normalization_of`]), or what [`Strategies::asked`] takes.
     pub normalization: String,
     pub strategies: Strategies,
+    /// Whether bands that the files lack are zeros, and not what the task puts there.
+    pub zeros: bool,
 }
 
 impl InputOptions {
@@ -108,7 +110,11 @@ impl Input {
             names.extend(task.by_content.clone());
         }
         let wanted = &model.stem(task.stem)?.bands;
-        let selection = bands::select(wanted, &names, &dataset.bands()?, &task.impute)?;
+        let mut impute = task.impute.clone();
+        if options.zeros {
+            impute.iter_mut().for_each(|pair| pair.source = Band::Zeros);
+        }
+        let selection = bands::select(wanted, &names, &dataset.bands()?, &impute)?;
         let side = task.input_size.unwrap_or(model.architecture.image);
         let prepare = |strategy: &_| {
             let statistics = || dataset.statistics(&selection.stored);
@@ -120,6 +126,7 @@ impl Input {
                     height: side,
                     width: side,
                     align_corners: suite.align_corners,
+                    zeroed: selection.zeroed.clone(),
                 },
             })
         };

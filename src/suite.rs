@@ -246,6 +246,14 @@ impl Suite {
         Ok(suite)
     }
 
+    /// The same with `stem` in the place of another one of Sentinel-2.
+    #[must_use]
+    pub fn with_stem(mut self, stem: Stem) -> Self {
+        let both = |a: Stem, b: Stem| (a == Stem::S1) == (b == Stem::S1);
+        self.tasks.iter_mut().filter(|task| both(task.stem, stem)).for_each(|task| task.stem = stem);
+        self
+    }
+
     /// The task of that name.
     ///
     /// # Errors

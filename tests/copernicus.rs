@@ -35,7 +35,7 @@ fn real() -> Option<PathBuf> {
 
 fn options(normalization: &str) -> InputOptions {
     let strategies = Strategies::load(&Home::find().unwrap()).unwrap();
-    InputOptions { by_content: false, normalization: normalization.to_owned(), strategies }
+    InputOptions { by_content: false, normalization: normalization.to_owned(), strategies, zeros: false }
 }
 
 fn numbers(value: &serde_json::Value) -> Vec<f64> {
@@ -103,7 +103,8 @@ fn samples_are_those_of_the_reference() {
         let normalization =
             options.strategies.resolve(&strategy[0], &known, || panic!("the data set is not asked")).unwrap();
         let side = usize::try_from(golden["image_resolution"].as_u64().unwrap()).unwrap();
-        let preprocess = Preprocess { normalization, height: side, width: side, align_corners: true };
+        let preprocess =
+            Preprocess { normalization, height: side, width: side, align_corners: true, zeroed: Vec::new() };
         let input = Input::open(&suite, task, "default", &real, &model, &options).unwrap();
 
         for sample in golden["samples"].as_array().unwrap() {

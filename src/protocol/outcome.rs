@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Targets, interval, score};
+use ndarray::ArrayView2;
+
+use super::{Parts, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::f1::{Counts, count_classes, count_labels, macro_f1};
 use crate::metrics::segmentation::Confusion;
@@ -29,7 +31,7 @@ impl Outcome {
     /// where a class occurs.
     ///
     /// # Errors
-    /// As [`score`].
+    /// As [`super::score`].
     pub fn new<const N: usize>(
         metric: Metric,
         predictions: &Targets,
@@ -38,9 +40,36 @@ impl Outcome {
         seed: u64,
         selected: [(&str, String); N],
     ) -> Result<Self> {
+        Self::of_parts(&Parts::new(metric, predictions, truth)?, predictions, truth, config, seed, selected)
+    }
+
+    /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
+    ///
+    /// # Errors
+    /// As [`super::score_logits`].
+    pub fn of_logits<const N: usize>(
+        metric: Metric,
+        logits: ArrayView2<f32>,
+        truth: &Targets,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        let parts = Parts::of_logits(metric, logits, truth)?;
+        Self::of_parts(&parts, &truth.predicted(logits), truth, config, seed, selected)
+    }
+
+    fn of_parts<const N: usize>(
+        parts: &Parts,
+        predictions: &Targets,
+        truth: &Targets,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
         Ok(Outcome {
-            value: score(metric, predictions, truth)?,
-            interval: Some(interval(metric, predictions, truth, config, seed)?),
+            value: parts.score(0..parts.len()),
+            interval: Some(parts.interval(config, seed)?),
             validation: None,
             scores: class_counts(predictions, truth)
                 .and_then(|counts| macro_f1(&counts))
