@@ -81,15 +81,12 @@ pub(super) fn of_masks(
         return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
-    let nothing = || Error::request("there are no test images to score").help("the split is empty");
-    let value = Confusion::sum(images).ok_or_else(nothing)?.mean_iou()?;
-    // An image of which every pixel is ignored adds nothing to any sum.
-    let counting: Vec<&Confusion> = images.iter().filter(|image| image.pixel_accuracy().is_ok()).collect();
-    let interval = bootstrap::interval(counting.len(), config.level, config.resamples, seed, |indices| {
-        let resample = Confusion::sum(indices.iter().map(|index| counting[*index]));
-        resample.and_then(|resample| resample.mean_iou().ok()).unwrap_or(f64::NAN)
-    })?;
     let predictions = Predictions::Masks(images.to_vec());
+    let scorer = predictions.scorer(task.metric)?;
+    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
+        scorer.score(indices)
+    })?;
+    let value = scorer.all();
     let scores = predictions.scores(&task.class_names);
     let selected = BTreeMap::new();
     Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected, predictions })
