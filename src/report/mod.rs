@@ -1,5 +1,6 @@
 //! Tables: records and published numbers side by side. Reads what is on disk, never runs anything.
 
+pub mod canvas;
 mod csv;
 mod markdown;
 pub mod published;
