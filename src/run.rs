@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, finetune, segmentation_probe};
+use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -206,6 +207,11 @@ impl<'a> Runner<'a> {
                 wall_seconds: start.elapsed().as_secs_f64(),
             },
         };
+        // First what lies behind the record: where a record is, its predictions are.
+        let test = input.dataset.samples(Split::Test);
+        let names = subset(test.len(), planned.protocol.limit()).into_iter().map(|i| test[i].clone());
+        let named = Named { samples: names.collect(), predictions: outcome.predictions };
+        self.store.put_predictions(&record, &named)?;
         let path = self.store.put(&record)?;
         remove(&snapshot)?;
         Ok(Done { record, path, reused: false })

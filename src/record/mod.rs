@@ -1,7 +1,8 @@
 //! Records: what one finished cell is, and what decides its number. [`Store`] keeps one atomic file a
-//! cell, [`frame()`] lays records out as a data frame.
+//! cell, [`predictions`] what lies behind it, [`frame()`] lays records out as a data frame.
 
 mod frame;
+pub mod predictions;
 mod store;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::predictions::{self, Named};
 use super::{Cell, FINGERPRINT_DIGITS, Record, SCHEMA};
 use crate::error::AtPath;
 use crate::files::write_atomically;
@@ -11,6 +12,9 @@ use crate::{Error, Result};
 
 /// Digits of the fingerprint in a file's name.
 const DIGITS_IN_NAME: usize = 16;
+
+/// The folder of predictions.
+const PREDICTIONS: &str = "predictions";
 
 /// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
 const LONGEST_PART: usize = 48;
@@ -69,6 +73,29 @@ impl Store {
     /// Where the record is, or would be.
     pub fn path(&self, record: &Record) -> PathBuf {
         self.records.join(record.file_name())
+    }
+
+    /// Where a file beside the record is, or would be: `<kind>/<name of the record>.<extension>`.
+    pub fn beside(&self, record: &Record, kind: &str, extension: &str) -> PathBuf {
+        let name = record.file_name();
+        let stem = name.strip_suffix("json").unwrap_or(&name);
+        self.records.with_file_name(kind).join(format!("{stem}{extension}"))
+    }
+
+    /// Writes the predictions behind the record, in place of earlier ones.
+    ///
+    /// # Errors
+    /// As [`predictions::write`].
+    pub fn put_predictions(&self, record: &Record, named: &Named) -> Result<()> {
+        predictions::write(&self.beside(record, PREDICTIONS, "safetensors"), &record.fingerprint, named)
+    }
+
+    /// The predictions behind the record, where they were kept.
+    ///
+    /// # Errors
+    /// As [`predictions::read`].
+    pub fn predictions(&self, record: &Record) -> Result<Option<Named>> {
+        predictions::read(&self.beside(record, PREDICTIONS, "safetensors"), &record.fingerprint)
     }
 
     /// Where an unfinished training of the cell with that fingerprint is kept.
