@@ -22,6 +22,40 @@ impl Confusion {
         Confusion { counts: Array2::zeros((classes + 1, classes)), ignore }
     }
 
+    /// From counts that were taken apart: [classes + 1, classes], see [`Confusion::counts`].
+    ///
+    /// # Errors
+    /// Where there is not one row more than columns.
+    pub fn from_counts(counts: Array2<u64>, ignore: Option<i32>) -> Result<Self> {
+        match counts.dim() {
+            (rows, columns) if rows == columns + 1 => Ok(Confusion { counts, ignore }),
+            found => Err(Error::request(format!("counts of shape {found:?} are no confusion"))),
+        }
+    }
+
+    /// [classes + 1, classes]: pixels by label and prediction. The last row has those whose label is no class.
+    pub fn counts(&self) -> &Array2<u64> {
+        &self.counts
+    }
+
+    /// The label that does not count.
+    pub fn ignore(&self) -> Option<i32> {
+        self.ignore
+    }
+
+    /// How many pixels have each label; the last number has those whose label is no class.
+    pub fn labels(&self) -> Vec<u64> {
+        self.counts.rows().into_iter().map(|row| row.sum()).collect()
+    }
+
+    /// The counts of all; nothing of none.
+    pub fn sum<'a>(parts: impl IntoIterator<Item = &'a Confusion>) -> Option<Confusion> {
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next()?.clone();
+        parts.for_each(|part| sum.merge(part));
+        Some(sum)
+    }
+
     /// Counts the pixels of masks of any shape.
     ///
     /// # Errors

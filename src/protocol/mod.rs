@@ -14,6 +14,7 @@ pub mod loss;
 pub mod neighbours;
 pub mod optim;
 mod outcome;
+pub mod predictions;
 pub mod random;
 mod ranked;
 pub mod resample;
@@ -30,8 +31,10 @@ use crate::config::IntervalConfig;
 use crate::data::Label;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
+use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Shown};
+pub use predictions::Predictions;
 use ranked::Ranked;
 
 use crate::{Error, Result};
@@ -105,6 +108,7 @@ enum Parts {
     Right(Vec<bool>),
     Counts(Vec<Counts>),
     Ranked(Ranked),
+    Pixels(Vec<Confusion>),
 }
 
 impl Parts {
@@ -144,10 +148,11 @@ impl Parts {
             Parts::Right(right) => right.len(),
             Parts::Counts(counts) => counts.len(),
             Parts::Ranked(ranked) => ranked.len(),
+            Parts::Pixels(images) => images.len(),
         }
     }
 
-    /// The metric of the samples at `indices`, in percent.
+    /// The metric of the samples at `indices`, in percent; NaN where no pixel counts.
     fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
         match self {
             Parts::Right(right) => {
@@ -156,6 +161,9 @@ impl Parts {
             }
             Parts::Counts(counts) => indices.map(|sample| counts[sample]).sum::<Counts>().f1(),
             Parts::Ranked(ranked) => ranked.average_precision(indices),
+            Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
+                .and_then(|all| all.mean_iou().ok())
+                .unwrap_or(f64::NAN),
         }
     }
 

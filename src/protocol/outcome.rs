@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
-use super::{Parts, Targets};
+use super::{Parts, Predictions, Targets};
 use crate::config::IntervalConfig;
-use crate::metrics::f1::{Counts, count_classes, count_labels, macro_f1};
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
 use crate::suite::Task;
@@ -24,6 +23,28 @@ pub struct Outcome {
     pub scores: BTreeMap<String, f64>,
     /// What was chosen (on validation, or fixed), by name.
     pub selected: BTreeMap<String, String>,
+    /// Of the test split.
+    pub predictions: Predictions,
+    /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
+    pub masks: Vec<Shown>,
+}
+
+/// The predicted classes of one image's pixels.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its place among the test images that were used.
+    pub image: usize,
+    /// [h, w].
+    pub prediction: Array2<i32>,
+}
+
+/// How many images are kept to choose from.
+const TO_SHOW: usize = 24;
+
+/// The places of images whose predicted masks are kept: spread over all of them, the same for every model.
+pub fn to_show(images: usize) -> Vec<usize> {
+    let kept = images.min(TO_SHOW);
+    (0..kept).map(|i| i * images / kept).collect()
 }
 
 impl Outcome {
@@ -40,7 +61,9 @@ impl Outcome {
         seed: u64,
         selected: [(&str, String); N],
     ) -> Result<Self> {
-        Self::of_parts(&Parts::new(metric, predictions, truth)?, predictions, truth, config, seed, selected)
+        let parts = Parts::new(metric, predictions, truth)?;
+        let predictions = Predictions::Targets { predicted: predictions.clone(), truth: truth.clone() };
+        Self::of_parts(&parts, predictions, config, seed, selected)
     }
 
     /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
@@ -56,13 +79,18 @@ impl Outcome {
         selected: [(&str, String); N],
     ) -> Result<Self> {
         let parts = Parts::of_logits(metric, logits, truth)?;
-        Self::of_parts(&parts, &truth.predicted(logits), truth, config, seed, selected)
+        let predictions = match (metric, truth) {
+            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+                Predictions::Scores { logits: logits.to_owned(), truth: truth.clone() }
+            }
+            _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },
+        };
+        Self::of_parts(&parts, predictions, config, seed, selected)
     }
 
     fn of_parts<const N: usize>(
         parts: &Parts,
-        predictions: &Targets,
-        truth: &Targets,
+        predictions: Predictions,
         config: &IntervalConfig,
         seed: u64,
         selected: [(&str, String); N],
@@ -71,12 +99,10 @@ impl Outcome {
             value: parts.score(0..parts.len()),
             interval: Some(parts.interval(config, seed)?),
             validation: None,
-            scores: class_counts(predictions, truth)
-                .and_then(|counts| macro_f1(&counts))
-                .map(|score| ("macro_f1".to_owned(), score))
-                .into_iter()
-                .collect(),
+            scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
+            predictions,
+            masks: Vec::new(),
         })
     }
 
@@ -109,39 +135,14 @@ pub(super) fn of_masks(
         return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
-    let sum = |images: &mut dyn Iterator<Item = &Confusion>| {
-        images.next().cloned().map(|mut sum| {
-            images.for_each(|image| sum.merge(image));
-            sum
-        })
-    };
-    let nothing = || Error::request("there are no test images to score").help("the split is empty");
-    let all = sum(&mut images.iter()).ok_or_else(nothing)?;
-    let value = all.mean_iou()?;
-    // An image of which every pixel is ignored adds nothing to any sum.
-    let counting: Vec<&Confusion> = images.iter().filter(|image| image.pixel_accuracy().is_ok()).collect();
-    let interval = bootstrap::interval(counting.len(), config.level, config.resamples, seed, |indices| {
-        let resample = sum(&mut indices.iter().map(|index| counting[*index]));
-        resample.and_then(|resample| resample.mean_iou().ok()).unwrap_or(f64::NAN)
+    let predictions = Predictions::Masks(images.to_vec());
+    let scorer = predictions.scorer(task.metric)?;
+    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
+        scorer.score(indices)
     })?;
-    let mut scores = BTreeMap::from([("pixel_accuracy".to_owned(), all.pixel_accuracy()?)]);
-    for (class, iou) in all.iou().into_iter().enumerate() {
-        let name = task.class_names.get(class).cloned().unwrap_or_else(|| class.to_string());
-        scores.extend(iou.map(|iou| (format!("iou_{name}"), iou)));
-    }
+    let value = scorer.all();
+    let scores = predictions.scores(&task.class_names);
     let selected = BTreeMap::new();
-    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected })
-}
-
-/// The counts of each class or label.
-fn class_counts(predictions: &Targets, truth: &Targets) -> Result<Vec<Counts>> {
-    match (predictions, truth) {
-        (Targets::Classes { classes: predictions, .. }, Targets::Classes { classes: truth, count }) => {
-            count_classes(predictions, truth, *count)
-        }
-        (Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
-            count_labels(predictions.view(), truth.view())
-        }
-        _ => Err(Error::request("predictions and labels are of different kinds")),
-    }
+    let interval = Some(interval);
+    Ok(Outcome { value, interval, validation: None, scores, selected, predictions, masks: Vec::new() })
 }
