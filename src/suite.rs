@@ -200,6 +200,13 @@ pub struct Table {
     pub published_as: PublishedAs,
 }
 
+impl PublishedAs {
+    /// What `ours` is called there.
+    pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
+        names.get(ours).map_or(ours, String::as_str)
+    }
+}
+
 /// What the rows of a table are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -126,7 +126,9 @@ pub enum MissingBands {
 /// A patch embedding of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StemArg {
+    #[value(name = "s2-l1c")]
     S2L1c,
+    #[value(name = "s2-l2a")]
     S2L2a,
 }
 
