@@ -113,12 +113,12 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
-const SHORT: &str = "Short runs (--protocol finetune)";
+const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file of benchmarks/: geobench
+    /// A file of benchmarks/: geobench, landslide4sense
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
@@ -134,7 +134,8 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic (repeatable) [default: knn]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet, upernet-finetune
+    /// (repeatable) [default: the suite's]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

@@ -21,7 +21,7 @@ use super::state::{self, State};
 use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
 use super::{Outcome, Targets, score};
-use crate::config::{FinetuneConfig, Optimizer};
+use crate::config::FinetuneConfig;
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
 use crate::model::Stem;
@@ -156,7 +156,8 @@ impl Search<'_> {
                 let rate = self.config.learning_rates[rate];
                 let line = format!("goes on with learning rate {rate} after {epochs} epochs");
                 self.subject.progress.note(&line);
-                (self.valid, self.best) = (valid, best);
+                self.valid = valid;
+                self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
                 Some(Training { network, optimizer, epochs })
             }
             Ok(_) => {
@@ -173,24 +174,14 @@ impl Search<'_> {
     fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
         let network = state::load(self.start().network, network)?;
         let plain = self.subject.device.clone().inner();
-        Ok((network, optim::Optimizer::resume(self.rule().0, optimizer, &plain)?))
+        Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
     }
 
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
         let network = Network::new(encoder, input.stem, task.classes, self.seed, device);
-        Training { network, optimizer: optim::Optimizer::new(self.rule().0), epochs: 0 }
-    }
-
-    /// The optimiser's rule, and its momentum or first beta.
-    fn rule(&self) -> (Rule, f64) {
-        match self.config.optimizer {
-            Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
-                (Rule::Adamw { beta2, epsilon: eps, weight_decay }, beta1)
-            }
-            Optimizer::Sgd { momentum, weight_decay } => (Rule::Sgd { weight_decay }, momentum),
-        }
+        Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
     /// Trains the next learning rate to its end and scores it.
@@ -204,7 +195,7 @@ impl Search<'_> {
             clip_norm: config.clip_norm,
             schedule: config.schedule,
             learning_rate: config.learning_rates[rate],
-            momentum: self.rule().1,
+            momentum: Rule::of(self.config.optimizer).1,
             outputs: subject.task.classes,
             at_once: subject.batch_size,
             device: subject.device.clone(),
@@ -214,7 +205,7 @@ impl Search<'_> {
                 format!("learning rate {}, epoch {} of {}", recipe.learning_rate, epoch + 1, config.epochs);
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
-            if !loss.is_finite() || !is_finite(&training.network) {
+            if !loss.is_finite() || !state::is_finite(&training.network) {
                 subject.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
@@ -224,7 +215,7 @@ impl Search<'_> {
                 rate,
                 epochs: epoch + 1,
                 valid: self.valid.clone(),
-                best: self.best.clone(),
+                best: self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect(),
                 network: state::state(&training.network),
                 optimizer: training.optimizer.state(),
             };
@@ -338,14 +329,13 @@ impl Trained {
     }
 }
 
+/// What a snapshot calls the test logits.
+const LOGITS: &str = "logits";
+
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
     let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
-}
-
-fn is_finite(network: &Network) -> bool {
-    state::state(network).values().flatten().all(|number| number.is_finite())
 }
 
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
@@ -354,14 +344,14 @@ const INITIALIZATION: u64 = 0;
 /// 1 is [`subset`]'s.
 const EPOCHS: u64 = 2;
 
-fn random(seed: u64, stream: u64) -> ChaCha8Rng {
+pub(super) fn random(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);
     random
 }
 
 /// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
-fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
+pub(super) fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
     let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
     ChaCha8Rng::from_seed(*key.as_bytes()).random_range(0..choices)
 }

@@ -28,6 +28,11 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
     collect.joined()
 }
 
+/// Whether all numbers of a module are finite.
+pub fn is_finite<M: Module>(module: &M) -> bool {
+    state(module).values().flatten().all(|number| number.is_finite())
+}
+
 /// Gives a module the numbers of `state`.
 ///
 /// # Errors
