@@ -10,7 +10,7 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::cache::Cache;
-use crate::config::{FinetuneConfig, ModelConfig, Protocol, SegmentationProbeConfig};
+use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
 use crate::data::Split;
 use crate::error::AtPath;
 use crate::features::tiles::tile_tokens;
@@ -19,9 +19,10 @@ use crate::model::weights::Weights;
 use crate::model::{self, Backbone, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
+use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
-use crate::protocol::{Outcome, finetune, segmentation_probe};
+use crate::protocol::{Outcome, finetune, segmentation_probe, upernet};
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -166,7 +167,10 @@ impl<'a> Runner<'a> {
         }
         let outcome = match &planned.protocol {
             Protocol::Finetune(config) => {
-                self.finetune(config, task, cell.seed, input, snapshot.clone(), progress)?
+                finetune::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
+            }
+            Protocol::Upernet(config) => {
+                upernet::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
             }
             Protocol::SegmentationProbe(config) => {
                 self.segmentation_probe(config, task, cell.seed, input, progress)?
@@ -270,18 +274,17 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn finetune(
+    /// What a protocol that trains with gradients works on.
+    fn subject<'s>(
         &self,
-        config: &FinetuneConfig,
-        task: &Task,
-        seed: u64,
-        input: &Input,
+        task: &'s Task,
+        input: &'s Input,
         snapshot: PathBuf,
-        progress: &dyn Progress,
-    ) -> Result<Outcome> {
+        progress: &'s dyn Progress,
+    ) -> Result<Subject<'s>> {
         let Setting { model, weights, allow_partial, .. } = self.setting;
         let device = self.setting.device.clone().autodiff();
-        let subject = finetune::Subject {
+        Ok(Subject {
             task,
             input,
             strategy: input.only()?,
@@ -291,8 +294,7 @@ impl<'a> Runner<'a> {
             readers: self.setting.threads,
             snapshot,
             progress,
-        };
-        finetune::run(config, seed, &subject)
+        })
     }
 }
 

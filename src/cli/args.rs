@@ -126,7 +126,7 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
-const SHORT: &str = "Short runs (--protocol finetune)";
+const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -147,8 +147,8 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe (repeatable)
-    /// [default: the suite's: knn for geobench, segmentation-probe for landslide4sense]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet,
+    /// upernet-finetune (repeatable) [default: the suite's: knn for geobench, segmentation-probe for landslide4sense]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::segmentation::SegmentationProbeConfig;
+use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
     Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, fraction,
     positive,
@@ -23,6 +23,7 @@ pub enum Protocol {
     Logistic(LogisticConfig),
     Finetune(FinetuneConfig),
     SegmentationProbe(SegmentationProbeConfig),
+    Upernet(UpernetConfig),
 }
 
 /// k nearest neighbours; see [`crate::protocol::knn`].
@@ -280,6 +281,7 @@ impl Protocol {
             Protocol::Logistic(config) => config.problem(),
             Protocol::Finetune(config) => config.problem(),
             Protocol::SegmentationProbe(config) => config.problem(),
+            Protocol::Upernet(config) => config.problem(),
         }
     }
 
@@ -293,8 +295,9 @@ impl Protocol {
         }
         let mut protocol = self.clone();
         let Some(length) = protocol.length() else {
-            return Err(Error::request(format!("protocol `{name}` cannot be shortened"))
-                .help("--epochs, --learning-rates and --limit are for finetune and segmentation-probe"));
+            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
+                "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
+            ));
         };
         let Shortening { epochs, learning_rates, limit } = shortening.clone();
         *length.epochs = epochs.unwrap_or(*length.epochs);
@@ -316,6 +319,7 @@ impl Protocol {
     fn length(&mut self) -> Option<Length<'_>> {
         match self {
             Protocol::Finetune(FinetuneConfig { epochs, learning_rates, limit, short, .. })
+            | Protocol::Upernet(UpernetConfig { epochs, learning_rates, limit, short, .. })
             | Protocol::SegmentationProbe(SegmentationProbeConfig {
                 epochs,
                 learning_rates,
@@ -332,6 +336,7 @@ impl Protocol {
         match self {
             Protocol::Finetune(config) => config.short,
             Protocol::SegmentationProbe(config) => config.short,
+            Protocol::Upernet(config) => config.short,
             Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => false,
         }
     }
@@ -341,6 +346,7 @@ impl Protocol {
         match self {
             Protocol::Finetune(config) => config.limit,
             Protocol::SegmentationProbe(config) => config.limit,
+            Protocol::Upernet(config) => config.limit,
             Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
         }
     }

@@ -22,7 +22,7 @@ use super::state::{self, State};
 use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
 use super::{Outcome, Targets, score};
-use crate::config::{FinetuneConfig, Optimizer};
+use crate::config::FinetuneConfig;
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
 use crate::model::Stem;
@@ -157,7 +157,8 @@ impl Search<'_> {
                 let rate = self.config.learning_rates[rate];
                 let line = format!("goes on with learning rate {rate} after {epochs} epochs");
                 self.subject.progress.note(&line);
-                (self.valid, self.best) = (valid, best);
+                self.valid = valid;
+                self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
                 Some(Training { network, optimizer, epochs })
             }
             Ok(_) => {
@@ -174,24 +175,14 @@ impl Search<'_> {
     fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
         let network = state::load(self.start().network, network)?;
         let plain = self.subject.device.clone().inner();
-        Ok((network, optim::Optimizer::resume(self.rule().0, optimizer, &plain)?))
+        Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
     }
 
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
         let network = Network::new(encoder, input.stem, task.classes, self.seed, device);
-        Training { network, optimizer: optim::Optimizer::new(self.rule().0), epochs: 0 }
-    }
-
-    /// The optimiser's rule, and its momentum or first beta.
-    fn rule(&self) -> (Rule, f64) {
-        match self.config.optimizer {
-            Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
-                (Rule::Adamw { beta2, epsilon: eps, weight_decay }, beta1)
-            }
-            Optimizer::Sgd { momentum, weight_decay } => (Rule::Sgd { weight_decay }, momentum),
-        }
+        Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
     /// Trains the next learning rate to its end and scores it.
@@ -205,7 +196,7 @@ impl Search<'_> {
             clip_norm: config.clip_norm,
             schedule: config.schedule,
             learning_rate: config.learning_rates[rate],
-            momentum: self.rule().1,
+            momentum: Rule::of(self.config.optimizer).1,
             outputs: subject.task.classes,
             at_once: subject.batch_size,
             device: subject.device.clone(),
@@ -216,7 +207,7 @@ impl Search<'_> {
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
             let network = state::state(&training.network);
-            if !loss.is_finite() || !is_finite(&network) {
+            if !loss.is_finite() || !state::is_finite(&network) {
                 subject.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
@@ -226,7 +217,7 @@ impl Search<'_> {
                 rate,
                 epochs: epoch + 1,
                 valid: self.valid.clone(),
-                best: self.best.clone(),
+                best: self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect(),
                 network,
                 optimizer: training.optimizer.state(),
             };
@@ -340,14 +331,13 @@ impl Trained {
     }
 }
 
+/// What a snapshot calls the test logits.
+const LOGITS: &str = "logits";
+
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
     let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
-}
-
-fn is_finite(network: &State) -> bool {
-    network.values().flatten().all(|number| number.is_finite())
 }
 
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
@@ -357,7 +347,7 @@ const INITIALIZATION: u64 = 0;
 const EPOCHS: u64 = 2;
 
 /// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
-fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
+pub(super) fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
     let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
     ChaCha8Rng::from_seed(*key.as_bytes()).random_range(0..choices)
 }

@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod state;
 pub mod subset;
 pub mod train;
+pub mod upernet;
 
 use ndarray::Array2;
 

@@ -1,0 +1,180 @@
+//! UPerNet as a protocol: it learns real masks by heart, and a killed run ends as an undisturbed one.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
+use terrabench::features::{Input, InputOptions};
+use terrabench::home::Home;
+use terrabench::model;
+use terrabench::normalization::Strategies;
+use terrabench::progress::Silent;
+use terrabench::protocol::finetune::Subject;
+use terrabench::protocol::heads::upernet::UperNetConfig;
+use terrabench::protocol::upernet;
+use terrabench::suite::Suite;
+
+fn config(name: &str) -> UpernetConfig {
+    match Protocol::load(&Home::find().unwrap(), name).unwrap() {
+        Protocol::Upernet(config) => config,
+        _ => panic!("{name}.toml is of another kind"),
+    }
+}
+
+#[test]
+fn the_protocols_differ_in_the_encoder() {
+    assert_eq!(config("upernet").encoder, EncoderUse::Frozen);
+    assert_eq!(config("upernet-finetune").encoder, EncoderUse::Finetune);
+}
+
+/// A copy of the real samples in which every split holds the same two.
+fn two_samples(real: &Path, to: &Path) {
+    for split in ["train", "validation", "test"] {
+        for (kind, name) in [("images", "image"), ("annotations", "mask")] {
+            std::fs::create_dir_all(to.join(kind).join(split)).unwrap();
+            for number in [1, 2] {
+                let file = format!("{name}_{number}.h5");
+                std::fs::copy(
+                    real.join(kind).join("train").join(&file),
+                    to.join(kind).join(split).join(file),
+                )
+                .unwrap();
+            }
+        }
+    }
+}
+
+/// Most pixels are background, so what of the landslides is found must reach `iou` as well.
+fn learns_by_heart(encoder: EncoderUse, augmentation: Augmentation, iou: f64) {
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels are here");
+        return;
+    };
+    let home = Home::find().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    two_samples(&real.join("landslide4sense"), folder.path());
+    let suite = Suite::load(&home, "landslide4sense").unwrap();
+    let task = suite.task("landslide4sense").unwrap();
+    let model = ModelConfig::load(&home, "demo").unwrap();
+    let options = InputOptions {
+        by_content: false,
+        normalization: "terratorch".to_owned(),
+        strategies: Strategies::load(&home).unwrap(),
+    };
+    let input = Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap();
+    let device = Device::flex().autodiff();
+    let weights = "random:0".parse().unwrap();
+    let subject = Subject {
+        task,
+        input: &input,
+        strategy: input.only().unwrap(),
+        encoder: model::trainable(&model, &weights, false, &device).unwrap(),
+        device,
+        batch_size: 2,
+        readers: 2,
+        snapshot: folder.path().join("snapshot.safetensors"),
+        progress: &Silent,
+    };
+    let config = UpernetConfig {
+        encoder,
+        epochs: 40,
+        learning_rates: vec![2e-3],
+        augmentation,
+        head: UperNetConfig {
+            channels: 32,
+            auxiliary_channels: 16,
+            dropout: 0.0,
+            ..UperNetConfig::default()
+        },
+        schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-4 },
+        ..config("upernet")
+    };
+    let start = Instant::now();
+    let outcome = upernet::run(&config, 0, &subject).unwrap();
+    eprintln!("{encoder}: {:.1} s, {:?} {:?}", start.elapsed().as_secs_f64(), outcome.value, outcome.scores);
+    assert!(outcome.scores["pixel_accuracy"] > 95.0, "{:?}", outcome.scores);
+    assert!(outcome.scores["iou_landslide"] > iou, "{:?}", outcome.scores);
+    assert!((outcome.scores["reported_miou"] - outcome.value).abs() < 1e-9, "one batch is the whole split");
+}
+
+#[test]
+fn two_real_samples_are_learnt_by_heart_on_a_frozen_encoder() {
+    // Its weights are random, and its maps have 7 x 7 places.
+    learns_by_heart(EncoderUse::Frozen, Augmentation::None, 15.0);
+}
+
+#[test]
+fn two_real_samples_are_learnt_by_heart_with_the_encoder() {
+    learns_by_heart(EncoderUse::Finetune, Augmentation::Flips, 60.0);
+}
+
+fn bench(real: &Path, out: &Path, protocol: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    command.env("TERRABENCH_CACHE", out.with_file_name("cache"));
+    command.args(["bench", "landslide4sense", "--model", "demo", "--weights", "random:0", "--protocol"]);
+    command.args([protocol, "--epochs", "3", "--learning-rates", "1e-4,1e-3", "--threads", "2", "--data"]);
+    command.arg(real.join("landslide4sense")).arg("--out").arg(out);
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn snapshots(out: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(out.join("landslide4sense/checkpoints")).map_or(Vec::new(), |entries| {
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.')).collect()
+    })
+}
+
+/// A protocol's file with a smaller head, in that folder.
+fn smaller(name: &str, folder: &Path) -> String {
+    let home = Home::find().unwrap();
+    let text = std::fs::read_to_string(home.config("protocols", name).unwrap()).unwrap();
+    let text = text.replace("channels = 512", "channels = 32").replace("channels = 256", "channels = 16");
+    let path = folder.join("small.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn a_killed_run_ends_the_same(protocol: &str) {
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels are here");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let protocol = &smaller(protocol, folder.path());
+    let [undisturbed, killed] = ["a", "b"].map(|name| folder.path().join(name));
+    let records = |out: &Path| common::records(&out.join("landslide4sense"));
+    assert!(!said(&bench(&real, &undisturbed, protocol).output().unwrap()).contains("goes on"));
+    let expected = records(&undisturbed);
+    assert_eq!(expected.len(), 1);
+    assert!(expected.values().all(|record| record.short));
+    assert!(snapshots(&undisturbed).is_empty(), "the snapshot goes when the record is there");
+
+    let mut child = bench(&real, &killed, protocol).spawn().unwrap();
+    let start = Instant::now();
+    while snapshots(&killed).is_empty() && start.elapsed() < Duration::from_secs(240) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(records(&killed).is_empty(), "killed too late");
+    assert_eq!(snapshots(&killed).len(), 1);
+    let said = said(&bench(&real, &killed, protocol).output().unwrap());
+    assert!(said.contains("goes on after"), "{said}");
+    assert_eq!(records(&killed), expected);
+}
+
+#[test]
+fn a_killed_run_on_a_frozen_encoder_ends_with_the_same_record() {
+    a_killed_run_ends_the_same("upernet");
+}
