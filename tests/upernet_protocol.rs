@@ -31,38 +31,38 @@ fn the_protocols_differ_in_the_encoder() {
     assert_eq!(config("upernet-finetune").encoder, EncoderUse::Finetune);
 }
 
-/// A copy of the real samples in which every split holds the same two.
+/// A copy of m-cashew-plant in which every split holds the same two samples: five classes, none of them on half of
+/// the pixels.
 fn two_samples(real: &Path, to: &Path) {
-    for split in ["train", "validation", "test"] {
-        for (kind, name) in [("images", "image"), ("annotations", "mask")] {
-            std::fs::create_dir_all(to.join(kind).join(split)).unwrap();
-            for number in [1, 2] {
-                let file = format!("{name}_{number}.h5");
-                std::fs::copy(
-                    real.join(kind).join("train").join(&file),
-                    to.join(kind).join(split).join(file),
-                )
-                .unwrap();
-            }
-        }
+    let folder = "segmentation_v1.0/m-cashew-plant";
+    let (real, to) = (real.join("geobench").join(folder), to.join(folder));
+    std::fs::create_dir_all(&to).unwrap();
+    let names = ["cashew_282D_485L_3_3_0", "cashew_637U_59R_1_3_0"];
+    let files = names.map(|name| format!("{name}.hdf5"));
+    for file in files.iter().map(String::as_str).chain(["band_stats.json"]) {
+        std::fs::copy(real.join(file), to.join(file)).unwrap();
     }
+    let partition = serde_json::json!({ "train": names, "valid": names, "test": names });
+    std::fs::write(to.join("default_partition.json"), partition.to_string()).unwrap();
 }
 
-/// Most pixels are background, so what of the landslides is found must reach `iou` as well.
-fn learns_by_heart(encoder: EncoderUse, augmentation: Augmentation, iou: f64) {
+fn learns_by_heart(encoder: EncoderUse) {
     let Some(real) = common::real() else {
         eprintln!("skipped: no real pixels are here");
         return;
     };
     let home = Home::find().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    two_samples(&real.join("landslide4sense"), folder.path());
-    let suite = Suite::load(&home, "landslide4sense").unwrap();
-    let task = suite.task("landslide4sense").unwrap();
-    let model = ModelConfig::load(&home, "demo").unwrap();
+    two_samples(&real, folder.path());
+    let suite = Suite::load(&home, "geobench").unwrap();
+    let task = suite.task("m-cashew-plant").unwrap();
+    let mut model = ModelConfig::load(&home, "demo").unwrap();
+    // Maps of 14 x 14 places, so logits of 56 x 56: with half of that no prediction could follow the masks.
+    model.architecture.image = 224;
+    model.architecture.width = 96;
     let options = InputOptions {
         by_content: false,
-        normalization: "terratorch".to_owned(),
+        normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
     };
     let input = Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap();
@@ -81,35 +81,36 @@ fn learns_by_heart(encoder: EncoderUse, augmentation: Augmentation, iou: f64) {
     };
     let config = UpernetConfig {
         encoder,
-        epochs: 40,
-        learning_rates: vec![2e-3],
-        augmentation,
+        epochs: 80,
+        learning_rates: vec![1e-2],
+        augmentation: Augmentation::None,
         head: UperNetConfig {
             channels: 32,
             auxiliary_channels: 16,
             dropout: 0.0,
             ..UperNetConfig::default()
         },
-        schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-4 },
+        schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-5 },
         ..config("upernet")
     };
     let start = Instant::now();
     let outcome = upernet::run(&config, 0, &subject).unwrap();
     eprintln!("{encoder}: {:.1} s, {:?} {:?}", start.elapsed().as_secs_f64(), outcome.value, outcome.scores);
     assert!(outcome.scores["pixel_accuracy"] > 95.0, "{:?}", outcome.scores);
-    assert!(outcome.scores["iou_landslide"] > iou, "{:?}", outcome.scores);
+    // The most frequent class everywhere would be 44 % of the pixels and a mean IoU of 9. The rarest, 0.7 % of the
+    // pixels in specks, may be missed.
+    assert!(outcome.value > 65.0, "{:?}", outcome.scores);
     assert!((outcome.scores["reported_miou"] - outcome.value).abs() < 1e-9, "one batch is the whole split");
 }
 
 #[test]
 fn two_real_samples_are_learnt_by_heart_on_a_frozen_encoder() {
-    // Its weights are random, and its maps have 7 x 7 places.
-    learns_by_heart(EncoderUse::Frozen, Augmentation::None, 15.0);
+    learns_by_heart(EncoderUse::Frozen);
 }
 
 #[test]
 fn two_real_samples_are_learnt_by_heart_with_the_encoder() {
-    learns_by_heart(EncoderUse::Finetune, Augmentation::Flips, 60.0);
+    learns_by_heart(EncoderUse::Finetune);
 }
 
 fn bench(real: &Path, out: &Path, protocol: &str) -> Command {
@@ -177,4 +178,9 @@ fn a_killed_run_ends_the_same(protocol: &str) {
 #[test]
 fn a_killed_run_on_a_frozen_encoder_ends_with_the_same_record() {
     a_killed_run_ends_the_same("upernet");
+}
+
+#[test]
+fn a_killed_run_with_the_encoder_ends_with_the_same_record() {
+    a_killed_run_ends_the_same("upernet-finetune");
 }
