@@ -23,6 +23,7 @@ use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, finetune, segmentation_probe, upernet};
+use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -41,6 +42,8 @@ pub struct Setting<'a> {
     /// As on the command line.
     pub device_name: String,
     pub batch_size: usize,
+    /// Bytes of memory for the feature maps of a frozen encoder; what is more goes to disk.
+    pub cache_limit: u64,
     pub threads: usize,
     /// Compute finished cells again.
     pub fresh: bool,
@@ -210,6 +213,11 @@ impl<'a> Runner<'a> {
                 wall_seconds: start.elapsed().as_secs_f64(),
             },
         };
+        // First what lies behind the record: where a record is, its predictions are.
+        let test = input.dataset.samples(Split::Test);
+        let names = subset(test.len(), planned.protocol.limit()).into_iter().map(|i| test[i].clone());
+        let named = Named { samples: names.collect(), predictions: outcome.predictions };
+        self.store.put_predictions(&record, &named)?;
         let path = self.store.put(&record)?;
         remove(&snapshot)?;
         Ok(Done { record, path, reused: false })
@@ -291,6 +299,7 @@ impl<'a> Runner<'a> {
             encoder: model::trainable(model, weights, *allow_partial, &device)?,
             device,
             batch_size: self.setting.batch_size,
+            cache_limit: self.setting.cache_limit,
             readers: self.setting.threads,
             snapshot,
             progress,

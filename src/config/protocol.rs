@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
-    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, fraction,
-    positive,
+    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, Training,
+    fraction, positive,
 };
 use crate::data::Split;
 use crate::home::{Home, read_toml};
@@ -105,6 +105,11 @@ impl LinearProbeConfig {
             Some("there is a list of learning rates without any".to_owned())
         } else if let Some(rate) = sweeps().flatten().find(|rate| !positive(**rate)) {
             Some(format!("the learning rate {rate} is not above 0"))
+        } else if self.augmentation.rotates() {
+            Some(
+                "augmentation rotates by free angles, but features are computed once for each turn"
+                    .to_owned(),
+            )
         } else if !positive(self.batch_norm.eps) {
             Some("batch-norm.eps is not above 0".to_owned())
         } else if !fraction(self.batch_norm.momentum) {
@@ -236,27 +241,26 @@ impl FinetuneConfig {
     }
 
     fn problem(&self) -> Option<String> {
-        let batch_size = self.batch_size;
-        if self.epochs == 0 {
-            Some("epochs is 0".to_owned())
-        } else if batch_size == 0 {
-            Some("batch-size is 0".to_owned())
-        } else if self.effective_batch_size == 0 || !self.effective_batch_size.is_multiple_of(batch_size) {
-            let effective = self.effective_batch_size;
-            Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
-        } else if self.learning_rates.is_empty() {
-            Some("learning-rates is empty".to_owned())
-        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
-            Some(format!("the learning rate {rate} is not above 0"))
-        } else if !positive(self.clip_norm) {
-            Some("clip-norm is not above 0".to_owned())
-        } else if self.limit == Some(0) {
-            Some("limit is 0".to_owned())
-        } else {
-            (self.optimizer.problem())
-                .or_else(|| self.schedule.problem(self.epochs))
-                .or_else(|| self.interval.problem())
-        }
+        let training = Training {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            least: (1, "a batch must hold a sample"),
+            learning_rates: &self.learning_rates,
+            limit: self.limit,
+            optimizer: self.optimizer,
+            schedule: self.schedule,
+            interval: self.interval,
+        };
+        let (batch_size, effective) = (self.batch_size, self.effective_batch_size);
+        training.problem().or_else(|| {
+            if effective == 0 || !effective.is_multiple_of(batch_size) {
+                Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
+            } else if !positive(self.clip_norm) {
+                Some("clip-norm is not above 0".to_owned())
+            } else {
+                None
+            }
+        })
     }
 }
 

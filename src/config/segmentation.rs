@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::IntervalConfig;
-use super::training::{Augmentation, Optimizer, Schedule, positive};
+use super::training::{Augmentation, Optimizer, Schedule, Training};
 
 /// A linear layer on each patch token of frozen features; see [`crate::protocol::segmentation_probe`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,23 +32,17 @@ pub struct SegmentationProbeConfig {
 
 impl SegmentationProbeConfig {
     pub(super) fn problem(&self) -> Option<String> {
-        if self.tile == 0 {
-            Some("tile is 0".to_owned())
-        } else if self.epochs == 0 {
-            Some("epochs is 0".to_owned())
-        } else if self.batch_size == 0 {
-            Some("batch-size is 0".to_owned())
-        } else if self.learning_rates.is_empty() {
-            Some("learning-rates is empty".to_owned())
-        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
-            Some(format!("the learning rate {rate} is not above 0"))
-        } else if self.limit == Some(0) {
-            Some("limit is 0".to_owned())
-        } else {
-            (self.optimizer.problem())
-                .or_else(|| self.schedule.problem(self.epochs))
-                .or_else(|| self.interval.problem())
-        }
+        let training = Training {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            least: (1, "a batch must hold a tile"),
+            learning_rates: &self.learning_rates,
+            limit: self.limit,
+            optimizer: self.optimizer,
+            schedule: self.schedule,
+            interval: self.interval,
+        };
+        (self.tile == 0).then(|| "tile is 0".to_owned()).or_else(|| training.problem())
     }
 }
 
@@ -126,28 +120,30 @@ impl fmt::Display for EncoderUse {
 
 impl UpernetConfig {
     pub(super) fn problem(&self) -> Option<String> {
-        let UperNetConfig { channels, auxiliary_channels, auxiliary_weight, pool_scales, dropout } =
-            &self.head;
-        if self.epochs == 0 {
-            Some("epochs is 0".to_owned())
-        } else if self.batch_size < 2 {
-            Some(format!("batch-size is {}; batch norm needs at least 2 images", self.batch_size))
-        } else if self.learning_rates.is_empty() {
-            Some("learning-rates is empty".to_owned())
-        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
-            Some(format!("the learning rate {rate} is not above 0"))
-        } else if *channels == 0 || *auxiliary_channels == 0 || pool_scales.contains(&0) {
+        let training = Training {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            least: (2, "batch norm needs at least 2 images"),
+            learning_rates: &self.learning_rates,
+            limit: self.limit,
+            optimizer: self.optimizer,
+            schedule: self.schedule,
+            interval: self.interval,
+        };
+        self.head.problem().or_else(|| training.problem())
+    }
+}
+
+impl UperNetConfig {
+    fn problem(&self) -> Option<String> {
+        if self.channels == 0 || self.auxiliary_channels == 0 || self.pool_scales.contains(&0) {
             Some("a number of channels or a pool scale of the head is 0".to_owned())
-        } else if !(0.0..1.0).contains(dropout) {
+        } else if !(0.0..1.0).contains(&self.dropout) {
             Some("head.dropout is not at least 0 and below 1".to_owned())
-        } else if !(auxiliary_weight.is_finite() && *auxiliary_weight >= 0.0) {
+        } else if !(self.auxiliary_weight.is_finite() && self.auxiliary_weight >= 0.0) {
             Some("head.auxiliary-weight is negative".to_owned())
-        } else if self.limit == Some(0) {
-            Some("limit is 0".to_owned())
         } else {
-            (self.optimizer.problem())
-                .or_else(|| self.schedule.problem(self.epochs))
-                .or_else(|| self.interval.problem())
+            None
         }
     }
 }

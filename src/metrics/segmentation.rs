@@ -1,7 +1,7 @@
 //! Scores of predicted masks, from counts of pixels.
 //!
 //! The counts of a whole split give the `exact` score; those of each batch, through
-//! [`mean_over_batches`](super::mean_over_batches), the one that Copernicus-Bench reports.
+//! [`mean_iou_over_batches`], the one that Copernicus-Bench reports.
 
 use ndarray::{Array2, ArrayView, Dimension};
 
@@ -20,6 +20,40 @@ impl Confusion {
     /// No pixels. Pixels labelled `ignore` will not count, whatever is predicted there.
     pub fn new(classes: usize, ignore: Option<i32>) -> Self {
         Confusion { counts: Array2::zeros((classes + 1, classes)), ignore }
+    }
+
+    /// From counts that were taken apart: [classes + 1, classes], see [`Confusion::counts`].
+    ///
+    /// # Errors
+    /// Where there is not one row more than columns.
+    pub fn from_counts(counts: Array2<u64>, ignore: Option<i32>) -> Result<Self> {
+        match counts.dim() {
+            (rows, columns) if rows == columns + 1 => Ok(Confusion { counts, ignore }),
+            found => Err(Error::request(format!("counts of shape {found:?} are no confusion"))),
+        }
+    }
+
+    /// [classes + 1, classes]: pixels by label and prediction. The last row has those whose label is no class.
+    pub fn counts(&self) -> &Array2<u64> {
+        &self.counts
+    }
+
+    /// The label that does not count.
+    pub fn ignore(&self) -> Option<i32> {
+        self.ignore
+    }
+
+    /// How many pixels have each label; the last number has those whose label is no class.
+    pub fn labels(&self) -> Vec<u64> {
+        self.counts.rows().into_iter().map(|row| row.sum()).collect()
+    }
+
+    /// The counts of all; nothing of none.
+    pub fn sum<'a>(parts: impl IntoIterator<Item = &'a Confusion>) -> Option<Confusion> {
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next()?.clone();
+        parts.for_each(|part| sum.merge(part));
+        Some(sum)
     }
 
     /// Counts the pixels of masks of any shape.
@@ -99,6 +133,25 @@ impl Confusion {
             0 => Err(Error::request("every pixel is ignored, so there is no pixel accuracy")),
             all => Ok(percent(self.counts.diag().sum(), all)),
         }
+    }
+}
+
+/// The mean IoU as Copernicus-Bench reports it, in percent: of each batch, over the classes in its labels or
+/// predictions, weighted by the batch's images. Batches in which no pixel counts are left out, where theirs make the
+/// whole NaN.
+///
+/// # Errors
+/// Where no pixel counts, or `batch_size` is 0.
+pub fn mean_iou_over_batches(images: &[Confusion], batch_size: usize) -> Result<f64> {
+    if batch_size == 0 {
+        return Err(Error::request("batches of 0 images cannot be scored"));
+    }
+    let counting: Vec<(f64, usize)> = (images.chunks(batch_size))
+        .filter_map(|batch| Some((Confusion::sum(batch)?.mean_iou().ok()?, batch.len())))
+        .collect();
+    match counting.iter().map(|(_, images)| images).sum::<usize>() {
+        0 => Err(Error::request("every pixel is ignored, so there is no mean IoU")),
+        all => Ok(counting.iter().map(|(score, images)| score * *images as f64).sum::<f64>() / all as f64),
     }
 }
 

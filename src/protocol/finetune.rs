@@ -10,13 +10,12 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array2, ArrayView1, s};
+use rand::Rng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use super::decision::first_best;
 use super::optim::{self, Rule};
-use super::random::stream;
+use super::random::{stream, turn};
 use super::snapshot::Snapshot;
 use super::state::{self, State};
 use super::subset::subset;
@@ -47,6 +46,8 @@ pub struct Subject<'a> {
     pub batch_size: usize,
     /// Threads that read and preprocess.
     pub readers: usize,
+    /// Bytes of memory for feature maps that are kept; what is more goes to disk.
+    pub cache_limit: u64,
     /// Where the training is kept after each epoch.
     pub snapshot: PathBuf,
     pub progress: &'a dyn Progress,
@@ -248,9 +249,8 @@ impl Search<'_> {
         let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
-            let transforms = config.augmentation.transforms();
-            let turn = transforms[drawn(seed, epoch, order[i], transforms.len())];
-            Ok(Sample { image: turn.apply(sample.image), ..sample })
+            let turn = turn(config.augmentation, seed, epoch, order[i]);
+            Ok(Sample { image: turn.image(sample.image), ..sample })
         };
         let step = subject.progress.begin(name, order.len());
         let ahead = 2 * subject.batch_size;
@@ -345,9 +345,3 @@ fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
 const INITIALIZATION: u64 = 0;
 /// 1 is [`subset`]'s.
 const EPOCHS: u64 = 2;
-
-/// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
-pub(super) fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
-    let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
-    ChaCha8Rng::from_seed(*key.as_bytes()).random_range(0..choices)
-}

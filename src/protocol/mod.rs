@@ -14,6 +14,7 @@ pub mod loss;
 pub mod neighbours;
 pub mod optim;
 mod outcome;
+pub mod predictions;
 pub mod random;
 pub mod resample;
 pub mod schedule;
@@ -30,8 +31,10 @@ use crate::config::IntervalConfig;
 use crate::data::Label;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
+use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
 pub use outcome::Outcome;
+pub use predictions::Predictions;
 
 use crate::{Error, Result};
 
@@ -103,6 +106,7 @@ impl Targets {
 enum Parts {
     Right(Vec<bool>),
     Counts(Vec<Counts>),
+    Pixels(Vec<Confusion>),
 }
 
 impl Parts {
@@ -128,10 +132,11 @@ impl Parts {
         match self {
             Parts::Right(right) => right.len(),
             Parts::Counts(counts) => counts.len(),
+            Parts::Pixels(images) => images.len(),
         }
     }
 
-    /// The metric of the samples at `indices`, in percent.
+    /// The metric of the samples at `indices`, in percent; NaN where no pixel counts.
     fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
         match self {
             Parts::Right(right) => {
@@ -139,6 +144,9 @@ impl Parts {
                 100.0 * indices.filter(|sample| right[*sample]).count() as f64 / samples as f64
             }
             Parts::Counts(counts) => indices.map(|sample| counts[sample]).sum::<Counts>().f1(),
+            Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
+                .and_then(|all| all.mean_iou().ok())
+                .unwrap_or(f64::NAN),
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Targets, interval, score};
+use super::{Predictions, Targets, interval, score};
 use crate::config::IntervalConfig;
-use crate::metrics::f1::{Counts, count_classes, count_labels, macro_f1};
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
 use crate::suite::Task;
@@ -22,6 +21,8 @@ pub struct Outcome {
     pub scores: BTreeMap<String, f64>,
     /// What was chosen (on validation, or fixed), by name.
     pub selected: BTreeMap<String, String>,
+    /// Of the test split.
+    pub predictions: Predictions,
 }
 
 impl Outcome {
@@ -38,16 +39,16 @@ impl Outcome {
         seed: u64,
         selected: [(&str, String); N],
     ) -> Result<Self> {
+        let value = score(metric, predictions, truth)?;
+        let interval = Some(interval(metric, predictions, truth, config, seed)?);
+        let predictions = Predictions::Targets { predicted: predictions.clone(), truth: truth.clone() };
         Ok(Outcome {
-            value: score(metric, predictions, truth)?,
-            interval: Some(interval(metric, predictions, truth, config, seed)?),
+            value,
+            interval,
             validation: None,
-            scores: class_counts(predictions, truth)
-                .and_then(|counts| macro_f1(&counts))
-                .map(|score| ("macro_f1".to_owned(), score))
-                .into_iter()
-                .collect(),
+            scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
+            predictions,
         })
     }
 
@@ -80,39 +81,13 @@ pub(super) fn of_masks(
         return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
-    let sum = |images: &mut dyn Iterator<Item = &Confusion>| {
-        images.next().cloned().map(|mut sum| {
-            images.for_each(|image| sum.merge(image));
-            sum
-        })
-    };
-    let nothing = || Error::request("there are no test images to score").help("the split is empty");
-    let all = sum(&mut images.iter()).ok_or_else(nothing)?;
-    let value = all.mean_iou()?;
-    // An image of which every pixel is ignored adds nothing to any sum.
-    let counting: Vec<&Confusion> = images.iter().filter(|image| image.pixel_accuracy().is_ok()).collect();
-    let interval = bootstrap::interval(counting.len(), config.level, config.resamples, seed, |indices| {
-        let resample = sum(&mut indices.iter().map(|index| counting[*index]));
-        resample.and_then(|resample| resample.mean_iou().ok()).unwrap_or(f64::NAN)
+    let predictions = Predictions::Masks(images.to_vec());
+    let scorer = predictions.scorer(task.metric)?;
+    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
+        scorer.score(indices)
     })?;
-    let mut scores = BTreeMap::from([("pixel_accuracy".to_owned(), all.pixel_accuracy()?)]);
-    for (class, iou) in all.iou().into_iter().enumerate() {
-        let name = task.class_names.get(class).cloned().unwrap_or_else(|| class.to_string());
-        scores.extend(iou.map(|iou| (format!("iou_{name}"), iou)));
-    }
+    let value = scorer.all();
+    let scores = predictions.scores(&task.class_names);
     let selected = BTreeMap::new();
-    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected })
-}
-
-/// The counts of each class or label.
-fn class_counts(predictions: &Targets, truth: &Targets) -> Result<Vec<Counts>> {
-    match (predictions, truth) {
-        (Targets::Classes { classes: predictions, .. }, Targets::Classes { classes: truth, count }) => {
-            count_classes(predictions, truth, *count)
-        }
-        (Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
-            count_labels(predictions.view(), truth.view())
-        }
-        _ => Err(Error::request("predictions and labels are of different kinds")),
-    }
+    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected, predictions })
 }

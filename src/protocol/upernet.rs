@@ -4,8 +4,11 @@
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
 //! label is invented; images are resized to the model's input.
 //!
-//! What differs from the reference: the random numbers, no rotation by free angles, and that the checkpoint is chosen
-//! by the score of the whole validation split. Every epoch has its snapshot, from which a killed run goes on.
+//! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
+//! pixels, and the mean over test batches is its score `reported_miou`.
+//!
+//! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
+//! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
 
 mod encoder;
 
@@ -16,13 +19,13 @@ use rand::seq::SliceRandom;
 
 use self::encoder::{Encoder, Item, Place};
 use super::decision::first_best;
-use super::finetune::{Subject, drawn};
+use super::finetune::Subject;
 use super::heads::layers::Pass;
 use super::heads::predictions;
 use super::heads::upernet::UperNet;
 use super::loss::PixelLabels;
 use super::optim::{self, Pace, Rule};
-use super::random::stream;
+use super::random::{stream, turn};
 use super::resample::{Corners, resize};
 use super::schedule::Position;
 use super::snapshot::Snapshot;
@@ -33,12 +36,11 @@ use crate::config::{EncoderUse, UpernetConfig};
 use crate::data::{Split, loader};
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
-use crate::metrics::mean_over_batches;
-use crate::metrics::segmentation::Confusion;
+use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use crate::model::Backbone;
 use crate::model::terrafm::TerraFm;
 use crate::suite::Task;
-use crate::transform::augment::Dihedral;
+use crate::transform::augment::Turn;
 use crate::{Error, Result};
 
 /// The head, and the encoder where it is trained along.
@@ -75,6 +77,8 @@ struct Search<'a> {
     best: State,
     /// The learning rate under way.
     training: Option<Training>,
+    /// Whether it was told what the maps take.
+    told: bool,
 }
 
 struct Training {
@@ -85,9 +89,19 @@ struct Training {
 impl<'a> Search<'a> {
     fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
         let plain = subject.device.clone().inner();
-        let encoder = (config.encoder == EncoderUse::Frozen)
-            .then(|| Encoder::keeping(subject.encoder.valid(), subject.input.stem, plain));
-        Search { config, seed, subject, encoder, scores: Vec::new(), best: State::new(), training: None }
+        let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
+            Encoder::keeping(subject.encoder.valid(), subject.input.stem, plain, subject.cache_limit)
+        });
+        Search {
+            config,
+            seed,
+            subject,
+            encoder,
+            scores: Vec::new(),
+            best: State::new(),
+            training: None,
+            told: false,
+        }
     }
 
     fn start(&self) -> Training {
@@ -149,7 +163,9 @@ impl<'a> Search<'a> {
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
         }
-        let score = sum(&self.evaluate(&training.network, Split::Valid)?)?.mean_iou()?;
+        let score =
+            mean_iou_over_batches(&self.evaluate(&training.network, Split::Valid)?, self.config.batch_size)?;
+        self.tell_of_memory();
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
         if self.chosen().is_some_and(|(chosen, _)| chosen == done) {
@@ -166,6 +182,15 @@ impl<'a> Search<'a> {
         snapshot.save(&self.subject.snapshot)?;
         self.training = Some(training);
         Ok(())
+    }
+
+    /// Once, after the first epoch of this run: by then most maps are there.
+    fn tell_of_memory(&mut self) {
+        if !std::mem::replace(&mut self.told, true)
+            && let Some(line) = self.encoder.as_ref().and_then(Encoder::told)
+        {
+            self.subject.progress.note(&line);
+        }
     }
 
     /// The place of the best epoch, the first of equal ones, and its score.
@@ -200,16 +225,13 @@ impl<'a> Search<'a> {
         order.truncate(batches * size);
 
         let (reader, seed) = (self.reader(), self.seed);
-        let read = |i: usize| {
-            let turn = drawn(seed, epoch, order[i], reader.turns.len());
-            reader.item(Place { split: Split::Train, sample: order[i], turn })
-        };
+        let read =
+            |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
         let step = subject.progress.begin(name, order.len());
         let (_, momentum) = Rule::of(config.optimizer);
         let Training { mut network, mut optimizer } = training;
-        let mut total = 0.0;
-        let mut counted = 0;
         loader::ordered(order.len(), subject.readers, 2 * size, read, |mut items| {
+            let (mut total, mut counted) = (0.0, 0_u32);
             for batch in 0..batches {
                 let items: Vec<Item> = items.by_ref().take(size).collect::<Result<_>>()?;
                 let labels = self.labels(&items)?;
@@ -218,33 +240,32 @@ impl<'a> Search<'a> {
                 if labels.counting() == 0 {
                     continue;
                 }
-                let logits =
-                    network.head.forward(self.maps(&network, &items)?, &mut Pass::Train(&mut dropout))?;
+                let maps = self.maps(&network, &items)?;
+                drop(items);
+                let logits = network.head.forward(maps, &mut Pass::Train(&mut dropout))?;
                 let loss = network.head.loss(logits, &labels);
                 let mut gradients = loss.backward();
                 total += scalar(loss);
                 counted += 1;
                 if !f64::is_finite(total) {
-                    return Ok(());
+                    break;
                 }
                 let position = Position { epoch, epochs: config.epochs, batch, batches };
                 let rates = config.schedule.at(learning_rate, position);
                 let pace =
                     Pace { learning_rate: rates.learning_rate, momentum: rates.momentum.unwrap_or(momentum) };
-                network = optimizer.step(network.clone(), &mut gradients, pace);
+                network = optimizer.step(network, &mut gradients, pace);
             }
-            Ok::<(), Error>(())
-        })?;
-        Ok((Training { network, optimizer }, total / f64::from(counted.max(1))))
+            Ok((Training { network, optimizer }, total / f64::from(counted.max(1))))
+        })
     }
 
     /// The maps of a batch for training, on the device with autodiff.
     fn maps(&self, network: &Network, items: &[Item]) -> Result<Vec<Tensor<4>>> {
         match (&self.encoder, &network.encoder) {
             (Some(frozen), _) => Ok(frozen.maps(items)?.into_iter().map(Tensor::from_inner).collect()),
-            (None, Some(encoder)) => {
-                encoder.feature_maps(encoder::images(items, &self.subject.device)?, self.subject.input.stem)
-            }
+            (None, Some(encoder)) => encoder
+                .feature_maps(encoder::images(items.iter(), &self.subject.device)?, self.subject.input.stem),
             (None, None) => Err(Error::request("the network has no encoder")),
         }
     }
@@ -270,7 +291,7 @@ impl<'a> Search<'a> {
     fn reader(&self) -> Reader<'_> {
         let Subject { input, strategy, task, .. } = self.subject;
         let encoder = self.encoder.as_ref();
-        Reader { input, strategy, task, encoder, turns: self.config.augmentation.transforms() }
+        Reader { input, strategy, task, encoder }
     }
 
     /// For each image of a split what the network predicts, against its mask.
@@ -285,7 +306,7 @@ impl<'a> Search<'a> {
         let samples = self.samples(split);
         let step = subject.progress.begin(&split.to_string(), samples.len());
         let reader = self.reader();
-        let read = |i: usize| reader.item(Place { split, sample: samples[i], turn: 0 });
+        let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
         let mut confusions = Vec::with_capacity(samples.len());
         loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
             loop {
@@ -318,10 +339,8 @@ impl<'a> Search<'a> {
         let network = state::load(self.start().network, &self.best)?;
         let images = self.evaluate(&network, Split::Test)?;
         let mut outcome = outcome::of_masks(task, &images, &config.interval, self.seed)?;
-        // As the reference logs it; where a batch has no pixel that counts it has no number.
-        let reported =
-            mean_over_batches(images.len(), config.batch_size, |batch| sum(&images[batch])?.mean_iou());
-        outcome.scores.extend(reported.ok().map(|score| ("reported_miou".to_owned(), score)));
+        let reported = mean_iou_over_batches(&images, config.batch_size)?;
+        outcome.scores.insert("reported_miou".to_owned(), reported);
         outcome.selected.extend([
             ("encoder".to_owned(), config.encoder.to_string()),
             ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),
@@ -339,36 +358,30 @@ struct Reader<'a> {
     task: &'a Task,
     /// Where it is frozen.
     encoder: Option<&'a Encoder>,
-    /// What a training image is turned by, at the place's `turn`; the identity first.
-    turns: &'a [Dihedral],
 }
 
 impl Reader<'_> {
     /// A sample, turned; with its image only where the encoder does not know its maps.
-    fn item(&self, place: Place) -> Result<Item> {
-        let known = self.encoder.is_some_and(|encoder| encoder.knows(place));
+    fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<Item> {
+        // A free angle does not come again.
+        let place = turn.degrees.is_none().then_some(Place { split, sample, turn: turn.dihedral });
+        let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
         let bands = &self.input.selection.stored;
         let bands = if known { &bands[..1] } else { bands };
-        let sample = self.input.dataset.read(place.split, place.sample, bands)?;
-        let turn = self.turns[place.turn];
-        let mask = turn.apply(mask_of(&sample, self.task)?.insert_axis(Axis(0))).remove_axis(Axis(0));
+        let sample = self.input.dataset.read(split, sample, bands)?;
+        let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
         let image =
-            if known { None } else { Some(turn.apply(self.strategy.preprocess.apply(sample.image)?)) };
+            if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };
         Ok(Item { place, name: sample.name, image, mask })
     }
 }
 
+/// The class of the corners that a rotation leaves empty: the reference's, not ignored.
+const CORNER: i16 = 0;
+
 /// Streams of a seed's random numbers: epoch e draws its order from `STREAMS` + 2 e and what is dropped from the
 /// next one. Those below are of the head's initialisation and of [`subset`].
 const STREAMS: u64 = 2;
-
-/// The counts of all images.
-fn sum(images: &[Confusion]) -> Result<Confusion> {
-    let mut images = images.iter();
-    let mut sum = images.next().cloned().ok_or_else(|| Error::request("there are no images to score"))?;
-    images.for_each(|image| sum.merge(image));
-    Ok(sum)
-}
 
 fn scalar(x: Tensor<1>) -> f64 {
     let numbers = x.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to float32");

@@ -1,8 +1,12 @@
 //! Tables: records and published numbers side by side. Reads what is on disk, never runs anything.
 
+pub mod check;
+pub mod compare;
 mod csv;
 mod markdown;
+mod paired;
 pub mod published;
+pub mod rescore;
 pub mod table;
 
 use std::path::{Path, PathBuf};

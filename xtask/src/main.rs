@@ -44,9 +44,15 @@ struct TestArgs {
 }
 
 fn main() -> ExitCode {
-    work(Cli::parse().task).unwrap_or_else(|error| {
+    let task = Cli::parse().task;
+    // For `check`, 1 says that accuracy fell; a harness that cannot be built is no such finding.
+    let failure = match &task {
+        Task::Harness(command) if matches!(**command, args::Command::Check(_)) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
+    work(task).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        failure
     })
 }
 
@@ -73,7 +79,12 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
-        args::Command::Inspect(_) | args::Command::Cache(_) | args::Command::Fetch(_) => return None,
+        args::Command::Inspect(_)
+        | args::Command::Check(_)
+        | args::Command::Compare(_)
+        | args::Command::Rescore(_)
+        | args::Command::Cache(_)
+        | args::Command::Fetch(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)

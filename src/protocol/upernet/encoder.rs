@@ -12,22 +12,21 @@ use crate::features::tiles::Mask;
 use crate::model::frozen::Frozen;
 use crate::model::terrafm::TerraFm;
 use crate::model::{Backbone, Stem};
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
-/// The most that kept maps take on disk, in bytes. Images beyond are encoded again in every epoch.
-const LIMIT: usize = 16 << 30;
-
-/// Which image: a sample, turned by one of the augmentation's transforms.
+/// Which image: a sample, turned by one of a few transforms, so that it may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) split: Split,
     pub(super) sample: usize,
-    pub(super) turn: usize,
+    pub(super) turn: Dihedral,
 }
 
 /// A sample on its way into a batch.
 pub(super) struct Item {
-    pub(super) place: Place,
+    /// None where the image will not come again.
+    pub(super) place: Option<Place>,
     pub(super) name: String,
     /// As the model takes it; none where its maps are known.
     pub(super) image: Option<Array3<f32>>,
@@ -43,11 +42,14 @@ pub(super) struct Encoder {
 }
 
 /// Maps by image.
-#[derive(Default)]
 struct Kept {
+    /// Bytes in memory.
+    limit: u64,
     rows: HashMap<Place, usize>,
     /// Rows of [layers, d, h, w], and these lengths; once there are any.
     maps: Option<(Scratch, [usize; 4])>,
+    /// Why no more are kept.
+    full: Option<Error>,
 }
 
 impl Encoder {
@@ -56,9 +58,10 @@ impl Encoder {
         Encoder { backbone: Frozen::new(encoder), stem, device, kept: None }
     }
 
-    /// Keeps what it has encoded.
-    pub(super) fn keeping(encoder: TerraFm, stem: Stem, device: Device) -> Self {
-        Encoder { kept: Some(Mutex::default()), ..Self::new(encoder, stem, device) }
+    /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
+    pub(super) fn keeping(encoder: TerraFm, stem: Stem, device: Device, limit: u64) -> Self {
+        let kept = Kept { limit, rows: HashMap::new(), maps: None, full: None };
+        Encoder { kept: Some(Mutex::new(kept)), ..Self::new(encoder, stem, device) }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
@@ -70,25 +73,52 @@ impl Encoder {
         self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
     }
 
+    /// What is kept, in words; nothing where nothing is.
+    pub(super) fn told(&self) -> Option<String> {
+        let kept = self.kept()?;
+        let (maps, [layers, d, h, w]) = kept.maps.as_ref()?;
+        let (memory, disk) = maps.bytes();
+        let full = match &kept.full {
+            Some(problem) => {
+                format!("; no more are kept, and their images encoded in every epoch: {problem}")
+            }
+            None => String::new(),
+        };
+        Some(format!(
+            "feature maps ({layers} of {d} x {h} x {w}) of {} images are kept: {} MB in memory, {} MB on disk{full}",
+            maps.len(),
+            memory.div_ceil(1_000_000),
+            disk.div_ceil(1_000_000),
+        ))
+    }
+
     /// The maps [n, d, h, w] of these images, shallowest first.
     ///
     /// # Errors
-    /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be written or read.
+    /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be read.
     pub(super) fn maps(&self, items: &[Item]) -> Result<Vec<Tensor<4>>> {
-        let new: Vec<&Item> = items.iter().filter(|item| !self.knows(item.place)).collect();
-        let Some(kept) = &self.kept else { return self.encode(&new) };
+        let Some(kept) = self.kept() else {
+            return self.encode(items.iter());
+        };
+        let rows: Vec<Option<usize>> =
+            items.iter().map(|item| kept.rows.get(item.place.as_ref()?).copied()).collect();
         // Readers ask what is known meanwhile: the lock is not held while the device works.
-        let fresh = if new.is_empty() { None } else { Some(Numbers::of(self.encode(&new)?)?) };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(kept);
+        let new = || items.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(item, _)| item);
+        let fresh = match new().next() {
+            Some(_) => Some(Numbers::of(self.encode(new())?)?),
+            None => None,
+        };
+        let Some(mut kept) = self.kept() else { return Ok(Vec::new()) };
         if let Some(fresh) = &fresh {
-            kept.add(&new, fresh)?;
+            kept.add(new(), fresh)?;
         }
-        let (shape, numbers) = kept.together(items, &new, fresh)?;
+        let (shape, numbers) = kept.together(&rows, fresh)?;
         Ok(tensors(numbers, items.len(), shape, &self.device))
     }
 
-    fn encode(&self, items: &[&Item]) -> Result<Vec<Tensor<4>>> {
-        self.backbone.feature_maps(batch(items.iter().copied(), &self.device)?, self.stem)
+    fn encode<'i>(&self, items: impl Iterator<Item = &'i Item>) -> Result<Vec<Tensor<4>>> {
+        self.backbone.feature_maps(images(items, &self.device)?, self.stem)
     }
 }
 
@@ -96,11 +126,7 @@ impl Encoder {
 ///
 /// # Errors
 /// Where one is missing.
-pub(super) fn images(items: &[Item], device: &Device) -> Result<Tensor<4>> {
-    batch(items.iter(), device)
-}
-
-fn batch<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<Tensor<4>> {
+pub(super) fn images<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<Tensor<4>> {
     let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
     for item in items {
         let image = item.image.as_ref();
@@ -114,50 +140,44 @@ fn batch<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<T
 
 impl Kept {
     /// Keeps the maps of these images, as far as there is room.
-    fn add(&mut self, items: &[&Item], fresh: &Numbers) -> Result<()> {
+    fn add<'i>(&mut self, items: impl Iterator<Item = &'i Item>, fresh: &Numbers) -> Result<()> {
         let row = fresh.row();
-        if (self.rows.len() + items.len()).saturating_mul(4 * row) > LIMIT {
-            return Ok(());
-        }
-        let (scratch, shape) = match &mut self.maps {
-            Some(maps) => maps,
-            None => self.maps.insert((Scratch::new(row)?, fresh.shape)),
-        };
+        let limit = self.limit;
+        let (scratch, shape) =
+            self.maps.get_or_insert_with(|| (Scratch::with_memory(row, limit), fresh.shape));
         if *shape != fresh.shape {
             return Err(Error::request(format!("feature maps of {:?}, expected {shape:?}", fresh.shape)));
         }
-        for (item, maps) in items.iter().zip(fresh.numbers.chunks_exact(row)) {
+        for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
             if maps.iter().any(|number| !number.is_finite()) {
                 return Err(Error::request(format!("{}: the model's features are not finite", item.name))
                     .help("check that the weights fit the model and the normalisation fits the pixels"));
             }
-            self.rows.insert(item.place, scratch.len());
-            scratch.push(maps)?;
+            let (Some(place), None) = (item.place, &self.full) else { continue };
+            match scratch.push(maps) {
+                Ok(()) => {
+                    self.rows.insert(place, scratch.len() - 1);
+                }
+                Err(problem) => self.full = Some(problem),
+            }
         }
         Ok(())
     }
 
-    /// The maps of `items`, one after the other: those of `new` from `fresh`, the others from the disk.
-    fn together(
-        &self,
-        items: &[Item],
-        new: &[&Item],
-        fresh: Option<Numbers>,
-    ) -> Result<([usize; 4], Vec<f32>)> {
+    /// The maps of all images, one after the other: from these rows, where there is one, else the next of `fresh`.
+    fn together(&self, rows: &[Option<usize>], fresh: Option<Numbers>) -> Result<([usize; 4], Vec<f32>)> {
         let lost = || Error::request("feature maps that were kept are gone");
         let fresh = match fresh {
-            Some(fresh) if new.len() == items.len() => return Ok((fresh.shape, fresh.numbers)),
+            Some(fresh) if rows.iter().all(Option::is_none) => return Ok((fresh.shape, fresh.numbers)),
             fresh => fresh,
         };
         let (scratch, shape) = self.maps.as_ref().ok_or_else(lost)?;
         let mut chunks = fresh.iter().flat_map(|fresh| fresh.numbers.chunks_exact(fresh.row()));
-        let mut new = new.iter().peekable();
-        let mut numbers = Vec::with_capacity(items.len() * scratch.width());
-        for item in items {
-            if new.next_if(|new| new.place == item.place).is_some() {
-                numbers.extend(chunks.next().ok_or_else(lost)?);
-            } else {
-                numbers.extend(scratch.read(&[*self.rows.get(&item.place).ok_or_else(lost)?])?);
+        let mut numbers = Vec::with_capacity(rows.len() * scratch.width());
+        for row in rows {
+            match row {
+                Some(row) => numbers.extend(scratch.read(&[*row])?),
+                None => numbers.extend_from_slice(chunks.next().ok_or_else(lost)?),
             }
         }
         Ok((*shape, numbers))

@@ -1,0 +1,197 @@
+//! The predictions behind a record, in a file beside it: `predictions/<name of the record>.safetensors`.
+//!
+//! | tensor | of | shape |
+//! |---|---|---|
+//! | `predicted`, `truth` | one class an image: uint16 | [n] |
+//! | `predicted`, `truth` | several labels an image: uint8, 0 or 1 | [n, labels] |
+//! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
+//!
+//! Metadata: `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
+//! `multi-label`, `mask`), `classes`, and for masks `ignore`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use ndarray::{Array2, Array3, Axis};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::AtPath;
+use crate::files::write_atomically;
+use crate::metrics::segmentation::Confusion;
+use crate::protocol::{Predictions, Targets};
+use crate::{Error, Result};
+
+/// Predictions with the names of their samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// One a sample.
+    pub samples: Vec<String>,
+    pub predictions: Predictions,
+}
+
+/// A tensor to be written.
+struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Tensor {
+    fn classes(classes: &[usize]) -> Result<Self, String> {
+        let narrow = |class: &usize| u16::try_from(*class).map_err(|_| format!("class {class}"));
+        let numbers = classes.iter().map(narrow).collect::<Result<Vec<_>, _>>()?;
+        let bytes = numbers.iter().flat_map(|class| class.to_le_bytes()).collect();
+        Ok(Tensor { dtype: Dtype::U16, shape: vec![classes.len()], bytes })
+    }
+
+    fn labels(labels: &Array2<bool>) -> Self {
+        let (n, count) = labels.dim();
+        Tensor {
+            dtype: Dtype::U8,
+            shape: vec![n, count],
+            bytes: labels.iter().map(|label| u8::from(*label)).collect(),
+        }
+    }
+
+    fn counts(images: &[Confusion]) -> Result<Self, String> {
+        let (rows, columns) = images.first().map_or((1, 0), |image| image.counts().dim());
+        let mut bytes = Vec::new();
+        for image in images {
+            for count in image.counts() {
+                let count = u32::try_from(*count).map_err(|_| format!("{count} pixels in an image"))?;
+                bytes.extend(count.to_le_bytes());
+            }
+        }
+        Ok(Tensor { dtype: Dtype::U32, shape: vec![images.len(), rows, columns], bytes })
+    }
+}
+
+/// Writes the file: whole under its name, or not at all.
+///
+/// # Errors
+/// Where it cannot be written, or names and predictions are not one a sample.
+pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
+    let problem = |problem: String| Error::file(path, format!("cannot be written: {problem}"));
+    let Named { samples, predictions } = named;
+    if samples.len() != predictions.len() {
+        return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
+    }
+    let mut metadata = HashMap::from([
+        ("record".to_owned(), record.to_owned()),
+        ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
+    ]);
+    let (kind, classes, tensors) = match predictions {
+        Predictions::Targets {
+            predicted: Targets::Classes { classes: predicted, .. },
+            truth: Targets::Classes { classes: truth, count },
+        } => {
+            let tensor = |classes| Tensor::classes(classes).map_err(problem);
+            ("class", *count, vec![("predicted", tensor(predicted)?), ("truth", tensor(truth)?)])
+        }
+        Predictions::Targets {
+            predicted: Targets::MultiLabel(predicted),
+            truth: Targets::MultiLabel(truth),
+        } => {
+            let tensors = vec![("predicted", Tensor::labels(predicted)), ("truth", Tensor::labels(truth))];
+            ("multi-label", truth.ncols(), tensors)
+        }
+        Predictions::Targets { .. } => {
+            return Err(problem("predictions and labels are of different kinds".to_owned()));
+        }
+        Predictions::Masks(images) => {
+            let first = images.first();
+            if let Some(ignore) = first.and_then(Confusion::ignore) {
+                metadata.insert("ignore".to_owned(), ignore.to_string());
+            }
+            let classes = first.map_or(0, |image| image.counts().ncols());
+            ("mask", classes, vec![("counts", Tensor::counts(images).map_err(problem)?)])
+        }
+    };
+    metadata.insert("kind".to_owned(), kind.to_owned());
+    metadata.insert("classes".to_owned(), classes.to_string());
+    let views = tensors
+        .iter()
+        .map(|(name, t)| Ok((*name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).at(path)?)))
+        .collect::<Result<Vec<_>>>()?;
+    write_atomically(path, &safetensors::serialize(views, Some(metadata)).at(path)?)
+}
+
+/// Reads the file of the record with that fingerprint; nothing where there is none.
+///
+/// # Errors
+/// Where it is damaged or of another record.
+pub fn read(path: &Path, record: &str) -> Result<Option<Named>> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.at(path)?,
+    };
+    let damaged = |problem: String| {
+        Error::file(path, format!("not the predictions of a record: {problem}"))
+            .help("delete the file, and run the cell again with `bench --fresh`")
+    };
+    let named = parse(&bytes, record).map_err(damaged)?;
+    Ok(Some(named))
+}
+
+fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let of = |key: &str| metadata.get(key).ok_or_else(|| format!("lacks `{key}`"));
+    let found = of("record")?;
+    if found != record {
+        return Err(format!("they are those of the record {found}, expected {record}"));
+    }
+    let samples: Vec<String> = serde_json::from_str(of("samples")?).map_err(|e| e.to_string())?;
+    let classes: usize = of("classes")?.parse().map_err(|e| format!("classes: {e}"))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let tensors: BTreeMap<String, _> = file.tensors().into_iter().collect();
+    let tensor = |name: &str, dtype: Dtype, rank: usize| match tensors.get(name) {
+        Some(t) if t.dtype() == dtype && t.shape().len() == rank => Ok(t),
+        Some(t) => Err(format!("`{name}` is {:?} {:?}", t.dtype(), t.shape())),
+        None => Err(format!("lacks `{name}`")),
+    };
+    let predictions = match of("kind")?.as_str() {
+        "class" => {
+            let of = |name: &str| -> Result<Targets, String> {
+                let numbers = tensor(name, Dtype::U16, 1)?.data().as_chunks().0.iter();
+                let read: Vec<usize> = numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
+                match read.iter().find(|class| **class >= classes) {
+                    Some(class) => Err(format!("`{name}` holds class {class} of {classes}")),
+                    None => Ok(Targets::Classes { classes: read, count: classes }),
+                }
+            };
+            Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
+        }
+        "multi-label" => {
+            let of = |name: &str| -> Result<Targets, String> {
+                let t = tensor(name, Dtype::U8, 2)?;
+                let labels = t.data().iter().map(|label| *label != 0).collect();
+                let array = Array2::from_shape_vec((t.shape()[0], t.shape()[1]), labels);
+                Ok(Targets::MultiLabel(array.map_err(|e| e.to_string())?))
+            };
+            Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
+        }
+        "mask" => {
+            let ignore = metadata.get("ignore").map(|label| label.parse()).transpose();
+            let ignore: Option<i32> = ignore.map_err(|e| format!("ignore: {e}"))?;
+            let t = tensor("counts", Dtype::U32, 3)?;
+            let numbers = t.data().as_chunks().0.iter().map(|bytes| u64::from(u32::from_le_bytes(*bytes)));
+            let shape = (t.shape()[0], t.shape()[1], t.shape()[2]);
+            let all = Array3::from_shape_vec(shape, numbers.collect()).map_err(|e| e.to_string())?;
+            let image = |counts: ndarray::ArrayView2<u64>| {
+                Confusion::from_counts(counts.to_owned(), ignore).map_err(|e| e.to_string())
+            };
+            Predictions::Masks(all.axis_iter(Axis(0)).map(image).collect::<Result<_, _>>()?)
+        }
+        other => return Err(format!("unknown kind `{other}`")),
+    };
+    let lengths = match &predictions {
+        Predictions::Targets { predicted, truth } => [predicted.len(), truth.len()],
+        Predictions::Masks(images) => [images.len(); 2],
+    };
+    match lengths.iter().find(|length| **length != samples.len()) {
+        Some(length) => Err(format!("{length} predictions or labels of {} samples", samples.len())),
+        None => Ok(Named { samples, predictions }),
+    }
+}
