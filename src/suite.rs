@@ -83,6 +83,14 @@ pub struct Task {
     pub by_content: BTreeMap<Band, String>,
 }
 
+impl Task {
+    /// What each class is called, in order: its name, without names `class <index>`.
+    pub fn class_labels(&self) -> Vec<String> {
+        let name = |class: usize| self.class_names.get(class).cloned();
+        (0..self.classes).map(|class| name(class).unwrap_or_else(|| format!("class {class}"))).collect()
+    }
+}
+
 fn one() -> f32 {
     1.0
 }
@@ -137,6 +145,28 @@ pub struct Table {
     /// Further scores of a record, each a column behind that of the metric: `iou_landslide`.
     #[serde(default)]
     pub scores: Vec<String>,
+    /// How the published values name what ours are compared with, where they name it otherwise.
+    #[serde(default)]
+    pub published_as: PublishedAs,
+}
+
+/// Our names, and those of a table's published values. What is not named here is called alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PublishedAs {
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    #[serde(default)]
+    pub protocols: BTreeMap<String, String>,
+    #[serde(default)]
+    pub backbones: BTreeMap<String, String>,
+}
+
+impl PublishedAs {
+    /// What `ours` is called there.
+    pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
+        names.get(ours).map_or(ours, String::as_str)
+    }
 }
 
 impl Suite {

@@ -25,20 +25,22 @@ pub fn run(home: &Home, args: &CheckArgs) -> ExitCode {
     }
 }
 
+/// Where there is no reference, how to make one.
+fn how(args: &CheckArgs, error: Error) -> Error {
+    if args.reference.exists() {
+        return error;
+    }
+    let (records, reference) = (args.records.display(), args.reference.display());
+    error.help(format!("`cargo xtask check --records {records} --reference {reference} --update` makes one"))
+}
+
 /// Whether the gate is passed.
 fn checked(home: &Home, args: &CheckArgs) -> Result<bool> {
     let records = collect(&args.records)?;
-    let reference = match collect(&args.reference) {
-        Err(_) if args.update => Vec::new(), // The first one is about to be made.
-        reference => reference.map_err(|error| {
-            error.help(format!(
-                "`cargo xtask check --records {} --reference {} --update` makes one",
-                args.records.display(),
-                args.reference.display()
-            ))
-        })?,
-    };
-    let rows = if reference.is_empty() && args.update {
+    let first = args.update && !args.reference.exists();
+    let reference =
+        if first { Vec::new() } else { collect(&args.reference).map_err(|error| how(args, error))? };
+    let rows = if first {
         println!("There is no reference yet.");
         Vec::new()
     } else {

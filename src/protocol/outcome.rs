@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ndarray::Array2;
+
 use super::{Predictions, Targets, interval, score};
 use crate::config::IntervalConfig;
 use crate::metrics::segmentation::Confusion;
@@ -23,6 +25,26 @@ pub struct Outcome {
     pub selected: BTreeMap<String, String>,
     /// Of the test split.
     pub predictions: Predictions,
+    /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
+    pub masks: Vec<Shown>,
+}
+
+/// The predicted classes of one image's pixels.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its place among the test images that were used.
+    pub image: usize,
+    /// [h, w].
+    pub prediction: Array2<i32>,
+}
+
+/// How many images are kept to choose from.
+const TO_SHOW: usize = 24;
+
+/// The places of images whose predicted masks are kept: spread over all of them, the same for every model.
+pub fn to_show(images: usize) -> Vec<usize> {
+    let kept = images.min(TO_SHOW);
+    (0..kept).map(|i| i * images / kept).collect()
 }
 
 impl Outcome {
@@ -49,6 +71,7 @@ impl Outcome {
             scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
+            masks: Vec::new(),
         })
     }
 
@@ -89,5 +112,6 @@ pub(super) fn of_masks(
     let value = scorer.all();
     let scores = predictions.scores(&task.class_names);
     let selected = BTreeMap::new();
-    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected, predictions })
+    let interval = Some(interval);
+    Ok(Outcome { value, interval, validation: None, scores, selected, predictions, masks: Vec::new() })
 }

@@ -14,7 +14,7 @@ mod encoder;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ndarray::{Array3, Axis};
+use ndarray::{Array2, Array3, Axis};
 use rand::seq::SliceRandom;
 
 use self::encoder::{Encoder, Item, Place};
@@ -31,7 +31,7 @@ use super::schedule::Position;
 use super::snapshot::Snapshot;
 use super::state::{self, State};
 use super::subset::subset;
-use super::{Outcome, outcome};
+use super::{Outcome, Shown, outcome};
 use crate::config::{EncoderUse, UpernetConfig};
 use crate::data::{Split, loader};
 use crate::features::tiles::{IGNORED, mask_of};
@@ -163,8 +163,10 @@ impl<'a> Search<'a> {
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
         }
-        let score =
-            mean_iou_over_batches(&self.evaluate(&training.network, Split::Valid)?, self.config.batch_size)?;
+        let score = mean_iou_over_batches(
+            &self.evaluate(&training.network, Split::Valid, |_, _| {})?,
+            self.config.batch_size,
+        )?;
         self.tell_of_memory();
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
@@ -294,8 +296,14 @@ impl<'a> Search<'a> {
         Reader { input, strategy, task, encoder }
     }
 
-    /// For each image of a split what the network predicts, against its mask.
-    fn evaluate(&self, network: &Network, split: Split) -> Result<Vec<Confusion>> {
+    /// For each image of a split what the network predicts, against its mask. `shown` sees each prediction [h, w] with
+    /// the image's place among those used.
+    fn evaluate(
+        &self,
+        network: &Network,
+        split: Split,
+        mut shown: impl FnMut(usize, Array2<i32>),
+    ) -> Result<Vec<Confusion>> {
         let (subject, classes) = (self.subject, self.subject.task.classes);
         let network = network.valid();
         let trained = network
@@ -320,7 +328,9 @@ impl<'a> Search<'a> {
                     let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
                     let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
                     let mask = item.mask.mapv(i32::from).insert_axis(Axis(0));
-                    confusion.add(mask.view(), predictions(logits).view())?;
+                    let prediction = predictions(logits);
+                    confusion.add(mask.view(), prediction.view())?;
+                    shown(confusions.len(), prediction.remove_axis(Axis(0)));
                     confusions.push(confusion);
                 }
                 step.advance(items.len());
@@ -337,7 +347,13 @@ impl<'a> Search<'a> {
                 .help("check the weights and the normalisation"));
         };
         let network = state::load(self.start().network, &self.best)?;
-        let images = self.evaluate(&network, Split::Test)?;
+        let wanted = outcome::to_show(self.samples(Split::Test).len());
+        let mut masks = Vec::new();
+        let images = self.evaluate(&network, Split::Test, |image, prediction| {
+            if wanted.contains(&image) {
+                masks.push(Shown { image, prediction });
+            }
+        })?;
         let mut outcome = outcome::of_masks(task, &images, &config.interval, self.seed)?;
         let reported = mean_iou_over_batches(&images, config.batch_size)?;
         outcome.scores.insert("reported_miou".to_owned(), reported);
@@ -347,7 +363,7 @@ impl<'a> Search<'a> {
             ("epoch".to_owned(), format!("{} of {}", chosen % config.epochs + 1, config.epochs)),
             ("validation".to_owned(), format!("{valid:.2}")),
         ]);
-        Ok(Outcome { validation: Some(valid), ..outcome })
+        Ok(Outcome { validation: Some(valid), masks, ..outcome })
     }
 }
 

@@ -248,19 +248,25 @@ fn verdict(how: How, now: &Kept, before: &Kept, thresholds: &Thresholds) -> Resu
 }
 
 /// Makes the records the new reference in `folder`: those of cells it has take the place of the old ones, others are
-/// added. Cells that only the reference has are kept.
+/// added (where `folder` holds a store a suite, to that of their suite). Cells that only the reference has are kept.
 ///
 /// # Errors
 /// Where a file cannot be written or removed.
 pub fn update(records: &[Kept], reference: &[Kept], folder: &Path) -> Result<()> {
-    let store = Store::open(folder)?;
     let (now, before) = (latest(records), latest(reference));
+    let below = !reference.is_empty() && Store::existing(folder).is_none();
     for (key, kept) in &now {
+        let old = before.get(key);
+        let store = match old {
+            Some(old) => old.store.clone(),
+            None if below => Store::open(folder.join(&key.cell.suite))?,
+            None => Store::open(folder)?,
+        };
         if let Some(named) = kept.store.predictions(&kept.record)? {
             store.put_predictions(&kept.record, &named)?;
         }
         store.put(&kept.record)?;
-        if let Some(old) = before.get(key).filter(|old| old.record.fingerprint != kept.record.fingerprint) {
+        if let Some(old) = old.filter(|old| old.record.fingerprint != kept.record.fingerprint) {
             old.store.remove(&old.record)?;
         }
     }

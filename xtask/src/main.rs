@@ -29,7 +29,7 @@ enum Task {
     #[command(flatten)]
     Harness(Box<args::Command>),
 
-    /// Check formatting and lints, run all tests, then the demo benchmark
+    /// Check formatting and lints, run all tests, then the demo benchmark and its accuracy check
     Test(TestArgs),
 
     /// Find or install the LibTorch that the device libtorch needs
@@ -142,7 +142,14 @@ fn test(root: &Path, options: &TestArgs) -> Result<()> {
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
-    run(Command::new(harness).current_dir(root).args(["bench", "geobench", "--demo", "--out"]).arg(&out))
+    let terrabench = || {
+        let mut terrabench = Command::new(&harness);
+        terrabench.current_dir(root);
+        terrabench
+    };
+    run(terrabench().args(["bench", "geobench", "--demo", "--out"]).arg(&out))?;
+    let check = ["check", "--reference", "results/reference/demo", "--records"];
+    run(terrabench().args(check).arg(&out))
 }
 
 fn cargo<const N: usize>(root: &Path, args: [&str; N]) -> Command {

@@ -1,0 +1,189 @@
+//! A picture as pixels.
+
+use plotters::backend::{BitMapBackend, DrawingBackend};
+use plotters::style::{Color as _, RGBAColor, ShapeStyle};
+
+use super::{Color, DOT_RIM, Dash, Picture, Point, Shape, Text, WHITE, font};
+use crate::{Error, Result};
+
+/// Pixels are drawn so many times finer in each direction and then averaged: smooth edges, letters in their place.
+pub const FINER: usize = 2;
+
+/// The largest side of a bitmap in pixels: what a PNG viewer takes without trouble.
+const LARGEST_SIDE: usize = 1 << 14;
+
+/// RGB pixels that can be drawn on.
+pub struct Bitmap {
+    width: usize,
+    height: usize,
+    /// [height, width, 3].
+    pixels: Vec<u8>,
+}
+
+impl Bitmap {
+    /// A white bitmap.
+    ///
+    /// # Errors
+    /// Where a side is zero or longer than 16384 pixels.
+    pub fn new(width: usize, height: usize) -> Result<Self> {
+        if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
+            return Err(Error::request(format!(
+                "a picture of {width} x {height} pixels: sides are between 1 and {LARGEST_SIDE}"
+            )));
+        }
+        Ok(Bitmap { width, height, pixels: vec![255; width * height * 3] })
+    }
+
+    /// Lays `rgb` [height, width, 3] with its upper left corner at (x, y); what reaches beyond is cut off.
+    pub fn blit(&mut self, (x, y): (usize, usize), width: usize, rgb: &[u8]) {
+        if width == 0 || x >= self.width {
+            return;
+        }
+        let shown = width.min(self.width - x) * 3;
+        for (row, source) in rgb.chunks_exact(width * 3).enumerate() {
+            let start = ((y + row) * self.width + x) * 3;
+            let Some(target) = self.pixels.get_mut(start..start + shown) else { return };
+            target.copy_from_slice(&source[..shown]);
+        }
+    }
+
+    /// Draws a shape whose unit is `scale` pixels.
+    ///
+    /// # Errors
+    /// Where the plotting library refuses.
+    pub fn draw(&mut self, shape: &Shape, scale: f64) -> Result<()> {
+        let (width, height) = (self.width as u32, self.height as u32);
+        let mut backend = BitMapBackend::with_buffer(&mut self.pixels, (width, height));
+        let pixel = |(x, y): Point| ((x * scale).round() as i32, (y * scale).round() as i32);
+        let pixels = |points: &[Point]| points.iter().map(|point| pixel(*point)).collect::<Vec<_>>();
+        match shape {
+            Shape::Line { points, color, width, dash } => {
+                let stroke_width = (width * scale).round().max(1.0) as u32;
+                let style = ShapeStyle { color: rgba(*color, 1.0), filled: false, stroke_width };
+                for stroke in strokes(points, *dash) {
+                    backend.draw_path(pixels(&stroke), &style).map_err(Error::request)?;
+                }
+            }
+            Shape::Area { points, color, opacity } => {
+                backend.fill_polygon(pixels(points), &rgba(*color, *opacity)).map_err(Error::request)?;
+            }
+            Shape::Dot { center, radius, color, hollow } => {
+                let mut disc = |radius: f64, color: Color| {
+                    let radius = (radius * scale).round().max(1.0) as u32;
+                    backend.draw_circle(pixel(*center), radius, &rgba(color, 1.0), true)
+                };
+                disc(radius + DOT_RIM / 2.0, *color).map_err(Error::request)?;
+                if *hollow {
+                    disc(radius - DOT_RIM / 2.0, WHITE).map_err(Error::request)?;
+                }
+            }
+            Shape::Text(text) => words(&mut backend, text, scale)?,
+        }
+        Ok(())
+    }
+
+    /// The bitmap as a PNG file.
+    ///
+    /// # Errors
+    /// As [`encode_png`].
+    pub fn png(&self) -> Result<Vec<u8>> {
+        encode_png(self.width, self.height, &self.pixels)
+    }
+
+    /// Every [`FINER`] x [`FINER`] pixels as their mean.
+    #[must_use]
+    pub fn averaged(&self) -> Bitmap {
+        let (width, height) = (self.width / FINER, self.height / FINER);
+        let mut pixels = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            for x in 0..width {
+                for channel in 0..3 {
+                    let mut sum = 0u32;
+                    for row in 0..FINER {
+                        let start = ((y * FINER + row) * self.width + x * FINER) * 3 + channel;
+                        sum += (0..FINER).map(|i| u32::from(self.pixels[start + i * 3])).sum::<u32>();
+                    }
+                    pixels.push((sum / (FINER * FINER) as u32) as u8);
+                }
+            }
+        }
+        Bitmap { width, height, pixels }
+    }
+}
+
+/// The picture as a PNG file, `scale` pixels to a unit.
+///
+/// # Errors
+/// Where the picture is larger than a bitmap may be.
+pub fn png(picture: &Picture, scale: f64) -> Result<Vec<u8>> {
+    let side = |length: f64| (length * scale).ceil() as usize * FINER;
+    let mut bitmap = Bitmap::new(side(picture.width), side(picture.height))?;
+    for shape in picture.layers.iter().flat_map(|layer| &layer.shapes) {
+        bitmap.draw(shape, scale * FINER as f64)?;
+    }
+    bitmap.averaged().png()
+}
+
+/// RGB pixels [height, width, 3] as a PNG file.
+///
+/// # Errors
+/// Where the number of pixels is another than `width` x `height`, or a side is zero.
+pub fn encode_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
+    let side = |length: usize| u32::try_from(length).map_err(Error::request);
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side(width)?, side(height)?);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header().map_err(Error::request)?;
+    writer.write_image_data(rgb).map_err(Error::request)?;
+    writer.finish().map_err(Error::request)?;
+    Ok(bytes)
+}
+
+/// Blends the glyphs' coverage over what is there.
+fn words(backend: &mut BitMapBackend, text: &Text, scale: f64) -> Result<()> {
+    let size = text.size * scale;
+    let font = font(size, text.bold);
+    let (left, base) = text.start();
+    // plotters draws the base line half the font's height below the point it is given.
+    let corner = ((left * scale).round() as i32, (base * scale - font.get_size() / 2.0).round() as i32);
+    font.draw(&text.text, corner, |x, y, coverage| {
+        backend.draw_pixel((x, y), rgba(text.color, f64::from(coverage.clamp(0.0, 1.0))).to_backend_color())
+    })
+    .map_err(Error::request)?
+    .map_err(Error::request)
+}
+
+fn rgba(Color(red, green, blue): Color, opacity: f64) -> RGBAColor {
+    RGBAColor(red, green, blue, opacity)
+}
+
+/// A line cut up into its strokes.
+fn strokes(points: &[Point], dash: Dash) -> Vec<Vec<Point>> {
+    let Dash::Strokes(lengths) = dash else { return vec![points.to_vec()] };
+    let (mut strokes, mut stroke) = (Vec::new(), Vec::from_iter(points.first().copied()));
+    let (mut part, mut left) = (0, lengths.first().copied().unwrap_or(f64::INFINITY));
+    for pair in points.windows(2) {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let length = (x1 - x0).hypot(y1 - y0);
+        let mut gone = 0.0;
+        while length - gone > left {
+            gone += left;
+            let at = (x0 + (x1 - x0) * gone / length, y0 + (y1 - y0) * gone / length);
+            stroke.push(at);
+            // Every second part is a gap.
+            if part % 2 == 0 {
+                strokes.push(std::mem::take(&mut stroke));
+            }
+            stroke = vec![at];
+            part = (part + 1) % lengths.len();
+            left = lengths[part].max(0.1);
+        }
+        left -= length - gone;
+        stroke.push((x1, y1));
+    }
+    if part % 2 == 0 {
+        strokes.push(stroke);
+    }
+    strokes
+}
