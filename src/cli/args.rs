@@ -179,7 +179,7 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
-const SHORT: &str = "Short runs (--protocol finetune)";
+const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -201,7 +201,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe,
-    /// copernicus-linear-probe (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
+    /// copernicus-linear-probe, upernet, upernet-finetune (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -224,6 +224,11 @@ pub struct BenchArgs {
     /// Folder for records and tables: they go to DIR/<suite>/, with --demo to DIR/<suite>-demo/
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
+
+    /// Memory for the feature maps of a frozen encoder (upernet): bytes, or with kB, MB, GB, TB; what is more goes
+    /// to a file in the cache's folder
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size)]
+    pub cache_limit: u64,
 
     /// Compute finished cells again
     #[arg(long)]

@@ -7,7 +7,7 @@ use std::fmt;
 use super::published::{Mark, Published, PublishedValue};
 use crate::Result;
 use crate::record::{Interval, Record};
-use crate::suite::{Metric, Suite, Table};
+use crate::suite::{Metric, PublishedAs, Suite, Table};
 
 /// A filled table.
 #[derive(Debug, Clone)]
@@ -191,7 +191,8 @@ fn partition_title(partition: &str) -> String {
 ///   demo rows have no difference to published ones and take no part in the ranking.
 /// - Where a cell has records of several settings, those of the newest record's settings are shown, one
 ///   for each seed.
-/// - The difference is to the published value of the same model, backbone and protocol; a model with random
+/// - The difference is to the published value of the same model, backbone and protocol, by the names that the
+///   definition says they are published under; a model with random
 ///   weights is another model than the published one and has none.
 /// - The highest shown value of a column is marked bold and the second highest italic; equal values share
 ///   their mark. Published and measured rows rank together.
@@ -323,6 +324,7 @@ fn measured_rows<'a>(
         };
         variants.entry(variant).or_default().push(record);
     }
+    let published_as = &definition.published_as;
     let mut rows = Vec::new();
     for (variant, records) in &variants {
         let comparable = !demo && !records.iter().any(|record| record.provenance.random_weights());
@@ -334,9 +336,9 @@ fn measured_rows<'a>(
                 .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
                 .collect();
             let is_reference = |value: &&PublishedValue| {
-                value.model == variant.model
-                    && value.backbone == variant.backbone
-                    && value.protocol == variant.protocol
+                value.model == PublishedAs::name(&published_as.models, variant.model)
+                    && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
+                    && value.protocol == PublishedAs::name(&published_as.protocols, variant.protocol)
                     && column.holds(value)
             };
             let reference = published.values.iter().find(is_reference).filter(|_| comparable);
