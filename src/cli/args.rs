@@ -56,6 +56,13 @@ pub enum Command {
     /// Fetch official data and published weights, verified and resumable
     Fetch(FetchArgs),
 
+    /// Pack a suite's many files into one compressed file a split, which is read much faster
+    ///
+    /// What is packed is read back and compared. The packed folder takes the place of the data's with --data; records
+    /// made from either are the same. What is there already of the same source is left alone.
+    #[command(after_help = PREPARE_EXAMPLES)]
+    Prepare(PrepareArgs),
+
     /// Tell what is here: devices, LibTorch, data, weights, caches and disk, and how to mend what is amiss
     ///
     /// Needs no network and changes nothing. Ends with 1 where something that is here is broken; what is only missing
@@ -63,6 +70,12 @@ pub enum Command {
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
 }
+
+const PREPARE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
+  cargo xtask prepare geobench --task m-eurosat --to ~/packed
+  cargo xtask bench copernicus-bench --data ~/packed";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -126,7 +139,9 @@ pub enum MissingBands {
 /// A patch embedding of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StemArg {
+    #[value(name = "s2-l1c")]
     S2L1c,
+    #[value(name = "s2-l2a")]
     S2L2a,
 }
 
@@ -357,6 +372,26 @@ pub struct RescoreArgs {
     /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
+}
+
+/// Arguments of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareArgs {
+    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
+    #[arg(value_name = "SUITE")]
+    pub suite: String,
+
+    /// Only this task (repeatable) [default: all that are here]
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+
+    /// Folder of the suite's official files [default: the suite's environment variable, e.g. GEO_BENCH_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Folder for the packed files, DIR/<task>/<split>.h5
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
 }
 
 /// Arguments of `doctor`.

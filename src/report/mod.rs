@@ -8,6 +8,7 @@ mod paired;
 pub mod published;
 pub mod rescore;
 pub mod table;
+mod transposed;
 
 use std::path::{Path, PathBuf};
 
