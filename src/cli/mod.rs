@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod fetch_args;
 pub mod inspect;
 mod progress;
+mod report;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         args::Command::Cache(args) => cache::run(&args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
+        args::Command::Report(args) => report::run(&home, args),
     }
 }
 

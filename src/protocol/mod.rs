@@ -30,8 +30,8 @@ use crate::config::IntervalConfig;
 use crate::data::Label;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
-use crate::metrics::{Interval, Metric, bootstrap};
 use crate::metrics::segmentation::Confusion;
+use crate::metrics::{Interval, Metric, bootstrap};
 pub use outcome::Outcome;
 pub use predictions::Predictions;
 

@@ -155,8 +155,7 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         "class" => {
             let of = |name: &str| -> Result<Targets, String> {
                 let numbers = tensor(name, Dtype::U16, 1)?.data().as_chunks().0.iter();
-                let read: Vec<usize> =
-                    numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
+                let read: Vec<usize> = numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
                 match read.iter().find(|class| **class >= classes) {
                     Some(class) => Err(format!("`{name}` holds class {class} of {classes}")),
                     None => Ok(Targets::Classes { classes: read, count: classes }),

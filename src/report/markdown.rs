@@ -227,7 +227,7 @@ fn grid(header: &[String], rows: &[Vec<String>]) -> String {
 }
 
 /// Text that Markdown shows as it is, on one line.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
         match c {

@@ -17,6 +17,8 @@ pub struct ResultTable<'a> {
     pub demo: bool,
     /// Where the published values come from.
     pub source: String,
+    /// What our rows may be made by, the published protocol first.
+    pub protocols: Vec<String>,
     pub columns: Vec<Column>,
     /// In the order of the source.
     pub published: Vec<Row<'a>>,
@@ -172,15 +174,21 @@ impl Column {
 }
 
 /// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
-fn partition_title(partition: &str) -> String {
-    if partition == "default" {
-        return "100 %".to_owned();
-    }
-    match partition.strip_suffix("x_train").map(str::parse::<f64>) {
+pub(super) fn partition_title(partition: &str) -> String {
+    match share(partition) {
         // Rounded, as 100 times a decimal fraction is seldom whole.
-        Some(Ok(share)) if share > 0.0 && share <= 1.0 => format!("{} %", (share * 1e5).round() / 1e3),
-        _ => partition.to_owned(),
+        Some(share) => super::percent(share),
+        None => partition.to_owned(),
     }
+}
+
+/// The share of the training samples by a partition's name, between 0 and 1.
+pub fn share(partition: &str) -> Option<f64> {
+    if partition == "default" {
+        return Some(1.0);
+    }
+    let share = partition.strip_suffix("x_train")?.parse::<f64>().ok()?;
+    (share > 0.0 && share <= 1.0).then_some(share)
 }
 
 /// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
@@ -217,6 +225,7 @@ pub fn fill<'a>(
         title: definition.title.clone(),
         demo,
         source: published.source.clone(),
+        protocols: definition.protocols.clone(),
         columns,
         published: published_rows,
         measured,

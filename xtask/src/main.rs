@@ -73,7 +73,10 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
-        args::Command::Inspect(_) | args::Command::Cache(_) | args::Command::Fetch(_) => return None,
+        args::Command::Inspect(_)
+        | args::Command::Cache(_)
+        | args::Command::Fetch(_)
+        | args::Command::Report(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
