@@ -2,7 +2,7 @@
 
 use super::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
-    shortened, wrapped,
+    shortened, text_width, wrapped,
 };
 use super::table::{ResultTable, Tenths};
 use crate::record::Interval;
@@ -17,7 +17,9 @@ struct Bar {
 }
 
 const WIDTH: f64 = 900.0;
-const NAMES: f64 = 330.0;
+/// The most that names of rows and of columns may take.
+const ROW: f64 = 230.0;
+const COLUMN: f64 = 190.0;
 const NUMBERS: f64 = 100.0;
 const MARGIN: f64 = 24.0;
 const LINE: f64 = 26.0;
@@ -42,7 +44,11 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     let far = bars.iter().flat_map(ends).fold(0.5, |far: f64, end| far.max(end.abs()));
     let step = tick(far);
     let far = (far / step).ceil() * step;
-    let (left, right) = (MARGIN + NAMES, WIDTH - MARGIN - NUMBERS);
+    let widest = |name: fn(&Bar) -> &str, most: f64| {
+        bars.iter().map(|bar| text_width(name(bar), TEXT, false)).fold(0.0, f64::max).min(most)
+    };
+    let (rows, columns) = (widest(|bar| &bar.row, ROW), widest(|bar| &bar.column, COLUMN));
+    let (left, right) = (MARGIN + rows + 16.0 + columns + 12.0, WIDTH - MARGIN - NUMBERS);
     let x = |difference: f64| left + (difference + far) / (2.0 * far) * (right - left);
 
     let mut shapes = Vec::new();
@@ -63,6 +69,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         }
         None => String::new(),
     };
+    y += 4.0;
     let meaning = format!(
         "Difference in percent points to the published value of the same model and backbone.{whiskers}"
     );
@@ -83,8 +90,8 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     for (i, bar) in bars.iter().enumerate() {
         let middle = top + LINE * (i as f64 + 0.5);
         let base = middle + TEXT * 0.36;
-        let row = shortened(&bar.row, NAMES * 0.55, TEXT, false);
-        let column = shortened(&bar.column, NAMES * 0.45 - 14.0, TEXT, false);
+        let row = shortened(&bar.row, rows, TEXT, false);
+        let column = shortened(&bar.column, columns, TEXT, false);
         shapes.push(text(Text::new(row, (MARGIN, base), Anchor::Start, TEXT)));
         shapes.push(text(Text::new(column, (left - 10.0, base), Anchor::End, TEXT).color(GREY)));
         let color = if bar.value < 0.0 { BELOW } else { ABOVE };

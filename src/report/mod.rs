@@ -6,6 +6,7 @@
 //! spider.rs, differences.rs, shares.rs, confusion.rs   ResultTable, predictions -> Picture
 //! labels.rs     values beside points, none on another
 //! canvas.rs     Picture -> SVG, PNG
+//! html.rs       all of it as one page
 //! whole.rs      all of it for all suites, and what links it
 //! ```
 
@@ -14,6 +15,7 @@ mod confusion;
 mod csv;
 mod differences;
 mod gather;
+mod html;
 pub mod labels;
 mod markdown;
 pub mod published;

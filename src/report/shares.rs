@@ -42,7 +42,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     let mut lines: Vec<Line> = Vec::new();
     for (i, row) in shown.iter().enumerate() {
         let color = if i == 0 { BLACK } else { PALETTE[(i - 1) % PALETTE.len()] };
-        lines.push(Line { row, name: format!("{} {}", row.label(), row.backbone), color, dash: Dash::Solid });
+        lines.push(Line { row, name: row.full_label(), color, dash: Dash::Solid });
         let same = |other: &&Row| (&other.model, &other.backbone) == (&row.model, &row.backbone);
         if let Some(published) = table.published.iter().find(same).filter(|_| !table.demo) {
             // Two measured rows of one model have one published row.

@@ -116,6 +116,12 @@ impl Value<'_> {
         Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
     }
 
+    /// Whether the published value lies in the interval, by the shown numbers.
+    pub fn inside(&self) -> Option<bool> {
+        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
+        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+    }
+
     /// The difference to the published value, of the shown numbers.
     pub fn difference(&self) -> Option<Tenths> {
         Some(Tenths::of(self.value) - Tenths::of(self.reference?))
@@ -135,6 +141,19 @@ impl Row<'_> {
     /// The model's name with the qualifiers only: `TerraFM (random weights)`.
     pub fn name(&self) -> String {
         self.with_notes(None)
+    }
+
+    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    pub fn full_label(&self) -> String {
+        let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
+        Row {
+            model,
+            cells: Vec::new(),
+            qualifiers: self.qualifiers.clone(),
+            backbone: String::new(),
+            ..*self
+        }
+        .label()
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {

@@ -10,7 +10,7 @@ use super::canvas::{Picture, png, svg};
 use super::gather::{Section, gather};
 use super::spider::{self, Choice};
 use super::table::{ResultTable, fill, share};
-use super::{confusion, csv, differences, fill_all, markdown, published, shares};
+use super::{confusion, csv, differences, fill_all, html, markdown, published, shares};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Record, frame};
@@ -84,6 +84,7 @@ pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Re
     }
     files.push((out.join("results.parquet"), parquet(&sections)?));
     files.push((out.join("report.md"), index(&chapters).into_bytes()));
+    files.push((out.join("report.html"), html::page(&chapters)?.into_bytes()));
     for (path, bytes) in &files {
         write_atomically(path, bytes)?;
     }
