@@ -172,10 +172,18 @@ fn chosen_axes<'t, 'a>(all: &[Found<'t, 'a>], choice: &Choice) -> Vec<Found<'t, 
     order.into_iter().map(copy).collect()
 }
 
-/// Whether a row is the one that `name` means.
+/// Whether a row is the one that `name` means: letters and digits decide, as the source has both `Prithvi-2.0` and
+/// `Prithvi 2.0`.
 fn named(name: &str, model: &str, backbone: &str) -> bool {
-    let name = name.trim();
-    name.eq_ignore_ascii_case(model) || name.eq_ignore_ascii_case(&format!("{model} {backbone}"))
+    same(name, model) || same(name, &format!("{model} {backbone}"))
+}
+
+fn same(a: &str, b: &str) -> bool {
+    // `SatMAE++` is another model than `SatMAE`.
+    let plain = |name: &str| -> String {
+        name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
+    };
+    plain(a) == plain(b)
 }
 
 fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Vec<String>) -> Vec<Series> {
@@ -204,9 +212,14 @@ fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Ve
         if backbones.len() > 1 {
             notes.push(format!("{model}: on each axis the best of {}.", backbones.join(", ")));
         }
-        let with_backbone = !name.trim().eq_ignore_ascii_case(&model);
+        let with_backbone = !same(name, &model);
         let backbone = if with_backbone { backbones.concat() } else { String::new() };
-        let name = if with_backbone { format!("{model} {backbone}") } else { model.clone() };
+        let name = match with_backbone {
+            true => format!("{model} {backbone}"),
+            // The plot's own spelling, where the tables have two.
+            false if choice.models.is_empty() => name.clone(),
+            false => model.clone(),
+        };
         all.push(Series { name, model, backbone, origin: Origin::Published, values });
     }
     all

@@ -101,7 +101,8 @@
       ...table.columns.map((column, i) => ({ ...column, number: (row) => row.cells[i]?.number ?? null, i })),
     ];
     const heads = titles.map((title) => {
-      const button = element("button", { type: "button", textContent: title.heading });
+      // "100 %" stays on one line.
+      const button = element("button", { type: "button", textContent: title.heading.replaceAll(" %", "\u00a0%") });
       const th = element("th", { scope: "col" }, button, title.metric ? element("small", { textContent: ` ${title.metric}`, className: "quiet" }) : null);
       button.addEventListener("click", () => {
         // Numbers begin with the highest, words with A; the third click gives back the source's order.
