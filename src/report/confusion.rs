@@ -14,7 +14,7 @@ const MARGIN: f64 = 24.0;
 const WIDTH: f64 = 900.0;
 
 /// Draws the confusion matrix of a record's predictions; of several labels an image, how many of each were found, missed
-/// and wrongly told. Nothing where the predictions are not the task's.
+/// and wrongly predicted. Nothing where the predictions are not the task's.
 pub fn draw(task: &Task, record: &Record, predictions: &Predictions) -> Option<Picture> {
     let cell = &record.cell;
     let what = format!(
@@ -147,7 +147,7 @@ fn shade(share: f64) -> Color {
 fn labels(task: &Task, demo: bool, what: &str, predicted: &Array2<bool>, truth: &Array2<bool>) -> Picture {
     const LINE: f64 = 18.0;
     const KINDS: [(&str, Color); 3] =
-        [("found", PALETTE[0]), ("missed", PALETTE[4]), ("told, but not there", PALETTE[3])];
+        [("found", PALETTE[0]), ("missed", PALETTE[4]), ("predicted, but not there", PALETTE[3])];
     let n = truth.ncols().min(predicted.ncols());
     let counts: Vec<[usize; 3]> = (0..n)
         .map(|label| {
@@ -161,7 +161,7 @@ fn labels(task: &Task, demo: bool, what: &str, predicted: &Array2<bool>, truth: 
         })
         .collect();
     let mut shapes = Vec::new();
-    let title = format!("{}: labels found, missed and wrongly told", task.title);
+    let title = format!("{}: labels found, missed and wrongly predicted", task.title);
     let meaning = format!("Images of the test split by label; {} in all.", truth.nrows());
     let top = head(&mut shapes, &title, demo, &[what.to_owned(), meaning]);
     let mut x = MARGIN;

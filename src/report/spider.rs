@@ -544,9 +544,9 @@ fn corners(bounds: &super::canvas::Bounds) -> Vec<Point> {
     vec![(left, top), (right, top), (right, bottom), (left, bottom)]
 }
 
-/// Dark enough to be read as text on white.
+/// Dark enough to be read as text on white: a contrast of 4.5 or more [WCAG 2.1, 1.4.3].
 fn darker(Color(red, green, blue): Color) -> Color {
-    let dim = |v: u8| (f64::from(v) * 0.72) as u8;
+    let dim = |v: u8| (f64::from(v) * 0.65) as u8;
     Color(dim(red), dim(green), dim(blue))
 }
 
