@@ -13,6 +13,7 @@
 //! cache.rs      Features on disk, by the hash of what decides them
 //! protocol/     Features -> predictions (k-NN, …)
 //! metrics/      predictions + labels -> scores with intervals
+//! sheet.rs      images, masks, predictions -> a picture to look at
 //! run.rs        one Cell through all of the above -> Record
 //! record.rs     Record -> an atomic file, named by the fingerprint of what decides the number
 //! report/       Records + published numbers -> tables
@@ -22,6 +23,7 @@
 //! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
 
 pub mod cache;
+pub mod canvas;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -43,6 +45,7 @@ pub mod record;
 pub mod remedy;
 pub mod report;
 pub mod run;
+pub mod sheet;
 pub mod suite;
 pub mod transform;
 

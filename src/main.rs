@@ -8,7 +8,7 @@ use terrabench::cli::Cli;
 
 fn main() -> ExitCode {
     match terrabench::cli::run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read the output, `head` for instance, has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

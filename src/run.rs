@@ -11,19 +11,21 @@ use burn::tensor::Device;
 use crate::Result;
 use crate::cache::Cache;
 use crate::config::{FinetuneConfig, ModelConfig, Protocol, SegmentationProbeConfig};
-use crate::data::Split;
+use crate::data::{Label, Split};
 use crate::error::AtPath;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
+use crate::files::write_atomically;
 use crate::model::weights::Weights;
 use crate::model::{self, Backbone, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
-use crate::protocol::{Outcome, finetune, segmentation_probe};
+use crate::protocol::{Outcome, Shown, finetune, segmentation_probe};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
+use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
 
@@ -209,9 +211,12 @@ impl<'a> Runner<'a> {
         };
         // First what lies behind the record: where a record is, its predictions are.
         let test = input.dataset.samples(Split::Test);
-        let names = subset(test.len(), planned.protocol.limit()).into_iter().map(|i| test[i].clone());
-        let named = Named { samples: names.collect(), predictions: outcome.predictions };
-        self.store.put_predictions(&record, &named)?;
+        let used = subset(test.len(), planned.protocol.limit());
+        let samples = used.iter().map(|i| test[*i].clone()).collect();
+        self.store.put_predictions(&record, &Named { samples, predictions: outcome.predictions })?;
+        if !outcome.masks.is_empty() {
+            self.sheet(&record, task, input, &outcome.masks, &used)?;
+        }
         let path = self.store.put(&record)?;
         remove(&snapshot)?;
         Ok(Done { record, path, reused: false })
@@ -255,6 +260,42 @@ impl<'a> Runner<'a> {
             let step = progress.begin(&split.to_string(), images.len());
             tile_tokens(&extractor, split, &images, config.tile, step.as_ref())
         })
+    }
+
+    /// Draws those of the predicted masks whose labels have the most to see, beside the record. `used` has the places
+    /// in the test split of the images that were used.
+    fn sheet(
+        &self,
+        record: &Record,
+        task: &Task,
+        input: &Input,
+        masks: &[Shown],
+        used: &[usize],
+    ) -> Result<()> {
+        let bands = &self.setting.model.stem(input.stem)?.bands;
+        let Some((bands, colors)) = sheet::colors(bands, &input.selection.stored) else { return Ok(()) };
+        let mut examples = Vec::new();
+        for Shown { image, prediction } in masks {
+            let sample = input.dataset.read(Split::Test, used[*image], &bands)?;
+            let Label::Mask(label) = sample.label else { continue };
+            let prediction = prediction.clone();
+            examples.push(Example { name: sample.name, image: sample.image, label, prediction });
+        }
+        let cell = &record.cell;
+        let heading = Heading {
+            title: format!("{}, {} {}", task.title, cell.model, cell.backbone),
+            line: format!(
+                "{}{}, partition {}, seed {}: mean IoU {:.1}",
+                if record.demo { "demo, generated data; " } else { "" },
+                cell.protocol,
+                cell.partition,
+                cell.seed,
+                record.value
+            ),
+            colors,
+        };
+        let picture = sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples))?;
+        write_atomically(&self.store.sheet(record), &picture)
     }
 
     /// With one of the input's strategies, by its place.

@@ -86,6 +86,14 @@ pub struct Task {
     pub by_content: BTreeMap<Band, String>,
 }
 
+impl Task {
+    /// What each class is called, in order: its name, without names `class <index>`.
+    pub fn class_labels(&self) -> Vec<String> {
+        let name = |class: usize| self.class_names.get(class).cloned();
+        (0..self.classes).map(|class| name(class).unwrap_or_else(|| format!("class {class}"))).collect()
+    }
+}
+
 fn one() -> f32 {
     1.0
 }

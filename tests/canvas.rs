@@ -1,6 +1,6 @@
 //! Pictures: text is measured as it is drawn, SVG and PNG show the same, and names cannot break either.
 
-use terrabench::report::canvas::{
+use terrabench::canvas::{
     Anchor, BLACK, Bitmap, Color, Dash, Layer, PALETTE, Picture, Shape, Text, encode_png, png, shortened,
     svg, text_width, xml_text,
 };

@@ -78,9 +78,9 @@ fn page(folder: &Path) -> PathBuf {
     });
     let store = Store::open(results.join("geobench")).unwrap();
     store.put(&nasty).unwrap();
-    let sheet = store.beside(&nasty, "sheets", "png");
+    let sheet = store.sheet(&nasty);
     std::fs::create_dir_all(sheet.parent().unwrap()).unwrap();
-    std::fs::write(sheet, terrabench::report::canvas::encode_png(2, 2, &[7; 12]).unwrap()).unwrap();
+    std::fs::write(sheet, terrabench::canvas::encode_png(2, 2, &[7; 12]).unwrap()).unwrap();
     write_all(&Home::find().unwrap(), &results, &results, &Choice::default()).unwrap();
     results.join("report.html")
 }

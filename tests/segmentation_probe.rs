@@ -15,6 +15,7 @@ use terrabench::home::Home;
 use terrabench::metrics::segmentation::Confusion;
 use terrabench::protocol::linear_probe::Linear;
 use terrabench::protocol::segmentation_probe::{self, confusions};
+use terrabench::record::Store;
 use terrabench::suite::Suite;
 
 fn config() -> SegmentationProbeConfig {
@@ -105,7 +106,7 @@ fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
 
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
     let mut task = suite.task("m-cashew-plant").unwrap().clone();
-    task.classes = 2;
+    (task.classes, task.class_names) = (2, Vec::new());
     let run = |valid: i16, test: i16| {
         let found = segmentation_probe::run(&config, &task, 0, &["dataset"], |_, split| {
             let label = match split {
@@ -169,6 +170,12 @@ fn the_demo_fills_the_segmentation_columns() {
         assert!(record.scores.contains_key("pixel_accuracy"), "{:?}", record.scores);
         assert!(record.scores.keys().any(|score| score.starts_with("iou_")), "{:?}", record.scores);
         assert!(record.interval.is_some() && record.selected.contains_key("learning-rate"));
+        let store = Store::open(folder.path().join("geobench-demo")).unwrap();
+        assert!(std::fs::read(store.sheet(record)).unwrap().starts_with(b"\x89PNG"));
+        let named = store.predictions(record).unwrap().unwrap();
+        assert_eq!(named.samples.len(), record.samples["test"]);
+        let again = named.predictions.scorer(record.metric).unwrap().all();
+        assert!((again - record.value).abs() < 1e-9, "{again} {}", record.value);
     }
     let table = std::fs::read_to_string(folder.path().join("geobench-demo/finetune.md")).unwrap();
     assert!(table.contains("segmentation-probe"), "{table}");

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use polars::prelude::{ChunkAgg, ParquetReader, SerReader};
+use terrabench::canvas::{Picture, Shape};
 use terrabench::data::Split;
 use terrabench::home::Home;
 use terrabench::protocol::{Predictions, Targets};
 use terrabench::record::predictions::Named;
 use terrabench::record::{Record, Store};
-use terrabench::report::canvas::{Picture, Shape};
 use terrabench::report::published;
 use terrabench::report::spider::{Chart, Choice, chart, draw};
 use terrabench::report::table::{ResultTable, fill};
@@ -108,6 +108,15 @@ fn all_of_it_is_written_and_linked() {
         "landslide4sense/landslide4sense.md",
     ] {
         assert!(links.contains(&name), "{name}");
+    }
+    for (written, golden) in [
+        ("report.md", "index.md"),
+        ("landslide4sense/landslide4sense.md", "landslide4sense.md"),
+        ("geobench/finetune.csv", "finetune.csv"),
+    ] {
+        let text = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+        let expected = text(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/report").join(golden));
+        assert_eq!(text(folder.join(written)), expected, "{written}");
     }
     let (real, demo) = index.split_once("\n## GEO-Bench (demo)\n").unwrap();
     assert!(!real.contains("demo") && demo.contains("not benchmark numbers"), "{index}");
@@ -271,7 +280,7 @@ fn values_stand_at_their_points_and_apart() {
         let picture = draw(&chart);
         assert_apart(&picture);
         let values: usize = chart.series.iter().map(|series| series.values.iter().flatten().count()).sum();
-        let dots = |layer: &terrabench::report::canvas::Layer| {
+        let dots = |layer: &terrabench::canvas::Layer| {
             layer.shapes.iter().filter(|shape| matches!(shape, Shape::Dot { .. })).count()
         };
         let drawn: usize = picture.layers.iter().map(dots).sum();

@@ -29,6 +29,23 @@ pub enum Command {
     /// tasks); its metadata key `samples` is the JSON list of the samples' names in the same order.
     Features(FeaturesArgs),
 
+    /// Compare records with a reference and fail where accuracy fell: the gate for CI
+    ///
+    /// Cells whose predictions of the test split are kept on both sides are compared sample by sample (paired bootstrap),
+    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Ends with 1
+    /// where a cell fell, predicts otherwise than the thresholds allow or is missing, with 2 where the input is unusable.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+
+    /// Compare two models on the cells that both have: paired bootstrap and McNemar's test
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
+
+    /// Compute scores again from the predictions that are kept beside the records
+    ///
+    /// Ends with 1 where a record holds another value.
+    Rescore(RescoreArgs),
+
     /// List or empty the cache of extracted features
     ///
     /// Features are kept by all that decides them (weights, preprocessing, pixels, the code's version) and shared by
@@ -66,6 +83,17 @@ Examples:
   cargo xtask doctor
   cargo xtask doctor --device libtorch:cuda:0
   cargo xtask doctor --json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  cargo xtask check --records results/geobench --reference results/reference/geobench
+  cargo xtask check --records results --reference reference --junit check.xml --summary \"$GITHUB_STEP_SUMMARY\"
+  cargo xtask check --records results/geobench --reference results/reference/geobench --update";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask compare \"TerraFM ViT-B\" \"TerraFM ViT-L\"
+  cargo xtask compare ours/geobench theirs/geobench";
 
 const CACHE_EXAMPLES: &str = "\
 Examples:
@@ -253,6 +281,66 @@ pub struct FeaturesArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// What `bench` wrote: a folder with records/, or one above such folders
+    #[arg(long, value_name = "DIR")]
+    pub records: PathBuf,
+
+    /// The committed records to compare with, in the same layout
+    #[arg(long, value_name = "DIR")]
+    pub reference: PathBuf,
+
+    /// A TOML of thresholds [default: check.toml in the reference's folder, else configs/check.toml]
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
+
+    /// Do not fail where a cell of the reference is missing
+    #[arg(long)]
+    pub allow_missing: bool,
+
+    /// Write the result as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
+    /// Append the table, in GitHub's Markdown, to this file
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+
+    /// Make the records the new reference, after showing the difference
+    #[arg(long)]
+    pub update: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// A model's name as in the records, the beginning of its weights' hash, or a folder of records
+    #[arg(value_name = "A")]
+    pub a: String,
+
+    /// The other one
+    #[arg(value_name = "B")]
+    pub b: String,
+
+    /// Where the records of models given by name are
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+}
+
+/// Arguments of `rescore`.
+#[derive(Debug, Clone, Args)]
+pub struct RescoreArgs {
+    /// What `bench` wrote: a folder with records/, or one above such folders
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metrics: Vec<String>,
 }
 
 /// Arguments of `doctor`.

@@ -4,6 +4,8 @@
 pub mod args;
 mod bench;
 mod cache;
+mod check;
+mod compare;
 mod doctor;
 mod features;
 pub mod fetch;
@@ -11,9 +13,11 @@ pub mod fetch_args;
 pub mod inspect;
 mod progress;
 mod report;
+mod rescore;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -36,25 +40,29 @@ pub struct Cli {
     command: args::Command,
 }
 
-/// Runs one command.
+/// Runs one command and says with which code the process ends: 0, unless it found something wrong (see the command).
 ///
 /// # Errors
 /// Whatever kept it from finishing; what was finished before is on disk.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
     let home = Home::find()?;
-    match cli.command {
+    let done = match cli.command {
         args::Command::Bench(args) => bench::run(&home, args),
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
+        args::Command::Check(args) => return Ok(check::run(&home, &args)),
+        args::Command::Compare(args) => compare::run(&args),
+        args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
         args::Command::Report(args) => report::run(&home, args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 impl From<args::SplitArg> for Split {

@@ -28,6 +28,8 @@ pub struct Tokens {
     pub masks: Vec<Mask>,
     /// Tiles that each image was cut into.
     pub tiles_an_image: usize,
+    /// How many of them lie side by side.
+    pub tiles_across: usize,
 }
 
 impl Tokens {
@@ -37,7 +39,7 @@ impl Tokens {
     /// As [`Scratch::new`].
     pub fn new(grid: usize, width: usize) -> Result<Self> {
         let tokens = Scratch::new(grid * grid * width)?;
-        Ok(Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1 })
+        Ok(Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1 })
     }
 
     /// Adds a tile: its tokens [grid * grid, width], row by row, and its mask.
@@ -109,6 +111,8 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
 /// A part of a sample, as the model takes it.
 struct Tile {
     name: String,
+    /// Its first row in the sample.
+    y: usize,
     image: Array3<f32>,
     mask: Mask,
 }
@@ -130,6 +134,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
             let image = sample.image.slice(s![.., y..y + side, x..x + side]).to_owned();
             tiles.push(Tile {
                 name: sample.name.clone(),
+                y,
                 image: extractor.strategy.preprocess.apply(image)?,
                 mask: mask.slice(s![y..y + side, x..x + side]).to_owned(),
             });
@@ -158,10 +163,13 @@ pub fn tile_tokens(
         cut(extractor, &sample, side)
     };
     let mut tokens = None;
+    let mut across = 1;
     loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
         let mut waiting: Vec<Tile> = Vec::new();
         for tiles in samples {
-            waiting.extend(tiles?);
+            let tiles = tiles?;
+            across = tiles.iter().take_while(|tile| tile.y == 0).count();
+            waiting.extend(tiles);
             while waiting.len() >= extractor.batch_size {
                 let rest = waiting.split_off(extractor.batch_size);
                 encode(extractor, std::mem::replace(&mut waiting, rest), &mut tokens)?;
@@ -172,6 +180,7 @@ pub fn tile_tokens(
     })?;
     let mut tokens: Tokens = tokens.ok_or_else(|| Error::request(format!("{split} has no samples")))?;
     tokens.tiles_an_image = tokens.len() / indices.len();
+    tokens.tiles_across = across;
     if tokens.tiles_an_image * indices.len() != tokens.len() {
         return Err(Error::request(format!("the images of {split} differ in size"))
             .help("the segmentation probe needs images of one size"));

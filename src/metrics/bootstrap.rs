@@ -34,6 +34,19 @@ pub fn interval(
     seed: u64,
     statistic: impl Fn(&[usize]) -> f64 + Sync,
 ) -> Result<Interval> {
+    let values = resampled(samples, level, resamples, seed, &statistic)?;
+    let tail = (1.0 - level) / 2.0;
+    Ok(Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level })
+}
+
+/// The statistic of each resample, ascending.
+pub(super) fn resampled(
+    samples: usize,
+    level: f64,
+    resamples: usize,
+    seed: u64,
+    statistic: &(impl Fn(&[usize]) -> f64 + Sync),
+) -> Result<Vec<f64>> {
     let Ok(any_sample) = Uniform::new(0, samples) else {
         return Err(Error::request("there is nothing to resample"));
     };
@@ -55,12 +68,11 @@ pub fn interval(
         return Err(Error::request(format!("the statistic of a resample is {value}")));
     }
     values.sort_unstable_by(f64::total_cmp);
-    let tail = (1.0 - level) / 2.0;
-    Ok(Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level })
+    Ok(values)
 }
 
 /// The quantile `q` (0 to 1) of ascending values, at least one.
-fn quantile(ascending: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(ascending: &[f64], q: f64) -> f64 {
     let place = q * (ascending.len() - 1) as f64;
     let before = place.floor() as usize;
     let after = (before + 1).min(ascending.len() - 1);

@@ -6,6 +6,7 @@ pub mod accuracy;
 pub mod average_precision;
 pub mod bootstrap;
 pub mod f1;
+pub mod paired;
 pub mod segmentation;
 
 use std::fmt;

@@ -32,7 +32,7 @@ use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
 
 use crate::{Error, Result};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ndarray::Array2;
+
 use super::{Predictions, Targets, interval, score};
 use crate::config::IntervalConfig;
 use crate::metrics::segmentation::Confusion;
@@ -23,6 +25,26 @@ pub struct Outcome {
     pub selected: BTreeMap<String, String>,
     /// Of the test split.
     pub predictions: Predictions,
+    /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
+    pub masks: Vec<Shown>,
+}
+
+/// The predicted classes of one image's pixels.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its place among the test images that were used.
+    pub image: usize,
+    /// [h, w].
+    pub prediction: Array2<i32>,
+}
+
+/// How many images are kept to choose from.
+const TO_SHOW: usize = 24;
+
+/// The places of images whose predicted masks are kept: spread over all of them, the same for every model.
+pub fn to_show(images: usize) -> Vec<usize> {
+    let kept = images.min(TO_SHOW);
+    (0..kept).map(|i| i * images / kept).collect()
 }
 
 impl Outcome {
@@ -49,6 +71,7 @@ impl Outcome {
             scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
+            masks: Vec::new(),
         })
     }
 
@@ -81,16 +104,14 @@ pub(super) fn of_masks(
         return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
-    let nothing = || Error::request("there are no test images to score").help("the split is empty");
-    let value = Confusion::sum(images).ok_or_else(nothing)?.mean_iou()?;
-    // An image of which every pixel is ignored adds nothing to any sum.
-    let counting: Vec<&Confusion> = images.iter().filter(|image| image.pixel_accuracy().is_ok()).collect();
-    let interval = bootstrap::interval(counting.len(), config.level, config.resamples, seed, |indices| {
-        let resample = Confusion::sum(indices.iter().map(|index| counting[*index]));
-        resample.and_then(|resample| resample.mean_iou().ok()).unwrap_or(f64::NAN)
-    })?;
     let predictions = Predictions::Masks(images.to_vec());
+    let scorer = predictions.scorer(task.metric)?;
+    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
+        scorer.score(indices)
+    })?;
+    let value = scorer.all();
     let scores = predictions.scores(&task.class_names);
     let selected = BTreeMap::new();
-    Ok(Outcome { value, interval: Some(interval), validation: None, scores, selected, predictions })
+    let interval = Some(interval);
+    Ok(Outcome { value, interval, validation: None, scores, selected, predictions, masks: Vec::new() })
 }

@@ -22,7 +22,7 @@ pub enum Predictions {
 pub struct Scorer(Parts);
 
 impl Scorer {
-    /// The number of samples.
+    /// The number of samples that count.
     pub fn samples(&self) -> usize {
         self.0.len()
     }
@@ -65,10 +65,16 @@ impl Predictions {
             (Predictions::Targets { predicted, truth }, _) => {
                 Parts::new(metric, predicted, truth).map(Scorer)
             }
-            (Predictions::Masks(images), Metric::Miou) if !images.is_empty() => {
-                Ok(Scorer(Parts::Pixels(images.clone())))
+            (Predictions::Masks(images), Metric::Miou) => {
+                // An image of which every pixel is ignored adds nothing to any sum.
+                let counting = images.iter().filter(|image| image.pixel_accuracy().is_ok());
+                let counting: Vec<Confusion> = counting.cloned().collect();
+                match counting.is_empty() {
+                    true => Err(Error::request("every pixel is ignored, so there is no mean IoU")
+                        .help("the split is empty, or every label is one that is ignored")),
+                    false => Ok(Scorer(Parts::Pixels(counting))),
+                }
             }
-            (Predictions::Masks(_), Metric::Miou) => Err(Error::request("there are no images to score")),
             (Predictions::Masks(_), metric) => Err(Error::request(format!("{metric} does not fit masks"))),
         }
     }

@@ -18,7 +18,7 @@ use self::pixels::Pixels;
 use super::decision::first_best;
 use super::linear_probe::{Linear, Memory, shuffled};
 use super::schedule::{Position, Rates};
-use super::{Outcome, outcome};
+use super::{Outcome, Shown, outcome};
 use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
 use crate::data::Split;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
@@ -85,6 +85,10 @@ pub fn run(
     let mut outcome = outcome::of_masks(task, &images, &config.interval, seed)?;
     outcome.selected.extend(selected.map(|(name, value)| (name.to_owned(), value)));
     outcome.validation = Some(valid);
+    outcome.masks = outcome::to_show(images.len())
+        .into_iter()
+        .map(|image| Ok(Shown { image, prediction: mask(&head, task.classes, config.tile, &test, image)? }))
+        .collect::<Result<_>>()?;
     Ok(if strategies.len() > 1 { outcome.of_sweep(strategies, strategy, validation) } else { outcome })
 }
 
@@ -258,6 +262,31 @@ pub fn confusions(
         confusions.iter_mut().zip(found).for_each(|(all, found)| all.extend(found));
     }
     Ok(confusions)
+}
+
+/// What a head predicts for the pixels of one image, [h, w]: its tiles put together.
+///
+/// # Errors
+/// As [`confusions`].
+fn mask(head: &Linear, classes: usize, tile: usize, tokens: &Tokens, image: usize) -> Result<Array2<i32>> {
+    let pixels = Pixels::new(tokens, classes, tile)?;
+    let (count, across) = (tokens.tiles_an_image, tokens.tiles_across.max(1));
+    let tiles: Vec<usize> = (image * count..(image + 1) * count).collect();
+    let batch = tokens.read(&tiles)?;
+    let bias = head.bias.to_vec();
+    let mut space = pixels.space();
+    let (mut all, mut side) = (Array2::zeros((0, 0)), 0);
+    for (i, rows) in batch.axis_chunks_iter(Axis(0), pixels.tokens()).enumerate() {
+        let logits = logits(rows, head.weight.view(), &bias);
+        let predicted = pixels.predictions(logits.as_slice().unwrap_or_default(), &mut space);
+        if i == 0 {
+            side = predicted.nrows();
+            all = Array2::zeros((count.div_ceil(across) * side, across * side));
+        }
+        let (y, x) = (i / across * side, i % across * side);
+        all.slice_mut(s![y..y + side, x..x + side]).assign(&predicted);
+    }
+    Ok(all)
 }
 
 /// The counts of all of at least one.

@@ -1,6 +1,7 @@
 //! Records: what one finished cell is, and what decides its number. [`Store`] keeps one atomic file a
 //! cell, [`predictions`] what lies behind it, [`frame()`] lays records out as a data frame.
 
+mod collection;
 mod frame;
 pub mod predictions;
 mod store;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::collection::{Kept, collect};
 pub use self::frame::frame;
 pub use self::store::Store;
 use crate::config::{ModelConfig, Protocol};

@@ -17,6 +17,9 @@ const DIGITS_IN_NAME: usize = 16;
 /// The folder of predictions.
 const PREDICTIONS: &str = "predictions";
 
+/// The folder of pictures of predicted masks.
+const SHEETS: &str = "sheets";
+
 /// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
 const LONGEST_PART: usize = 48;
 
@@ -39,6 +42,12 @@ impl Store {
         let records = folder.as_ref().join("records");
         std::fs::create_dir_all(&records).at(&records)?;
         Ok(Store { records })
+    }
+
+    /// The records under `<folder>/records/`, if that is there.
+    pub fn existing(folder: impl AsRef<Path>) -> Option<Self> {
+        let records = folder.as_ref().join("records");
+        records.is_dir().then_some(Store { records })
     }
 
     /// The record of that fingerprint, if the cell is done.
@@ -76,11 +85,32 @@ impl Store {
         self.records.join(record.file_name())
     }
 
+    /// Removes the record, then what lies beside it.
+    ///
+    /// # Errors
+    /// Where a file is there and cannot be removed.
+    pub fn remove(&self, record: &Record) -> Result<()> {
+        let beside = [(PREDICTIONS, "safetensors"), (SHEETS, "png")];
+        let beside = beside.map(|(kind, extension)| self.beside(record, kind, extension));
+        for path in std::iter::once(self.path(record)).chain(beside) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at(&path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Where a file beside the record is, or would be: `<kind>/<name of the record>.<extension>`.
     pub fn beside(&self, record: &Record, kind: &str, extension: &str) -> PathBuf {
         let name = record.file_name();
         let stem = name.strip_suffix("json").unwrap_or(&name);
         self.records.with_file_name(kind).join(format!("{stem}{extension}"))
+    }
+
+    /// Where the picture of the record's predicted masks is, or would be.
+    pub fn sheet(&self, record: &Record) -> PathBuf {
+        self.beside(record, SHEETS, "png")
     }
 
     /// Writes the predictions behind the record, in place of earlier ones.

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::canvas::{
+use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text, WHITE,
     shortened, text_width, wrapped,
 };

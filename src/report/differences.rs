@@ -1,10 +1,10 @@
 //! A bar for each measured value: how far it lies from the published one, with its interval.
 
-use super::canvas::{
+use super::table::{ResultTable, Tenths};
+use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
     shortened, text_width, wrapped,
 };
-use super::table::{ResultTable, Tenths};
 use crate::record::Interval;
 
 /// What the chart shows of one value; all in percent points from the published value.

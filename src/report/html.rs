@@ -10,10 +10,10 @@ use base64::Engine;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::canvas::{svg, xml_text};
 use super::published::Mark;
 use super::table::{Origin, ResultTable, Row, Tenths, Value};
 use super::whole::{Chapter, Figure};
+use crate::canvas::{svg, xml_text};
 use crate::record::Record;
 use crate::{Error, Result};
 
@@ -224,7 +224,7 @@ fn sheets(chapter: &Chapter, room: &mut usize) -> String {
             continue;
         }
         seen.push(&record.fingerprint);
-        let path = section.store.beside(record, "sheets", "png");
+        let path = section.store.sheet(record);
         // Most records have none.
         let Ok(bytes) = std::fs::read(&path) else { continue };
         if bytes.len() > *room {

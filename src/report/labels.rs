@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use super::canvas::{Anchor, Bounds, Point, Text};
+use crate::canvas::{Anchor, Bounds, Point, Text};
 
 /// A value to be written near a point.
 #[derive(Debug, Clone)]

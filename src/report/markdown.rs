@@ -236,7 +236,7 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
 }
 
 /// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
-fn grid(header: &[String], rows: &[Vec<String>]) -> String {
+pub(super) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
     let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c));
     let numeric: Vec<bool> = (0..header.len())

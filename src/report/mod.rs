@@ -5,12 +5,14 @@
 //! table.rs      records + published.rs -> ResultTable; markdown.rs, csv.rs write it
 //! spider.rs, differences.rs, shares.rs, confusion.rs   ResultTable, predictions -> Picture
 //! labels.rs     values beside points, none on another
-//! canvas.rs     Picture -> SVG, PNG
+//! ../canvas.rs  Picture -> SVG, PNG
 //! html.rs       all of it as one page
 //! whole.rs      all of it for all suites, and what links it
+//! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
 //! ```
 
-pub mod canvas;
+pub mod check;
+pub mod compare;
 mod confusion;
 mod csv;
 mod differences;
@@ -18,7 +20,9 @@ mod gather;
 mod html;
 pub mod labels;
 mod markdown;
+mod paired;
 pub mod published;
+pub mod rescore;
 mod shares;
 pub mod spider;
 pub mod table;

@@ -1,10 +1,10 @@
 //! Accuracy against the share of the training data: a panel a task, a line a model, over all partitions.
 
-use super::canvas::{
+use super::table::{Origin, ResultTable, Row, Value, share};
+use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
     shortened, text_width, wrapped,
 };
-use super::table::{Origin, ResultTable, Row, Value, share};
 
 const WIDTH: f64 = 900.0;
 const MARGIN: f64 = 24.0;

@@ -1,11 +1,11 @@
 //! The spider plot: an axis a column of a suite's tables, a line a model.
 
-use super::canvas::{
+use super::labels::{Label, place};
+use super::table::{Column, Origin, ResultTable, Row, Tenths};
+use crate::canvas::{
     Anchor, BLACK, Color, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text, WHITE, shortened,
     text_width, wrapped,
 };
-use super::labels::{Label, place};
-use super::table::{Column, Origin, ResultTable, Row, Tenths};
 use crate::suite::Spider;
 use crate::{Error, Result};
 
@@ -483,9 +483,9 @@ fn head(chart: &Chart, layer: &mut Layer) -> f64 {
     if chart.demo {
         y += 22.0;
         line(
-            Text::new(super::canvas::DEMO_NOTICE, (WIDTH / 2.0, y), Anchor::Middle, 13.0)
+            Text::new(crate::canvas::DEMO_NOTICE, (WIDTH / 2.0, y), Anchor::Middle, 13.0)
                 .bold()
-                .color(super::canvas::ALARM),
+                .color(crate::canvas::ALARM),
         );
     }
     y += 21.0;
@@ -533,14 +533,14 @@ fn runs(points: &[Option<Point>]) -> Vec<Vec<Point>> {
 }
 
 /// From a point to its label, where that stands apart.
-fn leader(point: Point, bounds: &super::canvas::Bounds) -> Option<[Point; 2]> {
+fn leader(point: Point, bounds: &crate::canvas::Bounds) -> Option<[Point; 2]> {
     let end = (point.0.clamp(bounds.left, bounds.right), point.1.clamp(bounds.top, bounds.bottom));
     let distance = (end.0 - point.0).hypot(end.1 - point.1);
     (distance > 12.0).then_some([point, end])
 }
 
-fn corners(bounds: &super::canvas::Bounds) -> Vec<Point> {
-    let super::canvas::Bounds { left, top, right, bottom } = *bounds;
+fn corners(bounds: &crate::canvas::Bounds) -> Vec<Point> {
+    let crate::canvas::Bounds { left, top, right, bottom } = *bounds;
     vec![(left, top), (right, top), (right, bottom), (left, bottom)]
 }
 

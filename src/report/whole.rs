@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
-use super::canvas::{Picture, png, svg};
 use super::gather::{Section, gather};
 use super::spider::{self, Choice};
 use super::table::{ResultTable, fill, share};
 use super::{confusion, csv, differences, fill_all, html, markdown, published, shares};
+use crate::canvas::{Picture, png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Record, frame};

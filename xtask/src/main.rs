@@ -29,7 +29,7 @@ enum Task {
     #[command(flatten)]
     Harness(Box<args::Command>),
 
-    /// Check formatting and lints, run all tests, then the demo benchmark
+    /// Check formatting and lints, run all tests, then the demo benchmark and its accuracy check
     Test(TestArgs),
 
     /// Find or install the LibTorch that the device libtorch needs
@@ -44,9 +44,15 @@ struct TestArgs {
 }
 
 fn main() -> ExitCode {
-    work(Cli::parse().task).unwrap_or_else(|error| {
+    let task = Cli::parse().task;
+    // For `check`, 1 says that accuracy fell; a harness that cannot be built is no such finding.
+    let failure = match &task {
+        Task::Harness(command) if matches!(**command, args::Command::Check(_)) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
+    work(task).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        failure
     })
 }
 
@@ -74,6 +80,9 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Features(features) => &features.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::Inspect(_)
+        | args::Command::Check(_)
+        | args::Command::Compare(_)
+        | args::Command::Rescore(_)
         | args::Command::Cache(_)
         | args::Command::Fetch(_)
         | args::Command::Report(_) => return None,
@@ -134,7 +143,14 @@ fn test(root: &Path, options: &TestArgs) -> Result<()> {
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
-    run(Command::new(harness).current_dir(root).args(["bench", "geobench", "--demo", "--out"]).arg(&out))
+    let terrabench = || {
+        let mut terrabench = Command::new(&harness);
+        terrabench.current_dir(root);
+        terrabench
+    };
+    run(terrabench().args(["bench", "geobench", "--demo", "--out"]).arg(&out))?;
+    let check = ["check", "--reference", "results/reference/demo", "--records"];
+    run(terrabench().args(check).arg(&out))
 }
 
 fn cargo<const N: usize>(root: &Path, args: [&str; N]) -> Command {

@@ -10,7 +10,7 @@ use std::sync::Once;
 
 use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
 
-pub use self::bitmap::{Bitmap, encode_png, png};
+pub use self::bitmap::{Bitmap, FINER, encode_png, png};
 pub use self::svg::{svg, xml_text};
 
 /// The font's name, and what stands in where SVG's reader lacks it.

@@ -6,8 +6,8 @@ use plotters::style::{Color as _, RGBAColor, ShapeStyle};
 use super::{Color, DOT_RIM, Dash, Picture, Point, Shape, Text, WHITE, font};
 use crate::{Error, Result};
 
-/// Pixels are drawn so many times finer in each direction and then averaged: smooth edges.
-const FINER: usize = 2;
+/// Pixels are drawn so many times finer in each direction and then averaged: smooth edges, letters in their place.
+pub const FINER: usize = 2;
 
 /// The largest side of a bitmap in pixels: what a PNG viewer takes without trouble.
 const LARGEST_SIDE: usize = 1 << 14;
@@ -91,7 +91,8 @@ impl Bitmap {
     }
 
     /// Every [`FINER`] x [`FINER`] pixels as their mean.
-    fn averaged(&self) -> Bitmap {
+    #[must_use]
+    pub fn averaged(&self) -> Bitmap {
         let (width, height) = (self.width / FINER, self.height / FINER);
         let mut pixels = Vec::with_capacity(width * height * 3);
         for y in 0..height {

@@ -1,0 +1,69 @@
+//! Two sets of predictions of the same samples, compared sample by sample.
+
+use super::bootstrap::{quantile, resampled};
+use crate::metrics::Interval;
+use crate::{Error, Result};
+
+/// A difference of two scores on the same samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Paired {
+    /// In points of percent.
+    pub difference: f64,
+    /// Of the difference.
+    pub interval: Interval,
+    /// Two-sided, from the share of resamples on the other side of 0; never less than 1 / (resamples + 1).
+    pub p: f64,
+}
+
+impl Paired {
+    /// The percentile interval and p-value of `difference` over samples drawn with replacement, the same samples on
+    /// both sides [Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and 15].
+    ///
+    /// # Errors
+    /// As [`super::bootstrap::interval`].
+    pub fn new(
+        samples: usize,
+        level: f64,
+        resamples: usize,
+        seed: u64,
+        difference: impl Fn(&[usize]) -> f64 + Sync,
+    ) -> Result<Self> {
+        let values = resampled(samples, level, resamples, seed, &difference)?;
+        let all: Vec<usize> = (0..samples).collect();
+        let share = |on_a_side: &dyn Fn(f64) -> bool| {
+            let count = values.iter().filter(|value| on_a_side(**value)).count();
+            (count + 1) as f64 / (values.len() + 1) as f64
+        };
+        let p = 2.0 * share(&|value| value <= 0.0).min(share(&|value| value >= 0.0));
+        let tail = (1.0 - level) / 2.0;
+        let interval = Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level };
+        Ok(Paired { difference: difference(&all), interval, p: p.min(1.0) })
+    }
+}
+
+/// McNemar's exact test: the two-sided p-value of `only_a` samples that only one side has right against `only_b` that
+/// only the other has, by the binomial distribution with probability 1/2.
+pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
+    let n = only_a + only_b;
+    let fewer = only_a.min(only_b);
+    // Logarithms of the binomial coefficients, one from the one before, since powers of 1/2 leave f64 soon.
+    let mut term = -(n as f64) * std::f64::consts::LN_2;
+    let mut sum = term.exp();
+    for k in 1..=fewer {
+        term += ((n - k + 1) as f64).ln() - (k as f64).ln();
+        sum += term.exp();
+    }
+    (2.0 * sum).min(1.0)
+}
+
+/// The samples that only `a` and only `b` have right.
+///
+/// # Errors
+/// Where they are not as many.
+pub fn discordant(a: &[bool], b: &[bool]) -> Result<(u64, u64)> {
+    if a.len() != b.len() {
+        return Err(Error::request(format!("{} samples against {}", a.len(), b.len())));
+    }
+    let count = |wanted: (bool, bool)| a.iter().zip(b).filter(|(a, b)| (**a, **b) == wanted).count() as u64;
+    Ok((count((true, false)), count((false, true))))
+}

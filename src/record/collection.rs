@@ -1,0 +1,41 @@
+//! The records of several stores.
+
+use std::path::Path;
+
+use super::{Record, Store};
+use crate::error::AtPath;
+use crate::{Error, Result};
+
+/// A record and the store that it lies in, where the files beside it are too.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub record: Record,
+    pub store: Store,
+}
+
+/// The records of the store in `folder`, or of all stores one folder below it, sorted by cell.
+///
+/// # Errors
+/// Where there is no store, or a record cannot be read.
+pub fn collect(folder: &Path) -> Result<Vec<Kept>> {
+    let mut stores: Vec<Store> = Store::existing(folder).into_iter().collect();
+    if stores.is_empty() {
+        let mut below = Vec::new();
+        for entry in std::fs::read_dir(folder).at(folder)? {
+            below.push(entry.at(folder)?.path());
+        }
+        below.sort();
+        stores = below.iter().filter_map(|folder| Store::existing(folder)).collect();
+    }
+    if stores.is_empty() {
+        return Err(Error::file(folder, "holds no records: neither `records/` nor a folder with it")
+            .help("give the folder that `bench --out` wrote to, as results or results/geobench"));
+    }
+    let mut all = Vec::new();
+    for store in stores {
+        let records = store.all()?;
+        all.extend(records.into_iter().map(|record| Kept { record, store: store.clone() }));
+    }
+    all.sort_by(|a, b| (&a.record.cell, &a.record.fingerprint).cmp(&(&b.record.cell, &b.record.fingerprint)));
+    Ok(all)
+}

@@ -1,0 +1,57 @@
+//! The gate's result for CI, as JUnit XML: a test a cell.
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::summary::how;
+use super::{Row, Verdict};
+use crate::{Error, Result};
+
+/// The XML. Cells that are new count as skipped: there is nothing to compare them with.
+///
+/// # Errors
+/// Where it cannot be built.
+pub fn junit(rows: &[Row]) -> Result<String> {
+    let mut report = Report::new("terrabench check");
+    let mut suites: Vec<(String, TestSuite)> = Vec::new();
+    for row in rows {
+        let cell = &row.cell;
+        let name = format!("{} {} seed {}", cell.protocol, cell.partition, cell.seed);
+        let mut case = TestCase::new(name, status(row));
+        case.set_classname(format!("{}.{}.{} {}", cell.suite, cell.task, cell.model, cell.backbone));
+        match suites.iter_mut().find(|(suite, _)| *suite == cell.suite) {
+            Some((_, suite)) => drop(suite.add_test_case(case)),
+            None => {
+                let mut suite = TestSuite::new(cell.suite.clone());
+                suite.add_test_case(case);
+                suites.push((cell.suite.clone(), suite));
+            }
+        }
+    }
+    report.add_test_suites(suites.into_iter().map(|(_, suite)| suite));
+    report.to_string().map_err(|error| Error::request(format!("the JUnit report cannot be built: {error}")))
+}
+
+fn status(row: &Row) -> TestCaseStatus {
+    let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
+    let text = format!(
+        "{} {}: {} against {} in the reference, {}",
+        row.metric,
+        row.verdict.word(),
+        number(row.now),
+        number(row.reference),
+        how(row)
+    );
+    match row.verdict {
+        Verdict::New => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(text);
+            status
+        }
+        verdict if verdict.fails() => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(text).set_type(verdict.word());
+            status
+        }
+        _ => TestCaseStatus::success(),
+    }
+}

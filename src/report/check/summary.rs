@@ -1,0 +1,49 @@
+//! The gate's table in GitHub-flavoured Markdown.
+
+use std::collections::BTreeMap;
+
+use super::{How, Row, Verdict};
+use crate::report::markdown::{escape, grid};
+
+/// What became of the cells, and the cells.
+pub fn summary(rows: &[Row]) -> String {
+    let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *counts.entry(row.verdict).or_default() += 1);
+    let counted: Vec<String> =
+        counts.iter().map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
+    let failed = rows.iter().any(|row| row.verdict.fails());
+    let heading = if failed { "Accuracy check: failed" } else { "Accuracy check: passed" };
+    let header =
+        ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
+    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines))
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+    let verdict = match row.verdict.fails() {
+        true => format!("**{}**", row.verdict.word()),
+        false => row.verdict.word().to_owned(),
+    };
+    vec![
+        verdict,
+        escape(&row.name()),
+        row.metric.to_string(),
+        number(row.reference),
+        number(row.now),
+        row.difference().map_or("-".to_owned(), |difference| format!("{difference:+.2}")),
+        how(row),
+    ]
+}
+
+/// `[-1.20, 0.30], 98.5 % alike`.
+pub(super) fn how(row: &Row) -> String {
+    match row.how {
+        None => "-".to_owned(),
+        Some(How::Values(why)) => format!("values only: {why}"),
+        Some(How::Samples { paired, agreement }) => {
+            let interval = paired.interval;
+            format!("[{:+.2}, {:+.2}], {agreement:.1} % alike", interval.low, interval.high)
+        }
+    }
+}
