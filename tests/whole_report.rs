@@ -8,10 +8,7 @@ use std::time::Instant;
 
 use polars::prelude::{ChunkAgg, ParquetReader, SerReader};
 use terrabench::canvas::{Picture, Shape};
-use terrabench::data::Split;
 use terrabench::home::Home;
-use terrabench::protocol::{Predictions, Targets};
-use terrabench::record::predictions::Named;
 use terrabench::record::{Record, Store};
 use terrabench::report::published;
 use terrabench::report::spider::{Chart, Choice, chart, draw};
@@ -23,46 +20,13 @@ fn home() -> Home {
     Home::find().unwrap()
 }
 
-/// Predictions that are right four times in five.
-fn predict(store: &Store, record: &Record, classes: usize) {
-    let n = 200;
-    let truth: Vec<usize> = (0..n).map(|i| i * 7 % classes).collect();
-    let predicted = truth
-        .iter()
-        .enumerate()
-        .map(|(i, class)| if i % 5 == 0 { (class + i / 5) % classes } else { *class });
-    let targets = |classes_of: Vec<usize>| Targets::Classes { classes: classes_of, count: classes };
-    let predictions = Predictions::Targets { predicted: targets(predicted.collect()), truth: targets(truth) };
-    let samples = (0..n).map(|i| format!("{} {i}", Split::Test)).collect();
-    store.put_predictions(record, &Named { samples, predictions }).unwrap();
-}
-
-fn several_labels(store: &Store, record: &Record, labels: usize) {
-    let n = 300;
-    let truth =
-        ndarray::Array2::from_shape_fn((n, labels), |(i, label)| (i * 31 + label * 17) % (label + 3) == 0);
-    let predicted =
-        ndarray::Array2::from_shape_fn((n, labels), |(i, label)| truth[(i, label)] ^ ((i + label) % 9 == 0));
-    let predictions =
-        Predictions::Targets { predicted: Targets::MultiLabel(predicted), truth: Targets::MultiLabel(truth) };
-    store
-        .put_predictions(record, &Named { samples: (0..n).map(|i| i.to_string()).collect(), predictions })
-        .unwrap();
-}
-
 /// Results with predictions in `folder`, and their report.
 fn report(folder: &Path) -> Vec<PathBuf> {
     let results = made::results(folder);
     for (name, records) in [("geobench", made::real()), ("geobench-demo", made::demo())] {
         let store = Store::open(results.join(name)).unwrap();
         for record in records.iter().filter(|record| record.cell.partition == "default") {
-            match record.cell.task.as_str() {
-                "m-eurosat" => predict(&store, record, 10),
-                "m-so2sat" => predict(&store, record, 17),
-                "m-brick-kiln" => predict(&store, record, 2),
-                "m-bigearthnet" => several_labels(&store, record, 43),
-                _ => {}
-            }
+            made::predict(&store, record);
         }
     }
     write_all(&home(), &results, &results, &Choice::default()).unwrap()

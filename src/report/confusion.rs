@@ -187,11 +187,14 @@ fn labels(task: &Task, demo: bool, what: &str, predicted: &Array2<bool>, truth: 
             }
             x += width;
         }
+        y += LINE;
+        if counts.iter().all(|count| *count == 0) {
+            continue;
+        }
         let numbers: Vec<String> = counts.iter().map(usize::to_string).collect();
         shapes.push(Shape::Text(
             Text::new(numbers.join(" / "), (x + 8.0, base), Anchor::Start, 11.0).color(GREY),
         ));
-        y += LINE;
     }
     Picture {
         width: WIDTH,

@@ -68,19 +68,12 @@ pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Re
             files.push((folder.join(format!("{file}.md")), markdown(table).into_bytes()));
             files.push((folder.join(format!("{file}.csv")), csv(table)?.into_bytes()));
         }
-        let drawn: Vec<Result<[(PathBuf, Vec<u8>); 2]>> = chapter
-            .figures
-            .par_iter()
-            .map(|Figure { file, picture, .. }| {
-                Ok([
-                    (folder.join(format!("{file}.svg")), svg(picture).into_bytes()),
-                    (folder.join(format!("{file}.png")), png(picture, SCALE)?),
-                ])
-            })
-            .collect();
-        for pair in drawn {
-            files.extend(pair?);
-        }
+        let draw = |Figure { file, picture, .. }: &Figure| -> Result<Vec<(PathBuf, Vec<u8>)>> {
+            let at = |end: &str| folder.join(format!("{file}.{end}"));
+            Ok(vec![(at("svg"), svg(picture).into_bytes()), (at("png"), png(picture, SCALE)?)])
+        };
+        let drawn = chapter.figures.par_iter().map(draw).collect::<Result<Vec<_>>>()?;
+        files.extend(drawn.into_iter().flatten());
     }
     files.push((out.join("results.parquet"), parquet(&sections)?));
     files.push((out.join("report.md"), index(&chapters).into_bytes()));

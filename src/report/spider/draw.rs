@@ -243,38 +243,46 @@ fn darker(Color(red, green, blue): Color) -> Color {
     Color(dim(red), dim(green), dim(blue))
 }
 
+/// One model in the legend.
+struct Item {
+    series: usize,
+    name: String,
+    width: f64,
+}
+
 /// The legend from `y` downwards, a layer a model, and where it ends.
 fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
     const SAMPLE: f64 = 34.0;
     const GAP: f64 = 22.0;
     let room = WIDTH - 2.0 * MARGIN;
-    let items: Vec<(usize, String, f64)> = chart
+    let items: Vec<Item> = chart
         .series
         .iter()
         .enumerate()
-        .map(|(i, series)| {
-            let bold = series.origin != Origin::Published;
+        .map(|(series, of)| {
+            let bold = of.origin != Origin::Published;
             let kind = if bold { "" } else { " (published)" };
-            let name = shortened(&format!("{}{kind}", series.name), room - SAMPLE - 8.0, LEGEND, bold);
+            let name = shortened(&format!("{}{kind}", of.name), room - SAMPLE - 8.0, LEGEND, bold);
             let width = SAMPLE + 8.0 + text_width(&name, LEGEND, bold);
-            (i, name, width)
+            Item { series, name, width }
         })
         .collect();
-    let mut rows: Vec<(Vec<&(usize, String, f64)>, f64)> = Vec::new();
+    // Each row with its width.
+    let mut rows: Vec<(Vec<&Item>, f64)> = Vec::new();
     for item in &items {
         match rows.last_mut() {
-            Some((row, width)) if *width + GAP + item.2 <= room => {
-                *width += GAP + item.2;
+            Some((row, width)) if *width + GAP + item.width <= room => {
+                *width += GAP + item.width;
                 row.push(item);
             }
-            _ => rows.push((vec![item], item.2)),
+            _ => rows.push((vec![item], item.width)),
         }
     }
     let mut layers = Vec::new();
     for (row, width) in rows {
         let mut x = (WIDTH - width) / 2.0;
-        for (i, name, width) in row {
-            let (series, pen) = (&chart.series[*i], &pens[*i]);
+        for Item { series, name, width } in row {
+            let (series, pen) = (&chart.series[*series], &pens[*series]);
             let middle = y - LEGEND * 0.35;
             let published = series.origin == Origin::Published;
             let mut text = Text::new(name, (x + SAMPLE + 8.0, y), Anchor::Start, LEGEND);
