@@ -69,6 +69,14 @@ pub enum Command {
     /// is told and no failure.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+
+    /// Write tables, pictures and one page from the records that are there
+    ///
+    /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
+    /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
+    /// results.parquet holds all records.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
 }
 
 const PREPARE_EXAMPLES: &str = "\
@@ -76,6 +84,12 @@ Examples:
   cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
   cargo xtask prepare geobench --task m-eurosat --to ~/packed
   cargo xtask bench copernicus-bench --data ~/packed";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  cargo xtask report
+  cargo xtask report --models TerraFM,Galileo --axes knn
+  cargo xtask report --axes finetune/m-cashew-plant,m-eurosat,m-so2sat --out report";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -461,4 +475,25 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Folder of the results, as `bench` writes it
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// Where the report goes [default: the folder of the results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Only these models in the spider plot: as in the tables, TerraFM or "TerraFM ViT-Base", published and measured
+    /// [default: those of the source's plot and what is measured]
+    #[arg(long, value_name = "MODEL,MODEL", value_delimiter = ',')]
+    pub models: Vec<String>,
+
+    /// Only these axes in the spider plot: a table (knn), a task (m-eurosat) or both (knn/m-eurosat), at least three in all
+    #[arg(long, value_name = "AXIS,AXIS", value_delimiter = ',')]
+    pub axes: Vec<String>,
 }

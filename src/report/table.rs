@@ -21,6 +21,8 @@ pub struct ResultTable<'a> {
     pub layout: TableLayout,
     /// Whether values are means over batches where records have them.
     pub reported: bool,
+    /// What our rows may be made by, the published protocol first.
+    pub protocols: Vec<String>,
     pub columns: Vec<Column>,
     /// In the order of the source.
     pub published: Vec<Row<'a>>,
@@ -118,6 +120,12 @@ impl Value<'_> {
         Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
     }
 
+    /// Whether the published value lies in the interval, by the shown numbers.
+    pub fn inside(&self) -> Option<bool> {
+        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
+        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+    }
+
     /// The difference to the published value, of the shown numbers.
     pub fn difference(&self) -> Option<Tenths> {
         Some(Tenths::of(self.value) - Tenths::of(self.reference?))
@@ -137,6 +145,19 @@ impl Row<'_> {
     /// The model's name with the qualifiers only: `TerraFM (random weights)`.
     pub fn name(&self) -> String {
         self.with_notes(None)
+    }
+
+    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    pub fn full_label(&self) -> String {
+        let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
+        Row {
+            model,
+            cells: Vec::new(),
+            qualifiers: self.qualifiers.clone(),
+            backbone: String::new(),
+            ..*self
+        }
+        .label()
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {
@@ -177,15 +198,21 @@ impl Column {
 }
 
 /// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
-fn partition_title(partition: &str) -> String {
-    if partition == "default" {
-        return "100 %".to_owned();
-    }
-    match partition.strip_suffix("x_train").map(str::parse::<f64>) {
+pub(super) fn partition_title(partition: &str) -> String {
+    match share(partition) {
         // Rounded, as 100 times a decimal fraction is seldom whole.
-        Some(Ok(share)) if share > 0.0 && share <= 1.0 => format!("{} %", (share * 1e5).round() / 1e3),
-        _ => partition.to_owned(),
+        Some(share) => super::percent(share),
+        None => partition.to_owned(),
     }
+}
+
+/// The share of the training samples by a partition's name, between 0 and 1.
+pub fn share(partition: &str) -> Option<f64> {
+    if partition == "default" {
+        return Some(1.0);
+    }
+    let share = partition.strip_suffix("x_train")?.parse::<f64>().ok()?;
+    (share > 0.0 && share <= 1.0).then_some(share)
 }
 
 /// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
@@ -225,6 +252,7 @@ pub fn fill<'a>(
         source: published.source.clone(),
         layout: definition.layout,
         reported: definition.reported,
+        protocols: definition.protocols.clone(),
         columns,
         published: published_rows,
         measured,
