@@ -66,12 +66,21 @@ pub fn plan(
     for name in &tasks {
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
+        let mut unfit = None;
         for (name, protocol) in &protocols {
             match check(task, name, protocol) {
                 Ok(()) => fitting.push((*name, protocol)),
-                Err(error) if !choice.tasks.is_empty() => return Err(error),
-                Err(_) => {}
+                Err(error) => unfit = unfit.or(Some(error)),
             }
+        }
+        // A suite's own protocols are for its different kinds of tasks; what is asked for by name must fit.
+        match unfit {
+            Some(error)
+                if !choice.tasks.is_empty() && (!choice.protocols.is_empty() || fitting.is_empty()) =>
+            {
+                return Err(error);
+            }
+            _ => {}
         }
         let cells: Vec<PlannedCell> = partitions
             .iter()
@@ -117,13 +126,13 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
     }
     let of_pixels = match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
-        Protocol::SegmentationProbe(_) => true,
+        Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,
     };
     match (of_pixels, task.label) {
         (false, LabelKind::Class | LabelKind::MultiLabel) | (true, LabelKind::Mask) => Ok(()),
         (false, LabelKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
-                .help("choose a classification task, or --protocol segmentation-probe"))
+                .help("choose a classification task, or --protocol segmentation-probe or upernet"))
         }
         (true, LabelKind::Class | LabelKind::MultiLabel) => {
             Err(Error::request(format!("protocol `{name}` scores pixels, but {} labels images", task.name))

@@ -41,6 +41,9 @@ pub struct Suite {
     pub tasks: Vec<Task>,
     /// The published tables that this suite fills.
     pub tables: Vec<Table>,
+    /// The picture of all of them, where there are enough columns for one.
+    #[serde(default)]
+    pub spider: Option<Spider>,
 }
 
 /// A family of datasets that share a layout on disk.
@@ -200,13 +203,6 @@ pub struct Table {
     pub published_as: PublishedAs,
 }
 
-impl PublishedAs {
-    /// What `ours` is called there.
-    pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
-        names.get(ours).map_or(ours, String::as_str)
-    }
-}
-
 /// What the rows of a table are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -220,11 +216,44 @@ pub enum TableLayout {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PublishedAs {
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
     /// Protocols of the same published name fill one row (or column) together.
     #[serde(default)]
     pub protocols: BTreeMap<String, String>,
     #[serde(default)]
     pub backbones: BTreeMap<String, String>,
+}
+
+impl PublishedAs {
+    /// What `ours` is called there.
+    pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
+        names.get(ours).map_or(ours, String::as_str)
+    }
+}
+
+/// A spider plot: columns of the suite's tables as axes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Spider {
+    pub title: String,
+    /// In the order of the axes, clockwise from above.
+    pub axes: Vec<SpiderAxes>,
+    /// The published models that are shown unless others are asked for.
+    pub models: Vec<String>,
+}
+
+/// The columns of one table as axes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SpiderAxes {
+    /// The table's `file`.
+    pub table: String,
+    /// Only the columns of this partition.
+    pub partition: String,
+    /// What tells the axis from another of the same task: `k-NN`.
+    #[serde(default)]
+    pub label: String,
 }
 
 impl Suite {
@@ -256,6 +285,12 @@ impl Suite {
                 suite.task(task).map_err(|_| {
                     Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file))
                 })?;
+            }
+        }
+        for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
+            if !suite.tables.iter().any(|table| table.file == axes.table) {
+                let problem = format!("the spider plot names the unknown table `{}`", axes.table);
+                return Err(Error::file(&path, problem));
             }
         }
         Ok(suite)

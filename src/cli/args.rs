@@ -69,6 +69,14 @@ pub enum Command {
     /// is told and no failure.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+
+    /// Write tables, pictures and one page from the records that are there
+    ///
+    /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
+    /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
+    /// results.parquet holds all records.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
 }
 
 const PREPARE_EXAMPLES: &str = "\
@@ -76,6 +84,12 @@ Examples:
   cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
   cargo xtask prepare geobench --task m-eurosat --to ~/packed
   cargo xtask bench copernicus-bench --data ~/packed";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  cargo xtask report
+  cargo xtask report --models TerraFM,Galileo --axes knn
+  cargo xtask report --axes finetune/m-cashew-plant,m-eurosat,m-so2sat --out report";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -194,7 +208,7 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
-const SHORT: &str = "Short runs (--protocol finetune)";
+const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -216,7 +230,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe,
-    /// copernicus-linear-probe (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
+    /// copernicus-linear-probe, upernet, upernet-finetune (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -239,6 +253,11 @@ pub struct BenchArgs {
     /// Folder for records and tables: they go to DIR/<suite>/, with --demo to DIR/<suite>-demo/
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
+
+    /// Memory for the feature maps of a frozen encoder (upernet): bytes, or with kB, MB, GB, TB; what is more goes
+    /// to a file in the cache's folder
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size)]
+    pub cache_limit: u64,
 
     /// Compute finished cells again
     #[arg(long)]
@@ -456,4 +475,25 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Folder of the results, as `bench` writes it
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// Where the report goes [default: the folder of the results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Only these models in the spider plot: as in the tables, TerraFM or "TerraFM ViT-Base", published and measured
+    /// [default: those of the source's plot and what is measured]
+    #[arg(long, value_name = "MODEL,MODEL", value_delimiter = ',')]
+    pub models: Vec<String>,
+
+    /// Only these axes in the spider plot: a table (knn), a task (m-eurosat) or both (knn/m-eurosat), at least three in all
+    #[arg(long, value_name = "AXIS,AXIS", value_delimiter = ',')]
+    pub axes: Vec<String>,
 }

@@ -13,6 +13,7 @@ pub mod fetch_args;
 pub mod inspect;
 mod prepare;
 mod progress;
+mod report;
 mod rescore;
 
 use std::io::Write;
@@ -62,6 +63,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         args::Command::Prepare(args) => prepare::run(&home, &args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
+        args::Command::Report(args) => report::run(&home, args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -28,6 +28,11 @@ pub fn markdown(table: &ResultTable) -> String {
     } else {
         text += &values(table, table.published.iter().chain(&table.measured));
     }
+    let differences = differences(table);
+    if !differences.is_empty() {
+        text += "\n## Measured against published\n\n";
+        text += &differences;
+    }
     text += "\n## Notes\n\n";
     for note in notes(table) {
         text += &format!("- {note}\n");
@@ -80,6 +85,46 @@ pub(super) fn cell_text(value: Option<&Value>) -> String {
         text += &format!(" ({difference:+})");
     }
     text
+}
+
+/// One line a measured value that has a published one: how far apart they are, and whether the published value lies in
+/// the interval. Empty where there is none.
+fn differences(table: &ResultTable) -> String {
+    let header = [
+        "Model",
+        "Backbone",
+        "Column",
+        "Measured",
+        "Interval",
+        "Published",
+        "Difference",
+        "Published in interval",
+    ]
+    .map(str::to_owned);
+    let mut rows = Vec::new();
+    for row in &table.measured {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            let Some((value, difference, published)) =
+                cell.as_ref().and_then(|value| Some((value, value.difference()?, value.reference?)))
+            else {
+                continue;
+            };
+            let interval = value.interval.map(|i| format!("[{}, {}]", Tenths::of(i.low), Tenths::of(i.high)));
+            let spread = value.spread.map(|spread| format!("± {}", Tenths::of(spread)));
+            let inside = value.inside().map(|inside| if inside { "yes" } else { "no" });
+            rows.push(vec![
+                escape(&row.label()),
+                escape(&row.backbone),
+                format!("{}, {}", escape(&column.heading()), column.metric_title()),
+                Tenths::of(value.value).to_string(),
+                interval.or(spread).unwrap_or_else(|| "-".to_owned()),
+                Tenths::of(published).to_string(),
+                format!("{difference:+}"),
+                inside.unwrap_or("-").to_owned(),
+            ]);
+        }
+    }
+    if rows.is_empty() { String::new() } else { grid(&header, &rows) }
 }
 
 /// The records that the table shows, by row and column, each with its row's label and its column.

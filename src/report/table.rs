@@ -21,6 +21,8 @@ pub struct ResultTable<'a> {
     pub layout: TableLayout,
     /// Whether values are means over batches where records have them.
     pub reported: bool,
+    /// What our rows may be made by, the published protocol first.
+    pub protocols: Vec<String>,
     pub columns: Vec<Column>,
     /// In the order of the source.
     pub published: Vec<Row<'a>>,
@@ -118,6 +120,12 @@ impl Value<'_> {
         Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
     }
 
+    /// Whether the published value lies in the interval, by the shown numbers.
+    pub fn inside(&self) -> Option<bool> {
+        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
+        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+    }
+
     /// The difference to the published value, of the shown numbers.
     pub fn difference(&self) -> Option<Tenths> {
         Some(Tenths::of(self.value) - Tenths::of(self.reference?))
@@ -137,6 +145,19 @@ impl Row<'_> {
     /// The model's name with the qualifiers only: `TerraFM (random weights)`.
     pub fn name(&self) -> String {
         self.with_notes(None)
+    }
+
+    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    pub fn full_label(&self) -> String {
+        let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
+        Row {
+            model,
+            cells: Vec::new(),
+            qualifiers: self.qualifiers.clone(),
+            backbone: String::new(),
+            ..*self
+        }
+        .label()
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {
@@ -177,15 +198,21 @@ impl Column {
 }
 
 /// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
-fn partition_title(partition: &str) -> String {
-    if partition == "default" {
-        return "100 %".to_owned();
-    }
-    match partition.strip_suffix("x_train").map(str::parse::<f64>) {
+pub(super) fn partition_title(partition: &str) -> String {
+    match share(partition) {
         // Rounded, as 100 times a decimal fraction is seldom whole.
-        Some(Ok(share)) if share > 0.0 && share <= 1.0 => format!("{} %", (share * 1e5).round() / 1e3),
-        _ => partition.to_owned(),
+        Some(share) => super::percent(share),
+        None => partition.to_owned(),
     }
+}
+
+/// The share of the training samples by a partition's name, between 0 and 1.
+pub fn share(partition: &str) -> Option<f64> {
+    if partition == "default" {
+        return Some(1.0);
+    }
+    let share = partition.strip_suffix("x_train")?.parse::<f64>().ok()?;
+    (share > 0.0 && share <= 1.0).then_some(share)
 }
 
 /// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
@@ -195,7 +222,8 @@ fn partition_title(partition: &str) -> String {
 ///   demo rows have no difference to published ones and take no part in the ranking.
 /// - Where a cell has records of several settings, those of the newest record's settings are shown, one
 ///   for each seed.
-/// - The difference is to the published value of the same model, backbone and protocol; a model with random
+/// - The difference is to the published value of the same model, backbone and protocol, by the names that the
+///   definition says they are published under; a model with random
 ///   weights is another model than the published one and has none.
 /// - The highest shown value of a column is marked bold and the second highest italic; equal values share
 ///   their mark. Published and measured rows rank together.
@@ -224,6 +252,7 @@ pub fn fill<'a>(
         source: published.source.clone(),
         layout: definition.layout,
         reported: definition.reported,
+        protocols: definition.protocols.clone(),
         columns,
         published: published_rows,
         measured,
@@ -331,8 +360,11 @@ fn measured_rows<'a>(
         };
         variants.entry(variant).or_default().push(record);
     }
-    let protocols = definition.protocols.iter().map(|own| PublishedAs::name(&published_as.protocols, own));
-    let protocols: BTreeSet<&str> = protocols.collect();
+    // Our own names of the protocols by the published one.
+    let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for own in &definition.protocols {
+        protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
+    }
     let mut rows = Vec::new();
     for (variant, records) in &variants {
         let comparable = !demo && !records.iter().any(|record| record.provenance.random_weights());
@@ -344,7 +376,7 @@ fn measured_rows<'a>(
                 .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
                 .collect();
             let is_reference = |value: &&PublishedValue| {
-                value.model == variant.model
+                value.model == PublishedAs::name(&published_as.models, variant.model)
                     && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
                     && value.protocol == variant.protocol
                     && column.holds(value)
@@ -363,17 +395,17 @@ fn measured_rows<'a>(
             model: variant.model.to_owned(),
             backbone: variant.backbone.to_owned(),
             origin: if demo { Origin::Demo } else { Origin::Measured },
-            qualifiers: qualifiers(variant, protocols.len(), variants.keys()),
+            qualifiers: qualifiers(variant, &protocols, variants.keys()),
             cells,
         });
     }
     rows
 }
 
-/// What tells the variant's row from those of the same model. `protocols` is how many the table has room for.
+/// What tells the variant's row from those of the same model. `protocols` are all that the table has room for.
 fn qualifiers<'v>(
     variant: &Variant<'_>,
-    protocols: usize,
+    protocols: &BTreeMap<&str, Vec<&str>>,
     all: impl Iterator<Item = &'v Variant<'v>>,
 ) -> Vec<String> {
     let weights: BTreeSet<&str> = all
@@ -382,8 +414,8 @@ fn qualifiers<'v>(
         .collect();
     let random = variant.weights.starts_with("random:");
     let mut qualifiers = Vec::new();
-    if protocols > 1 {
-        qualifiers.push(variant.protocol.to_owned());
+    if protocols.len() > 1 {
+        qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
     if weights.len() > 1 {
         qualifiers.push(format!("weights {}", short(variant.weights)));

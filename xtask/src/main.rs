@@ -85,7 +85,8 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Rescore(_)
         | args::Command::Prepare(_)
         | args::Command::Cache(_)
-        | args::Command::Fetch(_) => return None,
+        | args::Command::Fetch(_)
+        | args::Command::Report(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
