@@ -143,7 +143,7 @@ fn all_eight_tasks_run_end_to_end() {
     let table = std::fs::read_to_string(folder.join("copernicus-bench.md")).unwrap();
     let row = table.lines().find(|line| line.starts_with("| EuroSAT-S2 ")).unwrap();
     assert!(row.contains("**99.1**") && row.contains('±'), "{row}");
-    assert!(table.contains("TerraFM (measured, frozen)"), "{table}");
+    assert!(table.contains("TerraFM (measured, copernicus-linear-probe"), "{table}");
 }
 
 #[test]

@@ -84,7 +84,8 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         }
         samples += places.of_rows.len();
         let path = folder.join(format!("{split}.h5"));
-        let bytes = write(task, &partitions, &places.of_rows, &path, &format!("pack {split}"), progress)?;
+        let bytes =
+            write(suite, task, &partitions, &places.of_rows, &path, &format!("pack {split}"), progress)?;
         index.sizes.insert(split, bytes);
     }
     if let Some((_, first)) = partitions.first() {
@@ -155,6 +156,7 @@ struct Encoded {
 
 /// Writes a split's file and returns its size.
 fn write(
+    suite: &Suite,
     task: &Task,
     partitions: &[(String, Box<dyn Dataset>)],
     places: &[Place],
@@ -170,7 +172,8 @@ fn write(
         ));
     };
     let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
-    let header = header(task, &read(first)?, bands, places.len())?;
+    let first = read(first)?;
+    let header = header(task, &first, alike(suite, &first, bands), places.len())?;
     let dtype =
         Dtype::named(&header.dtype).ok_or_else(|| Error::file(path, format!("type {}", header.dtype)))?;
 
@@ -253,10 +256,25 @@ fn verify(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -
     loader::ordered(sums.len(), threads, 4 * threads, check, |checked| checked.collect())
 }
 
+/// The bands that go together into one array: those of the type and size of the first one that models take. What else
+/// the source holds (a cloud probability of 8 bits) is left out; no model takes it.
+fn alike(suite: &Suite, first: &RawSample, mut bands: Vec<String>) -> Vec<String> {
+    let taken = first.bands.iter().find(|band| suite.bands.values().any(|name| *name == band.name));
+    if let Some(like) = taken.or(first.bands.first()) {
+        let fits = |name: &String| {
+            let of_name = first.bands.iter().find(|band| band.name == *name);
+            of_name.is_some_and(|band| band.dtype == like.dtype && band.pixels.dim() == like.pixels.dim())
+        };
+        bands.retain(fits);
+    }
+    bands
+}
+
 fn header(task: &Task, first: &RawSample, bands: Vec<String>, samples: usize) -> Result<Header> {
     let unusable =
         |problem: String| Error::request(format!("{}: {problem}, so that it cannot be packed", first.name));
-    let band = first.bands.first().ok_or_else(|| unusable("it has no bands".to_owned()))?;
+    let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
+    let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
     let (rows, columns) = band.pixels.dim();
     let label_width = match &first.label {
         Label::Class(_) => 1,
