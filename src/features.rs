@@ -15,10 +15,10 @@ pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
 use crate::cache::About;
 use crate::config::ModelConfig;
-use crate::data::bands::{self, Selection};
+use crate::data::bands::{self, Band, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem};
-use crate::normalization::Strategies;
+use crate::normalization::{self, Strategies};
 use crate::suite::{LabelKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
@@ -43,12 +43,26 @@ pub struct Features {
 pub struct InputOptions {
     /// Bands by what they hold where the files name them wrongly, not by their names.
     pub by_content: bool,
-    /// `dataset`, `sweep` or a strategy's name; see [`Strategies::asked`].
+    /// `default` (see [`InputOptions::normalization_of`]), or what [`Strategies::asked`] takes.
     pub normalization: String,
     pub strategies: Strategies,
+    /// Whether bands that the files lack are zeros, and not what the task puts there.
+    pub zeros: bool,
 }
 
 impl InputOptions {
+    /// The normalisation that was asked for: by default the task's, else the suite's, else by the data set's own
+    /// statistics.
+    pub fn normalization_of<'a>(&'a self, suite: &'a Suite, task: &'a Task) -> &'a str {
+        if self.normalization != normalization::DEFAULT {
+            return &self.normalization;
+        }
+        task.normalization
+            .as_ref()
+            .or(suite.normalization.as_ref())
+            .map_or(normalization::DATASET, String::as_str)
+    }
+
     /// How the bands of `task` are taken, for its records.
     pub fn band_names(&self, task: &Task) -> &'static str {
         if self.by_content && !task.by_content.is_empty() { "by-content" } else { "as-named" }
@@ -61,6 +75,8 @@ pub struct Input {
     pub task: Task,
     pub stem: Stem,
     pub selection: Selection,
+    /// As it was asked for, or the default.
+    pub normalization: String,
     /// At least one: what may happen to the pixels, in the order in which they are tried.
     pub strategies: Vec<Preparation>,
 }
@@ -94,19 +110,37 @@ impl Input {
             names.extend(task.by_content.clone());
         }
         let wanted = &model.stem(task.stem)?.bands;
-        let selection = bands::select(wanted, &names, &dataset.bands()?, &task.impute)?;
-        let side = model.architecture.image;
+        let mut impute = task.impute.clone();
+        if options.zeros {
+            impute.iter_mut().for_each(|pair| pair.source = Band::Zeros);
+        }
+        let selection = bands::select(wanted, &names, &dataset.bands()?, &impute)?;
+        let side = task.input_size.unwrap_or(model.architecture.image);
         let prepare = |strategy: &_| {
             let statistics = || dataset.statistics(&selection.stored);
             let normalization = options.strategies.resolve(strategy, wanted, statistics)?;
             Ok(Preparation {
                 name: format!("{strategy}"),
-                preprocess: Preprocess { normalization, height: side, width: side, align_corners: false },
+                preprocess: Preprocess {
+                    normalization,
+                    height: side,
+                    width: side,
+                    align_corners: suite.align_corners,
+                    zeroed: selection.zeroed.clone(),
+                },
             })
         };
-        let asked = options.strategies.asked(&options.normalization, task.stem, model.normalization)?;
+        let normalization = options.normalization_of(suite, task);
+        let asked = options.strategies.asked(normalization, task.stem, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
-        Ok(Input { dataset, task: task.clone(), stem: task.stem, selection, strategies })
+        Ok(Input {
+            dataset,
+            task: task.clone(),
+            stem: task.stem,
+            selection,
+            normalization: normalization.to_owned(),
+            strategies,
+        })
     }
 
     /// A sample as the model takes it.

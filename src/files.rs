@@ -1,11 +1,11 @@
-//! Files that are whole under their name, or not there at all.
+//! Files that are whole under their name, or not there at all, and names that stay in their folder.
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use crate::Result;
 use crate::error::AtPath;
+use crate::{Error, Result};
 
 /// Writes a file whole or not at all: under a hidden temporary name in the same folder, flushed to the
 /// disk, then renamed. Makes the folder if need be.
@@ -35,4 +35,37 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// `name` as a path below `folder`.
+///
+/// # Errors
+/// Where it is not relative, or has an empty part, `.`, `..`, a backslash or a control character.
+pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
+    let plain = |part: &str| {
+        let mut components = Path::new(part).components();
+        !part.contains('\\')
+            && !part.chars().any(char::is_control)
+            && matches!(components.next(), Some(Component::Normal(whole)) if whole == part)
+            && components.next().is_none()
+    };
+    if name.split('/').all(plain) {
+        Ok(name.split('/').fold(folder.to_owned(), |path, part| path.join(part)))
+    } else {
+        Err(Error::request(format!("the name `{}` leads out of its folder", name.escape_debug())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        let folder = Path::new("data");
+        assert_eq!(inside(folder, "a/b c/d%.tif").unwrap(), Path::new("data/a/b c/d%.tif"));
+        for bad in ["", "/a", "a/../b", "..", ".", "a//b", "a/", "a\\b", "a/\0", "./a", "a/./b"] {
+            assert!(inside(folder, bad).is_err(), "{bad:?} is accepted");
+        }
+    }
 }

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// The source of statistics that is the data set at hand.
 pub const DATASET: &str = "dataset";
 
+/// What `--normalization` takes for what the task, or else the suite, says.
+pub const DEFAULT: &str = "default";
+
 /// What `--normalization` takes for the whole list of strategies.
 pub const SWEEP: &str = "sweep";
 

@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, Protocol};
 use crate::record::Cell;
-use crate::suite::{LabelKind, Suite, Table, Task};
+use crate::suite::{LabelKind, Metric, Suite, Table, Task};
 use crate::{Error, Result};
 
 /// Which part of a suite to run; an empty list means what the suite's tables hold.
@@ -110,6 +110,11 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 }
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
+    if task.metric == Metric::MicroMap && matches!(protocol, Protocol::Knn(_)) {
+        let problem =
+            format!("protocol `{name}` gives no scores, which {} of {} needs", task.metric, task.name);
+        return Err(Error::request(problem).help("choose a protocol that trains a head"));
+    }
     let of_pixels = match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
         Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,

@@ -155,9 +155,9 @@ impl<'a> Runner<'a> {
             bands: &input.selection.stored,
             band_names: setting.input.band_names(task),
             imputed: &input.selection.imputed,
-            normalization: &setting.input.normalization,
+            normalization: &input.normalization,
             strategies: &input.strategies,
-            image_size: setting.model.architecture.image,
+            image_size: task.input_size.unwrap_or(setting.model.architecture.image),
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh

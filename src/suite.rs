@@ -30,6 +30,13 @@ pub struct Suite {
     pub bands: BTreeMap<Band, String>,
     /// What `bench` runs where no protocol is named.
     pub default_protocols: Vec<String>,
+    /// How pixels are normalised where neither the command line nor the task says so; without it by the data set's
+    /// own statistics.
+    #[serde(default)]
+    pub normalization: Option<String>,
+    /// How images are resized to the model's input; see [`crate::transform::resize::bilinear`].
+    #[serde(default)]
+    pub align_corners: bool,
     /// In the order of the tables.
     pub tasks: Vec<Task>,
     /// The published tables that this suite fills.
@@ -44,6 +51,21 @@ pub enum Family {
     Geobench,
     /// HDF5 images and masks in folders of their own, a folder a split.
     Landslide4sense,
+    /// GeoTIFF files with a list a split, or HDF5 with a row a sample; each task says which.
+    CopernicusBench,
+}
+
+/// Where a task of Copernicus-Bench has its lists, images and labels; see [`crate::data::copernicus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    Cloud,
+    Eurosat,
+    BigearthnetS1,
+    BigearthnetS2,
+    Dfc2020S1,
+    Dfc2020S2,
+    Lcz,
 }
 
 /// One dataset of a suite with its label kind, classes and reported metric.
@@ -81,6 +103,27 @@ pub struct Task {
     /// Where names and contents of bands differ: the name under which each band's pixels are stored.
     #[serde(default)]
     pub by_content: BTreeMap<Band, String>,
+    /// Which of the family's layouts the files have, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// The release's archive of the folder, which is read in place where the folder is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+    /// Where the files do not name their bands: the names in the order in which they are stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stored_bands: Vec<String>,
+    /// Stored codes of a mask and what each becomes; others stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remap: Vec<(i32, i32)>,
+    /// The label (after `remap`) of pixels that count for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<i32>,
+    /// How pixels are normalised where the command line does not say so and the suite says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<String>,
+    /// Height and width of the model's input in pixels, where the protocols set it and not the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<usize>,
 }
 
 impl Task {
@@ -145,9 +188,25 @@ pub struct Table {
     /// Further scores of a record, each a column behind that of the metric: `iou_landslide`.
     #[serde(default)]
     pub scores: Vec<String>,
+    /// Whether models are the rows or the columns.
+    #[serde(default)]
+    pub layout: TableLayout,
+    /// Whether the published values are the metric as the reference reports it, the mean over batches, where a record
+    /// has that too.
+    #[serde(default)]
+    pub reported: bool,
     /// How the published values name what ours are compared with, where they name it otherwise.
     #[serde(default)]
     pub published_as: PublishedAs,
+}
+
+/// What the rows of a table are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableLayout {
+    #[default]
+    ModelsAsRows,
+    DatasetsAsRows,
 }
 
 /// Our names, and those of a table's published values. What is not named here is called alike.
@@ -156,6 +215,7 @@ pub struct Table {
 pub struct PublishedAs {
     #[serde(default)]
     pub models: BTreeMap<String, String>,
+    /// Protocols of the same published name fill one row (or column) together.
     #[serde(default)]
     pub protocols: BTreeMap<String, String>,
     #[serde(default)]
@@ -186,6 +246,12 @@ impl Suite {
                 let problem = format!("task `{}` names {named} of its {} classes", task.name, task.classes);
                 return Err(Error::file(&path, problem));
             }
+            if suite.family == Family::CopernicusBench
+                && (task.layout.is_none() || task.stored_bands.is_empty())
+            {
+                let problem = format!("task `{}` lacks `layout` or `stored-bands`", task.name);
+                return Err(Error::file(&path, problem));
+            }
         }
         for table in &suite.tables {
             for task in &table.tasks {
@@ -195,6 +261,14 @@ impl Suite {
             }
         }
         Ok(suite)
+    }
+
+    /// The same with `stem` in the place of another one of Sentinel-2.
+    #[must_use]
+    pub fn with_stem(mut self, stem: Stem) -> Self {
+        let both = |a: Stem, b: Stem| (a == Stem::S1) == (b == Stem::S1);
+        self.tasks.iter_mut().filter(|task| both(task.stem, stem)).for_each(|task| task.stem = stem);
+        self
     }
 
     /// The task of that name.

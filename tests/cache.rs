@@ -217,6 +217,7 @@ impl Setting {
             data: demo::provide(&suite, folder).unwrap(),
             suite,
             strategies: Strategies::load(&home).unwrap(),
+            zeros: false,
             model: ModelConfig::load(&home, "demo").unwrap(),
             device: device::by_name("flex").unwrap(),
         }

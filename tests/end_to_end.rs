@@ -79,6 +79,7 @@ fn features_neighbours_and_votes_equal_the_original() {
         by_content: false,
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
+        zeros: false,
     };
     for (name, golden) in golden() {
         let task = suite.task(&name).unwrap();

@@ -229,6 +229,7 @@ fn fine_tuning_beats_the_frozen_features() {
         by_content: false,
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
+        zeros: false,
     };
     let input = Input::open(&suite, task, "default", &data, &config, &options).unwrap();
 

@@ -204,6 +204,7 @@ fn galileo(epochs: usize, batch_size: usize) -> LinearProbeConfig {
         task_learning_rates: BTreeMap::new(),
         augmentation: Augmentation::None,
         keep: KeptEpoch::Last,
+        report_batches: false,
         batch_norm: BatchNormConfig { affine: true, eps: 1e-5, momentum: 0.1 },
         initialization: Initialization::Uniform {},
         optimizer: Optimizer::Adamw { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },

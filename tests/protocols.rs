@@ -282,6 +282,7 @@ fn preprocessing_normalises_then_resizes() {
         height: 14,
         width: 14,
         align_corners: true,
+        zeroed: Vec::new(),
     };
     let input = golden.floats("pipeline/input").into_dimensionality::<Ix3>().unwrap();
     let found = preprocess.apply(input).unwrap();

@@ -130,6 +130,7 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
                 height: 224,
                 width: 224,
                 align_corners: false,
+                zeroed: Vec::new(),
             },
         };
         let ours = [standardize("a", 1.0)];

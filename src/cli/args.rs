@@ -104,6 +104,30 @@ pub struct DataArgs {
     /// Whether bands are taken by the names in the files, as published numbers do, or by what they hold
     #[arg(long, value_name = "HOW", default_value = "as-named")]
     pub bands: BandNames,
+
+    /// What stands in for bands that the model takes and the files lack
+    #[arg(long, value_name = "HOW", default_value = "as-task")]
+    pub missing_bands: MissingBands,
+
+    /// The patch embedding that Sentinel-2 tasks go through: s2-l1c, s2-l2a [default: the task's]
+    #[arg(long, value_name = "STEM")]
+    pub stem: Option<StemArg>,
+}
+
+/// What stands in for missing bands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MissingBands {
+    /// The bands that the task names for them (`impute` in benchmarks/)
+    AsTask,
+    /// Zeros, after normalisation
+    Zeros,
+}
+
+/// A patch embedding of Sentinel-2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StemArg {
+    S2L1c,
+    S2L2a,
 }
 
 /// How the bands of a task whose files name them wrongly are taken.
@@ -144,9 +168,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
 
-    /// How pixels are normalised: dataset (standardised by the dataset's own statistics), sweep (Galileo's strategies,
-    /// the best on validation is reported on test; bench only) or one strategy, as OURS-2.0-norm_no_clip or satlas
-    #[arg(long, value_name = "dataset|sweep|NAME", default_value = "dataset")]
+    /// How pixels are normalised: default (as the suite's reference does, else as dataset), dataset (standardised by the
+    /// dataset's own statistics), sweep (Galileo's strategies, the best on validation is reported on test; bench only)
+    /// or one strategy, as OURS-2.0-norm_no_clip or satlas
+    #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
     /// Neither read nor write the feature cache
@@ -159,7 +184,7 @@ const SHORT: &str = "Short runs (protocols that train with epochs)";
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file of benchmarks/: geobench, landslide4sense
+    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
@@ -176,7 +201,8 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet,
-    /// upernet-finetune (repeatable) [default: the suite's: knn for geobench, segmentation-probe for landslide4sense]
+    /// upernet-finetune, copernicus-linear-probe (repeatable)
+    /// [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

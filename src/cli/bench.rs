@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::args::BenchArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::data::demo;
 use crate::home::{Home, cache_folder};
@@ -16,7 +16,6 @@ use crate::plan::{self, Choice};
 use crate::record::Store;
 use crate::report;
 use crate::run::{Done, Runner, Setting, git_revision};
-use crate::suite::Suite;
 
 const DEMO_NOTICE: &str = "\
 This is the demo: generated images and a small random model, to try the harness.
@@ -26,7 +25,7 @@ const DEMO_WEIGHTS: &str = "random:0";
 
 /// Runs the command.
 pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
-    let suite = Suite::load(home, &args.suite)?;
+    let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = ModelConfig::load(home, model_name)?;
     let choice = Choice {

@@ -7,20 +7,19 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::args::FeaturesArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::config::ModelConfig;
 use crate::data::Label;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
 use crate::model::device;
-use crate::suite::Suite;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Runs the command.
 pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
-    let suite = Suite::load(home, &args.suite)?;
+    let suite = suite(home, &args.suite, &args.data)?;
     let task = suite.task(&args.task)?;
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = ModelConfig::load(home, model_name)?;

@@ -26,6 +26,7 @@ use crate::data::{self, Split};
 use crate::features::InputOptions;
 use crate::home::Home;
 use crate::locations::Environment;
+use crate::model::Stem;
 use crate::model::weights::Weights;
 use crate::normalization::Strategies;
 use crate::suite::Suite;
@@ -124,6 +125,16 @@ fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// The suite of that name, as its tasks are to be taken.
+fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
+    let suite = Suite::load(home, name)?;
+    Ok(match data.stem {
+        None => suite,
+        Some(args::StemArg::S2L1c) => suite.with_stem(Stem::S2L1c),
+        Some(args::StemArg::S2L2a) => suite.with_stem(Stem::S2L2a),
+    })
+}
+
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     match (typed, &model.weights) {
@@ -151,6 +162,7 @@ fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) ->
         by_content: data.bands == args::BandNames::ByContent,
         normalization: model.normalization.clone(),
         strategies: Strategies::load(home)?,
+        zeros: data.missing_bands == args::MissingBands::Zeros,
     })
 }
 

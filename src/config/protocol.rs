@@ -82,6 +82,10 @@ pub struct LinearProbeConfig {
     pub task_learning_rates: BTreeMap<String, Vec<f64>>,
     pub augmentation: Augmentation,
     pub keep: KeptEpoch,
+    /// Whether epochs are compared by the mean over batches of the metric, and that is recorded beside the metric of the
+    /// whole test split.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub report_batches: bool,
     pub batch_norm: BatchNormConfig,
     pub initialization: Initialization,
     pub optimizer: Optimizer,

@@ -26,11 +26,17 @@ pub enum Band {
     B12,
     VV,
     VH,
+    /// No band: zeros, after normalisation, in place of one that is missing.
+    #[serde(rename = "zeros")]
+    Zeros,
 }
 
 impl fmt::Display for Band {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        match self {
+            Band::Zeros => f.write_str("zeros"),
+            band => fmt::Debug::fmt(band, f),
+        }
     }
 }
 
@@ -71,6 +77,8 @@ pub struct Selection {
     pub stored: Vec<String>,
     /// The substitutions among them.
     pub imputed: Vec<Imputation>,
+    /// Places among them that become zeros once they are normalised: any stored band stands there.
+    pub zeroed: Vec<usize>,
 }
 
 /// Decides which stored band feeds each wanted band: itself where the files have it, otherwise its
@@ -87,11 +95,15 @@ pub fn select(
     impute: &[Imputation],
 ) -> Result<Selection> {
     let stored_name = |band: &Band| names.get(band).filter(|name| present.contains(name)).cloned();
-    let mut selection = Selection { stored: Vec::new(), imputed: Vec::new() };
-    for band in wanted {
+    let mut selection = Selection { stored: Vec::new(), imputed: Vec::new(), zeroed: Vec::new() };
+    for (place, band) in wanted.iter().enumerate() {
         let name = stored_name(band).or_else(|| {
             let pair = impute.iter().find(|pair| pair.target == *band)?;
             selection.imputed.push(*pair);
+            if pair.source == Band::Zeros {
+                selection.zeroed.push(place);
+                return present.first().cloned();
+            }
             stored_name(&pair.source)
         });
         selection.stored.push(name.ok_or_else(|| {
@@ -126,6 +138,15 @@ mod tests {
         let selection = select(&[Band::B02, Band::B01], &names(), &present[1..], &impute).unwrap();
         assert_eq!(selection.stored, ["02", "02"]);
         assert_eq!(selection.imputed, impute);
+    }
+
+    #[test]
+    fn zeros_stand_in_for_a_band() {
+        let impute = [Imputation { source: Band::Zeros, target: Band::B01 }];
+        let selection = select(&[Band::B02, Band::B01], &names(), &["02".to_owned()], &impute).unwrap();
+        assert_eq!(selection.zeroed, [1]);
+        assert_eq!(selection.stored, ["02", "02"]);
+        assert_eq!(selection.imputed[0].source.to_string(), "zeros");
     }
 
     #[test]

@@ -25,14 +25,14 @@ pub fn memo() -> Option<PathBuf> {
 /// # Errors
 /// Where a file cannot be read.
 pub fn of_files(sources: &[Source], memo: Option<&Path>) -> Result<String> {
-    Ok(combine(sources, &contents(sources, memo)?))
+    Ok(combine(sources.iter().map(|source| &source.name), &contents(sources, memo)?))
 }
 
-/// blake3 over the names and the contents' hashes of files, in this order, in hexadecimal.
-pub fn combine(sources: &[Source], contents: &[blake3::Hash]) -> String {
+/// blake3 over names and the hashes of what they name, in this order, in hexadecimal.
+pub fn combine(names: impl IntoIterator<Item = impl AsRef<str>>, contents: &[blake3::Hash]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (source, content) in sources.iter().zip(contents) {
-        update(&mut hasher, source.name.as_bytes());
+    for (name, content) in names.into_iter().zip(contents) {
+        update(&mut hasher, name.as_ref().as_bytes());
         hasher.update(content.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
@@ -47,33 +47,42 @@ pub fn combine(sources: &[Source], contents: &[blake3::Hash]) -> String {
 /// # Errors
 /// Where a file cannot be read.
 pub fn contents(sources: &[Source], memo: Option<&Path>) -> Result<Vec<blake3::Hash>> {
-    let memo = match memo {
-        Some(folder) => Some(folder.join(identity(sources)?)),
-        None => None,
-    };
-    if let Some(known) = memo.as_deref().and_then(|memo| recall(memo, sources.len())) {
-        return Ok(known);
-    }
-    let contents = hash(sources)?;
-    if let Some(memo) = memo
-        && let Err(problem) = remember(&memo, &contents)
-    {
-        tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
-    }
-    Ok(contents)
-}
-
-/// Reads the files in parallel.
-fn hash(sources: &[Source]) -> Result<Vec<blake3::Hash>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let read = |index: usize| {
+    let of_file = |index: usize| {
         let path = &sources[index].path;
         let mut hasher = blake3::Hasher::new();
         let file = std::fs::File::open(path).at(path)?;
         hasher.update_reader(file).at(path)?;
         Ok(hasher.finalize())
     };
-    loader::ordered(sources.len(), threads, 2 * threads, read, |contents| contents.collect())
+    contents_of(sources, sources.len(), memo, of_file)
+}
+
+/// `count` hashes that depend on these files alone, computed in parallel by `hash` and remembered as in [`contents`].
+///
+/// # Errors
+/// As `hash`, or where a file is not there.
+pub fn contents_of(
+    sources: &[Source],
+    count: usize,
+    memo: Option<&Path>,
+    hash: impl Fn(usize) -> Result<blake3::Hash> + Sync,
+) -> Result<Vec<blake3::Hash>> {
+    let memo = match memo {
+        Some(folder) => Some(folder.join(identity(sources)?)),
+        None => None,
+    };
+    if let Some(known) = memo.as_deref().and_then(|memo| recall(memo, count)) {
+        return Ok(known);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let contents: Vec<blake3::Hash> =
+        loader::ordered(count, threads, 2 * threads, hash, |contents| contents.collect::<Result<_>>())?;
+    if let Some(memo) = memo
+        && let Err(problem) = remember(&memo, &contents)
+    {
+        tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
+    }
+    Ok(contents)
 }
 
 /// A hash that changes when one of the files does, from what the file system knows of them.

@@ -161,18 +161,10 @@ impl Dataset for Geobench {
         fingerprint::contents(&self.sources(split), fingerprint::memo().as_deref())
     }
 
-    fn fingerprint(&self, splits: &[Split]) -> Result<String> {
-        let mut sources = Vec::new();
-        let mut contents = Vec::new();
-        for split in splits {
-            sources.extend(self.sources(*split));
-            contents.extend(self.contents(*split)?);
-        }
-        let statistics =
-            fingerprint::Source { name: STATISTICS.to_owned(), path: self.folder.join(STATISTICS) };
-        contents.extend(fingerprint::contents(std::slice::from_ref(&statistics), None)?);
-        sources.push(statistics);
-        Ok(fingerprint::combine(&sources, &contents))
+    fn statistics_content(&self) -> Result<Option<(String, blake3::Hash)>> {
+        let source = fingerprint::Source { name: STATISTICS.to_owned(), path: self.folder.join(STATISTICS) };
+        let content = fingerprint::contents(std::slice::from_ref(&source), None)?;
+        Ok(content.first().map(|content| (source.name, *content)))
     }
 }
 

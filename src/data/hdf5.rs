@@ -5,12 +5,14 @@
 
 #[cfg(feature = "libhdf5")]
 mod libhdf5;
+mod rows;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hdf5_pure::{Datatype, Layout};
 
+pub use self::rows::Rows;
 use crate::error::AtPath;
 use crate::{Error, Result};
 
@@ -88,6 +90,21 @@ impl fmt::Display for Dtype {
 }
 
 impl Dtype {
+    /// Bytes of a number.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::Int8 | Dtype::Uint8 => 1,
+            Dtype::Int16 | Dtype::Uint16 => 2,
+            Dtype::Int32 | Dtype::Uint32 | Dtype::Float32 => 4,
+            Dtype::Int64 | Dtype::Uint64 | Dtype::Float64 => 8,
+        }
+    }
+
+    /// Appends the numbers in `bytes`, stored plainly: little-endian.
+    pub fn decode<T: Element>(self, bytes: &[u8], out: &mut Vec<T>) {
+        T::decode(self, bytes, out);
+    }
+
     /// Whether values can be infinite or no number.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::Float32 | Dtype::Float64)
@@ -332,26 +349,7 @@ impl Dataset<'_> {
     /// The type, and whether it is stored plainly: little-endian and without unused bits.
     fn pure_dtype(&self, dataset: &hdf5_pure::Dataset) -> Result<(Dtype, bool)> {
         let stored = dataset.datatype().map_err(|error| self.error(error))?;
-        let dtype = match &stored {
-            Datatype::FixedPoint { size, layout, .. } => match (size, layout.signed) {
-                (1, true) => Some((Dtype::Int8, hdf5_pure::make_i8_type())),
-                (2, true) => Some((Dtype::Int16, hdf5_pure::make_i16_type())),
-                (4, true) => Some((Dtype::Int32, hdf5_pure::make_i32_type())),
-                (8, true) => Some((Dtype::Int64, hdf5_pure::make_i64_type())),
-                (1, false) => Some((Dtype::Uint8, hdf5_pure::make_u8_type())),
-                (2, false) => Some((Dtype::Uint16, hdf5_pure::make_u16_type())),
-                (4, false) => Some((Dtype::Uint32, hdf5_pure::make_u32_type())),
-                (8, false) => Some((Dtype::Uint64, hdf5_pure::make_u64_type())),
-                _ => None,
-            },
-            Datatype::FloatingPoint { size: 4, .. } => Some((Dtype::Float32, hdf5_pure::make_f32_type())),
-            Datatype::FloatingPoint { size: 8, .. } => Some((Dtype::Float64, hdf5_pure::make_f64_type())),
-            _ => None,
-        };
-        match dtype {
-            Some((dtype, plain)) => Ok((dtype, stored == plain)),
-            None => Err(self.error(format!("holds {stored}, which is not read"))),
-        }
+        number_type(&stored).ok_or_else(|| self.error(format!("holds {stored}, which is not read")))
     }
 
     /// The elements where they lie in the file in one piece, unfiltered: the official layout, no copy needed.
@@ -362,4 +360,25 @@ impl Dataset<'_> {
         let (start, size) = (usize::try_from(start).ok()?, usize::try_from(size).ok()?);
         file.as_bytes().get(start..start.checked_add(size)?)
     }
+}
+
+/// The type of numbers, and whether they are stored plainly: little-endian and without unused bits.
+fn number_type(stored: &Datatype) -> Option<(Dtype, bool)> {
+    let (dtype, plain) = match stored {
+        Datatype::FixedPoint { size, layout, .. } => match (size, layout.signed) {
+            (1, true) => (Dtype::Int8, hdf5_pure::make_i8_type()),
+            (2, true) => (Dtype::Int16, hdf5_pure::make_i16_type()),
+            (4, true) => (Dtype::Int32, hdf5_pure::make_i32_type()),
+            (8, true) => (Dtype::Int64, hdf5_pure::make_i64_type()),
+            (1, false) => (Dtype::Uint8, hdf5_pure::make_u8_type()),
+            (2, false) => (Dtype::Uint16, hdf5_pure::make_u16_type()),
+            (4, false) => (Dtype::Uint32, hdf5_pure::make_u32_type()),
+            (8, false) => (Dtype::Uint64, hdf5_pure::make_u64_type()),
+            _ => return None,
+        },
+        Datatype::FloatingPoint { size: 4, .. } => (Dtype::Float32, hdf5_pure::make_f32_type()),
+        Datatype::FloatingPoint { size: 8, .. } => (Dtype::Float64, hdf5_pure::make_f64_type()),
+        _ => return None,
+    };
+    Some((dtype, *stored == plain))
 }

@@ -9,18 +9,16 @@
 //! A split's samples are its images in the order of their names as text: 1, 10, 11, 2 [terratorch,
 //! Landslide4SenseNonGeo].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3, Axis};
 
 use super::hdf5::{Dtype, Element, File, with_file};
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, fingerprint, loader};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
 use crate::error::AtPath;
-use crate::files::write_atomically;
 use crate::suite::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
-use crate::{Error, Result, home, remedy};
+use crate::{Error, Result, remedy};
 
 /// The planes of an image in their order.
 pub const PLANES: [&str; 14] =
@@ -28,9 +26,6 @@ pub const PLANES: [&str; 14] =
 
 /// The only division into splits.
 pub const PARTITION: &str = "default";
-
-/// Of the code that computes statistics: remembered ones of another version are computed again.
-const STATISTICS_VERSION: u32 = 1;
 
 /// The data set's folder.
 #[derive(Debug, Clone)]
@@ -151,78 +146,6 @@ impl Landslide4Sense {
             })
             .unzip()
     }
-
-    /// Statistics of every plane over the train images, remembered by the images' content.
-    fn all_statistics(&self) -> Result<BTreeMap<String, BandStatistics>> {
-        let (images, _) = self.sources(Split::Train);
-        let content = fingerprint::of_files(&images, fingerprint::memo().as_deref())?;
-        let memo = home::cache_folder()
-            .ok()
-            .map(|folder| folder.join("statistics").join(format!("{content}.v{STATISTICS_VERSION}.json")));
-        let known = memo.as_ref().and_then(|memo| std::fs::read(memo).ok());
-        if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
-            return Ok(known);
-        }
-        let statistics = self.computed_statistics()?;
-        if let Some(memo) = memo {
-            let text = serde_json::to_vec_pretty(&statistics).at(&memo)?;
-            // Only costs the time.
-            if let Err(problem) = write_atomically(&memo, &text) {
-                tracing::warn!("cannot remember the statistics: {problem}");
-            }
-        }
-        Ok(statistics)
-    }
-
-    /// Mean and standard deviation (of all, not of a sample) over the pixels of the train images.
-    fn computed_statistics(&self) -> Result<BTreeMap<String, BandStatistics>> {
-        let names = self.samples(Split::Train);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let read = |i: usize| {
-            let (_, image) = self.image::<f64>(Split::Train, &names[i])?;
-            Ok(image.axis_iter(Axis(2)).map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())
-        };
-        let moments = loader::ordered(names.len(), threads, 2 * threads, read, |images| {
-            let mut sum = vec![Moments::default(); PLANES.len()];
-            for image in images {
-                sum.iter_mut().zip(image?).for_each(|(sum, plane)| sum.add(plane));
-            }
-            Ok::<_, Error>(sum)
-        })?;
-        let statistics = PLANES.iter().zip(moments).map(|(plane, moments)| {
-            let std = (moments.squares / moments.count).sqrt();
-            ((*plane).to_owned(), BandStatistics { mean: moments.mean, std })
-        });
-        Ok(statistics.collect())
-    }
-}
-
-/// Count, mean and summed squared deviations of numbers.
-#[derive(Debug, Clone, Copy, Default)]
-struct Moments {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn of<'a>(values: impl ExactSizeIterator<Item = &'a f64> + Clone) -> Self {
-        let count = values.len() as f64;
-        let mean = if count == 0.0 { 0.0 } else { values.clone().sum::<f64>() / count };
-        Moments { count, mean, squares: values.map(|value| (value - mean).powi(2)).sum() }
-    }
-
-    /// Those of both [Chan et al., 1979].
-    fn add(&mut self, other: Moments) {
-        let count = self.count + other.count;
-        if count == 0.0 {
-            return;
-        }
-        let apart = other.mean - self.mean;
-        self.squares += other.squares + apart * apart * self.count * other.count / count;
-        self.mean += apart * other.count / count;
-        self.count = count;
-    }
 }
 
 impl Dataset for Landslide4Sense {
@@ -281,17 +204,7 @@ impl Dataset for Landslide4Sense {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        let all = self.all_statistics()?;
-        let scale = f64::from(self.task.scale);
-        let of = |band: &String| {
-            let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
-            let BandStatistics { mean, std } = found.ok_or_else(|| {
-                Error::file(&self.folder, format!("band {band}: the train images give no mean and deviation"))
-                    .help("is the train split empty, or the band constant? fetch the data set again")
-            })?;
-            Ok(BandStatistics { mean: mean * scale, std: std * scale })
-        };
-        bands.iter().map(of).collect()
+        computed::statistics(self, self.task.scale, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
@@ -303,16 +216,6 @@ impl Dataset for Landslide4Sense {
             blake3::hash(&[image.as_bytes().as_slice(), mask.as_bytes()].concat())
         };
         Ok(images.iter().zip(&masks).map(both).collect())
-    }
-
-    fn fingerprint(&self, splits: &[Split]) -> Result<String> {
-        let mut sources = Vec::new();
-        let mut contents = Vec::new();
-        for split in splits {
-            sources.extend(self.sources(*split).0);
-            contents.extend(self.contents(*split)?);
-        }
-        Ok(fingerprint::combine(&sources, &contents))
     }
 }
 

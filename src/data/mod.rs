@@ -1,9 +1,12 @@
 //! Datasets: from the official files to samples in memory. Knows transform's types and no model.
 
 pub mod bands;
+mod computed;
+pub mod copernicus;
 pub mod demo;
 pub mod fingerprint;
 pub mod geobench;
+pub mod geotiff;
 pub mod hdf5;
 pub mod landslide4sense;
 pub mod loader;
@@ -29,14 +32,16 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
         Family::Landslide4sense => {
             Ok(Box::new(landslide4sense::Landslide4Sense::open(suite, task, root, partition)?))
         }
+        Family::CopernicusBench => copernicus::open(suite, task, root, partition),
     }
 }
 
-/// The folder of a task's files below `root`, the folder of the suite's data, if it is there.
+/// The folder (or the archive) of a task's files below `root`, the folder of the suite's data, if it is there.
 pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
     match suite.family {
         Family::Geobench => geobench::task_folder(task, root),
         Family::Landslide4sense => landslide4sense::folder(root),
+        Family::CopernicusBench => copernicus::place(task, root),
     }
 }
 
@@ -48,6 +53,7 @@ pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
     match suite.family {
         Family::Geobench => geobench::partitions(task_folder),
         Family::Landslide4sense => Ok(vec![landslide4sense::PARTITION.to_owned()]),
+        Family::CopernicusBench => Ok(vec![copernicus::PARTITION.to_owned()]),
     }
 }
 
@@ -133,9 +139,29 @@ pub trait Dataset: Send + Sync {
     /// Where a file cannot be read.
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>>;
 
+    /// The name and the hash of the file of the data set's own statistics, where it has one.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    fn statistics_content(&self) -> Result<Option<(String, blake3::Hash)>> {
+        Ok(None)
+    }
+
     /// A hash of everything that the samples of these splits and the statistics are read from.
     ///
     /// # Errors
     /// Where a file cannot be read.
-    fn fingerprint(&self, splits: &[Split]) -> Result<String>;
+    fn fingerprint(&self, splits: &[Split]) -> Result<String> {
+        let mut names = Vec::new();
+        let mut contents = Vec::new();
+        for split in splits {
+            names.extend(self.samples(*split).iter().map(|name| format!("{split}/{name}")));
+            contents.extend(self.contents(*split)?);
+        }
+        if let Some((name, content)) = self.statistics_content()? {
+            names.push(name);
+            contents.push(content);
+        }
+        Ok(fingerprint::combine(names, &contents))
+    }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{Area, Finding, Measured, Samples, Standing, names};
 use crate::data::{self, Dataset, Split, demo};
 use crate::error::AtPath;
-use crate::fetch::archive::inside;
 use crate::fetch::catalogue::{Catalogue, TaskFiles};
 use crate::fetch::ledger::{self, Line};
+use crate::files::inside;
 use crate::home::Home;
 use crate::locations::{Environment, Place};
 use crate::suite::{Suite, Task};
@@ -165,7 +165,13 @@ impl Found<'_> {
             // Of the bands that models take: the official statistics of some others say nothing.
             let taken = |band: &String| suite.bands.values().any(|name| name == band);
             let bands: Vec<String> = dataset.bands()?.into_iter().filter(taken).collect();
-            dataset.statistics(&bands)?;
+            if let Some(split) = Split::ALL.into_iter().find(|split| !dataset.samples(*split).is_empty()) {
+                dataset.read(split, 0, &bands)?;
+            }
+            // Those that the files lack are computed from all images, which takes its time.
+            if dataset.statistics_content()?.is_some() {
+                dataset.statistics(&bands)?;
+            }
         }
         let official = samples.values().all(|count| count.listed == count.official);
         let found = format!("{told}; partitions {names}");

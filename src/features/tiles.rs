@@ -70,7 +70,8 @@ impl Tokens {
     }
 }
 
-/// A sample's mask: each label a class of the task, or one of [`crate::data::geobench::IGNORED`].
+/// A sample's mask: each label a class of the task, what the task ignores, or one of
+/// [`crate::data::geobench::IGNORED`].
 ///
 /// # Errors
 /// Where the label is no mask, has another size than the image, or holds anything else.
@@ -90,7 +91,7 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     }
     let class = |label: &i32| {
         let known = usize::try_from(*label).is_ok_and(|class| class < task.classes);
-        if !known && geobench::IGNORED.contains(label) {
+        if !known && (geobench::IGNORED.contains(label) || task.ignore == Some(*label)) {
             return Ok(IGNORED);
         }
         i16::try_from(*label).ok().filter(|_| known).ok_or_else(|| {

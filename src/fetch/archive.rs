@@ -7,11 +7,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use zip::ZipArchive;
 
 use crate::error::AtPath;
+use crate::files::inside;
 use crate::{Error, Result};
 
 /// Bytes a byte of an archive may unpack to. Pixels reach 2 or 3, empty masks some ten; deflate can do 1,032.
@@ -29,25 +30,6 @@ pub struct Contents {
     pub files: Vec<(String, u64)>,
     /// Of all files.
     pub bytes: u64,
-}
-
-/// `name` as a path below `folder`.
-///
-/// # Errors
-/// Where it is not relative, or has an empty part, `.`, `..`, a backslash or a control character.
-pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
-    let plain = |part: &str| {
-        let mut components = Path::new(part).components();
-        !part.contains('\\')
-            && !part.chars().any(char::is_control)
-            && matches!(components.next(), Some(Component::Normal(whole)) if whole == part)
-            && components.next().is_none()
-    };
-    if name.split('/').all(plain) {
-        Ok(name.split('/').fold(folder.to_owned(), |path, part| path.join(part)))
-    } else {
-        Err(Error::request(format!("the name `{}` leads out of its folder", name.escape_debug())))
-    }
 }
 
 /// Looks at every entry of the archive at `path`, which must all lie in the folder `root`.
@@ -170,18 +152,4 @@ fn below(name: &str, root: &str) -> Result<Option<String>> {
 /// What macOS adds to archives.
 fn is_litter(name: &str) -> bool {
     name.starts_with("__MACOSX/") || name.rsplit('/').next() == Some(".DS_Store")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_inside() {
-        let folder = Path::new("data");
-        assert_eq!(inside(folder, "a/b c/d%.tif").unwrap(), Path::new("data/a/b c/d%.tif"));
-        for bad in ["", "/a", "a/../b", "..", ".", "a//b", "a/", "a\\b", "a/\0", "./a", "a/./b"] {
-            assert!(inside(folder, bad).is_err(), "{bad:?} is accepted");
-        }
-    }
 }

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use archive::inside;
+use crate::files::inside;
 use download::{Download, part_path};
 use hub::Hub;
 use ledger::{Ledger, Line, Unpacked};

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::WORKERS;
-use super::archive::inside;
 use super::catalogue::{Order, Source};
 use super::download::part_path;
 use super::hub::{Entry, Hub, Repository};
 use super::ledger::{self, Line};
+use crate::files::inside;
 use crate::{Error, Result};
 
 /// What an order comes to, before anything is fetched.

@@ -27,6 +27,8 @@ pub enum Metric {
     MicroF1,
     /// Mean over classes of intersection over union.
     Miou,
+    /// Average precision over all samples and labels at once.
+    MicroMap,
 }
 
 impl fmt::Display for Metric {
@@ -35,6 +37,7 @@ impl fmt::Display for Metric {
             Metric::Accuracy => "accuracy",
             Metric::MicroF1 => "micro_f1",
             Metric::Miou => "miou",
+            Metric::MicroMap => "micro_map",
         })
     }
 }

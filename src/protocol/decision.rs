@@ -1,6 +1,6 @@
 //! From logits to decisions: what a head predicts, and which of several candidates is best.
 
-use ndarray::{ArrayView1, ArrayView2, Axis, concatenate};
+use ndarray::{ArrayView1, ArrayView2, Axis, concatenate, s};
 
 use super::Targets;
 use crate::{Error, Result};
@@ -19,6 +19,17 @@ impl Targets {
         match self {
             Targets::Classes { classes, count } => classes.iter().copied().find(|class| class >= count),
             Targets::MultiLabel(_) => None,
+        }
+    }
+
+    /// The targets of a range of the samples, which must be there.
+    #[must_use]
+    pub(super) fn only(&self, samples: std::ops::Range<usize>) -> Targets {
+        match self {
+            Targets::Classes { classes, count } => {
+                Targets::Classes { classes: classes[samples].to_vec(), count: *count }
+            }
+            Targets::MultiLabel(labels) => Targets::MultiLabel(labels.slice(s![samples, ..]).to_owned()),
         }
     }
 

@@ -20,7 +20,7 @@ use super::snapshot::Snapshot;
 use super::state::{self, State};
 use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
-use super::{Outcome, Targets, score};
+use super::{Outcome, Targets, score_logits};
 use crate::config::FinetuneConfig;
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
@@ -115,8 +115,7 @@ pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outc
         ("epochs", config.epochs.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
-    let predictions = truth.predicted(logits.view());
-    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    let outcome = Outcome::of_logits(task.metric, logits.view(), &truth, &config.interval, seed, selected)?;
     Ok(Outcome { validation: Some(valid), ..outcome })
 }
 
@@ -227,7 +226,7 @@ impl Search<'_> {
         let trained = Trained::new(&training.network.valid());
         let (logits, labels) = trained.evaluate(config, subject, Split::Valid)?;
         let truth = Targets::from_labels(&labels, subject.task.classes)?;
-        let valid = score(subject.task.metric, &truth.predicted(logits.view()), &truth)?;
+        let valid = score_logits(subject.task.metric, logits.view(), &truth)?;
         self.valid.push(Some(valid));
         if best(&self.valid).is_some_and(|(best, _)| best == rate) {
             self.best = Some(trained.evaluate(config, subject, Split::Test)?.0);

@@ -21,7 +21,7 @@ use self::group::Group;
 use self::heads::Layout;
 use super::decision::{HeldOut, first_best};
 use super::schedule::Position;
-use super::{Outcome, Targets, score};
+use super::{Outcome, Targets, reported_score, score_logits};
 use crate::config::{KeptEpoch, LinearProbeConfig};
 use crate::data::Split;
 use crate::features::Features;
@@ -59,8 +59,10 @@ pub fn run(
     let training = Training { features: variants.view(), targets: &targets };
     let held_out =
         HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
-    let by_metric =
-        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let by_metric = |logits: ArrayView2<f32>, truth: &Targets| match config.report_batches {
+        true => reported_score(task.metric, logits, truth, config.batch_size),
+        false => score_logits(task.metric, logits, truth),
+    };
     let probed = probe(config, config.rates(&task.name), training, held_out, seed, by_metric)?;
 
     let Candidate { learning_rate, epoch, validation } = probed.chosen;
@@ -69,8 +71,11 @@ pub fn run(
         ("epoch", format!("{} of {}", epoch + 1, config.epochs)),
         ("validation", format!("{validation:.2}")),
     ];
-    let predictions = truth.predicted(probed.logits.view());
-    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    let logits = probed.logits.view();
+    let mut outcome = Outcome::of_logits(task.metric, logits, &truth, &config.interval, seed, selected)?;
+    if config.report_batches {
+        outcome.scores.insert(format!("reported_{}", task.metric), by_metric(logits, &truth)?);
+    }
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::decision::{HeldOut, first_best};
 use super::lbfgs::minimize;
-use super::{Outcome, Targets, score};
+use super::{Outcome, Targets, score_logits};
 use crate::config::{LogisticConfig, SolverConfig};
 use crate::data::Split;
 use crate::features::Features;
@@ -39,8 +39,7 @@ pub fn run(
     let truth = Targets::from_labels(&test.labels, task.classes)?;
     let held_out =
         HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
-    let by_metric =
-        |logits: ArrayView2<f32>, truth: &Targets| score(task.metric, &truth.predicted(logits), truth);
+    let by_metric = |logits: ArrayView2<f32>, truth: &Targets| score_logits(task.metric, logits, truth);
     let swept = sweep(config, train.matrix.view(), &targets, held_out, by_metric)?;
 
     let Candidate { c, validation, .. } = swept.chosen;
@@ -51,8 +50,8 @@ pub fn run(
         ("validation", format!("{validation:.2}")),
         ("converged", format!("{converged} of {all}")),
     ];
-    let predictions = truth.predicted(swept.logits.view());
-    let outcome = Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)?;
+    let logits = swept.logits.view();
+    let outcome = Outcome::of_logits(task.metric, logits, &truth, &config.interval, seed, selected)?;
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 

@@ -16,6 +16,7 @@ pub mod optim;
 mod outcome;
 pub mod predictions;
 pub mod random;
+mod ranked;
 pub mod resample;
 pub mod schedule;
 pub mod segmentation_probe;
@@ -25,16 +26,17 @@ pub mod subset;
 pub mod train;
 pub mod upernet;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::config::IntervalConfig;
 use crate::data::Label;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
 use crate::metrics::segmentation::Confusion;
-use crate::metrics::{Interval, Metric, bootstrap};
+use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
 pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
+use ranked::Ranked;
 
 use crate::{Error, Result};
 
@@ -106,6 +108,7 @@ impl Targets {
 enum Parts {
     Right(Vec<bool>),
     Counts(Vec<Counts>),
+    Ranked(Ranked),
     Pixels(Vec<Confusion>),
 }
 
@@ -123,8 +126,21 @@ impl Parts {
             (Metric::MicroF1, Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
                 Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
             }
-            _ => Err(Error::request(format!("{metric} does not fit these labels"))
-                .help("accuracy is for one class a sample, micro_f1 for several labels; see benchmarks/")),
+            (Metric::MicroMap, ..) => Err(Error::request("micro_map ranks scores, and here are decisions only")
+                .help("choose a protocol that trains a head, or another metric in benchmarks/")),
+            _ => Err(Error::request(format!("{metric} does not fit these labels")).help(
+                "accuracy is for one class a sample, micro_f1 and micro_map for several labels; see benchmarks/",
+            )),
+        }
+    }
+
+    /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
+    fn of_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<Self> {
+        match (metric, truth) {
+            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+                Ranked::new(logits, truth.view()).map(Parts::Ranked)
+            }
+            _ => Parts::new(metric, &truth.predicted(logits), truth),
         }
     }
 
@@ -132,6 +148,7 @@ impl Parts {
         match self {
             Parts::Right(right) => right.len(),
             Parts::Counts(counts) => counts.len(),
+            Parts::Ranked(ranked) => ranked.len(),
             Parts::Pixels(images) => images.len(),
         }
     }
@@ -144,10 +161,17 @@ impl Parts {
                 100.0 * indices.filter(|sample| right[*sample]).count() as f64 / samples as f64
             }
             Parts::Counts(counts) => indices.map(|sample| counts[sample]).sum::<Counts>().f1(),
+            Parts::Ranked(ranked) => ranked.average_precision(indices),
             Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
                 .and_then(|all| all.mean_iou().ok())
                 .unwrap_or(f64::NAN),
         }
+    }
+
+    fn interval(&self, config: &IntervalConfig, seed: u64) -> Result<Interval> {
+        bootstrap::interval(self.len(), config.level, config.resamples, seed, |indices| {
+            self.score(indices.iter().copied())
+        })
     }
 }
 
@@ -172,8 +196,30 @@ pub fn interval(
     config: &IntervalConfig,
     seed: u64,
 ) -> Result<Interval> {
-    let parts = Parts::new(metric, predictions, truth)?;
-    bootstrap::interval(parts.len(), config.level, config.resamples, seed, |indices| {
-        parts.score(indices.iter().copied())
+    Parts::new(metric, predictions, truth)?.interval(config, seed)
+}
+
+/// The metric of logits [n, outputs] of these samples, in percent.
+///
+/// # Errors
+/// As [`score`], or where the metric ranks scores and one is NaN.
+pub fn score_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<f64> {
+    let parts = Parts::of_logits(metric, logits, truth)?;
+    Ok(parts.score(0..parts.len()))
+}
+
+/// The mean over batches of that metric, weighted by their sizes: what references report that log it a batch.
+///
+/// # Errors
+/// As [`score_logits`] and [`mean_over_batches`].
+pub fn reported_score(
+    metric: Metric,
+    logits: ArrayView2<f32>,
+    truth: &Targets,
+    batch_size: usize,
+) -> Result<f64> {
+    mean_over_batches(truth.len(), batch_size, |batch| {
+        let truth = truth.only(batch.clone());
+        score_logits(metric, logits.slice(s![batch, ..]), &truth)
     })
 }

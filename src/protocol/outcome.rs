@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
-use super::{Predictions, Targets, interval, score};
+use super::{Parts, Predictions, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
@@ -52,7 +52,7 @@ impl Outcome {
     /// where a class occurs.
     ///
     /// # Errors
-    /// As [`score`].
+    /// As [`super::score`].
     pub fn new<const N: usize>(
         metric: Metric,
         predictions: &Targets,
@@ -61,12 +61,43 @@ impl Outcome {
         seed: u64,
         selected: [(&str, String); N],
     ) -> Result<Self> {
-        let value = score(metric, predictions, truth)?;
-        let interval = Some(interval(metric, predictions, truth, config, seed)?);
+        let parts = Parts::new(metric, predictions, truth)?;
         let predictions = Predictions::Targets { predicted: predictions.clone(), truth: truth.clone() };
+        Self::of_parts(&parts, predictions, config, seed, selected)
+    }
+
+    /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
+    ///
+    /// # Errors
+    /// As [`super::score_logits`].
+    pub fn of_logits<const N: usize>(
+        metric: Metric,
+        logits: ArrayView2<f32>,
+        truth: &Targets,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        let parts = Parts::of_logits(metric, logits, truth)?;
+        let predictions = match (metric, truth) {
+            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+                Predictions::Scores { logits: logits.to_owned(), truth: truth.clone() }
+            }
+            _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },
+        };
+        Self::of_parts(&parts, predictions, config, seed, selected)
+    }
+
+    fn of_parts<const N: usize>(
+        parts: &Parts,
+        predictions: Predictions,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
         Ok(Outcome {
-            value,
-            interval,
+            value: parts.score(0..parts.len()),
+            interval: Some(parts.interval(config, seed)?),
             validation: None,
             scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),

@@ -1,8 +1,11 @@
 //! What was predicted for the test split, sample by sample: enough to compute any metric again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Parts, Targets};
+use ndarray::Array2;
+
+use super::{Parts, Ranked, Targets};
 use crate::metrics::Metric;
 use crate::metrics::f1::{count_classes, count_labels, macro_f1};
 use crate::metrics::segmentation::Confusion;
@@ -10,10 +13,12 @@ use crate::suite::Task;
 use crate::{Error, Result};
 
 /// Predictions beside labels, one a sample of the test split, in its order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Predictions {
     /// One class or several labels an image.
     Targets { predicted: Targets, truth: Targets },
+    /// Logits and whether each label applies, [n, labels], for a metric that ranks them.
+    Scores { logits: Array2<f32>, truth: Array2<bool> },
     /// Of each image, how many pixels of each label were predicted as each class.
     Masks(Vec<Confusion>),
 }
@@ -46,6 +51,7 @@ impl Predictions {
     pub fn len(&self) -> usize {
         match self {
             Predictions::Targets { predicted, .. } => predicted.len(),
+            Predictions::Scores { logits, .. } => logits.nrows(),
             Predictions::Masks(images) => images.len(),
         }
     }
@@ -53,6 +59,17 @@ impl Predictions {
     /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The same with decisions in the place of scores.
+    fn decided(&self) -> Cow<'_, Self> {
+        match self {
+            Predictions::Scores { logits, truth } => {
+                let truth = Targets::MultiLabel(truth.clone());
+                Cow::Owned(Predictions::Targets { predicted: truth.predicted(logits.view()), truth })
+            }
+            other => Cow::Borrowed(other),
+        }
     }
 
     /// The metric, ready to score resamples.
@@ -65,6 +82,10 @@ impl Predictions {
             (Predictions::Targets { predicted, truth }, _) => {
                 Parts::new(metric, predicted, truth).map(Scorer)
             }
+            (Predictions::Scores { logits, truth }, Metric::MicroMap) => {
+                Ranked::new(logits.view(), truth.view()).map(|ranked| Scorer(Parts::Ranked(ranked)))
+            }
+            (Predictions::Scores { .. }, _) => self.decided().scorer(metric),
             (Predictions::Masks(images), Metric::Miou) => {
                 // An image of which every pixel is ignored adds nothing to any sum.
                 let counting = images.iter().filter(|image| image.pixel_accuracy().is_ok());
@@ -92,6 +113,7 @@ impl Predictions {
             } => predicted.outer_iter().zip(truth.outer_iter()).map(|(a, b)| a == b).collect(),
             // Kinds that differ agree nowhere.
             Predictions::Targets { predicted, .. } => vec![false; predicted.len()],
+            Predictions::Scores { .. } => self.decided().right(),
             Predictions::Masks(images) => {
                 images.iter().map(|image| image.pixel_accuracy().is_ok_and(|share| share == 100.0)).collect()
             }
@@ -102,7 +124,8 @@ impl Predictions {
     /// labels. An image's masks count as the same where all counts of pixels are.
     pub fn agreement(&self, other: &Self) -> Option<f64> {
         let same = |equal: &mut dyn Iterator<Item = bool>| equal.filter(|equal| *equal).count();
-        let equal = match (self, other) {
+        let (this, other) = (self.decided(), other.decided());
+        let equal = match (&*this, &*other) {
             (
                 Predictions::Targets { predicted: a, truth },
                 Predictions::Targets { predicted: b, truth: other },
@@ -115,7 +138,7 @@ impl Predictions {
                 }
                 _ => return None,
             },
-            (Predictions::Masks(a), Predictions::Masks(b)) if self.same_labels(other) => {
+            (Predictions::Masks(a), Predictions::Masks(b)) if self.same_labels(&other) => {
                 same(&mut a.iter().zip(b).map(|(a, b)| a == b))
             }
             _ => return None,
@@ -125,7 +148,8 @@ impl Predictions {
 
     /// Whether `other` predicts the same samples, as far as labels tell.
     pub fn same_labels(&self, other: &Self) -> bool {
-        match (self, other) {
+        let (this, other) = (self.decided(), other.decided());
+        match (&*this, &*other) {
             (Predictions::Targets { truth, .. }, Predictions::Targets { truth: other, .. }) => truth == other,
             (Predictions::Masks(a), Predictions::Masks(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.labels() == b.labels())
@@ -149,6 +173,7 @@ impl Predictions {
                 let score = counts.and_then(|counts| macro_f1(&counts)).ok();
                 score.map(|score| ("macro_f1".to_owned(), score)).into_iter().collect()
             }
+            Predictions::Scores { .. } => self.decided().scores(class_names),
             Predictions::Masks(images) => {
                 let Some(all) = Confusion::sum(images) else { return BTreeMap::new() };
                 let accuracy = all.pixel_accuracy().ok();
@@ -185,7 +210,7 @@ impl Predictions {
                 }
                 counts.assign(&all.slice(ndarray::s![..n, ..]));
             }
-            Predictions::Targets { .. } => return None,
+            Predictions::Targets { .. } | Predictions::Scores { .. } => return None,
         }
         Some(counts)
     }

@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | `predicted`, `truth` | one class an image: uint16 | [n] |
 //! | `predicted`, `truth` | several labels an image: uint8, 0 or 1 | [n, labels] |
+//! | `logits`, `truth` | several labels an image, ranked: float32, and uint8 as above | [n, labels] |
 //! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
 //!
 //! Metadata: `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
-//! `multi-label`, `mask`), `classes`, and for masks `ignore`.
+//! `multi-label`, `scores`, `mask`), `classes`, and for masks `ignore`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -99,6 +100,14 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
         Predictions::Targets { .. } => {
             return Err(problem("predictions and labels are of different kinds".to_owned()));
         }
+        Predictions::Scores { logits, truth } => {
+            let scores = Tensor {
+                dtype: Dtype::F32,
+                shape: logits.shape().to_vec(),
+                bytes: logits.iter().flat_map(|logit| logit.to_le_bytes()).collect(),
+            };
+            ("scores", truth.ncols(), vec![("logits", scores), ("truth", Tensor::labels(truth))])
+        }
         Predictions::Masks(images) => {
             let first = images.first();
             if let Some(ignore) = first.and_then(Confusion::ignore) {
@@ -151,6 +160,11 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         Some(t) => Err(format!("`{name}` is {:?} {:?}", t.dtype(), t.shape())),
         None => Err(format!("lacks `{name}`")),
     };
+    let labels = |name: &str| -> Result<Array2<bool>, String> {
+        let t = tensor(name, Dtype::U8, 2)?;
+        let labels = t.data().iter().map(|label| *label != 0).collect();
+        Array2::from_shape_vec((t.shape()[0], t.shape()[1]), labels).map_err(|e| e.to_string())
+    };
     let predictions = match of("kind")?.as_str() {
         "class" => {
             let of = |name: &str| -> Result<Targets, String> {
@@ -163,14 +177,15 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
             };
             Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
         }
-        "multi-label" => {
-            let of = |name: &str| -> Result<Targets, String> {
-                let t = tensor(name, Dtype::U8, 2)?;
-                let labels = t.data().iter().map(|label| *label != 0).collect();
-                let array = Array2::from_shape_vec((t.shape()[0], t.shape()[1]), labels);
-                Ok(Targets::MultiLabel(array.map_err(|e| e.to_string())?))
-            };
-            Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
+        "multi-label" => Predictions::Targets {
+            predicted: Targets::MultiLabel(labels("predicted")?),
+            truth: Targets::MultiLabel(labels("truth")?),
+        },
+        "scores" => {
+            let t = tensor("logits", Dtype::F32, 2)?;
+            let numbers = t.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let logits = Array2::from_shape_vec((t.shape()[0], t.shape()[1]), numbers);
+            Predictions::Scores { logits: logits.map_err(|e| e.to_string())?, truth: labels("truth")? }
         }
         "mask" => {
             let ignore = metadata.get("ignore").map(|label| label.parse()).transpose();
@@ -188,6 +203,7 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
     };
     let lengths = match &predictions {
         Predictions::Targets { predicted, truth } => [predicted.len(), truth.len()],
+        Predictions::Scores { logits, truth } => [logits.nrows(), truth.nrows()],
         Predictions::Masks(images) => [images.len(); 2],
     };
     match lengths.iter().find(|length| **length != samples.len()) {

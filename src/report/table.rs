@@ -167,6 +167,7 @@ impl Column {
             (None, Metric::Accuracy) => "top-1 accuracy".to_owned(),
             (None, Metric::MicroF1) => "F1".to_owned(),
             (None, Metric::Miou) => "mIoU".to_owned(),
+            (None, Metric::MicroMap) => "mAP".to_owned(),
         }
     }
 }

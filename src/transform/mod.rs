@@ -23,6 +23,9 @@ pub struct Preprocess {
     pub width: usize,
     /// See [`resize::bilinear`].
     pub align_corners: bool,
+    /// Bands, by place, that are zeros once they are normalised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zeroed: Vec<usize>,
 }
 
 impl Preprocess {
@@ -32,6 +35,10 @@ impl Preprocess {
     /// Where the image has another number of bands than the normalisation, or a side of 0 pixels.
     pub fn apply(&self, mut image: Array3<f32>) -> Result<Array3<f32>> {
         self.normalization.apply(&mut image)?;
+        for (_, mut band) in image.outer_iter_mut().enumerate().filter(|(band, _)| self.zeroed.contains(band))
+        {
+            band.fill(0.0);
+        }
         resize::bilinear(image, self.height, self.width, self.align_corners)
     }
 }

@@ -1,0 +1,101 @@
+//! A data set's own statistics where its files have none: computed over the train images, and remembered.
+
+use std::collections::BTreeMap;
+
+use super::{Dataset, Split, fingerprint, loader};
+use crate::error::AtPath;
+use crate::files::write_atomically;
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result, home};
+
+/// Of this code: remembered statistics of another version are computed again.
+const VERSION: u32 = 2;
+
+/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands. `scale` is
+/// what the data set multiplies stored values by.
+///
+/// # Errors
+/// Where an image cannot be read, there is none, or a band is constant.
+pub fn statistics(dataset: &dyn Dataset, scale: f32, bands: &[String]) -> Result<Vec<BandStatistics>> {
+    let all = of_all_bands(dataset, scale)?;
+    let of = |band: &String| {
+        let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
+        found.copied().ok_or_else(|| {
+            Error::request(format!("band {band}: the train images give no mean and deviation"))
+                .help("is the train split empty, or the band constant? fetch the data set again")
+        })
+    };
+    bands.iter().map(of).collect()
+}
+
+fn of_all_bands(dataset: &dyn Dataset, scale: f32) -> Result<BTreeMap<String, BandStatistics>> {
+    let bands = dataset.bands()?;
+    let content = fingerprint::combine(dataset.samples(Split::Train), &dataset.contents(Split::Train)?);
+    let memo = home::cache_folder().ok().map(|folder| {
+        let how = blake3::hash(format!("{VERSION} {scale} {}", bands.join(",")).as_bytes()).to_hex();
+        folder.join("statistics").join(format!("{content}.{}.json", &how[..8]))
+    });
+    let known = memo.as_ref().and_then(|memo| std::fs::read(memo).ok());
+    if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
+        return Ok(known);
+    }
+    let statistics = compute(dataset, &bands)?;
+    if let Some(memo) = memo {
+        let text = serde_json::to_vec_pretty(&statistics).at(&memo)?;
+        // Only costs the time.
+        if let Err(problem) = write_atomically(&memo, &text) {
+            tracing::warn!("cannot remember the statistics: {problem}");
+        }
+    }
+    Ok(statistics)
+}
+
+fn compute(dataset: &dyn Dataset, bands: &[String]) -> Result<BTreeMap<String, BandStatistics>> {
+    let count = dataset.samples(Split::Train).len();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let read = |index: usize| {
+        let sample = dataset.read(Split::Train, index, bands)?;
+        Ok(sample.image.outer_iter().map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())
+    };
+    let moments = loader::ordered(count, threads, 2 * threads, read, |images| {
+        let mut sum = vec![Moments::default(); bands.len()];
+        for image in images {
+            sum.iter_mut().zip(image?).for_each(|(sum, plane)| sum.add(plane));
+        }
+        Ok::<_, Error>(sum)
+    })?;
+    let statistics = bands.iter().zip(moments).map(|(band, moments)| {
+        let std = (moments.squares / moments.count).sqrt();
+        (band.clone(), BandStatistics { mean: moments.mean, std })
+    });
+    Ok(statistics.collect())
+}
+
+/// Count, mean and summed squared deviations of numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn of<'a>(values: impl ExactSizeIterator<Item = &'a f32> + Clone) -> Self {
+        let count = values.len() as f64;
+        let values = values.map(|value| f64::from(*value));
+        let mean = if count == 0.0 { 0.0 } else { values.clone().sum::<f64>() / count };
+        Moments { count, mean, squares: values.map(|value| (value - mean).powi(2)).sum() }
+    }
+
+    /// Those of both [Chan et al., 1979].
+    fn add(&mut self, other: Moments) {
+        let count = self.count + other.count;
+        if count == 0.0 {
+            return;
+        }
+        let apart = other.mean - self.mean;
+        self.squares += other.squares + apart * apart * self.count * other.count / count;
+        self.mean += apart * other.count / count;
+        self.count = count;
+    }
+}

@@ -1,0 +1,300 @@
+//! Copernicus-Bench as released: images in GeoTIFF files with a list a split, in a folder or in the release's zip archive
+//! [hub data set wangyi111/Copernicus-Bench; zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
+//!
+//! ```text
+//! cloud_s2/{train,val,test}.csv            names; s2_toa/<name>.tif, cloud/<name>.tif
+//! eurosat_s1/eurosat-{train,val,test}.txt  <Class>_N.jpg; all_imgs/<Class>/<Class>_N.tif
+//! bigearthnet_s1s2/multilabel-{split}.csv  s1_path, s2_path, 19 labels; below BigEarthNet-S1-5%/ and BigEarthNet-S2-5%/
+//! dfc2020_s1s2/dfc-{split}-new.csv         <a>_dfc_<b>.tif; dfc/<a>_dfc_<b>.tif, s1/<a>_s1_<b>.tif, s2/<a>_s2_<b>.tif
+//! lcz_s2/lcz_{train,val,test}.h5           rows of HDF5 datasets: see `lcz`
+//! ```
+
+mod files;
+mod lcz;
+mod lists;
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Array3, ArrayViewMut2, Axis};
+
+use self::files::Files;
+use self::lists::{Item, Target};
+use super::geotiff::Image;
+use super::hdf5::Dtype;
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed};
+use crate::suite::{Layout, Suite, Task};
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result, remedy};
+
+/// The only division into splits.
+pub const PARTITION: &str = "default";
+
+/// Where else a task's folder may be called otherwise.
+const LCZ_WITH_S1: &str = "lcz_s1s2";
+
+/// Opens a task: the folder that the suite names for it below `root` or its archive, or `root` itself where that is the
+/// folder.
+///
+/// # Errors
+/// Where neither is there, a list is missing or damaged, or another partition than `default` is asked for.
+pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
+    if partition != PARTITION {
+        return Err(Error::request(format!("{} has no partition `{partition}`", suite.title))
+            .help(format!("its only partition is `{PARTITION}`")));
+    }
+    let place = place(task, root).ok_or_else(|| {
+        let problem = format!("no such folder: the data of {} is not there", task.name);
+        Error::file(root.join(&task.directory), problem).help(remedy::get_data(
+            suite,
+            &[&task.name],
+            Some(root),
+        ))
+    })?;
+    match task.layout {
+        Some(Layout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, &place)?)),
+        Some(layout) => Ok(Box::new(Copernicus::open(task, layout, place)?)),
+        None => Err(Error::request(format!("task {} names no `layout`", task.name))),
+    }
+}
+
+/// A task's folder below `root`, or its archive, if one is there.
+pub(super) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
+    let other = (task.layout == Some(Layout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
+    let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
+    folders
+        .clone()
+        .map(|folder| root.join(folder))
+        .find(|folder| folder.is_dir())
+        .or_else(|| task.archive.iter().map(|archive| root.join(archive)).find(|archive| archive.is_file()))
+        // The data set's own folder may be named too.
+        .or_else(|| folders.any(|folder| root.ends_with(folder) && root.is_dir()).then(|| root.to_owned()))
+}
+
+/// A task of GeoTIFF images.
+#[derive(Debug)]
+struct Copernicus {
+    task: Task,
+    files: Files,
+    items: [Vec<Item>; 3],
+    names: [Vec<String>; 3],
+}
+
+fn of<T>(splits: &[T; 3], split: Split) -> &T {
+    let [train, valid, test] = splits;
+    match split {
+        Split::Train => train,
+        Split::Valid => valid,
+        Split::Test => test,
+    }
+}
+
+impl Copernicus {
+    fn open(task: &Task, layout: Layout, place: PathBuf) -> Result<Self> {
+        let files = match place.is_dir() {
+            true => Files::folder(place),
+            false => Files::archive(place, &task.directory.to_string_lossy())?,
+        };
+        let read = |split| lists::read(task, layout, &files, split);
+        let items = [read(Split::Train)?, read(Split::Valid)?, read(Split::Test)?];
+        let names = items.each_ref().map(|items| items.iter().map(|item| item.name.clone()).collect());
+        Ok(Copernicus { task: task.clone(), files, items, names })
+    }
+
+    fn item(&self, split: Split, index: usize) -> Result<&Item> {
+        let items = of(&self.items, split);
+        items.get(index).ok_or_else(|| {
+            Error::file(self.files.root(), format!("{split} has {} samples, no number {index}", items.len()))
+        })
+    }
+
+    fn decode(&self, split: Split, name: &str) -> Result<Image> {
+        let path = self.files.path(name);
+        let bytes = self.files.read(name).map_err(|error| match self.files.has(name) {
+            true => error,
+            false => Error::file(&path, format!("no such file, though the list of {split} names it")).help(
+                "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again",
+            ),
+        })?;
+        Image::decode(&path, &bytes)
+    }
+
+    /// A sample's image, with as many bands as the task has.
+    fn image(&self, split: Split, item: &Item) -> Result<Image> {
+        let image = self.decode(split, &item.image)?;
+        let expected = self.task.stored_bands.len();
+        if image.bands != expected {
+            let problem = format!("has {} bands; {} has {expected}", image.bands, self.task.name);
+            return Err(Error::file(self.files.path(&item.image), problem)
+                .help("the file is damaged or of another data set: fetch it again"));
+        }
+        Ok(image)
+    }
+
+    /// The label of an image of `rows` x `columns` pixels, and the type in which a mask is stored.
+    fn label(
+        &self,
+        split: Split,
+        item: &Item,
+        [rows, columns]: [usize; 2],
+    ) -> Result<(Label, Option<Dtype>)> {
+        let name = match &item.target {
+            Target::Known(label) => return Ok((label.clone(), None)),
+            Target::Mask(name) => name,
+        };
+        let stored = self.decode(split, name)?;
+        let wrong = |problem: String| {
+            Error::file(self.files.path(name), problem)
+                .help("the file is damaged or of another data set: fetch it again")
+        };
+        if (stored.bands, stored.rows, stored.columns) != (1, rows, columns) {
+            let found = format!("{} bands of {} x {} pixels", stored.bands, stored.rows, stored.columns);
+            return Err(wrong(format!("the mask has {found}, the image {rows} x {columns} pixels")));
+        }
+        let dtype = stored.dtype();
+        let class = |stored: &f64| {
+            class_of(&self.task, *stored)
+                .ok_or_else(|| wrong(format!("{}: {}", self.task.name, unknown(&self.task, *stored))))
+        };
+        let classes = stored.band(0).iter().map(class).collect::<Result<Vec<i32>>>()?;
+        let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::request)?;
+        Ok((Label::Mask(mask), dtype))
+    }
+
+    fn bands_of(&self, bands: &[String]) -> Result<Vec<usize>> {
+        bands.iter().map(|band| place_of(&self.task, band)).collect()
+    }
+}
+
+/// The place of a stored band.
+fn place_of(task: &Task, band: &str) -> Result<usize> {
+    task.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
+        Error::request(format!("{} has no band `{band}`", task.name))
+            .help(format!("its bands are {}", task.stored_bands.join(", ")))
+    })
+}
+
+/// The class that a mask's stored code means, or what the task ignores.
+fn class_of(task: &Task, stored: f64) -> Option<i32> {
+    // Saturates where it is beyond any code; the comparison notices.
+    let code = stored as i32;
+    if f64::from(code) != stored {
+        return None;
+    }
+    let class = task.remap.iter().find(|(from, _)| *from == code).map(|(_, to)| *to).unwrap_or(code);
+    let known = task.ignore == Some(class) || usize::try_from(class).is_ok_and(|class| class < task.classes);
+    // Where codes are mapped, a code that is not is no class.
+    (known && (task.remap.is_empty() || task.remap.iter().any(|(from, _)| *from == code))).then_some(class)
+}
+
+fn unknown(task: &Task, stored: f64) -> String {
+    let codes: Vec<String> = match task.remap.as_slice() {
+        [] => vec![format!("0 to {}", task.classes.saturating_sub(1))],
+        remap => remap.iter().map(|(from, _)| from.to_string()).collect(),
+    };
+    format!("the mask holds {stored}; its codes are {}", codes.join(", "))
+}
+
+/// That every pixel of a band is a finite number.
+fn check_finite(path: &Path, bands: &[String], image: &Array3<f32>) -> Result<()> {
+    for (band, plane) in bands.iter().zip(image.outer_iter()) {
+        if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
+            let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
+            return Err(Error::file(path, problem).help("the file is damaged: fetch it again"));
+        }
+    }
+    Ok(())
+}
+
+impl Dataset for Copernicus {
+    fn samples(&self, split: Split) -> &[String] {
+        of(&self.names, split).as_slice()
+    }
+
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        let files = of(&self.items, split).iter().flat_map(|item| {
+            let mask = match &item.target {
+                Target::Mask(mask) => Some(mask),
+                Target::Known(_) => None,
+            };
+            std::iter::once(&item.image).chain(mask)
+        });
+        let mut paths: Vec<PathBuf> = files.map(|name| self.files.on_disk(name)).collect();
+        paths.dedup();
+        paths
+    }
+
+    fn bands(&self) -> Result<Vec<String>> {
+        Ok(self.task.stored_bands.clone())
+    }
+
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        let item = self.item(split, index)?;
+        let places = self.bands_of(bands)?;
+        let stored = self.image(split, item)?;
+        let (rows, columns) = (stored.rows, stored.columns);
+        let mut image = Array3::zeros((bands.len(), rows, columns));
+        let mut planes: Vec<ArrayViewMut2<f32>> = image.axis_iter_mut(Axis(0)).collect();
+        stored.copy_to(&places, &mut planes);
+        if stored.dtype().is_some_and(Dtype::is_float) {
+            check_finite(&self.files.path(&item.image), bands, &image)?;
+        }
+        if self.task.scale != 1.0 {
+            image.mapv_inplace(|pixel| pixel * self.task.scale);
+        }
+        let (label, _) = self.label(split, item, [rows, columns])?;
+        Ok(Sample { name: item.name.clone(), image, label })
+    }
+
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        let item = self.item(split, index)?;
+        let image = self.image(split, item)?;
+        let (label, label_dtype) = self.label(split, item, [image.rows, image.columns])?;
+        let dtype = image.dtype().map(|dtype| dtype.to_string()).unwrap_or_default();
+        let bands = self.task.stored_bands.iter().enumerate().map(|(place, name)| RawBand {
+            name: name.clone(),
+            dtype: dtype.clone(),
+            pixels: image.band(place),
+        });
+        Ok(RawSample {
+            name: item.name.clone(),
+            bands: bands.collect(),
+            label,
+            label_dtype: label_dtype.map(|dtype| dtype.to_string()),
+        })
+    }
+
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        computed::statistics(self, self.task.scale, bands)
+    }
+
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        let items = of(&self.items, split);
+        let images: Vec<&str> = items.iter().map(|item| item.image.as_str()).collect();
+        let images = self.files.contents(&images)?;
+        let masks: Vec<&str> = items
+            .iter()
+            .filter_map(|item| match &item.target {
+                Target::Mask(mask) => Some(mask.as_str()),
+                Target::Known(_) => None,
+            })
+            .collect();
+        let mut masks = self.files.contents(&masks)?.into_iter();
+        let both = items.iter().zip(images).map(|(item, image)| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(image.as_bytes());
+            match &item.target {
+                Target::Known(Label::Class(class)) => hasher.update(&(*class as u64).to_le_bytes()),
+                Target::Known(Label::MultiLabel(labels)) => {
+                    hasher.update(&labels.iter().map(|label| u8::from(*label)).collect::<Vec<u8>>())
+                }
+                Target::Known(Label::Mask(_)) => &mut hasher,
+                Target::Mask(_) => match masks.next() {
+                    Some(mask) => hasher.update(mask.as_bytes()),
+                    None => &mut hasher,
+                },
+            };
+            hasher.finalize()
+        });
+        Ok(both.collect())
+    }
+}

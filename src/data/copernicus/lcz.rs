@@ -1,0 +1,161 @@
+//! LCZ-S2: an HDF5 file a split, a row a sample.
+//!
+//! ```text
+//! sen2   [n, 32, 32, 10] float32: B02 to B08, B8A, B11, B12 as reflectance
+//! sen1   [n, 32, 32, 8] float32: not read
+//! label  [n, 17]: one 1 in each row
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
+
+use super::lists::split_name;
+use super::{check_finite, of, place_of};
+use crate::data::hdf5::{Element, Rows};
+use crate::data::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
+use crate::suite::Task;
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result};
+
+const IMAGES: &str = "sen2";
+const LABELS: &str = "label";
+
+/// The three files.
+#[derive(Debug)]
+pub struct Lcz {
+    task: Task,
+    splits: [Part; 3],
+    names: [Vec<String>; 3],
+}
+
+/// A split's file.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    images: Rows,
+    labels: Rows,
+    rows: usize,
+    columns: usize,
+}
+
+impl Part {
+    fn open(task: &Task, path: PathBuf) -> Result<Self> {
+        let (images, labels) = (Rows::open(&path, IMAGES)?, Rows::open(&path, LABELS)?);
+        let (count, rows, columns) = match *images.shape() {
+            [count, rows, columns, bands] if bands == task.stored_bands.len() && rows > 0 && columns > 0 => {
+                (count, rows, columns)
+            }
+            ref other => {
+                let expected = format!("samples, rows, columns and {} bands", task.stored_bands.len());
+                return Err(images.error(format!("has shape {other:?}; expected {expected}")));
+            }
+        };
+        if labels.shape() != [count, task.classes] {
+            let problem =
+                format!("has shape {:?}; expected {count} rows of {}", labels.shape(), task.classes);
+            return Err(labels.error(problem));
+        }
+        Ok(Part { path, images, labels, rows, columns })
+    }
+
+    fn count(&self) -> usize {
+        self.images.shape().first().copied().unwrap_or(0)
+    }
+
+    /// [rows, columns, bands], and the class.
+    fn read<T: Element>(&self, index: usize, bands: usize) -> Result<(Array3<T>, Label)> {
+        let image = Array3::from_shape_vec((self.rows, self.columns, bands), self.images.read(index)?);
+        let image = image.map_err(|error| self.images.error(error))?;
+        let label: Vec<f32> = self.labels.read(index)?;
+        let class = label.iter().position(|label| *label == 1.0);
+        match class {
+            Some(class) if label.iter().filter(|label| **label == 0.0).count() + 1 == label.len() => {
+                Ok((image, Label::Class(class)))
+            }
+            _ => Err(self
+                .labels
+                .error(format!("row {index} is {label:?}; expected a single 1 among zeros"))
+                .help("the file is damaged or of another data set: fetch it again")),
+        }
+    }
+}
+
+impl Lcz {
+    /// The folder that holds `lcz_train.h5`, `lcz_val.h5` and `lcz_test.h5`.
+    ///
+    /// # Errors
+    /// Where one is not there or is not of the layout.
+    pub fn open(task: &Task, folder: &Path) -> Result<Self> {
+        let part = |split| Part::open(task, folder.join(format!("lcz_{}.h5", split_name(split))));
+        let splits = [part(Split::Train)?, part(Split::Valid)?, part(Split::Test)?];
+        let names = splits.each_ref().map(|part| (0..part.count()).map(|row| format!("row-{row}")).collect());
+        Ok(Lcz { task: task.clone(), splits, names })
+    }
+
+    fn part(&self, split: Split, index: usize) -> Result<&Part> {
+        let part = of(&self.splits, split);
+        match index < part.count() {
+            true => Ok(part),
+            false => Err(Error::file(&part.path, format!("has {} samples, no number {index}", part.count()))),
+        }
+    }
+}
+
+impl Dataset for Lcz {
+    fn samples(&self, split: Split) -> &[String] {
+        of(&self.names, split).as_slice()
+    }
+
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        vec![of(&self.splits, split).path.clone()]
+    }
+
+    fn bands(&self) -> Result<Vec<String>> {
+        Ok(self.task.stored_bands.clone())
+    }
+
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        let part = self.part(split, index)?;
+        let (stored, label) = part.read::<f32>(index, self.task.stored_bands.len())?;
+        let mut image = Array3::zeros((bands.len(), part.rows, part.columns));
+        for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
+            plane.assign(&plane_of(&stored.view(), place_of(&self.task, band)?));
+        }
+        check_finite(&part.path, bands, &image)?;
+        image.mapv_inplace(|pixel| pixel * self.task.scale);
+        Ok(Sample { name: self.samples(split)[index].clone(), image, label })
+    }
+
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        let part = self.part(split, index)?;
+        let (stored, label) = part.read::<f64>(index, self.task.stored_bands.len())?;
+        let bands = self.task.stored_bands.iter().enumerate().map(|(place, name)| RawBand {
+            name: name.clone(),
+            dtype: part.images.dtype().to_string(),
+            pixels: plane_of(&stored.view(), place).to_owned(),
+        });
+        let name = self.samples(split)[index].clone();
+        Ok(RawSample { name, bands: bands.collect(), label, label_dtype: None })
+    }
+
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        computed::statistics(self, self.task.scale, bands)
+    }
+
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        let part = of(&self.splits, split);
+        let source =
+            fingerprint::Source { name: format!("rows of {IMAGES}, {LABELS}"), path: part.path.clone() };
+        let hash = |row: usize| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&part.images.bytes(row, 1)?).update(&part.labels.bytes(row, 1)?);
+            Ok(hasher.finalize())
+        };
+        fingerprint::contents_of(&[source], part.count(), fingerprint::memo().as_deref(), hash)
+    }
+}
+
+fn plane_of<'a, T>(image: &ArrayView3<'a, T>, band: usize) -> ArrayView2<'a, T> {
+    image.clone().index_axis_move(Axis(2), band)
+}

@@ -1,0 +1,193 @@
+//! Which samples a split has: the lists of Copernicus-Bench [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
+
+use super::files::Files;
+use crate::data::Label;
+use crate::data::Split;
+use crate::files::inside;
+use crate::suite::{Layout, Task};
+use crate::{Error, Result};
+
+/// A sample as its list names it.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub name: String,
+    /// The image's file, below the data set's folder.
+    pub image: String,
+    pub target: Target,
+}
+
+/// What a sample is labelled with, or where that stands.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Known(Label),
+    /// The mask's file.
+    Mask(String),
+}
+
+/// A split by the name it has in the files.
+pub fn split_name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Valid => "val",
+        Split::Test => "test",
+    }
+}
+
+/// The samples of a split, in the list's order.
+///
+/// # Errors
+/// Where the list is not there, is damaged or names a class that the task lacks.
+pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<Vec<Item>> {
+    let split = split_name(split);
+    let list = match layout {
+        Layout::Cloud => format!("{split}.csv"),
+        Layout::Eurosat => format!("eurosat-{split}.txt"),
+        Layout::BigearthnetS1 | Layout::BigearthnetS2 => format!("multilabel-{split}.csv"),
+        Layout::Dfc2020S1 | Layout::Dfc2020S2 => format!("dfc-{split}-new.csv"),
+        Layout::Lcz => return Err(Error::request(format!("{} has no lists", task.name))),
+    };
+    let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
+    let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
+        .map_err(|_| Error::file(files.path(&list), "is not UTF-8 text").help(incomplete))?;
+    let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+    let mut columns = Columns::default();
+    if matches!(layout, Layout::BigearthnetS1 | Layout::BigearthnetS2) {
+        let header = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
+        columns = Columns::of(task, layout, &header)
+            .map_err(|problem| Error::file(files.path(&list), problem).help(incomplete))?;
+    }
+    lines
+        .map(|(number, line)| {
+            let item = match layout {
+                Layout::Cloud => Ok(cloud(line)),
+                Layout::Eurosat => eurosat(task, line),
+                Layout::BigearthnetS1 | Layout::BigearthnetS2 => columns.item(line),
+                Layout::Dfc2020S1 => Ok(dfc2020(line, "s1")),
+                Layout::Dfc2020S2 | Layout::Lcz => Ok(dfc2020(line, "s2")),
+            };
+            item.and_then(|item| safe(item).map_err(|error| error.to_string())).map_err(|problem| {
+                Error::file(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
+            })
+        })
+        .collect()
+}
+
+/// The item, if its files lie in the data set's folder.
+fn safe(item: Item) -> Result<Item> {
+    let root = std::path::Path::new("");
+    inside(root, &item.image)?;
+    if let Target::Mask(mask) = &item.target {
+        inside(root, mask)?;
+    }
+    Ok(item)
+}
+
+/// `ROI_00002__…` without an ending.
+fn cloud(line: &str) -> Item {
+    Item {
+        name: line.to_owned(),
+        image: format!("s2_toa/{line}.tif"),
+        target: Target::Mask(format!("cloud/{line}.tif")),
+    }
+}
+
+/// `Industrial_7.jpg`: the class and the name of the TIFF.
+fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
+    let name = line.strip_suffix(".jpg").or_else(|| line.strip_suffix(".tif")).unwrap_or(line);
+    let class = name.split('_').next().unwrap_or_default();
+    // The reference numbers the classes that a split's list has, in alphabetical order: all of them in the release.
+    let index = task.class_names.iter().position(|known| known == class).ok_or_else(|| {
+        format!("`{line}` names the class `{class}`; {} has {}", task.name, task.class_names.join(", "))
+    })?;
+    Ok(Item {
+        name: name.to_owned(),
+        image: format!("all_imgs/{class}/{name}.tif"),
+        target: Target::Known(Label::Class(index)),
+    })
+}
+
+/// `ROIs0000_test_dfc_0_p609.tif`: the mask's name; the images are called by their sensor.
+fn dfc2020(line: &str, sensor: &str) -> Item {
+    Item {
+        name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
+        image: format!("{sensor}/{}", line.replace("dfc", sensor)),
+        target: Target::Mask(format!("dfc/{line}")),
+    }
+}
+
+/// Which columns of BigEarthNet's list hold what.
+#[derive(Debug, Default)]
+struct Columns {
+    folder: &'static str,
+    path: usize,
+    /// Of each label.
+    labels: Vec<usize>,
+    all: usize,
+}
+
+impl Columns {
+    fn of(task: &Task, layout: Layout, header: &[String]) -> Result<Self, String> {
+        let (folder, path) = match layout {
+            Layout::BigearthnetS1 => ("BigEarthNet-S1-5%", "s1_path"),
+            _ => ("BigEarthNet-S2-5%", "s2_path"),
+        };
+        let column = |name: &str| {
+            header
+                .iter()
+                .position(|column| column == name)
+                .ok_or_else(|| format!("line 1 has no column `{name}`; columns there: {}", header.join("; ")))
+        };
+        let labels = task.class_names.iter().map(|name| column(name)).collect::<Result<_, _>>()?;
+        Ok(Columns { folder, path: column(path)?, labels, all: header.len() })
+    }
+
+    fn item(&self, line: &str) -> Result<Item, String> {
+        let cells = cells(line);
+        if cells.len() != self.all {
+            return Err(format!("has {} cells, the first line {}", cells.len(), self.all));
+        }
+        let label = |column: &usize| match cells[*column].as_str() {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            other => Err(format!("a label is `{other}`; expected 0 or 1")),
+        };
+        let labels = self.labels.iter().map(label).collect::<Result<_, _>>()?;
+        let path = &cells[self.path];
+        let file = path.rsplit('/').next().unwrap_or(path);
+        Ok(Item {
+            name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),
+            image: format!("{}/{path}", self.folder),
+            target: Target::Known(Label::MultiLabel(labels)),
+        })
+    }
+}
+
+/// The cells of a line of CSV: separated by commas, those with commas in quotes, a quote doubled in them [RFC 4180].
+fn cells(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        let cell = cells.last_mut().expect("there is one from the start");
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                cell.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            character => cell.push(character),
+        }
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cells;
+
+    #[test]
+    fn quoted_cells_keep_their_commas() {
+        assert_eq!(cells(r#"a,"b, c",,"say ""so""""#), ["a", "b, c", "", r#"say "so""#]);
+    }
+}

@@ -1,0 +1,112 @@
+//! A few rows at a time of a dataset that need not fit into memory.
+
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{ChunkCacheConfig, FileAccessProperties};
+
+use super::{Dtype, Element, MAX_ELEMENTS, number_type};
+use crate::error::AtPath;
+use crate::{Error, Result};
+
+/// Decompressed chunks that are kept: neighbouring rows often share one.
+const CACHE_BYTES: usize = 64 << 20;
+const CACHE_SLOTS: usize = 521;
+
+/// A dataset in the root group of a file, read by rows: entries of its first dimension.
+#[derive(Debug)]
+pub struct Rows {
+    path: PathBuf,
+    name: String,
+    dataset: hdf5_pure::Dataset,
+    dtype: Dtype,
+    /// The length of each dimension, outermost first.
+    shape: Vec<usize>,
+    /// Elements of a row.
+    width: usize,
+}
+
+impl Rows {
+    /// Opens the dataset `name` of the file at `path`.
+    ///
+    /// # Errors
+    /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
+    pub fn open(path: &Path, name: &str) -> Result<Self> {
+        let damaged = |error: Error| error.help("the file is damaged: fetch it again");
+        let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
+        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
+        let properties = FileAccessProperties::new().with_chunk_cache(cache);
+        let file =
+            hdf5_pure::File::open_streaming_with_options(path, properties).at(path).map_err(damaged)?;
+        let (size, expected) = (file.file_size(), file.superblock().eof_address);
+        if size < expected {
+            return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
+        }
+        let datasets = file.root().datasets().at(path).map_err(damaged)?;
+        if !datasets.iter().any(|known| known == name) {
+            let problem = format!("holds no dataset `{name}`; datasets there: {}", datasets.join(", "));
+            return Err(damaged(Error::file(path, problem)));
+        }
+        let dataset = file.dataset(name).map_err(|error| wrong(error.to_string()))?;
+        let stored = dataset.datatype().map_err(|error| wrong(error.to_string()))?;
+        let dtype = match number_type(&stored) {
+            Some((dtype, true)) => dtype,
+            _ => return Err(wrong(format!("holds {stored}, which is not read"))),
+        };
+        let shape = dataset.shape().map_err(|error| wrong(error.to_string()))?;
+        let sides: Option<Vec<usize>> = shape.iter().map(|side| usize::try_from(*side).ok()).collect();
+        let width = sides.as_ref().and_then(|sides| {
+            let inner = sides.get(1..)?.iter();
+            inner.copied().try_fold(1_usize, |n, side| n.checked_mul(side).filter(|n| *n <= MAX_ELEMENTS))
+        });
+        match (sides, width) {
+            (Some(shape), Some(width)) => {
+                Ok(Rows { path: path.to_owned(), name: name.to_owned(), dataset, dtype, shape, width })
+            }
+            _ => Err(wrong(format!("has shape {shape:?}, too large to be true"))),
+        }
+    }
+
+    /// Something is wrong with this dataset.
+    pub fn error(&self, problem: impl std::fmt::Display) -> Error {
+        Error::file(&self.path, format!("dataset `{}`: {problem}", self.name))
+    }
+
+    /// What the file stores.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The length of each dimension, outermost first: rows, …
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The bytes of `count` rows from row `first` on: plain numbers, little-endian.
+    ///
+    /// # Errors
+    /// Where they are not all there, or cannot be read.
+    pub fn bytes(&self, first: usize, count: usize) -> Result<Vec<u8>> {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let expected = count
+            .checked_mul(self.width)
+            .filter(|elements| *elements <= MAX_ELEMENTS)
+            .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
+            .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
+        let bytes = (self.dataset.read_raw_rows(first as u64, count as u64))
+            .map_err(|error| self.error(error).help("the file is damaged: fetch it again"))?;
+        match bytes.len() == expected * self.dtype.size() {
+            true => Ok(bytes),
+            false => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
+        }
+    }
+
+    /// The numbers of row `row`.
+    ///
+    /// # Errors
+    /// As [`Rows::bytes`].
+    pub fn read<T: Element>(&self, row: usize) -> Result<Vec<T>> {
+        let mut numbers = Vec::with_capacity(self.width);
+        self.dtype.decode(&self.bytes(row, 1)?, &mut numbers);
+        Ok(numbers)
+    }
+}
