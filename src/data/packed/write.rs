@@ -238,7 +238,7 @@ fn write(
 
 /// Reads everything back.
 fn verify(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
-    let (images, labels) = (Rows::open(path, "images")?, Rows::open(path, "labels")?);
+    let (images, labels) = (Rows::one_by_one(path, "images")?, Rows::open(path, "labels")?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let check = |row: usize| {
         let found = |rows: &Rows, width: usize| Ok(blake3::hash(&rows.bytes(row * width, width)?));
