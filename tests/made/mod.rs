@@ -110,9 +110,12 @@ pub fn predict(store: &Store, record: &Record) {
     };
     let n = 300;
     let (predicted, truth) = if record.cell.task == "m-bigearthnet" {
-        let truth = ndarray::Array2::from_shape_fn((n, classes), |(i, label)| (i * 31 + label * 17) % (label + 3) == 0);
-        let predicted =
-            ndarray::Array2::from_shape_fn((n, classes), |(i, label)| truth[(i, label)] ^ ((i + label) % 9 == 0));
+        let truth = ndarray::Array2::from_shape_fn((n, classes), |(i, label)| {
+            (i * 31 + label * 17) % (label + 3) == 0
+        });
+        let predicted = ndarray::Array2::from_shape_fn((n, classes), |(i, label)| {
+            truth[(i, label)] ^ ((i + label) % 9 == 0)
+        });
         (Targets::MultiLabel(predicted), Targets::MultiLabel(truth))
     } else {
         let truth: Vec<usize> = (0..n).map(|i| i * 7 % classes).collect();
