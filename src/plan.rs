@@ -126,13 +126,13 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
     }
     let of_pixels = match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
-        Protocol::SegmentationProbe(_) => true,
+        Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,
     };
     match (of_pixels, task.label) {
         (false, LabelKind::Class | LabelKind::MultiLabel) | (true, LabelKind::Mask) => Ok(()),
         (false, LabelKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
-                .help("choose a classification task, or --protocol segmentation-probe"))
+                .help("choose a classification task, or --protocol segmentation-probe or upernet"))
         }
         (true, LabelKind::Class | LabelKind::MultiLabel) => {
             Err(Error::request(format!("protocol `{name}` scores pixels, but {} labels images", task.name))

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::cache::Cache;
-use crate::config::{FinetuneConfig, ModelConfig, Protocol, SegmentationProbeConfig};
+use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
 use crate::data::{Label, Split};
 use crate::error::AtPath;
 use crate::features::tiles::tile_tokens;
@@ -20,9 +20,10 @@ use crate::model::weights::Weights;
 use crate::model::{self, Backbone, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
 use crate::progress::Progress;
+use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
-use crate::protocol::{Outcome, Shown, finetune, segmentation_probe};
+use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
 use crate::sheet::{self, Example, Heading};
@@ -43,6 +44,8 @@ pub struct Setting<'a> {
     /// As on the command line.
     pub device_name: String,
     pub batch_size: usize,
+    /// Bytes of memory for the feature maps of a frozen encoder; what is more goes to disk.
+    pub cache_limit: u64,
     pub threads: usize,
     /// Compute finished cells again.
     pub fresh: bool,
@@ -169,7 +172,10 @@ impl<'a> Runner<'a> {
         }
         let outcome = match &planned.protocol {
             Protocol::Finetune(config) => {
-                self.finetune(config, task, cell.seed, input, snapshot.clone(), progress)?
+                finetune::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
+            }
+            Protocol::Upernet(config) => {
+                upernet::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
             }
             Protocol::SegmentationProbe(config) => {
                 self.segmentation_probe(config, task, cell.seed, input, progress)?
@@ -317,29 +323,28 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn finetune(
+    /// What a protocol that trains with gradients works on.
+    fn subject<'s>(
         &self,
-        config: &FinetuneConfig,
-        task: &Task,
-        seed: u64,
-        input: &Input,
+        task: &'s Task,
+        input: &'s Input,
         snapshot: PathBuf,
-        progress: &dyn Progress,
-    ) -> Result<Outcome> {
+        progress: &'s dyn Progress,
+    ) -> Result<Subject<'s>> {
         let Setting { model, weights, allow_partial, .. } = self.setting;
         let device = self.setting.device.clone().autodiff();
-        let subject = finetune::Subject {
+        Ok(Subject {
             task,
             input,
             strategy: input.only()?,
             encoder: model::trainable(model, weights, *allow_partial, &device)?,
             device,
             batch_size: self.setting.batch_size,
+            cache_limit: self.setting.cache_limit,
             readers: self.setting.threads,
             snapshot,
             progress,
-        };
-        finetune::run(config, seed, &subject)
+        })
     }
 }
 

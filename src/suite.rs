@@ -216,11 +216,20 @@ pub enum TableLayout {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PublishedAs {
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
     /// Protocols of the same published name fill one row (or column) together.
     #[serde(default)]
     pub protocols: BTreeMap<String, String>,
     #[serde(default)]
     pub backbones: BTreeMap<String, String>,
+}
+
+impl PublishedAs {
+    /// What `ours` is called there.
+    pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
+        names.get(ours).map_or(ours, String::as_str)
+    }
 }
 
 /// A spider plot: columns of the suite's tables as axes.

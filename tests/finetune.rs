@@ -267,6 +267,7 @@ fn fine_tuning_beats_the_frozen_features() {
         device: device(),
         batch_size: 10,
         readers: 2,
+        cache_limit: 1 << 30,
         snapshot: folder.path().join("snapshot.safetensors"),
         progress: &Silent,
     };

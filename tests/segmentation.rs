@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use golden::{close, floats, integers, json, numbers};
 use ndarray::{Array3, ArrayD, Axis, Ix3, Slice};
 use terrabench::metrics::mean_over_batches;
-use terrabench::metrics::segmentation::Confusion;
+use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use terrabench::protocol::heads::pixel_linear::{PixelLinear, patch_side, unpatch};
 use terrabench::protocol::heads::predictions;
 use terrabench::protocol::loss::{PixelLabels, cross_entropy};
@@ -228,6 +228,15 @@ fn exact_and_reported_scores_are_those_of_torchmetrics() {
             near(mean.unwrap(), numbers(&expected["epoch_mean"])[i], 1e-3);
             assert!(per_batch.next().is_none());
         }
+        // The same, image by image.
+        let images: Vec<Confusion> = (labels.outer_iter().zip(predictions.outer_iter()))
+            .map(|(labels, predictions)| {
+                let mut image = Confusion::new(7, ignore);
+                image.add(labels, predictions).unwrap();
+                image
+            })
+            .collect();
+        near(mean_iou_over_batches(&images, 16).unwrap(), numbers(&expected["epoch_mean"])[0], 1e-3);
         for (class, (found, expected)) in
             all.iou().into_iter().zip(numbers(&expected["iou_per_class"])).enumerate()
         {
@@ -239,6 +248,23 @@ fn exact_and_reported_scores_are_those_of_torchmetrics() {
         batches.iter().for_each(|batch| merged.merge(batch));
         assert_eq!(merged, all);
     }
+}
+
+#[test]
+fn batches_in_which_nothing_counts_have_no_part_in_the_mean() {
+    let image = |labels: [i32; 4]| {
+        let mut image = Confusion::new(2, Some(-1));
+        image.add(ndarray::aview1(&labels), ndarray::aview1(&[0, 0, 1, 1])).unwrap();
+        image
+    };
+    let (right, wrong, ignored) = (image([0, 0, 1, 1]), image([1, 1, 0, 0]), image([-1; 4]));
+    let images =
+        [right, ignored.clone(), wrong.clone(), ignored.clone(), ignored.clone(), ignored.clone(), wrong];
+    // Batches of 2, 2, 2, 1: 100, 0, nothing, 0.
+    near(mean_iou_over_batches(&images, 2).unwrap(), 200.0 / 5.0, 1e-9);
+    mean_iou_over_batches(&[ignored], 2).unwrap_err();
+    mean_iou_over_batches(&images, 0).unwrap_err();
+    mean_iou_over_batches(&[], 2).unwrap_err();
 }
 
 #[test]

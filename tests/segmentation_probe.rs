@@ -28,7 +28,7 @@ fn config() -> SegmentationProbeConfig {
 /// Tokens [n, t, d] of a square grid with masks [n, h, w].
 fn tokens(embeddings: &ArrayD<f32>, masks: &Array3<i16>) -> Tokens {
     let [_, t, d] = embeddings.shape()[..] else { panic!("three dimensions") };
-    let mut tokens = Tokens::new(t.isqrt(), d).unwrap();
+    let mut tokens = Tokens::new(t.isqrt(), d);
     for (tile, mask) in embeddings.outer_iter().zip(masks.outer_iter()) {
         tokens.push(&tile.iter().copied().collect::<Vec<f32>>(), mask.to_owned()).unwrap();
     }

@@ -56,6 +56,13 @@ pub enum Command {
     /// Fetch official data and published weights, verified and resumable
     Fetch(FetchArgs),
 
+    /// Pack a suite's many files into one compressed file a split, which is read much faster
+    ///
+    /// What is packed is read back and compared. The packed folder takes the place of the data's with --data; records
+    /// made from either are the same. What is there already of the same source is left alone.
+    #[command(after_help = PREPARE_EXAMPLES)]
+    Prepare(PrepareArgs),
+
     /// Tell what is here: devices, LibTorch, data, weights, caches and disk, and how to mend what is amiss
     ///
     /// Needs no network and changes nothing. Ends with 1 where something that is here is broken; what is only missing
@@ -71,6 +78,12 @@ pub enum Command {
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }
+
+const PREPARE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
+  cargo xtask prepare geobench --task m-eurosat --to ~/packed
+  cargo xtask bench copernicus-bench --data ~/packed";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
@@ -140,7 +153,9 @@ pub enum MissingBands {
 /// A patch embedding of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StemArg {
+    #[value(name = "s2-l1c")]
     S2L1c,
+    #[value(name = "s2-l2a")]
     S2L2a,
 }
 
@@ -193,7 +208,7 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
-const SHORT: &str = "Short runs (--protocol finetune)";
+const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -215,7 +230,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe,
-    /// copernicus-linear-probe (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
+    /// copernicus-linear-probe, upernet, upernet-finetune (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -238,6 +253,11 @@ pub struct BenchArgs {
     /// Folder for records and tables: they go to DIR/<suite>/, with --demo to DIR/<suite>-demo/
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
+
+    /// Memory for the feature maps of a frozen encoder (upernet): bytes, or with kB, MB, GB, TB; what is more goes
+    /// to a file in the cache's folder
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size)]
+    pub cache_limit: u64,
 
     /// Compute finished cells again
     #[arg(long)]
@@ -366,6 +386,26 @@ pub struct RescoreArgs {
     /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
+}
+
+/// Arguments of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareArgs {
+    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
+    #[arg(value_name = "SUITE")]
+    pub suite: String,
+
+    /// Only this task (repeatable) [default: all that are here]
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+
+    /// Folder of the suite's official files [default: the suite's environment variable, e.g. GEO_BENCH_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Folder for the packed files, DIR/<task>/<split>.h5
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
 }
 
 /// Arguments of `doctor`.

@@ -63,6 +63,7 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         device,
         device_name: args.model.device,
         batch_size: args.model.batch_size,
+        cache_limit: args.cache_limit,
         threads,
         fresh: args.fresh,
         git_revision: git_revision(home.folder()),

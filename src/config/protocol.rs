@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::segmentation::SegmentationProbeConfig;
+use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
-    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, fraction,
-    positive,
+    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, Training,
+    fraction, positive,
 };
 use crate::data::Split;
 use crate::home::{Home, read_toml};
@@ -23,6 +23,7 @@ pub enum Protocol {
     Logistic(LogisticConfig),
     Finetune(FinetuneConfig),
     SegmentationProbe(SegmentationProbeConfig),
+    Upernet(UpernetConfig),
 }
 
 /// k nearest neighbours; see [`crate::protocol::knn`].
@@ -108,6 +109,11 @@ impl LinearProbeConfig {
             Some("there is a list of learning rates without any".to_owned())
         } else if let Some(rate) = sweeps().flatten().find(|rate| !positive(**rate)) {
             Some(format!("the learning rate {rate} is not above 0"))
+        } else if self.augmentation.rotates() {
+            Some(
+                "augmentation rotates by free angles, but features are computed once for each turn"
+                    .to_owned(),
+            )
         } else if !positive(self.batch_norm.eps) {
             Some("batch-norm.eps is not above 0".to_owned())
         } else if !fraction(self.batch_norm.momentum) {
@@ -239,27 +245,26 @@ impl FinetuneConfig {
     }
 
     fn problem(&self) -> Option<String> {
-        let batch_size = self.batch_size;
-        if self.epochs == 0 {
-            Some("epochs is 0".to_owned())
-        } else if batch_size == 0 {
-            Some("batch-size is 0".to_owned())
-        } else if self.effective_batch_size == 0 || !self.effective_batch_size.is_multiple_of(batch_size) {
-            let effective = self.effective_batch_size;
-            Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
-        } else if self.learning_rates.is_empty() {
-            Some("learning-rates is empty".to_owned())
-        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
-            Some(format!("the learning rate {rate} is not above 0"))
-        } else if !positive(self.clip_norm) {
-            Some("clip-norm is not above 0".to_owned())
-        } else if self.limit == Some(0) {
-            Some("limit is 0".to_owned())
-        } else {
-            (self.optimizer.problem())
-                .or_else(|| self.schedule.problem(self.epochs))
-                .or_else(|| self.interval.problem())
-        }
+        let training = Training {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            least: (1, "a batch must hold a sample"),
+            learning_rates: &self.learning_rates,
+            limit: self.limit,
+            optimizer: self.optimizer,
+            schedule: self.schedule,
+            interval: self.interval,
+        };
+        let (batch_size, effective) = (self.batch_size, self.effective_batch_size);
+        training.problem().or_else(|| {
+            if effective == 0 || !effective.is_multiple_of(batch_size) {
+                Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
+            } else if !positive(self.clip_norm) {
+                Some("clip-norm is not above 0".to_owned())
+            } else {
+                None
+            }
+        })
     }
 }
 
@@ -284,6 +289,7 @@ impl Protocol {
             Protocol::Logistic(config) => config.problem(),
             Protocol::Finetune(config) => config.problem(),
             Protocol::SegmentationProbe(config) => config.problem(),
+            Protocol::Upernet(config) => config.problem(),
         }
     }
 
@@ -297,8 +303,9 @@ impl Protocol {
         }
         let mut protocol = self.clone();
         let Some(length) = protocol.length() else {
-            return Err(Error::request(format!("protocol `{name}` cannot be shortened"))
-                .help("--epochs, --learning-rates and --limit are for finetune and segmentation-probe"));
+            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
+                "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
+            ));
         };
         let Shortening { epochs, learning_rates, limit } = shortening.clone();
         *length.epochs = epochs.unwrap_or(*length.epochs);
@@ -320,6 +327,7 @@ impl Protocol {
     fn length(&mut self) -> Option<Length<'_>> {
         match self {
             Protocol::Finetune(FinetuneConfig { epochs, learning_rates, limit, short, .. })
+            | Protocol::Upernet(UpernetConfig { epochs, learning_rates, limit, short, .. })
             | Protocol::SegmentationProbe(SegmentationProbeConfig {
                 epochs,
                 learning_rates,
@@ -336,6 +344,7 @@ impl Protocol {
         match self {
             Protocol::Finetune(config) => config.short,
             Protocol::SegmentationProbe(config) => config.short,
+            Protocol::Upernet(config) => config.short,
             Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => false,
         }
     }
@@ -345,6 +354,7 @@ impl Protocol {
         match self {
             Protocol::Finetune(config) => config.limit,
             Protocol::SegmentationProbe(config) => config.limit,
+            Protocol::Upernet(config) => config.limit,
             Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
         }
     }

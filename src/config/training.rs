@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::protocol::IntervalConfig;
 use crate::transform::augment::Dihedral;
 
 /// What the command line takes off a training, to try something out.
@@ -24,15 +25,57 @@ pub enum Augmentation {
     Flips,
     /// One of the eight flips and rotations by quarter turns, drawn for each sample and epoch.
     Dihedral,
+    /// Flips, and with probability 1/2 a rotation by an angle uniform within ±90 degrees, whose corners are 0 in the
+    /// image and class 0 in the mask [Copernicus-Bench].
+    FlipsAndRotation,
 }
 
 impl Augmentation {
-    /// What it draws from, all equally likely.
+    /// The flips and quarter turns that it draws from, all equally likely.
     pub fn transforms(self) -> &'static [Dihedral] {
         match self {
             Augmentation::None => &[Dihedral::Identity],
-            Augmentation::Flips => &Dihedral::FLIPS,
+            Augmentation::Flips | Augmentation::FlipsAndRotation => &Dihedral::FLIPS,
             Augmentation::Dihedral => &Dihedral::ALL,
+        }
+    }
+
+    /// Whether images are rotated by free angles too.
+    pub fn rotates(self) -> bool {
+        self == Augmentation::FlipsAndRotation
+    }
+}
+
+/// What every training over learning rates is given, to be checked.
+pub(super) struct Training<'c> {
+    pub epochs: usize,
+    pub batch_size: usize,
+    /// The least that a batch must hold, and why.
+    pub least: (usize, &'static str),
+    pub learning_rates: &'c [f64],
+    pub limit: Option<usize>,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub interval: IntervalConfig,
+}
+
+impl Training<'_> {
+    pub(super) fn problem(&self) -> Option<String> {
+        let (least, why) = self.least;
+        if self.epochs == 0 {
+            Some("epochs is 0".to_owned())
+        } else if self.batch_size < least {
+            Some(format!("batch-size is {}; {why}", self.batch_size))
+        } else if self.learning_rates.is_empty() {
+            Some("learning-rates is empty".to_owned())
+        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
+            Some(format!("the learning rate {rate} is not above 0"))
+        } else if self.limit == Some(0) {
+            Some("limit is 0".to_owned())
+        } else {
+            (self.optimizer.problem())
+                .or_else(|| self.schedule.problem(self.epochs))
+                .or_else(|| self.interval.problem())
         }
     }
 }

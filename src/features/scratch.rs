@@ -7,41 +7,41 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::AtPath;
 use crate::{Error, Result, home};
 
-/// Rows of float32 numbers in a file without a name, which goes with the process however that ends. What fits into
-/// memory stays there: in the system's page cache.
+/// Rows of float32 numbers: the first in memory, those beyond a limit in a file without a name, which goes with the
+/// process however that ends. What of the file fits into memory stays there: in the system's page cache.
 #[derive(Debug)]
 pub struct Scratch {
-    file: Mutex<File>,
     /// Numbers a row.
     width: usize,
-    rows: usize,
+    /// The first rows, at most `room` of them.
+    memory: Vec<Box<[f32]>>,
+    room: usize,
+    /// The others; there once there are any.
+    file: Option<Mutex<File>>,
+    filed: usize,
 }
 
 impl Scratch {
-    /// No rows yet. The file lies beside the feature cache, else among the temporary files.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
-    pub fn new(width: usize) -> Result<Self> {
-        let file = match home::cache_folder() {
-            Ok(folder) => {
-                let folder = folder.join("scratch");
-                std::fs::create_dir_all(&folder).at(&folder)?;
-                tempfile::tempfile_in(&folder).at(&folder)?
-            }
-            Err(_) => tempfile::tempfile().at(std::env::temp_dir())?,
-        };
-        Ok(Scratch { file: Mutex::new(file), width, rows: 0 })
+    /// No rows yet, of which all will be on disk.
+    pub fn new(width: usize) -> Self {
+        Self::with_memory(width, 0)
+    }
+
+    /// No rows yet, of which so many bytes will be in memory.
+    pub fn with_memory(width: usize, bytes: u64) -> Self {
+        let row = (4 * width).max(1) as u64;
+        let room = usize::try_from(bytes / row).unwrap_or(usize::MAX);
+        Scratch { width, memory: Vec::new(), room, file: None, filed: 0 }
     }
 
     /// The number of rows.
     pub fn len(&self) -> usize {
-        self.rows
+        self.memory.len() + self.filed
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.len() == 0
     }
 
     /// Numbers a row.
@@ -49,22 +49,39 @@ impl Scratch {
         self.width
     }
 
-    /// Appends a row.
+    /// Bytes in memory and on disk.
+    pub fn bytes(&self) -> (u64, u64) {
+        let row = 4 * self.width as u64;
+        (row * self.memory.len() as u64, row * self.filed as u64)
+    }
+
+    /// Appends a row. The file lies beside the feature cache, else among the temporary files.
     ///
     /// # Errors
-    /// Where it has another length than the others, or the disk is full.
+    /// Where it has another length than the others, the file cannot be made, or the disk is full; the rows before it
+    /// stay.
     pub fn push(&mut self, row: &[f32]) -> Result<()> {
         if row.len() != self.width {
             return Err(Error::request(format!("a row of {} numbers, expected {}", row.len(), self.width)));
         }
+        if self.memory.len() < self.room {
+            self.memory.push(row.into());
+            return Ok(());
+        }
         let bytes: Vec<u8> = row.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let written = file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(&bytes));
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(Mutex::new(nameless()?)),
+        };
+        let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Not at the file's end: a row that did not fit may have left a part of itself there.
+        let start = (self.filed * bytes.len()) as u64;
+        let written = file.seek(SeekFrom::Start(start)).and_then(|_| file.write_all(&bytes));
         written.map_err(|problem| {
             Error::request(format!("features cannot be kept on disk: {problem}"))
                 .help("set TERRABENCH_CACHE to a folder with more room")
         })?;
-        self.rows += 1;
+        self.filed += 1;
         Ok(())
     }
 
@@ -74,17 +91,58 @@ impl Scratch {
     /// Where a row is not there, or the file cannot be read.
     pub fn read(&self, rows: &[usize]) -> Result<Vec<f32>> {
         let mut numbers = Vec::with_capacity(rows.len() * self.width);
-        let mut bytes = vec![0; 4 * self.width];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            if *row >= self.rows {
-                return Err(Error::request(format!("features of sample {row} of {}", self.rows)));
+            match self.memory.get(*row) {
+                Some(row) => numbers.extend_from_slice(row),
+                None => self.read_filed(*row, &mut numbers)?,
             }
-            let start = (row * bytes.len()) as u64;
-            let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
-            read.map_err(|problem| Error::request(format!("features on disk cannot be read: {problem}")))?;
-            numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         }
         Ok(numbers)
+    }
+
+    fn read_filed(&self, row: usize, numbers: &mut Vec<f32>) -> Result<()> {
+        let place = row.checked_sub(self.memory.len()).filter(|place| *place < self.filed);
+        let Some((place, file)) = place.zip(self.file.as_ref()) else {
+            return Err(Error::request(format!("features of sample {row} of {}", self.len())));
+        };
+        let mut bytes = vec![0; 4 * self.width];
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = (place * bytes.len()) as u64;
+        let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
+        read.map_err(|problem| Error::request(format!("features on disk cannot be read: {problem}")))?;
+        numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        Ok(())
+    }
+}
+
+fn nameless() -> Result<File> {
+    match home::cache_folder() {
+        Ok(folder) => {
+            let folder = folder.join("scratch");
+            std::fs::create_dir_all(&folder).at(&folder)?;
+            tempfile::tempfile_in(&folder).at(&folder)
+        }
+        Err(_) => tempfile::tempfile().at(std::env::temp_dir()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_the_same_in_memory_and_on_disk() {
+        // Room for two rows.
+        let mut scratch = Scratch::with_memory(3, 35);
+        for row in 0..5 {
+            scratch.push(&[row as f32, 0.5, -1.0]).unwrap();
+        }
+        assert_eq!((scratch.len(), scratch.bytes()), (5, (24, 36)));
+        assert_eq!(
+            scratch.read(&[4, 0, 2, 1]).unwrap(),
+            [4.0, 0.5, -1.0, 0.0, 0.5, -1.0, 2.0, 0.5, -1.0, 1.0, 0.5, -1.0]
+        );
+        scratch.read(&[5]).unwrap_err();
+        scratch.push(&[0.0]).unwrap_err();
     }
 }

@@ -34,12 +34,9 @@ pub struct Tokens {
 
 impl Tokens {
     /// No tiles yet; an image is one tile.
-    ///
-    /// # Errors
-    /// As [`Scratch::new`].
-    pub fn new(grid: usize, width: usize) -> Result<Self> {
-        let tokens = Scratch::new(grid * grid * width)?;
-        Ok(Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1 })
+    pub fn new(grid: usize, width: usize) -> Self {
+        let tokens = Scratch::new(grid * grid * width);
+        Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1 }
     }
 
     /// Adds a tile: its tokens [grid * grid, width], row by row, and its mask.
@@ -211,7 +208,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     })?;
     let tokens = match tokens {
         Some(tokens) => tokens,
-        None => tokens.insert(Tokens::new(rows, width)?),
+        None => tokens.insert(Tokens::new(rows, width)),
     };
     for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
         if row.iter().any(|number| !number.is_finite()) {

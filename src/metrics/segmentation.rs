@@ -1,7 +1,7 @@
 //! Scores of predicted masks, from counts of pixels.
 //!
 //! The counts of a whole split give the `exact` score; those of each batch, through
-//! [`mean_over_batches`](super::mean_over_batches), the one that Copernicus-Bench reports.
+//! [`mean_iou_over_batches`], the one that Copernicus-Bench reports.
 
 use ndarray::{Array2, ArrayView, Dimension};
 
@@ -133,6 +133,25 @@ impl Confusion {
             0 => Err(Error::request("every pixel is ignored, so there is no pixel accuracy")),
             all => Ok(percent(self.counts.diag().sum(), all)),
         }
+    }
+}
+
+/// The mean IoU as Copernicus-Bench reports it, in percent: of each batch, over the classes in its labels or
+/// predictions, weighted by the batch's images. Batches in which no pixel counts are left out, where theirs make the
+/// whole NaN.
+///
+/// # Errors
+/// Where no pixel counts, or `batch_size` is 0.
+pub fn mean_iou_over_batches(images: &[Confusion], batch_size: usize) -> Result<f64> {
+    if batch_size == 0 {
+        return Err(Error::request("batches of 0 images cannot be scored"));
+    }
+    let counting: Vec<(f64, usize)> = (images.chunks(batch_size))
+        .filter_map(|batch| Some((Confusion::sum(batch)?.mean_iou().ok()?, batch.len())))
+        .collect();
+    match counting.iter().map(|(_, images)| images).sum::<usize>() {
+        0 => Err(Error::request("every pixel is ignored, so there is no mean IoU")),
+        all => Ok(counting.iter().map(|(score, images)| score * *images as f64).sum::<f64>() / all as f64),
     }
 }
 

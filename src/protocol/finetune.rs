@@ -10,19 +10,18 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array2, ArrayView1, s};
+use rand::Rng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use super::decision::first_best;
 use super::optim::{self, Rule};
-use super::random::stream;
+use super::random::{stream, turn};
 use super::snapshot::Snapshot;
 use super::state::{self, State};
 use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
 use super::{Outcome, Targets, score_logits};
-use crate::config::{FinetuneConfig, Optimizer};
+use crate::config::FinetuneConfig;
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
 use crate::model::Stem;
@@ -47,6 +46,8 @@ pub struct Subject<'a> {
     pub batch_size: usize,
     /// Threads that read and preprocess.
     pub readers: usize,
+    /// Bytes of memory for feature maps that are kept; what is more goes to disk.
+    pub cache_limit: u64,
     /// Where the training is kept after each epoch.
     pub snapshot: PathBuf,
     pub progress: &'a dyn Progress,
@@ -156,7 +157,8 @@ impl Search<'_> {
                 let rate = self.config.learning_rates[rate];
                 let line = format!("goes on with learning rate {rate} after {epochs} epochs");
                 self.subject.progress.note(&line);
-                (self.valid, self.best) = (valid, best);
+                self.valid = valid;
+                self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
                 Some(Training { network, optimizer, epochs })
             }
             Ok(_) => {
@@ -173,24 +175,14 @@ impl Search<'_> {
     fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
         let network = state::load(self.start().network, network)?;
         let plain = self.subject.device.clone().inner();
-        Ok((network, optim::Optimizer::resume(self.rule().0, optimizer, &plain)?))
+        Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
     }
 
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
         let network = Network::new(encoder, input.stem, task.classes, self.seed, device);
-        Training { network, optimizer: optim::Optimizer::new(self.rule().0), epochs: 0 }
-    }
-
-    /// The optimiser's rule, and its momentum or first beta.
-    fn rule(&self) -> (Rule, f64) {
-        match self.config.optimizer {
-            Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
-                (Rule::Adamw { beta2, epsilon: eps, weight_decay }, beta1)
-            }
-            Optimizer::Sgd { momentum, weight_decay } => (Rule::Sgd { weight_decay }, momentum),
-        }
+        Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
     /// Trains the next learning rate to its end and scores it.
@@ -204,7 +196,7 @@ impl Search<'_> {
             clip_norm: config.clip_norm,
             schedule: config.schedule,
             learning_rate: config.learning_rates[rate],
-            momentum: self.rule().1,
+            momentum: Rule::of(self.config.optimizer).1,
             outputs: subject.task.classes,
             at_once: subject.batch_size,
             device: subject.device.clone(),
@@ -215,7 +207,7 @@ impl Search<'_> {
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
             let network = state::state(&training.network);
-            if !loss.is_finite() || !is_finite(&network) {
+            if !loss.is_finite() || !state::is_finite(&network) {
                 subject.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
@@ -225,7 +217,7 @@ impl Search<'_> {
                 rate,
                 epochs: epoch + 1,
                 valid: self.valid.clone(),
-                best: self.best.clone(),
+                best: self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect(),
                 network,
                 optimizer: training.optimizer.state(),
             };
@@ -256,9 +248,8 @@ impl Search<'_> {
         let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
-            let transforms = config.augmentation.transforms();
-            let turn = transforms[drawn(seed, epoch, order[i], transforms.len())];
-            Ok(Sample { image: turn.apply(sample.image), ..sample })
+            let turn = turn(config.augmentation, seed, epoch, order[i]);
+            Ok(Sample { image: turn.image(sample.image), ..sample })
         };
         let step = subject.progress.begin(name, order.len());
         let ahead = 2 * subject.batch_size;
@@ -339,14 +330,13 @@ impl Trained {
     }
 }
 
+/// What a snapshot calls the test logits.
+const LOGITS: &str = "logits";
+
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
     let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
-}
-
-fn is_finite(network: &State) -> bool {
-    network.values().flatten().all(|number| number.is_finite())
 }
 
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from
@@ -354,9 +344,3 @@ fn is_finite(network: &State) -> bool {
 const INITIALIZATION: u64 = 0;
 /// 1 is [`subset`]'s.
 const EPOCHS: u64 = 2;
-
-/// Which of `choices` a sample of the split gets in an epoch; threads and order do not matter.
-fn drawn(seed: u64, epoch: usize, sample: usize, choices: usize) -> usize {
-    let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
-    ChaCha8Rng::from_seed(*key.as_bytes()).random_range(0..choices)
-}

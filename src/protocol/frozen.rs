@@ -61,7 +61,7 @@ fn with(
         Protocol::LinearProbe(config) => {
             linear_probe::run(config, task, seed, |split, turn| features(Wanted { strategy, split, turn }))
         }
-        Protocol::Finetune(_) | Protocol::SegmentationProbe(_) => {
+        Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {
             Err(Error::request("the protocol has no features of whole images"))
         }
     }

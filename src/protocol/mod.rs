@@ -24,6 +24,7 @@ pub mod snapshot;
 pub mod state;
 pub mod subset;
 pub mod train;
+pub mod upernet;
 
 use ndarray::{Array2, ArrayView2, s};
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::gradients::FlatGradients;
 use super::kernels::{self, AdamwStep};
 use super::state::State;
-use crate::{Error, Result};
+use crate::{Error, Result, config};
 
 /// How a parameter follows its gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,16 @@ pub enum Rule {
 impl Rule {
     /// AdamW with PyTorch's defaults; its beta1 is 0.9 ([`Pace::momentum`]).
     pub const ADAMW: Rule = Rule::Adamw { beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+
+    /// The rule that a protocol's file describes, and its momentum or first beta.
+    pub fn of(optimizer: config::Optimizer) -> (Self, f64) {
+        match optimizer {
+            config::Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
+                (Rule::Adamw { beta2, epsilon: eps, weight_decay }, beta1)
+            }
+            config::Optimizer::Sgd { momentum, weight_decay } => (Rule::Sgd { weight_decay }, momentum),
+        }
+    }
 }
 
 /// What a schedule says of one step.

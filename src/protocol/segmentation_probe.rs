@@ -10,12 +10,12 @@
 
 mod pixels;
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use self::pixels::Pixels;
 use super::decision::first_best;
+use super::kernels::flex::matrix::{Into, Layout, multiply};
 use super::linear_probe::{Linear, Memory, shuffled};
 use super::schedule::{Position, Rates};
 use super::{Outcome, Shown, outcome};
@@ -186,8 +186,6 @@ impl Head {
         let (weight, bias) = views(&self.parameters, outputs, width);
         let mut gradient = vec![0.0; self.parameters.len()];
         let (weight_gradient, bias_gradient) = gradient.split_at_mut(outputs * width);
-        let mut weight_gradient = ndarray::ArrayViewMut2::from_shape((outputs, width), weight_gradient)
-            .expect("as many numbers as weights");
         let mut loss = 0.0;
         let mut space = pixels.space();
         let rows = TILES_AT_ONCE * pixels.tokens();
@@ -198,7 +196,13 @@ impl Head {
                 let tile = tile.as_slice_mut().expect("rows lie together");
                 loss += pixels.loss_and_gradient(tile, mask, batch.counting, &mut space);
             }
-            general_mat_mul(1.0, &logits.t(), &tokens, 1.0, &mut weight_gradient);
+            let (n, to) = (tokens.nrows(), Layout::new(outputs, width));
+            multiply(
+                (&mut *weight_gradient, to),
+                Into::Add,
+                (flat(&logits.view()), Layout::new(n, outputs).transposed()),
+                (flat(&tokens), Layout::new(n, width)),
+            );
             for (sum, part) in bias_gradient.iter_mut().zip(logits.sum_axis(Axis(0))) {
                 *sum += part;
             }
@@ -218,8 +222,19 @@ fn views(parameters: &[f32], outputs: usize, width: usize) -> (ArrayView2<'_, f3
 fn logits(tokens: ArrayView2<f32>, weight: ArrayView2<f32>, bias: &[f32]) -> Array2<f32> {
     let mut logits = Array2::zeros((tokens.nrows(), weight.nrows()));
     logits.outer_iter_mut().for_each(|mut row| row.assign(&ndarray::ArrayView1::from(bias)));
-    general_mat_mul(1.0, &tokens, &weight.t(), 1.0, &mut logits);
+    let (n, width, outputs) = (tokens.nrows(), weight.ncols(), weight.nrows());
+    multiply(
+        (logits.as_slice_mut().expect("newly made"), Layout::new(n, outputs)),
+        Into::Add,
+        (flat(&tokens), Layout::new(n, width)),
+        (flat(&weight), Layout::new(outputs, width).transposed()),
+    );
     logits
+}
+
+/// The numbers of rows that lie one after the other.
+fn flat<'a>(rows: &'a ArrayView2<f32>) -> &'a [f32] {
+    rows.as_slice().expect("rows lie together")
 }
 
 /// For each head: what it predicts for each tile of `tile` pixels a side, against the tile's mask.

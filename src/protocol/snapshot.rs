@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ndarray::{Array2, ArrayD, Ix2};
+use ndarray::ArrayD;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,10 @@ pub struct Snapshot {
     pub rate: usize,
     /// Its finished epochs.
     pub epochs: usize,
-    /// Validation scores of the learning rates before it; none where the training diverged.
+    /// Validation scores of the learning rates before it, or of the epochs so far; none where the training diverged.
     pub valid: Vec<Option<f64>>,
-    /// Test logits [n, outputs] of the best of these.
-    pub best: Option<Array2<f32>>,
+    /// What is kept of the best of these: its test logits, or its network.
+    pub best: State,
     pub network: State,
     pub optimizer: State,
 }
@@ -44,7 +44,7 @@ const PLACE: &str = "place";
 const HASH: &str = "blake3";
 const NETWORK: &str = "network.";
 const OPTIMIZER: &str = "optimizer.";
-const BEST: &str = "best";
+const BEST: &str = "best.";
 
 impl Snapshot {
     /// Writes it to the safetensors file at `path`, in place of an earlier one, whole or not at all.
@@ -60,7 +60,7 @@ impl Snapshot {
         };
         let mut tensors = named(NETWORK, &self.network);
         tensors.extend(named(OPTIMIZER, &self.optimizer));
-        tensors.extend(self.best.iter().map(|best| (BEST.to_owned(), Floats::new(&best.clone().into_dyn()))));
+        tensors.extend(named(BEST, &self.best));
         let hash = hash(&place, tensors.iter().map(|(name, floats)| (name.as_str(), &floats.bytes[..])));
         let metadata = HashMap::from([(PLACE.to_owned(), place), (HASH.to_owned(), hash)]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).at(path)?;
@@ -87,8 +87,14 @@ impl Snapshot {
         }
         let Place { rate, epochs, valid } = serde_json::from_str(place).at(path)?;
         let valid = valid.into_iter().map(|score| score.map(f64::from_bits)).collect();
-        let mut snapshot =
-            Snapshot { rate, epochs, valid, best: None, network: State::new(), optimizer: State::new() };
+        let mut snapshot = Snapshot {
+            rate,
+            epochs,
+            valid,
+            best: State::new(),
+            network: State::new(),
+            optimizer: State::new(),
+        };
         for (name, tensor) in &tensors {
             let numbers =
                 tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -97,8 +103,8 @@ impl Snapshot {
                 snapshot.network.insert(name.to_owned(), array);
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
                 snapshot.optimizer.insert(name.to_owned(), array);
-            } else if name == BEST {
-                snapshot.best = Some(array.into_dimensionality::<Ix2>().at(path)?);
+            } else if let Some(name) = name.strip_prefix(BEST) {
+                snapshot.best.insert(name.to_owned(), array);
             } else {
                 return Err(Error::file(path, format!("holds the unknown `{name}`")));
             }

@@ -28,6 +28,11 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
     collect.joined()
 }
 
+/// Whether all numbers are finite.
+pub fn is_finite(state: &State) -> bool {
+    state.values().flatten().all(|number| number.is_finite())
+}
+
 /// Gives a module the numbers of `state`.
 ///
 /// # Errors

@@ -26,6 +26,7 @@ pub mod rescore;
 mod shares;
 pub mod spider;
 pub mod table;
+mod transposed;
 mod whole;
 
 use std::path::{Path, PathBuf};

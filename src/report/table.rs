@@ -7,7 +7,7 @@ use std::fmt;
 use super::published::{Mark, Published, PublishedValue};
 use crate::Result;
 use crate::record::{Interval, Record};
-use crate::suite::{Metric, Suite, Table};
+use crate::suite::{Metric, PublishedAs, Suite, Table, TableLayout};
 
 /// A filled table.
 #[derive(Debug, Clone)]
@@ -17,6 +17,10 @@ pub struct ResultTable<'a> {
     pub demo: bool,
     /// Where the published values come from.
     pub source: String,
+    /// How it is laid out in Markdown.
+    pub layout: TableLayout,
+    /// Whether values are means over batches where records have them.
+    pub reported: bool,
     /// What our rows may be made by, the published protocol first.
     pub protocols: Vec<String>,
     pub columns: Vec<Column>,
@@ -218,7 +222,8 @@ pub fn share(partition: &str) -> Option<f64> {
 ///   demo rows have no difference to published ones and take no part in the ranking.
 /// - Where a cell has records of several settings, those of the newest record's settings are shown, one
 ///   for each seed.
-/// - The difference is to the published value of the same model, backbone and protocol; a model with random
+/// - The difference is to the published value of the same model, backbone and protocol, by the names that the
+///   definition says they are published under; a model with random
 ///   weights is another model than the published one and has none.
 /// - The highest shown value of a column is marked bold and the second highest italic; equal values share
 ///   their mark. Published and measured rows rank together.
@@ -245,6 +250,8 @@ pub fn fill<'a>(
         title: definition.title.clone(),
         demo,
         source: published.source.clone(),
+        layout: definition.layout,
+        reported: definition.reported,
         protocols: definition.protocols.clone(),
         columns,
         published: published_rows,
@@ -327,6 +334,7 @@ fn eligible<'a>(
 struct Variant<'a> {
     model: &'a str,
     backbone: &'a str,
+    /// By its name among the published values, where several of ours share one.
     protocol: &'a str,
     weights: &'a str,
     band_names: &'a str,
@@ -340,16 +348,22 @@ fn measured_rows<'a>(
     demo: bool,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Vec<Row<'a>> {
-    let mut variants: BTreeMap<Variant<'a>, Vec<&'a Record>> = BTreeMap::new();
+    let mut variants: BTreeMap<Variant<'_>, Vec<&'a Record>> = BTreeMap::new();
+    let published_as = &definition.published_as;
     for record in records.iter().copied() {
         let variant = Variant {
             model: &record.cell.model,
             backbone: &record.cell.backbone,
-            protocol: &record.cell.protocol,
+            protocol: PublishedAs::name(&published_as.protocols, &record.cell.protocol),
             weights: &record.provenance.weights,
             band_names: &record.provenance.band_names,
         };
         variants.entry(variant).or_default().push(record);
+    }
+    // Our own names of the protocols by the published one.
+    let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for own in &definition.protocols {
+        protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
     }
     let mut rows = Vec::new();
     for (variant, records) in &variants {
@@ -362,31 +376,37 @@ fn measured_rows<'a>(
                 .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
                 .collect();
             let is_reference = |value: &&PublishedValue| {
-                value.model == variant.model
-                    && value.backbone == variant.backbone
+                value.model == PublishedAs::name(&published_as.models, variant.model)
+                    && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
                     && value.protocol == variant.protocol
                     && column.holds(value)
             };
             let reference = published.values.iter().find(is_reference).filter(|_| comparable);
             let reference = reference.map(|published| published.value);
-            cells.push(measured_value(&of_column, column.score.as_deref(), reference, left_out));
+            // Where the reference reports the mean over batches, so do we.
+            let reported = format!("reported_{}", column.metric);
+            let reported = Some(reported.as_str()).filter(|name| {
+                definition.reported && of_column.iter().any(|record| record.scores.contains_key(*name))
+            });
+            let score = column.score.as_deref().or(reported);
+            cells.push(measured_value(&of_column, score, column.score.is_none(), reference, left_out));
         }
         rows.push(Row {
             model: variant.model.to_owned(),
             backbone: variant.backbone.to_owned(),
             origin: if demo { Origin::Demo } else { Origin::Measured },
-            qualifiers: qualifiers(variant, definition.protocols.len(), variants.keys()),
+            qualifiers: qualifiers(variant, &protocols, variants.keys()),
             cells,
         });
     }
     rows
 }
 
-/// What tells the variant's row from those of the same model. `protocols` is how many the table has room for.
-fn qualifiers<'v, 'a: 'v>(
-    variant: &Variant<'a>,
-    protocols: usize,
-    all: impl Iterator<Item = &'v Variant<'a>>,
+/// What tells the variant's row from those of the same model. `protocols` are all that the table has room for.
+fn qualifiers<'v>(
+    variant: &Variant<'_>,
+    protocols: &BTreeMap<&str, Vec<&str>>,
+    all: impl Iterator<Item = &'v Variant<'v>>,
 ) -> Vec<String> {
     let weights: BTreeSet<&str> = all
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
@@ -394,8 +414,8 @@ fn qualifiers<'v, 'a: 'v>(
         .collect();
     let random = variant.weights.starts_with("random:");
     let mut qualifiers = Vec::new();
-    if protocols > 1 {
-        qualifiers.push(variant.protocol.to_owned());
+    if protocols.len() > 1 {
+        qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
     if weights.len() > 1 {
         qualifiers.push(format!("weights {}", short(variant.weights)));
@@ -414,9 +434,12 @@ pub(super) fn short(hash: &str) -> &str {
 }
 
 /// The value of a variant's records for one cell of the table: the metric, or the further score of that name.
+///
+/// `of_metric` says whether the cell stands for the metric, even where a score gives its value.
 fn measured_value<'a>(
     records: &[&'a Record],
     score: Option<&str>,
+    of_metric: bool,
     reference: Option<f64>,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Option<Value<'a>> {
@@ -424,7 +447,7 @@ fn measured_value<'a>(
     let (mut shown, older): (Vec<&Record>, Vec<&Record>) =
         records.iter().partition(|record| record.settings == newest.settings);
     // The metric's own column tells of them.
-    if score.is_none() {
+    if of_metric {
         let why = "older, and made with other settings";
         left_out.extend(older.into_iter().map(|record| LeftOut { record, why }));
     }

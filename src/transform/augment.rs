@@ -1,7 +1,9 @@
-//! The eight ways to lay a square on itself.
+//! What happens to training images: the eight ways to lay a square on itself, and rotation.
 
-use ndarray::{Array3, Axis};
+use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
+
+use super::rotate;
 
 /// A flip or rotation by quarter turns. On an image that is not square, those that swap rows and columns swap its
 /// sides too (the reference would resample; no benchmark has such images).
@@ -65,5 +67,36 @@ impl Dihedral {
             view.invert_axis(Axis(2));
         }
         view.as_standard_layout().into_owned()
+    }
+}
+
+/// What happens to one image and its mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    pub dihedral: Dihedral,
+    /// And then a rotation, counter-clockwise; see [`rotate`].
+    pub degrees: Option<f64>,
+}
+
+impl Turn {
+    /// Nothing happens.
+    pub const NONE: Turn = Turn { dihedral: Dihedral::Identity, degrees: None };
+
+    /// The image [c, h, w]; 0 where a rotation brings nothing.
+    pub fn image(self, image: Array3<f32>) -> Array3<f32> {
+        let image = self.dihedral.apply(image);
+        match self.degrees {
+            Some(degrees) => rotate::image(&image, degrees),
+            None => image,
+        }
+    }
+
+    /// The mask [h, w], whose labels stay labels; `fill` where a rotation brings nothing.
+    pub fn mask<T: Copy>(self, mask: Array2<T>, fill: T) -> Array2<T> {
+        let mask = self.dihedral.apply(mask.insert_axis(Axis(0))).remove_axis(Axis(0));
+        match self.degrees {
+            Some(degrees) => rotate::mask(&mask, degrees, fill),
+            None => mask,
+        }
     }
 }

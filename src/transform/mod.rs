@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod normalize;
 pub mod resize;
+pub mod rotate;
 
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};

@@ -26,7 +26,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Opens the dataset `name` of the file at `path`.
+    /// Opens the dataset `name` of the file at `path`. Neighbouring rows that are compressed together are decompressed
+    /// once, as long as they fit into the cache.
     ///
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
@@ -64,6 +65,17 @@ impl Rows {
             }
             _ => Err(wrong(format!("has shape {shape:?}, too large to be true"))),
         }
+    }
+
+    /// A string among the root's attributes of the file at `path`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or there is none of that name.
+    pub fn attribute(path: &Path, name: &str) -> Result<String> {
+        let file = hdf5_pure::File::open_streaming(path).at(path)?;
+        let attributes = file.root().attrs().at(path)?;
+        let text = attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+        text.ok_or_else(|| Error::file(path, format!("the root has no attribute `{name}` that is a string")))
     }
 
     /// Something is wrong with this dataset.

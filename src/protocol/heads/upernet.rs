@@ -10,41 +10,12 @@ use burn::nn::Gelu;
 use burn::tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use super::layers::{BatchNorm, ConvNorm, Dropout2d, Pass, Pointwise, PointwiseNorm, Upsample};
+pub use crate::config::UperNetConfig;
 use crate::protocol::loss::{PixelLabels, cross_entropy};
 use crate::protocol::resample::{Corners, average_pool, resize};
 use crate::{Error, Result};
-
-/// The sizes of a UPerNet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct UperNetConfig {
-    /// Channels of the decoder, 512 in Copernicus-Bench.
-    pub channels: usize,
-    /// Channels of the auxiliary head, 256 there.
-    pub auxiliary_channels: usize,
-    /// The auxiliary loss's weight, 0.4 there.
-    pub auxiliary_weight: f32,
-    /// Sides of the pooled maps, 1 2 3 6 there.
-    pub pool_scales: Vec<usize>,
-    /// The share of channels that are dropped before the last layer in training, 0.1 there.
-    pub dropout: f64,
-}
-
-impl Default for UperNetConfig {
-    /// As Copernicus-Bench [src/tasks/segmentation] builds it.
-    fn default() -> Self {
-        UperNetConfig {
-            channels: 512,
-            auxiliary_channels: 256,
-            auxiliary_weight: 0.4,
-            pool_scales: vec![1, 2, 3, 6],
-            dropout: 0.1,
-        }
-    }
-}
 
 /// Neck, decoder and auxiliary head.
 #[derive(Module, Debug)]

@@ -8,7 +8,7 @@
 //! matrices without a copy.
 
 mod autodiff;
-mod flex;
+pub(in crate::protocol) mod flex;
 mod portable;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 
 mod adamw;
 mod conv;
-mod matrix;
+pub mod matrix;
 mod norm;
 
 use burn::backend::tensor::FloatTensor;

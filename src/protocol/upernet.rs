@@ -1,0 +1,405 @@
+//! UPerNet on an encoder's feature maps, as Copernicus-Bench trains it [zhu-xlab/Copernicus-FM, Copernicus-Bench/src]:
+//! for each of a list of learning rates; the epoch that is best on validation, over all of them, is tested.
+//!
+//! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
+//! label is invented; images are resized to the model's input.
+//!
+//! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
+//! pixels, and the mean over test batches is its score `reported_miou`.
+//!
+//! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
+//! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
+
+mod encoder;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use ndarray::{Array2, Array3, Axis};
+use rand::seq::SliceRandom;
+
+use self::encoder::{Encoder, Item, Place};
+use super::decision::first_best;
+use super::finetune::Subject;
+use super::heads::layers::Pass;
+use super::heads::predictions;
+use super::heads::upernet::UperNet;
+use super::loss::PixelLabels;
+use super::optim::{self, Pace, Rule};
+use super::random::{stream, turn};
+use super::resample::{Corners, resize};
+use super::schedule::Position;
+use super::snapshot::Snapshot;
+use super::state::{self, State};
+use super::subset::subset;
+use super::{Outcome, Shown, outcome};
+use crate::config::{EncoderUse, UpernetConfig};
+use crate::data::{Split, loader};
+use crate::features::tiles::{IGNORED, mask_of};
+use crate::features::{Input, Preparation};
+use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
+use crate::model::Backbone;
+use crate::model::terrafm::TerraFm;
+use crate::suite::Task;
+use crate::transform::augment::Turn;
+use crate::{Error, Result};
+
+/// The head, and the encoder where it is trained along.
+#[derive(Module, Debug)]
+pub struct Network {
+    encoder: Option<TerraFm>,
+    head: UperNet,
+}
+
+/// Trains on the train split and scores the test split. Goes on from the snapshot where there is one.
+///
+/// # Errors
+/// Where a sample cannot be read or its mask does not fit, a snapshot cannot be written, no pixel of validation or
+/// test counts, or every learning rate diverges.
+pub fn run(config: &UpernetConfig, seed: u64, subject: &Subject) -> Result<Outcome> {
+    let mut search = Search::new(config, seed, subject);
+    search.resume();
+    while search.scores.len() < config.learning_rates.len() * config.epochs {
+        search.epoch()?;
+    }
+    search.outcome()
+}
+
+/// Where a search over learning rates stands.
+struct Search<'a> {
+    config: &'a UpernetConfig,
+    seed: u64,
+    subject: &'a Subject<'a>,
+    /// Where it is frozen.
+    encoder: Option<Encoder>,
+    /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
+    scores: Vec<Option<f64>>,
+    /// The network after the best of them.
+    best: State,
+    /// The learning rate under way.
+    training: Option<Training>,
+    /// Whether it was told what the maps take.
+    told: bool,
+}
+
+struct Training {
+    network: Network,
+    optimizer: optim::Optimizer,
+}
+
+impl<'a> Search<'a> {
+    fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
+        let plain = subject.device.clone().inner();
+        let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
+            Encoder::keeping(subject.encoder.valid(), subject.input.stem, plain, subject.cache_limit)
+        });
+        Search {
+            config,
+            seed,
+            subject,
+            encoder,
+            scores: Vec::new(),
+            best: State::new(),
+            training: None,
+            told: false,
+        }
+    }
+
+    fn start(&self) -> Training {
+        let Subject { encoder, device, task, .. } = self.subject;
+        let head = UperNet::new(&self.config.head, encoder.width(), task.classes, self.seed, device);
+        let encoder = self.encoder.is_none().then(|| encoder.clone().fork(device));
+        let (rule, _) = Rule::of(self.config.optimizer);
+        Training { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) }
+    }
+
+    /// Takes up what the snapshot holds. One that is damaged counts as none.
+    fn resume(&mut self) {
+        let path = &self.subject.snapshot;
+        match Snapshot::load(path).and_then(|snapshot| snapshot.map(|s| self.restored(s)).transpose()) {
+            Ok(None) => {}
+            Ok(Some((scores, best, training))) => {
+                let line = format!("goes on after {} epochs", scores.len());
+                self.subject.progress.note(&line);
+                (self.scores, self.best, self.training) = (scores, best, Some(training));
+            }
+            Err(error) => {
+                let line = format!("starts anew: {}: {error}", path.display());
+                self.subject.progress.note(&line);
+            }
+        }
+    }
+
+    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, State, Training)> {
+        let Snapshot { rate, epochs, valid, best, network, optimizer } = snapshot;
+        let all = self.config.learning_rates.len() * self.config.epochs;
+        if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
+            return Err(Error::request("is of another search"));
+        }
+        let start = self.start().network;
+        if !best.is_empty() {
+            state::load(start.clone(), &best)?;
+        }
+        let network = state::load(start, &network)?;
+        let plain = self.subject.device.clone().inner();
+        let (rule, _) = Rule::of(self.config.optimizer);
+        let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
+        Ok((valid, best, Training { network, optimizer }))
+    }
+
+    /// Trains the next epoch and scores it on validation.
+    fn epoch(&mut self) -> Result<()> {
+        let (epochs, done) = (self.config.epochs, self.scores.len());
+        let (rate, epoch) = (done / epochs, done % epochs);
+        let training = match self.training.take() {
+            Some(training) if epoch > 0 => training,
+            _ => self.start(),
+        };
+        let learning_rate = self.config.learning_rates[rate];
+        let name = format!("learning rate {learning_rate}, epoch {} of {epochs}", epoch + 1);
+        let (training, loss) = self.train(training, learning_rate, epoch, &name)?;
+        let network = state::state(&training.network);
+        if !loss.is_finite() || !state::is_finite(&network) {
+            self.subject.progress.note(&format!("{name}: diverged"));
+            self.scores.resize((rate + 1) * epochs, None);
+            return Ok(());
+        }
+        let score = mean_iou_over_batches(
+            &self.evaluate(&training.network, Split::Valid, |_, _| {})?,
+            self.config.batch_size,
+        )?;
+        self.tell_of_memory();
+        tracing::debug!(loss, score, "{name}");
+        self.scores.push(Some(score));
+        if self.chosen().is_some_and(|(chosen, _)| chosen == done) {
+            self.best = network.clone();
+        }
+        let snapshot = Snapshot {
+            rate: self.scores.len() / epochs,
+            epochs: self.scores.len() % epochs,
+            valid: self.scores.clone(),
+            best: self.best.clone(),
+            network,
+            optimizer: training.optimizer.state(),
+        };
+        snapshot.save(&self.subject.snapshot)?;
+        self.training = Some(training);
+        Ok(())
+    }
+
+    /// Once, after the first epoch of this run: by then most maps are there.
+    fn tell_of_memory(&mut self) {
+        if !std::mem::replace(&mut self.told, true)
+            && let Some(line) = self.encoder.as_ref().and_then(Encoder::told)
+        {
+            self.subject.progress.note(&line);
+        }
+    }
+
+    /// The place of the best epoch, the first of equal ones, and its score.
+    fn chosen(&self) -> Option<(usize, f64)> {
+        let place = first_best(self.scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+        Some((place, self.scores[place]?))
+    }
+
+    /// One epoch over the train split; the mean loss, not finite where the training diverged.
+    ///
+    /// Samples that fill no whole batch are left out, as in the reference; where all of them do not, they are the batch.
+    fn train(
+        &self,
+        training: Training,
+        learning_rate: f64,
+        epoch: usize,
+        name: &str,
+    ) -> Result<(Training, f64)> {
+        let (config, subject) = (self.config, self.subject);
+        let mut order = self.samples(Split::Train);
+        let size = config.batch_size.min(order.len());
+        if size < 2 {
+            return Err(Error::request(format!(
+                "{} training samples; UPerNet needs at least 2",
+                order.len()
+            ))
+            .help("batch norm needs two values; use a larger partition or --limit"));
+        }
+        order.shuffle(&mut stream(self.seed, STREAMS + 2 * epoch as u64));
+        let mut dropout = stream(self.seed, STREAMS + 2 * epoch as u64 + 1);
+        let batches = order.len() / size;
+        order.truncate(batches * size);
+
+        let (reader, seed) = (self.reader(), self.seed);
+        let read =
+            |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
+        let step = subject.progress.begin(name, order.len());
+        let (_, momentum) = Rule::of(config.optimizer);
+        let Training { mut network, mut optimizer } = training;
+        loader::ordered(order.len(), subject.readers, 2 * size, read, |mut items| {
+            let (mut total, mut counted) = (0.0, 0_u32);
+            for batch in 0..batches {
+                let items: Vec<Item> = items.by_ref().take(size).collect::<Result<_>>()?;
+                let labels = self.labels(&items)?;
+                step.advance(items.len());
+                // The mean over no pixels is NaN.
+                if labels.counting() == 0 {
+                    continue;
+                }
+                let maps = self.maps(&network, &items)?;
+                drop(items);
+                let logits = network.head.forward(maps, &mut Pass::Train(&mut dropout))?;
+                let loss = network.head.loss(logits, &labels);
+                let mut gradients = loss.backward();
+                total += scalar(loss);
+                counted += 1;
+                if !f64::is_finite(total) {
+                    break;
+                }
+                let position = Position { epoch, epochs: config.epochs, batch, batches };
+                let rates = config.schedule.at(learning_rate, position);
+                let pace =
+                    Pace { learning_rate: rates.learning_rate, momentum: rates.momentum.unwrap_or(momentum) };
+                network = optimizer.step(network, &mut gradients, pace);
+            }
+            Ok((Training { network, optimizer }, total / f64::from(counted.max(1))))
+        })
+    }
+
+    /// The maps of a batch for training, on the device with autodiff.
+    fn maps(&self, network: &Network, items: &[Item]) -> Result<Vec<Tensor<4>>> {
+        match (&self.encoder, &network.encoder) {
+            (Some(frozen), _) => Ok(frozen.maps(items)?.into_iter().map(Tensor::from_inner).collect()),
+            (None, Some(encoder)) => encoder
+                .feature_maps(encoder::images(items.iter(), &self.subject.device)?, self.subject.input.stem),
+            (None, None) => Err(Error::request("the network has no encoder")),
+        }
+    }
+
+    /// The masks of a batch, which must be of one size.
+    fn labels(&self, items: &[Item]) -> Result<PixelLabels> {
+        let (h, w) = items.first().map_or((0, 0), |item| item.mask.dim());
+        if let Some(item) = items.iter().find(|item| item.mask.dim() != (h, w)) {
+            let found = item.mask.dim();
+            return Err(Error::request(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
+                .help("UPerNet trains on images of one size"));
+        }
+        let labels = items.iter().flat_map(|item| item.mask.iter().map(|label| i32::from(*label))).collect();
+        let labels = Array3::from_shape_vec((items.len(), h, w), labels).map_err(Error::request)?;
+        let ignore = Some(i32::from(IGNORED));
+        PixelLabels::new(labels.view(), self.subject.task.classes, ignore, &self.subject.device)
+    }
+
+    fn samples(&self, split: Split) -> Vec<usize> {
+        subset(self.subject.input.dataset.samples(split).len(), self.config.limit)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        let Subject { input, strategy, task, .. } = self.subject;
+        let encoder = self.encoder.as_ref();
+        Reader { input, strategy, task, encoder }
+    }
+
+    /// For each image of a split what the network predicts, against its mask. `shown` sees each prediction [h, w] with
+    /// the image's place among those used.
+    fn evaluate(
+        &self,
+        network: &Network,
+        split: Split,
+        mut shown: impl FnMut(usize, Array2<i32>),
+    ) -> Result<Vec<Confusion>> {
+        let (subject, classes) = (self.subject, self.subject.task.classes);
+        let network = network.valid();
+        let trained = network
+            .encoder
+            .map(|encoder| Encoder::new(encoder, subject.input.stem, subject.device.clone().inner()));
+        let encoder = (self.encoder.as_ref().or(trained.as_ref()))
+            .ok_or_else(|| Error::request("the network has no encoder"))?;
+        let samples = self.samples(split);
+        let step = subject.progress.begin(&split.to_string(), samples.len());
+        let reader = self.reader();
+        let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
+        let mut confusions = Vec::with_capacity(samples.len());
+        loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
+            loop {
+                let items: Vec<Item> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
+                if items.is_empty() {
+                    return Ok(());
+                }
+                let logits = network.head.forward(encoder.maps(&items)?, &mut Pass::Eval)?.decoder;
+                for (i, item) in items.iter().enumerate() {
+                    let (h, w) = item.mask.dim();
+                    let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
+                    let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
+                    let mask = item.mask.mapv(i32::from).insert_axis(Axis(0));
+                    let prediction = predictions(logits);
+                    confusion.add(mask.view(), prediction.view())?;
+                    shown(confusions.len(), prediction.remove_axis(Axis(0)));
+                    confusions.push(confusion);
+                }
+                step.advance(items.len());
+            }
+        })?;
+        Ok(confusions)
+    }
+
+    /// Scores the best network on the test split.
+    fn outcome(&self) -> Result<Outcome> {
+        let (config, task) = (self.config, self.subject.task);
+        let Some((chosen, valid)) = self.chosen() else {
+            return Err(Error::request("UPerNet diverged with every learning rate")
+                .help("check the weights and the normalisation"));
+        };
+        let network = state::load(self.start().network, &self.best)?;
+        let wanted = outcome::to_show(self.samples(Split::Test).len());
+        let mut masks = Vec::new();
+        let images = self.evaluate(&network, Split::Test, |image, prediction| {
+            if wanted.contains(&image) {
+                masks.push(Shown { image, prediction });
+            }
+        })?;
+        let mut outcome = outcome::of_masks(task, &images, &config.interval, self.seed)?;
+        let reported = mean_iou_over_batches(&images, config.batch_size)?;
+        outcome.scores.insert("reported_miou".to_owned(), reported);
+        outcome.selected.extend([
+            ("encoder".to_owned(), config.encoder.to_string()),
+            ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),
+            ("epoch".to_owned(), format!("{} of {}", chosen % config.epochs + 1, config.epochs)),
+            ("validation".to_owned(), format!("{valid:.2}")),
+        ]);
+        Ok(Outcome { validation: Some(valid), masks, ..outcome })
+    }
+}
+
+/// What the threads that read ahead need.
+struct Reader<'a> {
+    input: &'a Input,
+    strategy: &'a Preparation,
+    task: &'a Task,
+    /// Where it is frozen.
+    encoder: Option<&'a Encoder>,
+}
+
+impl Reader<'_> {
+    /// A sample, turned; with its image only where the encoder does not know its maps.
+    fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<Item> {
+        // A free angle does not come again.
+        let place = turn.degrees.is_none().then_some(Place { split, sample, turn: turn.dihedral });
+        let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
+        let bands = &self.input.selection.stored;
+        let bands = if known { &bands[..1] } else { bands };
+        let sample = self.input.dataset.read(split, sample, bands)?;
+        let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
+        let image =
+            if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };
+        Ok(Item { place, name: sample.name, image, mask })
+    }
+}
+
+/// The class of the corners that a rotation leaves empty: the reference's, not ignored.
+const CORNER: i16 = 0;
+
+/// Streams of a seed's random numbers: epoch e draws its order from `STREAMS` + 2 e and what is dropped from the
+/// next one. Those below are of the head's initialisation and of [`subset`].
+const STREAMS: u64 = 2;
+
+fn scalar(x: Tensor<1>) -> f64 {
+    let numbers = x.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to float32");
+    numbers.into_iter().map(f64::from).sum()
+}

@@ -1,0 +1,215 @@
+//! UPerNet as a protocol: it learns real masks by heart, and a killed run ends as an undisturbed one.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
+use terrabench::features::{Input, InputOptions};
+use terrabench::home::Home;
+use terrabench::model;
+use terrabench::normalization::Strategies;
+use terrabench::progress::Silent;
+use terrabench::protocol::Outcome;
+use terrabench::protocol::finetune::Subject;
+use terrabench::protocol::heads::upernet::UperNetConfig;
+use terrabench::protocol::upernet;
+use terrabench::suite::Suite;
+
+fn config(name: &str) -> UpernetConfig {
+    match Protocol::load(&Home::find().unwrap(), name).unwrap() {
+        Protocol::Upernet(config) => config,
+        _ => panic!("{name}.toml is of another kind"),
+    }
+}
+
+#[test]
+fn the_protocols_differ_in_the_encoder() {
+    assert_eq!(config("upernet").encoder, EncoderUse::Frozen);
+    assert_eq!(config("upernet-finetune").encoder, EncoderUse::Finetune);
+}
+
+/// A copy of m-cashew-plant in which every split holds the same two samples: five classes, none of them on half of
+/// the pixels.
+fn two_samples(real: &Path, to: &Path) {
+    let folder = "segmentation_v1.0/m-cashew-plant";
+    let (real, to) = (real.join("geobench").join(folder), to.join(folder));
+    std::fs::create_dir_all(&to).unwrap();
+    let names = ["cashew_282D_485L_3_3_0", "cashew_637U_59R_1_3_0"];
+    let files = names.map(|name| format!("{name}.hdf5"));
+    for file in files.iter().map(String::as_str).chain(["band_stats.json"]) {
+        std::fs::copy(real.join(file), to.join(file)).unwrap();
+    }
+    let partition = serde_json::json!({ "train": names, "valid": names, "test": names });
+    std::fs::write(to.join("default_partition.json"), partition.to_string()).unwrap();
+}
+
+/// What `config` makes of the two samples on images of `side` pixels; none where there are no real pixels.
+fn trained(config: &UpernetConfig, side: usize, cache_limit: u64) -> Option<Outcome> {
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels are here");
+        return None;
+    };
+    let home = Home::find().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    two_samples(&real, folder.path());
+    let suite = Suite::load(&home, "geobench").unwrap();
+    let task = suite.task("m-cashew-plant").unwrap();
+    let mut model = ModelConfig::load(&home, "demo").unwrap();
+    model.architecture.image = side;
+    model.architecture.width = 96;
+    let options = InputOptions {
+        by_content: false,
+        normalization: "dataset".to_owned(),
+        strategies: Strategies::load(&home).unwrap(),
+    };
+    let input = Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap();
+    let device = Device::flex().autodiff();
+    let weights = "random:0".parse().unwrap();
+    let subject = Subject {
+        task,
+        input: &input,
+        strategy: input.only().unwrap(),
+        encoder: model::trainable(&model, &weights, false, &device).unwrap(),
+        device,
+        batch_size: 2,
+        readers: 2,
+        cache_limit,
+        snapshot: folder.path().join("snapshot.safetensors"),
+        progress: &Silent,
+    };
+    let start = Instant::now();
+    let outcome = upernet::run(config, 0, &subject).unwrap();
+    let (took, value, scores) = (start.elapsed().as_secs_f64(), outcome.value, &outcome.scores);
+    eprintln!("{}: {took:.1} s, {value:.2} {scores:?}", config.encoder);
+    Some(outcome)
+}
+
+const GB: u64 = 1_000_000_000;
+
+fn small(encoder: EncoderUse, epochs: usize, augmentation: Augmentation) -> UpernetConfig {
+    UpernetConfig {
+        encoder,
+        epochs,
+        learning_rates: vec![1e-2],
+        augmentation,
+        head: UperNetConfig {
+            channels: 32,
+            auxiliary_channels: 16,
+            dropout: 0.0,
+            ..UperNetConfig::default()
+        },
+        schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-5 },
+        ..config("upernet")
+    }
+}
+
+fn learns_by_heart(encoder: EncoderUse, epochs: usize) {
+    // Maps of 14 x 14 places, so logits of 56 x 56: with half of that no prediction could follow the masks.
+    let Some(outcome) = trained(&small(encoder, epochs, Augmentation::None), 224, GB) else { return };
+    assert!(outcome.scores["pixel_accuracy"] > 95.0, "{:?}", outcome.scores);
+    // The most frequent class everywhere would be 44 % of the pixels and a mean IoU of 9. The rarest, 0.7 % of the
+    // pixels in specks, may be missed.
+    assert!(outcome.value > 65.0, "{:?}", outcome.scores);
+    assert!((outcome.scores["reported_miou"] - outcome.value).abs() < 1e-9, "one batch is the whole split");
+}
+
+#[test]
+fn two_real_samples_are_learnt_by_heart_on_a_frozen_encoder() {
+    learns_by_heart(EncoderUse::Frozen, 60);
+}
+
+#[test]
+fn two_real_samples_are_learnt_by_heart_with_the_encoder() {
+    learns_by_heart(EncoderUse::Finetune, 80);
+}
+
+#[test]
+fn kept_maps_decide_nothing_in_memory_or_on_disk() {
+    for augmentation in [Augmentation::Dihedral, Augmentation::FlipsAndRotation] {
+        let config = small(EncoderUse::Frozen, 4, augmentation);
+        // One image's maps are 4 x 96 x 7 x 7 numbers, 75 kB.
+        let limits = [GB, 100_000, 0];
+        let outcomes: Vec<Outcome> =
+            limits.into_iter().filter_map(|limit| trained(&config, 112, limit)).collect();
+        for other in outcomes.iter().skip(1) {
+            assert_eq!(outcomes[0].value, other.value, "{augmentation:?}");
+            assert_eq!(outcomes[0].scores, other.scores, "{augmentation:?}");
+        }
+    }
+}
+
+fn bench(real: &Path, out: &Path, protocol: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    command.env("TERRABENCH_CACHE", out.with_file_name("cache"));
+    command.args(["bench", "landslide4sense", "--model", "demo", "--weights", "random:0", "--protocol"]);
+    command.args([protocol, "--epochs", "3", "--learning-rates", "1e-4,1e-3", "--threads", "2", "--data"]);
+    command.arg(real.join("landslide4sense")).arg("--out").arg(out);
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn snapshots(out: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(out.join("landslide4sense/checkpoints")).map_or(Vec::new(), |entries| {
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.')).collect()
+    })
+}
+
+/// A protocol's file with a smaller head, in that folder.
+fn smaller(name: &str, folder: &Path) -> String {
+    let home = Home::find().unwrap();
+    let text = std::fs::read_to_string(home.config("protocols", name).unwrap()).unwrap();
+    let text = text.replace("channels = 512", "channels = 32").replace("channels = 256", "channels = 16");
+    let path = folder.join("small.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn a_killed_run_ends_the_same(protocol: &str) {
+    let Some(real) = common::real() else {
+        eprintln!("skipped: no real pixels are here");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let protocol = &smaller(protocol, folder.path());
+    let [undisturbed, killed] = ["a", "b"].map(|name| folder.path().join(name));
+    let records = |out: &Path| common::records(&out.join("landslide4sense"));
+    assert!(!said(&bench(&real, &undisturbed, protocol).output().unwrap()).contains("goes on"));
+    let expected = records(&undisturbed);
+    assert_eq!(expected.len(), 1);
+    assert!(expected.values().all(|record| record.short));
+    assert!(snapshots(&undisturbed).is_empty(), "the snapshot goes when the record is there");
+
+    let mut child = bench(&real, &killed, protocol).spawn().unwrap();
+    let start = Instant::now();
+    while snapshots(&killed).is_empty() && start.elapsed() < Duration::from_secs(240) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(records(&killed).is_empty(), "killed too late");
+    assert_eq!(snapshots(&killed).len(), 1);
+    let said = said(&bench(&real, &killed, protocol).output().unwrap());
+    assert!(said.contains("goes on after"), "{said}");
+    assert_eq!(records(&killed), expected);
+}
+
+#[test]
+fn a_killed_run_on_a_frozen_encoder_ends_with_the_same_record() {
+    a_killed_run_ends_the_same("upernet");
+}
+
+#[test]
+fn a_killed_run_with_the_encoder_ends_with_the_same_record() {
+    a_killed_run_ends_the_same("upernet-finetune");
+}
