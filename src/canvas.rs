@@ -51,6 +51,12 @@ pub const WHITE: Color = Color(255, 255, 255);
 pub const GRID: Color = Color(205, 205, 205);
 pub const GREY: Color = Color(90, 90, 90);
 
+/// For what must not be overlooked; dark enough for text on white.
+pub const ALARM: Color = Color(176, 0, 32);
+
+/// Stands in every picture of generated data.
+pub const DEMO_NOTICE: &str = "DEMO: generated data and a random model. These are no benchmark numbers.";
+
 /// (x, y).
 pub type Point = (f64, f64);
 
@@ -228,6 +234,21 @@ pub fn shortened(text: &str, width: f64, size: f64, bold: bool) -> String {
         }
     }
     String::new()
+}
+
+/// The text in lines no wider than `width`, broken at spaces; a word that is wider stands alone and is cut.
+pub fn wrapped(text: &str, width: f64, size: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if text_width(&format!("{line} {word}"), size, false) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(shortened(word, width, size, false)),
+        }
+    }
+    lines
 }
 
 /// The font with an em of `size`.

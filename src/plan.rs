@@ -66,12 +66,21 @@ pub fn plan(
     for name in &tasks {
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
+        let mut unfit = None;
         for (name, protocol) in &protocols {
             match check(task, name, protocol) {
                 Ok(()) => fitting.push((*name, protocol)),
-                Err(error) if !choice.tasks.is_empty() => return Err(error),
-                Err(_) => {}
+                Err(error) => unfit = unfit.or(Some(error)),
             }
+        }
+        // A suite's own protocols are for its different kinds of tasks; what is asked for by name must fit.
+        match unfit {
+            Some(error)
+                if !choice.tasks.is_empty() && (!choice.protocols.is_empty() || fitting.is_empty()) =>
+            {
+                return Err(error);
+            }
+            _ => {}
         }
         let cells: Vec<PlannedCell> = partitions
             .iter()

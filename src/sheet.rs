@@ -180,7 +180,7 @@ impl Row {
         }
         let colors = stretched(image);
         let classed = |mask: &Array2<i32>| mask.mapv(|value| shade(value, classes));
-        let mut errors = colors.mapv(|color| faded(color));
+        let mut errors = colors.mapv(faded);
         for (pixel, (label, prediction)) in errors.iter_mut().zip(label.iter().zip(prediction)) {
             match class(*label, classes) {
                 None => *pixel = IGNORED,

@@ -41,6 +41,9 @@ pub struct Suite {
     pub tasks: Vec<Task>,
     /// The published tables that this suite fills.
     pub tables: Vec<Table>,
+    /// The picture of all of them, where there are enough columns for one.
+    #[serde(default)]
+    pub spider: Option<Spider>,
 }
 
 /// A family of datasets that share a layout on disk.
@@ -229,6 +232,30 @@ impl PublishedAs {
     }
 }
 
+/// A spider plot: columns of the suite's tables as axes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Spider {
+    pub title: String,
+    /// In the order of the axes, clockwise from above.
+    pub axes: Vec<SpiderAxes>,
+    /// The published models that are shown unless others are asked for.
+    pub models: Vec<String>,
+}
+
+/// The columns of one table as axes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SpiderAxes {
+    /// The table's `file`.
+    pub table: String,
+    /// Only the columns of this partition.
+    pub partition: String,
+    /// What tells the axis from another of the same task: `k-NN`.
+    #[serde(default)]
+    pub label: String,
+}
+
 impl Suite {
     /// Reads `benchmarks/<name>.toml`.
     ///
@@ -258,6 +285,12 @@ impl Suite {
                 suite.task(task).map_err(|_| {
                     Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file))
                 })?;
+            }
+        }
+        for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
+            if !suite.tables.iter().any(|table| table.file == axes.table) {
+                let problem = format!("the spider plot names the unknown table `{}`", axes.table);
+                return Err(Error::file(&path, problem));
             }
         }
         Ok(suite)

@@ -56,13 +56,40 @@ pub enum Command {
     /// Fetch official data and published weights, verified and resumable
     Fetch(FetchArgs),
 
+    /// Pack a suite's many files into one compressed file a split, which is read much faster
+    ///
+    /// What is packed is read back and compared. The packed folder takes the place of the data's with --data; records
+    /// made from either are the same. What is there already of the same source is left alone.
+    #[command(after_help = PREPARE_EXAMPLES)]
+    Prepare(PrepareArgs),
+
     /// Tell what is here: devices, LibTorch, data, weights, caches and disk, and how to mend what is amiss
     ///
     /// Needs no network and changes nothing. Ends with 1 where something that is here is broken; what is only missing
     /// is told and no failure.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+
+    /// Write tables, pictures and one page from the records that are there
+    ///
+    /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
+    /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
+    /// results.parquet holds all records.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
 }
+
+const PREPARE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
+  cargo xtask prepare geobench --task m-eurosat --to ~/packed
+  cargo xtask bench copernicus-bench --data ~/packed";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  cargo xtask report
+  cargo xtask report --models TerraFM,Galileo --axes knn
+  cargo xtask report --axes finetune/m-cashew-plant,m-eurosat,m-so2sat --out report";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -126,7 +153,9 @@ pub enum MissingBands {
 /// A patch embedding of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StemArg {
+    #[value(name = "s2-l1c")]
     S2L1c,
+    #[value(name = "s2-l2a")]
     S2L2a,
 }
 
@@ -360,6 +389,26 @@ pub struct RescoreArgs {
     pub metrics: Vec<String>,
 }
 
+/// Arguments of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareArgs {
+    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
+    #[arg(value_name = "SUITE")]
+    pub suite: String,
+
+    /// Only this task (repeatable) [default: all that are here]
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+
+    /// Folder of the suite's official files [default: the suite's environment variable, e.g. GEO_BENCH_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Folder for the packed files, DIR/<task>/<split>.h5
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+}
+
 /// Arguments of `doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
@@ -427,4 +476,25 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Folder of the results, as `bench` writes it
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// Where the report goes [default: the folder of the results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Only these models in the spider plot: as in the tables, TerraFM or "TerraFM ViT-Base", published and measured
+    /// [default: those of the source's plot and what is measured]
+    #[arg(long, value_name = "MODEL,MODEL", value_delimiter = ',')]
+    pub models: Vec<String>,
+
+    /// Only these axes in the spider plot: a table (knn), a task (m-eurosat) or both (knn/m-eurosat), at least three in all
+    #[arg(long, value_name = "AXIS,AXIS", value_delimiter = ',')]
+    pub axes: Vec<String>,
 }

@@ -11,7 +11,9 @@ mod features;
 pub mod fetch;
 pub mod fetch_args;
 pub mod inspect;
+mod prepare;
 mod progress;
+mod report;
 mod rescore;
 
 use std::io::Write;
@@ -58,8 +60,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         args::Command::Compare(args) => compare::run(&args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
+        args::Command::Prepare(args) => prepare::run(&home, &args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
+        args::Command::Report(args) => report::run(&home, args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

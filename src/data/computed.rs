@@ -36,18 +36,30 @@ fn of_all_bands(dataset: &dyn Dataset, scale: f32) -> Result<BTreeMap<String, Ba
         folder.join("statistics").join(format!("{content}.{}.json", &how[..8]))
     });
     let known = memo.as_ref().and_then(|memo| std::fs::read(memo).ok());
-    if let Some(known) = known.and_then(|text| serde_json::from_slice(&text).ok()) {
+    if let Some(known) = known.and_then(|text| recalled(&text)) {
         return Ok(known);
     }
     let statistics = compute(dataset, &bands)?;
     if let Some(memo) = memo {
-        let text = serde_json::to_vec_pretty(&statistics).at(&memo)?;
+        // As text that keeps every digit: a second run must compute with the same numbers.
+        let of = |s: &BandStatistics| [format!("{:?}", s.mean), format!("{:?}", s.std)];
+        let text: BTreeMap<&String, [String; 2]> = statistics.iter().map(|(band, s)| (band, of(s))).collect();
+        let text = serde_json::to_vec_pretty(&text).at(&memo)?;
         // Only costs the time.
         if let Err(problem) = write_atomically(&memo, &text) {
             tracing::warn!("cannot remember the statistics: {problem}");
         }
     }
     Ok(statistics)
+}
+
+/// What is remembered, if it is whole.
+fn recalled(text: &[u8]) -> Option<BTreeMap<String, BandStatistics>> {
+    let known: BTreeMap<String, [String; 2]> = serde_json::from_slice(text).ok()?;
+    let parsed = known.into_iter().map(|(band, [mean, std])| {
+        Some((band, BandStatistics { mean: mean.parse().ok()?, std: std.parse().ok()? }))
+    });
+    parsed.collect()
 }
 
 fn compute(dataset: &dyn Dataset, bands: &[String]) -> Result<BTreeMap<String, BandStatistics>> {

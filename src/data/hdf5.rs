@@ -3,6 +3,7 @@
 //! `hdf5-pure` reads them without a C library. With the feature `libhdf5` there is a second reader over the
 //! original library, to compare with and for files that the first one refuses.
 
+mod grow;
 #[cfg(feature = "libhdf5")]
 mod libhdf5;
 mod rows;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use hdf5_pure::{Datatype, Layout};
 
+pub use self::grow::{Column, Growing};
 pub use self::rows::Rows;
 use crate::error::AtPath;
 use crate::{Error, Result};
@@ -90,6 +92,68 @@ impl fmt::Display for Dtype {
 }
 
 impl Dtype {
+    const ALL: [Dtype; 10] = [
+        Dtype::Int8,
+        Dtype::Int16,
+        Dtype::Int32,
+        Dtype::Int64,
+        Dtype::Uint8,
+        Dtype::Uint16,
+        Dtype::Uint32,
+        Dtype::Uint64,
+        Dtype::Float32,
+        Dtype::Float64,
+    ];
+
+    /// The type of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.to_string() == name)
+    }
+
+    /// How a file describes it.
+    fn stored(self) -> Datatype {
+        match self {
+            Dtype::Int8 => hdf5_pure::make_i8_type(),
+            Dtype::Int16 => hdf5_pure::make_i16_type(),
+            Dtype::Int32 => hdf5_pure::make_i32_type(),
+            Dtype::Int64 => hdf5_pure::make_i64_type(),
+            Dtype::Uint8 => hdf5_pure::make_u8_type(),
+            Dtype::Uint16 => hdf5_pure::make_u16_type(),
+            Dtype::Uint32 => hdf5_pure::make_u32_type(),
+            Dtype::Uint64 => hdf5_pure::make_u64_type(),
+            Dtype::Float32 => hdf5_pure::make_f32_type(),
+            Dtype::Float64 => hdf5_pure::make_f64_type(),
+        }
+    }
+
+    /// Appends a number as the file stores it, little-endian; none where the type does not hold it exactly.
+    pub fn encode(self, number: f64, out: &mut Vec<u8>) -> Option<()> {
+        macro_rules! integer {
+            ($type:ty) => {{
+                let stored = number as $type;
+                (stored as f64 == number).then(|| out.extend(stored.to_le_bytes()))
+            }};
+        }
+        match self {
+            Dtype::Int8 => integer!(i8),
+            Dtype::Int16 => integer!(i16),
+            Dtype::Int32 => integer!(i32),
+            Dtype::Uint8 => integer!(u8),
+            Dtype::Uint16 => integer!(u16),
+            Dtype::Uint32 => integer!(u32),
+            // Numbers beyond 2^53 were rounded on their way here.
+            Dtype::Int64 | Dtype::Uint64 => None,
+            Dtype::Float32 => {
+                let stored = number as f32;
+                (f64::from(stored) == number || number.is_nan()).then(|| out.extend(stored.to_le_bytes()))
+            }
+            Dtype::Float64 => {
+                out.extend(number.to_le_bytes());
+                Some(())
+            }
+        }
+    }
+
     /// Bytes of a number.
     pub fn size(self) -> usize {
         match self {

@@ -10,6 +10,7 @@ pub mod geotiff;
 pub mod hdf5;
 pub mod landslide4sense;
 pub mod loader;
+pub mod packed;
 pub mod pickle;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +23,14 @@ pub use crate::suite::Split;
 use crate::suite::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 
-/// Opens a partition of a task with the reader of the suite's family. `root` is the folder of the suite's data.
+/// Opens a partition of a task with the reader of the suite's family, or packed where it is. `root` is the folder of the suite's data.
 ///
 /// # Errors
 /// Where the task or the partition is not there.
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
+    if let Some(folder) = packed::folder(task, root) {
+        return Ok(Box::new(packed::Packed::open(task, &folder, partition)?));
+    }
     match suite.family {
         Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
         Family::Landslide4sense => {
@@ -38,6 +42,9 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
 
 /// The folder (or the archive) of a task's files below `root`, the folder of the suite's data, if it is there.
 pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
+    if let Some(folder) = packed::folder(task, root) {
+        return Some(folder);
+    }
     match suite.family {
         Family::Geobench => geobench::task_folder(task, root),
         Family::Landslide4sense => landslide4sense::folder(root),
@@ -50,6 +57,9 @@ pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Where the folder cannot be read.
 pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
+    if let Some(packed) = packed::partitions(task_folder) {
+        return packed;
+    }
     match suite.family {
         Family::Geobench => geobench::partitions(task_folder),
         Family::Landslide4sense => Ok(vec![landslide4sense::PARTITION.to_owned()]),

@@ -25,7 +25,7 @@ pub fn collect(folder: &Path) -> Result<Vec<Kept>> {
             below.push(entry.at(folder)?.path());
         }
         below.sort();
-        stores = below.iter().filter_map(|folder| Store::existing(folder)).collect();
+        stores = below.iter().filter_map(Store::existing).collect();
     }
     if stores.is_empty() {
         return Err(Error::file(folder, "holds no records: neither `records/` nor a folder with it")

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::predictions::{self, Named};
@@ -138,8 +139,9 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub fn all(&self) -> Result<Vec<Record>> {
-        let mut records = self.names()?.iter().map(|name| self.read(name)).collect::<Result<Vec<_>>>()?;
-        records.sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
+        let names = self.names()?;
+        let mut records = names.par_iter().map(|name| self.read(name)).collect::<Result<Vec<_>>>()?;
+        records.par_sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
         Ok(records)
     }
 
@@ -171,16 +173,24 @@ impl Store {
             Error::file(&path, format!("not a record: {problem}"))
                 .help("delete the file, and the cell is computed again")
         };
+        let newer = |schema: u32| {
+            Error::file(&path, format!("a record of schema {schema}; this program reads up to {SCHEMA}"))
+                .help("use the version of Terrabench that wrote it, or delete the file")
+        };
         let text = std::fs::read_to_string(&path).map_err(|e| damaged(e.to_string()))?;
-        let form: Form = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        if form.schema > SCHEMA {
-            return Err(Error::file(
-                &path,
-                format!("a record of schema {}; this program reads up to {SCHEMA}", form.schema),
-            )
-            .help("use the version of Terrabench that wrote it, or delete the file"));
+        let record: Record = match serde_json::from_str(&text) {
+            Ok(record) => record,
+            Err(problem) => {
+                // A later version may have other fields; its number says so better than they do.
+                return Err(match serde_json::from_str::<Form>(&text) {
+                    Ok(form) if form.schema > SCHEMA => newer(form.schema),
+                    _ => damaged(problem.to_string()),
+                });
+            }
+        };
+        if record.schema > SCHEMA {
+            return Err(newer(record.schema));
         }
-        let record: Record = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
         check(&record).map_err(damaged)?;
         if record.file_name() != name {
             return Err(Error::file(&path, format!("holds the record `{}`", record.file_name()))

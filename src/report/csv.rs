@@ -7,11 +7,12 @@ use crate::record::Record;
 use crate::{Error, Result};
 
 /// Columns `model`, `backbone`, `origin` (`published`, `measured` or `demo`), `task`, `partition`, `metric`,
-/// `value`, `low`, `high`, `difference`, `record`.
+/// `value`, `low`, `high`, `published`, `difference`, `inside`, `record`.
 ///
 /// `model` carries in brackets what tells rows of the same model apart: `TerraFM (random weights)`.
 /// Numbers are in percent, to four decimals; `low` and `high` bound the confidence interval, `difference`
-/// is to the published value of the same model and backbone, `record` names the files behind the value,
+/// is to the published value of the same model and backbone (`published`), `inside` says whether that lies in the
+/// interval, by the values to one decimal; `record` names the files behind the value,
 /// separated by spaces. What there is not is empty.
 ///
 /// # Errors
@@ -43,7 +44,9 @@ pub fn csv(table: &ResultTable) -> Result<String> {
         "value" => column(&lines, |(_, _, value)| round(value.value)),
         "low" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.low))),
         "high" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.high))),
+        "published" => column(&lines, |(_, _, value)| value.reference),
         "difference" => column(&lines, |(_, _, value)| value.reference.map(|published| round(value.value - published))),
+        "inside" => column(&lines, |(_, _, value)| value.inside()),
         "record" => column(&lines, |(_, _, value)| {
             let files: Vec<String> = value.records.iter().map(|record| Record::file_name(record)).collect();
             (!files.is_empty()).then(|| files.join(" "))

@@ -5,8 +5,10 @@ use std::fmt::Write;
 
 use super::published::Mark;
 use super::table::{Column, ResultTable, Row, Tenths, Value, short};
+use super::transposed;
 use crate::data::Split;
 use crate::record::Record;
+use crate::suite::TableLayout;
 
 /// The table, and below it where each value comes from.
 pub fn markdown(table: &ResultTable) -> String {
@@ -19,12 +21,17 @@ pub fn markdown(table: &ResultTable) -> String {
         text += &if table.measured.is_empty() {
             "Nothing is measured yet.\n".to_owned()
         } else {
-            values(&table.columns, table.measured.iter())
+            values(table, table.measured.iter())
         };
         text += "\n## Published: measured on the real data\n\n";
-        text += &values(&table.columns, table.published.iter());
+        text += &values(table, table.published.iter());
     } else {
-        text += &values(&table.columns, table.published.iter().chain(&table.measured));
+        text += &values(table, table.published.iter().chain(&table.measured));
+    }
+    let differences = differences(table);
+    if !differences.is_empty() {
+        text += "\n## Measured against published\n\n";
+        text += &differences;
     }
     text += "\n## Notes\n\n";
     for note in notes(table) {
@@ -38,8 +45,16 @@ pub fn markdown(table: &ResultTable) -> String {
     text
 }
 
+/// The values in the table's layout.
+fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+    match table.layout {
+        TableLayout::ModelsAsRows => models_as_rows(&table.columns, rows),
+        TableLayout::DatasetsAsRows => transposed::values(&table.columns, rows),
+    }
+}
+
 /// The rows under the columns' headings.
-fn values<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>>) -> String {
     let mut header = vec!["Model".to_owned(), "Backbone".to_owned()];
     header.extend(columns.iter().map(|c| format!("{}, {}", escape(&c.heading()), c.metric_title())));
     let rows: Vec<Vec<String>> = rows
@@ -52,7 +67,7 @@ fn values<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>
 }
 
 /// `**93.4** [91.8, 94.9] (+0.3)`, or with several seeds `93.4 ± 0.2 (+0.3)`.
-fn cell_text(value: Option<&Value>) -> String {
+pub(super) fn cell_text(value: Option<&Value>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let number = Tenths::of(value.value);
     let mut text = match value.mark {
@@ -70,6 +85,46 @@ fn cell_text(value: Option<&Value>) -> String {
         text += &format!(" ({difference:+})");
     }
     text
+}
+
+/// One line a measured value that has a published one: how far apart they are, and whether the published value lies in
+/// the interval. Empty where there is none.
+fn differences(table: &ResultTable) -> String {
+    let header = [
+        "Model",
+        "Backbone",
+        "Column",
+        "Measured",
+        "Interval",
+        "Published",
+        "Difference",
+        "Published in interval",
+    ]
+    .map(str::to_owned);
+    let mut rows = Vec::new();
+    for row in &table.measured {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            let Some((value, difference, published)) =
+                cell.as_ref().and_then(|value| Some((value, value.difference()?, value.reference?)))
+            else {
+                continue;
+            };
+            let interval = value.interval.map(|i| format!("[{}, {}]", Tenths::of(i.low), Tenths::of(i.high)));
+            let spread = value.spread.map(|spread| format!("± {}", Tenths::of(spread)));
+            let inside = value.inside().map(|inside| if inside { "yes" } else { "no" });
+            rows.push(vec![
+                escape(&row.label()),
+                escape(&row.backbone),
+                format!("{}, {}", escape(&column.heading()), column.metric_title()),
+                Tenths::of(value.value).to_string(),
+                interval.or(spread).unwrap_or_else(|| "-".to_owned()),
+                Tenths::of(published).to_string(),
+                format!("{difference:+}"),
+                inside.unwrap_or("-").to_owned(),
+            ]);
+        }
+    }
+    if rows.is_empty() { String::new() } else { grid(&header, &rows) }
 }
 
 /// The records that the table shows, by row and column, each with its row's label and its column.
@@ -95,6 +150,16 @@ fn notes(table: &ResultTable) -> Vec<String> {
          as shown; equal values share their mark. `-`: no value."
             .to_owned(),
     ];
+    if table.layout == TableLayout::DatasetsAsRows {
+        notes[1] = notes[1].replace("of a column", "of a row");
+    }
+    if table.reported {
+        notes.push(
+            "Measured values are means over batches of the metric, weighted by the batches' sizes, as the reference \
+             reports them; a record's `value` is the metric of the whole test split."
+                .to_owned(),
+        );
+    }
     if table.demo {
         notes.push("Demo rows take no part in the ranking and are compared with nothing.".to_owned());
     }

@@ -1,21 +1,45 @@
-//! Tables: records and published numbers side by side. Reads what is on disk, never runs anything.
+//! Tables, pictures and pages: records and published numbers side by side. Reads what is on disk, never runs anything.
+//!
+//! ```text
+//! gather.rs     results/ -> Sections: the records of each suite
+//! table.rs      records + published.rs -> ResultTable; markdown.rs, csv.rs write it
+//! spider.rs, differences.rs, shares.rs, confusion.rs   ResultTable, predictions -> Picture
+//! labels.rs     values beside points, none on another
+//! ../canvas.rs  Picture -> SVG, PNG
+//! html.rs       all of it as one page
+//! whole.rs      all of it for all suites, and what links it
+//! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
+//! ```
 
 pub mod check;
 pub mod compare;
+mod confusion;
 mod csv;
+mod differences;
+mod gather;
+mod html;
+pub mod labels;
 mod markdown;
 mod paired;
 pub mod published;
 pub mod rescore;
+mod shares;
+pub mod spider;
 pub mod table;
+mod transposed;
+mod whole;
 
 use std::path::{Path, PathBuf};
 
 pub use self::csv::csv;
+pub use self::gather::{Section, gather};
 pub use self::markdown::markdown;
+pub use self::spider::Choice;
+use self::table::ResultTable;
+pub use self::whole::write_all;
 use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::Store;
+use crate::record::{Record, Store};
 use crate::suite::Suite;
 use crate::{Error, Result};
 
@@ -27,6 +51,26 @@ use crate::{Error, Result};
 pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: bool) -> Result<Vec<PathBuf>> {
     let records = store.all()?;
     let mut files = Vec::new();
+    for (file, table) in fill_all(suite, home, &records, demo)? {
+        if !table.measured.is_empty() {
+            files.push((folder.join(format!("{file}.md")), markdown(&table)));
+            files.push((folder.join(format!("{file}.csv")), csv(&table)?));
+        }
+    }
+    for (path, text) in &files {
+        write_atomically(path, text.as_bytes())?;
+    }
+    Ok(files.into_iter().map(|(path, _)| path).collect())
+}
+
+/// All tables of the suite, each with the name of its file.
+fn fill_all<'a>(
+    suite: &'a Suite,
+    home: &Home,
+    records: &'a [Record],
+    demo: bool,
+) -> Result<Vec<(&'a str, ResultTable<'a>)>> {
+    let mut tables = Vec::new();
     for definition in &suite.tables {
         // The name comes from a suite's TOML: it must not lead out of the folder.
         if Path::new(&definition.file).file_name() != Some(definition.file.as_ref()) {
@@ -35,15 +79,12 @@ pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: boo
             ));
         }
         let published = published::read(&home.published(&definition.published))?;
-        let filled = table::fill(definition, suite, &published, &records, demo)?;
-        if filled.measured.is_empty() {
-            continue;
-        }
-        files.push((folder.join(format!("{}.md", definition.file)), markdown(&filled)));
-        files.push((folder.join(format!("{}.csv", definition.file)), csv(&filled)?));
+        tables.push((definition.file.as_str(), table::fill(definition, suite, &published, records, demo)?));
     }
-    for (path, text) in &files {
-        write_atomically(path, text.as_bytes())?;
-    }
-    Ok(files.into_iter().map(|(path, _)| path).collect())
+    Ok(tables)
+}
+
+/// `1 %` of 0.01, to three decimals.
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e5).round() / 1e3)
 }

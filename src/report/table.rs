@@ -7,7 +7,7 @@ use std::fmt;
 use super::published::{Mark, Published, PublishedValue};
 use crate::Result;
 use crate::record::{Interval, Record};
-use crate::suite::{Metric, PublishedAs, Suite, Table};
+use crate::suite::{Metric, PublishedAs, Suite, Table, TableLayout};
 
 /// A filled table.
 #[derive(Debug, Clone)]
@@ -17,6 +17,12 @@ pub struct ResultTable<'a> {
     pub demo: bool,
     /// Where the published values come from.
     pub source: String,
+    /// How it is laid out in Markdown.
+    pub layout: TableLayout,
+    /// Whether values are means over batches where records have them.
+    pub reported: bool,
+    /// What our rows may be made by, the published protocol first.
+    pub protocols: Vec<String>,
     pub columns: Vec<Column>,
     /// In the order of the source.
     pub published: Vec<Row<'a>>,
@@ -114,6 +120,12 @@ impl Value<'_> {
         Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
     }
 
+    /// Whether the published value lies in the interval, by the shown numbers.
+    pub fn inside(&self) -> Option<bool> {
+        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
+        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+    }
+
     /// The difference to the published value, of the shown numbers.
     pub fn difference(&self) -> Option<Tenths> {
         Some(Tenths::of(self.value) - Tenths::of(self.reference?))
@@ -133,6 +145,19 @@ impl Row<'_> {
     /// The model's name with the qualifiers only: `TerraFM (random weights)`.
     pub fn name(&self) -> String {
         self.with_notes(None)
+    }
+
+    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    pub fn full_label(&self) -> String {
+        let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
+        Row {
+            model,
+            cells: Vec::new(),
+            qualifiers: self.qualifiers.clone(),
+            backbone: String::new(),
+            ..*self
+        }
+        .label()
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {
@@ -173,15 +198,21 @@ impl Column {
 }
 
 /// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
-fn partition_title(partition: &str) -> String {
-    if partition == "default" {
-        return "100 %".to_owned();
-    }
-    match partition.strip_suffix("x_train").map(str::parse::<f64>) {
+pub(super) fn partition_title(partition: &str) -> String {
+    match share(partition) {
         // Rounded, as 100 times a decimal fraction is seldom whole.
-        Some(Ok(share)) if share > 0.0 && share <= 1.0 => format!("{} %", (share * 1e5).round() / 1e3),
-        _ => partition.to_owned(),
+        Some(share) => super::percent(share),
+        None => partition.to_owned(),
     }
+}
+
+/// The share of the training samples by a partition's name, between 0 and 1.
+pub fn share(partition: &str) -> Option<f64> {
+    if partition == "default" {
+        return Some(1.0);
+    }
+    let share = partition.strip_suffix("x_train")?.parse::<f64>().ok()?;
+    (share > 0.0 && share <= 1.0).then_some(share)
 }
 
 /// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
@@ -220,6 +251,9 @@ pub fn fill<'a>(
         title: definition.title.clone(),
         demo,
         source: published.source.clone(),
+        layout: definition.layout,
+        reported: definition.reported,
+        protocols: definition.protocols.clone(),
         columns,
         published: published_rows,
         measured,
@@ -301,6 +335,7 @@ fn eligible<'a>(
 struct Variant<'a> {
     model: &'a str,
     backbone: &'a str,
+    /// By its name among the published values, where several of ours share one.
     protocol: &'a str,
     weights: &'a str,
     band_names: &'a str,
@@ -314,18 +349,23 @@ fn measured_rows<'a>(
     demo: bool,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Vec<Row<'a>> {
-    let mut variants: BTreeMap<Variant<'a>, Vec<&'a Record>> = BTreeMap::new();
+    let mut variants: BTreeMap<Variant<'_>, Vec<&'a Record>> = BTreeMap::new();
+    let published_as = &definition.published_as;
     for record in records.iter().copied() {
         let variant = Variant {
             model: &record.cell.model,
             backbone: &record.cell.backbone,
-            protocol: &record.cell.protocol,
+            protocol: PublishedAs::name(&published_as.protocols, &record.cell.protocol),
             weights: &record.provenance.weights,
             band_names: &record.provenance.band_names,
         };
         variants.entry(variant).or_default().push(record);
     }
-    let published_as = &definition.published_as;
+    // Our own names of the protocols by the published one.
+    let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for own in &definition.protocols {
+        protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
+    }
     let mut rows = Vec::new();
     for (variant, records) in &variants {
         let comparable = !demo && !records.iter().any(|record| record.provenance.random_weights());
@@ -339,29 +379,35 @@ fn measured_rows<'a>(
             let is_reference = |value: &&PublishedValue| {
                 value.model == PublishedAs::name(&published_as.models, variant.model)
                     && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
-                    && value.protocol == PublishedAs::name(&published_as.protocols, variant.protocol)
+                    && value.protocol == variant.protocol
                     && column.holds(value)
             };
             let reference = published.values.iter().find(is_reference).filter(|_| comparable);
             let reference = reference.map(|published| published.value);
-            cells.push(measured_value(&of_column, column.score.as_deref(), reference, left_out));
+            // Where the reference reports the mean over batches, so do we.
+            let reported = format!("reported_{}", column.metric);
+            let reported = Some(reported.as_str()).filter(|name| {
+                definition.reported && of_column.iter().any(|record| record.scores.contains_key(*name))
+            });
+            let score = column.score.as_deref().or(reported);
+            cells.push(measured_value(&of_column, score, column.score.is_none(), reference, left_out));
         }
         rows.push(Row {
             model: variant.model.to_owned(),
             backbone: variant.backbone.to_owned(),
             origin: if demo { Origin::Demo } else { Origin::Measured },
-            qualifiers: qualifiers(variant, definition.protocols.len(), variants.keys()),
+            qualifiers: qualifiers(variant, &protocols, variants.keys()),
             cells,
         });
     }
     rows
 }
 
-/// What tells the variant's row from those of the same model. `protocols` is how many the table has room for.
-fn qualifiers<'v, 'a: 'v>(
-    variant: &Variant<'a>,
-    protocols: usize,
-    all: impl Iterator<Item = &'v Variant<'a>>,
+/// What tells the variant's row from those of the same model. `protocols` are all that the table has room for.
+fn qualifiers<'v>(
+    variant: &Variant<'_>,
+    protocols: &BTreeMap<&str, Vec<&str>>,
+    all: impl Iterator<Item = &'v Variant<'v>>,
 ) -> Vec<String> {
     let weights: BTreeSet<&str> = all
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
@@ -369,8 +415,8 @@ fn qualifiers<'v, 'a: 'v>(
         .collect();
     let random = variant.weights.starts_with("random:");
     let mut qualifiers = Vec::new();
-    if protocols > 1 {
-        qualifiers.push(variant.protocol.to_owned());
+    if protocols.len() > 1 {
+        qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
     if weights.len() > 1 {
         qualifiers.push(format!("weights {}", short(variant.weights)));
@@ -389,9 +435,12 @@ pub(super) fn short(hash: &str) -> &str {
 }
 
 /// The value of a variant's records for one cell of the table: the metric, or the further score of that name.
+///
+/// `of_metric` says whether the cell stands for the metric, even where a score gives its value.
 fn measured_value<'a>(
     records: &[&'a Record],
     score: Option<&str>,
+    of_metric: bool,
     reference: Option<f64>,
     left_out: &mut Vec<LeftOut<'a>>,
 ) -> Option<Value<'a>> {
@@ -399,7 +448,7 @@ fn measured_value<'a>(
     let (mut shown, older): (Vec<&Record>, Vec<&Record>) =
         records.iter().partition(|record| record.settings == newest.settings);
     // The metric's own column tells of them.
-    if score.is_none() {
+    if of_metric {
         let why = "older, and made with other settings";
         left_out.extend(older.into_iter().map(|record| LeftOut { record, why }));
     }

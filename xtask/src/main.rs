@@ -83,8 +83,10 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Check(_)
         | args::Command::Compare(_)
         | args::Command::Rescore(_)
+        | args::Command::Prepare(_)
         | args::Command::Cache(_)
-        | args::Command::Fetch(_) => return None,
+        | args::Command::Fetch(_)
+        | args::Command::Report(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)

@@ -157,5 +157,5 @@ impl Dataset for Lcz {
 }
 
 fn plane_of<'a, T>(image: &ArrayView3<'a, T>, band: usize) -> ArrayView2<'a, T> {
-    image.clone().index_axis_move(Axis(2), band)
+    image.index_axis_move(Axis(2), band)
 }

@@ -26,14 +26,26 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Opens the dataset `name` of the file at `path`.
+    /// Opens the dataset `name` of the file at `path`. Neighbouring rows that are compressed together are decompressed
+    /// once, as long as they fit into the cache.
     ///
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
+        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES))
+    }
+
+    /// The same for a dataset whose rows are compressed one by one: none is kept.
+    ///
+    /// # Errors
+    /// As [`Rows::open`].
+    pub fn one_by_one(path: &Path, name: &str) -> Result<Self> {
+        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(0, 0))
+    }
+
+    fn with_cache(path: &Path, name: &str, cache: ChunkCacheConfig) -> Result<Self> {
         let damaged = |error: Error| error.help("the file is damaged: fetch it again");
         let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
-        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
         let properties = FileAccessProperties::new().with_chunk_cache(cache);
         let file =
             hdf5_pure::File::open_streaming_with_options(path, properties).at(path).map_err(damaged)?;
@@ -64,6 +76,17 @@ impl Rows {
             }
             _ => Err(wrong(format!("has shape {shape:?}, too large to be true"))),
         }
+    }
+
+    /// A string among the root's attributes of the file at `path`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or there is none of that name.
+    pub fn attribute(path: &Path, name: &str) -> Result<String> {
+        let file = hdf5_pure::File::open_streaming(path).at(path)?;
+        let attributes = file.root().attrs().at(path)?;
+        let text = attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+        text.ok_or_else(|| Error::file(path, format!("the root has no attribute `{name}` that is a string")))
     }
 
     /// Something is wrong with this dataset.

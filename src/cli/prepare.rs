@@ -1,0 +1,38 @@
+//! `prepare`: packs a suite's tasks, one file a split.
+
+use std::io::Write;
+
+use super::args::PrepareArgs;
+use super::data_folder;
+use super::progress::Shown;
+use crate::data::{self, packed};
+use crate::home::Home;
+use crate::suite::{Suite, Task};
+use crate::{Error, Result};
+
+/// Runs the command.
+pub fn run(home: &Home, args: &PrepareArgs) -> anyhow::Result<()> {
+    let suite = Suite::load(home, &args.suite)?;
+    let named: Vec<&str> = args.tasks.iter().map(String::as_str).collect();
+    let root = data_folder(&suite, args.data.as_ref(), &named)?;
+    let here = |task: &&Task| data::task_folder(&suite, task, &root).is_some();
+    let tasks: Vec<&Task> = match args.tasks.as_slice() {
+        // Of a suite that is here in part, what is here.
+        [] => suite.tasks.iter().filter(here).collect(),
+        some => some.iter().map(|task| suite.task(task)).collect::<Result<_>>()?,
+    };
+    if tasks.is_empty() {
+        let names: Vec<&str> = suite.tasks.iter().map(|task| task.name.as_str()).collect();
+        let problem = format!("{} holds none of {}", root.display(), names.join(", "));
+        return Err(Error::request(problem).help(crate::remedy::get_data(&suite, &[], Some(&root))).into());
+    }
+    let mut out = std::io::stdout().lock();
+    for task in tasks {
+        let packed = packed::pack(&suite, task, &root, &args.to, &Shown::new(&task.name))?;
+        let (folder, megabytes) = (packed.folder.display(), packed.bytes as f64 / 1e6);
+        let how = if packed.reused { "was there already" } else { "packed and read back" };
+        writeln!(out, "{folder}: {} samples, {megabytes:.1} MB, {how}", packed.samples)?;
+    }
+    writeln!(out, "\nbench, inspect and features read it with --data {}", crate::remedy::path(&args.to))?;
+    Ok(())
+}

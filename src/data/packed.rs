@@ -1,0 +1,325 @@
+//! A task packed by `cargo xtask prepare`: one HDF5 file a split, a row a sample, in place of many files.
+//!
+//! ```text
+//! <task>/<split>.h5    images    stored type; a chunk a sample, [bands, rows, columns]
+//!                      labels    int32; a row a sample: the class, or a number a label or pixel
+//!                      contents  32 bytes a sample: the hash of what it was read from
+//!                      names     JSON list
+//!                      attribute `terrabench`: JSON, see [`Header`]
+//! <task>/index.json    partitions, statistics and the files' sizes; it is written last, so that without it nothing counts
+//! ```
+//!
+//! Numbers, names, hashes and statistics are those of the files that were packed, so that records are the same.
+
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Array3, Axis};
+use serde::{Deserialize, Serialize};
+
+pub use self::write::{Packed as Written, pack};
+use super::hdf5::{Dtype, Rows};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed};
+use crate::error::AtPath;
+use crate::suite::{LabelKind, Task};
+use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result};
+
+/// Of the form of these files.
+const FORMAT: u32 = 1;
+
+const INDEX: &str = "index.json";
+const ATTRIBUTE: &str = "terrabench";
+const AGAIN: &str = "pack the task again with `cargo xtask prepare`";
+
+/// What a task's folder holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Index {
+    format: u32,
+    suite: String,
+    task: String,
+    /// Of the source, over all splits of each partition.
+    fingerprints: BTreeMap<String, String>,
+    /// Of each partition and split: rows of the split's file, in order.
+    partitions: BTreeMap<String, BTreeMap<Split, Vec<usize>>>,
+    /// The source's own: mean and standard deviation of each band, as text that keeps every digit.
+    statistics: BTreeMap<String, [String; 2]>,
+    /// Name and hash of the file they come from.
+    statistics_content: Option<(String, String)>,
+    /// Bytes of each split's file.
+    sizes: BTreeMap<Split, u64>,
+}
+
+/// What a split's file holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Header {
+    format: u32,
+    task: String,
+    samples: usize,
+    bands: Vec<String>,
+    /// Of the pixels, as `uint16`.
+    dtype: String,
+    rows: usize,
+    columns: usize,
+    label: LabelKind,
+    /// Numbers of a label.
+    label_width: usize,
+    /// The type in which the source stores masks.
+    label_dtype: Option<String>,
+}
+
+impl Header {
+    fn image_width(&self) -> usize {
+        self.bands.len().saturating_mul(self.rows).saturating_mul(self.columns)
+    }
+}
+
+/// The folder of a packed task below `root`, if it is there and whole.
+pub fn folder(task: &Task, root: &Path) -> Option<PathBuf> {
+    let folders = [root.join(&task.name), root.to_owned()];
+    folders.into_iter().find(|folder| folder.ends_with(&task.name) && folder.join(INDEX).is_file())
+}
+
+fn index(folder: &Path) -> Result<Index> {
+    let path = folder.join(INDEX);
+    let text = std::fs::read(&path).at(&path)?;
+    let index: Index = serde_json::from_slice(&text).at(&path).map_err(|error| error.help(AGAIN))?;
+    match index.format {
+        FORMAT => Ok(index),
+        other => {
+            Err(Error::file(path, format!("is of format {other}; this version reads {FORMAT}")).help(AGAIN))
+        }
+    }
+}
+
+/// The partitions of a packed task, if it is one.
+pub fn partitions(folder: &Path) -> Option<Result<Vec<String>>> {
+    folder.join(INDEX).is_file().then(|| Ok(index(folder)?.partitions.into_keys().collect()))
+}
+
+/// One partition of a packed task.
+#[derive(Debug)]
+pub struct Packed {
+    task: Task,
+    folder: PathBuf,
+    index: Index,
+    parts: BTreeMap<Split, Part>,
+}
+
+/// A split's file, and what the partition takes of it.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    header: Header,
+    dtype: Dtype,
+    images: Rows,
+    labels: Rows,
+    /// Rows of the file.
+    rows: Vec<usize>,
+    names: Vec<String>,
+    contents: Vec<blake3::Hash>,
+}
+
+impl Part {
+    fn open(task: &Task, path: PathBuf, rows: &[usize], size: Option<&u64>) -> Result<Self> {
+        let wrong = |problem: String| Error::file(&path, problem).help(AGAIN);
+        let found = std::fs::metadata(&path).at(&path)?.len();
+        if Some(&found) != size {
+            return Err(wrong(format!("has {found} bytes; {INDEX} says {size:?}")));
+        }
+        let text = Rows::attribute(&path, ATTRIBUTE)?;
+        let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let dtype = Dtype::named(&header.dtype).ok_or_else(|| wrong(format!("type {}", header.dtype)))?;
+        let open = |name: &str| Rows::open(&path, name);
+        let (labels, contents) = (open("labels")?, open("contents")?);
+        let images = Rows::one_by_one(&path, "images")?;
+        let names: Vec<String> = {
+            let names = open("names")?;
+            let length = names.shape().first().copied().unwrap_or(0);
+            serde_json::from_slice(&names.bytes(0, length)?).map_err(|error| wrong(error.to_string()))?
+        };
+        let n = header.samples;
+        let fits = header.format == FORMAT
+            && header.task == task.name
+            && header.label == task.label
+            && names.len() == n
+            && images.dtype() == dtype
+            && labels.dtype() == Dtype::Int32
+            && Some(images.shape()) == n.checked_mul(header.image_width()).as_ref().map(std::slice::from_ref)
+            && Some(labels.shape()) == n.checked_mul(header.label_width).as_ref().map(std::slice::from_ref)
+            && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
+        if !fits || rows.iter().any(|row| *row >= n) {
+            return Err(wrong(format!("does not hold what {INDEX} and its own header say")));
+        }
+        let hashes = contents.bytes(0, 32 * n)?;
+        let hashes: Vec<blake3::Hash> =
+            hashes.as_chunks().0.iter().map(|bytes| blake3::Hash::from_bytes(*bytes)).collect();
+        Ok(Part {
+            dtype,
+            images,
+            labels,
+            rows: rows.to_vec(),
+            names: rows.iter().map(|row| names[*row].clone()).collect(),
+            contents: rows.iter().map(|row| hashes[*row]).collect(),
+            header,
+            path,
+        })
+    }
+
+    fn row(&self, index: usize) -> Result<usize> {
+        self.rows.get(index).copied().ok_or_else(|| {
+            Error::file(&self.path, format!("has {} samples here, no number {index}", self.rows.len()))
+        })
+    }
+
+    fn image(&self, index: usize) -> Result<Vec<u8>> {
+        let width = self.header.image_width();
+        self.images.bytes(self.row(index)? * width, width)
+    }
+
+    fn label(&self, index: usize) -> Result<Label> {
+        let width = self.header.label_width;
+        let bytes = self.labels.bytes(self.row(index)? * width, width)?;
+        let numbers = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        let wrong = |problem: &dyn std::fmt::Display| {
+            self.labels.error(format!("sample {index}: {problem}")).help(AGAIN)
+        };
+        match self.header.label {
+            LabelKind::Class => {
+                let class = numbers.into_iter().next().and_then(|class| usize::try_from(class).ok());
+                class.map(Label::Class).ok_or_else(|| wrong(&"no class"))
+            }
+            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.map(|label| label != 0).collect())),
+            LabelKind::Mask => {
+                let size = (self.header.rows, self.header.columns);
+                let mask = Array2::from_shape_vec(size, numbers.collect());
+                mask.map(Label::Mask).map_err(|error| wrong(&error))
+            }
+        }
+    }
+}
+
+impl Packed {
+    /// Opens a partition of the task that was packed into `folder`.
+    ///
+    /// # Errors
+    /// Where the partition is not there, or a file is damaged or not the one that was packed.
+    pub fn open(task: &Task, folder: &Path, partition: &str) -> Result<Self> {
+        let index = index(folder)?;
+        let splits = index.partitions.get(partition).ok_or_else(|| {
+            let known: Vec<&str> = index.partitions.keys().map(String::as_str).collect();
+            Error::file(folder, format!("no partition `{partition}`"))
+                .help(format!("partitions there: {}", known.join(", ")))
+        })?;
+        if index.task != task.name {
+            return Err(Error::file(
+                folder.join(INDEX),
+                format!("is of {}, not of {}", index.task, task.name),
+            ));
+        }
+        let part = |split: Split| {
+            let rows = splits.get(&split).map_or(&[][..], Vec::as_slice);
+            let path = folder.join(format!("{split}.h5"));
+            Ok((split, Part::open(task, path, rows, index.sizes.get(&split))?))
+        };
+        let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
+        Ok(Packed { task: task.clone(), folder: folder.to_owned(), index, parts })
+    }
+
+    fn part(&self, split: Split) -> Result<&Part> {
+        self.parts.get(&split).ok_or_else(|| Error::file(&self.folder, format!("has no {split}")))
+    }
+}
+
+impl Dataset for Packed {
+    fn samples(&self, split: Split) -> &[String] {
+        self.parts.get(&split).map_or(&[], |part| &part.names)
+    }
+
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        self.parts.get(&split).map(|part| part.path.clone()).into_iter().collect()
+    }
+
+    fn bands(&self) -> Result<Vec<String>> {
+        Ok(self.part(Split::Train)?.header.bands.clone())
+    }
+
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        let part = self.part(split)?;
+        let (rows, columns) = (part.header.rows, part.header.columns);
+        let bytes = part.image(index)?;
+        let plane = rows * columns * part.dtype.size();
+        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
+        for band in bands {
+            let place = part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
+                part.images.error(format!("no band `{band}`; bands there: {}", part.header.bands.join(", ")))
+            })?;
+            let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
+            part.dtype.decode(stored, &mut pixels);
+        }
+        let name = part.names[index].clone();
+        if part.dtype.is_float()
+            && let Some(pixel) = pixels.iter().find(|pixel| !pixel.is_finite())
+        {
+            return Err(part.images.error(format!("{name}: a pixel is {pixel}")).help(AGAIN));
+        }
+        if self.task.scale != 1.0 {
+            pixels.iter_mut().for_each(|pixel| *pixel *= self.task.scale);
+        }
+        let image = Array3::from_shape_vec((bands.len(), rows, columns), pixels);
+        Ok(Sample {
+            name,
+            image: image.map_err(|error| part.images.error(error))?,
+            label: part.label(index)?,
+        })
+    }
+
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        let part = self.part(split)?;
+        let header = &part.header;
+        let mut pixels: Vec<f64> = Vec::with_capacity(header.image_width());
+        part.dtype.decode(&part.image(index)?, &mut pixels);
+        let image = Array3::from_shape_vec((header.bands.len(), header.rows, header.columns), pixels);
+        let image = image.map_err(|error| part.images.error(error))?;
+        let bands = header.bands.iter().zip(image.axis_iter(Axis(0))).map(|(name, pixels)| RawBand {
+            name: name.clone(),
+            dtype: header.dtype.clone(),
+            pixels: pixels.to_owned(),
+        });
+        Ok(RawSample {
+            name: part.names[index].clone(),
+            bands: bands.collect(),
+            label: part.label(index)?,
+            label_dtype: header.label_dtype.clone(),
+        })
+    }
+
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        if self.index.statistics_content.is_none() {
+            return computed::statistics(self, self.task.scale, bands);
+        }
+        let of = |band: &String| {
+            let [mean, std] = self.index.statistics.get(band)?;
+            Some(BandStatistics { mean: mean.parse().ok()?, std: std.parse().ok()? })
+        };
+        let path = self.folder.join(INDEX);
+        let found = |band: &String| {
+            of(band).ok_or_else(|| Error::file(&path, format!("no usable statistics of band `{band}`")))
+        };
+        bands.iter().map(found).collect()
+    }
+
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        Ok(self.part(split)?.contents.clone())
+    }
+
+    fn statistics_content(&self) -> Result<Option<(String, blake3::Hash)>> {
+        let path = self.folder.join(INDEX);
+        let parsed = self.index.statistics_content.as_ref();
+        parsed.map(|(name, hash)| Ok((name.clone(), blake3::Hash::from_hex(hash).at(&path)?))).transpose()
+    }
+}

@@ -1,0 +1,260 @@
+//! The report as one page that needs no other file and no network.
+//!
+//! The tables' values and the records behind them are one block of JSON, which `html/page.js` fills the page from; pictures
+//! are inline SVG, sheets data URIs. A policy in the page forbids whatever would be loaded.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use base64::Engine;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::published::Mark;
+use super::table::{Origin, ResultTable, Row, Tenths, Value};
+use super::whole::{Chapter, Figure};
+use crate::canvas::{svg, xml_text};
+use crate::record::Record;
+use crate::{Error, Result};
+
+/// Sheets beyond this many bytes in all are left out of the page: they stay files.
+const MOST_SHEETS: usize = 32 << 20;
+
+#[derive(Serialize)]
+struct Data<'a> {
+    sections: Vec<SectionData<'a>>,
+    records: Vec<Json>,
+}
+
+#[derive(Serialize)]
+struct SectionData<'a> {
+    title: String,
+    folder: &'a str,
+    demo: bool,
+    tables: Vec<TableData<'a>>,
+}
+
+#[derive(Serialize)]
+struct TableData<'a> {
+    title: &'a str,
+    source: &'a str,
+    /// Of the measured rows.
+    protocols: Vec<&'a str>,
+    columns: Vec<ColumnData>,
+    rows: Vec<RowData<'a>>,
+}
+
+#[derive(Serialize)]
+struct ColumnData {
+    heading: String,
+    metric: String,
+    sensor: String,
+}
+
+#[derive(Serialize)]
+struct RowData<'a> {
+    label: String,
+    backbone: &'a str,
+    origin: &'static str,
+    protocols: Vec<&'a str>,
+    cells: Vec<Option<CellData>>,
+}
+
+#[derive(Serialize)]
+struct CellData {
+    /// As shown, and as sorted.
+    value: String,
+    number: f64,
+    mark: &'static str,
+    spread: Option<String>,
+    low: Option<String>,
+    high: Option<String>,
+    published: Option<String>,
+    difference: Option<String>,
+    inside: Option<bool>,
+    /// Places among the data's records.
+    records: Vec<usize>,
+}
+
+/// The records that the page tells of, each once.
+#[derive(Default)]
+struct Told<'a> {
+    places: HashMap<&'a str, usize>,
+    records: Vec<(&'a Record, String)>,
+}
+
+impl<'a> Told<'a> {
+    fn place(&mut self, record: &'a Record, folder: &str) -> usize {
+        *self.places.entry(&record.fingerprint).or_insert_with(|| {
+            self.records.push((record, format!("{folder}/records/{}", record.file_name())));
+            self.records.len() - 1
+        })
+    }
+}
+
+/// The page.
+///
+/// # Errors
+/// Where a record has no JSON form.
+pub fn page(chapters: &[Chapter]) -> Result<String> {
+    let mut told = Told::default();
+    let sections = chapters.iter().map(|chapter| section(chapter, &mut told)).collect::<Result<Vec<_>>>()?;
+    let records = told.records.iter().map(|(record, file)| {
+        let mut json = serde_json::to_value(record).map_err(Error::request)?;
+        if let Json::Object(fields) = &mut json {
+            fields.insert("file".to_owned(), Json::String(file.clone()));
+        }
+        Ok(json)
+    });
+    let data = Data { sections, records: records.collect::<Result<_>>()? };
+    // In a script block only `<` could end it or begin a comment.
+    let data = serde_json::to_string(&data).map_err(Error::request)?.replace('<', "\\u003c");
+    let mut room = MOST_SHEETS;
+    let body: String = chapters.iter().map(|chapter| body(chapter, &mut room)).collect();
+    Ok(format!(
+        include_str!("html/page.html"),
+        css = include_str!("html/page.css"),
+        body = body,
+        data = data,
+        js = include_str!("html/page.js"),
+    ))
+}
+
+fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<'a>> {
+    let section = chapter.section;
+    let mut tables = Vec::new();
+    for (_, table) in chapter.filled() {
+        let columns = table.columns.iter().map(|column| {
+            let task = section.suite.task(&column.task)?;
+            Ok(ColumnData {
+                heading: column.heading(),
+                metric: column.metric_title(),
+                sensor: task.sensor.to_string(),
+            })
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        let rows: Vec<RowData> = rows(table).map(|row| row_data(row, &section.folder, told)).collect();
+        let mut protocols: Vec<&str> = rows.iter().flat_map(|row| row.protocols.iter().copied()).collect();
+        protocols.sort_unstable();
+        protocols.dedup();
+        tables.push(TableData { title: &table.title, source: &table.source, protocols, columns, rows });
+    }
+    Ok(SectionData { title: section.title(), folder: &section.folder, demo: section.demo, tables })
+}
+
+/// Published rows, then ours; a demo's stand alone.
+fn rows<'t, 'a>(table: &'t ResultTable<'a>) -> impl Iterator<Item = &'t Row<'a>> {
+    let published = if table.demo { &[][..] } else { &table.published[..] };
+    published.iter().chain(&table.measured)
+}
+
+fn row_data<'a>(row: &'a Row<'a>, folder: &str, told: &mut Told<'a>) -> RowData<'a> {
+    let records = row.cells.iter().flatten().flat_map(|cell| &cell.records);
+    let mut protocols: Vec<&str> = records.map(|record| record.cell.protocol.as_str()).collect();
+    protocols.sort_unstable();
+    protocols.dedup();
+    RowData {
+        label: row.label(),
+        backbone: &row.backbone,
+        origin: match row.origin {
+            Origin::Published => "published",
+            Origin::Measured => "measured",
+            Origin::Demo => "demo",
+        },
+        protocols,
+        cells: row.cells.iter().map(|cell| cell.as_ref().map(|cell| cell_data(cell, folder, told))).collect(),
+    }
+}
+
+fn cell_data<'a>(cell: &'a Value<'a>, folder: &str, told: &mut Told<'a>) -> CellData {
+    let tenths = |number: f64| Tenths::of(number).to_string();
+    CellData {
+        value: tenths(cell.value),
+        number: cell.value,
+        mark: match cell.mark {
+            Mark::Bold => "bold",
+            Mark::Italic => "italic",
+            Mark::None => "",
+        },
+        spread: cell.spread.map(tenths),
+        low: cell.interval.map(|interval| tenths(interval.low)),
+        high: cell.interval.map(|interval| tenths(interval.high)),
+        published: cell.reference.map(tenths),
+        difference: cell.difference().map(|difference| format!("{difference:+}")),
+        inside: cell.inside(),
+        records: cell.records.iter().map(|record| told.place(record, folder)).collect(),
+    }
+}
+
+/// A section's headings, pictures and sheets; its tables are filled in by the script.
+fn body(chapter: &Chapter, room: &mut usize) -> String {
+    let section = chapter.section;
+    let mut html = format!(
+        "<section data-section=\"{0}\">\n<h2>{1}</h2>\n",
+        xml_text(&section.folder),
+        xml_text(&section.title())
+    );
+    if section.demo {
+        html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and a small model with random \
+                 weights. They say nothing about any model.</p>\n";
+    }
+    html += "<p class=\"nothing\" hidden>No table of this suite fits the filters.</p>\n<div class=\"tables\"></div>\n";
+    for Figure { caption, picture, .. } in &chapter.figures {
+        let _ = write!(
+            html,
+            "<figure>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\n{1}</div>\n<figcaption>{0}{2}</figcaption>\n</figure>\n",
+            xml_text(caption),
+            svg(picture),
+            if section.demo { " (demo)" } else { "" }
+        );
+    }
+    html += &sheets(chapter, room);
+    html + "</section>\n"
+}
+
+/// The pictures of predicted masks that lie beside the records of the tables.
+fn sheets(chapter: &Chapter, room: &mut usize) -> String {
+    let section = chapter.section;
+    let mut html = String::new();
+    let mut left_out = 0;
+    let rows = chapter.filled().flat_map(|(_, table)| &table.measured);
+    let mut seen: Vec<&str> = Vec::new();
+    for record in rows.flat_map(|row| row.cells.iter().flatten()).flat_map(|cell| &cell.records) {
+        if seen.contains(&record.fingerprint.as_str()) {
+            continue;
+        }
+        seen.push(&record.fingerprint);
+        let path = section.store.sheet(record);
+        // Most records have none.
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        if bytes.len() > *room {
+            left_out += 1;
+            continue;
+        }
+        *room -= bytes.len();
+        let cell = &record.cell;
+        let caption = format!(
+            "{}: {} {}, {}, seed {}{}",
+            cell.task,
+            cell.model,
+            cell.backbone,
+            cell.protocol,
+            cell.seed,
+            if section.demo { " (demo)" } else { "" }
+        );
+        let _ = write!(
+            html,
+            "<figure class=\"sheet\">\n<img alt=\"{0}\" src=\"data:image/png;base64,{1}\">\n<figcaption>{0}</figcaption>\n</figure>\n",
+            xml_text(&caption),
+            base64::engine::general_purpose::STANDARD.encode(&bytes)
+        );
+    }
+    if left_out > 0 {
+        let _ = writeln!(
+            html,
+            "<p>{left_out} more sheets are not in this page; they lie in {}/sheets/.</p>",
+            xml_text(&section.folder)
+        );
+    }
+    if html.is_empty() { html } else { format!("<h3>Predicted masks</h3>\n{html}") }
+}

@@ -1,0 +1,209 @@
+"use strict";
+// Fills the tables from the block of data, and makes them and the spider plots answer. Words from the data enter the page
+// as text only, never as markup.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+
+  const element = (name, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children.filter((child) => child !== null && child !== undefined));
+    return made;
+  };
+
+  // What is chosen in the filters; empty is all.
+  const chosen = { suite: "", protocol: "", sensor: "", model: "" };
+
+  // --- provenance -------------------------------------------------------------------------------------------------
+
+  const dialog = document.getElementById("provenance");
+  dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+  // A click beside the dialog closes it.
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+  const pairs = (object) => Object.entries(object ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+  const seconds = (number) => number < 120 ? `${number.toFixed(1)} s` : `${(number / 60).toFixed(1)} min`;
+
+  const facts = (record) => {
+    const made = record.provenance, interval = record.interval;
+    return [
+      ["Value", `${record.value.toFixed(2)} % (${record.metric})`],
+      ["Interval", interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)} (${100 * interval.level} %)`],
+      ["Other scores", Object.entries(record.scores).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ")],
+      ["Data", record.demo ? "generated (demo): no benchmark number" : ""],
+      ["Task", `${record.cell.task}, ${record.cell.partition}`],
+      ["Protocol", record.cell.protocol],
+      ["Seed", String(record.cell.seed)],
+      ["Selected", pairs(record.selected)],
+      ["Samples", pairs(record.samples)],
+      ["Weights", made.weights],
+      ["Settings fingerprint", record.settings],
+      ["Record fingerprint", record.fingerprint],
+      ["Data fingerprint", made.data],
+      ["Stem", made.stem],
+      ["Bands", `${made.bands.join(", ")} (${made["band-names"]})`],
+      ["Imputed bands", made.imputed.map((pair) => Array.isArray(pair) ? `${pair[0]} for ${pair[1]}` : `${pair.source} for ${pair.target}`).join(", ")],
+      ["Normalisation", made.normalization],
+      ["Input", `${made["image-size"]} x ${made["image-size"]} pixels`],
+      ["Device", `${made.device}, ${made.threads} threads`],
+      ["Wall time", seconds(made["wall-seconds"])],
+      ["Finished", new Date(1000 * made.finished).toISOString().replace("T", " ").replace(".000Z", " UTC")],
+      ["Program", `terrabench ${made.terrabench}`],
+      ["Git revision", made["git-revision"] ?? "not built from a checkout"],
+      ["File", record.file],
+    ].filter(([, value]) => value);
+  };
+
+  const list = (rows) => {
+    const made = element("dl");
+    for (const [name, value] of rows) {
+      made.append(element("dt", { textContent: name }), element("dd", { textContent: value }));
+    }
+    return made;
+  };
+
+  const explain = (table, row, column, cell) => {
+    const body = dialog.querySelector(".body");
+    body.replaceChildren(element("h3", { textContent: `${row.label} ${row.backbone}: ${column.heading}` }));
+    if (cell.records.length === 0) {
+      body.append(list([["Value", `${cell.value} % (${column.metric})`], ["Published", table.source]]));
+    }
+    if (cell.published !== null) {
+      body.append(list([
+        ["Published", `${cell.published} %`],
+        ["Difference", cell.difference],
+        ["Published value in the interval", cell.inside === null ? "no interval" : cell.inside ? "yes" : "no"],
+      ]));
+    }
+    for (const index of cell.records) body.append(list(facts(data.records[index])));
+    dialog.showModal();
+  };
+
+  // --- tables -----------------------------------------------------------------------------------------------------
+
+  const cellOf = (table, row, column, cell) => {
+    if (cell === null) return element("td", { textContent: "-" });
+    const button = element("button", { type: "button", textContent: cell.value });
+    button.className = cell.mark === "bold" ? "best" : cell.mark === "italic" ? "second" : "";
+    button.addEventListener("click", () => explain(table, row, column, cell));
+    const more = [cell.spread && `± ${cell.spread}`, cell.low && `[${cell.low}, ${cell.high}]`, cell.difference && `(${cell.difference})`];
+    const text = more.filter(Boolean).join(" ");
+    return element("td", {}, button, text ? element("small", { textContent: ` ${text}` }) : null);
+  };
+
+  const drawn = [];
+
+  const draw = (section, table) => {
+    const sort = { column: null, down: true };
+    const body = element("tbody"), head = element("tr");
+    const titles = [
+      { heading: "Model", metric: "", text: (row) => row.label },
+      { heading: "Backbone", metric: "", text: (row) => row.backbone },
+      ...table.columns.map((column, i) => ({ ...column, number: (row) => row.cells[i]?.number ?? null, i })),
+    ];
+    const heads = titles.map((title) => {
+      // "100 %" stays on one line.
+      const button = element("button", { type: "button", textContent: title.heading.replaceAll(" %", "\u00a0%") });
+      const th = element("th", { scope: "col" }, button, title.metric ? element("small", { textContent: ` ${title.metric}`, className: "quiet" }) : null);
+      button.addEventListener("click", () => {
+        // Numbers begin with the highest, words with A; the third click gives back the source's order.
+        const first = title.number !== undefined;
+        if (sort.column !== title) Object.assign(sort, { column: title, down: first });
+        else if (sort.down === first) sort.down = !first;
+        else sort.column = null;
+        update();
+      });
+      head.append(th);
+      return th;
+    });
+    const shownColumn = (column) => !chosen.sensor || column.sensor === chosen.sensor;
+    const shownRow = (row) =>
+      (!chosen.protocol || row.origin === "published" || row.protocols.includes(chosen.protocol)) &&
+      `${row.label} ${row.backbone}`.toLowerCase().includes(chosen.model.toLowerCase());
+    const compare = (a, b) => {
+      const title = sort.column;
+      if (title.number === undefined) return title.text(a).localeCompare(title.text(b)) * (sort.down ? -1 : 1);
+      const [x, y] = [title.number(a), title.number(b)];
+      // What is missing is last either way.
+      if (x === null || y === null) return (x === null) - (y === null);
+      return (sort.down ? y - x : x - y);
+    };
+    const wrapper = element("div", { className: "table" },
+      element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
+      element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
+      element("p", { textContent: `Published: ${table.source}.${section.demo ? " Demo rows are compared with nothing." : ""}` }));
+    const update = () => {
+      const rows = table.rows.filter(shownRow);
+      if (sort.column) rows.sort(compare);
+      heads.forEach((th, i) => {
+        const mine = sort.column === titles[i];
+        if (mine) th.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+        else th.removeAttribute("aria-sort");
+        if (titles[i].i !== undefined) th.hidden = !shownColumn(titles[i]);
+      });
+      body.replaceChildren(...rows.map((row) => {
+        const made = element("tr", { className: row.origin === "published" ? "" : "ours" },
+          element("th", { scope: "row", textContent: row.label }),
+          element("td", { className: "words", textContent: row.backbone }));
+        table.columns.forEach((column, i) => {
+          if (shownColumn(column)) made.append(cellOf(table, row, column, row.cells[i]));
+        });
+        return made;
+      }));
+      const protocols = !chosen.protocol || table.protocols.includes(chosen.protocol);
+      wrapper.hidden = rows.length === 0 || !protocols || !table.columns.some(shownColumn);
+    };
+    drawn.push(update);
+    return wrapper;
+  };
+
+  // --- filters ----------------------------------------------------------------------------------------------------
+
+  const sections = [...document.querySelectorAll("section[data-section]")];
+  const update = () => {
+    drawn.forEach((one) => one());
+    sections.forEach((section) => {
+      section.hidden = chosen.suite !== "" && section.dataset.section !== chosen.suite;
+      // Pictures are of all protocols and sensors.
+      const tables = [...section.querySelectorAll(".table")];
+      section.querySelector(".nothing").hidden = tables.some((table) => !table.hidden);
+    });
+  };
+  const options = (name, entries) => {
+    const select = document.getElementById(`filter-${name}`);
+    for (const [value, text] of entries) select.append(element("option", { value, textContent: text }));
+    select.addEventListener("change", () => { chosen[name] = select.value; update(); });
+  };
+  const every = (of) => [...new Set(data.sections.flatMap((section) => section.tables.flatMap(of)))].sort().map((name) => [name, name]);
+  options("suite", data.sections.map((section) => [section.folder, section.title]));
+  options("protocol", every((table) => table.protocols));
+  options("sensor", every((table) => table.columns.map((column) => column.sensor)));
+  const search = document.getElementById("filter-model");
+  search.addEventListener("input", () => { chosen.model = search.value.trim(); update(); });
+
+  data.sections.forEach((section, i) => {
+    const place = sections[i].querySelector(".tables");
+    place.append(...section.tables.map((table) => draw(section, table)));
+  });
+
+  // --- spider plots -----------------------------------------------------------------------------------------------
+
+  for (const figure of document.querySelectorAll("figure")) {
+    const groups = [...figure.querySelectorAll("g[data-owner]")];
+    const owners = [...new Set(groups.map((group) => group.dataset.owner))];
+    if (owners.length === 0) continue;
+    const models = element("fieldset", { className: "models" }, element("legend", { textContent: "Models shown" }));
+    for (const owner of owners) {
+      const box = element("input", { type: "checkbox", checked: true });
+      box.addEventListener("change", () => {
+        for (const group of groups.filter((group) => group.dataset.owner === owner)) {
+          group.style.display = box.checked ? "" : "none";
+        }
+      });
+      models.append(element("label", {}, box, owner));
+    }
+    figure.prepend(models);
+  }
+
+  update();
+  document.documentElement.dataset.ready = "yes";
+})();

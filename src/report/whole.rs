@@ -1,0 +1,224 @@
+//! The whole report: tables and pictures of every suite, the page that links them, and all records as one file.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::ParquetWriter;
+use rayon::prelude::*;
+
+use super::gather::{Section, gather};
+use super::spider::{self, Choice};
+use super::table::{ResultTable, fill, share};
+use super::{confusion, csv, differences, fill_all, html, markdown, published, shares};
+use crate::canvas::{Picture, png, svg};
+use crate::files::write_atomically;
+use crate::home::Home;
+use crate::record::{Record, frame};
+use crate::suite::Table;
+use crate::{Error, Result};
+
+/// Pixels of a PNG to a unit of its picture: sharp on paper (190 dpi at 17 cm) and dense screens.
+const SCALE: f64 = 1.5;
+
+/// A picture of a section.
+pub struct Figure {
+    /// Without an ending.
+    pub file: String,
+    pub caption: String,
+    pub picture: Picture,
+}
+
+/// What the report says of one section.
+pub struct Chapter<'a> {
+    pub section: &'a Section,
+    /// Each with the name of its file; also those without a row of ours.
+    pub tables: Vec<(&'a str, ResultTable<'a>)>,
+    pub figures: Vec<Figure>,
+}
+
+impl Chapter<'_> {
+    /// The tables that have a row of ours.
+    pub fn filled(&self) -> impl Iterator<Item = &(&str, ResultTable<'_>)> {
+        self.tables.iter().filter(|(_, table)| !table.measured.is_empty())
+    }
+}
+
+/// Writes the report of all records below `results` into `out`, and returns its files:
+///
+/// - `<suite>/<table>.md` and `.csv` as `bench` does, and the pictures as `<suite>/<picture>.svg` and `.png`;
+///   a demo's in `<suite>-demo/`
+/// - `results.parquet`: all records, the columns of [`frame`]
+/// - `report.md`, `report.html`
+///
+/// # Errors
+/// Where there are no records, one cannot be read, `choice` names what is not there, or a file cannot be written.
+pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Vec<PathBuf>> {
+    let sections = gather(home, results)?;
+    let chapters = sections.iter().map(|section| chapter(home, section)).collect::<Result<Vec<_>>>()?;
+    let spiders = spiders(&chapters, choice)?;
+    let mut chapters: Vec<Chapter> = chapters;
+    for (chapter, spider) in chapters.iter_mut().zip(spiders) {
+        let figures = std::iter::empty().chain(spider).chain(figures(home, chapter)?).collect();
+        chapter.figures = figures;
+    }
+    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for chapter in &chapters {
+        let folder = out.join(&chapter.section.folder);
+        for (file, table) in chapter.filled() {
+            files.push((folder.join(format!("{file}.md")), markdown(table).into_bytes()));
+            files.push((folder.join(format!("{file}.csv")), csv(table)?.into_bytes()));
+        }
+        let draw = |Figure { file, picture, .. }: &Figure| -> Result<Vec<(PathBuf, Vec<u8>)>> {
+            let at = |end: &str| folder.join(format!("{file}.{end}"));
+            Ok(vec![(at("svg"), svg(picture).into_bytes()), (at("png"), png(picture, SCALE)?)])
+        };
+        let drawn = chapter.figures.par_iter().map(draw).collect::<Result<Vec<_>>>()?;
+        files.extend(drawn.into_iter().flatten());
+    }
+    files.push((out.join("results.parquet"), parquet(&sections)?));
+    files.push((out.join("report.md"), index(&chapters).into_bytes()));
+    files.push((out.join("report.html"), html::page(&chapters)?.into_bytes()));
+    for (path, bytes) in &files {
+        write_atomically(path, bytes)?;
+    }
+    Ok(files.into_iter().map(|(path, _)| path).collect())
+}
+
+fn chapter<'a>(home: &Home, section: &'a Section) -> Result<Chapter<'a>> {
+    let Section { suite, records, demo, .. } = section;
+    let tables = fill_all(suite, home, records, *demo)?;
+    Ok(Chapter { section, tables, figures: Vec::new() })
+}
+
+/// One a chapter, where there is anything to see.
+fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>> {
+    let mut missing: Option<Vec<&str>> = None;
+    let mut figures = Vec::new();
+    for chapter in chapters {
+        let Some(spider) = &chapter.section.suite.spider else {
+            figures.push(None);
+            continue;
+        };
+        let tables: Vec<(&str, &ResultTable)> =
+            chapter.tables.iter().map(|(file, table)| (*file, table)).collect();
+        let here = spider::unknown(spider, &tables, choice);
+        missing = Some(match missing {
+            None => here,
+            Some(so_far) => so_far.into_iter().filter(|name| here.contains(name)).collect(),
+        });
+        let chart = spider::chart(spider, &tables, choice)?;
+        figures.push(chart.map(|chart| Figure {
+            file: "spider".to_owned(),
+            caption: spider.title.clone(),
+            picture: spider::draw(&chart),
+        }));
+    }
+    match missing {
+        Some(names) if !names.is_empty() => {
+            Err(Error::request(format!("no table of a spider plot has `{}`", names.join("`, `")))
+                .help("models and axes are named as in the tables: TerraFM, knn, m-eurosat, knn/m-eurosat"))
+        }
+        None if !(choice.models.is_empty() && choice.axes.is_empty()) => {
+            Err(Error::request("there are no records of a suite that has a spider plot"))
+        }
+        _ => Ok(figures),
+    }
+}
+
+/// The pictures besides the spider plot.
+fn figures(home: &Home, chapter: &Chapter) -> Result<Vec<Figure>> {
+    let Section { suite, demo, records, store, .. } = chapter.section;
+    let mut figures = Vec::new();
+    for (file, table) in chapter.filled() {
+        if let Some(picture) = differences::draw(table) {
+            let caption = format!("{}: measured minus published", table.title);
+            figures.push(Figure { file: format!("{file}-differences"), caption, picture });
+        }
+    }
+    for definition in &suite.tables {
+        let Some(definition) = over_all_shares(definition, records) else { continue };
+        let published = published::read(&home.published(&definition.published))?;
+        let table = fill(&definition, suite, &published, records, *demo)?;
+        if let Some(picture) = shares::draw(&table) {
+            let caption = format!("{} against the share of training data", table.title);
+            figures.push(Figure { file: format!("{}-shares", definition.file), caption, picture });
+        }
+    }
+    for task in &suite.tasks {
+        let of_task = records.iter().filter(|r| r.cell.task == task.name && r.demo == *demo && !r.short);
+        let mut newest: Vec<&Record> = of_task.collect();
+        newest.sort_by_key(|r| (r.cell.partition != "default", std::cmp::Reverse(r.provenance.finished)));
+        // Records of earlier versions have no predictions; those of one task differ little in having them.
+        for record in newest.into_iter().take(8) {
+            let Some(named) = store.predictions(record)? else { continue };
+            if let Some(picture) = confusion::draw(task, record, &named.predictions) {
+                let caption = format!("{}: what the classes were taken for", task.title);
+                figures.push(Figure { file: format!("{}-confusion", plain(&task.name)), caption, picture });
+            }
+            break;
+        }
+    }
+    Ok(figures)
+}
+
+/// A name as part of a file's name.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect()
+}
+
+/// The table with all partitions that records of its protocols have, where one protocol fills it and shares of the training
+/// data differ.
+fn over_all_shares(definition: &Table, records: &[Record]) -> Option<Table> {
+    let [protocol] = definition.protocols.as_slice() else { return None };
+    let here = |record: &&Record| {
+        record.cell.protocol == *protocol
+            && definition.tasks.contains(&record.cell.task)
+            && share(&record.cell.partition).is_some()
+    };
+    let mut partitions: Vec<String> =
+        records.iter().filter(here).map(|record| record.cell.partition.clone()).collect();
+    partitions.extend(definition.partitions.iter().cloned());
+    partitions.sort();
+    partitions.dedup();
+    partitions.sort_by(|a, b| share(a).partial_cmp(&share(b)).unwrap_or(std::cmp::Ordering::Equal));
+    (partitions.len() > 1).then(|| Table { partitions, scores: Vec::new(), ..definition.clone() })
+}
+
+/// All records as one Parquet file.
+fn parquet(sections: &[Section]) -> Result<Vec<u8>> {
+    let records: Vec<Record> = sections.iter().flat_map(|section| section.records.iter().cloned()).collect();
+    let mut frame = frame(&records)?;
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut frame).map_err(Error::request)?;
+    Ok(bytes)
+}
+
+/// The page that links the others.
+fn index(chapters: &[Chapter]) -> String {
+    let mut text = "# Report\n\n".to_owned();
+    text += "[The same as one page to look at](report.html) · [all records](results.parquet) (Parquet, one row a record)\n";
+    for chapter in chapters {
+        let Section { folder, records, demo, .. } = chapter.section;
+        let _ = write!(text, "\n## {}\n\n", super::markdown::escape(&chapter.section.title()));
+        if *demo {
+            text += "> **These are demo numbers, not benchmark numbers**: generated data and a small model with random weights.\n\n";
+        }
+        let _ = writeln!(text, "{} records in `{folder}/records/`.\n", records.len());
+        for (file, table) in chapter.filled() {
+            let title = super::markdown::escape(&table.title);
+            let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv)");
+        }
+        if chapter.filled().next().is_none() {
+            text += "No record fills a table.\n";
+        }
+        for Figure { file, caption, .. } in &chapter.figures {
+            let caption = super::markdown::escape(caption);
+            let _ = write!(
+                text,
+                "\n### {caption}{}\n\n![{caption}]({folder}/{file}.svg)\n\n[SVG]({folder}/{file}.svg) · [PNG]({folder}/{file}.png)\n",
+                if *demo { " (demo)" } else { "" }
+            );
+        }
+    }
+    text
+}
