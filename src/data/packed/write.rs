@@ -88,15 +88,15 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
             write(suite, task, &partitions, &places.of_rows, &path, &format!("pack {split}"), progress)?;
         index.sizes.insert(split, bytes);
     }
-    if let Some((_, first)) = partitions.first() {
-        if let Some((name, content)) = first.statistics_content()? {
-            index.statistics_content = Some((name, content.to_hex().to_string()));
-            for band in first.bands()? {
-                // Official statistics of bands that no model takes may be useless.
-                if let Ok(of) = first.statistics(std::slice::from_ref(&band)) {
-                    let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
-                    index.statistics.extend(numbers.map(|numbers| (band, numbers)));
-                }
+    if let Some((_, first)) = partitions.first()
+        && let Some((name, content)) = first.statistics_content()?
+    {
+        index.statistics_content = Some((name, content.to_hex().to_string()));
+        for band in first.bands()? {
+            // Official statistics of bands that no model takes may be useless.
+            if let Ok(of) = first.statistics(std::slice::from_ref(&band)) {
+                let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
+                index.statistics.extend(numbers.map(|numbers| (band, numbers)));
             }
         }
     }
