@@ -217,7 +217,6 @@ impl Setting {
             data: demo::provide(&suite, folder).unwrap(),
             suite,
             strategies: Strategies::load(&home).unwrap(),
-            zeros: false,
             model: ModelConfig::load(&home, "demo").unwrap(),
             device: device::by_name("flex").unwrap(),
         }
@@ -229,6 +228,7 @@ impl Setting {
             by_content,
             normalization: normalization.to_owned(),
             strategies: self.strategies.clone(),
+            zeros: false,
         };
         Input::open(&self.suite, task, partition, &self.data, &self.model, &options).unwrap()
     }

@@ -254,6 +254,33 @@ fn differences_are_to_the_same_model_only() {
 }
 
 #[test]
+fn differences_are_to_what_is_published_under_another_name() {
+    let home = Home::find().unwrap();
+    // TerraFM ViT-B is `TerraFM (120M)` there, without a backbone; masks of GEO-Bench are of protocol `segmentation`.
+    let cases = [
+        ("landslide4sense", 0, "landslide4sense", "upernet-finetune", Some("+1.2")),
+        ("landslide4sense", 0, "landslide4sense", "upernet", None),
+        ("geobench", 1, "m-cashew-plant", "upernet", None),
+    ];
+    for (suite, table, task, protocol, expected) in cases {
+        let suite = Suite::load(&home, suite).unwrap();
+        let table = &suite.tables[table];
+        let published =
+            published::read(&home.folder().join("benchmarks/published").join(&table.published)).unwrap();
+        let mut record = measured(task, "default", 72.0, |record| {
+            record.cell.protocol = protocol.into();
+            record.metric = Metric::Miou;
+        });
+        record.cell.suite = suite.name.clone();
+        let records = [record];
+        let filled = fill(table, &suite, &published, &records, false).unwrap();
+        let cell = filled.measured[0].cells.iter().flatten().next().unwrap();
+        let difference = cell.difference().map(|difference| format!("{difference:+}"));
+        assert_eq!(difference.as_deref(), expected, "{task} {protocol}");
+    }
+}
+
+#[test]
 fn demo_and_real_never_meet() {
     let (suite, table, published) = knn();
     let mut mixed = records();

@@ -153,7 +153,16 @@ fn the_demo_fills_the_segmentation_columns() {
         let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
             .env_remove("GEO_BENCH_DIR")
             .env("TERRABENCH_CACHE", folder.path().join("cache"))
-            .args(["bench", "geobench", "--demo", "--protocol", "segmentation-probe", "--out"])
+            .args([
+                "bench",
+                "geobench",
+                "--demo",
+                "--protocol",
+                "segmentation-probe",
+                "--protocol",
+                "upernet",
+            ])
+            .args(["--epochs", "2", "--learning-rates", "1e-3,1e-2", "--out"])
             .arg(folder.path())
             .output()
             .unwrap();
@@ -167,6 +176,7 @@ fn the_demo_fills_the_segmentation_columns() {
     let records = common::records(&folder.path().join("geobench-demo"));
     assert_eq!(records.len(), 2);
     for record in records.values() {
+        assert!(record.short);
         assert!(record.scores.contains_key("pixel_accuracy"), "{:?}", record.scores);
         assert!(record.scores.keys().any(|score| score.starts_with("iou_")), "{:?}", record.scores);
         assert!(record.interval.is_some() && record.selected.contains_key("learning-rate"));

@@ -63,6 +63,7 @@ fn trained(config: &UpernetConfig, side: usize, cache_limit: u64) -> Option<Outc
     model.architecture.width = 96;
     let options = InputOptions {
         by_content: false,
+        zeros: false,
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
     };

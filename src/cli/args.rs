@@ -229,8 +229,9 @@ pub struct BenchArgs {
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe,
-    /// copernicus-linear-probe, upernet, upernet-finetune (repeatable) [default: the suite's, `default-protocols` in its file of benchmarks/]
+    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet,
+    /// upernet-finetune, copernicus-linear-probe (repeatable)
+    /// [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

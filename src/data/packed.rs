@@ -135,7 +135,8 @@ impl Part {
         let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let dtype = Dtype::named(&header.dtype).ok_or_else(|| wrong(format!("type {}", header.dtype)))?;
         let open = |name: &str| Rows::open(&path, name);
-        let (images, labels, contents) = (open("images")?, open("labels")?, open("contents")?);
+        let (labels, contents) = (open("labels")?, open("contents")?);
+        let images = Rows::one_by_one(&path, "images")?;
         let names: Vec<String> = {
             let names = open("names")?;
             let length = names.shape().first().copied().unwrap_or(0);

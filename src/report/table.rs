@@ -219,7 +219,8 @@ pub fn share(partition: &str) -> Option<f64> {
 /// whether bands were taken by name or content) among the records.
 ///
 /// - `demo` says which records count: those made from generated data, or the others. The two never meet:
-///   demo rows have no difference to published ones and take no part in the ranking.
+///   demo rows have no difference to published ones and take no part in the ranking. Shortened runs are shown among
+///   the demo's only.
 /// - Where a cell has records of several settings, those of the newest record's settings are shown, one
 ///   for each seed.
 /// - The difference is to the published value of the same model, backbone and protocol, by the names that the
@@ -317,7 +318,7 @@ fn eligible<'a>(
             Some(_) if cell.suite != suite.name || !definition.protocols.contains(&cell.protocol) => continue,
             Some(_) if record.demo && !demo => Some("made from generated data"),
             Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
-            Some(_) if record.short => Some("of a run shortened on the command line"),
+            Some(_) if record.short && !demo => Some("of a run shortened on the command line"),
             Some(column) if record.metric != column.metric => Some("of another metric"),
             Some(_) => None,
         };

@@ -32,9 +32,20 @@ impl Rows {
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
+        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES))
+    }
+
+    /// The same for a dataset whose rows are compressed one by one: none is kept.
+    ///
+    /// # Errors
+    /// As [`Rows::open`].
+    pub fn one_by_one(path: &Path, name: &str) -> Result<Self> {
+        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(0, 0))
+    }
+
+    fn with_cache(path: &Path, name: &str, cache: ChunkCacheConfig) -> Result<Self> {
         let damaged = |error: Error| error.help("the file is damaged: fetch it again");
         let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
-        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
         let properties = FileAccessProperties::new().with_chunk_cache(cache);
         let file =
             hdf5_pure::File::open_streaming_with_options(path, properties).at(path).map_err(damaged)?;

@@ -87,15 +87,15 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         let bytes = write(task, &partitions, &places.of_rows, &path, &format!("pack {split}"), progress)?;
         index.sizes.insert(split, bytes);
     }
-    if let Some((_, first)) = partitions.first() {
-        if let Some((name, content)) = first.statistics_content()? {
-            index.statistics_content = Some((name, content.to_hex().to_string()));
-            for band in first.bands()? {
-                // Official statistics of bands that no model takes may be useless.
-                if let Ok(of) = first.statistics(std::slice::from_ref(&band)) {
-                    let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
-                    index.statistics.extend(numbers.map(|numbers| (band, numbers)));
-                }
+    if let Some((_, first)) = partitions.first()
+        && let Some((name, content)) = first.statistics_content()?
+    {
+        index.statistics_content = Some((name, content.to_hex().to_string()));
+        for band in first.bands()? {
+            // Official statistics of bands that no model takes may be useless.
+            if let Ok(of) = first.statistics(std::slice::from_ref(&band)) {
+                let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
+                index.statistics.extend(numbers.map(|numbers| (band, numbers)));
             }
         }
     }
@@ -238,7 +238,7 @@ fn write(
 
 /// Reads everything back.
 fn verify(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
-    let (images, labels) = (Rows::open(path, "images")?, Rows::open(path, "labels")?);
+    let (images, labels) = (Rows::one_by_one(path, "images")?, Rows::open(path, "labels")?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let check = |row: usize| {
         let found = |rows: &Rows, width: usize| Ok(blake3::hash(&rows.bytes(row * width, width)?));
