@@ -205,5 +205,5 @@ fn words_of_all_pictures_stay_apart() {
             });
         }
     "#;
-    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 6");
+    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 7");
 }

@@ -18,7 +18,7 @@ struct Bar {
 
 const WIDTH: f64 = 900.0;
 /// The most that names of rows and of columns may take.
-const ROW: f64 = 230.0;
+const ROW: f64 = 270.0;
 const COLUMN: f64 = 190.0;
 const NUMBERS: f64 = 100.0;
 const MARGIN: f64 = 24.0;
@@ -150,7 +150,7 @@ fn bars(table: &ResultTable) -> Vec<Bar> {
                 continue;
             };
             bars.push(Bar {
-                row: format!("{} {}", row.name(), row.backbone),
+                row: row.full_name(),
                 column: column.heading(),
                 difference,
                 value: cell.value - published,

@@ -149,15 +149,18 @@ impl Row<'_> {
 
     /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
     pub fn full_label(&self) -> String {
+        self.with_backbone().label()
+    }
+
+    /// The name likewise: `TerraFM ViT-Base (random weights)`.
+    pub fn full_name(&self) -> String {
+        self.with_backbone().name()
+    }
+
+    fn with_backbone(&self) -> Row<'static> {
         let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
-        Row {
-            model,
-            cells: Vec::new(),
-            qualifiers: self.qualifiers.clone(),
-            backbone: String::new(),
-            ..*self
-        }
-        .label()
+        let qualifiers = self.qualifiers.clone();
+        Row { model, backbone: String::new(), origin: self.origin, qualifiers, cells: Vec::new() }
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {
