@@ -153,15 +153,7 @@ fn the_demo_fills_the_segmentation_columns() {
         let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
             .env_remove("GEO_BENCH_DIR")
             .env("TERRABENCH_CACHE", folder.path().join("cache"))
-            .args([
-                "bench",
-                "geobench",
-                "--demo",
-                "--protocol",
-                "segmentation-probe",
-                "--protocol",
-                "upernet",
-            ])
+            .args(["bench", "geobench", "--demo", "--protocol", "segmentation-probe"])
             .args(["--epochs", "2", "--learning-rates", "1e-3,1e-2", "--out"])
             .arg(folder.path())
             .output()
