@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
-    Augmentation, BatchNormConfig, Initialization, KeptEpoch, Optimizer, Schedule, Shortening, Training,
-    fraction, positive,
+    Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
+    Shortening, Training, fraction, positive,
 };
 use crate::data::Split;
 use crate::home::{Home, read_toml};
@@ -54,16 +54,6 @@ impl fmt::Display for EmbeddingDtype {
             EmbeddingDtype::Bf16 => "bf16",
         })
     }
-}
-
-/// The percentile bootstrap.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IntervalConfig {
-    /// Coverage, between 0 and 1.
-    pub level: f64,
-    /// Number of resamples.
-    pub resamples: usize,
 }
 
 /// BatchNorm and a linear layer on frozen features; see [`crate::protocol::linear_probe`].
@@ -197,18 +187,6 @@ impl KnnConfig {
             Some("temperature is not above 0".to_owned())
         } else {
             self.interval.problem()
-        }
-    }
-}
-
-impl IntervalConfig {
-    pub(super) fn problem(self) -> Option<String> {
-        if !(self.level > 0.0 && self.level < 1.0) {
-            Some("interval.level is not between 0 and 1".to_owned())
-        } else if self.resamples == 0 {
-            Some("interval.resamples is 0".to_owned())
-        } else {
-            None
         }
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::IntervalConfig;
-use super::training::{Augmentation, Optimizer, Schedule, Training};
+use super::training::{Augmentation, IntervalConfig, Optimizer, Schedule, Training};
 
 /// A linear layer on each patch token of frozen features; see [`crate::protocol::segmentation_probe`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

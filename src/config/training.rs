@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::IntervalConfig;
 use crate::transform::augment::Dihedral;
 
 /// What the command line takes off a training, to try something out.
@@ -217,4 +216,26 @@ pub(super) fn positive(x: f64) -> bool {
 
 pub(super) fn fraction(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
+}
+
+/// The percentile bootstrap.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntervalConfig {
+    /// Coverage, between 0 and 1.
+    pub level: f64,
+    /// Number of resamples.
+    pub resamples: usize,
+}
+
+impl IntervalConfig {
+    pub(super) fn problem(self) -> Option<String> {
+        if !(self.level > 0.0 && self.level < 1.0) {
+            Some("interval.level is not between 0 and 1".to_owned())
+        } else if self.resamples == 0 {
+            Some("interval.resamples is 0".to_owned())
+        } else {
+            None
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::markdown::{escape, grid};
 use super::paired::paired;
+use super::text::{escape, grid};
 use crate::metrics::Metric;
 use crate::metrics::paired::{Paired, discordant, mcnemar};
 use crate::protocol::Predictions;

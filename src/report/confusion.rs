@@ -64,35 +64,27 @@ fn matrix(task: &Task, demo: bool, what: &str, counts: &Array2<u64>) -> Picture 
         "Rows: the label; columns: the prediction; in percent of the label's {unit} in the test split."
     );
     let top = head(&mut shapes, &title, demo, &[what.to_owned(), meaning]);
-    let size = (600.0 / n as f64).clamp(16.0, 64.0);
+    let size = (600.0 / n as f64).clamp(16.0, 100.0);
     let text = (size * 0.34).clamp(7.0, 13.0);
     let names: Vec<String> = (0..n).map(|class| shortened(&name(task, class), 170.0, 12.0, false)).collect();
     let widest = names.iter().map(|name| text_width(name, 12.0, false)).fold(20.0, f64::max);
     let left = MARGIN + widest + 10.0;
-    // Names of columns stand upright only where they fit; otherwise the order of the rows is theirs.
-    let short: Vec<String> = (0..n)
-        .map(|class| {
-            let fits = text_width(&names[class], text, false) <= size - 2.0;
-            if fits { names[class].clone() } else { (class + 1).to_string() }
-        })
-        .collect();
-    let numbered = short.iter().zip(&names).any(|(short, name)| short != name);
+    // Columns are named where all names fit; otherwise numbers refer to the rows.
+    let numbered = names.iter().any(|name| text_width(name, text, false) > size - 2.0);
+    let heading = |class: usize| if numbered { (class + 1).to_string() } else { names[class].clone() };
     let grid = top + 20.0;
     for row in 0..n {
         let total: u64 = counts.row(row).sum();
         let y = grid + size * row as f64;
-        let label = if numbered && !task.class_names.is_empty() {
-            format!("{} {}", names[row], row + 1)
-        } else if numbered {
-            short[row].clone()
-        } else {
-            names[row].clone()
+        let label = match (numbered, task.class_names.is_empty()) {
+            (true, true) => heading(row),
+            (true, false) => format!("{} {}", names[row], row + 1),
+            (false, _) => names[row].clone(),
         };
         let label = shortened(&label, left - 8.0, 12.0, false);
         shapes.push(Shape::Text(Text::new(label, (left - 6.0, y + size / 2.0 + 4.0), Anchor::End, 12.0)));
-        let heading =
-            Text::new(&short[row], (left + size * (row as f64 + 0.5), grid - 6.0), Anchor::Middle, text);
-        shapes.push(Shape::Text(heading));
+        let above = (left + size * (row as f64 + 0.5), grid - 6.0);
+        shapes.push(Shape::Text(Text::new(heading(row), above, Anchor::Middle, text)));
         for column in 0..n {
             let x = left + size * column as f64;
             let share = if total == 0 { 0.0 } else { counts[(row, column)] as f64 / total as f64 };

@@ -10,9 +10,10 @@ use base64::Engine;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::chapter::{Chapter, Figure};
 use super::published::Mark;
 use super::table::{Origin, ResultTable, Row, Tenths, Value};
-use super::whole::{Chapter, Figure};
+
 use crate::canvas::{svg, xml_text};
 use crate::record::Record;
 use crate::{Error, Result};

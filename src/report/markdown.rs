@@ -1,10 +1,9 @@
 //! A table as Markdown: aligned so that it also reads as plain text.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
-use super::published::Mark;
-use super::table::{Column, ResultTable, Row, Tenths, Value, short};
+use super::table::{Column, ResultTable, Row, Tenths, short};
+use super::text::{cell_text, escape, grid};
 use super::transposed;
 use crate::data::Split;
 use crate::record::Record;
@@ -64,27 +63,6 @@ fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t
         })
         .collect();
     grid(&header, &rows)
-}
-
-/// `**93.4** [91.8, 94.9] (+0.3)`, or with several seeds `93.4 ± 0.2 (+0.3)`.
-pub(super) fn cell_text(value: Option<&Value>) -> String {
-    let Some(value) = value else { return "-".to_owned() };
-    let number = Tenths::of(value.value);
-    let mut text = match value.mark {
-        Mark::Bold => format!("**{number}**"),
-        Mark::Italic => format!("_{number}_"),
-        Mark::None => number.to_string(),
-    };
-    if let Some(spread) = value.spread {
-        text += &format!(" ± {}", Tenths::of(spread));
-    }
-    if let Some(interval) = value.interval {
-        text += &format!(" [{}, {}]", Tenths::of(interval.low), Tenths::of(interval.high));
-    }
-    if let Some(difference) = value.difference() {
-        text += &format!(" ({difference:+})");
-    }
-    text
 }
 
 /// One line a measured value that has a published one: how far apart they are, and whether the published value lies in
@@ -253,55 +231,4 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
         })
         .collect();
     grid(&header, &rows)
-}
-
-/// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
-pub(super) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
-    let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c));
-    let numeric: Vec<bool> = (0..header.len())
-        .map(|i| rows.iter().filter_map(|row| row.get(i)).all(|text| number(text)))
-        .collect();
-    let widths: Vec<usize> = (0..header.len())
-        .map(|i| {
-            let column = rows.iter().filter_map(|row| row.get(i));
-            column.chain(header.get(i)).map(|text| width(text)).max().unwrap_or(0).max(3)
-        })
-        .collect();
-    let line = |texts: &[String]| {
-        let mut line = String::from("|");
-        for ((text, wide), numeric) in texts.iter().zip(&widths).zip(&numeric) {
-            let pad = " ".repeat(wide.saturating_sub(width(text)));
-            line += &if *numeric { format!(" {pad}{text} |") } else { format!(" {text}{pad} |") };
-        }
-        line + "\n"
-    };
-    let rule: Vec<String> = widths
-        .iter()
-        .zip(&numeric)
-        .map(|(wide, numeric)| {
-            let dashes = "-".repeat(wide.saturating_sub(1));
-            if *numeric { format!("{dashes}:") } else { format!(":{dashes}") }
-        })
-        .collect();
-    let mut text = line(header) + &line(&rule);
-    for row in rows {
-        text += &line(row);
-    }
-    text
-}
-
-/// Text that Markdown shows as it is, on one line.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '\\' | '|' | '*' | '_' | '`' | '<' | '>' | '[' | ']' | '&' | '~' => {
-                let _ = write!(escaped, "\\{c}");
-            }
-            c if c.is_control() => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

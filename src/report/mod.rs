@@ -11,6 +11,7 @@
 //! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
 //! ```
 
+mod chapter;
 pub mod check;
 pub mod compare;
 mod confusion;
@@ -26,6 +27,7 @@ pub mod rescore;
 mod shares;
 pub mod spider;
 pub mod table;
+mod text;
 mod transposed;
 mod whole;
 

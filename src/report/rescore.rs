@@ -1,6 +1,6 @@
 //! Scores computed again from the predictions beside the records.
 
-use super::markdown::{escape, grid};
+use super::text::{escape, grid};
 use crate::Result;
 use crate::metrics::Metric;
 use crate::record::{Kept, Record};

@@ -1,8 +1,8 @@
 //! A table with a row a data set and a column a model, the backbones in the first row: the layout of Copernicus-Bench's
 //! table in the README of TerraFM.
 
-use super::markdown::{cell_text, escape, grid};
 use super::table::{Column, Row};
+use super::text::{cell_text, escape, grid};
 
 /// The rows of `columns`, a column for each of `models`.
 pub(super) fn values<'t, 'a: 't>(columns: &[Column], models: impl Iterator<Item = &'t Row<'a>>) -> String {

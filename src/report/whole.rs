@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
+use super::chapter::{Chapter, Figure};
 use super::gather::{Section, gather};
 use super::spider::{self, Choice};
 use super::table::{ResultTable, fill, share};
+use super::text::escape;
 use super::{confusion, csv, differences, fill_all, html, markdown, published, shares};
-use crate::canvas::{Picture, png, svg};
+use crate::canvas::{png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Record, frame};
@@ -19,29 +21,6 @@ use crate::{Error, Result};
 
 /// Pixels of a PNG to a unit of its picture: sharp on paper (190 dpi at 17 cm) and dense screens.
 const SCALE: f64 = 1.5;
-
-/// A picture of a section.
-pub struct Figure {
-    /// Without an ending.
-    pub file: String,
-    pub caption: String,
-    pub picture: Picture,
-}
-
-/// What the report says of one section.
-pub struct Chapter<'a> {
-    pub section: &'a Section,
-    /// Each with the name of its file; also those without a row of ours.
-    pub tables: Vec<(&'a str, ResultTable<'a>)>,
-    pub figures: Vec<Figure>,
-}
-
-impl Chapter<'_> {
-    /// The tables that have a row of ours.
-    pub fn filled(&self) -> impl Iterator<Item = &(&str, ResultTable<'_>)> {
-        self.tables.iter().filter(|(_, table)| !table.measured.is_empty())
-    }
-}
 
 /// Writes the report of all records below `results` into `out`, and returns its files:
 ///
@@ -199,20 +178,20 @@ fn index(chapters: &[Chapter]) -> String {
     text += "[The same as one page to look at](report.html) · [all records](results.parquet) (Parquet, one row a record)\n";
     for chapter in chapters {
         let Section { folder, records, demo, .. } = chapter.section;
-        let _ = write!(text, "\n## {}\n\n", super::markdown::escape(&chapter.section.title()));
+        let _ = write!(text, "\n## {}\n\n", escape(&chapter.section.title()));
         if *demo {
             text += "> **These are demo numbers, not benchmark numbers**: generated data and a small model with random weights.\n\n";
         }
         let _ = writeln!(text, "{} records in `{folder}/records/`.\n", records.len());
         for (file, table) in chapter.filled() {
-            let title = super::markdown::escape(&table.title);
+            let title = escape(&table.title);
             let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv)");
         }
         if chapter.filled().next().is_none() {
             text += "No record fills a table.\n";
         }
         for Figure { file, caption, .. } in &chapter.figures {
-            let caption = super::markdown::escape(caption);
+            let caption = escape(caption);
             let _ = write!(
                 text,
                 "\n### {caption}{}\n\n![{caption}]({folder}/{file}.svg)\n\n[SVG]({folder}/{file}.svg) · [PNG]({folder}/{file}.png)\n",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{How, Row, Verdict};
-use crate::report::markdown::{escape, grid};
+use crate::report::text::{escape, grid};
 
 /// What became of the cells, and the cells.
 pub fn summary(rows: &[Row]) -> String {
