@@ -199,7 +199,7 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
         html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and a small model with random \
                  weights. They say nothing about any model.</p>\n";
     }
-    html += "<p class=\"nothing\" hidden>No table of this suite fits the filters.</p>\n<div class=\"tables\"></div>\n";
+    html += "<p class=\"nothing\" hidden>No table here has a measured row, or none that fits the filters.</p>\n<div class=\"tables\"></div>\n";
     for Figure { caption, picture, .. } in &chapter.figures {
         let _ = write!(
             html,
