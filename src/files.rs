@@ -1,7 +1,7 @@
 //! Files that are whole under their name, or not there at all, and names that stay in their folder.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::AtPath;
@@ -53,6 +53,17 @@ pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
         Ok(name.split('/').fold(folder.to_owned(), |path, part| path.join(part)))
     } else {
         Err(Error::request(format!("the name `{}` leads out of its folder", name.escape_debug())))
+    }
+}
+
+/// Removes a file that need not be there.
+///
+/// # Errors
+/// Where it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(path),
+        _ => Ok(()),
     }
 }
 

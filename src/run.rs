@@ -1,7 +1,6 @@
 //! One cell from start to record.
 
 use std::cell::OnceCell;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,10 +11,9 @@ use crate::Result;
 use crate::cache::Cache;
 use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
 use crate::data::{Label, Split};
-use crate::error::AtPath;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
-use crate::files::write_atomically;
+use crate::files::{remove, write_atomically};
 use crate::model::weights::Weights;
 use crate::model::{self, Backbone, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
@@ -345,14 +343,6 @@ impl<'a> Runner<'a> {
             snapshot,
             progress,
         })
-    }
-}
-
-/// Removes a file that need not be there.
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(path),
-        _ => Ok(()),
     }
 }
 

@@ -59,8 +59,7 @@ pub fn run(
         let valid = tokens(strategy, Split::Valid)?;
         let counts = confusions(&trained.heads, task.classes, config.tile, &valid)?;
         // A diverged head's predictions score as they are; where nothing counts, none has a score.
-        let scores: Vec<f64> =
-            counts.iter().map(|tiles| merged(tiles).mean_iou().unwrap_or(f64::NAN)).collect();
+        let scores: Vec<f64> = counts.iter().map(|tiles| mean_iou(tiles).unwrap_or(f64::NAN)).collect();
         let Some(rate) = first_best(scores.iter().copied()) else {
             return Err(Error::request(
                 "no pixel of the validation masks counts, so no learning rate can be chosen",
@@ -76,7 +75,8 @@ pub fn run(
         best.ok_or_else(|| Error::request("there is no normalisation to try"))?;
     let test = tokens(strategy, Split::Test)?;
     let tiles = confusions(std::slice::from_ref(&head), task.classes, config.tile, &test)?.swap_remove(0);
-    let images: Vec<Confusion> = tiles.chunks(test.tiles_an_image.max(1)).map(merged).collect();
+    let images: Vec<Confusion> =
+        tiles.chunks(test.tiles_an_image.max(1)).filter_map(Confusion::sum).collect();
     let selected = [
         ("learning-rate", config.learning_rates[rate].to_string()),
         ("epochs", config.epochs.to_string()),
@@ -304,9 +304,7 @@ fn mask(head: &Linear, classes: usize, tile: usize, tokens: &Tokens, image: usiz
     Ok(all)
 }
 
-/// The counts of all of at least one.
-fn merged(confusions: &[Confusion]) -> Confusion {
-    let mut sum = confusions.first().cloned().unwrap_or_else(|| Confusion::new(0, None));
-    confusions.iter().skip(1).for_each(|confusion| sum.merge(confusion));
-    sum
+/// Of all tiles; nothing where no pixel counts.
+fn mean_iou(tiles: &[Confusion]) -> Option<f64> {
+    Confusion::sum(tiles)?.mean_iou().ok()
 }

@@ -1,5 +1,6 @@
 //! The records of several stores.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Record, Store};
@@ -38,4 +39,18 @@ pub fn collect(folder: &Path) -> Result<Vec<Kept>> {
     }
     all.sort_by(|a, b| (&a.record.cell, &a.record.fingerprint).cmp(&(&b.record.cell, &b.record.fingerprint)));
     Ok(all)
+}
+
+/// Of the records that share a key the one that was finished last.
+pub fn latest<K: Ord>(all: &[Kept], key: impl Fn(&Record) -> K) -> BTreeMap<K, &Kept> {
+    // Two may be finished within a second: the fingerprint then decides, the same on every run.
+    let finished = |kept: &Kept| (kept.record.provenance.finished, kept.record.fingerprint.clone());
+    let mut latest: BTreeMap<K, &Kept> = BTreeMap::new();
+    for kept in all {
+        let key = key(&kept.record);
+        if latest.get(&key).is_none_or(|other| finished(other) < finished(kept)) {
+            latest.insert(key, kept);
+        }
+    }
+    latest
 }

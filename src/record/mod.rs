@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::collection::{Kept, collect};
+pub use self::collection::{Kept, collect, latest};
 pub use self::frame::frame;
 pub use self::store::Store;
 use crate::config::{ModelConfig, Protocol};

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::predictions::{self, Named};
 use super::{Cell, FINGERPRINT_DIGITS, Record, SCHEMA};
 use crate::error::AtPath;
-use crate::files::write_atomically;
+use crate::files::{remove, write_atomically};
 use crate::{Error, Result};
 
 /// Digits of the fingerprint in a file's name.
@@ -92,13 +92,7 @@ impl Store {
     pub fn remove(&self, record: &Record) -> Result<()> {
         let beside = [(PREDICTIONS, "safetensors"), (SHEETS, "png")];
         let beside = beside.map(|(kind, extension)| self.beside(record, kind, extension));
-        for path in std::iter::once(self.path(record)).chain(beside) {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at(&path),
-                _ => {}
-            }
-        }
-        Ok(())
+        std::iter::once(self.path(record)).chain(beside).try_for_each(|path| remove(&path))
     }
 
     /// Where a file beside the record is, or would be: `<kind>/<name of the record>.<extension>`.

@@ -15,7 +15,7 @@ use crate::home::read_toml;
 use crate::metrics::Metric;
 use crate::metrics::paired::Paired;
 use crate::model::Stem;
-use crate::record::{Cell, Kept, Store};
+use crate::record::{Cell, Kept, Record, Store, latest};
 use crate::{Error, Result};
 
 /// When a cell counts as worse: `configs/check.toml`, or `check.toml` of a reference.
@@ -71,8 +71,7 @@ struct Key {
 }
 
 impl Key {
-    fn of(kept: &Kept) -> Self {
-        let record = &kept.record;
+    fn of(record: &Record) -> Self {
         let made = &record.provenance;
         Key {
             cell: record.cell.clone(),
@@ -167,7 +166,7 @@ pub fn check(records: &[Kept], reference: &[Kept], thresholds: &Thresholds) -> R
                 .help("run `bench` first; `check --update` makes a reference"));
         }
     }
-    let (now, before) = (latest(records), latest(reference));
+    let (now, before) = (latest(records, Key::of), latest(reference, Key::of));
     let keys: BTreeSet<&Key> = now.keys().chain(before.keys()).collect();
     let row = |key: &Key| -> Result<Row> {
         let (now, before) = (now.get(key).copied(), before.get(key).copied());
@@ -187,19 +186,6 @@ pub fn check(records: &[Kept], reference: &[Kept], thresholds: &Thresholds) -> R
     let mut rows = keys.into_iter().map(row).collect::<Result<Vec<Row>>>()?;
     rows.sort_by_key(|row| row.verdict);
     Ok(rows)
-}
-
-/// Of each cell the record that was finished last.
-fn latest(all: &[Kept]) -> BTreeMap<Key, &Kept> {
-    let mut latest: BTreeMap<Key, &Kept> = BTreeMap::new();
-    for kept in all {
-        let finished = |kept: &Kept| (kept.record.provenance.finished, kept.record.fingerprint.clone());
-        match latest.get(&Key::of(kept)) {
-            Some(other) if finished(other) >= finished(kept) => {}
-            _ => drop(latest.insert(Key::of(kept), kept)),
-        }
-    }
-    latest
 }
 
 fn compare(now: &Kept, before: &Kept, thresholds: &Thresholds) -> Result<How> {
@@ -253,7 +239,7 @@ fn verdict(how: How, now: &Kept, before: &Kept, thresholds: &Thresholds) -> Resu
 /// # Errors
 /// Where a file cannot be written or removed.
 pub fn update(records: &[Kept], reference: &[Kept], folder: &Path) -> Result<()> {
-    let (now, before) = (latest(records), latest(reference));
+    let (now, before) = (latest(records, Key::of), latest(reference, Key::of));
     let below = !reference.is_empty() && Store::existing(folder).is_none();
     for (key, kept) in &now {
         let old = before.get(key);

@@ -1,6 +1,5 @@
 //! Two models on the same cells, by their predictions of the same samples.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::paired::paired;
@@ -8,7 +7,7 @@ use super::text::{escape, grid};
 use crate::metrics::Metric;
 use crate::metrics::paired::{Paired, discordant, mcnemar};
 use crate::protocol::Predictions;
-use crate::record::{Kept, collect};
+use crate::record::{Kept, Record, collect, latest};
 use crate::{Error, Result};
 
 /// Coverage of the intervals.
@@ -80,7 +79,7 @@ pub fn side(side: &str, results: &Path) -> Result<Vec<Kept>> {
 /// # Errors
 /// Where they share no cell, or predictions cannot be read.
 pub fn compare(a: &[Kept], b: &[Kept]) -> Result<Vec<Row>> {
-    let (a, b) = (by_place(a), by_place(b));
+    let (a, b) = (latest(a, place), latest(b, place));
     let mut rows = Vec::new();
     for (place, a) in &a {
         if let Some(b) = b.get(place) {
@@ -94,17 +93,9 @@ pub fn compare(a: &[Kept], b: &[Kept]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn by_place(all: &[Kept]) -> BTreeMap<Place, &Kept> {
-    let mut latest: BTreeMap<Place, &Kept> = BTreeMap::new();
-    for kept in all {
-        let cell = kept.record.cell.clone();
-        let place = (cell.suite, cell.task, cell.partition, cell.protocol, cell.seed);
-        let finished = kept.record.provenance.finished;
-        if latest.get(&place).is_none_or(|other| other.record.provenance.finished < finished) {
-            latest.insert(place, kept);
-        }
-    }
-    latest
+fn place(record: &Record) -> Place {
+    let cell = record.cell.clone();
+    (cell.suite, cell.task, cell.partition, cell.protocol, cell.seed)
 }
 
 fn row(place: &Place, a: &Kept, b: &Kept) -> Result<Row> {

@@ -7,7 +7,7 @@ use super::{ATTRIBUTE, FORMAT, Header, INDEX, Index, Packed as Reader};
 use crate::data::hdf5::{Column, Dtype, Growing, Rows};
 use crate::data::{self, Dataset, Label, RawSample, Split, loader};
 use crate::error::AtPath;
-use crate::files::write_atomically;
+use crate::files::{remove, write_atomically};
 use crate::progress::Progress;
 use crate::suite::{Suite, Task};
 use crate::{Error, Result};
@@ -61,10 +61,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
     std::fs::create_dir_all(&folder).at(&folder)?;
     // Whatever was there does not count any more from here on.
     let index_path = folder.join(INDEX);
-    match std::fs::remove_file(&index_path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at(&index_path),
-        _ => {}
-    }
+    remove(&index_path)?;
 
     let mut index = Index {
         format: FORMAT,
