@@ -7,7 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
+use terrabench::data::geobench::IGNORED;
+use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model;
@@ -18,6 +21,7 @@ use terrabench::protocol::finetune::Subject;
 use terrabench::protocol::heads::upernet::UperNetConfig;
 use terrabench::protocol::upernet;
 use terrabench::suite::Suite;
+use terrabench::transform::normalize::BandStatistics;
 
 fn config(name: &str) -> UpernetConfig {
     match Protocol::load(&Home::find().unwrap(), name).unwrap() {
@@ -47,8 +51,48 @@ fn two_samples(real: &Path, to: &Path) {
     std::fs::write(to.join("default_partition.json"), partition.to_string()).unwrap();
 }
 
+/// A data set in whose train split no pixel counts.
+struct Unlabelled(Box<dyn Dataset>);
+
+impl Dataset for Unlabelled {
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        let mut sample = self.0.read(split, index, bands)?;
+        if let (Split::Train, Label::Mask(mask)) = (split, &mut sample.label) {
+            mask.fill(IGNORED[0]);
+        }
+        Ok(sample)
+    }
+    fn samples(&self, split: Split) -> &[String] {
+        self.0.samples(split)
+    }
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        self.0.files(split)
+    }
+    fn bands(&self) -> Result<Vec<String>> {
+        self.0.bands()
+    }
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        self.0.read_raw(split, index)
+    }
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        self.0.statistics(bands)
+    }
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        self.0.contents(split)
+    }
+}
+
 /// What `config` makes of the two samples on images of `side` pixels; none where there are no real pixels.
 fn trained(config: &UpernetConfig, side: usize, cache_limit: u64) -> Option<Outcome> {
+    trained_on(|dataset| dataset, config, side, cache_limit)
+}
+
+fn trained_on(
+    seen_as: impl FnOnce(Box<dyn Dataset>) -> Box<dyn Dataset>,
+    config: &UpernetConfig,
+    side: usize,
+    cache_limit: u64,
+) -> Option<Outcome> {
     let Some(real) = common::real() else {
         eprintln!("skipped: no real pixels are here");
         return None;
@@ -67,7 +111,8 @@ fn trained(config: &UpernetConfig, side: usize, cache_limit: u64) -> Option<Outc
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
     };
-    let input = Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap();
+    let mut input = Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap();
+    input.dataset = seen_as(input.dataset);
     let device = Device::flex().autodiff();
     let weights = "random:0".parse().unwrap();
     let subject = Subject {
@@ -126,6 +171,21 @@ fn two_real_samples_are_learnt_by_heart_on_a_frozen_encoder() {
 #[test]
 fn two_real_samples_are_learnt_by_heart_with_the_encoder() {
     learns_by_heart(EncoderUse::Finetune, 80);
+}
+
+#[test]
+fn batches_in_which_no_pixel_counts_are_passed_over() {
+    // Their loss is NaN: one step by it, and the search has diverged.
+    for encoder in [EncoderUse::Frozen, EncoderUse::Finetune] {
+        let config = |epochs| small(encoder, epochs, Augmentation::None);
+        let blind = |epochs| trained_on(|dataset| Box::new(Unlabelled(dataset)), &config(epochs), 112, GB);
+        let (Some(once), Some(thrice), Some(seeing)) = (blind(1), blind(3), trained(&config(3), 112, GB))
+        else {
+            return;
+        };
+        assert_eq!(once.scores, thrice.scores, "nothing is learnt");
+        assert_ne!(once.scores, seeing.scores);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorData, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{Shape, Slice};
 use ndarray::Array2;
 
 use super::{AdamwStep, Norm};
@@ -24,15 +24,47 @@ pub fn conv3x3_backward<B: Backend>(
 ) -> (Option<FloatTensor<B>>, FloatTensor<B>) {
     let [_, h, w, _] = x.shape().dims();
     let [_, height, width, _] = gradient.shape().dims();
-    let x = channels_first::<B>(resize::<B>(x, [height, width]));
-    let gradient = channels_first::<B>(gradient);
-    let weight = outputs_first::<B>(weight);
+    let x = resize::<B>(x, [height, width]);
+    let for_weight = conv3x3_weight_backward::<B>(x.clone(), gradient.clone());
     let for_x = wants_x.then(|| {
-        let resized = B::conv2d_x_backward(x.clone(), weight.clone(), gradient.clone(), OPTIONS());
+        let (x, gradient) = (channels_first::<B>(x), channels_first::<B>(gradient));
+        let resized = B::conv2d_x_backward(x, outputs_first::<B>(weight), gradient, OPTIONS());
         resize_backward::<B>(channels_last::<B>(resized), [h, w])
     });
-    let for_weight = B::conv2d_weight_backward(x, weight, gradient, OPTIONS());
-    (for_x, B::float_permute(for_weight, &[2, 3, 1, 0]))
+    (for_x, for_weight)
+}
+
+/// x is [n, h, w, i], the gradient [n, h, w, o].
+///
+/// A product for each of the nine places: Burn's own is a convolution whose kernel is the size of the map, which takes
+/// LibTorch twice as long. In maps with a border, a step to a neighbour is the same number of rows for every pixel.
+fn conv3x3_weight_backward<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    let [n, h, w, i] = x.shape().dims();
+    let [_, _, _, o] = gradient.shape().dims();
+    let (x, gradient) = (pixels::<B>(border::<B>(x)), pixels::<B>(border::<B>(gradient)));
+    let line = w + 2;
+    // The border before the first pixel and after the last one.
+    let around = line + 1;
+    let inner = n * (h + 2) * line - 2 * around;
+    let rows = |map: FloatTensor<B>, from: usize, count: usize| {
+        B::float_slice(map, &[Slice::from(from..from + count), Slice::full()])
+    };
+    let gradient = rows(gradient, around, inner);
+    let product = |row: usize, column: usize| {
+        let neighbours = rows(x.clone(), row * line + column, inner);
+        B::float_matmul(B::float_transpose(neighbours), gradient.clone())
+    };
+    let products = (0..3).flat_map(|row| (0..3).map(move |column| (row, column)));
+    let products = products.map(|(row, column)| product(row, column)).collect();
+    B::float_reshape(B::float_cat(products, 0), Shape::from([3, 3, i, o]))
+}
+
+/// [n, h, w, c] to [n, h + 2, w + 2, c], with zeros around.
+fn border<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [n, h, w, c] = x.shape().dims();
+    let zeros = B::float_zeros(Shape::from([n, h + 2, w + 2, c]), &x.device(), x.dtype().into());
+    let inside = [Slice::full(), Slice::from(1..h + 1), Slice::from(1..w + 1), Slice::full()];
+    B::float_slice_assign(zeros, &inside, x)
 }
 
 fn channels_first<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {

@@ -1,6 +1,7 @@
 //! The CPU's kernels against the portable ones.
 
 use burn::backend::Flex;
+use burn::backend::ops::{ConvOptions, FloatTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 use rand::{Rng, SeedableRng};
@@ -60,6 +61,22 @@ fn convolutions_are_those_of_burn() {
         let (none, alone) = backward(false);
         assert!(none.is_none());
         assert_eq!(values(alone), values(for_weight));
+    }
+}
+
+#[test]
+fn portable_gradients_are_those_of_burn() {
+    for (case, (_, [h, w])) in SIZES.into_iter().enumerate() {
+        let seed = 3 * case as u64;
+        let (x, weight, gradient) =
+            (random([2, h, w, 5], seed), random([3, 3, 5, 4], seed + 1), random([2, h, w, 4], seed + 2));
+        let (_, ours) =
+            portable::conv3x3_backward::<Flex>(x.clone(), weight.clone(), gradient.clone(), false);
+        let first = |map| Flex::float_permute(map, &[0, 3, 1, 2]);
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let weight = Flex::float_permute(weight, &[3, 2, 0, 1]);
+        let burn = Flex::conv2d_weight_backward(first(x), weight, first(gradient), options);
+        close(ours, Flex::float_permute(burn, &[2, 3, 1, 0]), 1e-5);
     }
 }
 
