@@ -7,6 +7,11 @@
 //! Maps are [n, h, w, c], channels last: a pixel's channels lie together, so that a convolution is a product of
 //! matrices without a copy.
 
+#![cfg_attr(
+    feature = "libtorch",
+    expect(deprecated, reason = "the only way to NVIDIA GPUs that builds from the registry alone")
+)]
+
 mod autodiff;
 pub(in crate::protocol) mod flex;
 mod portable;

@@ -142,22 +142,24 @@ pub fn batch_norm_backward<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = x.shape();
     let centred = B::float_sub(pixels::<B>(x), row::<B>(mean));
-    let scale = scale::<B>(gamma.clone(), variance.clone(), norm.epsilon);
+    let scale = scale::<B>(gamma, variance.clone(), norm.epsilon);
     let mut gradient = pixels::<B>(gradient);
     if norm.relu {
         let y = B::float_add(B::float_mul(centred.clone(), scale.clone()), row::<B>(beta));
         gradient = B::relu_backward(B::relu(y), gradient);
     }
     let deviation = B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(norm.epsilon)));
-    let standard = B::float_div(centred, deviation);
-    let product = B::float_mul(gradient.clone(), standard.clone());
-    let along = B::float_mul(standard, B::float_mean_dim(product.clone(), 0));
-    let rest = B::float_sub(B::float_sub(gradient.clone(), B::float_mean_dim(gradient.clone(), 0)), along);
-    (
-        B::float_reshape(B::float_mul(rest, scale), shape),
-        flat::<B>(B::float_sum_dim(product, 0)),
-        flat::<B>(B::float_sum_dim(gradient, 0)),
-    )
+    let for_beta = B::float_sum_dim(gradient.clone(), 0);
+    let product = B::float_sum_dim(B::float_mul(gradient.clone(), centred.clone()), 0);
+    let for_gamma = B::float_div(product, deviation.clone());
+    // scale * (gradient - its mean - centred / deviation * the mean of gradient * centred / deviation), with all that
+    // is one number a channel taken together: passes over the map are what this costs.
+    let mean =
+        |sum: &FloatTensor<B>| B::float_div_scalar(sum.clone(), Scalar::from(shape[0] * shape[1] * shape[2]));
+    let along = B::float_div(mean(&for_gamma), deviation);
+    let rest = B::float_sub(B::float_sub(gradient, B::float_mul(centred, along)), mean(&for_beta));
+    let for_x = B::float_reshape(B::float_mul(rest, scale), shape);
+    (for_x, flat::<B>(for_gamma), flat::<B>(for_beta))
 }
 
 /// gamma / sqrt(variance + epsilon), [1, c].
