@@ -114,11 +114,24 @@ impl Input {
         if options.zeros {
             impute.iter_mut().for_each(|pair| pair.source = Band::Zeros);
         }
-        let selection = bands::select(wanted, &names, &dataset.bands()?, &impute)?;
+        let present = dataset.bands()?;
+        let (selection, channels) = match &task.dates {
+            None => (
+                bands::select(wanted, &names, &present, &impute)?,
+                wanted.iter().map(Band::to_string).collect::<Vec<_>>(),
+            ),
+            Some(dates) => (
+                bands::select_dated(dates, wanted, &names, &present, &impute)?,
+                dates
+                    .iter()
+                    .flat_map(|date| wanted.iter().map(move |band| format!("{band} {date}")))
+                    .collect(),
+            ),
+        };
         let side = task.input_size.unwrap_or(model.architecture.image);
         let prepare = |strategy: &_| {
             let statistics = || dataset.statistics(&selection.stored);
-            let normalization = options.strategies.resolve(strategy, wanted, statistics)?;
+            let normalization = options.strategies.resolve(strategy, &channels, statistics)?;
             Ok(Preparation {
                 name: format!("{strategy}"),
                 preprocess: Preprocess {

@@ -52,7 +52,8 @@ impl fmt::Display for Strategy {
 pub struct Strategies {
     multipliers: Vec<f64>,
     sweep: SweepLists,
-    statistics: BTreeMap<String, BTreeMap<Band, BandStatistics>>,
+    /// By source and band; `<band> <date>` where they differ between the dates of a sample.
+    statistics: BTreeMap<String, BTreeMap<String, BandStatistics>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -82,10 +83,12 @@ impl Strategies {
             .into_iter()
             .flat_map(|list| &list.sources)
             .find(|source| *source != DATASET && !strategies.statistics.contains_key(*source));
-        match unknown {
-            Some(source) => {
-                Err(Error::file(path, format!("the sweep names the unknown statistics `{source}`")))
-            }
+        if let Some(source) = unknown {
+            return Err(Error::file(path, format!("the sweep names the unknown statistics `{source}`")));
+        }
+        let names = strategies.statistics.values().flat_map(BTreeMap::keys);
+        match names.map(|name| undated(name)).find(|name| name.parse::<Band>().is_err()) {
+            Some(name) => Err(Error::file(path, format!("holds statistics of `{name}`, which is no band"))),
             None => Ok(strategies),
         }
     }
@@ -155,7 +158,8 @@ impl Strategies {
         })
     }
 
-    /// What `strategy` does to a model's input `bands`; `dataset` gives the data set's own, imputed.
+    /// What `strategy` does to a model's input `bands`, which are called `VV`, or `VV before` where a sample has several
+    /// dates; `dataset` gives the data set's own, imputed.
     ///
     /// Statistics from elsewhere are those of the band that the model expects, also where another band's pixels
     /// stand in for it, as in the reference.
@@ -165,7 +169,7 @@ impl Strategies {
     pub fn resolve(
         &self,
         strategy: &Strategy,
-        bands: &[Band],
+        bands: &[impl fmt::Display],
         dataset: impl FnOnce() -> Result<Vec<BandStatistics>>,
     ) -> Result<Normalization> {
         match strategy {
@@ -177,16 +181,22 @@ impl Strategies {
         }
     }
 
-    fn statistics(&self, source: &str, bands: &[Band]) -> Result<Vec<BandStatistics>> {
+    fn statistics(&self, source: &str, bands: &[impl fmt::Display]) -> Result<Vec<BandStatistics>> {
         let known = self.statistics.get(source);
-        let of = |band: &Band| {
-            known.and_then(|bands| bands.get(band)).copied().ok_or_else(|| {
-                Error::request(format!("normalisation by {source} knows no statistics of band {band}"))
+        let of = |name: String| {
+            let found = known.and_then(|bands| bands.get(&name).or_else(|| bands.get(undated(&name))));
+            found.copied().ok_or_else(|| {
+                Error::request(format!("normalisation by {source} knows no statistics of band {name}"))
                     .help("choose statistics of the task's sensor; see configs/normalization.toml")
             })
         };
-        bands.iter().map(of).collect()
+        bands.iter().map(|band| of(band.to_string())).collect()
     }
+}
+
+/// `VV` of `VV before`.
+fn undated(name: &str) -> &str {
+    name.split(' ').next().unwrap_or_default()
 }
 
 /// The kinds that use statistics.

@@ -124,6 +124,11 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
             format!("protocol `{name}` gives no scores, which {} of {} needs", task.metric, task.name);
         return Err(Error::request(problem).help("choose a protocol that trains a head"));
     }
+    if task.dates.is_some() && !matches!(protocol, Protocol::Upernet(_)) {
+        let problem =
+            format!("protocol `{name}` looks at single images, but {} compares two dates", task.name);
+        return Err(Error::request(problem).help("choose --protocol upernet or upernet-finetune"));
+    }
     let of_pixels = match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
         Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,

@@ -277,7 +277,10 @@ impl<'a> Runner<'a> {
         used: &[usize],
     ) -> Result<()> {
         let bands = &self.setting.model.stem(input.stem)?.bands;
-        let Some((bands, colors)) = sheet::colors(bands, &input.selection.stored) else { return Ok(()) };
+        // Of several dates the last one.
+        let stored = &input.selection.stored;
+        let shown = &stored[stored.len().saturating_sub(bands.len())..];
+        let Some((bands, colors)) = sheet::colors(bands, shown) else { return Ok(()) };
         let mut examples = Vec::new();
         for Shown { image, prediction } in masks {
             let sample = input.dataset.read(Split::Test, used[*image], &bands)?;

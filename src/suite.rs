@@ -68,6 +68,7 @@ pub enum Layout {
     BigearthnetS2,
     Dfc2020S1,
     Dfc2020S2,
+    Flood,
     Lcz,
 }
 
@@ -115,6 +116,13 @@ pub struct Task {
     /// Where the files do not name their bands: the names in the order in which they are stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored_bands: Vec<String>,
+    /// Where a sample is an image of each of two dates: what they are called, the earlier one first. A stored band is
+    /// then called `<band> <date>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dates: Option<[String; 2]>,
+    /// Stored pixels below the first become it, those above the second become that, and so do those that are no number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<[f32; 2]>,
     /// Stored codes of a mask and what each becomes; others stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remap: Vec<(i32, i32)>,
@@ -277,6 +285,16 @@ impl Suite {
                 && (task.layout.is_none() || task.stored_bands.is_empty())
             {
                 let problem = format!("task `{}` lacks `layout` or `stored-bands`", task.name);
+                return Err(Error::file(&path, problem));
+            }
+            if suite.family != Family::CopernicusBench && (task.dates.is_some() || task.clip.is_some()) {
+                let problem =
+                    format!("task `{}`: this family's reader knows no `dates`, no `clip`", task.name);
+                return Err(Error::file(&path, problem));
+            }
+            if task.clip.is_some_and(|[low, high]| !(low < high)) {
+                let problem =
+                    format!("task `{}`: `clip` must be two numbers, the lower one first", task.name);
                 return Err(Error::file(&path, problem));
             }
         }

@@ -52,6 +52,9 @@ fn home() -> tempfile::TempDir {
                 .replace("epochs = 50", "epochs = 2")
                 .replace("batch-size = 128", "batch-size = 2")
         }
+        "upernet.toml" => {
+            text.replace("channels = 512", "channels = 16").replace("channels = 256", "channels = 8")
+        }
         "copernicus-bench.toml" => text
             .replace(
                 "protocols = [\"copernicus-linear-probe\",",
@@ -147,6 +150,24 @@ fn all_eight_tasks_run_end_to_end() {
 }
 
 #[test]
+fn upernet_runs_on_real_masks() {
+    let Some(real) = real() else { return };
+    let (home, out) = (home(), tempfile::tempdir().unwrap());
+    let weights = common::fixture("model/tiny.safetensors");
+    let short = ["--epochs", "2", "--learning-rates", "1e-3", "--limit", "4"];
+    let masks = ["--task", "dfc2020-s1", "--task", "cloud-s2", "--protocol", "upernet", "--weights"];
+    let arguments = [&masks[..], &[weights.to_str().unwrap()], &short].concat();
+    finished(&bench(home.path(), &real, out.path(), &arguments));
+    let tasks = by_task(&out.path().join("copernicus-bench"));
+    assert_eq!(tasks.len(), 2);
+    for record in tasks.values().flatten() {
+        assert!(record.short && (0.0..=100.0).contains(&record.value), "{record:?}");
+        // All test samples are one batch.
+        assert!((record.scores["reported_miou"] - record.value).abs() < 1e-9, "{record:?}");
+    }
+}
+
+#[test]
 fn random_and_trained_rows_stems_and_zeros() {
     let Some(real) = real() else { return };
     let (home, out) = (home(), tempfile::tempdir().unwrap());
@@ -199,13 +220,15 @@ fn the_table_has_a_row_a_data_set() {
     let suite = Suite::load(&home, "copernicus-bench").unwrap();
     let definition = &suite.tables[0];
     let published = published::read(&home.published(&definition.published)).unwrap();
-    assert_eq!(published.values.len(), 56);
+    // The table of TerraFM's README, and the row of Flood-S1, in which it has no value.
+    assert_eq!(published.values.len(), 56 + 6);
     let mut records = vec![
         measured("eurosat-s2", "copernicus-linear-probe", 0, 99.0, 99.0),
         measured("eurosat-s2", "copernicus-linear-probe", 1, 99.2, 99.2),
         measured("eurosat-s2", "copernicus-linear-probe", 2, 99.4, 99.4),
         // What the reference reports is shown and compared, not the exact value.
         measured("bigearthnet-s2", "copernicus-linear-probe", 0, 83.0, 84.1),
+        measured("flood-s1", "upernet", 0, 75.0, 76.3),
         measured("dfc2020-s2", "upernet", 0, 61.0, 64.6),
         measured("dfc2020-s2", "upernet", 1, 61.0, 64.8),
     ];
@@ -238,5 +261,6 @@ fn the_table_has_a_row_a_data_set() {
     assert_eq!(row("BigEarthNet-S2")[9], "_84.1_ (-0.3)");
     assert_eq!(row("DFC2020-S2")[9], "64.7 ± 0.1 (+0.9)");
     assert_eq!(row("EuroSAT-S2")[10], "90.0");
+    assert_eq!(row("Flood-S1")[2..10].join(" "), "**78.3** 75.1 77.2 77.4 76.0 _77.7_ — 76.3");
     assert!(csv(&table).unwrap().contains("micro_map"));
 }

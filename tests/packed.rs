@@ -56,7 +56,8 @@ fn every_task_reads_as_its_source() {
     let to = tempfile::tempdir().unwrap();
     for (name, root) in [("copernicus-bench", "copernicus-bench"), ("geobench", "geobench")] {
         let (suite, root) = (suite(name), real.join(root));
-        for task in &suite.tasks {
+        // Of Flood-S1 there are no real pixels: tests/flood.rs packs what it makes.
+        for task in suite.tasks.iter().filter(|task| task.name != "flood-s1") {
             let done = pack(&suite, task, &root, to.path(), &Silent).unwrap();
             assert!(!done.reused && done.samples > 0 && done.bytes > 0);
             assert!(pack(&suite, task, &root, to.path(), &Silent).unwrap().reused);

@@ -117,6 +117,29 @@ pub fn select(
     Ok(selection)
 }
 
+/// As [`select`], for each of the dates in turn, whose bands are stored as `<name> <date>`.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_dated(
+    dates: &[String],
+    wanted: &[Band],
+    names: &BTreeMap<Band, String>,
+    present: &[String],
+    impute: &[Imputation],
+) -> Result<Selection> {
+    let mut all = Selection { stored: Vec::new(), imputed: Vec::new(), zeroed: Vec::new() };
+    for date in dates {
+        let names = names.iter().map(|(band, name)| (*band, format!("{name} {date}"))).collect();
+        let Selection { stored, imputed, zeroed } = select(wanted, &names, present, impute)?;
+        all.zeroed.extend(zeroed.into_iter().map(|place| all.stored.len() + place));
+        all.stored.extend(stored);
+        all.imputed
+            .extend(imputed.into_iter().filter(|pair| !all.imputed.contains(pair)).collect::<Vec<_>>());
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +161,19 @@ mod tests {
         let selection = select(&[Band::B02, Band::B01], &names(), &present[1..], &impute).unwrap();
         assert_eq!(selection.stored, ["02", "02"]);
         assert_eq!(selection.imputed, impute);
+    }
+
+    #[test]
+    fn each_date_has_bands_of_its_own() {
+        let dates = ["before", "after"].map(str::to_owned);
+        let present = ["02 before", "02 after", "01 after"].map(str::to_owned);
+        let impute = [Imputation { source: Band::Zeros, target: Band::B01 }];
+        let selection = select_dated(&dates, &[Band::B02, Band::B01], &names(), &present, &impute).unwrap();
+        assert_eq!(selection.stored, ["02 before", "02 before", "02 after", "01 after"]);
+        assert_eq!(selection.zeroed, [1]);
+        assert_eq!(selection.imputed, impute);
+        let lacking = select_dated(&dates, &[Band::B02], &names(), &present[..1], &[]).unwrap_err();
+        assert!(lacking.to_string().contains("B02"), "{lacking}");
     }
 
     #[test]

@@ -6,22 +6,25 @@
 //! eurosat_s1/eurosat-{train,val,test}.txt  <Class>_N.jpg; all_imgs/<Class>/<Class>_N.tif
 //! bigearthnet_s1s2/multilabel-{split}.csv  s1_path, s2_path, 19 labels; below BigEarthNet-S1-5%/ and BigEarthNet-S2-5%/
 //! dfc2020_s1s2/dfc-{split}-new.csv         <a>_dfc_<b>.tif; dfc/<a>_dfc_<b>.tif, s1/<a>_s1_<b>.tif, s2/<a>_s2_<b>.tif
+//! flood_s1/grid_dict_{train,val,test}.json an object a sample; a file a band and date: see `flood`
 //! lcz_s2/lcz_{train,val,test}.h5           rows of HDF5 datasets: see `lcz`
 //! ```
 
 mod files;
+mod flood;
 mod lcz;
 mod lists;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, Array3, ArrayViewMut2, Axis};
+use ndarray::{Array2, Array3};
 
 use self::files::Files;
 use self::lists::{Item, Target};
 use super::geotiff::Image;
 use super::hdf5::Dtype;
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
 use crate::suite::{Layout, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
@@ -118,16 +121,36 @@ impl Copernicus {
         Image::decode(&path, &bytes)
     }
 
-    /// A sample's image, with as many bands as the task has.
-    fn image(&self, split: Split, item: &Item) -> Result<Image> {
-        let image = self.decode(split, &item.image)?;
-        let expected = self.task.stored_bands.len();
-        if image.bands != expected {
-            let problem = format!("has {} bands; {} has {expected}", image.bands, self.task.name);
-            return Err(Error::file(self.files.path(&item.image), problem)
-                .help("the file is damaged or of another data set: fetch it again"));
+    /// A sample's bands at these places among the task's.
+    fn stored(&self, split: Split, item: &Item, places: &[usize]) -> Result<Stored> {
+        let bands_a_file = self.task.stored_bands.len() / item.images.len().max(1);
+        let mut stored = Stored { bands_a_file, files: BTreeMap::new(), rows: 0, columns: 0 };
+        for place in places {
+            let file = place / bands_a_file.max(1);
+            if stored.files.contains_key(&file) {
+                continue;
+            }
+            let name = item.images.get(file).map_or("", String::as_str);
+            let wrong = |problem: String| {
+                Error::file(self.files.path(name), problem)
+                    .help("the file is damaged or of another data set: fetch it again")
+            };
+            let image = self.decode(split, name)?;
+            if image.bands != bands_a_file {
+                let found = image.bands;
+                return Err(wrong(format!("has {found} bands; {} has {bands_a_file}", self.task.name)));
+            }
+            let (rows, columns) = (image.rows, image.columns);
+            if !stored.files.is_empty() && (rows, columns) != (stored.rows, stored.columns) {
+                return Err(wrong(format!(
+                    "has {rows} x {columns} pixels, the sample's other files {} x {}",
+                    stored.rows, stored.columns
+                )));
+            }
+            (stored.rows, stored.columns) = (rows, columns);
+            stored.files.insert(file, image);
         }
-        Ok(image)
+        Ok(stored)
     }
 
     /// The label of an image of `rows` x `columns` pixels, and the type in which a mask is stored.
@@ -160,8 +183,33 @@ impl Copernicus {
         Ok((Label::Mask(mask), dtype))
     }
 
+    /// All files of a sample: its images, then its mask.
+    fn names(item: &Item) -> impl Iterator<Item = &String> {
+        let mask = match &item.target {
+            Target::Mask(mask) => Some(mask),
+            Target::Known(_) => None,
+        };
+        item.images.iter().chain(mask)
+    }
+
     fn bands_of(&self, bands: &[String]) -> Result<Vec<usize>> {
         bands.iter().map(|band| place_of(&self.task, band)).collect()
+    }
+}
+
+/// Decoded files of a sample, all of one size.
+struct Stored {
+    /// A band's place among the task's, divided by it, is its file; the rest is the band there.
+    bands_a_file: usize,
+    files: BTreeMap<usize, Image>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Stored {
+    /// The file of the band at a place, which must be among those that were asked for, and the band in it.
+    fn band(&self, place: usize) -> (&Image, usize) {
+        (&self.files[&(place / self.bands_a_file)], place % self.bands_a_file)
     }
 }
 
@@ -211,14 +259,8 @@ impl Dataset for Copernicus {
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {
-        let files = of(&self.items, split).iter().flat_map(|item| {
-            let mask = match &item.target {
-                Target::Mask(mask) => Some(mask),
-                Target::Known(_) => None,
-            };
-            std::iter::once(&item.image).chain(mask)
-        });
-        let mut paths: Vec<PathBuf> = files.map(|name| self.files.on_disk(name)).collect();
+        let names = of(&self.items, split).iter().flat_map(Self::names);
+        let mut paths: Vec<PathBuf> = names.map(|name| self.files.on_disk(name)).collect();
         paths.dedup();
         paths
     }
@@ -230,13 +272,17 @@ impl Dataset for Copernicus {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let item = self.item(split, index)?;
         let places = self.bands_of(bands)?;
-        let stored = self.image(split, item)?;
+        let stored = self.stored(split, item, &places)?;
         let (rows, columns) = (stored.rows, stored.columns);
         let mut image = Array3::zeros((bands.len(), rows, columns));
-        let mut planes: Vec<ArrayViewMut2<f32>> = image.axis_iter_mut(Axis(0)).collect();
-        stored.copy_to(&places, &mut planes);
-        if stored.dtype().is_some_and(Dtype::is_float) {
-            check_finite(&self.files.path(&item.image), bands, &image)?;
+        for (place, plane) in places.iter().zip(image.outer_iter_mut()) {
+            let (file, band) = stored.band(*place);
+            file.copy_to(&[band], &mut [plane]);
+        }
+        clip(&self.task, &mut image);
+        if stored.files.values().any(|file| file.dtype().is_some_and(Dtype::is_float)) {
+            let first = item.images.first().map_or("", String::as_str);
+            check_finite(&self.files.path(first), bands, &image)?;
         }
         if self.task.scale != 1.0 {
             image.mapv_inplace(|pixel| pixel * self.task.scale);
@@ -247,13 +293,13 @@ impl Dataset for Copernicus {
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let item = self.item(split, index)?;
-        let image = self.image(split, item)?;
-        let (label, label_dtype) = self.label(split, item, [image.rows, image.columns])?;
-        let dtype = image.dtype().map(|dtype| dtype.to_string()).unwrap_or_default();
-        let bands = self.task.stored_bands.iter().enumerate().map(|(place, name)| RawBand {
-            name: name.clone(),
-            dtype: dtype.clone(),
-            pixels: image.band(place),
+        let places: Vec<usize> = (0..self.task.stored_bands.len()).collect();
+        let stored = self.stored(split, item, &places)?;
+        let (label, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
+        let bands = self.task.stored_bands.iter().zip(places).map(|(name, place)| {
+            let (file, band) = stored.band(place);
+            let dtype = file.dtype().map(|dtype| dtype.to_string()).unwrap_or_default();
+            RawBand { name: name.clone(), dtype, pixels: file.band(band) }
         });
         Ok(RawSample {
             name: item.name.clone(),
@@ -264,34 +310,24 @@ impl Dataset for Copernicus {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, self.task.scale, bands)
+        computed::statistics(self, &self.task, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
         let items = of(&self.items, split);
-        let images: Vec<&str> = items.iter().map(|item| item.image.as_str()).collect();
-        let images = self.files.contents(&images)?;
-        let masks: Vec<&str> = items
-            .iter()
-            .filter_map(|item| match &item.target {
-                Target::Mask(mask) => Some(mask.as_str()),
-                Target::Known(_) => None,
-            })
-            .collect();
-        let mut masks = self.files.contents(&masks)?.into_iter();
-        let both = items.iter().zip(images).map(|(item, image)| {
+        let names: Vec<&str> = items.iter().flat_map(Self::names).map(String::as_str).collect();
+        let mut contents = self.files.contents(&names)?.into_iter();
+        let both = items.iter().map(|item| {
             let mut hasher = blake3::Hasher::new();
-            hasher.update(image.as_bytes());
+            for content in contents.by_ref().take(Self::names(item).count()) {
+                hasher.update(content.as_bytes());
+            }
             match &item.target {
                 Target::Known(Label::Class(class)) => hasher.update(&(*class as u64).to_le_bytes()),
                 Target::Known(Label::MultiLabel(labels)) => {
                     hasher.update(&labels.iter().map(|label| u8::from(*label)).collect::<Vec<u8>>())
                 }
-                Target::Known(Label::Mask(_)) => &mut hasher,
-                Target::Mask(_) => match masks.next() {
-                    Some(mask) => hasher.update(mask.as_bytes()),
-                    None => &mut hasher,
-                },
+                Target::Known(Label::Mask(_)) | Target::Mask(_) => &mut hasher,
             };
             hasher.finalize()
         });

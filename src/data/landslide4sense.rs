@@ -204,7 +204,7 @@ impl Dataset for Landslide4Sense {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, self.task.scale, bands)
+        computed::statistics(self, &self.task, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -110,6 +110,15 @@ pub struct RawSample {
     pub label_dtype: Option<String>,
 }
 
+/// Brings stored pixels into the range that the task gives them, if it gives one.
+fn clip<'a>(task: &Task, pixels: impl IntoIterator<Item = &'a mut f32>) {
+    if let Some([low, high]) = task.clip {
+        for pixel in pixels {
+            *pixel = if pixel.is_nan() { high } else { pixel.clamp(low, high) };
+        }
+    }
+}
+
 /// One task's files, opened for one partition.
 pub trait Dataset: Send + Sync {
     /// The samples of a split, in the partition's order.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
 use super::hdf5::{Dtype, Rows};
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
@@ -261,6 +261,7 @@ impl Dataset for Packed {
             let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
             part.dtype.decode(stored, &mut pixels);
         }
+        clip(&self.task, &mut pixels);
         let name = part.names[index].clone();
         if part.dtype.is_float()
             && let Some(pixel) = pixels.iter().find(|pixel| !pixel.is_finite())
@@ -300,7 +301,7 @@ impl Dataset for Packed {
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
         if self.index.statistics_content.is_none() {
-            return computed::statistics(self, self.task.scale, bands);
+            return computed::statistics(self, &self.task, bands);
         }
         let of = |band: &String| {
             let [mean, std] = self.index.statistics.get(band)?;

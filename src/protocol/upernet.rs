@@ -4,12 +4,15 @@
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
 //! label is invented; images are resized to the model's input.
 //!
+//! Where a sample has two dates, the maps are the later date's minus the earlier one's, as in the reference's change detection.
+//!
 //! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
 //! pixels, and the mean over test batches is its score `reported_miou`.
 //!
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
 //! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
 
+mod change;
 mod encoder;
 
 use burn::module::Module;
@@ -17,6 +20,7 @@ use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis};
 use rand::seq::SliceRandom;
 
+use self::change::View;
 use self::encoder::{Encoder, Item, Place};
 use super::decision::first_best;
 use super::finetune::Subject;
@@ -90,7 +94,7 @@ impl<'a> Search<'a> {
     fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
         let plain = subject.device.clone().inner();
         let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
-            Encoder::keeping(subject.encoder.valid(), subject.input.stem, plain, subject.cache_limit)
+            Encoder::keeping(subject.encoder.valid(), View::of(subject.input), plain, subject.cache_limit)
         });
         Search {
             config,
@@ -266,8 +270,10 @@ impl<'a> Search<'a> {
     fn maps(&self, network: &Network, items: &[Item]) -> Result<Vec<Tensor<4>>> {
         match (&self.encoder, &network.encoder) {
             (Some(frozen), _) => Ok(frozen.maps(items)?.into_iter().map(Tensor::from_inner).collect()),
-            (None, Some(encoder)) => encoder
-                .feature_maps(encoder::images(items.iter(), &self.subject.device)?, self.subject.input.stem),
+            (None, Some(encoder)) => {
+                let images = encoder::images(items.iter(), &self.subject.device)?;
+                View::of(self.subject.input).maps(encoder, images)
+            }
             (None, None) => Err(Error::request("the network has no encoder")),
         }
     }
@@ -308,7 +314,7 @@ impl<'a> Search<'a> {
         let network = network.valid();
         let trained = network
             .encoder
-            .map(|encoder| Encoder::new(encoder, subject.input.stem, subject.device.clone().inner()));
+            .map(|encoder| Encoder::new(encoder, View::of(subject.input), subject.device.clone().inner()));
         let encoder = (self.encoder.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::request("the network has no encoder"))?;
         let samples = self.samples(split);

@@ -1,6 +1,6 @@
 //! A task's files: in a folder, or in the release's zip archive, read in place.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct Archive {
     path: PathBuf,
     zip: ZipArchive<Shared>,
     /// Entries by their path below the data set's folder.
-    entries: Arc<HashMap<String, usize>>,
+    entries: Arc<BTreeMap<String, usize>>,
 }
 
 impl Files {
@@ -49,7 +49,7 @@ impl Files {
         let zip = ZipArchive::new(Shared { file: Arc::new(Mutex::new(file)), length, place: 0 })
             .at(&path)
             .map_err(damaged)?;
-        let mut entries = HashMap::new();
+        let mut entries = BTreeMap::new();
         let prefix = format!("{root}/");
         let mut looking = zip.clone();
         for index in 0..looking.len() {
@@ -92,6 +92,36 @@ impl Files {
             Files::Folder(folder) => folder.join(name).is_file(),
             Files::Archive(archive) => archive.entries.contains_key(name),
         }
+    }
+
+    /// The names of the files in a folder, without those of folders in it, sorted.
+    ///
+    /// # Errors
+    /// Where there is no such folder, or it cannot be read.
+    pub fn below(&self, folder: &str) -> Result<Vec<String>> {
+        let path = self.path(folder);
+        let mut names = Vec::new();
+        match self {
+            Files::Folder(_) => {
+                for entry in std::fs::read_dir(&path).at(&path)? {
+                    let entry = entry.at(&path)?;
+                    if !entry.file_type().at(&path)?.is_dir() {
+                        names.extend(entry.file_name().into_string());
+                    }
+                }
+                names.sort();
+            }
+            Files::Archive(archive) => {
+                let prefix = format!("{folder}/");
+                let from = archive.entries.range(prefix.clone()..);
+                let below = from.map_while(|(name, _)| name.strip_prefix(&prefix));
+                names.extend(below.filter(|name| !name.contains('/')).map(str::to_owned));
+                if names.is_empty() {
+                    return Err(Error::file(path, "the archive has no such folder"));
+                }
+            }
+        }
+        Ok(names)
     }
 
     /// All bytes of a file.

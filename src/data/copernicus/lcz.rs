@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 
 use super::lists::split_name;
-use super::{check_finite, of, place_of};
+use super::{check_finite, clip, of, place_of};
 use crate::data::hdf5::{Element, Rows};
 use crate::data::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
 use crate::suite::Task;
@@ -122,6 +122,7 @@ impl Dataset for Lcz {
         for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
             plane.assign(&plane_of(&stored.view(), place_of(&self.task, band)?));
         }
+        clip(&self.task, &mut image);
         check_finite(&part.path, bands, &image)?;
         image.mapv_inplace(|pixel| pixel * self.task.scale);
         Ok(Sample { name: self.samples(split)[index].clone(), image, label })
@@ -140,7 +141,7 @@ impl Dataset for Lcz {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, self.task.scale, bands)
+        computed::statistics(self, &self.task, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -1,6 +1,7 @@
 //! Which samples a split has: the lists of Copernicus-Bench [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
 
 use super::files::Files;
+use super::flood;
 use crate::data::Label;
 use crate::data::Split;
 use crate::files::inside;
@@ -11,8 +12,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Item {
     pub name: String,
-    /// The image's file, below the data set's folder.
-    pub image: String,
+    /// The image's files, below the data set's folder: one with all bands, or one a band.
+    pub images: Vec<String>,
     pub target: Target,
 }
 
@@ -44,11 +45,16 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
         Layout::Eurosat => format!("eurosat-{split}.txt"),
         Layout::BigearthnetS1 | Layout::BigearthnetS2 => format!("multilabel-{split}.csv"),
         Layout::Dfc2020S1 | Layout::Dfc2020S2 => format!("dfc-{split}-new.csv"),
+        Layout::Flood => format!("grid_dict_{split}.json"),
         Layout::Lcz => return Err(Error::request(format!("{} has no lists", task.name))),
     };
     let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
     let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
         .map_err(|_| Error::file(files.path(&list), "is not UTF-8 text").help(incomplete))?;
+    if layout == Layout::Flood {
+        return flood::samples(&text, files)
+            .map_err(|problem| Error::file(files.path(&list), problem).help(incomplete));
+    }
     let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let mut columns = Columns::default();
     if matches!(layout, Layout::BigearthnetS1 | Layout::BigearthnetS2) {
@@ -63,7 +69,7 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
                 Layout::Eurosat => eurosat(task, line),
                 Layout::BigearthnetS1 | Layout::BigearthnetS2 => columns.item(line),
                 Layout::Dfc2020S1 => Ok(dfc2020(line, "s1")),
-                Layout::Dfc2020S2 | Layout::Lcz => Ok(dfc2020(line, "s2")),
+                Layout::Dfc2020S2 | Layout::Flood | Layout::Lcz => Ok(dfc2020(line, "s2")),
             };
             item.and_then(|item| safe(item).map_err(|error| error.to_string())).map_err(|problem| {
                 Error::file(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
@@ -75,7 +81,9 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
 /// The item, if its files lie in the data set's folder.
 fn safe(item: Item) -> Result<Item> {
     let root = std::path::Path::new("");
-    inside(root, &item.image)?;
+    for image in &item.images {
+        inside(root, image)?;
+    }
     if let Target::Mask(mask) = &item.target {
         inside(root, mask)?;
     }
@@ -86,7 +94,7 @@ fn safe(item: Item) -> Result<Item> {
 fn cloud(line: &str) -> Item {
     Item {
         name: line.to_owned(),
-        image: format!("s2_toa/{line}.tif"),
+        images: vec![format!("s2_toa/{line}.tif")],
         target: Target::Mask(format!("cloud/{line}.tif")),
     }
 }
@@ -101,7 +109,7 @@ fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
     })?;
     Ok(Item {
         name: name.to_owned(),
-        image: format!("all_imgs/{class}/{name}.tif"),
+        images: vec![format!("all_imgs/{class}/{name}.tif")],
         target: Target::Known(Label::Class(index)),
     })
 }
@@ -110,7 +118,7 @@ fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
 fn dfc2020(line: &str, sensor: &str) -> Item {
     Item {
         name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
-        image: format!("{sensor}/{}", line.replace("dfc", sensor)),
+        images: vec![format!("{sensor}/{}", line.replace("dfc", sensor))],
         target: Target::Mask(format!("dfc/{line}")),
     }
 }
@@ -156,7 +164,7 @@ impl Columns {
         let file = path.rsplit('/').next().unwrap_or(path);
         Ok(Item {
             name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),
-            image: format!("{}/{path}", self.folder),
+            images: vec![format!("{}/{path}", self.folder)],
             target: Target::Known(Label::MultiLabel(labels)),
         })
     }

@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
+use super::change::View;
 use crate::data::Split;
 use crate::features::Scratch;
 use crate::features::tiles::Mask;
 use crate::model::frozen::Frozen;
 use crate::model::terrafm::TerraFm;
-use crate::model::{Backbone, Stem};
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub(super) struct Item {
 /// An encoder on a device without autodiff.
 pub(super) struct Encoder {
     backbone: Frozen,
-    stem: Stem,
+    view: View,
     device: Device,
     kept: Option<Mutex<Kept>>,
 }
@@ -54,14 +54,14 @@ struct Kept {
 
 impl Encoder {
     /// Keeps nothing.
-    pub(super) fn new(encoder: TerraFm, stem: Stem, device: Device) -> Self {
-        Encoder { backbone: Frozen::new(encoder), stem, device, kept: None }
+    pub(super) fn new(encoder: TerraFm, view: View, device: Device) -> Self {
+        Encoder { backbone: Frozen::new(encoder), view, device, kept: None }
     }
 
     /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
-    pub(super) fn keeping(encoder: TerraFm, stem: Stem, device: Device, limit: u64) -> Self {
+    pub(super) fn keeping(encoder: TerraFm, view: View, device: Device, limit: u64) -> Self {
         let kept = Kept { limit, rows: HashMap::new(), maps: None, full: None };
-        Encoder { kept: Some(Mutex::new(kept)), ..Self::new(encoder, stem, device) }
+        Encoder { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
@@ -118,7 +118,7 @@ impl Encoder {
     }
 
     fn encode<'i>(&self, items: impl Iterator<Item = &'i Item>) -> Result<Vec<Tensor<4>>> {
-        self.backbone.feature_maps(images(items, &self.device)?, self.stem)
+        self.view.maps(&self.backbone, images(items, &self.device)?)
     }
 }
 

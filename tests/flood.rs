@@ -1,0 +1,310 @@
+//! Flood-S1, change detection between two dates: no sample of the release is here, so that the files are made in its
+//! layout.
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::records;
+use ndarray::s;
+use terrabench::config::ModelConfig;
+use terrabench::data::packed::pack;
+use terrabench::data::{self, Dataset, Label, Split};
+use terrabench::features::{Input, InputOptions};
+use terrabench::home::Home;
+use terrabench::normalization::Strategies;
+use terrabench::progress::Silent;
+use terrabench::suite::Suite;
+use tiff::encoder::TiffEncoder;
+use tiff::encoder::colortype::{Gray8, Gray32Float};
+
+const SIDE: usize = 32;
+const BANDS: [&str; 4] = ["VV before", "VH before", "VV after", "VH after"];
+/// In the order of the list, which is not that of the alphabet.
+const NAMES: [&str; 3] = ["c1", "a2", "b3"];
+
+fn suite() -> Suite {
+    Suite::load(&Home::find().unwrap(), "copernicus-bench").unwrap()
+}
+
+fn open(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
+    let suite = suite();
+    data::open(&suite, suite.task("flood-s1").unwrap(), root, "default")
+}
+
+/// Backscatter of file `file` of a sample: some of it below 0, some above what the reference clamps to, one no number.
+fn pixel(sample: usize, file: usize, place: usize) -> f32 {
+    match place {
+        0 => f32::NAN,
+        1 => -0.01,
+        2 => f32::INFINITY,
+        _ => 0.001 * ((place * (file + 2) + 31 * sample) % 200) as f32,
+    }
+}
+
+fn code(sample: usize, place: usize) -> u8 {
+    ((place / SIDE + sample) / 8 % 4) as u8
+}
+
+fn tiff<C: tiff::encoder::colortype::ColorType>(path: &Path, pixels: &[C::Inner])
+where
+    [C::Inner]: tiff::encoder::TiffValue,
+{
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut encoder = TiffEncoder::new(&mut file).unwrap();
+    encoder.write_image::<C>(SIDE as u32, SIDE as u32, pixels).unwrap();
+}
+
+/// The task's folder below `root`: a few samples a split, with the files that the release has and nothing reads.
+fn made(root: &Path) -> PathBuf {
+    let task = root.join("flood_s1");
+    for (number, split) in ["train", "val", "test"].into_iter().enumerate() {
+        let mut list = Vec::new();
+        for (place, name) in NAMES.into_iter().enumerate() {
+            let (name, sample) = (format!("{name}-{split}"), 3 * number + place);
+            let below = format!("1111013/01/{name}");
+            list.push(format!(r#""{name}": {{"path": "{below}", "info": {{"rank": "1"}}}}"#));
+            let folder = task.join("data").join(below);
+            std::fs::create_dir_all(&folder).unwrap();
+            let images = ["SL1_IVV", "SL1_IVH", "MS1_IVV", "MS1_IVH", "SL2_IVV", "SL2_IVH", "MK0_DEM"];
+            for (file, kind) in images.into_iter().enumerate() {
+                let pixels: Vec<f32> = (0..SIDE * SIDE).map(|place| pixel(sample, file, place)).collect();
+                tiff::<Gray32Float>(&folder.join(format!("{kind}_1111013_01_20170504.tif")), &pixels);
+            }
+            let codes: Vec<u8> = (0..SIDE * SIDE).map(|place| code(sample, place)).collect();
+            tiff::<Gray8>(&folder.join("MK0_MLU_1111013_01_20170504.tif"), &codes);
+            tiff::<Gray8>(&folder.join("MK0_MNA_1111013_01_20170504.tif"), &codes);
+            std::fs::write(folder.join("MS1_IVV_1111013_01_20170504.tif.aux.xml"), "<x/>").unwrap();
+        }
+        std::fs::write(task.join(format!("grid_dict_{split}.json")), format!("{{{}}}", list.join(", ")))
+            .unwrap();
+    }
+    task
+}
+
+fn zipped(folder: &Path, archive: &Path) {
+    fn add(zip: &mut zip::ZipWriter<std::fs::File>, folder: &Path, name: &str) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{name}/{}", path.file_name().unwrap().to_str().unwrap());
+            if path.is_dir() {
+                add(zip, &path, &name);
+                continue;
+            }
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            zip.write_all(&std::fs::read(path).unwrap()).unwrap();
+        }
+    }
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
+    add(&mut zip, folder, "flood_s1");
+    zip.finish().unwrap();
+}
+
+#[test]
+fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let dataset = open(folder.path()).unwrap();
+    assert_eq!(dataset.bands().unwrap(), BANDS);
+    assert_eq!(dataset.samples(Split::Valid), ["c1-val", "a2-val", "b3-val"]);
+    assert_eq!(dataset.files(Split::Test).len(), 3 * 5);
+
+    let bands = BANDS.map(str::to_owned);
+    let sample = dataset.read(Split::Valid, 1, &bands).unwrap();
+    for (file, band) in sample.image.outer_iter().enumerate() {
+        for (place, found) in band.iter().enumerate() {
+            // torch.clamp(x, 0, 0.15), which keeps NaN; then nan_to_num(x, 0.15).
+            let stored = pixel(4, file, place);
+            let expected = if stored.is_nan() { 0.15 } else { stored.max(0.0).min(0.15) };
+            assert_eq!(*found, expected, "file {file}, pixel {place}");
+        }
+    }
+    let Label::Mask(mask) = &sample.label else { panic!("{:?}", sample.label) };
+    assert!(mask.iter().enumerate().all(|(place, class)| *class == i32::from(code(4, place))));
+    let raw = dataset.read_raw(Split::Valid, 1).unwrap();
+    assert!(raw.bands[3].pixels[[0, 0]].is_nan(), "as it is stored");
+    assert_eq!(raw.bands[2].pixels[[0, 1]], f64::from(-0.01_f32));
+    // One band is one file.
+    let one = dataset.read(Split::Valid, 1, &bands[2..3]).unwrap();
+    assert_eq!(one.image.slice(s![0, .., ..]), sample.image.slice(s![2, .., ..]));
+}
+
+#[test]
+fn both_dates_go_in_normalised_as_the_reference_does() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let (home, suite) = (Home::find().unwrap(), suite());
+    let task = suite.task("flood-s1").unwrap();
+    let mut model = ModelConfig::load(&home, "terrafm-b").unwrap();
+    // No resizing, so that pixels can be compared.
+    model.architecture.image = SIDE;
+    let strategies = Strategies::load(&home).unwrap();
+    let open = |normalization: &str| {
+        let options = InputOptions {
+            by_content: false,
+            normalization: normalization.to_owned(),
+            strategies: strategies.clone(),
+            zeros: false,
+        };
+        Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap()
+    };
+    let input = open("default");
+    assert_eq!(input.selection.stored, BANDS);
+    let stored = input.dataset.read(Split::Train, 0, &input.selection.stored).unwrap().image;
+    let read = |input: &Input| input.read(&input.only().unwrap().preprocess, Split::Train, 0).unwrap().image;
+    let found = read(&input);
+    // cobench_flood_s1.yaml; the later date's deviations are its means.
+    let (mean, std) = ([0.0981, 0.0253, 0.0981, 0.0253], [0.0430, 0.0174, 0.0981, 0.0253]);
+    for ((band, row, column), found) in found.indexed_iter() {
+        let expected = (stored[[band, row, column]] - mean[band]) / std[band];
+        assert!((found - expected).abs() < 1e-5, "{band} {row} {column}: {found}, not {expected}");
+    }
+    // A source that does not know of dates serves both.
+    let plain = read(&open("copernicus-bench"));
+    assert!((plain[[2, 5, 5]] - (stored[[2, 5, 5]] + 12.548) / 5.257).abs() < 1e-5);
+    // The data set's own, clipped: no pixel is further from the mean than the range allows.
+    let own = read(&open("dataset"));
+    assert!(own.iter().all(|x| x.is_finite() && x.abs() < 3.0));
+}
+
+#[test]
+fn an_archive_and_a_packed_form_read_as_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, archive, packed] = ["plain", "archive", "packed"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&archive).unwrap();
+    zipped(&made(&plain), &archive.join("flood_s1.zip"));
+    let suite = suite();
+    pack(&suite, suite.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap();
+    let expected = open(&plain).unwrap();
+    let bands = expected.bands().unwrap();
+    for root in [archive, packed] {
+        let other = open(&root).unwrap();
+        assert_eq!(other.fingerprint(&Split::ALL).unwrap(), expected.fingerprint(&Split::ALL).unwrap());
+        assert_eq!(other.statistics(&bands).unwrap(), expected.statistics(&bands).unwrap());
+        for split in Split::ALL {
+            assert_eq!(other.samples(split), expected.samples(split));
+            for index in 0..3 {
+                let read = |dataset: &dyn Dataset| dataset.read(split, index, &bands).unwrap();
+                assert_eq!(read(other.as_ref()), read(expected.as_ref()), "{}", root.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = made(folder.path());
+    let sample = task.join("data/1111013/01/c1-train");
+    let list = task.join("grid_dict_train.json");
+    let whole = std::fs::read_to_string(&list).unwrap();
+    let problem = || open(folder.path()).map(|_| ()).unwrap_err().to_string();
+    let read = || {
+        let bands = BANDS.map(str::to_owned);
+        open(folder.path()).unwrap().read(Split::Train, 0, &bands).unwrap_err().to_string()
+    };
+
+    std::fs::write(&list, &whole[..whole.len() / 2]).unwrap();
+    assert!(problem().contains("grid_dict_train.json") && problem().contains("EOF"), "{}", problem());
+    std::fs::write(&list, whole.replace("1111013/01/c1-train", "../../elsewhere")).unwrap();
+    assert!(problem().contains("`c1-train`") && problem().contains("leads out"), "{}", problem());
+    std::fs::write(&list, whole.replace("1111013/01/c1-train", "1111013/02")).unwrap();
+    assert!(problem().contains("`c1-train`") && problem().contains("1111013/02"), "{}", problem());
+    std::fs::write(&list, &whole).unwrap();
+
+    let image = sample.join("MS1_IVH_1111013_01_20170504.tif");
+    let second = sample.join("MS1_IVH_1111013_01_20170505.tif");
+    std::fs::copy(&image, &second).unwrap();
+    assert!(problem().contains("2 files in") && problem().contains("MS1_IVH_"), "{}", problem());
+    std::fs::remove_file(&second).unwrap();
+    std::fs::rename(&image, sample.join("other.tif")).unwrap();
+    assert!(problem().contains("0 files in") && problem().contains("expected one"), "{}", problem());
+    std::fs::rename(sample.join("other.tif"), &image).unwrap();
+
+    // One of the four is smaller; one is cut short; the mask has a code that means nothing.
+    let bytes = std::fs::read(&image).unwrap();
+    let mut file = std::fs::File::create(&image).unwrap();
+    TiffEncoder::new(&mut file).unwrap().write_image::<Gray32Float>(2, 2, &[0.0; 4]).unwrap();
+    let error = read();
+    assert!(error.contains("has 2 x 2 pixels, the sample's other files 32 x 32"), "{error}");
+    std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(read().contains("MS1_IVH_1111013_01_20170504.tif: as a TIFF image"), "{}", read());
+    std::fs::write(&image, &bytes).unwrap();
+    tiff::<Gray8>(&sample.join("MK0_MLU_1111013_01_20170504.tif"), &[7; SIDE * SIDE]);
+    assert!(read().contains("the mask holds 7; its codes are 0 to 2"), "{}", read());
+}
+
+/// A protocol's file with a small head and batches that the few samples fill.
+fn smaller(name: &str, folder: &Path) -> String {
+    let text = std::fs::read_to_string(Home::find().unwrap().config("protocols", name).unwrap()).unwrap();
+    let text = text.replace("channels = 512", "channels = 16").replace("channels = 256", "channels = 8");
+    let path = folder.join(format!("{name}-small.toml"));
+    std::fs::write(&path, text.replace("batch-size = 16", "batch-size = 2")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn bench(data: &Path, out: &Path, protocol: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    command.env("TERRABENCH_CACHE", out.with_file_name("cache"));
+    command.args(["bench", "copernicus-bench", "--task", "flood-s1", "--protocol", protocol, "--data"]);
+    command.arg(data).arg("--out").arg(out).arg("--model").arg(common::fixture("model/tiny.toml"));
+    command.arg("--weights").arg(common::fixture("model/tiny.safetensors"));
+    if protocol.contains("upernet") {
+        command.args(["--epochs", "3", "--learning-rates", "1e-3"]);
+    }
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn upernet_finds_changes_from_files_and_from_the_packed_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let task = made(&path("plain"));
+    pack(&suite(), suite().task("flood-s1").unwrap(), &path("plain"), &path("packed"), &Silent).unwrap();
+    let run = |protocol: &str, data: &str, out: &str| {
+        let output = bench(&path(data), &path(out), &smaller(protocol, folder.path()));
+        assert!(output.status.success(), "{}", said(&output));
+        let (name, record) = records(&path(out).join("copernicus-bench")).pop_first().unwrap();
+        (name, record.value, record.scores, record.provenance)
+    };
+    let of_files = run("upernet", "plain", "a");
+    let of_packed = run("upernet", "packed", "b");
+    assert_eq!((&of_files.0, of_files.1, &of_files.2), (&of_packed.0, of_packed.1, &of_packed.2));
+    assert_eq!(of_files.3.bands, BANDS);
+    assert_eq!(of_files.3.normalization, "copernicus-bench-flood");
+    assert!((0.0..=100.0).contains(&of_files.1) && of_files.2.contains_key("reported_miou"));
+    let sheets = std::fs::read_dir(path("a/copernicus-bench/sheets")).unwrap().count();
+    assert_eq!(sheets, 1, "a picture sheet");
+    let tuned = run("upernet-finetune", "plain", "c");
+    assert_ne!(tuned.2, of_files.2);
+
+    // Which date is which decides the result: the same task with the two dates exchanged.
+    for entry in std::fs::read_dir(task.join("data/1111013/01")).unwrap() {
+        let sample = entry.unwrap().path();
+        for band in ["IVV", "IVH"] {
+            let file = |date: &str| sample.join(format!("{date}_{band}_1111013_01_20170504.tif"));
+            std::fs::rename(file("SL1"), file("spare")).unwrap();
+            std::fs::rename(file("MS1"), file("SL1")).unwrap();
+            std::fs::rename(file("spare"), file("MS1")).unwrap();
+        }
+    }
+    assert_ne!(run("upernet", "plain", "d").2, of_files.2);
+}
+
+#[test]
+fn other_protocols_say_that_they_see_one_date() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    for protocol in ["segmentation-probe", "knn"] {
+        let output = bench(folder.path(), &folder.path().join("out"), protocol);
+        let said = said(&output);
+        assert!(!output.status.success() && said.contains("Flood") | said.contains("flood-s1"), "{said}");
+        assert!(said.contains("compares two dates") && said.contains("upernet"), "{said}");
+    }
+}
