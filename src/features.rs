@@ -289,6 +289,8 @@ impl Extractor<'_> {
             stem: Stem,
             bands: &'a [String],
             scale: f32,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            clip: Option<[f32; 2]>,
             label: LabelKind,
             classes: usize,
             preprocess: &'a Preprocess,
@@ -303,6 +305,7 @@ impl Extractor<'_> {
             stem: *stem,
             bands: &selection.stored,
             scale: task.scale,
+            clip: task.clip,
             label: task.label,
             classes: task.classes,
             preprocess: &self.strategy.preprocess,

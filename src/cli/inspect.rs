@@ -237,9 +237,12 @@ impl Summary {
             let BandSummary { name, mean, min, max, .. } = band;
             let std = (band.squares / band.count as f64).sqrt();
             write!(out, "{name:<width$}  {form:<form_width$}{mean:>14.4}{std:>14.4}{min:>14.4}{max:>14.4}")?;
-            match band.not_finite {
-                0 => writeln!(out)?,
-                count => writeln!(out, "  {count} pixels are not finite!")?,
+            match (band.not_finite, task.clip) {
+                (0, _) => writeln!(out)?,
+                (count, Some([low, high])) => {
+                    writeln!(out, "  {count} pixels are not finite; readers clip to {low} to {high}")?;
+                }
+                (count, None) => writeln!(out, "  {count} pixels are not finite!")?,
             }
         }
 
