@@ -1,5 +1,6 @@
 //! What is measured, read from `benchmarks/*.toml`: suites, tasks and the tables they fill.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -292,7 +293,7 @@ impl Suite {
                     format!("task `{}`: this family's reader knows no `dates`, no `clip`", task.name);
                 return Err(Error::file(&path, problem));
             }
-            if task.clip.is_some_and(|[low, high]| !(low < high)) {
+            if task.clip.is_some_and(|[low, high]| low.partial_cmp(&high) != Some(Ordering::Less)) {
                 let problem =
                     format!("task `{}`: `clip` must be two numbers, the lower one first", task.name);
                 return Err(Error::file(&path, problem));
