@@ -10,6 +10,10 @@
 //! ```
 //!
 //! Numbers, names, hashes and statistics are those of the files that were packed, so that records are the same.
+//!
+//! Damage is an error. Images and labels: each chunk's Fletcher-32, tested whenever it is read. Names and hashes: the
+//! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
+//! among it: HDF5's checksums. Lengths: the index.
 
 mod write;
 
@@ -20,15 +24,16 @@ use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
-use super::hdf5::{Dtype, Rows};
+use super::hdf5::{Chunked, Dtype, Rows};
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Of the form of these files.
-const FORMAT: u32 = 1;
+/// Of the form of these files: what is written, and what is read. Files of format 1 have no checksums.
+const FORMAT: u32 = 2;
+const FORMATS: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 
 const INDEX: &str = "index.json";
 const ATTRIBUTE: &str = "terrabench";
@@ -51,6 +56,17 @@ struct Index {
     statistics_content: Option<(String, String)>,
     /// Bytes of each split's file.
     sizes: BTreeMap<Split, u64>,
+    /// blake3 of this index without it.
+    #[serde(default)]
+    checksum: Option<String>,
+}
+
+impl Index {
+    /// What [`Index::checksum`] must be.
+    fn hash(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_vec(&Index { checksum: None, ..self.clone() })?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
 }
 
 /// What a split's file holds.
@@ -88,12 +104,14 @@ fn index(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
     let text = std::fs::read(&path).at(&path)?;
     let index: Index = serde_json::from_slice(&text).at(&path).map_err(|error| error.help(AGAIN))?;
-    match index.format {
-        FORMAT => Ok(index),
-        other => {
-            Err(Error::file(path, format!("is of format {other}; this version reads {FORMAT}")).help(AGAIN))
-        }
+    let wrong = |problem: String| Err(Error::file(&path, problem).help(AGAIN));
+    if !FORMATS.contains(&index.format) {
+        return wrong(format!("is of format {}; this version reads {FORMATS:?}", index.format));
     }
+    if index.format > 1 && index.checksum != Some(index.hash().at(&path)?) {
+        return wrong("is damaged: its checksum does not fit it".to_owned());
+    }
+    Ok(index)
 }
 
 /// The partitions of a packed task, if it is one.
@@ -116,12 +134,20 @@ struct Part {
     path: PathBuf,
     header: Header,
     dtype: Dtype,
-    images: Rows,
-    labels: Rows,
+    images: Chunked,
+    labels: Labels,
     /// Rows of the file.
     rows: Vec<usize>,
     names: Vec<String>,
     contents: Vec<blake3::Hash>,
+}
+
+/// Of all rows of a split's file.
+#[derive(Debug)]
+enum Labels {
+    /// Classes and lists of labels are small.
+    Read(Vec<u8>),
+    Masks(Chunked),
 }
 
 impl Part {
@@ -134,27 +160,32 @@ impl Part {
         let text = Rows::attribute(&path, ATTRIBUTE)?;
         let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let dtype = Dtype::named(&header.dtype).ok_or_else(|| wrong(format!("type {}", header.dtype)))?;
-        let open = |name: &str| Rows::open(&path, name);
-        let (labels, contents) = (open("labels")?, open("contents")?);
-        let images = Rows::one_by_one(&path, "images")?;
+        let again = |error: Error| error.help(AGAIN);
+        let open = |name: &str| Rows::open(&path, name).map_err(again);
+        let chunked = |name: &str| Chunked::open(&path, name).map_err(again);
+        let (images, labels, contents) = (chunked("images")?, chunked("labels")?, open("contents")?);
         let names: Vec<String> = {
             let names = open("names")?;
             let length = names.shape().first().copied().unwrap_or(0);
             serde_json::from_slice(&names.bytes(0, length)?).map_err(|error| wrong(error.to_string()))?
         };
         let n = header.samples;
-        let fits = header.format == FORMAT
+        let fits = FORMATS.contains(&header.format)
             && header.task == task.name
             && header.label == task.label
             && names.len() == n
             && images.dtype() == dtype
             && labels.dtype() == Dtype::Int32
-            && Some(images.shape()) == n.checked_mul(header.image_width()).as_ref().map(std::slice::from_ref)
-            && Some(labels.shape()) == n.checked_mul(header.label_width).as_ref().map(std::slice::from_ref)
+            && Some(images.length()) == n.checked_mul(header.image_width())
+            && Some(labels.length()) == n.checked_mul(header.label_width)
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
         if !fits || rows.iter().any(|row| *row >= n) {
             return Err(wrong(format!("does not hold what {INDEX} and its own header say")));
         }
+        let labels = match header.label {
+            LabelKind::Mask => Labels::Masks(labels),
+            _ => Labels::Read(labels.bytes(0, labels.length()).map_err(again)?),
+        };
         let hashes = contents.bytes(0, 32 * n)?;
         let hashes: Vec<blake3::Hash> =
             hashes.as_chunks().0.iter().map(|bytes| blake3::Hash::from_bytes(*bytes)).collect();
@@ -178,15 +209,18 @@ impl Part {
 
     fn image(&self, index: usize) -> Result<Vec<u8>> {
         let width = self.header.image_width();
-        self.images.bytes(self.row(index)? * width, width)
+        self.images.bytes(self.row(index)? * width, width).map_err(|error| error.help(AGAIN))
     }
 
     fn label(&self, index: usize) -> Result<Label> {
-        let width = self.header.label_width;
-        let bytes = self.labels.bytes(self.row(index)? * width, width)?;
+        let (row, width) = (self.row(index)?, self.header.label_width);
+        let bytes = match &self.labels {
+            Labels::Read(all) => all[4 * row * width..][..4 * width].to_vec(),
+            Labels::Masks(masks) => masks.bytes(row * width, width).map_err(|error| error.help(AGAIN))?,
+        };
         let numbers = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
         let wrong = |problem: &dyn std::fmt::Display| {
-            self.labels.error(format!("sample {index}: {problem}")).help(AGAIN)
+            Error::file(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
         match self.header.label {
             LabelKind::Class => {
@@ -227,7 +261,15 @@ impl Packed {
             Ok((split, Part::open(task, path, rows, index.sizes.get(&split))?))
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
-        Ok(Packed { task: task.clone(), folder: folder.to_owned(), index, parts })
+        let packed = Packed { task: task.clone(), folder: folder.to_owned(), index, parts };
+        // Names and hashes have no checksums of their own.
+        match packed.index.fingerprints.get(partition) == Some(&packed.fingerprint(&Split::ALL)?) {
+            true => Ok(packed),
+            false => {
+                Err(Error::file(folder, format!("names or hashes are not those that {INDEX} is of"))
+                    .help(AGAIN))
+            }
+        }
     }
 
     fn part(&self, split: Split) -> Result<&Part> {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::{ATTRIBUTE, FORMAT, Header, INDEX, Index, Packed as Reader};
-use crate::data::hdf5::{Column, Dtype, Growing, Rows};
+use crate::data::hdf5::{Chunked, Column, Dtype, Growing};
 use crate::data::{self, Dataset, Label, RawSample, Split, loader};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
 use crate::progress::Progress;
-use crate::suite::{Suite, Task};
+use crate::suite::{LabelKind, Suite, Task};
 use crate::{Error, Result};
 
-/// Labels that are compressed together, in numbers.
+/// Labels that are compressed together, in numbers, where they are no masks.
 const LABEL_CHUNK: usize = 1 << 14;
 
 /// What was packed.
@@ -72,6 +72,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         statistics: BTreeMap::new(),
         statistics_content: None,
         sizes: BTreeMap::new(),
+        checksum: None,
     };
     let mut samples = 0;
     for split in Split::ALL {
@@ -97,6 +98,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
             }
         }
     }
+    index.checksum = Some(index.hash().at(&index_path)?);
     write_atomically(&index_path, &serde_json::to_vec(&index).at(&index_path)?)?;
     let bytes = index.sizes.values().sum();
     Ok(Packed { folder, samples, bytes, reused: false })
@@ -191,7 +193,12 @@ fn write(
     // Removed when it goes out of scope, unless it is renamed.
     let temporary = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder).at(path)?;
     let (names, about) = (serde_json::to_vec(&names).at(path)?, serde_json::to_string(&header).at(path)?);
-    let chunk = LABEL_CHUNK.div_ceil(header.label_width.max(1)).min(places.len()) * header.label_width.max(1);
+    let width = header.label_width.max(1);
+    // Masks are read one by one, other labels all at once.
+    let chunk = match header.label {
+        LabelKind::Mask => width,
+        _ => LABEL_CHUNK.div_ceil(width).min(places.len()) * width,
+    };
     let columns = [
         Column { name: "images", dtype, chunk: header.image_width() },
         Column { name: "labels", dtype: Dtype::Int32, chunk },
@@ -238,10 +245,10 @@ fn write(
 
 /// Reads everything back.
 fn verify(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
-    let (images, labels) = (Rows::one_by_one(path, "images")?, Rows::open(path, "labels")?);
+    let (images, labels) = (Chunked::open(path, "images")?, Chunked::open(path, "labels")?);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let check = |row: usize| {
-        let found = |rows: &Rows, width: usize| Ok(blake3::hash(&rows.bytes(row * width, width)?));
+        let found = |column: &Chunked, width: usize| Ok(blake3::hash(&column.bytes(row * width, width)?));
         let found = (found(&images, header.image_width())?, found(&labels, header.label_width)?);
         match found == sums[row] {
             true => Ok(()),
