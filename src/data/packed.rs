@@ -150,9 +150,43 @@ enum Labels {
     Masks(Chunked),
 }
 
+impl Labels {
+    fn open(path: &Path, kind: LabelKind) -> Result<Self> {
+        let labels = Chunked::open(path, "labels")?;
+        if labels.dtype() != Dtype::Int32 {
+            return Err(labels.error(format!("is {}; expected {}", labels.dtype(), Dtype::Int32)));
+        }
+        match kind {
+            LabelKind::Mask => Ok(Labels::Masks(labels)),
+            LabelKind::Class | LabelKind::MultiLabel => {
+                Ok(Labels::Read(labels.read(0, labels.length(), <[u8]>::to_vec)?))
+            }
+        }
+    }
+
+    /// Numbers of all rows.
+    fn length(&self) -> usize {
+        match self {
+            Labels::Read(all) => all.len() / Dtype::Int32.size(),
+            Labels::Masks(masks) => masks.length(),
+        }
+    }
+
+    /// Hands those of a row, `width` numbers, to `take`.
+    fn read<T>(&self, row: usize, width: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match self {
+            Labels::Read(all) => {
+                let size = width * Dtype::Int32.size();
+                Ok(take(all.get(row * size..(row + 1) * size).unwrap_or_default()))
+            }
+            Labels::Masks(masks) => masks.read(row * width, width, take),
+        }
+    }
+}
+
 impl Part {
     fn open(task: &Task, path: PathBuf, rows: &[usize], size: Option<&u64>) -> Result<Self> {
-        let wrong = |problem: String| Error::file(&path, problem).help(AGAIN);
+        let wrong = |problem: String| Error::file(&path, problem);
         let found = std::fs::metadata(&path).at(&path)?.len();
         if Some(&found) != size {
             return Err(wrong(format!("has {found} bytes; {INDEX} says {size:?}")));
@@ -160,10 +194,10 @@ impl Part {
         let text = Rows::attribute(&path, ATTRIBUTE)?;
         let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let dtype = Dtype::named(&header.dtype).ok_or_else(|| wrong(format!("type {}", header.dtype)))?;
-        let again = |error: Error| error.help(AGAIN);
-        let open = |name: &str| Rows::open(&path, name).map_err(again);
-        let chunked = |name: &str| Chunked::open(&path, name).map_err(again);
-        let (images, labels, contents) = (chunked("images")?, chunked("labels")?, open("contents")?);
+        let open = |name: &str| Rows::open(&path, name);
+        let images = Chunked::open(&path, "images")?;
+        let labels = Labels::open(&path, header.label)?;
+        let contents = open("contents")?;
         let names: Vec<String> = {
             let names = open("names")?;
             let length = names.shape().first().copied().unwrap_or(0);
@@ -175,17 +209,12 @@ impl Part {
             && header.label == task.label
             && names.len() == n
             && images.dtype() == dtype
-            && labels.dtype() == Dtype::Int32
             && Some(images.length()) == n.checked_mul(header.image_width())
             && Some(labels.length()) == n.checked_mul(header.label_width)
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
         if !fits || rows.iter().any(|row| *row >= n) {
             return Err(wrong(format!("does not hold what {INDEX} and its own header say")));
         }
-        let labels = match header.label {
-            LabelKind::Mask => Labels::Masks(labels),
-            _ => Labels::Read(labels.bytes(0, labels.length()).map_err(again)?),
-        };
         let hashes = contents.bytes(0, 32 * n)?;
         let hashes: Vec<blake3::Hash> =
             hashes.as_chunks().0.iter().map(|bytes| blake3::Hash::from_bytes(*bytes)).collect();
@@ -207,30 +236,29 @@ impl Part {
         })
     }
 
-    fn image(&self, index: usize) -> Result<Vec<u8>> {
+    /// Hands the bytes of an image to `take`.
+    fn image<T>(&self, index: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let width = self.header.image_width();
-        self.images.bytes(self.row(index)? * width, width).map_err(|error| error.help(AGAIN))
+        self.images.read(self.row(index)? * width, width, take).map_err(|error| error.help(AGAIN))
     }
 
     fn label(&self, index: usize) -> Result<Label> {
-        let (row, width) = (self.row(index)?, self.header.label_width);
-        let bytes = match &self.labels {
-            Labels::Read(all) => all[4 * row * width..][..4 * width].to_vec(),
-            Labels::Masks(masks) => masks.bytes(row * width, width).map_err(|error| error.help(AGAIN))?,
-        };
-        let numbers = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        let numbers =
+            |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+        let numbers = self.labels.read(self.row(index)?, self.header.label_width, numbers);
+        let numbers: Vec<i32> = numbers.map_err(|error| error.help(AGAIN))?;
         let wrong = |problem: &dyn std::fmt::Display| {
             Error::file(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
         match self.header.label {
             LabelKind::Class => {
-                let class = numbers.into_iter().next().and_then(|class| usize::try_from(class).ok());
+                let class = numbers.first().and_then(|class| usize::try_from(*class).ok());
                 class.map(Label::Class).ok_or_else(|| wrong(&"no class"))
             }
-            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.map(|label| label != 0).collect())),
+            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.iter().map(|label| *label != 0).collect())),
             LabelKind::Mask => {
                 let size = (self.header.rows, self.header.columns);
-                let mask = Array2::from_shape_vec(size, numbers.collect());
+                let mask = Array2::from_shape_vec(size, numbers);
                 mask.map(Label::Mask).map_err(|error| wrong(&error))
             }
         }
@@ -258,7 +286,8 @@ impl Packed {
         let part = |split: Split| {
             let rows = splits.get(&split).map_or(&[][..], Vec::as_slice);
             let path = folder.join(format!("{split}.h5"));
-            Ok((split, Part::open(task, path, rows, index.sizes.get(&split))?))
+            let part = Part::open(task, path, rows, index.sizes.get(&split));
+            Ok((split, part.map_err(|error| error.help(AGAIN))?))
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
         let packed = Packed { task: task.clone(), folder: folder.to_owned(), index, parts };
@@ -293,16 +322,20 @@ impl Dataset for Packed {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let part = self.part(split)?;
         let (rows, columns) = (part.header.rows, part.header.columns);
-        let bytes = part.image(index)?;
         let plane = rows * columns * part.dtype.size();
-        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
-        for band in bands {
-            let place = part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
+        let place = |band: &String| {
+            part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
                 part.images.error(format!("no band `{band}`; bands there: {}", part.header.bands.join(", ")))
-            })?;
-            let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
-            part.dtype.decode(stored, &mut pixels);
-        }
+            })
+        };
+        let places: Vec<usize> = bands.iter().map(place).collect::<Result<_>>()?;
+        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
+        part.image(index, |bytes| {
+            for place in places {
+                let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
+                part.dtype.decode(stored, &mut pixels);
+            }
+        })?;
         let name = part.names[index].clone();
         if part.dtype.is_float()
             && let Some(pixel) = pixels.iter().find(|pixel| !pixel.is_finite())
@@ -324,7 +357,7 @@ impl Dataset for Packed {
         let part = self.part(split)?;
         let header = &part.header;
         let mut pixels: Vec<f64> = Vec::with_capacity(header.image_width());
-        part.dtype.decode(&part.image(index)?, &mut pixels);
+        part.image(index, |bytes| part.dtype.decode(bytes, &mut pixels))?;
         let image = Array3::from_shape_vec((header.bands.len(), header.rows, header.columns), pixels);
         let image = image.map_err(|error| part.images.error(error))?;
         let bands = header.bands.iter().zip(image.axis_iter(Axis(0))).map(|(name, pixels)| RawBand {

@@ -3,10 +3,11 @@
 //! The library goes through the list of chunks at each read, so that a split of many samples takes longer a sample, and its
 //! LZF takes twice as long as ours.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::filters::Filters;
+use super::filters::{Buffers, Filters};
 use super::rows::{DAMAGED, Rows};
 use super::{Dtype, MAX_ELEMENTS};
 use crate::error::AtPath;
@@ -102,36 +103,45 @@ impl Chunked {
         self.length
     }
 
-    /// The bytes of `count` elements from element `first` on: plain numbers, little-endian. Each chunk that they touch is
-    /// decompressed.
+    /// Hands the bytes of `count` elements from element `first` on to `take`: plain numbers, little-endian. Each chunk that
+    /// they touch is decompressed.
     ///
     /// # Errors
     /// Where they are not all there, or damaged.
-    pub fn bytes(&self, first: usize, count: usize) -> Result<Vec<u8>> {
+    pub fn read<T>(&self, first: usize, count: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let end = first.checked_add(count).filter(|end| *end <= self.length && count <= MAX_ELEMENTS);
         let end = end.ok_or_else(|| {
             self.error(format!("has {} elements, not {count} from element {first} on", self.length))
         })?;
         if count == self.chunk && first.is_multiple_of(self.chunk) {
-            return self.whole(first / self.chunk);
+            return self.whole(first / self.chunk, take);
         }
         let mut bytes = Vec::new();
         for number in first / self.chunk..end.div_ceil(self.chunk) {
-            let start = number * self.chunk;
+            let (start, size) = (number * self.chunk, self.dtype.size());
             let taken = first.saturating_sub(start)..(end - start).min(self.chunk);
-            let size = self.dtype.size();
-            bytes.extend_from_slice(&self.whole(number)?[size * taken.start..size * taken.end]);
+            let chunk_bytes =
+                |chunk: &[u8]| bytes.extend_from_slice(&chunk[size * taken.start..size * taken.end]);
+            self.whole(number, chunk_bytes)?;
         }
-        Ok(bytes)
+        Ok(take(&bytes))
     }
 
-    /// The plain bytes of a chunk.
-    fn whole(&self, number: usize) -> Result<Vec<u8>> {
+    /// Hands the plain bytes of a chunk to `take`.
+    fn whole<T>(&self, number: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        thread_local! {
+            static KEPT: Cell<Buffers> = Cell::default();
+        }
         let (place, width) = (&self.places[number], self.dtype.size());
-        let mut stored = vec![0; place.size];
-        read_at(&self.file, &mut stored, place.start).at(&self.path)?;
-        (self.filters.undo(stored, place.skipped, width, self.chunk * width))
-            .map_err(|problem| self.error(format!("chunk {number} is damaged: {problem}")).help(DAMAGED))
+        // Taken out, not borrowed: `take` may read another chunk.
+        let mut chunk = KEPT.take();
+        chunk.bytes.resize(place.size, 0);
+        read_at(&self.file, &mut chunk.bytes, place.start).at(&self.path)?;
+        (self.filters.undo(&mut chunk, place.skipped, width, self.chunk * width))
+            .map_err(|problem| self.error(format!("chunk {number} is damaged: {problem}")).help(DAMAGED))?;
+        let taken = take(&chunk.bytes);
+        KEPT.set(chunk);
+        Ok(taken)
     }
 }
 

@@ -13,6 +13,14 @@ pub enum Filter {
     Fletcher32,
 }
 
+/// A chunk on its way, and room for its next step. Kept from chunk to chunk: the system hands out fresh memory so slowly
+/// that it costs a tile a third more.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    pub bytes: Vec<u8>,
+    room: Vec<u8>,
+}
+
 /// The filters of a dataset, in the order of writing.
 #[derive(Debug)]
 pub struct Filters(Vec<Filter>);
@@ -30,34 +38,38 @@ impl Filters {
         filters.is_sorted_by(|a, b| a < b).then_some(Filters(filters))
     }
 
-    /// The `size` plain bytes of a chunk of numbers of `width` bytes. `skipped` has a bit for each filter that this chunk
-    /// did without.
+    /// Turns the stored bytes of a chunk of numbers of `width` bytes into its `size` plain bytes. `skipped` has a bit for each
+    /// filter that this chunk did without.
     ///
     /// # Errors
     /// What is wrong with the stored bytes. Memory: in proportion to them.
     pub fn undo(
         &self,
-        mut bytes: Vec<u8>,
+        chunk: &mut Buffers,
         skipped: u32,
         width: usize,
         size: usize,
-    ) -> Result<Vec<u8>, &'static str> {
+    ) -> Result<(), &'static str> {
+        let Buffers { bytes, room } = chunk;
         for (number, filter) in self.0.iter().enumerate().rev() {
             if skipped >> number & 1 == 1 {
                 continue;
             }
-            bytes = match filter {
-                Filter::Fletcher32 => verified(bytes).ok_or("its checksum does not fit its bytes")?,
-                Filter::Lzf => lzf::decompress(&bytes, size).ok_or("its compressed bytes make no sense")?,
-                Filter::Shuffle => unshuffled(bytes, width),
-            };
+            match filter {
+                Filter::Fletcher32 => verify(bytes).ok_or("its checksum does not fit its bytes")?,
+                Filter::Lzf => {
+                    lzf::decompress(bytes, room, size).ok_or("its compressed bytes make no sense")?;
+                    std::mem::swap(bytes, room);
+                }
+                Filter::Shuffle => unshuffle(bytes, room, width),
+            }
         }
-        if bytes.len() == size { Ok(bytes) } else { Err("it is too short or too long") }
+        if bytes.len() == size { Ok(()) } else { Err("it is too short or too long") }
     }
 }
 
-/// The bytes before the checksum, where that fits them.
-fn verified(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+/// Takes the checksum off, where it fits the bytes before it.
+fn verify(bytes: &mut Vec<u8>) -> Option<()> {
     let (plain, stored) = bytes.split_last_chunk()?;
     let stored = u32::from_le_bytes(*stored);
     // Both sums are modulo 65,535, for which a writer may put 0 or 65,535.
@@ -66,7 +78,7 @@ fn verified(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
         return None;
     }
     bytes.truncate(bytes.len() - 4);
-    Some(bytes)
+    Some(())
 }
 
 /// Words that are summed side by side, so that the processor can take them at once.
@@ -104,20 +116,17 @@ fn fletcher32(bytes: &[u8]) -> u32 {
     (sums as u32) << 16 | sum as u32
 }
 
-fn unshuffled(bytes: Vec<u8>, width: usize) -> Vec<u8> {
-    match width {
-        2 => joined::<2>(&bytes),
-        4 => joined::<4>(&bytes),
-        8 => joined::<8>(&bytes),
-        _ => bytes,
+/// Puts numbers of `width` bytes together from their first bytes, second bytes, …: halves are dealt out in turn until each
+/// number has its bytes side by side.
+fn unshuffle(bytes: &mut Vec<u8>, room: &mut Vec<u8>, width: usize) {
+    for _ in 0..width.trailing_zeros() {
+        room.resize(bytes.len(), 0);
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for (pair, (a, b)) in room.as_chunks_mut().0.iter_mut().zip(first.iter().zip(second)) {
+            *pair = [*a, *b];
+        }
+        std::mem::swap(bytes, room);
     }
-}
-
-fn joined<const N: usize>(bytes: &[u8]) -> Vec<u8> {
-    let count = bytes.len() / N;
-    let planes: [&[u8]; N] = std::array::from_fn(|place| &bytes[place * count..][..count]);
-    let number = |index| std::array::from_fn(|place| planes[place][index]);
-    (0..count).map(number).collect::<Vec<[u8; N]>>().into_flattened()
 }
 
 #[cfg(test)]
@@ -151,12 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn shuffled_bytes_come_together() {
+        for width in [1, 2, 4, 8] {
+            let numbers: Vec<u8> = (0..7 * width as u8).collect();
+            let shuffled = (0..width).flat_map(|place| numbers.iter().copied().skip(place).step_by(width));
+            let (mut bytes, mut room) = (shuffled.collect(), vec![9; 99]);
+            unshuffle(&mut bytes, &mut room, width);
+            assert_eq!(bytes, numbers);
+        }
+    }
+
+    #[test]
     fn damage_is_told() {
         let filters = Filters::numbered(&[2, 3]).unwrap();
         // Two numbers of two bytes, the first bytes first, and their checksum.
         let mut stored = vec![1, 3, 2, 4];
         stored.extend(fletcher32(&[1, 3, 2, 4]).to_le_bytes());
-        let undo = |stored: &[u8], size| filters.undo(stored.to_vec(), 0, 2, size);
+        let undo_without = |skipped, stored: &[u8], size| {
+            let mut chunk = Buffers { bytes: stored.to_vec(), room: Vec::new() };
+            filters.undo(&mut chunk, skipped, 2, size).map(|()| chunk.bytes)
+        };
+        let undo = |stored: &[u8], size| undo_without(0, stored, size);
         assert_eq!(undo(&stored, 4), Ok(vec![1, 2, 3, 4]));
         assert!(undo(&stored, 6).is_err());
         assert!(undo(&stored[..3], 4).is_err());
@@ -166,6 +190,6 @@ mod tests {
             assert!(undo(&spoilt, 4).is_err());
         }
         // A chunk that did without the shuffle.
-        assert_eq!(filters.undo(stored, 1, 2, 4), Ok(vec![1, 3, 2, 4]));
+        assert_eq!(undo_without(1, &stored, 4), Ok(vec![1, 3, 2, 4]));
     }
 }

@@ -18,51 +18,45 @@ const MARGIN: usize = 32;
 /// The most bytes that a byte of the stream can stand for: 264 by 3.
 const EXPANSION: usize = 88;
 
-/// The `size` bytes that `stream` stands for, none where it stands for anything else. Memory: in proportion to the stream,
-/// whatever `size` says.
-pub fn decompress(stream: &[u8], size: usize) -> Option<Vec<u8>> {
-    if size > stream.len().checked_mul(EXPANSION)? {
+/// Makes `out` the `size` bytes that `stream` stands for; none where it stands for anything else. What was in `out` plays no
+/// part. The stream is lengthened on the way. Memory: in proportion to the stream, whatever `size` says.
+pub fn decompress(stream: &mut Vec<u8>, out: &mut Vec<u8>, size: usize) -> Option<()> {
+    let end = stream.len();
+    if size > end.checked_mul(EXPANSION)? {
         return None;
     }
-    let mut out = vec![0; size + MARGIN];
+    // Every token is there in full length; one that is cut off is found out by where it ends.
+    stream.resize(end + TOKEN, 0);
+    out.resize(size + MARGIN, 0);
+    let ended = decode(stream, end, out, size)?;
+    out.truncate(size);
+    (ended == (end, size)).then_some(())
+}
+
+/// Decodes what begins before `end`, and says where in both it stands then.
+fn decode(stream: &[u8], end: usize, out: &mut [u8], size: usize) -> Option<(usize, usize)> {
     let (mut from, mut to) = (0, 0);
-    while from < stream.len() {
-        let last;
-        let token = match stream[from..].first_chunk::<TOKEN>() {
-            Some(token) => token,
-            None => {
-                last = padded(&stream[from..]);
-                &last
-            }
-        };
+    while from < end {
+        let token: &[u8; TOKEN] = stream.get(from..from + TOKEN)?.try_into().ok()?;
         let control = usize::from(token[0]);
-        let length = if control < 32 {
-            let plain: &[u8; 32] = token[1..].try_into().ok()?;
-            *out.get_mut(to..)?.first_chunk_mut()? = *plain;
-            from += control + 2;
-            control + 1
+        let length;
+        if control < 32 {
+            length = control + 1;
+            out.get_mut(to..to + 32)?.copy_from_slice(&token[1..]);
+            from += 1 + length;
         } else {
             let long = usize::from(control >> 5 == 7);
-            let length = (control >> 5) + 2 + long * usize::from(token[1]);
-            let distance = ((control & 31) << 8) + usize::from(token[1 + long]) + 1;
+            length = (control >> 5) + 2 + long * usize::from(token[1]);
+            let distance = (((control & 31) << 8) | usize::from(token[1 + long])) + 1;
             from += 2 + long;
-            again(&mut out, to, to.checked_sub(distance)?, length)?;
-            length
-        };
+            again(out, to, to.checked_sub(distance)?, length)?;
+        }
         to += length;
         if to > size {
             return None;
         }
     }
-    out.truncate(size);
-    (from == stream.len() && to == size).then_some(out)
-}
-
-/// The stream's end as a whole token; a token that is cut off is found out by its length.
-fn padded(end: &[u8]) -> [u8; TOKEN] {
-    let mut token = [0; TOKEN];
-    token[..end.len()].copy_from_slice(end);
-    token
+    Some((from, to))
 }
 
 /// Writes `length` bytes from `to` on as they stand from `from` on, which may be among those that are written.
@@ -71,9 +65,9 @@ fn again(out: &mut [u8], to: usize, from: usize, length: usize) -> Option<()> {
     let distance = to - from;
     if length <= 8 {
         let (kept, times) = REPEAT[distance.min(8)];
-        let found = u64::from_le_bytes(*out.get(from..)?.first_chunk()?);
+        let found = u64::from_le_bytes(out.get(from..from + 8)?.try_into().ok()?);
         let repeated = (found & kept).wrapping_mul(times);
-        *out.get_mut(to..)?.first_chunk_mut()? = repeated.to_le_bytes();
+        out.get_mut(to..to + 8)?.copy_from_slice(&repeated.to_le_bytes());
     } else if to + length > out.len() {
         return None;
     } else if distance >= length {
@@ -137,16 +131,21 @@ mod tests {
         (stream, plain)
     }
 
+    fn decompressed(stream: &[u8], size: usize) -> Option<Vec<u8>> {
+        let mut out = vec![0xaa; 100];
+        decompress(&mut stream.to_vec(), &mut out, size).map(|()| out)
+    }
+
     #[test]
     fn every_token() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for tokens in (0..40).chain([1000, 5000]) {
             let (stream, plain) = random(&mut rng, tokens);
-            assert!(decompress(&stream, plain.len()).as_ref() == Some(&plain), "{tokens}");
-            assert_eq!(decompress(&stream, plain.len() + 1), None);
-            assert_eq!(plain.len().checked_sub(1).and_then(|less| decompress(&stream, less)), None);
+            assert!(decompressed(&stream, plain.len()).as_ref() == Some(&plain), "{tokens}");
+            assert_eq!(decompressed(&stream, plain.len() + 1), None);
+            assert_eq!(plain.len().checked_sub(1).and_then(|less| decompressed(&stream, less)), None);
             if let Some((_, short)) = stream.split_last() {
-                assert_eq!(decompress(short, plain.len()), None);
+                assert_eq!(decompressed(short, plain.len()), None);
             }
         }
     }
@@ -161,15 +160,15 @@ mod tests {
                 stream[place] = rng.random();
             }
             stream.truncate(rng.random_range(0..=stream.len()));
-            let found = decompress(&stream, plain.len());
+            let found = decompressed(&stream, plain.len());
             assert!(found.is_none_or(|found| found.len() == plain.len()));
         }
         // Nothing but chance, and a size that nothing of that length can stand for.
         for length in 0..2000 {
             let noise: Vec<u8> = (0..length).map(|_| rng.random()).collect();
-            decompress(&noise, rng.random_range(0..4000));
-            assert_eq!(decompress(&noise, usize::MAX), None);
-            assert_eq!(decompress(&noise, length * EXPANSION + 1), None);
+            decompressed(&noise, rng.random_range(0..4000));
+            assert_eq!(decompressed(&noise, usize::MAX), None);
+            assert_eq!(decompressed(&noise, length * EXPANSION + 1), None);
         }
     }
 }
