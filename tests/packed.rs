@@ -379,3 +379,26 @@ fn a_full_disk_is_told_and_whole_splits_are_kept() {
     let samples = |root: &Path| all_samples(eurosat(root).unwrap().as_ref()).unwrap();
     assert!(samples(&to) == samples(&root));
 }
+
+#[test]
+fn two_at_once_pack_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = generated(folder.path(), [60, 4, 4]);
+    let to = folder.path().join("packed");
+    let prepare = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command
+            .args(["prepare", "geobench", "--task", "m-eurosat", "--data"])
+            .arg(&root)
+            .arg("--to")
+            .arg(&to);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let both = [prepare(), prepare()].map(|child| child.wait_with_output().unwrap());
+    assert!(both.iter().all(|output| output.status.success()), "{both:?}");
+    let said = both.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let count = |what: &str| said.iter().filter(|text| text.contains(what)).count();
+    assert_eq!((count("packed and read back"), count("was there already")), (1, 1), "{said:?}");
+    assert!(files(&to.join("m-eurosat")).keys().eq(&WHOLE));
+}

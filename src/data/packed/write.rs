@@ -55,9 +55,13 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         .iter()
         .map(|(name, dataset)| Ok((name.clone(), dataset.fingerprint(&Split::ALL)?)))
         .collect::<Result<BTreeMap<String, String>>>()?;
+    if let Some(known) = reusable(task, &folder, &fingerprints)? {
+        return Ok(known);
+    }
     std::fs::create_dir_all(&folder).at(&folder)?;
     let _lock = lock(&folder, progress)?;
     remove_leftovers(&folder)?;
+    // The process that this one waited for may have packed it.
     if let Some(known) = reusable(task, &folder, &fingerprints)? {
         return Ok(known);
     }
