@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::records;
 use terrabench::data::packed::pack;
-use terrabench::data::{self, Dataset, Split};
+use terrabench::data::{self, Dataset, Sample, Split, demo};
 use terrabench::home::Home;
 use terrabench::progress::Silent;
 use terrabench::suite::Suite;
@@ -70,12 +71,49 @@ fn every_task_reads_as_its_source() {
                 assert_same(&task.name, open(to.path()).as_ref(), open(&root).as_ref());
             }
             assert!(data::open(&suite, task, to.path(), "other").is_err());
-            let left: Vec<_> =
-                std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-            assert_eq!(left.len(), 4, "{left:?}");
+            assert_eq!(files(&folder).into_keys().collect::<Vec<_>>(), WHOLE);
         }
     }
 }
+
+/// What a packed task's folder holds.
+const WHOLE: [&str; 5] = [".lock", "index.json", "test.h5", "train.h5", "valid.h5"];
+
+/// The files of a folder, with their bytes.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    // One under way may go away in between.
+    paths
+        .filter_map(|path| Some((path.file_name()?.to_str().unwrap().to_owned(), std::fs::read(&path).ok()?)))
+        .collect()
+}
+
+/// m-eurosat as generated, in `folder`: so many samples of each split, the generated ones again and again, told apart by
+/// what follows their end.
+fn generated(folder: &Path, counts: [usize; 3]) -> PathBuf {
+    let made = demo::provide(&suite("geobench"), &folder.join("demo")).unwrap();
+    let (made, root) = (made.join(EUROSAT), folder.join("data"));
+    let data = root.join(EUROSAT);
+    std::fs::create_dir_all(&data).unwrap();
+    let text = std::fs::read_to_string(made.join("default_partition.json")).unwrap();
+    let mut partition: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).unwrap();
+    for (split, count) in ["train", "valid", "test"].into_iter().zip(counts) {
+        let known = partition.insert(split.to_owned(), Vec::new()).unwrap();
+        for index in 0..count {
+            let name = format!("{split}_{index}");
+            let mut bytes = std::fs::read(made.join(format!("{}.hdf5", known[index % known.len()]))).unwrap();
+            bytes.extend(index.to_le_bytes());
+            std::fs::write(data.join(format!("{name}.hdf5")), bytes).unwrap();
+            partition.get_mut(split).unwrap().push(name);
+        }
+    }
+    std::fs::write(data.join("default_partition.json"), serde_json::to_string(&partition).unwrap()).unwrap();
+    std::fs::copy(made.join("band_stats.json"), data.join("band_stats.json")).unwrap();
+    root
+}
+
+const EUROSAT: &str = "classification_v1.0/m-eurosat";
 
 fn terrabench(home: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
@@ -134,22 +172,11 @@ fn what_is_not_whole_does_not_count() {
     assert!(open().unwrap_err().contains("cargo xtask prepare"));
     std::fs::write(folder.join("index.json"), &index).unwrap();
 
-    // A file that is cut short, or of which pixels changed.
+    // A file that is cut short.
     let file = folder.join("train.h5");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1000]).unwrap();
     assert!(open().unwrap_err().contains("index.json says"));
-    for place in (0..whole.len()).step_by(whole.len() / 60) {
-        let mut spoilt = whole.clone();
-        spoilt[place] ^= 0xff;
-        std::fs::write(&file, spoilt).unwrap();
-        // Whatever comes of it, it is no panic.
-        if let Ok(dataset) = data::open(&suite, task, to.path(), "default") {
-            let bands = dataset.bands().unwrap_or_default();
-            (0..dataset.samples(Split::Train).len())
-                .for_each(|i| drop(dataset.read(Split::Train, i, &bands)));
-        }
-    }
     // Packed anew where it is damaged.
     std::fs::write(&file, &whole[..100]).unwrap();
     assert!(!pack(&suite, task, &root, to.path(), &Silent).unwrap().reused);
@@ -167,4 +194,212 @@ fn what_is_not_whole_does_not_count() {
     let nowhere = broken.path().join("file");
     std::fs::write(&nowhere, "").unwrap();
     assert!(pack(&suite, task, &root, &nowhere, &Silent).is_err());
+}
+
+fn eurosat(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
+    let suite = suite("geobench");
+    data::open(&suite, suite.task("m-eurosat").unwrap(), root, "default")
+}
+
+fn all_samples(dataset: &dyn Dataset) -> terrabench::Result<Vec<Sample>> {
+    let bands = dataset.bands()?;
+    let places = Split::ALL
+        .into_iter()
+        .flat_map(|split| (0..dataset.samples(split).len()).map(move |index| (split, index)));
+    places.map(|(split, index)| dataset.read(split, index, &bands)).collect()
+}
+
+#[test]
+fn a_flipped_byte_is_refused_or_harmless_and_mended_by_packing_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = generated(folder.path(), [3, 1, 2]);
+    let (suite, to) = (suite("geobench"), folder.path().join("packed"));
+    let task = suite.task("m-eurosat").unwrap();
+    pack(&suite, task, &root, &to, &Silent).unwrap();
+    let clean = files(&to.join("m-eurosat"));
+    let expected = all_samples(eurosat(&root).unwrap().as_ref()).unwrap();
+
+    let (mut refused, mut harmless) = (0, 0);
+    for name in ["index.json", "train.h5", "valid.h5"] {
+        let (path, whole) = (to.join("m-eurosat").join(name), &clean[name]);
+        // All of the small parts at the ends, where HDF5 keeps its own books, and some of the pixels.
+        let ends = (0..2000.min(whole.len())).chain(whole.len().saturating_sub(1500)..whole.len());
+        for (round, place) in ends.step_by(7).chain((0..whole.len()).step_by(997)).enumerate() {
+            let mut spoilt = whole.clone();
+            spoilt[place] ^= [0xff, 0x01, 0x80][round % 3];
+            std::fs::write(&path, spoilt).unwrap();
+            let found = eurosat(&to).and_then(|dataset| {
+                let statistics = dataset.statistics(&dataset.bands()?)?;
+                let fingerprint = dataset.fingerprint(&Split::ALL)?;
+                Ok((all_samples(dataset.as_ref())?, statistics, fingerprint))
+            });
+            match found {
+                Err(error) => {
+                    refused += 1;
+                    let error = error.to_string();
+                    assert!(error.contains(name) || error.contains("index.json"), "{name} {place}: {error}");
+                    assert!(error.contains("cargo xtask prepare"), "{name} {place}: {error}");
+                }
+                Ok((samples, statistics, fingerprint)) => {
+                    harmless += 1;
+                    let source = eurosat(&root).unwrap();
+                    assert!(samples == expected, "{name} {place}: other pixels");
+                    assert_eq!(statistics, source.statistics(&source.bands().unwrap()).unwrap(), "{place}");
+                    assert_eq!(fingerprint, source.fingerprint(&Split::ALL).unwrap(), "{place}");
+                }
+            }
+        }
+        std::fs::write(&path, whole).unwrap();
+        assert!(all_samples(eurosat(&to).unwrap().as_ref()).unwrap() == expected);
+    }
+    assert!(refused > 1000 && harmless <= refused / 100, "{refused} refused, {harmless} harmless");
+
+    // In the middle of the pixels, which opening does not read.
+    let (path, mut spoilt) = (to.join("m-eurosat/train.h5"), clean["train.h5"].clone());
+    let middle = spoilt.len() / 2;
+    spoilt[middle] ^= 1;
+    std::fs::write(&path, spoilt).unwrap();
+    let error = all_samples(eurosat(&to).unwrap().as_ref()).unwrap_err().to_string();
+    assert!(error.contains("checksum") && error.contains("cargo xtask prepare"), "{error}");
+    assert!(!pack(&suite, task, &root, &to, &Silent).unwrap().reused);
+    assert!(files(&to.join("m-eurosat")) == clean);
+    assert!(pack(&suite, task, &root, &to, &Silent).unwrap().reused);
+}
+
+#[test]
+fn files_without_checksums_of_an_earlier_format_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = demo::provide(&suite("geobench"), folder.path()).unwrap();
+    let source = eurosat(&made).unwrap();
+    let old = eurosat(&common::fixture("packed-format-1")).unwrap();
+    let bands = source.bands().unwrap();
+    assert_eq!(old.bands().unwrap(), bands);
+    for split in Split::ALL {
+        assert_eq!(old.samples(split), &source.samples(split)[..1]);
+        assert_eq!(old.read(split, 0, &bands).unwrap(), source.read(split, 0, &bands).unwrap());
+        assert_eq!(old.contents(split).unwrap(), &source.contents(split).unwrap()[..1]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = generated(folder.path(), [150, 150, 600]);
+    let prepare = |to: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.env("TERRABENCH_CACHE", folder.path().join("cache")).stderr(std::process::Stdio::piped());
+        command.args(["prepare", "geobench", "--task", "m-eurosat", "--data"]).arg(&root).arg("--to").arg(to);
+        command
+    };
+    let clean = folder.path().join("clean");
+    assert!(prepare(&clean).output().unwrap().status.success());
+    let clean = files(&clean.join("m-eurosat"));
+    assert!(clean.keys().eq(&WHOLE), "{:?}", clean.keys());
+
+    // While the first file is begun, the second, the third.
+    for (moment, whole_by_then) in
+        [("a", vec![]), ("b", vec!["train.h5"]), ("c", vec!["train.h5", "valid.h5"])]
+    {
+        let to = folder.path().join(moment);
+        let packed = to.join("m-eurosat");
+        let begun = |name: &&str| packed.join(name).is_file();
+        let under_way = || {
+            let names = std::fs::read_dir(&packed).into_iter().flatten();
+            names.map(|entry| entry.unwrap().file_name()).any(|name| name.to_str().unwrap().ends_with(".tmp"))
+        };
+        let mut child = prepare(&to).stdout(std::process::Stdio::null()).spawn().unwrap();
+        while !(whole_by_then.iter().all(begun) && under_way()) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(under_way() && !packed.join("index.json").exists(), "{moment}: killed too late");
+        assert_eq!(WHOLE[2..].iter().filter(|name| begun(name)).count(), whole_by_then.len(), "{moment}");
+
+        let error = eurosat(&to).err().unwrap().to_string();
+        assert!(error.contains("m-eurosat") && error.contains("help: "), "{error}");
+        let out = to.join("out");
+        let bench = terrabench(
+            folder.path(),
+            &["bench", "geobench", "--task", "m-eurosat", "--partition", "default", "--model", "demo"]
+                .into_iter()
+                .chain(["--weights", "random:0", "--data", to.to_str().unwrap()])
+                .chain(["--out", out.to_str().unwrap()])
+                .collect::<Vec<_>>(),
+        );
+        assert!(!bench.status.success(), "{moment}");
+        assert!(records(&out.join("geobench")).is_empty(), "{moment}");
+
+        let again = prepare(&to).output().unwrap();
+        let said = String::from_utf8_lossy(&again.stderr);
+        assert!(again.status.success(), "{said}");
+        for (split, file) in [("train", "train.h5"), ("valid", "valid.h5"), ("test", "test.h5")] {
+            let packs = said.contains(&format!("pack {split}:"));
+            assert_eq!(packs, !whole_by_then.contains(&file), "{moment} {split}: {said}");
+        }
+        let found = files(&packed);
+        assert!(found == clean, "{moment}: {:?}", found.keys());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_told_and_whole_splits_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = generated(folder.path(), [4, 2, 40]);
+    let to = folder.path().join("packed");
+    // A limit on the size of files stands for the full disk: more than the small splits need, less than the large one.
+    let prepare = |limit: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_terrabench")]);
+        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command
+            .args(["prepare", "geobench", "--task", "m-eurosat", "--data"])
+            .arg(&root)
+            .arg("--to")
+            .arg(&to);
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = prepare("1500");
+    assert!(!done);
+    let packed = to.join("m-eurosat");
+    assert!(said.contains(&packed.join("test.h5").display().to_string()), "{said}");
+    assert!(said.contains("too large") && said.contains("make room on the disk"), "{said}");
+    let kept = files(&packed);
+    assert_eq!(kept.keys().collect::<Vec<_>>(), [".lock", "train.h5", "valid.h5"]);
+    assert!(eurosat(&to).is_err());
+
+    let (done, said) = prepare("unlimited");
+    assert!(done && said.contains("pack test:") && !said.contains("pack train:"), "{said}");
+    let whole = files(&packed);
+    assert!(whole.keys().eq(&WHOLE) && kept.iter().all(|(name, bytes)| whole[name] == *bytes));
+    let samples = |root: &Path| all_samples(eurosat(root).unwrap().as_ref()).unwrap();
+    assert!(samples(&to) == samples(&root));
+}
+
+#[test]
+fn two_at_once_pack_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = generated(folder.path(), [60, 4, 4]);
+    let to = folder.path().join("packed");
+    let prepare = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command
+            .args(["prepare", "geobench", "--task", "m-eurosat", "--data"])
+            .arg(&root)
+            .arg("--to")
+            .arg(&to);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let both = [prepare(), prepare()].map(|child| child.wait_with_output().unwrap());
+    assert!(both.iter().all(|output| output.status.success()), "{both:?}");
+    let said = both.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let count = |what: &str| said.iter().filter(|text| text.contains(what)).count();
+    assert_eq!((count("packed and read back"), count("was there already")), (1, 1), "{said:?}");
+    assert!(files(&to.join("m-eurosat")).keys().eq(&WHOLE));
 }

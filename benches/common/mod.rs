@@ -1,5 +1,7 @@
 //! Rounds of ours in turn with rounds of a script of benches/peers, so that both meet the same machine.
 
+#![allow(dead_code, reason = "not every bench uses every helper")]
+
 use std::process::Command;
 
 /// The value behind `name` on the command line.
@@ -62,6 +64,6 @@ fn report(name: &str, rates: &mut [f64]) {
     );
 }
 
-fn median(sorted: &[f64]) -> f64 {
+pub fn median(sorted: &[f64]) -> f64 {
     (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
 }

@@ -3,9 +3,12 @@
 //! `hdf5-pure` reads them without a C library. With the feature `libhdf5` there is a second reader over the
 //! original library, to compare with and for files that the first one refuses.
 
+mod chunked;
+mod filters;
 mod grow;
 #[cfg(feature = "libhdf5")]
 mod libhdf5;
+mod lzf;
 mod rows;
 
 use std::fmt;
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use hdf5_pure::{Datatype, Layout};
 
+pub use self::chunked::Chunked;
 pub use self::grow::{Column, Growing};
 pub use self::rows::Rows;
 use crate::error::AtPath;

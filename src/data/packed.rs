@@ -10,6 +10,10 @@
 //! ```
 //!
 //! Numbers, names, hashes and statistics are those of the files that were packed, so that records are the same.
+//!
+//! Damage is an error. Images and labels: each chunk's Fletcher-32, tested whenever it is read. Names and hashes: the
+//! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
+//! among it: HDF5's checksums. Lengths: the index.
 
 mod write;
 
@@ -20,15 +24,16 @@ use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
-use super::hdf5::{Dtype, Rows};
+use super::hdf5::{Chunked, Dtype, Rows};
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Of the form of these files.
-const FORMAT: u32 = 1;
+/// Of the form of these files: what is written, and what is read. Files of format 1 have no checksums.
+const FORMAT: u32 = 2;
+const FORMATS: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 
 const INDEX: &str = "index.json";
 const ATTRIBUTE: &str = "terrabench";
@@ -51,6 +56,17 @@ struct Index {
     statistics_content: Option<(String, String)>,
     /// Bytes of each split's file.
     sizes: BTreeMap<Split, u64>,
+    /// blake3 of this index without it.
+    #[serde(default)]
+    checksum: Option<String>,
+}
+
+impl Index {
+    /// What [`Index::checksum`] must be.
+    fn hash(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_vec(&Index { checksum: None, ..self.clone() })?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
 }
 
 /// What a split's file holds.
@@ -88,12 +104,14 @@ fn index(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
     let text = std::fs::read(&path).at(&path)?;
     let index: Index = serde_json::from_slice(&text).at(&path).map_err(|error| error.help(AGAIN))?;
-    match index.format {
-        FORMAT => Ok(index),
-        other => {
-            Err(Error::file(path, format!("is of format {other}; this version reads {FORMAT}")).help(AGAIN))
-        }
+    let wrong = |problem: String| Err(Error::file(&path, problem).help(AGAIN));
+    if !FORMATS.contains(&index.format) {
+        return wrong(format!("is of format {}; this version reads {FORMATS:?}", index.format));
     }
+    if index.format > 1 && index.checksum != Some(index.hash().at(&path)?) {
+        return wrong("is damaged: its checksum does not fit it".to_owned());
+    }
+    Ok(index)
 }
 
 /// The partitions of a packed task, if it is one.
@@ -116,17 +134,59 @@ struct Part {
     path: PathBuf,
     header: Header,
     dtype: Dtype,
-    images: Rows,
-    labels: Rows,
+    images: Chunked,
+    labels: Labels,
     /// Rows of the file.
     rows: Vec<usize>,
     names: Vec<String>,
     contents: Vec<blake3::Hash>,
 }
 
+/// Of all rows of a split's file.
+#[derive(Debug)]
+enum Labels {
+    /// Classes and lists of labels are small.
+    Read(Vec<u8>),
+    Masks(Chunked),
+}
+
+impl Labels {
+    fn open(path: &Path, kind: LabelKind) -> Result<Self> {
+        let labels = Chunked::open(path, "labels")?;
+        if labels.dtype() != Dtype::Int32 {
+            return Err(labels.error(format!("is {}; expected {}", labels.dtype(), Dtype::Int32)));
+        }
+        match kind {
+            LabelKind::Mask => Ok(Labels::Masks(labels)),
+            LabelKind::Class | LabelKind::MultiLabel => {
+                Ok(Labels::Read(labels.read(0, labels.length(), <[u8]>::to_vec)?))
+            }
+        }
+    }
+
+    /// Numbers of all rows.
+    fn length(&self) -> usize {
+        match self {
+            Labels::Read(all) => all.len() / Dtype::Int32.size(),
+            Labels::Masks(masks) => masks.length(),
+        }
+    }
+
+    /// Hands those of a row, `width` numbers, to `take`.
+    fn read<T>(&self, row: usize, width: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match self {
+            Labels::Read(all) => {
+                let size = width * Dtype::Int32.size();
+                Ok(take(all.get(row * size..(row + 1) * size).unwrap_or_default()))
+            }
+            Labels::Masks(masks) => masks.read(row * width, width, take),
+        }
+    }
+}
+
 impl Part {
     fn open(task: &Task, path: PathBuf, rows: &[usize], size: Option<&u64>) -> Result<Self> {
-        let wrong = |problem: String| Error::file(&path, problem).help(AGAIN);
+        let wrong = |problem: String| Error::file(&path, problem);
         let found = std::fs::metadata(&path).at(&path)?.len();
         if Some(&found) != size {
             return Err(wrong(format!("has {found} bytes; {INDEX} says {size:?}")));
@@ -135,22 +195,22 @@ impl Part {
         let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let dtype = Dtype::named(&header.dtype).ok_or_else(|| wrong(format!("type {}", header.dtype)))?;
         let open = |name: &str| Rows::open(&path, name);
-        let (labels, contents) = (open("labels")?, open("contents")?);
-        let images = Rows::one_by_one(&path, "images")?;
+        let images = Chunked::open(&path, "images")?;
+        let labels = Labels::open(&path, header.label)?;
+        let contents = open("contents")?;
         let names: Vec<String> = {
             let names = open("names")?;
             let length = names.shape().first().copied().unwrap_or(0);
             serde_json::from_slice(&names.bytes(0, length)?).map_err(|error| wrong(error.to_string()))?
         };
         let n = header.samples;
-        let fits = header.format == FORMAT
+        let fits = FORMATS.contains(&header.format)
             && header.task == task.name
             && header.label == task.label
             && names.len() == n
             && images.dtype() == dtype
-            && labels.dtype() == Dtype::Int32
-            && Some(images.shape()) == n.checked_mul(header.image_width()).as_ref().map(std::slice::from_ref)
-            && Some(labels.shape()) == n.checked_mul(header.label_width).as_ref().map(std::slice::from_ref)
+            && Some(images.length()) == n.checked_mul(header.image_width())
+            && Some(labels.length()) == n.checked_mul(header.label_width)
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
         if !fits || rows.iter().any(|row| *row >= n) {
             return Err(wrong(format!("does not hold what {INDEX} and its own header say")));
@@ -176,27 +236,29 @@ impl Part {
         })
     }
 
-    fn image(&self, index: usize) -> Result<Vec<u8>> {
+    /// Hands the bytes of an image to `take`.
+    fn image<T>(&self, index: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let width = self.header.image_width();
-        self.images.bytes(self.row(index)? * width, width)
+        self.images.read(self.row(index)? * width, width, take).map_err(|error| error.help(AGAIN))
     }
 
     fn label(&self, index: usize) -> Result<Label> {
-        let width = self.header.label_width;
-        let bytes = self.labels.bytes(self.row(index)? * width, width)?;
-        let numbers = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        let numbers =
+            |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+        let numbers = self.labels.read(self.row(index)?, self.header.label_width, numbers);
+        let numbers: Vec<i32> = numbers.map_err(|error| error.help(AGAIN))?;
         let wrong = |problem: &dyn std::fmt::Display| {
-            self.labels.error(format!("sample {index}: {problem}")).help(AGAIN)
+            Error::file(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
         match self.header.label {
             LabelKind::Class => {
-                let class = numbers.into_iter().next().and_then(|class| usize::try_from(class).ok());
+                let class = numbers.first().and_then(|class| usize::try_from(*class).ok());
                 class.map(Label::Class).ok_or_else(|| wrong(&"no class"))
             }
-            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.map(|label| label != 0).collect())),
+            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.iter().map(|label| *label != 0).collect())),
             LabelKind::Mask => {
                 let size = (self.header.rows, self.header.columns);
-                let mask = Array2::from_shape_vec(size, numbers.collect());
+                let mask = Array2::from_shape_vec(size, numbers);
                 mask.map(Label::Mask).map_err(|error| wrong(&error))
             }
         }
@@ -224,10 +286,19 @@ impl Packed {
         let part = |split: Split| {
             let rows = splits.get(&split).map_or(&[][..], Vec::as_slice);
             let path = folder.join(format!("{split}.h5"));
-            Ok((split, Part::open(task, path, rows, index.sizes.get(&split))?))
+            let part = Part::open(task, path, rows, index.sizes.get(&split));
+            Ok((split, part.map_err(|error| error.help(AGAIN))?))
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
-        Ok(Packed { task: task.clone(), folder: folder.to_owned(), index, parts })
+        let packed = Packed { task: task.clone(), folder: folder.to_owned(), index, parts };
+        // Names and hashes have no checksums of their own.
+        match packed.index.fingerprints.get(partition) == Some(&packed.fingerprint(&Split::ALL)?) {
+            true => Ok(packed),
+            false => {
+                Err(Error::file(folder, format!("names or hashes are not those that {INDEX} is of"))
+                    .help(AGAIN))
+            }
+        }
     }
 
     fn part(&self, split: Split) -> Result<&Part> {
@@ -251,16 +322,20 @@ impl Dataset for Packed {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let part = self.part(split)?;
         let (rows, columns) = (part.header.rows, part.header.columns);
-        let bytes = part.image(index)?;
         let plane = rows * columns * part.dtype.size();
-        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
-        for band in bands {
-            let place = part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
+        let place = |band: &String| {
+            part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
                 part.images.error(format!("no band `{band}`; bands there: {}", part.header.bands.join(", ")))
-            })?;
-            let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
-            part.dtype.decode(stored, &mut pixels);
-        }
+            })
+        };
+        let places: Vec<usize> = bands.iter().map(place).collect::<Result<_>>()?;
+        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
+        part.image(index, |bytes| {
+            for place in places {
+                let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
+                part.dtype.decode(stored, &mut pixels);
+            }
+        })?;
         clip(&self.task, &mut pixels);
         let name = part.names[index].clone();
         if part.dtype.is_float()
@@ -283,7 +358,7 @@ impl Dataset for Packed {
         let part = self.part(split)?;
         let header = &part.header;
         let mut pixels: Vec<f64> = Vec::with_capacity(header.image_width());
-        part.dtype.decode(&part.image(index)?, &mut pixels);
+        part.image(index, |bytes| part.dtype.decode(bytes, &mut pixels))?;
         let image = Array3::from_shape_vec((header.bands.len(), header.rows, header.columns), pixels);
         let image = image.map_err(|error| part.images.error(error))?;
         let bands = header.bands.iter().zip(image.axis_iter(Axis(0))).map(|(name, pixels)| RawBand {

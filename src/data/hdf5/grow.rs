@@ -47,7 +47,8 @@ impl Growing {
                 .with_maxshape(&[MaxExtent::Unlimited])
                 .with_chunks(&[*chunk as u64])
                 .with_shuffle()
-                .with_lzf();
+                .with_lzf()
+                .with_fletcher32();
         }
         builder.write(path).at(path)?;
         // The caller sees to it that the file is on the disk before anybody can take it for whole.

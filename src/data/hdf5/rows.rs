@@ -12,15 +12,17 @@ use crate::{Error, Result};
 const CACHE_BYTES: usize = 64 << 20;
 const CACHE_SLOTS: usize = 521;
 
+pub(super) const DAMAGED: &str = "the file is damaged: fetch it again";
+
 /// A dataset in the root group of a file, read by rows: entries of its first dimension.
 #[derive(Debug)]
 pub struct Rows {
     path: PathBuf,
     name: String,
-    dataset: hdf5_pure::Dataset,
-    dtype: Dtype,
+    pub(super) dataset: hdf5_pure::Dataset,
+    pub(super) dtype: Dtype,
     /// The length of each dimension, outermost first.
-    shape: Vec<usize>,
+    pub(super) shape: Vec<usize>,
     /// Elements of a row.
     width: usize,
 }
@@ -32,19 +34,8 @@ impl Rows {
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
-        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES))
-    }
-
-    /// The same for a dataset whose rows are compressed one by one: none is kept.
-    ///
-    /// # Errors
-    /// As [`Rows::open`].
-    pub fn one_by_one(path: &Path, name: &str) -> Result<Self> {
-        Self::with_cache(path, name, ChunkCacheConfig::from_h5p_cache(0, 0))
-    }
-
-    fn with_cache(path: &Path, name: &str, cache: ChunkCacheConfig) -> Result<Self> {
-        let damaged = |error: Error| error.help("the file is damaged: fetch it again");
+        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
+        let damaged = |error: Error| error.help(DAMAGED);
         let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
         let properties = FileAccessProperties::new().with_chunk_cache(cache);
         let file =
@@ -116,7 +107,7 @@ impl Rows {
             .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
             .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
         let bytes = (self.dataset.read_raw_rows(first as u64, count as u64))
-            .map_err(|error| self.error(error).help("the file is damaged: fetch it again"))?;
+            .map_err(|error| self.error(error).help(DAMAGED))?;
         match bytes.len() == expected * self.dtype.size() {
             true => Ok(bytes),
             false => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),

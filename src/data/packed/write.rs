@@ -1,19 +1,21 @@
 //! Packing: from any data set to the files of [`super`].
 
+mod split;
+
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::{ATTRIBUTE, FORMAT, Header, INDEX, Index, Packed as Reader};
-use crate::data::hdf5::{Column, Dtype, Growing, Rows};
-use crate::data::{self, Dataset, Label, RawSample, Split, loader};
+use super::{FORMAT, INDEX, Index, Packed as Reader};
+use crate::data::{self, Dataset, Split};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
 use crate::progress::Progress;
 use crate::suite::{Suite, Task};
 use crate::{Error, Result};
 
-/// Labels that are compressed together, in numbers.
-const LABEL_CHUNK: usize = 1 << 14;
+/// Held by the process that packs.
+const LOCK: &str = ".lock";
 
 /// What was packed.
 #[derive(Debug, Clone)]
@@ -26,18 +28,16 @@ pub struct Packed {
     pub reused: bool,
 }
 
-/// Where a sample stands in the source: a partition's split and a place in it.
-type Place = (usize, Split, usize);
-
 /// Packs all partitions of a task of the suite's folder `root` into `<to>/<task>`, and reads all of it back. What is
-/// there already of the same source is left alone.
+/// there already of the same source is read through and left alone, a split's file too where an earlier run ended
+/// before the index. Waits while another process packs into the same folder.
 ///
 /// Files are written under hidden names and renamed when they are whole; the index is written last. Memory: a few
 /// samples.
 ///
 /// # Errors
 /// Where the source cannot be read, its samples differ in size or type, the disk is full, or what is read back is not
-/// what was written.
+/// what was written. Splits that were whole by then are kept.
 pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn Progress) -> Result<Packed> {
     let source = data::task_folder(suite, task, root)
         .ok_or_else(|| Error::file(root, format!("the data of {} is not there", task.name)))
@@ -59,6 +59,12 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         return Ok(known);
     }
     std::fs::create_dir_all(&folder).at(&folder)?;
+    let _lock = lock(&folder, progress)?;
+    remove_leftovers(&folder)?;
+    // The process that this one waited for may have packed it.
+    if let Some(known) = reusable(task, &folder, &fingerprints)? {
+        return Ok(known);
+    }
     // Whatever was there does not count any more from here on.
     let index_path = folder.join(INDEX);
     remove(&index_path)?;
@@ -72,6 +78,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         statistics: BTreeMap::new(),
         statistics_content: None,
         sizes: BTreeMap::new(),
+        checksum: None,
     };
     let mut samples = 0;
     for split in Split::ALL {
@@ -81,8 +88,8 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         }
         samples += places.of_rows.len();
         let path = folder.join(format!("{split}.h5"));
-        let bytes =
-            write(suite, task, &partitions, &places.of_rows, &path, &format!("pack {split}"), progress)?;
+        let source = split::Source { suite, task, partitions: &partitions, places: &places.of_rows };
+        let bytes = split::write(&source, &path, &format!("pack {split}"), progress)?;
         index.sizes.insert(split, bytes);
     }
     if let Some((_, first)) = partitions.first()
@@ -97,6 +104,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
             }
         }
     }
+    index.checksum = Some(index.hash().at(&index_path)?);
     write_atomically(&index_path, &serde_json::to_vec(&index).at(&index_path)?)?;
     let bytes = index.sizes.values().sum();
     Ok(Packed { folder, samples, bytes, reused: false })
@@ -106,6 +114,38 @@ fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
+/// Released when it is closed, also by the end of the process.
+fn lock(folder: &Path, progress: &dyn Progress) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).at(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            progress.note(&format!("another prepare packs into {}: waiting for it", folder.display()));
+            file.lock().at(&path)?;
+        }
+        // Some cluster file systems have no locks. Alone, all goes well without.
+        Err(TryLockError::Error(error)) => progress.note(&format!(
+            "{}: no lock ({error}): start no second prepare into this folder",
+            path.display()
+        )),
+    }
+    Ok(file)
+}
+
+/// Removes what a run that was killed had begun.
+fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).at(folder)? {
+        let entry = entry.at(folder)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(split::UNFINISHED) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// What is there already, if it is whole and of the same source.
 fn reusable(task: &Task, folder: &Path, fingerprints: &BTreeMap<String, String>) -> Result<Option<Packed>> {
     if !folder.join(INDEX).is_file() {
@@ -113,7 +153,10 @@ fn reusable(task: &Task, folder: &Path, fingerprints: &BTreeMap<String, String>)
     }
     let Ok(index) = super::index(folder) else { return Ok(None) };
     let whole = index.fingerprints == *fingerprints
-        && index.partitions.keys().all(|name| Reader::open(task, folder, name).is_ok());
+        && index.partitions.keys().all(|name| Reader::open(task, folder, name).is_ok())
+        && Split::ALL
+            .into_iter()
+            .all(|split| split::read_through(&folder.join(format!("{split}.h5"))).is_ok());
     let samples = index.partitions.values().flat_map(BTreeMap::values).map(Vec::len).max().unwrap_or(0);
     let bytes = index.sizes.values().sum();
     Ok(whole.then(|| Packed { folder: folder.to_owned(), samples, bytes, reused: true }))
@@ -122,7 +165,7 @@ fn reusable(task: &Task, folder: &Path, fingerprints: &BTreeMap<String, String>)
 /// The distinct samples of a split over all partitions.
 struct Places {
     /// Where each row of the file comes from.
-    of_rows: Vec<Place>,
+    of_rows: Vec<split::Place>,
     /// Of each partition, the rows in its order.
     rows: Vec<Vec<usize>>,
 }
@@ -143,182 +186,4 @@ fn places(partitions: &[(String, Box<dyn Dataset>)], split: Split) -> Result<Pla
         places.rows.push(rows);
     }
     Ok(places)
-}
-
-/// A sample's numbers as they are stored.
-struct Encoded {
-    image: Vec<u8>,
-    label: Vec<u8>,
-}
-
-/// Writes a split's file and returns its size.
-fn write(
-    suite: &Suite,
-    task: &Task,
-    partitions: &[(String, Box<dyn Dataset>)],
-    places: &[Place],
-    path: &Path,
-    what: &str,
-    progress: &dyn Progress,
-) -> Result<u64> {
-    let read = |&(partition, split, place): &Place| partitions[partition].1.read_raw(split, place);
-    let Some(first) = places.first() else {
-        return Err(Error::file(
-            path,
-            format!("{}: a split has no samples, so there is nothing to pack", task.name),
-        ));
-    };
-    let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
-    let first = read(first)?;
-    let header = header(task, &first, alike(suite, &first, bands), places.len())?;
-    let dtype =
-        Dtype::named(&header.dtype).ok_or_else(|| Error::file(path, format!("type {}", header.dtype)))?;
-
-    let mut names = Vec::with_capacity(places.len());
-    let mut contents = Vec::with_capacity(32 * places.len());
-    let mut hashes: HashMap<(usize, Split), Vec<blake3::Hash>> = HashMap::new();
-    for &(partition, split, place) in places {
-        let dataset = &partitions[partition].1;
-        let of_split = match hashes.entry((partition, split)) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => new.insert(dataset.contents(split)?),
-        };
-        names.push(&dataset.samples(split)[place]);
-        contents.extend(of_split[place].as_bytes());
-    }
-
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // Removed when it goes out of scope, unless it is renamed.
-    let temporary = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder).at(path)?;
-    let (names, about) = (serde_json::to_vec(&names).at(path)?, serde_json::to_string(&header).at(path)?);
-    let chunk = LABEL_CHUNK.div_ceil(header.label_width.max(1)).min(places.len()) * header.label_width.max(1);
-    let columns = [
-        Column { name: "images", dtype, chunk: header.image_width() },
-        Column { name: "labels", dtype: Dtype::Int32, chunk },
-    ];
-    let known = [("names", names.as_slice()), ("contents", contents.as_slice())];
-    let growing = Growing::create(temporary.path(), (ATTRIBUTE, &about), &known, &columns)?;
-    let (mut images, mut labels) = (growing.column("images")?, growing.column("labels")?);
-    let step = progress.begin(what, places.len());
-    let encode = |row: usize| encoded(&header, dtype, &read(&places[row])?);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let sums = loader::ordered(places.len(), threads, 4 * threads, encode, |samples| {
-        let (mut sums, mut waiting) = (Vec::with_capacity(places.len()), Vec::new());
-        for sample in samples {
-            let Encoded { image, label } = sample?;
-            images.append(&image)?;
-            sums.push((blake3::hash(&image), blake3::hash(&label)));
-            waiting.extend(label);
-            if waiting.len() >= 4 * chunk {
-                let rest = waiting.split_off(4 * chunk);
-                labels.append(&waiting)?;
-                waiting = rest;
-            }
-            step.advance(1);
-        }
-        if !waiting.is_empty() {
-            labels.append(&waiting)?;
-        }
-        Ok::<_, Error>(sums)
-    })?;
-    drop((images, labels, step));
-    growing.close()?;
-    verify(&header, temporary.path(), &sums)?;
-
-    let bytes = temporary.as_file().metadata().at(path)?.len();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).at(path)?;
-    }
-    temporary.as_file().sync_all().at(path)?;
-    temporary.persist(path).at(path)?;
-    Ok(bytes)
-}
-
-/// Reads everything back.
-fn verify(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
-    let (images, labels) = (Rows::one_by_one(path, "images")?, Rows::open(path, "labels")?);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let check = |row: usize| {
-        let found = |rows: &Rows, width: usize| Ok(blake3::hash(&rows.bytes(row * width, width)?));
-        let found = (found(&images, header.image_width())?, found(&labels, header.label_width)?);
-        match found == sums[row] {
-            true => Ok(()),
-            false => Err(images
-                .error(format!("sample {row} reads back as something else than was written"))
-                .help("the disk may be failing; nothing was kept")),
-        }
-    };
-    loader::ordered(sums.len(), threads, 4 * threads, check, |checked| checked.collect())
-}
-
-/// The bands that go together into one array: those of the type and size of the first one that models take. What else
-/// the source holds (a cloud probability of 8 bits) is left out; no model takes it.
-fn alike(suite: &Suite, first: &RawSample, mut bands: Vec<String>) -> Vec<String> {
-    let taken = first.bands.iter().find(|band| suite.bands.values().any(|name| *name == band.name));
-    if let Some(like) = taken.or(first.bands.first()) {
-        let fits = |name: &String| {
-            let of_name = first.bands.iter().find(|band| band.name == *name);
-            of_name.is_some_and(|band| band.dtype == like.dtype && band.pixels.dim() == like.pixels.dim())
-        };
-        bands.retain(fits);
-    }
-    bands
-}
-
-fn header(task: &Task, first: &RawSample, bands: Vec<String>, samples: usize) -> Result<Header> {
-    let unusable =
-        |problem: String| Error::request(format!("{}: {problem}, so that it cannot be packed", first.name));
-    let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
-    let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
-    let (rows, columns) = band.pixels.dim();
-    let label_width = match &first.label {
-        Label::Class(_) => 1,
-        Label::MultiLabel(labels) => labels.len(),
-        Label::Mask(mask) => mask.len(),
-    };
-    Ok(Header {
-        format: FORMAT,
-        task: task.name.clone(),
-        samples,
-        bands,
-        dtype: band.dtype.clone(),
-        rows,
-        columns,
-        label: task.label,
-        label_width,
-        label_dtype: first.label_dtype.clone(),
-    })
-}
-
-fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded> {
-    let unusable = |problem: String| {
-        Error::request(format!("{}: {problem}, so that it cannot be packed", sample.name))
-            .help("all samples of a task must have the bands, the size and the type of its first one")
-    };
-    let mut image = Vec::with_capacity(header.image_width() * dtype.size());
-    for name in &header.bands {
-        let band = sample.bands.iter().find(|band| band.name == *name);
-        let band = band.ok_or_else(|| unusable(format!("band {name} is missing")))?;
-        if band.dtype != header.dtype || band.pixels.dim() != (header.rows, header.columns) {
-            let (rows, columns) = band.pixels.dim();
-            return Err(unusable(format!("band {name} is {} of {rows} x {columns} pixels", band.dtype)));
-        }
-        for pixel in &band.pixels {
-            let fits = dtype.encode(*pixel, &mut image);
-            fits.ok_or_else(|| unusable(format!("band {name}: {pixel} is no {dtype} that is kept exactly")))?;
-        }
-    }
-    let numbers: Vec<i32> = match &sample.label {
-        Label::Class(class) => vec![i32::try_from(*class).map_err(|_| unusable(format!("class {class}")))?],
-        Label::MultiLabel(labels) => labels.iter().map(|label| i32::from(*label)).collect(),
-        Label::Mask(mask) => mask.iter().copied().collect(),
-    };
-    let mask_fits =
-        !matches!(&sample.label, Label::Mask(mask) if mask.dim() != (header.rows, header.columns));
-    if numbers.len() != header.label_width || !mask_fits {
-        return Err(unusable(format!("its label has {} numbers", numbers.len())));
-    }
-    Ok(Encoded { image, label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect() })
 }

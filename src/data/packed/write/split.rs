@@ -1,0 +1,251 @@
+//! Packing one split.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+
+use super::super::{ATTRIBUTE, FORMAT, Header, Labels};
+use crate::data::hdf5::{Chunked, Column, Dtype, Growing, Rows};
+use crate::data::{Dataset, Label, RawSample, Split, loader};
+use crate::error::AtPath;
+use crate::progress::Progress;
+use crate::suite::{LabelKind, Suite, Task};
+use crate::{Error, Result};
+
+/// Labels that are compressed together, in numbers, where they are no masks.
+const LABEL_CHUNK: usize = 1 << 14;
+
+/// How names of files under way end.
+pub const UNFINISHED: &str = ".tmp";
+
+const ROOM: &str = "make room on the disk, or name another folder with --to, and prepare again: it goes on after the \
+                    splits that are whole";
+
+/// Where a sample stands in the source: a partition's split and a place in it.
+pub type Place = (usize, Split, usize);
+
+/// The samples of a split.
+pub struct Source<'a> {
+    pub suite: &'a Suite,
+    pub task: &'a Task,
+    pub partitions: &'a [(String, Box<dyn Dataset>)],
+    /// Of each row.
+    pub places: &'a [Place],
+}
+
+/// A sample's numbers as they are stored.
+struct Encoded {
+    image: Vec<u8>,
+    label: Vec<u8>,
+}
+
+/// Writes a split's file and returns its size; one that is there whole, of the same samples, is kept.
+pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
+    let Source { suite, task, partitions, places } = source;
+    let read = |&(partition, split, place): &Place| partitions[partition].1.read_raw(split, place);
+    let Some(first) = places.first() else {
+        return Err(Error::file(
+            path,
+            format!("{}: a split has no samples, so there is nothing to pack", task.name),
+        ));
+    };
+    let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
+    let first = read(first)?;
+    let header = header(task, &first, alike(suite, &first, bands), places.len())?;
+    let dtype =
+        Dtype::named(&header.dtype).ok_or_else(|| Error::file(path, format!("type {}", header.dtype)))?;
+    let (names, contents) = named(partitions, places)?;
+    let (names, about) = (serde_json::to_vec(&names).at(path)?, serde_json::to_string(&header).at(path)?);
+    if same_samples(path, &about, &names, &contents) && read_through(path).is_ok() {
+        return Ok(std::fs::metadata(path).at(path)?.len());
+    }
+
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Removed when it goes out of scope, unless it is renamed.
+    let temporary = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(folder).at(path)?;
+    let width = header.label_width.max(1);
+    // Masks are read one by one, other labels all at once.
+    let chunk = match header.label {
+        LabelKind::Mask => width,
+        _ => LABEL_CHUNK.div_ceil(width).min(places.len()) * width,
+    };
+    let columns = [
+        Column { name: "images", dtype, chunk: header.image_width() },
+        Column { name: "labels", dtype: Dtype::Int32, chunk },
+    ];
+    let known = [("names", names.as_slice()), ("contents", contents.as_slice())];
+    let unwritten = |error: Error| match error {
+        Error::File { problem, .. } => Error::file(path, format!("cannot be written: {problem}")).help(ROOM),
+        other => other,
+    };
+    let growing =
+        Growing::create(temporary.path(), (ATTRIBUTE, &about), &known, &columns).map_err(unwritten)?;
+    let (mut images, mut labels) = (growing.column("images")?, growing.column("labels")?);
+    let step = progress.begin(what, places.len());
+    let encode = |row: usize| encoded(&header, dtype, &read(&places[row])?);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let sums = loader::ordered(places.len(), threads, 4 * threads, encode, |samples| {
+        let (mut sums, mut waiting) = (Vec::with_capacity(places.len()), Vec::new());
+        for sample in samples {
+            let Encoded { image, label } = sample?;
+            images.append(&image).map_err(unwritten)?;
+            sums.push((blake3::hash(&image), blake3::hash(&label)));
+            waiting.extend(label);
+            if waiting.len() >= 4 * chunk {
+                let rest = waiting.split_off(4 * chunk);
+                labels.append(&waiting).map_err(unwritten)?;
+                waiting = rest;
+            }
+            step.advance(1);
+        }
+        if !waiting.is_empty() {
+            labels.append(&waiting).map_err(unwritten)?;
+        }
+        Ok::<_, Error>(sums)
+    })?;
+    drop((images, labels, step));
+    growing.close().map_err(unwritten)?;
+    read_back(&header, temporary.path(), &sums)?;
+
+    let bytes = temporary.as_file().metadata().at(path)?.len();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).at(path)?;
+    }
+    temporary.as_file().sync_all().at(path).map_err(unwritten)?;
+    temporary.persist(path).at(path)?;
+    Ok(bytes)
+}
+
+/// Names and hashes of the samples.
+fn named<'a>(
+    partitions: &'a [(String, Box<dyn Dataset>)],
+    places: &[Place],
+) -> Result<(Vec<&'a String>, Vec<u8>)> {
+    let mut names = Vec::with_capacity(places.len());
+    let mut contents = Vec::with_capacity(32 * places.len());
+    let mut hashes: HashMap<(usize, Split), Vec<blake3::Hash>> = HashMap::new();
+    for &(partition, split, place) in places {
+        let dataset = &partitions[partition].1;
+        let of_split = match hashes.entry((partition, split)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(dataset.contents(split)?),
+        };
+        names.push(&dataset.samples(split)[place]);
+        contents.extend(of_split[place].as_bytes());
+    }
+    Ok((names, contents))
+}
+
+/// Whether the file at `path` says that it holds these samples.
+fn same_samples(path: &Path, about: &str, names: &[u8], contents: &[u8]) -> bool {
+    let holds = |dataset: &str, expected: &[u8]| {
+        let found = Rows::open(path, dataset).and_then(|rows| rows.bytes(0, expected.len()));
+        found.is_ok_and(|found| found == expected)
+    };
+    Rows::attribute(path, ATTRIBUTE).is_ok_and(|found| found == about)
+        && holds("names", names)
+        && holds("contents", contents)
+}
+
+/// Reads all samples of a split's file: their checksums are tested.
+pub fn read_through(path: &Path) -> Result<()> {
+    let header: Header = serde_json::from_str(&Rows::attribute(path, ATTRIBUTE)?).at(path)?;
+    of_each(&header, path, |_| (), |_, (), ()| Ok(()))
+}
+
+/// Compares all samples of a split's file with what was to be written.
+fn read_back(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
+    of_each(header, path, blake3::hash, |row, image, label| match (image, label) == sums[row] {
+        true => Ok(()),
+        false => Err(Error::file(path, format!("sample {row} reads back as something else"))
+            .help("the disk may be failing; nothing of this split was kept")),
+    })
+}
+
+/// Hands each row's number, and what `of` makes of its image and its label, to `check`.
+fn of_each<T: Send>(
+    header: &Header,
+    path: &Path,
+    of: impl Fn(&[u8]) -> T + Sync,
+    check: impl Fn(usize, T, T) -> Result<()> + Sync,
+) -> Result<()> {
+    let (images, labels) = (Chunked::open(path, "images")?, Labels::open(path, header.label)?);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let read = |row: usize| {
+        let width = header.image_width();
+        check(row, images.read(row * width, width, &of)?, labels.read(row, header.label_width, &of)?)
+    };
+    loader::ordered(header.samples, threads, 4 * threads, read, |checked| checked.collect())
+}
+
+/// The bands that go together into one array: those of the type and size of the first one that models take. What else
+/// the source holds (a cloud probability of 8 bits) is left out; no model takes it.
+fn alike(suite: &Suite, first: &RawSample, mut bands: Vec<String>) -> Vec<String> {
+    let taken = first.bands.iter().find(|band| suite.bands.values().any(|name| *name == band.name));
+    if let Some(like) = taken.or(first.bands.first()) {
+        let fits = |name: &String| {
+            let of_name = first.bands.iter().find(|band| band.name == *name);
+            of_name.is_some_and(|band| band.dtype == like.dtype && band.pixels.dim() == like.pixels.dim())
+        };
+        bands.retain(fits);
+    }
+    bands
+}
+
+fn header(task: &Task, first: &RawSample, bands: Vec<String>, samples: usize) -> Result<Header> {
+    let unusable =
+        |problem: String| Error::request(format!("{}: {problem}, so that it cannot be packed", first.name));
+    let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
+    let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
+    let (rows, columns) = band.pixels.dim();
+    let label_width = match &first.label {
+        Label::Class(_) => 1,
+        Label::MultiLabel(labels) => labels.len(),
+        Label::Mask(mask) => mask.len(),
+    };
+    Ok(Header {
+        format: FORMAT,
+        task: task.name.clone(),
+        samples,
+        bands,
+        dtype: band.dtype.clone(),
+        rows,
+        columns,
+        label: task.label,
+        label_width,
+        label_dtype: first.label_dtype.clone(),
+    })
+}
+
+fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded> {
+    let unusable = |problem: String| {
+        Error::request(format!("{}: {problem}, so that it cannot be packed", sample.name))
+            .help("all samples of a task must have the bands, the size and the type of its first one")
+    };
+    let mut image = Vec::with_capacity(header.image_width() * dtype.size());
+    for name in &header.bands {
+        let band = sample.bands.iter().find(|band| band.name == *name);
+        let band = band.ok_or_else(|| unusable(format!("band {name} is missing")))?;
+        if band.dtype != header.dtype || band.pixels.dim() != (header.rows, header.columns) {
+            let (rows, columns) = band.pixels.dim();
+            return Err(unusable(format!("band {name} is {} of {rows} x {columns} pixels", band.dtype)));
+        }
+        for pixel in &band.pixels {
+            let fits = dtype.encode(*pixel, &mut image);
+            fits.ok_or_else(|| unusable(format!("band {name}: {pixel} is no {dtype} that is kept exactly")))?;
+        }
+    }
+    let numbers: Vec<i32> = match &sample.label {
+        Label::Class(class) => vec![i32::try_from(*class).map_err(|_| unusable(format!("class {class}")))?],
+        Label::MultiLabel(labels) => labels.iter().map(|label| i32::from(*label)).collect(),
+        Label::Mask(mask) => mask.iter().copied().collect(),
+    };
+    let mask_fits =
+        !matches!(&sample.label, Label::Mask(mask) if mask.dim() != (header.rows, header.columns));
+    if numbers.len() != header.label_width || !mask_fits {
+        return Err(unusable(format!("its label has {} numbers", numbers.len())));
+    }
+    Ok(Encoded { image, label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect() })
+}
