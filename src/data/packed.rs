@@ -13,7 +13,8 @@
 //!
 //! Damage is an error. Images and labels: each chunk's Fletcher-32, tested whenever it is read. Names and hashes: the
 //! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
-//! among it: HDF5's checksums. Lengths: the index.
+//! among it: HDF5's checksums. Lengths: the index. What gets past: a word of zeros that turned to ones in the stored bytes,
+//! which Fletcher-32 takes for the same. Files of format 1 have the lengths and HDF5's checksums only.
 
 mod write;
 
