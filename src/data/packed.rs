@@ -13,7 +13,8 @@
 //!
 //! Damage is an error. Images and labels: each chunk's Fletcher-32, tested whenever it is read. Names and hashes: the
 //! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
-//! among it: HDF5's checksums. Lengths: the index.
+//! among it: HDF5's checksums. Lengths: the index. What gets past: a word of zeros that turned to ones in the stored bytes,
+//! which Fletcher-32 takes for the same. Files of format 1 have neither Fletcher-32 nor the index's hash.
 
 mod write;
 
@@ -31,7 +32,7 @@ use crate::suite::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Of the form of these files: what is written, and what is read. Files of format 1 have no checksums.
+/// Of the form of these files: what is written, and what is read. Format 1 has no checksums of pixels, labels and index.
 const FORMAT: u32 = 2;
 const FORMATS: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 

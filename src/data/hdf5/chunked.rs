@@ -1,7 +1,7 @@
 //! The chunks of a one-dimensional dataset, looked up once through the library and then read past it.
 //!
 //! The library goes through the list of chunks at each read, so that a split of many samples takes longer a sample, and its
-//! LZF takes twice as long as ours.
+//! LZF is slower than ours (`benches/NOTES.md`).
 
 use std::cell::Cell;
 use std::fs::File;

@@ -13,8 +13,7 @@ pub enum Filter {
     Fletcher32,
 }
 
-/// A chunk on its way, and room for its next step. Kept from chunk to chunk: the system hands out fresh memory so slowly
-/// that it costs a tile a third more.
+/// A chunk on its way, and room for its next step. Kept from chunk to chunk: the system hands out fresh memory slowly.
 #[derive(Debug, Default)]
 pub struct Buffers {
     pub bytes: Vec<u8>,
