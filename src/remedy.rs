@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::suite::Suite;
 
+/// What runs without any data; the generated data is GEO-Bench's.
+pub const DEMO: &str = "cargo xtask bench geobench --demo";
+
 /// The command that fetches `tasks` of a suite, or all of its tasks where none is named; `into` another folder
 /// than the one that is found without being told.
 pub fn fetch<T: AsRef<str>>(suite: &str, tasks: &[T], into: Option<&Path>) -> String {
@@ -22,11 +25,10 @@ pub fn fetch<T: AsRef<str>>(suite: &str, tasks: &[T], into: Option<&Path>) -> St
 pub fn get_data(suite: &Suite, tasks: &[&str], root: Option<&Path>) -> String {
     format!(
         "`{}` fetches it (the Hugging Face data set `{}`); where it lies elsewhere, name the folder with --data or in \
-         {}. To try without data: `cargo xtask bench {} --demo`",
+         {}. To try without data: `{DEMO}`",
         fetch(&suite.name, tasks, root),
         suite.repository,
-        suite.environment,
-        suite.name
+        suite.environment
     )
 }
 

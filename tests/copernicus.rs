@@ -306,6 +306,10 @@ fn damaged_lists_and_masks_are_errors() {
 
     let error = problem("eurosat-s2");
     assert!(error.contains("eurosat_s2") && error.contains("cargo xtask fetch copernicus-bench"), "{error}");
+    assert!(
+        error.contains("cargo xtask bench geobench --demo"),
+        "only GEO-Bench has generated data: {error}"
+    );
     let eurosat = folder.path().join("eurosat_s2");
     copied(&real.join("eurosat_s2"), &eurosat);
     std::fs::write(eurosat.join("eurosat-val.txt"), "Forest_1.jpg\nDesert_2.jpg\n").unwrap();

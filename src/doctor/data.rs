@@ -77,7 +77,7 @@ fn of_suite(
         match demo::is_demo(folder) {
             false => finding(Standing::Good, format!("in {} ({said_by})", folder.display())),
             true => finding(Standing::Doubtful, format!("generated demo data, no benchmark ({said_by})"))
-                .remedy(format!("unset {variable}; `cargo xtask bench {name} --demo` finds them without")),
+                .remedy(format!("unset {variable}; `{}` finds them without", remedy::DEMO)),
         }
         .at(folder),
     ];

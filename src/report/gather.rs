@@ -6,7 +6,7 @@ use crate::error::AtPath;
 use crate::home::Home;
 use crate::record::{Record, Store};
 use crate::suite::Suite;
-use crate::{Error, Result};
+use crate::{Error, Result, remedy};
 
 /// What ends the name of a folder whose records are of generated data.
 const DEMO: &str = "-demo";
@@ -57,7 +57,7 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
     }
     if sections.is_empty() {
         return Err(Error::file(results, "no folder below it holds records")
-            .help("`cargo xtask bench geobench --demo` makes some; or name another folder with --results"));
+            .help(format!("`{}` makes some; or name another folder with --results", remedy::DEMO)));
     }
     sections.sort_by(|a, b| (a.demo, &a.suite.name).cmp(&(b.demo, &b.suite.name)));
     Ok(sections)
