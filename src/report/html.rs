@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::chapter::{Chapter, Figure};
 use super::published::Mark;
-use super::table::{Origin, ResultTable, Row, Tenths, Value};
+use super::table::{Origin, ResultTable, Row, Tenths, Value, headings};
 
 use crate::canvas::{svg, xml_text};
 use crate::record::Record;
@@ -125,13 +125,9 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
     let section = chapter.section;
     let mut tables = Vec::new();
     for (_, table) in chapter.filled() {
-        let columns = table.columns.iter().map(|column| {
+        let columns = table.columns.iter().zip(headings(&table.columns)).map(|(column, heading)| {
             let task = section.suite.task(&column.task)?;
-            Ok(ColumnData {
-                heading: column.heading(),
-                metric: column.metric_title(),
-                sensor: task.sensor.to_string(),
-            })
+            Ok(ColumnData { heading, metric: column.metric_title(), sensor: task.sensor.to_string() })
         });
         let columns = columns.collect::<Result<_>>()?;
         let rows: Vec<RowData> = rows(table).map(|row| row_data(row, &section.folder, told)).collect();

@@ -169,6 +169,13 @@ impl Row<'_> {
     }
 }
 
+/// What to call each column: with its share of training data, where not all columns are of all data.
+pub fn headings(columns: &[Column]) -> Vec<String> {
+    let whole = columns.iter().all(|column| column.partition == "default");
+    let name = |column: &Column| if whole { column.title.clone() } else { column.heading() };
+    columns.iter().map(name).collect()
+}
+
 impl Column {
     /// Whether the published value stands in this column.
     fn holds(&self, value: &PublishedValue) -> bool {

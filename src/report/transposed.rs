@@ -1,7 +1,7 @@
 //! A table with a row a data set and a column a model, the backbones in the first row: the layout of Copernicus-Bench's
 //! table in the README of TerraFM.
 
-use super::table::{Column, Row};
+use super::table::{Column, Row, headings};
 use super::text::{cell_text, escape, grid};
 
 /// The rows of `columns`, a column for each of `models`.
@@ -12,9 +12,7 @@ pub(super) fn values<'t, 'a: 't>(columns: &[Column], models: impl Iterator<Item 
     let mut backbones = vec!["_Backbone_".to_owned(), String::new()];
     backbones.extend(models.iter().map(|model| escape(&model.backbone)));
     let mut rows = vec![backbones];
-    for (place, column) in columns.iter().enumerate() {
-        // All data sets are used in full, as long as none is not.
-        let name = if column.partition == "default" { column.title.clone() } else { column.heading() };
+    for (place, (column, name)) in columns.iter().zip(headings(columns)).enumerate() {
         let mut row = vec![escape(&name), column.metric_title()];
         row.extend(models.iter().map(|model| cell_text(model.cells.get(place).and_then(Option::as_ref))));
         rows.push(row);
