@@ -12,6 +12,7 @@
 
 mod files;
 mod flood;
+mod item;
 mod lcz;
 mod lists;
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3};
 
 use self::files::Files;
-use self::lists::{Item, Target};
+use self::item::{Item, Target};
 use super::geotiff::Image;
 use super::hdf5::Dtype;
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};

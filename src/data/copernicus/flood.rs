@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::files::Files;
-use super::lists::{Item, Target};
+use super::item::{Item, Target};
 use crate::files::inside;
 use crate::{Error, Result};
 

@@ -2,28 +2,12 @@
 
 use super::files::Files;
 use super::flood;
+use super::item::{Item, Target};
 use crate::data::Label;
 use crate::data::Split;
 use crate::files::inside;
 use crate::suite::{Layout, Task};
 use crate::{Error, Result};
-
-/// A sample as its list names it.
-#[derive(Debug, Clone)]
-pub struct Item {
-    pub name: String,
-    /// The image's files, below the data set's folder: one with all bands, or one a band.
-    pub images: Vec<String>,
-    pub target: Target,
-}
-
-/// What a sample is labelled with, or where that stands.
-#[derive(Debug, Clone)]
-pub enum Target {
-    Known(Label),
-    /// The mask's file.
-    Mask(String),
-}
 
 /// A split by the name it has in the files.
 pub fn split_name(split: Split) -> &'static str {
