@@ -124,7 +124,7 @@ impl Input {
                 bands::select_dated(dates, wanted, &names, &present, &impute)?,
                 dates
                     .iter()
-                    .flat_map(|date| wanted.iter().map(move |band| format!("{band} {date}")))
+                    .flat_map(|date| wanted.iter().map(move |band| bands::dated(band, date)))
                     .collect(),
             ),
         };

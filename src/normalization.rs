@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::data::bands::Band;
+use crate::data::bands::{Band, undated};
 use crate::home::{Home, read_toml};
 use crate::model::Stem;
 use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
@@ -192,11 +192,6 @@ impl Strategies {
         };
         bands.iter().map(|band| of(band.to_string())).collect()
     }
-}
-
-/// `VV` of `VV before`.
-fn undated(name: &str) -> &str {
-    name.split(' ').next().unwrap_or_default()
 }
 
 /// The kinds that use statistics.

@@ -3,7 +3,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array3, s};
@@ -195,31 +194,6 @@ fn copied(from: &Path, to: &Path) {
     }
 }
 
-/// Puts all files below `folder` into an archive, below `root` in it.
-fn zipped(folder: &Path, root: &str, archive: &Path) {
-    fn add(zip: &mut zip::ZipWriter<std::fs::File>, folder: &Path, name: &str) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = format!("{name}/{}", path.file_name().unwrap().to_str().unwrap());
-            if path.is_dir() {
-                add(zip, &path, &name);
-            } else {
-                // One kind as the other: plain and deflated entries are both met.
-                let method = match name.len() % 2 {
-                    0 => zip::CompressionMethod::Stored,
-                    _ => zip::CompressionMethod::Deflated,
-                };
-                let options = zip::write::SimpleFileOptions::default().compression_method(method);
-                zip.start_file(name, options).unwrap();
-                zip.write_all(&std::fs::read(path).unwrap()).unwrap();
-            }
-        }
-    }
-    let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
-    add(&mut zip, folder, root);
-    zip.finish().unwrap();
-}
-
 #[test]
 fn an_archive_reads_as_its_folder() {
     let Some(real) = real() else { return };
@@ -228,7 +202,7 @@ fn an_archive_reads_as_its_folder() {
     for name in ["eurosat-s2", "dfc2020-s1", "bigearthnet-s2"] {
         let task = suite.task(name).unwrap();
         let archive = folder.path().join(task.archive.as_ref().unwrap());
-        zipped(&real.join(&task.directory), task.directory.to_str().unwrap(), &archive);
+        common::zipped(&real.join(&task.directory), task.directory.to_str().unwrap(), &archive);
         let (packed, plain) = (open(folder.path(), name).unwrap(), open(&real, name).unwrap());
         assert_eq!(packed.fingerprint(&Split::ALL).unwrap(), plain.fingerprint(&Split::ALL).unwrap());
         let bands = plain.bands().unwrap();

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -84,24 +83,6 @@ fn made(root: &Path) -> PathBuf {
     task
 }
 
-fn zipped(folder: &Path, archive: &Path) {
-    fn add(zip: &mut zip::ZipWriter<std::fs::File>, folder: &Path, name: &str) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = format!("{name}/{}", path.file_name().unwrap().to_str().unwrap());
-            if path.is_dir() {
-                add(zip, &path, &name);
-                continue;
-            }
-            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
-            zip.write_all(&std::fs::read(path).unwrap()).unwrap();
-        }
-    }
-    let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
-    add(&mut zip, folder, "flood_s1");
-    zip.finish().unwrap();
-}
-
 #[test]
 fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +159,7 @@ fn an_archive_and_a_packed_form_read_as_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let [plain, archive, packed] = ["plain", "archive", "packed"].map(|name| folder.path().join(name));
     std::fs::create_dir(&archive).unwrap();
-    zipped(&made(&plain), &archive.join("flood_s1.zip"));
+    common::zipped(&made(&plain), "flood_s1", &archive.join("flood_s1.zip"));
     let suite = suite();
     pack(&suite, suite.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap();
     let expected = open(&plain).unwrap();
@@ -240,14 +221,12 @@ fn damage_is_told() {
     assert!(read().contains("the mask holds 7; its codes are 0 to 2"), "{}", read());
 }
 
-/// A protocol's file with a small head and batches that the few samples fill.
-fn smaller(name: &str, folder: &Path) -> String {
-    let text = std::fs::read_to_string(Home::find().unwrap().config("protocols", name).unwrap()).unwrap();
-    let text = text.replace("channels = 512", "channels = 16").replace("channels = 256", "channels = 8");
-    let path = folder.join(format!("{name}-small.toml"));
-    std::fs::write(&path, text.replace("batch-size = 16", "batch-size = 2")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
+/// A small head, and batches that the few samples fill.
+const SMALLER: [(&str, &str); 3] = [
+    ("channels = 512", "channels = 16"),
+    ("channels = 256", "channels = 8"),
+    ("batch-size = 16", "batch-size = 2"),
+];
 
 fn bench(data: &Path, out: &Path, protocol: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
@@ -272,7 +251,8 @@ fn upernet_finds_changes_from_files_and_from_the_packed_form() {
     let task = made(&path("plain"));
     pack(&suite(), suite().task("flood-s1").unwrap(), &path("plain"), &path("packed"), &Silent).unwrap();
     let run = |protocol: &str, data: &str, out: &str| {
-        let output = bench(&path(data), &path(out), &smaller(protocol, folder.path()));
+        let output =
+            bench(&path(data), &path(out), &common::changed_protocol(protocol, folder.path(), &SMALLER));
         assert!(output.status.success(), "{}", said(&output));
         let (name, record) = records(&path(out).join("copernicus-bench")).pop_first().unwrap();
         (name, record.value, record.scores, record.provenance)

@@ -201,6 +201,12 @@ fn eurosat(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
     data::open(&suite, suite.task("m-eurosat").unwrap(), root, "default")
 }
 
+/// Has `command` pack the task, with the cache in `home`.
+fn prepare_eurosat<'c>(command: &'c mut Command, home: &Path, root: &Path, to: &Path) -> &'c mut Command {
+    command.env("TERRABENCH_CACHE", home.join("cache"));
+    command.args(["prepare", "geobench", "--task", "m-eurosat", "--data"]).arg(root).arg("--to").arg(to)
+}
+
 fn all_samples(dataset: &dyn Dataset) -> terrabench::Result<Vec<Sample>> {
     let bands = dataset.bands()?;
     let places = Split::ALL
@@ -288,8 +294,7 @@ fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {
     let root = generated(folder.path(), [150, 150, 600]);
     let prepare = |to: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        command.env("TERRABENCH_CACHE", folder.path().join("cache")).stderr(std::process::Stdio::piped());
-        command.args(["prepare", "geobench", "--task", "m-eurosat", "--data"]).arg(&root).arg("--to").arg(to);
+        prepare_eurosat(&mut command, folder.path(), &root, to).stderr(std::process::Stdio::piped());
         command
     };
     let clean = folder.path().join("clean");
@@ -355,13 +360,7 @@ fn a_full_disk_is_told_and_whole_splits_are_kept() {
         let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_terrabench")]);
-        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
-        command
-            .args(["prepare", "geobench", "--task", "m-eurosat", "--data"])
-            .arg(&root)
-            .arg("--to")
-            .arg(&to);
-        let output = command.output().unwrap();
+        let output = prepare_eurosat(&mut command, folder.path(), &root, &to).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (done, said) = prepare("1500");
@@ -388,12 +387,7 @@ fn two_at_once_pack_once() {
     let to = folder.path().join("packed");
     let prepare = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
-        command
-            .args(["prepare", "geobench", "--task", "m-eurosat", "--data"])
-            .arg(&root)
-            .arg("--to")
-            .arg(&to);
+        prepare_eurosat(&mut command, folder.path(), &root, &to);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
     let both = [prepare(), prepare()].map(|child| child.wait_with_output().unwrap());

@@ -226,23 +226,14 @@ fn snapshots(out: &Path) -> Vec<PathBuf> {
     })
 }
 
-/// A protocol's file with a smaller head, in that folder.
-fn smaller(name: &str, folder: &Path) -> String {
-    let home = Home::find().unwrap();
-    let text = std::fs::read_to_string(home.config("protocols", name).unwrap()).unwrap();
-    let text = text.replace("channels = 512", "channels = 32").replace("channels = 256", "channels = 16");
-    let path = folder.join("small.toml");
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
 fn a_killed_run_ends_the_same(protocol: &str) {
     let Some(real) = common::real() else {
         eprintln!("skipped: no real pixels are here");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let protocol = &smaller(protocol, folder.path());
+    let head = [("channels = 512", "channels = 32"), ("channels = 256", "channels = 16")];
+    let protocol = &common::changed_protocol(protocol, folder.path(), &head);
     let [undisturbed, killed] = ["a", "b"].map(|name| folder.path().join(name));
     let records = |out: &Path| common::records(&out.join("landslide4sense"));
     assert!(!said(&bench(&real, &undisturbed, protocol).output().unwrap()).contains("goes on"));

@@ -117,7 +117,17 @@ pub fn select(
     Ok(selection)
 }
 
-/// As [`select`], for each of the dates in turn, whose bands are stored as `<name> <date>`.
+/// What a band is called at one of a sample's dates: `VV before`.
+pub fn dated(band: impl fmt::Display, date: &str) -> String {
+    format!("{band} {date}")
+}
+
+/// The band of a name that [`dated`] may have made.
+pub fn undated(name: &str) -> &str {
+    name.split(' ').next().unwrap_or_default()
+}
+
+/// As [`select`], for each of the dates in turn, whose bands are stored as [`dated`] calls them.
 ///
 /// # Errors
 /// As [`select`].
@@ -130,12 +140,15 @@ pub fn select_dated(
 ) -> Result<Selection> {
     let mut all = Selection { stored: Vec::new(), imputed: Vec::new(), zeroed: Vec::new() };
     for date in dates {
-        let names = names.iter().map(|(band, name)| (*band, format!("{name} {date}"))).collect();
+        let names = names.iter().map(|(band, name)| (*band, dated(name, date))).collect();
         let Selection { stored, imputed, zeroed } = select(wanted, &names, present, impute)?;
         all.zeroed.extend(zeroed.into_iter().map(|place| all.stored.len() + place));
         all.stored.extend(stored);
-        all.imputed
-            .extend(imputed.into_iter().filter(|pair| !all.imputed.contains(pair)).collect::<Vec<_>>());
+        for pair in imputed {
+            if !all.imputed.contains(&pair) {
+                all.imputed.push(pair);
+            }
+        }
     }
     Ok(all)
 }

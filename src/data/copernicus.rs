@@ -122,6 +122,12 @@ impl Copernicus {
         Image::decode(&path, &bytes)
     }
 
+    /// Something is wrong with what a file holds.
+    fn wrong(&self, name: &str, problem: String) -> Error {
+        Error::file(self.files.path(name), problem)
+            .help("the file is damaged or of another data set: fetch it again")
+    }
+
     /// A sample's bands at these places among the task's.
     fn stored(&self, split: Split, item: &Item, places: &[usize]) -> Result<Stored> {
         let bands_a_file = self.task.stored_bands.len() / item.images.len().max(1);
@@ -132,10 +138,7 @@ impl Copernicus {
                 continue;
             }
             let name = item.images.get(file).map_or("", String::as_str);
-            let wrong = |problem: String| {
-                Error::file(self.files.path(name), problem)
-                    .help("the file is damaged or of another data set: fetch it again")
-            };
+            let wrong = |problem| self.wrong(name, problem);
             let image = self.decode(split, name)?;
             if image.bands != bands_a_file {
                 let found = image.bands;
@@ -166,10 +169,7 @@ impl Copernicus {
             Target::Mask(name) => name,
         };
         let stored = self.decode(split, name)?;
-        let wrong = |problem: String| {
-            Error::file(self.files.path(name), problem)
-                .help("the file is damaged or of another data set: fetch it again")
-        };
+        let wrong = |problem| self.wrong(name, problem);
         if (stored.bands, stored.rows, stored.columns) != (1, rows, columns) {
             let found = format!("{} bands of {} x {} pixels", stored.bands, stored.rows, stored.columns);
             return Err(wrong(format!("the mask has {found}, the image {rows} x {columns} pixels")));
@@ -182,15 +182,6 @@ impl Copernicus {
         let classes = stored.band(0).iter().map(class).collect::<Result<Vec<i32>>>()?;
         let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::request)?;
         Ok((Label::Mask(mask), dtype))
-    }
-
-    /// All files of a sample: its images, then its mask.
-    fn names(item: &Item) -> impl Iterator<Item = &String> {
-        let mask = match &item.target {
-            Target::Mask(mask) => Some(mask),
-            Target::Known(_) => None,
-        };
-        item.images.iter().chain(mask)
     }
 
     fn bands_of(&self, bands: &[String]) -> Result<Vec<usize>> {
@@ -260,7 +251,7 @@ impl Dataset for Copernicus {
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {
-        let names = of(&self.items, split).iter().flat_map(Self::names);
+        let names = of(&self.items, split).iter().flat_map(Item::files);
         let mut paths: Vec<PathBuf> = names.map(|name| self.files.on_disk(name)).collect();
         paths.dedup();
         paths
@@ -316,11 +307,11 @@ impl Dataset for Copernicus {
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
         let items = of(&self.items, split);
-        let names: Vec<&str> = items.iter().flat_map(Self::names).map(String::as_str).collect();
+        let names: Vec<&str> = items.iter().flat_map(Item::files).map(String::as_str).collect();
         let mut contents = self.files.contents(&names)?.into_iter();
         let both = items.iter().map(|item| {
             let mut hasher = blake3::Hasher::new();
-            for content in contents.by_ref().take(Self::names(item).count()) {
+            for content in contents.by_ref().take(item.files().count()) {
                 hasher.update(content.as_bytes());
             }
             match &item.target {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "not every test binary uses every helper")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The folder of real pixels: `$TERRABENCH_REAL`, else `../shared/real` beside the checkout, if there is one.
@@ -28,4 +29,42 @@ pub fn records(folder: &Path) -> std::collections::BTreeMap<String, terrabench::
         records.insert(path.file_name().unwrap().to_string_lossy().into_owned(), record);
     }
     records
+}
+
+/// Puts all files below `folder` into an archive, below `root` in it.
+pub fn zipped(folder: &Path, root: &str, archive: &Path) {
+    fn add(zip: &mut zip::ZipWriter<std::fs::File>, folder: &Path, name: &str) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{name}/{}", path.file_name().unwrap().to_str().unwrap());
+            if path.is_dir() {
+                add(zip, &path, &name);
+            } else {
+                // One kind as the other: plain and deflated entries are both met.
+                let method = match name.len() % 2 {
+                    0 => zip::CompressionMethod::Stored,
+                    _ => zip::CompressionMethod::Deflated,
+                };
+                let options = zip::write::SimpleFileOptions::default().compression_method(method);
+                zip.start_file(name, options).unwrap();
+                zip.write_all(&std::fs::read(path).unwrap()).unwrap();
+            }
+        }
+    }
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
+    add(&mut zip, folder, root);
+    zip.finish().unwrap();
+}
+
+/// A copy in `folder` of a protocol's file, with texts replaced that must stand there.
+pub fn changed_protocol(name: &str, folder: &Path, changes: &[(&str, &str)]) -> String {
+    let path = terrabench::home::Home::find().unwrap().config("protocols", name).unwrap();
+    let mut text = std::fs::read_to_string(path).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{name} has no `{from}`");
+        text = text.replace(from, to);
+    }
+    let path = folder.join(format!("{name}-changed.toml"));
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }

@@ -11,6 +11,17 @@ pub struct Item {
     pub target: Target,
 }
 
+impl Item {
+    /// All files: the images, then the mask.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        let mask = match &self.target {
+            Target::Mask(mask) => Some(mask),
+            Target::Known(_) => None,
+        };
+        self.images.iter().chain(mask)
+    }
+}
+
 /// What a sample is labelled with, or where that stands.
 #[derive(Debug, Clone)]
 pub enum Target {

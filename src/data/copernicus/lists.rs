@@ -65,11 +65,8 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
 /// The item, if its files lie in the data set's folder.
 fn safe(item: Item) -> Result<Item> {
     let root = std::path::Path::new("");
-    for image in &item.images {
-        inside(root, image)?;
-    }
-    if let Target::Mask(mask) = &item.target {
-        inside(root, mask)?;
+    for file in item.files() {
+        inside(root, file)?;
     }
     Ok(item)
 }

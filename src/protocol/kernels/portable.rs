@@ -125,7 +125,7 @@ pub fn batch_norm<B: Backend>(
     let mean = B::float_mean_dim(rows.clone(), 0);
     let centred = B::float_sub(rows, mean.clone());
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 0);
-    let scale = scale::<B>(gamma, variance.clone(), norm.epsilon);
+    let scale = B::float_div(row::<B>(gamma), deviation::<B>(variance.clone(), norm.epsilon));
     let y = B::float_add(B::float_mul(centred, scale), row::<B>(beta));
     let y = if norm.relu { B::relu(y) } else { y };
     (B::float_reshape(y, shape), flat::<B>(mean), flat::<B>(variance))
@@ -142,13 +142,13 @@ pub fn batch_norm_backward<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = x.shape();
     let centred = B::float_sub(pixels::<B>(x), row::<B>(mean));
-    let scale = scale::<B>(gamma, variance.clone(), norm.epsilon);
+    let deviation = deviation::<B>(variance, norm.epsilon);
+    let scale = B::float_div(row::<B>(gamma), deviation.clone());
     let mut gradient = pixels::<B>(gradient);
     if norm.relu {
         let y = B::float_add(B::float_mul(centred.clone(), scale.clone()), row::<B>(beta));
         gradient = B::relu_backward(B::relu(y), gradient);
     }
-    let deviation = B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(norm.epsilon)));
     let for_beta = B::float_sum_dim(gradient.clone(), 0);
     let product = B::float_sum_dim(B::float_mul(gradient.clone(), centred.clone()), 0);
     let for_gamma = B::float_div(product, deviation.clone());
@@ -162,10 +162,9 @@ pub fn batch_norm_backward<B: Backend>(
     (for_x, flat::<B>(for_gamma), flat::<B>(for_beta))
 }
 
-/// gamma / sqrt(variance + epsilon), [1, c].
-fn scale<B: Backend>(gamma: FloatTensor<B>, variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
-    let deviation = B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(epsilon)));
-    B::float_div(row::<B>(gamma), deviation)
+/// sqrt(variance + epsilon), [1, c].
+fn deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
+    B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(epsilon)))
 }
 
 /// [n, h, w, c] to [n * h * w, c].
