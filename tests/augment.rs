@@ -1,7 +1,6 @@
 //! Flips and rotations against the reference's.
 
-mod common;
-
+use crate::common;
 use ndarray::{Array2, Array3, Axis};
 use serde_json::Value;
 use terrabench::transform::augment::{Dihedral, Turn};

@@ -1,14 +1,13 @@
 //! The feature cache: what is read is what was written, damage is found out, and everything that decides a feature
 //! is in its key.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::common;
 use burn::tensor::{Device, Tensor};
 use ndarray::array;
 use terrabench::cache::{About, Cache, Row};

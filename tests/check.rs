@@ -1,12 +1,10 @@
 //! The gate and what stands behind it: predictions beside records, paired statistics, verdicts, exit codes.
 
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::sample::{identify, record};
 use ndarray::{Array2, array};
-use sample::{identify, record};
 use terrabench::metrics::Metric;
 use terrabench::metrics::paired::{Paired, mcnemar};
 use terrabench::metrics::segmentation::Confusion;

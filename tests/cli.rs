@@ -1,10 +1,9 @@
 //! The program as a user meets it: errors that say what to do, exit codes, finished records kept.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common;
 fn terrabench(cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache);

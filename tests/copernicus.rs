@@ -1,10 +1,9 @@
 //! The readers of Copernicus-Bench against what the benchmark's own wrappers return, and damaged files.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::common;
 use ndarray::{Array3, s};
 use terrabench::config::ModelConfig;
 use terrabench::data::bands::Band;

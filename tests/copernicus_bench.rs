@@ -1,14 +1,12 @@
 //! Copernicus-Bench from real pixels to records and its table, with shortened protocols and a tiny model.
 
-mod common;
-mod sample;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::records;
-use sample::{identify, record};
+use crate::common;
+use crate::common::records;
+use crate::sample::{identify, record};
 use terrabench::home::Home;
 use terrabench::model::Stem;
 use terrabench::record::Interval;

@@ -1,10 +1,9 @@
 //! `doctor` on machines with nothing, with what it should be, and with what is broken.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common;
 use serde_json::Value;
 
 /// A machine of its own: nothing of the real one's data, weights, caches or LibTorch is looked at.

@@ -1,11 +1,10 @@
 //! From real pixels to scores with a tiny model, against the numbers of the original implementation.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use crate::common;
 use serde::Deserialize;
 use terrabench::config::{ModelConfig, Protocol};
 use terrabench::data::Split;

@@ -1,16 +1,13 @@
 //! Fetching from a hub that misbehaves: each case ends in the right bytes, or in a clear error and no file
 //! under its final name.
 
-#[path = "support/hub.rs"]
-mod hub_server;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use hub_server::{COMMIT, Mischief, Server, sha256};
+use crate::hub_server::{COMMIT, Mischief, Server, sha256};
 use terrabench::Result;
 use terrabench::cli::fetch::describe;
 use terrabench::config::ModelConfig;

@@ -1,12 +1,11 @@
 //! Fine-tuning: gradients against finite differences, the schedule against the reference's, what it gains on the
 //! demo, and that a killed run ends as an undisturbed one.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};

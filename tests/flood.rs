@@ -1,12 +1,11 @@
 //! Flood-S1, change detection between two dates: no sample of the release is here, so that the files are made in its
 //! layout.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::records;
+use crate::common;
+use crate::common::records;
 use ndarray::s;
 use terrabench::config::ModelConfig;
 use terrabench::data::packed::pack;

@@ -1,9 +1,8 @@
 //! The reader of Landslide4Sense against what terratorch reads from the same files, and damaged files.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common;
 use ndarray::Axis;
 use terrabench::data::landslide4sense::PLANES;
 use terrabench::data::{self, Dataset, Label, Split};

@@ -1,7 +1,5 @@
 //! TerraFM against the numbers of the published PyTorch code (tests/fixtures/model), and what weight files may be.
 
-mod common;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +14,7 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::model::{Backbone, LoadedModel, Stem, device, load, parameters};
 use terrabench::{Error, Result};
 
-use common::fixture;
+use crate::common::fixture;
 
 /// The backend under test: LibTorch where it is compiled in.
 fn device() -> Device {

@@ -1,12 +1,11 @@
 //! Packed tasks: the same samples, hashes and records as the files they were made of, and damage to them.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::records;
+use crate::common;
+use crate::common::records;
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Sample, Split, demo};
 use terrabench::home::Home;

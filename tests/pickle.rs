@@ -1,9 +1,8 @@
 //! The restricted unpickler.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common;
 use terrabench::data::pickle::{MAX_DEPTH, MAX_VALUES, Value, View, bytes_literal, read};
 
 /// Protocols 0 to 5 and two versions of numpy write the same dictionary.

@@ -1,11 +1,9 @@
 //! Heads on frozen features: schedules, the linear probe and logistic regression, against the references' numbers
 //! and against their own definitions.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::fixture;
+use crate::common::fixture;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

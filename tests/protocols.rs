@@ -1,8 +1,7 @@
 //! Transforms, metrics and k-NN against numbers of the reference implementations (tests/fixtures/protocols),
 //! and what must hold of any input.
 
-mod common;
-
+use crate::common;
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2, Ix3, Ix4, IxDyn, array, s};
 use safetensors::SafeTensors;
 use serde_json::Value;

@@ -1,9 +1,8 @@
 //! The GEO-Bench reader: golden values on real pixels, and what it says of damaged data.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
+use crate::common;
 use hdf5_pure::{AttrValue, DatatypeByteOrder, FileBuilder, FixedPointLayout};
 use serde_json::Value;
 use terrabench::cli::inspect;

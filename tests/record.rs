@@ -1,10 +1,9 @@
 //! Records: what names them, how they are stored, what a damaged one does.
 
-mod sample;
-
 use std::path::Path;
 
-use sample::record;
+use crate::sample;
+use crate::sample::record;
 use terrabench::config::{ModelConfig, Protocol};
 use terrabench::data::bands::{Band, Imputation};
 use terrabench::features::Preparation;

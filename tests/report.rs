@@ -1,10 +1,8 @@
 //! Tables: published numbers, the layout, the ranking, and what a demo's table must not do.
 
-mod sample;
-
 use std::path::{Path, PathBuf};
 
-use sample::{identify, record};
+use crate::sample::{identify, record};
 use terrabench::home::Home;
 use terrabench::record::{Interval, Record, Store};
 use terrabench::report::published::{self, Mark, Published, PublishedValue};

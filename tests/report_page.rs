@@ -1,12 +1,10 @@
 //! The page in a browser: it fills itself, sorts, filters, explains its numbers, works with the keyboard and on narrow
 //! screens, loads nothing, and names in the data cannot run.
 
-mod made;
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::made;
 use terrabench::home::Home;
 use terrabench::record::Store;
 use terrabench::report::{Choice, write_all};

@@ -1,11 +1,7 @@
 //! Galileo's pixel probe and the scores of masks, against the references' own numbers.
 
-mod common;
-#[path = "common/golden.rs"]
-mod golden;
-
+use crate::golden::{close, floats, integers, json, numbers};
 use burn::tensor::{Device, Tensor, TensorData};
-use golden::{close, floats, integers, json, numbers};
 use ndarray::{Array3, ArrayD, Axis, Ix3, Slice};
 use terrabench::metrics::mean_over_batches;
 use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};

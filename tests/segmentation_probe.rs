@@ -1,12 +1,9 @@
 //! Galileo's segmentation probe against the reference's own run, and on real and generated pixels.
 
-mod common;
-#[path = "common/golden.rs"]
-mod golden;
-
 use std::process::Command;
 
-use golden::{close, floats, integers, json, numbers};
+use crate::common;
+use crate::golden::{close, floats, integers, json, numbers};
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2};
 use terrabench::config::{Protocol, SegmentationProbeConfig};
 use terrabench::data::{Label, Sample};

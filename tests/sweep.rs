@@ -1,12 +1,11 @@
 //! Normalisation strategies: Galileo's list to the letter, and k-NN swept over it.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::common;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 use terrabench::config::ModelConfig;

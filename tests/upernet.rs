@@ -1,14 +1,10 @@
 //! UPerNet against mmsegmentation's own modules: outputs, losses, gradients and AdamW steps, in both modes.
 
-mod common;
-#[path = "common/golden.rs"]
-mod golden;
-
 use std::collections::BTreeMap;
 
+use crate::common::fixture;
+use crate::golden::{close, difference, floats, json, numbers};
 use burn::tensor::{Device, Tensor, TensorData};
-use common::fixture;
-use golden::{close, difference, floats, json, numbers};
 use ndarray::{Array3, ArrayD, Axis, Slice};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

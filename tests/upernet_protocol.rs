@@ -1,11 +1,10 @@
 //! UPerNet as a protocol: it learns real masks by heart, and a killed run ends as an undisturbed one.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common;
 use burn::tensor::Device;
 use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};

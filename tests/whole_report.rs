@@ -1,11 +1,10 @@
 //! The whole report: from records alone, quickly, with pictures whose words stay apart and inside, demos apart and marked.
 
-mod made;
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::made;
+use crate::sample;
 use polars::prelude::{ChunkAgg, ParquetReader, SerReader};
 use terrabench::canvas::{Picture, Shape};
 use terrabench::home::Home;

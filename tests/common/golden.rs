@@ -1,7 +1,5 @@
 //! Reference numbers from files.
 
-#![allow(dead_code, reason = "not every test binary uses every helper")]
-
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;

@@ -1,7 +1,5 @@
 //! Where test data is.
 
-#![allow(dead_code, reason = "not every test binary uses every helper")]
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use terrabench::record::predictions::Named;
 use terrabench::record::{Interval, Record, Store};
 use terrabench::suite::Metric;
 
-use super::sample::{identify, record};
+use crate::sample::{identify, record};
 
 const SHARES: [&str; 5] = ["0.01x_train", "0.05x_train", "0.20x_train", "0.50x_train", "default"];
 

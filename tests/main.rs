@@ -1,0 +1,43 @@
+//! All integration tests, in one binary: each further binary would link every dependency once more. A new file of tests is
+//! a line here; `cargo xtask test --only NAME` runs those whose path holds `NAME` (`reader`, `report::csv`).
+
+mod common;
+#[path = "common/golden.rs"]
+mod golden;
+#[path = "support/hub.rs"]
+mod hub_server;
+mod made;
+mod sample;
+
+mod augment;
+mod cache;
+mod canvas;
+mod check;
+mod cli;
+mod copernicus;
+mod copernicus_bench;
+mod demo;
+mod doctor;
+mod end_to_end;
+mod fetch;
+mod finetune;
+mod flood;
+mod landslide4sense;
+mod loader;
+mod model;
+mod optimizers;
+mod packed;
+mod pickle;
+mod probe;
+mod protocols;
+mod reader;
+mod record;
+mod report;
+mod report_page;
+mod segmentation;
+mod segmentation_probe;
+mod sheet;
+mod sweep;
+mod upernet;
+mod upernet_protocol;
+mod whole_report;
