@@ -1,0 +1,180 @@
+//! `cargo xtask test`: what a change must pass, and `--only` for the loop of editing and testing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, cargo, environment, libtorch, run, shown};
+
+/// Arguments of `test`.
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// Cargo features to test with as well: libhdf5 (needs cmake), libtorch (needs LibTorch), vulkan
+    #[arg(long = "feature", value_name = "FEATURE")]
+    features: Vec<String>,
+
+    /// Run only the tests whose path holds NAME (`reader`, `report::csv`); no lints, no demo
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// Arguments of the hidden command `timed`.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub struct TimedArgs {
+    /// The test binary and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// How many of the slowest tests are listed.
+const SLOWEST: usize = 10;
+
+/// What the cargo commands of one run share: features and their environment.
+struct Workspace<'a> {
+    root: &'a Path,
+    features: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    libtorch: bool,
+}
+
+impl<'a> Workspace<'a> {
+    fn new(root: &'a Path, features: &[String]) -> Result<Self> {
+        let libtorch = features.iter().any(|feature| feature == "libtorch");
+        let environment = environment(root, libtorch.then_some("libtorch"))?;
+        let features = match features {
+            [] => Vec::new(),
+            some => vec!["--features".into(), some.join(",").into()],
+        };
+        Ok(Self { root, features, environment, libtorch })
+    }
+
+    fn cargo<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = cargo(self.root, args);
+        command.args(&self.features).envs(self.environment.iter().cloned());
+        if self.libtorch {
+            command.env_remove(libtorch::USE_PYTORCH);
+        }
+        command
+    }
+}
+
+/// Runs all steps of the README's test command, each of which must pass; or the tests that `--only` names.
+///
+/// # Errors
+/// The first step that fails.
+pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
+    let workspace = Workspace::new(root, &options.features)?;
+    if let Some(name) = &options.only {
+        let mut tests = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
+        // A name of a file in tests/ spares the unit tests, for which the library is compiled once more.
+        let file = name.split("::").next().unwrap_or(name);
+        if !root.join("tests").join(file).with_extension("rs").exists() {
+            tests.args(["--lib", "--bins"]);
+        }
+        return run(tests.args(["--", name]));
+    }
+    run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
+    // Tests come before lints: they share the harness's build, so a failure shows early.
+    run_tests(&workspace)?;
+    run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
+    lint(&workspace)?;
+    demo(root)
+}
+
+/// Runs all tests and lists the slowest.
+fn run_tests(workspace: &Workspace) -> Result<()> {
+    // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
+    let here = std::env::current_exe()?;
+    let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
+    let mut command = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins", "--tests"]);
+    command.arg("--config").arg(runner);
+    eprintln!("$ {}", shown(&command));
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo's output is piped")?;
+    let mut times = BTreeMap::new();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("cannot read the tests' output")?;
+        println!("{line}");
+        if let Some((test, time)) = timed_test(&line) {
+            times.insert(test.to_owned(), time);
+        }
+    }
+    let status = child.wait()?;
+    let mut slowest: Vec<_> = times.into_iter().collect();
+    slowest.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    println!("The {SLOWEST} slowest tests:");
+    for (test, time) in slowest.iter().take(SLOWEST) {
+        println!("{:>8.1} s  {test}", time.as_secs_f64());
+    }
+    if !status.success() {
+        bail!("{} ended with {status}", shown(&command));
+    }
+    Ok(())
+}
+
+/// The name and time of a test that ended, from a line such as `test reader::of_eurosat ... ok <0.012s>`.
+fn timed_test(line: &str) -> Option<(&str, Duration)> {
+    let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let seconds = rest.rsplit_once('<')?.1.strip_suffix("s>")?.parse().ok()?;
+    Some((name, Duration::try_from_secs_f64(seconds).ok()?))
+}
+
+/// Runs a test binary with the option that reports times.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
+    let (program, arguments) = options.command.split_first().context("no test binary is named")?;
+    let mut command = Command::new(program);
+    command.args(arguments).args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
+    let status = command.status().with_context(|| format!("cannot start {}", shown(&command)))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Lints the workspace by a build, not a check: a check would compile every dependency a second time. Clippy's driver takes
+/// the compiler's place for the workspace's own crates, which are compiled without optimisation since nothing runs them.
+fn lint(workspace: &Workspace) -> Result<()> {
+    let mut lints = workspace.cargo(["build", "--release", "--workspace", "--all-targets"]);
+    lints.args(["--config", "profile.release.package.terrabench.opt-level=0"]);
+    lints.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    // The form in which `cargo clippy -- -D warnings` hands arguments to its driver.
+    lints.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    run(&mut lints)
+}
+
+/// Runs the demo on an empty folder of results and compares it with the reference.
+fn demo(root: &Path) -> Result<()> {
+    let harness = build(root, None, &[])?;
+    let out = root.join("target/demo-results");
+    if out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    let terrabench = || {
+        let mut terrabench = Command::new(&harness);
+        terrabench.current_dir(root);
+        terrabench
+    };
+    run(terrabench().args(["bench", "geobench", "--demo", "--out"]).arg(&out))?;
+    let check = ["check", "--reference", "results/reference/demo", "--records"];
+    run(terrabench().args(check).arg(&out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_from_lines_of_ended_tests() {
+        let line = "test reader::of_eurosat ... ok <1.012s>";
+        assert_eq!(timed_test(line), Some(("reader::of_eurosat", Duration::from_millis(1012))));
+        assert_eq!(timed_test("test reader::of_eurosat ... ignored"), None);
+        assert_eq!(timed_test("test result: ok. 3 passed; 0 failed; finished in 0.10s"), None);
+    }
+}
