@@ -38,6 +38,7 @@ pub mod locations;
 pub mod metrics;
 pub mod model;
 pub mod normalization;
+pub mod pickle;
 pub mod plan;
 pub mod progress;
 pub mod protocol;

@@ -228,8 +228,8 @@ fn fetched_weights_are_hashed() {
     };
 
     // Not fetched by us, and no weights at all.
-    std::fs::write(&path, &good).unwrap();
-    broken("TerraFM-B.pth");
+    std::fs::write(&path, "<!doctype html>").unwrap();
+    broken("HTML page");
     // Truncated.
     fetched(&good);
     std::fs::write(&path, &good[..good.len() / 2]).unwrap();

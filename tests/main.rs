@@ -13,6 +13,7 @@ mod augment;
 mod cache;
 mod canvas;
 mod check;
+mod checkpoints;
 mod cli;
 mod copernicus;
 mod copernicus_bench;

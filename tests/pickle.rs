@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common;
-use terrabench::data::pickle::{MAX_DEPTH, MAX_VALUES, Value, View, bytes_literal, read};
+use terrabench::pickle::{Limits, Value, View, bytes_literal, read, read_first};
 
 /// Protocols 0 to 5 and two versions of numpy write the same dictionary.
 #[test]
@@ -256,7 +256,7 @@ fn announced_lengths_are_checked_before_anything_is_reserved() {
 
 #[test]
 fn depth_and_number_of_values_are_bounded() {
-    let depth = usize::from(MAX_DEPTH);
+    let depth = usize::from(Limits::SAMPLE.depth);
     let nested = |depth: usize| [&b"N"[..], &b"\x85".repeat(depth), b"."].concat();
     assert!(read(&nested(depth)).is_ok());
     assert!(refused(&nested(depth + 1)).contains("64 deep"));
@@ -265,9 +265,9 @@ fn depth_and_number_of_values_are_bounded() {
     let lists = [&b"]".repeat(1_000_000)[..], &b"a".repeat(999_999), b"."].concat();
     assert!(refused(&lists).contains("64 deep"));
     // A mark a byte, a copy of the top a byte, a value a byte.
-    assert!(refused(&b"(".repeat(MAX_VALUES + 2)).contains("limit"));
-    assert!(refused(&[&b"N"[..], &b"2".repeat(MAX_VALUES + 2)].concat()).contains("limit"));
-    assert!(refused(&b"N0".repeat(MAX_VALUES + 2)).contains("limit"));
+    assert!(refused(&b"(".repeat(Limits::SAMPLE.values + 2)).contains("limit"));
+    assert!(refused(&[&b"N"[..], &b"2".repeat(Limits::SAMPLE.values + 2)].concat()).contains("limit"));
+    assert!(refused(&b"N0".repeat(Limits::SAMPLE.values + 2)).contains("limit"));
     assert!(refused(&vec![b'N'; 17 << 20]).contains("more than the limit"));
 }
 
@@ -289,4 +289,38 @@ fn shared_values_are_not_copied() {
     bytes.extend(b"h\x01h\x00U\x06latin1\x86R".repeat(1000));
     bytes.push(b'.');
     assert!(refused(&bytes).contains("unpacks to more than"));
+}
+
+/// A checkpoint's tensors refer to storages outside of the pickle; a sample's pickle may not.
+#[test]
+fn references_to_the_outside_are_kept_for_checkpoints_only() {
+    let bytes = b"U\x07storageQ.and more";
+    assert!(refused(bytes).contains("persistent id"));
+    let (pickle, length) = read_first(bytes, &Limits::CHECKPOINT).unwrap();
+    assert_eq!(length, 11);
+    let Value::Persistent(id) = pickle.root().value() else { panic!("read as {}", pickle.root()) };
+    assert_eq!(pickle.root().at(*id).value().as_str(), Some("storage"));
+}
+
+/// What an object is made of is there to be looked at; a kind of dictionary keeps its entries.
+#[test]
+fn objects_keep_what_they_are_made_of() {
+    let bytes = b"cmy.own\nDict\n)\x81(U\x01aK\x01U\x01bK\x02u}U\x04nameK\x03sb.";
+    let pickle = read(bytes).unwrap();
+    let root = pickle.root();
+    let Value::Object { arguments: Some(arguments), state: Some(state), entries, .. } = root.value() else {
+        panic!("read as {root}")
+    };
+    assert_eq!(root.at(*arguments).items().unwrap().len(), 0);
+    assert_eq!(root.at(*state).get("name").unwrap().value(), &Value::Int(3));
+    assert_eq!(entries.len(), 2);
+    let old = b"ccopy_reg\n_reconstructor\n(cmy.own\nDict\nc__builtin__\ndict\n}tR.";
+    assert_eq!(read(old).unwrap().root().to_string(), "an object of my.own.Dict");
+}
+
+/// Names of files may hold half of a surrogate pair, which Python writes and Rust's text cannot hold.
+#[test]
+fn half_a_surrogate_pair_is_replaced() {
+    let pickle = read(b"\x8c\x05a\xed\xb3\xbfb.").unwrap();
+    assert_eq!(pickle.root().value().as_str(), Some("a\u{fffd}b"));
 }

@@ -177,7 +177,8 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
 
-    /// A .pth or .safetensors file, or random:SEED [with --demo: random:0]
+    /// A PyTorch checkpoint, a .safetensors file, the .index.json of several, a folder with one of these, or
+    /// random:SEED [with --demo: random:0]
     #[arg(long, value_name = "FILE|random:SEED")]
     pub weights: Option<String>,
 

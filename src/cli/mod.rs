@@ -48,7 +48,10 @@ pub struct Cli {
 /// Whatever kept it from finishing; what was finished before is on disk.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("terrabench=warn")),
+        )
         .with_writer(std::io::stderr)
         .init();
     let home = Home::find()?;

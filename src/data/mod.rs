@@ -11,7 +11,6 @@ pub mod hdf5;
 pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
-pub mod pickle;
 
 use std::path::{Path, PathBuf};
 

@@ -1,26 +1,73 @@
 //! Weight files as a list of named tensors, each read only when it is asked for.
+//!
+//! ```text
+//! files.rs                   a path -> the files that hold its weights
+//! kind.rs                    a file's first bytes -> what it is
+//! safetensors.rs, torch.rs   a file -> its tensors
+//! tensors.rs                 the values of a pickle -> named tensors
+//! storage.rs                 where numbers lie, and reading them
+//! ```
 
+mod files;
+mod kind;
+mod safetensors;
+mod storage;
+mod tensors;
+mod torch;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 
 use half::{bf16, f16};
-use pytorch_reader::PytorchReader;
-use safetensors::tensor::Metadata;
 
+use self::files::WeightFiles;
+use self::kind::Kind;
+use self::storage::Numbers;
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// How a file stores the numbers of a tensor. Only real numbers can be weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to pass as weights.
+pub const HELP: &str = "pass a PyTorch state dict (.pth, .pt, .bin, .ckpt), a .safetensors file, the .index.json of \
+                        several, or a folder that holds one of these";
+
+/// How a file stores the numbers of a tensor. Only real floating-point numbers can be weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dtype {
     F64,
     F32,
     F16,
     Bf16,
-    /// Integers, booleans and the like.
-    NotReal,
+    /// A tensor of another type: `int64`, `sparse`.
+    Other(Cow<'static, str>),
+    /// No tensor: what it is instead.
+    NoTensor(String),
+}
+
+impl Dtype {
+    /// By PyTorch's name for it, as in `float32`.
+    fn named(name: &str) -> Self {
+        match name {
+            "float64" | "double" => Dtype::F64,
+            "float32" | "float" => Dtype::F32,
+            "float16" | "half" => Dtype::F16,
+            "bfloat16" => Dtype::Bf16,
+            other => Dtype::Other(Cow::Owned(other.to_owned())),
+        }
+    }
+
+    /// Bytes per number; 0 where it is not read.
+    fn size(&self) -> usize {
+        match self {
+            Dtype::F64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::Other(_) | Dtype::NoTensor(_) => 0,
+        }
+    }
 }
 
 impl fmt::Display for Dtype {
@@ -30,42 +77,72 @@ impl fmt::Display for Dtype {
             Dtype::F32 => "float32",
             Dtype::F16 => "float16",
             Dtype::Bf16 => "bfloat16",
-            Dtype::NotReal => "not a real number",
+            Dtype::Other(name) => name,
+            Dtype::NoTensor(what) => what,
         })
     }
 }
 
-type ReadBytes = Box<dyn Fn() -> io::Result<Vec<u8>>>;
-
-/// A tensor of a weight file.
+/// A tensor of a weight file, or what stands there instead of one.
 pub struct Stored {
     /// As the file has it, nested dictionaries joined by dots.
     pub name: String,
     pub dtype: Dtype,
+    /// Empty for what is no tensor.
     pub shape: Vec<usize>,
-    bytes: ReadBytes,
+    numbers: Result<Numbers, String>,
+}
+
+/// Shape and type: `[1, 2] (float32)`.
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.dtype {
+            Dtype::NoTensor(what) => f.write_str(what),
+            dtype => write!(f, "{:?} ({dtype})", self.shape),
+        }
+    }
 }
 
 impl Stored {
+    /// What is no tensor.
+    fn no_tensor(name: String, what: String) -> Self {
+        let numbers = Err(what.clone());
+        Stored { name, dtype: Dtype::NoTensor(what), shape: Vec::new(), numbers }
+    }
+
+    /// Whether it is a tensor, of whatever type.
+    pub fn is_tensor(&self) -> bool {
+        !matches!(self.dtype, Dtype::NoTensor(_))
+    }
+
+    /// Whether its numbers are of a type that weights have.
+    pub fn is_real(&self) -> bool {
+        self.dtype.size() > 0
+    }
+
     /// The numbers in row-major order, as float32.
     ///
+    /// As many are allocated as the shape says: compare it with the expected one first.
+    ///
     /// # Errors
-    /// Where the file ends too early, is damaged, or the numbers are not real.
+    /// Where the file ends too early or is damaged, or the numbers are not real.
     pub fn read(&self) -> io::Result<Vec<f32>> {
-        let bytes = (self.bytes)()?;
-        let numbers: Vec<f32> = match self.dtype {
+        let invalid = |problem: &dyn fmt::Display| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("`{}`: {problem}", self.name))
+        };
+        let numbers = self.numbers.as_ref().map_err(|problem| invalid(problem))?;
+        let bytes = numbers.read(&self.shape, self.dtype.size()).map_err(|error| invalid(&error))?;
+        let mut values = match self.dtype {
             Dtype::F64 => widen(&bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 => widen(&bytes, f32::from_le_bytes),
             Dtype::F16 => widen(&bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::Bf16 => widen(&bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::NotReal => Vec::new(),
+            Dtype::Other(_) | Dtype::NoTensor(_) => return Err(invalid(&self.dtype)),
         };
-        if numbers.len() == self.shape.iter().product::<usize>() {
-            Ok(numbers)
-        } else {
-            let problem = format!("{} has {} numbers for shape {:?}", self.name, numbers.len(), self.shape);
-            Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+        if numbers.negative {
+            values.iter_mut().for_each(|value| *value = -*value);
         }
+        Ok(values)
     }
 }
 
@@ -73,96 +150,73 @@ fn widen<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f
     bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
 }
 
-/// The tensors of a `.safetensors` file or a PyTorch checkpoint (`.pth`, `.pt`), sorted by name.
+/// The tensors of a weight file, sorted by name. `path` is a PyTorch checkpoint, a safetensors file, the index of
+/// several, or a folder that holds one of these. What a file is, its bytes say, not its name.
 ///
 /// Nothing in a checkpoint is executed, and nothing is allocated on its word alone.
 ///
 /// # Errors
-/// Where the file is missing, truncated or of another format.
+/// Where a file is missing, truncated or of another format.
 pub fn open(path: &Path) -> Result<Vec<Stored>> {
-    let mut tensors = match path.extension().is_some_and(|extension| extension == "safetensors") {
-        true => open_safetensors(path),
-        false => open_pytorch(path),
-    }
-    .map_err(|error| error.help("give a PyTorch state dict (.pth, .pt) or a .safetensors file, complete"))?;
+    let mut tensors = match files::locate(path)? {
+        WeightFiles::One(file) => open_file(&file)?,
+        WeightFiles::Shards { index, parts } => {
+            let mut all = BTreeMap::new();
+            for (part, names) in &parts {
+                let tensors = open_file(part)?;
+                if let Some(lacking) = names.iter().find(|name| !tensors.iter().any(|has| has.name == **name))
+                {
+                    let problem = format!("lacks `{lacking}`, which {} says it holds", index.display());
+                    return Err(Error::file(part, problem).help("fetch the parts and their index again"));
+                }
+                for tensor in tensors {
+                    if let Some(twice) = all.insert(tensor.name.clone(), tensor) {
+                        let problem = format!("`{}` is in another part too", twice.name);
+                        return Err(Error::file(part, problem).help("fetch the parts and their index again"));
+                    }
+                }
+            }
+            all.into_values().collect()
+        }
+    };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
 }
 
-fn open_pytorch(path: &Path) -> Result<Vec<Stored>> {
-    let tensors = PytorchReader::new(path).at(path)?.into_tensors();
-    Ok(tensors.into_values().map(pytorch_tensor).collect())
-}
-
-fn pytorch_tensor(tensor: pytorch_reader::Tensor) -> Stored {
-    let (name, dtype, shape, read) = tensor.into_parts();
-    let dtype = match dtype {
-        pytorch_reader::DType::F64 => Dtype::F64,
-        pytorch_reader::DType::F32 => Dtype::F32,
-        pytorch_reader::DType::F16 => Dtype::F16,
-        pytorch_reader::DType::BF16 => Dtype::Bf16,
-        _ => Dtype::NotReal,
-    };
-    Stored { name, dtype, shape, bytes: Box::new(read) }
-}
-
-/// Longest header that is read: 100 MB, the format's own limit.
-const MAX_HEADER: u64 = 100_000_000;
-
-fn open_safetensors(path: &Path) -> Result<Vec<Stored>> {
-    let mut file = File::open(path).at(path)?;
-    let size = file.metadata().at(path)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).at(path)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER.min(size.saturating_sub(8)) {
-        return Err(Error::file(path, format!("a header of {length} bytes cannot be: no safetensors file")));
+fn open_file(path: &Path) -> Result<Vec<Stored>> {
+    match kind::of_file(path)? {
+        Kind::Safetensors => safetensors::open(path),
+        Kind::Zip => torch::open_zip(path),
+        Kind::Pickle => torch::open_pickle(path),
+        Kind::Json => Err(Error::file(path, "is JSON text, no weights").help(HELP)),
     }
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).at(path)?;
-    // Also checks that the tensors follow each other without gaps and fit their shapes.
-    let header: Metadata = serde_json::from_slice(&header).at(path)?;
-    let start = 8 + length;
-    if start.checked_add(header.data_len() as u64) != Some(size) {
-        let problem =
-            format!("{size} bytes, where its header promises {start} + {}: truncated", header.data_len());
-        return Err(Error::file(path, problem));
-    }
-    let tensors = header.tensors();
-    Ok(tensors.into_iter().map(|(name, info)| safetensors_tensor(path, start, name, info)).collect())
 }
 
-fn safetensors_tensor(
-    path: &Path,
-    start: u64,
-    name: String,
-    info: &safetensors::tensor::TensorInfo,
-) -> Stored {
-    let dtype = match info.dtype {
-        safetensors::Dtype::F64 => Dtype::F64,
-        safetensors::Dtype::F32 => Dtype::F32,
-        safetensors::Dtype::F16 => Dtype::F16,
-        safetensors::Dtype::BF16 => Dtype::Bf16,
-        _ => Dtype::NotReal,
-    };
-    let path = path.to_owned();
-    let (from, to) = info.data_offsets;
-    let read = move || {
-        let mut file = File::open(&path)?;
-        file.seek(SeekFrom::Start(start + from as u64))?;
-        let mut bytes = vec![0; to - from];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
-    };
-    Stored { name, dtype, shape: info.shape.clone(), bytes: Box::new(read) }
-}
-
-/// The BLAKE3 hash of a file, in hexadecimal.
+/// The hash of the weights at `path`, in hexadecimal.
+///
+/// Of a single file: its BLAKE3 hash, wherever it lies; so a folder has the hash of the file that [`open`] takes from
+/// it. Of several parts: the BLAKE3 hash of their hashes (32 bytes each), sorted; names of parts and the index do not
+/// count.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// Where a file cannot be read.
 pub fn hash(path: &Path) -> Result<String> {
-    let file = File::open(path).at(path)?;
-    let hash = blake3::Hasher::new().update_reader(file).at(path)?.finalize();
+    let hash = match files::locate(path)? {
+        WeightFiles::One(file) => hash_file(&file)?,
+        WeightFiles::Shards { parts, .. } => {
+            let hashes: Result<Vec<blake3::Hash>> = parts.keys().map(|part| hash_file(part)).collect();
+            let mut hashes: Vec<[u8; 32]> = hashes?.into_iter().map(blake3::Hash::into).collect();
+            hashes.sort_unstable();
+            match hashes.as_slice() {
+                [one] => blake3::Hash::from_bytes(*one),
+                several => blake3::hash(&several.concat()),
+            }
+        }
+    };
     Ok(hash.to_hex().to_string())
+}
+
+fn hash_file(path: &Path) -> Result<blake3::Hash> {
+    let file = File::open(path).at(path)?;
+    Ok(blake3::Hasher::new().update_reader(file).at(path)?.finalize())
 }

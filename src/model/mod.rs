@@ -8,6 +8,7 @@ pub mod frozen;
 pub mod gelu;
 pub mod init;
 pub mod parameters;
+pub mod subtree;
 pub mod terrafm;
 pub mod vit;
 pub mod weights;

@@ -1,13 +1,13 @@
 //! Weights into modules: from a file, which must hold what the module expects, or random ones.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::module::Module;
 
-use super::checkpoint::{self, Dtype, Stored};
+use super::checkpoint::{self, Stored};
+use super::subtree::{self, Subtree, fits};
 use super::{init, parameters};
 use crate::{Error, Result};
 
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub enum Weights {
     /// Initial values drawn with this seed; see [`init::random`].
     Random(u64),
-    /// A PyTorch checkpoint or a `.safetensors` file.
+    /// A PyTorch checkpoint, a safetensors file, the index of several, or a folder with one of these.
     File(PathBuf),
 }
 
@@ -36,7 +36,8 @@ impl FromStr for Weights {
 }
 
 impl Weights {
-    /// What the weights are, for records: `blake3:<hash of the file>` or `random:<seed>`.
+    /// What the weights are, for records: `blake3:<hash of the file>` or `random:<seed>`. Of folders and of several
+    /// files see [`checkpoint::hash`].
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -58,6 +59,8 @@ pub struct Report {
     pub unexpected: Vec<String>,
     /// In the file with another shape, or not as real numbers; says what was expected and found.
     pub mismatched: Vec<String>,
+    /// Which of the file's weights were taken, where it holds several or they lie below an unusual prefix.
+    pub taken: Option<String>,
 }
 
 impl Report {
@@ -67,6 +70,9 @@ impl Report {
     }
 }
 
+/// How many names of each kind are shown. Optimizers keep two tensors for each parameter.
+const SHOWN: usize = 100;
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} parameters fit", self.loaded.len())?;
@@ -74,7 +80,10 @@ impl fmt::Display for Report {
             [("missing", &self.missing), ("mismatched", &self.mismatched), ("unexpected", &self.unexpected)];
         for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
             write!(f, "\n  {} {what}:", names.len())?;
-            names.iter().try_for_each(|name| write!(f, "\n    {name}"))?;
+            names.iter().take(SHOWN).try_for_each(|name| write!(f, "\n    {name}"))?;
+            if names.len() > SHOWN {
+                write!(f, "\n    … and {} more", names.len() - SHOWN)?;
+            }
         }
         Ok(())
     }
@@ -102,17 +111,25 @@ pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Res
 
 fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(M, String, Report)> {
     let stored = checkpoint::open(path)?;
-    let found = by_name(&stored).map_err(|problem| Error::file(path, problem))?;
-    let report = compare(&parameters::list(&module), &found);
+    let expected = parameters::list(&module);
+    let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::file(path, problem))?;
+    let report = compare(&expected, &subtree);
     if report.loaded.is_empty() {
         return Err(Error::file(path, format!("holds nothing of this model: {report}"))
             .help("are these the weights of another model?"));
     }
     if !report.is_complete() && !allow_partial {
-        return Err(Error::file(path, format!("does not fit this model: {report}"))
-            .help("are these the weights of another model? --allow-partial loads what fits"));
+        let help = if is_part(path) {
+            "this is one of several files: pass their .index.json, or the folder"
+        } else {
+            "are these the weights of another model? --allow-partial loads what fits"
+        };
+        return Err(Error::file(path, format!("does not fit this model: {report}")).help(help));
     }
-    let module = parameters::fill(module, |name, shape| match found.get(name) {
+    if let Some(taken) = &report.taken {
+        tracing::warn!("{}: {taken}", path.display());
+    }
+    let module = parameters::fill(module, |name, shape| match subtree.found.get(name) {
         Some(stored) if fits(stored, shape) => read(stored).map_err(|problem| Error::file(path, problem)),
         _ => Ok(init::random(0, name, shape)),
     })?;
@@ -120,6 +137,15 @@ fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(
     Ok((module, format!("blake3:{}{rest}", checkpoint::hash(path)?), report))
 }
 
+/// Whether a file is called as one of several: `model-00001-of-00002.safetensors`.
+fn is_part(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem.rsplit_once("-of-").is_some_and(|(before, count)| {
+        count.parse::<u32>().is_ok() && before.ends_with(|last: char| last.is_ascii_digit())
+    })
+}
+
+/// The numbers of a tensor, which must be finite.
 fn read(stored: &Stored) -> Result<Vec<f32>, String> {
     let values = stored.read().map_err(|error| error.to_string())?;
     match values.iter().position(|value| !value.is_finite()) {
@@ -128,50 +154,17 @@ fn read(stored: &Stored) -> Result<Vec<f32>, String> {
     }
 }
 
-/// What wrappers put before a parameter's name: keys of a checkpoint (`model`, `state_dict`, and `teacher` of
-/// self-distillation) and modules around the model (`module` of data-parallel training, `backbone`).
-pub const PREFIXES: [&str; 5] = ["model", "state_dict", "teacher", "module", "backbone"];
-
-fn without_prefixes(mut name: &str) -> &str {
-    while let Some((first, rest)) = name.split_once('.')
-        && PREFIXES.contains(&first)
-    {
-        name = rest;
-    }
-    name
-}
-
-fn by_name(stored: &[Stored]) -> Result<BTreeMap<&str, &Stored>, String> {
-    let mut found = BTreeMap::new();
-    for tensor in stored {
-        let name = without_prefixes(&tensor.name);
-        if let Some(other) = found.insert(name, tensor) {
-            return Err(format!(
-                "both `{}` and `{}` are `{name}`; keep one of them",
-                other.name, tensor.name
-            ));
-        }
-    }
-    Ok(found)
-}
-
-fn fits(stored: &Stored, shape: &[usize]) -> bool {
-    stored.shape == shape && stored.dtype != Dtype::NotReal
-}
-
-fn compare(expected: &[(String, Vec<usize>)], found: &BTreeMap<&str, &Stored>) -> Report {
-    let mut report = Report::default();
+fn compare(expected: &[(String, Vec<usize>)], subtree: &Subtree) -> Report {
+    let mut report = Report { taken: subtree.taken.clone(), ..Report::default() };
     for (name, shape) in expected {
-        match found.get(name.as_str()) {
+        match subtree.found.get(name) {
             None => report.missing.push(format!("{name} {shape:?}")),
             Some(stored) if fits(stored, shape) => report.loaded.push(name.clone()),
-            Some(Stored { dtype, shape: other, .. }) => {
-                report.mismatched.push(format!("{name} is {other:?} ({dtype}), expected {shape:?}"));
-            }
+            Some(stored) => report.mismatched.push(format!("{name} is {stored}, expected {shape:?}")),
         }
     }
-    let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    let extra = found.iter().filter(|(name, _)| !known.contains(*name));
+    let extra = subtree.rest.iter().filter(|(_, stored)| stored.is_tensor());
     report.unexpected = extra.map(|(name, stored)| format!("{name} {:?}", stored.shape)).collect();
+    report.unexpected.sort();
     report
 }

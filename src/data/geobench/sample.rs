@@ -3,8 +3,9 @@
 use ndarray::{Array2, Array3};
 
 use crate::data::hdf5::{self, Dtype};
-use crate::data::{Label, RawBand, pickle};
+use crate::data::{Label, RawBand};
 use crate::error::AtPath;
+use crate::pickle;
 use crate::suite::{LabelKind, Task};
 use crate::{Error, Result};
 

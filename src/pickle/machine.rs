@@ -4,19 +4,20 @@ use std::borrow::Cow;
 
 use super::literal::{raw_unicode, unquote};
 use super::numpy::{Array, Dtype, MAX_DIMENSIONS};
-use super::{Id, MAX_BYTES, MAX_DEPTH, MAX_VALUES, Pickle, Refusal, Value};
+use super::{Id, Limits, Pickle, Refusal, Value};
 
-/// Runs the program `input`.
-pub(super) fn run(input: &[u8]) -> Result<Pickle<'_>, Refusal> {
-    let mut machine = Machine::new(input);
+/// Runs the program that `input` begins with. Also gives its length.
+pub(super) fn run<'a>(input: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, usize), Refusal> {
+    let mut machine = Machine::new(input, limits);
     match machine.run() {
-        Ok(root) => Ok(Pickle { values: machine.values, root }),
+        Ok(root) => Ok((Pickle { values: machine.values, root }, machine.at)),
         Err(problem) => Err(Refusal { at: machine.start, problem }),
     }
 }
 
 struct Machine<'a> {
     input: &'a [u8],
+    limits: Limits,
     /// Where the next byte is read.
     at: usize,
     /// Where the instruction at hand begins.
@@ -41,11 +42,12 @@ enum Made<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn new(input: &'a [u8]) -> Self {
+    fn new(input: &'a [u8], limits: &Limits) -> Self {
         // A GEO-Bench sample's pickle makes a value of every four bytes.
-        let expected = (input.len() / 4).min(MAX_VALUES);
+        let expected = (input.len() / 4).min(1 << 16);
         Machine {
             input,
+            limits: *limits,
             at: 0,
             start: 0,
             values: Vec::with_capacity(expected),
@@ -53,7 +55,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: Vec::new(),
-            copies: MAX_BYTES,
+            copies: limits.bytes,
         }
     }
 
@@ -160,19 +162,29 @@ impl<'a> Machine<'a> {
                 let [callable, arguments] = self.pops()?;
                 self.call(callable, arguments)
             }
-            0x81 => self.pops().and_then(|[class, _arguments]| self.push(Value::Object { class })),
-            0x92 => self.pops().and_then(|[class, _arguments, _named]| self.push(Value::Object { class })),
+            0x81 => {
+                self.pops().and_then(|[class, arguments]| self.push(Value::object(class, Some(arguments))))
+            }
+            0x92 => self
+                .pops()
+                .and_then(|[class, arguments, _named]| self.push(Value::object(class, Some(arguments)))),
             b'i' => {
                 let class = self.named()?;
                 self.above_mark()?;
-                self.push(Value::Object { class })
+                self.push(Value::object(class, None))
             }
             b'o' => match self.above_mark()?.first() {
-                Some(class) => self.push(Value::Object { class: *class }),
+                Some(class) => self.push(Value::object(*class, None)),
                 None => Err("an object without a class".to_owned()),
             },
             b'b' => self.pop().and_then(|state| self.build(state)),
 
+            b'P' if self.limits.persistent_ids => {
+                let id = self.line()?;
+                let id = self.add(Value::Str(Cow::Borrowed(id)))?;
+                self.push(Value::Persistent(id))
+            }
+            b'Q' if self.limits.persistent_ids => self.pop().and_then(|id| self.push(Value::Persistent(id))),
             b'P' | b'Q' => Err("a persistent id refers to something outside of it".to_owned()),
             0x82..=0x84 => Err("an extension code refers to something outside of it".to_owned()),
             0x97 | 0x98 => Err("an out-of-band buffer lies outside of it".to_owned()),
@@ -254,15 +266,15 @@ impl<'a> Machine<'a> {
     /// How deep what holds these items is.
     fn depth_around(&self, items: &[Id]) -> Step<u16> {
         let deepest = items.iter().map(|id| self.depths[id.0 as usize] + 1).max().unwrap_or(0);
-        if deepest > MAX_DEPTH {
-            return Err(format!("values lie more than {MAX_DEPTH} deep in each other"));
+        if deepest > self.limits.depth {
+            return Err(format!("values lie more than {} deep in each other", self.limits.depth));
         }
         Ok(deepest)
     }
 
     fn within(&self, count: usize, what: &str) -> Step {
-        if count > MAX_VALUES {
-            return Err(format!("more than the limit of {MAX_VALUES} {what}"));
+        if count > self.limits.values {
+            return Err(format!("more than the limit of {} {what}", self.limits.values));
         }
         Ok(())
     }
@@ -323,13 +335,27 @@ impl<'a> Machine<'a> {
     // What instructions with a part of their own do.
 
     fn text(&mut self, length: usize) -> Step {
-        let text = std::str::from_utf8(self.take(length)?).map_err(|_| "a string that is not UTF-8")?;
-        self.push(Value::Str(Cow::Borrowed(text)))
+        let bytes = self.take(length)?;
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => {
+                self.copied(bytes.len())?;
+                Cow::Owned(without_surrogates(bytes).ok_or("a string that is not UTF-8")?)
+            }
+        };
+        self.push(Value::Str(text))
     }
 
     fn bytes(&mut self, length: usize) -> Step {
         let bytes = self.take(length)?;
         self.push(Value::Bytes(Cow::Borrowed(bytes)))
+    }
+
+    /// Counts bytes that are copied.
+    fn copied(&mut self, bytes: usize) -> Step {
+        let left = self.copies.checked_sub(bytes);
+        self.copies = left.ok_or_else(|| format!("it unpacks to more than {} bytes", self.limits.bytes))?;
+        Ok(())
     }
 
     /// An integer in little-endian bytes, two's complement.
@@ -375,7 +401,10 @@ impl<'a> Machine<'a> {
         match &mut self.values[dict.0 as usize] {
             Value::Dict(known) => known.extend(entries),
             // A class of dictionaries.
-            Value::Object { .. } => return Ok(()),
+            Value::Object { entries: known, .. } => {
+                known.extend(entries);
+                return Ok(());
+            }
             _ => return Err("entries for something that is no dictionary".to_owned()),
         }
         self.deepen(dict, depth);
@@ -404,18 +433,17 @@ impl<'a> Machine<'a> {
     }
 
     /// Puts on the stack what calling `callable` would give, as far as that is plain data.
-    fn call(&mut self, callable: Id, arguments: Id) -> Step {
-        let arguments = match self.value(arguments) {
+    fn call(&mut self, callable: Id, tuple: Id) -> Step {
+        let arguments = match self.value(tuple) {
             Value::Tuple(arguments) => arguments.as_slice(),
             _ => return Err("arguments that are no tuple".to_owned()),
         };
         match self.plain(callable, arguments)? {
-            None => self.push(Value::Object { class: callable }),
+            None => self.push(Value::object(callable, Some(tuple))),
             Some(Made::Known(id)) => self.put_on_stack(id),
             Some(Made::New(value)) => {
                 if let Value::Bytes(bytes) = &value {
-                    let left = self.copies.checked_sub(bytes.len());
-                    self.copies = left.ok_or_else(|| format!("it unpacks to more than {MAX_BYTES} bytes"))?;
+                    self.copied(bytes.len())?;
                 }
                 self.push(value)
             }
@@ -428,7 +456,7 @@ impl<'a> Machine<'a> {
         let made = match (module, name, arguments) {
             // An array: its contents follow as its state.
             ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct", [class, ..]) => {
-                Some(Made::New(Value::Object { class: *class }))
+                Some(Made::New(Value::object(*class, None)))
             }
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar", [dtype, data]) => {
                 match (self.value(*dtype), self.value(*data)) {
@@ -476,6 +504,10 @@ impl<'a> Machine<'a> {
                 matches!(self.value(*items), Value::List(_)).then_some(Made::Known(*items))
             }
             ("collections", "OrderedDict", []) => Some(Made::New(Value::Dict(Vec::new()))),
+            // As Python 2 wrote it: a list of pairs.
+            ("collections", "OrderedDict", [pairs]) => {
+                self.pairs(*pairs).map(|pairs| Made::New(Value::Dict(pairs)))
+            }
             _ => None,
         };
         Ok(made)
@@ -484,12 +516,15 @@ impl<'a> Machine<'a> {
     /// Gives the topmost value its state, where that makes plain data of it.
     fn build(&mut self, state: Id) -> Step {
         let object = self.top()?;
+        if let Value::Object { state: known, .. } = &mut self.values[object.0 as usize] {
+            *known = Some(state);
+        }
         let parts = match self.value(state) {
             Value::Tuple(parts) => parts.as_slice(),
             _ => return Ok(()),
         };
         let built = match (self.value(object), parts) {
-            (Value::Object { class }, [_version, shape, dtype, fortran, data])
+            (Value::Object { class, .. }, [_version, shape, dtype, fortran, data])
                 if self.name_of(*class) == Some(("numpy", "ndarray")) =>
             {
                 let fortran = self.value(*fortran).as_int() == Some(1);
@@ -505,6 +540,16 @@ impl<'a> Machine<'a> {
             self.values[object.0 as usize] = value;
         }
         Ok(())
+    }
+
+    /// The items of a list of pairs.
+    fn pairs(&self, list: Id) -> Option<Vec<(Id, Id)>> {
+        let Value::List(items) = self.value(list) else { return None };
+        let pair = |item: &Id| match self.value(*item) {
+            Value::List(pair) | Value::Tuple(pair) => <[Id; 2]>::try_from(pair.as_slice()).ok(),
+            _ => None,
+        };
+        items.iter().map(|item| pair(item).map(|[key, value]| (key, value))).collect()
     }
 
     /// None for arrays of anything but numbers.
@@ -524,6 +569,22 @@ impl<'a> Machine<'a> {
         let shape = shape.ok_or("a numpy array whose shape is no list of sizes")?;
         Array::new(*dtype, shape, fortran, data, bytes.len()).map(Some)
     }
+}
+
+/// Text in which Python wrote halves of surrogate pairs, as names of files may hold, each replaced by U+FFFD.
+fn without_surrogates(bytes: &[u8]) -> Option<String> {
+    let mut text = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, behind)) = rest.split_first() {
+        if let [0xed, 0xa0..=0xbf, _, ..] = rest {
+            text.extend("\u{fffd}".as_bytes());
+            rest = &rest[3..];
+        } else {
+            text.push(*first);
+            rest = behind;
+        }
+    }
+    String::from_utf8(text).ok()
 }
 
 /// Keys and values in turn.

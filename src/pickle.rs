@@ -1,8 +1,11 @@
 //! A restricted unpickler: reads a pickle into plain values and never runs anything.
 //!
 //! A pickle is a program for a stack machine. Where it names a class or a function, the name is kept and
-//! what it would make becomes an opaque [`Value::Object`]; only the few functions through which numpy and
-//! old protocols write plain data are understood. Nothing is looked up or imported.
+//! what it would make becomes a [`Value::Object`], with its arguments as they are written; only the few
+//! functions through which numpy and old protocols write plain data are understood. Nothing is looked up or
+//! imported.
+//!
+//! Two kinds of file are read with it, each within its [`Limits`]: GEO-Bench's samples and PyTorch's checkpoints.
 //!
 //! All values lie in one flat list and name each other by position. So shared values cost nothing, cycles
 //! are harmless and nothing recurses, dropping included. Memory is a small multiple of the input's length.
@@ -17,12 +20,27 @@ use std::fmt;
 pub use literal::bytes_literal;
 pub use numpy::{Array, Dtype, Kind};
 
-/// The longest pickle that is read, in bytes. A GEO-Bench sample's has some thousands.
-pub const MAX_BYTES: usize = 16 << 20;
-/// How many values a pickle may make, and how many may wait on its stack.
-pub const MAX_VALUES: usize = 1 << 20;
-/// How deep values may lie in each other.
-pub const MAX_DEPTH: u16 = 64;
+/// What a pickle may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Its longest length, in bytes, and how many bytes it may unpack.
+    pub bytes: usize,
+    /// How many values it may make, and how many may wait on its stack.
+    pub values: usize,
+    /// How deep values may lie in each other.
+    pub depth: u16,
+    /// Keep references to something outside of it as [`Value::Persistent`] instead of refusing them.
+    pub persistent_ids: bool,
+}
+
+impl Limits {
+    /// For a GEO-Bench sample, whose pickle has some thousand bytes.
+    pub const SAMPLE: Limits = Limits { bytes: 16 << 20, values: 1 << 20, depth: 64, persistent_ids: false };
+    /// For a PyTorch checkpoint, whose tensors refer to storages outside of the pickle. Optimizer states, settings
+    /// and logs lie beside the weights.
+    pub const CHECKPOINT: Limits =
+        Limits { bytes: 256 << 20, values: 1 << 22, depth: 1000, persistent_ids: true };
+}
 
 /// Why a pickle was not read, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +52,7 @@ pub struct Refusal {
 }
 
 /// The place of a value in its [`Pickle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id(u32);
 
 /// A value; those within it are named by their [`Id`].
@@ -62,12 +80,24 @@ pub enum Value<'a> {
     /// What only running code could make: an instance of a class or the result of a function.
     Object {
         class: Id,
+        /// A tuple: what the class or function would be called with.
+        arguments: Option<Id>,
+        /// What would be set on it; of most classes a dictionary of attributes.
+        state: Option<Id>,
+        /// Its entries, where it is a kind of dictionary.
+        entries: Vec<(Id, Id)>,
     },
+    /// What lies outside of the pickle, under this id.
+    Persistent(Id),
     Dtype(Dtype),
     Array(Array),
 }
 
 impl Value<'_> {
+    fn object(class: Id, arguments: Option<Id>) -> Self {
+        Value::Object { class, arguments, state: None, entries: Vec::new() }
+    }
+
     /// A string, that of Python 2 included.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -105,23 +135,37 @@ pub struct Pickle<'a> {
     root: Id,
 }
 
-/// Reads a pickle of any protocol, 0 to 5.
+/// Reads the pickle of a GEO-Bench sample: [`read_first`] within [`Limits::SAMPLE`].
 ///
 /// # Errors
-/// Where it is damaged, exceeds a limit of this module or needs something outside of it (persistent ids,
-/// extension codes, out-of-band buffers).
+/// As [`read_first`].
 pub fn read(pickle: &[u8]) -> Result<Pickle<'_>, Refusal> {
-    if pickle.len() > MAX_BYTES {
-        let problem = format!("it has {} bytes, more than the limit of {MAX_BYTES}", pickle.len());
+    read_first(pickle, &Limits::SAMPLE).map(|(pickle, _)| pickle)
+}
+
+/// Reads the pickle that `bytes` begin with, of any protocol, 0 to 5. Also gives its length in bytes.
+///
+/// # Errors
+/// Where it is damaged, exceeds a limit or needs something outside of it (extension codes, out-of-band buffers, and
+/// persistent ids unless `limits` allow them).
+pub fn read_first<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, usize), Refusal> {
+    if bytes.len() > limits.bytes {
+        let problem = format!("it has {} bytes, more than the limit of {}", bytes.len(), limits.bytes);
         return Err(Refusal { at: 0, problem });
     }
-    machine::run(pickle)
+    machine::run(bytes, limits)
 }
 
 impl<'a> Pickle<'a> {
     /// The value that the pickle holds.
     pub fn root(&self) -> View<'_, 'a> {
         View { pickle: self, id: self.root }
+    }
+
+    /// All values, also those within others or thrown away.
+    pub fn all(&self) -> impl Iterator<Item = View<'_, 'a>> {
+        let count = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        (0..count).map(|id| View { pickle: self, id: Id(id) })
     }
 }
 
@@ -138,9 +182,24 @@ impl<'p, 'a> View<'p, 'a> {
         &self.pickle.values[self.id.0 as usize]
     }
 
+    /// Where the value lies.
+    pub fn id(self) -> Id {
+        self.id
+    }
+
     /// A value within this one.
     pub fn at(self, id: Id) -> Self {
         View { id, ..self }
+    }
+
+    /// Module and name of a class or function.
+    pub fn global(self) -> Option<(&'p str, &'p str)> {
+        match self.value() {
+            Value::Global { module, name } => {
+                self.at(*module).value().as_str().zip(self.at(*name).value().as_str())
+            }
+            _ => None,
+        }
     }
 
     /// A dictionary's entry.
@@ -157,6 +216,27 @@ impl<'p, 'a> View<'p, 'a> {
             Value::List(items) | Value::Tuple(items) => Some(items.iter().map(move |id| self.at(*id))),
             _ => None,
         }
+    }
+
+    /// A numpy array with its bytes.
+    pub fn array(self) -> Option<(&'p Array, &'p [u8])> {
+        match self.value() {
+            Value::Array(array) => Some((array, self.pickle.bytes(array.data))),
+            _ => None,
+        }
+    }
+
+    /// The class of an object. Old protocols call a function that is told the class first.
+    fn class_name(self, class: Id, arguments: Option<Id>) -> Option<(&'p str, &'p str)> {
+        let (module, name) = self.at(class).global()?;
+        if matches!(module, "copyreg" | "copy_reg")
+            && let Some(arguments) = arguments
+            && let Some(class) = self.at(arguments).items().and_then(|mut items| items.next())
+            && let Some(named) = class.global()
+        {
+            return Some(named);
+        }
+        Some((module, name))
     }
 
     /// Shape and elements, in C order, of a whole number (shape []), a list of them ([n]) or a numpy array.
@@ -181,8 +261,8 @@ impl<'p, 'a> View<'p, 'a> {
         array: impl Fn(&Array, &[u8]) -> Option<Vec<T>>,
         one: impl Fn(&Value<'a>) -> Option<T>,
     ) -> Result<(Vec<usize>, Vec<T>), String> {
-        let numbers = if let Value::Array(stored) = self.value() {
-            array(stored, self.pickle.bytes(stored.data)).map(|numbers| (stored.shape.clone(), numbers))
+        let numbers = if let Some((stored, bytes)) = self.array() {
+            array(stored, bytes).map(|numbers| (stored.shape.clone(), numbers))
         } else if let Some(items) = self.items() {
             items
                 .map(|item| one(item.value()))
@@ -221,12 +301,11 @@ impl fmt::Display for View<'_, '_> {
             Value::Tuple(items) => write!(f, "a tuple of {}", items.len()),
             Value::Dict(entries) => write!(f, "a dictionary of {}", entries.len()),
             Value::Global { module, name: class } => write!(f, "the name {}.{}", name(*module), name(*class)),
-            Value::Object { class } => match self.at(*class).value() {
-                Value::Global { module, name: class } => {
-                    write!(f, "an object of {}.{}", name(*module), name(*class))
-                }
-                _ => f.write_str("an object of an unknown class"),
+            Value::Object { class, arguments, .. } => match self.class_name(*class, *arguments) {
+                Some((module, name)) => write!(f, "an object of {module}.{name}"),
+                None => f.write_str("an object of an unknown class"),
             },
+            Value::Persistent(_) => f.write_str("something outside of the pickle"),
             Value::Dtype(_) => f.write_str("a numpy dtype"),
             Value::Array(array) => write!(f, "a numpy array of {} and shape {:?}", array.dtype, array.shape),
         }
