@@ -14,6 +14,7 @@ mod cache;
 mod canvas;
 mod check;
 mod cli;
+mod console;
 mod copernicus;
 mod copernicus_bench;
 mod demo;

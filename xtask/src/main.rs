@@ -3,6 +3,9 @@
 
 #[path = "../../src/cli/args.rs"]
 mod args;
+#[allow(dead_code, reason = "the harness uses all of it")]
+#[path = "../../src/console.rs"]
+mod console;
 #[path = "../../src/cli/fetch_args.rs"]
 mod fetch_args;
 #[path = "../../src/libtorch.rs"]
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
         _ => ExitCode::FAILURE,
     };
     work(task).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        console::note(format_args!("error: {error:#}"));
         failure
     })
 }
@@ -110,7 +113,7 @@ fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsStr
     if harness.exists() {
         build.arg("--quiet");
     } else {
-        eprintln!("Building the harness; the first time this takes some 10 minutes.");
+        console::note("Building the harness; the first time this takes some 10 minutes.");
     }
     run(&mut build)?;
     ensure!(harness.exists(), "{}: cargo built no such file", harness.display());
@@ -161,7 +164,7 @@ fn cargo<const N: usize>(root: &Path, args: [&str; N]) -> Command {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    eprintln!("$ {}", shown(command));
+    console::note(format_args!("$ {}", shown(command)));
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
