@@ -80,7 +80,7 @@ fn own_descriptor(path: &Path) -> Option<u32> {
     let number = path.file_name()?.to_str()?.parse().ok()?;
     let folder = path.parent()?.canonicalize().ok()?;
     let own = format!("/proc/{}/", std::process::id());
-    let is_own = folder == Path::new("/dev/fd") || folder.starts_with(own) && folder.ends_with("fd");
+    let is_own = folder == Path::new("/dev/fd") || (folder.starts_with(own) && folder.ends_with("fd"));
     is_own.then_some(number)
 }
 

@@ -54,7 +54,7 @@ fn http_date(text: &str) -> Option<SystemTime> {
 
 /// Days from 1970-01-01 to the first of a month.
 fn days_before(year: u64, month: u64) -> u64 {
-    let leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
     let years: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
     let days = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     years + days.iter().take(month as usize - 1).sum::<u64>()
