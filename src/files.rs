@@ -1,18 +1,90 @@
 //! Files that are whole under their name, or not there at all, and names that stay in their folder.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::AtPath;
 use crate::{Error, Result};
 
+/// Links that are followed one after the other, as many as Linux follows.
+const MOST_LINKS: usize = 40;
+
 /// Writes a file whole or not at all: under a hidden temporary name in the same folder, flushed to the
 /// disk, then renamed. Makes the folder if need be.
+///
+/// A link stays and its target is written; what is no plain file (a pipe, a device) stays too and is written
+/// to. A pipe whose reader has left counts as written.
 ///
 /// # Errors
 /// Where the folder or the file cannot be written; a file that was there before stays as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    match Destination::of(path)? {
+        Destination::File(target) => replace(&target, bytes),
+        Destination::Other(target) => {
+            heard(OpenOptions::new().append(true).open(&target).and_then(|mut file| file.write_all(bytes)))
+                .at(path)
+        }
+        Destination::Stdout => heard(send(&mut io::stdout().lock(), bytes)).at(path),
+        Destination::Stderr => heard(send(&mut io::stderr().lock(), bytes)).at(path),
+    }
+}
+
+fn send(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Whoever left a pipe has seen enough.
+fn heard(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+}
+
+/// What a name stands for when it is written to.
+enum Destination {
+    /// A plain file that is there or may be made; no link.
+    File(PathBuf),
+    /// A pipe, a device, an open file by its descriptor.
+    Other(PathBuf),
+    /// This process's own streams: opened anew, a file behind them would be written from its beginning.
+    Stdout,
+    Stderr,
+}
+
+impl Destination {
+    fn of(path: &Path) -> Result<Self> {
+        let mut target = path.to_owned();
+        for _ in 0..=MOST_LINKS {
+            match own_descriptor(&target) {
+                Some(1) => return Ok(Destination::Stdout),
+                Some(2) => return Ok(Destination::Stderr),
+                Some(_) => return Ok(Destination::Other(target)),
+                None => {}
+            }
+            let Ok(next) = std::fs::read_link(&target) else {
+                return match std::fs::metadata(&target) {
+                    Ok(found) if found.is_dir() => Err(Error::file(path, "is a folder, expected a file")),
+                    Ok(found) if !found.is_file() => Ok(Destination::Other(target)),
+                    _ => Ok(Destination::File(target)),
+                };
+            };
+            // A relative link counts from the folder that it lies in.
+            target = target.parent().unwrap_or(Path::new("")).join(next);
+        }
+        Err(Error::file(path, "leads over too many links").help("do they lead in a circle?"))
+    }
+}
+
+/// The number of an open file where `path` names one of this process (`/dev/fd/1`).
+fn own_descriptor(path: &Path) -> Option<u32> {
+    let number = path.file_name()?.to_str()?.parse().ok()?;
+    let folder = path.parent()?.canonicalize().ok()?;
+    let own = format!("/proc/{}/", std::process::id());
+    let is_own = folder == Path::new("/dev/fd") || (folder.starts_with(own) && folder.ends_with("fd"));
+    is_own.then_some(number)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).at(folder)?;
     let mut builder = tempfile::Builder::new();
@@ -33,6 +105,39 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     #[cfg(unix)]
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// Renames a file or folder, also onto another disk: there it is copied under a hidden name beside `to` first, so
+/// that `to` is whole or not there. A file at `to` is replaced.
+///
+/// # Errors
+/// Where it cannot be read or written; `from` is then still there.
+pub fn move_to(from: &Path, to: &Path) -> Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => move_across(from, to),
+        done => done.at(to),
+    }
+}
+
+fn move_across(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = tempfile::Builder::new().prefix(".").suffix(".tmp").tempdir_in(folder).at(folder)?;
+    let copy = beside.path().join("copy");
+    copy_all(from, &copy)?;
+    std::fs::rename(&copy, to).at(to)?;
+    if from.is_dir() { std::fs::remove_dir_all(from).at(from) } else { remove(from) }
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return std::fs::copy(from, to).at(to).map(|_| ());
+    }
+    std::fs::create_dir(to).at(to)?;
+    for entry in std::fs::read_dir(from).at(from)? {
+        let entry = entry.at(from)?;
+        copy_all(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
 }
@@ -70,6 +175,107 @@ pub fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What lies in `folder`, hidden files too.
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_its_target_is_written() {
+        use std::os::unix::fs::symlink;
+        let here = tempfile::tempdir().unwrap();
+        let at = |name: &str| here.path().join(name);
+        std::fs::create_dir(at("far")).unwrap();
+        std::fs::write(at("far/old"), "old").unwrap();
+        symlink("far/old", at("link")).unwrap();
+        symlink("link", at("second")).unwrap();
+        symlink("far/new", at("dangling")).unwrap();
+        for (link, target) in [("link", "far/old"), ("second", "far/old"), ("dangling", "far/new")] {
+            write_atomically(&at(link), link.as_bytes()).unwrap();
+            assert!(at(link).is_symlink(), "{link} was replaced");
+            assert_eq!(std::fs::read_to_string(at(target)).unwrap(), link);
+        }
+        assert_eq!(names(&at("far")), ["new", "old"]);
+
+        symlink("circle", at("circle")).unwrap();
+        let error = write_atomically(&at("circle"), b"").unwrap_err().to_string();
+        assert!(error.contains("circle: leads over too many links"), "{error}");
+        let error = write_atomically(&at("far"), b"").unwrap_err().to_string();
+        assert!(error.contains("is a folder, expected a file"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_or_device_is_written_to_and_stays() {
+        use std::io::Read;
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let here = tempfile::tempdir().unwrap();
+        let pipe = here.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || {
+                let mut read = String::new();
+                File::open(pipe).unwrap().read_to_string(&mut read).unwrap();
+                read
+            })
+        };
+        write_atomically(&pipe, b"bytes").unwrap();
+        assert_eq!(reader.join().unwrap(), "bytes");
+        assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo());
+
+        let (null, full) = (here.path().join("null"), here.path().join("full"));
+        symlink("/dev/null", &null).unwrap();
+        symlink("/dev/full", &full).unwrap();
+        write_atomically(&null, b"bytes").unwrap();
+        let error = write_atomically(&full, b"bytes").unwrap_err().to_string();
+        assert!(error.contains("full") && error.contains("No space left"), "{error}");
+        assert_eq!(names(here.path()), ["full", "null", "pipe"]);
+
+        // Standard output, whatever is behind it: not the link to it is replaced.
+        let output = here.path().join("stdout");
+        symlink("/proc/self/fd/1", &output).unwrap();
+        write_atomically(&output, b"").unwrap();
+        assert!(output.is_symlink());
+        assert!(matches!(Destination::of(Path::new("/dev/stdout")).unwrap(), Destination::Stdout));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_moves_onto_another_disk() {
+        use std::os::unix::fs::MetadataExt;
+        let here = tempfile::tempdir().unwrap();
+        let Some(other) = tempfile::tempdir_in("/dev/shm").ok().filter(|other| {
+            let disk = |folder: &Path| folder.metadata().unwrap().dev();
+            disk(other.path()) != disk(here.path())
+        }) else {
+            eprintln!("skipped: /dev/shm is no other disk");
+            return;
+        };
+        let fill = |folder: &Path| {
+            std::fs::create_dir_all(folder.join("deep")).unwrap();
+            std::fs::write(folder.join("deep/a"), "a").unwrap();
+        };
+        let (from, to) = (here.path().join("from"), other.path().join("to"));
+        fill(&from);
+        assert_eq!(std::fs::rename(&from, &to).unwrap_err().kind(), ErrorKind::CrossesDevices);
+        move_to(&from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("deep/a")).unwrap(), "a");
+        assert!(!from.exists());
+
+        // A single file replaces the one that was there.
+        let file = here.path().join("file");
+        std::fs::write(&file, "new").unwrap();
+        move_to(&file, &to.join("deep/a")).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("deep/a")).unwrap(), "new");
+        assert_eq!((names(other.path()), names(&to.join("deep"))), (vec!["to".into()], vec!["a".into()]));
+    }
 
     #[test]
     fn names_stay_inside() {

@@ -1,5 +1,6 @@
 //! Where the data files of Terrabench itself are: `benchmarks/` and `configs/`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::AtPath;
@@ -9,23 +10,41 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Home(PathBuf);
 
+/// Folders that make a checkout: other projects have `benchmarks/` and `configs/` too.
+const PARTS: [&str; 3] = ["benchmarks/published", "configs/models", "configs/protocols"];
+
+/// What `folder` lacks to be a checkout.
+fn lacks(folder: &Path) -> Option<&'static str> {
+    PARTS.into_iter().find(|part| !folder.join(part).is_dir())
+}
+
 impl Home {
-    /// The working directory or its nearest ancestor that has both folders, otherwise the checkout
-    /// this program was built from.
+    /// The folder that `TERRABENCH_HOME` names; otherwise the working directory or its nearest ancestor that is a
+    /// checkout, otherwise the checkout this program was built from.
     ///
     /// # Errors
-    /// Where neither is there.
+    /// Where `TERRABENCH_HOME` names something else, or none of the others is a checkout.
     pub fn find() -> Result<Self> {
+        if let Some(named) = variable("TERRABENCH_HOME").map(PathBuf::from) {
+            return match lacks(&named) {
+                None => Ok(Home(named)),
+                Some(part) => {
+                    let problem =
+                        format!("TERRABENCH_HOME names this folder, but it lacks `{part}/`: no checkout");
+                    Err(Error::file(&named, problem)
+                        .help("set TERRABENCH_HOME to a checkout of Terrabench, or unset it"))
+                }
+            };
+        }
         let here = std::env::current_dir().at(".")?;
         let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let is_home = |dir: &&Path| dir.join("benchmarks").is_dir() && dir.join("configs").is_dir();
-        match here.ancestors().chain([built]).find(is_home) {
+        match here.ancestors().chain([built]).find(|folder| lacks(folder).is_none()) {
             Some(home) => Ok(Home(home.to_owned())),
-            None => Err(Error::file(
-                &here,
-                "neither this folder nor one above it has `benchmarks/` and `configs/`",
-            )
-            .help("run from a checkout of Terrabench")),
+            None => {
+                let problem = format!("neither this folder nor one above it has `{}/`", PARTS.join("/`, `"));
+                Err(Error::file(&here, problem)
+                    .help("run from a checkout of Terrabench, or set TERRABENCH_HOME to one"))
+            }
         }
     }
 
@@ -80,13 +99,18 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     toml::from_str(&text).at(path)
 }
 
+/// An environment variable. An empty one counts as unset, as CI systems leave those that nobody gave a value.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The folder for what can be computed again: `$TERRABENCH_CACHE`, else `terrabench` in the platform's
 /// cache directory. It need not exist yet.
 ///
 /// # Errors
 /// Where the platform names no cache directory and `TERRABENCH_CACHE` is not set.
 pub fn cache_folder() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("TERRABENCH_CACHE") {
+    if let Some(folder) = variable("TERRABENCH_CACHE") {
         return Ok(folder.into());
     }
     dirs::cache_dir()

@@ -14,6 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::WeightsSource;
+use crate::home::variable;
 use crate::{Error, Result};
 
 /// A folder where something may lie.
@@ -37,10 +38,7 @@ pub struct Environment<'a> {
 impl Environment<'static> {
     /// That of this process.
     pub fn here() -> Self {
-        Environment {
-            variable: &|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from),
-            platform: dirs::data_dir(),
-        }
+        Environment { variable: &|name| variable(name).map(PathBuf::from), platform: dirs::data_dir() }
     }
 }
 

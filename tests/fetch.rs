@@ -11,9 +11,12 @@ use crate::hub_server::{COMMIT, Mischief, Server, sha256};
 use terrabench::Result;
 use terrabench::cli::fetch::describe;
 use terrabench::config::ModelConfig;
+use terrabench::fetch::address::Address;
 use terrabench::fetch::catalogue::{Catalogue, Order, Part, Source, weights};
 use terrabench::fetch::hub::{Hub, Kind, Repository};
 use terrabench::fetch::patience::Patience;
+use terrabench::fetch::proxy::Proxies;
+use terrabench::fetch::secret::Secret;
 use terrabench::fetch::settings::Settings;
 use terrabench::fetch::{self, Outcome, State, Survey, Track, Unwatched, Watch, Work, gigabytes, ledger};
 use terrabench::home::Home;
@@ -30,14 +33,28 @@ fn patience() -> Patience {
 }
 
 fn settings(server: &Server) -> Settings {
+    settings_for(&server.endpoint())
+}
+
+fn settings_for(endpoint: &str) -> Settings {
     Settings {
-        endpoint: server.endpoint(),
+        endpoint: Address::parse(endpoint).unwrap().0,
+        login: None,
         token: None,
+        offline: None,
         cache: None,
-        proxy: None,
+        proxies: Proxies::default(),
         certificates: None,
         patience: patience(),
     }
+}
+
+/// The settings that these variables ask for, with a short patience and nothing from this machine.
+fn settings_from(variables: &[(&str, &str)]) -> Settings {
+    let own = variables.iter().chain(&[("HF_HOME", "/no/such/folder")]);
+    let own: Vec<_> = own.copied().collect();
+    let get = |name: &str| own.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Settings { patience: patience(), cache: None, ..Settings::from_environment(&get).unwrap() }
 }
 
 fn source(path: &str) -> Source {
@@ -309,7 +326,7 @@ fn refusals_name_the_token() {
     assert_eq!(server.seen().len(), 1, "a refusal was tried again");
 
     let with = |token: &str| {
-        let settings = Settings { token: Some(token.to_owned()), ..settings(&server) };
+        let settings = Settings { token: Some(Secret::new(token)), ..settings(&server) };
         let wanted = order(vec![source("w.bin"), source("README.md")]);
         fetch_with(&Hub::new(settings), &wanted, &target.folder(), false)
     };
@@ -321,9 +338,10 @@ fn refusals_name_the_token() {
 
     server.put("v.bin", b"more");
     server.always("v.bin", Some(Mischief::Status(403, None)));
-    let settings = Settings { token: Some("hf_right".to_owned()), ..settings(&server) };
+    let settings = Settings { token: Some(Secret::new("hf_right")), ..settings(&server) };
     let error = fetch_with(&Hub::new(settings), &order(vec![source("v.bin")]), &target.folder(), false);
-    assert!(error.unwrap_err().to_string().contains("403"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("where the hub's link leads, answers 403"), "{error}");
     assert!(!target.folder().join("v.bin").exists());
 }
 
@@ -530,11 +548,7 @@ fn proxies_are_used() {
     let through = |no_proxy: &str| {
         let variables =
             [("HF_ENDPOINT", "http://hub.invalid"), ("HTTP_PROXY", address.as_str()), ("NO_PROXY", no_proxy)];
-        let get = |name: &str| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
-        let settings = Settings::from_environment(&get).unwrap();
-        let settings = Settings { patience: patience(), cache: None, ..settings };
+        let settings = settings_from(&variables);
         let target = Target::new();
         fetch_with(&Hub::new(settings), &order(vec![source("w.bin")]), &target.folder(), false)
     };
@@ -542,7 +556,7 @@ fn proxies_are_used() {
     through("").unwrap();
     assert!(server.connects().contains(&"hub.invalid:80".to_owned()), "{:?}", server.connects());
     let error = through("hub.invalid").unwrap_err().to_string();
-    assert!(error.contains("no answer from http://hub.invalid"), "{error}");
+    assert!(error.contains("the name `hub.invalid` is not known here (DNS) (3 tries)"), "{error}");
 }
 
 #[test]
@@ -725,6 +739,296 @@ fn weights_are_fetched_to_their_place() {
     assert_eq!(target.read("MBZUAI/TerraFM/TerraFM-B.pth"), b"weights");
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/api/models/")));
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/owner/name/resolve/")));
+}
+
+/// Answers of a server that limits requests, without a body.
+fn refusals(headers: &[(&'static str, String)]) -> Mischief {
+    Mischief::Answer(429, headers.to_vec(), "")
+}
+
+#[test]
+fn rate_limits_are_waited_for_as_the_hub_tells_them() {
+    let window = || refusals(&[("RateLimit", "\"resolvers\";r=0;t=1".into())]);
+    let fraction = refusals(&[("Retry-After", "0.5".into())]);
+    let start = Instant::now();
+    // The day began with the first of these dates by the server's own clock.
+    let date = refusals(&[
+        ("Date", "Sun, 06 Nov 1994 08:49:36 GMT".into()),
+        ("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT".into()),
+    ]);
+    assert_eq!(recovers(&[window(), fraction, date]), 4);
+    assert!(start.elapsed() >= Duration::from_millis(2_500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+
+    let error = fails(refusals(&[("RateLimit", "\"resolvers\";r=0;t=99999".into())]));
+    assert!(error.contains("asks to wait 99999 s") && error.contains("goes on where it stopped"), "{error}");
+}
+
+#[test]
+fn who_is_told_when_to_come_back_comes_back_more_often() {
+    // Others behind the same address use up the window's requests: four tries would not do.
+    let soon = || refusals(&[("Retry-After", "0".into())]);
+    assert_eq!(recovers(&std::array::from_fn::<_, 10, _>(|_| soon())), 11);
+}
+
+#[test]
+fn every_byte_that_comes_is_progress() {
+    let drops = std::array::from_fn::<_, 12, _>(|_| Mischief::Drop(20_000));
+    assert_eq!(recovers(&drops), 13);
+}
+
+#[test]
+fn a_server_that_brings_nothing_more_ends_it() {
+    let server = Server::start(&[("w.bin", &noise(300_000))]);
+    server.misbehave("w.bin", &[Mischief::Drop(150_000)]);
+    server.always("w.bin", Some(Mischief::Drop(0)));
+    let target = Target::new();
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("broke off after 150000 of 300000 bytes"), "{error}");
+    assert_eq!(
+        server.asked("w.bin").len(),
+        4,
+        "after progress, which counts as the first failure, three more"
+    );
+}
+
+#[test]
+fn bytes_of_an_earlier_run_are_not_held_against_the_server() {
+    let bytes = noise(300_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    // The part is spoilt, and the first answer is, too: that is once, not twice.
+    server.misbehave("w.bin", &[Mischief::WrongBytes]);
+    let target = Target::new();
+    let part = format!("w.bin.{}.part", &sha256(&bytes)[..8]);
+    std::fs::write(target.folder().join(&part), vec![0; 300_000]).unwrap();
+    fetch(&server, &[source("w.bin")], &target.folder()).unwrap();
+    assert!(target.read("w.bin") == bytes);
+    assert_eq!(files(&target.folder()), ["w.bin"]);
+}
+
+#[test]
+fn compressed_answers_are_decompressed() {
+    assert_eq!(recovers(&[Mischief::Gzip]), 1);
+    assert_eq!(recovers(&[Mischief::Drop(100_000), Mischief::Gzip]), 2);
+    let server = Server::start(&[("w.bin", b"weights")]);
+    server.misbehave_as_hub(&[Mischief::Gzip, Mischief::Gzip]);
+    let target = Target::new();
+    fetch(&server, &[source("w.bin")], &target.folder()).unwrap();
+    assert_eq!(target.read("w.bin"), b"weights");
+
+    let brotli = Mischief::Answer(200, vec![("Content-Encoding", "br".into())], "?");
+    let error = fails(brotli);
+    assert!(error.contains("compressed by `br`, which was not asked for (3 tries)"), "{error}");
+}
+
+#[test]
+fn web_pages_are_no_data() {
+    let page = || Mischief::Answer(200, vec![("Content-Type", "text/html; charset=utf-8".into())], "<html>");
+    let error = fails(page());
+    assert!(error.contains("answers with a web page, expected data (3 tries)"), "{error}");
+    let server = Server::start(&[("w.bin", b"weights")]);
+    server.misbehave_as_hub(&[page(), page(), page()]);
+    let target = Target::new();
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("web page") && error.contains("log in"), "{error}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[test]
+fn the_hubs_own_words_are_shown() {
+    let words = "Access to dataset owner/name is restricted and you are not in the authorized list.";
+    let refused = |code: u16, token: Option<&str>| {
+        let server = Server::start(&[("w.bin", b"weights")]);
+        let headers = vec![("X-Error-Code", "GatedRepo".to_owned()), ("X-Error-Message", words.to_owned())];
+        server.misbehave_as_hub(&[Mischief::Answer(code, headers, "{}")]);
+        let settings = Settings { token: token.map(Secret::new), ..settings(&server) };
+        let target = Target::new();
+        let wanted = order(vec![source("w.bin")]);
+        let error =
+            fetch_with(&Hub::new(settings), &wanted, &target.folder(), false).unwrap_err().to_string();
+        let page = format!("accept the terms on {}/datasets/owner/name", server.endpoint());
+        assert!(error.contains(words) && error.contains(&page), "{error}");
+        assert_eq!(server.seen().len(), 1);
+        error
+    };
+    for code in [401, 403] {
+        assert!(refused(code, None).contains("then set HF_TOKEN"));
+        assert!(refused(code, Some("hf_x")).contains("the account of the token in use"));
+    }
+
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let target = Target::new();
+    let expired = "<Error><Code>AccessDenied</Code><Message>Request has\n expired</Message></Error>";
+    server.always("w.bin", Some(Mischief::Answer(403, vec![], expired)));
+    let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
+    assert!(error.contains("answers 403 Forbidden: Request has expired (3 tries)"), "{error}");
+    assert!(!error.contains("HF_TOKEN"), "{error}");
+}
+
+#[test]
+fn the_token_goes_to_one_origin() {
+    let (server, storage) =
+        (Server::start(&[("w.bin", b"weights")]), Server::start(&[("w.bin", b"weights")]));
+    // Another port of the same host is another server.
+    server.store_at(&storage.endpoint());
+    let settings = Settings { token: Some(Secret::new("hf_secret")), ..settings(&server) };
+    let target = Target::new();
+    fetch_with(&Hub::new(settings), &order(vec![source("w.bin")]), &target.folder(), false).unwrap();
+    assert!(server.seen().iter().all(|seen| seen.token.as_deref() == Some("Bearer hf_secret")));
+    assert_eq!(storage.asked("w.bin").len(), 1);
+    assert!(storage.asked("w.bin").iter().all(|seen| seen.token.is_none()), "{:?}", storage.seen());
+}
+
+#[test]
+fn secrets_are_in_no_message() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let address = server.endpoint();
+    let with_login = address.replace("http://", "HTTP://user:geheim@");
+    let target = Target::new();
+    let wanted = order(vec![source("w.bin")]);
+    let hub =
+        |endpoint: &str| Hub::new(settings_from(&[("HF_ENDPOINT", endpoint), ("HF_TOKEN", "hf_secret")]));
+    fetch_with(&hub(&with_login), &wanted, &target.folder(), false).unwrap();
+    // base64 of user:geheim
+    assert!(server.seen()[0].token.as_deref() == Some("Basic dXNlcjpnZWhlaW0="), "{:?}", server.seen());
+
+    let silent = |endpoint: &str, expected: &str| {
+        let target = Target::new();
+        let error = fetch_with(&hub(endpoint), &wanted, &target.folder(), false).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        for secret in ["geheim", "hf_secret", "signed"] {
+            assert!(!error.contains(secret), "{error}");
+        }
+    };
+    let repeats = || vec![("X-Error-Message", "hf_secret of user:geheim (geheim) is wrong".to_owned())];
+    server.misbehave_as_hub(&[Mischief::Answer(401, repeats(), "")]);
+    silent(&with_login, "*** of *** (***) is wrong");
+    silent("http://user:geheim@127.0.0.1:9/x", "no answer from http://127.0.0.1:9");
+    // Signatures of links are secrets, too.
+    server.store_at("http://127.0.0.1:9");
+    silent(&address, "no answer from http://127.0.0.1:9");
+}
+
+#[test]
+fn a_dead_or_refusing_proxy_is_named() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let through = |proxy: &str| {
+        let settings = settings_from(&[("HF_ENDPOINT", "http://hub.invalid"), ("http_proxy", proxy)]);
+        let target = Target::new();
+        let wanted = order(vec![source("w.bin")]);
+        fetch_with(&Hub::new(settings), &wanted, &target.folder(), false).unwrap_err().to_string()
+    };
+    let error = through("http://user:geheim@127.0.0.1:9");
+    let told = "no answer from the proxy http://127.0.0.1:9 (http_proxy): Connection refused";
+    assert!(error.contains(told) && error.contains("unset http_proxy"), "{error}");
+    assert!(!error.contains("geheim") && error.contains("(3 tries)"), "{error}");
+
+    let address = server.endpoint();
+    server.refuse_ways("407 Proxy Authentication Required");
+    let error = through(&address);
+    assert!(error.contains(&format!("the proxy {address} (http_proxy) does not lead to")), "{error}");
+    assert!(error.contains("407") && error.contains("USER:PASSWORD"), "{error}");
+    assert_eq!(server.connects().len(), 1, "a proxy that asks for a login was asked again");
+    server.refuse_ways("403 Forbidden");
+    let error = through(&address);
+    assert!(error.contains("403") && error.contains("NO_PROXY"), "{error}");
+}
+
+#[test]
+fn offline_nobody_is_asked() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let endpoint = server.endpoint();
+    let settings = settings_from(&[("HF_ENDPOINT", &*endpoint), ("HF_HUB_OFFLINE", "1")]);
+    let target = Target::new();
+    let wanted = order(vec![source("w.bin")]);
+    let error = fetch_with(&Hub::new(settings), &wanted, &target.folder(), false).unwrap_err().to_string();
+    assert!(error.contains("HF_HUB_OFFLINE is set") && error.contains("unset HF_HUB_OFFLINE"), "{error}");
+    assert_eq!(server.seen().len(), 0);
+}
+
+#[test]
+fn pages_below_a_path_are_followed() {
+    let names: Vec<String> = (1..=7).map(|n| format!("images/{n}.h5")).collect();
+    let listed: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    let server = Server::start(&listed);
+    server.page(3);
+    server.lie_below("/mirror/hf");
+    let target = Target::new();
+    // Only listing and routes: bytes lie at the root of the same server.
+    server.store_at(&server.endpoint());
+    let done = fetch(&server, &[source("images/*.h5")], &target.folder()).unwrap();
+    assert_eq!(done.brought.len(), 7);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn archives_unpack_onto_another_disk() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let target = Target::new();
+    let disk = |folder: &Path| folder.metadata().unwrap().dev();
+    let other =
+        tempfile::tempdir_in("/dev/shm").ok().filter(|other| disk(other.path()) != disk(&target.folder()));
+    let Some(other) = other else {
+        eprintln!("skipped: /dev/shm is no other disk");
+        return;
+    };
+    symlink(other.path(), target.folder().join("class")).unwrap();
+    let server = Server::start(&[("set.zip", &zipped(&[("set/a", b"a"), ("set/deep/b", b"b")]))]);
+    fetch(&server, &[archive("set.zip", "class/set")], &target.folder()).unwrap();
+    assert_eq!(target.read("class/set/deep/b"), b"b");
+    // File by file, where the folder is there.
+    server.put("set.zip", &zipped(&[("set/a", b"A"), ("set/new", b"new")]));
+    fetch(&server, &[archive("set.zip", "class/set")], &target.folder()).unwrap();
+    assert_eq!(target.read("class/set/a"), b"A");
+    assert_eq!(files(other.path()), ["set/a", "set/new"]);
+}
+
+/// A server whose certificate (`tests/fixtures/tls`) is its own issuer and is for other.example. Gives its port, and
+/// counts the connections.
+fn encrypted() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let at = |name: &str| crate::common::fixture("tls").join(name);
+    let certificate = CertificateDer::from_pem_file(at("other.example.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(at("other.example.key")).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let config = std::sync::Arc::new(config);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = count.clone();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            connection.complete_io(&mut stream.unwrap()).ok();
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn certificates_are_refused_at_once_with_the_remedy() {
+    let (port, count) = encrypted();
+    let certificate = crate::common::fixture("tls/other.example.pem");
+    let endpoint = format!("https://localhost:{port}");
+    let asked = |variables: &[(&str, &str)]| {
+        let settings = settings_from(&[&[("HF_ENDPOINT", &*endpoint)], variables].concat());
+        let target = Target::new();
+        let wanted = order(vec![source("w.bin")]);
+        let before = count.load(std::sync::atomic::Ordering::SeqCst);
+        let error =
+            fetch_with(&Hub::new(settings), &wanted, &target.folder(), false).unwrap_err().to_string();
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst) - before, 1, "tried again: {error}");
+        error
+    };
+    let error = asked(&[]);
+    assert!(error.contains("is not trusted") && error.contains("set SSL_CERT_FILE"), "{error}");
+    let error = asked(&[("SSL_CERT_FILE", certificate.to_str().unwrap())]);
+    assert!(error.contains("is for other hosts (other.example)"), "{error}");
 }
 
 /// `terrabench fetch weights` of the server's `owner/name`: the program as it is run.

@@ -15,6 +15,7 @@ mod canvas;
 mod check;
 mod checkpoints;
 mod cli;
+mod console;
 mod copernicus;
 mod copernicus_bench;
 mod demo;

@@ -191,11 +191,11 @@ pub struct ModelArgs {
     pub device: String,
 
     /// Images a batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = batch_size)]
     pub batch_size: usize,
 
     /// Threads for reading and computing [default: all cores]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 
     /// How pixels are normalised: default (as the suite's reference does, else as dataset), dataset (standardised by the
@@ -476,6 +476,34 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// Threads per core that still hide the time that reading files takes; more only cost memory.
+const THREADS_PER_CORE: usize = 4;
+/// As many threads are fine on any machine, so that a command line does not depend on it.
+const THREADS_ANYWHERE: usize = 64;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = THREADS_ANYWHERE.max(THREADS_PER_CORE * cores);
+    at_most(text, most, &format!("{most} with the {cores} cores of this machine"))
+}
+
+/// Beyond this no device computes faster, and the images of one batch fill gigabytes.
+const LARGEST_BATCH: usize = 4096;
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    at_most(text, LARGEST_BATCH, &LARGEST_BATCH.to_string())
+}
+
+fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
+    let too_many = || Err(format!("must be at most {told}"));
+    match at_least_one(text) {
+        Ok(n) if n > most => too_many(),
+        // Too long for a number is too many, too.
+        Err(_) if text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()) => too_many(),
+        done => done,
     }
 }
 

@@ -1,6 +1,5 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -9,6 +8,7 @@ use super::args::BenchArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::config::{ModelConfig, Protocol, Shortening};
+use crate::console;
 use crate::data::demo;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
@@ -42,7 +42,7 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
-        eprintln!("{DEMO_NOTICE}\n");
+        console::note(format_args!("{DEMO_NOTICE}\n"));
         demo::provide(&suite, &cache_folder()?)?
     } else {
         let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
@@ -76,11 +76,11 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
             let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
             match outcome {
                 Ok(done) => {
-                    eprintln!("{name}: {}", told(&done));
+                    console::note(format_args!("{name}: {}", told(&done)));
                     written.push(done.path);
                 }
                 Err(error) => {
-                    eprintln!("{name}: failed");
+                    console::note(format_args!("{name}: failed"));
                     failures.push(format!("{name}: {error}"));
                 }
             }
@@ -88,11 +88,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     }
     written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
 
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "\nRecords and tables:")?;
-    for path in &written {
-        writeln!(out, "  {}", path.display())?;
-    }
+    let lines: Vec<String> = written.iter().map(|path| format!("  {}\n", path.display())).collect();
+    console::tell(format_args!("\nRecords and tables:\n{}", lines.concat()));
     if !failures.is_empty() {
         bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
     }

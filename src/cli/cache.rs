@@ -1,30 +1,28 @@
 //! `cache`: what the feature cache holds, and making room.
 
-use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanDuration};
 
 use super::args::CacheArgs;
 use crate::cache::{Cache, Listed};
+use crate::console;
 
 /// Runs the command.
 pub fn run(args: &CacheArgs) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     let cache = Cache::of_user()?;
     if args.prune {
         let older_than = args.older_than.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
         let removed = cache.prune(older_than, args.to)?;
-        writeln!(out, "removed {} in {} entries", bytes(&removed), removed.len())?;
+        console::print(format_args!("removed {} in {} entries\n", bytes(&removed), removed.len()))?;
     }
     let entries = cache.list()?;
     if args.list {
-        for entry in &entries {
-            writeln!(out, "{}", line(entry))?;
-        }
+        let lines: Vec<String> = entries.iter().map(|entry| line(entry) + "\n").collect();
+        console::print(lines.concat())?;
     }
-    writeln!(out, "{} in {} entries of {}", bytes(&entries), entries.len(), cache.folder().display())?;
-    Ok(())
+    let folder = cache.folder().display();
+    Ok(console::print(format_args!("{} in {} entries of {folder}\n", bytes(&entries), entries.len()))?)
 }
 
 /// `1.23 MB   2 days  m-eurosat  TerraFM ViT-Base  dataset-1.0-standardize  flex  <key>`.

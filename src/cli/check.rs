@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::args::CheckArgs;
+use crate::console;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::home::Home;
@@ -19,7 +20,7 @@ pub fn run(home: &Home, args: &CheckArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            console::note(format_args!("error: {error}"));
             ExitCode::from(2)
         }
     }
@@ -41,7 +42,7 @@ fn checked(home: &Home, args: &CheckArgs) -> Result<bool> {
     let reference =
         if first { Vec::new() } else { collect(&args.reference).map_err(|error| how(args, error))? };
     let rows = if first {
-        println!("There is no reference yet.");
+        console::tell("There is no reference yet.\n");
         Vec::new()
     } else {
         compared(home, args, &records, &reference)?
@@ -49,7 +50,7 @@ fn checked(home: &Home, args: &CheckArgs) -> Result<bool> {
     let failing = |row: &Row| row.verdict.fails() && !(args.allow_missing && row.verdict == Verdict::Missing);
     if args.update {
         check::update(&records, &reference, &args.reference)?;
-        println!("\n{} is the new reference.", args.reference.display());
+        console::tell(format_args!("\n{} is the new reference.\n", args.reference.display()));
         return Ok(true);
     }
     Ok(!rows.iter().any(failing))
@@ -59,7 +60,7 @@ fn compared(home: &Home, args: &CheckArgs, records: &[Kept], reference: &[Kept])
     let thresholds = Thresholds::load(&thresholds(home, args)?)?;
     let rows = check::check(records, reference, &thresholds)?;
     let text = summary(&rows);
-    print!("{text}");
+    console::tell(&text);
     if let Some(path) = &args.junit {
         write_atomically(path, junit(&rows)?.as_bytes())?;
     }

@@ -1,10 +1,9 @@
 //! `doctor`: tells what is here and what is amiss, for people or as JSON.
 
-use std::io::Write;
-
 use anyhow::bail;
 
 use super::args::DoctorArgs;
+use crate::console;
 use crate::doctor::{self, Area, Finding, Standing};
 use crate::home::Home;
 use crate::locations::Environment;
@@ -12,14 +11,12 @@ use crate::locations::Environment;
 /// Runs the command.
 pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
     let findings = doctor::examine(home, &Environment::here(), args.device.as_deref());
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        for finding in &findings {
-            writeln!(out, "{}", serde_json::to_string(finding)?)?;
-        }
+    console::print(if args.json {
+        let lines: Result<Vec<String>, _> = findings.iter().map(serde_json::to_string).collect();
+        lines?.iter().map(|line| format!("{line}\n")).collect::<String>()
     } else {
-        write!(out, "{}", describe(&findings))?;
-    }
+        describe(&findings)
+    })?;
     let broken = findings.iter().filter(|finding| finding.standing == Standing::Broken).count();
     if broken > 0 {
         bail!("{broken} of what is here is broken: each is told above, with its remedy");

@@ -1,7 +1,6 @@
 //! `features`: exports the features of a split.
 
 use std::collections::HashMap;
-use std::io::Write;
 
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -9,6 +8,7 @@ use super::args::FeaturesArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::config::ModelConfig;
+use crate::console;
 use crate::data::Label;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
@@ -49,7 +49,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let mut bank = FeatureBank::new(feature_cache(&args.model));
     let features = bank.features(&extractor, identity, args.split.into(), &Shown::new(&task.name))?;
     write(&args.out, &features)?;
-    writeln!(std::io::stdout(), "{}", args.out.display())?;
+    console::tell(format_args!("{}\n", args.out.display()));
     Ok(())
 }
 

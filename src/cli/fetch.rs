@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal, Write as _};
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -12,11 +12,12 @@ use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::fetch_args::{ConsentArgs, FetchArgs, FetchSuiteArgs, FetchWhat};
 use crate::config::ModelConfig;
+use crate::console;
 use crate::fetch::catalogue::{self, Catalogue, Order};
 use crate::fetch::hub::Hub;
 use crate::fetch::settings::Settings;
 use crate::fetch::{self, Item, State, Survey, SurveyedPart, Track, Watch, Work, gigabytes};
-use crate::home::Home;
+use crate::home::{Home, variable};
 use crate::locations::{Environment, free_space};
 
 /// Above this many bytes the user is asked.
@@ -52,10 +53,10 @@ fn fetch_suite(home: &Home, name: &str, args: &FetchSuiteArgs) -> anyhow::Result
 }
 
 fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) -> anyhow::Result<()> {
-    let settings = Settings::from_environment(&|name| std::env::var(name).ok())?;
-    let hub = Hub::new(settings).noting(|line| eprintln!("{line}"));
+    let settings = Settings::from_environment(&|name| Some(variable(name)?.to_string_lossy().into_owned()))?;
+    let hub = Hub::new(settings).noting(|line| console::note(line));
     let survey = Survey::take(&hub, order, folder)?;
-    print!("{}", describe(&survey, keep, free_space(folder)?));
+    console::tell(describe(&survey, keep, free_space(folder)?));
     if consent.dry_run {
         return Ok(());
     }
@@ -72,9 +73,11 @@ fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) 
 
     let brought: Vec<PathBuf> = outcome.brought.iter().map(|path| folder.join(path)).collect();
     match brought.as_slice() {
-        [] => println!("Nothing to fetch: all of it is in {}", folder.display()),
-        few if few.len() <= 20 => few.iter().for_each(|path| println!("{}", path.display())),
-        many => println!("{} files in {}", many.len(), folder.display()),
+        [] => console::tell(format_args!("Nothing to fetch: all of it is in {}\n", folder.display())),
+        few if few.len() <= 20 => {
+            few.iter().for_each(|path| console::tell(format_args!("{}\n", path.display())));
+        }
+        many => console::tell(format_args!("{} files in {}\n", many.len(), folder.display())),
     }
     Ok(())
 }
@@ -138,8 +141,7 @@ fn agree(bytes: u64, terminal: Option<Box<dyn BufRead + '_>>) -> anyhow::Result<
             "{much} would be fetched, and nobody can be asked, since there is no terminal\n  help: pass --yes"
         );
     };
-    print!("Fetch {much}? [y/N] ");
-    std::io::stdout().flush().ok();
+    console::tell(format_args!("Fetch {much}? [y/N] "));
     let mut answer = String::new();
     terminal.read_line(&mut answer).context("no answer could be read")?;
     if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
@@ -193,7 +195,7 @@ impl Watch for Shown {
             bar
         });
         if big && self.bars.is_none() {
-            eprintln!("{doing} {what} ({})", gigabytes(total));
+            console::note(format_args!("{doing} {what} ({})", gigabytes(total)));
         }
         Box::new(File {
             all: (work == Work::Fetch).then(|| self.all.clone()),
@@ -205,8 +207,8 @@ impl Watch for Shown {
 
     fn note(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.println(line).unwrap_or_else(|_| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bars) => bars.println(line).unwrap_or_else(|_| console::note(line)),
+            None => console::note(line),
         }
     }
 }
@@ -251,7 +253,7 @@ impl Drop for File {
 fn line_at_times(mut last: MutexGuard<'_, Instant>, done: u64, total: u64, elapsed: Duration) {
     if last.elapsed() >= QUIET {
         *last = Instant::now();
-        eprintln!("{}", line(done, total, elapsed));
+        console::note(line(done, total, elapsed));
     }
 }
 

@@ -16,10 +16,11 @@ pub struct FetchArgs {
 
 const EXAMPLES: &str = "\
 Environment:
-  HF_TOKEN                  access token, for gated repositories
+  HF_TOKEN                  access token, for gated repositories; goes to the hub's own address only
   HF_ENDPOINT               another hub, e.g. a mirror
+  HF_HUB_OFFLINE            1: ask nobody
   HF_HOME                   where the hub's own cache and token are; cached files are not fetched again
-  HTTPS_PROXY, NO_PROXY     the way through a proxy
+  HTTPS_PROXY, NO_PROXY     the way through a proxy; hosts, host:port and ranges (10.0.0.0/8) that need none
   SSL_CERT_FILE             certificates to trust, where the proxy opens connections
 
 Examples:

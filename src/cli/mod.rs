@@ -24,6 +24,7 @@ use clap::Parser;
 
 use crate::cache::Cache;
 use crate::config::ModelConfig;
+use crate::console::Stream;
 use crate::data::{self, Split};
 use crate::features::InputOptions;
 use crate::home::Home;
@@ -53,6 +54,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("terrabench=warn")),
         )
         .with_writer(std::io::stderr)
+        // It would tell of a closed standard error on standard error, and panic.
+        .log_internal_errors(false)
         .init();
     let home = Home::find()?;
     let done = match cli.command {
@@ -127,9 +130,11 @@ fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
         [] => Split::ALL.to_vec(),
         some => some.iter().copied().map(Split::from).collect(),
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    inspect::print(dataset.as_ref(), task, &splits, args.json, &mut out)?;
-    Ok(out.flush()?)
+    let mut out = Stream::stdout();
+    let done = inspect::print(dataset.as_ref(), task, &splits, args.json, &mut out);
+    let done = done.map_err(anyhow::Error::from).and_then(|()| Ok(out.flush()?));
+    // Whoever read it, `head` for instance, has seen enough.
+    if out.is_closed() { Ok(()) } else { done }
 }
 
 /// The suite of that name, as its tasks are to be taken.

@@ -1,10 +1,9 @@
 //! `prepare`: packs a suite's tasks, one file a split.
 
-use std::io::Write;
-
 use super::args::PrepareArgs;
 use super::data_folder;
 use super::progress::Shown;
+use crate::console;
 use crate::data::{self, packed};
 use crate::home::Home;
 use crate::suite::{Suite, Task};
@@ -26,13 +25,13 @@ pub fn run(home: &Home, args: &PrepareArgs) -> anyhow::Result<()> {
         let problem = format!("{} holds none of {}", root.display(), names.join(", "));
         return Err(Error::request(problem).help(crate::remedy::get_data(&suite, &[], Some(&root))).into());
     }
-    let mut out = std::io::stdout().lock();
     for task in tasks {
         let packed = packed::pack(&suite, task, &root, &args.to, &Shown::new(&task.name))?;
         let (folder, megabytes) = (packed.folder.display(), packed.bytes as f64 / 1e6);
         let how = if packed.reused { "was there already" } else { "packed and read back" };
-        writeln!(out, "{folder}: {} samples, {megabytes:.1} MB, {how}", packed.samples)?;
+        console::tell(format_args!("{folder}: {} samples, {megabytes:.1} MB, {how}\n", packed.samples));
     }
-    writeln!(out, "\nbench, inspect and features read it with --data {}", crate::remedy::path(&args.to))?;
+    let folder = crate::remedy::path(&args.to);
+    console::tell(format_args!("\nbench, inspect and features read it with --data {folder}\n"));
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::console;
 use crate::progress::{Progress, Step};
 
 /// At least this long between two plain lines about one step.
@@ -42,7 +43,7 @@ impl Progress for Shown {
     }
 
     fn note(&self, line: &str) {
-        eprintln!("{} {line}", self.subject);
+        console::note(format_args!("{} {line}", self.subject));
     }
 }
 
@@ -69,7 +70,7 @@ impl Drop for Bar {
     fn drop(&mut self) {
         let (done, elapsed) = (self.0.position(), self.0.elapsed());
         self.0.finish_and_clear();
-        eprintln!("{}", line(&self.0.message(), done as usize, done as usize, elapsed));
+        console::note(line(&self.0.message(), done as usize, done as usize, elapsed));
     }
 }
 
@@ -86,14 +87,14 @@ impl Step for Lines {
         self.done.set(self.done.get() + units);
         if self.last.get().elapsed() >= QUIET {
             self.last.set(Instant::now());
-            eprintln!("{}", line(&self.what, self.done.get(), self.total, self.start.elapsed()));
+            console::note(line(&self.what, self.done.get(), self.total, self.start.elapsed()));
         }
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        eprintln!("{}", line(&self.what, self.done.get(), self.total, self.start.elapsed()));
+        console::note(line(&self.what, self.done.get(), self.total, self.start.elapsed()));
     }
 }
 

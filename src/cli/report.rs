@@ -1,8 +1,7 @@
 //! `report`: tables, pictures and pages from the records that are there.
 
-use std::io::Write;
-
 use super::args::ReportArgs;
+use crate::console;
 use crate::home::Home;
 use crate::report::{self, Choice};
 
@@ -11,9 +10,7 @@ pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<()> {
     let out = args.out.unwrap_or_else(|| args.results.clone());
     let choice = Choice { models: args.models, axes: args.axes };
     let files = report::write_all(home, &args.results, &out, &choice)?;
-    let mut stdout = std::io::stdout().lock();
-    for file in files {
-        writeln!(stdout, "{}", file.display())?;
-    }
+    let lines: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();
+    console::tell(lines.concat());
     Ok(())
 }

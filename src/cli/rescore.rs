@@ -1,7 +1,6 @@
 //! `rescore`: scores from predictions.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::process::ExitCode;
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as Unknown;
 
 use super::args::RescoreArgs;
+use crate::console;
 use crate::home::Home;
 use crate::metrics::Metric;
 use crate::record::collect;
@@ -30,7 +30,7 @@ pub fn run(home: &Home, args: &RescoreArgs) -> anyhow::Result<ExitCode> {
         let suite = suites.get(record.cell.suite.as_str())?.as_ref()?;
         suite.task(&record.cell.task).ok().cloned()
     })?;
-    write!(std::io::stdout().lock(), "{}", markdown(&rescored))?;
+    console::print(markdown(&rescored))?;
     let differs = rescored.iter().flat_map(|record| &record.scores).flatten().any(Score::differs);
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

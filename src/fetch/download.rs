@@ -9,14 +9,11 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::checksum::{Checking, Mismatch};
+use super::checksum::Checking;
 use super::hub::{Entry, Hub, Opened, Repository};
 use super::patience::{Failures, Trouble};
 use crate::error::AtPath;
 use crate::{Error, Result};
-
-/// A try that brought as much is progress: earlier failures are forgiven.
-const PROGRESS: u64 = 1 << 20;
 
 /// A file to download.
 pub(super) struct Download<'a> {
@@ -26,6 +23,8 @@ pub(super) struct Download<'a> {
     pub entry: &'a Entry,
     /// Set from elsewhere to end early; what came so far stays in the part file.
     pub stop: &'a AtomicBool,
+    /// Bytes that are to fetch in all, with other files: patience grows with them.
+    pub left: u64,
     /// Told the bytes that are here so far. Goes back when a file must begin anew.
     pub seen: &'a dyn Fn(u64),
     pub note: &'a dyn Fn(&str),
@@ -96,15 +95,18 @@ impl Download<'_> {
         let mut whole = Part::open(part, self.entry)?;
         (self.seen)(whole.length);
         let mut failures = Failures::default();
-        let mut wrong: Option<Mismatch> = None;
+        let mut was_wrong = false;
         let mut etag: Option<String> = None;
+        // Bytes of an earlier run are no fault of today's server: only what came now can be wrong twice.
+        let mut is_of_this_run = whole.length == 0;
+        let mut furthest = whole.length;
         loop {
             if whole.length == self.entry.size {
                 let expected = Checking::new(&self.entry.checksums, self.entry.size);
                 let Err(mismatch) = std::mem::replace(&mut whole.checking, expected).finish() else {
                     return whole.file.sync_all().at(part);
                 };
-                if wrong.is_some() {
+                if was_wrong && is_of_this_run {
                     drop(whole);
                     std::fs::remove_file(part).at(part)?;
                     return Err(Error::request(format!("{subject}: twice, {mismatch}")).help(
@@ -113,30 +115,35 @@ impl Download<'_> {
                     ));
                 }
                 (self.note)(&format!("{subject}: {mismatch}; fetching it anew"));
-                wrong = Some(mismatch);
+                was_wrong |= is_of_this_run;
                 whole.restart()?;
                 etag = None;
+                furthest = 0;
             }
-            let before = whole.length;
-            let trouble = match self.hub.open(self.repository, &self.entry.path, before, etag.as_deref()) {
-                Ok(opened) => {
-                    if opened.from != whole.length {
-                        whole.restart()?;
+            is_of_this_run |= whole.length == 0;
+            let trouble =
+                match self.hub.open(self.repository, &self.entry.path, whole.length, etag.as_deref()) {
+                    Ok(opened) => {
+                        if opened.from != whole.length {
+                            whole.restart()?;
+                            is_of_this_run = true;
+                        }
+                        etag.clone_from(&opened.etag);
+                        self.receive(opened, &mut whole)?
                     }
-                    etag = strong_etag(&opened);
-                    self.receive(opened, &mut whole)?
-                }
-                Err(Trouble::BeyondEnd) => {
-                    whole.restart()?;
-                    Some(Trouble::BeyondEnd)
-                }
-                Err(trouble) => Some(trouble),
-            };
-            if whole.length >= before.saturating_add(PROGRESS) {
+                    Err(trouble @ Trouble::Restart(_)) => {
+                        whole.restart()?;
+                        Some(trouble)
+                    }
+                    Err(trouble) => Some(trouble),
+                };
+            // Every byte that came further than before is progress: it ends, however often the connection breaks.
+            if whole.length > furthest {
+                furthest = whole.length;
                 failures.forgive();
             }
             if let Some(trouble) = trouble {
-                failures.wait(trouble, &subject, self.hub.patience(), self.note)?;
+                failures.wait(trouble, &subject, self.hub.patience(), self.left, self.note)?;
             }
         }
     }
@@ -144,14 +151,15 @@ impl Download<'_> {
     /// Appends what the server sends; tells why it ended early, if it did.
     fn receive(&self, opened: Opened, part: &mut Part) -> Result<Option<Trouble>> {
         let rest = self.entry.size - opened.from;
-        if let Some(announced) = opened.response.body().content_length()
+        if let Some(announced) = opened.length
             && announced != rest
         {
-            return Ok(Some(Trouble::passing(format!(
-                "the server announces {announced} bytes where {rest} are expected"
-            ))));
+            return Ok(Some(Trouble::stubborn(
+                format!("the server announces {announced} bytes where {rest} are expected"),
+                "a proxy that keeps answers may hold another file: see HTTPS_PROXY and HF_ENDPOINT",
+            )));
         }
-        let mut body = opened.response.into_body().into_reader();
+        let mut body = opened.body;
         let mut buffer = vec![0; 1 << 18];
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -183,10 +191,4 @@ impl Download<'_> {
         }
         Ok(None)
     }
-}
-
-/// The version of the file that the server sends, where it can be continued by.
-fn strong_etag(opened: &Opened) -> Option<String> {
-    let etag = opened.response.headers().get("etag")?.to_str().ok()?;
-    (!etag.starts_with("W/")).then(|| etag.to_owned())
 }

@@ -6,15 +6,17 @@
 //! GET [/datasets]/R/resolve/COMMIT/PATH                  the bytes, by a redirect; Range and If-Range
 //! ```
 
+use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{HeaderMap, Response, StatusCode};
-use ureq::tls::{RootCerts, TlsConfig};
 
+use super::address::Address;
 use super::checksum::{Checksums, is_hex};
+use super::client::{Client, header};
 use super::patience::{Patience, Trouble};
 use super::settings::Settings;
 use crate::{Error, Result};
@@ -71,36 +73,25 @@ pub struct Entry {
 
 /// A client of the hub.
 pub struct Hub {
-    agent: ureq::Agent,
-    settings: Settings,
+    client: Client,
     note: fn(&str),
 }
 
 /// The bytes of a file from some offset on.
 pub(super) struct Opened {
-    pub response: Response<Body>,
+    pub body: Box<dyn Read>,
     /// The first byte's offset in the file: what was asked for, or 0.
     pub from: u64,
+    /// How many bytes the server announces.
+    pub length: Option<u64>,
+    /// The version of the file that the server sends, where it can be continued by.
+    pub etag: Option<String>,
 }
 
 impl Hub {
     /// A client; connects to nothing yet.
     pub fn new(settings: Settings) -> Self {
-        let stall = Some(settings.patience.stall);
-        let roots = settings.certificates.as_deref().map_or(RootCerts::WebPki, RootCerts::new_with_certs);
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
-            .user_agent(concat!("terrabench/", env!("CARGO_PKG_VERSION")))
-            .proxy(settings.proxy.clone())
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .timeout_resolve(stall)
-            .timeout_connect(stall)
-            .timeout_recv_response(stall)
-            .timeout_per_read(stall)
-            .build()
-            .into();
-        Hub { agent, settings, note: |_| () }
+        Hub { client: Client::new(settings), note: |_| () }
     }
 
     /// The same client, which tells `note` why it asks for a listing again.
@@ -111,12 +102,7 @@ impl Hub {
 
     /// How long this client keeps trying.
     pub(super) fn patience(&self) -> &Patience {
-        &self.settings.patience
-    }
-
-    /// The hub's address.
-    pub fn endpoint(&self) -> &str {
-        &self.settings.endpoint
+        &self.client.settings.patience
     }
 
     /// The commit behind the revision, and the card's licence.
@@ -136,7 +122,7 @@ impl Hub {
         }
         let Repository { kind, name, revision } = repository;
         let route = format!("/api/{}/{}/revision/{}", kind.plural(), encode(name, "/"), encode(revision, ""));
-        let (answer, _) = self.json::<Answer>(&route, name)?;
+        let (answer, _) = self.json::<Answer>(&route, repository)?;
         if !is_hex(&answer.sha, 40) {
             let problem = format!("{name}: the hub says that `{revision}` is `{}`, no commit", answer.sha);
             return Err(Error::request(problem));
@@ -176,7 +162,7 @@ impl Hub {
         let mut route = format!("/api/{kind}/{encoded}/tree/{}?recursive=true", encode(revision, ""));
         let mut entries = Vec::new();
         for _ in 0..MOST_PAGES {
-            let (items, headers) = self.json::<Vec<Item>>(&route, name)?;
+            let (items, headers) = self.json::<Vec<Item>>(&route, repository)?;
             for item in items.into_iter().filter(|item| item.kind == "file") {
                 let mut checksums = Checksums::default();
                 let size = match item.lfs {
@@ -191,7 +177,7 @@ impl Hub {
                 };
                 entries.push(Entry { path: item.path, size, checksums });
             }
-            match next_page(&headers) {
+            match next_page(&self.client.settings.endpoint, &route, &headers) {
                 Some(next) => route = next,
                 None => return Ok(entries),
             }
@@ -220,97 +206,113 @@ impl Hub {
             headers.push(("range", format!("bytes={from}-")));
             headers.extend(etag.map(|etag| ("if-range", etag.to_owned())));
         }
-        let response = self.get(&route, &headers)?;
-        let from = if response.status() == StatusCode::PARTIAL_CONTENT {
-            match first_byte(response.headers()) {
-                Some(first) if first == from => from,
-                _ => return Err(Trouble::passing("the server sends another range than asked for")),
+        let response = self.client.get(&route, &headers, &self.page(repository))?;
+        let encoding = encoding(&response)?;
+        let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let problem = match (is_partial, encoding) {
+            (true, Encoding::Gzip) => Some("the server compresses a part of the file: it can't be continued"),
+            (true, Encoding::Plain) if first_byte(response.headers()) != Some(from) => {
+                Some("the server sends another range than asked for")
             }
-        } else {
-            0
+            _ => None,
         };
-        Ok(Opened { response, from })
+        if let Some(problem) = problem {
+            return Err(Trouble::Restart(Error::request(problem)));
+        }
+        let etag =
+            header(response.headers(), "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
+        let length = response.body().content_length();
+        let body = response.into_body().into_reader();
+        Ok(match encoding {
+            Encoding::Plain => {
+                Opened { body: Box::new(body), from: if is_partial { from } else { 0 }, length, etag }
+            }
+            // Its length is that of the compressed bytes, and no offset counts in it.
+            Encoding::Gzip => {
+                Opened { body: Box::new(MultiGzDecoder::new(body)), from: 0, length: None, etag: None }
+            }
+        })
+    }
+
+    /// The page of a repository, for people.
+    fn page(&self, repository: &Repository) -> String {
+        let folder = match repository.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        format!("{}/{folder}{}", self.client.settings.endpoint, repository.name)
     }
 
     /// Where the hub's own cache holds the file with this SHA-256, if it does.
     pub(super) fn cached(&self, repository: &Repository, sha256: &str) -> Option<PathBuf> {
         let folder = format!("{}--{}", repository.kind.plural(), repository.name.replace('/', "--"));
-        let blob = self.settings.cache.as_ref()?.join(folder).join("blobs").join(sha256);
+        let blob = self.client.settings.cache.as_ref()?.join(folder).join("blobs").join(sha256);
         blob.is_file().then_some(blob)
     }
 
     /// Requests JSON, as often as patience allows.
-    fn json<T: serde::de::DeserializeOwned>(&self, route: &str, repository: &str) -> Result<(T, HeaderMap)> {
-        self.settings.patience.retry(repository, &self.note, || {
-            let mut response = self.get(route, &[])?;
+    fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        route: &str,
+        repository: &Repository,
+    ) -> Result<(T, HeaderMap)> {
+        let page = self.page(repository);
+        self.patience().retry(&repository.name, &self.note, || {
+            let mut response = self.client.get(route, &[], &page)?;
+            let encoding = encoding(&response)?;
             let body = response.body_mut().with_config().limit(LARGEST_ANSWER);
-            let bytes = body.read_to_vec().map_err(|error| Trouble::of(error, &self.settings.endpoint))?;
-            let answer = serde_json::from_slice(&bytes)
-                .map_err(|error| Trouble::passing(format!("the hub's answer is not understood: {error}")))?;
-            Ok((answer, response.headers().clone()))
-        })
-    }
-
-    /// One request; any answer but success is trouble.
-    fn get(&self, route: &str, headers: &[(&str, String)]) -> std::result::Result<Response<Body>, Trouble> {
-        let mut request = self.agent.get(format!("{}{route}", self.settings.endpoint));
-        if let Some(token) = &self.settings.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let response = request.call().map_err(|error| Trouble::of(error, &self.settings.endpoint))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let told = format!("the server answers {status}");
-        Err(match status.as_u16() {
-            401 | 403 => Trouble::Final(Error::request(told).help(match self.settings.token {
-                None => {
-                    "set HF_TOKEN to an access token of your account; where the repository is gated, \
-                     accept its terms on its page first"
-                }
-                Some(_) => {
-                    "the token in use (HF_TOKEN, or the one of `hf auth login`) may not read this: \
-                     give it read access, and where the repository is gated, accept its terms on its page"
-                }
-            })),
-            404 => Trouble::Final(Error::request(told).help(
-                "there is no such repository, revision or file; a private one shows itself only to a \
-                 token in HF_TOKEN that may read it",
-            )),
-            416 => Trouble::BeyondEnd,
-            408 | 425 | 429 | 500..=599 => {
-                Trouble::Passing { what: told, wait: retry_after(response.headers()) }
+            let mut bytes = body.read_to_vec().map_err(|error| self.client.broken(&error))?;
+            if encoding == Encoding::Gzip {
+                let (packed, mut plain) = (bytes, Vec::new());
+                let mut limited = MultiGzDecoder::new(&*packed).take(LARGEST_ANSWER);
+                limited.read_to_end(&mut plain).map_err(|error| {
+                    Trouble::passing(format!("the hub's answer can't be decompressed: {error}"))
+                })?;
+                bytes = plain;
             }
-            _ => Trouble::Final(Error::request(told)),
+            let answer = serde_json::from_slice(&bytes).map_err(|error| {
+                Trouble::stubborn(
+                    format!("the hub's answer is not understood: {error}"),
+                    "does HF_ENDPOINT lead to a hub? A proxy may alter answers, too",
+                )
+            })?;
+            Ok((answer, response.headers().clone()))
         })
     }
 }
 
-/// The route of the next page of a listing. Only path and query are taken: the host stays the endpoint,
+/// How an answer is compressed, though it was asked for as it is: some proxies do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Gzip,
+}
+
+fn encoding(response: &Response<Body>) -> std::result::Result<Encoding, Trouble> {
+    let encoding =
+        header(response.headers(), "content-encoding").unwrap_or_default().trim().to_ascii_lowercase();
+    match encoding.as_str() {
+        "" | "identity" => Ok(Encoding::Plain),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        other => Err(Trouble::stubborn(
+            format!("the answer is compressed by `{}`, which was not asked for", other.escape_debug()),
+            "a proxy or mirror does so: see HTTPS_PROXY and HF_ENDPOINT",
+        )),
+    }
+}
+
+/// The route of the page after `route` of a listing. Only path and query are taken: the host stays the endpoint,
 /// whatever a mirror's pages name, and so does the token.
-fn next_page(headers: &HeaderMap) -> Option<String> {
-    let links = headers.get("link")?.to_str().ok()?;
+fn next_page(endpoint: &Address, route: &str, headers: &HeaderMap) -> Option<String> {
+    let links = header(headers, "link")?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
     let url = next.split_once('<')?.1.split_once('>')?.0;
-    let route = match url.split_once("://") {
-        Some((_, rest)) => &rest[rest.find('/')?..],
-        None => url,
-    };
-    route.starts_with('/').then(|| route.to_owned())
+    Some(endpoint.route_of(&endpoint.below(route).join(url)?))
 }
 
 /// The first byte that `Content-Range: bytes 5-9/10` names.
 fn first_byte(headers: &HeaderMap) -> Option<u64> {
     headers.get("content-range")?.to_str().ok()?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// Percent-encodes all but letters, digits, `-._~` and the characters of `keep`.
@@ -333,15 +335,25 @@ mod tests {
 
     #[test]
     fn pages_follow_on_the_same_host() {
-        let link = |value: &str| {
+        let link = |endpoint: &str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("link", value.parse().unwrap());
-            next_page(&headers)
+            next_page(&Address::parse(endpoint).unwrap().0, "/api/x?recursive=true", &headers)
         };
         let next = Some("/api/x?cursor=a%3D".to_owned());
-        assert_eq!(link("<https://elsewhere/api/x?cursor=a%3D>; rel=\"next\""), next);
-        assert_eq!(link("</api/x?cursor=a%3D>; rel=\"next\""), next);
-        assert_eq!(link("<https://elsewhere/first>; rel=\"first\""), None);
+        for endpoint in ["https://huggingface.co", "http://mirror:81/hf/"] {
+            for url in [
+                "https://elsewhere/api/x?cursor=a%3D",
+                "/api/x?cursor=a%3D",
+                "?cursor=a%3D",
+                "http://mirror:81/hf/api/x?cursor=a%3D",
+            ] {
+                if endpoint.contains("/hf") || !url.contains("/hf") {
+                    assert_eq!(link(endpoint, &format!("<{url}>; rel=\"next\"")), next, "{endpoint} {url}");
+                }
+            }
+        }
+        assert_eq!(link("https://huggingface.co", "<https://elsewhere/first>; rel=\"first\""), None);
     }
 
     #[test]

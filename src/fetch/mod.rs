@@ -9,6 +9,12 @@
 //! archive.rs     one zip: inspect, unpack
 //! ledger.rs      what is here already; the lock
 //! settings.rs    what the environment asks for
+//! client.rs      one request: redirects, who sees the token, what a refusal means
+//! address.rs     web addresses and their origins
+//! proxy.rs       HTTPS_PROXY and NO_PROXY
+//! secret.rs      what is never printed
+//! cause.rs       why there is no answer, and whether trying again can help
+//! clock.rs       how long a server asks to wait
 //! patience.rs    when to try again
 //! checksum.rs    SHA-256, MD5, git's hash
 //! ```
@@ -20,22 +26,28 @@
 //! blocking, well-kept client; with rustls on `ring` it adds 22 small crates, under a minute of compiling on
 //! one core, and needs only the C compiler that the rest needs too.
 
+pub mod address;
 pub mod archive;
 pub mod catalogue;
+mod cause;
 pub mod checksum;
+mod client;
+mod clock;
 mod download;
 pub mod hub;
 pub mod ledger;
 pub mod patience;
+pub mod proxy;
+pub mod secret;
 pub mod settings;
 mod survey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::files::inside;
+use crate::files::{inside, move_to};
 use download::{Download, part_path};
 use hub::Hub;
 use ledger::{Ledger, Line, Unpacked};
@@ -120,6 +132,7 @@ pub fn run(hub: &Hub, survey: &Survey, keep: bool, watch: &dyn Watch) -> Result<
         outcome: Mutex::new(Outcome::default()),
         failure: Mutex::new(None),
         stop: AtomicBool::new(false),
+        left: AtomicU64::new(survey.to_fetch()),
     };
     let items: Vec<&Item> = survey.items().collect();
     let next = AtomicUsize::new(0);
@@ -160,6 +173,8 @@ struct Run<'a> {
     outcome: Mutex<Outcome>,
     failure: Mutex<Option<Error>>,
     stop: AtomicBool,
+    /// Bytes of files that are still to come.
+    left: AtomicU64,
 }
 
 impl Run<'_> {
@@ -234,10 +249,12 @@ impl Run<'_> {
             repository: &self.survey.repository,
             entry: &item.entry,
             stop: &self.stop,
+            left: self.left.load(Ordering::Relaxed),
             seen: &|bytes| track.at(bytes),
             note: &|line| self.watch.note(line),
         };
         download.run(&part)?;
+        self.left.fetch_sub(item.to_fetch(), Ordering::Relaxed);
         std::fs::rename(&part, target).at(target)?;
         Ok(target.to_owned())
     }
@@ -281,7 +298,7 @@ impl Run<'_> {
             if let Some(parent) = target.parent() {
                 std::fs::create_dir_all(parent).at(parent)?;
             }
-            std::fs::rename(&fresh, &target).at(&target)?;
+            move_to(&fresh, &target)?;
         }
         Ok(Unpacked { folder: to.to_owned(), files: contents.files })
     }
@@ -295,7 +312,7 @@ fn replace(fresh: &Path, files: &[(String, u64)], target: &Path, before: Option<
         if let Some(parent) = to.parent() {
             std::fs::create_dir_all(parent).at(parent)?;
         }
-        std::fs::rename(inside(fresh, name)?, &to).at(&to)?;
+        move_to(&inside(fresh, name)?, &to)?;
     }
     let now: BTreeMap<&str, u64> = files.iter().map(|(name, size)| (name.as_str(), *size)).collect();
     let old = before.and_then(|line| line.unpacked.as_ref()).map_or(&[][..], |unpacked| &unpacked.files);

@@ -7,11 +7,11 @@ use crate::{Error, Result};
 /// How long to keep trying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patience {
-    /// Failures in a row, without progress, after which it ends.
+    /// Failures in a row, without progress, after which it ends; more where much is left to fetch.
     pub tries: u32,
-    /// Before the second try; doubled before each further one.
+    /// Before the second try; doubled before each further one, up to [`LONGEST_PAUSE`].
     pub first_wait: Duration,
-    /// At most, also where the server names a time.
+    /// At most at one time where the server names it. The hub's windows of requests last 300 s.
     pub longest_wait: Duration,
     /// A connection that sends nothing for so long is dropped.
     pub stall: Duration,
@@ -22,63 +22,81 @@ impl Default for Patience {
         Patience {
             tries: 6,
             first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(300),
+            longest_wait: Duration::from_secs(600),
             stall: Duration::from_secs(60),
         }
     }
 }
 
+/// Between two tries, where the server names no time.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Tries where trying again hardly helps: with the usual waits they take three seconds.
+const FEW_TRIES: u32 = 3;
+/// One more try for each of these bytes that are left to fetch: who fetches for hours can wait out an outage.
+const BYTES_PER_TRY: u64 = 500_000_000;
+/// With much left, at most so many times the usual tries: 17 minutes of waiting.
+const MOST_PATIENCE: u32 = 4;
+/// So many times as many refusals that say when to come back: others behind the same address use up its requests.
+const ASKED_TO_WAIT: u32 = 4;
+/// So many times the usual waits where a server limits requests and does not say for how long: four minutes.
+const UNTOLD_WINDOW: u32 = 8;
+
 /// Why a request did not succeed.
 #[derive(Debug)]
 pub enum Trouble {
     /// May go away: a dropped connection, a server that is busy.
-    Passing {
-        what: String,
-        /// How long the server asks to wait.
-        wait: Option<Duration>,
-    },
-    /// The range begins at or after the file's end.
-    BeyondEnd,
+    Passing { error: Error, wait: Wait },
+    /// Will hardly go away: a host that nobody knows, a web page instead of the answer.
+    Stubborn(Error),
+    /// The part that is here can't be continued from this answer: begin anew.
+    Restart(Error),
     /// Will stay.
     Final(Error),
 }
 
+/// How long to wait before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Longer each time.
+    Usual,
+    /// As long as the server asks.
+    Asked(Duration),
+    /// The server limits requests and does not say for how long.
+    Untold,
+}
+
 impl Trouble {
     /// A trouble that may go away.
-    pub fn passing(what: impl ToString) -> Self {
-        Trouble::Passing { what: what.to_string(), wait: None }
+    pub fn passing(problem: impl ToString) -> Self {
+        Trouble::Passing { error: Error::request(problem), wait: Wait::Usual }
     }
 
-    /// What the client says of a request to `endpoint`.
-    pub fn of(error: ureq::Error, endpoint: &str) -> Self {
-        use ureq::Error as E;
-        match &error {
-            E::HostNotFound
-            | E::Io(_)
-            | E::Timeout(_)
-            | E::ConnectionFailed
-            | E::Protocol(_)
-            | E::ConnectProxyFailed(_) => Trouble::passing(format!("no answer from {endpoint}: {error}")),
-            E::Rustls(_) | E::Tls(_) => Trouble::Final(Error::request(format!("{endpoint}: {error}")).help(
-                "where a proxy opens encrypted connections, set SSL_CERT_FILE to a PEM file with \
-                     its certificate",
-            )),
-            _ => Trouble::Final(Error::request(format!("{endpoint}: {error}"))),
-        }
+    /// A trouble that will hardly go away, with what the user can do about it.
+    pub fn stubborn(problem: impl ToString, remedy: impl ToString) -> Self {
+        Trouble::Stubborn(Error::request(problem).help(remedy))
+    }
+
+    /// A trouble that will stay, with what the user can do about it.
+    pub fn fatal(problem: impl ToString, remedy: impl ToString) -> Self {
+        Trouble::Final(Error::request(problem).help(remedy))
     }
 }
 
 /// Failures in a row.
 #[derive(Debug, Default)]
-pub struct Failures(u32);
+pub struct Failures {
+    count: u32,
+    /// Refusals that said when to come back.
+    asked: u32,
+}
 
 impl Failures {
     /// Something went forward: earlier failures are forgiven.
     pub fn forgive(&mut self) {
-        self.0 = 0;
+        *self = Failures::default();
     }
 
-    /// Counts a failure about `subject` and waits before the next try.
+    /// Counts a failure about `subject` and waits before the next try. `left` bytes are still to fetch.
     ///
     /// # Errors
     /// Where patience is at its end, or the trouble will stay.
@@ -87,31 +105,46 @@ impl Failures {
         trouble: Trouble,
         subject: &str,
         patience: &Patience,
+        left: u64,
         note: &dyn Fn(&str),
     ) -> Result<()> {
-        let (what, asked) = match trouble {
-            Trouble::Passing { what, wait } => (what, wait),
-            Trouble::BeyondEnd => ("the server has less of the file than it lists".to_owned(), None),
-            Trouble::Final(error) => return Err(about(subject, error)),
+        let tries = patience.tries_for(left);
+        let (error, wait, tries) = match trouble {
+            Trouble::Passing { error, wait } => (error, wait, tries),
+            Trouble::Restart(error) => (error, Wait::Usual, tries),
+            Trouble::Stubborn(error) => (error, Wait::Usual, patience.tries.min(FEW_TRIES)),
+            Trouble::Final(error) => return Err(about(subject, error, "")),
         };
-        self.0 += 1;
-        if self.0 >= patience.tries {
-            return Err(Error::request(format!("{subject}: {what} ({} tries)", self.0))
-                .help("is there a network? HTTPS_PROXY names the way through a proxy, HF_ENDPOINT another hub. The same command, run again later, goes on where it stopped"));
+        let (count, most) = match wait {
+            Wait::Asked(_) => (&mut self.asked, tries.saturating_mul(ASKED_TO_WAIT)),
+            Wait::Usual | Wait::Untold => (&mut self.count, tries),
+        };
+        *count += 1;
+        if *count >= most {
+            return Err(again(about(subject, error, &format!(" ({count} tries)"))));
         }
-        let doubled = patience.first_wait.saturating_mul(2u32.saturating_pow(self.0 - 1));
-        let pause = asked.unwrap_or(doubled.min(patience.longest_wait));
+        let doubled = patience.first_wait.saturating_mul(2u32.saturating_pow(*count - 1));
+        let pause = match wait {
+            Wait::Usual => doubled.min(LONGEST_PAUSE),
+            Wait::Untold => doubled.saturating_mul(UNTOLD_WINDOW).min(patience.longest_wait),
+            Wait::Asked(pause) => pause.max(patience.first_wait),
+        };
         if pause > patience.longest_wait {
-            return Err(Error::request(format!("{subject}: {what} and asks to wait {} s", pause.as_secs()))
-                .help("run the same command again then: it goes on where it stopped"));
+            return Err(again(about(subject, error, &format!(" and asks to wait {} s", pause.as_secs()))));
         }
-        note(&format!("{subject}: {what}; trying again in {:.0} s", pause.as_secs_f64()));
+        note(&format!("{}; trying again in {:.0} s", about(subject, bare(error), ""), pause.as_secs_f64()));
         std::thread::sleep(pause);
         Ok(())
     }
 }
 
 impl Patience {
+    /// Failures in a row after which it ends where `left` bytes are still to fetch.
+    pub fn tries_for(&self, left: u64) -> u32 {
+        let more = u32::try_from(left / BYTES_PER_TRY).unwrap_or(u32::MAX);
+        self.tries.saturating_add(more).min(self.tries.saturating_mul(MOST_PATIENCE))
+    }
+
     /// Runs `attempt` about `subject` until it succeeds, waiting in between.
     ///
     /// # Errors
@@ -126,18 +159,77 @@ impl Patience {
         loop {
             match attempt() {
                 Ok(done) => return Ok(done),
-                Err(trouble) => failures.wait(trouble, subject, self, note)?,
+                Err(trouble) => failures.wait(trouble, subject, self, 0, note)?,
             }
         }
     }
 }
 
-/// The same error, which now names its subject.
-fn about(subject: &str, error: Error) -> Error {
+/// The same error, which now names its subject and says what came of it.
+fn about(subject: &str, error: Error, outcome: &str) -> Error {
     match error {
         Error::Request { problem, remedy } => {
-            Error::Request { problem: format!("{subject}: {problem}"), remedy }
+            Error::Request { problem: format!("{subject}: {problem}{outcome}"), remedy }
         }
         file @ Error::File { .. } => file,
+    }
+}
+
+/// The same error without its remedy.
+fn bare(error: Error) -> Error {
+    error.help("")
+}
+
+/// The same error, which also says that nothing is lost.
+fn again(error: Error) -> Error {
+    let (Error::File { remedy, .. } | Error::Request { remedy, .. }) = &error;
+    let what = "the same command, run again later, goes on where it stopped";
+    let remedy = if remedy.is_empty() { what.to_owned() } else { format!("{remedy}. {}", sentence(what)) };
+    error.help(remedy)
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long it waits before each try until it gives up.
+    fn waits(wait: Wait, left: u64) -> Vec<String> {
+        let patience = Patience { first_wait: Duration::from_micros(1), ..Patience::default() };
+        let (mut failures, noted) = (Failures::default(), std::cell::RefCell::new(Vec::new()));
+        let note = |line: &str| noted.borrow_mut().push(line.to_owned());
+        let trouble = || Trouble::Passing { error: Error::request("busy"), wait };
+        while failures.wait(trouble(), "w.bin", &patience, left, &note).is_ok() {}
+        noted.into_inner()
+    }
+
+    #[test]
+    fn patience_grows_with_what_is_left() {
+        let patience = Patience::default();
+        let tries = [0, 499_999_999, 8_400_000_000, 1 << 50].map(|left| patience.tries_for(left));
+        assert_eq!(tries, [6, 6, 22, 24]);
+        assert_eq!((waits(Wait::Usual, 0).len(), waits(Wait::Usual, 1_000_000_000).len()), (5, 7));
+        // Others use up the requests of the same address: who is told when to come back comes back more often.
+        assert_eq!(waits(Wait::Asked(Duration::from_micros(1)), 0).len(), 23);
+    }
+
+    #[test]
+    fn stubborn_trouble_is_tried_for_seconds_only() {
+        let patience = Patience { first_wait: Duration::from_micros(1), ..Patience::default() };
+        let mut failures = Failures::default();
+        let mut wait = || {
+            let trouble = Trouble::stubborn("nobody knows the host", "look at the name");
+            failures.wait(trouble, "w.bin", &patience, 1 << 40, &|_| ())
+        };
+        wait().unwrap();
+        wait().unwrap();
+        let error = wait().unwrap_err().to_string();
+        assert!(
+            error.starts_with("w.bin: nobody knows the host (3 tries)\n  help: look at the name. The same")
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of real pixels: `$TERRABENCH_REAL`, else `../shared/real` beside the checkout, if there is one.
 pub fn real() -> Option<PathBuf> {
-    let folder = std::env::var_os("TERRABENCH_REAL").map(PathBuf::from);
+    let folder = std::env::var_os("TERRABENCH_REAL").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     folder
         .or_else(|| Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/real")))
         .filter(|folder| folder.is_dir())

@@ -36,6 +36,10 @@ pub enum Mischief {
     IgnoreRange,
     /// Sends from byte 0 on, but says that it is the range that was asked for.
     OtherRange,
+    /// Answers with this status, these headers and this body.
+    Answer(u16, Vec<(&'static str, String)>, &'static str),
+    /// Compresses the answer, which nobody asked for.
+    Gzip,
 }
 
 /// A request that came.
@@ -61,7 +65,16 @@ struct State {
     seen: Vec<Seen>,
     connects: Vec<String>,
     token: Option<String>,
+    /// The path below which the hub is.
+    below: String,
+    /// The address of another server, to which `resolve` leads.
+    storage: Option<String>,
+    /// Answers a proxy's request for a way so.
+    proxy_refusal: Option<String>,
 }
+
+/// Where mischief of the hub's own answers is kept: no file is called so.
+const HUB: &str = "//hub";
 
 /// The server; it ends when it goes out of scope.
 pub struct Server {
@@ -94,6 +107,7 @@ impl Server {
                         port,
                         state: state.clone(),
                         page: usize::from(page.load(Ordering::SeqCst)),
+                        gzip: AtomicBool::new(false),
                     };
                     // A client that goes away in the middle is no failure of the server.
                     std::thread::spawn(move || serving.connection(&stream).ok());
@@ -108,7 +122,27 @@ impl Server {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}{}", self.port, self.state(|state| state.below.clone()))
+    }
+
+    /// The hub is below this path, as some mirrors are; links of pages name it.
+    pub fn lie_below(&self, path: &str) {
+        self.state(|state| path.clone_into(&mut state.below));
+    }
+
+    /// Files lie on another server.
+    pub fn store_at(&self, address: &str) {
+        self.state(|state| state.storage = Some(address.to_owned()));
+    }
+
+    /// As a proxy, refuses every way with this status line.
+    pub fn refuse_ways(&self, status: &str) {
+        self.state(|state| state.proxy_refusal = Some(status.to_owned()));
+    }
+
+    /// The next requests for what the repository is and lists are answered so, one after the other.
+    pub fn misbehave_as_hub(&self, mischief: &[Mischief]) {
+        self.misbehave(HUB, mischief);
     }
 
     /// The next requests for `path`'s bytes are answered so, one after the other.
@@ -182,8 +216,11 @@ struct Serving {
     port: u16,
     state: Arc<Mutex<State>>,
     page: usize,
+    /// Whether this answer is compressed.
+    gzip: AtomicBool,
 }
 
+#[derive(Clone)]
 struct Request {
     method: String,
     path: String,
@@ -198,7 +235,14 @@ impl Serving {
         let mut reader = BufReader::new(stream);
         let mut request = read_request(&mut reader)?;
         if request.method == "CONNECT" {
-            self.state.lock().unwrap().connects.push(request.path);
+            let refusal = {
+                let mut state = self.state.lock().unwrap();
+                state.connects.push(request.path);
+                state.proxy_refusal.clone()
+            };
+            if let Some(status) = refusal {
+                return send(stream, &status, &[], b"");
+            }
             (&mut &*stream).write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
             request = read_request(&mut reader)?;
         }
@@ -208,6 +252,10 @@ impl Serving {
     fn answer(&self, stream: &TcpStream, request: &Request) -> std::io::Result<()> {
         let header = |name: &str| request.headers.get(name).cloned();
         let mut state = self.state.lock().unwrap();
+        let Some(path) = request.path.strip_prefix(&state.below).map(str::to_owned) else {
+            return send(stream, "404 Not Found", &[], b"");
+        };
+        let request = &Request { path, ..request.clone() };
         state.seen.push(Seen {
             path: request.path.clone(),
             range: header("range"),
@@ -240,7 +288,9 @@ impl Serving {
                 return send(stream, "404 Not Found", &[], b"");
             }
             // Files that git holds stay on the hub's host, where the token is asked for.
-            let location = if state.in_git.iter().any(|known| known == file) {
+            let location = if let Some(storage) = &state.storage {
+                format!("{storage}/bytes/{file}?X-Amz-Signature=signed")
+            } else if state.in_git.iter().any(|known| known == file) {
                 format!("/bytes/{file}")
             } else {
                 format!("http://localhost:{}/bytes/{file}", self.port)
@@ -248,11 +298,19 @@ impl Serving {
             let linked = format!("\"{}\"", sha256(&state.files[file]));
             return send(stream, "302 Found", &[("Location", &location), ("X-Linked-ETag", &linked)], b"");
         }
+        let mischief = state.mischief.get_mut(HUB).and_then(VecDeque::pop_front);
+        match mischief.or_else(|| state.always.get(HUB).cloned()) {
+            Some(Mischief::Answer(status, headers, body)) => {
+                return send_answer(stream, status, &headers, body);
+            }
+            Some(Mischief::Gzip) => self.gzip.store(true, Ordering::SeqCst),
+            _ => self.gzip.store(false, Ordering::SeqCst),
+        }
         let api = ["/api/models/owner/name/", "/api/datasets/owner/name/"];
         match api.iter().find_map(|prefix| request.path.strip_prefix(prefix)) {
             Some(rest) if rest.starts_with("revision/") => {
                 let about = format!("{{\"sha\":\"{COMMIT}\",\"cardData\":{{\"license\":\"cc-by-4.0\"}}}}");
-                send(stream, "200 OK", &[], about.as_bytes())
+                self.send_json(stream, &[], about.as_bytes())
             }
             Some(rest) if rest == format!("tree/{COMMIT}") => self.list(stream, request, &state),
             _ => send(stream, "404 Not Found", &[], b""),
@@ -282,12 +340,38 @@ impl Serving {
         let body = format!("[{}]", items.join(","));
         let next = start + self.page;
         // As some mirrors do, the link names the real hub's host.
-        let link =
-            format!("<https://hub.invalid{}?recursive=true&cursor={next}>; rel=\"next\"", request.path);
+        let link = format!(
+            "<https://hub.invalid{}{}?recursive=true&cursor={next}>; rel=\"next\"",
+            state.below, request.path
+        );
         let headers = [("Link", link.as_str())];
         let headers = if next < state.files.len() { &headers[..] } else { &[] };
-        send(stream, "200 OK", headers, body.as_bytes())
+        self.send_json(stream, headers, body.as_bytes())
     }
+
+    fn send_json(&self, stream: &TcpStream, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<()> {
+        if self.gzip.load(Ordering::SeqCst) {
+            let headers = [headers, &[("Content-Encoding", "gzip")]].concat();
+            return send(stream, "200 OK", &headers, &gzipped(body));
+        }
+        send(stream, "200 OK", headers, body)
+    }
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+fn send_answer(
+    stream: &TcpStream,
+    status: u16,
+    headers: &[(&'static str, String)],
+    body: &str,
+) -> std::io::Result<()> {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    send(stream, &format!("{status} Trouble"), &headers, body.as_bytes())
 }
 
 fn read_request(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Request> {
@@ -351,6 +435,10 @@ fn send_bytes(
             let wait = wait.map(|seconds| seconds.to_string());
             let headers: Vec<_> = wait.iter().map(|wait| ("Retry-After", wait.as_str())).collect();
             return send(stream, &format!("{code} Trouble"), &headers, b"");
+        }
+        Some(Mischief::Answer(status, headers, text)) => return send_answer(stream, status, &headers, text),
+        Some(Mischief::Gzip) => {
+            return send(stream, "200 OK", &[("Content-Encoding", "gzip")], &gzipped(bytes));
         }
         Some(Mischief::Stall(after, _)) => body.truncate(after),
         Some(Mischief::Drop(after)) => body.truncate(after),

@@ -3,6 +3,9 @@
 
 #[path = "../../src/cli/args.rs"]
 mod args;
+#[allow(dead_code, reason = "the harness uses all of it")]
+#[path = "../../src/console.rs"]
+mod console;
 #[path = "../../src/cli/fetch_args.rs"]
 mod fetch_args;
 #[path = "../../src/libtorch.rs"]
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         _ => ExitCode::FAILURE,
     };
     work(task).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        console::note(format_args!("error: {error:#}"));
         failure
     })
 }
@@ -109,7 +112,9 @@ fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsStr
     if is_newer(&harness, &root.join("Cargo.lock")) {
         build.arg("--quiet");
     } else {
-        eprintln!("Compiling the harness and its dependencies, once: about {FIRST_BUILD} on two cores.");
+        console::note(format_args!(
+            "Compiling the harness and its dependencies, once: about {FIRST_BUILD} on two cores."
+        ));
     }
     run(&mut build)?;
     ensure!(harness.exists(), "{}: cargo built no such file", harness.display());
@@ -141,7 +146,7 @@ fn cargo<const N: usize>(root: &Path, args: [&str; N]) -> Command {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    eprintln!("$ {}", shown(command));
+    console::note(format_args!("$ {}", shown(command)));
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {

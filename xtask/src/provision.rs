@@ -2,12 +2,13 @@
 //! with it needs in the environment.
 
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::console;
 use crate::libtorch::{LibTorch, Surroundings, VERSION, helped, package};
 
 /// Arguments of `libtorch`.
@@ -57,7 +58,7 @@ pub fn environment(root: &Path) -> Result<Vec<(&'static str, OsString)>> {
     let found = Surroundings::here(root).find(&mut tell)?.context(
         "the device libtorch needs LibTorch, and none was found\n  help: cargo xtask libtorch finds or installs it",
     )?;
-    eprintln!("{found}");
+    console::note(&found);
     Ok(found.environment())
 }
 
@@ -77,10 +78,10 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
                 }
                 (None, false) => "from PyPI: about 0.2 GB to download and 1 GB on disk".to_owned(),
             };
-            println!(
-                "No LibTorch {VERSION} here. It would be installed into {}, {sizes}.",
+            console::tell(format_args!(
+                "No LibTorch {VERSION} here. It would be installed into {}, {sizes}.\n",
                 surroundings.own.display()
-            );
+            ));
             if !args.yes {
                 let stdin = std::io::stdin();
                 ensure!(
@@ -92,13 +93,14 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
             install(&surroundings, args.index.as_deref())?
         }
     };
-    println!("{found}\n\n`cargo xtask` sets this itself; for cargo alone:\n{}", found.exports());
-    Ok(())
+    let exports = found.exports();
+    Ok(console::print(format_args!(
+        "{found}\n\n`cargo xtask` sets this itself; for cargo alone:\n{exports}\n"
+    ))?)
 }
 
 fn agree(terminal: &mut dyn BufRead) -> Result<()> {
-    print!("Go on? [y/N] ");
-    std::io::stdout().flush().ok();
+    console::tell("Go on? [y/N] ");
     let mut answer = String::new();
     terminal.read_line(&mut answer).context("no answer could be read")?;
     ensure!(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"), "nothing was installed");
@@ -106,14 +108,14 @@ fn agree(terminal: &mut dyn BufRead) -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    eprintln!("$ {command:?}");
+    console::note(format_args!("$ {command:?}"));
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
 }
 
 fn tell(line: String) {
-    eprintln!("{line}");
+    console::note(line);
 }
 
 #[cfg(all(test, unix))]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, cargo, environment, libtorch, run, shown};
+use crate::{build, cargo, console, environment, libtorch, run, shown};
 
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,8 @@ pub struct TestArgs {
     #[arg(long = "feature", value_name = "FEATURE")]
     features: Vec<String>,
 
-    /// Run only the tests whose path holds NAME (`reader`, `report::csv`); no lints, no demo
+    /// Run only the tests whose path holds NAME (`reader`, `report::csv`); no lints, no demo. Compiles our own crate without
+    /// optimisation, so tests start soon and training takes longer
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -31,6 +32,9 @@ pub struct TimedArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     command: Vec<OsString>,
 }
+
+/// Compiles our own crate without optimisation, and its dependencies as always.
+const UNOPTIMISED: [&str; 2] = ["--config", "profile.release.package.terrabench.opt-level=0"];
 
 /// How many of the slowest tests are listed.
 const SLOWEST: usize = 10;
@@ -72,6 +76,7 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     let workspace = Workspace::new(root, &options.features)?;
     if let Some(name) = &options.only {
         let mut tests = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
+        tests.args(UNOPTIMISED).args(["--config", "profile.release.incremental=true"]);
         // A name of a file in tests/ spares the unit tests, for which the library is compiled once more.
         let file = name.split("::").next().unwrap_or(name);
         if !root.join("tests").join(file).with_extension("rs").exists() {
@@ -94,14 +99,14 @@ fn run_tests(workspace: &Workspace) -> Result<()> {
     let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
     let mut command = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins", "--tests"]);
     command.arg("--config").arg(runner);
-    eprintln!("$ {}", shown(&command));
+    console::note(format_args!("$ {}", shown(&command)));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo's output is piped")?;
     let mut times = BTreeMap::new();
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the tests' output")?;
-        println!("{line}");
+        console::tell(format_args!("{line}\n"));
         if let Some((test, time)) = timed_test(&line) {
             times.insert(test.to_owned(), time);
         }
@@ -109,9 +114,9 @@ fn run_tests(workspace: &Workspace) -> Result<()> {
     let status = child.wait()?;
     let mut slowest: Vec<_> = times.into_iter().collect();
     slowest.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
-    println!("The {SLOWEST} slowest tests:");
+    console::tell(format_args!("The {SLOWEST} slowest tests:\n"));
     for (test, time) in slowest.iter().take(SLOWEST) {
-        println!("{:>8.1} s  {test}", time.as_secs_f64());
+        console::tell(format_args!("{:>8.1} s  {test}\n", time.as_secs_f64()));
     }
     if !status.success() {
         bail!("{} ended with {status}", shown(&command));
@@ -142,7 +147,7 @@ pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
 /// the compiler's place for the workspace's own crates, which are compiled without optimisation since nothing runs them.
 fn lint(workspace: &Workspace) -> Result<()> {
     let mut lints = workspace.cargo(["build", "--release", "--workspace", "--all-targets"]);
-    lints.args(["--config", "profile.release.package.terrabench.opt-level=0"]);
+    lints.args(UNOPTIMISED);
     lints.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
     // The form in which `cargo clippy -- -D warnings` hands arguments to its driver.
     lints.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");

@@ -1,0 +1,242 @@
+//! One request to the hub: redirects, secrets, proxies, and what answers mean.
+//!
+//! Redirects are followed here, since each hop decides anew which proxy leads to it and whether it may see the token:
+//! only the hub's own origin may.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ureq::Body;
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
+
+use super::address::Address;
+use super::cause::Unanswered;
+use super::clock::asked_wait;
+use super::patience::{Trouble, Wait};
+use super::proxy::NamedProxy;
+use super::secret::cleaned;
+use super::settings::Settings;
+
+/// Redirects that are followed for one request.
+const MOST_HOPS: usize = 10;
+/// So much of a refusal is read for its reason.
+const LONGEST_REFUSAL: u64 = 4_096;
+
+type Tried<T> = std::result::Result<T, Trouble>;
+
+/// Asks the hub.
+pub(super) struct Client {
+    pub settings: Settings,
+    straight: ureq::Agent,
+    /// An agent for each proxy: connections are kept, and certificates are read once.
+    through: Vec<(NamedProxy, ureq::Agent)>,
+    /// Whether the hub has answered yet.
+    answered: AtomicBool,
+}
+
+impl Client {
+    /// A client; connects to nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        let agent = |proxy| agent(&settings, proxy);
+        let through =
+            settings.proxies.iter().map(|named| (named.clone(), agent(Some(named.proxy.clone())))).collect();
+        Client { straight: agent(None), through, settings, answered: AtomicBool::new(false) }
+    }
+
+    /// The answer to `route`, which must be a success. `page` is the page of what is asked about, for people.
+    pub fn get(&self, route: &str, headers: &[(&str, String)], page: &str) -> Tried<Response<Body>> {
+        if let Some(variable) = self.settings.offline {
+            let remedy = format!("unset {variable} to fetch; what is here already can be used without");
+            return Err(Trouble::fatal(format!("{variable} is set: the hub was not asked"), remedy));
+        }
+        let mut address = self.settings.endpoint.below(route);
+        for _ in 0..MOST_HOPS {
+            let response = self.ask(&address, headers)?;
+            let status = response.status();
+            if status.is_success() {
+                return page_instead(&address, &response).map_or(Ok(response), Err);
+            }
+            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Err(self.refusal(&address, response, page));
+            }
+            let location =
+                response.headers().get("location").map(|value| String::from_utf8_lossy(value.as_bytes()));
+            address = match location.and_then(|location| address.join(&location)) {
+                Some(next) => next,
+                None => {
+                    let problem = format!("{address} answers {status} and does not say where to go");
+                    return Err(Trouble::stubborn(problem, ALTERED));
+                }
+            };
+        }
+        let problem = format!("more than {MOST_HOPS} redirects, the last one to {address}");
+        Err(Trouble::stubborn(problem, ALTERED))
+    }
+
+    /// One hop.
+    fn ask(&self, address: &Address, headers: &[(&str, String)]) -> Tried<Response<Body>> {
+        let proxy = self.settings.proxies.on_the_way_to(address);
+        let agent = proxy
+            .and_then(|proxy| self.through.iter().find(|(known, _)| known == proxy))
+            .map_or(&self.straight, |(_, agent)| agent);
+        let mut request = agent.get(address.full());
+        if let Some(secret) = self.authorization().filter(|_| self.is_hub(address)) {
+            request = request.header("authorization", secret);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.call().map_err(|error| {
+            let answered_before = self.answered.load(Ordering::Relaxed);
+            Unanswered { to: address, proxy, answered_before }.trouble(&error)
+        })?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(response)
+    }
+
+    /// Trouble while the body of an answer is read.
+    pub fn broken(&self, error: &ureq::Error) -> Trouble {
+        let to = &self.settings.endpoint;
+        let proxy = self.settings.proxies.on_the_way_to(to);
+        Unanswered { to, proxy, answered_before: true }.trouble(error)
+    }
+
+    fn is_hub(&self, address: &Address) -> bool {
+        self.settings.endpoint.is_same_origin(address)
+    }
+
+    /// The login in HF_ENDPOINT is what a mirror asks for before it looks at any token.
+    fn authorization(&self) -> Option<String> {
+        let login = self.settings.login.as_ref();
+        let basic = login.map(|login| format!("Basic {}", BASE64_STANDARD.encode(login.expose())));
+        basic.or_else(|| self.settings.token.as_ref().map(|token| format!("Bearer {}", token.expose())))
+    }
+
+    /// What an answer without success means.
+    fn refusal(&self, address: &Address, response: Response<Body>, page: &str) -> Trouble {
+        let (parts, body) = response.into_parts();
+        let (status, headers) = (parts.status, parts.headers);
+        let reason = self.reason(&headers, body);
+        let told = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        let code = header(&headers, "x-error-code");
+        match status.as_u16() {
+            416 => Trouble::Restart(crate::Error::request("the server has less of the file than it lists")),
+            408 | 425 | 429 | 500..=599 => Trouble::Passing {
+                error: crate::Error::request(format!("the server answers {status}{told}")),
+                wait: match asked_wait(&headers, SystemTime::now()) {
+                    Some(wait) => Wait::Asked(wait),
+                    None if status == StatusCode::TOO_MANY_REQUESTS => Wait::Untold,
+                    None => Wait::Usual,
+                },
+            },
+            _ if !self.is_hub(address) => Trouble::stubborn(
+                format!("{}, where the hub's link leads, answers {status}{told}", address.origin()),
+                "such links hold for a time: a proxy that keeps answers spoils them, and so does a wrong clock",
+            ),
+            401 | 403 if code == Some("GatedRepo") => Trouble::fatal(
+                format!("the server answers {status}{told}"),
+                match self.settings.token {
+                    None => format!(
+                        "accept the terms on {page}, then set HF_TOKEN to an access token of that account"
+                    ),
+                    Some(_) => {
+                        format!("accept the terms on {page} with the account of the token in use (HF_TOKEN)")
+                    }
+                },
+            ),
+            401 | 403 => Trouble::fatal(
+                format!("the server answers {status}{told}"),
+                match (&self.settings.login, &self.settings.token) {
+                    (Some(_), _) => "the user and password in HF_ENDPOINT may not read this".to_owned(),
+                    (None, None) => format!(
+                        "set HF_TOKEN to an access token of your account; where the repository is gated, accept its \
+                         terms on {page} first"
+                    ),
+                    (None, Some(_)) => format!(
+                        "the token in use (HF_TOKEN, or the one of `hf auth login`) may not read this: give it read \
+                         access, and where the repository is gated, accept its terms on {page}"
+                    ),
+                },
+            ),
+            404 => Trouble::fatal(
+                format!("the server answers {status}{told}"),
+                match code {
+                    Some("RevisionNotFound") => {
+                        format!("there is no such revision any more: see {page}")
+                    }
+                    _ => format!(
+                        "there is no such repository, revision or file ({page}); a private one shows itself only to a \
+                         token in HF_TOKEN that may read it"
+                    ),
+                },
+            ),
+            _ => Trouble::Final(crate::Error::request(format!("the server answers {status}{told}"))),
+        }
+    }
+
+    /// The server's own sentence: the hub's header, the hub's JSON, or a storage's XML.
+    fn reason(&self, headers: &HeaderMap, body: Body) -> Option<String> {
+        let said = header(headers, "x-error-message").map(str::to_owned).or_else(|| {
+            let mut bytes = Vec::new();
+            // What can't be read has no reason to tell.
+            body.into_reader().take(LONGEST_REFUSAL).read_to_end(&mut bytes).ok()?;
+            let text = String::from_utf8_lossy(&bytes);
+            let json = serde_json::from_str::<serde_json::Value>(&text).ok();
+            let json = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
+            let xml = || Some(text.split_once("<Message>")?.1.split_once("</Message>")?.0.to_owned());
+            json.or_else(xml)
+        })?;
+        Some(self.settings.cleaned(&said)).filter(|said| !said.is_empty())
+    }
+}
+
+const ALTERED: &str = "something on the way alters answers: see HF_ENDPOINT and HTTPS_PROXY";
+
+/// A network that asks to log in answers everything with its own page.
+fn page_instead(address: &Address, response: &Response<Body>) -> Option<Trouble> {
+    let kind = header(response.headers(), "content-type")?;
+    kind.trim_start().to_ascii_lowercase().starts_with("text/html").then(|| {
+        Trouble::stubborn(
+            format!("{} answers with a web page, expected data", address.origin()),
+            "networks that ask to log in (hotel, campus) answer so: open any page in a browser. Else see HF_ENDPOINT \
+             and HTTPS_PROXY",
+        )
+    })
+}
+
+pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn agent(settings: &Settings, proxy: Option<ureq::Proxy>) -> ureq::Agent {
+    let stall = Some(settings.patience.stall);
+    let roots = settings.certificates.as_deref().map_or(RootCerts::WebPki, RootCerts::new_with_certs);
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // Sizes and ranges are counted in the file's own bytes.
+        .accept_encoding("identity")
+        .user_agent(concat!("terrabench/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .timeout_resolve(stall)
+        .timeout_connect(stall)
+        .timeout_recv_response(stall)
+        .timeout_per_read(stall)
+        .build()
+        .into()
+}
+
+impl Settings {
+    /// A sentence of the server on one line and without the secrets that it may repeat.
+    fn cleaned(&self, text: &str) -> String {
+        let own = self.login.iter().chain(&self.token).map(|secret| secret.expose());
+        let passwords = own.clone().filter_map(|login| login.split_once(':')).map(|(_, password)| password);
+        let proxies = self.proxies.iter().filter_map(NamedProxy::password);
+        cleaned(text, own.chain(passwords).chain(proxies))
+    }
+}
