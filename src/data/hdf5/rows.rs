@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use hdf5_pure::{ChunkCacheConfig, FileAccessProperties};
 
-use super::{Dtype, Element, MAX_ELEMENTS, number_type};
+use super::moved::{Behind, in_front_of};
+use super::number::NumberFormat;
+use super::{DAMAGED, Dtype, Element, MAX_ELEMENTS, explain};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
@@ -12,15 +14,13 @@ use crate::{Error, Result};
 const CACHE_BYTES: usize = 64 << 20;
 const CACHE_SLOTS: usize = 521;
 
-pub(super) const DAMAGED: &str = "the file is damaged: fetch it again";
-
 /// A dataset in the root group of a file, read by rows: entries of its first dimension.
 #[derive(Debug)]
 pub struct Rows {
     path: PathBuf,
     name: String,
     pub(super) dataset: hdf5_pure::Dataset,
-    pub(super) dtype: Dtype,
+    pub(super) format: NumberFormat,
     /// The length of each dimension, outermost first.
     pub(super) shape: Vec<usize>,
     /// Elements of a row.
@@ -34,28 +34,25 @@ impl Rows {
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
-        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
         let damaged = |error: Error| error.help(DAMAGED);
         let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
-        let properties = FileAccessProperties::new().with_chunk_cache(cache);
-        let file =
-            hdf5_pure::File::open_streaming_with_options(path, properties).at(path).map_err(damaged)?;
+        let unread = |error| explain::error(path, Some(name), &error);
+        let file = stream(path)?;
         let (size, expected) = (file.file_size(), file.superblock().eof_address);
         if size < expected {
             return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
         }
-        let datasets = file.root().datasets().at(path).map_err(damaged)?;
-        if !datasets.iter().any(|known| known == name) {
-            let problem = format!("holds no dataset `{name}`; datasets there: {}", datasets.join(", "));
-            return Err(damaged(Error::file(path, problem)));
-        }
-        let dataset = file.dataset(name).map_err(|error| wrong(error.to_string()))?;
-        let stored = dataset.datatype().map_err(|error| wrong(error.to_string()))?;
-        let dtype = match number_type(&stored) {
-            Some((dtype, true)) => dtype,
-            _ => return Err(wrong(format!("holds {stored}, which is not read"))),
-        };
-        let shape = dataset.shape().map_err(|error| wrong(error.to_string()))?;
+        let dataset = file.dataset(name).map_err(|error| match file.root().datasets() {
+            Ok(known) if !known.iter().any(|known| known == name) => {
+                let problem = format!("holds no dataset `{name}`; datasets there: {}", known.join(", "));
+                damaged(Error::file(path, problem))
+            }
+            _ => unread(error),
+        })?;
+        let stored = dataset.datatype().map_err(unread)?;
+        let format =
+            NumberFormat::of(&stored).ok_or_else(|| wrong(format!("holds {stored}, which is not read")))?;
+        let shape = dataset.shape().map_err(unread)?;
         let sides: Option<Vec<usize>> = shape.iter().map(|side| usize::try_from(*side).ok()).collect();
         let width = sides.as_ref().and_then(|sides| {
             let inner = sides.get(1..)?.iter();
@@ -63,7 +60,7 @@ impl Rows {
         });
         match (sides, width) {
             (Some(shape), Some(width)) => {
-                Ok(Rows { path: path.to_owned(), name: name.to_owned(), dataset, dtype, shape, width })
+                Ok(Rows { path: path.to_owned(), name: name.to_owned(), dataset, format, shape, width })
             }
             _ => Err(wrong(format!("has shape {shape:?}, too large to be true"))),
         }
@@ -87,7 +84,7 @@ impl Rows {
 
     /// What the file stores.
     pub fn dtype(&self) -> Dtype {
-        self.dtype
+        self.format.dtype
     }
 
     /// The length of each dimension, outermost first: rows, …
@@ -107,9 +104,9 @@ impl Rows {
             .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
             .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
         let bytes = (self.dataset.read_raw_rows(first as u64, count as u64))
-            .map_err(|error| self.error(error).help(DAMAGED))?;
-        match bytes.len() == expected * self.dtype.size() {
-            true => Ok(bytes),
+            .map_err(|error| explain::error(&self.path, Some(&self.name), &error))?;
+        match bytes.len() == expected * self.format.size {
+            true => Ok(self.format.plain(bytes)),
             false => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
         }
     }
@@ -120,7 +117,24 @@ impl Rows {
     /// As [`Rows::bytes`].
     pub fn read<T: Element>(&self, row: usize) -> Result<Vec<T>> {
         let mut numbers = Vec::with_capacity(self.width);
-        self.dtype.decode(&self.bytes(row, 1)?, &mut numbers);
+        self.dtype().decode(&self.bytes(row, 1)?, &mut numbers);
         Ok(numbers)
+    }
+}
+
+/// Opens a file, without what was put in front of it.
+fn stream(path: &Path) -> Result<hdf5_pure::File> {
+    let cached = || {
+        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
+        FileAccessProperties::new().with_chunk_cache(cache)
+    };
+    let unread = |error| explain::error(path, None, &error);
+    let file = hdf5_pure::File::open_streaming_with_options(path, cached()).map_err(unread)?;
+    match in_front_of(path, file.superblock()).at(path)? {
+        None => Ok(file),
+        Some(front) => {
+            let behind = Behind::open(path, front).at(path)?;
+            hdf5_pure::File::from_source_with_options(behind, cached()).map_err(unread)
+        }
     }
 }
