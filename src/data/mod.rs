@@ -12,6 +12,7 @@ pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
 pub mod pickle;
+mod text;
 
 use std::path::{Path, PathBuf};
 

@@ -46,9 +46,9 @@ impl Chunked {
     pub fn open(path: &Path, name: &str) -> Result<Self> {
         let Rows { dataset, format, shape, .. } = Rows::open(path, name)?;
         let wrong = |problem: String| Error::file(path, format!("dataset `{name}`: {problem}")).help(DAMAGED);
-        if !format.is_plain() {
+        let Some(dataset) = dataset.filter(|_| format.is_plain()) else {
             return Err(wrong(format!("its {} are not stored plainly", format.dtype)));
-        }
+        };
         let dtype = format.dtype;
         let library = |error: hdf5_pure::Error| wrong(error.to_string());
         let filters = dataset.filters();

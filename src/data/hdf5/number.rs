@@ -86,6 +86,12 @@ impl NumberFormat {
         Some(NumberFormat { dtype, size: usize::try_from(size).ok()?, big_endian, bits })
     }
 
+    /// Plain numbers of the type.
+    #[cfg(feature = "libhdf5")]
+    pub fn plainly(dtype: Dtype) -> Self {
+        NumberFormat { dtype, size: dtype.size(), big_endian: false, bits: Bits::Plain }
+    }
+
     /// Whether stored bytes are plain numbers of the type.
     pub fn is_plain(&self) -> bool {
         !self.big_endian && matches!(self.bits, Bits::Plain)

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use hdf5_pure::{ChunkCacheConfig, FileAccessProperties};
 
+#[cfg(feature = "libhdf5")]
+use super::libhdf5;
 use super::moved::{Behind, in_front_of};
 use super::number::NumberFormat;
 use super::{DAMAGED, Dtype, Element, MAX_ELEMENTS, explain};
@@ -19,21 +21,38 @@ const CACHE_SLOTS: usize = 521;
 pub struct Rows {
     path: PathBuf,
     name: String,
-    pub(super) dataset: hdf5_pure::Dataset,
+    /// None where only libhdf5 can open it.
+    pub(super) dataset: Option<hdf5_pure::Dataset>,
     pub(super) format: NumberFormat,
     /// The length of each dimension, outermost first.
     pub(super) shape: Vec<usize>,
     /// Elements of a row.
     width: usize,
+    /// Opened once the other reader refuses rows.
+    #[cfg(feature = "libhdf5")]
+    libhdf5: std::sync::OnceLock<Option<libhdf5::Dataset>>,
 }
 
 impl Rows {
     /// Opens the dataset `name` of the file at `path`. Neighbouring rows that are compressed together are decompressed
-    /// once, as long as they fit into the cache.
+    /// once, as long as they fit into the cache. What is refused is read with libhdf5, where that is built in.
     ///
     /// # Errors
     /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
+        let pure = Self::open_pure(path, name);
+        #[cfg(feature = "libhdf5")]
+        if pure.is_err()
+            && let Some(dataset) = libhdf5::File::open(path).ok().and_then(|file| file.dataset(name))
+            && let Ok(dtype) = dataset.dtype()
+            && let Ok(rows) = Self::new(path, name, None, NumberFormat::plainly(dtype), &dataset.shape())
+        {
+            return Ok(rows);
+        }
+        pure
+    }
+
+    fn open_pure(path: &Path, name: &str) -> Result<Self> {
         let damaged = |error: Error| error.help(DAMAGED);
         let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
         let unread = |error| explain::error(path, Some(name), &error);
@@ -53,16 +72,36 @@ impl Rows {
         let format =
             NumberFormat::of(&stored).ok_or_else(|| wrong(format!("holds {stored}, which is not read")))?;
         let shape = dataset.shape().map_err(unread)?;
+        Self::new(path, name, Some(dataset), format, &shape)
+    }
+
+    fn new(
+        path: &Path,
+        name: &str,
+        dataset: Option<hdf5_pure::Dataset>,
+        format: NumberFormat,
+        shape: &[u64],
+    ) -> Result<Self> {
         let sides: Option<Vec<usize>> = shape.iter().map(|side| usize::try_from(*side).ok()).collect();
         let width = sides.as_ref().and_then(|sides| {
             let inner = sides.get(1..)?.iter();
             inner.copied().try_fold(1_usize, |n, side| n.checked_mul(side).filter(|n| *n <= MAX_ELEMENTS))
         });
         match (sides, width) {
-            (Some(shape), Some(width)) => {
-                Ok(Rows { path: path.to_owned(), name: name.to_owned(), dataset, format, shape, width })
+            (Some(shape), Some(width)) => Ok(Rows {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                dataset,
+                format,
+                shape,
+                width,
+                #[cfg(feature = "libhdf5")]
+                libhdf5: std::sync::OnceLock::new(),
+            }),
+            _ => {
+                let problem = format!("dataset `{name}`: has shape {shape:?}, too large to be true");
+                Err(Error::file(path, problem).help(DAMAGED))
             }
-            _ => Err(wrong(format!("has shape {shape:?}, too large to be true"))),
         }
     }
 
@@ -103,12 +142,30 @@ impl Rows {
             .filter(|elements| *elements <= MAX_ELEMENTS)
             .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
             .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
-        let bytes = (self.dataset.read_raw_rows(first as u64, count as u64))
-            .map_err(|error| explain::error(&self.path, Some(&self.name), &error))?;
-        match bytes.len() == expected * self.format.size {
-            true => Ok(self.format.plain(bytes)),
-            false => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
+        let pure = match &self.dataset {
+            Some(dataset) => dataset.read_raw_rows(first as u64, count as u64),
+            None => Err(hdf5_pure::Error::NotADataset(self.name.clone())),
+        };
+        let bytes = match pure {
+            Ok(bytes) if bytes.len() == expected * self.format.size => return Ok(self.format.plain(bytes)),
+            Ok(bytes) => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
+            Err(error) => Err(explain::error(&self.path, Some(&self.name), &error)),
+        };
+        #[cfg(feature = "libhdf5")]
+        if let Some(bytes) = self.libhdf5_bytes(first, count)
+            && bytes.len() == expected * self.dtype().size()
+        {
+            return Ok(bytes);
         }
+        bytes
+    }
+
+    #[cfg(feature = "libhdf5")]
+    fn libhdf5_bytes(&self, first: usize, count: usize) -> Option<Vec<u8>> {
+        let open = || libhdf5::File::open(&self.path).ok()?.dataset(&self.name);
+        let dataset = self.libhdf5.get_or_init(open).as_ref()?;
+        (dataset.dtype().ok()? == self.dtype()).then_some(())?;
+        dataset.rows(first, count, self.dtype()).ok()
     }
 
     /// The numbers of row `row`.
