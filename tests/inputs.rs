@@ -429,10 +429,13 @@ fn a_task_of_another_suite_names_that_suite() {
 
 #[test]
 fn missing_weights_say_what_the_option_takes() {
-    let said = failure(&["bench", "geobench", "--demo", "--weights", "nowhere.pth"]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let bench = |weights| failure(&["bench", "geobench", "--data", data, "--weights", weights]);
+    let said = bench("nowhere.pth");
     for word in ["nowhere.pth", "--weights takes", ".safetensors", "random:SEED"] {
         assert!(said.contains(word), "{word} in {said}");
     }
-    let said = failure(&["bench", "geobench", "--model", "terrafm-b", "--demo", "--weights", "random"]);
+    let said = bench("random");
     assert!(said.contains("cargo xtask fetch weights terrafm-b"), "{said}");
 }
