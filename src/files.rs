@@ -161,6 +161,17 @@ pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
+/// A name of a list or an archive as its tools write it, with `/` between its parts and no `./` in front. Whether it stays
+/// in its folder is for [`inside`] to say.
+pub fn relative_name(name: &str) -> String {
+    let name = name.replace('\\', "/");
+    let mut rest = name.as_str();
+    while let Some(shorter) = rest.strip_prefix("./") {
+        rest = shorter;
+    }
+    if rest == "." { String::new() } else { rest.to_owned() }
+}
+
 /// Removes a file that need not be there.
 ///
 /// # Errors
@@ -275,6 +286,18 @@ mod tests {
         move_to(&file, &to.join("deep/a")).unwrap();
         assert_eq!(std::fs::read_to_string(to.join("deep/a")).unwrap(), "new");
         assert_eq!((names(other.path()), names(&to.join("deep"))), (vec!["to".into()], vec!["a".into()]));
+    }
+
+    #[test]
+    fn names_of_other_tools_are_made_ours() {
+        for (name, expected) in
+            [("./a/b", "a/b"), ("././a", "a"), ("a\\b\\", "a/b/"), ("./", ""), (".", ""), ("a/./b", "a/./b")]
+        {
+            assert_eq!(relative_name(name), expected);
+        }
+        for hostile in [".\\..\\a", "./../a", "./\\a", "c:\\..\\a"] {
+            assert!(inside(Path::new("data"), &relative_name(hostile)).is_err(), "{hostile:?} is accepted");
+        }
     }
 
     #[test]

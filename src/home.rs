@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::AtPath;
-use crate::{Error, Result};
+use crate::{Error, Result, suggest};
 
 /// The folder that holds `benchmarks/` and `configs/`.
 #[derive(Debug, Clone)]
@@ -58,6 +58,14 @@ impl Home {
         self.0.join("benchmarks").join(format!("{name}.toml"))
     }
 
+    /// The names of all suites, sorted.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn suites(&self) -> Result<Vec<String>> {
+        toml_names(&self.0.join("benchmarks"))
+    }
+
     /// `benchmarks/published/<file>`.
     pub fn published(&self, file: &str) -> PathBuf {
         self.0.join("benchmarks/published").join(file)
@@ -77,17 +85,20 @@ impl Home {
         if path.is_file() {
             return Ok(path);
         }
-        let mut known: Vec<String> = std::fs::read_dir(&folder)
-            .at(&folder)?
-            .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
-            .collect();
-        known.sort();
-        Err(Error::file(&named, "no such file").help(format!(
-            "names in {}: {}; or give a path to a TOML file",
-            folder.display(),
-            known.join(", ")
-        )))
+        let names = format!("names in {}", folder.display());
+        let help = suggest::help(name, &toml_names(&folder)?, &names);
+        Err(Error::file(&named, "no such file").help(format!("{help}; or give a path to a TOML file")))
     }
+}
+
+/// The names of the TOML files in a folder, without their ending, sorted.
+fn toml_names(folder: &Path) -> Result<Vec<String>> {
+    let paths = std::fs::read_dir(folder).at(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let tomls = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut names: Vec<String> =
+        tomls.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Reads a TOML file into `T`. Unknown keys are errors that name the file and the line.

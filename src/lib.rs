@@ -48,6 +48,7 @@ pub mod remedy;
 pub mod report;
 pub mod run;
 pub mod sheet;
+pub mod suggest;
 pub mod suite;
 pub mod transform;
 

@@ -11,7 +11,7 @@ use crate::data::bands::{Band, Imputation};
 use crate::home::{Home, read_toml};
 pub use crate::metrics::Metric;
 use crate::model::Stem;
-use crate::{Error, Result};
+use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the tables that are published of it.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Suite {
     /// The picture of all of them, where there are enough columns for one.
     #[serde(default)]
     pub spider: Option<Spider>,
+    /// The other suites and their tasks, for those who name the wrong suite.
+    #[serde(skip)]
+    others: OtherSuites,
 }
 
 /// A family of datasets that share a layout on disk.
@@ -272,7 +275,12 @@ impl Suite {
     /// Where there is no such suite, or the file has unknown keys or names a task twice or not at all.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.suite(name);
-        let suite: Suite = read_toml(&path)?;
+        if !path.is_file() {
+            let help = suggest::help(name, &home.suites()?, "suites");
+            return Err(Error::request(format!("no suite `{name}`")).help(help));
+        }
+        let mut suite: Suite = read_toml(&path)?;
+        suite.others = OtherSuites { home: Some(home.clone()) };
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
@@ -330,9 +338,41 @@ impl Suite {
     pub fn task(&self, name: &str) -> Result<&Task> {
         self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
-            Error::request(format!("{} has no task `{name}`", self.title))
-                .help(format!("its tasks are {}", known.join(", ")))
+            let help = match self.others.with_task(name) {
+                Some(suite) => format!("suite `{suite}` has it; {} has {}", self.name, known.join(", ")),
+                None => suggest::help(name, &known, "its tasks"),
+            };
+            Error::request(format!("{} has no task `{name}`", self.title)).help(help)
         })
+    }
+}
+
+/// All suites, looked at only once a task is not found in one.
+#[derive(Debug, Clone, Default)]
+struct OtherSuites {
+    home: Option<Home>,
+}
+
+/// What of a suite is looked at.
+#[derive(Deserialize)]
+struct Named {
+    tasks: Vec<NamedTask>,
+}
+
+#[derive(Deserialize)]
+struct NamedTask {
+    name: String,
+}
+
+impl OtherSuites {
+    /// The suite that has a task of that name.
+    fn with_task(&self, name: &str) -> Option<String> {
+        let home = self.home.as_ref()?;
+        let has = |suite: &String| {
+            let named = read_toml::<Named>(&home.suite(suite));
+            named.is_ok_and(|suite| suite.tasks.iter().any(|task| task.name == name))
+        };
+        home.suites().ok()?.into_iter().find(has)
     }
 }
 

@@ -24,6 +24,8 @@ mod end_to_end;
 mod fetch;
 mod finetune;
 mod flood;
+mod geotiff;
+mod inputs;
 mod landslide4sense;
 mod loader;
 mod model;

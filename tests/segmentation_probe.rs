@@ -133,9 +133,17 @@ fn masks_that_do_not_fit_are_told() {
         label: Label::Mask(mask),
     };
     let mut mask = Array2::from_elem((4, 4), 6);
-    (mask[[0, 0]], mask[[0, 1]]) = (-1, 255);
+    (mask[[0, 0]], mask[[0, 1]]) = (-1, -1);
     let found = mask_of(&sample(mask.clone()), task).unwrap();
     assert_eq!((found[[0, 0]], found[[0, 1]], found[[3, 3]]), (IGNORED, IGNORED, 6));
+    // Another suite's mark is no class here, and where a task ignores nothing, nothing is ignored.
+    mask[[0, 1]] = 255;
+    let error = mask_of(&sample(mask.clone()), task).unwrap_err().to_string();
+    assert!(error.contains("the mask holds 255"), "{error}");
+    mask[[0, 1]] = 6;
+    let strict = terrabench::suite::Task { ignore: None, ..task.clone() };
+    let error = mask_of(&sample(mask.clone()), &strict).unwrap_err().to_string();
+    assert!(error.contains("the mask holds -1"), "{error}");
     mask[[1, 2]] = 7;
     let error = mask_of(&sample(mask), task).unwrap_err().to_string();
     assert!(error.contains("one: the mask holds 7") && error.contains("7 classes"), "{error}");

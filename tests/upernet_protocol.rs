@@ -8,7 +8,6 @@ use crate::common;
 use burn::tensor::Device;
 use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
-use terrabench::data::geobench::IGNORED;
 use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
@@ -57,7 +56,7 @@ impl Dataset for Unlabelled {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let mut sample = self.0.read(split, index, bands)?;
         if let (Split::Train, Label::Mask(mask)) = (split, &mut sample.label) {
-            mask.fill(IGNORED[0]);
+            mask.fill(-1);
         }
         Ok(sample)
     }

@@ -102,7 +102,7 @@ impl Pixel {
     fn of(band: &RawBand, place: [usize; 2]) -> Option<Self> {
         let pixel = *band.pixels.get(place)?;
         Some(match band.dtype.as_str() {
-            "float32" => Pixel::Float32(pixel as f32),
+            "float16" | "float32" => Pixel::Float32(pixel as f32),
             "float64" => Pixel::Float64(pixel),
             _ => Pixel::Integer(pixel as i64),
         })

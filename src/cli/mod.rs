@@ -150,7 +150,17 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     match (typed, &model.weights) {
-        (Some(typed), _) => typed.parse(),
+        (Some(typed), published) => match typed.parse()? {
+            Weights::File(path) if !path.exists() => {
+                let takes =
+                    "--weights takes a PyTorch state dict (.pth, .pt), a .safetensors file, or random:SEED";
+                let fetch = published.as_ref().map_or(String::new(), |_| {
+                    format!("; `{}` fetches the published ones", remedy::fetch_weights(name))
+                });
+                Err(Error::file(path, "no such file").help(format!("{takes}{fetch}")))
+            }
+            weights => Ok(weights),
+        },
         (None, Some(source)) => {
             if let Some(fetched) = Environment::here().find_weights(source) {
                 return Ok(Weights::File(fetched));

@@ -119,7 +119,7 @@ impl Copernicus {
                 "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again",
             ),
         })?;
-        Image::decode(&path, &bytes)
+        Image::decode(&path, bytes)
     }
 
     /// Something is wrong with what a file holds.
@@ -174,7 +174,7 @@ impl Copernicus {
             let found = format!("{} bands of {} x {} pixels", stored.bands, stored.rows, stored.columns);
             return Err(wrong(format!("the mask has {found}, the image {rows} x {columns} pixels")));
         }
-        let dtype = stored.dtype();
+        let dtype = Some(stored.dtype());
         let class = |stored: &f64| {
             class_of(&self.task, *stored)
                 .ok_or_else(|| wrong(format!("{}: {}", self.task.name, unknown(&self.task, *stored))))
@@ -272,7 +272,7 @@ impl Dataset for Copernicus {
             file.copy_to(&[band], &mut [plane]);
         }
         clip(&self.task, &mut image);
-        if stored.files.values().any(|file| file.dtype().is_some_and(Dtype::is_float)) {
+        if stored.files.values().any(|file| file.dtype().is_float()) {
             let first = item.images.first().map_or("", String::as_str);
             check_finite(&self.files.path(first), bands, &image)?;
         }
@@ -290,8 +290,7 @@ impl Dataset for Copernicus {
         let (label, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
         let bands = self.task.stored_bands.iter().zip(places).map(|(name, place)| {
             let (file, band) = stored.band(place);
-            let dtype = file.dtype().map(|dtype| dtype.to_string()).unwrap_or_default();
-            RawBand { name: name.clone(), dtype, pixels: file.band(band) }
+            RawBand { name: name.clone(), dtype: file.dtype().to_string(), pixels: file.band(band) }
         });
         Ok(RawSample {
             name: item.name.clone(),

@@ -15,13 +15,12 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::hdf5::with_file;
-use super::{Dataset, RawSample, Sample, Split, fingerprint};
+use super::{Dataset, RawSample, Sample, Split, fingerprint, text};
 use crate::error::AtPath;
 use crate::suite::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
-pub use sample::IGNORED;
 use sample::{SampleFile, undated};
 
 /// Folders in which people keep the data: below the one they name, or that one itself.
@@ -140,15 +139,18 @@ impl Dataset for Geobench {
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
         let path = self.folder.join(STATISTICS);
-        let stored: BTreeMap<String, BandStatistics> = read_json(&path)?;
+        let stored: BTreeMap<String, serde_json::Value> = read_json(&path)?;
         let scale = f64::from(self.task.scale);
         let scaled = |band: &String| {
             let found = stored.iter().find(|(name, _)| undated(name) == band);
-            let (_, BandStatistics { mean, std }) = found.ok_or_else(|| {
+            let (_, found) = found.ok_or_else(|| {
                 let known: Vec<&str> = stored.keys().map(String::as_str).collect();
                 Error::file(&path, format!("no band `{band}`; bands there: {}", known.join(", ")))
             })?;
-            if !mean.is_finite() || !std.is_finite() || *std <= 0.0 {
+            // What is no number (NaN) cannot be used either.
+            let number = |key| found.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+            let (mean, std) = (number("mean"), number("std"));
+            if !mean.is_finite() || !std.is_finite() || std <= 0.0 {
                 let problem = format!("band `{band}` has mean {mean} and standard deviation {std}");
                 return Err(Error::file(&path, problem).help("pixels cannot be normalised by that"));
             }
@@ -215,7 +217,7 @@ fn incomplete(error: Error) -> Error {
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).at(path).map_err(incomplete)?;
-    serde_json::from_slice(&text).at(path).map_err(incomplete)
+    text::json(&text).at(path).map_err(incomplete)
 }
 
 /// Whether it names something in a folder, and nothing above or below it.

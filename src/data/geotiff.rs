@@ -1,19 +1,28 @@
 //! GeoTIFF images: the one place that knows a TIFF library. Pixels only; where on Earth they lie is not read.
 //!
-//! Strips or tiles, pixel or band interleaved; plain, deflate or LZW, with or without horizontal differencing.
+//! Strips or tiles, pixel or band interleaved; plain, deflate, LZW, PackBits or Zstandard, with or without differencing; whole
+//! numbers of 1 to 64 bits and floats of 16 to 64. Numbers are those that are stored, as GDAL gives them, whether the file
+//! calls them gray, colours or places in a palette. Blocks that a sparse file leaves out are its nodata value, else 0.
+
+mod directory;
 
 use std::io::Cursor;
 use std::path::Path;
 
 use ndarray::{Array2, ArrayViewMut2};
 use tiff::decoder::{Decoder, DecodingResult, Limits};
-use tiff::tags::{PlanarConfiguration, Tag};
+use tiff::{TiffError, TiffResult};
 
+use self::directory::{Directory, tag, unread_compression};
 use super::hdf5::Dtype;
 use crate::{Error, Result};
 
 /// An image with more pixels than this, over all bands, is taken for damage: 13 bands of 3,200 x 3,200.
 const MAX_SAMPLES: usize = 1 << 27;
+
+const DAMAGED: &str = "the file is damaged or of another data set: fetch it again";
+const CONVERT: &str = "convert with gdal_translate -co COMPRESS=DEFLATE";
+const CONVERT_NUMBERS: &str = "convert with gdal_translate -ot Float32 -co COMPRESS=DEFLATE";
 
 /// A decoded image.
 #[derive(Debug)]
@@ -26,48 +35,109 @@ pub struct Image {
     planar: bool,
 }
 
+/// How the file at hand stores its pixels.
+struct Stored {
+    bands: usize,
+    rows: usize,
+    columns: usize,
+    planar: bool,
+    /// Of a number.
+    bits: usize,
+    /// Whether it is read block by block; the library then takes tiles that reach beyond the image to be in it.
+    by_block: bool,
+    /// Blocks that the file leaves out, in order.
+    missing: Vec<usize>,
+}
+
 impl Image {
     /// Decodes the bytes of the file at `path`.
     ///
     /// # Errors
     /// Where it is no TIFF, damaged, of a kind that is not read, or too large to be true.
-    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let damaged = |problem: &dyn std::fmt::Display| {
-            Error::file(path, format!("as a TIFF image: {problem}"))
-                .help("the file is damaged or of another data set: fetch it again")
+    pub fn decode(path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
+        let wrong =
+            |problem: &dyn std::fmt::Display| Error::file(path, format!("as a TIFF image: {problem}"));
+        let damaged = |problem: &dyn std::fmt::Display| wrong(problem).help(DAMAGED);
+        let library = |error: TiffError| match error {
+            TiffError::UnsupportedError(problem) => wrong(&problem).help(CONVERT_NUMBERS),
+            other => damaged(&other),
         };
-        let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
-        let (columns, rows) = decoder.dimensions().map_err(|error| damaged(&error))?;
-        let bands: u16 =
-            find(&mut decoder, Tag::SamplesPerPixel).map_err(|error| damaged(&error))?.unwrap_or(1);
-        let planar: Option<u16> =
-            find(&mut decoder, Tag::PlanarConfiguration).map_err(|error| damaged(&error))?;
-        let (rows, columns, bands) = (length(rows), length(columns), usize::from(bands));
+        let Some(directory) = Directory::parse(&bytes) else {
+            let error = Decoder::new(Cursor::new(bytes.as_slice())).err();
+            return Err(error.map_or_else(|| damaged(&"its directory cannot be read"), library));
+        };
+        let find =
+            |tag| directory.number(&bytes, tag).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        if let Some(compression) = find(tag::COMPRESSION).and_then(unread_compression) {
+            return Err(wrong(&format!("compression {compression} is not supported")).help(CONVERT));
+        }
+        if find(tag::FILL_ORDER) == Some(2) {
+            return Err(wrong(&"bits in reverse order are not supported").help(CONVERT));
+        }
+        let [bands, bits] = [tag::SAMPLES, tag::BITS].map(|tag| find(tag).unwrap_or(1));
+        let [rows, columns] = [tag::HEIGHT, tag::WIDTH].map(|tag| find(tag).unwrap_or(0));
         let samples = rows.checked_mul(columns).and_then(|pixels| pixels.checked_mul(bands));
         let samples = samples.filter(|samples| (1..=MAX_SAMPLES).contains(samples)).ok_or_else(|| {
             damaged(&format!("{bands} bands of {rows} x {columns} pixels, which cannot be true"))
         })?;
+        let planar = find(tag::PLANAR) == Some(2);
+        let missing = directory.missing_blocks(&bytes).map_err(|problem| damaged(&problem))?;
+        let no_data = if missing.is_empty() { None } else { directory.no_data(&bytes) };
+        let tile = find(tag::TILE_WIDTH).zip(find(tag::TILE_HEIGHT));
+        let tile = tile.filter(|(width, height)| *width > 0 && *height > 0);
+        let cut =
+            tile.filter(|(width, height)| !columns.is_multiple_of(*width) || !rows.is_multiple_of(*height));
+        directory.call_gray(&mut bytes);
+        // The library takes the lowest tiles of all bands but the first to be whole: so all are.
+        let by_block = !missing.is_empty() || (planar && cut.is_some());
+        if let Some((width, height)) = cut.filter(|_| by_block) {
+            let whole = [(tag::WIDTH, columns, width), (tag::HEIGHT, rows, height)];
+            for (tag, length, side) in whole {
+                let length = length.checked_next_multiple_of(side);
+                if !length.is_some_and(|length| directory.set(&mut bytes, tag, length as u64)) {
+                    return Err(wrong(&"its tiles reach too far beyond it").help(CONVERT));
+                }
+            }
+        }
+
+        let decoder = Decoder::new(Cursor::new(bytes.as_slice())).map_err(library)?;
+        // Tiles may be larger than the image.
+        let of_tile = tile.map(|(width, height)| width.saturating_mul(height).saturating_mul(bands));
+        if of_tile.is_some_and(|numbers| numbers > MAX_SAMPLES) {
+            return Err(damaged(&"its tiles are larger than can be true"));
+        }
+        let largest = of_tile.unwrap_or(0).max(samples);
         let mut limits = Limits::default();
         // Of eight bytes each.
-        limits.decoding_buffer_size = 8 * samples;
-        limits.intermediate_buffer_size = 8 * samples;
-        let mut decoder = decoder.with_limits(limits);
-        let mut pixels = DecodingResult::U8(Vec::new());
-        decoder.read_image_to_buffer(&mut pixels).map_err(|error| damaged(&error))?;
-        let planar = planar == Some(PlanarConfiguration::Planar.to_u16());
-        let image = Image { bands, rows, columns, pixels, planar };
-        match image.dtype() {
-            None => Err(damaged(&"its numbers are of a type that is not read")),
-            Some(_) if image.len() != samples => {
-                Err(damaged(&format!("{} numbers, {samples} expected", image.len())))
-            }
-            Some(_) => Ok(image),
+        limits.decoding_buffer_size = 8 * largest;
+        limits.intermediate_buffer_size = (8 * largest).max(bytes.len());
+        let mut decoder = decoder.with_limits(limits.clone());
+        let stored = Stored { bands, rows, columns, planar, bits, by_block, missing };
+        let mut pixels = stored.read(&mut decoder, &limits).map_err(library)?;
+        if bits < 8 {
+            pixels = match pixels {
+                DecodingResult::U8(packed) => DecodingResult::U8(stored.unpack(&packed)),
+                _ => return Err(wrong(&format!("signed numbers of {bits} bits")).help(CONVERT_NUMBERS)),
+            };
         }
+        if let DecodingResult::F16(half) = &pixels {
+            pixels = DecodingResult::F32(half.iter().map(|number| number.to_f32()).collect());
+        }
+        let mut image = Image { bands, rows, columns, pixels, planar };
+        if image.len() != samples {
+            return Err(damaged(&format!("{} numbers, {samples} expected", image.len())));
+        }
+        if let Some(value) = no_data.filter(|value| *value != 0.0) {
+            for block in &stored.missing {
+                image.fill(stored.rectangle(&decoder, *block), value);
+            }
+        }
+        Ok(image)
     }
 
-    /// What the file stores.
-    pub fn dtype(&self) -> Option<Dtype> {
-        Some(match &self.pixels {
+    /// What the file stores. Floats of 16 bits are read as 32, numbers of fewer than 8 bits as 8.
+    pub fn dtype(&self) -> Dtype {
+        match &self.pixels {
             DecodingResult::U8(_) => Dtype::Uint8,
             DecodingResult::U16(_) => Dtype::Uint16,
             DecodingResult::U32(_) => Dtype::Uint32,
@@ -76,10 +146,26 @@ impl Image {
             DecodingResult::I16(_) => Dtype::Int16,
             DecodingResult::I32(_) => Dtype::Int32,
             DecodingResult::I64(_) => Dtype::Int64,
-            DecodingResult::F32(_) => Dtype::Float32,
+            DecodingResult::F16(_) | DecodingResult::F32(_) => Dtype::Float32,
             DecodingResult::F64(_) => Dtype::Float64,
-            DecodingResult::F16(_) => return None,
-        })
+        }
+    }
+
+    /// Writes `value`, as near as the type holds it, into a rectangle of one band or, interleaved by pixel, of all.
+    fn fill(&mut self, place: Rectangle, value: f64) {
+        match &mut self.pixels {
+            DecodingResult::U8(pixels) => place.fill(pixels, value.round() as u8),
+            DecodingResult::U16(pixels) => place.fill(pixels, value.round() as u16),
+            DecodingResult::U32(pixels) => place.fill(pixels, value.round() as u32),
+            DecodingResult::U64(pixels) => place.fill(pixels, value.round() as u64),
+            DecodingResult::I8(pixels) => place.fill(pixels, value.round() as i8),
+            DecodingResult::I16(pixels) => place.fill(pixels, value.round() as i16),
+            DecodingResult::I32(pixels) => place.fill(pixels, value.round() as i32),
+            DecodingResult::I64(pixels) => place.fill(pixels, value.round() as i64),
+            DecodingResult::F32(pixels) => place.fill(pixels, value as f32),
+            DecodingResult::F64(pixels) => place.fill(pixels, value),
+            DecodingResult::F16(_) => {}
+        }
     }
 
     fn len(&self) -> usize {
@@ -162,11 +248,113 @@ impl Image {
     }
 }
 
-fn find(decoder: &mut Decoder<Cursor<&[u8]>>, tag: Tag) -> tiff::TiffResult<Option<u16>> {
-    decoder.find_tag_unsigned(tag)
+/// Part of an image's numbers as they lie in memory.
+#[derive(Debug, Clone, Copy)]
+struct Rectangle {
+    /// Place of the first number.
+    start: usize,
+    /// From one row to the next, in numbers.
+    stride: usize,
+    /// Numbers of a row.
+    width: usize,
+    rows: usize,
 }
 
-/// A side of an image; one that this machine cannot even count is as wrong as the largest that it can.
+impl Rectangle {
+    fn fill<T: Copy>(self, pixels: &mut [T], value: T) {
+        for row in 0..self.rows {
+            let start = self.start + row * self.stride;
+            if let Some(row) = pixels.get_mut(start..start + self.width) {
+                row.fill(value);
+            }
+        }
+    }
+}
+
+type Bytes<'b> = Decoder<Cursor<&'b [u8]>>;
+
+impl Stored {
+    /// Numbers of a pixel that lie side by side.
+    fn interleaved(&self) -> usize {
+        if self.planar { 1 } else { self.bands }
+    }
+
+    /// All numbers as they are stored; 0 in blocks that are left out.
+    fn read(&self, decoder: &mut Bytes, limits: &Limits) -> TiffResult<DecodingResult> {
+        let mut pixels = DecodingResult::U8(Vec::new());
+        if !self.by_block {
+            decoder.read_image_to_buffer(&mut pixels)?;
+            return Ok(pixels);
+        }
+        let row_bytes = |numbers: usize| (numbers * self.bits).div_ceil(8);
+        let planes = if self.planar { self.bands } else { 1 };
+        let stride = row_bytes(self.columns * self.interleaved());
+        let mut layout = decoder.image_buffer_layout()?;
+        layout.complete_len = planes * self.rows * stride;
+        pixels.resize_to(&layout, limits)?;
+        let (block_width, _) = decoder.chunk_dimensions();
+        let stored_row = row_bytes(length(block_width) * self.interleaved());
+        for block in (0..self.blocks(decoder)).filter(|block| self.missing.binary_search(block).is_err()) {
+            let Ok(number) = u32::try_from(block) else { break };
+            let mut part = decoder.read_chunk(number)?;
+            let place = self.rectangle(decoder, block);
+            // Blocks begin at whole bytes, or the library refuses the file.
+            let from = place.start / place.stride * stride + row_bytes(place.start % place.stride);
+            let width = row_bytes(place.width).min(stored_row);
+            let (mut part, mut whole) = (part.as_buffer(0), pixels.as_buffer(0));
+            let (part, whole) = (part.as_bytes_mut(), whole.as_bytes_mut());
+            for (row, stored) in part.chunks_exact(stored_row.max(1)).take(place.rows).enumerate() {
+                let start = from + row * stride;
+                if let Some(row) = whole.get_mut(start..start + width) {
+                    row.copy_from_slice(&stored[..width]);
+                }
+            }
+        }
+        Ok(pixels)
+    }
+
+    /// Blocks side by side, and those of a plane.
+    fn grid(&self, decoder: &Bytes) -> (usize, usize) {
+        let (width, height) = decoder.chunk_dimensions();
+        let across = self.columns.div_ceil(length(width).max(1));
+        (across, across * self.rows.div_ceil(length(height).max(1)))
+    }
+
+    fn blocks(&self, decoder: &Bytes) -> usize {
+        self.grid(decoder).1 * if self.planar { self.bands } else { 1 }
+    }
+
+    /// Where a block's numbers lie in the image's.
+    fn rectangle(&self, decoder: &Bytes, block: usize) -> Rectangle {
+        let (width, height) = decoder.chunk_dimensions();
+        let (width, height) = (length(width), length(height));
+        let (across, of_plane) = self.grid(decoder);
+        let (plane, block) = (block / of_plane, block % of_plane);
+        let (x, y) = (block % across * width, block / across * height);
+        let (stride, each) = (self.columns * self.interleaved(), self.interleaved());
+        Rectangle {
+            start: (plane * self.rows + y) * stride + x * each,
+            stride,
+            width: width.min(self.columns.saturating_sub(x)) * each,
+            rows: height.min(self.rows.saturating_sub(y)),
+        }
+    }
+
+    /// Numbers of fewer than 8 bits, whose rows begin at whole bytes, as bytes.
+    fn unpack(&self, packed: &[u8]) -> Vec<u8> {
+        let (bits, width) = (self.bits, self.columns * self.interleaved());
+        let mask = (1_u16 << bits) - 1;
+        let number = |row: &[u8], place: usize| {
+            let (byte, bit) = (place * bits / 8, place * bits % 8);
+            let two = u16::from_be_bytes([row[byte], row.get(byte + 1).copied().unwrap_or(0)]);
+            (two >> (16 - bits - bit) & mask) as u8
+        };
+        let rows = packed.chunks_exact((width * bits).div_ceil(8).max(1));
+        rows.flat_map(|row| (0..width).map(move |place| number(row, place))).collect()
+    }
+}
+
+/// A side as the library counts it.
 fn length(side: u32) -> usize {
     usize::try_from(side).unwrap_or(usize::MAX)
 }

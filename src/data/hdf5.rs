@@ -4,23 +4,34 @@
 //! original library, to compare with and for files that the first one refuses.
 
 mod chunked;
+mod explain;
 mod filters;
 mod grow;
 #[cfg(feature = "libhdf5")]
 mod libhdf5;
+mod links;
 mod lzf;
+mod moved;
+mod number;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use hdf5_pure::{Datatype, Layout};
+use half::f16;
+use hdf5_pure::{Datatype, DatatypeByteOrder, Layout};
 
 pub use self::chunked::Chunked;
 pub use self::grow::{Column, Growing};
+use self::links::Link;
+use self::number::NumberFormat;
 pub use self::rows::Rows;
+#[cfg(feature = "libhdf5")]
 use crate::error::AtPath;
 use crate::{Error, Result};
+
+const DAMAGED: &str = "the file is damaged: fetch it again";
 
 /// More elements than this in one dataset are taken for damage: 16384 x 16384.
 const MAX_ELEMENTS: usize = 1 << 28;
@@ -73,6 +84,7 @@ pub enum Dtype {
     Uint16,
     Uint32,
     Uint64,
+    Float16,
     Float32,
     Float64,
 }
@@ -89,6 +101,7 @@ impl fmt::Display for Dtype {
             Dtype::Uint16 => "uint16",
             Dtype::Uint32 => "uint32",
             Dtype::Uint64 => "uint64",
+            Dtype::Float16 => "float16",
             Dtype::Float32 => "float32",
             Dtype::Float64 => "float64",
         })
@@ -96,7 +109,7 @@ impl fmt::Display for Dtype {
 }
 
 impl Dtype {
-    const ALL: [Dtype; 10] = [
+    const ALL: [Dtype; 11] = [
         Dtype::Int8,
         Dtype::Int16,
         Dtype::Int32,
@@ -105,6 +118,7 @@ impl Dtype {
         Dtype::Uint16,
         Dtype::Uint32,
         Dtype::Uint64,
+        Dtype::Float16,
         Dtype::Float32,
         Dtype::Float64,
     ];
@@ -125,6 +139,11 @@ impl Dtype {
             Dtype::Uint16 => hdf5_pure::make_u16_type(),
             Dtype::Uint32 => hdf5_pure::make_u32_type(),
             Dtype::Uint64 => hdf5_pure::make_u64_type(),
+            Dtype::Float16 => Datatype::FloatingPoint {
+                size: 2,
+                byte_order: DatatypeByteOrder::LittleEndian,
+                layout: number::HALF,
+            },
             Dtype::Float32 => hdf5_pure::make_f32_type(),
             Dtype::Float64 => hdf5_pure::make_f64_type(),
         }
@@ -147,6 +166,10 @@ impl Dtype {
             Dtype::Uint32 => integer!(u32),
             // Numbers beyond 2^53 were rounded on their way here.
             Dtype::Int64 | Dtype::Uint64 => None,
+            Dtype::Float16 => {
+                let stored = f16::from_f64(number);
+                (f64::from(stored) == number || number.is_nan()).then(|| out.extend(stored.to_le_bytes()))
+            }
             Dtype::Float32 => {
                 let stored = number as f32;
                 (f64::from(stored) == number || number.is_nan()).then(|| out.extend(stored.to_le_bytes()))
@@ -162,7 +185,7 @@ impl Dtype {
     pub fn size(self) -> usize {
         match self {
             Dtype::Int8 | Dtype::Uint8 => 1,
-            Dtype::Int16 | Dtype::Uint16 => 2,
+            Dtype::Int16 | Dtype::Uint16 | Dtype::Float16 => 2,
             Dtype::Int32 | Dtype::Uint32 | Dtype::Float32 => 4,
             Dtype::Int64 | Dtype::Uint64 | Dtype::Float64 => 8,
         }
@@ -175,7 +198,7 @@ impl Dtype {
 
     /// Whether values can be infinite or no number.
     pub fn is_float(self) -> bool {
-        matches!(self, Dtype::Float32 | Dtype::Float64)
+        matches!(self, Dtype::Float16 | Dtype::Float32 | Dtype::Float64)
     }
 }
 
@@ -186,6 +209,8 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 mod sealed {
+    use half::f16;
+
     use super::Dtype;
 
     pub trait Element: Copy {
@@ -210,6 +235,9 @@ mod sealed {
                         Dtype::Uint16 => extend(bytes, out, |b| u16::from_le_bytes(b) as $element),
                         Dtype::Uint32 => extend(bytes, out, |b| u32::from_le_bytes(b) as $element),
                         Dtype::Uint64 => extend(bytes, out, |b| u64::from_le_bytes(b) as $element),
+                        Dtype::Float16 => {
+                            extend(bytes, out, |b| f16::from_le_bytes(b).to_f32() as $element);
+                        }
                         Dtype::Float32 => extend(bytes, out, |b| f32::from_le_bytes(b) as $element),
                         Dtype::Float64 => extend(bytes, out, |b| f64::from_le_bytes(b) as $element),
                     }
@@ -258,11 +286,15 @@ impl File {
     pub fn open(path: &Path, library: Library) -> Result<Self> {
         let inner = match library {
             Library::Pure => {
-                let damaged = |error: Error| error.help("the file is damaged: fetch it again");
-                let file = hdf5_pure::File::open(path).at(path).map_err(damaged)?;
+                let unread = |error| explain::error(path, None, &error);
+                let mut file = hdf5_pure::File::open(path).map_err(unread)?;
+                if let Some(front) = moved::in_front(file.as_bytes(), file.superblock()) {
+                    file = hdf5_pure::File::from_bytes(file.as_bytes()[front..].to_vec()).map_err(unread)?;
+                }
                 let (size, expected) = (file.file_size(), file.superblock().eof_address);
                 if size < expected {
-                    return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
+                    let problem = format!("truncated: {size} bytes of {expected}");
+                    return Err(Error::file(path, problem).help(DAMAGED));
                 }
                 FileOf::Pure(file)
             }
@@ -277,7 +309,7 @@ impl File {
         &self.path
     }
 
-    /// The datasets of the root group, in the file's order.
+    /// The datasets of the root group, in the file's order, each under the name of the link that leads to it.
     ///
     /// # Errors
     /// Where the file is damaged.
@@ -285,8 +317,11 @@ impl File {
         let dataset = |name, inner| Dataset { file: self, name, inner };
         match &self.inner {
             FileOf::Pure(file) => {
-                let datasets = file.root().iter_datasets().at(&self.path)?;
-                Ok(datasets.map(|(name, inner)| dataset(name, DatasetOf::Pure(inner))).collect())
+                let datasets = match file.root().iter_datasets() {
+                    Ok(datasets) => self.with_soft_links(file, datasets.collect()),
+                    Err(error) => self.linked_datasets(file, error)?,
+                };
+                Ok(datasets.into_iter().map(|(name, inner)| dataset(name, DatasetOf::Pure(inner))).collect())
             }
             #[cfg(feature = "libhdf5")]
             FileOf::Libhdf5(file) => {
@@ -299,6 +334,47 @@ impl File {
         }
     }
 
+    /// The datasets with those that soft links lead to. Other soft links are left out, as h5py does.
+    fn with_soft_links(
+        &self,
+        file: &hdf5_pure::File,
+        mut datasets: Vec<(String, hdf5_pure::Dataset)>,
+    ) -> Vec<(String, hdf5_pure::Dataset)> {
+        let links = root_links(file, |bytes, base, root| Some(links::soft_in_header(bytes, base, root)));
+        let links = links.unwrap_or_default();
+        let by_name: BTreeMap<&str, &Link> = links.iter().map(|(name, link)| (name.as_str(), link)).collect();
+        for (name, _) in &links {
+            let dataset = links::resolved(&by_name, name).and_then(|path| file.dataset(&path).ok());
+            datasets.extend(dataset.map(|dataset| (name.clone(), dataset)));
+        }
+        datasets
+    }
+
+    /// The datasets where the library stumbles with this error, as it does over soft links of the old form.
+    fn linked_datasets(
+        &self,
+        file: &hdf5_pure::File,
+        error: hdf5_pure::Error,
+    ) -> Result<Vec<(String, hdf5_pure::Dataset)>> {
+        let unread = |error| explain::error(&self.path, None, &error);
+        let links = root_links(file, links::of_symbols);
+        let Some(links) = links.filter(|links| links.iter().any(|(_, link)| *link != Link::Hard)) else {
+            return Err(unread(error));
+        };
+        let by_name: BTreeMap<&str, &Link> = links.iter().map(|(name, link)| (name.as_str(), link)).collect();
+        let mut datasets = Vec::new();
+        for (name, link) in &links {
+            let Some(path) = links::resolved(&by_name, name) else { continue };
+            match file.dataset(&path) {
+                Ok(dataset) => datasets.push((name.clone(), dataset)),
+                Err(hdf5_pure::Error::NotADataset(_)) => {}
+                Err(_) if *link != Link::Hard => {}
+                Err(error) => return Err(unread(error)),
+            }
+        }
+        Ok(datasets)
+    }
+
     /// A string among the root group's attributes.
     ///
     /// # Errors
@@ -306,7 +382,8 @@ impl File {
     pub fn string_attribute(&self, name: &str) -> Result<String> {
         let text = match &self.inner {
             FileOf::Pure(file) => {
-                let attributes = file.root().attrs().at(&self.path)?;
+                let attributes =
+                    file.root().attrs().map_err(|error| explain::error(&self.path, None, &error))?;
                 attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned)
             }
             #[cfg(feature = "libhdf5")]
@@ -316,6 +393,18 @@ impl File {
             Error::file(&self.path, format!("the root has no attribute `{name}` that is a string"))
         })
     }
+}
+
+/// What `links` finds of the root group, in a file whose offsets and lengths have eight bytes.
+fn root_links(
+    file: &hdf5_pure::File,
+    links: impl Fn(&[u8], u64, u64) -> Option<Vec<(String, Link)>>,
+) -> Option<Vec<(String, Link)>> {
+    let superblock = file.superblock();
+    let eight = superblock.offset_size == 8 && superblock.length_size == 8;
+    eight
+        .then(|| links(file.as_bytes(), superblock.base_address.get(), superblock.root_group_address))
+        .flatten()
 }
 
 impl Dataset<'_> {
@@ -335,7 +424,7 @@ impl Dataset<'_> {
     /// Where that is not numbers.
     pub fn dtype(&self) -> Result<Dtype> {
         match &self.inner {
-            DatasetOf::Pure(dataset) => self.pure_dtype(dataset).map(|(dtype, _)| dtype),
+            DatasetOf::Pure(dataset) => self.number_format(dataset).map(|format| format.dtype),
             #[cfg(feature = "libhdf5")]
             DatasetOf::Libhdf5(dataset) => dataset.dtype().map_err(|problem| self.error(problem)),
         }
@@ -358,7 +447,7 @@ impl Dataset<'_> {
     /// Where the dataset is too large to be true.
     pub fn dimensions(&self) -> Result<Vec<usize>> {
         let shape: Vec<u64> = match &self.inner {
-            DatasetOf::Pure(dataset) => dataset.shape().map_err(|error| self.error(error))?,
+            DatasetOf::Pure(dataset) => dataset.shape().map_err(|error| self.unread(&error))?,
             #[cfg(feature = "libhdf5")]
             DatasetOf::Libhdf5(dataset) => dataset.shape(),
         };
@@ -395,12 +484,21 @@ impl Dataset<'_> {
         let before = out.len();
         let dtype = match &self.inner {
             DatasetOf::Pure(dataset) => {
-                let (dtype, plain) = self.pure_dtype(dataset)?;
-                match self.bytes(dataset).filter(|_| plain) {
-                    Some(bytes) => T::decode(dtype, bytes, out),
-                    None => out.extend(T::pure(dataset).map_err(|error| self.error(error))?),
+                let format = self.number_format(dataset)?;
+                let unread = |error| self.unread(&error);
+                match (self.bytes(dataset), format.is_plain()) {
+                    (Some(bytes), true) => T::decode(format.dtype, bytes, out),
+                    // The library converts no others.
+                    (None, true) if format.dtype != Dtype::Float16 => {
+                        out.extend(T::pure(dataset).map_err(unread)?);
+                    }
+                    (bytes, _) => {
+                        let stored = bytes.map(|bytes| Ok(bytes.to_vec()));
+                        let stored = stored.unwrap_or_else(|| dataset.read_raw()).map_err(unread)?;
+                        T::decode(format.dtype, &format.plain(stored), out);
+                    }
                 }
-                dtype
+                format.dtype
             }
             #[cfg(feature = "libhdf5")]
             DatasetOf::Libhdf5(dataset) => {
@@ -414,10 +512,14 @@ impl Dataset<'_> {
         }
     }
 
-    /// The type, and whether it is stored plainly: little-endian and without unused bits.
-    fn pure_dtype(&self, dataset: &hdf5_pure::Dataset) -> Result<(Dtype, bool)> {
-        let stored = dataset.datatype().map_err(|error| self.error(error))?;
-        number_type(&stored).ok_or_else(|| self.error(format!("holds {stored}, which is not read")))
+    /// What the library says of this dataset.
+    fn unread(&self, error: &hdf5_pure::Error) -> Error {
+        explain::error(&self.file.path, Some(&self.name), error)
+    }
+
+    fn number_format(&self, dataset: &hdf5_pure::Dataset) -> Result<NumberFormat> {
+        let stored = dataset.datatype().map_err(|error| self.unread(&error))?;
+        NumberFormat::of(&stored).ok_or_else(|| self.error(format!("holds {stored}, which is not read")))
     }
 
     /// The elements where they lie in the file in one piece, unfiltered: the official layout, no copy needed.
@@ -428,25 +530,4 @@ impl Dataset<'_> {
         let (start, size) = (usize::try_from(start).ok()?, usize::try_from(size).ok()?);
         file.as_bytes().get(start..start.checked_add(size)?)
     }
-}
-
-/// The type of numbers, and whether they are stored plainly: little-endian and without unused bits.
-fn number_type(stored: &Datatype) -> Option<(Dtype, bool)> {
-    let (dtype, plain) = match stored {
-        Datatype::FixedPoint { size, layout, .. } => match (size, layout.signed) {
-            (1, true) => (Dtype::Int8, hdf5_pure::make_i8_type()),
-            (2, true) => (Dtype::Int16, hdf5_pure::make_i16_type()),
-            (4, true) => (Dtype::Int32, hdf5_pure::make_i32_type()),
-            (8, true) => (Dtype::Int64, hdf5_pure::make_i64_type()),
-            (1, false) => (Dtype::Uint8, hdf5_pure::make_u8_type()),
-            (2, false) => (Dtype::Uint16, hdf5_pure::make_u16_type()),
-            (4, false) => (Dtype::Uint32, hdf5_pure::make_u32_type()),
-            (8, false) => (Dtype::Uint64, hdf5_pure::make_u64_type()),
-            _ => return None,
-        },
-        Datatype::FloatingPoint { size: 4, .. } => (Dtype::Float32, hdf5_pure::make_f32_type()),
-        Datatype::FloatingPoint { size: 8, .. } => (Dtype::Float64, hdf5_pure::make_f64_type()),
-        _ => return None,
-    };
-    Some((dtype, *stored == plain))
 }

@@ -11,6 +11,7 @@ pub mod hdf5;
 pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
+mod text;
 
 use std::path::{Path, PathBuf};
 

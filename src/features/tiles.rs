@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3, s};
 
 use super::{Extractor, Scratch};
-use crate::data::{Label, Sample, Split, geobench, loader};
+use crate::data::{Label, Sample, Split, loader};
 use crate::progress::Step;
 use crate::suite::Task;
 use crate::{Error, Result};
@@ -70,8 +70,7 @@ impl Tokens {
     }
 }
 
-/// A sample's mask: each label a class of the task, what the task ignores, or one of
-/// [`crate::data::geobench::IGNORED`].
+/// A sample's mask: each label a class of the task, or what the task ignores.
 ///
 /// # Errors
 /// Where the label is no mask, has another size than the image, or holds anything else.
@@ -91,7 +90,7 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     }
     let class = |label: &i32| {
         let known = usize::try_from(*label).is_ok_and(|class| class < task.classes);
-        if !known && (geobench::IGNORED.contains(label) || task.ignore == Some(*label)) {
+        if !known && task.ignore == Some(*label) {
             return Ok(IGNORED);
         }
         i16::try_from(*label).ok().filter(|_| known).ok_or_else(|| {
@@ -161,12 +160,25 @@ pub fn tile_tokens(
         cut(extractor, &sample, side)
     };
     let mut tokens = None;
-    let mut across = 1;
+    // Tiles side by side and one above another.
+    let mut grid: Option<[usize; 2]> = None;
     loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
         let mut waiting: Vec<Tile> = Vec::new();
         for tiles in samples {
             let tiles = tiles?;
-            across = tiles.iter().take_while(|tile| tile.y == 0).count();
+            let across = tiles.iter().take_while(|tile| tile.y == 0).count();
+            let found = [across, tiles.len() / across.max(1)];
+            let [across, down] = *grid.get_or_insert(found);
+            if found != [across, down] {
+                let name = tiles.first().map_or("", |tile| tile.name.as_str());
+                let size = |[across, down]: [usize; 2]| format!("{} x {} pixels", down * side, across * side);
+                return Err(Error::request(format!(
+                    "the images of {split} differ in size: {name} has {}, the first one {}",
+                    size(found),
+                    size([across, down])
+                ))
+                .help("the segmentation probe needs images of one size"));
+            }
             waiting.extend(tiles);
             while waiting.len() >= extractor.batch_size {
                 let rest = waiting.split_off(extractor.batch_size);
@@ -177,12 +189,9 @@ pub fn tile_tokens(
         if waiting.is_empty() { Ok(()) } else { encode(extractor, waiting, &mut tokens) }
     })?;
     let mut tokens: Tokens = tokens.ok_or_else(|| Error::request(format!("{split} has no samples")))?;
-    tokens.tiles_an_image = tokens.len() / indices.len();
+    let [across, down] = grid.unwrap_or([1, 1]);
+    tokens.tiles_an_image = across * down;
     tokens.tiles_across = across;
-    if tokens.tiles_an_image * indices.len() != tokens.len() {
-        return Err(Error::request(format!("the images of {split} differ in size"))
-            .help("the segmentation probe needs images of one size"));
-    }
     Ok(tokens)
 }
 

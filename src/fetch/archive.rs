@@ -12,7 +12,7 @@ use std::path::Path;
 use zip::ZipArchive;
 
 use crate::error::AtPath;
-use crate::files::inside;
+use crate::files::{inside, relative_name};
 use crate::{Error, Result};
 
 /// Bytes a byte of an archive may unpack to. Pixels reach 2 or 3, empty masks some ten; deflate can do 1,032.
@@ -42,7 +42,10 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
     let mut contents = Contents { files: Vec::new(), bytes: 0 };
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).at(path)?;
-        let name = entry.name().at(path)?.into_owned();
+        let name = relative_name(&entry.name().at(path)?);
+        if name.is_empty() {
+            continue;
+        }
         let Some(below) =
             below(&name, root).map_err(|error| Error::file(path, error).help("it was not unpacked"))?
         else {
@@ -60,7 +63,7 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
         if entry.encrypted() {
             return refuse(format!("`{name}` is encrypted"));
         }
-        if entry.is_dir() {
+        if entry.is_dir() || name.ends_with('/') {
             continue;
         }
         if below.is_empty() {
@@ -92,10 +95,13 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
     let mut done = 0;
     for index in 0..archive.len() {
         let entry = archive.by_index(index).at(path)?;
-        let name = entry.name().at(path)?.into_owned();
+        let name = relative_name(&entry.name().at(path)?);
+        if name.is_empty() {
+            continue;
+        }
         let Some(below) = below(&name, root)? else { continue };
         let target = if below.is_empty() { into.to_owned() } else { inside(into, &below)? };
-        if entry.is_dir() {
+        if entry.is_dir() || name.ends_with('/') {
             std::fs::create_dir_all(&target).at(&target)?;
             continue;
         }

@@ -111,6 +111,10 @@ impl Catalogue {
     /// Where there is no such file, it has unknown keys, or says what cannot be.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.suite(&format!("fetch/{name}"));
+        if !path.is_file() {
+            let help = crate::suggest::help(name, &home.suites()?, "suites");
+            return Err(Error::request(format!("no suite `{name}` to fetch")).help(help));
+        }
         let catalogue: Catalogue = read_toml(&path)?;
         match catalogue.problem() {
             Some(problem) => Err(Error::file(path, problem)),

@@ -10,7 +10,7 @@ use zip::ZipArchive;
 
 use crate::data::fingerprint::{self, Source};
 use crate::error::AtPath;
-use crate::files::inside;
+use crate::files::{inside, relative_name};
 use crate::{Error, Result};
 
 /// A file larger than this inside an archive is taken for damage.
@@ -54,10 +54,10 @@ impl Files {
         let mut looking = zip.clone();
         for index in 0..looking.len() {
             let entry = looking.by_index_raw(index).at(&path).map_err(damaged)?;
-            if entry.is_dir() {
+            let name = relative_name(&entry.name().at(&path)?);
+            if entry.is_dir() || name.is_empty() || name.ends_with('/') {
                 continue;
             }
-            let name = entry.name().at(&path)?.into_owned();
             inside(Path::new(""), &name).map_err(|error| Error::file(&path, error))?;
             let below = name.strip_prefix(&prefix).map(str::to_owned).unwrap_or(name);
             entries.insert(below, index);

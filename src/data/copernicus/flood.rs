@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 use super::files::Files;
 use super::item::{Item, Target};
-use crate::files::inside;
+use crate::data::text;
+use crate::files::{inside, relative_name};
 use crate::{Error, Result};
 
 /// What the names of a sample's images begin with, in the order of the task's `stored-bands`.
@@ -33,12 +34,12 @@ struct Grid {
 /// # Errors
 /// Where it is not of the layout, or a file is not there or may be any of several.
 pub fn samples(text: &str, files: &Files) -> Result<Vec<Item>, String> {
-    let grids: IndexMap<String, Grid> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let grids: IndexMap<String, Grid> = text::json(text.as_bytes()).map_err(|error| error.to_string())?;
     grids.into_iter().map(|(name, grid)| sample(name, &grid.path, files)).collect()
 }
 
 fn sample(name: String, path: &str, files: &Files) -> Result<Item, String> {
-    let folder = format!("data/{path}");
+    let folder = format!("data/{}", relative_name(path));
     let told = |error: Error| format!("`{name}`: {error}");
     inside(std::path::Path::new(""), &folder).map_err(told)?;
     let there = files.below(&folder).map_err(told)?;

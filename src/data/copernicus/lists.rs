@@ -5,7 +5,8 @@ use super::flood;
 use super::item::{Item, Target};
 use crate::data::Label;
 use crate::data::Split;
-use crate::files::inside;
+use crate::data::text::without_mark;
+use crate::files::{inside, relative_name};
 use crate::suite::{Layout, Task};
 use crate::{Error, Result};
 
@@ -35,8 +36,9 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
     let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
     let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
         .map_err(|_| Error::file(files.path(&list), "is not UTF-8 text").help(incomplete))?;
+    let text = without_mark(&text);
     if layout == Layout::Flood {
-        return flood::samples(&text, files)
+        return flood::samples(text, files)
             .map_err(|problem| Error::file(files.path(&list), problem).help(incomplete));
     }
     let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
@@ -48,12 +50,13 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
     }
     lines
         .map(|(number, line)| {
+            let name = &relative_name(line);
             let item = match layout {
-                Layout::Cloud => Ok(cloud(line)),
-                Layout::Eurosat => eurosat(task, line),
+                Layout::Cloud => Ok(cloud(name)),
+                Layout::Eurosat => eurosat(task, name),
                 Layout::BigearthnetS1 | Layout::BigearthnetS2 => columns.item(line),
-                Layout::Dfc2020S1 => Ok(dfc2020(line, "s1")),
-                Layout::Dfc2020S2 | Layout::Flood | Layout::Lcz => Ok(dfc2020(line, "s2")),
+                Layout::Dfc2020S1 => Ok(dfc2020(name, "s1")),
+                Layout::Dfc2020S2 | Layout::Flood | Layout::Lcz => Ok(dfc2020(name, "s2")),
             };
             item.and_then(|item| safe(item).map_err(|error| error.to_string())).map_err(|problem| {
                 Error::file(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
@@ -141,7 +144,7 @@ impl Columns {
             other => Err(format!("a label is `{other}`; expected 0 or 1")),
         };
         let labels = self.labels.iter().map(label).collect::<Result<_, _>>()?;
-        let path = &cells[self.path];
+        let path = &relative_name(&cells[self.path]);
         let file = path.rsplit('/').next().unwrap_or(path);
         Ok(Item {
             name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),

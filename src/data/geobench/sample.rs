@@ -9,9 +9,6 @@ use crate::pickle;
 use crate::suite::{LabelKind, Task};
 use crate::{Error, Result};
 
-/// Pixels of a mask that count for nothing: by Galileo's convention, and by that of 8-bit masks.
-pub const IGNORED: [i32; 2] = [-1, 255];
-
 /// A sample's file while it is read.
 pub(super) struct SampleFile<'f> {
     file: &'f hdf5::File,
@@ -28,8 +25,14 @@ impl<'f> SampleFile<'f> {
         Error::file(self.file.path(), problem)
     }
 
-    fn bands(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
+    /// All datasets but the mask.
+    fn others(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
         self.datasets.iter().filter(|dataset| !is_label(dataset.name()))
+    }
+
+    /// Those of them that have rows and columns: beside them may lie single numbers, or coordinates.
+    fn bands(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
+        self.others().filter(|dataset| has_rows(dataset))
     }
 
     /// Names without dates, in the file's order.
@@ -39,7 +42,7 @@ impl<'f> SampleFile<'f> {
 
     /// The band of that name without its date.
     fn band(&self, name: &str) -> Result<&hdf5::Dataset<'f>> {
-        let mut found = self.bands().filter(|band| undated(band.name()) == name);
+        let mut found = self.others().filter(|band| undated(band.name()) == name);
         match (found.next(), found.next()) {
             (Some(band), None) => Ok(band),
             (Some(band), Some(other)) => Err(self.error(format!(
@@ -126,7 +129,7 @@ impl<'f> SampleFile<'f> {
 
     /// The label, and the type in which a mask that is a dataset is stored.
     pub(super) fn label(&self, task: &Task) -> Result<(Label, Option<Dtype>)> {
-        let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()));
+        let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()) && has_rows(dataset));
         if let (LabelKind::Mask, Some(mask)) = (task.label, mask) {
             let mut classes: Vec<f64> = Vec::new();
             let (dtype, [rows, columns]) = mask.append_to(&mut classes)?;
@@ -171,7 +174,7 @@ impl<'f> SampleFile<'f> {
             // Saturates where it is beyond any class; the comparison notices.
             let class = stored as i32;
             let known =
-                usize::try_from(class).is_ok_and(|class| class < task.classes) || IGNORED.contains(&class);
+                usize::try_from(class).is_ok_and(|class| class < task.classes) || task.ignore == Some(class);
             if known && f64::from(class) == stored {
                 return Ok(class);
             }
@@ -188,8 +191,8 @@ impl<'f> SampleFile<'f> {
             LabelKind::Class => format!("a class from 0 to {last}"),
             LabelKind::MultiLabel => format!("a list of {} zeros and ones", task.classes),
             LabelKind::Mask => {
-                let [a, b] = IGNORED;
-                format!("a mask of classes from 0 to {last} ({a} and {b} are ignored)")
+                let ignored = task.ignore.map_or(String::new(), |ignored| format!(" ({ignored} is ignored)"));
+                format!("a mask of classes from 0 to {last}{ignored}")
             }
         };
         self.error(format!("the label is {found}; {} wants {expected}", task.name))
@@ -199,6 +202,11 @@ impl<'f> SampleFile<'f> {
 
 fn is_label(name: &str) -> bool {
     name.starts_with("label")
+}
+
+/// Whether the dataset has two dimensions or more, or cannot say how many: reading it then tells why.
+fn has_rows(dataset: &hdf5::Dataset) -> bool {
+    dataset.dimensions().map_or(true, |dimensions| dimensions.len() >= 2)
 }
 
 /// The band's name without `_YYYY-MM-DD`.

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::filters::{Buffers, Filters};
-use super::rows::{DAMAGED, Rows};
-use super::{Dtype, MAX_ELEMENTS};
+use super::rows::Rows;
+use super::{DAMAGED, Dtype, MAX_ELEMENTS};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
@@ -44,8 +44,12 @@ impl Chunked {
     /// # Errors
     /// Where the file is absent or damaged, or the dataset is not there, of more dimensions or stored in another way.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
-        let Rows { dataset, dtype, shape, .. } = Rows::open(path, name)?;
+        let Rows { dataset, format, shape, .. } = Rows::open(path, name)?;
         let wrong = |problem: String| Error::file(path, format!("dataset `{name}`: {problem}")).help(DAMAGED);
+        let Some(dataset) = dataset.filter(|_| format.is_plain()) else {
+            return Err(wrong(format!("its {} are not stored plainly", format.dtype)));
+        };
+        let dtype = format.dtype;
         let library = |error: hdf5_pure::Error| wrong(error.to_string());
         let filters = dataset.filters();
         let filters = Filters::numbered(&filters).ok_or_else(|| {
@@ -147,12 +151,12 @@ impl Chunked {
 
 /// Fills `bytes` with what lies from `start` on. Threads share the file: its own position plays no part.
 #[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
+pub fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
 }
 
 #[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> std::io::Result<()> {
+pub fn read_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, bytes, start)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::{Hyperslab, SliceOrIndex};
+use ndarray::IxDyn;
 
 use super::{Dtype, Element};
 
@@ -23,6 +25,11 @@ impl File {
     pub fn datasets(&self) -> Result<Vec<(String, Dataset)>, hdf5::Error> {
         let datasets = self.0.datasets()?.into_iter();
         Ok(datasets.map(|inner| (inner.name().trim_start_matches('/').to_owned(), Dataset(inner))).collect())
+    }
+
+    /// The dataset at a path.
+    pub fn dataset(&self, name: &str) -> Option<Dataset> {
+        self.0.dataset(name).ok().map(Dataset)
     }
 
     pub fn string_attribute(&self, name: &str) -> Option<String> {
@@ -56,6 +63,34 @@ impl Dataset {
 
     pub fn shape(&self) -> Vec<u64> {
         self.0.shape().into_iter().map(|extent| extent as u64).collect()
+    }
+
+    /// The bytes of `count` entries of the first dimension from `first` on: plain numbers of the type, little-endian.
+    pub fn rows(&self, first: usize, count: usize, dtype: Dtype) -> Result<Vec<u8>, hdf5::Error> {
+        let all = SliceOrIndex::Unlimited { start: 0, step: 1, block: 1 };
+        let mut slices = vec![all; self.0.ndim()];
+        if let Some(rows) = slices.first_mut() {
+            *rows = SliceOrIndex::SliceCount { start: first, step: 1, count, block: 1 };
+        }
+        let selection = Hyperslab::from(slices);
+        macro_rules! bytes {
+            ($type:ty) => {{
+                let numbers = self.0.read_slice::<$type, _, IxDyn>(selection)?;
+                numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+            }};
+        }
+        Ok(match dtype {
+            Dtype::Int8 => bytes!(i8),
+            Dtype::Int16 => bytes!(i16),
+            Dtype::Int32 => bytes!(i32),
+            Dtype::Int64 => bytes!(i64),
+            Dtype::Uint8 => bytes!(u8),
+            Dtype::Uint16 => bytes!(u16),
+            Dtype::Uint32 => bytes!(u32),
+            Dtype::Uint64 => bytes!(u64),
+            Dtype::Float16 | Dtype::Float32 => bytes!(f32),
+            Dtype::Float64 => bytes!(f64),
+        })
     }
 
     pub fn read<T: Element>(&self) -> Result<Vec<T>, hdf5::Error> {

@@ -1,0 +1,63 @@
+//! Lists and JSON as people's tools write them: with a byte-order mark, with NaN.
+
+use serde::de::DeserializeOwned;
+
+/// Text without the byte-order mark in front, which Excel and pandas' `utf-8-sig` write.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Reads JSON. NaN and infinities, which Python writes and JSON does not know, count as null.
+///
+/// # Errors
+/// Where it is damaged or does not fit `T`.
+pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    serde_json::from_slice(bytes).or_else(|error| match nulls(bytes) {
+        Some(strict) => serde_json::from_slice(&strict),
+        None => Err(error),
+    })
+}
+
+/// The same with null for numbers that are none; none where there are no such.
+fn nulls(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut strict = Vec::with_capacity(bytes.len());
+    let (mut at, mut quoted, mut found) = (0, false, false);
+    while let Some(byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        let word =
+            ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| rest.starts_with(word.as_bytes()));
+        if let Some(word) = word.filter(|_| !quoted) {
+            strict.extend(b"null");
+            (at, found) = (at + word.len(), true);
+            continue;
+        }
+        // What is escaped ends no text.
+        let escaped = quoted && *byte == b'\\';
+        quoted ^= *byte == b'"';
+        let taken = &rest[..rest.len().min(if escaped { 2 } else { 1 })];
+        strict.extend(taken);
+        at += taken.len();
+    }
+    found.then_some(strict)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json as value};
+
+    use super::*;
+
+    #[test]
+    fn nan_is_null_but_not_in_text() {
+        let read = |text: &str| json::<Value>(text.as_bytes()).unwrap();
+        assert_eq!(read(r#"{"a": NaN, "b": [-Infinity, 1]}"#), value!({"a": null, "b": [null, 1]}));
+        assert_eq!(read(r#"{"NaN \" NaN \\": "-Infinity", "c": Infinity}"#)["c"], value!(null));
+        assert_eq!(read(r#"{"NaN \" NaN \\": "-Infinity", "c": NaN}"#)["NaN \" NaN \\"], value!("-Infinity"));
+        assert_eq!(read("\u{feff}[2]"), value!([2]));
+        for damaged in ["", "[NaN", "{NaN: 1}", "\"NaN", "[\"\\"] {
+            assert!(json::<Value>(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+        assert_eq!(without_mark("\u{feff}a\u{feff}"), "a\u{feff}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Which of the known names was meant by one that is not known.
+
+/// `did you mean …?` where one is near, and the list of all: what to do about the unknown `name`. `kind` says what they are:
+/// `suites`.
+///
+/// ```
+/// let help = terrabench::suggest::help("geobnch", &["copernicus-bench", "geobench"], "suites");
+/// assert_eq!(help, "did you mean `geobench`? suites: copernicus-bench, geobench");
+/// ```
+pub fn help<S: AsRef<str>>(name: &str, known: &[S], kind: &str) -> String {
+    let list: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+    let meant = nearest(name, &list).map_or(String::new(), |meant| format!("did you mean `{meant}`? "));
+    format!("{meant}{kind}: {}", list.join(", "))
+}
+
+/// The known name that takes the fewest edits, if a third of its letters at most.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let name = name.to_lowercase();
+    let edits = known.iter().map(|known| (edits(&name, &known.to_lowercase()), *known));
+    edits
+        .filter(|(edits, known)| 3 * edits <= known.chars().count())
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, known)| known)
+}
+
+/// Letters to put in, leave out or replace, or neighbours to swap [optimal string alignment].
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before[j - 2] + 1);
+            }
+            row.push(least);
+        }
+        (before, last) = (last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, expected) in
+            [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!((edits(a, b), edits(b, a)), (expected, expected), "{a}, {b}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_near_is_meant() {
+        let known = ["m-eurosat", "m-so2sat", "eurosat-s2"];
+        assert_eq!(nearest("m-euorsat", &known), Some("m-eurosat"));
+        assert_eq!(nearest("M-EUROSAT", &known), Some("m-eurosat"));
+        assert_eq!(nearest("imagenet", &known), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+}
