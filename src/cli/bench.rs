@@ -50,7 +50,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
-    let typed = args.model.weights.as_deref().or(args.demo.then_some(DEMO_WEIGHTS));
+    let random = args.demo && model.kind.has_parameters();
+    let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
     let setting = Setting {
         suite: &suite,
         model: &model,

@@ -141,6 +141,14 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
 
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
+    if !model.kind.has_parameters() {
+        return match typed {
+            None => Ok(Weights::None),
+            Some(_) => {
+                Err(Error::request(format!("{} has no parameters", model.name)).help("leave out --weights"))
+            }
+        };
+    }
     match (typed, &model.weights) {
         (Some(typed), _) => typed.parse(),
         (None, Some(source)) => {

@@ -18,6 +18,8 @@ pub enum Weights {
     Random(u64),
     /// A PyTorch checkpoint or a `.safetensors` file.
     File(PathBuf),
+    /// The model has no parameters.
+    None,
 }
 
 impl FromStr for Weights {
@@ -36,7 +38,7 @@ impl FromStr for Weights {
 }
 
 impl Weights {
-    /// What the weights are, for records: `blake3:<hash of the file>` or `random:<seed>`.
+    /// What the weights are, for records: `blake3:<hash of the file>`, `random:<seed>` or `none`.
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -44,6 +46,7 @@ impl Weights {
         match self {
             Weights::Random(seed) => Ok(format!("random:{seed}")),
             Weights::File(path) => checkpoint::hash(path).map(|hash| format!("blake3:{hash}")),
+            Weights::None => Ok("none".to_owned()),
         }
     }
 }
@@ -92,6 +95,8 @@ impl fmt::Display for Report {
 pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Result<(M, String, Report)> {
     match weights {
         Weights::File(path) => load_file(module, path, allow_partial),
+        Weights::None => Err(Error::request("the model has parameters, but no weights were given")
+            .help("pass --weights FILE, or --weights random:0 for the untrained architecture")),
         Weights::Random(seed) => {
             let loaded = parameters::list(&module).into_iter().map(|(name, _)| name).collect();
             let module = parameters::fill(module, |name, shape| Ok(init::random(*seed, name, shape)))?;
