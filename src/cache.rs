@@ -225,7 +225,12 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
     let pixel_hashes: Vec<u8> = rows.iter().flat_map(|row| *row.pixels.hash.as_bytes()).collect();
     let bands = rows.first().map_or(0, |row| row.pixels.bands.len());
     let numbers = |row: &Row| {
-        row.pixels.bands.iter().flat_map(|band| <[f32; NUMBERS]>::from(*band)).flat_map(f32::to_le_bytes).collect::<Vec<u8>>()
+        row.pixels
+            .bands
+            .iter()
+            .flat_map(|band| <[f32; NUMBERS]>::from(*band))
+            .flat_map(f32::to_le_bytes)
+            .collect::<Vec<u8>>()
     };
     let pixels: Vec<u8> = rows.iter().flat_map(numbers).collect();
     let mut labels = Vec::new();
@@ -301,10 +306,12 @@ fn decode(path: &Path, bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
 fn pixels(file: &SafeTensors) -> Option<Vec<PixelSummary>> {
     let (hashes, numbers) = (file.tensor("pixel-hashes").ok()?, file.tensor("pixels").ok()?);
     let [n, bands, NUMBERS] = *numbers.shape() else { return None };
-    if hashes.shape() != [n, blake3::OUT_LEN] || hashes.dtype() != Dtype::U8 || numbers.dtype() != Dtype::F32 {
+    if hashes.shape() != [n, blake3::OUT_LEN] || hashes.dtype() != Dtype::U8 || numbers.dtype() != Dtype::F32
+    {
         return None;
     }
-    let numbers: Vec<f32> = numbers.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let numbers: Vec<f32> =
+        numbers.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     let summaries = numbers.as_chunks::<NUMBERS>().0;
     let hashes = hashes.data().as_chunks().0.iter().enumerate();
     let summary = |(i, hash): (usize, &[u8; blake3::OUT_LEN])| PixelSummary {

@@ -1,5 +1,7 @@
 //! One cell from start to record.
 
+mod findings;
+
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
+use self::findings::{Audited, Earlier, FeatureLog};
 use crate::Result;
 use crate::cache::Cache;
 use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
@@ -24,9 +27,7 @@ use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
-use crate::record::{
-    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings,
-};
+use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -75,6 +76,7 @@ pub struct Runner<'a> {
     weights_id: String,
     coverage: Coverage,
     model: LazyModel<'a>,
+    earlier: Earlier,
 }
 
 /// The model, loaded by the first cell that needs it: a run whose cells are all recorded loads none.
@@ -110,9 +112,9 @@ impl<'a> Runner<'a> {
             }
             (false, weights @ Weights::Random(_)) => (weights.id()?, Coverage::Random),
             // Without leave to be partial, weights that are not whole are an error.
-            (false, weights @ Weights::File(_)) => (weights.id()?, Coverage::Whole),
+            (false, weights @ (Weights::File(_) | Weights::None)) => (weights.id()?, Coverage::Whole),
         };
-        Ok(Runner { setting, store, weights_id, coverage, model })
+        Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
     }
 
     /// Runs a task's cells. One that fails does not keep the others from running.
@@ -170,7 +172,7 @@ impl<'a> Runner<'a> {
             imputed: &input.selection.imputed,
             normalization: &input.normalization,
             strategies: &input.strategies,
-            image_size: task.input_size.unwrap_or(setting.model.architecture.image),
+            image_size: input.image_size(),
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
@@ -185,6 +187,7 @@ impl<'a> Runner<'a> {
         if setting.fresh {
             remove(&snapshot)?;
         }
+        let mut features = FeatureLog::default();
         let outcome = match &planned.protocol {
             Protocol::Finetune(config) => {
                 finetune::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
@@ -195,12 +198,12 @@ impl<'a> Runner<'a> {
             Protocol::SegmentationProbe(config) => {
                 self.segmentation_probe(config, task, cell.seed, input, progress)?
             }
-            frozen => self.frozen(frozen, task, cell.seed, input, bank, progress)?,
+            frozen => self.frozen(frozen, task, cell.seed, input, bank, &mut features, progress)?,
         };
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len().min(limit)));
-        let record = Record {
+        let mut record = Record {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
@@ -223,6 +226,7 @@ impl<'a> Runner<'a> {
                 weights: deciding.weights.to_owned(),
                 coverage: self.coverage,
                 data: deciding.data.to_owned(),
+                features: None,
                 stem: deciding.stem,
                 bands: deciding.bands.to_vec(),
                 band_names: deciding.band_names.to_owned(),
@@ -235,6 +239,16 @@ impl<'a> Runner<'a> {
                 wall_seconds: start.elapsed().as_secs_f64(),
             },
         };
+        let audited = Audited {
+            task,
+            protocol: &planned.protocol,
+            input,
+            wanted: setting.model.stems.get(&input.stem).map_or(&[], |stem| &stem.bands),
+            demo: setting.demo,
+            band_names: deciding.band_names,
+            features: &features,
+        };
+        audited.fill(&mut record, &self.earlier, self.store);
         // First what lies behind the record: where a record is, its predictions are.
         let test = input.dataset.samples(Split::Test);
         let used = subset(test.len(), planned.protocol.limit());
@@ -257,6 +271,7 @@ impl<'a> Runner<'a> {
         configs
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what it works on, and two logs of what it did")]
     fn frozen(
         &self,
         protocol: &Protocol,
@@ -264,6 +279,7 @@ impl<'a> Runner<'a> {
         seed: u64,
         input: &Input,
         bank: &mut FeatureBank,
+        log: &mut FeatureLog,
         progress: &dyn Progress,
     ) -> Result<Outcome> {
         let setting = self.setting;
@@ -272,7 +288,12 @@ impl<'a> Runner<'a> {
             Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
         let (start, busy) = (Instant::now(), bank.busy());
         let features = |Wanted { strategy, split, turn }| {
-            bank.features(&self.extractor(backbone, input, strategy, turn), identity, split, progress)
+            let extractor = self.extractor(backbone, input, strategy, turn);
+            let features = bank.features(&extractor, identity, split, progress)?;
+            if turn == Dihedral::Identity {
+                log.note(strategy, split, &features);
+            }
+            Ok(features)
         };
         let outcome = frozen::run(protocol, task, seed, &input.strategy_names(), features)?;
         let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());

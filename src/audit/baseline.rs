@@ -19,6 +19,9 @@ mod tests {
     fn only_a_lower_value_is_told() {
         assert_eq!(check(78.3, 78.3), None);
         assert_eq!(check(80.0, 78.3), None);
-        assert_eq!(check(70.0, 78.3).unwrap().found, "70.0 is below plain pixel statistics, which reach 78.3");
+        assert_eq!(
+            check(70.0, 78.3).unwrap().found,
+            "70.0 is below plain pixel statistics, which reach 78.3"
+        );
     }
 }

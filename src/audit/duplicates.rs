@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn splits_without_a_common_image_give_no_finding() {
-        let splits = [(Split::Train, images(&[("a", 1), ("b", 2), ("c", 2)])), (Split::Test, images(&[("d", 3)]))];
+        let splits =
+            [(Split::Train, images(&[("a", 1), ("b", 2), ("c", 2)])), (Split::Test, images(&[("d", 3)]))];
         assert_eq!(check(&splits.into()), []);
         assert_eq!(check(&BTreeMap::new()), []);
     }

@@ -81,7 +81,9 @@ pub fn check(splits: &BTreeMap<Split, FeatureSummary>) -> Vec<Finding> {
         let found = if dead == width {
             format!("features of {split} are the same for all {} samples", features.rows.len())
         } else if *spread < NOISE {
-            format!("features of {split} differ between samples by {spread:.1e} of their size, which is rounding")
+            format!(
+                "features of {split} differ between samples by {spread:.1e} of their size, which is rounding"
+            )
         } else if *dead as f64 > DEAD * *width as f64 {
             format!("{dead} of {width} features of {split} are the same for all samples")
         } else {
@@ -169,7 +171,10 @@ mod tests {
         let said = found(&constant, &constant);
         assert_eq!(said[0], "features of train are the same for all 5 samples");
         assert_eq!(said.len(), 2);
-        assert_eq!(found(&Array2::zeros((5, 4)), &varied(5, 4))[0], "features of train are the same for all 5 samples");
+        assert_eq!(
+            found(&Array2::zeros((5, 4)), &varied(5, 4))[0],
+            "features of train are the same for all 5 samples"
+        );
     }
 
     #[test]
@@ -184,7 +189,10 @@ mod tests {
     fn mostly_dead_features_are_told() {
         let mut features = varied(50, 8);
         features.slice_mut(ndarray::s![.., ..5]).fill(1.0);
-        assert_eq!(found(&features, &varied(50, 8)), ["5 of 8 features of train are the same for all samples"]);
+        assert_eq!(
+            found(&features, &varied(50, 8)),
+            ["5 of 8 features of train are the same for all samples"]
+        );
     }
 
     #[test]
@@ -197,7 +205,10 @@ mod tests {
         assert_eq!(found(&train, &test), [""; 0], "1 % may be chance");
         let row = test.row(1).to_owned();
         test.row_mut(9).assign(&row);
-        assert_eq!(found(&train, &test), ["3 of 100 test features (3 %) equal those of another image of test or train"]);
+        assert_eq!(
+            found(&train, &test),
+            ["3 of 100 test features (3 %) equal those of another image of test or train"]
+        );
     }
 
     #[test]

@@ -26,8 +26,6 @@ pub mod sizes;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use crate::data::Split;
 use crate::suite::Task;
 use crate::transform::normalize::BandStatistics;
@@ -35,8 +33,7 @@ use crate::transform::normalize::BandStatistics;
 use self::observed::Observed;
 
 /// Something that makes a number mislead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub check: Check,
     /// What was expected and what was found, with split, samples and bands.
@@ -46,8 +43,7 @@ pub struct Finding {
 }
 
 /// Which check made a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
     ConstantFeatures,
     EqualFeatures,
@@ -71,6 +67,27 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Check {
+    /// As in records: `shared-images`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::ConstantFeatures => "constant-features",
+            Check::EqualFeatures => "equal-features",
+            Check::SettingWithoutEffect => "setting-without-effect",
+            Check::PixelUnit => "pixel-unit",
+            Check::BandOrder => "band-order",
+            Check::BandNames => "band-names",
+            Check::SharedImages => "shared-images",
+            Check::DuplicateImages => "duplicate-images",
+            Check::SingleClass => "single-class",
+            Check::AbsentClass => "absent-class",
+            Check::PartitionSize => "partition-size",
+            Check::Neighbours => "neighbours",
+            Check::BelowBaseline => "below-baseline",
+        })
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n  help: {}", self.found, self.remedy)
@@ -90,12 +107,14 @@ pub struct CellData<'a> {
     pub samples: BTreeMap<Split, &'a [String]>,
     /// What was read of them.
     pub observed: &'a BTreeMap<Split, Vec<Option<Observed>>>,
-    /// The stored band behind each channel.
-    pub bands: &'a [String],
+    /// Channels that their own band feeds, neither zeros nor a substitute, and what that band is stored as.
+    pub channels: &'a [(usize, &'a str)],
     /// What the pixels are normalised by, one per channel, and what that is called.
     pub in_use: Option<(&'a str, Vec<BandStatistics>)>,
-    /// The data set's own statistics of `bands`, where its files hold them.
+    /// The data set's own statistics of each channel's stored band, where its files hold them.
     pub own: Option<Vec<BandStatistics>>,
+    /// Its means of the task's quick-look bands.
+    pub quick_look_means: Option<Vec<f64>>,
     /// Neighbours that vote, of k-NN.
     pub k: Option<usize>,
 }
@@ -111,10 +130,11 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
     // Train stands for the data; without it whichever split was read.
     let split = Split::ALL.into_iter().find(|split| seen(*split).next().is_some());
     if let Some(split) = split {
-        let pooled = pixels::pool(cell.bands, seen(split).map(|(_, seen)| seen.pixels()));
-        let unit = cell.in_use.as_ref().and_then(|(source, statistics)| {
-            pixels::unit(cell.task, split, &pooled, source, statistics)
-        });
+        let pooled = pixels::pool(cell.channels, seen(split).map(|(_, seen)| seen.pixels()));
+        let unit = cell
+            .in_use
+            .as_ref()
+            .and_then(|(source, statistics)| pixels::unit(cell.task, split, &pooled, source, statistics));
         let order = match (&cell.own, &cell.in_use) {
             (Some(own), _) => pixels::order(split, &pooled, pixels::Source::Own, own),
             (None, Some((source, statistics))) if unit.is_none() => {
@@ -124,14 +144,15 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
         };
         findings.extend(unit);
         findings.extend(order);
-        findings.extend(names::check(cell.task, cell.band_names, &pooled));
+        findings.extend(names::check(cell.task, cell.band_names, &pooled, cell.quick_look_means.as_deref()));
     }
 
     let hashes: BTreeMap<Split, Vec<(&str, blake3::Hash)>> = cell
         .samples
         .iter()
         .map(|(split, names)| {
-            let named = seen(*split).filter_map(|(i, seen)| Some((names.get(i)?.as_str(), seen.pixels().hash)));
+            let named =
+                seen(*split).filter_map(|(i, seen)| Some((names.get(i)?.as_str(), seen.pixels().hash)));
             (*split, named.collect())
         })
         .collect();

@@ -35,15 +35,35 @@ pub fn explanation(task: &Task) -> String {
 }
 
 /// Of the option that takes bands by what they hold.
-pub const REMEDY: &str = "--bands by-content takes them by what they hold; published numbers take them as named";
+pub const REMEDY: &str =
+    "--bands by-content takes them by what they hold; published numbers take them as named";
 
 /// Bands that are taken as named where contents differ, or by content where they do not.
-pub fn check(task: &Task, band_names: &str, pixels: &[BandPixels]) -> Option<Finding> {
-    let largest: Vec<(&str, f64)> = pixels.iter().map(|band| (band.name, f64::from(band.max))).collect();
-    if band_names == "as-named" && holds_quick_look(task, &largest)? {
-        return Some(Finding::new(Check::BandNames, explanation(task), REMEDY));
+///
+/// `quick_look_means` are the data set's own means of the quick-look's bands, which are not read by content.
+pub fn check(
+    task: &Task,
+    band_names: &str,
+    pixels: &[BandPixels],
+    quick_look_means: Option<&[f64]>,
+) -> Option<Finding> {
+    let look = task.quick_look.as_ref()?;
+    if band_names == "as-named" {
+        let largest: Vec<(&str, f64)> = pixels.iter().map(|band| (band.name, f64::from(band.max))).collect();
+        return holds_quick_look(task, &largest)?
+            .then(|| Finding::new(Check::BandNames, explanation(task), REMEDY));
     }
-    None
+    let (band, mean) = look.bands.iter().zip(quick_look_means?).find(|(_, mean)| **mean > look.maximum)?;
+    let found = format!(
+        "bands are taken by content, but `{band}` has a mean of {mean:.0} and a quick-look at most {}: these files may hold \
+         what their names say",
+        look.maximum
+    );
+    Some(Finding::new(
+        Check::BandNames,
+        found,
+        "look at them with `cargo xtask inspect`, or leave out --bands by-content",
+    ))
 }
 
 #[cfg(test)]
@@ -69,8 +89,12 @@ mod tests {
         assert_eq!(with(100.0, 100.0), Some(false));
         assert_eq!(holds_quick_look(task, &[("08 - NIR", 3000.0)]), None);
         assert_eq!(holds_quick_look(suite.task("m-eurosat").unwrap(), &[("08 - NIR", 3000.0)]), None);
+        assert_eq!(check(task, "by-content", &[], Some(&[80.0, 90.0, 70.0])), None);
+        let said = check(task, "by-content", &[], Some(&[12.0, 1800.0, 1100.0])).unwrap().found;
+        assert!(said.contains("`11 - SWIR` has a mean of 1800"), "{said}");
         let told = explanation(task);
-        for word in ["`06 - Vegetation Red Edge` holds B07", "12 - SWIR", "255", "B06, B09, B10 do not exist"] {
+        for word in ["`06 - Vegetation Red Edge` holds B07", "12 - SWIR", "255", "B06, B09, B10 do not exist"]
+        {
             assert!(told.contains(word), "{word} in {told}");
         }
     }

@@ -23,29 +23,33 @@ pub struct BandPixels<'a> {
     pub high: f32,
 }
 
-/// Pools the images of a split, per stored band: one that feeds several channels counts once. None where no image was read.
+/// Pools the images of a split, for each of the channels with the name of its stored band: one that feeds several channels
+/// counts once. None where no image was read.
 pub fn pool<'a, 'p>(
-    bands: &'a [String],
+    channels: &[(usize, &'a str)],
     images: impl Iterator<Item = &'p PixelSummary>,
 ) -> Vec<BandPixels<'a>> {
-    let images: Vec<&PixelSummary> = images.filter(|image| image.bands.len() == bands.len()).collect();
+    let width = channels.iter().map(|(channel, _)| channel + 1).max().unwrap_or(0);
+    let images: Vec<&PixelSummary> = images.filter(|image| image.bands.len() >= width).collect();
     if images.is_empty() {
         return Vec::new();
     }
     let n = images.len() as f64;
-    let first = |name: &String| bands.iter().position(|other| other == name);
-    let distinct = bands.iter().enumerate().filter(|(channel, name)| first(name) == Some(*channel));
+    let first = |name: &str| channels.iter().find(|(_, other)| *other == name).map(|(channel, _)| *channel);
+    let distinct = channels.iter().copied().filter(|(channel, name)| first(name) == Some(*channel));
     distinct
         .map(|(channel, name)| {
             let of = |number: fn(&super::observed::BandSummary) -> f32| {
-                let mut numbers: Vec<f32> = images.iter().map(|image| number(&image.bands[channel])).collect();
+                let mut numbers: Vec<f32> =
+                    images.iter().map(|image| number(&image.bands[channel])).collect();
                 numbers.sort_unstable_by(f32::total_cmp);
                 numbers
             };
             let middle = |sorted: Vec<f32>| sorted[sorted.len() / 2];
             let (min, max, means) = (of(|band| band.min), of(|band| band.max), of(|band| band.mean));
             let mean = means.iter().copied().map(f64::from).sum::<f64>() / n;
-            let variance = means.iter().map(|image| (f64::from(*image) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+            let variance = means.iter().map(|image| (f64::from(*image) - mean).powi(2)).sum::<f64>()
+                / (n - 1.0).max(1.0);
             BandPixels {
                 name,
                 channel,
@@ -159,7 +163,8 @@ pub fn order(
         .filter_map(|band| Some((band, statistics.get(band.channel)?)))
         .filter(|(_, statistics)| statistics.std > 0.0)
         .collect();
-    let off = |band: &BandPixels, statistics: &BandStatistics| (band.mean - statistics.mean).abs() / statistics.std;
+    let off =
+        |band: &BandPixels, statistics: &BandStatistics| (band.mean - statistics.mean).abs() / statistics.std;
     let apart: Vec<(&BandPixels, &BandStatistics)> = bands
         .iter()
         .copied()
@@ -178,7 +183,12 @@ pub fn order(
             .zip(&by_statistics)
             .filter(|(pixels, own)| pixels.0.name != own.0.name)
             .map(|(pixels, own)| {
-                format!("`{}` has a mean of {}, as `{}` should", pixels.0.name, short(pixels.0.mean), own.0.name)
+                format!(
+                    "`{}` has a mean of {}, as `{}` should",
+                    pixels.0.name,
+                    short(pixels.0.mean),
+                    own.0.name
+                )
             })
             .collect();
         let found = format!(
@@ -192,13 +202,20 @@ pub fn order(
         .iter()
         .filter(|(band, s)| off(band, s) > far.max(6.0 * band.error / s.std))
         .map(|(band, s)| {
-            format!("`{}` has a mean of {}, there {} ± {}", band.name, short(band.mean), short(s.mean), short(s.std))
+            format!(
+                "`{}` has a mean of {}, there {} ± {}",
+                band.name,
+                short(band.mean),
+                short(s.mean),
+                short(s.std)
+            )
         })
         .collect();
     (!away.is_empty()).then(|| {
         let found =
             format!("bands of {split} are far from {name}: {}", listed(away.iter().map(String::as_str)));
-        let remedy = "check that files and statistics belong together, and the bands' names and order in benchmarks/";
+        let remedy =
+            "check that files and statistics belong together, and the bands' names and order in benchmarks/";
         Finding::new(Check::BandOrder, found, remedy)
     })
 }
@@ -243,8 +260,8 @@ mod tests {
         S2.iter().map(|(_, mean, std)| BandStatistics { mean: *mean, std: *std }).collect()
     }
 
-    fn names() -> Vec<String> {
-        S2.iter().map(|(name, ..)| (*name).to_owned()).collect()
+    fn names() -> Vec<(usize, &'static str)> {
+        S2.iter().enumerate().map(|(channel, (name, ..))| (channel, *name)).collect()
     }
 
     /// Images whose band b has the distribution of the statistics of `source[b]`, brighter or darker by image, passed
@@ -290,7 +307,10 @@ mod tests {
     fn reflectance_against_digital_numbers_is_told() {
         let said = unit_of(|x| x / 10_000.0, &statistics()).unwrap();
         assert!(said.contains("look like reflectance or backscatter from 0 to 1"), "{said}");
-        assert!(said.contains("the statistics `S2C` like digital numbers") && said.contains("`B01`"), "{said}");
+        assert!(
+            said.contains("the statistics `S2C` like digital numbers") && said.contains("`B01`"),
+            "{said}"
+        );
         let scale = vec![BandStatistics { mean: 0.0, std: 10_000.0 }; S2.len()];
         assert!(unit_of(|x| x / 10_000.0, &scale).is_some());
         // The other way round.
@@ -375,10 +395,13 @@ mod tests {
 
     #[test]
     fn a_band_that_feeds_two_channels_counts_once() {
-        let bands = ["a", "b", "a"].map(str::to_owned);
+        let bands = [(0, "a"), (1, "b"), (2, "a")];
         let image = PixelSummary::of(Array3::ones((3, 2, 2)).view());
         let pooled = pool(&bands, std::iter::once(&image));
-        assert_eq!(pooled.iter().map(|band| (band.name, band.channel)).collect::<Vec<_>>(), [("a", 0), ("b", 1)]);
+        assert_eq!(
+            pooled.iter().map(|band| (band.name, band.channel)).collect::<Vec<_>>(),
+            [("a", 0), ("b", 1)]
+        );
         assert!(pool(&bands, std::iter::empty()).is_empty());
     }
 }

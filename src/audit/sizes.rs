@@ -20,8 +20,10 @@ pub fn check(task: &Task, partition: &str, listed: &BTreeMap<Split, usize>) -> O
         .map(|(split, n)| format!("{split} {n} instead of {}", task.samples.of(*split)))
         .collect();
     (!other.is_empty()).then(|| {
-        let found = format!("partition {partition} has other sizes than the official one: {}", other.join(", "));
-        let remedy = "compare with no published number; `cargo xtask doctor` says how to fetch the official files";
+        let found =
+            format!("partition {partition} has other sizes than the official one: {}", other.join(", "));
+        let remedy =
+            "compare with no published number; `cargo xtask doctor` says how to fetch the official files";
         Finding::new(Check::PartitionSize, found, remedy)
     })
 }

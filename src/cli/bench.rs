@@ -85,6 +85,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
             match outcome {
                 Ok(done) => {
                     eprintln!("{name}: {}", told(&done));
+                    done.record.notes.iter().for_each(|note| eprintln!("  warning: {note}"));
                     written.push(done.path);
                 }
                 Err(error) => {

@@ -127,8 +127,15 @@ impl ModelConfig {
         let a = &config.architecture;
         let sizes = [a.width, a.depth, a.heads, a.mlp_ratio, a.patch];
         let problem = if !config.kind.has_parameters() {
-            (a.image == 0 || sizes != [0; 5] || !a.map_layers.is_empty() || !config.stems.is_empty() || config.weights.is_some())
-                .then(|| "a model without parameters has an `image` above 0, and no other size, stem or weights".to_owned())
+            (a.image == 0
+                || sizes != [0; 5]
+                || !a.map_layers.is_empty()
+                || !config.stems.is_empty()
+                || config.weights.is_some())
+            .then(|| {
+                "a model without parameters has an `image` above 0, and no other size, stem or weights"
+                    .to_owned()
+            })
         } else if sizes.contains(&0) {
             Some("width, depth, heads, mlp-ratio and patch must be above 0".to_owned())
         } else if !a.width.is_multiple_of(a.heads) {

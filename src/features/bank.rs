@@ -106,7 +106,8 @@ impl FeatureBank {
         let mut matrix = Array2::zeros((names.len(), extractor.width()));
         let mut labels = Vec::with_capacity(names.len());
         let seen = &extractor.input.seen;
-        for (i, ((name, content), mut out)) in names.iter().zip(&contents).zip(matrix.rows_mut()).enumerate() {
+        for (i, ((name, content), mut out)) in names.iter().zip(&contents).zip(matrix.rows_mut()).enumerate()
+        {
             let row = rows
                 .get(content)
                 .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;

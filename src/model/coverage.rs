@@ -30,6 +30,8 @@ impl Coverage {
         match weights {
             Weights::Random(_) => Coverage::Random,
             Weights::File(_) if report.is_complete() => Coverage::Whole,
+            // There is nothing to cover.
+            Weights::None => Coverage::Whole,
             Weights::File(_) => {
                 let loaded = report.loaded.len();
                 let parameters = loaded + report.missing.len() + report.mismatched.len();

@@ -24,8 +24,8 @@ use self::frozen::Frozen;
 use self::image_stats::ImageStats;
 use self::terrafm::TerraFm;
 use self::weights::{Report, Weights};
-use crate::{Error, Result};
 use crate::config::{ModelConfig, ModelKind};
+use crate::{Error, Result};
 
 /// A model's patch embedding for one sensor; also the name of the sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -22,6 +22,9 @@ pub enum Weights {
     None,
 }
 
+/// The identity of [`Weights::None`].
+pub const NO_WEIGHTS: &str = "none";
+
 impl FromStr for Weights {
     type Err = Error;
 
@@ -46,7 +49,7 @@ impl Weights {
         match self {
             Weights::Random(seed) => Ok(format!("random:{seed}")),
             Weights::File(path) => checkpoint::hash(path).map(|hash| format!("blake3:{hash}")),
-            Weights::None => Ok("none".to_owned()),
+            Weights::None => Ok(NO_WEIGHTS.to_owned()),
         }
     }
 }

@@ -106,12 +106,16 @@ pub struct Provenance {
     /// only `checkout`: the git revision of their folder.)
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, String>,
-    /// blake3 of the weights' file, or `random:<seed>` (see [`Provenance::random_weights`]).
+    /// blake3 of the weights' file, `random:<seed>` (see [`Provenance::random_weights`]), or `none` of a model without
+    /// parameters.
     pub weights: String,
     /// How much of the model they cover: see [`Provenance::coverage`].
     pub coverage: Coverage,
     /// blake3 of the samples and statistics that were read.
     pub data: String,
+    /// blake3 of the test features, of protocols on frozen features: equal where a setting had no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<String>,
     pub stem: Stem,
     /// The stored band behind each input band, in order.
     pub bands: Vec<String>,

@@ -124,9 +124,8 @@ impl SettingKey {
         let aspects: Vec<&Aspect> = aspects.into_iter().collect();
         // `random:0` says it already.
         let random = self.get(&Aspect::Weights).is_some_and(|weights| weights.starts_with("random:"));
-        let said = |aspect: &Aspect| {
-            *aspect == Aspect::Coverage && random && aspects.contains(&&Aspect::Weights)
-        };
+        let said =
+            |aspect: &Aspect| *aspect == Aspect::Coverage && random && aspects.contains(&&Aspect::Weights);
         let told: Vec<String> =
             aspects.iter().filter(|aspect| !said(aspect)).map(|aspect| self.told(aspect)).collect();
         told.join(", ")

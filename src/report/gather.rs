@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::baseline;
 use crate::error::AtPath;
 use crate::home::Home;
 use crate::record::{Record, Store, Unreadable, Usable};
@@ -49,15 +50,9 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
                 .help("results lie in `<suite>/records/` and `<suite>-demo/records/`"));
         }
         let Some(store) = Store::existing(&path) else { continue };
-        let Usable { records, unreadable } = store.usable()?;
-        sections.push(Section {
-            suite: Suite::load(home, name)?,
-            demo,
-            records,
-            unreadable,
-            store,
-            folder,
-        });
+        let Usable { mut records, unreadable } = store.usable()?;
+        baseline::mark(&mut records);
+        sections.push(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder });
     }
     if sections.is_empty() {
         return Err(Error::file(results, "no folder below it holds records")

@@ -11,6 +11,7 @@
 //! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
 //! ```
 
+mod baseline;
 mod chapter;
 pub mod check;
 pub mod compare;
@@ -59,7 +60,8 @@ pub struct Written {
 /// # Errors
 /// Where the store or a file of published values cannot be read, or a table cannot be written.
 pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: bool) -> Result<Written> {
-    let Usable { records, unreadable } = store.usable()?;
+    let Usable { mut records, unreadable } = store.usable()?;
+    baseline::mark(&mut records);
     let mut files = Vec::new();
     for (file, mut table) in fill_all(suite, home, &records, demo)? {
         table.unreadable = names(&unreadable);

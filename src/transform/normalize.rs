@@ -130,11 +130,15 @@ impl Normalization {
     pub fn statistics(&self, bands: usize) -> Option<Vec<BandStatistics>> {
         match self {
             Normalization::Standardize { mean, std } => {
-                let of = |(mean, std): (&f32, &f32)| BandStatistics { mean: (*mean).into(), std: (*std).into() };
+                let of =
+                    |(mean, std): (&f32, &f32)| BandStatistics { mean: (*mean).into(), std: (*std).into() };
                 Some(mean.iter().zip(std).map(of).collect())
             }
             Normalization::MinMax { min, max, .. } => {
-                let of = |(min, max): (&f64, &f64)| BandStatistics { mean: (min + max) / 2.0, std: (max - min) / 2.0 };
+                let of = |(min, max): (&f64, &f64)| BandStatistics {
+                    mean: (min + max) / 2.0,
+                    std: (max - min) / 2.0,
+                };
                 Some(min.iter().zip(max).map(of).collect())
             }
             Normalization::Satlas => {

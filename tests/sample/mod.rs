@@ -40,6 +40,7 @@ pub fn record() -> Record {
             weights: "5f3c9a1be20476d8a1c2".into(),
             coverage: Coverage::Whole,
             data: "0f1e2d3c4b5a6978".into(),
+            features: None,
             stem: Stem::S2L1c,
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
             band_names: "as-named".into(),
