@@ -9,6 +9,7 @@ mod hub_server;
 mod made;
 mod sample;
 
+mod audit;
 mod augment;
 mod cache;
 mod canvas;
