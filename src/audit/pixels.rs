@@ -153,7 +153,7 @@ pub fn order(
     source: Source,
     statistics: &[BandStatistics],
 ) -> Option<Finding> {
-    let (name, tolerance, far) = match source {
+    let (name, tolerance, far): (_, f64, f64) = match source {
         // What sampling of images explains is added below.
         Source::Own => ("the data set's own statistics", 0.15, 1.0),
         Source::Foreign(name) => (name, 0.5, 4.0),
