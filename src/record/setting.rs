@@ -99,6 +99,18 @@ impl SettingKey {
         self
     }
 
+    /// The same key, to be compared over protocols.
+    #[must_use]
+    pub fn of_any_protocol(mut self) -> Self {
+        self.protocol.clear();
+        self
+    }
+
+    /// Gives an aspect another value.
+    pub fn set(&mut self, aspect: Aspect, value: String) {
+        self.aspects.insert(aspect, value);
+    }
+
     /// The value of an aspect as shown; nothing where the record does not tell.
     pub fn get(&self, aspect: &Aspect) -> Option<&str> {
         self.aspects.get(aspect).map(String::as_str)
