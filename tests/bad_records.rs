@@ -138,7 +138,7 @@ fn a_report_goes_without_a_bad_record_and_bad_predictions_and_ends_with_3() {
         assert!(said.contains(&format!("damaged: {}", file.display())), "{said}");
     }
     let table = std::fs::read_to_string(results.join("geobench/knn.md")).unwrap();
-    assert!(table.contains("| TerraFM (measured)") && table.contains(" 94.5 [93.0, 95.9]"), "{table}");
+    assert!(table.contains("| TerraFM (measured)") && table.contains("94.5_ [93.0, 95.9]"), "{table}");
     let name = bad.file_name().unwrap().to_string_lossy().replace('_', "\\_");
     assert!(table.contains(&format!("cannot be used: {name} (damaged)")), "{table}");
     for file in ["report.md", "report.html"] {
@@ -185,6 +185,14 @@ fn failed_cells_are_told_though_tables_cannot_be_written() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("m-eurosat default knn seed 0: failed: ") && said.contains("nonsense"), "{said}");
 
+    std::fs::remove_dir_all(&table).unwrap();
+    std::fs::write(table.with_file_name("records").join("broken.json"), "{").unwrap();
+    let output = bench(folder.path(), &["--normalization", "nonsense"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "a failed cell is worse than a bad record: {said}");
+    assert!(said.contains("seed 0: failed: ") && said.contains("damaged: "), "both are told: {said}");
+
+    std::fs::create_dir_all(table.join("x")).unwrap();
     let output = bench(folder.path(), &[]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -207,4 +215,49 @@ fn a_folder_that_takes_no_record_is_named_before_anything_is_computed() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no record can be written here") && said.contains("--out"), "{said}");
     assert!(!folder.path().join("cache/features").exists(), "features were extracted for nothing");
+}
+
+/// Whatever scores them would fail without naming the file.
+#[test]
+fn predictions_that_cannot_be_scored_name_their_file() {
+    use terrabench::metrics::segmentation::Confusion;
+    use terrabench::protocol::Predictions;
+    use terrabench::record::predictions::{Named, read, write};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    let ranked = |logit: f32| Named {
+        samples: vec!["a".into(), "b".into()],
+        predictions: Predictions::Scores {
+            logits: ndarray::array![[0.5, 1.0], [logit, 0.0]],
+            truth: ndarray::array![[true, false], [false, true]],
+        },
+    };
+    let error = write(&path, "0a", &ranked(f32::NAN)).unwrap_err().to_string();
+    assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
+    write(&path, "0a", &ranked(7.5)).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let spoilt = |from: &[u8], to: &[u8]| {
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        let mut spoilt = bytes.clone();
+        spoilt[at..at + to.len()].copy_from_slice(to);
+        std::fs::write(&path, spoilt).unwrap();
+        read(&path, "0a").unwrap_err().to_string()
+    };
+    let error = spoilt(&7.5f32.to_le_bytes(), &f32::NAN.to_le_bytes());
+    assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
+
+    let image = Confusion::new(2, None);
+    write(&path, "0a", &Named { samples: vec!["a".into()], predictions: Predictions::Masks(vec![image]) })
+        .unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let classes = br#""classes":"2""#;
+    let at = bytes.windows(classes.len()).position(|window| window == classes).unwrap();
+    let mut spoilt = bytes.clone();
+    spoilt[at..at + classes.len()].copy_from_slice(br#""classes":"9""#);
+    std::fs::write(&path, spoilt).unwrap();
+    let error = read(&path, "0a").unwrap_err().to_string();
+    assert!(error.contains("2 classes, expected 9"), "{error}");
+    write(&path, "0a", &Named { samples: vec![], predictions: Predictions::Masks(vec![]) }).unwrap();
+    assert!(read(&path, "0a").unwrap_err().to_string().contains("no samples"));
 }

@@ -251,3 +251,35 @@ fn a_protocols_settings_are_told_by_name_without_the_interval() {
         "{settings:?}"
     );
 }
+
+/// The whole way: a file that holds one parameter of the model.
+#[test]
+fn a_run_with_partial_weights_records_how_many_parameters_they_cover() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("one.safetensors");
+    let bytes: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), 192).flatten().collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![192], &bytes).unwrap();
+    std::fs::write(&weights, safetensors::serialize([("norm.weight", view)], None).unwrap()).unwrap();
+    let out = folder.path().join("results");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"))
+        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "0.01x_train"])
+        .args(["--allow-partial", "--weights"])
+        .arg(&weights)
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let records = terrabench::record::Store::open(out.join("geobench-demo")).unwrap().all().unwrap();
+    let Coverage::Partial { loaded: Some(1), parameters: Some(parameters) } = records[0].provenance.coverage
+    else {
+        panic!("{:?}", records[0].provenance.coverage)
+    };
+    assert!(parameters > 50, "{parameters}");
+    let told = format!("partial weights: 1 of {parameters} parameters");
+    assert!(said.contains(&told), "{said}");
+    let table = std::fs::read_to_string(out.join("geobench-demo/knn.md")).unwrap();
+    assert!(table.contains(&format!("(demo, {told})")), "{table}");
+}

@@ -109,10 +109,11 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     for path in &written {
         writeln!(out, "  {}", path.display())?;
     }
+    let code = used(&unreadable);
     if !failures.is_empty() {
         bail!("{} failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
     }
-    Ok(used(&unreadable))
+    Ok(code)
 }
 
 /// blake3 of the files of suite, model and normalisation.

@@ -204,6 +204,9 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
             let t = tensor("counts", Dtype::U32, 3)?;
             let numbers = t.data().as_chunks().0.iter().map(|bytes| u64::from(u32::from_le_bytes(*bytes)));
             let shape = (t.shape()[0], t.shape()[1], t.shape()[2]);
+            if shape.2 != classes {
+                return Err(format!("`counts` is of {} classes, expected {classes}", shape.2));
+            }
             let all = Array3::from_shape_vec(shape, numbers.collect()).map_err(|e| e.to_string())?;
             let image = |counts: ndarray::ArrayView2<u64>| {
                 Confusion::from_counts(counts.to_owned(), ignore).map_err(|e| e.to_string())

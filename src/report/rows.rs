@@ -107,7 +107,7 @@ fn by_setting<'a>(mut records: Vec<&'a Record>, left_out: &mut Vec<LeftOut<'a>>)
         let setting = SettingKey::of(record);
         match cells.iter_mut().find(|cell| cell.setting.is_same(&setting)) {
             None => cells.push(CellRecords { setting, records: vec![record] }),
-            Some(cell) if cell.records.iter().all(|newest| newest.settings == record.settings) => {
+            Some(cell) if cell.records.first().is_some_and(|newest| newest.settings == record.settings) => {
                 cell.records.push(record);
             }
             Some(_) => left_out.push(LeftOut {
