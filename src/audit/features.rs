@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
+use super::observed::bytes;
 use super::{Check, Finding, listed};
 use crate::data::Split;
 
@@ -37,36 +38,39 @@ impl FeatureSummary {
     /// Summarises features [n, d].
     pub fn of(features: ArrayView2<f32>) -> Self {
         let (n, width) = features.dim();
+        let features = features.as_standard_layout();
         let rows: Vec<blake3::Hash> = features
             .axis_iter(Axis(0))
             .into_par_iter()
-            .map(|row| {
-                let bytes: Vec<u8> = row.iter().flat_map(|x| (x + 0.0).to_le_bytes()).collect();
-                blake3::hash(&bytes)
-            })
+            .map(|row| blake3::hash(&bytes(row.as_slice().unwrap_or_default())))
             .collect();
         let mut digest = blake3::Hasher::new();
         rows.iter().for_each(|row| {
             digest.update(row.as_bytes());
         });
         // Deviations from the first sample: exact zeros where nothing changes, and no cancellation where little does.
-        let mut sums = vec![[0.0f64; 3]; width];
+        let (mut sums, mut squares, mut sizes) =
+            (vec![0.0f64; width], vec![0.0f64; width], vec![0.0f64; width]);
+        let first: Vec<f32> = features.rows().into_iter().next().map(|row| row.to_vec()).unwrap_or_default();
         for row in features.rows() {
-            for ((x, first), [sum, squares, size]) in row.iter().zip(features.row(0)).zip(&mut sums) {
-                let apart = f64::from(*x) - f64::from(*first);
-                *sum += apart;
-                *squares += apart * apart;
-                *size += f64::from(*x) * f64::from(*x);
+            let row = row.as_slice().unwrap_or_default();
+            let numbers = row.iter().zip(&first).zip(&mut sums).zip(&mut squares).zip(&mut sizes);
+            for ((((x, first), sum), square), size) in numbers {
+                let (x, first) = (f64::from(*x), f64::from(*first));
+                *sum += x - first;
+                *square += (x - first) * (x - first);
+                *size += x * x;
             }
         }
         let n = n.max(1) as f64;
-        let variance: f64 = sums.iter().map(|[sum, squares, _]| (squares - sum * sum / n).max(0.0)).sum();
-        let size: f64 = sums.iter().map(|[.., size]| size).sum();
+        let variance: f64 =
+            sums.iter().zip(&squares).map(|(sum, squares)| (squares - sum * sum / n).max(0.0)).sum();
+        let size: f64 = sizes.iter().sum();
         FeatureSummary {
             digest: digest.finalize(),
             rows,
             width,
-            dead: sums.iter().filter(|[_, squares, _]| *squares == 0.0).count(),
+            dead: squares.iter().filter(|squares| **squares == 0.0).count(),
             spread: if size > 0.0 { (variance / size).sqrt() } else { 0.0 },
         }
     }

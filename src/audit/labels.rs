@@ -13,7 +13,7 @@ pub fn check(samples: &BTreeMap<Split, Vec<&[usize]>>, names: &[String]) -> Vec<
     let name = |class: &usize| names.get(*class).cloned().unwrap_or_else(|| format!("class {class}"));
     // One sample says nothing, and a mask of one class may be all there is of it.
     if train.len() > 1 && train.iter().all(|classes| classes == &train[0]) && train[0].len() < 2 {
-        let which = train[0].first().map_or("no label".to_owned(), |class| format!("`{}`", name(class)));
+        let which = train[0].first().map_or("with nothing".to_owned(), |class| format!("`{}`", name(class)));
         let found = format!("all {} samples of train are labelled {which}", train.len());
         let remedy = "check the labels and the partition: every model predicts this class";
         findings.push(Finding::new(Check::SingleClass, found, remedy));
@@ -51,7 +51,7 @@ mod tests {
     fn a_train_split_of_one_class_is_told() {
         let found = check_of(&[&[1], &[1], &[1]], &[&[1]]);
         assert_eq!(found, ["all 3 samples of train are labelled `wood`"]);
-        assert_eq!(check_of(&[&[], &[]], &[&[]]), ["all 2 samples of train are labelled no label"]);
+        assert_eq!(check_of(&[&[], &[]], &[&[]]), ["all 2 samples of train are labelled with nothing"]);
         assert_eq!(check_of(&[&[1], &[2]], &[&[1]]), [""; 0]);
     }
 
