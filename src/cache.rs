@@ -16,6 +16,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::observed::{BandSummary, NUMBERS, PixelSummary};
 use crate::data::Label;
 use crate::error::AtPath;
 use crate::files::write_atomically;
@@ -36,12 +37,17 @@ pub struct About {
     pub device: String,
 }
 
+/// Of the chunks: one of another form is not read.
+pub const FORM: u32 = 2;
+
 /// A sample's label and features.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Hash of the sample's content.
     pub content: blake3::Hash,
     pub label: Label,
+    /// What its pixels are like, so that whoever takes the features knows what they were made from.
+    pub pixels: PixelSummary,
     /// [d].
     pub features: Vec<f32>,
 }
@@ -208,14 +214,25 @@ fn file_name(bytes: &[u8]) -> String {
     format!("{}.{CHUNK}", blake3::hash(bytes).to_hex())
 }
 
-/// `contents` u8 [n, 32], `features` f32 [n, d], and the labels: `classes` u64 [n], `labels` u8 [n, l] or
-/// `masks` i32 [n, h, w].
+/// `contents` u8 [n, 32], `features` f32 [n, d], `pixel-hashes` u8 [n, 32], `pixels` f32 [n, bands, 6], and the labels:
+/// `classes` u64 [n], `labels` u8 [n, l] or `masks` i32 [n, h, w].
 fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
     let n = rows.len();
     let width = rows.first().map_or(0, |row| row.features.len());
     let contents: Vec<u8> = rows.iter().flat_map(|row| *row.content.as_bytes()).collect();
     let features: Vec<u8> =
         rows.iter().flat_map(|row| &row.features).flat_map(|value| value.to_le_bytes()).collect();
+    let pixel_hashes: Vec<u8> = rows.iter().flat_map(|row| *row.pixels.hash.as_bytes()).collect();
+    let bands = rows.first().map_or(0, |row| row.pixels.bands.len());
+    let numbers = |row: &Row| {
+        row.pixels
+            .bands
+            .iter()
+            .flat_map(|band| <[f32; NUMBERS]>::from(*band))
+            .flat_map(f32::to_le_bytes)
+            .collect::<Vec<u8>>()
+    };
+    let pixels: Vec<u8> = rows.iter().flat_map(numbers).collect();
     let mut labels = Vec::new();
     let mut form = None;
     for row in rows {
@@ -242,6 +259,8 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
     let tensors = [
         ("contents", view(Dtype::U8, vec![n, blake3::OUT_LEN], &contents)?),
         ("features", view(Dtype::F32, vec![n, width], &features)?),
+        ("pixel-hashes", view(Dtype::U8, vec![n, blake3::OUT_LEN], &pixel_hashes)?),
+        ("pixels", view(Dtype::F32, vec![n, bands, NUMBERS], &pixels)?),
         (name, view(dtype, shape, &labels)?),
     ];
     safetensors::serialize(tensors, None).map_err(|e| e.to_string())
@@ -266,18 +285,40 @@ fn decode(path: &Path, bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
         return Err(foreign());
     }
     let labels = labels(&file).filter(|labels| labels.len() == n).ok_or_else(foreign)?;
+    let pixels = pixels(&file).filter(|pixels| pixels.len() == n).ok_or_else(foreign)?;
     let contents = contents.data().as_chunks::<{ blake3::OUT_LEN }>().0;
     let features = features.data().chunks_exact(4 * width);
     Ok(contents
         .iter()
         .zip(features)
         .zip(labels)
-        .map(|((content, features), label)| Row {
+        .zip(pixels)
+        .map(|(((content, features), label), pixels)| Row {
             content: blake3::Hash::from_bytes(*content),
             label,
+            pixels,
             features: features.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
         })
         .collect())
+}
+
+/// The summaries of a chunk's pixels.
+fn pixels(file: &SafeTensors) -> Option<Vec<PixelSummary>> {
+    let (hashes, numbers) = (file.tensor("pixel-hashes").ok()?, file.tensor("pixels").ok()?);
+    let [n, bands, NUMBERS] = *numbers.shape() else { return None };
+    if hashes.shape() != [n, blake3::OUT_LEN] || hashes.dtype() != Dtype::U8 || numbers.dtype() != Dtype::F32
+    {
+        return None;
+    }
+    let numbers: Vec<f32> =
+        numbers.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let summaries = numbers.as_chunks::<NUMBERS>().0;
+    let hashes = hashes.data().as_chunks().0.iter().enumerate();
+    let summary = |(i, hash): (usize, &[u8; blake3::OUT_LEN])| PixelSummary {
+        hash: blake3::Hash::from_bytes(*hash),
+        bands: summaries[i * bands..][..bands].iter().copied().map(BandSummary::from).collect(),
+    };
+    Some(hashes.map(summary).collect())
 }
 
 /// The labels of a chunk, in whichever form they are there.

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
-use crate::cache::About;
+use crate::audit::observed::{Log, Observed, PixelSummary};
+use crate::cache::{self, About};
 use crate::config::ModelConfig;
 use crate::data::bands::{self, Band, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
@@ -22,6 +23,7 @@ use crate::normalization::{self, Strategies};
 use crate::suite::{LabelKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
+use crate::transform::normalize::Normalization;
 use crate::{Error, Result};
 
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
@@ -79,6 +81,8 @@ pub struct Input {
     pub normalization: String,
     /// At least one: what may happen to the pixels, in the order in which they are tried.
     pub strategies: Vec<Preparation>,
+    /// What the samples were like that were read so far, or whose features were cached.
+    pub seen: Log,
 }
 
 /// A normalisation strategy, by name, and all that happens to pixels with it.
@@ -104,10 +108,14 @@ impl Input {
         model: &ModelConfig,
         options: &InputOptions,
     ) -> Result<Self> {
+        if model.kind.takes_stored_pixels() {
+            return Self::as_stored(suite, task, partition, root, model, options);
+        }
         let dataset = data::open(suite, task, root, partition)?;
         let mut names = suite.bands.clone();
         if options.by_content {
             names.extend(task.by_content.clone());
+            names.retain(|band, _| !task.absent_by_content.contains(band));
         }
         let wanted = &model.stem(task.stem)?.bands;
         let mut impute = task.impute.clone();
@@ -153,7 +161,56 @@ impl Input {
             selection,
             normalization: normalization.to_owned(),
             strategies,
+            seen: Log::default(),
         })
+    }
+
+    /// Every band of the files, as stored, resized to the model's size.
+    fn as_stored(
+        suite: &Suite,
+        task: &Task,
+        partition: &str,
+        root: &Path,
+        model: &ModelConfig,
+        options: &InputOptions,
+    ) -> Result<Self> {
+        if options.normalization != normalization::DEFAULT {
+            let problem = format!("{} takes pixels as they are stored, never normalised", model.name);
+            return Err(Error::request(problem).help("leave out --normalization"));
+        }
+        let task = Task { scale: 1.0, ..task.clone() };
+        let dataset = data::open(suite, &task, root, partition)?;
+        let stored = dataset.bands()?;
+        let side = model.architecture.image;
+        let preprocess = Preprocess {
+            normalization: Normalization::Identity,
+            height: side,
+            width: side,
+            align_corners: false,
+            zeroed: Vec::new(),
+        };
+        Ok(Input {
+            dataset,
+            stem: task.stem,
+            task,
+            selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
+            normalization: normalization::NONE.to_owned(),
+            strategies: vec![Preparation { name: normalization::NONE.to_owned(), preprocess }],
+            seen: Log::default(),
+        })
+    }
+
+    /// A sample as stored, in the bands that the model takes. What it is like is noted in [`Input::seen`].
+    ///
+    /// # Errors
+    /// Where the sample cannot be read.
+    pub fn stored(&self, split: Split, index: usize) -> Result<Sample> {
+        let sample = self.dataset.read(split, index, &self.selection.stored)?;
+        if !self.seen.holds(split, index) {
+            let pixels = PixelSummary::of(sample.image.view());
+            self.seen.note(split, index, Observed::new(pixels, &sample.label));
+        }
+        Ok(sample)
     }
 
     /// A sample as the model takes it.
@@ -161,8 +218,13 @@ impl Input {
     /// # Errors
     /// Where the sample cannot be read.
     pub fn read(&self, preprocess: &Preprocess, split: Split, index: usize) -> Result<Sample> {
-        let sample = self.dataset.read(split, index, &self.selection.stored)?;
+        let sample = self.stored(split, index)?;
         Ok(Sample { image: preprocess.apply(sample.image)?, ..sample })
+    }
+
+    /// Height and width of the model's input in pixels.
+    pub fn image_size(&self) -> usize {
+        self.strategies.first().map_or(0, |strategy| strategy.preprocess.height)
     }
 
     /// The strategies' names, in their order.
@@ -211,6 +273,11 @@ pub struct Extractor<'a> {
 }
 
 impl Extractor<'_> {
+    /// Length of a feature vector, d.
+    pub fn width(&self) -> usize {
+        self.backbone.width_for(self.input.selection.stored.len())
+    }
+
     /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
     /// time spent in the backbone.
     ///
@@ -235,7 +302,7 @@ impl Extractor<'_> {
                 if batch.is_empty() {
                     return Ok(());
                 }
-                let (features, time) = self.encode(batch)?;
+                let (features, time) = self.encode(split, batch)?;
                 busy += time;
                 take(features)?;
             }
@@ -244,8 +311,8 @@ impl Extractor<'_> {
     }
 
     /// The features of a batch of preprocessed samples, and the time that the backbone took.
-    fn encode(&self, batch: Vec<Sample>) -> Result<(Features, Duration)> {
-        let width = self.backbone.width();
+    fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
+        let width = self.width();
         let Preprocess { height, width: image_width, .. } = self.strategy.preprocess;
         let n = batch.len();
         let channels = self.input.selection.stored.len();
@@ -268,7 +335,7 @@ impl Extractor<'_> {
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             if vector.iter().any(|value| !value.is_finite()) {
-                return Err(Error::request(format!("{name}: the model's features are not finite"))
+                return Err(Error::request(format!("{split} {name}: the model's features are not finite"))
                     .help("check that the weights fit the model and the normalisation fits the pixels"));
             }
         }
@@ -283,6 +350,7 @@ impl Extractor<'_> {
         #[derive(Serialize)]
         struct Ingredients<'a> {
             version: u32,
+            form: u32,
             model: &'a ModelConfig,
             weights: &'a str,
             device: &'a str,
@@ -299,6 +367,7 @@ impl Extractor<'_> {
         let Input { task, stem, selection, .. } = self.input;
         let ingredients = Ingredients {
             version: FEATURES_VERSION,
+            form: cache::FORM,
             model: identity.model,
             weights: identity.weights,
             device: identity.device,

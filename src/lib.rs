@@ -8,6 +8,7 @@
 //! data/         Task -> Dataset -> Sample (raw pixels of the bands a model wants)
 //! normalization.rs  names -> strategies of normalisation, with their statistics
 //! transform/    Sample -> normalised, resized image
+//! audit/        what was read and computed -> findings: what makes a number mislead
 //! model/        images -> features (or feature maps), on a device
 //! features.rs   Dataset + Backbone -> Features [n, d]
 //! cache.rs      Features on disk, by the hash of what decides them
@@ -22,6 +23,7 @@
 //!
 //! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
 
+pub mod audit;
 pub mod cache;
 pub mod canvas;
 pub mod cli;
@@ -41,6 +43,7 @@ pub mod model;
 pub mod normalization;
 pub mod pickle;
 pub mod plan;
+pub mod program;
 pub mod progress;
 pub mod protocol;
 pub mod record;

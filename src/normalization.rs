@@ -21,6 +21,9 @@ pub const DEFAULT: &str = "default";
 /// What `--normalization` takes for the whole list of strategies.
 pub const SWEEP: &str = "sweep";
 
+/// What the records of models say that take pixels as they are stored.
+pub const NONE: &str = "none";
+
 /// One way to normalise.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Strategy {

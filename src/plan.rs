@@ -68,7 +68,7 @@ pub fn plan(
         let mut fitting = Vec::new();
         let mut unfit = None;
         for (name, protocol) in &protocols {
-            match check(task, name, protocol) {
+            match check(task, name, protocol).and_then(|()| check_model(model, name, protocol)) {
                 Ok(()) => fitting.push((*name, protocol)),
                 Err(error) => unfit = unfit.or(Some(error)),
             }
@@ -116,6 +116,20 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
         }
     }
     once
+}
+
+/// Whether the protocol needs of the model what it has.
+fn check_model(model: &ModelConfig, name: &str, protocol: &Protocol) -> Result<()> {
+    match protocol {
+        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
+        Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {
+            if model.kind.has_parameters() {
+                return Ok(());
+            }
+            let problem = format!("protocol `{name}` needs an encoder, and {} is none", model.name);
+            Err(Error::request(problem).help("choose knn, linear-probe or logistic"))
+        }
+    }
 }
 
 fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {

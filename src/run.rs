@@ -1,12 +1,15 @@
 //! One cell from start to record.
 
+mod findings;
+
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
+use self::findings::{Audited, Earlier, FeatureLog};
 use crate::Result;
 use crate::cache::Cache;
 use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
@@ -15,15 +18,16 @@ use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::files::{remove, write_atomically};
 use crate::model::weights::Weights;
-use crate::model::{self, Backbone, LoadedModel};
+use crate::model::{self, Backbone, Coverage, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
+use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
-use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
+use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -49,7 +53,11 @@ pub struct Setting<'a> {
     pub fresh: bool,
     /// Where features are kept between runs, if anywhere.
     pub cache: Option<Cache>,
-    pub git_revision: Option<String>,
+    pub program: Program,
+    /// blake3 of the files of suite, model and normalisation, by these names.
+    pub configs: BTreeMap<String, String>,
+    /// blake3 of each protocol's file, by the protocol's name.
+    pub protocol_configs: BTreeMap<String, String>,
 }
 
 /// A cell's record and where it is.
@@ -66,7 +74,9 @@ pub struct Runner<'a> {
     setting: &'a Setting<'a>,
     store: &'a Store,
     weights_id: String,
+    coverage: Coverage,
     model: LazyModel<'a>,
+    earlier: Earlier,
 }
 
 /// The model, loaded by the first cell that needs it: a run whose cells are all recorded loads none.
@@ -95,9 +105,16 @@ impl<'a> Runner<'a> {
     /// Where the weights' file cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
         let model = LazyModel { setting, loaded: OnceCell::new() };
-        let weights_id =
-            if setting.allow_partial { model.get()?.weights_id.clone() } else { setting.weights.id()? };
-        Ok(Runner { setting, store, weights_id, model })
+        let (weights_id, coverage) = match (setting.allow_partial, setting.weights) {
+            (true, weights) => {
+                let loaded = model.get()?;
+                (loaded.weights_id.clone(), Coverage::of(weights, &loaded.report))
+            }
+            (false, weights @ Weights::Random(_)) => (weights.id()?, Coverage::Random),
+            // Without leave to be partial, weights that are not whole are an error.
+            (false, weights @ (Weights::File(_) | Weights::None)) => (weights.id()?, Coverage::Whole),
+        };
+        Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
     }
 
     /// Runs a task's cells. One that fails does not keep the others from running.
@@ -155,7 +172,7 @@ impl<'a> Runner<'a> {
             imputed: &input.selection.imputed,
             normalization: &input.normalization,
             strategies: &input.strategies,
-            image_size: task.input_size.unwrap_or(setting.model.architecture.image),
+            image_size: input.image_size(),
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
@@ -163,11 +180,14 @@ impl<'a> Runner<'a> {
         {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
+        // Before hours of work, not after.
+        self.store.check_writable()?;
 
         let snapshot = self.store.snapshot(&fingerprint);
         if setting.fresh {
             remove(&snapshot)?;
         }
+        let mut features = FeatureLog::default();
         let outcome = match &planned.protocol {
             Protocol::Finetune(config) => {
                 finetune::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
@@ -178,12 +198,12 @@ impl<'a> Runner<'a> {
             Protocol::SegmentationProbe(config) => {
                 self.segmentation_probe(config, task, cell.seed, input, progress)?
             }
-            frozen => self.frozen(frozen, task, cell.seed, input, bank, progress)?,
+            frozen => self.frozen(frozen, task, cell.seed, input, bank, &mut features, progress)?,
         };
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len().min(limit)));
-        let record = Record {
+        let mut record = Record {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
@@ -196,11 +216,17 @@ impl<'a> Runner<'a> {
             scores: outcome.scores,
             selected: outcome.selected,
             samples: samples.collect(),
+            protocol_settings: protocol_settings(&planned.protocol)?,
+            notes: Vec::new(),
             provenance: Provenance {
-                terrabench: env!("CARGO_PKG_VERSION").to_owned(),
-                git_revision: setting.git_revision.clone(),
+                terrabench: setting.program.version.clone(),
+                git_revision: setting.program.revision.clone(),
+                git_dirty: setting.program.is_dirty,
+                configs: self.configs(cell),
                 weights: deciding.weights.to_owned(),
+                coverage: self.coverage,
                 data: deciding.data.to_owned(),
+                features: None,
                 stem: deciding.stem,
                 bands: deciding.bands.to_vec(),
                 band_names: deciding.band_names.to_owned(),
@@ -213,6 +239,16 @@ impl<'a> Runner<'a> {
                 wall_seconds: start.elapsed().as_secs_f64(),
             },
         };
+        let audited = Audited {
+            task,
+            protocol: &planned.protocol,
+            input,
+            wanted: setting.model.stems.get(&input.stem).map_or(&[], |stem| &stem.bands),
+            demo: setting.demo,
+            band_names: deciding.band_names,
+            features: &features,
+        };
+        audited.fill(&mut record, &self.earlier, self.store);
         // First what lies behind the record: where a record is, its predictions are.
         let test = input.dataset.samples(Split::Test);
         let used = subset(test.len(), planned.protocol.limit());
@@ -226,6 +262,16 @@ impl<'a> Runner<'a> {
         Ok(Done { record, path, reused: false })
     }
 
+    /// blake3 of the config files behind a cell.
+    fn configs(&self, cell: &Cell) -> BTreeMap<String, String> {
+        let mut configs = self.setting.configs.clone();
+        if let Some(hash) = self.setting.protocol_configs.get(&cell.protocol) {
+            configs.insert("protocol".to_owned(), hash.clone());
+        }
+        configs
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what it works on, and two logs of what it did")]
     fn frozen(
         &self,
         protocol: &Protocol,
@@ -233,6 +279,7 @@ impl<'a> Runner<'a> {
         seed: u64,
         input: &Input,
         bank: &mut FeatureBank,
+        log: &mut FeatureLog,
         progress: &dyn Progress,
     ) -> Result<Outcome> {
         let setting = self.setting;
@@ -241,7 +288,12 @@ impl<'a> Runner<'a> {
             Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
         let (start, busy) = (Instant::now(), bank.busy());
         let features = |Wanted { strategy, split, turn }| {
-            bank.features(&self.extractor(backbone, input, strategy, turn), identity, split, progress)
+            let extractor = self.extractor(backbone, input, strategy, turn);
+            let features = bank.features(&extractor, identity, split, progress)?;
+            if turn == Dihedral::Identity {
+                log.note(strategy, split, &features);
+            }
+            Ok(features)
         };
         let outcome = frozen::run(protocol, task, seed, &input.strategy_names(), features)?;
         let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());
@@ -292,8 +344,13 @@ impl<'a> Runner<'a> {
         let heading = Heading {
             title: format!("{}, {} {}", task.title, cell.model, cell.backbone),
             line: format!(
-                "{}{}, partition {}, seed {}: mean IoU {:.1}",
+                "{}{}{}, partition {}, seed {}: mean IoU {:.1}",
                 if record.demo { "demo, generated data; " } else { "" },
+                if record.provenance.partial_weights() {
+                    format!("{}; ", record.provenance.coverage())
+                } else {
+                    String::new()
+                },
                 cell.protocol,
                 cell.partition,
                 cell.seed,
@@ -347,15 +404,4 @@ impl<'a> Runner<'a> {
             progress,
         })
     }
-}
-
-/// The git revision of the checkout at `folder`, with `-dirty` where tracked files differ from it.
-pub fn git_revision(folder: &Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let revision = git(&["rev-parse", "HEAD"])?;
-    let dirty = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    Some(if dirty { format!("{revision}-dirty") } else { revision })
 }

@@ -111,6 +111,12 @@ pub struct Task {
     /// Where names and contents of bands differ: the name under which each band's pixels are stored.
     #[serde(default)]
     pub by_content: BTreeMap<Band, String>,
+    /// Bands that none of the stored ones holds, whatever the names say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_by_content: Vec<Band>,
+    /// How files whose names and contents differ are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quick_look: Option<QuickLook>,
     /// Which of the family's layouts the files have, where it has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
@@ -151,6 +157,16 @@ impl Task {
 
 fn one() -> f32 {
     1.0
+}
+
+/// Stored bands that are red, green and blue of a stretched picture, whatever they are called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct QuickLook {
+    /// Stored names.
+    pub bands: Vec<String>,
+    /// No pixel is above it.
+    pub maximum: f64,
 }
 
 /// The official number of samples of each split of the `default` partition.

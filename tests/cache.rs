@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::common;
 use burn::tensor::{Device, Tensor};
 use ndarray::array;
+use terrabench::audit::observed::{BandSummary, PixelSummary};
 use terrabench::cache::{About, Cache, Row};
 use terrabench::config::ModelConfig;
 use terrabench::data::{Label, Split, demo};
@@ -33,7 +34,9 @@ fn about() -> About {
 
 fn row(number: u8, label: Label) -> Row {
     let features = vec![f32::from(number), -0.0, f32::MIN_POSITIVE / 2.0, 1.0 / 3.0];
-    Row { content: blake3::hash(&[number]), label, features }
+    let band = BandSummary::from([f32::from(number), 9.0, 4.5, 1.0 / 3.0, 4.0, -0.0]);
+    let pixels = PixelSummary { hash: blake3::hash(&[number, 1]), bands: vec![band; 3] };
+    Row { content: blake3::hash(&[number]), label, pixels, features }
 }
 
 /// The chunks of a cache.

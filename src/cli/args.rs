@@ -74,7 +74,7 @@ pub enum Command {
     ///
     /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
     /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
-    /// results.parquet holds all records.
+    /// results.parquet holds all records. Files that cannot be used are listed and left out; the command then ends with 3.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }
@@ -164,7 +164,7 @@ pub enum StemArg {
 pub enum BandNames {
     /// By the names in the files, as published numbers do
     AsNamed,
-    /// By what the pixels hold (m-eurosat)
+    /// By what the pixels hold (m-eurosat, m-brick-kiln)
     ByContent,
 }
 
@@ -172,7 +172,7 @@ pub enum BandNames {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A file of configs/models/ (terrafm-b, terrafm-l, demo) or a path to such a TOML
+    /// A file of configs/models/ (terrafm-b, terrafm-l, image-stats, demo) or a path to such a TOML
     /// [default: terrafm-b; with --demo: demo]
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,

@@ -1,21 +1,26 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::bail;
 
 use super::args::BenchArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, suite, used, weights_named};
+use crate::Result;
 use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::console;
 use crate::data::demo;
+use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
-use crate::plan::{self, Choice};
+use crate::plan::{self, Choice, TaskPlan};
+use crate::program::Program;
 use crate::record::Store;
-use crate::report;
-use crate::run::{Done, Runner, Setting, git_revision};
+use crate::report::{self, Written};
+use crate::run::{Done, Runner, Setting};
 
 const DEMO_NOTICE: &str = "\
 This is the demo: generated images and a small random model, to try the harness.
@@ -24,7 +29,7 @@ Its numbers say nothing about any model or benchmark.";
 const DEMO_WEIGHTS: &str = "random:0";
 
 /// Runs the command.
-pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
+pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = ModelConfig::load(home, model_name)?;
@@ -50,7 +55,8 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
-    let typed = args.model.weights.as_deref().or(args.demo.then_some(DEMO_WEIGHTS));
+    let random = args.demo && model.kind.has_parameters();
+    let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
     let setting = Setting {
         suite: &suite,
         model: &model,
@@ -66,7 +72,9 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         cache_limit: args.cache_limit,
         threads,
         fresh: args.fresh,
-        git_revision: git_revision(home.folder()),
+        program: program.clone(),
+        configs: configs(home, &suite.name, model_name)?,
+        protocol_configs: protocol_configs(home, &plans)?,
     };
     let runner = Runner::new(&setting, &store)?;
     let mut written: Vec<PathBuf> = Vec::new();
@@ -77,23 +85,58 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
             match outcome {
                 Ok(done) => {
                     console::note(format_args!("{name}: {}", told(&done)));
+                    done.record.notes.iter().for_each(|note| console::note(format_args!("  warning: {note}")));
                     written.push(done.path);
                 }
                 Err(error) => {
-                    console::note(format_args!("{name}: failed"));
+                    // At once: whatever goes wrong later, this is known.
+                    console::note(format_args!("{name}: failed: {error}"));
                     failures.push(format!("{name}: {error}"));
                 }
             }
         }
     }
-    written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
+    let tables = report::write(&suite, home, &store, &folder, args.demo);
+    let Written { files, unreadable } = tables.unwrap_or_else(|error| {
+        console::note(format_args!("tables: failed: {error}"));
+        failures.push(format!("tables: {error}"));
+        Written::default()
+    });
+    written.extend(files);
 
     let lines: Vec<String> = written.iter().map(|path| format!("  {}\n", path.display())).collect();
     console::tell(format_args!("\nRecords and tables:\n{}", lines.concat()));
+    let code = used(&unreadable);
     if !failures.is_empty() {
-        bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
+        bail!("{} failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
     }
-    Ok(())
+    Ok(code)
+}
+
+/// blake3 of the files of suite, model and normalisation.
+fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, String>> {
+    let files = [
+        ("suite", home.suite(suite)),
+        ("model", home.config("models", model)?),
+        ("normalization", home.folder().join("configs/normalization.toml")),
+    ];
+    files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
+}
+
+/// blake3 of each protocol's file, by the protocol's name.
+fn protocol_configs(home: &Home, plans: &[TaskPlan]) -> Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for planned in plans.iter().flat_map(|plan| &plan.cells) {
+        let name = &planned.cell.protocol;
+        if !hashes.contains_key(name) {
+            hashes.insert(name.clone(), hash(&home.config("protocols", name)?)?);
+        }
+    }
+    Ok(hashes)
+}
+
+fn hash(path: &Path) -> Result<String> {
+    Ok(blake3::hash(&std::fs::read(path).at(path)?).to_hex().to_string())
 }
 
 /// `accuracy 70.8 [65.1, 76.0]`.
@@ -101,5 +144,7 @@ fn told(done: &Done) -> String {
     let record = &done.record;
     let interval = record.interval.map_or(String::new(), |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
     let reused = if done.reused { ", recorded before" } else { "" };
-    format!("{} {:.1}{interval}{reused}", record.metric, record.value)
+    let made = &record.provenance;
+    let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };
+    format!("{} {:.1}{interval}{partial}{reused}", record.metric, record.value)
 }

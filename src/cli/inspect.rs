@@ -6,6 +6,7 @@ use std::io::Write;
 use ndarray::Array2;
 use serde::Serialize;
 
+use crate::audit::names;
 use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};
@@ -23,13 +24,19 @@ pub fn print(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<()> {
-    if json {
-        return each(dataset, splits, |split, sample| {
-            let line = serde_json::to_string(&Line::of(task, split, &sample)).map_err(Error::request)?;
-            writeln!(out, "{line}").at("the output")
-        });
-    }
     let mut summary = Summary::default();
+    if json {
+        each(dataset, splits, |split, sample| {
+            let line = serde_json::to_string(&Line::of(task, split, &sample)).map_err(Error::request)?;
+            if task.quick_look.is_some() {
+                summary.add(task, split, &sample);
+            }
+            writeln!(out, "{line}").at("the output")
+        })?;
+        // Lines of output are samples only.
+        summary.misnamed(task).inspect(|note| console::note(format_args!("note: {note}")));
+        return Ok(());
+    }
     each(dataset, splits, |split, sample| {
         summary.add(task, split, &sample);
         Ok(())
@@ -204,6 +211,14 @@ impl Summary {
         }
     }
 
+    /// What is amiss with the bands' names, where the files show it.
+    fn misnamed(&self, task: &Task) -> Option<String> {
+        let largest: Vec<(&str, f64)> =
+            self.bands.iter().map(|band| (band.name.as_str(), band.max)).collect();
+        names::holds_quick_look(task, &largest)?
+            .then(|| format!("{}; {}", names::explanation(task), names::REMEDY))
+    }
+
     fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
         let Task { name, title, classes, metric, sensor, .. } = task;
         let kind = match task.label {
@@ -244,6 +259,10 @@ impl Summary {
                 }
                 (count, None) => writeln!(out, "  {count} pixels are not finite!")?,
             }
+        }
+
+        if let Some(note) = self.misnamed(task) {
+            writeln!(out, "\nnote: {note}")?;
         }
 
         write!(out, "\n{:<8}", "class")?;

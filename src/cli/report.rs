@@ -1,16 +1,19 @@
 //! `report`: tables, pictures and pages from the records that are there.
 
+use std::process::ExitCode;
+
 use super::args::ReportArgs;
+use super::used;
 use crate::console;
 use crate::home::Home;
 use crate::report::{self, Choice};
 
 /// Runs the command.
-pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<()> {
+pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| args.results.clone());
     let choice = Choice { models: args.models, axes: args.axes };
-    let files = report::write_all(home, &args.results, &out, &choice)?;
-    let lines: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();
+    let written = report::write_all(home, &args.results, &out, &choice)?;
+    let lines: Vec<String> = written.files.iter().map(|file| format!("{}\n", file.display())).collect();
     console::tell(lines.concat());
-    Ok(())
+    Ok(used(&written.unreadable))
 }

@@ -21,6 +21,7 @@ pub struct ModelConfig {
     /// Which code of [`crate::model`] builds it.
     pub kind: ModelKind,
     pub architecture: Architecture,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stems: BTreeMap<Stem, StemConfig>,
     /// Which arithmetic the normalisation sweep uses for this model, as in Galileo's table of models, where a
     /// model that is not listed has `norm_no_clip`.
@@ -41,26 +42,46 @@ fn no_clip() -> NormalizationKind {
 #[serde(rename_all = "kebab-case")]
 pub enum ModelKind {
     Terrafm,
+    /// [`crate::model::image_stats`]: plain pixel statistics, without parameters.
+    ImageStats,
 }
 
-/// The shape of a vision transformer.
+impl ModelKind {
+    /// Whether it takes every band of the files as it is stored, and not those of a stem, normalised.
+    pub fn takes_stored_pixels(self) -> bool {
+        self == ModelKind::ImageStats
+    }
+
+    /// Whether it has parameters, which come from weights and can be trained.
+    pub fn has_parameters(self) -> bool {
+        self != ModelKind::ImageStats
+    }
+}
+
+/// The shape of a vision transformer; of a model without parameters only `image`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Architecture {
     /// Length of a token, d.
+    #[serde(default)]
     pub width: usize,
     /// Number of blocks.
+    #[serde(default)]
     pub depth: usize,
     /// Attention heads a block; divides `width`.
+    #[serde(default)]
     pub heads: usize,
     /// Hidden width of a block's MLP, in multiples of `width`.
+    #[serde(default)]
     pub mlp_ratio: usize,
     /// Side of a patch in pixels.
+    #[serde(default)]
     pub patch: usize,
     /// Side of the image at pre-training in pixels: fixes the stored position embedding, and is the
     /// size that images are resized to.
     pub image: usize,
     /// Blocks (0-based) whose tokens are the feature maps.
+    #[serde(default)]
     pub map_layers: Vec<usize>,
 }
 
@@ -104,8 +125,19 @@ impl ModelConfig {
         let path = home.config("models", name)?;
         let config: ModelConfig = read_toml(&path)?;
         let a = &config.architecture;
-        let problem = if a.width == 0 || a.depth == 0 || a.heads == 0 || a.patch == 0 || a.mlp_ratio == 0 {
-            Some("a size is 0".to_owned())
+        let sizes = [a.width, a.depth, a.heads, a.mlp_ratio, a.patch];
+        let problem = if !config.kind.has_parameters() {
+            (a.image == 0
+                || sizes != [0; 5]
+                || !a.map_layers.is_empty()
+                || !config.stems.is_empty()
+                || config.weights.is_some())
+            .then(|| {
+                "a model without parameters has an `image` above 0, and no other size, stem or weights"
+                    .to_owned()
+            })
+        } else if sizes.contains(&0) {
+            Some("width, depth, heads, mlp-ratio and patch must be above 0".to_owned())
         } else if !a.width.is_multiple_of(a.heads) {
             Some(format!("width {} is no multiple of heads {}", a.width, a.heads))
         } else if a.image == 0 || !a.image.is_multiple_of(a.patch) {

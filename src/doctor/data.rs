@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{Area, Finding, Measured, Samples, Standing, names};
+use crate::audit;
 use crate::data::{self, Dataset, Split, demo};
 use crate::error::AtPath;
 use crate::fetch::catalogue::{Catalogue, TaskFiles};
@@ -159,6 +160,7 @@ impl Found<'_> {
             let problem = format!("{} files are not as they were fetched: {}", spoilt.len(), shown(first));
             return Ok(broken(format!("{problem}{}", dots(spoilt.len()))));
         }
+        let mut misnamed = None;
         // One sample and the statistics stand for what is inside of all the files.
         if let Some(partition) = wanted.first() {
             let dataset = data::open(suite, task, self.folder, partition)?;
@@ -167,6 +169,7 @@ impl Found<'_> {
             let bands: Vec<String> = dataset.bands()?.into_iter().filter(taken).collect();
             if let Some(split) = Split::ALL.into_iter().find(|split| !dataset.samples(*split).is_empty()) {
                 dataset.read(split, 0, &bands)?;
+                misnamed = names_differ(task, dataset.as_ref(), split)?;
             }
             // Those that the files lack are computed from all images, which takes its time.
             if dataset.statistics_content()?.is_some() {
@@ -174,7 +177,8 @@ impl Found<'_> {
             }
         }
         let official = samples.values().all(|count| count.listed == count.official);
-        let found = format!("{told}; partitions {names}");
+        let misnamed = misnamed.map(|note| format!("; {note}")).unwrap_or_default();
+        let found = format!("{told}; partitions {names}{misnamed}");
         Ok(match official {
             true => finding(Standing::Good, found),
             false => finding(Standing::Doubtful, format!("whole, but not the official data: {found}"))
@@ -239,6 +243,27 @@ impl Found<'_> {
         let (old, aside) = (remedy::path(folder), remedy::path(&folder.with_extension("old")));
         format!("mv {old} {aside} && {fetch}")
     }
+}
+
+/// Samples of which a few bands are looked at, to tell whether they are what they are called: one may show dark water only.
+const LOOKED_AT: usize = 16;
+
+/// What is amiss with the bands' names, where the files show it.
+fn names_differ(task: &Task, dataset: &dyn Dataset, split: Split) -> Result<Option<String>> {
+    if task.quick_look.is_none() {
+        return Ok(None);
+    }
+    let all = dataset.samples(split).len();
+    let mut largest: BTreeMap<String, f64> = BTreeMap::new();
+    for i in 0..all.min(LOOKED_AT) {
+        for band in dataset.read_raw(split, i * all / all.min(LOOKED_AT))?.bands {
+            let of_band = largest.entry(band.name).or_insert(f64::MIN);
+            *of_band = band.pixels.iter().copied().fold(*of_band, f64::max);
+        }
+    }
+    let largest: Vec<(&str, f64)> = largest.iter().map(|(band, largest)| (band.as_str(), *largest)).collect();
+    let differ = audit::names::holds_quick_look(task, &largest).unwrap_or(false);
+    Ok(differ.then(|| format!("{}; {}", audit::names::explanation(task), audit::names::REMEDY)))
 }
 
 fn samples(task: &Task, dataset: &dyn Dataset) -> BTreeMap<Split, Samples> {

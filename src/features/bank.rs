@@ -6,6 +6,7 @@ use std::time::Duration;
 use ndarray::{Array2, ArrayView1};
 
 use super::{Extractor, Features, Identity};
+use crate::audit::observed::Observed;
 use crate::cache::{About, Cache, Entry, Row};
 use crate::data::Split;
 use crate::progress::Progress;
@@ -57,7 +58,7 @@ impl FeatureBank {
             if let Some(entry) = &entry {
                 // The others can be read again.
                 self.known.clear();
-                let read = entry.read(extractor.backbone.width(), &mut |line| progress.note(line));
+                let read = entry.read(extractor.width(), &mut |line| progress.note(line));
                 match read {
                     Ok(read) => rows.extend(read),
                     Err(problem) => progress.note(&format!("the feature cache is not read: {problem}")),
@@ -82,8 +83,12 @@ impl FeatureBank {
             let busy = extractor.extract(split, &missing, &mut |batch| {
                 step.advance(batch.samples.len());
                 for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
-                    let content = contents[missing[fresh.rows.len()]];
-                    fresh.rows.push(Row { content, label, features: features.to_vec() });
+                    let index = missing[fresh.rows.len()];
+                    let seen = extractor.input.seen.get(split, index).ok_or_else(|| {
+                        Error::request(format!("{split} {}: the sample was not read", names[index]))
+                    })?;
+                    let (content, pixels) = (contents[index], seen.pixels().clone());
+                    fresh.rows.push(Row { content, label, pixels, features: features.to_vec() });
                 }
                 if fresh.rows.len() - fresh.kept >= CHUNK {
                     fresh.keep();
@@ -98,14 +103,20 @@ impl FeatureBank {
                 self.cache = None;
             }
         }
-        let mut matrix = Array2::zeros((names.len(), extractor.backbone.width()));
+        let mut matrix = Array2::zeros((names.len(), extractor.width()));
         let mut labels = Vec::with_capacity(names.len());
-        for ((name, content), mut out) in names.iter().zip(&contents).zip(matrix.rows_mut()) {
+        let seen = &extractor.input.seen;
+        for (i, ((name, content), mut out)) in names.iter().zip(&contents).zip(matrix.rows_mut()).enumerate()
+        {
             let row = rows
                 .get(content)
                 .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
             out.assign(&ArrayView1::from(&row.features));
             labels.push(row.label.clone());
+            // Also of what was not read now, as its features were known.
+            if !seen.holds(split, i) {
+                seen.note(split, i, Observed::new(row.pixels.clone(), &row.label));
+            }
         }
         Ok(Features { samples: names.to_vec(), matrix, labels })
     }

@@ -156,7 +156,7 @@ pub fn tile_tokens(
 ) -> Result<Tokens> {
     let input = extractor.input;
     let read = |i: usize| {
-        let sample = input.dataset.read(split, indices[i], &input.selection.stored)?;
+        let sample = input.stored(split, indices[i])?;
         cut(extractor, &sample, side)
     };
     let mut tokens = None;

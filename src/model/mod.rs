@@ -3,9 +3,11 @@
 //! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
 pub mod checkpoint;
+mod coverage;
 pub mod device;
 pub mod frozen;
 pub mod gelu;
+pub mod image_stats;
 pub mod init;
 pub mod parameters;
 pub mod subtree;
@@ -18,11 +20,13 @@ use std::fmt;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use self::coverage::Coverage;
 use self::frozen::Frozen;
+use self::image_stats::ImageStats;
 use self::terrafm::TerraFm;
 use self::weights::{Report, Weights};
-use crate::Result;
 use crate::config::{ModelConfig, ModelKind};
+use crate::{Error, Result};
 
 /// A model's patch embedding for one sensor; also the name of the sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +56,12 @@ impl fmt::Display for Stem {
 pub trait Backbone: Send + Sync {
     /// Length of a feature vector, d.
     fn width(&self) -> usize;
+
+    /// The same for images of that many bands, where it depends on them.
+    fn width_for(&self, bands: usize) -> usize {
+        let _ = bands;
+        self.width()
+    }
 
     /// One vector an image: [n, bands, h, w] normalised pixels to [n, d].
     ///
@@ -91,6 +101,11 @@ pub fn load(
                 weights::load(TerraFm::new(config, device), weights, allow_partial)?;
             Ok(LoadedModel { backbone: Box::new(Frozen::new(model)), weights_id, report })
         }
+        ModelKind::ImageStats => Ok(LoadedModel {
+            backbone: Box::new(ImageStats),
+            weights_id: Weights::None.id()?,
+            report: Report::default(),
+        }),
     }
 }
 
@@ -108,5 +123,7 @@ pub fn trainable(
         ModelKind::Terrafm => {
             weights::load(TerraFm::new(config, device), weights, allow_partial).map(|(model, _, _)| model)
         }
+        ModelKind::ImageStats => Err(Error::request(format!("{} has nothing to train", config.name))
+            .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
     }
 }

@@ -18,7 +18,12 @@ pub enum Weights {
     Random(u64),
     /// A PyTorch checkpoint, a safetensors file, the index of several, or a folder with one of these.
     File(PathBuf),
+    /// The model has no parameters.
+    None,
 }
+
+/// The identity of [`Weights::None`].
+pub const NO_WEIGHTS: &str = "none";
 
 impl FromStr for Weights {
     type Err = Error;
@@ -36,7 +41,7 @@ impl FromStr for Weights {
 }
 
 impl Weights {
-    /// What the weights are, for records: `blake3:<hash of the file>` or `random:<seed>`. Of folders and of several
+    /// What the weights are, for records: `blake3:<hash of the file>`, `random:<seed>` or `none`. Of folders and of several
     /// files see [`checkpoint::hash`].
     ///
     /// # Errors
@@ -45,6 +50,7 @@ impl Weights {
         match self {
             Weights::Random(seed) => Ok(format!("random:{seed}")),
             Weights::File(path) => checkpoint::hash(path).map(|hash| format!("blake3:{hash}")),
+            Weights::None => Ok(NO_WEIGHTS.to_owned()),
         }
     }
 }
@@ -101,6 +107,8 @@ impl fmt::Display for Report {
 pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Result<(M, String, Report)> {
     match weights {
         Weights::File(path) => load_file(module, path, allow_partial),
+        Weights::None => Err(Error::request("the model has parameters, but no weights were given")
+            .help("pass --weights FILE, or --weights random:0 for the untrained architecture")),
         Weights::Random(seed) => {
             let loaded = parameters::list(&module).into_iter().map(|(name, _)| name).collect();
             let module = parameters::fill(module, |name, shape| Ok(init::random(*seed, name, shape)))?;

@@ -388,9 +388,11 @@ impl Reader<'_> {
         // A free angle does not come again.
         let place = turn.degrees.is_none().then_some(Place { split, sample, turn: turn.dihedral });
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
-        let bands = &self.input.selection.stored;
-        let bands = if known { &bands[..1] } else { bands };
-        let sample = self.input.dataset.read(split, sample, bands)?;
+        let sample = if known {
+            self.input.dataset.read(split, sample, &self.input.selection.stored[..1])?
+        } else {
+            self.input.stored(split, sample)?
+        };
         let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
         let image =
             if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };

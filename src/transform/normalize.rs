@@ -55,6 +55,8 @@ pub enum Normalization {
     MinMax { min: Vec<f64>, max: Vec<f64>, clip: Clip },
     /// x / 8160, clipped to 0..1.
     Satlas,
+    /// x: of models that take pixels as they are stored.
+    Identity,
 }
 
 /// What happens to values outside 0..1.
@@ -123,6 +125,29 @@ impl Normalization {
         Self::new(NormalizationKind::Standardize, statistics, 1.0)
     }
 
+    /// Mean and standard deviation of what each of `bands` channels is taken for: of pixels that it brings to 0 and to ±1,
+    /// of minima and maxima their middle and half their distance. None where nothing is assumed.
+    pub fn statistics(&self, bands: usize) -> Option<Vec<BandStatistics>> {
+        match self {
+            Normalization::Standardize { mean, std } => {
+                let of =
+                    |(mean, std): (&f32, &f32)| BandStatistics { mean: (*mean).into(), std: (*std).into() };
+                Some(mean.iter().zip(std).map(of).collect())
+            }
+            Normalization::MinMax { min, max, .. } => {
+                let of = |(min, max): (&f64, &f64)| BandStatistics {
+                    mean: (min + max) / 2.0,
+                    std: (max - min) / 2.0,
+                };
+                Some(min.iter().zip(max).map(of).collect())
+            }
+            Normalization::Satlas => {
+                Some(vec![BandStatistics { mean: 0.0, std: f64::from(SATLAS_WHITE) / 2.0 }; bands])
+            }
+            Normalization::Identity => None,
+        }
+    }
+
     /// Normalises an image [bands, h, w] of digital numbers in place.
     ///
     /// # Errors
@@ -149,6 +174,7 @@ impl Normalization {
                 image.mapv_inplace(|x| (x / SATLAS_WHITE).clamp(0.0, 1.0));
                 Ok(())
             }
+            Normalization::Identity => Ok(()),
         }
     }
 }

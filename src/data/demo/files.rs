@@ -190,7 +190,9 @@ impl Layout<'_> {
             .filter(|(band, _)| !lacks(band))
             .map(|(band, name)| {
                 // The official m-eurosat holds other bands than its names say; so does the demo's.
-                let other = self.task.by_content.iter().find(|(_, stored)| *stored == name);
+                // Not that of m-brick-kiln, which draws no quick-look.
+                let by_content = self.task.quick_look.is_none().then_some(&self.task.by_content);
+                let other = by_content.and_then(|bands| bands.iter().find(|(_, stored)| *stored == name));
                 StoredBand { named: *band, name, content: other.map_or(*band, |(content, _)| *content) }
             })
             .collect()

@@ -1,0 +1,58 @@
+//! Plain pixel statistics in place of a model: the baseline that a model should beat
+//! [torchgeo/torchgeo-bench, the model `imagestats`].
+
+use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::{Backbone, Stem};
+use crate::{Error, Result};
+
+/// Numbers per band: mean, standard deviation, maximum, minimum.
+const PER_BAND: usize = 4;
+
+/// Statistics of pixels as stored: the means of all bands, then their standard deviations (n - 1), their maxima and their
+/// minima.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageStats;
+
+impl Backbone for ImageStats {
+    /// Per band.
+    fn width(&self) -> usize {
+        PER_BAND
+    }
+
+    fn width_for(&self, bands: usize) -> usize {
+        PER_BAND * bands
+    }
+
+    fn features(&self, images: Tensor<4>, _: Stem) -> Result<Tensor<2>> {
+        let (device, [n, bands, h, w]) = (images.device(), images.dims());
+        let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
+            Error::request(format!("the device returned pixels that are not float32: {error:?}"))
+        })?;
+        if h * w < 2 {
+            return Err(Error::request(format!("{h} x {w} pixels have no standard deviation")));
+        }
+        let of_bands: Vec<[f32; PER_BAND]> = pixels.par_chunks_exact(h * w).map(statistics).collect();
+        // [n, bands, 4] to [n, 4, bands].
+        let mut features = Vec::with_capacity(n * bands * PER_BAND);
+        for image in of_bands.chunks_exact(bands) {
+            (0..PER_BAND).for_each(|number| features.extend(image.iter().map(|band| band[number])));
+        }
+        Ok(Tensor::from_data(TensorData::new(features, [n, PER_BAND * bands]), &device))
+    }
+
+    fn feature_maps(&self, _: Tensor<4>, _: Stem) -> Result<Vec<Tensor<4>>> {
+        Err(Error::request("pixel statistics of an image are no maps")
+            .help("choose a protocol that scores images: knn, linear-probe or logistic"))
+    }
+}
+
+/// Sums in float64: in float32 they would be off by 2e-7 of a mean.
+fn statistics(pixels: &[f32]) -> [f32; PER_BAND] {
+    let n = pixels.len() as f64;
+    let mean = pixels.iter().copied().map(f64::from).sum::<f64>() / n;
+    let squares: f64 = pixels.iter().map(|pixel| (f64::from(*pixel) - mean).powi(2)).sum();
+    let (max, min) = pixels.iter().fold((f32::MIN, f32::MAX), |(max, min), x| (max.max(*x), min.min(*x)));
+    [mean as f32, (squares / (n - 1.0)).sqrt() as f32, max, min]
+}

@@ -1,0 +1,170 @@
+//! What the checks of [`crate::audit`] see of a cell, gathered from what it read and computed anyway.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use crate::audit::features::{self as of_features, FeatureSummary};
+use crate::audit::{self, CellData, Finding};
+use crate::config::Protocol;
+use crate::data::bands::Band;
+use crate::data::{Dataset, Split};
+use crate::features::{Features, Input};
+use crate::record::{Note, Record, Store};
+use crate::suite::Task;
+use crate::transform::normalize::BandStatistics;
+
+/// Summaries of the features of a cell, by normalisation strategy and split.
+#[derive(Debug, Default)]
+pub(super) struct FeatureLog(BTreeMap<(usize, Split), FeatureSummary>);
+
+impl FeatureLog {
+    /// Summarises features, once for each strategy and split.
+    pub(super) fn note(&mut self, strategy: usize, split: Split, features: &Features) {
+        let summary = || FeatureSummary::of(features.matrix.view());
+        self.0.entry((strategy, split)).or_insert_with(summary);
+    }
+
+    /// What the features of the `chosen` strategy look like, and which of `strategies` changed nothing.
+    fn findings(&self, chosen: usize, strategies: &[&str]) -> Vec<Finding> {
+        let of_chosen = self.0.iter().filter(|((strategy, _), _)| *strategy == chosen);
+        let splits = of_chosen.map(|((_, split), summary)| (*split, summary.clone())).collect();
+        let mut findings = of_features::check(&splits);
+        let digests: Vec<_> = self
+            .0
+            .iter()
+            .filter(|((_, split), _)| *split == Split::Train)
+            .filter_map(|((strategy, _), summary)| Some((*strategies.get(*strategy)?, summary.digest)))
+            .collect();
+        // All the same where all are constant.
+        if findings.is_empty() {
+            findings.extend(of_features::without_effect(&digests));
+        }
+        findings
+    }
+
+    /// The digest of the test features of the `chosen` strategy.
+    fn digest(&self, chosen: usize) -> Option<String> {
+        self.0.get(&(chosen, Split::Test)).map(|summary| summary.digest.to_hex().to_string())
+    }
+}
+
+/// A cell whose checks are due.
+pub(super) struct Audited<'a> {
+    pub task: &'a Task,
+    pub protocol: &'a Protocol,
+    pub input: &'a Input,
+    /// The bands that the model takes, in order; none where it takes what is there.
+    pub wanted: &'a [Band],
+    pub demo: bool,
+    /// `as-named` or `by-content`.
+    pub band_names: &'a str,
+    /// Of the protocols on frozen features.
+    pub features: &'a FeatureLog,
+}
+
+impl Audited<'_> {
+    /// Fills in what a record tells of its cell's checks.
+    pub(super) fn fill(&self, record: &mut Record, earlier: &Earlier, store: &Store) {
+        let strategies = self.input.strategy_names();
+        let chosen = record.selected.get("normalization");
+        let chosen = chosen.and_then(|name| strategies.iter().position(|known| known == name)).unwrap_or(0);
+        record.provenance.features = self.features.digest(chosen);
+        let mut findings = self.of_data(record, chosen);
+        findings.extend(self.features.findings(chosen, &strategies));
+        findings.extend(earlier.without_effect(record, store));
+        record.notes.extend(
+            findings
+                .into_iter()
+                .map(|f| Note::new(f.check.to_string(), format!("{}; {}", f.found, f.remedy))),
+        );
+    }
+
+    fn of_data(&self, record: &Record, chosen: usize) -> Vec<Finding> {
+        let Input { dataset, selection, strategies, seen, .. } = self.input;
+        let stored = &selection.stored;
+        let source = record.selected.get("normalization").unwrap_or(&record.provenance.normalization);
+        let in_use = strategies.get(chosen).and_then(|strategy| {
+            Some((source.as_str(), strategy.preprocess.normalization.statistics(stored.len())?))
+        });
+        let own = own_statistics(dataset.as_ref(), stored);
+        let of_look =
+            self.task.quick_look.as_ref().and_then(|look| own_statistics(dataset.as_ref(), &look.bands));
+        let channels = self.native_channels();
+        let observed = seen.all();
+        audit::examine(&CellData {
+            task: self.task,
+            partition: &record.cell.partition,
+            demo: self.demo,
+            band_names: self.band_names,
+            samples: Split::ALL.into_iter().map(|split| (split, dataset.samples(split))).collect(),
+            observed: &observed,
+            channels: &channels,
+            in_use,
+            own,
+            quick_look_means: of_look.map(|look| look.iter().map(|band| band.mean).collect()),
+            k: match self.protocol {
+                Protocol::Knn(config) => Some(config.k),
+                _ => None,
+            },
+        })
+    }
+
+    /// The channels that their own band feeds, and what that is stored as: neither zeros nor a substitute.
+    fn native_channels(&self) -> Vec<(usize, &str)> {
+        let selection = &self.input.selection;
+        let is_native = |channel: usize| {
+            // Of several dates one after the other.
+            let band = self.wanted.get(channel % self.wanted.len().max(1));
+            band.is_none_or(|band| selection.imputed.iter().all(|pair| pair.target != *band))
+        };
+        let stored = selection.stored.iter().enumerate();
+        stored
+            .filter(|(channel, _)| is_native(*channel))
+            .map(|(channel, name)| (channel, name.as_str()))
+            .collect()
+    }
+}
+
+/// A data set's own statistics, where its files hold them: computing them would read every image.
+fn own_statistics(dataset: &dyn Dataset, bands: &[String]) -> Option<Vec<BandStatistics>> {
+    dataset.statistics_content().ok().flatten()?;
+    dataset.statistics(bands).ok()
+}
+
+/// The records that were there before the run: their features are compared with. Read once, when first needed.
+#[derive(Debug, Default)]
+pub(super) struct Earlier(OnceCell<Vec<Record>>);
+
+impl Earlier {
+    /// A record whose test features are those of `record`, although settings that should change them differ.
+    fn without_effect(&self, record: &Record, store: &Store) -> Option<Finding> {
+        let digest = record.provenance.features.as_ref()?;
+        // What cannot be read is told by whoever writes the tables.
+        let all = self.0.get_or_init(|| store.usable().map(|usable| usable.records).unwrap_or_default());
+        let same_test = |other: &&Record| {
+            let (a, b) = (&record.cell, &other.cell);
+            (&a.suite, &a.task, &a.model, &a.backbone) == (&b.suite, &b.task, &b.model, &b.backbone)
+                && record.demo == other.demo
+                && other.provenance.features.as_ref() == Some(digest)
+        };
+        all.iter().filter(same_test).find_map(|other| {
+            of_features::without_effect_beside(&other.file_name(), &differing(record, other))
+        })
+    }
+}
+
+/// The settings in which two records differ that should change features.
+fn differing(one: &Record, other: &Record) -> Vec<String> {
+    let normalization = |record: &Record| {
+        record.selected.get("normalization").unwrap_or(&record.provenance.normalization).clone()
+    };
+    let (a, b) = (&one.provenance, &other.provenance);
+    let pairs = [
+        ("stem", a.stem != b.stem),
+        ("normalisation", normalization(one) != normalization(other)),
+        ("bands", a.bands != b.bands || a.band_names != b.band_names),
+        ("imputation", a.imputed != b.imputed),
+        ("input size", a.image_size != b.image_size),
+    ];
+    pairs.into_iter().filter(|(_, differ)| *differ).map(|(name, _)| name.to_owned()).collect()
+}
