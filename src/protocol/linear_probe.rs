@@ -75,6 +75,7 @@ pub fn run(
     let mut outcome = Outcome::of_logits(task.metric, logits, &truth, &config.interval, seed, selected)?;
     if config.report_batches {
         outcome.scores.insert(format!("reported_{}", task.metric), by_metric(logits, &truth)?);
+        outcome.scoring.report_batch = Some(config.batch_size);
     }
     Ok(Outcome { validation: Some(validation), ..outcome })
 }

@@ -19,6 +19,7 @@ pub mod random;
 mod ranked;
 pub mod resample;
 pub mod schedule;
+mod scoring;
 pub mod segmentation_probe;
 pub mod snapshot;
 pub mod state;
@@ -37,6 +38,7 @@ use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
 pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
 use ranked::Ranked;
+pub use scoring::Scoring;
 
 use crate::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::{Parts, Predictions, Targets};
+use super::{Parts, Predictions, Scoring, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
@@ -25,6 +25,8 @@ pub struct Outcome {
     pub selected: BTreeMap<String, String>,
     /// Of the test split.
     pub predictions: Predictions,
+    /// What else it takes to compute the scores again.
+    pub scoring: Scoring,
     /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
     pub masks: Vec<Shown>,
 }
@@ -102,6 +104,7 @@ impl Outcome {
             scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
+            scoring: Scoring { resamples: Some(config.resamples), ..Scoring::default() },
             masks: Vec::new(),
         })
     }
@@ -142,7 +145,19 @@ pub(super) fn of_masks(
     })?;
     let value = scorer.all();
     let scores = predictions.scores(&task.class_names);
-    let selected = BTreeMap::new();
-    let interval = Some(interval);
-    Ok(Outcome { value, interval, validation: None, scores, selected, predictions, masks: Vec::new() })
+    let scoring = Scoring {
+        class_names: task.class_names.clone(),
+        resamples: Some(config.resamples),
+        report_batch: None,
+    };
+    Ok(Outcome {
+        value,
+        interval: Some(interval),
+        validation: None,
+        scores,
+        selected: BTreeMap::new(),
+        predictions,
+        scoring,
+        masks: Vec::new(),
+    })
 }

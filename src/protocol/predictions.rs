@@ -1,10 +1,13 @@
 //! What was predicted for the test split, sample by sample: enough to compute any metric again.
 
+mod subsets;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
+pub use self::subsets::BatchScore;
 use super::{Parts, Ranked, Targets};
 use crate::metrics::Metric;
 use crate::metrics::f1::{count_classes, count_labels, macro_f1};

@@ -363,6 +363,7 @@ impl<'a> Search<'a> {
         let mut outcome = outcome::of_masks(task, &images, &config.interval, self.seed)?;
         let reported = mean_iou_over_batches(&images, config.batch_size)?;
         outcome.scores.insert("reported_miou".to_owned(), reported);
+        outcome.scoring.report_batch = Some(config.batch_size);
         outcome.selected.extend([
             ("encoder".to_owned(), config.encoder.to_string()),
             ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),

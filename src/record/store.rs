@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// As [`predictions::write`].
     pub fn put_predictions(&self, record: &Record, named: &Named) -> Result<()> {
-        predictions::write(&self.beside(record, PREDICTIONS, "safetensors"), &record.fingerprint, named)
+        predictions::write(&self.predictions_path(record), &record.fingerprint, named)
     }
 
     /// The predictions behind the record, where they were kept.
@@ -120,7 +120,12 @@ impl Store {
     /// # Errors
     /// As [`predictions::read`].
     pub fn predictions(&self, record: &Record) -> Result<Option<Named>> {
-        predictions::read(&self.beside(record, PREDICTIONS, "safetensors"), &record.fingerprint)
+        predictions::read(&self.predictions_path(record), &record.fingerprint)
+    }
+
+    /// Where the record's predictions are, or would be.
+    pub fn predictions_path(&self, record: &Record) -> PathBuf {
+        self.beside(record, PREDICTIONS, "safetensors")
     }
 
     /// Where an unfinished training of the cell with that fingerprint is kept.

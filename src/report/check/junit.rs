@@ -15,7 +15,8 @@ pub fn junit(rows: &[Row]) -> Result<String> {
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
     for row in rows {
         let cell = &row.cell;
-        let name = format!("{} {} seed {}", cell.protocol, cell.partition, cell.seed);
+        let setting = if row.setting.is_empty() { String::new() } else { format!(" {}", row.setting) };
+        let name = format!("{} {} seed {}{setting}", cell.protocol, cell.partition, cell.seed);
         let mut case = TestCase::new(name, status(row));
         case.set_classname(format!("{}.{}.{} {}", cell.suite, cell.task, cell.model, cell.backbone));
         match suites.iter_mut().find(|(suite, _)| *suite == cell.suite) {
@@ -34,12 +35,13 @@ pub fn junit(rows: &[Row]) -> Result<String> {
 fn status(row: &Row) -> TestCaseStatus {
     let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
     let text = format!(
-        "{} {}: {} against {} in the reference, {}",
+        "{} {}: {} against {} in the reference, {}{}",
         row.metric,
         row.verdict.word(),
         number(row.now),
         number(row.reference),
-        how(row)
+        how(row),
+        row.findings.iter().map(|finding| format!("; {finding}")).collect::<String>()
     );
     match row.verdict {
         Verdict::New => {

@@ -16,7 +16,15 @@ pub fn summary(rows: &[Row]) -> String {
     let header =
         ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines))
+    let mut text = format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines));
+    let findings: Vec<String> = rows
+        .iter()
+        .flat_map(|row| row.findings.iter().map(|finding| format!("- {}: {}\n", escape(&row.name()), escape(finding))))
+        .collect();
+    if !findings.is_empty() {
+        text += &format!("\n{}", findings.concat());
+    }
+    text
 }
 
 fn line(row: &Row) -> Vec<String> {
