@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod model;
 pub mod normalization;
 pub mod plan;
+pub mod program;
 pub mod progress;
 pub mod protocol;
 pub mod record;

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use terrabench::cli::Cli;
+use terrabench::program::Program;
 
 fn main() -> ExitCode {
-    match terrabench::cli::run(Cli::parse()) {
+    let program = Program::new(revision::revision!());
+    match terrabench::cli::run(Cli::parse(), &program) {
         Ok(code) => code,
         // Whoever read the output, `head` for instance, has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -1,8 +1,8 @@
 //! One cell from start to record.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
@@ -15,15 +15,18 @@ use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use crate::files::{remove, write_atomically};
 use crate::model::weights::Weights;
-use crate::model::{self, Backbone, LoadedModel};
+use crate::model::{self, Backbone, Coverage, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
+use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
-use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store};
+use crate::record::{
+    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings,
+};
 use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
@@ -49,7 +52,11 @@ pub struct Setting<'a> {
     pub fresh: bool,
     /// Where features are kept between runs, if anywhere.
     pub cache: Option<Cache>,
-    pub git_revision: Option<String>,
+    pub program: Program,
+    /// blake3 of the files of suite, model and normalisation, by these names.
+    pub configs: BTreeMap<String, String>,
+    /// blake3 of each protocol's file, by the protocol's name.
+    pub protocol_configs: BTreeMap<String, String>,
 }
 
 /// A cell's record and where it is.
@@ -66,6 +73,7 @@ pub struct Runner<'a> {
     setting: &'a Setting<'a>,
     store: &'a Store,
     weights_id: String,
+    coverage: Coverage,
     model: LazyModel<'a>,
 }
 
@@ -95,9 +103,16 @@ impl<'a> Runner<'a> {
     /// Where the weights' file cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
         let model = LazyModel { setting, loaded: OnceCell::new() };
-        let weights_id =
-            if setting.allow_partial { model.get()?.weights_id.clone() } else { setting.weights.id()? };
-        Ok(Runner { setting, store, weights_id, model })
+        let (weights_id, coverage) = match (setting.allow_partial, setting.weights) {
+            (true, weights) => {
+                let loaded = model.get()?;
+                (loaded.weights_id.clone(), Coverage::of(weights, &loaded.report))
+            }
+            (false, weights @ Weights::Random(_)) => (weights.id()?, Coverage::Random),
+            // Without leave to be partial, weights that are not whole are an error.
+            (false, weights @ Weights::File(_)) => (weights.id()?, Coverage::Whole),
+        };
+        Ok(Runner { setting, store, weights_id, coverage, model })
     }
 
     /// Runs a task's cells. One that fails does not keep the others from running.
@@ -163,6 +178,8 @@ impl<'a> Runner<'a> {
         {
             return Ok(Done { path: self.store.path(&record), record, reused: true });
         }
+        // Before hours of work, not after.
+        self.store.check_writable()?;
 
         let snapshot = self.store.snapshot(&fingerprint);
         if setting.fresh {
@@ -196,10 +213,15 @@ impl<'a> Runner<'a> {
             scores: outcome.scores,
             selected: outcome.selected,
             samples: samples.collect(),
+            protocol_settings: protocol_settings(&planned.protocol)?,
+            notes: Vec::new(),
             provenance: Provenance {
-                terrabench: env!("CARGO_PKG_VERSION").to_owned(),
-                git_revision: setting.git_revision.clone(),
+                terrabench: setting.program.version.clone(),
+                git_revision: setting.program.revision.clone(),
+                git_dirty: setting.program.is_dirty,
+                configs: self.configs(cell),
                 weights: deciding.weights.to_owned(),
+                coverage: self.coverage,
                 data: deciding.data.to_owned(),
                 stem: deciding.stem,
                 bands: deciding.bands.to_vec(),
@@ -225,6 +247,15 @@ impl<'a> Runner<'a> {
         let path = self.store.put(&record)?;
         remove(&snapshot)?;
         Ok(Done { record, path, reused: false })
+    }
+
+    /// blake3 of the config files behind a cell.
+    fn configs(&self, cell: &Cell) -> BTreeMap<String, String> {
+        let mut configs = self.setting.configs.clone();
+        if let Some(hash) = self.setting.protocol_configs.get(&cell.protocol) {
+            configs.insert("protocol".to_owned(), hash.clone());
+        }
+        configs
     }
 
     fn frozen(
@@ -293,8 +324,13 @@ impl<'a> Runner<'a> {
         let heading = Heading {
             title: format!("{}, {} {}", task.title, cell.model, cell.backbone),
             line: format!(
-                "{}{}, partition {}, seed {}: mean IoU {:.1}",
+                "{}{}{}, partition {}, seed {}: mean IoU {:.1}",
                 if record.demo { "demo, generated data; " } else { "" },
+                if record.provenance.partial_weights() {
+                    format!("{}; ", record.provenance.coverage())
+                } else {
+                    String::new()
+                },
                 cell.protocol,
                 cell.partition,
                 cell.seed,
@@ -348,15 +384,4 @@ impl<'a> Runner<'a> {
             progress,
         })
     }
-}
-
-/// The git revision of the checkout at `folder`, with `-dirty` where tracked files differ from it.
-pub fn git_revision(folder: &Path) -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let revision = git(&["rev-parse", "HEAD"])?;
-    let dirty = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-    Some(if dirty { format!("{revision}-dirty") } else { revision })
 }

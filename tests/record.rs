@@ -202,7 +202,7 @@ fn a_record_comes_back_as_it_was_put() {
     assert_eq!(store.get("").unwrap(), None);
 
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.starts_with("{\n  \"schema\": 1,\n  \"fingerprint\": \""), "{text}");
+    assert!(text.starts_with("{\n  \"schema\": 2,\n  \"fingerprint\": \""), "{text}");
     assert!(text.ends_with("}\n"));
     let name = format!("m-eurosat.default.knn.terrafm-vit-base.seed0.{}.json", &record.fingerprint[..16]);
     assert_eq!(files(&folder.path().join("geobench/records")), [name]);
@@ -295,9 +295,9 @@ fn a_damaged_record_is_named() {
 #[test]
 fn a_record_of_a_newer_program_is_recognised() {
     let newer = format!("\"schema\": {}, \"unheard-of\": 1", SCHEMA + 1);
-    let error = damaged(|text| text.replace("\"schema\": 1", &newer));
-    assert!(error.contains("schema 2") && error.contains("version of Terrabench"), "{error}");
-    let error = damaged(|text| text.replace("\"schema\": 1", "\"schema\": 0"));
+    let error = damaged(|text| text.replace("\"schema\": 2", &newer));
+    assert!(error.contains("schema 3") && error.contains("version of Terrabench"), "{error}");
+    let error = damaged(|text| text.replace("\"schema\": 2", "\"schema\": 0"));
     assert!(error.contains("schema 0"), "{error}");
 }
 

@@ -1,21 +1,26 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::bail;
 
 use super::args::BenchArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
+use super::{data_folder, feature_cache, input_options, set_threads, suite, used, weights_named};
+use crate::Result;
 use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::data::demo;
+use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
-use crate::plan::{self, Choice};
+use crate::plan::{self, Choice, TaskPlan};
+use crate::program::Program;
 use crate::record::Store;
-use crate::report;
-use crate::run::{Done, Runner, Setting, git_revision};
+use crate::report::{self, Written};
+use crate::run::{Done, Runner, Setting};
 
 const DEMO_NOTICE: &str = "\
 This is the demo: generated images and a small random model, to try the harness.
@@ -24,7 +29,7 @@ Its numbers say nothing about any model or benchmark.";
 const DEMO_WEIGHTS: &str = "random:0";
 
 /// Runs the command.
-pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
+pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = ModelConfig::load(home, model_name)?;
@@ -66,7 +71,9 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         cache_limit: args.cache_limit,
         threads,
         fresh: args.fresh,
-        git_revision: git_revision(home.folder()),
+        program: program.clone(),
+        configs: configs(home, &suite.name, model_name)?,
+        protocol_configs: protocol_configs(home, &plans)?,
     };
     let runner = Runner::new(&setting, &store)?;
     let mut written: Vec<PathBuf> = Vec::new();
@@ -80,13 +87,20 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
                     written.push(done.path);
                 }
                 Err(error) => {
-                    eprintln!("{name}: failed");
+                    // At once: whatever goes wrong later, this is known.
+                    eprintln!("{name}: failed: {error}");
                     failures.push(format!("{name}: {error}"));
                 }
             }
         }
     }
-    written.extend(report::write(&suite, home, &store, &folder, args.demo)?);
+    let tables = report::write(&suite, home, &store, &folder, args.demo);
+    let Written { files, unreadable } = tables.unwrap_or_else(|error| {
+        eprintln!("tables: failed: {error}");
+        failures.push(format!("tables: {error}"));
+        Written::default()
+    });
+    written.extend(files);
 
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nRecords and tables:")?;
@@ -94,9 +108,35 @@ pub fn run(home: &Home, args: BenchArgs) -> anyhow::Result<()> {
         writeln!(out, "  {}", path.display())?;
     }
     if !failures.is_empty() {
-        bail!("{} of the cells failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
+        bail!("{} failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
     }
-    Ok(())
+    Ok(used(&unreadable))
+}
+
+/// blake3 of the files of suite, model and normalisation.
+fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, String>> {
+    let files = [
+        ("suite", home.suite(suite)),
+        ("model", home.config("models", model)?),
+        ("normalization", home.folder().join("configs/normalization.toml")),
+    ];
+    files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
+}
+
+/// blake3 of each protocol's file, by the protocol's name.
+fn protocol_configs(home: &Home, plans: &[TaskPlan]) -> Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for planned in plans.iter().flat_map(|plan| &plan.cells) {
+        let name = &planned.cell.protocol;
+        if !hashes.contains_key(name) {
+            hashes.insert(name.clone(), hash(&home.config("protocols", name)?)?);
+        }
+    }
+    Ok(hashes)
+}
+
+fn hash(path: &Path) -> Result<String> {
+    Ok(blake3::hash(&std::fs::read(path).at(path)?).to_hex().to_string())
 }
 
 /// `accuracy 70.8 [65.1, 76.0]`.

@@ -31,6 +31,8 @@ use crate::locations::Environment;
 use crate::model::Stem;
 use crate::model::weights::Weights;
 use crate::normalization::Strategies;
+use crate::program::Program;
+use crate::record::{Unreadable, unreadable};
 use crate::suite::Suite;
 use crate::{Error, Result, remedy};
 
@@ -46,14 +48,14 @@ pub struct Cli {
 ///
 /// # Errors
 /// Whatever kept it from finishing; what was finished before is on disk.
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
     let home = Home::find()?;
     let done = match cli.command {
-        args::Command::Bench(args) => bench::run(&home, args),
+        args::Command::Bench(args) => return bench::run(&home, args, program),
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
@@ -63,7 +65,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         args::Command::Prepare(args) => prepare::run(&home, &args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
-        args::Command::Report(args) => report::run(&home, args),
+        args::Command::Report(args) => return report::run(&home, args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -74,6 +76,20 @@ impl From<args::SplitArg> for Split {
             args::SplitArg::Train => Split::Train,
             args::SplitArg::Valid => Split::Valid,
             args::SplitArg::Test => Split::Test,
+        }
+    }
+}
+
+/// The code of a command that did its work, though without some of the files beside the records.
+pub const SOME_UNREADABLE: u8 = 3;
+
+/// Lists the files that a command went without, and says with which code it ends.
+fn used(unreadable: &[Unreadable]) -> ExitCode {
+    match unreadable::list(unreadable) {
+        None => ExitCode::SUCCESS,
+        Some(list) => {
+            eprintln!("\nwarning: {list}");
+            ExitCode::from(SOME_UNREADABLE)
         }
     }
 }

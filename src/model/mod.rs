@@ -3,6 +3,7 @@
 //! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
 pub mod checkpoint;
+mod coverage;
 pub mod device;
 pub mod frozen;
 pub mod gelu;
@@ -17,6 +18,7 @@ use std::fmt;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use self::coverage::Coverage;
 use self::frozen::Frozen;
 use self::terrafm::TerraFm;
 use self::weights::{Report, Weights};

@@ -3,26 +3,34 @@
 
 mod collection;
 mod frame;
+mod migrate;
+mod note;
 pub mod predictions;
+mod setting;
 mod store;
+pub mod unreadable;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::collection::{Kept, collect, latest};
+pub use self::collection::{Collection, Kept, collect, collect_usable, latest};
 pub use self::frame::frame;
-pub use self::store::Store;
+pub use self::note::Note;
+pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
+pub use self::store::{Store, Usable};
+pub use self::unreadable::{Reason, Unreadable};
 use crate::config::{ModelConfig, Protocol};
 use crate::data::bands::Imputation;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
-use crate::model::Stem;
+use crate::model::{Coverage, Stem};
 use crate::suite::{Metric, Task};
 use crate::{Error, Result};
 
-/// The form of the record files that this version writes. Raise it when a field changes.
-pub const SCHEMA: u32 = 1;
+/// The form of the record files that this version writes. Raise it when a field changes, and bring older records to it in
+/// `migrate.rs`.
+pub const SCHEMA: u32 = 2;
 
 /// Of the code that makes the numbers. Raise it with every change that moves one: cells recorded under
 /// an older version are then computed again.
@@ -74,6 +82,12 @@ pub struct Record {
     pub selected: BTreeMap<String, String>,
     /// Samples of each split that were used.
     pub samples: BTreeMap<String, usize>,
+    /// How the protocol was set: see [`protocol_settings`]. Empty where it is not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protocol_settings: BTreeMap<String, String>,
+    /// What a reader of the value must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
     pub provenance: Provenance,
 }
 
@@ -81,11 +95,21 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Provenance {
+    /// The program's version.
     pub terrabench: String,
-    /// Where a git checkout built the program.
+    /// The revision that the program was built from, where that was a git checkout.
     pub git_revision: Option<String>,
+    /// Whether the program's sources differed from that revision when it was built.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub git_dirty: bool,
+    /// blake3 of each config file that was read, by `suite`, `model`, `protocol`, `normalization`. (A record of schema 1 has
+    /// only `checkout`: the git revision of their folder.)
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, String>,
     /// blake3 of the weights' file, or `random:<seed>` (see [`Provenance::random_weights`]).
     pub weights: String,
+    /// How much of the model they cover: see [`Provenance::coverage`].
+    pub coverage: Coverage,
     /// blake3 of the samples and statistics that were read.
     pub data: String,
     pub stem: Stem,
@@ -106,9 +130,19 @@ pub struct Provenance {
 }
 
 impl Provenance {
+    /// How much of the model the weights cover. Weights called `random:<seed>` are random in any case.
+    pub fn coverage(&self) -> Coverage {
+        if self.weights.starts_with("random:") { Coverage::Random } else { self.coverage }
+    }
+
     /// Whether the model was left at its random initial weights.
     pub fn random_weights(&self) -> bool {
-        self.weights.starts_with("random:")
+        self.coverage() == Coverage::Random
+    }
+
+    /// Whether part of the model was left at random weights: the value is compared with nothing.
+    pub fn partial_weights(&self) -> bool {
+        matches!(self.coverage(), Coverage::Partial { .. })
     }
 }
 

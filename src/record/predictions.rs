@@ -88,6 +88,9 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     if samples.len() != predictions.len() {
         return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
     }
+    if let Some(no_number) = not_a_number(samples, predictions) {
+        return Err(problem(no_number));
+    }
     let mut metadata = HashMap::from([
         ("record".to_owned(), record.to_owned()),
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
@@ -144,6 +147,14 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
         .map(|(name, t)| Ok((*name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).at(path)?)))
         .collect::<Result<Vec<_>>>()?;
     write_atomically(path, &safetensors::serialize(views, Some(metadata)).at(path)?)
+}
+
+/// The first sample one of whose scores is no number: it has no rank.
+fn not_a_number(samples: &[String], predictions: &Predictions) -> Option<String> {
+    let Predictions::Scores { logits, .. } = predictions else { return None };
+    let place = logits.outer_iter().position(|row| row.iter().any(|logit| logit.is_nan()))?;
+    let sample = samples.get(place).map_or("?", String::as_str);
+    Some(format!("a score of sample `{sample}` is not a number"))
 }
 
 /// Reads the file of the record with that fingerprint; nothing where there is none.
@@ -228,6 +239,12 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         }
         other => return Err(format!("unknown kind `{other}`")),
     };
+    if samples.is_empty() {
+        return Err("it has no samples".to_owned());
+    }
+    if let Some(problem) = not_a_number(&samples, &predictions) {
+        return Err(problem);
+    }
     let lengths = match &predictions {
         Predictions::Targets { predicted, truth } => [predicted.len(), truth.len()],
         Predictions::Scores { logits, truth } => [logits.nrows(), truth.nrows()],

@@ -1,12 +1,13 @@
 //! The store: one JSON file a record, written to a temporary name and renamed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::predictions::{self, Named};
-use super::{Cell, FINGERPRINT_DIGITS, Record, SCHEMA};
+use super::{Cell, FINGERPRINT_DIGITS, Reason, Record, SCHEMA, Unreadable, migrate};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
 use crate::{Error, Result};
@@ -26,11 +27,28 @@ const LONGEST_PART: usize = 48;
 /// A folder of records. Copying files between such folders merges them.
 ///
 /// A file there either holds a whole record or is no record: hidden files (a write that was cut short
-/// leaves one) and names that do not end in `.json` are ignored; a damaged record is an error that names
-/// the file, when resuming too, since only a foreign hand or a failing disk can make one.
+/// leaves one) and names that do not end in `.json` are ignored. A damaged record is an error that names
+/// the file, when resuming too, since only a foreign hand or a failing disk can make one; to whom all
+/// records matter, [`Store::usable`] gives the others. Records of older schemas are brought to the present one.
 #[derive(Debug, Clone)]
 pub struct Store {
     records: PathBuf,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Default)]
+pub struct Usable {
+    /// Sorted by cell.
+    pub records: Vec<Record>,
+    /// Files that cannot be used, sorted by name.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Why a file is no record, and the record where it is one under another name.
+struct Refused {
+    reason: Reason,
+    error: Error,
+    record: Option<Box<Record>>,
 }
 
 impl Store {
@@ -58,7 +76,7 @@ impl Store {
         let Some(digits) = fingerprint.get(..DIGITS_IN_NAME) else { return Ok(None) };
         let end = format!(".{digits}.json");
         for name in self.names()?.iter().filter(|name| name.ends_with(&end)) {
-            let record = self.read(name)?;
+            let record = self.read(name).map_err(|refused| refused.error)?;
             if record.fingerprint == fingerprint {
                 return Ok(Some(record));
             }
@@ -123,7 +141,7 @@ impl Store {
         predictions::read(&self.predictions_path(record), &record.fingerprint)
     }
 
-    /// Where the record's predictions are, or would be.
+    /// Where the predictions behind the record are, or would be.
     pub fn predictions_path(&self, record: &Record) -> PathBuf {
         self.beside(record, PREDICTIONS, "safetensors")
     }
@@ -138,10 +156,62 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub fn all(&self) -> Result<Vec<Record>> {
-        let names = self.names()?;
-        let mut records = names.par_iter().map(|name| self.read(name)).collect::<Result<Vec<_>>>()?;
-        records.par_sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
-        Ok(records)
+        let Usable { records, unreadable } = self.usable()?;
+        unreadable.into_iter().next().map_or(Ok(records), |first| Err(first.error))
+    }
+
+    /// The records that can be used, and the files that cannot.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn usable(&self) -> Result<Usable> {
+        let mut names = self.names()?;
+        names.sort_unstable();
+        let read: Vec<_> = names.par_iter().map(|name| self.read(name)).collect();
+        let mut usable = Usable::default();
+        for (name, read) in names.iter().zip(read) {
+            match read {
+                Ok(record) => usable.records.push(record),
+                Err(refused) => {
+                    let (reason, error) = self.copied(name, refused, &names);
+                    usable.unreadable.push(Unreadable { path: self.records.join(name), reason, error });
+                }
+            }
+        }
+        usable.records.par_sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
+        Ok(usable)
+    }
+
+    /// Tells a copy beside its record from a record that was renamed.
+    fn copied(&self, name: &str, refused: Refused, names: &[String]) -> (Reason, Error) {
+        let Refused { reason, error, record: Some(record) } = refused else {
+            return (refused.reason, refused.error);
+        };
+        let proper = record.file_name();
+        if names.binary_search(&proper).is_err() {
+            return (reason, error);
+        }
+        let path = self.records.join(name);
+        let error = match self.read(&proper) {
+            Ok(kept) if kept == *record => {
+                Error::file(path, format!("a copy of `{proper}`, equal to it")).help("delete the copy")
+            }
+            _ => Error::file(path, format!("a copy of `{proper}` that differs from it"))
+                .help("keep one of the two under that name, and delete the other"),
+        };
+        (Reason::ConflictCopy, error)
+    }
+
+    /// Tries whether a record could be written, by a temporary file.
+    ///
+    /// # Errors
+    /// Where it could not.
+    pub fn check_writable(&self) -> Result<()> {
+        let tried = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.records);
+        tried.map(drop).map_err(|problem| {
+            Error::file(&self.records, format!("no record can be written here: {problem}"))
+                .help("name another folder with --out")
+        })
     }
 
     /// The names of the files that should hold records.
@@ -160,43 +230,67 @@ impl Store {
         Ok(names)
     }
 
-    fn read(&self, name: &str) -> Result<Record> {
-        /// What every schema has.
-        #[derive(Deserialize)]
-        struct Form {
-            schema: u32,
-        }
-
+    fn read(&self, name: &str) -> Result<Record, Refused> {
         let path = self.records.join(name);
-        let damaged = |problem: String| {
-            Error::file(&path, format!("not a record: {problem}"))
-                .help("delete the file, and the cell is computed again")
-        };
-        let newer = |schema: u32| {
-            Error::file(&path, format!("a record of schema {schema}; this program reads up to {SCHEMA}"))
-                .help("use the version of Terrabench that wrote it, or delete the file")
-        };
-        let text = std::fs::read_to_string(&path).map_err(|e| damaged(e.to_string()))?;
-        let record: Record = match serde_json::from_str(&text) {
-            Ok(record) => record,
-            Err(problem) => {
-                // A later version may have other fields; its number says so better than they do.
-                return Err(match serde_json::from_str::<Form>(&text) {
-                    Ok(form) if form.schema > SCHEMA => newer(form.schema),
-                    _ => damaged(problem.to_string()),
-                });
-            }
-        };
-        if record.schema > SCHEMA {
-            return Err(newer(record.schema));
-        }
-        check(&record).map_err(damaged)?;
-        if record.file_name() != name {
-            return Err(Error::file(&path, format!("holds the record `{}`", record.file_name()))
-                .help("give the file that name, or delete it"));
+        let refused = |reason, error| Refused { reason, error, record: None };
+        let text = std::fs::read_to_string(&path).map_err(|problem| match problem.kind() {
+            ErrorKind::InvalidData => refused(Reason::Damaged, damaged(&path, &problem.to_string())),
+            _ => refused(Reason::Refused, Error::file(&path, format!("cannot be read: {problem}"))),
+        })?;
+        let record = parse(&path, &text).map_err(|(reason, error)| refused(reason, error))?;
+        let proper = record.file_name();
+        if proper != name {
+            let error = Error::file(&path, format!("holds the record `{proper}`"))
+                .help("give the file that name, or delete it");
+            return Err(Refused { reason: Reason::WrongName, error, record: Some(Box::new(record)) });
         }
         Ok(record)
     }
+}
+
+fn damaged(path: &Path, problem: &str) -> Error {
+    Error::file(path, format!("not a record: {problem}"))
+        .help("delete the file, and the cell is computed again")
+}
+
+/// The record in a file's text, brought to the present schema.
+fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
+    let broken = |problem: String| (Reason::Damaged, damaged(path, &problem));
+    let of_schema = |reason, schema: u64, help: &str| {
+        let problem = format!("a record of schema {schema}; this program reads 1 to {SCHEMA}");
+        (reason, Error::file(path, problem).help(help))
+    };
+    if let Ok(record) = serde_json::from_str::<Record>(text)
+        && record.schema == SCHEMA
+    {
+        check(&record).map_err(broken)?;
+        return Ok(record);
+    }
+    let mut json: Value = serde_json::from_str(text).map_err(|problem| broken(problem.to_string()))?;
+    let schema = json.get("schema").and_then(Value::as_u64);
+    if let (Some(1), Some(fields)) = (schema, json.as_object_mut()) {
+        migrate::from_1(fields);
+    }
+    match schema {
+        None => return Err(broken("it has no number `schema`".to_owned())),
+        Some(0) => {
+            let help = "delete the file, and the cell is computed again";
+            return Err(of_schema(Reason::OlderSchema, 0, help));
+        }
+        Some(newer) if newer > u64::from(SCHEMA) => {
+            let help = "use the version of Terrabench that wrote it, or delete the file";
+            return Err(of_schema(Reason::NewerSchema, newer, help));
+        }
+        Some(_) => {}
+    }
+    let record: Record = if schema == Some(u64::from(SCHEMA)) {
+        // From the text, whose errors name the line.
+        serde_json::from_str(text).map_err(|problem| broken(problem.to_string()))?
+    } else {
+        serde_json::from_value(json).map_err(|problem| broken(problem.to_string()))?
+    };
+    check(&record).map_err(broken)?;
+    Ok(record)
 }
 
 /// What a record must keep to, beyond its types.

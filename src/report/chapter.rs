@@ -3,6 +3,7 @@
 use super::gather::Section;
 use super::table::ResultTable;
 use crate::canvas::Picture;
+use crate::record::Unreadable;
 
 /// A picture of a section.
 pub struct Figure {
@@ -18,6 +19,8 @@ pub struct Chapter<'a> {
     /// Each with the name of its file; also those without a row of ours.
     pub tables: Vec<(&'a str, ResultTable<'a>)>,
     pub figures: Vec<Figure>,
+    /// Records and predictions that the report goes without.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Chapter<'_> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::AtPath;
 use crate::home::Home;
-use crate::record::{Record, Store};
+use crate::record::{Record, Store, Unreadable, Usable};
 use crate::suite::Suite;
 use crate::{Error, Result, remedy};
 
@@ -20,6 +20,8 @@ pub struct Section {
     pub store: Store,
     /// Sorted by cell.
     pub records: Vec<Record>,
+    /// Files that cannot be used.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Section {
@@ -33,7 +35,7 @@ impl Section {
 /// by name, the demos behind them.
 ///
 /// # Errors
-/// Where there is none, where a folder with records has the name of no suite, or where a record cannot be read.
+/// Where there is none, where a folder with records has the name of no suite, or where a folder cannot be read.
 pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
     for folder in folders(results)? {
@@ -46,11 +48,13 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
             return Err(Error::file(&path, format!("holds records, but there is no suite `{name}`"))
                 .help("results lie in `<suite>/records/` and `<suite>-demo/records/`"));
         }
-        let store = Store::open(&path)?;
+        let Some(store) = Store::existing(&path) else { continue };
+        let Usable { records, unreadable } = store.usable()?;
         sections.push(Section {
             suite: Suite::load(home, name)?,
             demo,
-            records: store.all()?,
+            records,
+            unreadable,
             store,
             folder,
         });

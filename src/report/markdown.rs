@@ -175,6 +175,10 @@ fn notes(table: &ResultTable) -> Vec<String> {
             .collect();
         notes.push(format!("Records not shown, as they are {why}: {}.", files.join(", ")));
     }
+    if !table.unreadable.is_empty() {
+        let files: Vec<String> = table.unreadable.iter().map(|name| escape(name)).collect();
+        notes.push(format!("Files beside the records that cannot be used: {}.", files.join(", ")));
+    }
     notes
 }
 

@@ -41,19 +41,28 @@ use self::table::ResultTable;
 pub use self::whole::write_all;
 use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::{Record, Store};
+use crate::record::{Record, Store, Unreadable, Usable};
 use crate::suite::Suite;
 use crate::{Error, Result};
 
+/// What a report was written to, and what could not be used for it.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    pub files: Vec<PathBuf>,
+    /// Records, and predictions of records, that the report goes without.
+    pub unreadable: Vec<Unreadable>,
+}
+
 /// Writes `<file>.md` and `<file>.csv` into `folder` for every table of the suite that has a row of ours, from
-/// the records in the store, and returns the files. `demo` says whether the tables are of generated data.
+/// the records in the store that can be used. `demo` says whether the tables are of generated data.
 ///
 /// # Errors
-/// Where a record or a file of published values cannot be read, or a table cannot be written.
-pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: bool) -> Result<Vec<PathBuf>> {
-    let records = store.all()?;
+/// Where the store or a file of published values cannot be read, or a table cannot be written.
+pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: bool) -> Result<Written> {
+    let Usable { records, unreadable } = store.usable()?;
     let mut files = Vec::new();
-    for (file, table) in fill_all(suite, home, &records, demo)? {
+    for (file, mut table) in fill_all(suite, home, &records, demo)? {
+        table.unreadable = names(&unreadable);
         if !table.measured.is_empty() {
             files.push((folder.join(format!("{file}.md")), markdown(&table)));
             files.push((folder.join(format!("{file}.csv")), csv(&table)?));
@@ -62,7 +71,16 @@ pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: boo
     for (path, text) in &files {
         write_atomically(path, text.as_bytes())?;
     }
-    Ok(files.into_iter().map(|(path, _)| path).collect())
+    Ok(Written { files: files.into_iter().map(|(path, _)| path).collect(), unreadable })
+}
+
+/// The files' names with the reason: `x.json (damaged)`.
+fn names(unreadable: &[Unreadable]) -> Vec<String> {
+    let name = |one: &Unreadable| {
+        let name = one.path.file_name().unwrap_or(one.path.as_os_str());
+        format!("{} ({})", name.to_string_lossy(), one.reason)
+    };
+    unreadable.iter().map(name).collect()
 }
 
 /// All tables of the suite, each with the name of its file.

@@ -29,6 +29,8 @@ pub struct ResultTable<'a> {
     /// Sorted by model, backbone, weights.
     pub measured: Vec<Row<'a>>,
     pub left_out: Vec<LeftOut<'a>>,
+    /// Names of files that cannot be used, each with the reason: whoever read the records fills them in.
+    pub unreadable: Vec<String>,
 }
 
 /// A task at one partition.
@@ -268,6 +270,7 @@ pub fn fill<'a>(
         published: published_rows,
         measured,
         left_out,
+        unreadable: Vec::new(),
     })
 }
 

@@ -11,18 +11,18 @@ use super::gather::{Section, gather};
 use super::spider::{self, Choice};
 use super::table::{ResultTable, fill, share};
 use super::text::escape;
-use super::{confusion, csv, differences, fill_all, html, markdown, published, shares};
+use super::{Written, confusion, csv, differences, fill_all, html, markdown, names, published, shares};
 use crate::canvas::{png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::{Record, frame};
+use crate::record::{Reason, Record, Unreadable, frame};
 use crate::suite::Table;
 use crate::{Error, Result};
 
 /// Pixels of a PNG to a unit of its picture: sharp on paper (190 dpi at 17 cm) and dense screens.
 const SCALE: f64 = 1.5;
 
-/// Writes the report of all records below `results` into `out`, and returns its files:
+/// Writes the report of all records below `results` that can be used into `out`:
 ///
 /// - `<suite>/<table>.md` and `.csv` as `bench` does, and the pictures as `<suite>/<picture>.svg` and `.png`;
 ///   a demo's in `<suite>-demo/`
@@ -30,15 +30,17 @@ const SCALE: f64 = 1.5;
 /// - `report.md`, `report.html`
 ///
 /// # Errors
-/// Where there are no records, one cannot be read, `choice` names what is not there, or a file cannot be written.
-pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Vec<PathBuf>> {
+/// Where there are no records, a folder cannot be read, `choice` names what is not there, or a file cannot be written.
+pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Written> {
     let sections = gather(home, results)?;
     let chapters = sections.iter().map(|section| chapter(home, section)).collect::<Result<Vec<_>>>()?;
     let spiders = spiders(&chapters, choice)?;
     let mut chapters: Vec<Chapter> = chapters;
     for (chapter, spider) in chapters.iter_mut().zip(spiders) {
-        let figures = std::iter::empty().chain(spider).chain(figures(home, chapter)?).collect();
-        chapter.figures = figures;
+        let mut unreadable = chapter.section.unreadable.clone();
+        let figures = figures(home, chapter, &mut unreadable)?;
+        chapter.figures = spider.into_iter().chain(figures).collect();
+        chapter.unreadable = unreadable;
     }
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for chapter in &chapters {
@@ -60,13 +62,15 @@ pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Re
     for (path, bytes) in &files {
         write_atomically(path, bytes)?;
     }
-    Ok(files.into_iter().map(|(path, _)| path).collect())
+    let unreadable = chapters.into_iter().flat_map(|chapter| chapter.unreadable).collect();
+    Ok(Written { files: files.into_iter().map(|(path, _)| path).collect(), unreadable })
 }
 
 fn chapter<'a>(home: &Home, section: &'a Section) -> Result<Chapter<'a>> {
-    let Section { suite, records, demo, .. } = section;
-    let tables = fill_all(suite, home, records, *demo)?;
-    Ok(Chapter { section, tables, figures: Vec::new() })
+    let Section { suite, records, demo, unreadable, .. } = section;
+    let mut tables = fill_all(suite, home, records, *demo)?;
+    tables.iter_mut().for_each(|(_, table)| table.unreadable = names(unreadable));
+    Ok(Chapter { section, tables, figures: Vec::new(), unreadable: Vec::new() })
 }
 
 /// One a chapter, where there is anything to see.
@@ -104,8 +108,8 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
     }
 }
 
-/// The pictures besides the spider plot.
-fn figures(home: &Home, chapter: &Chapter) -> Result<Vec<Figure>> {
+/// The pictures besides the spider plot. Predictions that cannot be used go to `unreadable`.
+fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
     let mut figures = Vec::new();
     for (file, table) in chapter.filled() {
@@ -129,7 +133,15 @@ fn figures(home: &Home, chapter: &Chapter) -> Result<Vec<Figure>> {
         newest.sort_by_key(|r| (r.cell.partition != "default", std::cmp::Reverse(r.provenance.finished)));
         // Records of earlier versions have no predictions; those of one task differ little in having them.
         for record in newest.into_iter().take(8) {
-            let Some(named) = store.predictions(record)? else { continue };
+            let named = match store.predictions(record) {
+                Ok(Some(named)) => named,
+                Ok(None) => continue,
+                Err(error) => {
+                    let path = store.predictions_path(record);
+                    unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+                    continue;
+                }
+            };
             if let Some(picture) = confusion::draw(task, record, &named.predictions) {
                 let caption = format!("{}: what the classes were taken for", task.title);
                 figures.push(Figure { file: format!("{}-confusion", plain(&task.name)), caption, picture });
@@ -183,6 +195,13 @@ fn index(chapters: &[Chapter]) -> String {
             text += "> **These are demo numbers, not benchmark numbers**: generated data and a small model with random weights.\n\n";
         }
         let _ = writeln!(text, "{} records in `{folder}/records/`.\n", records.len());
+        if !chapter.unreadable.is_empty() {
+            text += "Files that cannot be used, and that this report goes without:\n\n";
+            for name in names(&chapter.unreadable) {
+                let _ = writeln!(text, "- {}", escape(&name));
+            }
+            text += "\n";
+        }
         for (file, table) in chapter.filled() {
             let title = escape(&table.title);
             let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv)");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use terrabench::data::bands::{Band, Imputation};
-use terrabench::model::Stem;
+use terrabench::model::{Coverage, Stem};
 use terrabench::record::{Cell, Interval, Provenance, Record, SCHEMA, fingerprint};
 use terrabench::suite::Metric;
 
@@ -30,10 +30,15 @@ pub fn record() -> Record {
         scores: BTreeMap::from([("accuracy".into(), 94.5)]),
         selected: BTreeMap::from([("k".into(), "20".into()), ("temperature".into(), "0.07".into())]),
         samples: BTreeMap::from([("test".into(), 1000), ("train".into(), 2000)]),
+        protocol_settings: BTreeMap::new(),
+        notes: Vec::new(),
         provenance: Provenance {
             terrabench: "0.1.0".into(),
             git_revision: None,
+            git_dirty: false,
+            configs: BTreeMap::new(),
             weights: "5f3c9a1be20476d8a1c2".into(),
+            coverage: Coverage::Whole,
             data: "0f1e2d3c4b5a6978".into(),
             stem: Stem::S2L1c,
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
