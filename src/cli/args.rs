@@ -359,6 +359,38 @@ pub struct CheckArgs {
     /// Make the records the new reference, after showing the difference
     #[arg(long)]
     pub update: bool,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
+/// Which records are meant, where a cell has several.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which records (each repeatable: any of its values will do)")]
+pub struct WantedArgs {
+    /// Only records of this model, as in the records: TerraFM or "TerraFM ViT-Base"
+    #[arg(long = "model", value_name = "MODEL")]
+    pub models: Vec<String>,
+
+    /// Only records of these weights: the beginning of their hash, or random:SEED
+    #[arg(long, value_name = "HASH|random:SEED")]
+    pub weights: Vec<String>,
+
+    /// Only records of this normalisation: dataset, sweep, OURS-2.0-norm_no_clip, …
+    #[arg(long, value_name = "NAME")]
+    pub normalization: Vec<String>,
+
+    /// Only records of this patch embedding: s1, s2-l1c, s2-l2a
+    #[arg(long, value_name = "STEM")]
+    pub stem: Vec<String>,
+
+    /// Only records whose bands were taken so: as-named, by-content
+    #[arg(long, value_name = "HOW")]
+    pub bands: Vec<String>,
+
+    /// Only records with this setting, by the name that lists of settings show: k=20, imputed=nothing, length=shortened
+    #[arg(long = "setting", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
 }
 
 /// Arguments of `compare`.
@@ -375,6 +407,9 @@ pub struct CompareArgs {
     /// Where the records of models given by name are
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
 }
 
 /// Arguments of `rescore`.
@@ -387,6 +422,9 @@ pub struct RescoreArgs {
     /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
 }
 
 /// Arguments of `prepare`.

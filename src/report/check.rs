@@ -21,7 +21,7 @@ use super::suites::Suites;
 use crate::home::read_toml;
 use crate::metrics::Metric;
 use crate::metrics::paired::Paired;
-use crate::record::{Aspect, Cell, Kept, SettingKey, Store};
+use crate::record::{Aspect, Cell, Kept, Reason, SettingKey, Store, Unreadable};
 use crate::{Error, Result};
 
 /// When a cell counts as worse: `configs/check.toml`, or `check.toml` of a reference.
@@ -134,6 +134,8 @@ pub struct Row {
     /// What a reader must know beside the verdict, a sentence each: values that predictions do not give, samples that are
     /// missing, scores that fell, settings that differ.
     pub findings: Vec<String>,
+    /// Predictions that cannot be used.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Row {
@@ -195,6 +197,7 @@ struct Side<'k> {
 struct Examined {
     verdict: Verdict,
     findings: Vec<String>,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Examined {
@@ -202,6 +205,24 @@ impl Examined {
     fn find(&mut self, verdict: Verdict, finding: String) {
         self.verdict = self.verdict.min(verdict);
         self.findings.push(finding);
+    }
+
+    /// Computes the record's scores again; `None` where its predictions cannot be used.
+    fn side<'k>(&mut self, name: &'static str, kept: &'k Kept, suites: &Suites) -> Option<Side<'k>> {
+        match recompute(kept, suites, &[]) {
+            Ok(recomputed) => {
+                for claim in recomputed.iter().flat_map(Recomputed::contradictions) {
+                    self.find(Verdict::Contradictory, format!("{name}: {claim}"));
+                }
+                Some(Side { name, kept, recomputed })
+            }
+            Err(error) => {
+                self.find(Verdict::Unusable, format!("{name}: {error}"));
+                let path = kept.store.predictions_path(&kept.record);
+                self.unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+                None
+            }
+        }
     }
 }
 
@@ -211,28 +232,14 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
         (Some(_), None) => Verdict::New,
         (None, _) => Verdict::Missing,
     };
-    let mut found = Examined { verdict: start, findings: pair.differences().into_iter().collect() };
-    let mut side = |name: &'static str, kept: Option<&'_ Kept>| {
-        let kept = kept?;
-        let recomputed = match recompute(kept, suites, &[]) {
-            Ok(recomputed) => recomputed,
-            Err(error) => {
-                found.find(Verdict::Unusable, error.to_string());
-                return None;
-            }
-        };
-        for claim in recomputed.iter().flat_map(Recomputed::contradictions) {
-            found.find(Verdict::Contradictory, format!("{name}: {claim}"));
-        }
-        Some((name, recomputed))
+    let findings = pair.differences().into_iter().collect();
+    let mut found = Examined { verdict: start, findings, unreadable: Vec::new() };
+    let now = pair.now.and_then(|kept| found.side("the records", kept, suites));
+    let before = pair.before.and_then(|kept| found.side("the reference", kept, suites));
+    let how = match (now, before) {
+        (Some(now), Some(before)) => Some(compare(&now, &before, thresholds, suites, &mut found)?),
+        _ => None,
     };
-    let (now, before) = (side("the records", pair.now), side("the reference", pair.before));
-    let mut how = None;
-    if let (Some(a), Some(b), Some((name, now)), Some((other, before))) = (pair.now, pair.before, now, before) {
-        let now = Side { name, kept: a, recomputed: now };
-        let before = Side { name: other, kept: b, recomputed: before };
-        how = Some(compare(&now, &before, thresholds, suites, &mut found)?);
-    }
     let metric = pair.records().next().map(|kept| kept.record.metric);
     let value = |kept: Option<&Kept>| kept.map(|kept| kept.record.value);
     // A shortened run says so even where it is alone.
@@ -253,6 +260,7 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
         how,
         verdict: found.verdict,
         findings: found.findings,
+        unreadable: found.unreadable,
     })
 }
 

@@ -4,13 +4,15 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::summary::how;
 use super::{Row, Verdict};
+use crate::record::Unreadable;
 use crate::{Error, Result};
 
-/// The XML. Cells that are new count as skipped: there is nothing to compare them with.
+/// The XML. Cells that are new count as skipped: there is nothing to compare them with. Records that could not be compared
+/// are errors of the suite `records`.
 ///
 /// # Errors
 /// Where it cannot be built.
-pub fn junit(rows: &[Row]) -> Result<String> {
+pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
     let mut report = Report::new("terrabench check");
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
     for row in rows {
@@ -27,6 +29,15 @@ pub fn junit(rows: &[Row]) -> Result<String> {
                 suites.push((cell.suite.clone(), suite));
             }
         }
+    }
+    if !unreadable.is_empty() {
+        let mut suite = TestSuite::new("records");
+        for one in unreadable {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_message(one.to_string()).set_type(one.reason.to_string());
+            suite.add_test_case(TestCase::new(one.path.display().to_string(), status));
+        }
+        suites.push(("records".to_owned(), suite));
     }
     report.add_test_suites(suites.into_iter().map(|(_, suite)| suite));
     report.to_string().map_err(|error| Error::request(format!("the JUnit report cannot be built: {error}")))

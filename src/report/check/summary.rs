@@ -3,24 +3,33 @@
 use std::collections::BTreeMap;
 
 use super::{How, Row, Verdict};
-use crate::report::text::{escape, grid};
+use crate::record::Unreadable;
+use crate::report::text::{escape, escape_sentence, grid};
 
-/// What became of the cells, and the cells.
-pub fn summary(rows: &[Row]) -> String {
+/// What became of the cells, the cells, and the records that could not be compared.
+pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
     let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
     rows.iter().for_each(|row| *counts.entry(row.verdict).or_default() += 1);
     let counted: Vec<String> =
         counts.iter().map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
     let failed = rows.iter().any(|row| row.verdict.fails());
-    let heading = if failed { "Accuracy check: failed" } else { "Accuracy check: passed" };
+    let heading = match (failed, unreadable.is_empty()) {
+        (true, _) => "Accuracy check: failed",
+        (false, false) => "Accuracy check: incomplete",
+        (false, true) => "Accuracy check: passed",
+    };
     let header =
         ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
     let mut text = format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines));
-    let findings: Vec<String> = rows
-        .iter()
-        .flat_map(|row| row.findings.iter().map(|finding| format!("- {}: {}\n", escape(&row.name()), escape(finding))))
-        .collect();
+    let finding = |row: &Row, finding: &String| {
+        format!("- {}: {}\n", escape_sentence(&row.name()), escape_sentence(finding))
+    };
+    let mut findings: Vec<String> =
+        rows.iter().flat_map(|row| row.findings.iter().map(|text| finding(row, text))).collect();
+    findings.extend(
+        unreadable.iter().map(|one| format!("- not compared: {}\n", escape_sentence(&one.to_string()))),
+    );
     if !findings.is_empty() {
         text += &format!("\n{}", findings.concat());
     }
