@@ -3,6 +3,7 @@
 mod junit;
 mod summary;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -213,7 +214,8 @@ fn verdict(how: How, now: &Kept, before: &Kept, thresholds: &Thresholds) -> Resu
     let (fell, rose) = match how {
         How::Samples { paired, .. } => {
             let drop = Thresholds::of(&thresholds.drop, metric)?;
-            (paired.interval.high < 0.0 && difference < -drop, paired.interval.low > 0.0 && difference > drop)
+            let told = paired.verdict();
+            (told == Ordering::Less && difference < -drop, told == Ordering::Greater && difference > drop)
         }
         How::Values(_) => {
             let tolerance = Thresholds::of(&thresholds.tolerance, metric)?;
