@@ -207,7 +207,7 @@ impl<'a> Runner<'a> {
             demo: setting.demo,
             short: planned.protocol.is_short(),
             cell: cell.clone(),
-            metric: task.metric,
+            metric: planned.protocol.metric(task),
             value: outcome.value,
             interval: outcome.interval,
             scores: outcome.scores,

@@ -12,7 +12,7 @@ use terrabench::protocol::{Predictions, Targets};
 use terrabench::record::predictions::{Named, read, write};
 use terrabench::record::{Kept, Record, Store, collect};
 use terrabench::report::check::{self, How, Thresholds, Verdict, junit, summary};
-use terrabench::report::compare::{compare, side};
+use terrabench::report::compare::{self, compare, side};
 use terrabench::report::rescore::rescore;
 
 /// Of `n` samples, two classes in turn; the first `right` are predicted as they are.
@@ -96,8 +96,9 @@ fn mcnemars_test_is_the_exact_one() {
 #[test]
 fn a_paired_bootstrap_knows_a_difference_from_noise() {
     let of = |a: &[f64], b: &[f64]| {
-        Paired::new(a.len(), 0.95, 2000, 0, |indices| {
-            indices.iter().map(|i| a[*i] - b[*i]).sum::<f64>() / indices.len() as f64
+        let each: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+        Paired::new(&each, 0.95, 2000, 0, |indices| {
+            indices.iter().map(|i| each[*i]).sum::<f64>() / indices.len() as f64
         })
         .unwrap()
     };
@@ -105,10 +106,11 @@ fn a_paired_bootstrap_knows_a_difference_from_noise() {
     let shifted: Vec<f64> = noise.iter().map(|x| x - 1.0).collect();
     // The same noise on both sides: paired, a shift of 1 is certain though values range over 100.
     let sure = of(&noise, &shifted);
-    assert!((sure.difference - 1.0).abs() < 1e-9 && sure.interval.low > 0.99 && sure.p < 0.001);
+    assert!((sure.difference - 1.0).abs() < 1e-9 && sure.interval.unwrap().low > 0.99 && sure.p < 0.001);
     let other: Vec<f64> = (0..200).map(|i| ((i * 104729 + 50) % 101) as f64).collect();
     let unsure = of(&noise, &other);
-    assert!(unsure.interval.low < 0.0 && unsure.interval.high > 0.0 && unsure.p > 0.05, "{unsure:?}");
+    let interval = unsure.interval.unwrap();
+    assert!(interval.low < 0.0 && interval.high > 0.0 && unsure.p > 0.05, "{unsure:?}");
     assert_eq!(of(&noise, &noise).p, 1.0);
 }
 
@@ -164,6 +166,35 @@ fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
     assert!(text.starts_with("## Accuracy check: failed\n\n2 fell, "), "{text}");
     let xml = junit(&rows).unwrap();
     assert!(xml.contains(r#"tests="8" skipped="1" failures="6""#), "{xml}");
+}
+
+#[test]
+fn one_to_three_test_samples_tell_nothing() {
+    for n in 1..=3 {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, right) in [("a", n), ("b", 0)] {
+            let store = Store::open(folder.path().join(name)).unwrap();
+            keep(&store, n, right, true, |record| record.cell.model = name.to_owned());
+        }
+        let [a, b] = ["a", "b"].map(|name| collect(&folder.path().join(name)).unwrap());
+        let rows = compare(&a, &b).unwrap();
+        let statistics = rows[0].paired.as_ref().unwrap();
+        let p = 0.5_f64.powi(n as i32 - 1);
+        assert_eq!((statistics.bootstrap.p, statistics.bootstrap.interval), (p, None));
+        let told = compare::markdown(&rows, "a", "b");
+        let expected = format!("too few samples | {p:.3} (sign test of {n} samples that differ: nothing can be told)");
+        assert!(told.contains(&expected), "{told}");
+
+        let rename = |record: &mut Record| record.cell.model = "one".to_owned();
+        let of = |name: &str, right| {
+            let store = Store::open(folder.path().join(name)).unwrap();
+            keep(&store, n, right, true, rename);
+            collect(&folder.path().join(name)).unwrap()
+        };
+        let rows = check::check(&of("now", 0), &of("before", n), &thresholds()).unwrap();
+        assert_eq!(rows[0].verdict, Verdict::Same, "100 points less of {n} samples");
+        assert!(summary(&rows).contains("nothing can be told"), "{}", summary(&rows));
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod finetune;
 mod flood;
 mod landslide4sense;
 mod loader;
+mod metrics;
 mod model;
 mod optimizers;
 mod packed;

@@ -69,6 +69,8 @@ fn check(name: &str) {
     close("bias", &trained.heads[1].bias.clone().into_dyn(), &item("final/bias"), 1e-4);
     let mut sum = Confusion::new(classes, Some(-1));
     confusions(&trained.heads[1..], classes, config.tile, &of(8, 12)).unwrap()[0]
+        .as_ref()
+        .unwrap()
         .iter()
         .for_each(|tile| sum.merge(tile));
     let expected = 100.0 * stated["test_mean_iou"].as_f64().unwrap();

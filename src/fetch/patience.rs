@@ -138,6 +138,6 @@ fn about(subject: &str, error: Error) -> Error {
         Error::Request { problem, remedy } => {
             Error::Request { problem: format!("{subject}: {problem}"), remedy }
         }
-        file @ Error::File { .. } => file,
+        other => other,
     }
 }

@@ -109,12 +109,27 @@ impl Outcome {
         })
     }
 
-    /// The same, found with the `chosen` of these normalisation strategies, whose scores on validation, in percent,
-    /// are told too.
-    pub(super) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: Vec<f64>) -> Self {
+    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, in percent, and the names of
+    /// those that diverged, which have none.
+    pub(super) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: &[Option<f64>]) -> Self {
         self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
-        let scores = strategies.iter().zip(validation);
-        self.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
+        let scores = || strategies.iter().zip(validation);
+        let diverged: Vec<&str> =
+            scores().filter(|(_, score)| score.is_none()).map(|(strategy, _)| *strategy).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged-normalizations".to_owned(), diverged.join(", "));
+        }
+        let scores = scores().filter_map(|(strategy, score)| Some((format!("valid/{strategy}"), (*score)?)));
+        self.scores.extend(scores);
+        self
+    }
+
+    /// Adds the candidates, learning rates say, that diverged and so were not chosen from.
+    pub(super) fn with_diverged<C: ToString>(mut self, candidates: impl IntoIterator<Item = C>) -> Self {
+        let diverged: Vec<String> = candidates.into_iter().map(|candidate| candidate.to_string()).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged".to_owned(), diverged.join(", "));
+        }
         self
     }
 }

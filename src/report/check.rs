@@ -5,6 +5,7 @@ mod junit;
 mod pairs;
 mod summary;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -313,7 +314,8 @@ fn verdict(how: How, now: &Side, before: &Side, thresholds: &Thresholds) -> Resu
     let (fell, rose) = match how {
         How::Samples { paired, .. } => {
             let drop = Thresholds::of(&thresholds.drop, metric)?;
-            (paired.interval.high < 0.0 && difference < -drop, paired.interval.low > 0.0 && difference > drop)
+            let told = paired.verdict();
+            (told == Ordering::Less && difference < -drop, told == Ordering::Greater && difference > drop)
         }
         How::Values(_) => {
             let tolerance = Thresholds::of(&thresholds.tolerance, metric)?;
@@ -351,17 +353,15 @@ fn further_scores(
             continue;
         };
         let difference = value - reference;
-        let units = match (in_order, &now.recomputed, &before.recomputed) {
+        let paired = match (in_order, &now.recomputed, &before.recomputed) {
             (true, Some(a), Some(b)) => further::paired(&name, &now.kept.record, a, b, thresholds)?,
             _ => None,
         };
         let told = format!("{name} fell from {reference:.2} to {value:.2}");
-        match units {
+        match paired {
             Some(paired) => {
-                let interval = paired.interval;
                 let drop = Thresholds::of(&thresholds.drop, metric)?;
-                if interval.high < 0.0 && difference < -drop {
-                    let told = format!("{told} [{:+.2}, {:+.2}]", interval.low, interval.high);
+                if paired.verdict() == Ordering::Less && difference < -drop {
                     found.find(Verdict::Fell, told);
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::choice::{Several, Wanted, ask, is_weights, model_name, newest_of_each};
-use super::paired::paired;
+use super::paired::{interval, p_value, paired, probability};
 use super::recompute::{Recomputed, recompute};
 use super::samples::pair_samples;
 use super::suites::Suites;
@@ -48,7 +48,7 @@ pub struct Row {
 /// Of one cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Statistics {
-    /// a - b.
+    /// a - b: by a bootstrap, or where too few samples differ by the sign test.
     pub bootstrap: Paired,
     /// Samples that only a, and only b, has right (several labels: all of them).
     pub only: (u64, u64),
@@ -251,7 +251,7 @@ pub fn markdown(rows: &[Row], a: &str, b: &str) -> String {
         "B",
         "A - B",
         "95 % interval",
-        "p (bootstrap)",
+        "p",
         "Only A right",
         "Only B right",
         "p (McNemar)",
@@ -294,9 +294,7 @@ fn line(row: &Row) -> Vec<String> {
     line.extend([format!("{:.2}", row.a), format!("{:.2}", row.b), format!("{:+.2}", row.a - row.b)]);
     match &row.paired {
         Ok(Statistics { bootstrap, only, mcnemar }) => {
-            let interval = bootstrap.interval;
-            line.push(format!("[{:+.2}, {:+.2}]", interval.low, interval.high));
-            line.push(probability(bootstrap.p));
+            line.extend([interval(bootstrap), p_value(bootstrap)]);
             match mcnemar {
                 Some(p) => line.extend([only.0.to_string(), only.1.to_string(), probability(*p)]),
                 None => line.extend(["-"; 3].map(String::from)),
@@ -305,8 +303,4 @@ fn line(row: &Row) -> Vec<String> {
         Err(why) => line.extend([why, "-", "-", "-", "-"].map(|text| (*text).to_owned())),
     }
     line
-}
-
-fn probability(p: f64) -> String {
-    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }

@@ -3,6 +3,7 @@
 use super::Thresholds;
 use crate::Result;
 use crate::metrics::paired::Paired;
+use crate::protocol::Predictions;
 use crate::protocol::predictions::BatchScore;
 use crate::record::Record;
 use crate::report::recompute::Recomputed;
@@ -34,8 +35,9 @@ pub(super) fn paired(
         let mean = |batches: &[BatchScore], places: &[usize]| {
             BatchScore::mean(places.iter().map(|place| batches[*place]))
         };
+        let each: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a.score - b.score).collect();
         let difference = |places: &[usize]| mean(&a, places) - mean(&b, places);
-        return Paired::new(a.len(), level, resamples, seed, difference).map(Some);
+        return Paired::new(&each, level, resamples, seed, difference).map(Some);
     }
     let class = name.strip_prefix("iou_").filter(|_| of_a.class_names == of_b.class_names);
     let Some(class) = class.and_then(|class| of_a.class_names.iter().position(|name| name == class)) else {
@@ -48,6 +50,8 @@ pub(super) fn paired(
     if with_class.is_empty() {
         return Ok(None);
     }
+    let alone = |side: &Predictions, image: usize| side.class_iou(class, &[image]).unwrap_or_default();
+    let each: Vec<f64> = with_class.iter().map(|image| alone(a, *image) - alone(b, *image)).collect();
     let difference = |places: &[usize]| {
         let images: Vec<usize> = places.iter().map(|place| with_class[*place]).collect();
         match (a.class_iou(class, &images), b.class_iou(class, &images)) {
@@ -56,5 +60,5 @@ pub(super) fn paired(
             _ => 0.0,
         }
     };
-    Paired::new(with_class.len(), level, resamples, seed, difference).map(Some)
+    Paired::new(&each, level, resamples, seed, difference).map(Some)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{How, Row, Verdict};
+use crate::metrics::paired::Test;
 use crate::record::Unreadable;
+use crate::report::paired::{interval, p_value};
 use crate::report::text::{escape, escape_sentence, grid};
 
 /// What became of the cells, the cells, and the records that could not be compared.
@@ -59,8 +61,12 @@ pub(super) fn how(row: &Row) -> String {
         None => "-".to_owned(),
         Some(How::Values(why)) => format!("values only: {why}"),
         Some(How::Samples { paired, agreement }) => {
-            let interval = paired.interval;
-            format!("[{:+.2}, {:+.2}], {agreement:.1} % alike", interval.low, interval.high)
+            // Where nothing differs there is nothing to test.
+            let p = match paired.test {
+                Test::Sign { a, b } if a + b > 0 => format!(", p = {}", p_value(&paired)),
+                _ => String::new(),
+            };
+            format!("{}{p}, {agreement:.1} % alike", interval(&paired))
         }
     }
 }
