@@ -178,6 +178,7 @@ fn the_demo_fills_the_segmentation_columns() {
         let again = named.predictions.scorer(record.metric).unwrap().all();
         assert!((again - record.value).abs() < 1e-9, "{again} {}", record.value);
     }
+    common::all_scores_follow_from_predictions(&folder.path().join("geobench-demo"));
     let table = std::fs::read_to_string(folder.path().join("geobench-demo/finetune.md")).unwrap();
     assert!(table.contains("segmentation-probe"), "{table}");
     assert!(run().contains("recorded before"));
@@ -203,6 +204,7 @@ fn landslides_are_scored_by_class() {
     let records = common::records(&folder.path().join("landslide4sense"));
     let record = records.values().next().unwrap();
     assert_eq!(record.samples.values().copied().collect::<Vec<_>>(), [2, 6, 2]);
+    common::all_scores_follow_from_predictions(&folder.path().join("landslide4sense"));
     let mean = (record.scores["iou_background"] + record.scores["iou_landslide"]) / 2.0;
     assert!((mean - record.value).abs() < 1e-9);
     assert_eq!(record.provenance.imputed.len(), 1);

@@ -32,18 +32,24 @@ pub enum Command {
     /// Compare records with a reference and fail where accuracy fell: the gate for CI
     ///
     /// Cells whose predictions of the test split are kept on both sides are compared sample by sample (paired bootstrap),
-    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Ends with 1
-    /// where a cell fell, predicts otherwise than the thresholds allow or is missing, with 2 where the input is unusable.
+    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Every recorded
+    /// number is computed again from its predictions, on both sides. Ends with 1 where a cell fell, records what its
+    /// predictions do not give, predicts otherwise than the thresholds allow, has other test samples or is missing; with 2
+    /// where the input, or a file of it, cannot be used. A cell's records compare with those of the same setting.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
 
     /// Compare two models on the cells that both have: paired bootstrap and McNemar's test
+    ///
+    /// Where a side has several records of a cell, of other weights or normalisations, they are listed, and options choose.
+    /// Shortened and demo runs are left out where there are others. Ends with 1 where a record says what its predictions do
+    /// not give, with 3 where files cannot be used; the others are compared.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
 
     /// Compute scores again from the predictions that are kept beside the records
     ///
-    /// Ends with 1 where a record holds another value.
+    /// Ends with 1 where a record says what its predictions do not give, with 3 where files cannot be used.
     Rescore(RescoreArgs),
 
     /// List or empty the cache of extracted features

@@ -168,17 +168,14 @@ fn row(
     let (metric, other) = (a_kept.record.metric, b_kept.record.metric);
     let mut remarks = Vec::new();
     let keys = [a_kept, b_kept].map(|kept| SettingKey::of(&kept.record));
-    // Two models have their own weights.
-    let of_models = |aspect: &Aspect| matches!(aspect, Aspect::Weights);
-    let differing: Vec<Aspect> =
-        keys[0].differences(&keys[1]).into_iter().filter(|aspect| !of_models(aspect)).collect();
+    let mut differing = keys[0].differences(&keys[1]);
+    differing.retain(|aspect| *aspect != Aspect::Weights); // Two models have their own.
     if !differing.is_empty() {
         let [a, b] = keys.each_ref().map(|key| key.tell(&differing));
         remarks.push(format!("settings differ: A {a}; B {b}"));
     }
-    for key in keys.iter().filter(|_| differing.is_empty()).take(1) {
-        let short = key.get(&Aspect::Length) == Some("shortened");
-        remarks.extend(short.then(|| "both are shortened runs".to_owned()));
+    if differing.is_empty() && a_kept.record.short {
+        remarks.push("both are shortened runs".to_owned());
     }
     for (name, side) in SIDES.iter().zip([a, b]) {
         remarks.extend(side.left_out.iter().map(|kept| {

@@ -97,7 +97,7 @@ fn pair_up<'k>(
             continue;
         }
         if let ([place], [_]) = (&matches[..], &rivals[..]) {
-            pairs.push(Pair { cell, now: Some(record), before: Some(before[*place]) });
+            pairs.push(Pair { cell, now: Some(*record), before: Some(before[*place]) });
         } else {
             let Cell { suite, task, partition, protocol, seed, .. } = cell;
             let sides = [("the records", &rivals, &*now), ("the reference", &matches, &*before)];
