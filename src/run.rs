@@ -24,9 +24,7 @@ use crate::protocol::frozen::{self, Wanted};
 use crate::protocol::subset::subset;
 use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
-use crate::record::{
-    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings,
-};
+use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;

@@ -298,7 +298,7 @@ fn demo_and_real_never_meet() {
 }
 
 #[test]
-fn seeds_are_averaged_and_older_settings_left_out() {
+fn seeds_are_averaged_and_what_newer_ones_supersede_is_left_out() {
     let (suite, table, published) = knn();
     let seeded = |seed: u64, value: f64, normalization: &str, finished: u64| {
         measured("m-eurosat", "default", value, |record| {
@@ -307,8 +307,12 @@ fn seeds_are_averaged_and_older_settings_left_out() {
             record.provenance.finished = finished;
         })
     };
+    // Of other data, say: all that a row tells is the same.
+    let mut older = seeded(0, 10.0, "dataset", 5);
+    older.settings = "0".repeat(32);
+    older.fingerprint = "0".repeat(32);
     let records = [
-        seeded(0, 10.0, "older", 5),
+        older,
         seeded(0, 90.0, "dataset", 7),
         seeded(1, 92.0, "dataset", 9),
         seeded(2, 94.0, "dataset", 8),
@@ -323,12 +327,18 @@ fn seeds_are_averaged_and_older_settings_left_out() {
     assert_eq!(seeds, [0, 1, 2]);
     assert!(filled.measured[0].cells[1..].iter().all(Option::is_none));
     let left_out: Vec<(&str, f64)> = filled.left_out.iter().map(|l| (l.why, l.record.value)).collect();
-    assert_eq!(left_out, [("of another metric", 50.0), ("older, and made with other settings", 10.0)]);
+    assert_eq!(
+        left_out,
+        [
+            ("of another metric", 50.0),
+            ("superseded by a newer run with other code, data or configuration", 10.0)
+        ]
+    );
     let text = markdown(&filled);
     assert!(!text.contains("square brackets"), "{text}");
     assert!(text.contains(" 92.0 ± 2.0 (-2.2) |"), "{text}");
     let files: Vec<String> = records[1..4].iter().map(Record::file_name).collect();
-    assert!(csv(&filled).unwrap().contains(&format!(",92.0,,,94.2,-2.2,,{}\n", files.join(" "))));
+    assert!(csv(&filled).unwrap().contains(&format!(",92.0,,,94.2,-2.2,,{},\n", files.join(" "))));
 }
 
 #[test]
@@ -369,7 +379,7 @@ fn tables_are_written_from_what_is_on_disk() {
     for record in records() {
         store.put(&record).unwrap();
     }
-    let files = write(&suite, &home, &store, &folder, false).unwrap();
+    let files = write(&suite, &home, &store, &folder, false).unwrap().files;
     assert_eq!(files, [folder.join("knn.md"), folder.join("knn.csv")]);
     assert_golden("knn.md", &std::fs::read_to_string(&files[0]).unwrap());
     assert_golden("knn.csv", &std::fs::read_to_string(&files[1]).unwrap());

@@ -28,7 +28,7 @@ fn report(folder: &Path) -> Vec<PathBuf> {
             made::predict(&store, record);
         }
     }
-    write_all(&home(), &results, &results, &Choice::default()).unwrap()
+    write_all(&home(), &results, &results, &Choice::default()).unwrap().files
 }
 
 /// The texts of an SVG with their boxes are in [`Picture`]; here its markup is checked.

@@ -80,7 +80,7 @@ pub enum Command {
     ///
     /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
     /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
-    /// results.parquet holds all records.
+    /// results.parquet holds all records. Files that cannot be used are listed and left out; the command then ends with 3.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }

@@ -144,5 +144,7 @@ fn told(done: &Done) -> String {
     let record = &done.record;
     let interval = record.interval.map_or(String::new(), |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
     let reused = if done.reused { ", recorded before" } else { "" };
-    format!("{} {:.1}{interval}{reused}", record.metric, record.value)
+    let made = &record.provenance;
+    let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };
+    format!("{} {:.1}{interval}{partial}{reused}", record.metric, record.value)
 }

@@ -40,12 +40,12 @@ impl Coverage {
 }
 
 impl fmt::Display for Coverage {
-    /// `whole weights`, `partial weights (3 of 150 parameters)`, `random weights`.
+    /// `whole weights`, `partial weights: 3 of 150 parameters`, `random weights`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Coverage::Whole => f.write_str("whole weights"),
             Coverage::Partial { loaded: Some(loaded), parameters: Some(parameters) } => {
-                write!(f, "partial weights ({loaded} of {parameters} parameters)")
+                write!(f, "partial weights: {loaded} of {parameters} parameters")
             }
             Coverage::Partial { .. } => f.write_str("partial weights"),
             Coverage::Random => f.write_str("random weights"),

@@ -19,6 +19,9 @@ use crate::{Error, Result};
 /// | `level` | f64, between 0 and 1; null without an interval |
 /// | `scores`, `selected`, `samples` | string: JSON objects |
 /// | `fingerprint`, `settings`, `weights`, `data` | string |
+/// | `coverage` | string: `whole weights`, `partial weights: 3 of 150 parameters`, `random weights` |
+/// | `protocol_settings`, `configs`, `notes` | string: two JSON objects, a JSON array |
+/// | `git_dirty` | boolean |
 /// | `stem`, `normalization`, `band_names` | string |
 /// | `bands`, `imputed` | string: JSON arrays |
 /// | `image_size`, `threads`, `finished` | u64; pixels, number, Unix seconds |
@@ -56,6 +59,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "fingerprint" => column(records, |r| r.fingerprint.as_str()),
         "settings" => column(records, |r| r.settings.as_str()),
         "weights" => column(records, |r| r.provenance.weights.as_str()),
+        "coverage" => column(records, |r| r.provenance.coverage().to_string()),
         "data" => column(records, |r| r.provenance.data.as_str()),
         "stem" => column(records, |r| r.provenance.stem.to_string()),
         "normalization" => column(records, |r| r.provenance.normalization.as_str()),
@@ -67,6 +71,10 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "threads" => column(records, |r| r.provenance.threads as u64),
         "terrabench" => column(records, |r| r.provenance.terrabench.as_str()),
         "git_revision" => column(records, |r| r.provenance.git_revision.as_deref()),
+        "git_dirty" => column(records, |r| r.provenance.git_dirty),
+        "configs" => json(records, |r| &r.provenance.configs)?,
+        "protocol_settings" => json(records, |r| &r.protocol_settings)?,
+        "notes" => json(records, |r| &r.notes)?,
         "finished" => column(records, |r| r.provenance.finished),
         "wall_seconds" => column(records, |r| r.provenance.wall_seconds),
         "record" => column(records, Record::file_name),

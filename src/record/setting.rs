@@ -99,6 +99,18 @@ impl SettingKey {
         self
     }
 
+    /// The same key, to be compared over protocols.
+    #[must_use]
+    pub fn of_any_protocol(mut self) -> Self {
+        self.protocol.clear();
+        self
+    }
+
+    /// Gives an aspect another value.
+    pub fn set(&mut self, aspect: Aspect, value: String) {
+        self.aspects.insert(aspect, value);
+    }
+
     /// The value of an aspect as shown; nothing where the record does not tell.
     pub fn get(&self, aspect: &Aspect) -> Option<&str> {
         self.aspects.get(aspect).map(String::as_str)
@@ -124,9 +136,8 @@ impl SettingKey {
         let aspects: Vec<&Aspect> = aspects.into_iter().collect();
         // `random:0` says it already.
         let random = self.get(&Aspect::Weights).is_some_and(|weights| weights.starts_with("random:"));
-        let said = |aspect: &Aspect| {
-            *aspect == Aspect::Coverage && random && aspects.contains(&&Aspect::Weights)
-        };
+        let said =
+            |aspect: &Aspect| *aspect == Aspect::Coverage && random && aspects.contains(&&Aspect::Weights);
         let told: Vec<String> =
             aspects.iter().filter(|aspect| !said(aspect)).map(|aspect| self.told(aspect)).collect();
         told.join(", ")

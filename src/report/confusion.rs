@@ -17,8 +17,10 @@ const WIDTH: f64 = 900.0;
 /// and wrongly predicted. Nothing where the predictions are not the task's.
 pub fn draw(task: &Task, record: &Record, predictions: &Predictions) -> Option<Picture> {
     let cell = &record.cell;
+    let made = &record.provenance;
+    let partial = if made.partial_weights() { format!(" ({})", made.coverage()) } else { String::new() };
     let what = format!(
-        "{} {}, {}, {}, seed {}",
+        "{} {}{partial}, {}, {}, seed {}",
         cell.model,
         cell.backbone,
         cell.protocol,

@@ -3,17 +3,20 @@
 use polars::prelude::{CsvWriter, SerWriter, df};
 
 use super::table::{Column, Origin, ResultTable, Row, Value};
-use crate::record::Record;
+use crate::record::{Note, Record};
 use crate::{Error, Result};
 
 /// Columns `model`, `backbone`, `origin` (`published`, `measured` or `demo`), `task`, `partition`, `metric`,
-/// `value`, `low`, `high`, `published`, `difference`, `inside`, `record`.
+/// `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`.
 ///
 /// `model` carries in brackets what tells rows of the same model apart: `TerraFM (random weights)`.
 /// Numbers are in percent, to four decimals; `low` and `high` bound the confidence interval, `difference`
 /// is to the published value of the same model and backbone (`published`), `inside` says whether that lies in the
 /// interval, by the values to one decimal; `record` names the files behind the value,
-/// separated by spaces. What there is not is empty.
+/// separated by spaces; `notes` are the footnotes, each with its kind, separated by `; `. What there is not is empty.
+///
+/// Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break) has an
+/// apostrophe in front, which spreadsheets read as: text follows.
 ///
 /// # Errors
 /// Where the frame cannot be built or written.
@@ -31,16 +34,16 @@ pub fn csv(table: &ResultTable) -> Result<String> {
         lines.iter().map(of).collect()
     }
     let mut frame = df! {
-        "model" => column(&lines, |(row, _, _)| row.name()),
-        "backbone" => column(&lines, |(row, _, _)| row.backbone.as_str()),
+        "model" => column(&lines, |(row, _, _)| harmless(row.name())),
+        "backbone" => column(&lines, |(row, _, _)| harmless(row.backbone.clone())),
         "origin" => column(&lines, |(row, _, _)| match row.origin {
             Origin::Published => "published",
             Origin::Measured => "measured",
             Origin::Demo => "demo",
         }),
-        "task" => column(&lines, |(_, column, _)| column.task.as_str()),
-        "partition" => column(&lines, |(_, column, _)| column.partition.as_str()),
-        "metric" => column(&lines, |(_, column, _)| column.metric_name()),
+        "task" => column(&lines, |(_, column, _)| harmless(column.task.clone())),
+        "partition" => column(&lines, |(_, column, _)| harmless(column.partition.clone())),
+        "metric" => column(&lines, |(_, column, _)| harmless(column.metric_name())),
         "value" => column(&lines, |(_, _, value)| round(value.value)),
         "low" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.low))),
         "high" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.high))),
@@ -51,11 +54,21 @@ pub fn csv(table: &ResultTable) -> Result<String> {
             let files: Vec<String> = value.records.iter().map(|record| Record::file_name(record)).collect();
             (!files.is_empty()).then(|| files.join(" "))
         }),
+        "notes" => column(&lines, |(_, _, value)| {
+            let notes = value.footnotes.iter().filter_map(|place| table.footnotes.get(*place));
+            let notes: Vec<String> = notes.map(Note::to_string).collect();
+            (!notes.is_empty()).then(|| harmless(notes.join("; ")))
+        }),
     }
     .map_err(Error::request)?;
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(&mut frame).map_err(Error::request)?;
     String::from_utf8(bytes).map_err(Error::request)
+}
+
+/// Text that no spreadsheet takes for a formula.
+fn harmless(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text }
 }
 
 /// To four decimals: enough for one sample in a million.

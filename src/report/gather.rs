@@ -50,14 +50,7 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
         }
         let Some(store) = Store::existing(&path) else { continue };
         let Usable { records, unreadable } = store.usable()?;
-        sections.push(Section {
-            suite: Suite::load(home, name)?,
-            demo,
-            records,
-            unreadable,
-            store,
-            folder,
-        });
+        sections.push(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder });
     }
     if sections.is_empty() {
         return Err(Error::file(results, "no folder below it holds records")

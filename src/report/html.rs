@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::chapter::{Chapter, Figure};
 use super::published::Mark;
 use super::table::{Origin, ResultTable, Row, Tenths, Value, headings};
+use super::text::letter;
 
 use crate::canvas::{svg, xml_text};
 use crate::record::Record;
@@ -43,6 +44,13 @@ struct TableData<'a> {
     protocols: Vec<&'a str>,
     columns: Vec<ColumnData>,
     rows: Vec<RowData<'a>>,
+    footnotes: Vec<FootnoteData<'a>>,
+}
+
+#[derive(Serialize)]
+struct FootnoteData<'a> {
+    mark: String,
+    text: &'a str,
 }
 
 #[derive(Serialize)]
@@ -73,6 +81,8 @@ struct CellData {
     published: Option<String>,
     difference: Option<String>,
     inside: Option<bool>,
+    /// Of the footnotes.
+    marks: Vec<String>,
     /// Places among the data's records.
     records: Vec<usize>,
 }
@@ -134,7 +144,16 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
         let mut protocols: Vec<&str> = rows.iter().flat_map(|row| row.protocols.iter().copied()).collect();
         protocols.sort_unstable();
         protocols.dedup();
-        tables.push(TableData { title: &table.title, source: &table.source, protocols, columns, rows });
+        let footnotes = table.footnotes.iter().enumerate();
+        let footnotes = footnotes.map(|(place, note)| FootnoteData { mark: letter(place), text: &note.text });
+        tables.push(TableData {
+            title: &table.title,
+            source: &table.source,
+            protocols,
+            columns,
+            rows,
+            footnotes: footnotes.collect(),
+        });
     }
     Ok(SectionData { title: section.title(), folder: &section.folder, demo: section.demo, tables })
 }
@@ -179,6 +198,7 @@ fn cell_data<'a>(cell: &'a Value<'a>, folder: &str, told: &mut Told<'a>) -> Cell
         published: cell.reference.map(tenths),
         difference: cell.difference().map(|difference| format!("{difference:+}")),
         inside: cell.inside(),
+        marks: cell.footnotes.iter().map(|place| letter(*place)).collect(),
         records: cell.records.iter().map(|record| told.place(record, folder)).collect(),
     }
 }
@@ -194,6 +214,10 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
     if section.demo {
         html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and a small model with random \
                  weights. They say nothing about any model.</p>\n";
+    }
+    if !chapter.unreadable.is_empty() {
+        let files = xml_text(&super::names(&chapter.unreadable).join(", "));
+        let _ = writeln!(html, "<p>Files that cannot be used, and that this page goes without: {files}.</p>");
     }
     html += "<p class=\"nothing\" hidden>No table here has a measured row, or none that fits the filters.</p>\n<div class=\"tables\"></div>\n";
     for Figure { caption, picture, .. } in &chapter.figures {
@@ -230,8 +254,10 @@ fn sheets(chapter: &Chapter, room: &mut usize) -> String {
         }
         *room -= bytes.len();
         let cell = &record.cell;
+        let made = &record.provenance;
+        let partial = if made.partial_weights() { format!(" ({})", made.coverage()) } else { String::new() };
         let caption = format!(
-            "{}: {} {}, {}, seed {}{}",
+            "{}: {} {}{partial}, {}, seed {}{}",
             cell.task,
             cell.model,
             cell.backbone,

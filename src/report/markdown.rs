@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::table::{Column, ResultTable, Row, Tenths, short};
-use super::text::{cell_text, escape, grid};
+use super::table::{Column, ResultTable, Row, Tenths};
+use super::text::{cell_text, escape, grid, letter};
 use super::transposed;
 use crate::data::Split;
-use crate::record::Record;
+use crate::record::{Aspect, Record, short};
 use crate::suite::TableLayout;
 
 /// The table, and below it where each value comes from.
@@ -162,8 +162,19 @@ fn notes(table: &ResultTable) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if table.measured.iter().any(|row| row.is_partial) {
+        notes.push(
+            "Rows of partial weights, whose other parameters are random, take no part in the ranking and are compared \
+             with nothing."
+                .to_owned(),
+        );
+    }
     if !table.demo && table.measured.is_empty() {
         notes.push("Nothing is measured yet.".to_owned());
+    }
+    notes.extend(table.measured.iter().filter_map(setting));
+    for (place, note) in table.footnotes.iter().enumerate() {
+        notes.push(format!("{} {}.", letter(place), escape(&note.text)));
     }
     let whys: BTreeSet<&str> = table.left_out.iter().map(|left_out| left_out.why).collect();
     for why in whys {
@@ -180,6 +191,19 @@ fn notes(table: &ResultTable) -> Vec<String> {
         notes.push(format!("Files beside the records that cannot be used: {}.", files.join(", ")));
     }
     notes
+}
+
+/// What a record says of weights that cover only part of the model.
+fn partial(record: &Record) -> Option<String> {
+    let made = &record.provenance;
+    made.partial_weights().then(|| made.coverage().to_string())
+}
+
+/// How a row's values were made, but for those with a footnote.
+fn setting(row: &Row) -> Option<String> {
+    let told = [Aspect::Stem, Aspect::Bands, Aspect::Imputation, Aspect::Normalization, Aspect::InputSize];
+    let setting = row.setting.as_ref()?.tell(&told);
+    Some(format!("{}: {}.", escape(&row.full_label()), escape(&setting)))
 }
 
 /// One line a record: what decided its value.
@@ -209,7 +233,8 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
                 Split::ALL.iter().filter_map(|split| record.samples.get_key_value(&split.to_string()));
             let samples = counts.map(|(split, count)| format!("{split} {count}"));
             let imputed = made.imputed.iter().map(|pair| format!("{} for {}", pair.source, pair.target));
-            let revision = made.git_revision.iter().map(|revision| short(revision).to_owned());
+            let dirty = if made.git_dirty { "-dirty" } else { "" };
+            let revision = made.git_revision.iter().map(|revision| format!("{}{dirty}", short(revision)));
             let list = |items: &mut dyn Iterator<Item = String>| {
                 let items: Vec<String> = items.collect();
                 if items.is_empty() { "-".to_owned() } else { items.join(", ") }
@@ -225,7 +250,7 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
                 made.normalization.clone(),
                 made.band_names.clone(),
                 list(&mut imputed.into_iter()),
-                short(&made.weights).to_owned(),
+                list(&mut std::iter::once(short(&made.weights).to_owned()).chain(partial(record))),
                 list(&mut std::iter::once(made.terrabench.clone()).chain(revision)),
             ]
             .iter()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gather.rs     results/ -> Sections: the records of each suite
-//! table.rs      records + published.rs -> ResultTable; markdown.rs, csv.rs write it
+//! table.rs      records + published.rs -> ResultTable, by rows.rs; markdown.rs, csv.rs write it
 //! spider.rs, differences.rs, shares.rs, confusion.rs   ResultTable, predictions -> Picture
 //! labels.rs     values beside points, none on another
 //! ../canvas.rs  Picture -> SVG, PNG
@@ -28,6 +28,7 @@ mod paired;
 pub mod published;
 mod recompute;
 pub mod rescore;
+mod rows;
 mod samples;
 mod shares;
 pub mod spider;

@@ -44,7 +44,9 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         let color = if i == 0 { BLACK } else { PALETTE[(i - 1) % PALETTE.len()] };
         lines.push(Line { row, name: row.full_label(), color, dash: Dash::Solid });
         let same = |other: &&Row| (&other.model, &other.backbone) == (&row.model, &row.backbone);
-        if let Some(published) = table.published.iter().find(same).filter(|_| !table.demo) {
+        // What is compared with nothing has no published line beside it.
+        let compared = !table.demo && !row.is_partial;
+        if let Some(published) = table.published.iter().find(same).filter(|_| compared) {
             // Two measured rows of one model have one published row.
             if !lines.iter().any(|line| std::ptr::eq(line.row, published)) {
                 let name = format!("{} {} (published)", published.model, published.backbone);

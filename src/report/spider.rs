@@ -3,7 +3,9 @@
 mod draw;
 
 pub use self::draw::draw;
-use super::table::{Column, Origin, ResultTable, Row, short};
+use super::table::{Column, Origin, ResultTable, Row, SETTING};
+use crate::model::Coverage;
+use crate::record::{Aspect, SettingKey, short};
 use crate::suite::Spider;
 use crate::{Error, Result};
 
@@ -231,18 +233,48 @@ fn value(row: &Row, column: usize) -> Option<f64> {
     Some(row.cells.get(column)?.as_ref()?.value)
 }
 
-/// What makes a measured model: its name, backbone, weights, and how it takes bands.
-type Identity<'a> = (&'a str, &'a str, &'a str, &'a str);
+/// What makes a measured model: its name, its backbone, and how its values were made, in so far as tables of several
+/// protocols share it.
+type Identity = (String, String, SettingKey);
 
-fn identity<'a>(row: &Row<'a>) -> Option<Identity<'a>> {
-    let record = *row.cells.iter().flatten().find_map(|cell| cell.records.first())?;
-    let made = &record.provenance;
-    Some((&record.cell.model, &record.cell.backbone, &made.weights, &made.band_names))
+fn identity(row: &Row) -> Option<Identity> {
+    let of_task = |aspect: &Aspect| matches!(aspect, Aspect::Imputation | Aspect::InputSize | Aspect::Length);
+    let setting = row.setting.clone()?.without(|aspect| of_task(aspect) || aspect.is_protocol());
+    Some((row.model.clone(), row.backbone.clone(), setting.of_any_protocol()))
+}
+
+/// What tells `identity` from the other measured models.
+fn told(identity: &Identity, all: &[Identity]) -> Vec<String> {
+    let (model, backbone, setting) = identity;
+    let same = || all.iter().filter(|other| (&other.0, &other.1) == (model, backbone)).map(|other| &other.2);
+    let get = |aspect| setting.get(&aspect).unwrap_or_default();
+    let mut told = Vec::new();
+    if get(Aspect::Coverage) != Coverage::Whole.to_string() {
+        told.push(get(Aspect::Coverage).to_owned());
+    }
+    if same().any(|other| other.get(&Aspect::Weights) != setting.get(&Aspect::Weights)) {
+        told.push(short(get(Aspect::Weights)).to_owned());
+    }
+    if get(Aspect::Bands) != "as-named" {
+        told.push(format!("bands {}", get(Aspect::Bands)));
+    }
+    let named = |aspect: &Aspect| matches!(aspect, Aspect::Coverage | Aspect::Weights | Aspect::Bands);
+    let others: Vec<SettingKey> = same().map(|other| other.clone().without(named)).collect();
+    let rest = setting.clone().without(named).among(&others);
+    told.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    told
 }
 
 /// The protocol behind a row's value.
 fn protocol<'a>(row: &Row<'a>, column: usize) -> Option<&'a str> {
     Some(&row.cells.get(column)?.as_ref()?.records.first()?.cell.protocol)
+}
+
+/// Whether the value was made otherwise than the rest of its row.
+fn is_otherwise(table: &ResultTable, row: &Row, column: usize) -> bool {
+    let value = row.cells.get(column).and_then(Option::as_ref);
+    let of_setting = |place: &usize| table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
+    value.is_some_and(|value| value.footnotes.iter().any(of_setting))
 }
 
 fn measured(
@@ -253,18 +285,20 @@ fn measured(
 ) -> Vec<Series> {
     let mut identities: Vec<Identity> =
         tables.iter().flat_map(|(_, table)| &table.measured).filter_map(identity).collect();
-    identities.sort_unstable();
+    identities.sort();
     identities.dedup();
     let mut all = Vec::new();
     for identity_of in &identities {
-        let (model, backbone, weights, band_names) = *identity_of;
+        let (model, backbone, _) = identity_of;
         if !choice.models.is_empty() && !choice.models.iter().any(|name| named(name, model, backbone)) {
             continue;
         }
         let mut by_protocol: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut otherwise: Vec<String> = Vec::new();
         let mut values = Vec::new();
         for found in columns {
-            let rows = || found.table.measured.iter().filter(|row| identity(row) == Some(*identity_of));
+            let rows =
+                || found.table.measured.iter().filter(|row| identity(row).as_ref() == Some(identity_of));
             // A table of several protocols names the published one first.
             let order = |row: &&Row| {
                 let name = protocol(row, found.column);
@@ -272,6 +306,9 @@ fn measured(
             };
             let row = rows().filter(|row| value(row, found.column).is_some()).min_by_key(order);
             values.push(row.and_then(|row| value(row, found.column)));
+            if row.is_some_and(|row| is_otherwise(found.table, row, found.column)) {
+                otherwise.push(found.axis.title.clone());
+            }
             let Some(name) = row.and_then(|row| protocol(row, found.column)) else { continue };
             if found.table.protocols.len() > 1 {
                 match by_protocol.iter_mut().find(|(known, _)| *known == name) {
@@ -283,17 +320,7 @@ fn measured(
         if values.iter().all(Option::is_none) {
             continue;
         }
-        let same = identities.iter().filter(|other| (other.0, other.1) == (model, backbone));
-        let mut qualifiers: Vec<String> = Vec::new();
-        if weights.starts_with("random:") {
-            qualifiers.push("random weights".to_owned());
-        }
-        if same.filter(|other| other.2 != weights).count() > 0 {
-            qualifiers.push(short(weights).to_owned());
-        }
-        if band_names != "as-named" {
-            qualifiers.push(format!("bands {band_names}"));
-        }
+        let qualifiers = told(identity_of, &identities);
         let origin =
             if columns.iter().any(|found| found.table.demo) { Origin::Demo } else { Origin::Measured };
         let kind = if origin == Origin::Demo { "demo" } else { "measured" };
@@ -301,6 +328,9 @@ fn measured(
         let name = format!("{model} {backbone} ({})", words.join(", "));
         for (protocol, titles) in by_protocol {
             notes.push(format!("{name}: {} by {protocol}.", titles.join(", ")));
+        }
+        if !otherwise.is_empty() {
+            notes.push(format!("{name}: {} with another setting, see the table.", otherwise.join(", ")));
         }
         all.push(Series { name, model: model.to_owned(), backbone: backbone.to_owned(), origin, values });
     }

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::published::{Mark, Published, PublishedValue};
+use super::rows::{CellRecords, SettingRow, differing, rows};
 use crate::Result;
-use crate::record::{Interval, Record};
+use crate::model::Coverage;
+use crate::record::{Interval, Note, Record, SettingKey, short};
 use crate::suite::{Metric, PublishedAs, Suite, Table, TableLayout};
 
 /// A filled table.
@@ -26,12 +28,17 @@ pub struct ResultTable<'a> {
     pub columns: Vec<Column>,
     /// In the order of the source.
     pub published: Vec<Row<'a>>,
-    /// Sorted by model, backbone, weights.
+    /// Sorted by model, backbone, weights; of one model the most complete first.
     pub measured: Vec<Row<'a>>,
+    /// What measured values are marked with: see [`Value::footnotes`].
+    pub footnotes: Vec<Note>,
     pub left_out: Vec<LeftOut<'a>>,
     /// Names of files that cannot be used, each with the reason: whoever read the records fills them in.
     pub unreadable: Vec<String>,
 }
+
+/// The kind of a footnote about a value that was made otherwise than the rest of its row.
+pub const SETTING: &str = "setting";
 
 /// A task at one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +60,10 @@ pub struct Row<'a> {
     pub origin: Origin,
     /// What else tells the row from others of the same model: `random weights`.
     pub qualifiers: Vec<String>,
+    /// How a measured row's values were made; a value made otherwise has a footnote.
+    pub setting: Option<SettingKey>,
+    /// Whether the weights cover only part of the model: compared with nothing, not ranked.
+    pub is_partial: bool,
     /// One a column.
     pub cells: Vec<Option<Value<'a>>>,
 }
@@ -78,6 +89,8 @@ pub struct Value<'a> {
     /// The published value to compare with.
     pub reference: Option<f64>,
     pub mark: Mark,
+    /// Places in [`ResultTable::footnotes`].
+    pub footnotes: Vec<usize>,
     /// What a measured value was made from, by seed.
     pub records: Vec<&'a Record>,
 }
@@ -119,7 +132,15 @@ impl fmt::Display for Tenths {
 
 impl Value<'_> {
     fn published(value: f64) -> Self {
-        Value { value, spread: None, interval: None, reference: None, mark: Mark::None, records: Vec::new() }
+        Value {
+            value,
+            spread: None,
+            interval: None,
+            reference: None,
+            mark: Mark::None,
+            footnotes: Vec::new(),
+            records: Vec::new(),
+        }
     }
 
     /// Whether the published value lies in the interval, by the shown numbers.
@@ -161,8 +182,15 @@ impl Row<'_> {
 
     fn with_backbone(&self) -> Row<'static> {
         let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
-        let qualifiers = self.qualifiers.clone();
-        Row { model, backbone: String::new(), origin: self.origin, qualifiers, cells: Vec::new() }
+        Row {
+            model,
+            backbone: String::new(),
+            origin: self.origin,
+            qualifiers: self.qualifiers.clone(),
+            setting: None,
+            is_partial: self.is_partial,
+            cells: Vec::new(),
+        }
     }
 
     fn with_notes(&self, origin: Option<&str>) -> String {
@@ -228,13 +256,16 @@ pub fn share(partition: &str) -> Option<f64> {
 }
 
 /// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
-/// whether bands were taken by name or content) among the records.
+/// whether bands were taken by name or content) among the records, and one more for each further setting in
+/// which a column was measured.
 ///
 /// - `demo` says which records count: those made from generated data, or the others. The two never meet:
 ///   demo rows have no difference to published ones and take no part in the ranking. Shortened runs are shown among
 ///   the demo's only.
-/// - Where a cell has records of several settings, those of the newest record's settings are shown, one
+/// - A row is one setting; a value made otherwise (of a task that needs other bands, say) is marked with a footnote, and
+///   so is one whose records carry notes. Where only code, data or configuration changed, the newest record's count, one
 ///   for each seed.
+/// - A row of weights that cover only part of the model is named so, has no difference and takes no part in the ranking.
 /// - The difference is to the published value of the same model, backbone and protocol, by the names that the
 ///   definition says they are published under; a model with random
 ///   weights is another model than the published one and has none.
@@ -254,10 +285,13 @@ pub fn fill<'a>(
     let mut published_rows = published_rows(&columns, published);
     let mut left_out = Vec::new();
     let eligible = eligible(records, &columns, definition, suite, demo, &mut left_out);
-    let mut measured = measured_rows(definition, &columns, &eligible, published, demo, &mut left_out);
+    let mut footnotes = Vec::new();
+    let mut measured =
+        measured_rows(definition, &columns, &eligible, published, demo, &mut left_out, &mut footnotes);
     for column in 0..columns.len() {
         let ours = if demo { &mut [][..] } else { &mut measured[..] };
-        rank(published_rows.iter_mut().chain(ours).filter_map(|row| row.cells.get_mut(column)?.as_mut()));
+        let ranked = published_rows.iter_mut().chain(ours).filter(|row| !row.is_partial);
+        rank(ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut()));
     }
     Ok(ResultTable {
         title: definition.title.clone(),
@@ -269,6 +303,7 @@ pub fn fill<'a>(
         columns,
         published: published_rows,
         measured,
+        footnotes,
         left_out,
         unreadable: Vec::new(),
     })
@@ -303,6 +338,8 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>
                 backbone: value.backbone.clone(),
                 origin: Origin::Published,
                 qualifiers: Vec::new(),
+                setting: None,
+                is_partial: false,
                 cells: vec![None; columns.len()],
             });
             rows.len() - 1
@@ -351,6 +388,8 @@ struct Variant<'a> {
     /// By its name among the published values, where several of ours share one.
     protocol: &'a str,
     weights: &'a str,
+    /// Whole, partial or random: by the weights, but for records that do not say.
+    coverage: Coverage,
     band_names: &'a str,
 }
 
@@ -361,6 +400,7 @@ fn measured_rows<'a>(
     published: &Published,
     demo: bool,
     left_out: &mut Vec<LeftOut<'a>>,
+    footnotes: &mut Vec<Note>,
 ) -> Vec<Row<'a>> {
     let mut variants: BTreeMap<Variant<'_>, Vec<&'a Record>> = BTreeMap::new();
     let published_as = &definition.published_as;
@@ -370,6 +410,7 @@ fn measured_rows<'a>(
             backbone: &record.cell.backbone,
             protocol: PublishedAs::name(&published_as.protocols, &record.cell.protocol),
             weights: &record.provenance.weights,
+            coverage: record.provenance.coverage(),
             band_names: &record.provenance.band_names,
         };
         variants.entry(variant).or_default().push(record);
@@ -379,98 +420,123 @@ fn measured_rows<'a>(
     for own in &definition.protocols {
         protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
     }
-    let mut rows = Vec::new();
+    let mut all = Vec::new();
     for (variant, records) in &variants {
-        let comparable = !demo && !records.iter().any(|record| record.provenance.random_weights());
-        let mut cells = Vec::new();
-        for column in columns {
-            let of_column: Vec<&Record> = records
-                .iter()
-                .copied()
-                .filter(|r| r.cell.task == column.task && r.cell.partition == column.partition)
-                .collect();
-            let is_reference = |value: &&PublishedValue| {
-                value.model == PublishedAs::name(&published_as.models, variant.model)
-                    && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
-                    && value.protocol == variant.protocol
-                    && column.holds(value)
-            };
-            let reference = published.values.iter().find(is_reference).filter(|_| comparable);
-            let reference = reference.map(|published| published.value);
-            // Where the reference reports the mean over batches, so do we.
-            let reported = format!("reported_{}", column.metric);
-            let reported = Some(reported.as_str()).filter(|name| {
-                definition.reported && of_column.iter().any(|record| record.scores.contains_key(*name))
+        let comparable = !demo && variant.coverage == Coverage::Whole;
+        let setting_rows = rows(records, left_out);
+        for (place, row) in setting_rows.iter().enumerate() {
+            let mut cells = Vec::new();
+            for column in columns {
+                let Some(of_column) = row.cells.get(&(column.task.as_str(), column.partition.as_str()))
+                else {
+                    cells.push(None);
+                    continue;
+                };
+                let is_reference = |value: &&PublishedValue| {
+                    value.model == PublishedAs::name(&published_as.models, variant.model)
+                        && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
+                        && value.protocol == variant.protocol
+                        && column.holds(value)
+                };
+                let reference = published.values.iter().find(is_reference).filter(|_| comparable);
+                let reference = reference.map(|published| published.value);
+                // Where the reference reports the mean over batches, so do we.
+                let reported = format!("reported_{}", column.metric);
+                let reported = Some(reported.as_str()).filter(|name| {
+                    let has = |record: &&Record| record.scores.contains_key(*name);
+                    definition.reported && of_column.records.iter().any(has)
+                });
+                let score = column.score.as_deref().or(reported);
+                let footnotes = cell_footnotes(&row.setting, of_column, footnotes);
+                cells.push(measured_value(&of_column.records, score, reference, footnotes));
+            }
+            all.push(Row {
+                model: variant.model.to_owned(),
+                backbone: variant.backbone.to_owned(),
+                origin: if demo { Origin::Demo } else { Origin::Measured },
+                qualifiers: qualifiers(variant, &protocols, variants.keys(), &setting_rows, place),
+                setting: Some(row.setting.clone()),
+                is_partial: matches!(variant.coverage, Coverage::Partial { .. }),
+                cells,
             });
-            let score = column.score.as_deref().or(reported);
-            cells.push(measured_value(&of_column, score, column.score.is_none(), reference, left_out));
         }
-        rows.push(Row {
-            model: variant.model.to_owned(),
-            backbone: variant.backbone.to_owned(),
-            origin: if demo { Origin::Demo } else { Origin::Measured },
-            qualifiers: qualifiers(variant, &protocols, variants.keys()),
-            cells,
-        });
     }
-    rows
+    all
 }
 
-/// What tells the variant's row from those of the same model. `protocols` are all that the table has room for.
+/// The footnotes of a cell, by their places: what was made otherwise than in its row, and what its records note. A text
+/// that is there already is used again.
+fn cell_footnotes(row: &SettingKey, cell: &CellRecords, footnotes: &mut Vec<Note>) -> Vec<usize> {
+    let mut notes = Vec::new();
+    let differing = differing(row, &cell.setting);
+    if !differing.is_empty() {
+        let text =
+            format!("{}; the rest of the row: {}", cell.setting.tell(&differing), row.tell(&differing));
+        notes.push(Note::new(SETTING, text));
+    }
+    notes.extend(cell.records.iter().flat_map(|record| &record.notes).cloned());
+    let mut places: Vec<usize> = Vec::new();
+    for note in notes {
+        let place = footnotes.iter().position(|known| *known == note).unwrap_or_else(|| {
+            footnotes.push(note);
+            footnotes.len() - 1
+        });
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// What tells a row from those of the same model: the variant from others, and one of its settings (the one at `place`) from
+/// its others. `protocols` are all that the table has room for.
 fn qualifiers<'v>(
     variant: &Variant<'_>,
     protocols: &BTreeMap<&str, Vec<&str>>,
     all: impl Iterator<Item = &'v Variant<'v>>,
+    settings: &[SettingRow],
+    place: usize,
 ) -> Vec<String> {
     let weights: BTreeSet<&str> = all
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
         .map(|other| other.weights)
         .collect();
-    let random = variant.weights.starts_with("random:");
     let mut qualifiers = Vec::new();
     if protocols.len() > 1 {
         qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
     if weights.len() > 1 {
         qualifiers.push(format!("weights {}", short(variant.weights)));
-    } else if random {
-        qualifiers.push("random weights".to_owned());
+    }
+    match variant.coverage {
+        Coverage::Random if weights.len() > 1 => {} // `weights random:0` says so.
+        Coverage::Random | Coverage::Partial { .. } => qualifiers.push(variant.coverage.to_string()),
+        Coverage::Whole => {}
     }
     if variant.band_names != "as-named" {
         qualifiers.push(format!("bands {}", variant.band_names));
     }
+    if let Some(row) = settings.get(place) {
+        let others = settings.iter().enumerate().filter(|(other, _)| *other != place);
+        let setting = row.setting.among(others.map(|(_, row)| &row.setting));
+        qualifiers.extend(Some(setting).filter(|setting| !setting.is_empty()));
+    }
     qualifiers
 }
 
-/// Enough of a hash to tell it from others.
-pub(super) fn short(hash: &str) -> &str {
-    if hash.starts_with("random:") { hash } else { hash.get(..12).unwrap_or(hash) }
-}
-
-/// The value of a variant's records for one cell of the table: the metric, or the further score of that name.
-///
-/// `of_metric` says whether the cell stands for the metric, even where a score gives its value.
+/// The value of one cell's records: the metric, or the further score of that name.
 fn measured_value<'a>(
     records: &[&'a Record],
     score: Option<&str>,
-    of_metric: bool,
     reference: Option<f64>,
-    left_out: &mut Vec<LeftOut<'a>>,
+    footnotes: Vec<usize>,
 ) -> Option<Value<'a>> {
     let newest = records.iter().max_by_key(|r| (r.provenance.finished, &r.fingerprint))?;
-    let (mut shown, older): (Vec<&Record>, Vec<&Record>) =
-        records.iter().partition(|record| record.settings == newest.settings);
-    // The metric's own column tells of them.
-    if of_metric {
-        let why = "older, and made with other settings";
-        left_out.extend(older.into_iter().map(|record| LeftOut { record, why }));
-    }
-    shown.sort_by_key(|record| record.cell.seed);
     let value = |record: &&Record| match score {
         None => Some(record.value),
         Some(score) => record.scores.get(score).copied(),
     };
-    let values = shown.iter().map(value).collect::<Option<Vec<f64>>>()?;
+    let values = records.iter().map(value).collect::<Option<Vec<f64>>>()?;
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let several = values.len() > 1;
@@ -482,7 +548,8 @@ fn measured_value<'a>(
         interval: if several || score.is_some() { None } else { newest.interval },
         reference,
         mark: Mark::None,
-        records: shown,
+        footnotes,
+        records: records.to_vec(),
     })
 }
 

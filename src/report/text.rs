@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::published::Mark;
 use super::table::{Tenths, Value};
 
-/// `**93.4** [91.8, 94.9] (+0.3)`, or with several seeds `93.4 ± 0.2 (+0.3)`.
+/// `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds `93.4 ± 0.2 (+0.3)`.
 pub(super) fn cell_text(value: Option<&Value>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let number = Tenths::of(value.value);
@@ -23,13 +23,28 @@ pub(super) fn cell_text(value: Option<&Value>) -> String {
     if let Some(difference) = value.difference() {
         text += &format!(" ({difference:+})");
     }
+    let letters: Vec<String> = value.footnotes.iter().map(|place| letter(*place)).collect();
+    if !letters.is_empty() {
+        text += &format!(" {}", letters.join(","));
+    }
     text
+}
+
+/// Small raised letters; there is none of q.
+const LETTERS: &str = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ";
+
+/// The mark of the footnote at that place: `ᵃ`, `ᵇ`, and after the last letter `ᵃᵃ`.
+pub(super) fn letter(place: usize) -> String {
+    let letters: Vec<char> = LETTERS.chars().collect();
+    let letter = letters.get(place % letters.len()).copied().unwrap_or('*');
+    std::iter::repeat_n(letter, place / letters.len() + 1).collect()
 }
 
 /// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
 pub(super) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
-    let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c));
+    let numeric = |c: char| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c) || LETTERS.contains(c);
+    let number = |text: &str| text.chars().all(numeric);
     let numeric: Vec<bool> = (0..header.len())
         .map(|i| rows.iter().filter_map(|row| row.get(i)).all(|text| number(text)))
         .collect();

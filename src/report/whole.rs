@@ -130,7 +130,10 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
     for task in &suite.tasks {
         let of_task = records.iter().filter(|r| r.cell.task == task.name && r.demo == *demo && !r.short);
         let mut newest: Vec<&Record> = of_task.collect();
-        newest.sort_by_key(|r| (r.cell.partition != "default", std::cmp::Reverse(r.provenance.finished)));
+        newest.sort_by_key(|r| {
+            let made = &r.provenance;
+            (made.partial_weights(), r.cell.partition != "default", std::cmp::Reverse(made.finished))
+        });
         // Records of earlier versions have no predictions; those of one task differ little in having them.
         for record in newest.into_iter().take(8) {
             let named = match store.predictions(record) {

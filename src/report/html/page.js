@@ -23,6 +23,14 @@
   const pairs = (object) => Object.entries(object ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
   const seconds = (number) => number < 120 ? `${number.toFixed(1)} s` : `${(number / 60).toFixed(1)} min`;
 
+  const coverage = (covered) => ({
+    whole: "the whole model",
+    random: "nothing: all parameters are random",
+    partial: covered.parameters === undefined
+      ? "part of the model; the rest is random"
+      : `${covered.loaded} of ${covered.parameters} parameters; the rest is random`,
+  })[covered.state];
+
   const facts = (record) => {
     const made = record.provenance, interval = record.interval;
     return [
@@ -36,6 +44,8 @@
       ["Selected", pairs(record.selected)],
       ["Samples", pairs(record.samples)],
       ["Weights", made.weights],
+      ["Weights cover", coverage(made.coverage)],
+      ["Notes", (record.notes ?? []).map((note) => note.text).join("; ")],
       ["Settings fingerprint", record.settings],
       ["Record fingerprint", record.fingerprint],
       ["Data fingerprint", made.data],
@@ -43,12 +53,14 @@
       ["Bands", `${made.bands.join(", ")} (${made["band-names"]})`],
       ["Imputed bands", made.imputed.map((pair) => Array.isArray(pair) ? `${pair[0]} for ${pair[1]}` : `${pair.source} for ${pair.target}`).join(", ")],
       ["Normalisation", made.normalization],
+      ["Protocol's settings", pairs(record["protocol-settings"])],
       ["Input", `${made["image-size"]} x ${made["image-size"]} pixels`],
       ["Device", `${made.device}, ${made.threads} threads`],
       ["Wall time", seconds(made["wall-seconds"])],
       ["Finished", new Date(1000 * made.finished).toISOString().replace("T", " ").replace(".000Z", " UTC")],
       ["Program", `terrabench ${made.terrabench}`],
-      ["Git revision", made["git-revision"] ?? "not built from a checkout"],
+      ["Git revision", (made["git-revision"] ?? "not built from a checkout, or not known") + (made["git-dirty"] ? ", changed since" : "")],
+      ["Config files", pairs(made.configs)],
       ["File", record.file],
     ].filter(([, value]) => value);
   };
@@ -85,7 +97,7 @@
     const button = element("button", { type: "button", textContent: cell.value });
     button.className = cell.mark === "bold" ? "best" : cell.mark === "italic" ? "second" : "";
     button.addEventListener("click", () => explain(table, row, column, cell));
-    const more = [cell.spread && `± ${cell.spread}`, cell.low && `[${cell.low}, ${cell.high}]`, cell.difference && `(${cell.difference})`];
+    const more = [cell.spread && `± ${cell.spread}`, cell.low && `[${cell.low}, ${cell.high}]`, cell.difference && `(${cell.difference})`, cell.marks.join(",")];
     const text = more.filter(Boolean).join(" ");
     return element("td", {}, button, text ? element("small", { textContent: ` ${text}` }) : null);
   };
@@ -130,7 +142,8 @@
     const wrapper = element("div", { className: "table" },
       element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
-      element("p", { textContent: `Published: ${table.source}.${section.demo ? " Demo rows are compared with nothing." : ""}` }));
+      element("p", { textContent: `Published: ${table.source}.${section.demo ? " Demo rows are compared with nothing." : ""}` }),
+      ...table.footnotes.map((note) => element("p", { textContent: `${note.mark} ${note.text}.` })));
     const update = () => {
       const rows = table.rows.filter(shownRow);
       if (sort.column) rows.sort(compare);
