@@ -26,6 +26,7 @@ pub mod cache;
 pub mod canvas;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod data;
 pub mod doctor;
 pub mod error;

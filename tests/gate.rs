@@ -135,6 +135,11 @@ fn edit(store: &Store, change: impl Fn(&mut Record)) {
     store.put(&record).unwrap();
 }
 
+/// Gives a record a score that its predictions need not give.
+fn score(record: &mut Record, name: &str, value: f64) {
+    record.scores.insert(name.to_owned(), value);
+}
+
 #[test]
 fn a_value_that_predictions_do_not_give_fails_the_gate_on_either_side() {
     for (side, name) in [("now", "the records"), ("before", "the reference")] {
@@ -166,10 +171,10 @@ fn every_recorded_number_is_computed_again() {
         ("interval low", |record| {
             record.interval = record.interval.map(|i| Interval { low: i.low - 0.01, ..i });
         }),
-        ("reported_miou", |record| drop(record.scores.insert("reported_miou".to_owned(), 65.0))),
-        ("iou_landslide", |record| drop(record.scores.insert("iou_landslide".to_owned(), 65.0))),
-        ("pixel_accuracy", |record| drop(record.scores.insert("pixel_accuracy".to_owned(), 65.0))),
-        ("iou_snow", |record| drop(record.scores.insert("iou_snow".to_owned(), 65.0))),
+        ("reported_miou", |record| score(record, "reported_miou", 65.0)),
+        ("iou_landslide", |record| score(record, "iou_landslide", 65.0)),
+        ("pixel_accuracy", |record| score(record, "pixel_accuracy", 65.0)),
+        ("iou_snow", |record| score(record, "iou_snow", 65.0)),
     ];
     for (name, change) in changes {
         let sides = Sides::new();
@@ -190,15 +195,18 @@ fn every_recorded_number_is_computed_again() {
 #[test]
 fn a_fall_of_the_score_that_tables_show_fails_the_gate() {
     // The mean IoU stays, that of the batches falls: errors wander into batches of their own.
-    let now: Vec<Confusion> = (0..64).map(|i| image(if i < 32 { [90, 10, 0, 0] } else { [0, 0, 0, 100] })).collect();
+    let now: Vec<Confusion> =
+        (0..64).map(|i| image(if i < 32 { [90, 10, 0, 0] } else { [0, 0, 0, 100] })).collect();
     let before: Vec<Confusion> =
         (0..64).map(|i| image(if i % 2 == 0 { [90, 10, 0, 0] } else { [0, 0, 0, 100] })).collect();
-    let scoring = |batch| Scoring { report_batch: Some(batch), resamples: Some(RESAMPLES), ..Scoring::default() };
+    let scoring =
+        |batch| Scoring { report_batch: Some(batch), resamples: Some(RESAMPLES), ..Scoring::default() };
     let sides = Sides::new();
     keep_all(&sides.now, Predictions::Masks(now), scoring(2), |_| {});
     keep_all(&sides.before, Predictions::Masks(before), scoring(2), |_| {});
     // Other images: only values can be compared.
-    let finding = |rows: &[Row]| rows[0].findings.iter().any(|finding| finding.starts_with("reported_miou fell"));
+    let finding =
+        |rows: &[Row]| rows[0].findings.iter().any(|finding| finding.starts_with("reported_miou fell"));
     let rows = sides.rows();
     assert!((rows[0].now.unwrap() - rows[0].reference.unwrap()).abs() < 1e-9 && finding(&rows), "{rows:?}");
 
@@ -237,7 +245,9 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
     let sides = Sides::new();
     keep_all(&sides.before, images([90, 10, 10, 90]), scoring.clone(), task);
     keep_all(&sides.now, images([90, 10, 10, 90]), scoring, task);
-    edit(&sides.now, |record| drop(record.scores.remove("iou_landslide")));
+    edit(&sides.now, |record| {
+        record.scores.remove("iou_landslide");
+    });
     assert_eq!(sides.rows()[0].verdict, Verdict::Missing);
 }
 
@@ -245,8 +255,7 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
 fn predictions_of_format_1_are_read_and_what_they_lack_is_told() {
     let sides = Sides::new();
     let masks = Predictions::Masks((0..30).map(|i| image([50 + i, i, 3, 20])).collect());
-    let scoring =
-        Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), class_names: Vec::new() };
+    let scoring = Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), class_names: Vec::new() };
     for store in [&sides.now, &sides.before] {
         let record = recorded(&masks, &scoring, |_| {});
         let named = Named { samples: names(30), predictions: masks.clone(), scoring: None };
@@ -259,7 +268,7 @@ fn predictions_of_format_1_are_read_and_what_they_lack_is_told() {
     assert_eq!(rescored.status.code(), Some(0), "{}", said(&rescored));
     assert!(said(&rescored).contains("predictions of format 1 do not tell how"), "{}", said(&rescored));
     // They cannot be computed again, but a fall is seen.
-    edit(&sides.now, |record| drop(record.scores.insert("reported_miou".to_owned(), 35.0)));
+    edit(&sides.now, |record| score(record, "reported_miou", 35.0));
     let rows = sides.rows();
     assert_eq!(rows[0].verdict, Verdict::Fell, "{rows:?}");
 }
@@ -277,7 +286,8 @@ fn missing_doubled_and_reordered_test_samples_are_named() {
     }
     let whole: Vec<usize> = (0..40).collect();
     let without_3: Vec<usize> = whole.iter().copied().filter(|place| *place != 3).collect();
-    let doubled_5: Vec<usize> = whole.iter().copied().map(|place| if place == 3 { 5 } else { place }).collect();
+    let doubled_5: Vec<usize> =
+        whole.iter().copied().map(|place| if place == 3 { 5 } else { place }).collect();
     let reordered: Vec<usize> = whole.iter().rev().copied().collect();
     for (places, code, expected) in [
         (&without_3, 1, vec![r#"missing from the records: "tile_3""#]),
@@ -298,7 +308,9 @@ fn missing_doubled_and_reordered_test_samples_are_named() {
     let sides = Sides::new();
     keep_places(&sides.now, &whole);
     keep_places(&sides.before, &whole);
-    edit(&sides.now, |record| drop(record.samples.insert("test".to_owned(), 41)));
+    edit(&sides.now, |record| {
+        record.samples.insert("test".to_owned(), 41);
+    });
     let (code, told) = sides.check(&[]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("the record is of 41 test samples, its predictions of 40"), "{told}");
@@ -346,13 +358,19 @@ fn several_records_that_fit_are_listed_and_asked_about() {
     let asked = compared(&[]);
     let told = said(&asked);
     assert_eq!(asked.status.code(), Some(1), "{told}");
-    for expected in ["several records fit", "accuracy 90.00", "weights aaaa", "weights cccc", "choose with --weights"] {
+    for expected in
+        ["several records fit", "accuracy 90.00", "weights aaaa", "weights cccc", "choose with --weights"]
+    {
         assert!(told.contains(expected), "{expected} in {told}");
     }
     let chosen = compared(&["--weights", "aaaa", "--weights", "bbbb"]);
-    assert!(chosen.status.success() && said(&chosen).contains("| 90.00 | 90.00 | +0.00 |"), "{}", said(&chosen));
+    assert!(
+        chosen.status.success() && said(&chosen).contains("| 90.00 | 90.00 | +0.00 |"),
+        "{}",
+        said(&chosen)
+    );
     let chosen = compared(&["--weights", "cccc", "--weights", "bbbb"]);
-    assert!(said(&chosen).contains("|  0.00 | 90.00 | -90.00 |"), "{}", said(&chosen));
+    assert!(said(&chosen).contains("| 0.00 | 90.00 | -90.00 |"), "{}", said(&chosen));
     let none = compared(&["--weights", "dddd"]);
     assert!(!none.status.success() && said(&none).contains("weights aaaaaaaaaaaa"), "{}", said(&none));
 
@@ -438,7 +456,10 @@ fn the_gate_compares_equal_settings_and_asks_where_several_are_left() {
     keep(&sides.now, 0, of_weights("A", "cccc"));
     let rows = sides.rows();
     assert_eq!(rows[0].verdict, Verdict::Fell);
-    assert!(rows[0].findings[0].contains("weights cccc in the records, weights aaaa in the reference"), "{rows:?}");
+    assert!(
+        rows[0].findings[0].contains("weights cccc in the records, weights aaaa in the reference"),
+        "{rows:?}"
+    );
 
     // Two new trainings: which?
     keep(&sides.now, 36, of_weights("A", "dddd"));
@@ -449,7 +470,10 @@ fn the_gate_compares_equal_settings_and_asks_where_several_are_left() {
     let sides = Sides::new();
     keep(&sides.before, 36, |_| {});
     keep(&sides.now, 36, |record| record.short = true);
-    assert_eq!(sides.rows().iter().map(|row| row.verdict).collect::<Vec<_>>(), [Verdict::Missing, Verdict::New]);
+    assert_eq!(
+        sides.rows().iter().map(|row| row.verdict).collect::<Vec<_>>(),
+        [Verdict::Missing, Verdict::New]
+    );
 }
 
 #[test]
@@ -485,7 +509,10 @@ fn a_damaged_record_stops_neither_check_nor_compare_nor_rescore() {
     let (code, told) = sides.check(&[]);
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("## Accuracy check: incomplete\n\n1 same."), "{told}");
-    assert!(told.contains("damaged: ") && told.contains("m-so2sat") && told.contains("not a record"), "{told}");
+    assert!(
+        told.contains("damaged: ") && told.contains("m-so2sat") && told.contains("not a record"),
+        "{told}"
+    );
     let xml = sides.path("check.xml");
     assert_eq!(sides.check(&["--junit", text(&xml)]).0, Some(2));
     assert!(std::fs::read_to_string(&xml).unwrap().contains(r#"errors="1""#));

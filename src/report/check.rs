@@ -215,6 +215,9 @@ impl Examined {
                 for claim in recomputed.iter().flat_map(Recomputed::contradictions) {
                     self.find(Verdict::Contradictory, format!("{name}: {claim}"));
                 }
+                let shown = suites.shown_scores(&kept.record);
+                let unknown = recomputed.as_ref().and_then(|recomputed| recomputed.unknown(&shown));
+                self.findings.extend(unknown.map(|told| format!("{name}: not computed again: {told}")));
                 Some(Side { name, kept, recomputed })
             }
             Err(error) => {

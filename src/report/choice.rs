@@ -69,8 +69,10 @@ impl Wanted {
                 .collect();
             settings.sort();
             settings.dedup();
-            return Err(Error::request(format!("no record of {side} fits the options that choose among them"))
-                .help(format!("there are\n    {}", listed(&settings))));
+            return Err(Error::request(format!(
+                "no record of {side} fits the options that choose among them"
+            ))
+            .help(format!("there are\n    {}", listed(&settings))));
         }
         Ok(fitting)
     }
@@ -133,7 +135,8 @@ pub(super) fn ask(several: &[Several]) -> Error {
             options.push("--model".to_owned());
         }
         for key in &keys {
-            options.extend(keys.iter().flat_map(|other| key.differences(other)).map(|aspect| option(&aspect)));
+            options
+                .extend(keys.iter().flat_map(|other| key.differences(other)).map(|aspect| option(&aspect)));
         }
     }
     for Several { of, records } in several.iter().take(CELLS) {

@@ -256,7 +256,8 @@ pub fn markdown(rows: &[Row], a: &str, b: &str) -> String {
     .map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
     // Rows of several models, or weights, say so one by one.
-    let one = [0, 1].map(|side| rows.first().filter(|row| rows.iter().all(|r| r.models[side] == row.models[side])));
+    let one =
+        [0, 1].map(|side| rows.first().filter(|row| rows.iter().all(|r| r.models[side] == row.models[side])));
     let mut text = String::new();
     for (side, typed) in [a, b].into_iter().enumerate() {
         let model = match one[side] {

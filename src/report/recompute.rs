@@ -69,7 +69,10 @@ impl Recomputed {
     /// What the record says and its predictions do not, one claim per line.
     pub fn contradictions(&self) -> Vec<String> {
         let samples = self.recorded_samples.map(|recorded| {
-            format!("the record is of {recorded} test samples, its predictions of {}", self.named.samples.len())
+            format!(
+                "the record is of {recorded} test samples, its predictions of {}",
+                self.named.samples.len()
+            )
         });
         let differing = self.scores.iter().filter(|score| score.differs());
         let scores = differing.filter_map(|score| {
@@ -85,12 +88,19 @@ impl Recomputed {
         samples.into_iter().chain(scores).collect()
     }
 
-    /// The recorded scores that the predictions cannot tell, with the reason.
-    pub fn unknown(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.scores.iter().filter_map(|score| match (score.recorded, score.again) {
-            (Some(_), Again::Unknown(why)) => Some((score.name.as_str(), why)),
-            _ => None,
-        })
+    /// The recorded scores among `names`, and the interval, that the predictions cannot tell, with the reason; `None` where they
+    /// tell all.
+    pub fn unknown(&self, names: &[String]) -> Option<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for Score { name, recorded, again, .. } in &self.scores {
+            let is_shown = name.starts_with("interval ") || names.contains(name);
+            if let (Some(_), Again::Unknown(why), true) = (recorded, again, is_shown) {
+                by_reason.entry(why).or_default().push(name);
+            }
+        }
+        let told: Vec<String> =
+            by_reason.iter().map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
+        (!told.is_empty()).then(|| told.join("; "))
     }
 }
 

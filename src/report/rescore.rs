@@ -1,7 +1,7 @@
 //! Scores computed again from the predictions beside the records.
 
-pub use super::recompute::{Again, Score, metric};
 use super::choice::model_name;
+pub use super::recompute::{Again, Score, metric};
 use super::recompute::{Recomputed, recompute};
 use super::suites::Suites;
 use super::text::{escape, escape_sentence, grid};
@@ -57,7 +57,8 @@ pub fn markdown(rescored: &[Rescored]) -> String {
             names.into_iter().chain([cell.seed.to_string()]).chain(rest).collect()
         };
         contradictions.extend(claims.iter().map(|claim| {
-            let of = format!("{} {} {}, {model}, seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
+            let of =
+                format!("{} {} {}, {model}, seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
             format!("- {}: {}\n", escape_sentence(&of), escape_sentence(claim))
         }));
         match scores {

@@ -129,10 +129,9 @@ impl Predictions {
 
 fn select(targets: &Targets, places: &[usize]) -> Targets {
     match targets {
-        Targets::Classes { classes, count } => Targets::Classes {
-            classes: places.iter().map(|place| classes[*place]).collect(),
-            count: *count,
-        },
+        Targets::Classes { classes, count } => {
+            Targets::Classes { classes: places.iter().map(|place| classes[*place]).collect(), count: *count }
+        }
         Targets::MultiLabel(labels) => Targets::MultiLabel(labels.select(Axis(0), places)),
     }
 }

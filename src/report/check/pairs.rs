@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Result;
 use crate::record::{Aspect, Cell, Kept, SettingKey};
 use crate::report::choice::{Several, ask, newest_of_each};
-use crate::Result;
 
 /// A setting of a cell, on both sides or on one.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,8 @@ impl<'k> Pair<'k> {
     pub fn differences(&self) -> Option<String> {
         let (now, before) = (SettingKey::of(&self.now?.record), SettingKey::of(&self.before?.record));
         let aspects = now.differences(&before);
-        let told = || format!("{} in the records, {} in the reference", now.tell(&aspects), before.tell(&aspects));
+        let told =
+            || format!("{} in the records, {} in the reference", now.tell(&aspects), before.tell(&aspects));
         (!aspects.is_empty()).then(|| format!("made otherwise: {}", told()))
     }
 }
@@ -68,9 +69,8 @@ fn same(a: &SettingKey, b: &SettingKey) -> bool {
 }
 
 fn same_but_for_training(a: &SettingKey, b: &SettingKey) -> bool {
-    let of_training = |aspect: &Aspect| {
-        matches!(aspect, Aspect::Weights | Aspect::Coverage | Aspect::Protocol(_))
-    };
+    let of_training =
+        |aspect: &Aspect| matches!(aspect, Aspect::Weights | Aspect::Coverage | Aspect::Protocol(_));
     a.differences(b).iter().all(of_training)
 }
 
