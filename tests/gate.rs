@@ -155,6 +155,10 @@ fn a_value_that_predictions_do_not_give_fails_the_gate_on_either_side() {
         assert_eq!(code, Some(1), "{told}");
         let claim = format!("{name}: accuracy is recorded as 35.00, its predictions give 65.00");
         assert!(told.contains(&claim) && told.contains("**contradictory**"), "{told}");
+        let [now, before] = ["now", "before"].map(|side| sides.path(side));
+        let compared = terrabench(&["compare", text(&now), text(&before)]);
+        assert_eq!(compared.status.code(), Some(1), "{}", said(&compared));
+        assert!(said(&compared).contains("is recorded as 35.00, its predictions give 65.00"));
     }
 }
 

@@ -42,8 +42,8 @@ pub enum Command {
     /// Compare two models on the cells that both have: paired bootstrap and McNemar's test
     ///
     /// Where a side has several records of a cell, of other weights or normalisations, they are listed, and options choose.
-    /// Shortened and demo runs are left out where there are others. Ends with 1 where a record says what its predictions do
-    /// not give, with 3 where files cannot be used; the others are compared.
+    /// Shortened and demo runs are left out where there are others. Ends with 1 where a record's value is not what its
+    /// predictions give, with 3 where files cannot be used; the others are compared.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
 

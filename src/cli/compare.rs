@@ -11,7 +11,7 @@ use crate::record::Unreadable;
 use crate::report::Suites;
 use crate::report::compare::{Comparison, compare, markdown, side};
 
-/// Runs the command: 1 where a record says what its predictions do not give.
+/// Runs the command: 1 where a record's value is not what its predictions give.
 pub fn run(home: &Home, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (a, b) = (side(&args.a, &args.results)?, side(&args.b, &args.results)?);
     let suites = Suites::load(home, a.kept.iter().chain(&b.kept).map(|kept| &kept.record));

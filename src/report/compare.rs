@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::choice::{Several, Wanted, ask, is_weights, model_name, newest_of_each};
 use super::paired::{interval, p_value, paired, probability};
-use super::recompute::{Recomputed, recompute};
+use super::recompute::{Recomputed, Score, recompute};
 use super::samples::pair_samples;
 use super::suites::Suites;
 use super::text::{escape, escape_sentence, grid};
@@ -41,7 +41,7 @@ pub struct Row {
     pub paired: Result<Statistics, &'static str>,
     /// What a reader must know beside the numbers, a sentence each: settings that differ, records left out.
     pub remarks: Vec<String>,
-    /// Whether a side's record says what its predictions do not give.
+    /// Whether a side's value is not what its predictions give. (Other scores, which do not show here, only make remarks.)
     pub is_contradictory: bool,
 }
 
@@ -189,7 +189,8 @@ fn row(
         Ok(recomputed) => {
             let claims = recomputed.iter().flat_map(Recomputed::contradictions);
             let claims: Vec<String> = claims.map(|claim| format!("{name}: {claim}")).collect();
-            is_contradictory |= !claims.is_empty();
+            let value = recomputed.iter().filter_map(|recomputed| recomputed.scores.first());
+            is_contradictory |= value.into_iter().any(Score::differs);
             remarks.extend(claims);
             Ok(recomputed)
         }
