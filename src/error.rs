@@ -14,6 +14,10 @@ pub enum Error {
     /// A request that cannot be met: an unknown name, options that contradict each other.
     #[error("{problem}{}", remedy_line(remedy))]
     Request { problem: String, remedy: String },
+    /// A number that must be finite is not: features overflowed, or a training diverged. A candidate that fails so is
+    /// passed over where there are others.
+    #[error("{problem}{}", remedy_line(remedy))]
+    NotFinite { problem: String, remedy: String },
 }
 
 fn remedy_line(remedy: &str) -> String {
@@ -31,10 +35,16 @@ impl Error {
         Error::Request { problem: problem.to_string(), remedy: String::new() }
     }
 
+    /// A number that must be finite is not.
+    pub fn not_finite(problem: impl ToString) -> Self {
+        Error::NotFinite { problem: problem.to_string(), remedy: String::new() }
+    }
+
     /// The same error with what the user can do about it.
     #[must_use]
     pub fn help(mut self, what_to_do: impl ToString) -> Self {
-        let (Error::File { remedy, .. } | Error::Request { remedy, .. }) = &mut self;
+        let (Error::File { remedy, .. } | Error::Request { remedy, .. } | Error::NotFinite { remedy, .. }) =
+            &mut self;
         *remedy = what_to_do.to_string();
         self
     }

@@ -335,7 +335,7 @@ impl Extractor<'_> {
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             if vector.iter().any(|value| !value.is_finite()) {
-                return Err(Error::request(format!("{split} {name}: the model's features are not finite"))
+                return Err(Error::not_finite(format!("{split} {name}: the model's features are not finite"))
                     .help("check that the weights fit the model and the normalisation fits the pixels"));
             }
         }

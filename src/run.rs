@@ -210,7 +210,7 @@ impl<'a> Runner<'a> {
             demo: setting.demo,
             short: planned.protocol.is_short(),
             cell: cell.clone(),
-            metric: task.metric,
+            metric: planned.protocol.metric(task),
             value: outcome.value,
             interval: outcome.interval,
             scores: outcome.scores,
@@ -253,7 +253,8 @@ impl<'a> Runner<'a> {
         let test = input.dataset.samples(Split::Test);
         let used = subset(test.len(), planned.protocol.limit());
         let samples = used.iter().map(|i| test[*i].clone()).collect();
-        self.store.put_predictions(&record, &Named { samples, predictions: outcome.predictions })?;
+        let (predictions, scoring) = (outcome.predictions, Some(outcome.scoring));
+        self.store.put_predictions(&record, &Named { samples, predictions, scoring })?;
         if !outcome.masks.is_empty() {
             self.sheet(&record, task, input, &outcome.masks, &used)?;
         }

@@ -11,8 +11,10 @@ use terrabench::metrics::segmentation::Confusion;
 use terrabench::protocol::{Predictions, Targets};
 use terrabench::record::predictions::{Named, read, write};
 use terrabench::record::{Kept, Record, Store, collect};
+use terrabench::report::Suites;
 use terrabench::report::check::{self, How, Thresholds, Verdict, junit, summary};
-use terrabench::report::compare::{compare, side};
+use terrabench::report::choice::Wanted;
+use terrabench::report::compare::{self, compare, side};
 use terrabench::report::rescore::rescore;
 
 /// Of `n` samples, two classes in turn; the first `right` are predicted as they are.
@@ -26,7 +28,8 @@ fn classes(n: usize, right: usize) -> Predictions {
 }
 
 fn named(predictions: Predictions) -> Named {
-    Named { samples: (0..predictions.len()).map(|i| format!("sample {i}")).collect(), predictions }
+    let samples = (0..predictions.len()).map(|i| format!("sample {i}")).collect();
+    Named { samples, predictions, scoring: None }
 }
 
 /// A record of `right` of `n` samples in a store, with its predictions or without.
@@ -36,6 +39,7 @@ fn keep(store: &Store, n: usize, right: usize, with_predictions: bool, change: i
     record.value = predictions.scorer(Metric::Accuracy).unwrap().all();
     record.interval = None;
     record.scores = predictions.scores(&[]);
+    record.samples.insert("test".to_owned(), n);
     change(&mut record);
     identify(&mut record);
     if with_predictions {
@@ -96,8 +100,9 @@ fn mcnemars_test_is_the_exact_one() {
 #[test]
 fn a_paired_bootstrap_knows_a_difference_from_noise() {
     let of = |a: &[f64], b: &[f64]| {
-        Paired::new(a.len(), 0.95, 2000, 0, |indices| {
-            indices.iter().map(|i| a[*i] - b[*i]).sum::<f64>() / indices.len() as f64
+        let each: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+        Paired::new(&each, 0.95, 2000, 0, |indices| {
+            indices.iter().map(|i| each[*i]).sum::<f64>() / indices.len() as f64
         })
         .unwrap()
     };
@@ -105,10 +110,11 @@ fn a_paired_bootstrap_knows_a_difference_from_noise() {
     let shifted: Vec<f64> = noise.iter().map(|x| x - 1.0).collect();
     // The same noise on both sides: paired, a shift of 1 is certain though values range over 100.
     let sure = of(&noise, &shifted);
-    assert!((sure.difference - 1.0).abs() < 1e-9 && sure.interval.low > 0.99 && sure.p < 0.001);
+    assert!((sure.difference - 1.0).abs() < 1e-9 && sure.interval.unwrap().low > 0.99 && sure.p < 0.001);
     let other: Vec<f64> = (0..200).map(|i| ((i * 104729 + 50) % 101) as f64).collect();
     let unsure = of(&noise, &other);
-    assert!(unsure.interval.low < 0.0 && unsure.interval.high > 0.0 && unsure.p > 0.05, "{unsure:?}");
+    let interval = unsure.interval.unwrap();
+    assert!(interval.low < 0.0 && interval.high > 0.0 && unsure.p > 0.05, "{unsure:?}");
     assert_eq!(of(&noise, &noise).p, 1.0);
 }
 
@@ -131,15 +137,15 @@ fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
     }
     keep(&before, 200, 150, true, task("missing"));
     keep(&now, 200, 150, true, task("new"));
-    // An older record of the same cell, of other weights, does not count.
-    keep(&now, 200, 0, true, |record| {
-        record.cell.task = "same".to_owned();
-        record.provenance.weights = "an older one".to_owned();
-        record.provenance.finished -= 1;
-    });
+    // An older run of the same setting does not count.
+    let mut older = now.all().unwrap().into_iter().find(|record| record.cell.task == "same").unwrap();
+    older.fingerprint = "0".repeat(older.fingerprint.len());
+    older.provenance.finished -= 1;
+    older.value = 0.0;
+    now.put(&older).unwrap();
 
     let of = |name: &str| collect(&folder.path().join(name)).unwrap();
-    let rows = check::check(&of("now"), &of("before"), &thresholds()).unwrap();
+    let rows = check::check(&of("now"), &of("before"), &thresholds(), &Suites::default()).unwrap();
     let verdict = |task: &str| rows.iter().find(|row| row.cell.task == task).unwrap().verdict;
     assert_eq!(verdict("fell"), Verdict::Fell);
     assert_eq!(verdict("rose"), Verdict::Rose);
@@ -153,17 +159,47 @@ fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
 
     // A demand for equal predictions is met by equal ones only.
     let strict = Thresholds { agreement: Some(100.0), ..thresholds() };
-    let rows = check::check(&of("now"), &of("before"), &strict).unwrap();
+    let rows = check::check(&of("now"), &of("before"), &strict, &Suites::default()).unwrap();
     let verdict = |task: &str| rows.iter().find(|row| row.cell.task == task).unwrap();
     assert_eq!(verdict("noise").verdict, Verdict::Changed);
     assert!(matches!(verdict("noise").how, Some(How::Samples { agreement: 99.5, .. })));
     assert_eq!(verdict("same").verdict, Verdict::Same);
     assert_eq!(verdict("within-tolerance").verdict, Verdict::Changed);
 
-    let text = summary(&rows);
+    let text = summary(&rows, &[]);
     assert!(text.starts_with("## Accuracy check: failed\n\n2 fell, "), "{text}");
-    let xml = junit(&rows).unwrap();
+    let xml = junit(&rows, &[]).unwrap();
     assert!(xml.contains(r#"tests="8" skipped="1" failures="6""#), "{xml}");
+}
+
+#[test]
+fn one_to_three_test_samples_tell_nothing() {
+    for n in 1..=3 {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, right) in [("a", n), ("b", 0)] {
+            let store = Store::open(folder.path().join(name)).unwrap();
+            keep(&store, n, right, true, |record| record.cell.model = name.to_owned());
+        }
+        let [a, b] = ["a", "b"].map(|name| collect(&folder.path().join(name)).unwrap());
+        let rows = compare(a, b, &Wanted::default(), &Suites::default()).unwrap().rows;
+        let statistics = rows[0].paired.as_ref().unwrap();
+        let p = 0.5_f64.powi(n as i32 - 1);
+        assert!((statistics.bootstrap.p - p).abs() < 1e-12 && statistics.bootstrap.interval.is_none());
+        let told = compare::markdown(&rows, "a", "b");
+        let expected =
+            format!("too few samples | {p:.3} (sign test of {n} samples that differ: nothing can be told)");
+        assert!(told.contains(&expected), "{told}");
+
+        let rename = |record: &mut Record| record.cell.model = "one".to_owned();
+        let of = |name: &str, right| {
+            let store = Store::open(folder.path().join(name)).unwrap();
+            keep(&store, n, right, true, rename);
+            collect(&folder.path().join(name)).unwrap()
+        };
+        let rows = check::check(&of("now", 0), &of("before", n), &thresholds(), &Suites::default()).unwrap();
+        assert_eq!(rows[0].verdict, Verdict::Same, "100 points less of {n} samples");
+        assert!(summary(&rows, &[]).contains("nothing can be told"), "{}", summary(&rows, &[]));
+    }
 }
 
 #[test]
@@ -181,7 +217,7 @@ fn an_update_takes_the_new_records_and_keeps_the_rest() {
     keep(&before, 100, 50, true, weights("gone", "old"));
     keep(&now, 100, 60, true, weights("both", "new"));
     let of = |name: &str| collect(&folder.path().join(name)).unwrap();
-    check::update(&of("now"), &of("before"), &folder.path().join("before")).unwrap();
+    check::update(&of("now"), &of("before"), &folder.path().join("before"), &Suites::default()).unwrap();
     let after = of("before");
     let found: Vec<(&str, &str)> = after
         .iter()
@@ -203,7 +239,9 @@ fn scores_are_computed_again_from_predictions() {
         record.value = 80.0;
     });
     keep(&store, 40, 30, false, |record| record.cell.seed = 2);
-    let rescored = rescore(&collect(folder.path()).unwrap(), &[Metric::Miou], |_| None).unwrap();
+    let (rescored, unreadable) =
+        rescore(&collect(folder.path()).unwrap(), &[Metric::Miou], &Suites::default());
+    assert!(unreadable.is_empty());
     let of = |seed: u64| rescored.iter().find(|r| r.record.cell.seed == seed).unwrap();
     let right = of(0).scores.as_ref().unwrap();
     assert_eq!(right.iter().map(|score| score.name.as_str()).collect::<Vec<_>>(), ["accuracy", "macro_f1"]);
@@ -225,8 +263,8 @@ fn models_are_compared_on_the_cells_that_both_have() {
     keep(&store, 200, 180, true, model("A", "m-eurosat"));
     keep(&store, 200, 150, true, model("B", "m-eurosat"));
     keep(&store, 200, 150, true, model("B", "m-so2sat"));
-    let of = |name: &str| side(name, folder.path()).unwrap();
-    let rows = compare(&of("A"), &of("B ViT-Base")).unwrap();
+    let of = |name: &str| side(name, folder.path()).unwrap().kept;
+    let rows = compare(of("A"), of("B ViT-Base"), &Wanted::default(), &Suites::default()).unwrap().rows;
     assert_eq!(rows.len(), 1);
     let statistics = rows[0].paired.as_ref().unwrap();
     assert_eq!(statistics.only, (30, 0));

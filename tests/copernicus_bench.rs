@@ -107,6 +107,7 @@ fn all_eight_tasks_run_end_to_end() {
     let folder = out.path().join("copernicus-bench");
     let tasks = by_task(&folder);
     assert_eq!(tasks.len(), 8);
+    common::all_scores_follow_from_predictions(&folder);
     for (task, records) in &tasks {
         let of_image = !["cloud-s2", "dfc2020-s1", "dfc2020-s2"].contains(&task.as_str());
         assert_eq!(records.len(), if of_image { 3 } else { 1 }, "{task}");
@@ -158,6 +159,7 @@ fn upernet_runs_on_real_masks() {
     finished(&bench(home.path(), &real, out.path(), &arguments));
     let tasks = by_task(&out.path().join("copernicus-bench"));
     assert_eq!(tasks.len(), 2);
+    common::all_scores_follow_from_predictions(&out.path().join("copernicus-bench"));
     for record in tasks.values().flatten() {
         assert!(record.short && (0.0..=100.0).contains(&record.value), "{record:?}");
         // All test samples are one batch.

@@ -640,6 +640,7 @@ fn regression() -> LogisticConfig {
         c: LogSpaced { start: 1e-3, stop: 10.0, count: 5 },
         standardize: false,
         refit_with_validation: true,
+        multi_label_metric: None,
         solver: solver(1e-6),
         interval: IntervalConfig { level: 0.95, resamples: 100 },
     }

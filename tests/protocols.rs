@@ -12,7 +12,7 @@ use terrabench::metrics::accuracy::{accuracy, top_k_accuracy};
 use terrabench::metrics::average_precision::{
     average_precision, macro_average_precision, micro_average_precision,
 };
-use terrabench::metrics::f1::{count_classes, count_labels, macro_f1, micro_f1};
+use terrabench::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels, micro_f1};
 use terrabench::metrics::{Metric, bootstrap, mean_over_batches};
 use terrabench::protocol::knn::{Prediction, predict, predict_by};
 use terrabench::protocol::neighbours::Search;
@@ -418,7 +418,7 @@ fn classification_metrics_agree() {
         assert_close(counts.f1() / 100.0, expected, 1e-7, "class-wise F1");
     }
     let mean = numbers(&cls["class_wise_f1"]).iter().sum::<f64>() / 7.0;
-    assert_close(macro_f1(&counts).unwrap() / 100.0, mean, 1e-7, "macro F1");
+    assert_close(macro_f1_of_classes(&counts).unwrap() / 100.0, mean, 1e-7, "macro F1");
     assert_close(micro_f1(&counts), value, 1e-9, "of one class a sample, micro F1 is accuracy");
 
     let top = |k| {
@@ -482,7 +482,8 @@ fn nothing_to_score_is_an_error() {
     top_k_accuracy(array![[0.0, 1.0]].view(), &[2], 1).unwrap_err();
     count_classes(&[], &[], 3).unwrap_err();
     count_classes(&[0], &[3], 3).unwrap_err();
-    macro_f1(&[]).unwrap_err();
+    macro_f1_of_classes(&[]).unwrap_err();
+    macro_f1_of_labels(&[]).unwrap_err();
     count_labels(no_labels.view(), no_labels.view()).unwrap_err();
     average_precision(&[], &[]).unwrap_err();
     average_precision(&[f32::NAN], &[true]).unwrap_err();

@@ -69,6 +69,8 @@ fn check(name: &str) {
     close("bias", &trained.heads[1].bias.clone().into_dyn(), &item("final/bias"), 1e-4);
     let mut sum = Confusion::new(classes, Some(-1));
     confusions(&trained.heads[1..], classes, config.tile, &of(8, 12)).unwrap()[0]
+        .as_ref()
+        .unwrap()
         .iter()
         .for_each(|tile| sum.merge(tile));
     let expected = 100.0 * stated["test_mean_iou"].as_f64().unwrap();
@@ -184,6 +186,7 @@ fn the_demo_fills_the_segmentation_columns() {
         let again = named.predictions.scorer(record.metric).unwrap().all();
         assert!((again - record.value).abs() < 1e-9, "{again} {}", record.value);
     }
+    common::all_scores_follow_from_predictions(&folder.path().join("geobench-demo"));
     let table = std::fs::read_to_string(folder.path().join("geobench-demo/finetune.md")).unwrap();
     assert!(table.contains("segmentation-probe"), "{table}");
     assert!(run().contains("recorded before"));
@@ -209,6 +212,7 @@ fn landslides_are_scored_by_class() {
     let records = common::records(&folder.path().join("landslide4sense"));
     let record = records.values().next().unwrap();
     assert_eq!(record.samples.values().copied().collect::<Vec<_>>(), [2, 6, 2]);
+    common::all_scores_follow_from_predictions(&folder.path().join("landslide4sense"));
     let mean = (record.scores["iou_background"] + record.scores["iou_landslide"]) / 2.0;
     assert!((mean - record.value).abs() < 1e-9);
     assert_eq!(record.provenance.imputed.len(), 1);

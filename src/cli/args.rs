@@ -32,18 +32,24 @@ pub enum Command {
     /// Compare records with a reference and fail where accuracy fell: the gate for CI
     ///
     /// Cells whose predictions of the test split are kept on both sides are compared sample by sample (paired bootstrap),
-    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Ends with 1
-    /// where a cell fell, predicts otherwise than the thresholds allow or is missing, with 2 where the input is unusable.
+    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Every recorded
+    /// number is computed again from its predictions, on both sides. Ends with 1 where a cell fell, records what its
+    /// predictions do not give, predicts otherwise than the thresholds allow, has other test samples or is missing; with 2
+    /// where the input, or a file of it, cannot be used. A cell's records compare with those of the same setting.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
 
     /// Compare two models on the cells that both have: paired bootstrap and McNemar's test
+    ///
+    /// Where a side has several records of a cell, of other weights or normalisations, they are listed, and options choose.
+    /// Shortened and demo runs are left out where there are others. Ends with 1 where a record's value is not what its
+    /// predictions give, with 3 where files cannot be used; the others are compared.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
 
     /// Compute scores again from the predictions that are kept beside the records
     ///
-    /// Ends with 1 where a record holds another value.
+    /// Ends with 1 where a record says what its predictions do not give, with 3 where files cannot be used.
     Rescore(RescoreArgs),
 
     /// List or empty the cache of extracted features
@@ -360,6 +366,38 @@ pub struct CheckArgs {
     /// Make the records the new reference, after showing the difference
     #[arg(long)]
     pub update: bool,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
+/// Which records are meant, where a cell has several.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which records (each repeatable: any of its values will do)")]
+pub struct WantedArgs {
+    /// Only records of this model, as in the records: TerraFM or "TerraFM ViT-Base"
+    #[arg(long = "model", value_name = "MODEL")]
+    pub models: Vec<String>,
+
+    /// Only records of these weights: the beginning of their hash, or random:SEED
+    #[arg(long, value_name = "HASH|random:SEED")]
+    pub weights: Vec<String>,
+
+    /// Only records of this normalisation: dataset, sweep, OURS-2.0-norm_no_clip, …
+    #[arg(long, value_name = "NAME")]
+    pub normalization: Vec<String>,
+
+    /// Only records of this patch embedding: s1, s2-l1c, s2-l2a
+    #[arg(long, value_name = "STEM")]
+    pub stem: Vec<String>,
+
+    /// Only records whose bands were taken so: as-named, by-content
+    #[arg(long, value_name = "HOW")]
+    pub bands: Vec<String>,
+
+    /// Only records with this setting, by the name that lists of settings show: k=20, imputed=nothing, length=shortened
+    #[arg(long = "setting", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
 }
 
 /// Arguments of `compare`.
@@ -376,6 +414,9 @@ pub struct CompareArgs {
     /// Where the records of models given by name are
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
 }
 
 /// Arguments of `rescore`.
@@ -388,6 +429,9 @@ pub struct RescoreArgs {
     /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
 }
 
 /// Arguments of `prepare`.

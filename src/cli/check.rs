@@ -6,19 +6,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::args::CheckArgs;
+use super::wanted::wanted;
 use crate::console;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::{Kept, collect};
+use crate::record::{Collection, Kept, Unreadable, collect_usable, unreadable};
+use crate::report::Suites;
 use crate::report::check::{self, Row, Thresholds, Verdict, junit, summary};
 use crate::{Error, Result};
 
-/// Runs the command: 0 where all is well, 1 where a cell fails, 2 where the input is unusable.
+/// Runs the command: 0 where all is well, 1 where a cell fails, 2 where the input, or some of it, is unusable.
 pub fn run(home: &Home, args: &CheckArgs) -> ExitCode {
     match checked(home, args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             console::note(format_args!("error: {error}"));
             ExitCode::from(2)
@@ -35,34 +36,78 @@ fn how(args: &CheckArgs, error: Error) -> Error {
     error.help(format!("`cargo xtask check --records {records} --reference {reference} --update` makes one"))
 }
 
-/// Whether the gate is passed.
-fn checked(home: &Home, args: &CheckArgs) -> Result<bool> {
-    let records = collect(&args.records)?;
-    let first = args.update && !args.reference.exists();
-    let reference =
-        if first { Vec::new() } else { collect(&args.reference).map_err(|error| how(args, error))? };
-    let rows = if first {
-        console::tell("There is no reference yet.\n");
-        Vec::new()
-    } else {
-        compared(home, args, &records, &reference)?
-    };
-    let failing = |row: &Row| row.verdict.fails() && !(args.allow_missing && row.verdict == Verdict::Missing);
-    if args.update {
-        check::update(&records, &reference, &args.reference)?;
-        console::tell(format_args!("\n{} is the new reference.\n", args.reference.display()));
-        return Ok(true);
-    }
-    Ok(!rows.iter().any(failing))
+/// What is compared.
+struct Sides {
+    records: Vec<Kept>,
+    reference: Vec<Kept>,
+    /// Records of either that cannot be used.
+    unreadable: Vec<Unreadable>,
+    suites: Suites,
 }
 
-fn compared(home: &Home, args: &CheckArgs, records: &[Kept], reference: &[Kept]) -> Result<Vec<Row>> {
+fn sides(home: &Home, args: &CheckArgs, first: bool) -> Result<Sides> {
+    let records = collect_usable(&args.records)?;
+    let reference = match first {
+        true => Collection::default(),
+        false => collect_usable(&args.reference).map_err(|error| how(args, error))?,
+    };
+    let mut unreadable = records.unreadable;
+    unreadable.extend(reference.unreadable);
+    let wanted = wanted(&args.wanted)?;
+    let records = wanted.narrow(records.kept, "the records")?;
+    let reference = wanted.narrow(reference.kept, "the reference")?;
+    let suites = Suites::load(home, records.iter().chain(&reference).map(|kept| &kept.record));
+    Ok(Sides { records, reference, unreadable, suites })
+}
+
+fn checked(home: &Home, args: &CheckArgs) -> Result<ExitCode> {
+    let first = args.update && !args.reference.exists();
+    let sides = sides(home, args, first)?;
+    if first {
+        console::tell("There is no reference yet.\n");
+    }
+    note(&sides.unreadable);
+    let rows = if first { Vec::new() } else { compared(home, args, &sides)? };
+    let predictions: Vec<Unreadable> = rows.iter().flat_map(|row| row.unreadable.clone()).collect();
+    note(&predictions);
+    let is_incomplete = !(sides.unreadable.is_empty() && predictions.is_empty());
+    if args.update {
+        check::update(&sides.records, &sides.reference, &args.reference, &sides.suites)?;
+        console::tell(format_args!("\n{} is the new reference.\n", args.reference.display()));
+        return Ok(if is_incomplete { ExitCode::from(2) } else { ExitCode::SUCCESS });
+    }
+    Ok(code(&rows, is_incomplete, args.allow_missing))
+}
+
+fn note(unreadable: &[Unreadable]) {
+    if let Some(list) = unreadable::list(unreadable) {
+        console::note(format_args!("error: {list}"));
+    }
+}
+
+/// 1 where a cell fails for sure; else 2 where something cannot be used, which may be why cells are missing.
+fn code(rows: &[Row], is_incomplete: bool, allow_missing: bool) -> ExitCode {
+    let unsure = |verdict: Verdict| matches!(verdict, Verdict::Missing | Verdict::Unusable);
+    let is_missing = rows.iter().any(|row| row.verdict == Verdict::Missing) && !allow_missing;
+    if rows.iter().any(|row| row.verdict.fails() && !unsure(row.verdict)) {
+        ExitCode::FAILURE
+    } else if is_incomplete {
+        ExitCode::from(2)
+    } else if is_missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn compared(home: &Home, args: &CheckArgs, sides: &Sides) -> Result<Vec<Row>> {
+    let Sides { records, reference, unreadable, suites } = sides;
     let thresholds = Thresholds::load(&thresholds(home, args)?)?;
-    let rows = check::check(records, reference, &thresholds)?;
-    let text = summary(&rows);
+    let rows = check::check(records, reference, &thresholds, suites)?;
+    let text = summary(&rows, unreadable);
     console::tell(&text);
     if let Some(path) = &args.junit {
-        write_atomically(path, junit(&rows)?.as_bytes())?;
+        write_atomically(path, junit(&rows, unreadable)?.as_bytes())?;
     }
     if let Some(path) = &args.summary {
         let mut file = OpenOptions::new().append(true).create(true).open(path).at(path)?;

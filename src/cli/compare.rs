@@ -1,12 +1,29 @@
 //! `compare`: two models, paired.
 
-use super::args::CompareArgs;
-use crate::console;
-use crate::report::compare::{compare, markdown, side};
+use std::process::ExitCode;
 
-/// Runs the command.
-pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
+use super::args::CompareArgs;
+use super::used;
+use super::wanted::wanted;
+use crate::console;
+use crate::home::Home;
+use crate::record::Unreadable;
+use crate::report::Suites;
+use crate::report::compare::{Comparison, compare, markdown, side};
+
+/// Runs the command: 1 where a record's value is not what its predictions give.
+pub fn run(home: &Home, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (a, b) = (side(&args.a, &args.results)?, side(&args.b, &args.results)?);
-    let rows = compare(&a, &b)?;
-    Ok(console::print(markdown(&rows, &args.a, &args.b))?)
+    let suites = Suites::load(home, a.kept.iter().chain(&b.kept).map(|kept| &kept.record));
+    let Comparison { rows, unreadable } = compare(a.kept, b.kept, &wanted(&args.wanted)?, &suites)?;
+    console::print(markdown(&rows, &args.a, &args.b))?;
+    // Both sides may be of one folder.
+    let mut all: Vec<Unreadable> = a.unreadable;
+    for one in b.unreadable.into_iter().chain(unreadable) {
+        if all.iter().all(|other| other.path != one.path) {
+            all.push(one);
+        }
+    }
+    let code = used(&all);
+    Ok(if rows.iter().any(|row| row.is_contradictory) { ExitCode::FAILURE } else { code })
 }

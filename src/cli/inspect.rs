@@ -6,6 +6,7 @@ use std::io::Write;
 use ndarray::Array2;
 use serde::Serialize;
 
+use crate::console;
 use crate::audit::names;
 use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
 use crate::error::AtPath;

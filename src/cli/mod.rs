@@ -15,6 +15,7 @@ mod prepare;
 mod progress;
 mod report;
 mod rescore;
+mod wanted;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use clap::Parser;
 
 use crate::cache::Cache;
 use crate::config::ModelConfig;
-use crate::console::Stream;
+use crate::console::{self, Stream};
 use crate::data::{self, Split};
 use crate::features::InputOptions;
 use crate::home::Home;
@@ -65,7 +66,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
-        args::Command::Compare(args) => compare::run(&args),
+        args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
         args::Command::Prepare(args) => prepare::run(&home, &args),

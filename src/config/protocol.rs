@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
-    Shortening, Training, fraction, positive,
+    Shortening, Training, TrainingOrder, fraction, positive,
 };
 use crate::data::Split;
 use crate::home::{Home, read_toml};
+use crate::metrics::Metric;
+use crate::suite::{LabelKind, Task};
 use crate::{Error, Result};
 
 /// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
@@ -127,13 +129,27 @@ pub struct LogisticConfig {
     pub standardize: bool,
     /// Whether validation samples join the training samples once C is chosen.
     pub refit_with_validation: bool,
+    /// What chooses C and is reported where a sample may have several labels: `micro_f1` or `micro_map`. Without it the
+    /// task's metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_label_metric: Option<Metric>,
     pub solver: SolverConfig,
     pub interval: IntervalConfig,
 }
 
 impl LogisticConfig {
+    /// What chooses C on `task` and is reported.
+    pub fn metric(&self, task: &Task) -> Metric {
+        match task.label {
+            LabelKind::MultiLabel => self.multi_label_metric.unwrap_or(task.metric),
+            LabelKind::Class | LabelKind::Mask => task.metric,
+        }
+    }
+
     fn problem(&self) -> Option<String> {
-        if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
+        if let Some(metric @ (Metric::Accuracy | Metric::Miou)) = self.multi_label_metric {
+            Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
+        } else if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
             Some("c: not 0 < start <= stop".to_owned())
         } else if self.c.count == 0 {
             Some("c.count is 0".to_owned())
@@ -202,6 +218,9 @@ pub struct FinetuneConfig {
     pub effective_batch_size: usize,
     /// All are trained; the best on validation is reported.
     pub learning_rates: Vec<f64>,
+    /// Which samples an epoch's batches hold.
+    #[serde(default)]
+    pub order: TrainingOrder,
     pub augmentation: Augmentation,
     /// Longer gradients (over all parameters) are shrunk to this norm.
     pub clip_norm: f64,
@@ -334,6 +353,14 @@ impl Protocol {
             Protocol::SegmentationProbe(config) => config.limit,
             Protocol::Upernet(config) => config.limit,
             Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
+        }
+    }
+
+    /// The metric that a record of `task` holds.
+    pub fn metric(&self, task: &Task) -> Metric {
+        match self {
+            Protocol::Logistic(config) => config.metric(task),
+            _ => task.metric,
         }
     }
 

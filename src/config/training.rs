@@ -1,5 +1,7 @@
 //! How something is trained: what several protocols have in common.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::transform::augment::Dihedral;
@@ -12,6 +14,26 @@ pub struct Shortening {
     pub learning_rates: Vec<f64>,
     /// Samples of each split.
     pub limit: Option<usize>,
+}
+
+/// The order in which an epoch sees the training samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainingOrder {
+    /// As the partition lists them: every epoch has the same batches.
+    #[default]
+    AsListed,
+    /// Drawn anew for each epoch.
+    Shuffled,
+}
+
+impl fmt::Display for TrainingOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TrainingOrder::AsListed => "as-listed",
+            TrainingOrder::Shuffled => "shuffled",
+        })
+    }
 }
 
 /// What happens to training images.

@@ -221,7 +221,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     };
     for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
         if row.iter().any(|number| !number.is_finite()) {
-            return Err(Error::request(format!("{}: the model's features are not finite", tile.name))
+            return Err(Error::not_finite(format!("{}: the model's features are not finite", tile.name))
                 .help("check that the weights fit the model and the normalisation fits the pixels"));
         }
         tokens.push(row, tile.mask)?;

@@ -171,7 +171,7 @@ fn about(subject: &str, error: Error, outcome: &str) -> Error {
         Error::Request { problem, remedy } => {
             Error::Request { problem: format!("{subject}: {problem}{outcome}"), remedy }
         }
-        file @ Error::File { .. } => file,
+        other => other,
     }
 }
 

@@ -111,16 +111,28 @@ pub fn micro_f1(counts: &[Counts]) -> f64 {
     counts.iter().copied().sum::<Counts>().f1()
 }
 
-/// The mean F1 of the classes, in percent. Classes that occur neither in the predictions nor in the truth are
-/// left out, as scikit-learn and torchmetrics do.
+/// Mean F1 of classes, of which each sample has one, in percent. Skips classes that occur neither in the predictions nor
+/// in the truth, like scikit-learn and torchmetrics.
 ///
 /// # Errors
 /// Where no class occurs.
-pub fn macro_f1(counts: &[Counts]) -> Result<f64> {
+pub fn macro_f1_of_classes(counts: &[Counts]) -> Result<f64> {
     let occurring = counts.iter().filter(|counts| **counts != Counts::default());
     let scores: Vec<f64> = occurring.map(|counts| counts.f1()).collect();
     if scores.is_empty() {
         return Err(Error::request("no class occurs, so there is no mean F1"));
     }
     Ok(scores.iter().sum::<f64>() / scores.len() as f64)
+}
+
+/// Mean F1 of labels, of which a sample may have several, in percent. A label that occurs neither in the predictions nor
+/// in the truth counts as 0: scikit-learn and torchmetrics skip absent classes, but not absent labels.
+///
+/// # Errors
+/// Where there are no labels.
+pub fn macro_f1_of_labels(counts: &[Counts]) -> Result<f64> {
+    match counts.len() {
+        0 => Err(Error::request("no label, so there is no mean F1")),
+        labels => Ok(counts.iter().map(|counts| counts.f1()).sum::<f64>() / labels as f64),
+    }
 }

@@ -1,33 +1,53 @@
 //! Two sets of predictions of the same samples, compared sample by sample.
 
+use std::cmp::Ordering;
+
 use super::bootstrap::{quantile, resampled};
 use crate::metrics::Interval;
 use crate::{Error, Result};
+
+/// With fewer samples that differ, the exact sign test decides: resamples of a few all tell the same, however little
+/// that is. (The usual bound below which McNemar's test is computed exactly.)
+pub const FEWEST: usize = 25;
 
 /// A difference of two scores on the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Paired {
     /// In points of percent.
     pub difference: f64,
-    /// Of the difference.
-    pub interval: Interval,
-    /// Two-sided, from the share of resamples on the other side of 0; never less than 1 / (resamples + 1).
+    /// Of the difference; none with fewer than [`FEWEST`] samples.
+    pub interval: Option<Interval>,
+    /// Two-sided, by `test`.
     pub p: f64,
+    pub test: Test,
+    /// 0 to 1: what [`Paired::verdict`] asks for.
+    pub level: f64,
+}
+
+/// What a p-value comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Test {
+    /// The share of resamples on the other side of 0; never less than 1 / (resamples + 1).
+    Bootstrap,
+    /// The exact sign test: how many samples have the higher score on each side.
+    Sign { a: u64, b: u64 },
 }
 
 impl Paired {
     /// The percentile interval and p-value of `difference` over samples drawn with replacement, the same samples on
-    /// both sides [Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and 15].
+    /// both sides [Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and 15]. `each` holds the
+    /// difference of each sample's own scores: where fewer than [`FEWEST`] differ, p is the sign test's.
     ///
     /// # Errors
     /// As [`super::bootstrap::interval`].
     pub fn new(
-        samples: usize,
+        each: &[f64],
         level: f64,
         resamples: usize,
         seed: u64,
         difference: impl Fn(&[usize]) -> f64 + Sync,
     ) -> Result<Self> {
+        let samples = each.len();
         let values = resampled(samples, level, resamples, seed, &difference)?;
         let all: Vec<usize> = (0..samples).collect();
         let share = |on_a_side: &dyn Fn(f64) -> bool| {
@@ -37,11 +57,29 @@ impl Paired {
         let p = 2.0 * share(&|value| value <= 0.0).min(share(&|value| value >= 0.0));
         let tail = (1.0 - level) / 2.0;
         let interval = Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level };
-        Ok(Paired { difference: difference(&all), interval, p: p.min(1.0) })
+        let higher = |side: Ordering| each.iter().filter(|d| d.partial_cmp(&&0.0) == Some(side)).count();
+        let (a, b) = (higher(Ordering::Greater), higher(Ordering::Less));
+        let (p, test) = match a + b < FEWEST {
+            true => (mcnemar(a as u64, b as u64), Test::Sign { a: a as u64, b: b as u64 }),
+            false => (p.min(1.0), Test::Bootstrap),
+        };
+        let interval = (samples >= FEWEST).then_some(interval);
+        Ok(Paired { difference: difference(&all), interval, p, test, level })
+    }
+
+    /// Which side is higher beyond chance, `Greater` for a: by the interval, where the bootstrap decides, else by the sign
+    /// test. `Equal` where nothing can be told.
+    pub fn verdict(&self) -> Ordering {
+        match (self.test, self.interval) {
+            (Test::Bootstrap, Some(Interval { low, .. })) if low > 0.0 => Ordering::Greater,
+            (Test::Bootstrap, Some(Interval { high, .. })) if high < 0.0 => Ordering::Less,
+            (Test::Sign { a, b }, _) if self.p < 1.0 - self.level => a.cmp(&b),
+            _ => Ordering::Equal,
+        }
     }
 }
 
-/// McNemar's exact test: the two-sided p-value of `only_a` samples that only one side has right against `only_b` that
+/// McNemar's exact test, a sign test: the two-sided p-value of `only_a` samples that only one side has right against `only_b` that
 /// only the other has, by the binomial distribution with probability 1/2.
 pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
     let n = only_a + only_b;

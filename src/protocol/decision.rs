@@ -118,6 +118,100 @@ impl HeldOut<'_> {
     }
 }
 
+/// Whether logits decide anything: none is NaN or overflowed. Minus infinity is a class without training samples.
+pub fn are_usable(logits: ArrayView2<f32>) -> bool {
+    logits.iter().all(|logit| *logit < f32::INFINITY)
+}
+
+/// What a candidate gives; nothing where it diverged.
+///
+/// # Errors
+/// Where `result` has any error but [`Error::NotFinite`].
+pub fn unless_diverged<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotFinite { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The score of a candidate's logits [n, outputs] on validation; NaN, which is never chosen, where it diverged.
+///
+/// # Errors
+/// As `score`, but for [`Error::NotFinite`].
+pub(super) fn candidate_score(
+    logits: ArrayView2<f32>,
+    targets: &Targets,
+    score: &impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<f64> {
+    if !are_usable(logits) {
+        return Ok(f64::NAN);
+    }
+    Ok(unless_diverged(score(logits, targets))?.unwrap_or(f64::NAN))
+}
+
+/// What [`choose`] found.
+pub(super) struct Choice<T> {
+    /// The place of the chosen candidate.
+    pub(super) place: usize,
+    /// Of every candidate; none where it diverged.
+    pub(super) validation: Vec<Option<f64>>,
+    /// What `test` gave.
+    pub(super) tested: T,
+}
+
+/// Scores each of `count` candidates by `validate` and hands the best (the first of equal ones) to `test`. A candidate
+/// whose numbers are not finite, there or in `test`, is passed over.
+///
+/// # Errors
+/// As `validate` and `test`; with [`Error::NotFinite`] only where it is that of every candidate.
+pub(super) fn choose<S, C, T>(
+    count: usize,
+    state: &mut S,
+    mut validate: impl FnMut(&mut S, usize) -> Result<(f64, C)>,
+    mut test: impl FnMut(&mut S, usize, &C) -> Result<T>,
+) -> Result<Choice<T>> {
+    let mut first_problem = None;
+    let mut problem = |error: Error| match error {
+        Error::NotFinite { .. } => {
+            first_problem.get_or_insert(error);
+            Ok(())
+        }
+        other => Err(other),
+    };
+    let mut candidates = Vec::with_capacity(count);
+    for candidate in 0..count {
+        match validate(state, candidate) {
+            Ok((score, candidate)) => candidates.push((!score.is_nan()).then_some((score, candidate))),
+            Err(error) => {
+                problem(error)?;
+                candidates.push(None);
+            }
+        }
+    }
+    let score = |candidate: &Option<(f64, C)>| candidate.as_ref().map(|(score, _)| *score);
+    while let Some(place) = first_best(candidates.iter().map(|candidate| score(candidate).unwrap_or(f64::NAN))) {
+        let Some((_, candidate)) = &candidates[place] else { break };
+        match test(state, place, candidate) {
+            Ok(tested) => {
+                let validation = candidates.iter().map(score).collect();
+                return Ok(Choice { place, validation, tested });
+            }
+            Err(error) => {
+                problem(error)?;
+                candidates[place] = None;
+            }
+        }
+    }
+    let problem = first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a score on validation"));
+    Err(match problem {
+        Error::NotFinite { problem, remedy } if count > 1 => {
+            Error::not_finite(format!("none of {count} candidates can be scored; the first: {problem}")).help(remedy)
+        }
+        problem => problem,
+    })
+}
+
 /// The place of the highest score, the first of equal ones; NaN never wins.
 pub fn first_best(scores: impl IntoIterator<Item = f64>) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;

@@ -1,6 +1,9 @@
 //! Fine-tuning, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
 //! linear layer on its feature, trained for each of a list of learning rates; the best on validation is reported on
-//! test.
+//! test. A learning rate that diverges, in training or in the features of validation or test, is never chosen.
+//!
+//! Every epoch sees the samples as the partition lists them: `get_loaders` (src/eval/eval.py) builds each loader,
+//! the training one included, with `shuffle=False`. The config can ask for another order.
 //!
 //! What differs: the random numbers, that the learning rates of a seed share them, and float32 throughout.
 
@@ -13,7 +16,7 @@ use ndarray::{Array2, ArrayView1, s};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::decision::first_best;
+use super::decision::{are_usable, first_best, unless_diverged};
 use super::optim::{self, Rule};
 use super::random::{stream, turn};
 use super::snapshot::Snapshot;
@@ -21,7 +24,7 @@ use super::state::{self, State};
 use super::subset::subset;
 use super::train::{self, Classifier, Recipe};
 use super::{Outcome, Targets, score_logits};
-use crate::config::FinetuneConfig;
+use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
 use crate::model::Stem;
@@ -104,8 +107,8 @@ pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outc
         };
         search.train(start)?;
     }
-    let Some(logits) = search.best else {
-        return Err(Error::request("fine-tuning diverged with every learning rate")
+    let Some(logits) = &search.best else {
+        return Err(Error::not_finite("fine-tuning diverged with every learning rate")
             .help("check the weights and the normalisation"));
     };
     let (chosen, valid) = best(&search.valid).expect("a learning rate gave the best logits");
@@ -113,9 +116,12 @@ pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outc
     let selected = [
         ("learning-rate", config.learning_rates[chosen].to_string()),
         ("epochs", config.epochs.to_string()),
+        ("order", config.order.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
     let outcome = Outcome::of_logits(task.metric, logits.view(), &truth, &config.interval, seed, selected)?;
+    let rates = config.learning_rates.iter().zip(&search.valid);
+    let outcome = outcome.with_diverged(rates.filter(|(_, valid)| valid.is_none()).map(|(rate, _)| rate));
     Ok(Outcome { validation: Some(valid), ..outcome })
 }
 
@@ -185,7 +191,7 @@ impl Search<'_> {
         Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
-    /// Trains the next learning rate to its end and scores it.
+    /// Trains the next learning rate to its end and scores it; one that diverges gets no score.
     fn train(&mut self, mut training: Training) -> Result<()> {
         let (config, subject) = (self.config, self.subject);
         let rate = self.valid.len();
@@ -224,12 +230,23 @@ impl Search<'_> {
             snapshot.save(&subject.snapshot)?;
         }
         let trained = Trained::new(&training.network.valid());
-        let (logits, labels) = trained.evaluate(config, subject, Split::Valid)?;
-        let truth = Targets::from_labels(&labels, subject.task.classes)?;
-        let valid = score_logits(subject.task.metric, logits.view(), &truth)?;
-        self.valid.push(Some(valid));
+        let valid = match trained.evaluate(config, subject, Split::Valid)? {
+            Some((logits, labels)) => {
+                let truth = Targets::from_labels(&labels, subject.task.classes)?;
+                Some(score_logits(subject.task.metric, logits.view(), &truth)?)
+            }
+            None => None,
+        };
+        self.valid.push(valid);
         if best(&self.valid).is_some_and(|(best, _)| best == rate) {
-            self.best = Some(trained.evaluate(config, subject, Split::Test)?.0);
+            match trained.evaluate(config, subject, Split::Test)? {
+                Some((logits, _)) => self.best = Some(logits),
+                None => self.valid[rate] = None,
+            }
+        }
+        if self.valid[rate].is_none() {
+            let name = format!("learning rate {}", recipe.learning_rate);
+            subject.progress.note(&format!("{name}: diverged; its features or logits are not finite"));
         }
         Ok(())
     }
@@ -244,7 +261,9 @@ impl Search<'_> {
         let (config, seed, subject) = (self.config, self.seed, self.subject);
         let Training { network, mut optimizer, .. } = training;
         let mut order = subject.samples(config, Split::Train);
-        order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
+        if config.order == TrainingOrder::Shuffled {
+            order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
+        }
         let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
@@ -298,13 +317,13 @@ impl Trained {
         }
     }
 
-    /// Logits [n, outputs] and labels of a split.
+    /// Logits [n, outputs] and labels of a split; nothing where a feature or a logit is not finite.
     fn evaluate(
         &self,
         config: &FinetuneConfig,
         subject: &Subject,
         split: Split,
-    ) -> Result<(Array2<f32>, Vec<Label>)> {
+    ) -> Result<Option<(Array2<f32>, Vec<Label>)>> {
         let extractor = Extractor {
             backbone: &self.encoder,
             device: &subject.device.clone().inner(),
@@ -318,15 +337,16 @@ impl Trained {
         let step = subject.progress.begin(&split.to_string(), samples.len());
         let mut logits = Array2::zeros((samples.len(), self.weight.ncols()));
         let mut labels = Vec::with_capacity(samples.len());
-        extractor.extract(split, &samples, &mut |batch| {
+        let extracted = extractor.extract(split, &samples, &mut |batch| {
             let first = labels.len();
             let rows = s![first..first + batch.labels.len(), ..];
             logits.slice_mut(rows).assign(&(batch.matrix.dot(&self.weight) + ArrayView1::from(&self.bias)));
             step.advance(batch.labels.len());
             labels.extend(batch.labels);
             Ok(())
-        })?;
-        Ok((logits, labels))
+        });
+        let finite = unless_diverged(extracted)?.is_some() && are_usable(logits.view());
+        Ok(finite.then_some((logits, labels)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Protocols on the features of an encoder that does not change: which one, and with which normalisation.
 
-use super::decision::first_best;
+use super::decision::choose;
 use super::{Outcome, knn, linear_probe, logistic};
 use crate::config::Protocol;
 use crate::data::Split;
@@ -19,32 +19,33 @@ pub struct Wanted {
 }
 
 /// Scores a backbone on a task with each of the named normalisation `strategies` on validation, and with the best
-/// of them (the first of equal ones) on test. A single one is taken as it is.
+/// of them (the first of equal ones) on test. A single one is taken as it is. One of several whose features or training
+/// are not finite is never chosen.
 ///
 /// # Errors
 /// As `features` and the protocol; or where it is no protocol on frozen features.
-pub fn run(
+pub fn run<F: FnMut(Wanted) -> Result<Features>>(
     protocol: &Protocol,
     task: &Task,
     seed: u64,
     strategies: &[&str],
-    mut features: impl FnMut(Wanted) -> Result<Features>,
+    mut features: F,
 ) -> Result<Outcome> {
     if strategies.len() < 2 {
         return with(protocol, task, seed, 0, &mut features);
     }
-    let mut validation = Vec::new();
-    for strategy in 0..strategies.len() {
+    let validate = |features: &mut F, strategy| {
         // Tested on validation: the test split is extracted for the chosen strategy only.
         let mut held_back = |wanted: Wanted| {
             let split = if wanted.split == Split::Test { Split::Valid } else { wanted.split };
             features(Wanted { split, ..wanted })
         };
         let outcome = with(protocol, task, seed, strategy, &mut held_back)?;
-        validation.push(outcome.validation.unwrap_or(outcome.value));
-    }
-    let chosen = first_best(validation.iter().copied()).unwrap_or(0);
-    Ok(with(protocol, task, seed, chosen, &mut features)?.of_sweep(strategies, chosen, validation))
+        Ok((outcome.validation.unwrap_or(outcome.value), ()))
+    };
+    let test = |features: &mut F, strategy, (): &()| with(protocol, task, seed, strategy, features);
+    let choice = choose(strategies.len(), &mut features, validate, test)?;
+    Ok(choice.tested.of_sweep(strategies, choice.place, &choice.validation))
 }
 
 fn with(

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use self::batches::{cut, normalize};
 use self::group::Group;
 use self::heads::Layout;
-use super::decision::{HeldOut, first_best};
+use super::decision::{HeldOut, candidate_score, first_best};
 use super::schedule::Position;
 use super::{Outcome, Targets, reported_score, score_logits};
 use crate::config::{KeptEpoch, LinearProbeConfig};
@@ -75,7 +75,10 @@ pub fn run(
     let mut outcome = Outcome::of_logits(task.metric, logits, &truth, &config.interval, seed, selected)?;
     if config.report_batches {
         outcome.scores.insert(format!("reported_{}", task.metric), by_metric(logits, &truth)?);
+        outcome.scoring.report_batch = Some(config.batch_size);
     }
+    let diverged = probed.candidates.iter().filter(|candidate| candidate.validation.is_nan());
+    let outcome = outcome.with_diverged(diverged.map(|candidate| candidate.learning_rate));
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
@@ -156,7 +159,8 @@ impl Training<'_> {
         } else if let Some(class) = self.targets.out_of_range() {
             format!("a training sample of class {class} of {}", self.targets.outputs())
         } else if self.features.iter().any(|x| !x.is_finite()) {
-            "a training feature is not finite".to_owned()
+            return Err(Error::not_finite("linear probe: a training feature is not finite")
+                .help("check that the weights fit the model and the normalisation fits the pixels"));
         } else {
             return Ok(());
         };
@@ -166,6 +170,14 @@ impl Training<'_> {
 
 fn failure(problem: impl std::fmt::Display) -> Error {
     Error::request(format!("linear probe: {problem}"))
+}
+
+/// Of a search in which no learning rate has a score on validation.
+fn diverged(rates: &[f64]) -> Error {
+    Error::not_finite(format!(
+        "linear probe: no learning rate has a score on validation; training diverged with all of {rates:?}"
+    ))
+    .help("use lower learning rates, and check the features: weights, normalisation")
 }
 
 /// A training under way.
@@ -237,7 +249,7 @@ pub struct Candidate {
     pub learning_rate: f64,
     /// From 0.
     pub epoch: usize,
-    /// Its score on validation.
+    /// Its score on validation; NaN where the training diverged.
     pub validation: f64,
 }
 
@@ -254,7 +266,8 @@ pub struct Probed {
 
 /// Trains a head for each of `rates`, chooses by `score` on validation and applies the chosen one to test.
 ///
-/// `score` gets logits [n, outputs] and the true targets; more is better, NaN is never chosen.
+/// `score` gets logits [n, outputs] and the true targets; more is better. NaN is never chosen, nor is a head that
+/// diverged: one whose logits on validation are not finite.
 ///
 /// # Errors
 /// As [`train`]; where a split's features do not fit, `score` fails, or gives no number for any head.
@@ -273,7 +286,8 @@ pub fn probe(
             return Ok(());
         }
         for (rate, &learning_rate) in rates.iter().enumerate() {
-            let validation = score(heads.logits(rate, held_out.valid).view(), held_out.valid_targets)?;
+            let logits = heads.logits(rate, held_out.valid);
+            let validation = candidate_score(logits.view(), held_out.valid_targets, &score)?;
             let candidate = Candidate { learning_rate, epoch, validation };
             match kept.get_mut(rate) {
                 None => kept.push((candidate, heads.only(rate))),
@@ -286,7 +300,7 @@ pub fn probe(
         Ok(())
     })?;
     let chosen = first_best(kept.iter().map(|(candidate, _)| candidate.validation))
-        .ok_or_else(|| failure("no learning rate has a score on validation"))?;
+        .ok_or_else(|| diverged(rates))?;
     let logits = kept[chosen].1.logits(0, held_out.test);
     let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
     Ok(Probed { chosen: candidates[chosen], candidates, logits })

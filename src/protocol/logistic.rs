@@ -9,7 +9,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
-use super::decision::{HeldOut, first_best};
+use super::decision::{HeldOut, candidate_score, first_best};
 use super::lbfgs::minimize;
 use super::{Outcome, Targets, score_logits};
 use crate::config::{LogisticConfig, SolverConfig};
@@ -21,7 +21,8 @@ use crate::{Error, Result};
 /// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.
 const ROWS_AT_A_TIME: usize = 512;
 
-/// Scores a backbone on a task: a regression for each C, the best on validation applied to the test split.
+/// Scores a backbone on a task: a regression for each C, the best on validation applied to the test split, by the metric
+/// that [`LogisticConfig::metric`] names.
 ///
 /// Nothing is random but the interval's resamples, which `seed` decides.
 ///
@@ -39,7 +40,8 @@ pub fn run(
     let truth = Targets::from_labels(&test.labels, task.classes)?;
     let held_out =
         HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
-    let by_metric = |logits: ArrayView2<f32>, truth: &Targets| score_logits(task.metric, logits, truth);
+    let metric = config.metric(task);
+    let by_metric = |logits: ArrayView2<f32>, truth: &Targets| score_logits(metric, logits, truth);
     let swept = sweep(config, train.matrix.view(), &targets, held_out, by_metric)?;
 
     let Candidate { c, validation, .. } = swept.chosen;
@@ -51,7 +53,9 @@ pub fn run(
         ("converged", format!("{converged} of {all}")),
     ];
     let logits = swept.logits.view();
-    let outcome = Outcome::of_logits(task.metric, logits, &truth, &config.interval, seed, selected)?;
+    let outcome = Outcome::of_logits(metric, logits, &truth, &config.interval, seed, selected)?;
+    let diverged = swept.candidates.iter().filter(|candidate| candidate.validation.is_nan());
+    let outcome = outcome.with_diverged(diverged.map(|candidate| format!("{:.3e}", candidate.c)));
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
@@ -158,7 +162,8 @@ impl Design {
         } else if let Some(class) = targets.out_of_range() {
             format!("a training sample of class {class} of {}", targets.outputs())
         } else if self.features.iter().any(|x| !x.is_finite()) {
-            "a training feature is not finite".to_owned()
+            return Err(Error::not_finite("logistic regression: a training feature is not finite")
+                .help("check that the weights fit the model and the normalisation fits the pixels"));
         } else {
             return Ok(());
         };
@@ -269,6 +274,10 @@ impl Labels {
 }
 
 impl Regression {
+    fn is_finite(&self) -> bool {
+        self.coefficients.iter().chain(&self.intercepts).all(|number| number.is_finite())
+    }
+
     /// Logits [n, outputs] of features [n, d]: minus infinity for classes without training samples.
     pub fn logits(&self, features: ArrayView2<f32>) -> Array2<f32> {
         let features = features.mapv(f64::from);
@@ -292,7 +301,7 @@ impl Regression {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub c: f64,
-    /// Its score on validation.
+    /// Its score on validation; NaN where the regression diverged.
     pub validation: f64,
     pub iterations: usize,
     pub converged: bool,
@@ -312,7 +321,8 @@ pub struct Swept {
 /// Fits a regression of training features [n, d] for each C, chooses by `score` on validation, refits where the config says so and applies the
 /// result to test. Each fit begins where the previous C's ended: minima of neighbours lie close together.
 ///
-/// `score` gets logits [n, outputs] and the true targets; more is better, NaN is never chosen.
+/// `score` gets logits [n, outputs] and the true targets; more is better. NaN is never chosen, nor is a regression whose
+/// logits on validation are not numbers.
 ///
 /// # Errors
 /// Where the splits do not fit together, all training samples have one class, or `score` fails or gives no number.
@@ -330,7 +340,8 @@ pub fn sweep(
     let mut previous: Option<Regression> = None;
     for c in config.c.values() {
         let regression = design.fit(targets, c, config.solver, previous.as_ref())?;
-        let validation = score(regression.logits(held_out.valid).view(), held_out.valid_targets)?;
+        let logits = regression.logits(held_out.valid);
+        let validation = candidate_score(logits.view(), held_out.valid_targets, &score)?;
         let Regression { iterations, converged, .. } = regression;
         let candidate = Candidate { c, validation, iterations, converged };
         let so_far = best.as_ref().map_or(f64::NAN, |(best, _)| best.validation);
@@ -338,9 +349,12 @@ pub fn sweep(
             best = Some((candidate, regression.clone()));
         }
         candidates.push(candidate);
-        previous = Some(regression);
+        previous = Some(regression).filter(Regression::is_finite);
     }
-    let (chosen, mut regression) = best.ok_or_else(|| failure("no C has a score on validation"))?;
+    let (chosen, mut regression) = best.ok_or_else(|| {
+        Error::not_finite("logistic regression: no C has a score on validation")
+            .help("check the features: weights, normalisation")
+    })?;
     if config.refit_with_validation {
         let features = concatenate![Axis(0), features, held_out.valid];
         let targets = targets.with(held_out.valid_targets)?;

@@ -19,6 +19,7 @@ pub mod random;
 mod ranked;
 pub mod resample;
 pub mod schedule;
+mod scoring;
 pub mod segmentation_probe;
 pub mod snapshot;
 pub mod state;
@@ -28,6 +29,7 @@ pub mod upernet;
 
 use ndarray::{Array2, ArrayView2, s};
 
+use self::decision::are_usable;
 use crate::config::IntervalConfig;
 use crate::data::Label;
 use crate::metrics::accuracy::accuracy;
@@ -37,6 +39,7 @@ use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
 pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
 use ranked::Ranked;
+pub use scoring::Scoring;
 
 use crate::{Error, Result};
 
@@ -136,6 +139,10 @@ impl Parts {
 
     /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
     fn of_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<Self> {
+        if !are_usable(logits) {
+            return Err(Error::not_finite("the logits are not finite")
+                .help("the training diverged, or the features are too large: check weights and normalisation"));
+        }
         match (metric, truth) {
             (Metric::MicroMap, Targets::MultiLabel(truth)) => {
                 Ranked::new(logits, truth.view()).map(Parts::Ranked)
@@ -165,6 +172,14 @@ impl Parts {
             Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
                 .and_then(|all| all.mean_iou().ok())
                 .unwrap_or(f64::NAN),
+        }
+    }
+
+    /// The metric of each sample alone, in percent; NaN where no pixel counts.
+    fn each(&self) -> Vec<f64> {
+        match self {
+            Parts::Ranked(ranked) => ranked.each(),
+            others => (0..others.len()).map(|sample| others.score(std::iter::once(sample))).collect(),
         }
     }
 
@@ -202,7 +217,7 @@ pub fn interval(
 /// The metric of logits [n, outputs] of these samples, in percent.
 ///
 /// # Errors
-/// As [`score`], or where the metric ranks scores and one is NaN.
+/// As [`score`], or where a logit is NaN or infinite.
 pub fn score_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<f64> {
     let parts = Parts::of_logits(metric, logits, truth)?;
     Ok(parts.score(0..parts.len()))

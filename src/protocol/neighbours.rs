@@ -254,7 +254,7 @@ impl<'a> Vectors<'a> {
             if norm.is_finite() { round(dtype, norm as f32).max(SMALLEST_NORM) } else { f32::NAN }
         });
         match divisors.iter().position(|divisor| !divisor.is_finite()) {
-            Some(row) => Err(Error::request(format!(
+            Some(row) => Err(Error::not_finite(format!(
                 "{split} sample {row} has features that are not finite, or too large"
             ))
             .help("look for NaN pixels, or weights that do not belong to the model")),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::{Parts, Predictions, Targets};
+use super::{Parts, Predictions, Scoring, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
@@ -25,6 +25,8 @@ pub struct Outcome {
     pub selected: BTreeMap<String, String>,
     /// Of the test split.
     pub predictions: Predictions,
+    /// What else it takes to compute the scores again.
+    pub scoring: Scoring,
     /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
     pub masks: Vec<Shown>,
 }
@@ -102,16 +104,32 @@ impl Outcome {
             scores: predictions.scores(&[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
+            scoring: Scoring { resamples: Some(config.resamples), ..Scoring::default() },
             masks: Vec::new(),
         })
     }
 
-    /// The same, found with the `chosen` of these normalisation strategies, whose scores on validation, in percent,
-    /// are told too.
-    pub(super) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: Vec<f64>) -> Self {
+    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, in percent, and the names of
+    /// those that diverged, which have none.
+    pub(super) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: &[Option<f64>]) -> Self {
         self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
-        let scores = strategies.iter().zip(validation);
-        self.scores.extend(scores.map(|(strategy, score)| (format!("valid/{strategy}"), score)));
+        let scores = || strategies.iter().zip(validation);
+        let diverged: Vec<&str> =
+            scores().filter(|(_, score)| score.is_none()).map(|(strategy, _)| *strategy).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged-normalizations".to_owned(), diverged.join(", "));
+        }
+        let scores = scores().filter_map(|(strategy, score)| Some((format!("valid/{strategy}"), (*score)?)));
+        self.scores.extend(scores);
+        self
+    }
+
+    /// Adds the candidates, learning rates say, that diverged and so were not chosen from.
+    pub(super) fn with_diverged<C: ToString>(mut self, candidates: impl IntoIterator<Item = C>) -> Self {
+        let diverged: Vec<String> = candidates.into_iter().map(|candidate| candidate.to_string()).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged".to_owned(), diverged.join(", "));
+        }
         self
     }
 }
@@ -142,7 +160,19 @@ pub(super) fn of_masks(
     })?;
     let value = scorer.all();
     let scores = predictions.scores(&task.class_names);
-    let selected = BTreeMap::new();
-    let interval = Some(interval);
-    Ok(Outcome { value, interval, validation: None, scores, selected, predictions, masks: Vec::new() })
+    let scoring = Scoring {
+        class_names: task.class_names.clone(),
+        resamples: Some(config.resamples),
+        report_batch: None,
+    };
+    Ok(Outcome {
+        value,
+        interval: Some(interval),
+        validation: None,
+        scores,
+        selected: BTreeMap::new(),
+        predictions,
+        scoring,
+        masks: Vec::new(),
+    })
 }

@@ -1,13 +1,16 @@
 //! What was predicted for the test split, sample by sample: enough to compute any metric again.
 
+mod subsets;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
+pub use self::subsets::BatchScore;
 use super::{Parts, Ranked, Targets};
 use crate::metrics::Metric;
-use crate::metrics::f1::{count_classes, count_labels, macro_f1};
+use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
 use crate::metrics::segmentation::Confusion;
 use crate::suite::Task;
 use crate::{Error, Result};
@@ -43,6 +46,11 @@ impl Scorer {
     /// The metric of all samples, in percent; NaN where nothing counts.
     pub fn all(&self) -> f64 {
         self.0.score(0..self.0.len())
+    }
+
+    /// The metric of each sample alone, in percent.
+    pub fn each(&self) -> Vec<f64> {
+        self.0.each()
     }
 }
 
@@ -158,22 +166,30 @@ impl Predictions {
         }
     }
 
-    /// Scores beside the metric, in percent, by name: `macro_f1` where a class occurs; of masks `pixel_accuracy` and
-    /// the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`).
+    /// Scores beside the metric, in percent, by name: `macro_f1`, and `micro_f1` where the metric ranks labels; of masks
+    /// `pixel_accuracy` and the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`).
     pub fn scores(&self, class_names: &[String]) -> BTreeMap<String, f64> {
         match self {
             Predictions::Targets { predicted, truth } => {
-                let counts = match (predicted, truth) {
+                let score = match (predicted, truth) {
                     (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, count }) => {
-                        count_classes(a, b, *count)
+                        count_classes(a, b, *count).and_then(|counts| macro_f1_of_classes(&counts))
                     }
-                    (Targets::MultiLabel(a), Targets::MultiLabel(b)) => count_labels(a.view(), b.view()),
+                    (Targets::MultiLabel(a), Targets::MultiLabel(b)) => {
+                        count_labels(a.view(), b.view()).and_then(|counts| macro_f1_of_labels(&counts))
+                    }
                     _ => return BTreeMap::new(),
                 };
-                let score = counts.and_then(|counts| macro_f1(&counts)).ok();
+                let score = score.ok();
                 score.map(|score| ("macro_f1".to_owned(), score)).into_iter().collect()
             }
-            Predictions::Scores { .. } => self.decided().scores(class_names),
+            Predictions::Scores { .. } => {
+                let decided = self.decided();
+                let mut scores = decided.scores(class_names);
+                let micro = decided.scorer(Metric::MicroF1).map(|scorer| scorer.all()).ok();
+                scores.extend(micro.map(|score| (Metric::MicroF1.to_string(), score)));
+                scores
+            }
             Predictions::Masks(images) => {
                 let Some(all) = Confusion::sum(images) else { return BTreeMap::new() };
                 let accuracy = all.pixel_accuracy().ok();

@@ -33,7 +33,7 @@ impl Ranked {
         for (sample, (logits, truth)) in logits.outer_iter().zip(truth.outer_iter()).enumerate() {
             for (logit, positive) in logits.iter().zip(truth) {
                 if logit.is_nan() {
-                    return Err(Error::request(format!("a score of sample {sample} is not a number")));
+                    return Err(Error::not_finite(format!("a score of sample {sample} is not a number")));
                 }
                 let score = 1.0 / (1.0 + (-logit).exp());
                 decisions.push(Decision { score, sample, positive: *positive });
@@ -67,6 +67,15 @@ impl Ranked {
         }
         if found == 0 { 0.0 } else { 100.0 * area / found as f64 }
     }
+
+    /// The average precision of each sample's labels alone, in percent, as [`Ranked::average_precision`] of it.
+    pub(super) fn each(&self) -> Vec<f64> {
+        let mut samples = vec![Ranked { samples: 1, decisions: Vec::new() }; self.samples];
+        for decision in &self.decisions {
+            samples[decision.sample].decisions.push(Decision { sample: 0, ..*decision });
+        }
+        samples.iter().map(|sample| sample.average_precision(std::iter::once(0))).collect()
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +97,8 @@ mod tests {
         let resampled = (logits.select(Axis(0), &indices), truth.select(Axis(0), &indices));
         let expected = micro_average_precision(resampled.0.view(), resampled.1.view()).unwrap();
         assert!((ranked.average_precision(indices.into_iter()) - expected).abs() < 1e-10);
+        let each: Vec<f64> = (0..40).map(|sample| ranked.average_precision(std::iter::once(sample))).collect();
+        assert_eq!(ranked.each(), each);
         assert!(Ranked::new(logits.slice(s![..3, ..]), truth.view()).is_err());
         let nothing = Array2::from_elem((40, 5), false);
         let ranked = Ranked::new(logits.view(), nothing.view()).unwrap();

@@ -1,6 +1,6 @@
 //! Segmentation probe, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/linear_probe.py]: images and
 //! masks are cut into tiles, and a linear layer is trained on the frozen patch tokens of the tiles for each of a list
-//! of learning rates; the best on validation is reported on test.
+//! of learning rates; the best on validation is reported on test. A head that diverges is never chosen.
 //!
 //! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained side
 //! by side on tokens that are read once. The arithmetic is that of training them one by one.
@@ -14,7 +14,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use self::pixels::Pixels;
-use super::decision::first_best;
+use super::decision::{choose, first_best};
 use super::kernels::flex::matrix::{Into, Layout, multiply};
 use super::linear_probe::{Linear, Memory, shuffled};
 use super::schedule::{Position, Rates};
@@ -31,65 +31,104 @@ use crate::{Error, Result};
 const TILES_AT_ONCE: usize = 4;
 
 /// Scores a backbone on a task: for each of the named normalisation `strategies` a head a learning rate, the best of
-/// all on validation applied to the test split.
+/// all on validation applied to the test split. One of several strategies whose tokens are not finite is never chosen.
 ///
 /// `tokens` gives those of a split's tiles with the strategy at that place of the list.
 ///
 /// # Errors
 /// As `tokens` and [`train`]; where every head diverges, or no pixel of validation or test counts.
-pub fn run(
+pub fn run<F: FnMut(usize, Split) -> Result<Tokens>>(
     config: &SegmentationProbeConfig,
     task: &Task,
     seed: u64,
     strategies: &[&str],
-    mut tokens: impl FnMut(usize, Split) -> Result<Tokens>,
+    mut tokens: F,
 ) -> Result<Outcome> {
-    let mut validation = Vec::new();
-    let mut best: Option<(f64, usize, usize, Linear)> = None;
-    for strategy in 0..strategies.len() {
-        let train_tokens = tokens(strategy, Split::Train)?;
-        let width = train_tokens.width;
-        let outputs = Pixels::new(&train_tokens, task.classes, config.tile)?.outputs();
-        let start = Linear::initial(Initialization::Uniform {}, outputs, width, seed);
-        let tiles = train_tokens.len();
-        let trained = train(config, task.classes, &train_tokens, &start, |epoch| {
-            shuffled(seed, epoch, tiles, 1).into_iter().map(|row| row.sample).collect()
-        })?;
-        drop(train_tokens);
-        let valid = tokens(strategy, Split::Valid)?;
-        let counts = confusions(&trained.heads, task.classes, config.tile, &valid)?;
-        // A diverged head's predictions score as they are; where nothing counts, none has a score.
-        let scores: Vec<f64> = counts.iter().map(|tiles| mean_iou(tiles).unwrap_or(f64::NAN)).collect();
-        let Some(rate) = first_best(scores.iter().copied()) else {
-            return Err(Error::request(
-                "no pixel of the validation masks counts, so no learning rate can be chosen",
-            )
-            .help("check the masks of the valid split"));
-        };
-        validation.push(scores[rate]);
-        if best.as_ref().is_none_or(|(score, ..)| scores[rate] > *score) {
-            best = Some((scores[rate], strategy, rate, trained.heads[rate].clone()));
-        }
+    let validate = |tokens: &mut F, strategy| best_head(config, task, seed, |split| tokens(strategy, split));
+    let test = |tokens: &mut F, strategy, best: &Best| {
+        score_head(config, task, seed, best, &tokens(strategy, Split::Test)?)
+    };
+    let choice = choose(strategies.len(), &mut tokens, validate, test)?;
+    Ok(match strategies.len() {
+        1 => choice.tested,
+        _ => choice.tested.of_sweep(strategies, choice.place, &choice.validation),
+    })
+}
+
+/// The best head of one normalisation.
+struct Best {
+    /// Its score on validation.
+    valid: f64,
+    /// The place of its learning rate.
+    rate: usize,
+    head: Linear,
+    /// Learning rates that diverged.
+    diverged: Vec<f64>,
+}
+
+/// Trains a head for each learning rate; the best on validation with its score.
+fn best_head(
+    config: &SegmentationProbeConfig,
+    task: &Task,
+    seed: u64,
+    mut tokens: impl FnMut(Split) -> Result<Tokens>,
+) -> Result<(f64, Best)> {
+    let train_tokens = tokens(Split::Train)?;
+    let width = train_tokens.width;
+    let outputs = Pixels::new(&train_tokens, task.classes, config.tile)?.outputs();
+    let start = Linear::initial(Initialization::Uniform {}, outputs, width, seed);
+    let tiles = train_tokens.len();
+    let trained = train(config, task.classes, &train_tokens, &start, |epoch| {
+        shuffled(seed, epoch, tiles, 1).into_iter().map(|row| row.sample).collect()
+    })?;
+    drop(train_tokens);
+    let counts = confusions(&trained.heads, task.classes, config.tile, &tokens(Split::Valid)?)?;
+    let rates = || config.learning_rates.iter().zip(&counts);
+    if counts.iter().all(Option::is_none) {
+        return Err(Error::not_finite("the segmentation probe diverged with every learning rate")
+            .help("use lower learning rates, and check the weights and the normalisation"));
     }
-    let (valid, strategy, rate, head) =
-        best.ok_or_else(|| Error::request("there is no normalisation to try"))?;
-    let test = tokens(strategy, Split::Test)?;
-    let tiles = confusions(std::slice::from_ref(&head), task.classes, config.tile, &test)?.swap_remove(0);
+    // Where nothing counts, none has a score.
+    let score = |tiles: &Option<Vec<Confusion>>| tiles.as_deref().and_then(mean_iou).unwrap_or(f64::NAN);
+    let scores: Vec<f64> = counts.iter().map(score).collect();
+    let Some(rate) = first_best(scores.iter().copied()) else {
+        return Err(Error::request(
+            "no pixel of the validation masks counts, so no learning rate can be chosen",
+        )
+        .help("check the masks of the valid split"));
+    };
+    let diverged = rates().filter(|(_, tiles)| tiles.is_none()).map(|(rate, _)| *rate).collect();
+    let valid = scores[rate];
+    Ok((valid, Best { valid, rate, head: trained.heads[rate].clone(), diverged }))
+}
+
+/// Scores the best head on the test split.
+fn score_head(
+    config: &SegmentationProbeConfig,
+    task: &Task,
+    seed: u64,
+    best: &Best,
+    test: &Tokens,
+) -> Result<Outcome> {
+    let Best { valid, rate, head, diverged } = best;
+    let tiles = confusions(std::slice::from_ref(head), task.classes, config.tile, test)?.swap_remove(0);
+    let tiles = tiles.ok_or_else(|| Error::not_finite("the logits of the test split are not finite"))?;
     let images: Vec<Confusion> =
         tiles.chunks(test.tiles_an_image.max(1)).filter_map(Confusion::sum).collect();
     let selected = [
-        ("learning-rate", config.learning_rates[rate].to_string()),
+        ("learning-rate", config.learning_rates[*rate].to_string()),
         ("epochs", config.epochs.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
-    let mut outcome = outcome::of_masks(task, &images, &config.interval, seed)?;
+    let mut outcome =
+        outcome::of_masks(task, &images, &config.interval, seed)?.with_diverged(diverged.iter());
     outcome.selected.extend(selected.map(|(name, value)| (name.to_owned(), value)));
-    outcome.validation = Some(valid);
+    outcome.validation = Some(*valid);
     outcome.masks = outcome::to_show(images.len())
         .into_iter()
-        .map(|image| Ok(Shown { image, prediction: mask(&head, task.classes, config.tile, &test, image)? }))
+        .map(|image| Ok(Shown { image, prediction: mask(head, task.classes, config.tile, test, image)? }))
         .collect::<Result<_>>()?;
-    Ok(if strategies.len() > 1 { outcome.of_sweep(strategies, strategy, validation) } else { outcome })
+    Ok(outcome)
 }
 
 /// What a training gives.
@@ -237,7 +276,8 @@ fn flat<'a>(rows: &'a ArrayView2<f32>) -> &'a [f32] {
     rows.as_slice().expect("rows lie together")
 }
 
-/// For each head: what it predicts for each tile of `tile` pixels a side, against the tile's mask.
+/// For each head: what it predicts for each tile of `tile` pixels a side, against the tile's mask; nothing for a head
+/// that diverged: one with a logit that is not finite.
 ///
 /// # Errors
 /// Where tokens cannot be read, or are of another size than the heads'.
@@ -246,14 +286,14 @@ pub fn confusions(
     classes: usize,
     tile: usize,
     tokens: &Tokens,
-) -> Result<Vec<Vec<Confusion>>> {
+) -> Result<Vec<Option<Vec<Confusion>>>> {
     let pixels = Pixels::new(tokens, classes, tile)?;
-    let mut confusions = vec![Vec::with_capacity(tokens.len()); heads.len()];
+    let mut confusions = vec![Some(Vec::with_capacity(tokens.len())); heads.len()];
     let tiles: Vec<usize> = (0..tokens.len()).collect();
     // As many at once as a step of training has, give or take.
     for tiles in tiles.chunks(32 * TILES_AT_ONCE) {
         let batch = tokens.read(tiles)?;
-        let found: Vec<Vec<Confusion>> = heads
+        let found: Vec<Option<Vec<Confusion>>> = heads
             .par_iter()
             .map(|head| {
                 if head.weight.dim() != (pixels.outputs(), tokens.width) {
@@ -266,15 +306,23 @@ pub fn confusions(
                     let rows = s![i * pixels.tokens()..(i + 1) * pixels.tokens(), ..];
                     let logits = logits(batch.slice(rows), head.weight.view(), &bias);
                     let logits = logits.as_slice().unwrap_or_default();
+                    if !logits.iter().all(|logit| logit.is_finite()) {
+                        return Ok(None);
+                    }
                     let predictions = pixels.predictions(logits, &mut space);
                     let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
                     confusion.add(tokens.masks[*tile].mapv(i32::from).view(), predictions.view())?;
                     found.push(confusion);
                 }
-                Ok(found)
+                Ok(Some(found))
             })
             .collect::<Result<_>>()?;
-        confusions.iter_mut().zip(found).for_each(|(all, found)| all.extend(found));
+        for (all, found) in confusions.iter_mut().zip(found) {
+            *all = all.take().zip(found).map(|(mut all, found)| {
+                all.extend(found);
+                all
+            });
+        }
     }
     Ok(confusions)
 }

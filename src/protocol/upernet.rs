@@ -162,15 +162,16 @@ impl<'a> Search<'a> {
         let name = format!("learning rate {learning_rate}, epoch {} of {epochs}", epoch + 1);
         let (training, loss) = self.train(training, learning_rate, epoch, &name)?;
         let network = state::state(&training.network);
-        if !loss.is_finite() || !state::is_finite(&network) {
+        let images = match loss.is_finite() && state::is_finite(&network) {
+            true => self.evaluate(&training.network, Split::Valid, |_, _| {})?,
+            false => None,
+        };
+        let Some(images) = images else {
             self.subject.progress.note(&format!("{name}: diverged"));
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
-        }
-        let score = mean_iou_over_batches(
-            &self.evaluate(&training.network, Split::Valid, |_, _| {})?,
-            self.config.batch_size,
-        )?;
+        };
+        let score = mean_iou_over_batches(&images, self.config.batch_size)?;
         self.tell_of_memory();
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
@@ -302,14 +303,15 @@ impl<'a> Search<'a> {
         Reader { input, strategy, task, encoder }
     }
 
-    /// For each image of a split what the network predicts, against its mask. `shown` sees each prediction [h, w] with
-    /// the image's place among those used.
+    /// For each image of a split what the network predicts, against its mask; nothing where the network diverged: a
+    /// feature map of a trained encoder or a logit is not finite. `shown` sees each prediction [h, w] with the image's
+    /// place among those used.
     fn evaluate(
         &self,
         network: &Network,
         split: Split,
         mut shown: impl FnMut(usize, Array2<i32>),
-    ) -> Result<Vec<Confusion>> {
+    ) -> Result<Option<Vec<Confusion>>> {
         let (subject, classes) = (self.subject, self.subject.task.classes);
         let network = network.valid();
         let trained = network
@@ -322,13 +324,21 @@ impl<'a> Search<'a> {
         let reader = self.reader();
         let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
         let mut confusions = Vec::with_capacity(samples.len());
-        loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
+        let finite = loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
             loop {
                 let items: Vec<Item> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
                 if items.is_empty() {
-                    return Ok(());
+                    return Ok(true);
                 }
-                let logits = network.head.forward(encoder.maps(&items)?, &mut Pass::Eval)?.decoder;
+                let maps = encoder.maps(&items)?;
+                // A frozen encoder's maps were looked at when they were made; a relu may hide NaN from the logits.
+                if self.encoder.is_none() && !maps.iter().all(is_finite) {
+                    return Ok(false);
+                }
+                let logits = network.head.forward(maps, &mut Pass::Eval)?.decoder;
+                if !is_finite(&logits) {
+                    return Ok(false);
+                }
                 for (i, item) in items.iter().enumerate() {
                     let (h, w) = item.mask.dim();
                     let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
@@ -342,14 +352,14 @@ impl<'a> Search<'a> {
                 step.advance(items.len());
             }
         })?;
-        Ok(confusions)
+        Ok(finite.then_some(confusions))
     }
 
     /// Scores the best network on the test split.
     fn outcome(&self) -> Result<Outcome> {
         let (config, task) = (self.config, self.subject.task);
         let Some((chosen, valid)) = self.chosen() else {
-            return Err(Error::request("UPerNet diverged with every learning rate")
+            return Err(Error::not_finite("UPerNet diverged with every learning rate")
                 .help("check the weights and the normalisation"));
         };
         let network = state::load(self.start().network, &self.best)?;
@@ -360,9 +370,17 @@ impl<'a> Search<'a> {
                 masks.push(Shown { image, prediction });
             }
         })?;
-        let mut outcome = outcome::of_masks(task, &images, &config.interval, self.seed)?;
+        let images = images.ok_or_else(|| {
+            Error::not_finite("UPerNet's logits of the test split are not finite")
+                .help("use lower learning rates, and check the weights and the normalisation")
+        })?;
+        let rates = config.learning_rates.iter().zip(self.scores.chunks(config.epochs));
+        let diverged = rates.filter(|(_, scores)| scores.contains(&None)).map(|(rate, _)| rate);
+        let mut outcome =
+            outcome::of_masks(task, &images, &config.interval, self.seed)?.with_diverged(diverged);
         let reported = mean_iou_over_batches(&images, config.batch_size)?;
         outcome.scores.insert("reported_miou".to_owned(), reported);
+        outcome.scoring.report_batch = Some(config.batch_size);
         outcome.selected.extend([
             ("encoder".to_owned(), config.encoder.to_string()),
             ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),
@@ -406,6 +424,11 @@ const CORNER: i16 = 0;
 /// Streams of a seed's random numbers: epoch e draws its order from `STREAMS` + 2 e and what is dropped from the
 /// next one. Those below are of the head's initialisation and of [`subset`].
 const STREAMS: u64 = 2;
+
+/// Whether all numbers are finite, and their sum is.
+fn is_finite<const D: usize>(x: &Tensor<D>) -> bool {
+    scalar(x.clone().sum()).is_finite()
+}
 
 fn scalar(x: Tensor<1>) -> f64 {
     let numbers = x.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to float32");

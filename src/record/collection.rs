@@ -1,6 +1,5 @@
 //! The records of several stores.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Record, Store, Unreadable, Usable};
@@ -59,18 +58,4 @@ pub fn collect_usable(folder: &Path) -> Result<Collection> {
     let place = |kept: &Kept| (kept.record.cell.clone(), kept.record.fingerprint.clone());
     all.kept.sort_by_cached_key(place);
     Ok(all)
-}
-
-/// Of the records that share a key the one that was finished last.
-pub fn latest<K: Ord>(all: &[Kept], key: impl Fn(&Record) -> K) -> BTreeMap<K, &Kept> {
-    // Two may be finished within a second: the fingerprint then decides, the same on every run.
-    let finished = |kept: &Kept| (kept.record.provenance.finished, kept.record.fingerprint.clone());
-    let mut latest: BTreeMap<K, &Kept> = BTreeMap::new();
-    for kept in all {
-        let key = key(&kept.record);
-        if latest.get(&key).is_none_or(|other| finished(other) < finished(kept)) {
-            latest.insert(key, kept);
-        }
-    }
-    latest
 }

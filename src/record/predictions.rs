@@ -7,8 +7,10 @@
 //! | `logits`, `truth` | several labels an image, ranked: float32, and uint8 as above | [n, labels] |
 //! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
 //!
-//! Metadata: `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
-//! `multi-label`, `scores`, `mask`), `classes`, and for masks `ignore`.
+//! Metadata: `format`, `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
+//! `multi-label`, `scores`, `mask`), `classes`, for masks `ignore`; and what else it takes to compute the record's scores again,
+//! each where it applies: `class-names` (a JSON list), `report-batch` (samples per batch of `reported_<metric>`), `resamples` (of
+//! the interval). Files without `format` are of format 1, which lacks the last three.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,8 +22,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::metrics::segmentation::Confusion;
-use crate::protocol::{Predictions, Targets};
+use crate::protocol::{Predictions, Scoring, Targets};
 use crate::{Error, Result};
+
+/// The form of the files that this version writes. Older ones are read.
+pub const FORMAT: u32 = 2;
+
+/// The most resamples, and the largest batch, that a file can ask for.
+const LARGEST: usize = 1_000_000;
 
 /// Predictions with the names of their samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +37,8 @@ pub struct Named {
     /// One a sample.
     pub samples: Vec<String>,
     pub predictions: Predictions,
+    /// How the record's scores follow from them; files of format 1 do not tell.
+    pub scoring: Option<Scoring>,
 }
 
 /// A tensor to be written.
@@ -74,7 +84,7 @@ impl Tensor {
 /// Where it cannot be written, or names and predictions are not one a sample.
 pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     let problem = |problem: String| Error::file(path, format!("cannot be written: {problem}"));
-    let Named { samples, predictions } = named;
+    let Named { samples, predictions, scoring } = named;
     if samples.len() != predictions.len() {
         return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
     }
@@ -85,6 +95,16 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
         ("record".to_owned(), record.to_owned()),
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
+    // What was read of format 1 stays it.
+    if let Some(Scoring { class_names, report_batch, resamples }) = scoring {
+        metadata.insert("format".to_owned(), FORMAT.to_string());
+        if !class_names.is_empty() {
+            metadata.insert("class-names".to_owned(), serde_json::to_string(class_names).at(path)?);
+        }
+        let numbers = [("report-batch", report_batch), ("resamples", resamples)];
+        let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, (*number)?)));
+        metadata.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+    }
     let (kind, classes, tensors) = match predictions {
         Predictions::Targets {
             predicted: Targets::Classes { classes: predicted, .. },
@@ -158,6 +178,13 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let of = |key: &str| metadata.get(key).ok_or_else(|| format!("lacks `{key}`"));
+    let format: u32 = match metadata.get("format") {
+        Some(format) => format.parse().map_err(|_| format!("format `{format}`"))?,
+        None => 1,
+    };
+    if !(1..=FORMAT).contains(&format) {
+        return Err(format!("format {format}; this program reads up to {FORMAT}"));
+    }
     let found = of("record")?;
     if found != record {
         return Err(format!("they are those of the record {found}, expected {record}"));
@@ -228,6 +255,23 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
     };
     match lengths.iter().find(|length| **length != samples.len()) {
         Some(length) => Err(format!("{length} predictions or labels of {} samples", samples.len())),
-        None => Ok(Named { samples, predictions }),
+        None => Ok(Named { samples, predictions, scoring: scoring(format, &metadata)? }),
     }
+}
+
+fn scoring(format: u32, metadata: &HashMap<String, String>) -> Result<Option<Scoring>, String> {
+    if format < 2 {
+        return Ok(None);
+    }
+    let class_names = match metadata.get("class-names") {
+        Some(names) => serde_json::from_str(names).map_err(|e| format!("`class-names`: {e}"))?,
+        None => Vec::new(),
+    };
+    let number = |name: &str| match metadata.get(name).map(|number| number.parse::<usize>()) {
+        None => Ok(None),
+        Some(Ok(number)) if (1..=LARGEST).contains(&number) => Ok(Some(number)),
+        Some(_) => Err(format!("`{name}` is not between 1 and {LARGEST}")),
+    };
+    let (report_batch, resamples) = (number("report-batch")?, number("resamples")?);
+    Ok(Some(Scoring { class_names, report_batch, resamples }))
 }

@@ -9,11 +9,14 @@
 //! html.rs       all of it as one page
 //! whole.rs      all of it for all suites, and what links it
 //! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
+//! choice.rs, samples.rs, recompute.rs, suites.rs   for these three: which record of a cell, which samples, scores from
+//!               predictions, names of classes
 //! ```
 
 mod baseline;
 mod chapter;
 pub mod check;
+pub mod choice;
 pub mod compare;
 mod confusion;
 mod csv;
@@ -24,10 +27,13 @@ pub mod labels;
 mod markdown;
 mod paired;
 pub mod published;
+mod recompute;
 pub mod rescore;
 mod rows;
+mod samples;
 mod shares;
 pub mod spider;
+mod suites;
 pub mod table;
 mod text;
 mod transposed;
@@ -39,6 +45,7 @@ pub use self::csv::csv;
 pub use self::gather::{Section, gather};
 pub use self::markdown::markdown;
 pub use self::spider::Choice;
+pub use self::suites::Suites;
 use self::table::ResultTable;
 pub use self::whole::write_all;
 use crate::files::write_atomically;

@@ -1,11 +1,14 @@
 //! Two records' predictions of the same samples.
 
+use std::cmp::Ordering;
+
 use crate::metrics::Metric;
-use crate::metrics::paired::Paired;
+use crate::metrics::paired::{Paired, Test};
 use crate::protocol::Predictions;
 use crate::{Error, Result};
 
-/// The difference `a` - `b` of the metric, in points, by a bootstrap over the samples that count.
+/// The difference `a` - `b` of the metric, in points, by a bootstrap over the samples that count; where too few differ, by
+/// the sign test of their own scores.
 ///
 /// # Errors
 /// Where the samples or their labels differ, or as [`Predictions::scorer`] and [`Paired::new`].
@@ -21,5 +24,34 @@ pub fn paired(
         return Err(Error::request("the predictions are of other samples"));
     }
     let (a, b) = (a.scorer(metric)?, b.scorer(metric)?);
-    Paired::new(a.samples(), level, resamples, seed, |indices| a.score(indices) - b.score(indices))
+    let each: Vec<f64> = a.each().iter().zip(b.each()).map(|(a, b)| a - b).collect();
+    Paired::new(&each, level, resamples, seed, |indices| a.score(indices) - b.score(indices))
+}
+
+/// `[-1.20, +0.30]`, or why there is no interval.
+pub(super) fn interval(paired: &Paired) -> String {
+    match paired.interval {
+        Some(interval) => format!("[{:+.2}, {:+.2}]", interval.low, interval.high),
+        None => "too few samples".to_owned(),
+    }
+}
+
+/// `< 0.001`, or `0.250 (sign test of 3 samples that differ: nothing can be told)`.
+pub(super) fn p_value(paired: &Paired) -> String {
+    let p = probability(paired.p);
+    match paired.test {
+        Test::Bootstrap => p,
+        Test::Sign { a, b } => {
+            let told = match paired.verdict() {
+                Ordering::Equal => ": nothing can be told",
+                Ordering::Less | Ordering::Greater => "",
+            };
+            format!("{p} (sign test of {} samples that differ{told})", a + b)
+        }
+    }
+}
+
+/// A p-value with three decimals.
+pub(super) fn probability(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }

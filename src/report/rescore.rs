@@ -1,87 +1,66 @@
 //! Scores computed again from the predictions beside the records.
 
-use super::text::{escape, grid};
-use crate::Result;
+use super::choice::model_name;
+pub use super::recompute::{Again, Score, metric};
+use super::recompute::{Recomputed, recompute};
+use super::suites::Suites;
+use super::text::{escape, escape_sentence, grid};
 use crate::metrics::Metric;
-use crate::record::{Kept, Record};
-use crate::suite::Task;
-
-/// How far a value may be from the recorded one: records keep 15 digits.
-const SLACK: f64 = 1e-9;
-
-/// A record's score, recorded and computed again.
-#[derive(Debug, Clone)]
-pub struct Score {
-    pub name: String,
-    pub recorded: Option<f64>,
-    pub again: f64,
-}
-
-impl Score {
-    /// Whether the record holds another value.
-    pub fn differs(&self) -> bool {
-        self.recorded.is_some_and(|recorded| (recorded - self.again).abs() > SLACK)
-    }
-}
+use crate::record::{Kept, Reason, Record, SettingKey, Unreadable};
 
 /// A record and its scores, none where its predictions were not kept.
 #[derive(Debug, Clone)]
 pub struct Rescored {
     pub record: Record,
+    /// What tells its setting from those of other records of the cell; empty where nothing does.
+    pub setting: String,
     pub scores: Option<Vec<Score>>,
+    /// What the record says and its predictions do not, a sentence each.
+    pub contradictions: Vec<String>,
 }
 
-/// Computes the metric of each record and the scores beside it from the predictions; `extra` metrics too, where they
-/// fit the labels. `task` finds a record's task, which knows the names of its classes.
-///
-/// # Errors
-/// Where predictions are damaged or cannot be scored by the record's metric.
-pub fn rescore(
-    records: &[Kept],
-    extra: &[Metric],
-    task: impl Fn(&Record) -> Option<Task>,
-) -> Result<Vec<Rescored>> {
-    let one = |kept: &Kept| -> Result<Rescored> {
-        let record = kept.record.clone();
-        let Some(named) = kept.store.predictions(&record)? else {
-            return Ok(Rescored { record, scores: None });
-        };
-        let predictions = named.predictions;
-        let mut scores = vec![Score {
-            name: record.metric.to_string(),
-            recorded: Some(record.value),
-            again: predictions.scorer(record.metric)?.all(),
-        }];
-        let extra = extra.iter().filter(|metric| **metric != record.metric);
-        let extra = extra.filter_map(|metric| {
-            let again = predictions.scorer(*metric).ok()?.all();
-            let name = metric.to_string();
-            Some(Score { recorded: record.scores.get(&name).copied(), name, again })
-        });
-        scores.extend(extra);
-        let names = task(&record).map(|task| task.class_names).unwrap_or_default();
-        scores.extend(predictions.scores(&names).into_iter().map(|(name, again)| Score {
-            recorded: record.scores.get(&name).copied(),
-            name,
-            again,
-        }));
-        Ok(Rescored { record, scores: Some(scores) })
-    };
-    records.iter().map(one).collect()
+/// Computes the scores of each record again; `extra` metrics too, where they fit the labels. Predictions that cannot be used
+/// are returned beside those that can.
+pub fn rescore(records: &[Kept], extra: &[Metric], suites: &Suites) -> (Vec<Rescored>, Vec<Unreadable>) {
+    let (mut rescored, mut unreadable) = (Vec::new(), Vec::new());
+    for of_cell in records.chunk_by(|a, b| a.record.cell == b.record.cell) {
+        let keys: Vec<SettingKey> = of_cell.iter().map(|kept| SettingKey::of(&kept.record)).collect();
+        for (kept, key) in of_cell.iter().zip(&keys) {
+            match recompute(kept, suites, extra) {
+                Ok(recomputed) => rescored.push(Rescored {
+                    record: kept.record.clone(),
+                    setting: key.among(&keys),
+                    contradictions: recomputed.iter().flat_map(Recomputed::contradictions).collect(),
+                    scores: recomputed.map(|recomputed| recomputed.scores),
+                }),
+                Err(error) => {
+                    let path = kept.store.predictions_path(&kept.record);
+                    unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+                }
+            }
+        }
+    }
+    (rescored, unreadable)
 }
 
-/// A line a score, as Markdown.
+/// A line per score, as Markdown.
 pub fn markdown(rescored: &[Rescored]) -> String {
     let header = ["Task", "Partition", "Protocol", "Model", "Seed", "Score", "Recorded", "Computed", ""];
     let mut lines = Vec::new();
-    for Rescored { record, scores } in rescored {
+    let mut contradictions = Vec::new();
+    for Rescored { record, setting, scores, contradictions: claims } in rescored {
         let cell = &record.cell;
-        let of_cell = || {
-            let model = format!("{} {}", cell.model, cell.backbone);
+        let model = model_name(cell);
+        let model = if setting.is_empty() { model } else { format!("{model} ({setting})") };
+        let line = |rest: [String; 4]| {
             let names = [&cell.task, &cell.partition, &cell.protocol, &model].map(|name| escape(name));
-            names.into_iter().chain([cell.seed.to_string()]).collect::<Vec<_>>()
+            names.into_iter().chain([cell.seed.to_string()]).chain(rest).collect()
         };
-        let line = |rest: [String; 4]| of_cell().into_iter().chain(rest).collect();
+        contradictions.extend(claims.iter().map(|claim| {
+            let of =
+                format!("{} {} {}, {model}, seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
+            format!("- {}: {}\n", escape_sentence(&of), escape_sentence(claim))
+        }));
         match scores {
             None => lines.push(line([
                 record.metric.to_string(),
@@ -90,17 +69,26 @@ pub fn markdown(rescored: &[Rescored]) -> String {
                 "no predictions".to_owned(),
             ])),
             Some(scores) => lines.extend(scores.iter().map(|score| {
-                let told = match score.recorded {
-                    None => "not recorded",
-                    Some(_) if score.differs() => "**differs**",
-                    Some(_) => "",
+                let told = match (score.recorded, score.again) {
+                    (None, _) => "not recorded",
+                    (_, Again::Unknown(why)) => why,
+                    _ if score.differs() => "**differs**",
+                    _ => "",
                 };
                 let recorded = score.recorded.map_or("-".to_owned(), number);
-                line([escape(&score.name), recorded, number(score.again), told.to_owned()])
+                let again = match score.again {
+                    Again::Value(again) => number(again),
+                    Again::Nothing | Again::Unknown(_) => "-".to_owned(),
+                };
+                line([escape(&score.name), recorded, again, told.to_owned()])
             })),
         }
     }
-    grid(&header.map(String::from), &lines)
+    let mut text = grid(&header.map(String::from), &lines);
+    if !contradictions.is_empty() {
+        text += &format!("\n{}", contradictions.concat());
+    }
+    text
 }
 
 fn number(value: f64) -> String {

@@ -91,3 +91,8 @@ pub(super) fn escape(text: &str) -> String {
     }
     escaped
 }
+
+/// A sentence that Markdown shows as it is, on one line. Within words `_` means nothing to it.
+pub(super) fn escape_sentence(text: &str) -> String {
+    escape(text).replace("\\_", "_")
+}

@@ -66,3 +66,24 @@ pub fn changed_protocol(name: &str, folder: &Path, changes: &[(&str, &str)]) -> 
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+/// Computes every score of every record in a suite's folder of results again from its predictions: all of them are known, and none
+/// differs from the recorded one.
+pub fn all_scores_follow_from_predictions(folder: &Path) {
+    use terrabench::report::rescore::{Again, rescore};
+
+    let records = terrabench::record::collect(folder).unwrap();
+    // Without the suites: what it takes stands beside the predictions.
+    let (rescored, unreadable) = rescore(&records, &[], &terrabench::report::Suites::default());
+    assert!(unreadable.is_empty(), "{unreadable:?}");
+    assert_eq!(rescored.len(), records.len());
+    for record in rescored {
+        let named = |name: &str| record.scores.iter().flatten().find(|score| score.name == name);
+        for name in record.record.scores.keys().filter(|name| !name.starts_with("valid/")) {
+            let score = named(name).unwrap_or_else(|| panic!("{name} is not computed again"));
+            assert!(matches!(score.again, Again::Value(_)), "{name}: {score:?}");
+        }
+        assert!(named("interval low").is_some(), "{:?}", record.scores);
+        assert_eq!(record.contradictions, Vec::<String>::new(), "{:?}", record.record.cell);
+    }
+}

@@ -126,5 +126,5 @@ pub fn predict(store: &Store, record: &Record) {
     };
     let samples = (0..n).map(|i| format!("sample {i}")).collect();
     let predictions = Predictions::Targets { predicted, truth };
-    store.put_predictions(record, &Named { samples, predictions }).unwrap();
+    store.put_predictions(record, &Named { samples, predictions, scoring: None }).unwrap();
 }

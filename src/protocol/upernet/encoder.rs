@@ -150,7 +150,7 @@ impl Kept {
         }
         for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
             if maps.iter().any(|number| !number.is_finite()) {
-                return Err(Error::request(format!("{}: the model's features are not finite", item.name))
+                return Err(Error::not_finite(format!("{}: the model's features are not finite", item.name))
                     .help("check that the weights fit the model and the normalisation fits the pixels"));
             }
             let (Some(place), None) = (item.place, &self.full) else { continue };

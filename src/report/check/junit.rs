@@ -4,18 +4,21 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::summary::how;
 use super::{Row, Verdict};
+use crate::record::Unreadable;
 use crate::{Error, Result};
 
-/// The XML. Cells that are new count as skipped: there is nothing to compare them with.
+/// The XML. Cells that are new count as skipped: there is nothing to compare them with. Records that could not be compared
+/// are errors of the suite `records`.
 ///
 /// # Errors
 /// Where it cannot be built.
-pub fn junit(rows: &[Row]) -> Result<String> {
+pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
     let mut report = Report::new("terrabench check");
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
     for row in rows {
         let cell = &row.cell;
-        let name = format!("{} {} seed {}", cell.protocol, cell.partition, cell.seed);
+        let setting = if row.setting.is_empty() { String::new() } else { format!(" {}", row.setting) };
+        let name = format!("{} {} seed {}{setting}", cell.protocol, cell.partition, cell.seed);
         let mut case = TestCase::new(name, status(row));
         case.set_classname(format!("{}.{}.{} {}", cell.suite, cell.task, cell.model, cell.backbone));
         match suites.iter_mut().find(|(suite, _)| *suite == cell.suite) {
@@ -27,6 +30,15 @@ pub fn junit(rows: &[Row]) -> Result<String> {
             }
         }
     }
+    if !unreadable.is_empty() {
+        let mut suite = TestSuite::new("records");
+        for one in unreadable {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_message(one.to_string()).set_type(one.reason.to_string());
+            suite.add_test_case(TestCase::new(one.path.display().to_string(), status));
+        }
+        suites.push(("records".to_owned(), suite));
+    }
     report.add_test_suites(suites.into_iter().map(|(_, suite)| suite));
     report.to_string().map_err(|error| Error::request(format!("the JUnit report cannot be built: {error}")))
 }
@@ -34,12 +46,13 @@ pub fn junit(rows: &[Row]) -> Result<String> {
 fn status(row: &Row) -> TestCaseStatus {
     let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
     let text = format!(
-        "{} {}: {} against {} in the reference, {}",
+        "{} {}: {} against {} in the reference, {}{}",
         row.metric,
         row.verdict.word(),
         number(row.now),
         number(row.reference),
-        how(row)
+        how(row),
+        row.findings.iter().map(|finding| format!("; {finding}")).collect::<String>()
     );
     match row.verdict {
         Verdict::New => {

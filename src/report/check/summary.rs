@@ -3,20 +3,39 @@
 use std::collections::BTreeMap;
 
 use super::{How, Row, Verdict};
-use crate::report::text::{escape, grid};
+use crate::metrics::paired::Test;
+use crate::record::Unreadable;
+use crate::report::paired::{interval, p_value};
+use crate::report::text::{escape, escape_sentence, grid};
 
-/// What became of the cells, and the cells.
-pub fn summary(rows: &[Row]) -> String {
+/// What became of the cells, the cells, and the records that could not be compared.
+pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
     let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
     rows.iter().for_each(|row| *counts.entry(row.verdict).or_default() += 1);
     let counted: Vec<String> =
         counts.iter().map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
     let failed = rows.iter().any(|row| row.verdict.fails());
-    let heading = if failed { "Accuracy check: failed" } else { "Accuracy check: passed" };
+    let heading = match (failed, unreadable.is_empty()) {
+        (true, _) => "Accuracy check: failed",
+        (false, false) => "Accuracy check: incomplete",
+        (false, true) => "Accuracy check: passed",
+    };
     let header =
         ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines))
+    let mut text = format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines));
+    let finding = |row: &Row, finding: &String| {
+        format!("- {}: {}\n", escape_sentence(&row.name()), escape_sentence(finding))
+    };
+    let mut findings: Vec<String> =
+        rows.iter().flat_map(|row| row.findings.iter().map(|text| finding(row, text))).collect();
+    findings.extend(
+        unreadable.iter().map(|one| format!("- not compared: {}\n", escape_sentence(&one.to_string()))),
+    );
+    if !findings.is_empty() {
+        text += &format!("\n{}", findings.concat());
+    }
+    text
 }
 
 fn line(row: &Row) -> Vec<String> {
@@ -42,8 +61,12 @@ pub(super) fn how(row: &Row) -> String {
         None => "-".to_owned(),
         Some(How::Values(why)) => format!("values only: {why}"),
         Some(How::Samples { paired, agreement }) => {
-            let interval = paired.interval;
-            format!("[{:+.2}, {:+.2}], {agreement:.1} % alike", interval.low, interval.high)
+            // Where nothing differs there is nothing to test.
+            let p = match paired.test {
+                Test::Sign { a, b } if a + b > 0 => format!(", p = {}", p_value(&paired)),
+                _ => String::new(),
+            };
+            format!("{}{p}, {agreement:.1} % alike", interval(&paired))
         }
     }
 }
