@@ -28,7 +28,7 @@ use crate::{Error, Result};
 
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
 /// features in the cache are then computed again.
-const FEATURES_VERSION: u32 = 1;
+pub const FEATURES_VERSION: u32 = 1;
 
 /// The features of a split with what they belong to, in the partition's order.
 #[derive(Debug, Clone)]

@@ -184,10 +184,11 @@ fn one_to_three_test_samples_tell_nothing() {
         let rows = compare(a, b, &Wanted::default(), &Suites::default()).unwrap().rows;
         let statistics = rows[0].paired.as_ref().unwrap();
         let p = 0.5_f64.powi(n as i32 - 1);
-        assert!((statistics.bootstrap.p - p).abs() < 1e-12 && statistics.bootstrap.interval.is_none());
+        assert!((statistics.bootstrap.p - p).abs() < 1e-12, "{}", statistics.bootstrap.p);
+        assert_eq!(statistics.bootstrap.interval, None);
         let told = compare::markdown(&rows, "a", "b");
         let expected =
-            format!("too few samples | {p:.3} (sign test of {n} samples that differ: nothing can be told)");
+            format!("too few samples | {p:.3} (sign test, differing samples: {n}; nothing can be told)");
         assert!(told.contains(&expected), "{told}");
 
         let rename = |record: &mut Record| record.cell.model = "one".to_owned();

@@ -2,6 +2,8 @@
 //! a line here; `cargo xtask test --only NAME` runs those whose path holds `NAME` (`reader`, `report::csv`).
 
 mod common;
+#[path = "support/generated.rs"]
+mod generated;
 #[path = "common/golden.rs"]
 mod golden;
 #[path = "support/hub.rs"]
@@ -21,6 +23,7 @@ mod console;
 mod copernicus;
 mod copernicus_bench;
 mod demo;
+mod divergence;
 mod doctor;
 mod end_to_end;
 mod fetch;
@@ -50,4 +53,5 @@ mod sheet;
 mod sweep;
 mod upernet;
 mod upernet_protocol;
+mod versions;
 mod whole_report;

@@ -12,7 +12,9 @@ use terrabench::metrics::accuracy::{accuracy, top_k_accuracy};
 use terrabench::metrics::average_precision::{
     average_precision, macro_average_precision, micro_average_precision,
 };
-use terrabench::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels, micro_f1};
+use terrabench::metrics::f1::{
+    count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels, micro_f1,
+};
 use terrabench::metrics::{Metric, bootstrap, mean_over_batches};
 use terrabench::protocol::knn::{Prediction, predict, predict_by};
 use terrabench::protocol::neighbours::Search;

@@ -426,7 +426,7 @@ pub struct RescoreArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, miou
+    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
 

@@ -190,7 +190,9 @@ pub(super) fn choose<S, C, T>(
         }
     }
     let score = |candidate: &Option<(f64, C)>| candidate.as_ref().map(|(score, _)| *score);
-    while let Some(place) = first_best(candidates.iter().map(|candidate| score(candidate).unwrap_or(f64::NAN))) {
+    while let Some(place) =
+        first_best(candidates.iter().map(|candidate| score(candidate).unwrap_or(f64::NAN)))
+    {
         let Some((_, candidate)) = &candidates[place] else { break };
         match test(state, place, candidate) {
             Ok(tested) => {
@@ -203,10 +205,12 @@ pub(super) fn choose<S, C, T>(
             }
         }
     }
-    let problem = first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a score on validation"));
+    let problem =
+        first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a score on validation"));
     Err(match problem {
         Error::NotFinite { problem, remedy } if count > 1 => {
-            Error::not_finite(format!("none of {count} candidates can be scored; the first: {problem}")).help(remedy)
+            Error::not_finite(format!("none of {count} candidates can be scored; the first: {problem}"))
+                .help(remedy)
         }
         problem => problem,
     })

@@ -299,8 +299,8 @@ pub fn probe(
         }
         Ok(())
     })?;
-    let chosen = first_best(kept.iter().map(|(candidate, _)| candidate.validation))
-        .ok_or_else(|| diverged(rates))?;
+    let chosen =
+        first_best(kept.iter().map(|(candidate, _)| candidate.validation)).ok_or_else(|| diverged(rates))?;
     let logits = kept[chosen].1.logits(0, held_out.test);
     let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
     Ok(Probed { chosen: candidates[chosen], candidates, logits })

@@ -140,8 +140,9 @@ impl Parts {
     /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
     fn of_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<Self> {
         if !are_usable(logits) {
-            return Err(Error::not_finite("the logits are not finite")
-                .help("the training diverged, or the features are too large: check weights and normalisation"));
+            return Err(Error::not_finite("the logits are not finite").help(
+                "the training diverged, or the features are too large: check weights and normalisation",
+            ));
         }
         match (metric, truth) {
             (Metric::MicroMap, Targets::MultiLabel(truth)) => {

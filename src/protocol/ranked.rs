@@ -97,7 +97,8 @@ mod tests {
         let resampled = (logits.select(Axis(0), &indices), truth.select(Axis(0), &indices));
         let expected = micro_average_precision(resampled.0.view(), resampled.1.view()).unwrap();
         assert!((ranked.average_precision(indices.into_iter()) - expected).abs() < 1e-10);
-        let each: Vec<f64> = (0..40).map(|sample| ranked.average_precision(std::iter::once(sample))).collect();
+        let each: Vec<f64> =
+            (0..40).map(|sample| ranked.average_precision(std::iter::once(sample))).collect();
         assert_eq!(ranked.each(), each);
         assert!(Ranked::new(logits.slice(s![..3, ..]), truth.view()).is_err());
         let nothing = Array2::from_elem((40, 5), false);

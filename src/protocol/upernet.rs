@@ -324,34 +324,35 @@ impl<'a> Search<'a> {
         let reader = self.reader();
         let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
         let mut confusions = Vec::with_capacity(samples.len());
-        let finite = loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
-            loop {
-                let items: Vec<Item> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
-                if items.is_empty() {
-                    return Ok(true);
+        let finite =
+            loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
+                loop {
+                    let items: Vec<Item> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
+                    if items.is_empty() {
+                        return Ok(true);
+                    }
+                    let maps = encoder.maps(&items)?;
+                    // A frozen encoder's maps were looked at when they were made; a relu may hide NaN from the logits.
+                    if self.encoder.is_none() && !maps.iter().all(is_finite) {
+                        return Ok(false);
+                    }
+                    let logits = network.head.forward(maps, &mut Pass::Eval)?.decoder;
+                    if !is_finite(&logits) {
+                        return Ok(false);
+                    }
+                    for (i, item) in items.iter().enumerate() {
+                        let (h, w) = item.mask.dim();
+                        let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
+                        let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
+                        let mask = item.mask.mapv(i32::from).insert_axis(Axis(0));
+                        let prediction = predictions(logits);
+                        confusion.add(mask.view(), prediction.view())?;
+                        shown(confusions.len(), prediction.remove_axis(Axis(0)));
+                        confusions.push(confusion);
+                    }
+                    step.advance(items.len());
                 }
-                let maps = encoder.maps(&items)?;
-                // A frozen encoder's maps were looked at when they were made; a relu may hide NaN from the logits.
-                if self.encoder.is_none() && !maps.iter().all(is_finite) {
-                    return Ok(false);
-                }
-                let logits = network.head.forward(maps, &mut Pass::Eval)?.decoder;
-                if !is_finite(&logits) {
-                    return Ok(false);
-                }
-                for (i, item) in items.iter().enumerate() {
-                    let (h, w) = item.mask.dim();
-                    let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
-                    let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
-                    let mask = item.mask.mapv(i32::from).insert_axis(Axis(0));
-                    let prediction = predictions(logits);
-                    confusion.add(mask.view(), prediction.view())?;
-                    shown(confusions.len(), prediction.remove_axis(Axis(0)));
-                    confusions.push(confusion);
-                }
-                step.advance(items.len());
-            }
-        })?;
+            })?;
         Ok(finite.then_some(confusions))
     }
 

@@ -36,17 +36,17 @@ pub(super) fn interval(paired: &Paired) -> String {
     }
 }
 
-/// `< 0.001`, or `0.250 (sign test of 3 samples that differ: nothing can be told)`.
+/// `< 0.001`, or `0.250 (sign test, differing samples: 3; nothing can be told)`.
 pub(super) fn p_value(paired: &Paired) -> String {
     let p = probability(paired.p);
     match paired.test {
         Test::Bootstrap => p,
         Test::Sign { a, b } => {
             let told = match paired.verdict() {
-                Ordering::Equal => ": nothing can be told",
+                Ordering::Equal => "; nothing can be told",
                 Ordering::Less | Ordering::Greater => "",
             };
-            format!("{p} (sign test of {} samples that differ{told})", a + b)
+            format!("{p} (sign test, differing samples: {}{told})", a + b)
         }
     }
 }
