@@ -40,6 +40,13 @@ impl Error {
         Error::NotFinite { problem: problem.to_string(), remedy: String::new() }
     }
 
+    /// What the user can do about it; empty where nothing is known.
+    pub fn remedy(&self) -> &str {
+        let (Error::File { remedy, .. } | Error::Request { remedy, .. } | Error::NotFinite { remedy, .. }) =
+            self;
+        remedy
+    }
+
     /// The same error with what the user can do about it.
     #[must_use]
     pub fn help(mut self, what_to_do: impl ToString) -> Self {

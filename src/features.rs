@@ -335,8 +335,10 @@ impl Extractor<'_> {
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             if vector.iter().any(|value| !value.is_finite()) {
-                return Err(Error::not_finite(format!("{split} {name}: the model's features are not finite"))
-                    .help("check that the weights fit the model and the normalisation fits the pixels"));
+                return Err(Error::not_finite(format!(
+                    "{split} {name}: the model's features are not finite"
+                ))
+                .help("check that the weights fit the model and the normalisation fits the pixels"));
             }
         }
         Ok((Features { samples, matrix, labels }, time))

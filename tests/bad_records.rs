@@ -232,6 +232,7 @@ fn predictions_that_cannot_be_scored_name_their_file() {
             logits: ndarray::array![[0.5, 1.0], [logit, 0.0]],
             truth: ndarray::array![[true, false], [false, true]],
         },
+        scoring: None,
     };
     let error = write(&path, "0a", &ranked(f32::NAN)).unwrap_err().to_string();
     assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
@@ -248,8 +249,8 @@ fn predictions_that_cannot_be_scored_name_their_file() {
     assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
 
     let image = Confusion::new(2, None);
-    write(&path, "0a", &Named { samples: vec!["a".into()], predictions: Predictions::Masks(vec![image]) })
-        .unwrap();
+    let named = |samples, masks| Named { samples, predictions: Predictions::Masks(masks), scoring: None };
+    write(&path, "0a", &named(vec!["a".into()], vec![image])).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let classes = br#""classes":"2""#;
     let at = bytes.windows(classes.len()).position(|window| window == classes).unwrap();
@@ -258,6 +259,6 @@ fn predictions_that_cannot_be_scored_name_their_file() {
     std::fs::write(&path, spoilt).unwrap();
     let error = read(&path, "0a").unwrap_err().to_string();
     assert!(error.contains("2 classes, expected 9"), "{error}");
-    write(&path, "0a", &Named { samples: vec![], predictions: Predictions::Masks(vec![]) }).unwrap();
+    write(&path, "0a", &named(vec![], vec![])).unwrap();
     assert!(read(&path, "0a").unwrap_err().to_string().contains("no samples"));
 }

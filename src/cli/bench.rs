@@ -85,7 +85,10 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
             match outcome {
                 Ok(done) => {
                     console::note(format_args!("{name}: {}", told(&done)));
-                    done.record.notes.iter().for_each(|note| console::note(format_args!("  warning: {note}")));
+                    done.record
+                        .notes
+                        .iter()
+                        .for_each(|note| console::note(format_args!("  warning: {note}")));
                     written.push(done.path);
                 }
                 Err(error) => {

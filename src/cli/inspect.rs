@@ -6,8 +6,8 @@ use std::io::Write;
 use ndarray::Array2;
 use serde::Serialize;
 
-use crate::console;
 use crate::audit::names;
+use crate::console;
 use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};

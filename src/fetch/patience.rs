@@ -182,7 +182,7 @@ fn bare(error: Error) -> Error {
 
 /// The same error, which also says that nothing is lost.
 fn again(error: Error) -> Error {
-    let (Error::File { remedy, .. } | Error::Request { remedy, .. }) = &error;
+    let remedy = error.remedy();
     let what = "the same command, run again later, goes on where it stopped";
     let remedy = if remedy.is_empty() { what.to_owned() } else { format!("{remedy}. {}", sentence(what)) };
     error.help(remedy)

@@ -138,6 +138,7 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
         selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),
+        seen: Default::default(),
     }
 }
 
