@@ -47,6 +47,7 @@ pub mod report;
 pub mod run;
 pub mod sheet;
 pub mod suite;
+pub mod tensors;
 pub mod transform;
 
 pub use error::{Error, Result};

@@ -10,18 +10,19 @@
 //! Metadata: `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
 //! `multi-label`, `scores`, `mask`), `classes`, and for masks `ignore`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{Array2, Array3, Axis};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::FINGERPRINT_DIGITS;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::metrics::segmentation::Confusion;
 use crate::protocol::{Predictions, Targets};
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 /// Predictions with the names of their samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,16 +74,30 @@ impl Tensor {
 /// # Errors
 /// Where it cannot be written, or names and predictions are not one a sample.
 pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
+    write_atomically(path, &encode(path, record, named)?)
+}
+
+/// Hash of the predictions and their samples, whichever record they are of: 32 hexadecimal digits.
+///
+/// # Errors
+/// Where names and predictions are not one a sample.
+pub fn digest(named: &Named) -> Result<String> {
+    let bytes = encode(Path::new("predictions"), "", named)?;
+    Ok(blake3::hash(&bytes).to_hex()[..FINGERPRINT_DIGITS].to_owned())
+}
+
+/// The bytes of the file; the same for the same predictions.
+fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     let problem = |problem: String| Error::file(path, format!("cannot be written: {problem}"));
     let Named { samples, predictions } = named;
     if samples.len() != predictions.len() {
         return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
     }
-    let mut metadata = HashMap::from([
+    let mut metadata = BTreeMap::from([
         ("record".to_owned(), record.to_owned()),
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
-    let (kind, classes, tensors) = match predictions {
+    let (kind, classes, arrays) = match predictions {
         Predictions::Targets {
             predicted: Targets::Classes { classes: predicted, .. },
             truth: Targets::Classes { classes: truth, count },
@@ -119,11 +134,11 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     };
     metadata.insert("kind".to_owned(), kind.to_owned());
     metadata.insert("classes".to_owned(), classes.to_string());
-    let views = tensors
+    let views = arrays
         .iter()
         .map(|(name, t)| Ok((*name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).at(path)?)))
         .collect::<Result<Vec<_>>>()?;
-    write_atomically(path, &safetensors::serialize(views, Some(metadata)).at(path)?)
+    tensors::serialize(views, metadata).at(path)
 }
 
 /// Reads the file of the record with that fingerprint; nothing where there is none.
