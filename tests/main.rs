@@ -22,6 +22,7 @@ mod end_to_end;
 mod fetch;
 mod finetune;
 mod flood;
+mod keys;
 mod landslide4sense;
 mod loader;
 mod model;

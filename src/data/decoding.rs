@@ -40,10 +40,15 @@ pub struct Decoding {
     class_names: Vec<String>,
     stored_bands: Vec<String>,
     dates: Option<[String; 2]>,
-    scale: f32,
-    clip: Option<[f32; 2]>,
+    scale: f64,
+    clip: Option<[f64; 2]>,
     remap: Vec<(i32, i32)>,
     ignore: Option<i32>,
+}
+
+/// The shortest decimal number that rounds to `number`, as suites' files have it: 0.15, not 0.15000000596.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 impl Decoding {
@@ -62,8 +67,8 @@ impl Decoding {
             class_names: if named { task.class_names.clone() } else { Vec::new() },
             stored_bands: task.stored_bands.clone(),
             dates: task.dates.clone(),
-            scale: task.scale,
-            clip: task.clip,
+            scale: as_written(task.scale),
+            clip: task.clip.map(|ends| ends.map(as_written)),
             remap: task.remap.clone(),
             ignore: task.ignore,
         }
