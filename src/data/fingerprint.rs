@@ -156,9 +156,9 @@ fn identity(sources: &[Source]) -> Result<(String, SystemTime)> {
         {
             use std::os::unix::fs::MetadataExt;
             let (seconds, nanoseconds) = (known.ctime(), known.ctime_nsec());
-            [known.ino().to_le_bytes(), seconds.to_le_bytes(), nanoseconds.to_le_bytes()]
-                .iter()
-                .for_each(|number| drop(hasher.update(number)));
+            for number in [known.ino().to_le_bytes(), seconds.to_le_bytes(), nanoseconds.to_le_bytes()] {
+                hasher.update(&number);
+            }
             let since = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok());
             latest = latest.max(since.map_or(UNIX_EPOCH, |(s, ns)| UNIX_EPOCH + Duration::new(s, ns)));
         }
