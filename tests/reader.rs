@@ -646,7 +646,7 @@ fn a_fingerprint_follows_names_and_contents() {
 /// The samples of the splits that are asked for, in their order, and the statistics.
 #[test]
 fn a_dataset_has_a_fingerprint() {
-    const NAME: &str = "a_dataset_has_a_fingerprint";
+    const NAME: &str = "reader::a_dataset_has_a_fingerprint";
     // The memos go to the cache folder, which only the environment can name: so this runs itself again.
     if std::env::var_os("TERRABENCH_CACHE").is_none() {
         let cache = tempfile::tempdir().unwrap();
