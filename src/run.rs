@@ -190,16 +190,17 @@ impl<'a> Runner<'a> {
             let input = setting.data.clone().and_then(|data| {
                 Input::open(setting.suite, &plan.task, partition, &data, setting.model, &setting.input)
             });
-            let here = setting.data.as_ref().is_ok_and(|data| {
-                data::task_folder(setting.suite, &plan.task, data).is_some()
-            });
+            let here = setting
+                .data
+                .as_ref()
+                .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
             outcomes.extend(cells.iter().map(|planned| {
                 let done = match (&input, &self.weights_id) {
                     (Ok(input), Ok(id)) => self.run_cell(&plan.task, planned, input, id, &mut bank, progress),
                     (Err(error), _) if here => Err(error.clone()),
-                    (Err(error), _) | (_, Err(error)) => self
-                        .recorded(&plan.task, planned)
-                        .and_then(|done| done.ok_or_else(|| error.clone())),
+                    (Err(error), _) | (_, Err(error)) => {
+                        self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
+                    }
                 };
                 (planned.cell.clone(), done)
             }));

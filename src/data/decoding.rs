@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::suite::{Family, Layout, LabelKind, Task};
+use crate::suite::{Family, LabelKind, Layout, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that gives other pixels or labels for the
 /// same bytes: features, records and packed files of that family are then made anew.
@@ -54,10 +54,8 @@ fn as_written(number: f32) -> f64 {
 impl Decoding {
     /// How the reader of `family` decodes the files of `task`.
     pub fn of(family: Family, task: &Task) -> Self {
-        let named = matches!(
-            task.layout,
-            Some(Layout::Eurosat | Layout::BigearthnetS1 | Layout::BigearthnetS2)
-        );
+        let named =
+            matches!(task.layout, Some(Layout::Eurosat | Layout::BigearthnetS1 | Layout::BigearthnetS2));
         Decoding {
             reader: reader_version(family),
             family,

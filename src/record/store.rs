@@ -82,7 +82,9 @@ impl Store {
         }
         let sheet = std::fs::read(self.sheet(&any)).ok();
         match self.predictions(&any)? {
-            Some(named) => self.stage(&asked, &named, sheet.as_deref())?.commit().map(|(record, _)| Some(record)),
+            Some(named) => {
+                self.stage(&asked, &named, sheet.as_deref())?.commit().map(|(record, _)| Some(record))
+            }
             None => self.put(&asked).map(|_| Some(asked)),
         }
     }
@@ -111,9 +113,8 @@ impl Store {
     /// As [`Store::put`] and [`predictions::write`].
     pub fn stage(&self, record: &Record, named: &Named, sheet: Option<&[u8]>) -> Result<Staged<'_>> {
         let record = Record { predictions: Some(predictions::digest(named)?), ..record.clone() };
-        check(&record).map_err(|problem| {
-            Error::file(self.path(&record), format!("cannot be written: {problem}"))
-        })?;
+        check(&record)
+            .map_err(|problem| Error::file(self.path(&record), format!("cannot be written: {problem}")))?;
         let earlier = self.path(&record).is_file();
         let place = |path: PathBuf| if earlier { next(&path) } else { path };
         predictions::write(&place(self.predictions_path(&record)), &record.fingerprint, named)?;
