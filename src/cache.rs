@@ -161,7 +161,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Every row there is. A chunk that is damaged is removed, and `note` is told.
+    /// Every row there is. A chunk that cannot be used is passed over, and `note` is told; only one whose bytes do not
+    /// fit its name is removed, as a disk or a network that fails to read may read the next time.
     ///
     /// # Errors
     /// Where the folder cannot be read; one that is not there is empty.
@@ -184,12 +185,19 @@ impl Entry {
         }
         chunks.sort();
         for path in chunks {
-            match std::fs::read(&path).map_err(|e| e.to_string()).and_then(|b| decode(&path, &b, width)) {
-                Ok(chunk) => rows.extend(chunk),
-                Err(problem) => {
-                    note(&format!("{}: {problem}; its features are computed again", path.display()));
+            let mut passed_over = |problem: &dyn std::fmt::Display| {
+                note(&format!("{}: {problem}; its features are computed again", path.display()));
+            };
+            match std::fs::read(&path) {
+                Err(problem) => passed_over(&format!("cannot be read: {problem}")),
+                Ok(bytes) if path.file_name().is_none_or(|name| name != file_name(&bytes).as_str()) => {
+                    passed_over(&"the chunk is damaged");
                     let _ = std::fs::remove_file(&path);
                 }
+                Ok(bytes) => match decode(&bytes, width) {
+                    Ok(chunk) => rows.extend(chunk),
+                    Err(problem) => passed_over(&problem),
+                },
             }
         }
         Ok(rows)
@@ -267,10 +275,7 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
 }
 
 /// The rows of a chunk of features of length `width`.
-fn decode(path: &Path, bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
-    if path.file_name().is_none_or(|name| name != file_name(bytes).as_str()) {
-        return Err("the chunk is damaged".to_owned());
-    }
+fn decode(bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
     let foreign = || "no chunk of features that this version writes".to_owned();
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let tensor = |name: &str| file.tensor(name).ok();

@@ -15,19 +15,19 @@ pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::cache::{self, About};
-use crate::config::ModelConfig;
-use crate::data::bands::{self, Band, Selection};
+use crate::config::{DecidingModel, ModelConfig};
+use crate::data::bands::{self, Band, Imputation, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
-use crate::model::{Backbone, Stem};
+use crate::model::{Backbone, Stem, device};
 use crate::normalization::{self, Strategies};
-use crate::suite::{LabelKind, Suite, Task};
+use crate::suite::{Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::Normalization;
 use crate::{Error, Result};
 
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
-/// features in the cache are then computed again.
+/// features in the cache are then computed again, and so are the records made of them.
 pub const FEATURES_VERSION: u32 = 1;
 
 /// The features of a split with what they belong to, in the partition's order.
@@ -63,6 +63,12 @@ impl InputOptions {
             .as_ref()
             .or(suite.normalization.as_ref())
             .map_or(normalization::DATASET, String::as_str)
+    }
+
+    /// What stands in for bands that the files of `task` may lack.
+    pub fn impute(&self, task: &Task) -> Vec<Imputation> {
+        let source = |pair: &Imputation| if self.zeros { Band::Zeros } else { pair.source };
+        task.impute.iter().map(|pair| Imputation { source: source(pair), target: pair.target }).collect()
     }
 
     /// How the bands of `task` are taken, for its records.
@@ -118,10 +124,7 @@ impl Input {
             names.retain(|band, _| !task.absent_by_content.contains(band));
         }
         let wanted = &model.stem(task.stem)?.bands;
-        let mut impute = task.impute.clone();
-        if options.zeros {
-            impute.iter_mut().for_each(|pair| pair.source = Band::Zeros);
-        }
+        let impute = options.impute(task);
         let present = dataset.bands()?;
         let (selection, channels) = match &task.dates {
             None => (
@@ -253,7 +256,7 @@ pub struct Identity<'a> {
     pub model: &'a ModelConfig,
     /// [`crate::model::LoadedModel::weights_id`].
     pub weights: &'a str,
-    /// As on the command line: features differ between devices by their rounding.
+    /// As on the command line: features differ by their rounding between kinds of devices ([`device::kind`]).
     pub device: &'a str,
 }
 
@@ -344,7 +347,7 @@ impl Extractor<'_> {
         Ok((Features { samples, matrix, labels }, time))
     }
 
-    /// The hash of all that decides a feature of the backbone so called, but the sample itself.
+    /// Cache key: a hash of everything that decides a feature except the sample.
     ///
     /// # Errors
     /// Where a value has no JSON form.
@@ -353,32 +356,25 @@ impl Extractor<'_> {
         struct Ingredients<'a> {
             version: u32,
             form: u32,
-            model: &'a ModelConfig,
+            decoding: String,
+            model: DecidingModel<'a>,
             weights: &'a str,
             device: &'a str,
             stem: Stem,
             bands: &'a [String],
-            scale: f32,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            clip: Option<[f32; 2]>,
-            label: LabelKind,
-            classes: usize,
             preprocess: &'a Preprocess,
             turn: Dihedral,
         }
-        let Input { task, stem, selection, .. } = self.input;
+        let Input { dataset, stem, selection, .. } = self.input;
         let ingredients = Ingredients {
             version: FEATURES_VERSION,
             form: cache::FORM,
-            model: identity.model,
+            decoding: dataset.decoding().hash(),
+            model: identity.model.deciding(),
             weights: identity.weights,
-            device: identity.device,
+            device: device::kind(identity.device),
             stem: *stem,
             bands: &selection.stored,
-            scale: task.scale,
-            clip: task.clip,
-            label: task.label,
-            classes: task.classes,
             preprocess: &self.strategy.preprocess,
             turn: self.turn,
         };

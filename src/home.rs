@@ -101,6 +101,12 @@ fn toml_names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// What a configuration's file is called: `knn` for `configs/protocols/knn.toml` and for `elsewhere/knn.toml`. The path by
+/// which it was typed is no part of it.
+pub fn config_name(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
 /// Reads a TOML file into `T`. Unknown keys are errors that name the file and the line.
 ///
 /// # Errors

@@ -53,6 +53,7 @@ pub mod run;
 pub mod sheet;
 pub mod suggest;
 pub mod suite;
+pub mod tensors;
 pub mod transform;
 
 pub use error::{Error, Result};

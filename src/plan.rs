@@ -33,7 +33,7 @@ pub struct PlannedCell {
 /// tables of the chosen protocols hold (all tables, where none holds them); there a task is passed over whose
 /// labels a protocol cannot score.
 ///
-/// `load` reads a protocol by name.
+/// `load` reads a protocol by name or path, and tells its name.
 ///
 /// # Errors
 /// Where a task is unknown, a protocol cannot be read or cannot score a task that was asked for by name.
@@ -41,13 +41,17 @@ pub fn plan(
     suite: &Suite,
     model: &ModelConfig,
     choice: &Choice,
-    load: impl Fn(&str) -> Result<Protocol>,
+    load: impl Fn(&str) -> Result<(String, Protocol)>,
 ) -> Result<Vec<TaskPlan>> {
-    let protocols =
-        once(if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols })
-            .into_iter()
-            .map(|name| load(name).map(|protocol| (name, protocol)))
-            .collect::<Result<Vec<_>>>()?;
+    let typed = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
+    let mut protocols: Vec<(String, Protocol)> = Vec::new();
+    for name in once(typed) {
+        let protocol = load(name)?;
+        // A name and a path may be of one file.
+        if !protocols.contains(&protocol) {
+            protocols.push(protocol);
+        }
+    }
     let holds_one = |table: &&Table| protocols.iter().any(|(name, _)| table.protocols.contains(name));
     let mut tables: Vec<&Table> = suite.tables.iter().filter(holds_one).collect();
     if tables.is_empty() {
@@ -69,7 +73,7 @@ pub fn plan(
         let mut unfit = None;
         for (name, protocol) in &protocols {
             match check(task, name, protocol).and_then(|()| check_model(model, name, protocol)) {
-                Ok(()) => fitting.push((*name, protocol)),
+                Ok(()) => fitting.push((name, protocol)),
                 Err(error) => unfit = unfit.or(Some(error)),
             }
         }

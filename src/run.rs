@@ -10,13 +10,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::findings::{Audited, Earlier, FeatureLog};
-use crate::Result;
 use crate::cache::Cache;
 use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
-use crate::data::{Label, Split};
+use crate::data::decoding::Decoding;
+use crate::data::{self, Label, Split};
 use crate::features::tiles::tile_tokens;
-use crate::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
-use crate::files::{remove, write_atomically};
+use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
+use crate::files::remove;
 use crate::model::weights::Weights;
 use crate::model::{self, Backbone, Coverage, LoadedModel};
 use crate::plan::{PlannedCell, TaskPlan};
@@ -31,15 +31,17 @@ use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA
 use crate::sheet::{self, Example, Heading};
 use crate::suite::{Suite, Task};
 use crate::transform::augment::Dihedral;
+use crate::{Error, Result};
 
 /// What all cells of a run have in common.
 pub struct Setting<'a> {
     pub suite: &'a Suite,
     pub model: &'a ModelConfig,
-    pub weights: &'a Weights,
+    /// Or why there are none: finished cells are listed all the same.
+    pub weights: Result<Weights>,
     pub allow_partial: bool,
-    /// The suite's folder of data.
-    pub data: PathBuf,
+    /// The suite's folder of data, or why there is none.
+    pub data: Result<PathBuf>,
     pub demo: bool,
     pub input: InputOptions,
     pub device: Device,
@@ -60,6 +62,12 @@ pub struct Setting<'a> {
     pub protocol_configs: BTreeMap<String, String>,
 }
 
+impl Setting<'_> {
+    fn weights(&self) -> Result<&Weights> {
+        self.weights.as_ref().map_err(Error::clone)
+    }
+}
+
 /// A cell's record and where it is.
 #[derive(Debug, Clone)]
 pub struct Done {
@@ -67,13 +75,15 @@ pub struct Done {
     pub path: PathBuf,
     /// It was there before this run.
     pub reused: bool,
+    /// Data or weights are not here, so that it is not known whether they are still those of the record.
+    pub unchecked: bool,
 }
 
 /// Runs cells.
 pub struct Runner<'a> {
     setting: &'a Setting<'a>,
     store: &'a Store,
-    weights_id: String,
+    weights_id: Result<String>,
     coverage: Coverage,
     model: LazyModel<'a>,
     earlier: Earlier,
@@ -87,11 +97,11 @@ struct LazyModel<'a> {
 
 impl LazyModel<'_> {
     fn get(&self) -> Result<&LoadedModel> {
-        let Setting { model, weights, allow_partial, device, .. } = self.setting;
+        let Setting { model, allow_partial, device, .. } = self.setting;
         match self.loaded.get() {
             Some(loaded) => Ok(loaded),
             None => {
-                let loaded = model::load(model, weights, *allow_partial, device)?;
+                let loaded = model::load(model, self.setting.weights()?, *allow_partial, device)?;
                 Ok(self.loaded.get_or_init(|| loaded))
             }
         }
@@ -99,22 +109,90 @@ impl LazyModel<'_> {
 }
 
 impl<'a> Runner<'a> {
-    /// Partial weights are loaded at once, since only then it is known whether parameters stay random.
+    /// Partial weights are loaded at once, since only then it is known whether parameters stay random. Weights that are
+    /// not there are an error of the cells that need them.
     ///
     /// # Errors
-    /// Where the weights' file cannot be read.
+    /// Where the weights' file is there and cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
         let model = LazyModel { setting, loaded: OnceCell::new() };
-        let (weights_id, coverage) = match (setting.allow_partial, setting.weights) {
-            (true, weights) => {
+        let (weights_id, coverage) = match &setting.weights {
+            Err(error) => (Err(error.clone()), Coverage::Whole),
+            Ok(weights @ Weights::File(path)) if !path.exists() => (weights.id(), Coverage::Whole),
+            Ok(weights) if setting.allow_partial => {
                 let loaded = model.get()?;
-                (loaded.weights_id.clone(), Coverage::of(weights, &loaded.report))
+                (Ok(loaded.weights_id.clone()), Coverage::of(weights, &loaded.report))
             }
-            (false, weights @ Weights::Random(_)) => (weights.id()?, Coverage::Random),
+            Ok(weights @ Weights::Random(_)) => (Ok(weights.id()?), Coverage::Random),
             // Without leave to be partial, weights that are not whole are an error.
-            (false, weights @ (Weights::File(_) | Weights::None)) => (weights.id()?, Coverage::Whole),
+            Ok(weights @ (Weights::File(_) | Weights::None)) => (Ok(weights.id()?), Coverage::Whole),
         };
         Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
+    }
+
+    /// What of data and weights is not here, if anything.
+    pub fn missing(&self) -> Option<&Error> {
+        self.setting.data.as_ref().err().or(self.weights_id.as_ref().err())
+    }
+
+    /// The recorded cell that was asked for, found without data and weights: the one that was finished last, of these
+    /// weights where they are known.
+    ///
+    /// # Errors
+    /// Where records cannot be read.
+    pub fn recorded(&self, task: &Task, planned: &PlannedCell) -> Result<Option<Done>> {
+        if self.setting.fresh {
+            return Ok(None);
+        }
+        let request = self.request(task, planned)?;
+        let same_weights = |record: &Record| match &self.weights_id {
+            Ok(id) => record.provenance.weights == *id,
+            Err(_) => true,
+        };
+        let record = self.store.of_request(&request)?.into_iter().find(same_weights);
+        Ok(record.map(|record| Done {
+            path: self.store.path(&record),
+            record,
+            reused: true,
+            unchecked: true,
+        }))
+    }
+
+    fn request(&self, task: &Task, planned: &PlannedCell) -> Result<String> {
+        let decoding = Decoding::of(self.setting.suite.family, task).hash();
+        let protocol = planned.protocol.deciding(&task.name);
+        let impute = self.setting.input.impute(task);
+        self.asked(task, &planned.cell, &protocol, &decoding).request(&impute)
+    }
+
+    /// What decides the number of a cell as far as it is known without data and weights.
+    fn asked<'d>(
+        &'d self,
+        task: &'d Task,
+        cell: &'d Cell,
+        protocol: &'d Protocol,
+        decoding: &'d str,
+    ) -> Deciding<'d> {
+        let setting = self.setting;
+        Deciding {
+            protocol_version: PROTOCOL_VERSION,
+            features_version: FEATURES_VERSION,
+            demo: setting.demo,
+            cell,
+            task: task.deciding(),
+            protocol,
+            model: setting.model.deciding(),
+            decoding,
+            weights: "",
+            data: "",
+            stem: task.stem,
+            bands: &[],
+            band_names: setting.input.band_names(task),
+            imputed: &[],
+            normalization: setting.input.normalization_of(setting.suite, task),
+            strategies: &[],
+            image_size: task.input_size.unwrap_or(setting.model.architecture.image),
+        }
     }
 
     /// Runs a task's cells. One that fails does not keep the others from running.
@@ -124,18 +202,20 @@ impl<'a> Runner<'a> {
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
             let setting = self.setting;
-            let input = Input::open(
-                setting.suite,
-                &plan.task,
-                partition,
-                &setting.data,
-                setting.model,
-                &setting.input,
-            );
+            let input = setting.data.clone().and_then(|data| {
+                Input::open(setting.suite, &plan.task, partition, &data, setting.model, &setting.input)
+            });
+            let here = setting
+                .data
+                .as_ref()
+                .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
             outcomes.extend(cells.iter().map(|planned| {
-                let done = match &input {
-                    Ok(input) => self.run_cell(&plan.task, planned, input, &mut bank, progress),
-                    Err(error) => Err(error.clone()),
+                let done = match (&input, &self.weights_id) {
+                    (Ok(input), Ok(id)) => self.run_cell(&plan.task, planned, input, id, &mut bank, progress),
+                    (Err(error), _) if here => Err(error.clone()),
+                    (Err(error), _) | (_, Err(error)) => {
+                        self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
+                    }
                 };
                 (planned.cell.clone(), done)
             }));
@@ -148,6 +228,7 @@ impl<'a> Runner<'a> {
         task: &Task,
         planned: &PlannedCell,
         input: &Input,
+        weights_id: &str,
         bank: &mut FeatureBank,
         progress: &dyn Progress,
     ) -> Result<Done> {
@@ -157,28 +238,23 @@ impl<'a> Runner<'a> {
         let sweep = input.strategies.len() > 1;
         // Validation decides which strategy is reported.
         let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
+        let decoding = input.dataset.decoding().hash();
+        let protocol = planned.protocol.deciding(&task.name);
         let deciding = Deciding {
-            protocol_version: PROTOCOL_VERSION,
-            demo: setting.demo,
-            cell,
-            task,
-            protocol: &planned.protocol,
-            model: setting.model,
-            weights: &self.weights_id,
+            weights: weights_id,
             data: &input.dataset.fingerprint(splits)?,
-            stem: input.stem,
             bands: &input.selection.stored,
-            band_names: setting.input.band_names(task),
             imputed: &input.selection.imputed,
-            normalization: &input.normalization,
             strategies: &input.strategies,
             image_size: input.image_size(),
+            ..self.asked(task, cell, &protocol, &decoding)
         };
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
-            && let Some(record) = self.store.get(&fingerprint)?
+            && let Some(record) = self.store.find(&fingerprint, cell)?
         {
-            return Ok(Done { path: self.store.path(&record), record, reused: true });
+            self.store.settle(&record)?;
+            return Ok(Done { path: self.store.path(&record), record, reused: true, unchecked: false });
         }
         // Before hours of work, not after.
         self.store.check_writable()?;
@@ -198,7 +274,9 @@ impl<'a> Runner<'a> {
             Protocol::SegmentationProbe(config) => {
                 self.segmentation_probe(config, task, cell.seed, input, progress)?
             }
-            frozen => self.frozen(frozen, task, cell.seed, input, bank, &mut features, progress)?,
+            frozen => {
+                self.frozen(frozen, task, cell.seed, input, weights_id, bank, &mut features, progress)?
+            }
         };
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
@@ -207,6 +285,8 @@ impl<'a> Runner<'a> {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
+            request: deciding.request(&setting.input.impute(task))?,
+            predictions: None,
             demo: setting.demo,
             short: planned.protocol.is_short(),
             cell: cell.clone(),
@@ -249,18 +329,18 @@ impl<'a> Runner<'a> {
             features: &features,
         };
         audited.fill(&mut record, &self.earlier, self.store);
-        // First what lies behind the record: where a record is, its predictions are.
         let test = input.dataset.samples(Split::Test);
         let used = subset(test.len(), planned.protocol.limit());
         let samples = used.iter().map(|i| test[*i].clone()).collect();
-        let (predictions, scoring) = (outcome.predictions, Some(outcome.scoring));
-        self.store.put_predictions(&record, &Named { samples, predictions, scoring })?;
-        if !outcome.masks.is_empty() {
-            self.sheet(&record, task, input, &outcome.masks, &used)?;
-        }
-        let path = self.store.put(&record)?;
+        let sheet = match outcome.masks.as_slice() {
+            [] => None,
+            masks => self.sheet(&record, task, input, masks, &used)?,
+        };
+        // First what lies behind the record: where a record is, its predictions are.
+        let named = Named { samples, predictions: outcome.predictions, scoring: Some(outcome.scoring) };
+        let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
         remove(&snapshot)?;
-        Ok(Done { record, path, reused: false })
+        Ok(Done { record, path, reused: false, unchecked: false })
     }
 
     /// blake3 of the config files behind a cell.
@@ -279,14 +359,14 @@ impl<'a> Runner<'a> {
         task: &Task,
         seed: u64,
         input: &Input,
+        weights_id: &str,
         bank: &mut FeatureBank,
         log: &mut FeatureLog,
         progress: &dyn Progress,
     ) -> Result<Outcome> {
         let setting = self.setting;
         let backbone = self.model.get()?.backbone.as_ref();
-        let identity =
-            Identity { model: setting.model, weights: &self.weights_id, device: &setting.device_name };
+        let identity = Identity { model: setting.model, weights: weights_id, device: &setting.device_name };
         let (start, busy) = (Instant::now(), bank.busy());
         let features = |Wanted { strategy, split, turn }| {
             let extractor = self.extractor(backbone, input, strategy, turn);
@@ -319,8 +399,8 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Draws those of the predicted masks whose labels have the most to see, beside the record. `used` has the places
-    /// in the test split of the images that were used.
+    /// Draws those of the predicted masks whose labels have the most to see, as a PNG; nothing where the bands have no
+    /// colours. `used` has the places in the test split of the images that were used.
     fn sheet(
         &self,
         record: &Record,
@@ -328,12 +408,12 @@ impl<'a> Runner<'a> {
         input: &Input,
         masks: &[Shown],
         used: &[usize],
-    ) -> Result<()> {
+    ) -> Result<Option<Vec<u8>>> {
         let bands = &self.setting.model.stem(input.stem)?.bands;
         // Of several dates the last one.
         let stored = &input.selection.stored;
         let shown = &stored[stored.len().saturating_sub(bands.len())..];
-        let Some((bands, colors)) = sheet::colors(bands, shown) else { return Ok(()) };
+        let Some((bands, colors)) = sheet::colors(bands, shown) else { return Ok(None) };
         let mut examples = Vec::new();
         for Shown { image, prediction } in masks {
             let sample = input.dataset.read(Split::Test, used[*image], &bands)?;
@@ -359,8 +439,7 @@ impl<'a> Runner<'a> {
             ),
             colors,
         };
-        let picture = sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples))?;
-        write_atomically(&self.store.sheet(record), &picture)
+        sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples)).map(Some)
     }
 
     /// With one of the input's strategies, by its place.
@@ -390,13 +469,13 @@ impl<'a> Runner<'a> {
         snapshot: PathBuf,
         progress: &'s dyn Progress,
     ) -> Result<Subject<'s>> {
-        let Setting { model, weights, allow_partial, .. } = self.setting;
+        let Setting { model, allow_partial, .. } = self.setting;
         let device = self.setting.device.clone().autodiff();
         Ok(Subject {
             task,
             input,
             strategy: input.only()?,
-            encoder: model::trainable(model, weights, *allow_partial, &device)?,
+            encoder: model::trainable(model, self.setting.weights()?, *allow_partial, &device)?,
             device,
             batch_size: self.setting.batch_size,
             cache_limit: self.setting.cache_limit,

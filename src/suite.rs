@@ -147,7 +147,55 @@ pub struct Task {
     pub input_size: Option<usize>,
 }
 
+/// What of a [`Task`] decides numbers but for what is in the keys already: how its files are decoded
+/// ([`crate::data::decoding`]), which bands and statistics are taken, and the input's size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DecidingTask<'a> {
+    pub name: &'a str,
+    pub label: LabelKind,
+    pub classes: usize,
+    pub metric: Metric,
+}
+
 impl Task {
+    /// The part that decides. A new field must be told here on which side it is.
+    pub fn deciding(&self) -> DecidingTask<'_> {
+        let Task {
+            name,
+            label,
+            classes,
+            metric,
+            // Decide how bytes become arrays: `Decoding`.
+            layout: _,
+            stored_bands: _,
+            dates: _,
+            scale: _,
+            clip: _,
+            remap: _,
+            ignore: _,
+            // Decide what is taken of these arrays, which is in the keys: stem, bands, strategies, size of the input.
+            stem: _,
+            impute: _,
+            by_content: _,
+            absent_by_content: _,
+            normalization: _,
+            input_size: _,
+            // Say where the files are, whose content is in the keys.
+            directory: _,
+            archive: _,
+            // Labels.
+            title: _,
+            class_names: _,
+            sensor: _,
+            // Only recognises files, and notes it.
+            quick_look: _,
+            image_size: _,
+            samples: _,
+        } = self;
+        DecidingTask { name, label: *label, classes: *classes, metric: *metric }
+    }
+
     /// What each class is called, in order: its name, without names `class <index>`.
     pub fn class_labels(&self) -> Vec<String> {
         let name = |class: usize| self.class_names.get(class).cloned();

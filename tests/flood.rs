@@ -9,12 +9,12 @@ use crate::common::records;
 use ndarray::s;
 use terrabench::config::ModelConfig;
 use terrabench::data::packed::pack;
-use terrabench::data::{self, Dataset, Label, Split};
+use terrabench::data::{self, Dataset, Label, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::normalization::Strategies;
 use terrabench::progress::Silent;
-use terrabench::suite::Suite;
+use terrabench::suite::{Suite, Task};
 use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::{Gray8, Gray32Float};
 
@@ -303,4 +303,123 @@ fn other_protocols_say_that_they_see_one_date() {
     ]);
     let output = command.arg(folder.path().join("x")).arg("--data").arg(folder.path()).output().unwrap();
     assert!(!output.status.success() && said(&output).contains("two images"), "{}", said(&output));
+}
+
+/// The suite with an edit of its Flood-S1.
+fn edited(edit: impl FnOnce(&mut Task)) -> Suite {
+    let mut suite = suite();
+    edit(suite.tasks.iter_mut().find(|task| task.name == "flood-s1").unwrap());
+    suite
+}
+
+/// All samples, with every band.
+fn samples(suite: &Suite, root: &Path) -> terrabench::Result<Vec<Sample>> {
+    let dataset = data::open(suite, suite.task("flood-s1").unwrap(), root, "default")?;
+    let bands = dataset.bands()?;
+    let all = Split::ALL.into_iter().flat_map(|split| (0..NAMES.len()).map(move |index| (split, index)));
+    all.map(|(split, index)| dataset.read(split, index, &bands)).collect()
+}
+
+/// A mistake in the suite's file, found after packing: the packed form must not keep it.
+#[test]
+fn an_edited_decoding_is_refused_named_and_packed_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, packed] = ["plain", "packed"].map(|name| folder.path().join(name));
+    made(&plain);
+    let pack_as =
+        |suite: &Suite| pack(suite, suite.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap();
+    let before = suite();
+    let done = pack_as(&before);
+    assert_eq!((done.samples, done.reused, done.replaced), (9, false, None));
+    let again = pack_as(&before);
+    assert_eq!((again.samples, again.reused), (9, true), "as many as were packed");
+
+    let swapped = |task: &mut Task| task.stored_bands.swap(0, 1);
+    let remapped = |task: &mut Task| task.remap = vec![(0, 0), (1, 2), (2, 1), (3, 3)];
+    let ignoring = |task: &mut Task| (task.classes, task.ignore) = (4, None);
+    let clipped = |task: &mut Task| task.clip = Some([0.0, 0.1]);
+    let edits: [(&str, &dyn Fn(&mut Task)); 4] =
+        [("stored-bands", &swapped), ("remap", &remapped), ("ignore", &ignoring), ("clip", &clipped)];
+    for (name, edit) in edits {
+        let after = edited(edit);
+        let expected = samples(&after, &plain).unwrap();
+        let error = samples(&after, &packed).unwrap_err().to_string();
+        assert!(error.contains("index.json: packed with other settings"), "{name}: {error}");
+        assert!(error.contains(&format!("`{name}` was ")), "{name}: {error}");
+        assert!(error.contains("cargo xtask prepare"), "{name}: {error}");
+
+        let done = pack_as(&after);
+        assert!(!done.reused && done.replaced.unwrap().contains(&format!("`{name}` was ")), "{name}");
+        assert_eq!(samples(&after, &packed).unwrap(), expected, "{name}");
+        assert!(pack_as(&after).reused, "{name}");
+
+        // Killed before its index, it leaves files of another decoding, which are not taken up.
+        std::fs::remove_file(packed.join("flood-s1/index.json")).unwrap();
+        assert!(!pack_as(&before).reused);
+        assert_eq!(samples(&before, &packed).unwrap(), samples(&before, &plain).unwrap(), "{name}");
+    }
+    // What labels only is no other decoding.
+    let titled = edited(|task| {
+        task.title = "Flood".into();
+        task.class_names = ["a", "b", "c"].map(String::from).to_vec();
+    });
+    assert!(pack_as(&titled).reused);
+    // Another source.
+    std::fs::write(plain.join("flood_s1/data/1111013/01/c1-val/MS1_IVV_1111013_01_20170504.tif"), "x")
+        .unwrap();
+    let problem = pack(&before, before.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap_err();
+    assert!(problem.to_string().contains("MS1_IVV"), "{problem}");
+}
+
+/// Files packed before decodings were recorded: whether `remap` was the same, nobody can tell.
+#[test]
+fn packed_files_that_do_not_say_how_they_were_decoded_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, packed] = ["plain", "packed"].map(|name| folder.path().join(name));
+    made(&plain);
+    let suite = suite();
+    let pack = || pack(&suite, suite.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap();
+    pack();
+    // As format 2 had it: without `decoding`, the checksum over the rest.
+    let index = packed.join("flood-s1/index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let start = text.find(",\"decoding\":").unwrap();
+    let end = text.find(",\"checksum\":").unwrap();
+    let without = format!("{},\"checksum\":null}}", text[..start].replace("\"format\":3", "\"format\":2"));
+    let sum = blake3::hash(without.as_bytes()).to_hex().to_string();
+    assert!(end > start);
+    std::fs::write(&index, without.replace("null}", &format!("\"{sum}\"}}"))).unwrap();
+    let error = samples(&suite, &packed).unwrap_err().to_string();
+    assert!(error.contains("format 2 does not say how") && error.contains("cargo xtask prepare"), "{error}");
+    let done = pack();
+    assert!(!done.reused && done.replaced.unwrap().contains("format 2 does not say how"));
+    assert_eq!(samples(&suite, &packed).unwrap(), samples(&suite, &plain).unwrap());
+}
+
+#[test]
+fn prepare_says_what_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    made(&folder.path().join("plain"));
+    for name in ["benchmarks", "configs"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let benchmark = Home::find().unwrap().suite("copernicus-bench");
+    let text = std::fs::read_to_string(benchmark).unwrap();
+    let prepare = |text: &str| {
+        std::fs::write(folder.path().join("benchmarks/copernicus-bench.toml"), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.current_dir(folder.path()).env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command.args(["prepare", "copernicus-bench", "--data", "plain", "--to", "packed", "--verify"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let first = prepare(&text);
+    assert!(first.contains("9 samples") && first.contains("packed and read back\n"), "{first}");
+    let second = prepare(&text);
+    assert!(second.contains("9 samples") && second.contains("was there already"), "{second}");
+    let clip = "clip = [0.0, 0.15] ";
+    assert!(text.contains(clip));
+    let third = prepare(&text.replace(clip, "clip = [0.0, 0.25] "));
+    assert!(third.contains("packed anew because `clip` was [0.0,0.15], is [0.0,0.25]"), "{third}");
 }

@@ -32,6 +32,7 @@ mod flood;
 mod gate;
 mod geotiff;
 mod inputs;
+mod keys;
 mod landslide4sense;
 mod loader;
 mod metrics;

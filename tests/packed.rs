@@ -286,6 +286,25 @@ fn files_without_checksums_of_an_earlier_format_are_read() {
     }
 }
 
+/// Format 2 is format 1 with checksums. Of GEO-Bench, its header tells all that decides how files are decoded.
+#[test]
+fn files_of_format_2_are_read_where_only_one_decoding_is_possible() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = folder.path().join("m-eurosat");
+    std::fs::create_dir(&packed).unwrap();
+    for (name, bytes) in files(&common::fixture("packed-format-1").join("m-eurosat")) {
+        std::fs::write(packed.join(name), bytes).unwrap();
+    }
+    let index = std::fs::read_to_string(packed.join("index.json")).unwrap();
+    let index = index.trim_end().replace("\"format\":1", "\"format\":2");
+    let without = format!("{},\"checksum\":null}}", index.strip_suffix('}').unwrap());
+    let sum = blake3::hash(without.as_bytes()).to_hex().to_string();
+    std::fs::write(packed.join("index.json"), without.replace("null}", &format!("\"{sum}\"}}"))).unwrap();
+    let old = eurosat(&common::fixture("packed-format-1")).unwrap();
+    let found = eurosat(folder.path()).unwrap();
+    assert!(all_samples(found.as_ref()).unwrap() == all_samples(old.as_ref()).unwrap());
+}
+
 #[cfg(unix)]
 #[test]
 fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {

@@ -590,7 +590,16 @@ fn a_fingerprint_follows_names_and_contents() {
     assert_eq!(first.len(), 64);
     assert_eq!(of(&sources), first);
     assert_eq!(fingerprint::of_files(&sources, None).unwrap(), first);
-    assert_eq!(std::fs::read_dir(&memo).unwrap().count(), 1);
+    // Files that look the same from outside are not read again: that is what the memo is for.
+    let memos: Vec<_> = std::fs::read_dir(&memo).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [known] = &memos[..] else { panic!("{memos:?}") };
+    let remembered = std::fs::read_to_string(known).unwrap();
+    let others =
+        [blake3::hash(b"x").to_hex().to_string(), blake3::hash(b"y").to_hex().to_string()].join("\n");
+    std::fs::write(known, format!("{others}\n{}\n", blake3::hash(others.as_bytes()).to_hex())).unwrap();
+    assert_ne!(of(&sources), first);
+    std::fs::write(known, remembered).unwrap();
+    assert_eq!(of(&sources), first);
 
     // Order and names count, where the files are does not.
     let swapped = [sources[1].clone(), sources[0].clone()];
@@ -601,17 +610,19 @@ fn a_fingerprint_follows_names_and_contents() {
     std::fs::copy(&sources[0].path, &moved).unwrap();
     assert_eq!(of(&[Source { path: moved, ..sources[0].clone() }, sources[1].clone()]), first);
 
-    // A file that looks the same from outside is not read again: that is what the memo is for.
     let modified = std::fs::metadata(&sources[0].path).unwrap().modified().unwrap();
     let rewrite = |text: &str, at: std::time::SystemTime| {
         std::fs::write(&sources[0].path, text).unwrap();
         std::fs::File::options().write(true).open(&sources[0].path).unwrap().set_modified(at).unwrap();
     };
+    // Changed in place, of the same length and with its time set back.
     rewrite("FIRST", modified);
-    assert_eq!(of(&sources), first);
+    if cfg!(unix) {
+        assert_ne!(of(&sources), first);
+    }
     assert_ne!(fingerprint::of_files(&sources, None).unwrap(), first);
     // Any other time, even before 1970, or length shows that it changed.
-    rewrite("FIRST", std::time::UNIX_EPOCH - std::time::Duration::from_secs(5));
+    rewrite("First", std::time::UNIX_EPOCH - std::time::Duration::from_secs(5));
     let second = of(&sources);
     assert_ne!(second, first);
     rewrite("longer", modified);

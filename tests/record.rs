@@ -4,12 +4,14 @@ use std::path::Path;
 
 use crate::sample;
 use crate::sample::record;
-use terrabench::config::{ModelConfig, Protocol};
+use terrabench::config::{Architecture, DecidingModel, ModelConfig, Protocol};
 use terrabench::data::bands::{Band, Imputation};
-use terrabench::features::Preparation;
+use terrabench::features::{FEATURES_VERSION, Preparation};
 use terrabench::model::Stem;
-use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, SCHEMA, Store, fingerprint, frame};
-use terrabench::suite::Task;
+use terrabench::protocol::{Predictions, Targets};
+use terrabench::record::predictions::{self, Named};
+use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Record, SCHEMA, Store, fingerprint, frame};
+use terrabench::suite::{DecidingTask, Metric, Task};
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::Normalization;
 
@@ -57,11 +59,13 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         (toml::from_str(TASK).unwrap(), toml::from_str(MODEL).unwrap(), toml::from_str(PROTOCOL).unwrap());
     look(Deciding {
         protocol_version: 1,
+        features_version: 1,
         demo: false,
         cell: &record().cell,
-        task: &task,
+        task: task.deciding(),
         protocol: &protocol,
-        model: &model,
+        model: model.deciding(),
+        decoding: "2a1b",
         weights: "5f3c",
         data: "0f1e",
         stem: Stem::S2L1c,
@@ -78,7 +82,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
 #[test]
 fn the_fingerprint_is_the_same_on_every_machine() {
     let (fingerprint, settings) = with_deciding(|d| (d.fingerprint().unwrap(), d.settings().unwrap()));
-    assert_eq!(fingerprint, "5eacd2ef554858a14b27d67ff2b6d1b4");
+    assert_eq!(fingerprint, "d662199f59732bef5fd90c98c4e07361");
     // The settings of every seed are the fingerprint of seed 0.
     assert_eq!(settings, fingerprint);
 }
@@ -107,20 +111,17 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
         };
         let (k, dtype) = (protocol(("k = 20", "k = 5")), protocol(("f32", "bf16")));
         let temperature = protocol(("0.07", "0.08"));
-        let mut deeper = model.clone();
-        deeper.architecture.depth = 13;
+        let deeper = Architecture { depth: 13, ..model.architecture.clone() };
+        let deeper = DecidingModel { architecture: &deeper, ..model };
         let cells = [
             Cell { suite: "other".into(), ..cell.clone() },
             Cell { task: "other".into(), ..cell.clone() },
             Cell { partition: "0.01x_train".into(), ..cell.clone() },
-            Cell { protocol: "other".into(), ..cell.clone() },
-            Cell { model: "other".into(), ..cell.clone() },
-            Cell { backbone: "other".into(), ..cell.clone() },
             Cell { seed: 1, ..cell.clone() },
         ];
         let two_bands = ["02 - Blue".to_owned(), "03 - Green".to_owned()];
         let joined = ["02 - Blue,03 - Green".to_owned()];
-        let scaled = Task { scale: 10_000.0, ..task.clone() };
+        let other_metric = DecidingTask { metric: Metric::MicroF1, ..task };
         let imputed = [Imputation { source: Band::B11, target: Band::B10 }];
         let standardize = |name: &str, std| Preparation {
             name: name.to_owned(),
@@ -139,12 +140,14 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
         let mut all = vec![
             base,
             Deciding { protocol_version: PROTOCOL_VERSION + 1, ..base },
+            Deciding { features_version: FEATURES_VERSION + 1, ..base },
+            Deciding { decoding: "2a1c", ..base },
             Deciding { demo: true, ..base },
-            Deciding { task: &scaled, ..base },
+            Deciding { task: other_metric, ..base },
             Deciding { protocol: &k, ..base },
             Deciding { protocol: &dtype, ..base },
             Deciding { protocol: &temperature, ..base },
-            Deciding { model: &deeper, ..base },
+            Deciding { model: deeper, ..base },
             Deciding { weights: "5f3d", ..base },
             Deciding { data: "0f1f", ..base },
             Deciding { stem: Stem::S2L2a, ..base },
@@ -170,7 +173,7 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
                 }
             }
         }
-        let other_seed = Deciding { cell: &cells[6], ..base };
+        let other_seed = Deciding { cell: &cells[3], ..base };
         assert_eq!(of(&base).1, of(&other_seed).1);
     });
 }
@@ -250,7 +253,7 @@ fn a_reader_never_meets_half_a_record() {
     let (_folder, store) = store();
     let mut record = record();
     // Large, so that a write takes long enough to be caught.
-    record.scores = (0..20_000).map(|i| (format!("score {i}"), f64::from(i))).collect();
+    record.scores = (0..20_000).map(|i| (format!("score {i}"), f64::from(i % 101))).collect();
     store.put(&record).unwrap();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| (0..20).for_each(|_| drop(store.put(&record).unwrap())));
@@ -370,4 +373,81 @@ fn a_frame_has_a_row_for_each_record() {
     assert_eq!(text("selected", 0), r#""{"k":"20","temperature":"0.07"}""#);
     assert_eq!(terrabench::record::frame(&[]).unwrap().height(), 0);
     assert_eq!(terrabench::record::frame(&[]).unwrap().get_column_names(), frame.get_column_names());
+}
+
+fn named(predicted: &[usize]) -> Named {
+    let targets = |classes: &[usize]| Targets::Classes { classes: classes.to_vec(), count: 3 };
+    Named {
+        samples: (0..predicted.len()).map(|i| format!("sample {i}")).collect(),
+        predictions: Predictions::Targets { predicted: targets(predicted), truth: targets(&[0, 1, 2]) },
+        scoring: None,
+    }
+}
+
+/// What `--fresh` writes, killed after each of its steps.
+#[test]
+fn a_fresh_run_killed_between_predictions_and_record_leaves_no_mixed_pair() {
+    let (folder, store) = store();
+    let (old, new) = (named(&[0, 1, 1]), named(&[0, 1, 2]));
+    let first = record();
+    let (first, path) = store.stage(&first, &old, Some(b"old sheet")).unwrap().commit().unwrap();
+    assert_eq!(store.get(&first.fingerprint).unwrap().unwrap(), first);
+    let found = |record: &Record| store.predictions(record).unwrap().unwrap();
+    let sheet = || std::fs::read(store.sheet(&first)).unwrap();
+    assert_eq!((found(&first), sheet()), (old.clone(), b"old sheet".to_vec()));
+
+    // Killed before the record: the earlier pair stands, and the next run removes what is left over.
+    let second = Record { value: 100.0, predictions: None, ..first.clone() };
+    let _ = store.stage(&second, &new, Some(b"new sheet")).unwrap();
+    assert_eq!(found(&store.get(&first.fingerprint).unwrap().unwrap()), old);
+    assert_eq!(sheet(), b"old sheet");
+    store.settle(&first).unwrap();
+    assert_eq!(found(&first), old);
+    assert!(files(&folder.path().join("geobench/predictions")).iter().all(|name| !name.starts_with('.')));
+
+    // Killed right after it: the new pair stands, and the next run gives the files their names.
+    let staged = store.stage(&second, &new, Some(b"new sheet")).unwrap();
+    drop(staged);
+    let digest = predictions::digest(&new).unwrap();
+    assert_eq!(store.put(&Record { predictions: Some(digest), ..second.clone() }).unwrap(), path);
+    let put = store.get(&first.fingerprint).unwrap().unwrap();
+    assert_eq!((put.value, found(&put)), (100.0, new.clone()));
+    store.settle(&put).unwrap();
+    assert_eq!((found(&put), sheet()), (new.clone(), b"new sheet".to_vec()));
+    for kind in ["predictions", "sheets"] {
+        assert_eq!(files(&folder.path().join("geobench").join(kind)).len(), 1, "{kind}");
+    }
+
+    // Predictions that are not the record's are refused.
+    store.put_predictions(&put, &old).unwrap();
+    let error = store.predictions(&put).unwrap_err().to_string();
+    assert!(error.contains("not the predictions") && error.contains("--fresh"), "{error}");
+}
+
+#[test]
+fn the_same_predictions_are_the_same_bytes() {
+    let (_folder, store) = store();
+    let record = record();
+    let path = store.beside(&record, "predictions", "safetensors");
+    let written = || {
+        store.put_predictions(&record, &named(&[0, 1, 1])).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let first = written();
+    // The order of a hash map is another one each time.
+    assert!((0..20).all(|_| written() == first));
+}
+
+#[test]
+fn values_that_are_no_percentage_are_refused() {
+    for (from, to, named) in [
+        ("\"value\": 94.5", "\"value\": 250.0", "value is 250"),
+        ("\"value\": 94.5", "\"value\": -3.0", "value is -3"),
+        ("\"accuracy\": 94.5", "\"accuracy\": 100.1", "accuracy is 100.1"),
+        ("\"high\": 95.9", "\"high\": 101.0", "interval is 101"),
+        ("\"level\": 0.95", "\"level\": 95.0", "level is 95"),
+    ] {
+        let error = damaged(|text| text.replace(from, to));
+        assert!(error.contains(named), "{error}");
+    }
 }

@@ -8,6 +8,7 @@ use crate::common;
 use burn::tensor::Device;
 use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
+use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
@@ -53,6 +54,10 @@ fn two_samples(real: &Path, to: &Path) {
 struct Unlabelled(Box<dyn Dataset>);
 
 impl Dataset for Unlabelled {
+    fn decoding(&self) -> &Decoding {
+        self.0.decoding()
+    }
+
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let mut sample = self.0.read(split, index, bands)?;
         if let (Split::Train, Label::Mask(mask)) = (split, &mut sample.label) {

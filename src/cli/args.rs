@@ -65,7 +65,8 @@ pub enum Command {
     /// Pack a suite's many files into one compressed file a split, which is read much faster
     ///
     /// What is packed is read back and compared. The packed folder takes the place of the data's with --data; records
-    /// made from either are the same. What is there already of the same source is left alone.
+    /// made from either are the same. What is there already of the same source is left alone, unless the suite's file
+    /// decodes it otherwise by now (`stored-bands`, `remap`, `ignore`, …): then it says what changed and packs anew.
     #[command(after_help = PREPARE_EXAMPLES)]
     Prepare(PrepareArgs),
 
@@ -145,6 +146,10 @@ pub struct DataArgs {
     /// The patch embedding that Sentinel-2 tasks go through: s2-l1c, s2-l2a [default: the task's]
     #[arg(long, value_name = "STEM")]
     pub stem: Option<StemArg>,
+
+    /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// What stands in for missing bands.
@@ -452,6 +457,10 @@ pub struct PrepareArgs {
     /// Folder for the packed files, DIR/<task>/<split>.h5
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+
+    /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// Arguments of `doctor`.

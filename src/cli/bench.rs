@@ -12,7 +12,7 @@ use super::{data_folder, feature_cache, input_options, set_threads, suite, used,
 use crate::Result;
 use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::console;
-use crate::data::demo;
+use crate::data::{demo, fingerprint};
 use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
@@ -30,6 +30,7 @@ const DEMO_WEIGHTS: &str = "random:0";
 
 /// Runs the command.
 pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
+    fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = ModelConfig::load(home, model_name)?;
@@ -41,26 +42,32 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     };
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
-    let load = |name: &str| Protocol::load(home, name)?.shortened(name, &shortening);
+    let load = |name: &str| {
+        let (name, protocol) = Protocol::load_named(home, name)?;
+        let protocol = protocol.shortened(&name, &shortening)?;
+        Ok::<_, crate::Error>((name, protocol))
+    };
     let plans = plan::plan(&suite, &model, &choice, load)?;
     let device = device::by_name(&args.model.device)?;
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
         console::note(format_args!("{DEMO_NOTICE}\n"));
-        demo::provide(&suite, &cache_folder()?)?
+        Ok(demo::provide(&suite, &cache_folder()?)?)
     } else {
         let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
-        data_folder(&suite, args.data.data.as_ref(), &tasks)?
+        data_folder(&suite, args.data.data.as_ref(), &tasks)
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
     let random = args.demo && model.kind.has_parameters();
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
+    let weights = weights_named(model_name, &model, typed);
     let setting = Setting {
         suite: &suite,
         model: &model,
-        weights: &weights_named(model_name, &model, typed)?,
+        // What was typed must be understood; what is not here may not be needed.
+        weights: if typed.is_some() { Ok(weights?) } else { weights },
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,
@@ -77,6 +84,13 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         protocol_configs: protocol_configs(home, &plans)?,
     };
     let runner = Runner::new(&setting, &store)?;
+    if let Some(missing) = runner.missing() {
+        let mut cells = plans.iter().flat_map(|plan| plan.cells.iter().map(|cell| (&plan.task, cell)));
+        if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
+            return Err(missing.clone().into());
+        }
+        console::note(format_args!("{missing}\nCells that are recorded are listed without it.\n"));
+    }
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     for plan in &plans {
@@ -146,7 +160,11 @@ fn hash(path: &Path) -> Result<String> {
 fn told(done: &Done) -> String {
     let record = &done.record;
     let interval = record.interval.map_or(String::new(), |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
-    let reused = if done.reused { ", recorded before" } else { "" };
+    let reused = match (done.reused, done.unchecked) {
+        (false, _) => "",
+        (true, false) => ", recorded before",
+        (true, true) => ", recorded before; data or weights are not here to compare with",
+    };
     let made = &record.provenance;
     let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };
     format!("{} {:.1}{interval}{partial}{reused}", record.metric, record.value)

@@ -9,7 +9,7 @@ use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::config::ModelConfig;
 use crate::console;
-use crate::data::Label;
+use crate::data::{Label, fingerprint};
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
@@ -19,6 +19,7 @@ use crate::{Error, Result};
 
 /// Runs the command.
 pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
+    fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let task = suite.task(&args.task)?;
     if task.dates.is_some() {

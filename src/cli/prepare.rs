@@ -4,13 +4,14 @@ use super::args::PrepareArgs;
 use super::data_folder;
 use super::progress::Shown;
 use crate::console;
-use crate::data::{self, packed};
+use crate::data::{self, fingerprint, packed};
 use crate::home::Home;
 use crate::suite::{Suite, Task};
 use crate::{Error, Result};
 
 /// Runs the command.
 pub fn run(home: &Home, args: &PrepareArgs) -> anyhow::Result<()> {
+    fingerprint::verify(args.verify);
     let suite = Suite::load(home, &args.suite)?;
     let named: Vec<&str> = args.tasks.iter().map(String::as_str).collect();
     let root = data_folder(&suite, args.data.as_ref(), &named)?;
@@ -29,7 +30,8 @@ pub fn run(home: &Home, args: &PrepareArgs) -> anyhow::Result<()> {
         let packed = packed::pack(&suite, task, &root, &args.to, &Shown::new(&task.name))?;
         let (folder, megabytes) = (packed.folder.display(), packed.bytes as f64 / 1e6);
         let how = if packed.reused { "was there already" } else { "packed and read back" };
-        console::tell(format_args!("{folder}: {} samples, {megabytes:.1} MB, {how}\n", packed.samples));
+        let why = packed.replaced.map_or(String::new(), |why| format!("; packed anew because {why}"));
+        console::tell(format_args!("{folder}: {} samples, {megabytes:.1} MB, {how}{why}\n", packed.samples));
     }
     let folder = crate::remedy::path(&args.to);
     console::tell(format_args!("\nbench, inspect and features read it with --data {folder}\n"));

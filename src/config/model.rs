@@ -108,6 +108,16 @@ fn main_branch() -> String {
     "main".to_owned()
 }
 
+/// What of a [`ModelConfig`] decides features and numbers. Everything else labels them, or decides through something
+/// that is in the keys itself.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DecidingModel<'a> {
+    pub kind: ModelKind,
+    pub architecture: &'a Architecture,
+    pub stems: &'a BTreeMap<Stem, StemConfig>,
+}
+
 /// A row of the published tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +167,23 @@ impl ModelConfig {
             Some(problem) => Err(Error::file(path, problem)),
             None => Ok(config),
         }
+    }
+
+    /// The part that decides. A new field must be told here on which side it is.
+    pub fn deciding(&self) -> DecidingModel<'_> {
+        let ModelConfig {
+            kind,
+            architecture,
+            stems,
+            // Decides which strategies a sweep tries, and these are in the keys.
+            normalization: _,
+            // Labels; the weights themselves are in the keys by their hash.
+            name: _,
+            backbone: _,
+            weights: _,
+            published: _,
+        } = self;
+        DecidingModel { kind: *kind, architecture, stems }
     }
 
     /// The bands that `stem` takes.

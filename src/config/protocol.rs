@@ -11,7 +11,7 @@ use super::training::{
     Shortening, Training, TrainingOrder, fraction, positive,
 };
 use crate::data::Split;
-use crate::home::{Home, read_toml};
+use crate::home::{Home, config_name, read_toml};
 use crate::metrics::Metric;
 use crate::suite::{LabelKind, Task};
 use crate::{Error, Result};
@@ -271,11 +271,19 @@ impl Protocol {
     /// # Errors
     /// Where there is no such file, it has unknown keys, or a value is out of its range.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
+        Self::load_named(home, name).map(|(_, protocol)| protocol)
+    }
+
+    /// Like [`Protocol::load`], with the protocol's name: that of its file, whichever path was typed.
+    ///
+    /// # Errors
+    /// As [`Protocol::load`].
+    pub fn load_named(home: &Home, name: &str) -> Result<(String, Self)> {
         let path = home.config("protocols", name)?;
         let protocol: Protocol = read_toml(&path)?;
         match protocol.problem() {
             Some(problem) => Err(Error::file(path, problem)),
-            None => Ok(protocol),
+            None => Ok((config_name(&path), protocol)),
         }
     }
 
@@ -362,6 +370,17 @@ impl Protocol {
             Protocol::Logistic(config) => config.metric(task),
             _ => task.metric,
         }
+    }
+
+    /// The part that decides numbers on `task`: all but the learning rates of other tasks.
+    #[must_use]
+    pub fn deciding(&self, task: &str) -> Self {
+        let mut protocol = self.clone();
+        if let Protocol::LinearProbe(config) = &mut protocol {
+            config.learning_rates = config.rates(task).to_vec();
+            config.task_learning_rates.clear();
+        }
+        protocol
     }
 
     /// The splits whose samples decide the protocol's number.

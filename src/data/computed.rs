@@ -5,20 +5,19 @@ use std::collections::BTreeMap;
 use super::{Dataset, Split, fingerprint, loader};
 use crate::error::AtPath;
 use crate::files::write_atomically;
-use crate::suite::Task;
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, home};
 
 /// Of this code: remembered statistics of another version are computed again.
 const VERSION: u32 = 2;
 
-/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands.
-/// `task` says how stored values are clipped and scaled.
+/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands, in the
+/// numbers that [`Dataset::read`] gives.
 ///
 /// # Errors
 /// Where an image cannot be read, there is none, or a band is constant.
-pub fn statistics(dataset: &dyn Dataset, task: &Task, bands: &[String]) -> Result<Vec<BandStatistics>> {
-    let all = of_all_bands(dataset, task)?;
+pub fn statistics(dataset: &dyn Dataset, bands: &[String]) -> Result<Vec<BandStatistics>> {
+    let all = of_all_bands(dataset)?;
     let of = |band: &String| {
         let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
         found.copied().ok_or_else(|| {
@@ -29,12 +28,11 @@ pub fn statistics(dataset: &dyn Dataset, task: &Task, bands: &[String]) -> Resul
     bands.iter().map(of).collect()
 }
 
-fn of_all_bands(dataset: &dyn Dataset, task: &Task) -> Result<BTreeMap<String, BandStatistics>> {
+fn of_all_bands(dataset: &dyn Dataset) -> Result<BTreeMap<String, BandStatistics>> {
     let bands = dataset.bands()?;
     let content = fingerprint::combine(dataset.samples(Split::Train), &dataset.contents(Split::Train)?);
     let memo = home::cache_folder().ok().map(|folder| {
-        let clip = task.clip.map(|ends| format!(" {ends:?}")).unwrap_or_default();
-        let how = format!("{VERSION} {} {}{clip}", task.scale, bands.join(","));
+        let how = format!("{VERSION} {} {}", dataset.decoding().hash(), bands.join(","));
         let how = blake3::hash(how.as_bytes()).to_hex();
         folder.join("statistics").join(format!("{content}.{}.json", &how[..8]))
     });

@@ -23,6 +23,7 @@ use ndarray::{Array2, Array3};
 
 use self::files::Files;
 use self::item::{Item, Target};
+use super::decoding::Decoding;
 use super::geotiff::Image;
 use super::hdf5::Dtype;
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
@@ -54,9 +55,10 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
             Some(root),
         ))
     })?;
+    let decoding = Decoding::of(suite.family, task);
     match task.layout {
-        Some(Layout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, &place)?)),
-        Some(layout) => Ok(Box::new(Copernicus::open(task, layout, place)?)),
+        Some(Layout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, decoding, &place)?)),
+        Some(layout) => Ok(Box::new(Copernicus::open(task, decoding, layout, place)?)),
         None => Err(Error::request(format!("task {} names no `layout`", task.name))),
     }
 }
@@ -78,6 +80,7 @@ pub(super) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
 #[derive(Debug)]
 struct Copernicus {
     task: Task,
+    decoding: Decoding,
     files: Files,
     items: [Vec<Item>; 3],
     names: [Vec<String>; 3],
@@ -93,7 +96,7 @@ fn of<T>(splits: &[T; 3], split: Split) -> &T {
 }
 
 impl Copernicus {
-    fn open(task: &Task, layout: Layout, place: PathBuf) -> Result<Self> {
+    fn open(task: &Task, decoding: Decoding, layout: Layout, place: PathBuf) -> Result<Self> {
         let files = match place.is_dir() {
             true => Files::folder(place),
             false => Files::archive(place, &task.directory.to_string_lossy())?,
@@ -101,7 +104,7 @@ impl Copernicus {
         let read = |split| lists::read(task, layout, &files, split);
         let items = [read(Split::Train)?, read(Split::Valid)?, read(Split::Test)?];
         let names = items.each_ref().map(|items| items.iter().map(|item| item.name.clone()).collect());
-        Ok(Copernicus { task: task.clone(), files, items, names })
+        Ok(Copernicus { task: task.clone(), decoding, files, items, names })
     }
 
     fn item(&self, split: Split, index: usize) -> Result<&Item> {
@@ -250,6 +253,10 @@ impl Dataset for Copernicus {
         of(&self.names, split).as_slice()
     }
 
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
+    }
+
     fn files(&self, split: Split) -> Vec<PathBuf> {
         let names = of(&self.items, split).iter().flat_map(Item::files);
         let mut paths: Vec<PathBuf> = names.map(|name| self.files.on_disk(name)).collect();
@@ -301,7 +308,7 @@ impl Dataset for Copernicus {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, &self.task, bands)
+        computed::statistics(self, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

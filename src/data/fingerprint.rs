@@ -1,8 +1,11 @@
 //! A hash of everything that a dataset is read from, remembered between runs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::loader;
 use crate::error::AtPath;
@@ -13,6 +16,25 @@ use crate::{Result, home};
 pub struct Source {
     pub name: String,
     pub path: PathBuf,
+}
+
+/// How far apart two changes of a file may be and still have the same time: the clock's tick of file systems, with room.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Set by [`verify`].
+static VERIFYING: AtomicBool = AtomicBool::new(false);
+
+/// What this process hashed itself while it verifies, by what the memo of an earlier run would be called.
+static HASHED: Mutex<BTreeMap<PathBuf, Vec<blake3::Hash>>> = Mutex::new(BTreeMap::new());
+
+/// Sets whether this process hashes every file itself, once, in place of trusting hashes remembered from earlier runs.
+pub fn verify(every_file: bool) {
+    VERIFYING.store(every_file, Ordering::Relaxed);
+}
+
+/// Whether this process trusts nothing that was remembered: see [`verify`].
+pub fn is_verifying() -> bool {
+    VERIFYING.load(Ordering::Relaxed)
 }
 
 /// Where hashes of files are kept between runs, if anywhere.
@@ -40,9 +62,10 @@ pub fn combine(names: impl IntoIterator<Item = impl AsRef<str>>, contents: &[bla
 
 /// The blake3 hash of each file's content.
 ///
-/// In `memo`, a folder that need not exist yet, they are kept under a hash of the files' names, paths,
-/// lengths and times of modification, so that files that have not changed are not read again. A memo that
-/// cannot be read or written, or is damaged, only costs the time.
+/// In `memo`, a folder that need not exist yet, they are kept under a hash of the files' names, paths, lengths and
+/// times of modification, on Unix also of their inodes and times of change (which no program can set back), so that
+/// files that have not changed are not read again. A memo that cannot be read or written, or is damaged, only costs
+/// the time. [`verify`] does without what earlier runs remembered.
 ///
 /// # Errors
 /// Where a file cannot be read.
@@ -68,42 +91,79 @@ pub fn contents_of(
     hash: impl Fn(usize) -> Result<blake3::Hash> + Sync,
 ) -> Result<Vec<blake3::Hash>> {
     let memo = match memo {
-        Some(folder) => Some(folder.join(identity(sources)?)),
+        Some(folder) => {
+            let (identity, changed) = identity(sources)?;
+            // A file that changed within the last tick could change again and look the same.
+            if SystemTime::now().duration_since(changed).is_ok_and(|age| age < TICK) {
+                std::thread::sleep(TICK);
+            }
+            Some(folder.join(identity))
+        }
         None => None,
     };
-    if let Some(known) = memo.as_deref().and_then(|memo| recall(memo, count)) {
-        return Ok(known);
+    let known = memo.as_deref().and_then(|memo| recall(memo, count));
+    let trusted = match is_verifying() {
+        true => memo.as_ref().and_then(|memo| hashed().get(memo).cloned()),
+        false => known.clone(),
+    };
+    if let Some(trusted) = trusted.filter(|trusted| trusted.len() == count) {
+        return Ok(trusted);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let contents: Vec<blake3::Hash> =
         loader::ordered(count, threads, 2 * threads, hash, |contents| contents.collect::<Result<_>>())?;
-    if let Some(memo) = memo
-        && let Err(problem) = remember(&memo, &contents)
-    {
-        tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
+    if let Some(memo) = memo {
+        if let Err(problem) = remember(&memo, &contents) {
+            tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
+        }
+        if is_verifying() {
+            let first = sources.first().map_or(Path::new(""), |source| source.path.as_path());
+            if known.is_some_and(|known| known != contents) {
+                let problem = "what these files hold is not what was remembered, though they look unchanged";
+                tracing::warn!("{} and {} more: {problem}", first.display(), sources.len() - 1);
+            }
+            hashed().insert(memo, contents.clone());
+        }
     }
     Ok(contents)
 }
 
-/// A hash that changes when one of the files does, from what the file system knows of them.
-fn identity(sources: &[Source]) -> Result<String> {
+fn hashed() -> std::sync::MutexGuard<'static, BTreeMap<PathBuf, Vec<blake3::Hash>>> {
+    HASHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A hash that changes when one of the files does, from what the file system knows of them, and the latest time at
+/// which one changed.
+fn identity(sources: &[Source]) -> Result<(String, SystemTime)> {
     let mut hasher = blake3::Hasher::new();
+    let mut latest = UNIX_EPOCH;
     for Source { name, path } in sources {
         let path = std::path::absolute(path).at(path)?;
         let known = std::fs::metadata(&path).at(&path)?;
         let modified = known.modified().at(&path)?;
+        update(&mut hasher, name.as_bytes());
+        update(&mut hasher, path.as_os_str().as_encoded_bytes());
+        hasher.update(&known.len().to_le_bytes());
         // Before 1970 counts down.
         let (sign, since) = match modified.duration_since(UNIX_EPOCH) {
             Ok(since) => (0, since),
             Err(before) => (1, before.duration()),
         };
-        update(&mut hasher, name.as_bytes());
-        update(&mut hasher, path.as_os_str().as_encoded_bytes());
-        hasher.update(&known.len().to_le_bytes());
         hasher.update(&[sign]);
         hasher.update(&since.as_nanos().to_le_bytes());
+        latest = latest.max(modified);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let (seconds, nanoseconds) = (known.ctime(), known.ctime_nsec());
+            for number in [known.ino().to_le_bytes(), seconds.to_le_bytes(), nanoseconds.to_le_bytes()] {
+                hasher.update(&number);
+            }
+            let since = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok());
+            latest = latest.max(since.map_or(UNIX_EPOCH, |(s, ns)| UNIX_EPOCH + Duration::new(s, ns)));
+        }
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok((hasher.finalize().to_hex().to_string(), latest))
 }
 
 /// Hashes bytes with their length, so that no two lists of names hash alike.

@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::decoding::Decoding;
 use super::hdf5::with_file;
 use super::{Dataset, RawSample, Sample, Split, fingerprint, text};
 use crate::error::AtPath;
@@ -32,6 +33,7 @@ const STATISTICS: &str = "band_stats.json";
 #[derive(Debug, Clone)]
 pub struct Geobench {
     task: Task,
+    decoding: Decoding,
     folder: PathBuf,
     partition: PathBuf,
     names: Names,
@@ -61,7 +63,8 @@ impl Geobench {
                 return Err(Error::file(&partition, problem));
             }
         }
-        Ok(Geobench { task: task.clone(), folder, partition, names })
+        let decoding = Decoding::of(suite.family, task);
+        Ok(Geobench { task: task.clone(), decoding, folder, partition, names })
     }
 
     fn name(&self, split: Split, index: usize) -> Result<&str> {
@@ -108,6 +111,10 @@ impl Dataset for Geobench {
             Split::Valid => &self.names.valid,
             Split::Test => &self.names.test,
         }
+    }
+
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {

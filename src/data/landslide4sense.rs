@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, Array3, Axis};
 
+use super::decoding::Decoding;
 use super::hdf5::{Dtype, Element, File, with_file};
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
 use crate::error::AtPath;
@@ -31,6 +32,7 @@ pub const PARTITION: &str = "default";
 #[derive(Debug, Clone)]
 pub struct Landslide4Sense {
     task: Task,
+    decoding: Decoding,
     folder: PathBuf,
     /// Of each split: `image_1`, …
     names: [Vec<String>; 3],
@@ -55,7 +57,8 @@ impl Landslide4Sense {
         })?;
         let names = |split| image_names(&folder.join("images").join(folder_of(split)));
         let names = [names(Split::Train)?, names(Split::Valid)?, names(Split::Test)?];
-        let dataset = Landslide4Sense { task: task.clone(), folder, names };
+        let decoding = Decoding::of(suite.family, task);
+        let dataset = Landslide4Sense { task: task.clone(), decoding, folder, names };
         for split in Split::ALL {
             for name in dataset.samples(split) {
                 let mask = dataset.mask_path(split, name);
@@ -158,6 +161,10 @@ impl Dataset for Landslide4Sense {
         }
     }
 
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
+    }
+
     fn files(&self, split: Split) -> Vec<PathBuf> {
         let (images, masks) = self.sources(split);
         images.into_iter().chain(masks).map(|source| source.path).collect()
@@ -204,7 +211,7 @@ impl Dataset for Landslide4Sense {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, &self.task, bands)
+        computed::statistics(self, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -3,6 +3,7 @@
 pub mod bands;
 mod computed;
 pub mod copernicus;
+pub mod decoding;
 pub mod demo;
 pub mod fingerprint;
 pub mod geobench;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3};
 use serde::Serialize;
 
+use self::decoding::Decoding;
 use crate::Result;
 pub use crate::suite::Split;
 use crate::suite::{Family, Suite, Task};
@@ -26,10 +28,11 @@ use crate::transform::normalize::BandStatistics;
 /// Opens a partition of a task with the reader of the suite's family, or packed where it is. `root` is the folder of the suite's data.
 ///
 /// # Errors
-/// Where the task or the partition is not there.
+/// Where the task or the partition is not there, or what is packed was decoded otherwise than the suite says now.
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     if let Some(folder) = packed::folder(task, root) {
-        return Ok(Box::new(packed::Packed::open(task, &folder, partition)?));
+        let decoding = Decoding::of(suite.family, task);
+        return Ok(Box::new(packed::Packed::open(task, decoding, &folder, partition)?));
     }
     match suite.family {
         Family::Geobench => Ok(Box::new(geobench::Geobench::open(suite, task, root, partition)?)),
@@ -123,6 +126,9 @@ fn clip<'a>(task: &Task, pixels: impl IntoIterator<Item = &'a mut f32>) {
 pub trait Dataset: Send + Sync {
     /// The samples of a split, in the partition's order.
     fn samples(&self, split: Split) -> &[String];
+
+    /// How stored bytes become the samples' arrays.
+    fn decoding(&self) -> &Decoding;
 
     /// The files that the samples of a split are read from, whether they are there or not.
     fn files(&self, split: Split) -> Vec<PathBuf>;

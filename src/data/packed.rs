@@ -15,6 +15,10 @@
 //! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
 //! among it: HDF5's checksums. Lengths: the index. What gets past: a word of zeros that turned to ones in the stored bytes,
 //! which Fletcher-32 takes for the same. Files of format 1 have neither Fletcher-32 nor the index's hash.
+//!
+//! Pixels and labels are packed as they were decoded ([`Decoding`]): index and headers say how, and files that were decoded
+//! otherwise than the suite says now are refused. Formats 1 and 2 do not say how; they are read where their header leaves
+//! no choice.
 
 mod write;
 
@@ -25,15 +29,17 @@ use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
+use super::decoding::Decoding;
 use super::hdf5::{Chunked, Dtype, Rows};
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
+use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed, fingerprint};
 use crate::error::AtPath;
 use crate::suite::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Of the form of these files: what is written, and what is read. Format 1 has no checksums of pixels, labels and index.
-const FORMAT: u32 = 2;
+/// Of the form of these files: what is written, and what is read. Format 1 has no checksums of pixels, labels and index,
+/// formats 1 and 2 have no decoding.
+const FORMAT: u32 = 3;
 const FORMATS: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 
 const INDEX: &str = "index.json";
@@ -57,6 +63,9 @@ struct Index {
     statistics_content: Option<(String, String)>,
     /// Bytes of each split's file.
     sizes: BTreeMap<Split, u64>,
+    /// [`Decoding::json`] of the pixels and labels in the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decoding: Option<String>,
     /// blake3 of this index without it.
     #[serde(default)]
     checksum: Option<String>,
@@ -87,6 +96,9 @@ struct Header {
     label_width: usize,
     /// The type in which the source stores masks.
     label_dtype: Option<String>,
+    /// [`Decoding::hash`] of the pixels and labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decoding: Option<String>,
 }
 
 impl Header {
@@ -115,6 +127,16 @@ fn index(folder: &Path) -> Result<Index> {
     Ok(index)
 }
 
+/// How what is packed in `folder` was decoded otherwise than by `decoding`; `None` where it was not.
+fn decoded_otherwise(index: &Index, decoding: &Decoding) -> Option<String> {
+    match &index.decoding {
+        Some(packed) if *packed == decoding.json() => None,
+        Some(packed) => Some(decoding.changes_since(packed).join("; ")),
+        None if decoding.is_implied_by_header() => None,
+        None => Some(format!("format {} does not say how pixels and labels were decoded", index.format)),
+    }
+}
+
 /// The partitions of a packed task, if it is one.
 pub fn partitions(folder: &Path) -> Option<Result<Vec<String>>> {
     folder.join(INDEX).is_file().then(|| Ok(index(folder)?.partitions.into_keys().collect()))
@@ -124,6 +146,7 @@ pub fn partitions(folder: &Path) -> Option<Result<Vec<String>>> {
 #[derive(Debug)]
 pub struct Packed {
     task: Task,
+    decoding: Decoding,
     folder: PathBuf,
     index: Index,
     parts: BTreeMap<Split, Part>,
@@ -186,7 +209,13 @@ impl Labels {
 }
 
 impl Part {
-    fn open(task: &Task, path: PathBuf, rows: &[usize], size: Option<&u64>) -> Result<Self> {
+    fn open(
+        task: &Task,
+        path: PathBuf,
+        rows: &[usize],
+        size: Option<&u64>,
+        decoding: Option<&String>,
+    ) -> Result<Self> {
         let wrong = |problem: String| Error::file(&path, problem);
         let found = std::fs::metadata(&path).at(&path)?.len();
         if Some(&found) != size {
@@ -208,6 +237,8 @@ impl Part {
         let fits = FORMATS.contains(&header.format)
             && header.task == task.name
             && header.label == task.label
+            && header.decoding.as_ref() == decoding
+            && (header.label != LabelKind::MultiLabel || header.label_width == task.classes)
             && names.len() == n
             && images.dtype() == dtype
             && Some(images.length()) == n.checked_mul(header.image_width())
@@ -270,9 +301,15 @@ impl Packed {
     /// Opens a partition of the task that was packed into `folder`.
     ///
     /// # Errors
-    /// Where the partition is not there, or a file is damaged or not the one that was packed.
-    pub fn open(task: &Task, folder: &Path, partition: &str) -> Result<Self> {
+    /// Where the partition is not there, a file is damaged or not the one that was packed, or it was decoded otherwise
+    /// than by `decoding`.
+    pub fn open(task: &Task, decoding: Decoding, folder: &Path, partition: &str) -> Result<Self> {
         let index = index(folder)?;
+        if let Some(problem) = decoded_otherwise(&index, &decoding) {
+            let problem = format!("packed with other settings of the task: {problem}");
+            return Err(Error::file(folder.join(INDEX), problem)
+                .help(format!("{AGAIN}, or undo the change in benchmarks/{}.toml", index.suite)));
+        }
         let splits = index.partitions.get(partition).ok_or_else(|| {
             let known: Vec<&str> = index.partitions.keys().map(String::as_str).collect();
             Error::file(folder, format!("no partition `{partition}`"))
@@ -284,14 +321,18 @@ impl Packed {
                 format!("is of {}, not of {}", index.task, task.name),
             ));
         }
+        let hash = index.decoding.as_ref().map(|_| decoding.hash());
         let part = |split: Split| {
             let rows = splits.get(&split).map_or(&[][..], Vec::as_slice);
             let path = folder.join(format!("{split}.h5"));
-            let part = Part::open(task, path, rows, index.sizes.get(&split));
+            if fingerprint::is_verifying() {
+                write::read_once(&path).map_err(|error| error.help(AGAIN))?;
+            }
+            let part = Part::open(task, path, rows, index.sizes.get(&split), hash.as_ref());
             Ok((split, part.map_err(|error| error.help(AGAIN))?))
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
-        let packed = Packed { task: task.clone(), folder: folder.to_owned(), index, parts };
+        let packed = Packed { task: task.clone(), decoding, folder: folder.to_owned(), index, parts };
         // Names and hashes have no checksums of their own.
         match packed.index.fingerprints.get(partition) == Some(&packed.fingerprint(&Split::ALL)?) {
             true => Ok(packed),
@@ -302,6 +343,11 @@ impl Packed {
         }
     }
 
+    /// Samples in the files, over all partitions.
+    fn rows(&self) -> usize {
+        self.parts.values().map(|part| part.header.samples).sum()
+    }
+
     fn part(&self, split: Split) -> Result<&Part> {
         self.parts.get(&split).ok_or_else(|| Error::file(&self.folder, format!("has no {split}")))
     }
@@ -310,6 +356,10 @@ impl Packed {
 impl Dataset for Packed {
     fn samples(&self, split: Split) -> &[String] {
         self.parts.get(&split).map_or(&[], |part| &part.names)
+    }
+
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {
@@ -377,7 +427,7 @@ impl Dataset for Packed {
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
         if self.index.statistics_content.is_none() {
-            return computed::statistics(self, &self.task, bands);
+            return computed::statistics(self, bands);
         }
         let of = |band: &String| {
             let [mean, std] = self.index.statistics.get(band)?;

@@ -23,6 +23,15 @@ pub fn by_name(name: &str) -> Result<Device> {
     }
 }
 
+/// The device that `name` names without its index: `libtorch:cuda` for `libtorch:cuda:1`. Features differ by their
+/// rounding between kinds of devices, not between the GPUs of one machine.
+pub fn kind(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((kind, index)) if index.parse::<usize>().is_ok() => kind,
+        _ => name,
+    }
+}
+
 /// A backend, as `--device` names it, and what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backend {

@@ -2,7 +2,7 @@
 //! same numbers.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::state::State;
 use crate::error::AtPath;
 use crate::files::write_atomically;
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 /// A search over learning rates after some epoch of one of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,8 +62,8 @@ impl Snapshot {
         tensors.extend(named(OPTIMIZER, &self.optimizer));
         tensors.extend(named(BEST, &self.best));
         let hash = hash(&place, tensors.iter().map(|(name, floats)| (name.as_str(), &floats.bytes[..])));
-        let metadata = HashMap::from([(PLACE.to_owned(), place), (HASH.to_owned(), hash)]);
-        let bytes = safetensors::serialize(tensors, Some(metadata)).at(path)?;
+        let metadata = BTreeMap::from([(PLACE.to_owned(), place), (HASH.to_owned(), hash)]);
+        let bytes = tensors::serialize(tensors, metadata).at(path)?;
         write_atomically(path, &bytes)
     }
 

@@ -12,20 +12,20 @@ pub mod unreadable;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::collection::{Collection, Kept, collect, collect_usable};
 pub use self::frame::frame;
 pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
-pub use self::store::{Store, Usable};
+pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
-use crate::config::{ModelConfig, Protocol};
+use crate::config::{DecidingModel, Protocol};
 use crate::data::bands::Imputation;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
 use crate::model::{Coverage, Stem};
-use crate::suite::{Metric, Task};
+use crate::suite::{DecidingTask, Metric};
 use crate::{Error, Result};
 
 /// The form of the record files that this version writes. Raise it when a field changes, and bring older records to it in
@@ -65,6 +65,14 @@ pub struct Record {
     pub fingerprint: String,
     /// [`Deciding::settings`]: equal in records that may be averaged over their seeds.
     pub settings: String,
+    /// [`Deciding::request`]: what was asked for, by which finished cells are found where data or weights are not at
+    /// hand. Empty in records from before it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
+    /// [`predictions::digest`] of the predictions that the value was made of: others beside the record are not its own.
+    /// Records from before it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<String>,
     /// Generated data: never a benchmark number.
     pub demo: bool,
     /// The protocol was shortened on the command line: never a benchmark number.
@@ -150,19 +158,25 @@ impl Provenance {
     }
 }
 
-/// Everything that decides the number of a cell, and nothing else: device, threads, time and the
-/// program's version are left out.
+/// Everything that decides the number of a cell, and nothing else: device, threads, time, the program's version and what
+/// only labels (titles, names of models and of protocols' files) are left out.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Deciding<'a> {
     /// [`PROTOCOL_VERSION`].
     pub protocol_version: u32,
+    /// [`crate::features::FEATURES_VERSION`].
+    pub features_version: u32,
     pub demo: bool,
-    /// Suite, partition, seed, and the names of task, protocol and model.
+    /// Its suite, task, partition and seed: its other names are labels.
+    #[serde(serialize_with = "deciding_cell")]
     pub cell: &'a Cell,
-    pub task: &'a Task,
+    pub task: DecidingTask<'a>,
+    /// As [`Protocol::deciding`] gives it.
     pub protocol: &'a Protocol,
-    pub model: &'a ModelConfig,
+    pub model: DecidingModel<'a>,
+    /// [`crate::data::decoding::Decoding::hash`] of the samples.
+    pub decoding: &'a str,
     /// As in [`Provenance`], here and below.
     pub weights: &'a str,
     pub data: &'a str,
@@ -174,6 +188,12 @@ pub struct Deciding<'a> {
     /// What may happen to the pixels, in the order in which it is tried.
     pub strategies: &'a [Preparation],
     pub image_size: usize,
+}
+
+fn deciding_cell<S: Serializer>(cell: &Cell, serializer: S) -> Result<S::Ok, S::Error> {
+    // A new field must be told here on which side it is.
+    let Cell { suite, task, partition, seed, protocol: _, model: _, backbone: _ } = cell;
+    (suite, task, partition, seed).serialize(serializer)
 }
 
 impl Deciding<'_> {
@@ -191,6 +211,15 @@ impl Deciding<'_> {
     /// As [`Deciding::fingerprint`].
     pub fn settings(&self) -> Result<String> {
         fingerprint(&Deciding { cell: &Cell { seed: 0, ..self.cell.clone() }, ..*self })
+    }
+
+    /// What was asked for: all that is known without data and weights, with the bands to stand in for missing ones.
+    ///
+    /// # Errors
+    /// As [`Deciding::fingerprint`].
+    pub fn request(&self, impute: &[Imputation]) -> Result<String> {
+        let blank = Deciding { weights: "", data: "", bands: &[], imputed: impute, strategies: &[], ..*self };
+        fingerprint(&blank)
     }
 }
 

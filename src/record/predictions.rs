@@ -19,11 +19,12 @@ use ndarray::{Array2, Array3, Axis};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::FINGERPRINT_DIGITS;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::metrics::segmentation::Confusion;
 use crate::protocol::{Predictions, Scoring, Targets};
-use crate::{Error, Result};
+use crate::{Error, Result, tensors};
 
 /// The form of the files that this version writes. Older ones are read.
 pub const FORMAT: u32 = 2;
@@ -83,6 +84,20 @@ impl Tensor {
 /// # Errors
 /// Where it cannot be written, or names and predictions are not one a sample.
 pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
+    write_atomically(path, &encode(path, record, named)?)
+}
+
+/// Hash of the predictions and their samples, whichever record they are of: 32 hexadecimal digits.
+///
+/// # Errors
+/// Where names and predictions are not one a sample.
+pub fn digest(named: &Named) -> Result<String> {
+    let bytes = encode(Path::new("predictions"), "", named)?;
+    Ok(blake3::hash(&bytes).to_hex()[..FINGERPRINT_DIGITS].to_owned())
+}
+
+/// The bytes of the file; the same for the same predictions.
+fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     let problem = |problem: String| Error::file(path, format!("cannot be written: {problem}"));
     let Named { samples, predictions, scoring } = named;
     if samples.len() != predictions.len() {
@@ -91,7 +106,7 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     if let Some(no_number) = not_a_number(samples, predictions) {
         return Err(problem(no_number));
     }
-    let mut metadata = HashMap::from([
+    let mut metadata = BTreeMap::from([
         ("record".to_owned(), record.to_owned()),
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
@@ -105,7 +120,7 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, (*number)?)));
         metadata.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
     }
-    let (kind, classes, tensors) = match predictions {
+    let (kind, classes, arrays) = match predictions {
         Predictions::Targets {
             predicted: Targets::Classes { classes: predicted, .. },
             truth: Targets::Classes { classes: truth, count },
@@ -142,11 +157,11 @@ pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     };
     metadata.insert("kind".to_owned(), kind.to_owned());
     metadata.insert("classes".to_owned(), classes.to_string());
-    let views = tensors
+    let views = arrays
         .iter()
         .map(|(name, t)| Ok((*name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).at(path)?)))
         .collect::<Result<Vec<_>>>()?;
-    write_atomically(path, &safetensors::serialize(views, Some(metadata)).at(path)?)
+    tensors::serialize(views, metadata).at(path)
 }
 
 /// The first sample one of whose scores is no number: it has no rank.

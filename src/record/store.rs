@@ -21,6 +21,9 @@ const PREDICTIONS: &str = "predictions";
 /// The folder of pictures of predicted masks.
 const SHEETS: &str = "sheets";
 
+/// What metrics and scores may be; the ends have room for rounding.
+const PERCENT: std::ops::RangeInclusive<f64> = -1e-9..=100.0 + 1e-9;
+
 /// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
 const LONGEST_PART: usize = 48;
 
@@ -84,6 +87,84 @@ impl Store {
         Ok(None)
     }
 
+    /// The record of that fingerprint under the labels of `cell`: one that was made under other labels (the model's or
+    /// the protocol's file has another name by now) is copied, with what lies beside it.
+    ///
+    /// # Errors
+    /// As [`Store::get`], or where a copy cannot be written.
+    pub fn find(&self, fingerprint: &str, cell: &Cell) -> Result<Option<Record>> {
+        let Some(any) = self.get(fingerprint)? else { return Ok(None) };
+        let asked = Record { cell: cell.clone(), ..any.clone() };
+        if self.path(&asked).is_file() {
+            return self.read(&asked.file_name()).map(Some).map_err(|refused| refused.error);
+        }
+        let sheet = std::fs::read(self.sheet(&any)).ok();
+        match self.predictions(&any)? {
+            Some(named) => {
+                self.stage(&asked, &named, sheet.as_deref())?.commit().map(|(record, _)| Some(record))
+            }
+            None => self.put(&asked).map(|_| Some(asked)),
+        }
+    }
+
+    /// The finished cells of a request ([`Record::request`]), the one that was finished last first. Files that cannot be
+    /// used are passed over.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn of_request(&self, request: &str) -> Result<Vec<Record>> {
+        let mut records: Vec<Record> =
+            self.usable()?.records.into_iter().filter(|record| record.request == request).collect();
+        records.sort_by(|a, b| b.provenance.finished.cmp(&a.provenance.finished));
+        Ok(records)
+    }
+
+    /// Writes what lies beside a record, which [`Staged::commit`] then puts: predictions and, of masks, a picture.
+    /// Until then an earlier record of the same name keeps its own.
+    ///
+    /// ```text
+    /// predictions/.<name>.next   beside an earlier record; of a new one at once under its name
+    /// sheets/.<name>.next
+    /// records/<name>             the moment from which the new ones count
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::put`] and [`predictions::write`].
+    pub fn stage(&self, record: &Record, named: &Named, sheet: Option<&[u8]>) -> Result<Staged<'_>> {
+        let record = Record { predictions: Some(predictions::digest(named)?), ..record.clone() };
+        check(&record)
+            .map_err(|problem| Error::file(self.path(&record), format!("cannot be written: {problem}")))?;
+        let earlier = self.path(&record).is_file();
+        let place = |path: PathBuf| if earlier { next(&path) } else { path };
+        predictions::write(&place(self.predictions_path(&record)), &record.fingerprint, named)?;
+        if let Some(sheet) = sheet {
+            write_atomically(&place(self.sheet(&record)), sheet)?;
+        }
+        Ok(Staged { store: self, record })
+    }
+
+    /// Ends what a process that was killed had begun: what it wrote for the record takes its place, what it wrote for a
+    /// record that it never put goes.
+    ///
+    /// # Errors
+    /// Where a file cannot be moved or removed.
+    pub fn settle(&self, record: &Record) -> Result<()> {
+        let (path, sheet) = (self.predictions_path(record), self.sheet(record));
+        if !next(&path).is_file() {
+            return Ok(());
+        }
+        let counts = predictions::read(&next(&path), &record.fingerprint)
+            .is_ok_and(|named| named.is_some_and(|named| is_surely_of(record, &named)));
+        // The predictions last: they tell that something is left to do.
+        for path in [sheet, path] {
+            match counts && next(&path).is_file() {
+                true => std::fs::rename(next(&path), &path).at(&path)?,
+                false => remove(&next(&path))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the record, in place of an earlier one of the same fingerprint, and returns its file.
     ///
     /// # Errors
@@ -136,9 +217,24 @@ impl Store {
     /// The predictions behind the record, where they were kept.
     ///
     /// # Errors
-    /// As [`predictions::read`].
+    /// As [`predictions::read`], or where those that are there are not the record's.
     pub fn predictions(&self, record: &Record) -> Result<Option<Named>> {
-        predictions::read(&self.predictions_path(record), &record.fingerprint)
+        let path = self.predictions_path(record);
+        let found = predictions::read(&path, &record.fingerprint)?;
+        if found.as_ref().is_some_and(|named| is_of(record, named)) {
+            return Ok(found);
+        }
+        // A process that was killed may have put the record and not yet these.
+        if let Ok(Some(named)) = predictions::read(&next(&path), &record.fingerprint)
+            && is_surely_of(record, &named)
+        {
+            return Ok(Some(named));
+        }
+        match found {
+            None => Ok(None),
+            Some(_) => Err(Error::file(path, "not the predictions that the record's value was made of")
+                .help("run the cell again with `bench --fresh`")),
+        }
     }
 
     /// Where the predictions behind the record are, or would be.
@@ -293,6 +389,42 @@ fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
     Ok(record)
 }
 
+/// A record whose predictions are written and which is not put yet.
+#[must_use = "the record is put by `commit`"]
+pub struct Staged<'s> {
+    store: &'s Store,
+    record: Record,
+}
+
+impl Staged<'_> {
+    /// Puts the record, then gives what was written for it its name. Returns the record as it was put, and its file.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn commit(self) -> Result<(Record, PathBuf)> {
+        let path = self.store.put(&self.record)?;
+        self.store.settle(&self.record)?;
+        Ok((self.record, path))
+    }
+}
+
+/// Where the successor of a file waits until it counts.
+fn next(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.next"))
+}
+
+/// Whether the record was made of these predictions; of records that do not say so, of any.
+fn is_of(record: &Record, named: &Named) -> bool {
+    let same = |expected: &String| predictions::digest(named).is_ok_and(|found| found == *expected);
+    record.predictions.as_ref().is_none_or(same)
+}
+
+/// Whether the record says that it was made of these predictions.
+fn is_surely_of(record: &Record, named: &Named) -> bool {
+    record.predictions.is_some() && is_of(record, named)
+}
+
 /// What a record must keep to, beyond its types.
 fn check(record: &Record) -> Result<(), String> {
     if record.schema != SCHEMA {
@@ -303,14 +435,22 @@ fn check(record: &Record) -> Result<(), String> {
             return Err(format!("{field} `{hash}` is not {FINGERPRINT_DIGITS} hexadecimal digits"));
         }
     }
-    let interval = record.interval.iter().flat_map(|i| [i.low, i.high, i.level]).map(|x| ("interval", x));
+    let interval = record.interval.iter().flat_map(|i| [i.low, i.high]).map(|x| ("interval", x));
     let scores = record.scores.iter().map(|(name, score)| (name.as_str(), *score));
-    [("value", record.value), ("wall-seconds", record.provenance.wall_seconds)]
+    // NaN is in no range.
+    if let Some((name, number)) = [("value", record.value)]
         .into_iter()
         .chain(interval)
         .chain(scores)
-        .find(|(_, number)| !number.is_finite())
-        .map_or(Ok(()), |(name, number)| Err(format!("{name} is {number}")))
+        .find(|(_, number)| !PERCENT.contains(number))
+    {
+        return Err(format!("{name} is {number}, which is no percentage from 0 to 100"));
+    }
+    if let Some(level) = record.interval.map(|i| i.level).filter(|level| !(*level > 0.0 && *level < 1.0)) {
+        return Err(format!("the interval's level is {level}, which is not between 0 and 1"));
+    }
+    let seconds = record.provenance.wall_seconds;
+    if !seconds.is_finite() { Err(format!("wall-seconds is {seconds}")) } else { Ok(()) }
 }
 
 impl Record {

@@ -37,7 +37,8 @@ pub fn made(suite: &str, task: &str, change: impl FnOnce(&mut Record)) -> Record
     };
     let smaller = if record.cell.backbone == "ViT-Large" { 1.3 } else { 0.0 };
     record.value = base + smaller + 9.0 * f64::log10(share);
-    record.interval = Some(Interval { low: record.value - 1.7, high: record.value + 1.5, level: 0.95 });
+    record.interval =
+        Some(Interval { low: record.value - 1.7, high: (record.value + 1.5).min(100.0), level: 0.95 });
     identify(&mut record);
     record
 }

@@ -13,6 +13,8 @@ pub fn record() -> Record {
         schema: SCHEMA,
         fingerprint: String::new(),
         settings: String::new(),
+        request: String::new(),
+        predictions: None,
         demo: false,
         short: false,
         cell: Cell {

@@ -7,6 +7,7 @@ use ndarray::{Array2, Array3};
 use terrabench::Result;
 use terrabench::config::ModelConfig;
 use terrabench::data::bands::Selection;
+use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, Preparation};
 use terrabench::home::{Home, read_toml};
@@ -14,7 +15,7 @@ use terrabench::model::weights::Weights;
 use terrabench::model::{self, Stem};
 use terrabench::progress::Silent;
 use terrabench::protocol::finetune::Subject;
-use terrabench::suite::{LabelKind, Metric, Suite, Task};
+use terrabench::suite::{Family, LabelKind, Metric, Suite, Task};
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 
@@ -39,6 +40,7 @@ pub struct Generated {
     label: LabelKind,
     classes: usize,
     names: [Vec<String>; 3],
+    decoding: Decoding,
     /// Each pixel is moved by so much of itself at most: as rounding would.
     pub jitter: f32,
 }
@@ -47,7 +49,8 @@ impl Generated {
     /// With so many samples in train, valid and test.
     pub fn new(task: &Task, samples: [usize; 3]) -> Self {
         let names = samples.map(|count| (0..count).map(|i| format!("sample {i}")).collect());
-        Generated { label: task.label, classes: task.classes, names, jitter: 0.0 }
+        let decoding = Decoding::of(Family::Geobench, task);
+        Generated { label: task.label, classes: task.classes, names, decoding, jitter: 0.0 }
     }
 
     fn place(split: Split, index: usize) -> u64 {
@@ -69,6 +72,9 @@ impl Generated {
 }
 
 impl Dataset for Generated {
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
+    }
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let label = self.label(split, index);
         let bright = |band: usize, y: usize, x: usize| match &label {

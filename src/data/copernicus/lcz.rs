@@ -12,6 +12,7 @@ use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 
 use super::lists::split_name;
 use super::{check_finite, clip, of, place_of};
+use crate::data::decoding::Decoding;
 use crate::data::hdf5::{Element, Rows};
 use crate::data::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
 use crate::suite::Task;
@@ -25,6 +26,7 @@ const LABELS: &str = "label";
 #[derive(Debug)]
 pub struct Lcz {
     task: Task,
+    decoding: Decoding,
     splits: [Part; 3],
     names: [Vec<String>; 3],
 }
@@ -86,11 +88,11 @@ impl Lcz {
     ///
     /// # Errors
     /// Where one is not there or is not of the layout.
-    pub fn open(task: &Task, folder: &Path) -> Result<Self> {
+    pub fn open(task: &Task, decoding: Decoding, folder: &Path) -> Result<Self> {
         let part = |split| Part::open(task, folder.join(format!("lcz_{}.h5", split_name(split))));
         let splits = [part(Split::Train)?, part(Split::Valid)?, part(Split::Test)?];
         let names = splits.each_ref().map(|part| (0..part.count()).map(|row| format!("row-{row}")).collect());
-        Ok(Lcz { task: task.clone(), splits, names })
+        Ok(Lcz { task: task.clone(), decoding, splits, names })
     }
 
     fn part(&self, split: Split, index: usize) -> Result<&Part> {
@@ -105,6 +107,10 @@ impl Lcz {
 impl Dataset for Lcz {
     fn samples(&self, split: Split) -> &[String] {
         of(&self.names, split).as_slice()
+    }
+
+    fn decoding(&self) -> &Decoding {
+        &self.decoding
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {
@@ -141,7 +147,7 @@ impl Dataset for Lcz {
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, &self.task, bands)
+        computed::statistics(self, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

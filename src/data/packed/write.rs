@@ -2,11 +2,13 @@
 
 mod split;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::{FORMAT, INDEX, Index, Packed as Reader};
+use super::{FORMAT, INDEX, Index, Packed as Reader, decoded_otherwise};
+use crate::data::decoding::Decoding;
 use crate::data::{self, Dataset, Split};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
@@ -24,12 +26,14 @@ pub struct Packed {
     pub samples: usize,
     /// Of the packed files.
     pub bytes: u64,
-    /// It was there before, of the same source.
+    /// It was there before, of the same source and decoded alike.
     pub reused: bool,
+    /// Why what was there before did not do: "`ignore` was 255, is null".
+    pub replaced: Option<String>,
 }
 
 /// Packs all partitions of a task of the suite's folder `root` into `<to>/<task>`, and reads all of it back. What is
-/// there already of the same source is read through and left alone, a split's file too where an earlier run ended
+/// there already of the same source, decoded alike, is read through and left alone, a split's file too where an earlier run ended
 /// before the index. Waits while another process packs into the same folder.
 ///
 /// Files are written under hidden names and renamed when they are whole; the index is written last. Memory: a few
@@ -55,16 +59,19 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         .iter()
         .map(|(name, dataset)| Ok((name.clone(), dataset.fingerprint(&Split::ALL)?)))
         .collect::<Result<BTreeMap<String, String>>>()?;
-    if let Some(known) = reusable(task, &folder, &fingerprints)? {
+    let decoding = Decoding::of(suite.family, task);
+    if let Earlier::Whole(known) = earlier(task, &decoding, &folder, &fingerprints) {
         return Ok(known);
     }
     std::fs::create_dir_all(&folder).at(&folder)?;
     let _lock = lock(&folder, progress)?;
     remove_leftovers(&folder)?;
     // The process that this one waited for may have packed it.
-    if let Some(known) = reusable(task, &folder, &fingerprints)? {
-        return Ok(known);
-    }
+    let replaced = match earlier(task, &decoding, &folder, &fingerprints) {
+        Earlier::Whole(known) => return Ok(known),
+        Earlier::Stale(why) => Some(why),
+        Earlier::Nothing => None,
+    };
     // Whatever was there does not count any more from here on.
     let index_path = folder.join(INDEX);
     remove(&index_path)?;
@@ -78,6 +85,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         statistics: BTreeMap::new(),
         statistics_content: None,
         sizes: BTreeMap::new(),
+        decoding: Some(decoding.json()),
         checksum: None,
     };
     let mut samples = 0;
@@ -88,7 +96,13 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         }
         samples += places.of_rows.len();
         let path = folder.join(format!("{split}.h5"));
-        let source = split::Source { suite, task, partitions: &partitions, places: &places.of_rows };
+        let source = split::Source {
+            suite,
+            task,
+            decoding: &decoding,
+            partitions: &partitions,
+            places: &places.of_rows,
+        };
         let bytes = split::write(&source, &path, &format!("pack {split}"), progress)?;
         index.sizes.insert(split, bytes);
     }
@@ -107,7 +121,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
     index.checksum = Some(index.hash().at(&index_path)?);
     write_atomically(&index_path, &serde_json::to_vec(&index).at(&index_path)?)?;
     let bytes = index.sizes.values().sum();
-    Ok(Packed { folder, samples, bytes, reused: false })
+    Ok(Packed { folder, samples, bytes, reused: false, replaced })
 }
 
 fn same(a: &Path, b: &Path) -> bool {
@@ -146,20 +160,70 @@ fn remove_leftovers(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is there already, if it is whole and of the same source.
-fn reusable(task: &Task, folder: &Path, fingerprints: &BTreeMap<String, String>) -> Result<Option<Packed>> {
+/// What an earlier run left in the folder.
+enum Earlier {
+    Nothing,
+    /// All of it, of the same source and decoded alike.
+    Whole(Packed),
+    /// Something else, and how it differs.
+    Stale(String),
+}
+
+fn earlier(
+    task: &Task,
+    decoding: &Decoding,
+    folder: &Path,
+    fingerprints: &BTreeMap<String, String>,
+) -> Earlier {
     if !folder.join(INDEX).is_file() {
-        return Ok(None);
+        return Earlier::Nothing;
     }
-    let Ok(index) = super::index(folder) else { return Ok(None) };
-    let whole = index.fingerprints == *fingerprints
-        && index.partitions.keys().all(|name| Reader::open(task, folder, name).is_ok())
-        && Split::ALL
-            .into_iter()
-            .all(|split| split::read_through(&folder.join(format!("{split}.h5"))).is_ok());
-    let samples = index.partitions.values().flat_map(BTreeMap::values).map(Vec::len).max().unwrap_or(0);
+    match whole(task, decoding, folder, fingerprints) {
+        Ok(known) => Earlier::Whole(known),
+        Err(problem) => Earlier::Stale(problem),
+    }
+}
+
+/// What is there, or why it does not do.
+fn whole(
+    task: &Task,
+    decoding: &Decoding,
+    folder: &Path,
+    fingerprints: &BTreeMap<String, String>,
+) -> Result<Packed, String> {
+    let told = |error: Error| match error {
+        Error::File { path, problem, .. } => {
+            format!("{}: {problem}", path.file_name().unwrap_or(path.as_os_str()).display())
+        }
+        Error::Request { problem, .. } | Error::NotFinite { problem, .. } => problem,
+    };
+    let index = super::index(folder).map_err(told)?;
+    if let Some(changes) = decoded_otherwise(&index, decoding) {
+        return Err(changes);
+    }
+    if index.fingerprints != *fingerprints {
+        return Err("the source's files changed".to_owned());
+    }
+    let mut samples = 0;
+    for name in index.partitions.keys() {
+        samples = Reader::open(task, decoding.clone(), folder, name).map_err(told)?.rows();
+    }
+    for split in Split::ALL {
+        split::read_through(&folder.join(format!("{split}.h5"))).map_err(told)?;
+    }
     let bytes = index.sizes.values().sum();
-    Ok(whole.then(|| Packed { folder: folder.to_owned(), samples, bytes, reused: true }))
+    Ok(Packed { folder: folder.to_owned(), samples, bytes, reused: true, replaced: None })
+}
+
+/// Reads all samples of a split's file, once per process: their checksums are tested.
+pub(super) fn read_once(path: &Path) -> Result<()> {
+    static READ: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if !read().contains(path) {
+        split::read_through(path)?;
+        read().insert(path.to_owned());
+    }
+    Ok(())
 }
 
 /// The distinct samples of a split over all partitions.

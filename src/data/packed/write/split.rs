@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use super::super::{ATTRIBUTE, FORMAT, Header, Labels};
+use crate::data::decoding::Decoding;
 use crate::data::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::data::{Dataset, Label, RawSample, Split, loader};
 use crate::error::AtPath;
@@ -28,6 +29,7 @@ pub type Place = (usize, Split, usize);
 pub struct Source<'a> {
     pub suite: &'a Suite,
     pub task: &'a Task,
+    pub decoding: &'a Decoding,
     pub partitions: &'a [(String, Box<dyn Dataset>)],
     /// Of each row.
     pub places: &'a [Place],
@@ -41,7 +43,7 @@ struct Encoded {
 
 /// Writes a split's file and returns its size; one that is there whole, of the same samples, is kept.
 pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
-    let Source { suite, task, partitions, places } = source;
+    let Source { suite, task, decoding, partitions, places } = source;
     let read = |&(partition, split, place): &Place| partitions[partition].1.read_raw(split, place);
     let Some(first) = places.first() else {
         return Err(Error::file(
@@ -51,7 +53,7 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     };
     let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
     let first = read(first)?;
-    let header = header(task, &first, alike(suite, &first, bands), places.len())?;
+    let header = header(task, decoding, &first, alike(suite, &first, bands), places.len())?;
     let dtype =
         Dtype::named(&header.dtype).ok_or_else(|| Error::file(path, format!("type {}", header.dtype)))?;
     let (names, contents) = named(partitions, places)?;
@@ -194,7 +196,13 @@ fn alike(suite: &Suite, first: &RawSample, mut bands: Vec<String>) -> Vec<String
     bands
 }
 
-fn header(task: &Task, first: &RawSample, bands: Vec<String>, samples: usize) -> Result<Header> {
+fn header(
+    task: &Task,
+    decoding: &Decoding,
+    first: &RawSample,
+    bands: Vec<String>,
+    samples: usize,
+) -> Result<Header> {
     let unusable =
         |problem: String| Error::request(format!("{}: {problem}, so that it cannot be packed", first.name));
     let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
@@ -216,6 +224,7 @@ fn header(task: &Task, first: &RawSample, bands: Vec<String>, samples: usize) ->
         label: task.label,
         label_width,
         label_dtype: first.label_dtype.clone(),
+        decoding: Some(decoding.hash()),
     })
 }
 

@@ -1,0 +1,669 @@
+//! What decides a number is in its keys, what only labels it is not. Fields are found by walking the serialised
+//! configurations, so that a new one cannot be forgotten.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn::tensor::{Device, Tensor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use terrabench::Result;
+use terrabench::config::{
+    Architecture, ModelConfig, ModelKind, Protocol, PublishedRow, StemConfig, WeightsSource,
+};
+use terrabench::data::bands::{Band, Imputation};
+use terrabench::data::decoding::Decoding;
+use terrabench::data::{Dataset, RawSample, Sample, Split, demo};
+use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOptions};
+use terrabench::home::Home;
+use terrabench::model::{Backbone, Stem, device};
+use terrabench::normalization::Strategies;
+use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
+use terrabench::suite::{Family, LabelKind, Layout, Metric, QuickLook, SampleCounts, Suite, Task};
+use terrabench::transform::augment::Dihedral;
+use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
+
+use crate::sample::record;
+
+/// A task of which every field is set: without `..`, so that a new field must be set here too.
+fn task() -> Task {
+    Task {
+        name: "m-eurosat".into(),
+        title: "m-EuroSat".into(),
+        directory: "classification_v1.0/m-eurosat".into(),
+        label: LabelKind::Class,
+        classes: 2,
+        class_names: vec!["Forest".into(), "River".into()],
+        metric: Metric::Accuracy,
+        sensor: Stem::S2L1c,
+        stem: Stem::S2L1c,
+        image_size: 64,
+        samples: SampleCounts { train: 2000, valid: 1000, test: 1000 },
+        scale: 2.0,
+        impute: vec![Imputation { source: Band::B11, target: Band::B10 }],
+        by_content: BTreeMap::from([(Band::B12, "11 - SWIR".into())]),
+        absent_by_content: vec![Band::B09],
+        quick_look: Some(QuickLook { bands: vec!["12 - SWIR".into()], maximum: 255.0 }),
+        layout: Some(Layout::Cloud),
+        archive: Some("m-eurosat.zip".into()),
+        stored_bands: vec!["B02".into(), "B03".into()],
+        dates: Some(["before".into(), "after".into()]),
+        clip: Some([0.5, 1.5]),
+        remap: vec![(3, 255)],
+        ignore: Some(255),
+        normalization: Some("dataset".into()),
+        input_size: Some(112),
+    }
+}
+
+/// A model of which every field is set.
+fn model() -> ModelConfig {
+    ModelConfig {
+        name: "TerraFM".into(),
+        backbone: "ViT-Base".into(),
+        kind: ModelKind::Terrafm,
+        architecture: Architecture {
+            width: 192,
+            depth: 4,
+            heads: 3,
+            mlp_ratio: 4,
+            patch: 16,
+            image: 112,
+            map_layers: vec![0, 1],
+        },
+        stems: BTreeMap::from([
+            (Stem::S2L1c, StemConfig { bands: vec![Band::B02, Band::B03] }),
+            (Stem::S1, StemConfig { bands: vec![Band::VV] }),
+        ]),
+        normalization: NormalizationKind::NormNoClip,
+        weights: Some(WeightsSource {
+            repository: "MBZUAI/TerraFM".into(),
+            file: "TerraFM-B.pth".into(),
+            revision: "main".into(),
+        }),
+        published: Some(PublishedRow { model: "TerraFM".into(), backbone: "ViT-B".into() }),
+    }
+}
+
+/// Where the scalars of a value are: `/architecture/depth`, `/stems/s1/bands/0`.
+fn leaves(value: &Value) -> Vec<String> {
+    let below = |key: &str, value: &Value| -> Vec<String> {
+        leaves(value).into_iter().map(|rest| format!("/{key}{rest}")).collect()
+    };
+    match value {
+        Value::Object(fields) => fields.iter().flat_map(|(key, value)| below(key, value)).collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(i, value)| below(&i.to_string(), value)).collect()
+        }
+        _ => vec![String::new()],
+    }
+}
+
+/// The configuration with another value at `leaf`, one that its type takes.
+fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &str) -> T {
+    let whole = serde_json::to_value(config).unwrap();
+    let old = whole.pointer(leaf).unwrap().clone();
+    let words = [
+        "mask",
+        "micro_f1",
+        "s2-l2a",
+        "B8A",
+        "flood",
+        "standardize",
+        "bf16",
+        "flips",
+        "none",
+        "best",
+        "last",
+        "finetune",
+        "frozen",
+        "torch",
+        "adamw",
+        "sgd",
+        "shuffled",
+        "image-stats",
+    ];
+    let candidates: Vec<Value> = match &old {
+        Value::Bool(flag) => vec![json!(!flag)],
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => vec![json!(whole + 1)],
+            None => [0.5, 0.25].map(|less| json!(number.as_f64().unwrap() * less + 0.01 * less)).to_vec(),
+        },
+        Value::String(text) => {
+            let longer = std::iter::once(json!(format!("{text} (other)")));
+            longer.chain(words.map(|word| json!(word))).collect()
+        }
+        _ => panic!("{leaf} is {old}"),
+    };
+    for candidate in candidates.into_iter().filter(|candidate| *candidate != old) {
+        let mut changed = whole.clone();
+        *changed.pointer_mut(leaf).unwrap() = candidate;
+        if let Ok(changed) = serde_json::from_value::<T>(changed)
+            && changed != *config
+        {
+            return changed;
+        }
+    }
+    panic!("no other value of {leaf} = {old} is taken: add one to the list")
+}
+
+/// A data set that is decoded as it says.
+struct Redecoded(Box<dyn Dataset>, Decoding);
+
+impl Dataset for Redecoded {
+    fn decoding(&self) -> &Decoding {
+        &self.1
+    }
+    fn samples(&self, split: Split) -> &[String] {
+        self.0.samples(split)
+    }
+    fn files(&self, split: Split) -> Vec<PathBuf> {
+        self.0.files(split)
+    }
+    fn bands(&self) -> Result<Vec<String>> {
+        self.0.bands()
+    }
+    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+        self.0.read(split, index, bands)
+    }
+    fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
+        self.0.read_raw(split, index)
+    }
+    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        self.0.statistics(bands)
+    }
+    fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        self.0.contents(split)
+    }
+}
+
+struct NoBackbone;
+
+impl Backbone for NoBackbone {
+    fn width(&self) -> usize {
+        1
+    }
+    fn features(&self, images: Tensor<4>, _: Stem) -> Result<Tensor<2>> {
+        Ok(images.flatten(1, 3))
+    }
+    fn feature_maps(&self, _: Tensor<4>, _: Stem) -> Result<Vec<Tensor<4>>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Keys of a cell: of its features, of its record, of what was asked for.
+#[derive(Debug, Clone, PartialEq)]
+struct Keys {
+    features: String,
+    fingerprint: String,
+    request: String,
+}
+
+/// Opened demo data, and what is the same for all keys.
+struct Setting {
+    suite: Suite,
+    data: PathBuf,
+    strategies: Strategies,
+    device: Device,
+    protocol: Protocol,
+}
+
+impl Setting {
+    fn new(folder: &Path) -> Self {
+        let home = Home::find().unwrap();
+        let suite = Suite::load(&home, "geobench").unwrap();
+        Setting {
+            data: demo::provide(&suite, folder).unwrap(),
+            suite,
+            strategies: Strategies::load(&home).unwrap(),
+            device: device::by_name("flex").unwrap(),
+            protocol: Protocol::load(&home, "knn").unwrap(),
+        }
+    }
+
+    fn options(&self, by_content: bool, zeros: bool) -> InputOptions {
+        InputOptions {
+            by_content,
+            normalization: "default".to_owned(),
+            strategies: self.strategies.clone(),
+            zeros,
+        }
+    }
+
+    /// The demo's m-eurosat, which is read as `task` says for the keys only.
+    fn keys(&self, task: &Task, model: &ModelConfig, protocol: &Protocol, cell: &Cell) -> Keys {
+        let read = self.suite.task("m-eurosat").unwrap();
+        let demo = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
+        let options = self.options(false, false);
+        let opened = Input::open(&self.suite, read, "default", &self.data, &demo, &options).unwrap();
+        let decoding = Decoding::of(Family::CopernicusBench, task);
+        let hash = decoding.hash();
+        let dataset = Box::new(Redecoded(opened.dataset, decoding));
+        let input = Input { dataset, task: task.clone(), ..opened };
+        let asked = Deciding {
+            protocol_version: PROTOCOL_VERSION,
+            features_version: FEATURES_VERSION,
+            demo: false,
+            cell,
+            task: task.deciding(),
+            protocol: &protocol.deciding(&task.name),
+            model: model.deciding(),
+            decoding: &hash,
+            weights: "random:0",
+            data: "0f1e",
+            stem: task.stem,
+            bands: &input.selection.stored,
+            band_names: options.band_names(task),
+            imputed: &input.selection.imputed,
+            normalization: options.normalization_of(&self.suite, task),
+            strategies: &input.strategies,
+            image_size: task.input_size.unwrap_or(model.architecture.image),
+        };
+        let extractor = Extractor {
+            backbone: &NoBackbone,
+            device: &self.device,
+            input: &input,
+            strategy: input.only().unwrap(),
+            turn: Dihedral::Identity,
+            batch_size: 1,
+            readers: 1,
+        };
+        let identity = Identity { model, weights: "random:0", device: "flex" };
+        Keys {
+            features: extractor.key(identity).unwrap(),
+            fingerprint: asked.fingerprint().unwrap(),
+            request: asked.request(&options.impute(task)).unwrap(),
+        }
+    }
+}
+
+/// What a field is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    Label,
+    /// Decides through bands and statistics that are in the keys: see the tests further down.
+    Resolved,
+    /// Decides numbers, but no feature.
+    Number,
+    Feature,
+}
+
+fn assert_side(what: &str, side: Side, before: &Keys, after: &Keys) {
+    match side {
+        Side::Label => assert_eq!(before, after, "{what} labels only"),
+        Side::Resolved => {
+            assert_eq!(before.features, after.features, "{what}");
+            assert_eq!(before.fingerprint, after.fingerprint, "{what}");
+        }
+        Side::Number => {
+            assert_eq!(before.features, after.features, "{what} decides no feature");
+            assert_ne!(before.fingerprint, after.fingerprint, "{what} decides");
+            assert_ne!(before.request, after.request, "{what} decides");
+        }
+        Side::Feature => {
+            assert_ne!(before.features, after.features, "{what} decides features");
+            assert_ne!(before.fingerprint, after.fingerprint, "{what} decides");
+            assert_ne!(before.request, after.request, "{what} decides");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_a_task_decides_or_is_named_as_a_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setting, task, model, cell) = (Setting::new(folder.path()), task(), model(), record().cell);
+    let keys = |task: &Task| setting.keys(task, &model, &setting.protocol, &cell);
+    let base = keys(&task);
+    let all = leaves(&serde_json::to_value(&task).unwrap());
+    assert!(all.len() > 25, "{all:?}");
+    for leaf in all {
+        let field = leaf.split('/').nth(1).unwrap();
+        let side = match field {
+            "title" | "directory" | "archive" | "class-names" | "sensor" | "image-size" | "samples" => {
+                Side::Label
+            }
+            "quick-look" => Side::Label,
+            "impute" | "by-content" | "absent-by-content" => Side::Resolved,
+            // The extractor takes stem, statistics and size from its input, where this test leaves them as they are.
+            "name" | "metric" | "stem" | "normalization" | "input-size" => Side::Number,
+            _ => Side::Feature,
+        };
+        assert_side(&format!("task {leaf}"), side, &base, &keys(&with_another(&task, &leaf)));
+    }
+    // Where lists name a sample's classes, their order decides.
+    let listed = Task { layout: Some(Layout::Eurosat), ..task.clone() };
+    let mut swapped = listed.clone();
+    swapped.class_names.swap(0, 1);
+    assert_side("order of listed classes", Side::Feature, &keys(&listed), &keys(&swapped));
+}
+
+#[test]
+fn every_field_of_a_model_decides_or_is_named_as_a_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setting, task, model, cell) = (Setting::new(folder.path()), task(), model(), record().cell);
+    let keys = |model: &ModelConfig| setting.keys(&task, model, &setting.protocol, &cell);
+    let base = keys(&model);
+    for leaf in leaves(&serde_json::to_value(&model).unwrap()) {
+        let side = match leaf.split('/').nth(1).unwrap() {
+            "name" | "backbone" | "weights" | "published" => Side::Label,
+            "normalization" => Side::Resolved,
+            _ => Side::Feature,
+        };
+        assert_side(&format!("model {leaf}"), side, &base, &keys(&with_another(&model, &leaf)));
+    }
+}
+
+#[test]
+fn every_field_of_a_protocol_decides() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setting, task, model, cell) = (Setting::new(folder.path()), task(), model(), record().cell);
+    let home = Home::find().unwrap();
+    let mut kinds = std::collections::BTreeSet::new();
+    for file in std::fs::read_dir(home.folder().join("configs/protocols")).unwrap() {
+        let path = file.unwrap().path();
+        let protocol = Protocol::load(&home, path.to_str().unwrap()).unwrap();
+        let mut whole = serde_json::to_value(&protocol).unwrap();
+        kinds.insert(whole["kind"].to_string());
+        // What is left out where it is not set.
+        for (key, value) in [("limit", json!(5)), ("short", json!(true)), ("report-batches", json!(true))] {
+            let mut with = whole.clone();
+            with[key] = value;
+            if serde_json::from_value::<Protocol>(with.clone()).is_ok() {
+                whole = with;
+            }
+        }
+        if whole.get("task-learning-rates").is_some() {
+            whole["task-learning-rates"] = json!({ "another-task": [0.5] });
+        }
+        let protocol: Protocol = serde_json::from_value(whole.clone()).unwrap();
+        let keys = |protocol: &Protocol| setting.keys(&task, &model, protocol, &cell);
+        let base = keys(&protocol);
+        for leaf in leaves(&whole) {
+            let side = match leaf.split('/').nth(1).unwrap() {
+                "task-learning-rates" => Side::Label,
+                // Another kind has other fields: the files of the other protocols have them.
+                _ if leaf.ends_with("/kind") => continue,
+                _ => Side::Number,
+            };
+            let changed = with_another(&protocol, &leaf);
+            assert_side(&format!("{} {leaf}", path.display()), side, &base, &keys(&changed));
+        }
+        // The task's own rates do decide.
+        if whole.get("task-learning-rates").is_some() {
+            whole["task-learning-rates"] = json!({ (task.name.clone()): [0.5] });
+            let own: Protocol = serde_json::from_value(whole).unwrap();
+            assert_side("own learning rates", Side::Number, &base, &keys(&own));
+        }
+    }
+    assert_eq!(kinds.len(), 6, "{kinds:?}");
+}
+
+#[test]
+fn names_of_models_and_protocols_label_a_cell_and_the_others_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setting, task, model, cell) = (Setting::new(folder.path()), task(), model(), record().cell);
+    let keys = |cell: &Cell| setting.keys(&task, &model, &setting.protocol, cell);
+    let base = keys(&cell);
+    for leaf in leaves(&serde_json::to_value(&cell).unwrap()) {
+        let side = match leaf.as_str() {
+            "/protocol" | "/model" | "/backbone" => Side::Label,
+            _ => Side::Number,
+        };
+        assert_side(&format!("cell {leaf}"), side, &base, &keys(&with_another(&cell, &leaf)));
+    }
+}
+
+#[test]
+fn imputed_and_renamed_bands_decide_where_they_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let setting = Setting::new(folder.path());
+    let demo = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
+    let key = |task: &Task, by_content: bool, zeros: bool| {
+        let options = setting.options(by_content, zeros);
+        let input = Input::open(&setting.suite, task, "default", &setting.data, &demo, &options).unwrap();
+        let extractor = Extractor {
+            backbone: &NoBackbone,
+            device: &setting.device,
+            input: &input,
+            strategy: input.only().unwrap(),
+            turn: Dihedral::Identity,
+            batch_size: 1,
+            readers: 1,
+        };
+        extractor.key(Identity { model: &demo, weights: "random:0", device: "flex" }).unwrap()
+    };
+    // m-so2sat lacks B01 and B09.
+    let so2sat = setting.suite.task("m-so2sat").unwrap();
+    let mut other = so2sat.clone();
+    other.impute.iter_mut().for_each(|pair| pair.source = Band::B03);
+    assert_ne!(key(so2sat, false, false), key(&other, false, false));
+    assert_ne!(key(so2sat, false, false), key(so2sat, false, true), "zeros");
+    let eurosat = setting.suite.task("m-eurosat").unwrap();
+    let mut renamed = eurosat.clone();
+    renamed.by_content.remove(&Band::B12);
+    assert_eq!(key(eurosat, false, false), key(&renamed, false, false), "taken by their names");
+    assert_ne!(key(eurosat, true, false), key(&renamed, true, false), "taken by what they hold");
+    // Size and normalisation.
+    let sized = Task { input_size: Some(128), ..eurosat.clone() };
+    let satlas = Task { normalization: Some("satlas".into()), ..eurosat.clone() };
+    assert_ne!(key(eurosat, false, false), key(&sized, false, false));
+    assert_ne!(key(eurosat, false, false), key(&satlas, false, false));
+}
+
+#[test]
+fn the_index_of_a_gpu_decides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let setting = Setting::new(folder.path());
+    let demo = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
+    let task = setting.suite.task("m-eurosat").unwrap();
+    let options = setting.options(false, false);
+    let input = Input::open(&setting.suite, task, "default", &setting.data, &demo, &options).unwrap();
+    let extractor = Extractor {
+        backbone: &NoBackbone,
+        device: &setting.device,
+        input: &input,
+        strategy: input.only().unwrap(),
+        turn: Dihedral::Identity,
+        batch_size: 1,
+        readers: 1,
+    };
+    let key = |device| extractor.key(Identity { model: &demo, weights: "random:0", device }).unwrap();
+    assert_eq!(key("libtorch:cuda:0"), key("libtorch:cuda:1"));
+    assert_eq!(key("libtorch:cuda"), key("libtorch:cuda:0"));
+    assert_eq!(key("vulkan"), key("vulkan:3"));
+    let kinds = ["flex", "libtorch", "libtorch:cuda", "vulkan"];
+    let distinct: std::collections::BTreeSet<String> = kinds.into_iter().map(key).collect();
+    assert_eq!(distinct.len(), kinds.len());
+}
+
+/// A copy of `benchmarks/` and `configs/` to edit, and runs from there.
+struct EditableHome {
+    folder: tempfile::TempDir,
+}
+
+impl EditableHome {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["benchmarks", "configs"] {
+            copy(&Home::find().unwrap().folder().join(name), &folder.path().join(name));
+        }
+        EditableHome { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.path(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file} has no `{from}`");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.current_dir(self.folder.path()).env("TERRABENCH_CACHE", self.path("cache"));
+        for variable in ["GEO_BENCH_DIR", "TERRABENCH_DATA", "TERRABENCH_HOME"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_DATA_HOME", self.path("nothing")).args(arguments).output().unwrap()
+    }
+
+    /// Runs the demo's m-eurosat, with `more`. Returns what was said.
+    fn demo(&self, more: &[&str]) -> String {
+        let first = ["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"];
+        let output = self.run(&[&first, more].concat());
+        let said = stderr(&output);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    fn records(&self) -> BTreeMap<String, terrabench::record::Record> {
+        crate::common::records(&self.path("results/geobench-demo"))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => assert!(std::fs::copy(&path, &target).is_ok()),
+        }
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn reused(said: &str) -> bool {
+    said.contains("recorded before") && !said.contains(" images, ")
+}
+
+#[test]
+fn with_other_labels_everything_is_reused() {
+    let home = EditableHome::new();
+    assert!(!reused(&home.demo(&[])));
+    for (file, from, to) in [
+        ("benchmarks/geobench.toml", "title = \"m-EuroSat\"", "title = \"m-EuroSAT\""),
+        ("benchmarks/geobench.toml", "title = \"GEO-Bench\"", "title = \"GEO-Bench v1\""),
+        ("benchmarks/geobench.toml", "train = 2000", "train = 12000"),
+        ("benchmarks/geobench.toml", "recursix/geo-bench-1.0", "someone/else"),
+        ("benchmarks/geobench.toml", "# GEO-Bench v1", "# A comment"),
+        ("configs/protocols/knn.toml", "# k-NN as", "# A comment, as"),
+        (
+            "configs/models/demo.toml",
+            "kind = \"terrafm\"",
+            "published = { model = \"A\", backbone = \"B\" }\nkind = \"terrafm\"",
+        ),
+    ] {
+        home.edit(file, from, to);
+        assert!(reused(&home.demo(&[])), "{file}: {to}");
+    }
+    assert!(reused(&home.demo(&["--threads", "1", "--batch-size", "3"])));
+    // The path of a protocol as it is typed.
+    let absolute = home.path("configs/protocols/knn.toml").to_str().unwrap().to_owned();
+    for path in ["configs/protocols/knn.toml", "./configs/../configs/protocols/knn.toml", &absolute] {
+        assert!(reused(&home.demo(&["--protocol", path])), "{path}");
+    }
+    assert_eq!(home.records().len(), 1);
+
+    // A model by another name has a row of that name, and is not run again.
+    home.edit("configs/models/demo.toml", "name = \"Demo\"", "name = \"Renamed\"");
+    assert!(reused(&home.demo(&[])));
+    let records = home.records();
+    let models: Vec<&str> = records.values().map(|record| record.cell.model.as_str()).collect();
+    assert_eq!(models, ["Demo", "Renamed"]);
+    let table = std::fs::read_to_string(home.path("results/geobench-demo/knn.md")).unwrap();
+    assert!(table.contains("Renamed"), "{table}");
+    let store = Store::existing(home.path("results/geobench-demo")).unwrap();
+    for record in records.values() {
+        assert!(store.predictions(record).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_protocol_given_by_its_path_is_called_by_its_name() {
+    let home = EditableHome::new();
+    home.demo(&[]);
+    std::fs::create_dir(home.path("mine")).unwrap();
+    std::fs::copy(home.path("configs/protocols/knn.toml"), home.path("mine/knn.toml")).unwrap();
+    home.edit("mine/knn.toml", "k = 20", "k = 5");
+    assert!(!reused(&home.demo(&["--protocol", "mine/knn.toml"])));
+    assert!(reused(&home.demo(&["--protocol", "./mine/knn.toml"])));
+    let records = home.records();
+    assert_eq!(records.len(), 2);
+    assert!(records.values().all(|record| record.cell.protocol == "knn"));
+    let table = std::fs::read_to_string(home.path("results/geobench-demo/knn.md")).unwrap();
+    assert!(table.contains("older"), "the other setting is named: {table}");
+}
+
+#[test]
+fn finished_cells_are_listed_without_data_and_weights() {
+    let home = EditableHome::new();
+    let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
+    let made = demo::provide(&suite, &home.path("made")).unwrap();
+    copy(&made.join("classification_v1.0/m-eurosat"), &home.path("data/classification_v1.0/m-eurosat"));
+    let weights = crate::common::fixture("model/tiny.safetensors");
+    std::fs::copy(weights, home.path("tiny.safetensors")).unwrap();
+    std::fs::copy(crate::common::fixture("model/tiny.toml"), home.path("tiny.toml")).unwrap();
+    let bench = |more: &[&str]| {
+        let first = ["bench", "geobench", "--task", "m-eurosat", "--partition", "default", "--data", "data"];
+        let model = ["--model", "tiny.toml", "--weights", "tiny.safetensors"];
+        home.run(&[&first[..], &model, more].concat())
+    };
+    assert!(bench(&[]).status.success());
+    let tables = || std::fs::read_to_string(home.path("results/geobench/knn.md")).unwrap();
+    let before = tables();
+
+    for gone in [&["data"][..], &["tiny.safetensors"], &[]] {
+        gone.iter()
+            .for_each(|name| std::fs::rename(home.path(name), home.path(&format!("{name}.gone"))).unwrap());
+        std::fs::remove_file(home.path("results/geobench/knn.md")).unwrap();
+        let output = bench(&[]);
+        let said = stderr(&output);
+        assert!(
+            output.status.success() && said.contains("recorded before; data or weights"),
+            "{gone:?}: {said}"
+        );
+        assert!(said.contains("not there") || said.contains("No such file"), "what is missing: {said}");
+        assert_eq!(tables(), before, "{gone:?}");
+    }
+    // What is not recorded needs them, and says what.
+    for more in [&["--seed", "1"][..], &["--fresh"], &["--bands", "by-content"]] {
+        let output = bench(more);
+        assert!(!output.status.success(), "{more:?}");
+        assert!(stderr(&output).contains("data"), "{more:?}: {}", stderr(&output));
+    }
+    std::fs::write(home.path("tiny.safetensors"), "other weights").unwrap();
+    assert!(!bench(&[]).status.success(), "weights that are here must be those of the record");
+}
+
+/// Makes every remembered hash another one, as if the files had changed without showing it.
+fn forge(memos: &Path) {
+    for entry in std::fs::read_dir(memos).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let forged = blake3::hash(b"other").to_hex().to_string();
+        let lines = vec![forged; text.lines().count() - 1].join("\n");
+        std::fs::write(&path, format!("{lines}\n{}\n", blake3::hash(lines.as_bytes()).to_hex())).unwrap();
+    }
+}
+
+#[test]
+fn verify_trusts_no_remembered_hash() {
+    let home = EditableHome::new();
+    home.demo(&[]);
+    forge(&home.path("cache/fingerprints"));
+    assert!(reused(&home.demo(&["--verify"])));
+    // It remembers what it read.
+    assert!(reused(&home.demo(&[])));
+    forge(&home.path("cache/fingerprints"));
+    assert!(!home.demo(&[]).contains("recorded before"), "else remembered hashes are used");
+}
