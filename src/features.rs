@@ -15,7 +15,7 @@ pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::cache::{self, About};
-use crate::config::{DecidingModel, ModelConfig};
+use crate::config::{DecidingModel, ModelConfig, ModelKind};
 use crate::data::bands::{self, Band, Imputation, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::model::{Backbone, Stem, device};
@@ -55,9 +55,12 @@ pub struct InputOptions {
 impl InputOptions {
     /// The normalisation that was asked for: by default the task's, else the suite's, else by the data set's own
     /// statistics.
-    pub fn normalization_of<'a>(&'a self, suite: &'a Suite, task: &'a Task) -> &'a str {
+    pub fn normalization_of<'a>(&'a self, suite: &'a Suite, task: &'a Task, kind: ModelKind) -> &'a str {
         if self.normalization != normalization::DEFAULT {
             return &self.normalization;
+        }
+        if kind.takes_stored_pixels() {
+            return normalization::NONE;
         }
         task.normalization
             .as_ref()
@@ -154,7 +157,7 @@ impl Input {
                 },
             })
         };
-        let normalization = options.normalization_of(suite, task);
+        let normalization = options.normalization_of(suite, task, model.kind);
         let asked = options.strategies.asked(normalization, task.stem, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
         Ok(Input {

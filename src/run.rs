@@ -189,7 +189,7 @@ impl<'a> Runner<'a> {
             bands: &[],
             band_names: setting.input.band_names(task),
             imputed: &[],
-            normalization: setting.input.normalization_of(setting.suite, task),
+            normalization: setting.input.normalization_of(setting.suite, task, setting.model.kind),
             strategies: &[],
             image_size: task.input_size.unwrap_or(setting.model.architecture.image),
         }
@@ -285,7 +285,7 @@ impl<'a> Runner<'a> {
             schema: SCHEMA,
             fingerprint,
             settings: deciding.settings()?,
-            request: deciding.request(&setting.input.impute(task))?,
+            request: self.request(task, planned)?,
             predictions: None,
             demo: setting.demo,
             short: planned.protocol.is_short(),

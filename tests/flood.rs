@@ -400,8 +400,8 @@ fn packed_files_that_do_not_say_how_they_were_decoded_are_refused() {
 fn prepare_says_what_changed() {
     let folder = tempfile::tempdir().unwrap();
     made(&folder.path().join("plain"));
-    for name in ["benchmarks", "configs"] {
-        std::fs::create_dir(folder.path().join(name)).unwrap();
+    for name in ["benchmarks/published", "configs/models", "configs/protocols"] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
     }
     let benchmark = Home::find().unwrap().suite("copernicus-bench");
     let text = std::fs::read_to_string(benchmark).unwrap();

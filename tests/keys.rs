@@ -257,7 +257,7 @@ impl Setting {
             bands: &input.selection.stored,
             band_names: options.band_names(task),
             imputed: &input.selection.imputed,
-            normalization: options.normalization_of(&self.suite, task),
+            normalization: options.normalization_of(&self.suite, task, model.kind),
             strategies: &input.strategies,
             image_size: task.input_size.unwrap_or(model.architecture.image),
         };
@@ -601,7 +601,7 @@ fn a_protocol_given_by_its_path_is_called_by_its_name() {
     assert_eq!(records.len(), 2);
     assert!(records.values().all(|record| record.cell.protocol == "knn"));
     let table = std::fs::read_to_string(home.path("results/geobench-demo/knn.md")).unwrap();
-    assert!(table.contains("older"), "the other setting is named: {table}");
+    assert!(table.contains("k 5)") && table.contains("k 20)"), "each setting is a row: {table}");
 }
 
 #[test]
@@ -632,7 +632,7 @@ fn finished_cells_are_listed_without_data_and_weights() {
             output.status.success() && said.contains("recorded before; data or weights"),
             "{gone:?}: {said}"
         );
-        assert!(said.contains("not there") || said.contains("No such file"), "what is missing: {said}");
+        assert!(said.contains("not there") || said.contains("no such file"), "what is missing: {said}");
         assert_eq!(tables(), before, "{gone:?}");
     }
     // What is not recorded needs them, and says what.

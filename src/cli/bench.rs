@@ -9,7 +9,6 @@ use anyhow::bail;
 use super::args::BenchArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, used, weights_named};
-use crate::Result;
 use crate::config::{ModelConfig, Protocol, Shortening};
 use crate::console;
 use crate::data::{demo, fingerprint};
@@ -21,6 +20,7 @@ use crate::program::Program;
 use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::{Done, Runner, Setting};
+use crate::{Error, Result};
 
 const DEMO_NOTICE: &str = "\
 This is the demo: generated images and a small random model, to try the harness.
@@ -67,7 +67,11 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         suite: &suite,
         model: &model,
         // What was typed must be understood; what is not here may not be needed.
-        weights: if typed.is_some() { Ok(weights?) } else { weights },
+        weights: match weights {
+            // What was typed must be understood; a file that is not here matters to cells that are not recorded.
+            Err(error @ Error::Request { .. }) if typed.is_some() => return Err(error.into()),
+            weights => weights,
+        },
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,
