@@ -597,6 +597,8 @@ fn a_protocol_given_by_its_path_is_called_by_its_name() {
     home.edit("mine/knn.toml", "k = 20", "k = 5");
     assert!(!reused(&home.demo(&["--protocol", "mine/knn.toml"])));
     assert!(reused(&home.demo(&["--protocol", "./mine/knn.toml"])));
+    let both = home.run(&["bench", "geobench", "--demo", "--protocol", "knn", "--protocol", "mine/knn.toml"]);
+    assert!(!both.status.success() && stderr(&both).contains("two different protocols are called `knn`"));
     let records = home.records();
     assert_eq!(records.len(), 2);
     assert!(records.values().all(|record| record.cell.protocol == "knn"));

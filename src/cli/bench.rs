@@ -1,5 +1,6 @@
 //! `bench`: runs a suite's cells, writes records and tables, tells what was written.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use crate::data::{demo, fingerprint};
 use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::model::device;
-use crate::plan::{self, Choice, TaskPlan};
+use crate::plan::{self, Choice};
 use crate::program::Program;
 use crate::record::Store;
 use crate::report::{self, Written};
@@ -42,8 +43,10 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     };
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
-    let load = |name: &str| {
-        let (name, protocol) = Protocol::load_named(home, name)?;
+    let protocol_configs = RefCell::new(BTreeMap::new());
+    let load = |typed: &str| {
+        let (name, protocol) = Protocol::load_named(home, typed)?;
+        note_config(&mut protocol_configs.borrow_mut(), &name, &home.config("protocols", typed)?)?;
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))
     };
@@ -85,7 +88,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         fresh: args.fresh,
         program: program.clone(),
         configs: configs(home, &suite.name, model_name)?,
-        protocol_configs: protocol_configs(home, &plans)?,
+        protocol_configs: protocol_configs.into_inner(),
     };
     let runner = Runner::new(&setting, &store)?;
     if let Some(missing) = runner.missing() {
@@ -144,16 +147,19 @@ fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, Str
     files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
 }
 
-/// blake3 of each protocol's file, by the protocol's name.
-fn protocol_configs(home: &Home, plans: &[TaskPlan]) -> Result<BTreeMap<String, String>> {
-    let mut hashes = BTreeMap::new();
-    for planned in plans.iter().flat_map(|plan| &plan.cells) {
-        let name = &planned.cell.protocol;
-        if !hashes.contains_key(name) {
-            hashes.insert(name.clone(), hash(&home.config("protocols", name)?)?);
+/// Notes the blake3 of a protocol's file under the protocol's name.
+///
+/// # Errors
+/// Where it cannot be read, or another protocol of this run has the name: their cells could not be told apart.
+fn note_config(hashes: &mut BTreeMap<String, String>, name: &str, path: &Path) -> Result<()> {
+    let hash = hash(path)?;
+    match hashes.insert(name.to_owned(), hash.clone()) {
+        Some(other) if other != hash => {
+            Err(Error::request(format!("two different protocols are called `{name}`"))
+                .help("rename one of the files"))
         }
+        _ => Ok(()),
     }
-    Ok(hashes)
 }
 
 fn hash(path: &Path) -> Result<String> {
