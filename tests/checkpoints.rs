@@ -408,7 +408,8 @@ fn views_beyond_their_storage_are_errors_and_allocate_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.pth");
     let huge = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f";
-    let cases: [(&[u8], Vec<u8>, Vec<u8>, &str); 8] = [
+    type Case<'a> = (&'a [u8], Vec<u8>, Vec<u8>, &'a str);
+    let cases: [Case; 8] = [
         (b"K\x01", b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "28 bytes of its storage, which has 24"),
         (b"K\x00", b"J\xff\xff\xff\x7f\x85".to_vec(), b"K\x01\x85".to_vec(), "bytes of its storage"),
         (huge, b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "cannot be"),

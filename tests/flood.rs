@@ -338,7 +338,8 @@ fn an_edited_decoding_is_refused_named_and_packed_anew() {
     let remapped = |task: &mut Task| task.remap = vec![(0, 0), (1, 2), (2, 1), (3, 3)];
     let ignoring = |task: &mut Task| (task.classes, task.ignore) = (4, None);
     let clipped = |task: &mut Task| task.clip = Some([0.0, 0.1]);
-    let edits: [(&str, &dyn Fn(&mut Task)); 4] =
+    type Edit<'a> = (&'a str, &'a dyn Fn(&mut Task));
+    let edits: [Edit; 4] =
         [("stored-bands", &swapped), ("remap", &remapped), ("ignore", &ignoring), ("clip", &clipped)];
     for (name, edit) in edits {
         let after = edited(edit);

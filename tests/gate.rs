@@ -170,7 +170,8 @@ fn every_recorded_number_is_computed_again() {
         report_batch: Some(8),
         resamples: Some(RESAMPLES),
     };
-    let changes: [(&str, fn(&mut Record)); 6] = [
+    type Change = (&'static str, fn(&mut Record));
+    let changes: [Change; 6] = [
         ("miou", |record| record.value += 0.01),
         ("interval low", |record| {
             record.interval = record.interval.map(|i| Interval { low: i.low - 0.01, ..i });

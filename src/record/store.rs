@@ -115,7 +115,7 @@ impl Store {
     pub fn of_request(&self, request: &str) -> Result<Vec<Record>> {
         let mut records: Vec<Record> =
             self.usable()?.records.into_iter().filter(|record| record.request == request).collect();
-        records.sort_by(|a, b| b.provenance.finished.cmp(&a.provenance.finished));
+        records.sort_by_key(|record| std::cmp::Reverse(record.provenance.finished));
         Ok(records)
     }
 

@@ -49,8 +49,10 @@ impl Score {
         match (self.recorded, self.again) {
             (None, _) | (_, Again::Unknown(_)) => false,
             (Some(_), Again::Nothing) => true,
-            // Written so that NaN differs.
-            (Some(recorded), Again::Value(again)) => !((recorded - again).abs() <= self.slack),
+            (Some(recorded), Again::Value(again)) => {
+                let difference = (recorded - again).abs();
+                difference.is_nan() || difference > self.slack
+            }
         }
     }
 }
