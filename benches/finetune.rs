@@ -11,14 +11,16 @@ mod common;
 use std::time::Instant;
 
 use ndarray::Array3;
-use terrabench::config::{ModelConfig, Schedule};
+use terrabench::config::Schedule;
 use terrabench::data::{Label, Sample};
 use terrabench::home::Home;
+use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self, Stem, device};
+use terrabench::model::{self, device};
+use terrabench::task::Sensor;
 use terrabench::protocol::finetune::Network;
-use terrabench::protocol::optim::{Optimizer, Rule};
-use terrabench::protocol::train::{self, Recipe};
+use terrabench::train::epoch::{self, Recipe};
+use terrabench::train::optim::{Optimizer, Rule};
 
 const BATCH: usize = 8;
 const CLASSES: usize = 10;
@@ -30,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 
     let config = ModelConfig::load(&Home::find()?, "terrafm-b")?;
     let encoder = model::trainable(&config, &Weights::Random(0), false, &device)?;
-    let mut network = Some(Network::new(encoder, Stem::S2L1c, CLASSES, 0, &device));
+    let mut network = Some(Network::new(encoder, Sensor::S2_L1C, CLASSES, 0, &device));
     let mut optimizer = Optimizer::new(Rule::ADAMW);
     let recipe = Recipe {
         epochs: 1,

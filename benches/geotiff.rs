@@ -15,7 +15,7 @@ use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Split};
 use terrabench::home::Home;
 use terrabench::progress::Silent;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 fn main() -> anyhow::Result<()> {
     let real = std::env::var_os("TERRABENCH_REAL").map(PathBuf::from);

@@ -6,7 +6,7 @@
 use burn::tensor::module::{batch_norm_train, conv_transpose2d, conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Distribution, Tensor, activation::relu};
-use terrabench::protocol::kernels::{self, AdamwStep, Norm};
+use terrabench::nn::kernels::{self, AdamwStep, Norm};
 
 const NORM: Norm = Norm { epsilon: 1e-5, relu: true };
 

@@ -11,8 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use terrabench::config::{EmbeddingDtype, IntervalConfig, KnnConfig};
 use terrabench::metrics::Metric;
 use terrabench::protocol::knn::{predict, predict_by};
-use terrabench::protocol::neighbours::Search;
-use terrabench::protocol::{Targets, interval};
+use terrabench::score::{Targets, interval};
+use terrabench::solve::neighbours::Search;
 
 const WIDTH: usize = 768;
 const CLASSES: usize = 17;

@@ -13,8 +13,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::config::Protocol;
 use terrabench::home::Home;
-use terrabench::protocol::Targets;
 use terrabench::protocol::linear_probe::{Training, train};
+use terrabench::score::Targets;
 
 const SAMPLES: usize = 2000;
 const WIDTH: usize = 768;

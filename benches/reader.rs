@@ -8,7 +8,7 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput};
 use terrabench::data::{self, Split, loader};
 use terrabench::home::Home;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 fn main() {
     let real = std::env::var_os("TERRABENCH_REAL").map(PathBuf::from);

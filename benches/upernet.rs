@@ -12,10 +12,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use terrabench::protocol::heads::layers::Pass;
-use terrabench::protocol::heads::upernet::{UperNet, UperNetConfig};
-use terrabench::protocol::loss::PixelLabels;
-use terrabench::protocol::optim::{Optimizer, Pace, Rule};
+use terrabench::nn::heads::layers::Pass;
+use terrabench::nn::heads::upernet::{UperNet, UperNetConfig};
+use terrabench::nn::loss::PixelLabels;
+use terrabench::train::optim::{Optimizer, Pace, Rule};
 
 const WIDTH: usize = 768;
 const CLASSES: usize = 10;

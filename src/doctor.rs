@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use crate::data::Split;
+use crate::task::Split;
 use crate::home::Home;
 use crate::locations::Environment;
 

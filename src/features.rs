@@ -1,6 +1,7 @@
 //! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
 
 mod bank;
+pub mod cache;
 mod scratch;
 pub mod tiles;
 
@@ -14,16 +15,17 @@ use serde::Serialize;
 pub use self::bank::{CHUNK, FeatureBank};
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
-use crate::cache::{self, About};
-use crate::config::{DecidingModel, ModelConfig, ModelKind};
-use crate::data::bands::{self, Band, Imputation, Selection};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
-use crate::model::{Backbone, Stem, device};
-use crate::normalization::{self, Strategies};
-use crate::suite::{Suite, Task};
+use crate::features::cache::{self, About};
+use crate::model::config::{DecidingModel, ModelConfig, ModelKind};
+use crate::model::{Backbone, device};
+use crate::task::Sensor;
+use crate::task::bands::{self, Band, Imputation, Selection};
+use crate::task::{Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::Normalization;
+use crate::transform::strategies::{self, Strategies};
 use crate::{Error, Result};
 
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
@@ -84,7 +86,7 @@ impl InputOptions {
 pub struct Input {
     pub dataset: Box<dyn Dataset>,
     pub task: Task,
-    pub stem: Stem,
+    pub sensor: Sensor,
     pub selection: Selection,
     /// As it was asked for, or the default.
     pub normalization: String,
@@ -107,7 +109,7 @@ impl Input {
     /// `model`, how it is normalised and to which size it is resized.
     ///
     /// # Errors
-    /// Where the files are not there, the model lacks the task's stem, a band is missing, or the
+    /// Where the files are not there, the model lacks the task's sensor, a band is missing, or the
     /// normalisation is unknown.
     pub fn open(
         suite: &Suite,
@@ -126,7 +128,7 @@ impl Input {
             names.extend(task.by_content.clone());
             names.retain(|band, _| !task.absent_by_content.contains(band));
         }
-        let wanted = &model.stem(task.stem)?.bands;
+        let wanted = &model.sensor(task.input_sensor)?.bands;
         let impute = options.impute(task);
         let present = dataset.bands()?;
         let (selection, channels) = match &task.dates {
@@ -158,12 +160,12 @@ impl Input {
             })
         };
         let normalization = options.normalization_of(suite, task, model.kind);
-        let asked = options.strategies.asked(normalization, task.stem, model.normalization)?;
+        let asked = options.strategies.asked(normalization, task.input_sensor, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
         Ok(Input {
             dataset,
             task: task.clone(),
-            stem: task.stem,
+            sensor: task.input_sensor,
             selection,
             normalization: normalization.to_owned(),
             strategies,
@@ -197,7 +199,7 @@ impl Input {
         };
         Ok(Input {
             dataset,
-            stem: task.stem,
+            sensor: task.input_sensor,
             task,
             selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
             normalization: normalization::NONE.to_owned(),
@@ -331,7 +333,7 @@ impl Extractor<'_> {
         }
         let images = TensorData::new(pixels, [n, channels, height, image_width]);
         let start = Instant::now();
-        let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), self.input.stem)?;
+        let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), self.input.sensor)?;
         let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::request(format!("the device returned features that are not float32: {error:?}"))
         })?;
@@ -363,12 +365,14 @@ impl Extractor<'_> {
             model: DecidingModel<'a>,
             weights: &'a str,
             device: &'a str,
-            stem: Stem,
+            /// Keeps its old name, so that older caches are found.
+            #[serde(rename = "stem")]
+            sensor: Sensor,
             bands: &'a [String],
             preprocess: &'a Preprocess,
             turn: Dihedral,
         }
-        let Input { dataset, stem, selection, .. } = self.input;
+        let Input { dataset, sensor, selection, .. } = self.input;
         let ingredients = Ingredients {
             version: FEATURES_VERSION,
             form: cache::FORM,
@@ -376,7 +380,7 @@ impl Extractor<'_> {
             model: identity.model.deciding(),
             weights: identity.weights,
             device: device::kind(identity.device),
-            stem: *stem,
+            sensor: *sensor,
             bands: &selection.stored,
             preprocess: &self.strategy.preprocess,
             turn: self.turn,

@@ -24,36 +24,39 @@
 //! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
 
 pub mod audit;
-pub mod cache;
 pub mod canvas;
 pub mod cli;
 pub mod config;
 pub mod console;
 pub mod data;
+pub mod demo;
+pub mod device;
 pub mod doctor;
 pub mod error;
 pub mod features;
 pub mod fetch;
 pub mod files;
+pub mod formats;
+pub mod gate;
 pub mod home;
 pub mod libtorch;
 pub mod locations;
 pub mod metrics;
 pub mod model;
-pub mod normalization;
-pub mod pickle;
-pub mod plan;
+pub mod nn;
 pub mod program;
 pub mod progress;
 pub mod protocol;
+pub mod random;
 pub mod record;
 pub mod remedy;
 pub mod report;
 pub mod run;
-pub mod sheet;
+pub mod score;
+pub mod solve;
 pub mod suggest;
-pub mod suite;
-pub mod tensors;
+pub mod task;
+pub mod train;
 pub mod transform;
 
 pub use error::{Error, Result};

@@ -13,8 +13,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::WeightsSource;
 use crate::home::variable;
+use crate::model::config::WeightsSource;
 use crate::{Error, Result};
 
 /// A folder where something may lie.

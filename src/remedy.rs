@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::suite::Suite;
+use crate::task::Suite;
 
 /// What runs without any data; the generated data is GEO-Bench's.
 pub const DEMO: &str = "cargo xtask bench geobench --demo";

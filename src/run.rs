@@ -1,6 +1,8 @@
 //! One cell from start to record.
 
 mod findings;
+pub mod plan;
+pub mod sheet;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -10,26 +12,28 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::findings::{Audited, Earlier, FeatureLog};
-use crate::cache::Cache;
-use crate::config::{ModelConfig, Protocol, SegmentationProbeConfig};
+use crate::config::{Protocol, SegmentationProbeConfig};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Label, Split};
+use crate::features::cache::Cache;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::files::remove;
+use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::model::{self, Backbone, Coverage, LoadedModel};
-use crate::plan::{PlannedCell, TaskPlan};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::finetune::Subject;
 use crate::protocol::frozen::{self, Wanted};
-use crate::protocol::subset::subset;
-use crate::protocol::{Outcome, Shown, finetune, segmentation_probe, upernet};
+use crate::protocol::{finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
-use crate::sheet::{self, Example, Heading};
-use crate::suite::{Suite, Task};
+use crate::run::plan::{PlannedCell, TaskPlan};
+use crate::run::sheet::{self, Example, Heading};
+use crate::score::subset::subset;
+use crate::score::{Outcome, Shown};
+use crate::task::{Suite, Task};
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -185,7 +189,7 @@ impl<'a> Runner<'a> {
             decoding,
             weights: "",
             data: "",
-            stem: task.stem,
+            sensor: task.input_sensor,
             bands: &[],
             band_names: setting.input.band_names(task),
             imputed: &[],
@@ -307,7 +311,7 @@ impl<'a> Runner<'a> {
                 coverage: self.coverage,
                 data: deciding.data.to_owned(),
                 features: None,
-                stem: deciding.stem,
+                sensor: deciding.sensor,
                 bands: deciding.bands.to_vec(),
                 band_names: deciding.band_names.to_owned(),
                 imputed: deciding.imputed.to_vec(),
@@ -323,7 +327,7 @@ impl<'a> Runner<'a> {
             task,
             protocol: &planned.protocol,
             input,
-            wanted: setting.model.stems.get(&input.stem).map_or(&[], |stem| &stem.bands),
+            wanted: setting.model.sensors.get(&input.sensor).map_or(&[], |sensor| &sensor.bands),
             demo: setting.demo,
             band_names: deciding.band_names,
             features: &features,
@@ -409,7 +413,7 @@ impl<'a> Runner<'a> {
         masks: &[Shown],
         used: &[usize],
     ) -> Result<Option<Vec<u8>>> {
-        let bands = &self.setting.model.stem(input.stem)?.bands;
+        let bands = &self.setting.model.sensor(input.sensor)?.bands;
         // Of several dates the last one.
         let stored = &input.selection.stored;
         let shown = &stored[stored.len().saturating_sub(bands.len())..];

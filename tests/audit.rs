@@ -9,20 +9,22 @@ use hdf5_pure::{AttrValue, FileBuilder};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use terrabench::config::ModelConfig;
-use terrabench::data::bands::{Band, Imputation};
-use terrabench::data::{Dataset, Split, demo, geobench, hdf5};
+use terrabench::data::{Dataset, Split, geobench};
+use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
+use terrabench::formats::hdf5;
 use terrabench::home::Home;
+use terrabench::model::config::ModelConfig;
 use terrabench::model::terrafm::TerraFm;
 use terrabench::model::weights::Weights;
 use terrabench::model::{device, parameters};
-use terrabench::normalization::Strategies;
 use terrabench::progress::Silent;
 use terrabench::record::{Note, Record, Store};
 use terrabench::report;
-use terrabench::suite::Suite;
+use terrabench::task::bands::{Band, Imputation};
+use terrabench::task::Suite;
 use terrabench::transform::augment::Dihedral;
+use terrabench::transform::strategies::Strategies;
 
 /// A small TerraFM, quick with any number of images.
 const MODEL: &str = r#"
@@ -39,7 +41,7 @@ patch = 16
 image = 32
 map-layers = [0]
 
-[stems.s2-l1c]
+[sensors.s2-l1c]
 bands = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 "#;
 
@@ -569,7 +571,7 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
     }
     // Thirteen bands want B10, which is none of the files' either.
     let mut model: ModelConfig = toml::from_str(MODEL).unwrap();
-    model.stems.values_mut().for_each(|stem| stem.bands.insert(10, Band::B10));
+    model.sensors.values_mut().for_each(|sensor| sensor.bands.insert(10, Band::B10));
     let home = Home::find().unwrap();
     let options = InputOptions {
         by_content: true,

@@ -221,8 +221,8 @@ fn a_folder_that_takes_no_record_is_named_before_anything_is_computed() {
 #[test]
 fn predictions_that_cannot_be_scored_name_their_file() {
     use terrabench::metrics::segmentation::Confusion;
-    use terrabench::protocol::Predictions;
     use terrabench::record::predictions::{Named, read, write};
+    use terrabench::score::Predictions;
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");

@@ -11,16 +11,18 @@ use crate::common;
 use burn::tensor::{Device, Tensor};
 use ndarray::array;
 use terrabench::audit::observed::{BandSummary, PixelSummary};
-use terrabench::cache::{About, Cache, Row};
-use terrabench::config::ModelConfig;
-use terrabench::data::{Label, Split, demo};
+use terrabench::data::{Label, Split};
+use terrabench::demo;
+use terrabench::features::cache::{About, Cache, Row};
 use terrabench::features::{CHUNK, Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::Home;
-use terrabench::model::{Backbone, Stem, device};
-use terrabench::normalization::Strategies;
+use terrabench::model::config::ModelConfig;
+use terrabench::model::{Backbone, device};
+use terrabench::task::Sensor;
 use terrabench::progress::{Progress, Silent, Step};
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 use terrabench::transform::augment::Dihedral;
+use terrabench::transform::strategies::Strategies;
 
 fn about() -> About {
     About {
@@ -195,13 +197,13 @@ impl Backbone for Means {
         12
     }
 
-    fn features(&self, images: Tensor<4>, _: Stem) -> terrabench::Result<Tensor<2>> {
+    fn features(&self, images: Tensor<4>, _: Sensor) -> terrabench::Result<Tensor<2>> {
         let [n, bands, h, w] = images.dims();
         self.images.fetch_add(n, Ordering::Relaxed);
         Ok(images.reshape([n, bands, h * w]).mean_dim(2).reshape([n, bands]))
     }
 
-    fn feature_maps(&self, _: Tensor<4>, _: Stem) -> terrabench::Result<Vec<Tensor<4>>> {
+    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> terrabench::Result<Vec<Tensor<4>>> {
         Ok(Vec::new())
     }
 }
@@ -395,7 +397,7 @@ fn the_key_follows_every_ingredient() {
         keys.push(setting.extractor(&backbone, &input).key(setting.identity()).unwrap());
     }
     for change in [
-        &|input: &mut Input| input.stem = Stem::S2L2a,
+        &|input: &mut Input| input.sensor = Sensor::S2_L2A,
         &|input: &mut Input| input.selection.stored.swap(0, 1),
         &|input: &mut Input| input.strategies[0].preprocess.height += 16,
         &|input: &mut Input| input.strategies[0].preprocess.align_corners = true,

@@ -5,17 +5,17 @@ use std::process::{Command, Output};
 
 use crate::sample::{identify, record};
 use ndarray::{Array2, array};
+use terrabench::gate::check::{self, How, Thresholds, Verdict, junit, summary};
+use terrabench::gate::choice::Wanted;
+use terrabench::gate::compare::{self, compare, side};
+use terrabench::gate::rescore::rescore;
 use terrabench::metrics::Metric;
 use terrabench::metrics::paired::{Paired, mcnemar};
 use terrabench::metrics::segmentation::Confusion;
-use terrabench::protocol::{Predictions, Targets};
 use terrabench::record::predictions::{Named, read, write};
 use terrabench::record::{Kept, Record, Store, collect};
-use terrabench::report::Suites;
-use terrabench::report::check::{self, How, Thresholds, Verdict, junit, summary};
-use terrabench::report::choice::Wanted;
-use terrabench::report::compare::{self, compare, side};
-use terrabench::report::rescore::rescore;
+use terrabench::gate::Suites;
+use terrabench::score::{Predictions, Targets};
 
 /// Of `n` samples, two classes in turn; the first `right` are predicted as they are.
 fn classes(n: usize, right: usize) -> Predictions {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype as StoredDtype, TensorView};
-use terrabench::model::checkpoint::{self, Stored};
+use terrabench::formats::checkpoint::{self, Stored};
 
 use crate::common::fixture;
 

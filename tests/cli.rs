@@ -143,8 +143,8 @@ fn the_demo_runs_and_resumes() {
 /// A folder of GEO-Bench's layout to spoil: a copy of one task or more of the demo's data.
 fn spoilable(folder: &Path, tasks: &[&str]) -> PathBuf {
     let home = terrabench::home::Home::find().unwrap();
-    let suite = terrabench::suite::Suite::load(&home, "geobench").unwrap();
-    let demo = terrabench::data::demo::provide(&suite, &folder.join("cache")).unwrap();
+    let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
+    let demo = terrabench::demo::provide(&suite, &folder.join("cache")).unwrap();
     let data = folder.join("data");
     for task in tasks {
         let directory = Path::new("classification_v1.0").join(task);

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::common;
 use ndarray::{Array3, s};
-use terrabench::config::ModelConfig;
-use terrabench::data::bands::Band;
 use terrabench::data::{self, Dataset, Label, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
-use terrabench::normalization::Strategies;
-use terrabench::suite::Suite;
+use terrabench::model::config::ModelConfig;
+use terrabench::task::bands::Band;
+use terrabench::task::Suite;
 use terrabench::transform::Preprocess;
+use terrabench::transform::strategies::Strategies;
 
 fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "copernicus-bench").unwrap()
@@ -97,7 +97,7 @@ fn samples_are_those_of_the_reference() {
         // All bands as the reference has them; the model takes a part of them.
         let known: Vec<Band> = bands.iter().map(|band| band.parse().unwrap()).collect();
         let strategy = task.normalization.as_ref().or(suite.normalization.as_ref()).unwrap();
-        let strategy = options.strategies.asked(strategy, task.stem, model.normalization).unwrap();
+        let strategy = options.strategies.asked(strategy, task.input_sensor, model.normalization).unwrap();
         let normalization =
             options.strategies.resolve(&strategy[0], &known, || panic!("the data set is not asked")).unwrap();
         let side = usize::try_from(golden["image_resolution"].as_u64().unwrap()).unwrap();
@@ -110,9 +110,9 @@ fn samples_are_those_of_the_reference() {
             let what = format!("{name} {split} {index}");
             let read = dataset.read(split, index, &bands).unwrap();
             if let Some(file) = sample["file"].as_str() {
-                let stem = Path::new(file).file_name().unwrap().to_str().unwrap();
-                let stem = stem.trim_end_matches(".tif").trim_end_matches("_allbands");
-                assert_eq!(read.name, stem, "{what}");
+                let sensor = Path::new(file).file_name().unwrap().to_str().unwrap();
+                let sensor = sensor.trim_end_matches(".tif").trim_end_matches("_allbands");
+                assert_eq!(read.name, sensor, "{what}");
             }
             // The reference keeps LCZ as reflectance.
             let tolerance = if task.scale == 1.0 { 0.0 } else { 1e-7 };
@@ -143,7 +143,7 @@ fn samples_are_those_of_the_reference() {
 
             // What the model sees is made of the same planes, the masks are as they were.
             let seen_by_model = input.read(&input.only().unwrap().preprocess, split, index).unwrap();
-            let wanted = &model.stem(task.stem).unwrap().bands;
+            let wanted = &model.sensor(task.input_sensor).unwrap().bands;
             for (place, band) in wanted.iter().enumerate() {
                 let stored = &input.selection.stored[place];
                 let from = bands.iter().position(|band| band == stored).unwrap();

@@ -8,12 +8,12 @@ use crate::common;
 use crate::common::records;
 use crate::sample::{identify, record};
 use terrabench::home::Home;
-use terrabench::model::Stem;
+use terrabench::task::Sensor;
 use terrabench::record::Interval;
 use terrabench::record::Record;
-use terrabench::report::table::fill;
-use terrabench::report::{csv, markdown, published};
-use terrabench::suite::{Metric, Suite};
+use terrabench::report::tables::table::fill;
+use terrabench::report::tables::{csv, markdown, published};
+use terrabench::task::{Metric, Suite};
 
 fn real() -> Option<PathBuf> {
     let folder = common::real().map(|real| real.join("copernicus-bench"));
@@ -116,7 +116,7 @@ fn all_eight_tasks_run_end_to_end() {
             assert!((0.0..=100.0).contains(&record.value), "{what}");
             let made = &record.provenance;
             let sentinel_1 = task.ends_with("s1");
-            assert_eq!(made.stem, if sentinel_1 { Stem::S1 } else { Stem::S2L1c }, "{what}");
+            assert_eq!(made.sensor, if sentinel_1 { Sensor::S1 } else { Sensor::S2_L1C }, "{what}");
             assert_eq!(made.bands.len(), if sentinel_1 { 2 } else { 12 }, "{what}");
             let lcz = task == "lcz-s2";
             let expected = if lcz { "copernicus-bench-lcz" } else { "copernicus-bench" };
@@ -178,7 +178,7 @@ fn random_and_trained_rows_stems_and_zeros() {
     let tuned = ["--protocol", "finetune", "--epochs", "1", "--learning-rates", "1e-3"];
     finished(&ran(&[&tuned[..], &["--task", "bigearthnet-s1"]].concat()));
     finished(&ran(&[&probe[..], &["--task", "bigearthnet-s2"]].concat()));
-    finished(&ran(&[&probe[..], &["--task", "bigearthnet-s2", "--stem", "s2-l2a"]].concat()));
+    finished(&ran(&[&probe[..], &["--task", "bigearthnet-s2", "--sensor", "s2-l2a"]].concat()));
     finished(&ran(&[&probe[..], &["--task", "lcz-s2", "--missing-bands", "zeros"]].concat()));
 
     let folder = out.path().join("copernicus-bench");
@@ -186,8 +186,8 @@ fn random_and_trained_rows_stems_and_zeros() {
     assert!(tasks["eurosat-s1"][0].provenance.random_weights());
     let tuned = &tasks["bigearthnet-s1"][0];
     assert!(tuned.short && tuned.metric == Metric::MicroMap && tuned.value > 0.0);
-    let stems: Vec<Stem> = tasks["bigearthnet-s2"].iter().map(|record| record.provenance.stem).collect();
-    assert!(stems.len() == 2 && stems.contains(&Stem::S2L1c) && stems.contains(&Stem::S2L2a));
+    let sensors: Vec<Sensor> = tasks["bigearthnet-s2"].iter().map(|record| record.provenance.sensor).collect();
+    assert!(sensors.len() == 2 && sensors.contains(&Sensor::S2_L1C) && sensors.contains(&Sensor::S2_L2A));
     let imputed = &tasks["lcz-s2"][0].provenance.imputed;
     let imputed: Vec<String> =
         imputed.iter().map(|pair| format!("{}>{}", pair.source, pair.target)).collect();

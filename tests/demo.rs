@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use hdf5_pure::{DType, File, Layout};
 use serde_json::Value;
-use terrabench::data::demo::provide;
+use terrabench::demo::provide;
 use terrabench::home::{Home, read_toml};
-use terrabench::suite::{LabelKind, Suite, Task};
+use terrabench::task::{LabelKind, Suite, Task};
 
 fn geobench() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
@@ -505,16 +505,16 @@ fn a_suite_the_demo_cannot_imitate_is_refused_by_name() {
 
 #[test]
 fn the_demo_model_is_small_and_claims_no_published_row() {
-    use terrabench::config::ModelConfig;
+    use terrabench::model::config::ModelConfig;
     let home = Home::find().unwrap();
     let config = ModelConfig::load(&home, "demo").unwrap();
     assert!(config.published.is_none() && config.weights.is_none());
     let base: ModelConfig = read_toml(&home.config("models", "terrafm-b").unwrap()).unwrap();
-    assert_eq!(config.stems, base.stems);
+    assert_eq!(config.sensors, base.sensors);
     let shape = &config.architecture;
-    let stem = 3 * shape.width;
-    let bands: usize = config.stems.values().map(|stem| stem.bands.len()).sum();
+    let sensor = 3 * shape.width;
+    let bands: usize = config.sensors.values().map(|sensor| sensor.bands.len()).sum();
     let blocks = shape.depth * (4 + 2 * shape.mlp_ratio) * shape.width * shape.width;
-    let weights = stem * bands * shape.patch * shape.patch + 2 * stem * stem + stem * shape.width + blocks;
+    let weights = sensor * bands * shape.patch * shape.patch + 2 * sensor * sensor + sensor * shape.width + blocks;
     assert!((1_000_000..10_000_000).contains(&weights), "{weights} weights");
 }

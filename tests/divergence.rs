@@ -15,8 +15,9 @@ use terrabench::features::tiles::Tokens;
 use terrabench::home::Home;
 use terrabench::protocol::frozen::{self, Wanted};
 use terrabench::protocol::linear_probe::Linear;
-use terrabench::protocol::{Outcome, finetune, linear_probe, segmentation_probe, upernet};
-use terrabench::suite::{LabelKind, Metric, Task};
+use terrabench::protocol::{finetune, linear_probe, segmentation_probe, upernet};
+use terrabench::score::Outcome;
+use terrabench::task::{LabelKind, Metric, Task};
 use terrabench::transform::normalize::NormalizationKind;
 
 use crate::generated::{Generated, input, subject, task, unit};

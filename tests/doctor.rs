@@ -39,8 +39,8 @@ impl Machine {
     /// The demo's data in a folder that may be spoilt.
     fn demo(&self) -> PathBuf {
         let home = terrabench::home::Home::find().unwrap();
-        let suite = terrabench::suite::Suite::load(&home, "geobench").unwrap();
-        terrabench::data::demo::provide(&suite, &self.path("cache")).unwrap()
+        let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
+        terrabench::demo::provide(&suite, &self.path("cache")).unwrap()
     }
 
     fn weights(&self) -> PathBuf {

@@ -6,17 +6,19 @@ use std::process::Command;
 
 use crate::common;
 use serde::Deserialize;
-use terrabench::config::{ModelConfig, Protocol};
-use terrabench::data::Split;
+use terrabench::config::Protocol;
+use terrabench::task::Split;
 use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
-use terrabench::model::device;
-use terrabench::normalization::Strategies;
+use terrabench::model::config::ModelConfig;
+use terrabench::device;
 use terrabench::progress::Silent;
-use terrabench::protocol::{Targets, knn};
+use terrabench::protocol::knn;
 use terrabench::record::Record;
-use terrabench::suite::Suite;
+use terrabench::score::Targets;
+use terrabench::task::Suite;
 use terrabench::transform::augment::Dihedral;
+use terrabench::transform::strategies::Strategies;
 
 #[derive(Deserialize)]
 struct Golden {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::hub_server::{COMMIT, Mischief, Server, sha256};
 use terrabench::Result;
 use terrabench::cli::fetch::describe;
-use terrabench::config::ModelConfig;
 use terrabench::fetch::address::Address;
 use terrabench::fetch::catalogue::{Catalogue, Order, Part, Source, weights};
 use terrabench::fetch::hub::{Hub, Kind, Repository};
@@ -20,7 +19,8 @@ use terrabench::fetch::secret::Secret;
 use terrabench::fetch::settings::Settings;
 use terrabench::fetch::{self, Outcome, State, Survey, Track, Unwatched, Watch, Work, gigabytes, ledger};
 use terrabench::home::Home;
-use terrabench::suite::Suite;
+use terrabench::model::config::ModelConfig;
+use terrabench::task::Suite;
 use zip::write::SimpleFileOptions;
 
 fn patience() -> Patience {

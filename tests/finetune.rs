@@ -10,22 +10,25 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use terrabench::config::{FinetuneConfig, ModelConfig, Protocol, Schedule, Shortening};
-use terrabench::data::{Label, Sample, demo};
+use terrabench::config::{FinetuneConfig, Protocol, Schedule, Shortening};
+use terrabench::data::{Label, Sample};
+use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
+use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self, Stem};
-use terrabench::normalization::Strategies;
+use terrabench::model::{self};
+use terrabench::task::Sensor;
 use terrabench::progress::Silent;
 use terrabench::protocol::finetune::{self, Network};
 use terrabench::protocol::linear_probe;
-use terrabench::protocol::optim::{Optimizer, Rule};
-use terrabench::protocol::schedule::Position;
-use terrabench::protocol::state::{self, State};
-use terrabench::protocol::train::{self, Classifier, Recipe};
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
+use terrabench::train::epoch::{self, Classifier, Recipe};
+use terrabench::train::optim::{Optimizer, Rule};
+use terrabench::train::schedule::Position;
+use terrabench::train::state::{self, State};
 use terrabench::transform::augment::Dihedral;
+use terrabench::transform::strategies::Strategies;
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -39,7 +42,7 @@ fn tiny() -> (ModelConfig, Weights) {
 fn network(outputs: usize) -> Network {
     let (config, weights) = tiny();
     let encoder = model::trainable(&config, &weights, false, &device()).unwrap();
-    Network::new(encoder, Stem::S2L1c, outputs, 0, &device())
+    Network::new(encoder, Sensor::S2_L1C, outputs, 0, &device())
 }
 
 /// Noise images of 12 bands with these labels.

@@ -7,14 +7,14 @@ use std::process::{Command, Output};
 use crate::common;
 use crate::common::records;
 use ndarray::s;
-use terrabench::config::ModelConfig;
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Label, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
-use terrabench::normalization::Strategies;
+use terrabench::model::config::ModelConfig;
 use terrabench::progress::Silent;
-use terrabench::suite::{Suite, Task};
+use terrabench::task::{Suite, Task};
+use terrabench::transform::strategies::Strategies;
 use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::{Gray8, Gray32Float};
 

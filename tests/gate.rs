@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ndarray::Array2;
+use terrabench::gate::check::{self, Row, Thresholds, Verdict};
+use terrabench::gate::choice::Wanted;
+use terrabench::gate::compare::{self, compare, side};
 use terrabench::home::Home;
 use terrabench::metrics::segmentation::Confusion;
 use terrabench::metrics::{Metric, bootstrap};
-use terrabench::protocol::predictions::BatchScore;
-use terrabench::protocol::{Predictions, Scoring, Targets};
 use terrabench::record::predictions::Named;
 use terrabench::record::{Interval, Record, Store, collect};
-use terrabench::report::Suites;
-use terrabench::report::check::{self, Row, Thresholds, Verdict};
-use terrabench::report::choice::Wanted;
-use terrabench::report::compare::{self, compare, side};
+use terrabench::gate::Suites;
+use terrabench::score::predictions::BatchScore;
+use terrabench::score::{Predictions, Scoring, Targets};
 
 use crate::sample::{identify, record};
 

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use ndarray::{Array2, Array3};
-use terrabench::data::geotiff::Image;
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Split};
+use terrabench::formats::geotiff::Image;
 use terrabench::home::Home;
 use terrabench::progress::Silent;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 /// A TIFF file to be: tags with their kinds (2 text, 3 short, 4 long) and numbers, and its blocks, those left out as none.
 #[derive(Clone)]

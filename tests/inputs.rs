@@ -9,7 +9,7 @@ use crate::common;
 use hdf5_pure::{Datatype, DatatypeByteOrder, FileBuilder, FixedPointLayout, FloatingPointLayout};
 use terrabench::data::{self, Dataset, Label, RawSample, Split};
 use terrabench::home::Home;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::Gray16;
 
@@ -153,7 +153,7 @@ fn what_is_not_read_of_hdf5_is_named_and_not_called_damaged() {
 #[cfg(feature = "libhdf5")]
 #[test]
 fn libhdf5_reads_what_the_other_reader_does_not() {
-    use terrabench::data::hdf5::Rows;
+    use terrabench::formats::hdf5::Rows;
 
     let sample = Sample::of("chunks-by-btree-2");
     assert_eq!(pixels(&sample.read("01 - A").unwrap()), A);

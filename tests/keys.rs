@@ -10,20 +10,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use terrabench::Result;
-use terrabench::config::{
-    Architecture, ModelConfig, ModelKind, Protocol, PublishedRow, StemConfig, WeightsSource,
-};
-use terrabench::data::bands::{Band, Imputation};
+use terrabench::config::Protocol;
 use terrabench::data::decoding::Decoding;
-use terrabench::data::{Dataset, RawSample, Sample, Split, demo};
+use terrabench::data::{Dataset, RawSample, Sample, Split};
+use terrabench::demo;
 use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOptions};
 use terrabench::home::Home;
-use terrabench::model::{Backbone, Stem, device};
-use terrabench::normalization::Strategies;
+use terrabench::model::config::{
+    Architecture, ModelConfig, ModelKind, PublishedRow, SensorInput, WeightsSource,
+};
+use terrabench::model::{Backbone, device};
+use terrabench::task::Sensor;
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
-use terrabench::suite::{Family, LabelKind, Layout, Metric, QuickLook, SampleCounts, Suite, Task};
+use terrabench::task::bands::{Band, Imputation};
+use terrabench::task::{Family, LabelKind, Layout, Metric, QuickLook, SampleCounts, Suite, Task};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
+use terrabench::transform::strategies::Strategies;
 
 use crate::sample::record;
 
@@ -37,8 +40,8 @@ fn task() -> Task {
         classes: 2,
         class_names: vec!["Forest".into(), "River".into()],
         metric: Metric::Accuracy,
-        sensor: Stem::S2L1c,
-        stem: Stem::S2L1c,
+        sensor: Sensor::S2_L1C,
+        input_sensor: Sensor::S2_L1C,
         image_size: 64,
         samples: SampleCounts { train: 2000, valid: 1000, test: 1000 },
         scale: 2.0,
@@ -73,9 +76,9 @@ fn model() -> ModelConfig {
             image: 112,
             map_layers: vec![0, 1],
         },
-        stems: BTreeMap::from([
-            (Stem::S2L1c, StemConfig { bands: vec![Band::B02, Band::B03] }),
-            (Stem::S1, StemConfig { bands: vec![Band::VV] }),
+        sensors: BTreeMap::from([
+            (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03] }),
+            (Sensor::S1, SensorInput { bands: vec![Band::VV] }),
         ]),
         normalization: NormalizationKind::NormNoClip,
         weights: Some(WeightsSource {
@@ -87,7 +90,7 @@ fn model() -> ModelConfig {
     }
 }
 
-/// Where the scalars of a value are: `/architecture/depth`, `/stems/s1/bands/0`.
+/// Where the scalars of a value are: `/architecture/depth`, `/sensors/s1/bands/0`.
 fn leaves(value: &Value) -> Vec<String> {
     let below = |key: &str, value: &Value| -> Vec<String> {
         leaves(value).into_iter().map(|rest| format!("/{key}{rest}")).collect()
@@ -185,10 +188,10 @@ impl Backbone for NoBackbone {
     fn width(&self) -> usize {
         1
     }
-    fn features(&self, images: Tensor<4>, _: Stem) -> Result<Tensor<2>> {
+    fn features(&self, images: Tensor<4>, _: Sensor) -> Result<Tensor<2>> {
         Ok(images.flatten(1, 3))
     }
-    fn feature_maps(&self, _: Tensor<4>, _: Stem) -> Result<Vec<Tensor<4>>> {
+    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> Result<Vec<Tensor<4>>> {
         Ok(Vec::new())
     }
 }
@@ -253,7 +256,7 @@ impl Setting {
             decoding: &hash,
             weights: "random:0",
             data: "0f1e",
-            stem: task.stem,
+            sensor: task.input_sensor,
             bands: &input.selection.stored,
             band_names: options.band_names(task),
             imputed: &input.selection.imputed,
@@ -326,8 +329,8 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             }
             "quick-look" => Side::Label,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
-            // The extractor takes stem, statistics and size from its input, where this test leaves them as they are.
-            "name" | "metric" | "stem" | "normalization" | "input-size" => Side::Number,
+            // The extractor takes sensor, statistics and size from its input, where this test leaves them as they are.
+            "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,
             _ => Side::Feature,
         };
         assert_side(&format!("task {leaf}"), side, &base, &keys(&with_another(&task, &leaf)));

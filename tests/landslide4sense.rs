@@ -7,10 +7,10 @@ use ndarray::Axis;
 use terrabench::data::landslide4sense::PLANES;
 use terrabench::data::{self, Dataset, Label, Split};
 use terrabench::home::Home;
-use terrabench::model::Stem;
-use terrabench::normalization::Strategies;
-use terrabench::suite::Suite;
+use terrabench::task::Sensor;
+use terrabench::task::Suite;
 use terrabench::transform::normalize::NormalizationKind;
+use terrabench::transform::strategies::Strategies;
 
 fn open(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
     let suite = Suite::load(&Home::find().unwrap(), "landslide4sense").unwrap();
@@ -51,8 +51,8 @@ fn samples_are_those_that_terratorch_reads() {
     let dataset = open(&real).unwrap();
     assert_eq!(dataset.bands().unwrap(), PLANES);
     let strategies = Strategies::load(&Home::find().unwrap()).unwrap();
-    let strategy = strategies.asked("terratorch", Stem::S2L1c, NormalizationKind::NormNoClip).unwrap();
-    let used: Vec<terrabench::data::bands::Band> =
+    let strategy = strategies.asked("terratorch", Sensor::S2_L1C, NormalizationKind::NormNoClip).unwrap();
+    let used: Vec<terrabench::task::bands::Band> =
         PLANES[..12].iter().map(|plane| plane.parse().unwrap()).collect();
     let normalization =
         strategies.resolve(&strategy[0], &used, || panic!("the data set is not asked")).unwrap();

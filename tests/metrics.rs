@@ -15,7 +15,7 @@ use terrabench::metrics::f1::{
 };
 use terrabench::metrics::paired::{FEWEST, Paired, Test, mcnemar};
 use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
-use terrabench::protocol::{Predictions, Targets, score_logits};
+use terrabench::score::{Predictions, Targets, score_logits};
 
 use crate::golden::{json, numbers};
 
@@ -236,7 +236,7 @@ fn logits_that_are_no_numbers_have_no_score() {
             assert!(matches!(error, Error::NotFinite { .. }), "{metric}: {error}");
             let interval = IntervalConfig { level: 0.95, resamples: 10 };
             let outcome =
-                terrabench::protocol::Outcome::of_logits(metric, logits.view(), targets, &interval, 0, []);
+                terrabench::score::Outcome::of_logits(metric, logits.view(), targets, &interval, 0, []);
             assert!(matches!(outcome, Err(Error::NotFinite { .. })));
         }
     }

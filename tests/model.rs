@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use terrabench::config::ModelConfig;
 use terrabench::home::Home;
+use terrabench::model::config::ModelConfig;
 use terrabench::model::frozen::Frozen;
 use terrabench::model::terrafm::TerraFm;
 use terrabench::model::weights::{self, Weights};
-use terrabench::model::{Backbone, LoadedModel, Stem, device, load, parameters};
+use terrabench::model::{Backbone, LoadedModel, device, load, parameters};
+use terrabench::task::Sensor;
 use terrabench::{Error, Result};
 
 use crate::common::fixture;
@@ -110,16 +111,16 @@ fn assert_summary(golden: &HashMap<String, Vec<f32>>, name: &str, found: &[f32])
     assert_close(name, &found[..64], &golden[&format!("{name}.first64")], 5e-5);
 }
 
-/// The inputs of the tiny model: name, images, stem.
-fn tiny_inputs() -> Vec<(&'static str, Tensor<4>, Stem)> {
+/// The inputs of the tiny model: name, images, sensor.
+fn tiny_inputs() -> Vec<(&'static str, Tensor<4>, Sensor)> {
     let s2 = images(1, [2, 12, 224, 224]);
     vec![
-        ("s2_224.l1c", s2.clone(), Stem::S2L1c),
-        ("s2_224.l2a", s2, Stem::S2L2a),
-        ("s1_224", images(2, [2, 2, 224, 224]), Stem::S1),
-        ("s2_96.l1c", images(3, [1, 12, 96, 96]), Stem::S2L1c),
-        ("s2_128x160.l1c", images(4, [1, 12, 128, 160]), Stem::S2L1c),
-        ("s2_256.l1c", images(5, [1, 12, 256, 256]), Stem::S2L1c),
+        ("s2_224.l1c", s2.clone(), Sensor::S2_L1C),
+        ("s2_224.l2a", s2, Sensor::S2_L2A),
+        ("s1_224", images(2, [2, 2, 224, 224]), Sensor::S1),
+        ("s2_96.l1c", images(3, [1, 12, 96, 96]), Sensor::S2_L1C),
+        ("s2_128x160.l1c", images(4, [1, 12, 128, 160]), Sensor::S2_L1C),
+        ("s2_256.l1c", images(5, [1, 12, 256, 256]), Sensor::S2_L1C),
     ]
 }
 
@@ -136,10 +137,10 @@ fn features_of_all_sizes_and_stems() {
     let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
     let module = tiny_module();
     assert_eq!(frozen.width(), 48);
-    for (name, images, stem) in tiny_inputs() {
+    for (name, images, sensor) in tiny_inputs() {
         let expected = &golden[&format!("cls.{name}")];
-        assert_close(name, &numbers(frozen.features(images.clone(), stem).unwrap()), expected, 5e-5);
-        assert_close(name, &numbers(module.features(images, stem).unwrap()), expected, 5e-5);
+        assert_close(name, &numbers(frozen.features(images.clone(), sensor).unwrap()), expected, 5e-5);
+        assert_close(name, &numbers(module.features(images, sensor).unwrap()), expected, 5e-5);
     }
 }
 
@@ -154,7 +155,7 @@ fn feature_maps_after_each_block() {
             [("s2_224", images(1, [2, 12, 224, 224]), 14), ("s2_256", images(5, [1, 12, 256, 256]), 16)]
         {
             let n = images.dims()[0];
-            let maps = backbone.feature_maps(images, Stem::S2L1c).unwrap();
+            let maps = backbone.feature_maps(images, Sensor::S2_L1C).unwrap();
             assert_eq!(maps.len(), 4);
             for (layer, map) in maps.into_iter().enumerate() {
                 assert_eq!(map.dims(), [n, 48, side, side]);
@@ -175,9 +176,9 @@ fn only_the_configured_layers_are_maps() {
     let weights = Weights::File(fixture("model/tiny.pth"));
     let image = images(3, [1, 12, 96, 96]);
     let all = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
-    let all = all.feature_maps(image.clone(), Stem::S2L1c).unwrap();
+    let all = all.feature_maps(image.clone(), Sensor::S2_L1C).unwrap();
     let some = load(&config, &weights, false, &device()).unwrap().backbone;
-    let some = some.feature_maps(image, Stem::S2L1c).unwrap();
+    let some = some.feature_maps(image, Sensor::S2_L1C).unwrap();
     assert_eq!(some.len(), 2);
     for (some, layer) in some.into_iter().zip([0, 2]) {
         assert_eq!(numbers(some), numbers(all[layer].clone()));
@@ -188,9 +189,9 @@ fn only_the_configured_layers_are_maps() {
 fn patch_embeddings_of_all_stems() {
     let golden = golden("tiny_io.safetensors");
     let module = tiny_module();
-    for (name, images, stem) in tiny_inputs().into_iter().take(3) {
+    for (name, images, sensor) in tiny_inputs().into_iter().take(3) {
         let name = format!("patch_embed.{}", name.trim_start_matches("s2_224.").trim_end_matches("_224"));
-        assert_summary(&golden, &name, &numbers(module.embed(images, stem).unwrap()));
+        assert_summary(&golden, &name, &numbers(module.embed(images, sensor).unwrap()));
     }
 }
 
@@ -224,11 +225,11 @@ fn full_size(size: &str, name: &str) {
     let model = Frozen::new(parameters::fill(model, |name, shape| Ok(formula_weights(name, shape))).unwrap());
     let s2 = images(11, [2, 12, 224, 224]);
     let s1 = images(12, [2, 2, 224, 224]);
-    for (key, images, stem) in
-        [("l1c", s2.clone(), Stem::S2L1c), ("l2a", s2, Stem::S2L2a), ("s1", s1, Stem::S1)]
+    for (key, images, sensor) in
+        [("l1c", s2.clone(), Sensor::S2_L1C), ("l2a", s2, Sensor::S2_L2A), ("s1", s1, Sensor::S1)]
     {
         let name = format!("cls.{size}.{key}");
-        let (found, expected) = (numbers(model.features(images, stem).unwrap()), &golden[&name]);
+        let (found, expected) = (numbers(model.features(images, sensor).unwrap()), &golden[&name]);
         assert_close(&name, &found, expected, 1e-4);
         let squares = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         let rms = (squares / expected.len() as f64).sqrt();
@@ -254,7 +255,7 @@ fn features_do_not_depend_on_the_batch_or_the_threads() {
     let batch = images(7, [5, 12, 96, 96]);
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| numbers(model.features(batch.clone(), Stem::S2L1c).unwrap()))
+        pool.install(|| numbers(model.features(batch.clone(), Sensor::S2_L1C).unwrap()))
     };
     let one = with_threads(1);
     assert_eq!(one, with_threads(1), "a second run");
@@ -266,7 +267,7 @@ fn features_do_not_depend_on_the_batch_or_the_threads() {
     let alone: Vec<f32> = batch
         .split(1, 0)
         .into_iter()
-        .flat_map(|image| numbers(model.features(image, Stem::S2L1c).unwrap()))
+        .flat_map(|image| numbers(model.features(image, Sensor::S2_L1C).unwrap()))
         .collect();
     assert_eq!(one, alone, "image by image");
 }
@@ -278,7 +279,7 @@ fn random_weights_are_reproducible() {
         load(&tiny_config(), &weights, false, &device()).unwrap()
     };
     let features = |model: &LoadedModel| {
-        numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).unwrap())
+        numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap())
     };
     let (zero, again, one) = (model(0), model(0), model(1));
     assert_eq!((zero.weights_id.as_str(), one.weights_id.as_str()), ("random:0", "random:1"));
@@ -294,7 +295,7 @@ fn random_weights_are_reproducible() {
 fn all_formats_give_the_same_model() {
     let image = images(1, [2, 12, 224, 224]);
     let features =
-        |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Stem::S2L1c).unwrap());
+        |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap());
     let pth = load_tiny(fixture("model/tiny.pth")).unwrap();
     let safetensors = load_tiny(fixture("model/tiny.safetensors")).unwrap();
     assert_eq!(features(&pth), features(&safetensors));
@@ -371,7 +372,7 @@ fn every_misfit_is_named() {
     assert_eq!((model.report.missing.len(), model.report.mismatched.len()), (2, 2));
     assert_eq!(model.report.unexpected, ["head.weight [2, 1]"]);
     assert!(model.weights_id.starts_with("blake3:") && model.weights_id.ends_with("+random:0"));
-    let features = numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).unwrap());
+    let features = numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap());
     assert!(features.iter().all(|v| v.is_finite()));
 }
 
@@ -387,14 +388,14 @@ fn more_than_the_model_has_is_only_reported() {
     assert_eq!(model.report.unexpected, ["epoch []", "head.weight [2, 1]"]);
 
     let mut config = tiny_config();
-    config.stems.retain(|stem, _| *stem == Stem::S1);
+    config.sensors.retain(|sensor, _| *sensor == Sensor::S1);
     let file = Weights::File(fixture("model/tiny.pth"));
     let model = load(&config, &file, false, &device()).unwrap();
-    assert_eq!(model.report.unexpected.len(), 6, "the other stems: {}", model.report);
+    assert_eq!(model.report.unexpected.len(), 6, "the other sensors: {}", model.report);
     let golden = golden("tiny_io.safetensors");
-    let features = numbers(model.backbone.features(images(2, [2, 2, 224, 224]), Stem::S1).unwrap());
-    assert_close("S1 stem alone", &features, &golden["cls.s1_224"], 5e-5);
-    assert!(model.backbone.features(images(3, [1, 12, 96, 96]), Stem::S2L1c).is_err());
+    let features = numbers(model.backbone.features(images(2, [2, 2, 224, 224]), Sensor::S1).unwrap());
+    assert_close("S1 sensor alone", &features, &golden["cls.s1_224"], 5e-5);
+    assert!(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).is_err());
 }
 
 /// All tensors below a prefix.
@@ -467,7 +468,7 @@ fn of_a_student_and_its_teacher_the_teacher_is_taken() {
         let alone = load_tiny(changed(folder.path(), copied(&[""]))).unwrap();
         let image = images(3, [1, 12, 96, 96]);
         let features =
-            |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Stem::S2L1c).unwrap());
+            |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap());
         assert_eq!(features(&model), features(&alone), "{says}");
     }
 }
@@ -525,7 +526,7 @@ fn prefixes_and_precisions_in_any_combination() {
             }
         });
         let model = load_tiny(path).unwrap();
-        numbers(model.backbone.features(image.clone(), Stem::S2L1c).unwrap())
+        numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap())
     };
     let bf16 = cast(Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes().to_vec());
     assert_close("bfloat16", &bf16, expected, 0.1);
@@ -611,19 +612,19 @@ fn images_that_do_not_suit_are_errors() {
     let module = tiny_module();
     let backbones: [&dyn Backbone; 2] = [frozen.as_ref(), &module];
     for backbone in backbones {
-        for (shape, stem, says) in [
-            ([1, 12, 225, 224], Stem::S2L1c, "225 x 224"),
-            ([1, 12, 224, 230], Stem::S2L1c, "224 x 230"),
-            ([1, 12, 8, 8], Stem::S2L1c, "patches of 16"),
-            ([1, 13, 224, 224], Stem::S2L1c, "13 bands"),
-            ([1, 12, 224, 224], Stem::S1, "takes 2"),
+        for (shape, sensor, says) in [
+            ([1, 12, 225, 224], Sensor::S2_L1C, "225 x 224"),
+            ([1, 12, 224, 230], Sensor::S2_L1C, "224 x 230"),
+            ([1, 12, 8, 8], Sensor::S2_L1C, "patches of 16"),
+            ([1, 13, 224, 224], Sensor::S2_L1C, "13 bands"),
+            ([1, 12, 224, 224], Sensor::S1, "takes 2"),
         ] {
             let image = Tensor::zeros(shape, &device());
-            let problem = backbone.features(image.clone(), stem).unwrap_err().to_string();
+            let problem = backbone.features(image.clone(), sensor).unwrap_err().to_string();
             assert!(problem.contains(says), "{shape:?}: {problem}");
-            assert_eq!(backbone.feature_maps(image, stem).unwrap_err().to_string(), problem);
+            assert_eq!(backbone.feature_maps(image, sensor).unwrap_err().to_string(), problem);
         }
-        let smallest = backbone.features(Tensor::zeros([1, 12, 16, 16], &device()), Stem::S2L1c);
+        let smallest = backbone.features(Tensor::zeros([1, 12, 16, 16], &device()), Sensor::S2_L1C);
         assert_eq!(smallest.unwrap().dims(), [1, 48]);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use terrabench::protocol::optim::{Optimizer, Pace, Rule};
+use terrabench::train::optim::{Optimizer, Pace, Rule};
 
 #[derive(Module, Debug)]
 struct Point {

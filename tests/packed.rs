@@ -7,10 +7,11 @@ use std::process::{Command, Output};
 use crate::common;
 use crate::common::records;
 use terrabench::data::packed::pack;
-use terrabench::data::{self, Dataset, Sample, Split, demo};
+use terrabench::data::{self, Dataset, Sample, Split};
+use terrabench::demo;
 use terrabench::home::Home;
 use terrabench::progress::Silent;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 fn real() -> Option<PathBuf> {
     let folder = common::real();

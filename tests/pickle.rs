@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common;
-use terrabench::pickle::{Limits, Value, View, bytes_literal, read, read_first};
+use terrabench::formats::pickle::{Limits, Value, View, bytes_literal, read, read_first};
 
 /// Protocols 0 to 5 and two versions of numpy write the same dictionary.
 #[test]

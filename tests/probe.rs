@@ -17,14 +17,14 @@ use terrabench::config::{
 use terrabench::data::{Label, Split};
 use terrabench::features::Features;
 use terrabench::home::Home;
-use terrabench::protocol::Targets;
-use terrabench::protocol::decision::{HeldOut, first_best};
 use terrabench::protocol::linear_probe::{
     self, Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
 };
 use terrabench::protocol::logistic::{self, Design, sweep};
-use terrabench::protocol::schedule::{OneCycle, Position, WarmupCosine};
-use terrabench::suite::Suite;
+use terrabench::score::Targets;
+use terrabench::score::decision::{HeldOut, first_best};
+use terrabench::task::Suite;
+use terrabench::train::schedule::{OneCycle, Position, WarmupCosine};
 use terrabench::transform::augment::Dihedral;
 
 // ---------------------------------------------------------------- golden numbers

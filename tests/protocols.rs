@@ -17,8 +17,8 @@ use terrabench::metrics::f1::{
 };
 use terrabench::metrics::{Metric, bootstrap, mean_over_batches};
 use terrabench::protocol::knn::{Prediction, predict, predict_by};
-use terrabench::protocol::neighbours::Search;
-use terrabench::protocol::{Targets, interval, score};
+use terrabench::score::{Targets, interval, score};
+use terrabench::solve::neighbours::Search;
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 use terrabench::transform::resize::{Nearest, bilinear, nearest, nearest_indices};

@@ -10,7 +10,7 @@ use terrabench::data::fingerprint::{self, Source};
 use terrabench::data::geobench::Geobench;
 use terrabench::data::{self, Dataset, Label, Split};
 use terrabench::home::Home;
-use terrabench::suite::{LabelKind, Suite, Task};
+use terrabench::task::{LabelKind, Suite, Task};
 
 fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
@@ -690,7 +690,7 @@ fn a_dataset_has_a_fingerprint() {
 #[cfg(feature = "libhdf5")]
 #[test]
 fn libhdf5_reads_the_same() {
-    use terrabench::data::hdf5::{File, Library};
+    use terrabench::formats::hdf5::{File, Library};
 
     let Some((golden, root)) = golden() else { return };
     let suite = suite();
@@ -733,7 +733,7 @@ fn libhdf5_reads_the_same() {
 #[cfg(feature = "libhdf5")]
 #[test]
 fn libhdf5_reads_every_kind_of_string() {
-    use terrabench::data::hdf5::{File, Library};
+    use terrabench::formats::hdf5::{File, Library};
 
     for (attribute, text) in [
         (AttrValue::VarLenString("text é".to_owned()), "text é"),

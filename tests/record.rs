@@ -4,14 +4,15 @@ use std::path::Path;
 
 use crate::sample;
 use crate::sample::record;
-use terrabench::config::{Architecture, DecidingModel, ModelConfig, Protocol};
-use terrabench::data::bands::{Band, Imputation};
+use terrabench::config::Protocol;
 use terrabench::features::{FEATURES_VERSION, Preparation};
-use terrabench::model::Stem;
-use terrabench::protocol::{Predictions, Targets};
+use terrabench::task::Sensor;
+use terrabench::model::config::{Architecture, DecidingModel, ModelConfig};
 use terrabench::record::predictions::{self, Named};
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Record, SCHEMA, Store, fingerprint, frame};
-use terrabench::suite::{DecidingTask, Metric, Task};
+use terrabench::score::{Predictions, Targets};
+use terrabench::task::bands::{Band, Imputation};
+use terrabench::task::{DecidingTask, Metric, Task};
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::Normalization;
 
@@ -23,7 +24,7 @@ label = "class"
 classes = 10
 metric = "accuracy"
 sensor = "s2-l1c"
-stem = "s2-l1c"
+input-sensor = "s2-l1c"
 image-size = 64
 samples = { train = 2000, valid = 1000, test = 1000 }
 by-content = { B8A = "12 - SWIR", B12 = "11 - SWIR" }
@@ -41,7 +42,7 @@ mlp-ratio = 4
 patch = 16
 image = 224
 map-layers = [3, 5, 7, 11]
-[stems.s2-l1c]
+[sensors.s2-l1c]
 bands = ["B02", "B11"]
 "#;
 
@@ -68,7 +69,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         decoding: "2a1b",
         weights: "5f3c",
         data: "0f1e",
-        stem: Stem::S2L1c,
+        sensor: Sensor::S2_L1C,
         bands: &["02 - Blue".to_owned()],
         band_names: "as-named",
         imputed: &[],
@@ -150,7 +151,7 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
             Deciding { model: deeper, ..base },
             Deciding { weights: "5f3d", ..base },
             Deciding { data: "0f1f", ..base },
-            Deciding { stem: Stem::S2L2a, ..base },
+            Deciding { sensor: Sensor::S2_L2A, ..base },
             Deciding { bands: &two_bands, ..base },
             Deciding { bands: &joined, ..base },
             Deciding { band_names: "by-content", ..base },

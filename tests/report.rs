@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::sample::{identify, record};
 use terrabench::home::Home;
 use terrabench::record::{Interval, Record, Store};
-use terrabench::report::published::{self, Mark, Published, PublishedValue};
-use terrabench::report::table::{ResultTable, Row, Tenths, fill};
-use terrabench::report::{csv, markdown, write};
-use terrabench::suite::{Metric, Suite, Table};
+use terrabench::report::tables::published::{self, Mark, Published, PublishedValue};
+use terrabench::report::tables::table::{ResultTable, Row, Tenths, fill};
+use terrabench::report::tables::{csv, markdown};
+use terrabench::report::write;
+use terrabench::task::{Metric, Suite, Table};
 
 fn suite() -> (Home, Suite) {
     let home = Home::find().unwrap();

@@ -1,14 +1,15 @@
 //! Rows of tables: one setting each; what differs is marked or a row of its own; partial weights and notes are told.
 
 use crate::sample::{identify, record};
-use terrabench::data::bands::{Band, Imputation};
 use terrabench::home::Home;
-use terrabench::model::{Coverage, Stem};
+use terrabench::model::{Coverage};
+use terrabench::task::Sensor;
 use terrabench::record::{Aspect, Note, Record, SettingKey, protocol_settings};
-use terrabench::report::published::{self, Mark};
-use terrabench::report::table::{ResultTable, Row, SETTING, fill};
-use terrabench::report::{csv, markdown};
-use terrabench::suite::{Metric, Suite};
+use terrabench::report::tables::published::{self, Mark};
+use terrabench::report::tables::table::{ResultTable, Row, SETTING, fill};
+use terrabench::report::tables::{csv, markdown};
+use terrabench::task::bands::{Band, Imputation};
+use terrabench::task::{Metric, Suite};
 
 /// A record of the k-NN table with a fingerprint of its own.
 fn measured(task: &str, value: f64, change: impl FnOnce(&mut Record)) -> Record {
@@ -74,7 +75,7 @@ fn a_value_made_otherwise_than_its_row_is_marked() {
             " 50.0 (-5.1) ᵃ |",
             " 80.0 (-14.5) ᵇ |",
             &format!("- ᵃ {imputed}.\n"),
-            "- TerraFM ViT-Base (measured): stem s2-l1c, bands as-named, imputed nothing, normalisation dataset, input 224 x 224.\n",
+            "- TerraFM ViT-Base (measured): sensor s2-l1c, bands as-named, imputed nothing, normalisation dataset, input 224 x 224.\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
@@ -85,17 +86,17 @@ fn a_value_made_otherwise_than_its_row_is_marked() {
 
 #[test]
 fn a_column_measured_in_two_settings_makes_two_rows() {
-    let stem = |record: &mut Record| {
-        record.provenance.stem = Stem::S2L2a;
+    let sensor = |record: &mut Record| {
+        record.provenance.sensor = Sensor::S2_L2A;
         record.provenance.finished += 5;
     };
     let records = [
         measured("m-eurosat", 90.0, |_| ()),
         measured("m-bigearthnet", 60.0, |_| ()),
         measured("m-so2sat", 50.0, |_| ()),
-        measured("m-eurosat", 91.0, stem),
+        measured("m-eurosat", 91.0, sensor),
         measured("m-bigearthnet", 61.0, |record| {
-            stem(record);
+            sensor(record);
             record.provenance.normalization = "satlas".into();
         }),
     ];
@@ -103,9 +104,9 @@ fn a_column_measured_in_two_settings_makes_two_rows() {
         assert_eq!(
             labels(table),
             [
-                "TerraFM (measured, stem s2-l1c, normalisation dataset)",
-                "TerraFM (measured, stem s2-l2a, normalisation dataset)",
-                "TerraFM (measured, stem s2-l2a, normalisation satlas)",
+                "TerraFM (measured, sensor s2-l1c, normalisation dataset)",
+                "TerraFM (measured, sensor s2-l2a, normalisation dataset)",
+                "TerraFM (measured, sensor s2-l2a, normalisation satlas)",
             ]
         );
         let values = |row| cells(table, row).into_iter().map(|(_, value, _)| value).collect::<Vec<_>>();
@@ -114,12 +115,12 @@ fn a_column_measured_in_two_settings_makes_two_rows() {
     });
 }
 
-/// Radar has one stem; that it differs from Sentinel-2's is no choice.
+/// Radar has one sensor; that it differs from Sentinel-2's is no choice.
 #[test]
 fn a_stem_of_another_sensor_is_no_other_setting() {
     let records = [
         measured("m-eurosat", 90.0, |_| ()),
-        measured("m-so2sat", 50.0, |record| record.provenance.stem = Stem::S1),
+        measured("m-so2sat", 50.0, |record| record.provenance.sensor = Sensor::S1),
     ];
     with_table(&records, false, |table| assert!(table.footnotes.is_empty(), "{:?}", table.footnotes));
 }
@@ -235,7 +236,7 @@ fn a_setting_names_only_what_differs() {
         })
     };
     assert_eq!(without(&plain), without(&other));
-    assert!(plain.to_string().contains("stem s2-l1c") && plain.to_string().contains("whole weights"));
+    assert!(plain.to_string().contains("sensor s2-l1c") && plain.to_string().contains("whole weights"));
 }
 
 #[test]

@@ -5,12 +5,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, ArrayD, Axis, Ix3, Slice};
 use terrabench::metrics::mean_over_batches;
 use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
-use terrabench::protocol::heads::pixel_linear::{PixelLinear, patch_side, unpatch};
-use terrabench::protocol::heads::predictions;
-use terrabench::protocol::loss::{PixelLabels, cross_entropy};
-use terrabench::protocol::optim::{Optimizer, Pace, Rule};
-use terrabench::protocol::resample::{Corners, resize};
-use terrabench::protocol::state::{self, State};
+use terrabench::nn::heads::pixel_linear::{PixelLinear, patch_side, unpatch};
+use terrabench::nn::heads::predictions;
+use terrabench::nn::loss::{PixelLabels, cross_entropy};
+use terrabench::nn::resample::{Corners, resize};
+use terrabench::train::optim::{Optimizer, Pace, Rule};
+use terrabench::train::state::{self, State};
 
 fn device() -> Device {
     Device::flex().autodiff()

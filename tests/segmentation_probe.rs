@@ -13,7 +13,7 @@ use terrabench::metrics::segmentation::Confusion;
 use terrabench::protocol::linear_probe::Linear;
 use terrabench::protocol::segmentation_probe::{self, confusions};
 use terrabench::record::Store;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 fn config() -> SegmentationProbeConfig {
     match Protocol::load(&Home::find().unwrap(), "segmentation-probe").unwrap() {
@@ -109,9 +109,9 @@ fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
     let run = |valid: i16, test: i16| {
         let found = segmentation_probe::run(&config, &task, 0, &["dataset"], |_, split| {
             let label = match split {
-                terrabench::data::Split::Train => 1,
-                terrabench::data::Split::Valid => valid,
-                terrabench::data::Split::Test => test,
+                terrabench::task::Split::Train => 1,
+                terrabench::task::Split::Valid => valid,
+                terrabench::task::Split::Test => test,
             };
             Ok(tokens(&embeddings, &Array3::from_elem((2, 4, 4), label)))
         });
@@ -143,7 +143,7 @@ fn masks_that_do_not_fit_are_told() {
     let error = mask_of(&sample(mask.clone()), task).unwrap_err().to_string();
     assert!(error.contains("the mask holds 255"), "{error}");
     mask[[0, 1]] = 6;
-    let strict = terrabench::suite::Task { ignore: None, ..task.clone() };
+    let strict = terrabench::task::Task { ignore: None, ..task.clone() };
     let error = mask_of(&sample(mask.clone()), &strict).unwrap_err().to_string();
     assert!(error.contains("the mask holds -1"), "{error}");
     mask[[1, 2]] = 7;

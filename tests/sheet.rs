@@ -1,8 +1,8 @@
 //! Picture sheets of predicted masks, by their pixels.
 
 use ndarray::{Array2, Array3, array};
-use terrabench::data::bands::Band;
-use terrabench::sheet::{Example, Heading, colors, most_to_see, sheet};
+use terrabench::run::sheet::{Example, Heading, colors, most_to_see, sheet};
+use terrabench::task::bands::Band;
 
 const WRONG: [u8; 3] = [230, 0, 126];
 const IGNORED: [u8; 3] = [60, 60, 60];

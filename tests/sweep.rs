@@ -8,15 +8,17 @@ use std::time::Duration;
 use crate::common;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
-use terrabench::config::ModelConfig;
-use terrabench::data::bands::Band;
-use terrabench::data::{Dataset, Label, Split, geobench::Geobench};
+use terrabench::data::geobench::Geobench;
+use terrabench::data::{Dataset, Label, Split};
 use terrabench::home::{Home, read_toml};
-use terrabench::model::{Stem, device};
-use terrabench::normalization::{Strategies, Strategy};
-use terrabench::suite::Suite;
+use terrabench::model::config::ModelConfig;
+use terrabench::model::{device};
+use terrabench::task::Sensor;
+use terrabench::task::bands::Band;
+use terrabench::task::Suite;
 use terrabench::transform::normalize::{BandStatistics, Clip, Normalization, NormalizationKind};
 use terrabench::transform::resize;
+use terrabench::transform::strategies::{Strategies, Strategy};
 
 fn golden() -> Value {
     let path = common::fixture("protocols/normalise.json");
@@ -58,19 +60,19 @@ fn name(golden: &Value) -> String {
 #[test]
 fn the_sweep_is_the_reference_s_list_in_its_order() {
     let (golden, strategies) = (golden(), strategies());
-    for (sensor, stem, count) in [("s2", Stem::S2L1c, 43), ("s2", Stem::S2L2a, 43), ("s1", Stem::S1, 28)] {
+    for (group, sensor, count) in [("s2", Sensor::S2_L1C, 43), ("s2", Sensor::S2_L2A, 43), ("s1", Sensor::S1, 28)] {
         for (list, kind) in [
             ("clip_int", NormalizationKind::NormYesClipInt),
             ("standardize", NormalizationKind::Standardize),
             ("no_clip", NormalizationKind::NormNoClip),
         ] {
-            let ours: Vec<String> = strategies.sweep(stem, kind).iter().map(Strategy::to_string).collect();
-            let list = golden["strategies"][sensor][list]["list"].as_array().unwrap();
+            let ours: Vec<String> = strategies.sweep(sensor, kind).iter().map(Strategy::to_string).collect();
+            let list = golden["strategies"][group][list]["list"].as_array().unwrap();
             assert_eq!(ours, list.iter().map(name).collect::<Vec<_>>());
             assert_eq!(ours.len(), count);
             // Each can be asked for by its name.
-            for strategy in strategies.sweep(stem, kind) {
-                let asked = strategies.asked(&strategy.to_string(), stem, kind).unwrap();
+            for strategy in strategies.sweep(sensor, kind) {
+                let asked = strategies.asked(&strategy.to_string(), sensor, kind).unwrap();
                 assert_eq!(asked, [strategy]);
             }
         }
@@ -94,7 +96,7 @@ fn named_statistics_are_the_reference_s_by_band() {
         let bands: Vec<Band> = slots.iter().rev().copied().filter(|band| *band != Band::B10).collect();
         let statistics: Vec<BandStatistics> = bands.iter().map(|band| expected[band]).collect();
         let typed = format!("{source}-1.6-norm_yes_clip");
-        let strategy = strategies.asked(&typed, Stem::S1, NormalizationKind::Standardize).unwrap().remove(0);
+        let strategy = strategies.asked(&typed, Sensor::S1, NormalizationKind::Standardize).unwrap().remove(0);
         let found = strategies.resolve(&strategy, &bands, || panic!("the data set is not asked")).unwrap();
         let Normalization::MinMax { min, max, clip: Clip::Unit } = found else { panic!("{found:?}") };
         assert_eq!((min.len(), max.len()), (bands.len(), bands.len()));
@@ -109,12 +111,12 @@ fn named_statistics_are_the_reference_s_by_band() {
         }
     }
     let own = vec![BandStatistics { mean: 3.0, std: 2.0 }];
-    let dataset = strategies.asked("dataset", Stem::S1, NormalizationKind::NormNoClip).unwrap().remove(0);
+    let dataset = strategies.asked("dataset", Sensor::S1, NormalizationKind::NormNoClip).unwrap().remove(0);
     let found = strategies.resolve(&dataset, &[Band::VV], || Ok(own.clone())).unwrap();
     assert_eq!(found, Normalization::standardize(&own).unwrap());
     // Statistics of another sensor.
     let s2 =
-        strategies.asked("OURS-2.0-norm_no_clip", Stem::S1, NormalizationKind::NormNoClip).unwrap().remove(0);
+        strategies.asked("OURS-2.0-norm_no_clip", Sensor::S1, NormalizationKind::NormNoClip).unwrap().remove(0);
     let error = strategies.resolve(&s2, &[Band::VV], || Ok(own)).unwrap_err().to_string();
     assert!(error.contains("OURS") && error.contains("VV"), "{error}");
 }
@@ -133,7 +135,7 @@ fn unknown_strategies_are_answered_with_what_there_is() {
         "Sweep",
     ] {
         let error =
-            strategies().asked(typed, Stem::S2L1c, NormalizationKind::NormNoClip).unwrap_err().to_string();
+            strategies().asked(typed, Sensor::S2_L1C, NormalizationKind::NormNoClip).unwrap_err().to_string();
         for word in ["sweep", "satlas", "presto_s2", "norm_yes_clip_int"] {
             assert!(error.contains(word), "{typed}: {error}");
         }
@@ -170,7 +172,7 @@ impl Reference<'_> {
             let image = resize::bilinear(sample.image, 224, 224, false).unwrap();
             let data = TensorData::new(image.iter().copied().collect::<Vec<f32>>(), [1, 12, 224, 224]);
             let features =
-                self.model.backbone.features(Tensor::from_data(data, &device), Stem::S2L1c).unwrap();
+                self.model.backbone.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
             let features: Vec<f32> = features.into_data().try_into_vec().unwrap();
             let Label::Class(class) = sample.label else { panic!("one class an image") };
             (features.into_iter().map(f64::from).collect(), class)
@@ -303,7 +305,7 @@ fn a_killed_sweep_goes_on_where_it_was_and_ends_with_the_same_record() {
 fn features_takes_one_strategy() {
     let folder = tempfile::tempdir().unwrap();
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    let data = terrabench::data::demo::provide(&suite, folder.path()).unwrap();
+    let data = terrabench::demo::provide(&suite, folder.path()).unwrap();
     let features = |normalization: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env("TERRABENCH_CACHE", folder.path()).args([

@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use crate::common;
 use burn::tensor::Device;
 use terrabench::Result;
-use terrabench::config::{Augmentation, EncoderUse, ModelConfig, Protocol, Schedule, UpernetConfig};
+use terrabench::config::{Augmentation, EncoderUse, Protocol, Schedule, UpernetConfig};
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model;
-use terrabench::normalization::Strategies;
+use terrabench::model::config::ModelConfig;
+use terrabench::nn::heads::upernet::UperNetConfig;
 use terrabench::progress::Silent;
-use terrabench::protocol::Outcome;
 use terrabench::protocol::finetune::Subject;
-use terrabench::protocol::heads::upernet::UperNetConfig;
 use terrabench::protocol::upernet;
-use terrabench::suite::Suite;
+use terrabench::score::Outcome;
+use terrabench::task::Suite;
 use terrabench::transform::normalize::BandStatistics;
+use terrabench::transform::strategies::Strategies;
 
 fn config(name: &str) -> UpernetConfig {
     match Protocol::load(&Home::find().unwrap(), name).unwrap() {

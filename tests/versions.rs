@@ -26,18 +26,17 @@ use terrabench::home::Home;
 use terrabench::metrics::Metric;
 use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use terrabench::model;
-use terrabench::normalization::Strategies;
 use terrabench::progress::{Progress, Silent};
-use terrabench::protocol::decision::HeldOut;
 use terrabench::protocol::linear_probe::{self, Training};
-use terrabench::protocol::snapshot::Snapshot;
-use terrabench::protocol::{
-    Outcome, Predictions, Targets, finetune, knn, logistic, reported_score, segmentation_probe, upernet,
-};
+use terrabench::protocol::{finetune, knn, logistic, segmentation_probe, upernet};
 use terrabench::record::PROTOCOL_VERSION;
-use terrabench::suite::{LabelKind, Suite};
+use terrabench::score::decision::HeldOut;
+use terrabench::score::{Outcome, Predictions, Targets, reported_score};
+use terrabench::task::{LabelKind, Suite};
+use terrabench::train::snapshot::Snapshot;
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::NormalizationKind;
+use terrabench::transform::strategies::Strategies;
 
 use crate::common::{self, fixture};
 use crate::generated::{Generated, bands, input, subject, task, tiny, unit};

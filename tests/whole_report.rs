@@ -9,11 +9,11 @@ use polars::prelude::{ChunkAgg, ParquetReader, SerReader};
 use terrabench::canvas::{Picture, Shape};
 use terrabench::home::Home;
 use terrabench::record::{Record, Store};
-use terrabench::report::published;
-use terrabench::report::spider::{Chart, Choice, chart, draw};
-use terrabench::report::table::{ResultTable, fill};
+use terrabench::report::pictures::spider::{Chart, Choice, chart, draw};
+use terrabench::report::tables::published;
+use terrabench::report::tables::table::{ResultTable, fill};
 use terrabench::report::write_all;
-use terrabench::suite::Suite;
+use terrabench::task::Suite;
 
 fn home() -> Home {
     Home::find().unwrap()

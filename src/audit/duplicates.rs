@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Check, Finding, count, listed};
-use crate::data::Split;
+use crate::task::Split;
 
 /// Images by the hash of their pixels, which a split shares with another one, or which test holds more than once.
 pub fn check(images: &BTreeMap<Split, Vec<(&str, blake3::Hash)>>) -> Vec<Finding> {

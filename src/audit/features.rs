@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::observed::bytes;
 use super::{Check, Finding, listed};
-use crate::data::Split;
+use crate::task::Split;
 
 /// Standard deviation over samples, relative to the features' size, that rounding explains: float32 through a deep
 /// network is off by some 1e-6, and by 1e-5 where sums cancel.
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_setting_without_effect_names_the_other_record() {
         assert_eq!(without_effect_beside("r.json", &[]), None);
-        let said = without_effect_beside("r.json", &["stem".to_owned()]).unwrap().found;
-        assert_eq!(said, "test features are identical to those of `r.json`, though stem differs");
+        let said = without_effect_beside("r.json", &["sensor".to_owned()]).unwrap().found;
+        assert_eq!(said, "test features are identical to those of `r.json`, though sensor differs");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Finding, listed};
-use crate::data::Split;
+use crate::task::Split;
 
 /// A train split of one class only, and classes of test that train lacks. `samples` holds the classes of each sample
 /// that was read, `names` what the classes are called.

@@ -26,8 +26,8 @@ pub mod sizes;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::data::Split;
-use crate::suite::Task;
+use crate::task::Split;
+use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
 
 use self::observed::Observed;

@@ -2,7 +2,7 @@
 
 use super::pixels::BandPixels;
 use super::{Check, Finding, listed};
-use crate::suite::Task;
+use crate::task::Task;
 
 /// Whether the files are those whose names and contents differ, by the largest value of each band: none of the
 /// quick-look's is above its maximum, and that of another band is. `None` where the quick-look was not read.
@@ -70,7 +70,7 @@ pub fn check(
 mod tests {
     use super::*;
     use crate::home::Home;
-    use crate::suite::Suite;
+    use crate::task::Suite;
 
     const LOOK: [&str; 3] = ["10 - SWIR - Cirrus", "11 - SWIR", "12 - SWIR"];
 

@@ -92,7 +92,7 @@ impl From<BandSummary> for [f32; NUMBERS] {
 }
 
 /// The numbers' bytes, for hashes: both zeros are the same number.
-pub(super) fn bytes(numbers: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; 4 * numbers.len()];
     for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
         *bytes = (number + 0.0).to_le_bytes();

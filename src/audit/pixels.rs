@@ -2,8 +2,8 @@
 
 use super::observed::PixelSummary;
 use super::{Check, Finding, listed};
-use crate::data::Split;
-use crate::suite::Task;
+use crate::task::Split;
+use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
 
 /// A stored band's pixels over the images of a split, in digital numbers.
@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::home::Home;
-    use crate::suite::Suite;
+    use crate::task::Suite;
 
     /// Sentinel-2's statistics, B01 to B12 with B8A and without B10, of Copernicus-Bench.
     const S2: [(&str, f64, f64); 12] = [

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Check, Finding};
-use crate::data::Split;
-use crate::suite::Task;
+use crate::task::Split;
+use crate::task::Task;
 
 /// The partition that has the official number of samples.
 const DEFAULT: &str = "default";
@@ -41,7 +41,7 @@ pub fn neighbours(k: usize, train: usize) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::home::Home;
-    use crate::suite::Suite;
+    use crate::task::Suite;
 
     #[test]
     fn sizes_other_than_official_are_told() {

@@ -145,7 +145,7 @@ pub struct DataArgs {
 
     /// The patch embedding that Sentinel-2 tasks go through: s2-l1c, s2-l2a [default: the task's]
     #[arg(long, value_name = "STEM")]
-    pub stem: Option<StemArg>,
+    pub sensor: Option<SensorArg>,
 
     /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
     #[arg(long)]
@@ -163,7 +163,7 @@ pub enum MissingBands {
 
 /// A patch embedding of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StemArg {
+pub enum SensorArg {
     #[value(name = "s2-l1c")]
     S2L1c,
     #[value(name = "s2-l2a")]
@@ -394,7 +394,7 @@ pub struct WantedArgs {
 
     /// Only records of this patch embedding: s1, s2-l1c, s2-l2a
     #[arg(long, value_name = "STEM")]
-    pub stem: Vec<String>,
+    pub sensor: Vec<String>,
 
     /// Only records whose bands were taken so: as-named, by-content
     #[arg(long, value_name = "HOW")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use indicatif::{DecimalBytes, HumanDuration};
 
 use super::args::CacheArgs;
-use crate::cache::{Cache, Listed};
 use crate::console;
+use crate::features::cache::{Cache, Listed};
 
 /// Runs the command.
 pub fn run(args: &CacheArgs) -> anyhow::Result<()> {

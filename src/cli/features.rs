@@ -7,13 +7,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::args::FeaturesArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
-use crate::config::ModelConfig;
 use crate::console;
 use crate::data::{Label, fingerprint};
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
-use crate::model::device;
+use crate::model::config::ModelConfig;
+use crate::device;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 

@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::fetch_args::{ConsentArgs, FetchArgs, FetchSuiteArgs, FetchWhat};
-use crate::config::ModelConfig;
 use crate::console;
 use crate::fetch::catalogue::{self, Catalogue, Order};
 use crate::fetch::hub::Hub;
@@ -19,6 +18,7 @@ use crate::fetch::settings::Settings;
 use crate::fetch::{self, Item, State, Survey, SurveyedPart, Track, Watch, Work, gigabytes};
 use crate::home::{Home, variable};
 use crate::locations::{Environment, free_space};
+use crate::model::config::ModelConfig;
 
 /// Above this many bytes the user is asked.
 const MUCH: u64 = 5_000_000_000;

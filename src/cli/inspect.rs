@@ -10,7 +10,7 @@ use crate::audit::names;
 use crate::console;
 use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
 use crate::error::AtPath;
-use crate::suite::{LabelKind, Task};
+use crate::task::{LabelKind, Task};
 use crate::{Error, Result};
 
 /// Writes what the files of these splits hold, as stored (no scale): one JSON object a line and sample, in

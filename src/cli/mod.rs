@@ -23,19 +23,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cache::Cache;
-use crate::config::ModelConfig;
 use crate::console::{self, Stream};
 use crate::data::{self, Split};
 use crate::features::InputOptions;
+use crate::features::cache::Cache;
 use crate::home::Home;
 use crate::locations::Environment;
-use crate::model::Stem;
+use crate::task::Sensor;
+use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
-use crate::normalization::Strategies;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
-use crate::suite::Suite;
+use crate::task::Suite;
+use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
 
 /// Terrabench measures Earth-observation foundation models on the benchmarks their papers report
@@ -157,10 +157,10 @@ fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
 /// The suite of that name, as its tasks are to be taken.
 fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
     let suite = Suite::load(home, name)?;
-    Ok(match data.stem {
+    Ok(match data.sensor {
         None => suite,
-        Some(args::StemArg::S2L1c) => suite.with_stem(Stem::S2L1c),
-        Some(args::StemArg::S2L2a) => suite.with_stem(Stem::S2L2a),
+        Some(args::SensorArg::S2L1c) => suite.with_input_sensor(Sensor::S2_L1C),
+        Some(args::SensorArg::S2L2a) => suite.with_input_sensor(Sensor::S2_L2A),
     })
 }
 

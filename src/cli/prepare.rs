@@ -6,7 +6,7 @@ use super::progress::Shown;
 use crate::console;
 use crate::data::{self, fingerprint, packed};
 use crate::home::Home;
-use crate::suite::{Suite, Task};
+use crate::task::{Suite, Task};
 use crate::{Error, Result};
 
 /// Runs the command.

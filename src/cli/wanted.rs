@@ -2,13 +2,13 @@
 
 use super::args::WantedArgs;
 use crate::Result;
+use crate::gate::choice::Wanted;
 use crate::record::Aspect;
-use crate::report::choice::Wanted;
 
 /// What was typed, checked.
-pub(super) fn wanted(args: &WantedArgs) -> Result<Wanted> {
-    let WantedArgs { models, weights, normalization, stem, bands, settings } = args;
-    let named = [(Aspect::Normalization, normalization), (Aspect::Stem, stem), (Aspect::Bands, bands)];
+pub(crate) fn wanted(args: &WantedArgs) -> Result<Wanted> {
+    let WantedArgs { models, weights, normalization, sensor, bands, settings } = args;
+    let named = [(Aspect::Normalization, normalization), (Aspect::Sensor, sensor), (Aspect::Bands, bands)];
     let named = named
         .into_iter()
         .flat_map(|(aspect, values)| values.iter().map(move |value| Ok((aspect.clone(), value.clone()))));

@@ -10,10 +10,10 @@ use super::training::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
     Shortening, Training, TrainingOrder, fraction, positive,
 };
-use crate::data::Split;
+use crate::task::Split;
 use crate::home::{Home, config_name, read_toml};
 use crate::metrics::Metric;
-use crate::suite::{LabelKind, Task};
+use crate::task::{LabelKind, Task};
 use crate::{Error, Result};
 
 /// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
@@ -183,7 +183,7 @@ impl LogSpaced {
     }
 }
 
-/// L-BFGS; see [`crate::protocol::lbfgs`].
+/// L-BFGS; see [`crate::solve::lbfgs`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SolverConfig {

@@ -30,7 +30,7 @@ pub struct SegmentationProbeConfig {
 }
 
 impl SegmentationProbeConfig {
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let training = Training {
             epochs: self.epochs,
             batch_size: self.batch_size,
@@ -118,7 +118,7 @@ impl fmt::Display for EncoderUse {
 }
 
 impl UpernetConfig {
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let training = Training {
             epochs: self.epochs,
             batch_size: self.batch_size,

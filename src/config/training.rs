@@ -68,7 +68,7 @@ impl Augmentation {
 }
 
 /// What every training over learning rates is given, to be checked.
-pub(super) struct Training<'c> {
+pub(crate) struct Training<'c> {
     pub epochs: usize,
     pub batch_size: usize,
     /// The least that a batch must hold, and why.
@@ -81,7 +81,7 @@ pub(super) struct Training<'c> {
 }
 
 impl Training<'_> {
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let (least, why) = self.least;
         if self.epochs == 0 {
             Some("epochs is 0".to_owned())
@@ -136,7 +136,7 @@ pub enum Initialization {
 }
 
 impl Initialization {
-    pub(super) fn problem(self) -> Option<String> {
+    pub(crate) fn problem(self) -> Option<String> {
         match self {
             Initialization::TruncatedNormal { std } if !(positive(std) && std <= 1.0) => {
                 Some("initialization.std is not above 0 and at most 1".to_owned())
@@ -163,7 +163,7 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    pub(super) fn problem(self) -> Option<String> {
+    pub(crate) fn problem(self) -> Option<String> {
         let (momenta, weight_decay) = match self {
             Optimizer::Adamw { eps, .. } if !positive(eps) => {
                 return Some("optimizer.eps is not above 0".to_owned());
@@ -181,7 +181,7 @@ impl Optimizer {
     }
 }
 
-/// How the learning rate runs over a training; see [`crate::protocol::schedule`].
+/// How the learning rate runs over a training; see [`crate::train::schedule`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
@@ -206,7 +206,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    pub(super) fn problem(self, epochs: usize) -> Option<String> {
+    pub(crate) fn problem(self, epochs: usize) -> Option<String> {
         match self {
             Schedule::WarmupCosine { warmup, min_learning_rate } => {
                 if !(0.0..1.0).contains(&warmup) {
@@ -232,11 +232,11 @@ impl Schedule {
     }
 }
 
-pub(super) fn positive(x: f64) -> bool {
+pub(crate) fn positive(x: f64) -> bool {
     x.is_finite() && x > 0.0
 }
 
-pub(super) fn fraction(x: f64) -> bool {
+pub(crate) fn fraction(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
@@ -251,7 +251,7 @@ pub struct IntervalConfig {
 }
 
 impl IntervalConfig {
-    pub(super) fn problem(self) -> Option<String> {
+    pub(crate) fn problem(self) -> Option<String> {
         if !(self.level > 0.0 && self.level < 1.0) {
             Some("interval.level is not between 0 and 1".to_owned())
         } else if self.resamples == 0 {

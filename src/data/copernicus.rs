@@ -24,10 +24,10 @@ use ndarray::{Array2, Array3};
 use self::files::Files;
 use self::item::{Item, Target};
 use super::decoding::Decoding;
-use super::geotiff::Image;
-use super::hdf5::Dtype;
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
-use crate::suite::{Layout, Suite, Task};
+use crate::formats::geotiff::Image;
+use crate::formats::hdf5::Dtype;
+use crate::task::{Layout, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -64,7 +64,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
 }
 
 /// A task's folder below `root`, or its archive, if one is there.
-pub(super) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
+pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
     let other = (task.layout == Some(Layout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
     let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
     folders

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::suite::{Family, LabelKind, Layout, Task};
+use crate::task::{Family, LabelKind, Layout, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that gives other pixels or labels for the
 /// same bytes: features, records and packed files of that family are then made anew.
@@ -101,7 +101,7 @@ impl Decoding {
 
     /// Whether packed files from before decodings were recorded can only be of this one: nothing in the suite's file
     /// has a say in it but what their own header tells.
-    pub(super) fn is_implied_by_header(&self) -> bool {
+    pub(crate) fn is_implied_by_header(&self) -> bool {
         self.layout.is_none() && self.reader == 1
     }
 }

@@ -15,10 +15,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::decoding::Decoding;
-use super::hdf5::with_file;
-use super::{Dataset, RawSample, Sample, Split, fingerprint, text};
+use super::{Dataset, RawSample, Sample, Split, fingerprint};
 use crate::error::AtPath;
-use crate::suite::{Suite, Task};
+use crate::formats::hdf5::with_file;
+use crate::formats::text;
+use crate::task::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -178,7 +179,7 @@ impl Dataset for Geobench {
 }
 
 /// Where the task's files are, if there.
-pub(super) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
+pub(crate) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
     // The folder `classification_v1.0` itself may be named too.
     let below = [Some(task.directory.as_path()), task.directory.file_name().map(Path::new)];
     let candidates =
@@ -195,7 +196,7 @@ fn missing_task(suite: &Suite, task: &Task, root: &Path) -> Error {
 const PARTITION: &str = "_partition.json";
 
 /// The partitions in a task's folder.
-pub(super) fn partitions(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn partitions(folder: &Path) -> Result<Vec<String>> {
     let mut known: Vec<String> = std::fs::read_dir(folder)
         .at(folder)?
         .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(PARTITION)?.to_owned()))

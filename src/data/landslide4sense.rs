@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3, Axis};
 
 use super::decoding::Decoding;
-use super::hdf5::{Dtype, Element, File, with_file};
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
 use crate::error::AtPath;
-use crate::suite::{Suite, Task};
+use crate::formats::hdf5::{Dtype, Element, File, with_file};
+use crate::task::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -275,7 +275,7 @@ fn elements<T: Element>(path: &Path, name: &str) -> Result<(Dtype, Vec<usize>, V
 }
 
 /// The folder that holds `images/` and `annotations/`: `root`, or one of the data set's name in it.
-pub(super) fn folder(root: &Path) -> Option<PathBuf> {
+pub(crate) fn folder(root: &Path) -> Option<PathBuf> {
     let candidates = ["", "landslide4sense", "Landslide4sense"].map(|below| root.join(below));
     candidates.into_iter().find(|folder| folder.join("images").is_dir())
 }

@@ -1,18 +1,13 @@
 //! Datasets: from the official files to samples in memory. Knows transform's types and no model.
 
-pub mod bands;
 mod computed;
 pub mod copernicus;
 pub mod decoding;
-pub mod demo;
 pub mod fingerprint;
 pub mod geobench;
-pub mod geotiff;
-pub mod hdf5;
 pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
-mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +16,8 @@ use serde::Serialize;
 
 use self::decoding::Decoding;
 use crate::Result;
-pub use crate::suite::Split;
-use crate::suite::{Family, Suite, Task};
+use crate::task::Split;
+use crate::task::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 
 /// Opens a partition of a task with the reader of the suite's family, or packed where it is. `root` is the folder of the suite's data.

@@ -30,10 +30,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
 use super::decoding::Decoding;
-use super::hdf5::{Chunked, Dtype, Rows};
 use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed, fingerprint};
 use crate::error::AtPath;
-use crate::suite::{LabelKind, Task};
+use crate::formats::hdf5::{Chunked, Dtype, Rows};
+use crate::task::{LabelKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::{Area, Finding, Measured, Samples, Standing, names};
 use crate::audit;
-use crate::data::{self, Dataset, Split, demo};
+use crate::data::{self, Dataset, Split};
+use crate::demo;
 use crate::error::AtPath;
 use crate::fetch::catalogue::{Catalogue, TaskFiles};
 use crate::fetch::ledger::{self, Line};
 use crate::files::inside;
 use crate::home::Home;
 use crate::locations::{Environment, Place};
-use crate::suite::{Suite, Task};
+use crate::task::{Suite, Task};
 use crate::{Error, Result, remedy};
 
 /// The partition that has the official number of samples.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Area, Finding, Standing};
 use crate::libtorch::{Surroundings, VERSION};
-use crate::model::device::{self, BACKENDS, Backend};
+use crate::device::{self, BACKENDS, Backend};
 
 /// Every backend's devices, and the one that was typed.
 pub fn devices(typed: Option<&str>) -> Vec<Finding> {

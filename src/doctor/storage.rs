@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Area, Finding, Measured, Standing};
-use crate::data::demo;
+use crate::demo;
 use crate::error::AtPath;
 use crate::fetch::gigabytes;
 use crate::home::cache_folder;

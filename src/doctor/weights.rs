@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::{Area, Finding, Measured, Standing, names};
-use crate::config::ModelConfig;
 use crate::error::AtPath;
 use crate::fetch::checksum::Checksums;
 use crate::fetch::ledger::{self, Line};
 use crate::fetch::{catalogue, gigabytes};
+use crate::formats::checkpoint;
 use crate::home::Home;
 use crate::locations::{Environment, Place, weights_path};
-use crate::model::checkpoint;
+use crate::model::config::ModelConfig;
 use crate::{Error, Result, remedy};
 
 /// The weights of every model of `configs/models/` that has published ones.

@@ -7,8 +7,8 @@ use ndarray::{Array2, ArrayView1};
 
 use super::{Extractor, Features, Identity};
 use crate::audit::observed::Observed;
-use crate::cache::{About, Cache, Entry, Row};
-use crate::data::Split;
+use crate::task::Split;
+use crate::features::cache::{About, Cache, Entry, Row};
 use crate::progress::Progress;
 use crate::{Error, Result};
 

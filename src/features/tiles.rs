@@ -6,7 +6,7 @@ use ndarray::{Array2, Array3, s};
 use super::{Extractor, Scratch};
 use crate::data::{Label, Sample, Split, loader};
 use crate::progress::Step;
-use crate::suite::Task;
+use crate::task::Task;
 use crate::{Error, Result};
 
 /// Pixels that count for nothing in a [`Mask`].
@@ -200,7 +200,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     let (n, (bands, h, w)) = (tiles.len(), tiles.first().map_or((0, 0, 0), |tile| tile.image.dim()));
     let pixels: Vec<f32> = tiles.iter().flat_map(|tile| tile.image.iter().copied()).collect();
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [n, bands, h, w]), extractor.device);
-    let maps = extractor.backbone.feature_maps(images, extractor.input.stem)?;
+    let maps = extractor.backbone.feature_maps(images, extractor.input.sensor)?;
     let last = maps.into_iter().next_back().ok_or_else(|| {
         Error::request("the model gives no feature maps")
             .help("name blocks in map-layers of the model's TOML")

@@ -141,7 +141,7 @@ impl Address {
     }
 
     /// All of it, as it is asked for. Signed links carry secrets in their query: not to be shown.
-    pub(super) fn full(&self) -> String {
+    pub(crate) fn full(&self) -> String {
         let query = self.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
         let path = if self.path.is_empty() { "/" } else { &self.path };
         format!("{}{path}{query}", self.origin())

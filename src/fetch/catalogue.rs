@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::checksum::{Checksums, is_hex};
 use super::hub::{Kind, Repository};
-use crate::config::ModelConfig;
 use crate::home::{Home, read_toml};
+use crate::model::config::ModelConfig;
 use crate::{Error, Result};
 
 /// Where the official files of a suite are (`benchmarks/fetch/<suite>.toml`).

@@ -10,7 +10,7 @@ use super::patience::Trouble;
 use super::proxy::NamedProxy;
 
 /// A request that got no answer.
-pub(super) struct Unanswered<'a> {
+pub(crate) struct Unanswered<'a> {
     pub to: &'a Address,
     pub proxy: Option<&'a NamedProxy>,
     /// Whether the hub has answered this process before: what is amiss now may pass.

@@ -143,7 +143,7 @@ fn same(kind: &'static str, expected: String, digest: &[u8]) -> std::result::Res
 }
 
 /// Whether `hash` is that many lower-case hexadecimal digits.
-pub(super) fn is_hex(hash: &str, digits: usize) -> bool {
+pub(crate) fn is_hex(hash: &str, digits: usize) -> bool {
     hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -29,7 +29,7 @@ const LONGEST_REFUSAL: u64 = 4_096;
 type Tried<T> = std::result::Result<T, Trouble>;
 
 /// Asks the hub.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub settings: Settings,
     straight: ureq::Agent,
     /// An agent for each proxy: connections are kept, and certificates are read once.
@@ -208,7 +208,7 @@ fn page_instead(address: &Address, response: &Response<Body>) -> Option<Trouble>
     })
 }
 
-pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 

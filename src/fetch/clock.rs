@@ -10,7 +10,7 @@ const MONTHS: [&str; 12] =
 
 /// How long the server asks to wait: `Retry-After` in seconds or as a date, else the time until the window of
 /// `RateLimit: "api";r=0;t=45` (or of the older `RateLimit-Reset: 45`) ends.
-pub(super) fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let header = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let seconds = |text: &str| Duration::try_from_secs_f64(text.trim().parse().ok()?).ok();
     if let Some(wait) = header("retry-after") {
@@ -61,7 +61,7 @@ fn days_before(year: u64, month: u64) -> u64 {
 }
 
 /// `1970-01-01`, in UTC.
-pub(super) fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     // No certificate names a later year than 9999.
     let days = seconds.min(253_402_300_799) / DAY;
     let year = (1970..).take_while(|year| days_before(*year, 1) <= days).last().unwrap_or(1970);

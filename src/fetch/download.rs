@@ -16,7 +16,7 @@ use crate::error::AtPath;
 use crate::{Error, Result};
 
 /// A file to download.
-pub(super) struct Download<'a> {
+pub(crate) struct Download<'a> {
     pub hub: &'a Hub,
     /// At a commit.
     pub repository: &'a Repository,
@@ -31,7 +31,7 @@ pub(super) struct Download<'a> {
 }
 
 /// Where the bytes of `entry` go until they are whole: beside `target`.
-pub(super) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
+pub(crate) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
     let identity = entry.checksums.identity().unwrap_or_default();
     let hash = identity.split_once(':').map_or("", |(_, hash)| hash);
     let mut name = target.file_name().unwrap_or_default().to_owned();

@@ -78,7 +78,7 @@ pub struct Hub {
 }
 
 /// The bytes of a file from some offset on.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     pub body: Box<dyn Read>,
     /// The first byte's offset in the file: what was asked for, or 0.
     pub from: u64,
@@ -101,7 +101,7 @@ impl Hub {
     }
 
     /// How long this client keeps trying.
-    pub(super) fn patience(&self) -> &Patience {
+    pub(crate) fn patience(&self) -> &Patience {
         &self.client.settings.patience
     }
 
@@ -187,7 +187,7 @@ impl Hub {
 
     /// Opens a file of the repository, from byte `from` on if the server can and the file is still the one
     /// with `etag`.
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         repository: &Repository,
         path: &str,
@@ -244,7 +244,7 @@ impl Hub {
     }
 
     /// Where the hub's own cache holds the file with this SHA-256, if it does.
-    pub(super) fn cached(&self, repository: &Repository, sha256: &str) -> Option<PathBuf> {
+    pub(crate) fn cached(&self, repository: &Repository, sha256: &str) -> Option<PathBuf> {
         let folder = format!("{}--{}", repository.kind.plural(), repository.name.replace('/', "--"));
         let blob = self.client.settings.cache.as_ref()?.join(folder).join("blobs").join(sha256);
         blob.is_file().then_some(blob)

@@ -22,7 +22,7 @@ pub struct Proxies {
 /// A proxy and the variable that names it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NamedProxy {
-    pub(super) proxy: ureq::Proxy,
+    pub(crate) proxy: ureq::Proxy,
     /// `HTTPS_PROXY`.
     pub variable: &'static str,
 }
@@ -37,7 +37,7 @@ impl NamedProxy {
         Ok(NamedProxy { proxy, variable })
     }
 
-    pub(super) fn password(&self) -> Option<&str> {
+    pub(crate) fn password(&self) -> Option<&str> {
         self.proxy.password()
     }
 }
@@ -77,7 +77,7 @@ impl Proxies {
     ///
     /// # Errors
     /// Where a variable names no proxy.
-    pub(super) fn from_environment(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    pub(crate) fn from_environment(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let first = |names: &[&'static str]| {
             names
                 .iter()
@@ -100,7 +100,7 @@ impl Proxies {
     }
 
     /// All proxies.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &NamedProxy> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NamedProxy> {
         self.http.iter().chain(&self.https)
     }
 }

@@ -13,7 +13,7 @@ impl Secret {
     }
 
     /// The text itself.
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -25,7 +25,7 @@ impl fmt::Debug for Secret {
 }
 
 /// `text` of someone else on one line of at most 300 characters, with `***` for each of `secrets`.
-pub(super) fn cleaned<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn cleaned<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = text.to_owned();
     // A very short one stands in many words: nothing would be left to read.
     for secret in secrets.into_iter().filter(|secret| secret.len() >= 3) {
@@ -43,7 +43,7 @@ pub(super) fn cleaned<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>
 }
 
 /// An address that could not be parsed, without what stands before an `@` in it.
-pub(super) fn without_login(address: &str) -> String {
+pub(crate) fn without_login(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
     let Some((_, shown)) = rest.rsplit_once('@') else { return address.to_owned() };
     let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };

@@ -203,7 +203,7 @@ fn lacking(repository: &Repository, source: &Source, listed: &[Entry]) -> Error 
 }
 
 /// How `item` stands in `folder`, of which the ledger says `line`.
-pub(super) fn state(
+pub(crate) fn state(
     hub: &Hub,
     repository: &Repository,
     folder: &Path,

@@ -40,7 +40,7 @@ pub fn interval(
 }
 
 /// The statistic of each resample, ascending.
-pub(super) fn resampled(
+pub(crate) fn resampled(
     samples: usize,
     level: f64,
     resamples: usize,
@@ -72,7 +72,7 @@ pub(super) fn resampled(
 }
 
 /// The quantile `q` (0 to 1) of ascending values, at least one.
-pub(super) fn quantile(ascending: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(ascending: &[f64], q: f64) -> f64 {
     let place = q * (ascending.len() - 1) as f64;
     let before = place.floor() as usize;
     let after = (before + 1).min(ascending.len() - 1);

@@ -12,14 +12,15 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::terrafm::{TerraFm, patches};
-use super::{Backbone, Stem, device};
+use super::{Backbone, Sensor};
+use crate::device;
 use crate::Result;
 
 /// TerraFM with its patch embedding folded.
 pub struct Frozen {
     model: TerraFm,
     /// Patches of pixels to the norm's input: [bands * patch * patch, 3d].
-    stems: BTreeMap<Stem, Linear>,
+    stems: BTreeMap<Sensor, Linear>,
     norm_input: LayerNorm,
     /// The norm's output to tokens: [3d, d].
     head: Linear,
@@ -29,7 +30,7 @@ impl Frozen {
     /// Folds what can be folded.
     pub fn new(model: TerraFm) -> Self {
         let projection = &model.patch_embed.projection;
-        let fold_stem = |stem: &Stem| {
+        let fold_stem = |stem: &Sensor| {
             let (conv, embed) = model.patch_embed.stem(*stem)?;
             let (weight, bias) = conv.as_linear();
             Some((*stem, fold(&linear(weight, bias + embed.squeeze_dim::<1>(0)), &projection.proj1)))
@@ -43,7 +44,7 @@ impl Frozen {
     }
 
     /// The patch embedding: [n, bands, h, w] to [n, t, d].
-    fn embed(&self, images: Tensor<4>, stem: Stem) -> Tensor<3> {
+    fn embed(&self, images: Tensor<4>, stem: Sensor) -> Tensor<3> {
         let x = self.stems[&stem].forward(patches(images, self.model.config.architecture.patch));
         self.head.forward(self.norm_input.forward(x))
     }
@@ -81,14 +82,14 @@ impl Backbone for Frozen {
         self.model.width()
     }
 
-    fn features(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<2>> {
+    fn features(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<2>> {
         self.model.check(&images, stem)?;
         let [_, _, h, w] = images.dims();
         let encode = |part| self.model.class_features(self.embed(part, stem), [h, w]);
         Ok(Tensor::cat(in_parts(images, encode), 0))
     }
 
-    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Result<Vec<Tensor<4>>> {
+    fn feature_maps(&self, images: Tensor<4>, stem: Sensor) -> Result<Vec<Tensor<4>>> {
         self.model.check(&images, stem)?;
         let [_, _, h, w] = images.dims();
         let parts = in_parts(images, |part| self.model.maps(self.embed(part, stem), [h, w]));

@@ -4,7 +4,7 @@
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::{Backbone, Stem};
+use super::{Backbone, Sensor};
 use crate::{Error, Result};
 
 /// Numbers per band: mean, standard deviation, maximum, minimum.
@@ -25,7 +25,7 @@ impl Backbone for ImageStats {
         PER_BAND * bands
     }
 
-    fn features(&self, images: Tensor<4>, _: Stem) -> Result<Tensor<2>> {
+    fn features(&self, images: Tensor<4>, _: Sensor) -> Result<Tensor<2>> {
         let (device, [n, bands, h, w]) = (images.device(), images.dims());
         let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::request(format!("the device returned pixels that are not float32: {error:?}"))
@@ -42,7 +42,7 @@ impl Backbone for ImageStats {
         Ok(Tensor::from_data(TensorData::new(features, [n, PER_BAND * bands]), &device))
     }
 
-    fn feature_maps(&self, _: Tensor<4>, _: Stem) -> Result<Vec<Tensor<4>>> {
+    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> Result<Vec<Tensor<4>>> {
         Err(Error::request("pixel statistics of an image are no maps")
             .help("choose a protocol that scores images: knn, linear-probe or logistic"))
     }

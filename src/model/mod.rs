@@ -2,55 +2,27 @@
 //!
 //! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
-pub mod checkpoint;
+pub mod config;
 mod coverage;
-pub mod device;
+pub mod encoder;
 pub mod frozen;
-pub mod gelu;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
 pub mod subtree;
 pub mod terrafm;
-pub mod vit;
 pub mod weights;
 
-use std::fmt;
-
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 pub use self::coverage::Coverage;
 use self::frozen::Frozen;
 use self::image_stats::ImageStats;
 use self::terrafm::TerraFm;
 use self::weights::{Report, Weights};
-use crate::config::{ModelConfig, ModelKind};
+use crate::model::config::{ModelConfig, ModelKind};
+use crate::task::Sensor;
 use crate::{Error, Result};
-
-/// A model's patch embedding for one sensor; also the name of the sensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Stem {
-    /// Sentinel-1, VV and VH in dB.
-    #[serde(rename = "s1")]
-    S1,
-    /// Sentinel-2 top of atmosphere.
-    #[serde(rename = "s2-l1c")]
-    S2L1c,
-    /// Sentinel-2 surface reflectance.
-    #[serde(rename = "s2-l2a")]
-    S2L2a,
-}
-
-impl fmt::Display for Stem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Stem::S1 => "s1",
-            Stem::S2L1c => "s2-l1c",
-            Stem::S2L2a => "s2-l2a",
-        })
-    }
-}
 
 /// An encoder.
 pub trait Backbone: Send + Sync {
@@ -66,14 +38,14 @@ pub trait Backbone: Send + Sync {
     /// One vector an image: [n, bands, h, w] normalised pixels to [n, d].
     ///
     /// # Errors
-    /// Where the model lacks the stem, or the images' bands or size do not suit it.
-    fn features(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<2>>;
+    /// Where the model lacks the sensor, or the images' bands or size do not suit it.
+    fn features(&self, images: Tensor<4>, sensor: Sensor) -> Result<Tensor<2>>;
 
     /// Feature maps of the configured layers: [n, bands, h, w] to [n, d, h / patch, w / patch] each.
     ///
     /// # Errors
     /// As [`Backbone::features`].
-    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Result<Vec<Tensor<4>>>;
+    fn feature_maps(&self, images: Tensor<4>, sensor: Sensor) -> Result<Vec<Tensor<4>>>;
 }
 
 /// A backbone with its weights, and what a record says of them.

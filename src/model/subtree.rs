@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checkpoint::Stored;
+use crate::formats::checkpoint::Stored;
 
 /// What wrappers put before a parameter's name: keys of a checkpoint (`model`, `state_dict`, and `teacher` of
 /// self-distillation) and modules around the model (`module` of data-parallel training, `backbone`).

@@ -8,13 +8,13 @@ use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
-use super::vit::{self, Block, resize_positions};
-use super::{Backbone, Stem};
-use crate::config::{Architecture, ModelConfig};
+use super::{Backbone, Sensor};
+use crate::model::config::{Architecture, ModelConfig};
+use crate::nn::vit::{self, Block, resize_positions};
 use crate::{Error, Result};
 
 /// Images as rows of pixels, a row a patch: [n, bands, h, w] to [n, t, bands * patch * patch].
-pub(super) fn patches(images: Tensor<4>, patch: usize) -> Tensor<3> {
+pub(crate) fn patches(images: Tensor<4>, patch: usize) -> Tensor<3> {
     let [n, bands, h, w] = images.dims();
     let (rows, columns) = (h / patch, w / patch);
     images.reshape([n, bands, rows, patch, columns, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
@@ -41,7 +41,7 @@ impl PatchConv {
     }
 
     /// The map as a matrix of [bands * patch * patch, 3d], and its bias.
-    pub(super) fn as_linear(&self) -> (Tensor<2>, Tensor<1>) {
+    pub(crate) fn as_linear(&self) -> (Tensor<2>, Tensor<1>) {
         (self.weight.val().flatten::<2>(1, 3).transpose(), self.bias.val())
     }
 
@@ -56,10 +56,10 @@ impl PatchConv {
 /// The projection that all stems share.
 #[derive(Module, Debug)]
 pub struct TokenProjection {
-    pub(super) proj1: Linear,
-    pub(super) norm_input: LayerNorm,
-    pub(super) proj2: Linear,
-    pub(super) proj3: Linear,
+    pub(crate) proj1: Linear,
+    pub(crate) norm_input: LayerNorm,
+    pub(crate) proj2: Linear,
+    pub(crate) proj3: Linear,
 }
 
 impl TokenProjection {
@@ -89,7 +89,7 @@ pub struct PatchEmbed {
     conv2d_s2_l2a: Option<PatchConv>,
     conv2d_s2_l1c: Option<PatchConv>,
     conv2d_s1: Option<PatchConv>,
-    pub(super) projection: TokenProjection,
+    pub(crate) projection: TokenProjection,
 }
 
 impl PatchEmbed {
@@ -102,22 +102,22 @@ impl PatchEmbed {
             Some(PatchConv::new(bands, stem_width, patch, device))
         };
         PatchEmbed {
-            s2_l2a_embed: embed(Stem::S2L2a),
-            s2_l1c_embed: embed(Stem::S2L1c),
-            s1_embed: embed(Stem::S1),
-            conv2d_s2_l2a: conv(Stem::S2L2a),
-            conv2d_s2_l1c: conv(Stem::S2L1c),
-            conv2d_s1: conv(Stem::S1),
+            s2_l2a_embed: embed(Sensor::S2_L2A),
+            s2_l1c_embed: embed(Sensor::S2_L1C),
+            s1_embed: embed(Sensor::S1),
+            conv2d_s2_l2a: conv(Sensor::S2_L2A),
+            conv2d_s2_l1c: conv(Sensor::S2_L1C),
+            conv2d_s1: conv(Sensor::S1),
             projection: TokenProjection::new(stem_width, width, device),
         }
     }
 
     /// The stem's convolution and its learned vector, [1, 3d].
-    pub(super) fn stem(&self, stem: Stem) -> Option<(&PatchConv, Tensor<2>)> {
+    pub(crate) fn stem(&self, stem: Sensor) -> Option<(&PatchConv, Tensor<2>)> {
         let (conv, embed) = match stem {
-            Stem::S2L2a => (&self.conv2d_s2_l2a, &self.s2_l2a_embed),
-            Stem::S2L1c => (&self.conv2d_s2_l1c, &self.s2_l1c_embed),
-            Stem::S1 => (&self.conv2d_s1, &self.s1_embed),
+            Sensor::S2_L2A => (&self.conv2d_s2_l2a, &self.s2_l2a_embed),
+            Sensor::S2_L1C => (&self.conv2d_s2_l1c, &self.s2_l1c_embed),
+            Sensor::S1 => (&self.conv2d_s1, &self.s1_embed),
         };
         Some((conv.as_ref()?, embed.as_ref()?.val()))
     }
@@ -128,11 +128,11 @@ impl PatchEmbed {
 pub struct TerraFm {
     cls_token: Param<Tensor<3>>,
     pos_embed: Param<Tensor<3>>,
-    pub(super) patch_embed: PatchEmbed,
+    pub(crate) patch_embed: PatchEmbed,
     blocks: Vec<Block>,
     norm: LayerNorm,
     #[module(skip)]
-    pub(super) config: ModelConfig,
+    pub(crate) config: ModelConfig,
 }
 
 impl TerraFm {
@@ -154,7 +154,7 @@ impl TerraFm {
     ///
     /// # Errors
     /// Where the model lacks the stem, or the images' bands or size do not suit it.
-    pub fn embed(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<3>> {
+    pub fn embed(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<3>> {
         self.check(&images, stem)?;
         let (conv, embed) = self.patch_embed.stem(stem).ok_or_else(|| no_stem(stem))?;
         Ok(self.patch_embed.projection.forward(conv.forward(images) + embed.unsqueeze::<3>()))
@@ -179,7 +179,7 @@ impl TerraFm {
 
     /// The class token after the last block and the final norm: [n, t, d] embedded patches of h x w images
     /// to [n, d].
-    pub(super) fn class_features(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<2> {
+    pub(crate) fn class_features(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<2> {
         let mut tokens = self.tokens(embedded, size);
         if let Some((last, blocks)) = self.blocks.split_last() {
             tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
@@ -191,7 +191,7 @@ impl TerraFm {
 
     /// The other tokens after each of the configured layers and the final norm, in the order of the layers:
     /// [n, t, d] embedded patches of h x w images to [n, d, h / patch, w / patch] each.
-    pub(super) fn maps(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Vec<Tensor<4>> {
+    pub(crate) fn maps(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Vec<Tensor<4>> {
         let Architecture { patch, ref map_layers, .. } = self.config.architecture;
         let [n, _, d] = embedded.dims();
         let needed = map_layers.iter().max().map_or(0, |last| last + 1);
@@ -208,7 +208,7 @@ impl TerraFm {
     }
 
     /// Whether `images` can go through `stem`.
-    pub(super) fn check(&self, images: &Tensor<4>, stem: Stem) -> Result<()> {
+    pub(crate) fn check(&self, images: &Tensor<4>, stem: Sensor) -> Result<()> {
         let [n, bands, h, w] = images.dims();
         let expected = self.config.stem(stem)?.bands.len();
         let patch = self.config.architecture.patch;
@@ -226,7 +226,7 @@ impl TerraFm {
     }
 }
 
-fn no_stem(stem: Stem) -> Error {
+fn no_stem(stem: Sensor) -> Error {
     Error::request(format!("the model was built without stem `{stem}`"))
 }
 
@@ -235,12 +235,12 @@ impl Backbone for TerraFm {
         self.config.architecture.width
     }
 
-    fn features(&self, images: Tensor<4>, stem: Stem) -> Result<Tensor<2>> {
+    fn features(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<2>> {
         let [_, _, h, w] = images.dims();
         Ok(self.class_features(self.embed(images, stem)?, [h, w]))
     }
 
-    fn feature_maps(&self, images: Tensor<4>, stem: Stem) -> Result<Vec<Tensor<4>>> {
+    fn feature_maps(&self, images: Tensor<4>, stem: Sensor) -> Result<Vec<Tensor<4>>> {
         let [_, _, h, w] = images.dims();
         Ok(self.maps(self.embed(images, stem)?, [h, w]))
     }

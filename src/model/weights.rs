@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use burn::module::Module;
 
-use super::checkpoint::{self, Stored};
 use super::subtree::{self, Subtree, fits};
 use super::{init, parameters};
+use crate::formats::checkpoint::{self, Stored};
 use crate::{Error, Result};
 
 /// Where a model's weights come from.

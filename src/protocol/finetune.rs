@@ -16,22 +16,22 @@ use ndarray::{Array2, ArrayView1, s};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::decision::{are_usable, first_best, unless_diverged};
-use super::optim::{self, Rule};
-use super::random::{stream, turn};
-use super::snapshot::Snapshot;
-use super::state::{self, State};
-use super::subset::subset;
-use super::train::{self, Classifier, Recipe};
-use super::{Outcome, Targets, score_logits};
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
-use crate::model::Stem;
+use crate::task::Sensor;
 use crate::model::frozen::Frozen;
 use crate::model::terrafm::TerraFm;
 use crate::progress::Progress;
-use crate::suite::Task;
+use crate::score::decision::{are_usable, first_best, unless_diverged};
+use crate::random::{stream, turn};
+use crate::score::subset::subset;
+use crate::score::{Outcome, Targets, score_logits};
+use crate::task::Task;
+use crate::train::epoch::{self, Classifier, Recipe};
+use crate::train::optim::{self, Rule};
+use crate::train::snapshot::Snapshot;
+use crate::train::state::{self, State};
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -62,12 +62,12 @@ pub struct Network {
     encoder: TerraFm,
     head: Linear,
     #[module(skip)]
-    stem: Stem,
+    sensor: Sensor,
 }
 
 impl Network {
     /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
-    pub fn new(encoder: TerraFm, stem: Stem, outputs: usize, seed: u64, device: &Device) -> Self {
+    pub fn new(encoder: TerraFm, sensor: Sensor, outputs: usize, seed: u64, device: &Device) -> Self {
         use crate::model::Backbone;
         let width = encoder.width();
         let bound = (width.max(1) as f32).sqrt().recip();
@@ -81,14 +81,14 @@ impl Network {
             weight: Param::from_tensor(Tensor::from_data(weight, device)),
             bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
         };
-        Network { encoder, head, stem }
+        Network { encoder, head, sensor }
     }
 }
 
 impl Classifier for Network {
     fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>> {
         use crate::model::Backbone;
-        Ok(self.head.forward(self.encoder.features(images, self.stem)?))
+        Ok(self.head.forward(self.encoder.features(images, self.sensor)?))
     }
 }
 
@@ -187,7 +187,7 @@ impl Search<'_> {
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
-        let network = Network::new(encoder, input.stem, task.classes, self.seed, device);
+        let network = Network::new(encoder, input.sensor, task.classes, self.seed, device);
         Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 

@@ -1,11 +1,12 @@
 //! Protocols on the features of an encoder that does not change: which one, and with which normalisation.
 
-use super::decision::choose;
-use super::{Outcome, knn, linear_probe, logistic};
+use super::{knn, linear_probe, logistic};
 use crate::config::Protocol;
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::Features;
-use crate::suite::Task;
+use crate::score::Outcome;
+use crate::score::decision::choose;
+use crate::task::Task;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 

@@ -2,12 +2,12 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::neighbours::{Neighbours, Search, nearest, round};
-use super::{Outcome, Targets};
 use crate::config::{EmbeddingDtype, KnnConfig};
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::Features;
-use crate::suite::Task;
+use crate::score::{Outcome, Targets};
+use crate::solve::neighbours::{Neighbours, Search, nearest, round};
+use crate::task::Task;
 use crate::{Error, Result};
 
 /// What k-NN predicts, and from which neighbours.

@@ -19,20 +19,20 @@ use rayon::prelude::*;
 use self::batches::{cut, normalize};
 use self::group::Group;
 use self::heads::Layout;
-use super::decision::{HeldOut, candidate_score, first_best};
-use super::schedule::Position;
-use super::{Outcome, Targets, reported_score, score_logits};
 use crate::config::{KeptEpoch, LinearProbeConfig};
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::Features;
-use crate::suite::Task;
+use crate::score::decision::{HeldOut, candidate_score, first_best};
+use crate::score::{Outcome, Targets, reported_score, score_logits};
+use crate::task::Task;
+use crate::train::schedule::Position;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 pub use self::batches::RunningStatistics;
 pub use self::draws::{Row, shuffled};
 pub use self::heads::{Heads, Linear};
-pub(super) use self::optimizer::Memory;
+pub(crate) use self::optimizer::Memory;
 
 /// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
 ///

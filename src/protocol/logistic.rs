@@ -9,13 +9,13 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
-use super::decision::{HeldOut, candidate_score, first_best};
-use super::lbfgs::minimize;
-use super::{Outcome, Targets, score_logits};
 use crate::config::{LogisticConfig, SolverConfig};
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::Features;
-use crate::suite::Task;
+use crate::score::decision::{HeldOut, candidate_score, first_best};
+use crate::score::{Outcome, Targets, score_logits};
+use crate::solve::lbfgs::minimize;
+use crate::task::Task;
 use crate::{Error, Result};
 
 /// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.

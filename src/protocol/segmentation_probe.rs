@@ -14,16 +14,16 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use self::pixels::Pixels;
-use super::decision::{choose, first_best};
-use super::kernels::flex::matrix::{Into, Layout, multiply};
 use super::linear_probe::{Linear, Memory, shuffled};
-use super::schedule::{Position, Rates};
-use super::{Outcome, Shown, outcome};
 use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
 use crate::metrics::segmentation::Confusion;
-use crate::suite::Task;
+use crate::nn::kernels::flex::matrix::{Into, Layout, multiply};
+use crate::score::decision::{choose, first_best};
+use crate::score::{Outcome, Shown, outcome};
+use crate::task::Task;
+use crate::train::schedule::{Position, Rates};
 use crate::{Error, Result};
 
 /// Tiles whose logits are computed together: enough rows for a product, few enough for the cache. It decides nothing

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// | `coverage` | string: `whole weights`, `partial weights: 3 of 150 parameters`, `random weights` |
 /// | `protocol_settings`, `configs`, `notes` | string: two JSON objects, a JSON array |
 /// | `git_dirty` | boolean |
-/// | `stem`, `normalization`, `band_names` | string |
+/// | `sensor`, `normalization`, `band_names` | string |
 /// | `bands`, `imputed` | string: JSON arrays |
 /// | `image_size`, `threads`, `finished` | u64; pixels, number, Unix seconds |
 /// | `device`, `terrabench`, `git_revision` | string; the last null outside a git checkout |
@@ -61,7 +61,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "weights" => column(records, |r| r.provenance.weights.as_str()),
         "coverage" => column(records, |r| r.provenance.coverage().to_string()),
         "data" => column(records, |r| r.provenance.data.as_str()),
-        "stem" => column(records, |r| r.provenance.stem.to_string()),
+        "sensor" => column(records, |r| r.provenance.sensor.to_string()),
         "normalization" => column(records, |r| r.provenance.normalization.as_str()),
         "band_names" => column(records, |r| r.provenance.band_names.as_str()),
         "bands" => json(records, |r| &r.provenance.bands)?,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// from, which configs were used and how the protocol was set.
 ///
 /// Schema 1 took `git-revision` from the folder of the configs, not from the program: it becomes `configs.checkout`.
-pub(super) fn from_1(record: &mut Map<String, Value>) {
+pub(crate) fn from_1(record: &mut Map<String, Value>) {
     if let Some(Value::Object(made)) = record.get_mut("provenance") {
         let weights = made.get("weights").and_then(Value::as_str).unwrap_or_default();
         let coverage = if weights.starts_with("random:") {

@@ -20,12 +20,14 @@ pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
 pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
-use crate::config::{DecidingModel, Protocol};
-use crate::data::bands::Imputation;
+use crate::config::Protocol;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
-use crate::model::{Coverage, Stem};
-use crate::suite::{DecidingTask, Metric};
+use crate::model::config::DecidingModel;
+use crate::model::{Coverage};
+use crate::task::Sensor;
+use crate::task::bands::Imputation;
+use crate::task::{DecidingTask, Metric};
 use crate::{Error, Result};
 
 /// The form of the record files that this version writes. Raise it when a field changes, and bring older records to it in
@@ -124,7 +126,9 @@ pub struct Provenance {
     /// blake3 of the test features, of protocols on frozen features: equal where a setting had no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<String>,
-    pub stem: Stem,
+    /// That the model was told. Records before version 0.2 call it `stem`.
+    #[serde(alias = "stem")]
+    pub sensor: Sensor,
     /// The stored band behind each input band, in order.
     pub bands: Vec<String>,
     /// `as-named` or `by-content`.
@@ -180,7 +184,9 @@ pub struct Deciding<'a> {
     /// As in [`Provenance`], here and below.
     pub weights: &'a str,
     pub data: &'a str,
-    pub stem: Stem,
+    /// Keeps its old name in the hash, so that older records are found.
+    #[serde(rename = "stem")]
+    pub sensor: Sensor,
     pub bands: &'a [String],
     pub band_names: &'a str,
     pub imputed: &'a [Imputation],

@@ -22,9 +22,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::FINGERPRINT_DIGITS;
 use crate::error::AtPath;
 use crate::files::write_atomically;
+use crate::formats::tensors;
 use crate::metrics::segmentation::Confusion;
-use crate::protocol::{Predictions, Scoring, Targets};
-use crate::{Error, Result, tensors};
+use crate::score::{Predictions, Scoring, Targets};
+use crate::{Error, Result};
 
 /// The form of the files that this version writes. Older ones are read.
 pub const FORMAT: u32 = 2;

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Record;
-use crate::data::bands::Imputation;
+use crate::task::bands::Imputation;
 use crate::{Error, Result};
 
 /// One thing that makes a number another one.
@@ -23,7 +23,7 @@ pub enum Aspect {
     Data,
     /// Whether the protocol was shortened on the command line.
     Length,
-    Stem,
+    Sensor,
     /// Bands by name or by content.
     Bands,
     /// What stands in for missing bands.
@@ -45,7 +45,7 @@ impl Aspect {
     pub fn option(&self) -> Option<&'static str> {
         match self {
             Aspect::Weights | Aspect::Coverage => Some("--weights"),
-            Aspect::Stem => Some("--stem"),
+            Aspect::Sensor => Some("--sensor"),
             Aspect::Bands => Some("--bands"),
             Aspect::Imputation => Some("--missing-bands"),
             Aspect::Normalization => Some("--normalization"),
@@ -78,7 +78,7 @@ impl SettingKey {
             (Aspect::Coverage, made.coverage().to_string()),
             (Aspect::Data, data.to_owned()),
             (Aspect::Length, length.to_owned()),
-            (Aspect::Stem, made.stem.to_string()),
+            (Aspect::Sensor, made.sensor.to_string()),
             (Aspect::Bands, made.band_names.clone()),
             (Aspect::Imputation, imputation(&made.imputed)),
             (Aspect::Normalization, made.normalization.clone()),
@@ -132,7 +132,7 @@ impl SettingKey {
         self == other || self.differences(other).is_empty()
     }
 
-    /// The values of these aspects: `stem s2-l2a, normalisation satlas`.
+    /// The values of these aspects: `sensor s2-l2a, normalisation satlas`.
     pub fn tell<'k>(&'k self, aspects: impl IntoIterator<Item = &'k Aspect>) -> String {
         let aspects: Vec<&Aspect> = aspects.into_iter().collect();
         // `random:0` says it already.
@@ -156,7 +156,7 @@ impl SettingKey {
         match aspect {
             Aspect::Weights => format!("weights {}", short(value)),
             Aspect::Coverage | Aspect::Data | Aspect::Length => value.to_owned(),
-            Aspect::Stem => format!("stem {value}"),
+            Aspect::Sensor => format!("sensor {value}"),
             Aspect::Bands => format!("bands {value}"),
             Aspect::Imputation => format!("imputed {value}"),
             Aspect::Normalization => format!("normalisation {value}"),

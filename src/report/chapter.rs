@@ -1,7 +1,7 @@
 //! What the report says of one section.
 
 use super::gather::Section;
-use super::table::ResultTable;
+use super::tables::table::ResultTable;
 use crate::canvas::Picture;
 use crate::record::Unreadable;
 

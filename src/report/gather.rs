@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::baseline;
+use super::tables::baseline;
 use crate::error::AtPath;
 use crate::home::Home;
 use crate::record::{Record, Store, Unreadable, Usable};
-use crate::suite::Suite;
+use crate::task::Suite;
 use crate::{Error, Result, remedy};
 
 /// What ends the name of a folder whose records are of generated data.

@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::chapter::{Chapter, Figure};
-use super::published::Mark;
-use super::table::{Origin, ResultTable, Row, Tenths, Value, headings};
-use super::text::letter;
+use super::tables::published::Mark;
+use super::tables::table::{Origin, ResultTable, Row, Tenths, Value, headings};
+use super::tables::text::letter;
 
 use crate::canvas::{svg, xml_text};
 use crate::record::Record;

@@ -13,45 +13,27 @@
 //!               predictions, names of classes
 //! ```
 
-mod baseline;
 mod chapter;
-pub mod check;
-pub mod choice;
-pub mod compare;
-mod confusion;
-mod csv;
-mod differences;
 mod gather;
 mod html;
-pub mod labels;
-mod markdown;
-mod paired;
-pub mod published;
-mod recompute;
-pub mod rescore;
-mod rows;
-mod samples;
-mod shares;
-pub mod spider;
-mod suites;
-pub mod table;
-mod text;
-mod transposed;
+pub mod pictures;
+pub mod tables;
 mod whole;
 
 use std::path::{Path, PathBuf};
 
-pub use self::csv::csv;
+pub use self::tables::csv::csv;
 pub use self::gather::{Section, gather};
-pub use self::markdown::markdown;
-pub use self::spider::Choice;
-pub use self::suites::Suites;
-use self::table::ResultTable;
+pub use self::tables::markdown::markdown;
+pub use self::pictures::spider::Choice;
+use self::tables::baseline;
+use self::tables::published;
+use self::tables::table::{self, ResultTable};
 pub use self::whole::write_all;
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Record, Store, Unreadable, Usable};
-use crate::suite::Suite;
+use crate::task::Suite;
 use crate::{Error, Result};
 
 /// What a report was written to, and what could not be used for it.

@@ -8,15 +8,17 @@ use rayon::prelude::*;
 
 use super::chapter::{Chapter, Figure};
 use super::gather::{Section, gather};
-use super::spider::{self, Choice};
-use super::table::{ResultTable, fill, share};
-use super::text::escape;
-use super::{Written, confusion, csv, differences, fill_all, html, markdown, names, published, shares};
+use super::pictures::spider::{self, Choice};
+use super::pictures::{confusion, differences, shares};
+use super::tables::table::{ResultTable, fill, share};
+use super::tables::text::escape;
+use super::tables::{csv, markdown, published};
+use super::{Written, fill_all, html, names};
 use crate::canvas::{png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Reason, Record, Unreadable, frame};
-use crate::suite::Table;
+use crate::task::Table;
 use crate::{Error, Result};
 
 /// Pixels of a PNG to a unit of its picture: sharp on paper (190 dpi at 17 cm) and dense screens.

@@ -6,20 +6,20 @@ use std::collections::BTreeMap;
 use crate::audit::features::{self as of_features, FeatureSummary};
 use crate::audit::{self, CellData, Finding};
 use crate::config::Protocol;
-use crate::data::bands::Band;
 use crate::data::{Dataset, Split};
 use crate::features::{Features, Input};
 use crate::record::{Note, Record, Store};
-use crate::suite::Task;
+use crate::task::bands::Band;
+use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
 
 /// Summaries of the features of a cell, by normalisation strategy and split.
 #[derive(Debug, Default)]
-pub(super) struct FeatureLog(BTreeMap<(usize, Split), FeatureSummary>);
+pub(crate) struct FeatureLog(BTreeMap<(usize, Split), FeatureSummary>);
 
 impl FeatureLog {
     /// Summarises features, once for each strategy and split.
-    pub(super) fn note(&mut self, strategy: usize, split: Split, features: &Features) {
+    pub(crate) fn note(&mut self, strategy: usize, split: Split, features: &Features) {
         let summary = || FeatureSummary::of(features.matrix.view());
         self.0.entry((strategy, split)).or_insert_with(summary);
     }
@@ -49,7 +49,7 @@ impl FeatureLog {
 }
 
 /// A cell whose checks are due.
-pub(super) struct Audited<'a> {
+pub(crate) struct Audited<'a> {
     pub task: &'a Task,
     pub protocol: &'a Protocol,
     pub input: &'a Input,
@@ -64,7 +64,7 @@ pub(super) struct Audited<'a> {
 
 impl Audited<'_> {
     /// Fills in what a record tells of its cell's checks.
-    pub(super) fn fill(&self, record: &mut Record, earlier: &Earlier, store: &Store) {
+    pub(crate) fn fill(&self, record: &mut Record, earlier: &Earlier, store: &Store) {
         let strategies = self.input.strategy_names();
         let chosen = record.selected.get("normalization");
         let chosen = chosen.and_then(|name| strategies.iter().position(|known| known == name)).unwrap_or(0);
@@ -133,7 +133,7 @@ fn own_statistics(dataset: &dyn Dataset, bands: &[String]) -> Option<Vec<BandSta
 
 /// The records that were there before the run: their features are compared with. Read once, when first needed.
 #[derive(Debug, Default)]
-pub(super) struct Earlier(OnceCell<Vec<Record>>);
+pub(crate) struct Earlier(OnceCell<Vec<Record>>);
 
 impl Earlier {
     /// A record whose test features are those of `record`, although settings that should change them differ.
@@ -160,7 +160,7 @@ fn differing(one: &Record, other: &Record) -> Vec<String> {
     };
     let (a, b) = (&one.provenance, &other.provenance);
     let pairs = [
-        ("stem", a.stem != b.stem),
+        ("sensor", a.sensor != b.sensor),
         ("normalisation", normalization(one) != normalization(other)),
         ("bands", a.bands != b.bands || a.band_names != b.band_names),
         ("imputation", a.imputed != b.imputed),

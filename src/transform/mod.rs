@@ -4,6 +4,7 @@ pub mod augment;
 pub mod normalize;
 pub mod resize;
 pub mod rotate;
+pub mod strategies;
 
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};

@@ -70,11 +70,11 @@ pub fn changed_protocol(name: &str, folder: &Path, changes: &[(&str, &str)]) -> 
 /// Computes every score of every record in a suite's folder of results again from its predictions: all of them are known, and none
 /// differs from the recorded one.
 pub fn all_scores_follow_from_predictions(folder: &Path) {
-    use terrabench::report::rescore::{Again, rescore};
+    use terrabench::gate::rescore::{Again, rescore};
 
     let records = terrabench::record::collect(folder).unwrap();
     // Without the suites: what it takes stands beside the predictions.
-    let (rescored, unreadable) = rescore(&records, &[], &terrabench::report::Suites::default());
+    let (rescored, unreadable) = rescore(&records, &[], &terrabench::gate::Suites::default());
     assert!(unreadable.is_empty(), "{unreadable:?}");
     assert_eq!(rescored.len(), records.len());
     for record in rescored {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use terrabench::protocol::{Predictions, Targets};
 use terrabench::record::predictions::Named;
 use terrabench::record::{Interval, Record, Store};
-use terrabench::suite::Metric;
+use terrabench::score::{Predictions, Targets};
+use terrabench::task::Metric;
 
 use crate::sample::{identify, record};
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use terrabench::data::bands::{Band, Imputation};
-use terrabench::model::{Coverage, Stem};
+use terrabench::model::{Coverage};
+use terrabench::task::Sensor;
 use terrabench::record::{Cell, Interval, Provenance, Record, SCHEMA, fingerprint};
-use terrabench::suite::Metric;
+use terrabench::task::bands::{Band, Imputation};
+use terrabench::task::Metric;
 
 /// TerraFM ViT-Base on m-eurosat. Whoever changes what decides its number calls [`identify`] afterwards.
 pub fn record() -> Record {
@@ -43,7 +44,7 @@ pub fn record() -> Record {
             coverage: Coverage::Whole,
             data: "0f1e2d3c4b5a6978".into(),
             features: None,
-            stem: Stem::S2L1c,
+            sensor: Sensor::S2_L1C,
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
             band_names: "as-named".into(),
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use ndarray::{Array2, Array3};
 use terrabench::Result;
-use terrabench::config::ModelConfig;
-use terrabench::data::bands::Selection;
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
 use terrabench::features::{Input, Preparation};
 use terrabench::home::{Home, read_toml};
+use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self, Stem};
+use terrabench::model::{self};
+use terrabench::task::Sensor;
 use terrabench::progress::Silent;
 use terrabench::protocol::finetune::Subject;
-use terrabench::suite::{Family, LabelKind, Metric, Suite, Task};
+use terrabench::task::bands::Selection;
+use terrabench::task::{Family, LabelKind, Metric, Suite, Task};
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 
@@ -140,7 +141,7 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
     Input {
         dataset: Box::new(dataset),
         task: task.clone(),
-        stem: Stem::S2L1c,
+        sensor: Sensor::S2_L1C,
         selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),

@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use super::files::Files;
 use super::item::{Item, Target};
-use crate::data::text;
 use crate::files::{inside, relative_name};
+use crate::formats::text;
 use crate::{Error, Result};
 
 /// What the names of a sample's images begin with, in the order of the task's `stored-bands`.

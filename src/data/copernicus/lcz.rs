@@ -13,9 +13,9 @@ use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 use super::lists::split_name;
 use super::{check_finite, clip, of, place_of};
 use crate::data::decoding::Decoding;
-use crate::data::hdf5::{Element, Rows};
 use crate::data::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
-use crate::suite::Task;
+use crate::formats::hdf5::{Element, Rows};
+use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 

@@ -4,10 +4,10 @@ use super::files::Files;
 use super::flood;
 use super::item::{Item, Target};
 use crate::data::Label;
-use crate::data::Split;
-use crate::data::text::without_mark;
+use crate::task::Split;
 use crate::files::{inside, relative_name};
-use crate::suite::{Layout, Task};
+use crate::formats::text::without_mark;
+use crate::task::{Layout, Task};
 use crate::{Error, Result};
 
 /// A split by the name it has in the files.

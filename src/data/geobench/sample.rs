@@ -2,22 +2,22 @@
 
 use ndarray::{Array2, Array3};
 
-use crate::data::hdf5::{self, Dtype};
 use crate::data::{Label, RawBand};
 use crate::error::AtPath;
-use crate::pickle;
-use crate::suite::{LabelKind, Task};
+use crate::formats::hdf5::{self, Dtype};
+use crate::formats::pickle;
+use crate::task::{LabelKind, Task};
 use crate::{Error, Result};
 
 /// A sample's file while it is read.
-pub(super) struct SampleFile<'f> {
+pub(crate) struct SampleFile<'f> {
     file: &'f hdf5::File,
     /// The mask among them.
     datasets: Vec<hdf5::Dataset<'f>>,
 }
 
 impl<'f> SampleFile<'f> {
-    pub(super) fn new(file: &'f hdf5::File) -> Result<Self> {
+    pub(crate) fn new(file: &'f hdf5::File) -> Result<Self> {
         Ok(SampleFile { file, datasets: file.datasets()? })
     }
 
@@ -36,7 +36,7 @@ impl<'f> SampleFile<'f> {
     }
 
     /// Names without dates, in the file's order.
-    pub(super) fn band_names(&self) -> Vec<String> {
+    pub(crate) fn band_names(&self) -> Vec<String> {
         self.bands().map(|band| undated(band.name()).to_owned()).collect()
     }
 
@@ -57,7 +57,7 @@ impl<'f> SampleFile<'f> {
     }
 
     /// The bands of these names as [bands, rows, columns], times `scale`.
-    pub(super) fn image(&self, names: &[String], scale: f32) -> Result<Array3<f32>> {
+    pub(crate) fn image(&self, names: &[String], scale: f32) -> Result<Array3<f32>> {
         let mut pixels: Vec<f32> = Vec::new();
         let mut first: Option<(&str, [usize; 2])> = None;
         for name in names {
@@ -97,7 +97,7 @@ impl<'f> SampleFile<'f> {
     }
 
     /// Every band as stored, in the order that the pickle gives.
-    pub(super) fn raw_bands(&self) -> Result<Vec<RawBand>> {
+    pub(crate) fn raw_bands(&self) -> Result<Vec<RawBand>> {
         let order = self.bands_order()?;
         let mut bands: Vec<_> = self.bands().collect();
         // Stable: bands that the order leaves out follow as they come.
@@ -128,7 +128,7 @@ impl<'f> SampleFile<'f> {
     }
 
     /// The label, and the type in which a mask that is a dataset is stored.
-    pub(super) fn label(&self, task: &Task) -> Result<(Label, Option<Dtype>)> {
+    pub(crate) fn label(&self, task: &Task) -> Result<(Label, Option<Dtype>)> {
         let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()) && has_rows(dataset));
         if let (LabelKind::Mask, Some(mask)) = (task.label, mask) {
             let mut classes: Vec<f64> = Vec::new();
@@ -210,7 +210,7 @@ fn has_rows(dataset: &hdf5::Dataset) -> bool {
 }
 
 /// The band's name without `_YYYY-MM-DD`.
-pub(super) fn undated(name: &str) -> &str {
+pub(crate) fn undated(name: &str) -> &str {
     let (start, date) = match name.len().checked_sub("_YYYY-MM-DD".len()) {
         Some(end) if name.is_char_boundary(end) => name.split_at(end),
         _ => return name,

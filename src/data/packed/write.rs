@@ -13,7 +13,7 @@ use crate::data::{self, Dataset, Split};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
 use crate::progress::Progress;
-use crate::suite::{Suite, Task};
+use crate::task::{Suite, Task};
 use crate::{Error, Result};
 
 /// Held by the process that packs.
@@ -216,7 +216,7 @@ fn whole(
 }
 
 /// Reads all samples of a split's file, once per process: their checksums are tested.
-pub(super) fn read_once(path: &Path) -> Result<()> {
+pub(crate) fn read_once(path: &Path) -> Result<()> {
     static READ: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
     if !read().contains(path) {

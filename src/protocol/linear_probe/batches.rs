@@ -12,17 +12,17 @@ use super::draws::Row;
 ///
 /// A last batch of a single sample is left out even where incomplete batches are kept: BatchNorm has no
 /// variance of one (torch stops with an error there).
-pub(super) fn cut(order: &[Row], size: usize, drop_last: bool) -> Vec<&[Row]> {
+pub(crate) fn cut(order: &[Row], size: usize, drop_last: bool) -> Vec<&[Row]> {
     let least = if drop_last { size } else { 2 };
     order.chunks(size).filter(|batch| batch.len() >= least).collect()
 }
 
 /// A batch after BatchNorm's normalisation.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// In the batch's order.
-    pub(super) samples: Vec<usize>,
+    pub(crate) samples: Vec<usize>,
     /// [n, d]: mean 0, variance (nearly) 1 in each column.
-    pub(super) normalized: Array2<f32>,
+    pub(crate) normalized: Array2<f32>,
     /// [d], before the normalisation.
     mean: Array1<f32>,
     /// [d], before the normalisation, over n - 1.
@@ -31,7 +31,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Gathers `rows` from features [variants, n, d] and normalises them by their own statistics.
-    pub(super) fn new(features: ArrayView3<f32>, rows: &[Row], eps: f64) -> Self {
+    pub(crate) fn new(features: ArrayView3<f32>, rows: &[Row], eps: f64) -> Self {
         let (n, d) = (rows.len(), features.len_of(Axis(2)));
         let mut normalized = Array2::zeros((n, d));
         let mut sums = Array1::<f64>::zeros(d);
@@ -55,7 +55,7 @@ impl Batch {
 }
 
 /// Normalises several batches at once.
-pub(super) fn normalize(features: ArrayView3<f32>, batches: &[&[Row]], eps: f64) -> Vec<Batch> {
+pub(crate) fn normalize(features: ArrayView3<f32>, batches: &[&[Row]], eps: f64) -> Vec<Batch> {
     batches.par_iter().map(|rows| Batch::new(features, rows, eps)).collect()
 }
 
@@ -71,19 +71,19 @@ pub struct RunningStatistics {
 
 impl RunningStatistics {
     /// torch's beginning: mean 0, variance 1.
-    pub(super) fn new(width: usize, eps: f64) -> Self {
+    pub(crate) fn new(width: usize, eps: f64) -> Self {
         Self { mean: Array1::zeros(width), variance: Array1::ones(width), eps }
     }
 
     /// Moves towards a batch's statistics by the share `momentum`.
-    pub(super) fn update(&mut self, batch: &Batch, momentum: f64) {
+    pub(crate) fn update(&mut self, batch: &Batch, momentum: f64) {
         let (old, new) = ((1.0 - momentum) as f32, momentum as f32);
         Zip::from(&mut self.mean).and(&batch.mean).for_each(|r, &b| *r = old * *r + new * b);
         Zip::from(&mut self.variance).and(&batch.variance).for_each(|r, &b| *r = old * *r + new * b);
     }
 
     /// Features [n, d], normalised.
-    pub(super) fn normalize(&self, features: ArrayView2<f32>) -> Array2<f32> {
+    pub(crate) fn normalize(&self, features: ArrayView2<f32>) -> Array2<f32> {
         let factor = self.variance.mapv(|v| (f64::from(v) + self.eps).sqrt().recip() as f32);
         let mut normalized = &features - &self.mean;
         normalized *= &factor;

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::protocol::random::stream;
+use crate::random::stream;
 
 /// Epoch e draws from stream `EPOCHS` + e of its seed; the initial weights from another.
 const EPOCHS: u64 = 1;

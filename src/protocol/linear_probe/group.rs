@@ -14,8 +14,8 @@ use super::batches::Batch;
 use super::heads::{Layout, flat};
 use super::optimizer::Memory;
 use crate::config::Optimizer;
-use crate::protocol::Targets;
-use crate::protocol::schedule::Rates;
+use crate::score::Targets;
+use crate::train::schedule::Rates;
 
 /// How many columns of logits are computed together. Heads of few classes are trained several at a time: a
 /// matrix product of 10 columns reaches half the speed of one of 40. It depends on nothing but the task, so
@@ -23,7 +23,7 @@ use crate::protocol::schedule::Rates;
 const COLUMNS: usize = 40;
 
 /// Heads that are trained together.
-pub(super) struct Group {
+pub(crate) struct Group {
     layout: Layout,
     optimizer: Optimizer,
     heads: Vec<Head>,
@@ -37,10 +37,10 @@ pub(super) struct Group {
 }
 
 /// A head in training.
-pub(super) struct Head {
-    pub(super) parameters: Vec<f32>,
+pub(crate) struct Head {
+    pub(crate) parameters: Vec<f32>,
     /// The mean loss of each step's batch so far.
-    pub(super) losses: Vec<f32>,
+    pub(crate) losses: Vec<f32>,
     /// The highest of its schedule.
     learning_rate: f64,
     memory: Memory,
@@ -48,7 +48,7 @@ pub(super) struct Head {
 
 impl Group {
     /// Divides the heads of `rates`, all beginning at `start`, into groups that can be trained side by side.
-    pub(super) fn divide(layout: Layout, optimizer: Optimizer, rates: &[f64], start: &[f32]) -> Vec<Self> {
+    pub(crate) fn divide(layout: Layout, optimizer: Optimizer, rates: &[f64], start: &[f32]) -> Vec<Self> {
         let head = |&learning_rate: &f64| Head {
             parameters: start.to_vec(),
             losses: Vec::new(),
@@ -66,12 +66,12 @@ impl Group {
         rates.chunks(COLUMNS.div_ceil(layout.outputs.max(1))).map(group).collect()
     }
 
-    pub(super) fn heads(&self) -> &[Head] {
+    pub(crate) fn heads(&self) -> &[Head] {
         &self.heads
     }
 
     /// One step of each head on the same batch. `schedule` gives the rates in force from the highest learning rate.
-    pub(super) fn step(&mut self, batch: &Batch, targets: &Targets, schedule: impl Fn(f64) -> Rates) {
+    pub(crate) fn step(&mut self, batch: &Batch, targets: &Targets, schedule: impl Fn(f64) -> Rates) {
         let (outputs, learnt) = (self.layout.outputs, self.layout.learnt());
         let (x, n) = (&batch.normalized, batch.samples.len());
 

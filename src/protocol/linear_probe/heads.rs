@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::batches::RunningStatistics;
 use crate::config::Initialization;
-use crate::protocol::random::stream;
+use crate::random::stream;
 
 /// How many rows are normalised at a time when a head is used: enough to fill a thread, few enough for the cache.
 const ROWS_AT_A_TIME: usize = 256;
@@ -51,23 +51,23 @@ impl Linear {
 
 /// Where the parameters of a head lie in its vector: W [outputs, d], b [outputs], γ [d], β [d].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    pub(super) outputs: usize,
-    pub(super) width: usize,
+pub(crate) struct Layout {
+    pub(crate) outputs: usize,
+    pub(crate) width: usize,
     /// Whether γ and β are learnt; otherwise they stay 1 and 0.
-    pub(super) affine: bool,
+    pub(crate) affine: bool,
 }
 
 /// The parameters of a head, or their gradients.
-pub(super) struct Parts<T> {
-    pub(super) weight: T,
-    pub(super) bias: T,
-    pub(super) scale: T,
-    pub(super) shift: T,
+pub(crate) struct Parts<T> {
+    pub(crate) weight: T,
+    pub(crate) bias: T,
+    pub(crate) scale: T,
+    pub(crate) shift: T,
 }
 
 impl Layout {
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.linear() + 2 * self.width
     }
 
@@ -76,18 +76,18 @@ impl Layout {
     }
 
     /// How many parameters, from the first, are learnt.
-    pub(super) fn learnt(self) -> usize {
+    pub(crate) fn learnt(self) -> usize {
         if self.affine { self.len() } else { self.linear() }
     }
 
-    pub(super) fn parts(self, head: &[f32]) -> Parts<&[f32]> {
+    pub(crate) fn parts(self, head: &[f32]) -> Parts<&[f32]> {
         let (weight, rest) = head.split_at(self.outputs * self.width);
         let (bias, rest) = rest.split_at(self.outputs);
         let (scale, shift) = rest.split_at(self.width);
         Parts { weight, bias, scale, shift }
     }
 
-    pub(super) fn parts_mut(self, head: &mut [f32]) -> Parts<&mut [f32]> {
+    pub(crate) fn parts_mut(self, head: &mut [f32]) -> Parts<&mut [f32]> {
         let (weight, rest) = head.split_at_mut(self.outputs * self.width);
         let (bias, rest) = rest.split_at_mut(self.outputs);
         let (scale, shift) = rest.split_at_mut(self.width);
@@ -96,7 +96,7 @@ impl Layout {
 
     /// Writes W diag γ into `weight` [outputs, d] and W β + b into `bias` [outputs]: the head as one linear
     /// layer on normalised features.
-    pub(super) fn fold(self, head: &[f32], weight: &mut [f32], bias: &mut [f32]) {
+    pub(crate) fn fold(self, head: &[f32], weight: &mut [f32], bias: &mut [f32]) {
         let of = self.parts(head);
         let shift = ArrayView1::from(of.shift);
         let rows = of.weight.chunks_exact(self.width).zip(weight.chunks_exact_mut(self.width));
@@ -109,7 +109,7 @@ impl Layout {
     }
 
     /// The parameters of a head that begins with `linear`.
-    pub(super) fn head(self, linear: &Linear) -> Vec<f32> {
+    pub(crate) fn head(self, linear: &Linear) -> Vec<f32> {
         let scale_and_shift = [vec![1.0; self.width], vec![0.0; self.width]].concat();
         linear.weight.iter().chain(&linear.bias).copied().chain(scale_and_shift).collect()
     }
@@ -118,10 +118,10 @@ impl Layout {
 /// The heads of a list of learning rates after the same number of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heads {
-    pub(super) layout: Layout,
+    pub(crate) layout: Layout,
     /// One vector of parameters a learning rate.
-    pub(super) parameters: Vec<Vec<f32>>,
-    pub(super) running: RunningStatistics,
+    pub(crate) parameters: Vec<Vec<f32>>,
+    pub(crate) running: RunningStatistics,
 }
 
 impl Heads {
@@ -180,7 +180,7 @@ impl Heads {
 }
 
 /// The elements of an array that was made in standard layout.
-pub(super) fn flat<D: Dimension>(array: &mut Array<f32, D>) -> &mut [f32] {
+pub(crate) fn flat<D: Dimension>(array: &mut Array<f32, D>) -> &mut [f32] {
     array.as_slice_mut().expect("arrays of a group are made in standard layout")
 }
 

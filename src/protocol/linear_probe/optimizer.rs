@@ -1,11 +1,11 @@
 //! One step of an optimizer on one head's parameters, in torch's order of operations.
 
 use crate::config::Optimizer;
-use crate::protocol::schedule::Rates;
+use crate::train::schedule::Rates;
 
 /// What an optimizer remembers of one head between steps, each as long as the parameters.
 #[derive(Debug, Clone)]
-pub(in crate::protocol) struct Memory {
+pub(crate) struct Memory {
     /// AdamW: the gradient's running mean; SGD: the momentum buffer.
     first: Vec<f32>,
     /// AdamW: the squared gradient's running mean.
@@ -14,14 +14,14 @@ pub(in crate::protocol) struct Memory {
 }
 
 impl Memory {
-    pub(in crate::protocol) fn new(parameters: usize) -> Self {
+    pub(crate) fn new(parameters: usize) -> Self {
         Self { first: vec![0.0; parameters], second: vec![0.0; parameters], steps: 0 }
     }
 }
 
 impl Optimizer {
     /// Moves `parameters` against `gradient`. The scalars are computed in f64 and rounded once.
-    pub(in crate::protocol) fn step(
+    pub(crate) fn step(
         self,
         parameters: &mut [f32],
         gradient: &[f32],

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use crate::features::tiles::{IGNORED, Mask, Tokens};
-use crate::protocol::heads::pixel_linear::patch_side;
+use crate::nn::heads::pixel_linear::patch_side;
 use crate::transform::resize::{Tap, taps};
 use crate::{Error, Result};
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 ///
 /// A token's numbers are [class, row, column] of its patch, the class slowest. Where the patches together have another
 /// side than the mask, the logits are resized bilinearly with aligned corners.
-pub(super) struct Pixels {
+pub(crate) struct Pixels {
     grid: usize,
     classes: usize,
     patch: usize,
@@ -22,7 +22,7 @@ pub(super) struct Pixels {
 }
 
 /// Room for one tile's logits, so that it is not asked for again and again.
-pub(super) struct Space {
+pub(crate) struct Space {
     /// [classes, grid * patch, grid * patch].
     patched: Vec<f32>,
     /// [classes, side, side].
@@ -34,7 +34,7 @@ impl Pixels {
     ///
     /// # Errors
     /// Where there are no tiles or classes, or the masks are not square or differ in size.
-    pub(super) fn new(tokens: &Tokens, classes: usize, tile: usize) -> Result<Self> {
+    pub(crate) fn new(tokens: &Tokens, classes: usize, tile: usize) -> Result<Self> {
         let side = tokens.masks.first().map_or(0, |mask| mask.nrows());
         if [side, tile, classes, tokens.grid].contains(&0) {
             return Err(Error::request("there are no tiles, classes or tokens").help("the split is empty"));
@@ -61,16 +61,16 @@ impl Pixels {
     }
 
     /// Numbers a token.
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.classes * self.patch * self.patch
     }
 
     /// Tokens a tile.
-    pub(super) fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.grid * self.grid
     }
 
-    pub(super) fn space(&self) -> Space {
+    pub(crate) fn space(&self) -> Space {
         let patched = self.classes * (self.grid * self.patch).pow(2);
         let resized = if self.taps.is_some() { self.classes * self.side * self.side } else { 0 };
         Space { patched: vec![0.0; patched], resized: vec![0.0; resized] }
@@ -135,7 +135,7 @@ impl Pixels {
 
     /// Replaces a tile's logits [grid * grid, outputs] by the gradient of the batch's mean cross-entropy over its
     /// `counting` pixels; returns the tile's summed loss.
-    pub(super) fn loss_and_gradient(
+    pub(crate) fn loss_and_gradient(
         &self,
         tokens: &mut [f32],
         mask: &Mask,
@@ -171,7 +171,7 @@ impl Pixels {
 
     /// The class of the highest logit of each pixel, the first of equal ones, for a tile's logits
     /// [grid * grid, outputs].
-    pub(super) fn predictions(&self, tokens: &[f32], space: &mut Space) -> Array2<i32> {
+    pub(crate) fn predictions(&self, tokens: &[f32], space: &mut Space) -> Array2<i32> {
         let area = self.side * self.side;
         let pixels = self.spread(tokens, space);
         Array2::from_shape_fn((self.side, self.side), |(y, x)| {

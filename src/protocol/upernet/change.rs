@@ -4,20 +4,21 @@ use burn::tensor::Tensor;
 
 use crate::Result;
 use crate::features::Input;
-use crate::model::{Backbone, Stem};
+use crate::model::{Backbone};
+use crate::task::Sensor;
 
 /// How images go into an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct View {
-    stem: Stem,
+pub(crate) struct View {
+    sensor: Sensor,
     /// Whether an image is two, one behind the other: the earlier date's bands, then the later one's.
     two_dates: bool,
 }
 
 impl View {
     /// The one that suits these images.
-    pub(super) fn of(input: &Input) -> Self {
-        View { stem: input.stem, two_dates: input.task.dates.is_some() }
+    pub(crate) fn of(input: &Input) -> Self {
+        View { sensor: input.sensor, two_dates: input.task.dates.is_some() }
     }
 
     /// The maps [n, d, h, w] of images [n, bands, h, w], shallowest first: of two dates, the later one's minus the
@@ -25,14 +26,14 @@ impl View {
     ///
     /// # Errors
     /// Where the images do not suit the encoder.
-    pub(super) fn maps(self, encoder: &impl Backbone, images: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    pub(crate) fn maps(self, encoder: &impl Backbone, images: Tensor<4>) -> Result<Vec<Tensor<4>>> {
         if !self.two_dates {
-            return encoder.feature_maps(images, self.stem);
+            return encoder.feature_maps(images, self.sensor);
         }
         let bands = images.dims()[1] / 2;
         let [before, after] = [0, bands].map(|first| images.clone().narrow(1, first, bands));
         let (before, after) =
-            (encoder.feature_maps(before, self.stem)?, encoder.feature_maps(after, self.stem)?);
+            (encoder.feature_maps(before, self.sensor)?, encoder.feature_maps(after, self.sensor)?);
         Ok(after.into_iter().zip(before).map(|(after, before)| after - before).collect())
     }
 }
@@ -42,9 +43,10 @@ mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     use super::View;
-    use crate::config::ModelConfig;
     use crate::home::Home;
-    use crate::model::{self, Backbone, Stem};
+    use crate::model::config::ModelConfig;
+    use crate::model::{self, Backbone};
+use crate::task::Sensor;
 
     fn images(seed: usize) -> Tensor<4> {
         let values = (0..2 * 2 * 32 * 32).map(|place| ((place * 7 + seed * 13) % 29) as f32 / 29.0).collect();
@@ -61,7 +63,7 @@ mod tests {
         model.architecture.width = 48;
         let weights = "random:0".parse().unwrap();
         let encoder = model::trainable(&model, &weights, false, &Device::flex()).unwrap();
-        let of = |two_dates, images| View { stem: Stem::S1, two_dates }.maps(&encoder, images).unwrap();
+        let of = |two_dates, images| View { sensor: Sensor::S1, two_dates }.maps(&encoder, images).unwrap();
         let (before, after) = (images(0), images(1));
 
         let found = of(true, Tensor::cat(vec![before.clone(), after.clone()], 1));
@@ -74,7 +76,7 @@ mod tests {
         for unchanged in of(true, Tensor::cat(vec![before.clone(), before.clone()], 1)) {
             assert!(values(unchanged).iter().all(|change| *change == 0.0));
         }
-        let one = encoder.feature_maps(before.clone(), Stem::S1).unwrap();
+        let one = encoder.feature_maps(before.clone(), Sensor::S1).unwrap();
         assert_eq!(
             one.into_iter().map(values).collect::<Vec<_>>(),
             of(false, before).into_iter().map(values).collect::<Vec<_>>()

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
 use super::change::View;
-use crate::data::Split;
+use crate::task::Split;
 use crate::features::Scratch;
 use crate::features::tiles::Mask;
 use crate::model::frozen::Frozen;
@@ -17,24 +17,24 @@ use crate::{Error, Result};
 
 /// Which image: a sample, turned by one of a few transforms, so that it may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) split: Split,
-    pub(super) sample: usize,
-    pub(super) turn: Dihedral,
+pub(crate) struct Place {
+    pub(crate) split: Split,
+    pub(crate) sample: usize,
+    pub(crate) turn: Dihedral,
 }
 
 /// A sample on its way into a batch.
-pub(super) struct Item {
+pub(crate) struct Item {
     /// None where the image will not come again.
-    pub(super) place: Option<Place>,
-    pub(super) name: String,
+    pub(crate) place: Option<Place>,
+    pub(crate) name: String,
     /// As the model takes it; none where its maps are known.
-    pub(super) image: Option<Array3<f32>>,
-    pub(super) mask: Mask,
+    pub(crate) image: Option<Array3<f32>>,
+    pub(crate) mask: Mask,
 }
 
 /// An encoder on a device without autodiff.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     backbone: Frozen,
     view: View,
     device: Device,
@@ -54,12 +54,12 @@ struct Kept {
 
 impl Encoder {
     /// Keeps nothing.
-    pub(super) fn new(encoder: TerraFm, view: View, device: Device) -> Self {
+    pub(crate) fn new(encoder: TerraFm, view: View, device: Device) -> Self {
         Encoder { backbone: Frozen::new(encoder), view, device, kept: None }
     }
 
     /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
-    pub(super) fn keeping(encoder: TerraFm, view: View, device: Device, limit: u64) -> Self {
+    pub(crate) fn keeping(encoder: TerraFm, view: View, device: Device, limit: u64) -> Self {
         let kept = Kept { limit, rows: HashMap::new(), maps: None, full: None };
         Encoder { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
     }
@@ -69,12 +69,12 @@ impl Encoder {
     }
 
     /// Whether the image's maps are kept.
-    pub(super) fn knows(&self, place: Place) -> bool {
+    pub(crate) fn knows(&self, place: Place) -> bool {
         self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
     }
 
     /// What is kept, in words; nothing where nothing is.
-    pub(super) fn told(&self) -> Option<String> {
+    pub(crate) fn told(&self) -> Option<String> {
         let kept = self.kept()?;
         let (maps, [layers, d, h, w]) = kept.maps.as_ref()?;
         let (memory, disk) = maps.bytes();
@@ -96,7 +96,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be read.
-    pub(super) fn maps(&self, items: &[Item]) -> Result<Vec<Tensor<4>>> {
+    pub(crate) fn maps(&self, items: &[Item]) -> Result<Vec<Tensor<4>>> {
         let Some(kept) = self.kept() else {
             return self.encode(items.iter());
         };
@@ -126,7 +126,7 @@ impl Encoder {
 ///
 /// # Errors
 /// Where one is missing.
-pub(super) fn images<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<Tensor<4>> {
+pub(crate) fn images<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<Tensor<4>> {
     let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
     for item in items {
         let image = item.image.as_ref();

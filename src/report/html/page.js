@@ -49,7 +49,7 @@
       ["Settings fingerprint", record.settings],
       ["Record fingerprint", record.fingerprint],
       ["Data fingerprint", made.data],
-      ["Stem", made.stem],
+      ["Sensor", made.sensor],
       ["Bands", `${made.bands.join(", ")} (${made["band-names"]})`],
       ["Imputed bands", made.imputed.map((pair) => Array.isArray(pair) ? `${pair[0]} for ${pair[1]}` : `${pair.source} for ${pair.target}`).join(", ")],
       ["Normalisation", made.normalization],

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use super::super::{ATTRIBUTE, FORMAT, Header, Labels};
 use crate::data::decoding::Decoding;
-use crate::data::hdf5::{Chunked, Column, Dtype, Growing, Rows};
+use crate::data::packed::{ATTRIBUTE, FORMAT, Header, Labels};
 use crate::data::{Dataset, Label, RawSample, Split, loader};
 use crate::error::AtPath;
+use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::progress::Progress;
-use crate::suite::{LabelKind, Suite, Task};
+use crate::task::{LabelKind, Suite, Task};
 use crate::{Error, Result};
 
 /// Labels that are compressed together, in numbers, where they are no masks.

@@ -1,0 +1,124 @@
+//! What the official `geobench` package pickles beside the pixels: descriptions of bands, labels and tasks.
+
+use std::path::Path;
+
+use crate::task::bands::Band;
+use crate::task::{LabelKind, Task};
+
+use super::pickle::Value;
+use super::tasks::Content;
+
+/// Ground sample distance in metres.
+pub const RESOLUTION: i32 = 10;
+
+pub const CLOUD_PROBABILITY: &str = "Cloud Probability";
+
+/// `task_specs.pkl`, where `bands` are the descriptions of all bands.
+pub fn specifications(task: &Task, content: &Content, bands: Vec<Value>) -> Value {
+    let side = Value::Int(task.image_size as i32);
+    let benchmark = task.directory.parent().and_then(Path::to_str).unwrap_or_default();
+    Value::object(
+        "geobench.task",
+        "TaskSpecifications",
+        [
+            ("dataset_name", task.name.as_str().into()),
+            ("benchmark_name", benchmark.into()),
+            ("patch_size", Value::Tuple(vec![side.clone(), side])),
+            ("n_time_steps", Value::Int(1)),
+            ("bands_info", Value::List(bands)),
+            ("label_type", label_type(task, content)),
+            ("spatial_resolution", Value::Int(RESOLUTION)),
+        ],
+    )
+}
+
+/// The label's kind and its classes; of a mask also the description of its band.
+pub fn label_type(task: &Task, content: &Content) -> Value {
+    let count = ("n_classes", Value::Int(task.classes as i32));
+    let names = Value::List(content.class_names.iter().map(|name| (*name).into()).collect());
+    match task.label {
+        LabelKind::Class => {
+            Value::object("geobench.label", "Classification", [count, ("_class_names", names)])
+        }
+        LabelKind::MultiLabel => {
+            Value::object("geobench.label", "MultiLabelClassification", [count, ("class_name", names)])
+        }
+        LabelKind::Mask => Value::object(
+            "geobench.dataset",
+            "SegmentationClasses",
+            [
+                ("name", "label".into()),
+                ("alt_names", Value::Tuple(Vec::new())),
+                ("spatial_resolution", Value::Int(RESOLUTION)),
+                count,
+                ("_class_names", names),
+            ],
+        ),
+    }
+}
+
+/// The entry of a sample's attribute for one of its datasets, where `info` describes the band.
+pub fn dataset(info: Value, date: Option<(u16, u8, u8)>) -> Value {
+    let date = date.map_or(Value::None, python_date);
+    Value::dict([
+        ("date", date.clone()),
+        ("date_id", date),
+        ("spatial_resolution", Value::Int(RESOLUTION)),
+        ("band_info", info),
+        ("meta_info", Value::None),
+        ("transform", Value::None),
+        ("crs", Value::None),
+    ])
+}
+
+fn python_date((year, month, day): (u16, u8, u8)) -> Value {
+    let [century, rest] = year.to_be_bytes();
+    let state = Value::Bytes(vec![century, rest, month, day]);
+    Value::Call(Box::new(Value::Global("datetime", "date")), vec![state])
+}
+
+/// A plane of Sentinel-1.
+pub fn radar_info(name: &str) -> Value {
+    band_info("Sentinel1", name, &[], RESOLUTION, Some(("wavelength", Value::None)))
+}
+
+/// A band of Sentinel-2, by what its name says.
+pub fn optical_info(band: Band, name: &str) -> Value {
+    let (alternatives, resolution, wavelength): (&[&str], i32, f64) = match band {
+        Band::B01 => (&["1", "01"], 60, 0.443),
+        Band::B02 => (&["2", "02", "blue"], 10, 0.49),
+        Band::B03 => (&["3", "03", "green"], 10, 0.56),
+        Band::B04 => (&["4", "04", "red"], 10, 0.665),
+        Band::B05 => (&["5", "05"], 20, 0.705),
+        Band::B06 => (&["6", "06"], 20, 0.74),
+        Band::B07 => (&["7", "07"], 20, 0.783),
+        Band::B08 => (&["8", "08", "NIR"], 10, 0.842),
+        Band::B8A => (&["8A", "08A"], 20, 0.865),
+        Band::B09 => (&["9", "09"], 60, 0.945),
+        Band::B10 => (&["10"], 60, 1.375),
+        Band::B11 => (&["11"], 20, 1.61),
+        _ => (&["12"], 20, 2.19),
+    };
+    band_info("Sentinel2", name, alternatives, resolution, Some(("wavelength", Value::Float(wavelength))))
+}
+
+/// The cloud mask.
+pub fn cloud_info() -> Value {
+    band_info("CloudProbability", CLOUD_PROBABILITY, &["CPL"], RESOLUTION, None)
+}
+
+fn band_info(
+    class: &'static str,
+    name: &str,
+    alternatives: &[&str],
+    resolution: i32,
+    further: Option<(&str, Value)>,
+) -> Value {
+    let alternatives = alternatives.iter().map(|name| (*name).into()).collect();
+    let attributes = [
+        ("name", name.into()),
+        ("alt_names", Value::Tuple(alternatives)),
+        ("spatial_resolution", Value::Int(resolution)),
+    ];
+    Value::object("geobench.dataset", class, attributes.into_iter().chain(further))
+}

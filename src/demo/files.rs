@@ -1,0 +1,273 @@
+//! The files of a task in GEO-Bench's layout: samples, partitions, statistics, specifications.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hdf5_pure::{AttrValue, FileBuilder};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::data::{Label, Split};
+use crate::error::AtPath;
+use crate::task::bands::Band;
+use crate::task::{LabelKind, Suite, Task};
+use crate::{Error, Result};
+
+use super::describe;
+use super::pickle::{Value, repr};
+use super::random::Random;
+use super::sensor;
+use super::statistics::Statistics;
+use super::tasks::{BYTE, Content, Pixels};
+
+/// The eight planes of Sentinel-1 in So2Sat.
+const RADAR: [&str; 8] = [
+    "01 - VH.Real",
+    "02 - VH.Imaginary",
+    "03 - VV.Real",
+    "04 - VV.Imaginary",
+    "05 - VH.LEE Filtered",
+    "06 - VV.LEE Filtered",
+    "07 - VH.LEE Filtered.Real",
+    "08 - VV.LEE Filtered.Imaginary",
+];
+
+/// The shares of the training samples that have a partition of their own, in percent.
+const SHARES: [usize; 7] = [1, 2, 5, 10, 20, 50, 100];
+
+/// No partition has fewer training samples than this, nor than one a class where a sample has one class.
+const SMALLEST: usize = 4;
+
+/// Writes all files of a task into its directory below `root`.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) -> Result<()> {
+    let directory = root.join(&task.directory);
+    std::fs::create_dir_all(&directory).at(&directory)?;
+    let layout = Layout { suite, task, content };
+
+    let mut names: Vec<Vec<String>> = Vec::new();
+    let mut first = 0;
+    for split in Split::ALL {
+        let count = content.count(split);
+        names.push((first..first + count).map(|number| format!("demo_{number:04}")).collect());
+        first += count;
+        let samples: Vec<Vec<Plane>> = (0..count)
+            .into_par_iter()
+            .map(|index| {
+                let sample = layout.sample(split, index);
+                let path = directory.join(format!("{}.hdf5", names[split as usize][index]));
+                std::fs::write(&path, layout.encode(&sample).at(&path)?).at(&path)?;
+                Ok(sample.planes)
+            })
+            .collect::<Result<_>>()?;
+        if split == Split::Train {
+            write_json(&directory.join("band_stats.json"), &statistics(&samples))?;
+            let bands = samples.first().into_iter().flatten().map(|plane| plane.info.clone()).collect();
+            let path = directory.join("task_specs.pkl");
+            std::fs::write(&path, describe::specifications(task, content, bands).pickle()).at(&path)?;
+        }
+    }
+
+    let [train, valid, test] = names.try_into().map_err(|_| Error::request("a split is missing"))?;
+    let write_partition = |name: &str, count: usize| {
+        let partition = Partition { train: &train[..count.min(train.len())], valid: &valid, test: &test };
+        write_json(&directory.join(format!("{name}_partition.json")), &partition)
+    };
+    write_partition("default", train.len())?;
+    for share in SHARES {
+        let smallest = if task.label == LabelKind::Class { task.classes.max(SMALLEST) } else { SMALLEST };
+        let count = (train.len() * share).div_ceil(100).max(smallest);
+        write_partition(&format!("{}.{:02}x_train", share / 100, share % 100), count)?;
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    std::fs::write(path, serde_json::to_string_pretty(value).at(path)?).at(path)
+}
+
+#[derive(Serialize)]
+struct Partition<'a> {
+    train: &'a [String],
+    valid: &'a [String],
+    test: &'a [String],
+}
+
+/// One dataset of a sample's file.
+struct Plane {
+    /// Without a date.
+    name: String,
+    /// The official package's description of the band.
+    info: Value,
+    values: Stored,
+}
+
+/// Pixels, row by row, as they are stored.
+enum Stored {
+    Int16(Vec<i16>),
+    Float32(Vec<f32>),
+    Uint8(Vec<u8>),
+}
+
+/// The planes of a sample, the mask among them, and the label of one without a mask.
+struct Sample {
+    side: usize,
+    planes: Vec<Plane>,
+    mask: Option<Plane>,
+    label: Option<Value>,
+}
+
+/// What decides the form of a task's files.
+struct Layout<'a> {
+    suite: &'a Suite,
+    task: &'a Task,
+    content: &'a Content,
+}
+
+impl Layout<'_> {
+    /// Draws a sample. Its random numbers are named by task, split and index, so that nothing else changes them.
+    fn sample(&self, split: Split, index: usize) -> Sample {
+        let name = format!("{} {} {split} {index}", self.suite.name, self.task.name);
+        let mut random = Random::named(&name);
+        let scene = (self.content.draw)(&mut random, index, self.task.image_size);
+        let bands = self.bands();
+        let contents: Vec<Band> = bands.iter().map(|band| band.content).collect();
+        let view = sensor::optical(&mut random, &scene, &contents, self.task.sensor, self.content.cloudy);
+
+        let mut planes = Vec::new();
+        if self.content.radar {
+            for (name, values) in RADAR.iter().zip(sensor::radar(&mut random, &scene)) {
+                planes.push(Plane {
+                    name: (*name).to_owned(),
+                    info: describe::radar_info(name),
+                    values: Stored::Float32(values),
+                });
+            }
+        }
+        for (band, numbers) in bands.iter().zip(view.bands) {
+            planes.push(Plane {
+                name: band.name.to_owned(),
+                info: describe::optical_info(band.named, band.name),
+                values: self.store(numbers),
+            });
+        }
+        if self.content.cloud_probability {
+            planes.push(Plane {
+                name: describe::CLOUD_PROBABILITY.to_owned(),
+                info: describe::cloud_info(),
+                values: Stored::Uint8(
+                    view.cloud_probability.into_iter().map(|percent| percent as u8).collect(),
+                ),
+            });
+        }
+        let (mut mask, mut label) = (None, None);
+        match scene.label {
+            Label::Class(class) => label = Some(Value::Int(class as i32)),
+            Label::MultiLabel(labels) => {
+                let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
+                label = Some(Value::int64_array(&labels));
+            }
+            Label::Mask(classes) => {
+                let values = Stored::Uint8(classes.into_iter().map(|class| class as u8).collect());
+                mask = Some(Plane {
+                    name: "label".to_owned(),
+                    info: describe::label_type(self.task, self.content),
+                    values,
+                });
+            }
+        }
+        Sample { side: scene.side, planes, mask, label }
+    }
+
+    /// The bands of Sentinel-2 in the order of their names.
+    fn bands(&self) -> Vec<StoredBand<'_>> {
+        let lacks = |band: &Band| *band > Band::B12 || self.content.without.contains(band);
+        self.suite
+            .bands
+            .iter()
+            .filter(|(band, _)| !lacks(band))
+            .map(|(band, name)| {
+                // The official m-eurosat holds other bands than its names say; so does the demo's.
+                // Not that of m-brick-kiln, which draws no quick-look.
+                let by_content = self.task.quick_look.is_none().then_some(&self.task.by_content);
+                let other = by_content.and_then(|bands| bands.iter().find(|(_, stored)| *stored == name));
+                StoredBand { named: *band, name, content: other.map_or(*band, |(content, _)| *content) }
+            })
+            .collect()
+    }
+
+    fn store(&self, numbers: Vec<f32>) -> Stored {
+        match self.content.pixels {
+            Pixels::Int16 => Stored::Int16(numbers.into_iter().map(|number| number as i16).collect()),
+            Pixels::Float32 => {
+                Stored::Float32(numbers.into_iter().map(|number| number / self.task.scale).collect())
+            }
+            Pixels::Uint8 => {
+                // A cast to u8 stops at 255, as bright clouds do in the official files.
+                Stored::Uint8(numbers.into_iter().map(|number| (number / BYTE).round() as u8).collect())
+            }
+        }
+    }
+
+    /// A sample's HDF5 file.
+    fn encode(&self, sample: &Sample) -> Result<Vec<u8>, hdf5_pure::Error> {
+        let shape = [sample.side as u64; 2];
+        let mut file = FileBuilder::new();
+        let mut attributes: Vec<(Value, Value)> = Vec::new();
+        let mut order = Vec::new();
+        if let Some(label) = &sample.label {
+            attributes.push(("label".into(), label.clone()));
+        }
+        for plane in sample.planes.iter().chain(&sample.mask) {
+            let date = self.content.date.filter(|_| plane.name != "label");
+            let name = match date {
+                Some((year, month, day)) => format!("{}_{year:04}-{month:02}-{day:02}", plane.name),
+                None => plane.name.clone(),
+            };
+            let dataset = file.create_dataset(&name);
+            match &plane.values {
+                Stored::Int16(values) => dataset.with_i16_data(values),
+                Stored::Float32(values) => dataset.with_f32_data(values),
+                Stored::Uint8(values) => dataset.with_u8_data(values),
+            }
+            .with_shape(&shape);
+            attributes.push((Value::Text(name.clone()), describe::dataset(plane.info.clone(), date)));
+            order.push(Value::Text(name));
+        }
+        attributes.push(("bands_order".into(), Value::List(order)));
+        file.set_attr("pickle", AttrValue::VarLenString(repr(&Value::Dict(attributes).pickle())));
+        file.finish()
+    }
+}
+
+/// A band of Sentinel-2 in a file: what its name says, and what its pixels are.
+struct StoredBand<'a> {
+    named: Band,
+    name: &'a str,
+    content: Band,
+}
+
+/// By the bands' names without dates.
+fn statistics(samples: &[Vec<Plane>]) -> BTreeMap<&str, Statistics> {
+    let count = samples.first().map_or(0, Vec::len);
+    (0..count)
+        .into_par_iter()
+        .map(|band| {
+            let mut values: Vec<f64> =
+                samples.iter().flat_map(|planes| planes[band].values.to_f64()).collect();
+            (samples[0][band].name.as_str(), Statistics::of(&mut values))
+        })
+        .collect()
+}
+
+impl Stored {
+    fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Stored::Int16(values) => values.iter().copied().map(f64::from).collect(),
+            Stored::Float32(values) => values.iter().copied().map(f64::from).collect(),
+            Stored::Uint8(values) => values.iter().copied().map(f64::from).collect(),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! How many samples each task has and what their files hold.
+
+use crate::task::Split;
+use crate::task::bands::Band;
+
+use super::scenes::{self, Draw};
+
+/// What is particular to one task's files.
+pub struct Content {
+    /// Samples of train, valid and test.
+    counts: [usize; 3],
+    pub draw: Draw,
+    pub pixels: Pixels,
+    /// The bands of Sentinel-1 stand before those of Sentinel-2.
+    pub radar: bool,
+    /// The share of samples with clouds.
+    pub cloudy: f32,
+    /// The cloud's probability in percent stands behind the bands.
+    pub cloud_probability: bool,
+    /// Year, month and day, which the official samples append to their bands' names.
+    pub date: Option<(u16, u8, u8)>,
+    /// Bands of Sentinel-2 that the official files lack.
+    pub without: &'static [Band],
+    pub class_names: &'static [&'static str],
+}
+
+/// How digital numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pixels {
+    Int16,
+    /// Divided by the task's scale.
+    Float32,
+    /// Divided by [`BYTE`].
+    Uint8,
+}
+
+/// Digital numbers a step of a byte.
+pub const BYTE: f32 = 40.0;
+
+impl Content {
+    /// The number of samples of a split.
+    pub fn count(&self, split: Split) -> usize {
+        self.counts[split as usize]
+    }
+}
+
+const PLAIN: Content = Content {
+    counts: [0; 3],
+    draw: scenes::eurosat,
+    pixels: Pixels::Int16,
+    radar: false,
+    cloudy: 0.1,
+    cloud_probability: false,
+    date: None,
+    without: &[],
+    class_names: &[],
+};
+
+/// The names of the tasks there is a demo of.
+pub const NAMES: [&str; 6] =
+    ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-cashew-plant", "m-SA-crop-type"];
+
+/// What the task of this name holds. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
+/// and m-brick-kiln in each split.
+pub fn content(task: &str) -> Option<Content> {
+    Some(match task {
+        "m-eurosat" => Content {
+            counts: [70, 10, 40],
+            draw: scenes::eurosat,
+            class_names: &[
+                "Annual Crop",
+                "Forest",
+                "Herbaceous Vegetation",
+                "Highway",
+                "Industrial Buildings",
+                "Pasture",
+                "Permanent Crop",
+                "Residential Buildings",
+                "River",
+                "Sea & Lake",
+            ],
+            ..PLAIN
+        },
+        "m-bigearthnet" => Content {
+            counts: [18, 2, 8],
+            draw: scenes::bigearthnet,
+            pixels: Pixels::Float32,
+            without: &[Band::B10],
+            class_names: CORINE,
+            ..PLAIN
+        },
+        "m-so2sat" => Content {
+            counts: [68, 17, 34],
+            draw: scenes::climate_zones,
+            pixels: Pixels::Float32,
+            radar: true,
+            without: &[Band::B01, Band::B09, Band::B10],
+            class_names: &[
+                "Compact high rise",
+                "Compact mid rise",
+                "Compact low rise",
+                "Open high rise",
+                "Open mid rise",
+                "Open low rise",
+                "Lightweight low rise",
+                "Large low rise",
+                "Sparsely built",
+                "Heavy industry",
+                "Dense trees",
+                "Scattered trees",
+                "Bush, scrub",
+                "Low plants",
+                "Bare rock or paved",
+                "Bare soil or sand",
+                "Water",
+            ],
+            ..PLAIN
+        },
+        "m-brick-kiln" => Content {
+            counts: [32, 4, 20],
+            draw: scenes::brick_kiln,
+            class_names: &["not brick kiln", "brick kiln"],
+            ..PLAIN
+        },
+        "m-cashew-plant" => Content {
+            counts: [2, 1, 1],
+            draw: scenes::cashew,
+            cloudy: 0.75,
+            cloud_probability: true,
+            date: Some((2019, 11, 5)),
+            without: &[Band::B10],
+            class_names: &[
+                "no data",
+                "well-managed plantation",
+                "poorly-managed plantation",
+                "non-plantation",
+                "residential",
+                "background",
+                "uncertain",
+            ],
+            ..PLAIN
+        },
+        "m-SA-crop-type" => Content {
+            counts: [2, 1, 1],
+            draw: scenes::crop_types,
+            pixels: Pixels::Uint8,
+            cloudy: 0.75,
+            cloud_probability: true,
+            without: &[Band::B10],
+            class_names: &[
+                "no data",
+                "lucerne",
+                "planted pasture",
+                "fallow",
+                "wine grapes",
+                "weeds",
+                "small grain grazing",
+                "wheat",
+                "canola",
+                "rooibos",
+            ],
+            ..PLAIN
+        },
+        _ => return None,
+    })
+}
+
+/// Level 3 of the CORINE land cover nomenclature in its order, without glaciers.
+const CORINE: &[&str] = &[
+    "Continuous urban fabric",
+    "Discontinuous urban fabric",
+    "Industrial or commercial units",
+    "Road and rail networks and associated land",
+    "Port areas",
+    "Airports",
+    "Mineral extraction sites",
+    "Dump sites",
+    "Construction sites",
+    "Green urban areas",
+    "Sport and leisure facilities",
+    "Non-irrigated arable land",
+    "Permanently irrigated land",
+    "Rice fields",
+    "Vineyards",
+    "Fruit trees and berry plantations",
+    "Olive groves",
+    "Pastures",
+    "Annual crops associated with permanent crops",
+    "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Agro-forestry areas",
+    "Broad-leaved forest",
+    "Coniferous forest",
+    "Mixed forest",
+    "Natural grassland",
+    "Moors and heathland",
+    "Sclerophyllous vegetation",
+    "Transitional woodland/shrub",
+    "Beaches, dunes, sands",
+    "Bare rock",
+    "Sparsely vegetated areas",
+    "Burnt areas",
+    "Inland marshes",
+    "Peatbogs",
+    "Salt marshes",
+    "Salines",
+    "Intertidal flats",
+    "Water courses",
+    "Water bodies",
+    "Coastal lagoons",
+    "Estuaries",
+    "Sea and ocean",
+];

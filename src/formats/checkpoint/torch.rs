@@ -1,0 +1,210 @@
+//! PyTorch's checkpoints: a pickle of the saved object, and the storages that its tensors refer to.
+//!
+//! Since PyTorch 1.6 they are a zip archive of a folder: `data.pkl`, `byteorder`, `data/<key>`. Before, five pickles
+//! followed each other (magic number, protocol, system, object, keys), then each key's storage with its length in
+//! front. A pickle alone is read too; its arrays are NumPy's.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::storage::{Archive, Storage};
+use super::tensors::{self, Reference};
+use super::{Dtype, HELP, Stored};
+use crate::error::AtPath;
+use crate::formats::pickle::{self, Limits, Refusal};
+use crate::{Error, Result};
+
+const LIMITS: Limits = Limits::CHECKPOINT;
+
+/// The longest text entry that is read, in bytes.
+const MAX_TEXT: u64 = 1 << 10;
+
+/// The tensors of the zip archive at `path`.
+///
+/// # Errors
+/// Where it is damaged or no checkpoint; the error says what else it is, where that is known.
+pub fn open_zip(path: &Path) -> Result<Vec<Stored>> {
+    let damaged = |error: Error| error.help("the file is incomplete or damaged: fetch it again");
+    let archive = Archive::open(path).at(path).map_err(damaged)?;
+    let names = archive.names().at(path).map_err(damaged)?;
+    let roots = names.iter().filter_map(|name| name.strip_suffix("data.pkl"));
+    let root = roots.filter(|root| root.is_empty() || root.ends_with('/')).min_by_key(|root| root.len());
+    let Some(root) = root else { return Err(other_archive(path, &names)) };
+    let has = |name: &str| archive.index(&format!("{root}{name}")).is_some();
+    if has("constants.pkl") {
+        return Err(Error::file(path, "is a TorchScript program, not a state dict").help(
+            "save its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), \"weights.pth\")",
+        ));
+    }
+    let pickle = archive.entry(&format!("{root}data.pkl"), LIMITS.bytes as u64).at(path).map_err(damaged)?;
+    let big_endian = has("byteorder")
+        && archive.entry(&format!("{root}byteorder"), MAX_TEXT).at(path).map_err(damaged)?.trim_ascii()
+            == b"big";
+    let (pickle, _) = pickle::read_first(&pickle, &LIMITS).at(path).map_err(damaged)?;
+    let archive = Arc::new(archive);
+    let storage = |reference: &Reference| {
+        let index = archive.index(&format!("{root}data/{}", reference.key));
+        let index = index.ok_or_else(|| format!("its storage {} is missing", reference.key))?;
+        Ok(Arc::new(Storage::Entry { archive: Arc::clone(&archive), index }))
+    };
+    tensors::named(&pickle, &storage, big_endian).map_err(|problem| Error::file(path, problem))
+}
+
+/// What a zip archive is that is no checkpoint.
+fn other_archive(path: &Path, names: &[String]) -> Error {
+    let ends = |endings: &[&str]| {
+        names.iter().find(|name| endings.iter().any(|end| name.to_ascii_lowercase().ends_with(end)))
+    };
+    if let Some(weights) = ends(&[".safetensors", ".pth", ".pt", ".bin", ".ckpt"]) {
+        return Error::file(path, format!("is a zip archive that holds {weights}"))
+            .help("unpack it and pass the weights in it");
+    }
+    let problem = if ends(&[".npy"]).is_some() {
+        "is an archive of NumPy arrays (.npz)"
+    } else if ends(&["archive_format", "serialized_exported_program.json"]).is_some() {
+        "is a program of torch.export, not a state dict"
+    } else {
+        "is a zip archive without data.pkl: no PyTorch checkpoint"
+    };
+    Error::file(path, problem).help(HELP)
+}
+
+/// How files of `torch.save` before PyTorch 1.6 begin: the pickle of a magic number.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// The tensors of a file that begins with a pickle.
+///
+/// # Errors
+/// Where it is damaged.
+pub fn open_pickle(path: &Path) -> Result<Vec<Stored>> {
+    let mut file = File::open(path).at(path)?;
+    let size = file.metadata().at(path)?.len();
+    let limit = size.min(LIMITS.bytes as u64);
+    // The storages behind the pickles are most of the file.
+    let mut length = 1_u64 << 20;
+    loop {
+        let mut start = Vec::new();
+        file.seek(SeekFrom::Start(0)).at(path)?;
+        (&mut file).take(length.min(limit)).read_to_end(&mut start).at(path)?;
+        match read_pickles(path, &start, &mut file, size) {
+            Err(Problem::Pickle(_)) if length < limit => length *= 8,
+            Err(Problem::Pickle(refusal)) => {
+                return Err(
+                    Error::file(path, refusal).help("the file is incomplete or damaged: fetch it again")
+                );
+            }
+            Err(Problem::File(error)) => return Err(error),
+            Ok(tensors) => return Ok(tensors),
+        }
+    }
+}
+
+enum Problem {
+    /// Perhaps the pickles are longer than what was read of the file.
+    Pickle(Refusal),
+    File(Error),
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Problem::Pickle(refusal)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Problem::File(error)
+    }
+}
+
+/// `start`: the first bytes of `file`, which has `size`.
+fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result<Vec<Stored>, Problem> {
+    let error = |problem: String| Error::file(path, problem);
+    if !start.starts_with(LEGACY) {
+        let (pickle, _) = pickle::read_first(start, &LIMITS)?;
+        let outside = |_: &Reference| Err("its storage lies outside of the pickle".to_owned());
+        return Ok(tensors::named(&pickle, &outside, false).map_err(error)?);
+    }
+    let mut rest = &start[LEGACY.len()..];
+    let mut next = || {
+        let (pickle, length) = pickle::read_first(rest, &LIMITS)?;
+        rest = &rest[length..];
+        Ok::<_, Refusal>(pickle)
+    };
+    let (_protocol, _system, object, keys) = (next()?, next()?, next()?, next()?);
+    let at = (start.len() - rest.len()) as u64;
+
+    let mut sizes = HashMap::new();
+    for reference in tensors::references(&object) {
+        sizes.insert(reference.key, reference.bytes_per_number);
+    }
+    let mut storages = HashMap::new();
+    let mut place = at;
+    let keys = keys.root().items().ok_or_else(|| error("its list of storages is none".to_owned()))?;
+    for key in keys {
+        let key = tensors::key(key);
+        let incomplete =
+            |problem: String| error(problem).help("the file is incomplete or damaged: fetch it again");
+        let mut count = [0; 8];
+        file.seek(SeekFrom::Start(place)).at(path)?;
+        file.read_exact(&mut count).map_err(|problem| incomplete(format!("its storage {key}: {problem}")))?;
+        let size_of_one = sizes.get(&key).copied().filter(|size| *size > 0);
+        let size_of_one =
+            size_of_one.ok_or_else(|| incomplete(format!("its storage {key} is of no known type")))?;
+        let length = u64::from_le_bytes(count).checked_mul(size_of_one);
+        let range = length.and_then(|length| Some((length, (place + 8).checked_add(length)?)));
+        let Some((length, end)) = range.filter(|(_, end)| *end <= size) else {
+            return Err(incomplete(format!("its storage {key} reaches beyond the end of the file")).into());
+        };
+        storages.insert(key, (place + 8, length));
+        place = end;
+    }
+    let storage = |reference: &Reference| {
+        let &(start, length) = storages
+            .get(&reference.key)
+            .ok_or_else(|| format!("its storage {} is missing", reference.key))?;
+        // A view of a storage, of which PyTorch saved the whole.
+        let (skipped, length) = match reference.view {
+            None => (0, length),
+            Some((offset, count)) => {
+                let bytes = |numbers: u64| numbers.checked_mul(reference.bytes_per_number);
+                let end = offset.checked_add(count).and_then(bytes).filter(|end| *end <= length);
+                match (bytes(offset), bytes(count), end) {
+                    (Some(skipped), Some(viewed), Some(_)) => (skipped, viewed),
+                    _ => return Err(format!("a view reaches beyond the storage {}", reference.key)),
+                }
+            }
+        };
+        Ok(Arc::new(Storage::File { path: path.to_owned(), start: start + skipped, length }))
+    };
+    Ok(tensors::named(&object, &storage, false).map_err(error)?)
+}
+
+/// Type and bytes per number of a storage, by its class.
+pub fn storage_type(class: &str) -> Option<(Dtype, u64)> {
+    let other = |name: &'static str, size: u64| (Dtype::Other(name.into()), size);
+    Some(match class {
+        "DoubleStorage" => (Dtype::F64, 8),
+        "FloatStorage" => (Dtype::F32, 4),
+        "HalfStorage" => (Dtype::F16, 2),
+        "BFloat16Storage" => (Dtype::Bf16, 2),
+        "LongStorage" => other("int64", 8),
+        "IntStorage" => other("int32", 4),
+        "ShortStorage" => other("int16", 2),
+        "CharStorage" => other("int8", 1),
+        "ByteStorage" => other("uint8", 1),
+        "BoolStorage" => other("bool", 1),
+        "ComplexFloatStorage" => other("complex64", 8),
+        "ComplexDoubleStorage" => other("complex128", 16),
+        "QInt8Storage" => other("qint8", 1),
+        "QUInt8Storage" => other("quint8", 1),
+        "QInt32Storage" => other("qint32", 4),
+        "QUInt4x2Storage" => other("quint4x2", 1),
+        "QUInt2x4Storage" => other("quint2x4", 1),
+        "UntypedStorage" => other("untyped", 1),
+        _ => return None,
+    })
+}

@@ -1,0 +1,197 @@
+//! A few rows at a time of a dataset that need not fit into memory.
+
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{ChunkCacheConfig, FileAccessProperties};
+
+#[cfg(feature = "libhdf5")]
+use super::libhdf5;
+use super::moved::{Behind, in_front_of};
+use super::number::NumberFormat;
+use super::{DAMAGED, Dtype, Element, MAX_ELEMENTS, explain};
+use crate::error::AtPath;
+use crate::{Error, Result};
+
+/// Decompressed chunks that are kept: neighbouring rows often share one.
+const CACHE_BYTES: usize = 64 << 20;
+const CACHE_SLOTS: usize = 521;
+
+/// A dataset in the root group of a file, read by rows: entries of its first dimension.
+#[derive(Debug)]
+pub struct Rows {
+    path: PathBuf,
+    name: String,
+    /// None where only libhdf5 can open it.
+    pub(crate) dataset: Option<hdf5_pure::Dataset>,
+    pub(crate) format: NumberFormat,
+    /// The length of each dimension, outermost first.
+    pub(crate) shape: Vec<usize>,
+    /// Elements of a row.
+    width: usize,
+    /// Opened once the other reader refuses rows.
+    #[cfg(feature = "libhdf5")]
+    libhdf5: std::sync::OnceLock<Option<libhdf5::Dataset>>,
+}
+
+impl Rows {
+    /// Opens the dataset `name` of the file at `path`. Neighbouring rows that are compressed together are decompressed
+    /// once, as long as they fit into the cache. What is refused is read with libhdf5, where that is built in.
+    ///
+    /// # Errors
+    /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
+    pub fn open(path: &Path, name: &str) -> Result<Self> {
+        let pure = Self::open_pure(path, name);
+        #[cfg(feature = "libhdf5")]
+        if pure.is_err()
+            && let Some(dataset) = libhdf5::File::open(path).ok().and_then(|file| file.dataset(name))
+            && let Ok(dtype) = dataset.dtype()
+            && let Ok(rows) = Self::new(path, name, None, NumberFormat::plainly(dtype), &dataset.shape())
+        {
+            return Ok(rows);
+        }
+        pure
+    }
+
+    fn open_pure(path: &Path, name: &str) -> Result<Self> {
+        let damaged = |error: Error| error.help(DAMAGED);
+        let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
+        let unread = |error| explain::error(path, Some(name), &error);
+        let file = stream(path)?;
+        let (size, expected) = (file.file_size(), file.superblock().eof_address);
+        if size < expected {
+            return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
+        }
+        let dataset = file.dataset(name).map_err(|error| match file.root().datasets() {
+            Ok(known) if !known.iter().any(|known| known == name) => {
+                let problem = format!("holds no dataset `{name}`; datasets there: {}", known.join(", "));
+                damaged(Error::file(path, problem))
+            }
+            _ => unread(error),
+        })?;
+        let stored = dataset.datatype().map_err(unread)?;
+        let format =
+            NumberFormat::of(&stored).ok_or_else(|| wrong(format!("holds {stored}, which is not read")))?;
+        let shape = dataset.shape().map_err(unread)?;
+        Self::new(path, name, Some(dataset), format, &shape)
+    }
+
+    fn new(
+        path: &Path,
+        name: &str,
+        dataset: Option<hdf5_pure::Dataset>,
+        format: NumberFormat,
+        shape: &[u64],
+    ) -> Result<Self> {
+        let sides: Option<Vec<usize>> = shape.iter().map(|side| usize::try_from(*side).ok()).collect();
+        let width = sides.as_ref().and_then(|sides| {
+            let inner = sides.get(1..)?.iter();
+            inner.copied().try_fold(1_usize, |n, side| n.checked_mul(side).filter(|n| *n <= MAX_ELEMENTS))
+        });
+        match (sides, width) {
+            (Some(shape), Some(width)) => Ok(Rows {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                dataset,
+                format,
+                shape,
+                width,
+                #[cfg(feature = "libhdf5")]
+                libhdf5: std::sync::OnceLock::new(),
+            }),
+            _ => {
+                let problem = format!("dataset `{name}`: has shape {shape:?}, too large to be true");
+                Err(Error::file(path, problem).help(DAMAGED))
+            }
+        }
+    }
+
+    /// A string among the root's attributes of the file at `path`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or there is none of that name.
+    pub fn attribute(path: &Path, name: &str) -> Result<String> {
+        let file = hdf5_pure::File::open_streaming(path).at(path)?;
+        let attributes = file.root().attrs().at(path)?;
+        let text = attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+        text.ok_or_else(|| Error::file(path, format!("the root has no attribute `{name}` that is a string")))
+    }
+
+    /// Something is wrong with this dataset.
+    pub fn error(&self, problem: impl std::fmt::Display) -> Error {
+        Error::file(&self.path, format!("dataset `{}`: {problem}", self.name))
+    }
+
+    /// What the file stores.
+    pub fn dtype(&self) -> Dtype {
+        self.format.dtype
+    }
+
+    /// The length of each dimension, outermost first: rows, …
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The bytes of `count` rows from row `first` on: plain numbers, little-endian.
+    ///
+    /// # Errors
+    /// Where they are not all there, or cannot be read.
+    pub fn bytes(&self, first: usize, count: usize) -> Result<Vec<u8>> {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let expected = count
+            .checked_mul(self.width)
+            .filter(|elements| *elements <= MAX_ELEMENTS)
+            .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
+            .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
+        let pure = match &self.dataset {
+            Some(dataset) => dataset.read_raw_rows(first as u64, count as u64),
+            None => Err(hdf5_pure::Error::NotADataset(self.name.clone())),
+        };
+        let bytes = match pure {
+            Ok(bytes) if bytes.len() == expected * self.format.size => return Ok(self.format.plain(bytes)),
+            Ok(bytes) => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
+            Err(error) => Err(explain::error(&self.path, Some(&self.name), &error)),
+        };
+        #[cfg(feature = "libhdf5")]
+        if let Some(bytes) = self.libhdf5_bytes(first, count)
+            && bytes.len() == expected * self.dtype().size()
+        {
+            return Ok(bytes);
+        }
+        bytes
+    }
+
+    #[cfg(feature = "libhdf5")]
+    fn libhdf5_bytes(&self, first: usize, count: usize) -> Option<Vec<u8>> {
+        let open = || libhdf5::File::open(&self.path).ok()?.dataset(&self.name);
+        let dataset = self.libhdf5.get_or_init(open).as_ref()?;
+        (dataset.dtype().ok()? == self.dtype()).then_some(())?;
+        dataset.rows(first, count, self.dtype()).ok()
+    }
+
+    /// The numbers of row `row`.
+    ///
+    /// # Errors
+    /// As [`Rows::bytes`].
+    pub fn read<T: Element>(&self, row: usize) -> Result<Vec<T>> {
+        let mut numbers = Vec::with_capacity(self.width);
+        self.dtype().decode(&self.bytes(row, 1)?, &mut numbers);
+        Ok(numbers)
+    }
+}
+
+/// Opens a file, without what was put in front of it.
+fn stream(path: &Path) -> Result<hdf5_pure::File> {
+    let cached = || {
+        let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
+        FileAccessProperties::new().with_chunk_cache(cache)
+    };
+    let unread = |error| explain::error(path, None, &error);
+    let file = hdf5_pure::File::open_streaming_with_options(path, cached()).map_err(unread)?;
+    match in_front_of(path, file.superblock()).at(path)? {
+        None => Ok(file),
+        Some(front) => {
+            let behind = Behind::open(path, front).at(path)?;
+            hdf5_pure::File::from_source_with_options(behind, cached()).map_err(unread)
+        }
+    }
+}

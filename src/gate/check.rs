@@ -1,0 +1,418 @@
+//! The accuracy gate: records against a committed reference, cell by cell.
+
+mod further;
+mod junit;
+mod pairs;
+mod summary;
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use self::junit::junit;
+use self::pairs::{Pair, pairs};
+pub use self::summary::summary;
+use super::choice::model_name;
+use super::recompute::{Recomputed, recompute};
+use super::samples::pair_samples;
+use super::suites::Suites;
+use crate::home::read_toml;
+use crate::metrics::Metric;
+use crate::metrics::paired::Paired;
+use crate::record::{Aspect, Cell, Kept, Reason, SettingKey, Store, Unreadable};
+use crate::report::tables::paired::paired;
+use crate::{Error, Result};
+
+/// When a cell counts as worse: `configs/check.toml`, or `check.toml` of a reference.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Thresholds {
+    /// Coverage of the paired bootstrap's interval, between 0 and 1.
+    pub level: f64,
+    pub resamples: usize,
+    /// Points that a significant drop must exceed.
+    pub drop: BTreeMap<Metric, f64>,
+    /// Points that a value may differ where predictions are missing.
+    pub tolerance: BTreeMap<Metric, f64>,
+    /// The share of samples, in percent, that must be predicted as in the reference, whether right or wrong: for
+    /// references of which every run should give the same. Without it, any share will do.
+    #[serde(default)]
+    pub agreement: Option<f64>,
+}
+
+impl Thresholds {
+    /// # Errors
+    /// Where the file cannot be read, has unknown keys or a number that makes no sense.
+    pub fn load(path: &Path) -> Result<Self> {
+        let thresholds: Thresholds = read_toml(path)?;
+        let points = thresholds.drop.values().chain(thresholds.tolerance.values()).copied();
+        let mut shares = thresholds.agreement.into_iter().chain(points);
+        if let Some(wrong) = shares.find(|number| !(0.0..=100.0).contains(number)) {
+            return Err(Error::file(path, format!("{wrong} is not between 0 and 100")));
+        }
+        if !(thresholds.level > 0.0 && thresholds.level < 1.0) || thresholds.resamples == 0 {
+            return Err(Error::file(path, "`level` must lie between 0 and 1, `resamples` be at least 1"));
+        }
+        Ok(thresholds)
+    }
+
+    fn of(thresholds: &BTreeMap<Metric, f64>, metric: Metric) -> Result<f64> {
+        thresholds.get(&metric).copied().ok_or_else(|| {
+            Error::request(format!("the thresholds have no {metric}"))
+                .help("add it under [drop] and [tolerance] of check.toml")
+        })
+    }
+}
+
+/// How a cell stands against its reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// On either side a record says what its predictions do not give.
+    Contradictory,
+    /// Significantly worse, by more than the threshold.
+    Fell,
+    /// Test samples are missing, doubled or labelled otherwise.
+    OtherSamples,
+    /// Fewer samples than asked for are predicted as in the reference.
+    Changed,
+    /// On either side predictions are damaged or cannot be scored.
+    Unusable,
+    /// In the reference only.
+    Missing,
+    /// Significantly better, by more than the threshold.
+    Rose,
+    /// In the records only.
+    New,
+    Same,
+}
+
+impl Verdict {
+    /// Whether it fails the gate.
+    pub fn fails(self) -> bool {
+        !matches!(self, Verdict::Rose | Verdict::New | Verdict::Same)
+    }
+
+    /// As in the table.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Contradictory => "contradictory",
+            Verdict::Fell => "fell",
+            Verdict::OtherSamples => "other samples",
+            Verdict::Changed => "changed",
+            Verdict::Unusable => "unusable",
+            Verdict::Missing => "missing",
+            Verdict::Rose => "rose",
+            Verdict::New => "new",
+            Verdict::Same => "same",
+        }
+    }
+}
+
+/// How two values were compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum How {
+    /// Over the test samples of both; `agreement` is the share predicted alike, in percent.
+    Samples { paired: Paired, agreement: f64 },
+    /// By the values alone, and why.
+    Values(&'static str),
+}
+
+/// A cell's record now beside that of the reference.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub cell: Cell,
+    /// What tells the setting from others of the cell; empty where there is one only.
+    pub setting: String,
+    pub metric: Metric,
+    /// As recorded, in percent.
+    pub reference: Option<f64>,
+    pub now: Option<f64>,
+    /// Where both are there.
+    pub how: Option<How>,
+    pub verdict: Verdict,
+    /// What a reader must know beside the verdict, a sentence each: values that predictions do not give, samples that are
+    /// missing, scores that fell, settings that differ.
+    pub findings: Vec<String>,
+    /// Predictions that cannot be used.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Row {
+    /// In points of percent.
+    pub fn difference(&self) -> Option<f64> {
+        Some(self.now? - self.reference?)
+    }
+
+    /// `geobench m-eurosat default knn, Demo ViT-192, untrained, seed 0`.
+    pub fn name(&self) -> String {
+        let Cell { suite, task, partition, protocol, seed, .. } = &self.cell;
+        let setting = if self.setting.is_empty() { String::new() } else { format!(", {}", self.setting) };
+        format!("{suite} {task} {partition} {protocol}, {}{setting}, seed {seed}", model_name(&self.cell))
+    }
+}
+
+/// Compares each cell with its reference, the worst first.
+///
+/// Records of one cell stand against each other where their settings are the same; else, where one of each side is left that
+/// differs in weights or settings of the protocol only, these do, and a finding says so. Of several runs of one setting
+/// the one that was finished last counts.
+///
+/// # Errors
+/// Where several records would fit, a metric has no threshold or a side has no records.
+pub fn check(
+    records: &[Kept],
+    reference: &[Kept],
+    thresholds: &Thresholds,
+    suites: &Suites,
+) -> Result<Vec<Row>> {
+    for (side, name) in [(records, "the records"), (reference, "the reference")] {
+        if side.is_empty() {
+            return Err(Error::request(format!("no records found in {name}"))
+                .help("run `bench` first; `check --update` makes a reference"));
+        }
+    }
+    let pairs = pairs(records, reference)?;
+    let mut rows = Vec::new();
+    for of_cell in pairs.chunk_by(|a, b| a.cell == b.cell) {
+        let keys: Vec<SettingKey> =
+            of_cell.iter().flat_map(Pair::records).map(|kept| SettingKey::of(&kept.record)).collect();
+        for pair in of_cell {
+            rows.push(examine(pair, &keys, thresholds, suites)?);
+        }
+    }
+    rows.sort_by_key(|row| row.verdict);
+    Ok(rows)
+}
+
+/// A record with its scores, computed again, where it has predictions.
+struct Side<'k> {
+    /// As findings call it.
+    name: &'static str,
+    kept: &'k Kept,
+    recomputed: Option<Recomputed>,
+}
+
+/// What the comparison of two records found so far.
+struct Examined {
+    verdict: Verdict,
+    findings: Vec<String>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Examined {
+    /// Adds what makes the verdict at least as bad as `verdict`.
+    fn find(&mut self, verdict: Verdict, finding: String) {
+        self.verdict = self.verdict.min(verdict);
+        self.findings.push(finding);
+    }
+
+    /// Computes the record's scores again; `None` where its predictions cannot be used.
+    fn side<'k>(&mut self, name: &'static str, kept: &'k Kept, suites: &Suites) -> Option<Side<'k>> {
+        match recompute(kept, suites, &[]) {
+            Ok(recomputed) => {
+                for claim in recomputed.iter().flat_map(Recomputed::contradictions) {
+                    self.find(Verdict::Contradictory, format!("{name}: {claim}"));
+                }
+                let shown = suites.shown_scores(&kept.record);
+                let unknown = recomputed.as_ref().and_then(|recomputed| recomputed.unknown(&shown));
+                self.findings.extend(unknown.map(|told| format!("{name}: not computed again: {told}")));
+                Some(Side { name, kept, recomputed })
+            }
+            Err(error) => {
+                self.find(Verdict::Unusable, format!("{name}: {error}"));
+                let path = kept.store.predictions_path(&kept.record);
+                self.unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+                None
+            }
+        }
+    }
+}
+
+fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &Suites) -> Result<Row> {
+    let start = match (pair.now, pair.before) {
+        (Some(_), Some(_)) => Verdict::Same,
+        (Some(_), None) => Verdict::New,
+        (None, _) => Verdict::Missing,
+    };
+    let findings = pair.differences().into_iter().collect();
+    let mut found = Examined { verdict: start, findings, unreadable: Vec::new() };
+    let now = pair.now.and_then(|kept| found.side("the records", kept, suites));
+    let before = pair.before.and_then(|kept| found.side("the reference", kept, suites));
+    let how = match (now, before) {
+        (Some(now), Some(before)) => Some(compare(&now, &before, thresholds, suites, &mut found)?),
+        _ => None,
+    };
+    let metric = pair.records().next().map(|kept| kept.record.metric);
+    let value = |kept: Option<&Kept>| kept.map(|kept| kept.record.value);
+    // A shortened run says so even where it is alone.
+    let own = pair.records().next().map(|kept| (kept.record.short, SettingKey::of(&kept.record)));
+    let setting = match own {
+        Some((short, key)) => match key.among(keys) {
+            setting if short && setting.is_empty() => key.tell(&[Aspect::Length]),
+            setting => setting,
+        },
+        None => String::new(),
+    };
+    Ok(Row {
+        cell: pair.cell.clone(),
+        setting,
+        metric: metric.ok_or_else(|| Error::request("a cell without a record"))?,
+        reference: value(pair.before),
+        now: value(pair.now),
+        how,
+        verdict: found.verdict,
+        findings: found.findings,
+        unreadable: found.unreadable,
+    })
+}
+
+/// Compares the values of both sides, then the further scores that tables show.
+fn compare(
+    now: &Side,
+    before: &Side,
+    thresholds: &Thresholds,
+    suites: &Suites,
+    found: &mut Examined,
+) -> Result<How> {
+    let metric = now.kept.record.metric;
+    if metric != before.kept.record.metric {
+        let how = How::Values("the metric is another one");
+        found.verdict = found.verdict.min(verdict(how, now, before, thresholds)?);
+        return Ok(how);
+    }
+    let pairs = match (&now.recomputed, &before.recomputed) {
+        (Some(a), Some(b)) => Some((a, pair_samples(&a.named, &b.named, [now.name, before.name]))),
+        _ => None,
+    };
+    let mut how = How::Values("no predictions");
+    if let Some((a, pairs)) = &pairs {
+        let remark = pairs.remarks.iter().map(|remark| format!("test samples {remark}"));
+        match &pairs.predictions {
+            None => {
+                how = How::Values("other test samples");
+                remark.for_each(|remark| found.find(Verdict::OtherSamples, remark));
+            }
+            Some(b) => {
+                found.findings.extend(remark);
+                if let Some(agreement) = a.named.predictions.agreement(b) {
+                    let Thresholds { level, resamples, .. } = *thresholds;
+                    let seed = now.kept.record.cell.seed;
+                    let paired = paired(metric, &a.named.predictions, b, level, resamples, seed)?;
+                    how = How::Samples { paired, agreement };
+                }
+            }
+        }
+    }
+    found.verdict = found.verdict.min(verdict(how, now, before, thresholds)?);
+    let in_order = pairs.is_some_and(|(_, pairs)| pairs.predictions.is_some() && !pairs.reordered);
+    further_scores(now, before, in_order, thresholds, suites, found)?;
+    Ok(how)
+}
+
+fn verdict(how: How, now: &Side, before: &Side, thresholds: &Thresholds) -> Result<Verdict> {
+    let metric = now.kept.record.metric;
+    let difference = now.kept.record.value - before.kept.record.value;
+    let (fell, rose) = match how {
+        How::Samples { paired, .. } => {
+            let drop = Thresholds::of(&thresholds.drop, metric)?;
+            let told = paired.verdict();
+            (told == Ordering::Less && difference < -drop, told == Ordering::Greater && difference > drop)
+        }
+        How::Values(_) => {
+            let tolerance = Thresholds::of(&thresholds.tolerance, metric)?;
+            (difference < -tolerance, difference > tolerance)
+        }
+    };
+    let enough = match (how, thresholds.agreement) {
+        (How::Samples { agreement, .. }, Some(enough)) => agreement >= enough,
+        (How::Values(_), Some(_)) => false, // What must agree sample by sample has to be shown to.
+        (_, None) => true,
+    };
+    Ok(match (fell, enough, rose) {
+        (true, ..) => Verdict::Fell,
+        (_, false, _) => Verdict::Changed,
+        (.., true) => Verdict::Rose,
+        _ => Verdict::Same,
+    })
+}
+
+/// Compares the scores beside the metric that tables show. `in_order` says whether both sides have the same samples in the same
+/// order; else values are compared.
+fn further_scores(
+    now: &Side,
+    before: &Side,
+    in_order: bool,
+    thresholds: &Thresholds,
+    suites: &Suites,
+    found: &mut Examined,
+) -> Result<()> {
+    let metric = now.kept.record.metric;
+    for name in suites.shown_scores(&before.kept.record) {
+        let scores = [now, before].map(|side| side.kept.record.scores.get(&name).copied());
+        let [Some(value), Some(reference)] = scores else {
+            found.find(Verdict::Missing, format!("{name} is in the reference only"));
+            continue;
+        };
+        let difference = value - reference;
+        let paired = match (in_order, &now.recomputed, &before.recomputed) {
+            (true, Some(a), Some(b)) => further::paired(&name, &now.kept.record, a, b, thresholds)?,
+            _ => None,
+        };
+        let told = format!("{name} fell from {reference:.2} to {value:.2}");
+        match paired {
+            Some(paired) => {
+                let drop = Thresholds::of(&thresholds.drop, metric)?;
+                if paired.verdict() == Ordering::Less && difference < -drop {
+                    found.find(Verdict::Fell, told);
+                }
+            }
+            None if difference < -Thresholds::of(&thresholds.tolerance, metric)? => {
+                found.find(Verdict::Fell, format!("{told} (values only)"));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the records the new reference in `folder`: each takes the place of the one that it was compared with, others are
+/// added (where `folder` holds a store per suite, to that of their suite). Settings that only the reference has are kept.
+///
+/// # Errors
+/// Where several records would fit, a record contradicts its predictions, or a file cannot be written or removed.
+pub fn update(records: &[Kept], reference: &[Kept], folder: &Path, suites: &Suites) -> Result<()> {
+    let pairs = pairs(records, reference)?;
+    let mut contradictions = Vec::new();
+    for kept in pairs.iter().filter_map(|pair| pair.now) {
+        let recomputed = recompute(kept, suites, &[])?;
+        let path = kept.store.path(&kept.record);
+        let claims = recomputed.iter().flat_map(Recomputed::contradictions);
+        contradictions.extend(claims.map(|claim| format!("\n  {}: {claim}", path.display())));
+    }
+    if !contradictions.is_empty() {
+        return Err(Error::request(format!(
+            "records that contradict their predictions are no reference:{}",
+            contradictions.concat()
+        ))
+        .help("delete them with their predictions, and run the cells again with `bench --fresh`"));
+    }
+    let below = !reference.is_empty() && Store::existing(folder).is_none();
+    for Pair { cell, now, before } in pairs {
+        let Some(kept) = now else { continue };
+        let store = match before {
+            Some(old) => old.store.clone(),
+            None if below => Store::open(folder.join(&cell.suite))?,
+            None => Store::open(folder)?,
+        };
+        if let Some(named) = kept.store.predictions(&kept.record)? {
+            store.put_predictions(&kept.record, &named)?;
+        }
+        store.put(&kept.record)?;
+        if let Some(old) = before.filter(|old| old.record.fingerprint != kept.record.fingerprint) {
+            old.store.remove(&old.record)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The gate's table in GitHub-flavoured Markdown.
+
+use std::collections::BTreeMap;
+
+use super::{How, Row, Verdict};
+use crate::metrics::paired::Test;
+use crate::record::Unreadable;
+use crate::report::tables::paired::{interval, p_value};
+use crate::report::tables::text::{escape, escape_sentence, grid};
+
+/// What became of the cells, the cells, and the records that could not be compared.
+pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
+    let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *counts.entry(row.verdict).or_default() += 1);
+    let counted: Vec<String> =
+        counts.iter().map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
+    let failed = rows.iter().any(|row| row.verdict.fails());
+    let heading = match (failed, unreadable.is_empty()) {
+        (true, _) => "Accuracy check: failed",
+        (false, false) => "Accuracy check: incomplete",
+        (false, true) => "Accuracy check: passed",
+    };
+    let header =
+        ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
+    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    let mut text = format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines));
+    let finding = |row: &Row, finding: &String| {
+        format!("- {}: {}\n", escape_sentence(&row.name()), escape_sentence(finding))
+    };
+    let mut findings: Vec<String> =
+        rows.iter().flat_map(|row| row.findings.iter().map(|text| finding(row, text))).collect();
+    findings.extend(
+        unreadable.iter().map(|one| format!("- not compared: {}\n", escape_sentence(&one.to_string()))),
+    );
+    if !findings.is_empty() {
+        text += &format!("\n{}", findings.concat());
+    }
+    text
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+    let verdict = match row.verdict.fails() {
+        true => format!("**{}**", row.verdict.word()),
+        false => row.verdict.word().to_owned(),
+    };
+    vec![
+        verdict,
+        escape(&row.name()),
+        row.metric.to_string(),
+        number(row.reference),
+        number(row.now),
+        row.difference().map_or("-".to_owned(), |difference| format!("{difference:+.2}")),
+        how(row),
+    ]
+}
+
+/// `[-1.20, 0.30], 98.5 % alike`.
+pub(crate) fn how(row: &Row) -> String {
+    match row.how {
+        None => "-".to_owned(),
+        Some(How::Values(why)) => format!("values only: {why}"),
+        Some(How::Samples { paired, agreement }) => {
+            // Where nothing differs there is nothing to test.
+            let p = match paired.test {
+                Test::Sign { a, b } if a + b > 0 => format!(", p = {}", p_value(&paired)),
+                _ => String::new(),
+            };
+            format!("{}{p}, {agreement:.1} % alike", interval(&paired))
+        }
+    }
+}

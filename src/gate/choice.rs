@@ -1,0 +1,197 @@
+//! Which record of a cell is meant, for commands that take one of each: the newest run of every setting, narrowed by what was
+//! typed. Where several settings are left, the command lists them and asks.
+
+use std::fmt::Write;
+
+use crate::record::{Aspect, Cell, Kept, SettingKey};
+use crate::{Error, Result};
+
+/// What was typed to narrow records down. Of several values of one kind, any will do.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Names as in the records: `TerraFM`, `TerraFM ViT-Base`.
+    pub models: Vec<String>,
+    /// Beginnings of hashes, or `random:<seed>`.
+    pub weights: Vec<String>,
+    /// Values of other aspects, as lists of settings show them.
+    pub settings: Vec<(Aspect, String)>,
+}
+
+impl Wanted {
+    /// `NAME=VALUE` of a setting that has no option of its own: `k=20`, `imputed=B02 for B01`.
+    ///
+    /// # Errors
+    /// Where there is no `=`.
+    pub fn setting(text: &str) -> Result<(Aspect, String)> {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Error::request(format!("`{text}` is not NAME=VALUE")).help("type it as in k=20"));
+        };
+        let aspect = match name.trim() {
+            "data" => Aspect::Data,
+            "length" => Aspect::Length,
+            "weights" => Aspect::Weights,
+            "coverage" => Aspect::Coverage,
+            "sensor" => Aspect::Sensor,
+            "bands" => Aspect::Bands,
+            "imputed" => Aspect::Imputation,
+            "normalisation" | "normalization" => Aspect::Normalization,
+            "input" => Aspect::InputSize,
+            other => Aspect::Protocol(other.to_owned()),
+        };
+        Ok((aspect, value.trim().to_owned()))
+    }
+
+    fn admits(&self, kept: &Kept) -> bool {
+        let (cell, key) = (&kept.record.cell, SettingKey::of(&kept.record));
+        let any = |wanted: &[String], fits: &dyn Fn(&str) -> bool| {
+            wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted))
+        };
+        let weights = &kept.record.provenance.weights;
+        any(&self.models, &|model| model == cell.model || model == model_name(cell))
+            && any(&self.weights, &|wanted| is_weights(weights, wanted))
+            && self.settings.iter().all(|(aspect, _)| {
+                let mut values = self.settings.iter().filter(|(other, _)| other == aspect);
+                values.any(|(_, value)| key.get(aspect) == Some(value))
+            })
+    }
+
+    /// The records that fit.
+    ///
+    /// # Errors
+    /// Where none of some records fits: the message lists the settings that are there. `side` is what it calls them.
+    pub fn narrow(&self, records: Vec<Kept>, side: &str) -> Result<Vec<Kept>> {
+        let (fitting, others): (Vec<Kept>, Vec<Kept>) =
+            records.into_iter().partition(|kept| self.admits(kept));
+        if fitting.is_empty() && !others.is_empty() {
+            let mut settings: Vec<String> = others
+                .iter()
+                .map(|kept| format!("{}: {}", model_name(&kept.record.cell), SettingKey::of(&kept.record)))
+                .collect();
+            settings.sort();
+            settings.dedup();
+            return Err(Error::request(format!(
+                "no record of {side} fits the options that choose among them"
+            ))
+            .help(format!("there are\n    {}", listed(&settings))));
+        }
+        Ok(fitting)
+    }
+}
+
+/// Whether `typed` is the beginning of the weights' hash, with or without what names the hash.
+pub(crate) fn is_weights(weights: &str, typed: &str) -> bool {
+    let digits = |text: &str| text.strip_prefix("blake3:").unwrap_or(text).to_owned();
+    match typed.starts_with("random:") {
+        true => weights == typed,
+        false => digits(typed).len() >= 4 && digits(weights).starts_with(&digits(typed)),
+    }
+}
+
+/// `TerraFM ViT-Base`.
+pub(crate) fn model_name(cell: &Cell) -> String {
+    format!("{} {}", cell.model, cell.backbone).trim_end().to_owned()
+}
+
+/// Of each setting (and model) the run that was finished last, the newest setting first.
+pub(crate) fn newest_of_each<'k>(records: impl IntoIterator<Item = &'k Kept>) -> Vec<&'k Kept> {
+    let mut records: Vec<&Kept> = records.into_iter().collect();
+    // Two may be finished within a second: the fingerprint then decides, the same on every run.
+    records.sort_by_key(|kept| {
+        std::cmp::Reverse((kept.record.provenance.finished, kept.record.fingerprint.clone()))
+    });
+    let mut newest: Vec<&Kept> = Vec::new();
+    for kept in records {
+        let key = SettingKey::of(&kept.record);
+        let known = newest.iter().any(|other| {
+            let (a, b) = (&other.record.cell, &kept.record.cell);
+            (&a.model, &a.backbone) == (&b.model, &b.backbone) && SettingKey::of(&other.record).is_same(&key)
+        });
+        if !known {
+            newest.push(kept);
+        }
+    }
+    newest
+}
+
+/// Several records of one cell, of which one is needed.
+#[derive(Debug)]
+pub(crate) struct Several<'k> {
+    /// `m-eurosat default knn seed 0 of A`.
+    pub of: String,
+    pub records: Vec<&'k Kept>,
+}
+
+/// Cells in an error before the rest is counted.
+const CELLS: usize = 5;
+
+/// The error that lists what fits and names the options that choose.
+pub(crate) fn ask(several: &[Several]) -> Error {
+    let mut text = String::from("several records fit");
+    let mut options: Vec<String> = Vec::new();
+    for Several { records, .. } in several {
+        let keys: Vec<SettingKey> = records.iter().map(|kept| SettingKey::of(&kept.record)).collect();
+        let models: Vec<String> = records.iter().map(|kept| model_name(&kept.record.cell)).collect();
+        if models.iter().any(|model| *model != models[0]) {
+            options.push("--model".to_owned());
+        }
+        for key in &keys {
+            options
+                .extend(keys.iter().flat_map(|other| key.differences(other)).map(|aspect| option(&aspect)));
+        }
+    }
+    for Several { of, records } in several.iter().take(CELLS) {
+        let _ = write!(text, "\n  {of}:");
+        for line in describe(records) {
+            let _ = write!(text, "\n    {line}");
+        }
+    }
+    if several.len() > CELLS {
+        let _ = write!(text, "\n  and {} more cells", several.len() - CELLS);
+    }
+    options.sort();
+    options.dedup();
+    Error::request(text).help(format!("choose with {}", options.join(", ")))
+}
+
+/// A line per record: its value, model and what tells its setting from the others'.
+fn describe(records: &[&Kept]) -> Vec<String> {
+    let keys: Vec<SettingKey> = records.iter().map(|kept| SettingKey::of(&kept.record)).collect();
+    let line = |(kept, key): (&&Kept, &SettingKey)| {
+        let record = &kept.record;
+        let setting = key.among(&keys);
+        let setting = if setting.is_empty() { setting } else { format!(", {setting}") };
+        format!(
+            "{} {:.2}, {}{setting} ({})",
+            record.metric,
+            record.value,
+            model_name(&record.cell),
+            kept.store.path(record).display()
+        )
+    };
+    records.iter().zip(&keys).map(line).collect()
+}
+
+/// The option of `check`, `compare` and `rescore` that chooses the aspect.
+fn option(aspect: &Aspect) -> String {
+    match aspect {
+        Aspect::Weights => "--weights".to_owned(),
+        Aspect::Normalization => "--normalization".to_owned(),
+        Aspect::Sensor => "--sensor".to_owned(),
+        Aspect::Bands => "--bands".to_owned(),
+        Aspect::Length => "--setting length=…".to_owned(),
+        Aspect::Data => "--setting data=…".to_owned(),
+        Aspect::Coverage => "--setting coverage=…".to_owned(),
+        Aspect::Imputation => "--setting imputed=…".to_owned(),
+        Aspect::InputSize => "--setting input=…".to_owned(),
+        Aspect::Protocol(name) => format!("--setting {name}=…"),
+    }
+}
+
+fn listed(settings: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = settings.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n    ");
+    if settings.len() > SHOWN {
+        let _ = write!(text, "\n    and {} more", settings.len() - SHOWN);
+    }
+    text
+}

@@ -1,0 +1,252 @@
+//! Recorded scores beside those that the predictions give: for the gate, the comparison of models and `rescore`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as Unknown;
+
+use super::suites::{Suites, reported};
+use crate::metrics::{Metric, bootstrap};
+use crate::record::predictions::Named;
+use crate::record::{Kept, Record};
+use crate::score::Scoring;
+use crate::score::predictions::BatchScore;
+use crate::{Error, Result};
+
+/// How far a value may be from the recorded one, in points: records keep 15 digits.
+const SLACK: f64 = 1e-9;
+
+/// The same for metrics that rank scores in float32: where exponential functions differ in the last bit, other scores
+/// are equal.
+const RANKED_SLACK: f64 = 1e-3;
+
+/// A record's score, recorded and computed again.
+#[derive(Debug, Clone)]
+pub struct Score {
+    /// `accuracy`, `interval low`, `reported_miou`.
+    pub name: String,
+    /// In percent.
+    pub recorded: Option<f64>,
+    pub again: Again,
+    slack: f64,
+}
+
+/// What the predictions say about a score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Again {
+    /// Its value, in percent.
+    Value(f64),
+    /// They give no such score.
+    Nothing,
+    /// They cannot tell, and why.
+    Unknown(&'static str),
+}
+
+impl Score {
+    /// Whether the record holds another value than its predictions give.
+    pub fn differs(&self) -> bool {
+        match (self.recorded, self.again) {
+            (None, _) | (_, Again::Unknown(_)) => false,
+            (Some(_), Again::Nothing) => true,
+            (Some(recorded), Again::Value(again)) => {
+                let difference = (recorded - again).abs();
+                difference.is_nan() || difference > self.slack
+            }
+        }
+    }
+}
+
+/// The predictions of a record and the scores that they give.
+#[derive(Debug, Clone)]
+pub struct Recomputed {
+    pub named: Named,
+    /// The metric first.
+    pub scores: Vec<Score>,
+    /// Test samples by the record, where it is another number than that of the predictions.
+    pub recorded_samples: Option<usize>,
+}
+
+impl Recomputed {
+    /// What the record says and its predictions do not, one claim per line.
+    pub fn contradictions(&self) -> Vec<String> {
+        let samples = self.recorded_samples.map(|recorded| {
+            format!(
+                "the record is of {recorded} test samples, its predictions of {}",
+                self.named.samples.len()
+            )
+        });
+        let differing = self.scores.iter().filter(|score| score.differs());
+        let scores = differing.filter_map(|score| {
+            let (name, recorded) = (&score.name, score.recorded?);
+            Some(match score.again {
+                Again::Value(again) => {
+                    let (recorded, again) = apart(recorded, again);
+                    format!("{name} is recorded as {recorded}, its predictions give {again}")
+                }
+                _ => format!("{name} is recorded as {recorded:.2}, its predictions give none"),
+            })
+        });
+        samples.into_iter().chain(scores).collect()
+    }
+
+    /// The recorded scores among `names`, and the interval, that the predictions cannot tell, with the reason; `None` where they
+    /// tell all.
+    pub fn unknown(&self, names: &[String]) -> Option<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for Score { name, recorded, again, .. } in &self.scores {
+            let is_shown = name.starts_with("interval ") || names.contains(name);
+            if let (Some(_), Again::Unknown(why), true) = (recorded, again, is_shown) {
+                by_reason.entry(why).or_default().push(name);
+            }
+        }
+        let told: Vec<String> =
+            by_reason.iter().map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+}
+
+/// Two numbers with as many decimals as tell them apart, at least two.
+fn apart(a: f64, b: f64) -> (String, String) {
+    let text = |decimals: usize| (format!("{a:.decimals$}"), format!("{b:.decimals$}"));
+    (2..=12).map(text).find(|(a, b)| a != b).unwrap_or_else(|| text(12))
+}
+
+/// Computes every score of the record again from its predictions, and the `extra` metrics that fit its labels; `None`
+/// where there are no predictions.
+///
+/// # Errors
+/// Where predictions are damaged or cannot be scored by the record's metric. The error names their file.
+pub fn recompute(kept: &Kept, suites: &Suites, extra: &[Metric]) -> Result<Option<Recomputed>> {
+    let record = &kept.record;
+    let Some(named) = kept.store.predictions(record)? else { return Ok(None) };
+    let scores = scores(record, &named, suites, extra).map_err(|error| {
+        let path = kept.store.predictions_path(record);
+        Error::file(path, format!("cannot be scored: {error}"))
+            .help("delete the record with its predictions, and run the cell again with `bench --fresh`")
+    })?;
+    let recorded = record.samples.get("test").copied();
+    let recorded_samples = recorded.filter(|recorded| *recorded != named.samples.len());
+    Ok(Some(Recomputed { named, scores, recorded_samples }))
+}
+
+fn scores(record: &Record, named: &Named, suites: &Suites, extra: &[Metric]) -> Result<Vec<Score>> {
+    let predictions = &named.predictions;
+    let scorer = predictions.scorer(record.metric)?;
+    let value = scorer.all();
+    if !value.is_finite() {
+        return Err(Error::request(format!("{} is {value}", record.metric)));
+    }
+    let metric = record.metric.to_string();
+    let slack = slack(record.metric);
+    let score = |name: &str, recorded: f64, again: Again, slack: f64| Score {
+        name: name.to_owned(),
+        recorded: Some(recorded),
+        again,
+        slack,
+    };
+    let mut scores = vec![score(&metric, record.value, Again::Value(value), slack)];
+    if let Some(interval) = record.interval {
+        let resamples = named.scoring.as_ref().map(|scoring| scoring.resamples);
+        let again = match resamples {
+            None => [Again::Unknown(OLDER); 2],
+            Some(None) => [Again::Nothing; 2],
+            Some(Some(resamples)) => {
+                let again = bootstrap::interval(
+                    scorer.samples(),
+                    interval.level,
+                    resamples,
+                    record.cell.seed,
+                    |indices| scorer.score(indices),
+                )?;
+                [again.low, again.high].map(Again::Value)
+            }
+        };
+        scores.push(score("interval low", interval.low, again[0], slack));
+        scores.push(score("interval high", interval.high, again[1], slack));
+    }
+    let further = Further::new(record, named, suites);
+    for (name, recorded) in &record.scores {
+        if let Some((again, slack)) = further.again(name)? {
+            scores.push(score(name, *recorded, again, slack));
+        }
+    }
+    let fresh = |name: String, again: f64| Score { name, recorded: None, again: Again::Value(again), slack };
+    for other in extra.iter().filter(|other| **other != record.metric) {
+        let name = other.to_string();
+        if record.scores.contains_key(&name) {
+            continue;
+        }
+        if let Ok(scorer) = predictions.scorer(*other) {
+            scores.push(fresh(name, scorer.all()));
+        }
+    }
+    let unrecorded = further.given.iter().filter(|(name, _)| !record.scores.contains_key(*name));
+    scores.extend(unrecorded.map(|(name, again)| fresh(name.clone(), *again)));
+    Ok(scores)
+}
+
+const OLDER: &str = "predictions of format 1 do not tell how";
+
+/// The scores beside the metric.
+struct Further<'a> {
+    record: &'a Record,
+    named: &'a Named,
+    /// What predictions give by themselves.
+    given: BTreeMap<String, f64>,
+}
+
+impl<'a> Further<'a> {
+    fn new(record: &'a Record, named: &'a Named, suites: &'a Suites) -> Self {
+        let kept = named.scoring.as_ref().map_or(&[][..], |scoring| &scoring.class_names);
+        let names = if kept.is_empty() { suites.class_names(record) } else { kept };
+        Further { record, named, given: named.predictions.scores(names) }
+    }
+
+    /// The score of that name, and how far it may be from the recorded one; `None` for scores of validation.
+    fn again(&self, name: &str) -> Result<Option<(Again, f64)>> {
+        let Further { record, named, given } = self;
+        // What a sweep found on validation: test predictions have no part in it.
+        if name.starts_with("valid/") {
+            return Ok(None);
+        }
+        if let Some(again) = given.get(name) {
+            return Ok(Some((Again::Value(*again), SLACK)));
+        }
+        if name == reported(record) {
+            let again = match &named.scoring {
+                None => Again::Unknown(OLDER),
+                Some(Scoring { report_batch: None, .. }) => Again::Nothing,
+                Some(Scoring { report_batch: Some(batch), .. }) => {
+                    Again::Value(BatchScore::mean(named.predictions.batch_scores(record.metric, *batch)?))
+                }
+            };
+            return Ok(Some((again, slack(record.metric))));
+        }
+        if let Ok(metric) = metric(name) {
+            let again = named.predictions.scorer(metric);
+            let again = again.map_or(Again::Nothing, |scorer| Again::Value(scorer.all()));
+            return Ok(Some((again, slack(metric))));
+        }
+        let of_predictions = name.starts_with("iou_") || ["macro_f1", "pixel_accuracy"].contains(&name);
+        let again = match (&named.scoring, of_predictions) {
+            // Classes may have had other names when it was recorded.
+            (None, true) => Again::Unknown(OLDER),
+            (Some(_), true) => Again::Nothing,
+            (_, false) => Again::Unknown("it is no score of test predictions"),
+        };
+        Ok(Some((again, SLACK)))
+    }
+}
+
+fn slack(metric: Metric) -> f64 {
+    if metric == Metric::MicroMap { RANKED_SLACK } else { SLACK }
+}
+
+/// The metric of that name.
+///
+/// # Errors
+/// Where there is none: the message lists the metrics.
+pub fn metric(name: &str) -> Result<Metric> {
+    Metric::deserialize(name.into_deserializer()).map_err(|error: Unknown| Error::request(error))
+}

@@ -1,0 +1,215 @@
+//! The boundary between data and models: what a model is given, what it is asked for, what it gives.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::task::Sensor;
+use crate::task::bands::Band;
+use crate::{Error, Result};
+
+/// Images of one sensor, normalised and resized for the model.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub sensor: Sensor,
+    /// The band of each channel of `pixels`.
+    pub bands: Arc<[Band]>,
+    /// [n, c, h, w], float32.
+    pub pixels: Tensor<4>,
+    /// When and where each image was taken.
+    pub context: Context,
+}
+
+/// When and where images were taken, for models that look at it.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// Days since 1970-01-01 per image; `None` where unknown. Empty where nothing is known.
+    pub days: Vec<Option<f64>>,
+    /// Longitude and latitude of each image's centre in degrees. Empty where nothing is known.
+    pub places: Vec<Option<[f32; 2]>>,
+    /// Ground sampling distance of the stored pixels in metres, before any resizing.
+    pub gsd_m: Option<f32>,
+}
+
+/// What a model encodes at once: one input per sensor, each with the same number of images.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub inputs: Vec<Input>,
+}
+
+impl Batch {
+    /// Images of a single sensor: `pixels` is [n, c, h, w].
+    pub fn single(sensor: Sensor, bands: Arc<[Band]>, pixels: Tensor<4>) -> Self {
+        Batch { inputs: vec![Input { sensor, bands, pixels, context: Context::default() }] }
+    }
+
+    /// Number of images per sensor, n.
+    pub fn len(&self) -> usize {
+        self.inputs.first().map_or(0, |input| input.pixels.dims()[0])
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The only input.
+    ///
+    /// # Errors
+    /// If the batch has inputs of several sensors.
+    pub fn only(&self) -> Result<&Input> {
+        match self.inputs.as_slice() {
+            [only] => Ok(only),
+            several => Err(Error::request(format!(
+                "the model takes images of one sensor at a time, got {}",
+                several.len()
+            ))),
+        }
+    }
+
+    /// One batch per image, in order.
+    pub fn split(self) -> Vec<Batch> {
+        (0..self.len())
+            .map(|image| {
+                let part = |input: &Input| Input {
+                    sensor: input.sensor,
+                    bands: Arc::clone(&input.bands),
+                    pixels: input.pixels.clone().slice_dim(0, image..=image),
+                    context: input.context.only(image),
+                };
+                Batch { inputs: self.inputs.iter().map(part).collect() }
+            })
+            .collect()
+    }
+}
+
+impl Context {
+    fn only(&self, image: usize) -> Self {
+        Context {
+            days: self.days.get(image).copied().into_iter().collect(),
+            places: self.places.get(image).copied().into_iter().collect(),
+            gsd_m: self.gsd_m,
+        }
+    }
+}
+
+/// How tokens become the one vector of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The class token after the final norm.
+    Class,
+    /// Mean of the patch tokens.
+    Mean,
+    /// Mean of all tokens, the class token included.
+    MeanAll,
+    /// The model's own pooling head.
+    Head,
+}
+
+/// What is asked of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// One vector per image.
+    Pooled(Pooling),
+    /// One vector per patch.
+    Tokens,
+    /// Feature maps of several layers.
+    Maps,
+}
+
+/// What an encoder gives. n is the number of images.
+#[derive(Debug, Clone)]
+pub enum Encoded {
+    /// [n, d].
+    Pooled(Tensor<2>),
+    /// Patch tokens [n, rows * columns, d], row by row; `grid` is [rows, columns].
+    Tokens { tokens: Tensor<3>, grid: [usize; 2] },
+    /// From fine to coarse, or from the first layer to the last.
+    Maps(Vec<Map>),
+}
+
+/// A feature map.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// [n, d, rows, columns].
+    pub values: Tensor<4>,
+    /// Side in pixels of the model's input that one position of the map stands for.
+    pub stride: usize,
+}
+
+impl Encoded {
+    /// The pooled vectors [n, d].
+    ///
+    /// # Errors
+    /// If the encoder gave something else.
+    pub fn pooled(self) -> Result<Tensor<2>> {
+        match self {
+            Encoded::Pooled(vectors) => Ok(vectors),
+            _ => Err(Error::request("the encoder gave no pooled vectors")),
+        }
+    }
+
+    /// The patch tokens [n, rows * columns, d] and their grid [rows, columns].
+    ///
+    /// # Errors
+    /// If the encoder gave something else.
+    pub fn tokens(self) -> Result<(Tensor<3>, [usize; 2])> {
+        match self {
+            Encoded::Tokens { tokens, grid } => Ok((tokens, grid)),
+            _ => Err(Error::request("the encoder gave no patch tokens")),
+        }
+    }
+
+    /// The feature maps.
+    ///
+    /// # Errors
+    /// If the encoder gave something else.
+    pub fn maps(self) -> Result<Vec<Map>> {
+        match self {
+            Encoded::Maps(maps) => Ok(maps),
+            _ => Err(Error::request("the encoder gave no feature maps")),
+        }
+    }
+
+    /// Joins what was encoded of parts of a batch, in order.
+    ///
+    /// # Errors
+    /// If there are no parts, or they are of different kinds.
+    pub fn join(parts: Vec<Encoded>) -> Result<Encoded> {
+        let mut parts = parts;
+        match parts.len() {
+            0 => return Err(Error::request("there are no images to encode")),
+            1 => return Ok(parts.remove(0)),
+            _ => {}
+        }
+        match parts[0].clone() {
+            Encoded::Pooled(_) => {
+                let all = parts.into_iter().map(Encoded::pooled).collect::<Result<_>>()?;
+                Ok(Encoded::Pooled(Tensor::cat(all, 0)))
+            }
+            Encoded::Tokens { grid, .. } => {
+                let all = parts.into_iter().map(|part| Ok(part.tokens()?.0)).collect::<Result<_>>()?;
+                Ok(Encoded::Tokens { tokens: Tensor::cat(all, 0), grid })
+            }
+            Encoded::Maps(first) => {
+                let all = parts.into_iter().map(Encoded::maps).collect::<Result<Vec<_>>>()?;
+                let layer = |i: usize| Map {
+                    values: Tensor::cat(all.iter().map(|maps| maps[i].values.clone()).collect(), 0),
+                    stride: first[i].stride,
+                };
+                Ok(Encoded::Maps((0..first.len()).map(layer).collect()))
+            }
+        }
+    }
+}
+
+/// A model without a head.
+pub trait Encoder: Send + Sync {
+    /// Encodes a batch.
+    ///
+    /// # Errors
+    /// If the model cannot take these sensors, bands or sizes, or cannot give what is wanted.
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded>;
+}

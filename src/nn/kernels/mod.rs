@@ -1,0 +1,143 @@
+//! Tensor operations that are slow when composed of Burn's, with a kernel for the CPU.
+//!
+//! [`Kernels`] holds a portable form of each, in Burn's operations, and its gradient. A backend that does no
+//! better is one line here; `flex` has its own kernels (what they save stands in benches/NOTES.md). The functions
+//! of this module are what the rest of the program calls: differentiable, on any device.
+//!
+//! Maps are [n, h, w, c], channels last: a pixel's channels lie together, so that a convolution is a product of
+//! matrices without a copy.
+
+#![cfg_attr(
+    feature = "libtorch",
+    expect(deprecated, reason = "the only way to NVIDIA GPUs that builds from the registry alone")
+)]
+
+mod autodiff;
+pub(crate) mod flex;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// The operations, on a backend's own tensors.
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Cube: cfg(feature = "vulkan"), Autodiff)]
+pub trait Kernels: Backend {
+    /// See [`conv3x3`].
+    fn conv3x3(x: FloatTensor<Self>, weight: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+        portable::conv3x3::<Self>(x, weight, size)
+    }
+
+    /// Gradients of [`Kernels::conv3x3`] with respect to x (where `wants_x`) and the weight, given its output's.
+    fn conv3x3_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        wants_x: bool,
+    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
+        portable::conv3x3_backward::<Self>(x, weight, gradient, wants_x)
+    }
+
+    /// See [`batch_norm`]: the output, the mean and the biased variance.
+    fn normalize_batch(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        norm: Norm,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::batch_norm::<Self>(x, gamma, beta, norm)
+    }
+
+    /// Gradients of [`Kernels::normalize_batch`] with respect to x, gamma and beta, given its output, the statistics
+    /// it returned and its output's gradient.
+    fn normalize_batch_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        norm: Norm,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::batch_norm_backward::<Self>(x, gamma, beta, mean, variance, norm, gradient)
+    }
+
+    /// See [`adamw`].
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamwStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::adamw::<Self>(parameter, gradient, first, second, step)
+    }
+}
+
+#[cfg(feature = "libtorch")]
+impl Kernels for burn::backend::LibTorch {}
+#[cfg(feature = "vulkan")]
+impl Kernels for burn::backend::Cube {}
+
+/// Resizes x bilinearly to `size` (half-pixel centres, as [`super::resample::resize`]) and convolves it:
+/// [n, h, w, i] to [n, size[0], size[1], o], kernel 3, stride 1, zero padding 1, no bias.
+/// The weight is [3, 3, i, o]: row, column, from, to.
+pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::conv3x3(x.into_dispatch(), weight.into_dispatch(), size))
+}
+
+/// How [`batch_norm`] normalises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Cut negative values off afterwards.
+    pub relu: bool,
+}
+
+/// Normalises each channel over all pixels of the batch, scales by gamma and shifts by beta. x is [n, h, w, c], gamma and beta are [c].
+/// Returns the output, the mean and the biased variance, [c] each; gradients flow through the output alone.
+pub fn batch_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    norm: Norm,
+) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
+    let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
+    let (y, mean, variance) = <Dispatch as Kernels>::normalize_batch(x.into_dispatch(), gamma, beta, norm);
+    (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
+}
+
+/// The numbers of one AdamW step, corrections for the moments' zero start included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamwStep {
+    pub beta1: f64,
+    pub beta2: f64,
+    /// 1 - learning rate * weight decay.
+    pub keep: f64,
+    /// Learning rate / (1 - beta1^t).
+    pub rate: f64,
+    /// sqrt(1 - beta2^t).
+    pub root: f64,
+    pub epsilon: f64,
+}
+
+/// One AdamW step of a parameter, given its gradient and its moments; returns parameter and moments.
+/// Not differentiable: the tensors must not be on an autodiff device.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    [first, second]: [Tensor<D>; 2],
+    step: AdamwStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let (parameter, first, second) = <Dispatch as Kernels>::adamw(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        step,
+    );
+    (Tensor::from_dispatch(parameter), [Tensor::from_dispatch(first), Tensor::from_dispatch(second)])
+}

@@ -1,0 +1,8 @@
+//! Building blocks of networks: tensors in, tensors out.
+
+pub mod gelu;
+pub mod heads;
+pub mod kernels;
+pub mod loss;
+pub mod resample;
+pub mod vit;

@@ -1,0 +1,345 @@
+//! The spider plot: an axis a column of a suite's tables, a line a model. Here is what it shows; [`draw()`] draws it.
+
+mod draw;
+
+pub use self::draw::draw;
+use crate::model::Coverage;
+use crate::record::{Aspect, SettingKey, short};
+use crate::report::tables::table::{Column, Origin, ResultTable, Row, SETTING};
+use crate::task::Spider;
+use crate::{Error, Result};
+
+/// What the plot shows, before it is drawn.
+#[derive(Debug, Clone)]
+pub struct Chart {
+    pub title: String,
+    /// Of generated data.
+    pub demo: bool,
+    /// Clockwise from above; at least three.
+    pub axes: Vec<Axis>,
+    pub series: Vec<Series>,
+    /// What a reader must know besides.
+    pub notes: Vec<String>,
+}
+
+/// One column of a table.
+#[derive(Debug, Clone)]
+pub struct Axis {
+    /// The table's `file`, and the task's name.
+    pub table: String,
+    pub task: String,
+    /// As in the tables: `m-EuroSat`.
+    pub title: String,
+    /// The metric, and what tells the axis from another of the same task: `k-NN, F1`.
+    pub subtitle: String,
+}
+
+/// One model.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub name: String,
+    /// By which it is chosen, with and without its backbone.
+    pub model: String,
+    pub backbone: String,
+    pub origin: Origin,
+    /// One an axis, in percent.
+    pub values: Vec<Option<f64>>,
+}
+
+/// What the user wants to see; nothing chosen is the default.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// `TerraFM` or `TerraFM ViT-Base`.
+    pub models: Vec<String>,
+    /// `knn`, `m-eurosat` or `knn/m-eurosat`.
+    pub axes: Vec<String>,
+}
+
+/// A plot needs as many axes to have an area.
+pub const FEWEST_AXES: usize = 3;
+
+/// More measured rows than this are drawn only if asked for: the eye cannot follow them.
+const MOST_MEASURED: usize = 3;
+
+/// The most lines of all, asked for or not.
+const MOST_SERIES: usize = 12;
+
+/// The plot of these tables, each with its `file`; nothing where no model has a value on the axes.
+///
+/// Published rows of one model are one line, its better size on each axis; asked for by model and backbone, that size
+/// alone. A measured row is a line of its own. A demo's plot shows the demo's rows only.
+///
+/// # Errors
+/// Where fewer than three axes are left, or there are more models than can be told apart. Names that nothing here has are
+/// passed over: [`unknown`] finds them.
+pub fn chart(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &Choice) -> Result<Option<Chart>> {
+    let demo = tables.iter().any(|(_, table)| table.demo);
+    let columns = chosen_axes(&all_axes(spider, tables), choice);
+    if columns.is_empty() && !choice.axes.is_empty() {
+        return Ok(None);
+    }
+    if columns.len() < FEWEST_AXES {
+        return Err(Error::request(format!(
+            "{} axes; a spider plot has at least {FEWEST_AXES}",
+            columns.len()
+        ))
+        .help("name more with --axes"));
+    }
+    let mut notes = Vec::new();
+    let published = if demo { Vec::new() } else { published(spider, &columns, choice, &mut notes) };
+    let measured = measured(tables, &columns, choice, &mut notes);
+    let series: Vec<Series> = published.into_iter().chain(measured).collect();
+    if series.len() > MOST_SERIES {
+        return Err(Error::request(format!(
+            "{} models in one spider plot; more than {MOST_SERIES} cannot be told apart",
+            series.len()
+        ))
+        .help("name fewer with --models, with their backbones"));
+    }
+    if series.is_empty() {
+        return Ok(None);
+    }
+    let axes = columns.into_iter().map(|found| found.axis).collect();
+    Ok(Some(Chart { title: spider.title.clone(), demo, axes, series, notes }))
+}
+
+/// The names of the choice that no table here has.
+pub fn unknown<'c>(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &'c Choice) -> Vec<&'c str> {
+    let axes = all_axes(spider, tables);
+    let rows = || tables.iter().flat_map(|(_, table)| table.published.iter().chain(&table.measured));
+    let no_axis = choice.axes.iter().filter(|name| !axes.iter().any(|found| found.axis.is(name)));
+    let no_model =
+        choice.models.iter().filter(|name| !rows().any(|row| named(name, &row.model, &row.backbone)));
+    no_axis.chain(no_model).map(String::as_str).collect()
+}
+
+/// An axis and where its values are.
+struct Found<'t, 'a> {
+    axis: Axis,
+    table: &'t ResultTable<'a>,
+    column: usize,
+}
+
+impl Axis {
+    fn is(&self, name: &str) -> bool {
+        name == self.table || name == self.task || name.split_once('/') == Some((&self.table, &self.task))
+    }
+}
+
+fn all_axes<'t, 'a>(spider: &Spider, tables: &[(&str, &'t ResultTable<'a>)]) -> Vec<Found<'t, 'a>> {
+    let mut found = Vec::new();
+    for axes in &spider.axes {
+        for (file, table) in tables.iter().filter(|(file, _)| *file == axes.table) {
+            let columns = table.columns.iter().enumerate();
+            let of_metric =
+                columns.filter(|(_, column)| column.partition == axes.partition && column.score.is_none());
+            found.extend(of_metric.map(|(i, column)| Found {
+                axis: Axis {
+                    table: (*file).to_owned(),
+                    task: column.task.clone(),
+                    title: column.title.clone(),
+                    subtitle: subtitle(&axes.label, column),
+                },
+                table,
+                column: i,
+            }));
+        }
+    }
+    found
+}
+
+fn subtitle(label: &str, column: &Column) -> String {
+    if label.is_empty() { column.metric_title() } else { format!("{label}, {}", column.metric_title()) }
+}
+
+/// Those asked for, in the order in which they were; all of them where none was.
+fn chosen_axes<'t, 'a>(all: &[Found<'t, 'a>], choice: &Choice) -> Vec<Found<'t, 'a>> {
+    let mut order: Vec<usize> = Vec::new();
+    for name in &choice.axes {
+        for (i, _) in all.iter().enumerate().filter(|(_, found)| found.axis.is(name)) {
+            if !order.contains(&i) {
+                order.push(i);
+            }
+        }
+    }
+    if choice.axes.is_empty() {
+        order = (0..all.len()).collect();
+    }
+    let copy = |i: usize| {
+        let found = &all[i];
+        Found { axis: found.axis.clone(), table: found.table, column: found.column }
+    };
+    order.into_iter().map(copy).collect()
+}
+
+/// Whether a row is the one that `name` means: letters and digits decide, as the source has both `Prithvi-2.0` and
+/// `Prithvi 2.0`.
+fn named(name: &str, model: &str, backbone: &str) -> bool {
+    same(name, model) || same(name, &format!("{model} {backbone}"))
+}
+
+fn same(a: &str, b: &str) -> bool {
+    // `SatMAE++` is another model than `SatMAE`.
+    let plain = |name: &str| -> String {
+        name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
+    };
+    plain(a) == plain(b)
+}
+
+fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Vec<String>) -> Vec<Series> {
+    let names = if choice.models.is_empty() { &spider.models } else { &choice.models };
+    let mut all: Vec<Series> = Vec::new();
+    for name in names {
+        let rows_of = |found: &Found| -> Vec<(String, String, Option<f64>)> {
+            let rows = found.table.published.iter().filter(|row| named(name, &row.model, &row.backbone));
+            rows.map(|row| (row.model.clone(), row.backbone.clone(), value(row, found.column))).collect()
+        };
+        let best = |found: &Found| {
+            let values = rows_of(found).into_iter().filter_map(|(_, _, value)| value);
+            values.max_by(f64::total_cmp)
+        };
+        let values: Vec<Option<f64>> = columns.iter().map(best).collect();
+        let Some((model, _, _)) = columns.iter().find_map(|found| rows_of(found).into_iter().next()) else {
+            continue;
+        };
+        if values.iter().all(Option::is_none) {
+            continue;
+        }
+        let mut backbones: Vec<String> =
+            columns.iter().flat_map(&rows_of).map(|(_, backbone, _)| backbone).collect();
+        backbones.sort();
+        backbones.dedup();
+        let with_backbone = !same(name, &model);
+        let backbone = if with_backbone { backbones.concat() } else { String::new() };
+        let name = match with_backbone {
+            true => format!("{model} {backbone}"),
+            // The plot's own spelling, where the tables have two.
+            false if choice.models.is_empty() => name.clone(),
+            false => model.clone(),
+        };
+        // Asked for twice.
+        if all.iter().any(|other| other.name == name) {
+            continue;
+        }
+        if !with_backbone && backbones.len() > 1 {
+            notes.push(format!("{model}: on each axis the best of {}.", backbones.join(", ")));
+        }
+        all.push(Series { name, model, backbone, origin: Origin::Published, values });
+    }
+    all
+}
+
+fn value(row: &Row, column: usize) -> Option<f64> {
+    Some(row.cells.get(column)?.as_ref()?.value)
+}
+
+/// What makes a measured model: its name, its backbone, and how its values were made, in so far as tables of several
+/// protocols share it.
+type Identity = (String, String, SettingKey);
+
+fn identity(row: &Row) -> Option<Identity> {
+    let of_task = |aspect: &Aspect| matches!(aspect, Aspect::Imputation | Aspect::InputSize | Aspect::Length);
+    let setting = row.setting.clone()?.without(|aspect| of_task(aspect) || aspect.is_protocol());
+    Some((row.model.clone(), row.backbone.clone(), setting.of_any_protocol()))
+}
+
+/// What tells `identity` from the other measured models.
+fn told(identity: &Identity, all: &[Identity]) -> Vec<String> {
+    let (model, backbone, setting) = identity;
+    let same = || all.iter().filter(|other| (&other.0, &other.1) == (model, backbone)).map(|other| &other.2);
+    let get = |aspect| setting.get(&aspect).unwrap_or_default();
+    let mut told = Vec::new();
+    if get(Aspect::Coverage) != Coverage::Whole.to_string() {
+        told.push(get(Aspect::Coverage).to_owned());
+    }
+    if same().any(|other| other.get(&Aspect::Weights) != setting.get(&Aspect::Weights)) {
+        told.push(short(get(Aspect::Weights)).to_owned());
+    }
+    if get(Aspect::Bands) != "as-named" {
+        told.push(format!("bands {}", get(Aspect::Bands)));
+    }
+    let named = |aspect: &Aspect| matches!(aspect, Aspect::Coverage | Aspect::Weights | Aspect::Bands);
+    let others: Vec<SettingKey> = same().map(|other| other.clone().without(named)).collect();
+    let rest = setting.clone().without(named).among(&others);
+    told.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    told
+}
+
+/// The protocol behind a row's value.
+fn protocol<'a>(row: &Row<'a>, column: usize) -> Option<&'a str> {
+    Some(&row.cells.get(column)?.as_ref()?.records.first()?.cell.protocol)
+}
+
+/// Whether the value was made otherwise than the rest of its row.
+fn is_otherwise(table: &ResultTable, row: &Row, column: usize) -> bool {
+    let value = row.cells.get(column).and_then(Option::as_ref);
+    let of_setting = |place: &usize| table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
+    value.is_some_and(|value| value.footnotes.iter().any(of_setting))
+}
+
+fn measured(
+    tables: &[(&str, &ResultTable)],
+    columns: &[Found],
+    choice: &Choice,
+    notes: &mut Vec<String>,
+) -> Vec<Series> {
+    let mut identities: Vec<Identity> =
+        tables.iter().flat_map(|(_, table)| &table.measured).filter_map(identity).collect();
+    identities.sort();
+    identities.dedup();
+    let mut all = Vec::new();
+    for identity_of in &identities {
+        let (model, backbone, _) = identity_of;
+        if !choice.models.is_empty() && !choice.models.iter().any(|name| named(name, model, backbone)) {
+            continue;
+        }
+        let mut by_protocol: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut otherwise: Vec<String> = Vec::new();
+        let mut values = Vec::new();
+        for found in columns {
+            let rows =
+                || found.table.measured.iter().filter(|row| identity(row).as_ref() == Some(identity_of));
+            // A table of several protocols names the published one first.
+            let order = |row: &&Row| {
+                let name = protocol(row, found.column);
+                found.table.protocols.iter().position(|known| Some(known.as_str()) == name)
+            };
+            let row = rows().filter(|row| value(row, found.column).is_some()).min_by_key(order);
+            values.push(row.and_then(|row| value(row, found.column)));
+            if row.is_some_and(|row| is_otherwise(found.table, row, found.column)) {
+                otherwise.push(found.axis.title.clone());
+            }
+            let Some(name) = row.and_then(|row| protocol(row, found.column)) else { continue };
+            if found.table.protocols.len() > 1 {
+                match by_protocol.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, titles)) => titles.push(found.axis.title.clone()),
+                    None => by_protocol.push((name, vec![found.axis.title.clone()])),
+                }
+            }
+        }
+        if values.iter().all(Option::is_none) {
+            continue;
+        }
+        let qualifiers = told(identity_of, &identities);
+        let origin =
+            if columns.iter().any(|found| found.table.demo) { Origin::Demo } else { Origin::Measured };
+        let kind = if origin == Origin::Demo { "demo" } else { "measured" };
+        let words: Vec<&str> = std::iter::once(kind).chain(qualifiers.iter().map(String::as_str)).collect();
+        let name = format!("{model} {backbone} ({})", words.join(", "));
+        for (protocol, titles) in by_protocol {
+            notes.push(format!("{name}: {} by {protocol}.", titles.join(", ")));
+        }
+        if !otherwise.is_empty() {
+            notes.push(format!("{name}: {} with another setting, see the table.", otherwise.join(", ")));
+        }
+        all.push(Series { name, model: model.to_owned(), backbone: backbone.to_owned(), origin, values });
+    }
+    if choice.models.is_empty() && all.len() > MOST_MEASURED {
+        // Those with most values; the notes of the others go with them.
+        all.sort_by_key(|series| std::cmp::Reverse(series.values.iter().flatten().count()));
+        let dropped = all.split_off(MOST_MEASURED);
+        notes.retain(|note| !dropped.iter().any(|series| note.starts_with(&format!("{}:", series.name))));
+        notes.push(format!("{} more measured models are not drawn; --models chooses.", dropped.len()));
+    }
+    all
+}

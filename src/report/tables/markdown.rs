@@ -1,0 +1,263 @@
+//! A table as Markdown: aligned so that it also reads as plain text.
+
+use std::collections::BTreeSet;
+
+use super::table::{Column, ResultTable, Row, Tenths};
+use super::text::{cell_text, escape, grid, letter};
+use super::transposed;
+use crate::task::Split;
+use crate::record::{Aspect, Record, short};
+use crate::task::TableLayout;
+
+/// The table, and below it where each value comes from.
+pub fn markdown(table: &ResultTable) -> String {
+    let mut text = format!("# {}{}\n\n", escape(&table.title), if table.demo { " (demo)" } else { "" });
+    if table.demo {
+        text += "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
+                 > and a small model with random weights. They show that the program works, and say nothing about any\n\
+                 > model: do not compare them with the published rows, and do not report them.\n\n";
+        text += "## Demo: measured on generated data\n\n";
+        text += &if table.measured.is_empty() {
+            "Nothing is measured yet.\n".to_owned()
+        } else {
+            values(table, table.measured.iter())
+        };
+        text += "\n## Published: measured on the real data\n\n";
+        text += &values(table, table.published.iter());
+    } else {
+        text += &values(table, table.published.iter().chain(&table.measured));
+    }
+    let differences = differences(table);
+    if !differences.is_empty() {
+        text += "\n## Measured against published\n\n";
+        text += &differences;
+    }
+    text += "\n## Notes\n\n";
+    for note in notes(table) {
+        text += &format!("- {note}\n");
+    }
+    let shown = shown(table);
+    if !shown.is_empty() {
+        text += "\n## How the measured values were made\n\n";
+        text += &provenance(&shown);
+    }
+    text
+}
+
+/// The values in the table's layout.
+fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+    match table.layout {
+        TableLayout::ModelsAsRows => models_as_rows(&table.columns, rows),
+        TableLayout::DatasetsAsRows => transposed::values(&table.columns, rows),
+    }
+}
+
+/// The rows under the columns' headings.
+fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+    let mut header = vec!["Model".to_owned(), "Backbone".to_owned()];
+    header.extend(columns.iter().map(|c| format!("{}, {}", escape(&c.heading()), c.metric_title())));
+    let rows: Vec<Vec<String>> = rows
+        .map(|row| {
+            let names = [escape(&row.label()), escape(&row.backbone)];
+            names.into_iter().chain(row.cells.iter().map(|cell| cell_text(cell.as_ref()))).collect()
+        })
+        .collect();
+    grid(&header, &rows)
+}
+
+/// One line a measured value that has a published one: how far apart they are, and whether the published value lies in
+/// the interval. Empty where there is none.
+fn differences(table: &ResultTable) -> String {
+    let header = [
+        "Model",
+        "Backbone",
+        "Column",
+        "Measured",
+        "Interval",
+        "Published",
+        "Difference",
+        "Published in interval",
+    ]
+    .map(str::to_owned);
+    let mut rows = Vec::new();
+    for row in &table.measured {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            let Some((value, difference, published)) =
+                cell.as_ref().and_then(|value| Some((value, value.difference()?, value.reference?)))
+            else {
+                continue;
+            };
+            let interval = value.interval.map(|i| format!("[{}, {}]", Tenths::of(i.low), Tenths::of(i.high)));
+            let spread = value.spread.map(|spread| format!("± {}", Tenths::of(spread)));
+            let inside = value.inside().map(|inside| if inside { "yes" } else { "no" });
+            rows.push(vec![
+                escape(&row.label()),
+                escape(&row.backbone),
+                format!("{}, {}", escape(&column.heading()), column.metric_title()),
+                Tenths::of(value.value).to_string(),
+                interval.or(spread).unwrap_or_else(|| "-".to_owned()),
+                Tenths::of(published).to_string(),
+                format!("{difference:+}"),
+                inside.unwrap_or("-").to_owned(),
+            ]);
+        }
+    }
+    if rows.is_empty() { String::new() } else { grid(&header, &rows) }
+}
+
+/// The records that the table shows, by row and column, each with its row's label and its column.
+fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Record)> {
+    let mut shown = Vec::new();
+    for row in &table.measured {
+        // A further score is of the same record as the metric before it.
+        for (column, cell) in
+            table.columns.iter().zip(&row.cells).filter(|(column, _)| column.score.is_none())
+        {
+            for record in cell.iter().flat_map(|cell| &cell.records) {
+                shown.push((row.label(), column, *record));
+            }
+        }
+    }
+    shown
+}
+
+fn notes(table: &ResultTable) -> Vec<String> {
+    let mut notes = vec![
+        format!("Published values: {}.", escape(&table.source)),
+        "All values in percent. The best value of a column is **bold** and the second best _italic_, by the values \
+         as shown; equal values share their mark. `-`: no value."
+            .to_owned(),
+    ];
+    if table.layout == TableLayout::DatasetsAsRows {
+        notes[1] = notes[1].replace("of a column", "of a row");
+    }
+    if table.reported {
+        notes.push(
+            "Measured values are means over batches of the metric, weighted by the batches' sizes, as the reference \
+             reports them; a record's `value` is the metric of the whole test split."
+                .to_owned(),
+        );
+    }
+    if table.demo {
+        notes.push("Demo rows take no part in the ranking and are compared with nothing.".to_owned());
+    }
+    let cells = || table.measured.iter().flat_map(|row| row.cells.iter().flatten());
+    let levels: BTreeSet<String> = cells()
+        .filter_map(|value| value.interval)
+        .map(|interval| format!("{} %", (interval.level * 1e4).round() / 1e2))
+        .collect();
+    if !levels.is_empty() {
+        let levels: Vec<String> = levels.into_iter().collect();
+        notes.push(format!(
+            "In square brackets behind a value: the {} bootstrap interval over the test samples.",
+            levels.join(" or ")
+        ));
+    }
+    if cells().any(|value| value.spread.is_some()) {
+        notes.push("±: mean and standard deviation over several seeds.".to_owned());
+    }
+    if cells().any(|value| value.reference.is_some()) {
+        notes.push(
+            "In round brackets behind a value: the difference to the published value of the same model and backbone."
+                .to_owned(),
+        );
+    }
+    if table.measured.iter().any(|row| row.is_partial) {
+        notes.push(
+            "Rows of partial weights, whose other parameters are random, take no part in the ranking and are compared \
+             with nothing."
+                .to_owned(),
+        );
+    }
+    if !table.demo && table.measured.is_empty() {
+        notes.push("Nothing is measured yet.".to_owned());
+    }
+    notes.extend(table.measured.iter().filter_map(setting));
+    for (place, note) in table.footnotes.iter().enumerate() {
+        notes.push(format!("{} {}.", letter(place), escape(&note.text)));
+    }
+    let whys: BTreeSet<&str> = table.left_out.iter().map(|left_out| left_out.why).collect();
+    for why in whys {
+        let files: Vec<String> = table
+            .left_out
+            .iter()
+            .filter(|left_out| left_out.why == why)
+            .map(|left_out| format!("`{}`", left_out.record.file_name()))
+            .collect();
+        notes.push(format!("Records not shown, as they are {why}: {}.", files.join(", ")));
+    }
+    if !table.unreadable.is_empty() {
+        let files: Vec<String> = table.unreadable.iter().map(|name| escape(name)).collect();
+        notes.push(format!("Files beside the records that cannot be used: {}.", files.join(", ")));
+    }
+    notes
+}
+
+/// What a record says of weights that cover only part of the model.
+fn partial(record: &Record) -> Option<String> {
+    let made = &record.provenance;
+    made.partial_weights().then(|| made.coverage().to_string())
+}
+
+/// How a row's values were made, but for those with a footnote.
+fn setting(row: &Row) -> Option<String> {
+    let told = [Aspect::Sensor, Aspect::Bands, Aspect::Imputation, Aspect::Normalization, Aspect::InputSize];
+    let setting = row.setting.as_ref()?.tell(&told);
+    Some(format!("{}: {}.", escape(&row.full_label()), escape(&setting)))
+}
+
+/// One line a record: what decided its value.
+fn provenance(shown: &[(String, &Column, &Record)]) -> String {
+    let header = [
+        "Model",
+        "Column",
+        "Seed",
+        "Protocol",
+        "Samples",
+        "Sensor",
+        "Input",
+        "Normalisation",
+        "Bands",
+        "Imputed",
+        "Weights",
+        "Program",
+        "Record",
+    ]
+    .map(str::to_owned);
+    let rows: Vec<Vec<String>> = shown
+        .iter()
+        .map(|(label, column, record)| {
+            let made = &record.provenance;
+            let selected = record.selected.iter().map(|(name, chosen)| format!("{name} {chosen}"));
+            let counts =
+                Split::ALL.iter().filter_map(|split| record.samples.get_key_value(&split.to_string()));
+            let samples = counts.map(|(split, count)| format!("{split} {count}"));
+            let imputed = made.imputed.iter().map(|pair| format!("{} for {}", pair.source, pair.target));
+            let dirty = if made.git_dirty { "-dirty" } else { "" };
+            let revision = made.git_revision.iter().map(|revision| format!("{}{dirty}", short(revision)));
+            let list = |items: &mut dyn Iterator<Item = String>| {
+                let items: Vec<String> = items.collect();
+                if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+            };
+            [
+                label.clone(),
+                column.heading(),
+                record.cell.seed.to_string(),
+                list(&mut std::iter::once(record.cell.protocol.clone()).chain(selected)),
+                list(&mut samples.into_iter()),
+                made.sensor.to_string(),
+                format!("{0} x {0}", made.image_size),
+                made.normalization.clone(),
+                made.band_names.clone(),
+                list(&mut imputed.into_iter()),
+                list(&mut std::iter::once(short(&made.weights).to_owned()).chain(partial(record))),
+                list(&mut std::iter::once(made.terrabench.clone()).chain(revision)),
+            ]
+            .iter()
+            .map(|text| escape(text))
+            .chain([format!("`records/{}`", record.file_name())])
+            .collect()
+        })
+        .collect();
+    grid(&header, &rows)
+}

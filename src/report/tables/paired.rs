@@ -1,0 +1,57 @@
+//! Two records' predictions of the same samples.
+
+use std::cmp::Ordering;
+
+use crate::metrics::Metric;
+use crate::metrics::paired::{Paired, Test};
+use crate::score::Predictions;
+use crate::{Error, Result};
+
+/// The difference `a` - `b` of the metric, in points, by a bootstrap over the samples that count; where too few differ, by
+/// the sign test of their own scores.
+///
+/// # Errors
+/// Where the samples or their labels differ, or as [`Predictions::scorer`] and [`Paired::new`].
+pub fn paired(
+    metric: Metric,
+    a: &Predictions,
+    b: &Predictions,
+    level: f64,
+    resamples: usize,
+    seed: u64,
+) -> Result<Paired> {
+    if !a.same_labels(b) {
+        return Err(Error::request("the predictions are of other samples"));
+    }
+    let (a, b) = (a.scorer(metric)?, b.scorer(metric)?);
+    let each: Vec<f64> = a.each().iter().zip(b.each()).map(|(a, b)| a - b).collect();
+    Paired::new(&each, level, resamples, seed, |indices| a.score(indices) - b.score(indices))
+}
+
+/// `[-1.20, +0.30]`, or why there is no interval.
+pub(crate) fn interval(paired: &Paired) -> String {
+    match paired.interval {
+        Some(interval) => format!("[{:+.2}, {:+.2}]", interval.low, interval.high),
+        None => "too few samples".to_owned(),
+    }
+}
+
+/// `< 0.001`, or `0.250 (sign test, differing samples: 3; nothing can be told)`.
+pub(crate) fn p_value(paired: &Paired) -> String {
+    let p = probability(paired.p);
+    match paired.test {
+        Test::Bootstrap => p,
+        Test::Sign { a, b } => {
+            let told = match paired.verdict() {
+                Ordering::Equal => "; nothing can be told",
+                Ordering::Less | Ordering::Greater => "",
+            };
+            format!("{p} (sign test, differing samples: {}{told})", a + b)
+        }
+    }
+}
+
+/// A p-value with three decimals.
+pub(crate) fn probability(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}

@@ -1,0 +1,570 @@
+//! A table of the papers with our rows: what stands in which cell. Rendering is [`super::markdown`]'s and
+//! [`super::csv`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::published::{Mark, Published, PublishedValue};
+use super::rows::{CellRecords, SettingRow, differing, rows};
+use crate::Result;
+use crate::model::Coverage;
+use crate::record::{Interval, Note, Record, SettingKey, short};
+use crate::task::{Metric, PublishedAs, Suite, Table, TableLayout};
+
+/// A filled table.
+#[derive(Debug, Clone)]
+pub struct ResultTable<'a> {
+    pub title: String,
+    /// Made of demo records: generated data, nothing to compare with.
+    pub demo: bool,
+    /// Where the published values come from.
+    pub source: String,
+    /// How it is laid out in Markdown.
+    pub layout: TableLayout,
+    /// Whether values are means over batches where records have them.
+    pub reported: bool,
+    /// What our rows may be made by, the published protocol first.
+    pub protocols: Vec<String>,
+    pub columns: Vec<Column>,
+    /// In the order of the source.
+    pub published: Vec<Row<'a>>,
+    /// Sorted by model, backbone, weights; of one model the most complete first.
+    pub measured: Vec<Row<'a>>,
+    /// What measured values are marked with: see [`Value::footnotes`].
+    pub footnotes: Vec<Note>,
+    pub left_out: Vec<LeftOut<'a>>,
+    /// Names of files that cannot be used, each with the reason: whoever read the records fills them in.
+    pub unreadable: Vec<String>,
+}
+
+/// The kind of a footnote about a value that was made otherwise than the rest of its row.
+pub const SETTING: &str = "setting";
+
+/// A task at one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub task: String,
+    /// As in the tables: `m-EuroSat`.
+    pub title: String,
+    pub partition: String,
+    pub metric: Metric,
+    /// The further score that stands here in place of the metric: `iou_landslide`.
+    pub score: Option<String>,
+}
+
+/// A model's values.
+#[derive(Debug, Clone)]
+pub struct Row<'a> {
+    pub model: String,
+    pub backbone: String,
+    pub origin: Origin,
+    /// What else tells the row from others of the same model: `random weights`.
+    pub qualifiers: Vec<String>,
+    /// How a measured row's values were made; a value made otherwise has a footnote.
+    pub setting: Option<SettingKey>,
+    /// Whether the weights cover only part of the model: compared with nothing, not ranked.
+    pub is_partial: bool,
+    /// One a column.
+    pub cells: Vec<Option<Value<'a>>>,
+}
+
+/// Where a row's values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Published,
+    Measured,
+    /// Measured on generated data.
+    Demo,
+}
+
+/// What stands in a cell.
+#[derive(Debug, Clone)]
+pub struct Value<'a> {
+    /// In percent; over several seeds their mean.
+    pub value: f64,
+    /// Standard deviation (n - 1) over several seeds.
+    pub spread: Option<f64>,
+    /// Of a single seed.
+    pub interval: Option<Interval>,
+    /// The published value to compare with.
+    pub reference: Option<f64>,
+    pub mark: Mark,
+    /// Places in [`ResultTable::footnotes`].
+    pub footnotes: Vec<usize>,
+    /// What a measured value was made from, by seed.
+    pub records: Vec<&'a Record>,
+}
+
+/// A record that no cell shows, and why.
+#[derive(Debug, Clone)]
+pub struct LeftOut<'a> {
+    pub record: &'a Record,
+    pub why: &'static str,
+}
+
+/// A number as tables show it: to one decimal, halves away from zero. Differences and ranks are those of
+/// the shown numbers, so that the reader's arithmetic on the table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tenths(i64);
+
+impl Tenths {
+    /// `number` in tenths; beyond what i64 holds, the nearest that it does.
+    pub fn of(number: f64) -> Self {
+        Tenths((number * 10.0).round() as i64)
+    }
+}
+
+impl std::ops::Sub for Tenths {
+    type Output = Tenths;
+
+    fn sub(self, other: Self) -> Self {
+        Tenths(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Tenths {
+    /// `93.4`; with `+`, `+0.3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let magnitude = self.0.unsigned_abs();
+        f.pad_integral(self.0 >= 0, "", &format!("{}.{}", magnitude / 10, magnitude % 10))
+    }
+}
+
+impl Value<'_> {
+    fn published(value: f64) -> Self {
+        Value {
+            value,
+            spread: None,
+            interval: None,
+            reference: None,
+            mark: Mark::None,
+            footnotes: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Whether the published value lies in the interval, by the shown numbers.
+    pub fn inside(&self) -> Option<bool> {
+        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
+        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+    }
+
+    /// The difference to the published value, of the shown numbers.
+    pub fn difference(&self) -> Option<Tenths> {
+        Some(Tenths::of(self.value) - Tenths::of(self.reference?))
+    }
+}
+
+impl Row<'_> {
+    /// The model's name and, in brackets, what kind of row it is: `TerraFM (measured, random weights)`.
+    pub fn label(&self) -> String {
+        self.with_notes(match self.origin {
+            Origin::Published => None,
+            Origin::Measured => Some("measured"),
+            Origin::Demo => Some("demo"),
+        })
+    }
+
+    /// The model's name with the qualifiers only: `TerraFM (random weights)`.
+    pub fn name(&self) -> String {
+        self.with_notes(None)
+    }
+
+    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    pub fn full_label(&self) -> String {
+        self.with_backbone().label()
+    }
+
+    /// The name likewise: `TerraFM ViT-Base (random weights)`.
+    pub fn full_name(&self) -> String {
+        self.with_backbone().name()
+    }
+
+    fn with_backbone(&self) -> Row<'static> {
+        let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
+        Row {
+            model,
+            backbone: String::new(),
+            origin: self.origin,
+            qualifiers: self.qualifiers.clone(),
+            setting: None,
+            is_partial: self.is_partial,
+            cells: Vec::new(),
+        }
+    }
+
+    fn with_notes(&self, origin: Option<&str>) -> String {
+        let notes: Vec<&str> = origin.into_iter().chain(self.qualifiers.iter().map(String::as_str)).collect();
+        if notes.is_empty() { self.model.clone() } else { format!("{} ({})", self.model, notes.join(", ")) }
+    }
+}
+
+/// What to call each column: with its share of training data, where not all columns are of all data.
+pub fn headings(columns: &[Column]) -> Vec<String> {
+    let whole = columns.iter().all(|column| column.partition == "default");
+    let name = |column: &Column| if whole { column.title.clone() } else { column.heading() };
+    columns.iter().map(name).collect()
+}
+
+impl Column {
+    /// Whether the published value stands in this column.
+    fn holds(&self, value: &PublishedValue) -> bool {
+        self.task == value.dataset && self.partition == value.partition && self.metric_name() == value.metric
+    }
+
+    /// `m-EuroSat (1 %)`.
+    pub fn heading(&self) -> String {
+        format!("{} ({})", self.title, partition_title(&self.partition))
+    }
+
+    /// The metric or score by its name in records and published values.
+    pub fn metric_name(&self) -> String {
+        self.score.clone().unwrap_or_else(|| self.metric.to_string())
+    }
+
+    /// The metric as the papers call it.
+    pub fn metric_title(&self) -> String {
+        match (&self.score, self.metric) {
+            (Some(score), _) => match score.split_once('_') {
+                Some(("iou", class)) => format!("IoU ({class})"),
+                _ => score.clone(),
+            },
+            (None, Metric::Accuracy) => "top-1 accuracy".to_owned(),
+            (None, Metric::MicroF1) => "F1".to_owned(),
+            (None, Metric::Miou) => "mIoU".to_owned(),
+            (None, Metric::MicroMap) => "mAP".to_owned(),
+        }
+    }
+}
+
+/// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
+pub(crate) fn partition_title(partition: &str) -> String {
+    match share(partition) {
+        // Rounded, as 100 times a decimal fraction is seldom whole.
+        Some(share) => crate::report::percent(share),
+        None => partition.to_owned(),
+    }
+}
+
+/// The share of the training samples by a partition's name, between 0 and 1.
+pub fn share(partition: &str) -> Option<f64> {
+    if partition == "default" {
+        return Some(1.0);
+    }
+    let share = partition.strip_suffix("x_train")?.parse::<f64>().ok()?;
+    (share > 0.0 && share <= 1.0).then_some(share)
+}
+
+/// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
+/// whether bands were taken by name or content) among the records, and one more for each further setting in
+/// which a column was measured.
+///
+/// - `demo` says which records count: those made from generated data, or the others. The two never meet:
+///   demo rows have no difference to published ones and take no part in the ranking. Shortened runs are shown among
+///   the demo's only.
+/// - A row is one setting; a value made otherwise (of a task that needs other bands, say) is marked with a footnote, and
+///   so is one whose records carry notes. Where only code, data or configuration changed, the newest record's count, one
+///   for each seed.
+/// - A row of weights that cover only part of the model is named so, has no difference and takes no part in the ranking.
+/// - The difference is to the published value of the same model, backbone and protocol, by the names that the
+///   definition says they are published under; a model with random
+///   weights is another model than the published one and has none.
+/// - The highest shown value of a column is marked bold and the second highest italic; equal values share
+///   their mark. Published and measured rows rank together.
+///
+/// # Errors
+/// Where the definition names a task that the suite lacks.
+pub fn fill<'a>(
+    definition: &Table,
+    suite: &Suite,
+    published: &Published,
+    records: &'a [Record],
+    demo: bool,
+) -> Result<ResultTable<'a>> {
+    let columns = columns(definition, suite)?;
+    let mut published_rows = published_rows(&columns, published);
+    let mut left_out = Vec::new();
+    let eligible = eligible(records, &columns, definition, suite, demo, &mut left_out);
+    let mut footnotes = Vec::new();
+    let mut measured =
+        measured_rows(definition, &columns, &eligible, published, demo, &mut left_out, &mut footnotes);
+    for column in 0..columns.len() {
+        let ours = if demo { &mut [][..] } else { &mut measured[..] };
+        let ranked = published_rows.iter_mut().chain(ours).filter(|row| !row.is_partial);
+        rank(ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut()));
+    }
+    Ok(ResultTable {
+        title: definition.title.clone(),
+        demo,
+        source: published.source.clone(),
+        layout: definition.layout,
+        reported: definition.reported,
+        protocols: definition.protocols.clone(),
+        columns,
+        published: published_rows,
+        measured,
+        footnotes,
+        left_out,
+        unreadable: Vec::new(),
+    })
+}
+
+fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    for task in &definition.tasks {
+        let task = suite.task(task)?;
+        let shown = || std::iter::once(None).chain(definition.scores.iter().cloned().map(Some));
+        columns.extend(definition.partitions.iter().flat_map(|partition| {
+            shown().map(|score| Column {
+                task: task.name.clone(),
+                title: task.title.clone(),
+                partition: partition.clone(),
+                metric: task.metric,
+                score,
+            })
+        }));
+    }
+    Ok(columns)
+}
+
+fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for value in &published.values {
+        let Some(column) = columns.iter().position(|column| column.holds(value)) else { continue };
+        let found = rows.iter().position(|row| row.model == value.model && row.backbone == value.backbone);
+        let row = found.unwrap_or_else(|| {
+            rows.push(Row {
+                model: value.model.clone(),
+                backbone: value.backbone.clone(),
+                origin: Origin::Published,
+                qualifiers: Vec::new(),
+                setting: None,
+                is_partial: false,
+                cells: vec![None; columns.len()],
+            });
+            rows.len() - 1
+        });
+        rows[row].cells[column] = Some(Value::published(value.value));
+    }
+    rows
+}
+
+/// The records that belong into the table. Those of other tables are passed over in silence, those that
+/// only look as if they belonged go to `left_out`.
+fn eligible<'a>(
+    records: &'a [Record],
+    columns: &[Column],
+    definition: &Table,
+    suite: &Suite,
+    demo: bool,
+    left_out: &mut Vec<LeftOut<'a>>,
+) -> Vec<&'a Record> {
+    let mut eligible = Vec::new();
+    for record in records {
+        let cell = &record.cell;
+        let column = columns.iter().find(|c| c.task == cell.task && c.partition == cell.partition);
+        let why = match column {
+            None => continue,
+            Some(_) if cell.suite != suite.name || !definition.protocols.contains(&cell.protocol) => continue,
+            Some(_) if record.demo && !demo => Some("made from generated data"),
+            Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
+            Some(_) if record.short && !demo => Some("of a run shortened on the command line"),
+            Some(column) if record.metric != column.metric => Some("of another metric"),
+            Some(_) => None,
+        };
+        match why {
+            Some(why) => left_out.push(LeftOut { record, why }),
+            None => eligible.push(record),
+        }
+    }
+    eligible
+}
+
+/// What makes a row of its own among measured models.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Variant<'a> {
+    model: &'a str,
+    backbone: &'a str,
+    /// By its name among the published values, where several of ours share one.
+    protocol: &'a str,
+    weights: &'a str,
+    /// Whole, partial or random: by the weights, but for records that do not say.
+    coverage: Coverage,
+    band_names: &'a str,
+}
+
+fn measured_rows<'a>(
+    definition: &Table,
+    columns: &[Column],
+    records: &[&'a Record],
+    published: &Published,
+    demo: bool,
+    left_out: &mut Vec<LeftOut<'a>>,
+    footnotes: &mut Vec<Note>,
+) -> Vec<Row<'a>> {
+    let mut variants: BTreeMap<Variant<'_>, Vec<&'a Record>> = BTreeMap::new();
+    let published_as = &definition.published_as;
+    for record in records.iter().copied() {
+        let variant = Variant {
+            model: &record.cell.model,
+            backbone: &record.cell.backbone,
+            protocol: PublishedAs::name(&published_as.protocols, &record.cell.protocol),
+            weights: &record.provenance.weights,
+            coverage: record.provenance.coverage(),
+            band_names: &record.provenance.band_names,
+        };
+        variants.entry(variant).or_default().push(record);
+    }
+    // Our own names of the protocols by the published one.
+    let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for own in &definition.protocols {
+        protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
+    }
+    let mut all = Vec::new();
+    for (variant, records) in &variants {
+        let comparable = !demo && variant.coverage == Coverage::Whole;
+        let setting_rows = rows(records, left_out);
+        for (place, row) in setting_rows.iter().enumerate() {
+            let mut cells = Vec::new();
+            for column in columns {
+                let Some(of_column) = row.cells.get(&(column.task.as_str(), column.partition.as_str()))
+                else {
+                    cells.push(None);
+                    continue;
+                };
+                let is_reference = |value: &&PublishedValue| {
+                    value.model == PublishedAs::name(&published_as.models, variant.model)
+                        && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
+                        && value.protocol == variant.protocol
+                        && column.holds(value)
+                };
+                let reference = published.values.iter().find(is_reference).filter(|_| comparable);
+                let reference = reference.map(|published| published.value);
+                // Where the reference reports the mean over batches, so do we.
+                let reported = format!("reported_{}", column.metric);
+                let reported = Some(reported.as_str()).filter(|name| {
+                    let has = |record: &&Record| record.scores.contains_key(*name);
+                    definition.reported && of_column.records.iter().any(has)
+                });
+                let score = column.score.as_deref().or(reported);
+                let footnotes = cell_footnotes(&row.setting, of_column, footnotes);
+                cells.push(measured_value(&of_column.records, score, reference, footnotes));
+            }
+            all.push(Row {
+                model: variant.model.to_owned(),
+                backbone: variant.backbone.to_owned(),
+                origin: if demo { Origin::Demo } else { Origin::Measured },
+                qualifiers: qualifiers(variant, &protocols, variants.keys(), &setting_rows, place),
+                setting: Some(row.setting.clone()),
+                is_partial: matches!(variant.coverage, Coverage::Partial { .. }),
+                cells,
+            });
+        }
+    }
+    all
+}
+
+/// The footnotes of a cell, by their places: what was made otherwise than in its row, and what its records note. A text
+/// that is there already is used again.
+fn cell_footnotes(row: &SettingKey, cell: &CellRecords, footnotes: &mut Vec<Note>) -> Vec<usize> {
+    let mut notes = Vec::new();
+    let differing = differing(row, &cell.setting);
+    if !differing.is_empty() {
+        let text =
+            format!("{}; the rest of the row: {}", cell.setting.tell(&differing), row.tell(&differing));
+        notes.push(Note::new(SETTING, text));
+    }
+    notes.extend(cell.records.iter().flat_map(|record| &record.notes).cloned());
+    let mut places: Vec<usize> = Vec::new();
+    for note in notes {
+        let place = footnotes.iter().position(|known| *known == note).unwrap_or_else(|| {
+            footnotes.push(note);
+            footnotes.len() - 1
+        });
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// What tells a row from those of the same model: the variant from others, and one of its settings (the one at `place`) from
+/// its others. `protocols` are all that the table has room for.
+fn qualifiers<'v>(
+    variant: &Variant<'_>,
+    protocols: &BTreeMap<&str, Vec<&str>>,
+    all: impl Iterator<Item = &'v Variant<'v>>,
+    settings: &[SettingRow],
+    place: usize,
+) -> Vec<String> {
+    let weights: BTreeSet<&str> = all
+        .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
+        .map(|other| other.weights)
+        .collect();
+    let mut qualifiers = Vec::new();
+    if protocols.len() > 1 {
+        qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
+    }
+    if weights.len() > 1 {
+        qualifiers.push(format!("weights {}", short(variant.weights)));
+    }
+    match variant.coverage {
+        Coverage::Random if weights.len() > 1 => {} // `weights random:0` says so.
+        Coverage::Random | Coverage::Partial { .. } => qualifiers.push(variant.coverage.to_string()),
+        Coverage::Whole => {}
+    }
+    if variant.band_names != "as-named" {
+        qualifiers.push(format!("bands {}", variant.band_names));
+    }
+    if let Some(row) = settings.get(place) {
+        let others = settings.iter().enumerate().filter(|(other, _)| *other != place);
+        let setting = row.setting.among(others.map(|(_, row)| &row.setting));
+        qualifiers.extend(Some(setting).filter(|setting| !setting.is_empty()));
+    }
+    qualifiers
+}
+
+/// The value of one cell's records: the metric, or the further score of that name.
+fn measured_value<'a>(
+    records: &[&'a Record],
+    score: Option<&str>,
+    reference: Option<f64>,
+    footnotes: Vec<usize>,
+) -> Option<Value<'a>> {
+    let newest = records.iter().max_by_key(|r| (r.provenance.finished, &r.fingerprint))?;
+    let value = |record: &&Record| match score {
+        None => Some(record.value),
+        Some(score) => record.scores.get(score).copied(),
+    };
+    let values = records.iter().map(value).collect::<Option<Vec<f64>>>()?;
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let several = values.len() > 1;
+    let spread =
+        several.then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
+    Some(Value {
+        value: mean,
+        spread,
+        interval: if several || score.is_some() { None } else { newest.interval },
+        reference,
+        mark: Mark::None,
+        footnotes,
+        records: records.to_vec(),
+    })
+}
+
+/// Marks best and second best of a column.
+fn rank<'v, 'a: 'v>(values: impl Iterator<Item = &'v mut Value<'a>>) {
+    let mut values: Vec<&mut Value> = values.collect();
+    let distinct: BTreeSet<Tenths> = values.iter().map(|value| Tenths::of(value.value)).collect();
+    let mut best = distinct.into_iter().rev();
+    let (first, second) = (best.next(), best.next());
+    for value in &mut values {
+        let shown = Some(Tenths::of(value.value));
+        value.mark = match shown {
+            shown if shown == first => Mark::Bold,
+            shown if shown == second => Mark::Italic,
+            _ => Mark::None,
+        };
+    }
+}

@@ -1,0 +1,98 @@
+//! What Markdown tables are made of: cells, grids that also read as plain text, names that mean nothing to Markdown.
+
+use std::fmt::Write;
+
+use super::published::Mark;
+use super::table::{Tenths, Value};
+
+/// `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds `93.4 ± 0.2 (+0.3)`.
+pub(crate) fn cell_text(value: Option<&Value>) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    let number = Tenths::of(value.value);
+    let mut text = match value.mark {
+        Mark::Bold => format!("**{number}**"),
+        Mark::Italic => format!("_{number}_"),
+        Mark::None => number.to_string(),
+    };
+    if let Some(spread) = value.spread {
+        text += &format!(" ± {}", Tenths::of(spread));
+    }
+    if let Some(interval) = value.interval {
+        text += &format!(" [{}, {}]", Tenths::of(interval.low), Tenths::of(interval.high));
+    }
+    if let Some(difference) = value.difference() {
+        text += &format!(" ({difference:+})");
+    }
+    let letters: Vec<String> = value.footnotes.iter().map(|place| letter(*place)).collect();
+    if !letters.is_empty() {
+        text += &format!(" {}", letters.join(","));
+    }
+    text
+}
+
+/// Small raised letters; there is none of q.
+const LETTERS: &str = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ";
+
+/// The mark of the footnote at that place: `ᵃ`, `ᵇ`, and after the last letter `ᵃᵃ`.
+pub(crate) fn letter(place: usize) -> String {
+    let letters: Vec<char> = LETTERS.chars().collect();
+    let letter = letters.get(place % letters.len()).copied().unwrap_or('*');
+    std::iter::repeat_n(letter, place / letters.len() + 1).collect()
+}
+
+/// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
+pub(crate) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
+    let width = |text: &str| text.chars().count();
+    let numeric = |c: char| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c) || LETTERS.contains(c);
+    let number = |text: &str| text.chars().all(numeric);
+    let numeric: Vec<bool> = (0..header.len())
+        .map(|i| rows.iter().filter_map(|row| row.get(i)).all(|text| number(text)))
+        .collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|i| {
+            let column = rows.iter().filter_map(|row| row.get(i));
+            column.chain(header.get(i)).map(|text| width(text)).max().unwrap_or(0).max(3)
+        })
+        .collect();
+    let line = |texts: &[String]| {
+        let mut line = String::from("|");
+        for ((text, wide), numeric) in texts.iter().zip(&widths).zip(&numeric) {
+            let pad = " ".repeat(wide.saturating_sub(width(text)));
+            line += &if *numeric { format!(" {pad}{text} |") } else { format!(" {text}{pad} |") };
+        }
+        line + "\n"
+    };
+    let rule: Vec<String> = widths
+        .iter()
+        .zip(&numeric)
+        .map(|(wide, numeric)| {
+            let dashes = "-".repeat(wide.saturating_sub(1));
+            if *numeric { format!("{dashes}:") } else { format!(":{dashes}") }
+        })
+        .collect();
+    let mut text = line(header) + &line(&rule);
+    for row in rows {
+        text += &line(row);
+    }
+    text
+}
+
+/// Text that Markdown shows as it is, on one line.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '*' | '_' | '`' | '<' | '>' | '[' | ']' | '&' | '~' => {
+                let _ = write!(escaped, "\\{c}");
+            }
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A sentence that Markdown shows as it is, on one line. Within words `_` means nothing to it.
+pub(crate) fn escape_sentence(text: &str) -> String {
+    escape(text).replace("\\_", "_")
+}

@@ -1,0 +1,221 @@
+//! How a backbone is scored: one file a protocol, and here what they share.
+
+pub mod decision;
+mod outcome;
+pub mod predictions;
+mod ranked;
+mod scoring;
+pub mod subset;
+
+use ndarray::{Array2, ArrayView2, s};
+
+use self::decision::are_usable;
+use crate::config::IntervalConfig;
+use crate::data::Label;
+use crate::metrics::accuracy::accuracy;
+use crate::metrics::f1::{Counts, count_samples};
+use crate::metrics::segmentation::Confusion;
+use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
+pub use outcome::{Outcome, Shown};
+pub use predictions::Predictions;
+use ranked::Ranked;
+pub use scoring::Scoring;
+
+use crate::{Error, Result};
+
+/// Labels or predictions of a set of samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// One class a sample, each below `count`.
+    Classes { classes: Vec<usize>, count: usize },
+    /// [n, labels]: whether each label applies.
+    MultiLabel(Array2<bool>),
+}
+
+impl Targets {
+    /// The labels of a task with that many classes (or labels), one a sample.
+    ///
+    /// # Errors
+    /// Where there are none, kinds are mixed, a label is a mask or does not fit the number of classes.
+    pub fn from_labels(labels: &[Label], classes: usize) -> Result<Self> {
+        let wrong = |sample: usize, label: &Label, wanted: &str| {
+            let found = match label {
+                Label::Class(class) => format!("class {class}"),
+                Label::MultiLabel(labels) => format!("{} labels", labels.len()),
+                Label::Mask(mask) => format!("a mask of {} x {} pixels", mask.nrows(), mask.ncols()),
+            };
+            Error::request(format!("sample {sample} is labelled with {found}, expected {wanted}"))
+                .help("check the task's `label` and `classes` in benchmarks/")
+        };
+        match labels.first() {
+            None => Err(Error::request("there are no labels").help("the split is empty")),
+            Some(Label::Class(_)) => {
+                let class = |(sample, label): (usize, &Label)| match label {
+                    Label::Class(class) if *class < classes => Ok(*class),
+                    _ => Err(wrong(sample, label, &format!("a class below {classes}"))),
+                };
+                let classes_of = labels.iter().enumerate().map(class).collect::<Result<_>>()?;
+                Ok(Targets::Classes { classes: classes_of, count: classes })
+            }
+            Some(Label::MultiLabel(_)) => {
+                let mut targets = Array2::from_elem((labels.len(), classes), false);
+                for ((sample, label), mut row) in labels.iter().enumerate().zip(targets.rows_mut()) {
+                    match label {
+                        Label::MultiLabel(labels) if labels.len() == classes => {
+                            row.iter_mut().zip(labels).for_each(|(target, label)| *target = *label);
+                        }
+                        _ => return Err(wrong(sample, label, &format!("{classes} labels"))),
+                    }
+                }
+                Ok(Targets::MultiLabel(targets))
+            }
+            Some(mask @ Label::Mask(_)) => Err(wrong(0, mask, "one class or several labels an image")),
+        }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Targets::Classes { classes, .. } => classes.len(),
+            Targets::MultiLabel(labels) => labels.nrows(),
+        }
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A metric's parts, one a sample, so that a resample is scored by adding them up.
+enum Parts {
+    Right(Vec<bool>),
+    Counts(Vec<Counts>),
+    Ranked(Ranked),
+    Pixels(Vec<Confusion>),
+}
+
+impl Parts {
+    fn new(metric: Metric, predictions: &Targets, truth: &Targets) -> Result<Self> {
+        match (metric, predictions, truth) {
+            (
+                Metric::Accuracy,
+                Targets::Classes { classes: predictions, .. },
+                Targets::Classes { classes: truth, .. },
+            ) => {
+                accuracy(predictions, truth)?; // The lengths agree and are not 0.
+                Ok(Parts::Right(predictions.iter().zip(truth).map(|(a, b)| a == b).collect()))
+            }
+            (Metric::MicroF1, Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
+                Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
+            }
+            (Metric::MicroMap, ..) => Err(Error::request("micro_map ranks scores, and here are decisions only")
+                .help("choose a protocol that trains a head, or another metric in benchmarks/")),
+            _ => Err(Error::request(format!("{metric} does not fit these labels")).help(
+                "accuracy is for one class a sample, micro_f1 and micro_map for several labels; see benchmarks/",
+            )),
+        }
+    }
+
+    /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
+    fn of_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<Self> {
+        if !are_usable(logits) {
+            return Err(Error::not_finite("the logits are not finite").help(
+                "the training diverged, or the features are too large: check weights and normalisation",
+            ));
+        }
+        match (metric, truth) {
+            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+                Ranked::new(logits, truth.view()).map(Parts::Ranked)
+            }
+            _ => Parts::new(metric, &truth.predicted(logits), truth),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Parts::Right(right) => right.len(),
+            Parts::Counts(counts) => counts.len(),
+            Parts::Ranked(ranked) => ranked.len(),
+            Parts::Pixels(images) => images.len(),
+        }
+    }
+
+    /// The metric of the samples at `indices`, in percent; NaN where no pixel counts.
+    fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
+        match self {
+            Parts::Right(right) => {
+                let samples = indices.len();
+                100.0 * indices.filter(|sample| right[*sample]).count() as f64 / samples as f64
+            }
+            Parts::Counts(counts) => indices.map(|sample| counts[sample]).sum::<Counts>().f1(),
+            Parts::Ranked(ranked) => ranked.average_precision(indices),
+            Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
+                .and_then(|all| all.mean_iou().ok())
+                .unwrap_or(f64::NAN),
+        }
+    }
+
+    /// The metric of each sample alone, in percent; NaN where no pixel counts.
+    fn each(&self) -> Vec<f64> {
+        match self {
+            Parts::Ranked(ranked) => ranked.each(),
+            others => (0..others.len()).map(|sample| others.score(std::iter::once(sample))).collect(),
+        }
+    }
+
+    fn interval(&self, config: &IntervalConfig, seed: u64) -> Result<Interval> {
+        bootstrap::interval(self.len(), config.level, config.resamples, seed, |indices| {
+            self.score(indices.iter().copied())
+        })
+    }
+}
+
+/// The metric of these predictions, in percent.
+///
+/// # Errors
+/// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
+/// another kind of label.
+pub fn score(metric: Metric, predictions: &Targets, truth: &Targets) -> Result<f64> {
+    let parts = Parts::new(metric, predictions, truth)?;
+    Ok(parts.score(0..parts.len()))
+}
+
+/// The bootstrap interval of the metric over the samples; the same with any number of threads.
+///
+/// # Errors
+/// As [`score`] and [`bootstrap::interval`].
+pub fn interval(
+    metric: Metric,
+    predictions: &Targets,
+    truth: &Targets,
+    config: &IntervalConfig,
+    seed: u64,
+) -> Result<Interval> {
+    Parts::new(metric, predictions, truth)?.interval(config, seed)
+}
+
+/// The metric of logits [n, outputs] of these samples, in percent.
+///
+/// # Errors
+/// As [`score`], or where a logit is NaN or infinite.
+pub fn score_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<f64> {
+    let parts = Parts::of_logits(metric, logits, truth)?;
+    Ok(parts.score(0..parts.len()))
+}
+
+/// The mean over batches of that metric, weighted by their sizes: what references report that log it a batch.
+///
+/// # Errors
+/// As [`score_logits`] and [`mean_over_batches`].
+pub fn reported_score(
+    metric: Metric,
+    logits: ArrayView2<f32>,
+    truth: &Targets,
+    batch_size: usize,
+) -> Result<f64> {
+    mean_over_batches(truth.len(), batch_size, |batch| {
+        let truth = truth.only(batch.clone());
+        score_logits(metric, logits.slice(s![batch, ..]), &truth)
+    })
+}

@@ -1,0 +1,178 @@
+//! What a protocol found for one cell.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, ArrayView2};
+
+use super::{Parts, Predictions, Scoring, Targets};
+use crate::config::IntervalConfig;
+use crate::metrics::segmentation::Confusion;
+use crate::metrics::{Interval, Metric, bootstrap};
+use crate::task::Task;
+use crate::{Error, Result};
+
+/// What a protocol found for one cell.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The task's metric on the test split, in percent.
+    pub value: f64,
+    pub interval: Option<Interval>,
+    /// The metric on validation of what was chosen there, in percent; where the protocol chose anything.
+    pub validation: Option<f64>,
+    /// Further scores, in percent, by name.
+    pub scores: BTreeMap<String, f64>,
+    /// What was chosen (on validation, or fixed), by name.
+    pub selected: BTreeMap<String, String>,
+    /// Of the test split.
+    pub predictions: Predictions,
+    /// What else it takes to compute the scores again.
+    pub scoring: Scoring,
+    /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
+    pub masks: Vec<Shown>,
+}
+
+/// The predicted classes of one image's pixels.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its place among the test images that were used.
+    pub image: usize,
+    /// [h, w].
+    pub prediction: Array2<i32>,
+}
+
+/// How many images are kept to choose from.
+const TO_SHOW: usize = 24;
+
+/// The places of images whose predicted masks are kept: spread over all of them, the same for every model.
+pub fn to_show(images: usize) -> Vec<usize> {
+    let kept = images.min(TO_SHOW);
+    (0..kept).map(|i| i * images / kept).collect()
+}
+
+impl Outcome {
+    /// Scores `predictions` of the test split: the task's metric with its bootstrap interval, and macro F1
+    /// where a class occurs.
+    ///
+    /// # Errors
+    /// As [`super::score`].
+    pub fn new<const N: usize>(
+        metric: Metric,
+        predictions: &Targets,
+        truth: &Targets,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        let parts = Parts::new(metric, predictions, truth)?;
+        let predictions = Predictions::Targets { predicted: predictions.clone(), truth: truth.clone() };
+        Self::of_parts(&parts, predictions, config, seed, selected)
+    }
+
+    /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
+    ///
+    /// # Errors
+    /// As [`super::score_logits`].
+    pub fn of_logits<const N: usize>(
+        metric: Metric,
+        logits: ArrayView2<f32>,
+        truth: &Targets,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        let parts = Parts::of_logits(metric, logits, truth)?;
+        let predictions = match (metric, truth) {
+            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+                Predictions::Scores { logits: logits.to_owned(), truth: truth.clone() }
+            }
+            _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },
+        };
+        Self::of_parts(&parts, predictions, config, seed, selected)
+    }
+
+    fn of_parts<const N: usize>(
+        parts: &Parts,
+        predictions: Predictions,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        Ok(Outcome {
+            value: parts.score(0..parts.len()),
+            interval: Some(parts.interval(config, seed)?),
+            validation: None,
+            scores: predictions.scores(&[]),
+            selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
+            predictions,
+            scoring: Scoring { resamples: Some(config.resamples), ..Scoring::default() },
+            masks: Vec::new(),
+        })
+    }
+
+    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, in percent, and the names of
+    /// those that diverged, which have none.
+    pub(crate) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: &[Option<f64>]) -> Self {
+        self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
+        let scores = || strategies.iter().zip(validation);
+        let diverged: Vec<&str> =
+            scores().filter(|(_, score)| score.is_none()).map(|(strategy, _)| *strategy).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged-normalizations".to_owned(), diverged.join(", "));
+        }
+        let scores = scores().filter_map(|(strategy, score)| Some((format!("valid/{strategy}"), (*score)?)));
+        self.scores.extend(scores);
+        self
+    }
+
+    /// Adds the candidates, learning rates say, that diverged and so were not chosen from.
+    pub(crate) fn with_diverged<C: ToString>(mut self, candidates: impl IntoIterator<Item = C>) -> Self {
+        let diverged: Vec<String> = candidates.into_iter().map(|candidate| candidate.to_string()).collect();
+        if !diverged.is_empty() {
+            self.selected.insert("diverged".to_owned(), diverged.join(", "));
+        }
+        self
+    }
+}
+
+/// Scores the predicted masks of the test split, an image each: the mean IoU over all pixels with its bootstrap
+/// interval over images, the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`) and the share
+/// of pixels that are right.
+///
+/// A class that is neither in labels nor in predictions has no IoU and no part in the mean. Resamples in which no
+/// pixel counts are drawn from the images where some do.
+///
+/// # Errors
+/// Where no pixel counts, the task's metric is another one, or as [`bootstrap::interval`].
+pub(crate) fn of_masks(
+    task: &Task,
+    images: &[Confusion],
+    config: &IntervalConfig,
+    seed: u64,
+) -> Result<Outcome> {
+    if task.metric != Metric::Miou {
+        return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
+            .help("set the task's `metric` to miou in benchmarks/"));
+    }
+    let predictions = Predictions::Masks(images.to_vec());
+    let scorer = predictions.scorer(task.metric)?;
+    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
+        scorer.score(indices)
+    })?;
+    let value = scorer.all();
+    let scores = predictions.scores(&task.class_names);
+    let scoring = Scoring {
+        class_names: task.class_names.clone(),
+        resamples: Some(config.resamples),
+        report_batch: None,
+    };
+    Ok(Outcome {
+        value,
+        interval: Some(interval),
+        validation: None,
+        scores,
+        selected: BTreeMap::new(),
+        predictions,
+        scoring,
+        masks: Vec::new(),
+    })
+}

@@ -1,0 +1,234 @@
+//! What was predicted for the test split, sample by sample: enough to compute any metric again.
+
+mod subsets;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+
+pub use self::subsets::BatchScore;
+use super::{Parts, Targets};
+use crate::metrics::Metric;
+use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
+use crate::metrics::segmentation::Confusion;
+use super::ranked::Ranked;
+use crate::task::Task;
+use crate::{Error, Result};
+
+/// Predictions beside labels, one a sample of the test split, in its order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Predictions {
+    /// One class or several labels an image.
+    Targets { predicted: Targets, truth: Targets },
+    /// Logits and whether each label applies, [n, labels], for a metric that ranks them.
+    Scores { logits: Array2<f32>, truth: Array2<bool> },
+    /// Of each image, how many pixels of each label were predicted as each class.
+    Masks(Vec<Confusion>),
+}
+
+/// A metric's parts, one a sample: resamples are scored by adding them up.
+pub struct Scorer(Parts);
+
+impl Scorer {
+    /// The number of samples that count.
+    pub fn samples(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The metric of the samples at `indices`, in percent; NaN where nothing in them counts.
+    ///
+    /// # Panics
+    /// Where an index is not below [`Scorer::samples`].
+    pub fn score(&self, indices: &[usize]) -> f64 {
+        self.0.score(indices.iter().copied())
+    }
+
+    /// The metric of all samples, in percent; NaN where nothing counts.
+    pub fn all(&self) -> f64 {
+        self.0.score(0..self.0.len())
+    }
+
+    /// The metric of each sample alone, in percent.
+    pub fn each(&self) -> Vec<f64> {
+        self.0.each()
+    }
+}
+
+impl Predictions {
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Predictions::Targets { predicted, .. } => predicted.len(),
+            Predictions::Scores { logits, .. } => logits.nrows(),
+            Predictions::Masks(images) => images.len(),
+        }
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same with decisions in the place of scores.
+    fn decided(&self) -> Cow<'_, Self> {
+        match self {
+            Predictions::Scores { logits, truth } => {
+                let truth = Targets::MultiLabel(truth.clone());
+                Cow::Owned(Predictions::Targets { predicted: truth.predicted(logits.view()), truth })
+            }
+            other => Cow::Borrowed(other),
+        }
+    }
+
+    /// The metric, ready to score resamples.
+    ///
+    /// # Errors
+    /// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
+    /// another kind of label.
+    pub fn scorer(&self, metric: Metric) -> Result<Scorer> {
+        match (self, metric) {
+            (Predictions::Targets { predicted, truth }, _) => {
+                Parts::new(metric, predicted, truth).map(Scorer)
+            }
+            (Predictions::Scores { logits, truth }, Metric::MicroMap) => {
+                Ranked::new(logits.view(), truth.view()).map(|ranked| Scorer(Parts::Ranked(ranked)))
+            }
+            (Predictions::Scores { .. }, _) => self.decided().scorer(metric),
+            (Predictions::Masks(images), Metric::Miou) => {
+                // An image of which every pixel is ignored adds nothing to any sum.
+                let counting = images.iter().filter(|image| image.pixel_accuracy().is_ok());
+                let counting: Vec<Confusion> = counting.cloned().collect();
+                match counting.is_empty() {
+                    true => Err(Error::request("every pixel is ignored, so there is no mean IoU")
+                        .help("the split is empty, or every label is one that is ignored")),
+                    false => Ok(Scorer(Parts::Pixels(counting))),
+                }
+            }
+            (Predictions::Masks(_), metric) => Err(Error::request(format!("{metric} does not fit masks"))),
+        }
+    }
+
+    /// Whether each sample is predicted in full: its class, all its labels, or every pixel that counts.
+    pub fn right(&self) -> Vec<bool> {
+        match self {
+            Predictions::Targets {
+                predicted: Targets::Classes { classes: predicted, .. },
+                truth: Targets::Classes { classes: truth, .. },
+            } => predicted.iter().zip(truth).map(|(a, b)| a == b).collect(),
+            Predictions::Targets {
+                predicted: Targets::MultiLabel(predicted),
+                truth: Targets::MultiLabel(truth),
+            } => predicted.outer_iter().zip(truth.outer_iter()).map(|(a, b)| a == b).collect(),
+            // Kinds that differ agree nowhere.
+            Predictions::Targets { predicted, .. } => vec![false; predicted.len()],
+            Predictions::Scores { .. } => self.decided().right(),
+            Predictions::Masks(images) => {
+                images.iter().map(|image| image.pixel_accuracy().is_ok_and(|share| share == 100.0)).collect()
+            }
+        }
+    }
+
+    /// The share of samples for which `other` predicts the same, in percent; nothing where they are not of the same
+    /// labels. An image's masks count as the same where all counts of pixels are.
+    pub fn agreement(&self, other: &Self) -> Option<f64> {
+        let same = |equal: &mut dyn Iterator<Item = bool>| equal.filter(|equal| *equal).count();
+        let (this, other) = (self.decided(), other.decided());
+        let equal = match (&*this, &*other) {
+            (
+                Predictions::Targets { predicted: a, truth },
+                Predictions::Targets { predicted: b, truth: other },
+            ) if truth == other => match (a, b) {
+                (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, .. }) => {
+                    same(&mut a.iter().zip(b).map(|(a, b)| a == b))
+                }
+                (Targets::MultiLabel(a), Targets::MultiLabel(b)) => {
+                    same(&mut a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a == b))
+                }
+                _ => return None,
+            },
+            (Predictions::Masks(a), Predictions::Masks(b)) if self.same_labels(&other) => {
+                same(&mut a.iter().zip(b).map(|(a, b)| a == b))
+            }
+            _ => return None,
+        };
+        (!self.is_empty()).then(|| 100.0 * equal as f64 / self.len() as f64)
+    }
+
+    /// Whether `other` predicts the same samples, as far as labels tell.
+    pub fn same_labels(&self, other: &Self) -> bool {
+        let (this, other) = (self.decided(), other.decided());
+        match (&*this, &*other) {
+            (Predictions::Targets { truth, .. }, Predictions::Targets { truth: other, .. }) => truth == other,
+            (Predictions::Masks(a), Predictions::Masks(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.labels() == b.labels())
+            }
+            _ => false,
+        }
+    }
+
+    /// Scores beside the metric, in percent, by name: `macro_f1`, and `micro_f1` where the metric ranks labels; of masks
+    /// `pixel_accuracy` and the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`).
+    pub fn scores(&self, class_names: &[String]) -> BTreeMap<String, f64> {
+        match self {
+            Predictions::Targets { predicted, truth } => {
+                let score = match (predicted, truth) {
+                    (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, count }) => {
+                        count_classes(a, b, *count).and_then(|counts| macro_f1_of_classes(&counts))
+                    }
+                    (Targets::MultiLabel(a), Targets::MultiLabel(b)) => {
+                        count_labels(a.view(), b.view()).and_then(|counts| macro_f1_of_labels(&counts))
+                    }
+                    _ => return BTreeMap::new(),
+                };
+                let score = score.ok();
+                score.map(|score| ("macro_f1".to_owned(), score)).into_iter().collect()
+            }
+            Predictions::Scores { .. } => {
+                let decided = self.decided();
+                let mut scores = decided.scores(class_names);
+                let micro = decided.scorer(Metric::MicroF1).map(|scorer| scorer.all()).ok();
+                scores.extend(micro.map(|score| (Metric::MicroF1.to_string(), score)));
+                scores
+            }
+            Predictions::Masks(images) => {
+                let Some(all) = Confusion::sum(images) else { return BTreeMap::new() };
+                let accuracy = all.pixel_accuracy().ok();
+                let mut scores: BTreeMap<String, f64> =
+                    accuracy.map(|share| ("pixel_accuracy".to_owned(), share)).into_iter().collect();
+                for (class, iou) in all.iou().into_iter().enumerate() {
+                    let name = class_names.get(class).cloned().unwrap_or_else(|| class.to_string());
+                    scores.extend(iou.map(|iou| (format!("iou_{name}"), iou)));
+                }
+                scores
+            }
+        }
+    }
+
+    /// How many samples (for masks: pixels) of each class were predicted as each, [classes, classes] by label and
+    /// prediction; nothing for several labels an image, where no label stands for another.
+    pub fn confusion(&self, task: &Task) -> Option<ndarray::Array2<u64>> {
+        let n = task.classes;
+        let mut counts = ndarray::Array2::zeros((n, n));
+        match self {
+            Predictions::Targets {
+                predicted: Targets::Classes { classes: predicted, .. },
+                truth: Targets::Classes { classes: truth, .. },
+            } => {
+                for (label, prediction) in truth.iter().zip(predicted) {
+                    *counts.get_mut((*label, *prediction))? += 1;
+                }
+            }
+            Predictions::Masks(images) => {
+                let all = Confusion::sum(images)?;
+                let all = all.counts();
+                if all.ncols() != n {
+                    return None;
+                }
+                counts.assign(&all.slice(ndarray::s![..n, ..]));
+            }
+            Predictions::Targets { .. } | Predictions::Scores { .. } => return None,
+        }
+        Some(counts)
+    }
+}

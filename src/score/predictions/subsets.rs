@@ -1,0 +1,181 @@
+//! Parts of predictions: some of their samples, their batches, one class.
+
+use ndarray::Axis;
+
+use super::Predictions;
+use crate::metrics::Metric;
+use crate::metrics::segmentation::Confusion;
+use crate::score::{Targets, score, score_logits};
+use crate::{Error, Result};
+
+/// The metric of one batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchScore {
+    /// In percent.
+    pub score: f64,
+    /// Samples of the batch.
+    pub samples: usize,
+}
+
+impl BatchScore {
+    /// The mean of batches, weighted by their samples; NaN without batches.
+    pub fn mean(batches: impl IntoIterator<Item = BatchScore>) -> f64 {
+        let (mut sum, mut samples) = (0.0, 0);
+        for batch in batches {
+            sum += batch.score * batch.samples as f64;
+            samples += batch.samples;
+        }
+        sum / samples as f64
+    }
+}
+
+impl Predictions {
+    /// Selects the samples at `places`, in that order.
+    ///
+    /// # Panics
+    /// Where a place is not below [`Predictions::len`].
+    #[must_use]
+    pub fn select(&self, places: &[usize]) -> Self {
+        match self {
+            Predictions::Targets { predicted, truth } => {
+                Predictions::Targets { predicted: select(predicted, places), truth: select(truth, places) }
+            }
+            Predictions::Scores { logits, truth } => Predictions::Scores {
+                logits: logits.select(Axis(0), places),
+                truth: truth.select(Axis(0), places),
+            },
+            Predictions::Masks(images) => {
+                Predictions::Masks(places.iter().map(|place| images[*place].clone()).collect())
+            }
+        }
+    }
+
+    /// The places of samples whose labels are not those of `other`; `None` where the numbers of samples or the kinds of
+    /// labels differ. Of masks, labels are the same where as many pixels have each.
+    pub fn relabelled(&self, other: &Self) -> Option<Vec<usize>> {
+        if self.len() != other.len() {
+            return None;
+        }
+        let (this, other) = (self.decided(), other.decided());
+        let differ: Vec<bool> = match (&*this, &*other) {
+            (Predictions::Targets { truth: a, .. }, Predictions::Targets { truth: b, .. }) => match (a, b) {
+                (Targets::Classes { classes: a, count: m }, Targets::Classes { classes: b, count: n })
+                    if m == n =>
+                {
+                    a.iter().zip(b).map(|(a, b)| a != b).collect()
+                }
+                (Targets::MultiLabel(a), Targets::MultiLabel(b)) if a.ncols() == b.ncols() => {
+                    a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a != b).collect()
+                }
+                _ => return None,
+            },
+            (Predictions::Masks(a), Predictions::Masks(b)) => {
+                a.iter().zip(b).map(|(a, b)| a.labels() != b.labels()).collect()
+            }
+            _ => return None,
+        };
+        Some(differ.iter().enumerate().filter(|(_, differs)| **differs).map(|(place, _)| place).collect())
+    }
+
+    /// Scores each batch of `batch_size` samples, the last of which may be smaller, in the samples' order. Batches of masks
+    /// in which no pixel counts are left out.
+    ///
+    /// # Errors
+    /// Where there are no samples, `batch_size` is 0, no pixel counts or the metric is for another kind of label.
+    pub fn batch_scores(&self, metric: Metric, batch_size: usize) -> Result<Vec<BatchScore>> {
+        if self.is_empty() || batch_size == 0 {
+            return Err(Error::request(format!(
+                "{} samples in batches of {batch_size} cannot be scored",
+                self.len()
+            )));
+        }
+        if let (Predictions::Masks(images), Metric::Miou) = (self, metric) {
+            let batches: Vec<BatchScore> = images
+                .chunks(batch_size)
+                .filter_map(|batch| {
+                    let score = Confusion::sum(batch)?.mean_iou().ok()?;
+                    Some(BatchScore { score, samples: batch.len() })
+                })
+                .collect();
+            return match batches.is_empty() {
+                true => Err(Error::request("every pixel is ignored, so there is no mean IoU")),
+                false => Ok(batches),
+            };
+        }
+        let places: Vec<usize> = (0..self.len()).collect();
+        let scored = places.chunks(batch_size).map(|batch| {
+            let score = match self.select(batch) {
+                Predictions::Targets { predicted, truth } => score(metric, &predicted, &truth)?,
+                Predictions::Scores { logits, truth } => {
+                    score_logits(metric, logits.view(), &Targets::MultiLabel(truth))?
+                }
+                Predictions::Masks(_) => {
+                    return Err(Error::request(format!("{metric} does not fit masks")));
+                }
+            };
+            Ok(BatchScore { score, samples: batch.len() })
+        });
+        scored.collect()
+    }
+
+    /// The intersection over union of a class over the images at `images`, in percent; `None` where the class is neither in
+    /// labels nor in predictions there, or where these are no masks.
+    pub fn class_iou(&self, class: usize, images: &[usize]) -> Option<f64> {
+        let Predictions::Masks(all) = self else { return None };
+        let sum = Confusion::sum(images.iter().filter_map(|image| all.get(*image)))?;
+        sum.iou().get(class).copied().flatten()
+    }
+}
+
+fn select(targets: &Targets, places: &[usize]) -> Targets {
+    match targets {
+        Targets::Classes { classes, count } => {
+            Targets::Classes { classes: places.iter().map(|place| classes[*place]).collect(), count: *count }
+        }
+        Targets::MultiLabel(labels) => Targets::MultiLabel(labels.select(Axis(0), places)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+    use crate::metrics::segmentation::mean_iou_over_batches;
+    use crate::score::reported_score;
+
+    #[test]
+    fn batches_of_masks_average_to_the_reported_score() {
+        let image = |counts: [[u64; 2]; 3]| {
+            let counts = ndarray::Array2::from_shape_fn((3, 2), |(row, column)| counts[row][column]);
+            Confusion::from_counts(counts, Some(-1)).unwrap()
+        };
+        let images = vec![
+            image([[5, 1], [2, 3], [0, 0]]),
+            image([[0, 0], [0, 0], [0, 0]]), // Every pixel is ignored.
+            image([[9, 0], [4, 1], [1, 1]]),
+        ];
+        let predictions = Predictions::Masks(images.clone());
+        for batch_size in 1..5 {
+            let again = BatchScore::mean(predictions.batch_scores(Metric::Miou, batch_size).unwrap());
+            assert_eq!(again, mean_iou_over_batches(&images, batch_size).unwrap(), "batches of {batch_size}");
+        }
+        assert!(Predictions::Masks(images[1..2].to_vec()).batch_scores(Metric::Miou, 1).is_err());
+    }
+
+    #[test]
+    fn batches_of_ranked_labels_average_to_the_reported_score() {
+        let logits = array![[2.0_f32, -1.0], [0.5, 0.7], [-3.0, 1.0], [0.1, 0.2], [1.0, -2.0]];
+        let truth = array![[true, false], [false, true], [true, true], [false, false], [true, false]];
+        let predictions = Predictions::Scores { logits: logits.clone(), truth: truth.clone() };
+        let targets = Targets::MultiLabel(truth);
+        for metric in [Metric::MicroMap, Metric::MicroF1] {
+            for batch_size in [1, 2, 3, 7] {
+                let again = BatchScore::mean(predictions.batch_scores(metric, batch_size).unwrap());
+                let reported = reported_score(metric, logits.view(), &targets, batch_size).unwrap();
+                assert_eq!(again, reported, "{metric} in batches of {batch_size}");
+            }
+        }
+        assert!(predictions.batch_scores(Metric::Accuracy, 2).is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! Nearest neighbours by cosine similarity: two searches that give the same answer.
+
+use std::ops::Range;
+
+use linfa_nn::distance::{Distance, L2Dist};
+use linfa_nn::{CommonNearestNeighbour, NearestNeighbour};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use rayon::prelude::*;
+
+use crate::config::EmbeddingDtype;
+use crate::{Error, Result};
+
+/// How neighbours are found.
+///
+/// Both rank by the same similarities, the more similar first and of equal ones the lower index first, so
+/// they give the same neighbours, ties included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// Every similarity, by blocked matrix products.
+    Product,
+    /// A k-d tree of the unit vectors [linfa-nn] finds the candidates; only they are compared.
+    KdTree,
+}
+
+/// The nearest train rows of each query, most similar first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbours {
+    /// [queries, k]
+    pub indices: Array2<usize>,
+    /// [queries, k], -1 to 1 but for rounding.
+    pub similarities: Array2<f32>,
+}
+
+/// Norms count as at least this, so that a vector of zeros has similarity 0 with everything
+/// [torch.nn.CosineSimilarity].
+const SMALLEST_NORM: f32 = 1e-8;
+
+/// Train rows and query rows of one product: both operands and the result stay in a core's cache, and memory
+/// does not grow with train rows times queries.
+const TRAIN_BLOCK: usize = 512;
+const QUERY_BLOCK: usize = 256;
+
+/// The min(k, n) nearest of the n train rows for each query row, by cosine similarity in the arithmetic of
+/// `dtype`. The same with any number of threads.
+///
+/// # Errors
+/// Where the widths differ, k, the width or the number of train rows is 0, or a value is not finite: the
+/// message names the row.
+pub fn nearest(
+    train: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    k: usize,
+    dtype: EmbeddingDtype,
+    search: Search,
+) -> Result<Neighbours> {
+    if train.ncols() != queries.ncols() || train.ncols() == 0 {
+        return Err(Error::request(format!(
+            "train samples have {} features, the samples to predict {}",
+            train.ncols(),
+            queries.ncols()
+        ))
+        .help("both must come from the same model"));
+    }
+    if k == 0 || train.nrows() == 0 {
+        return Err(Error::request(format!("{k} neighbours among {} train samples", train.nrows()))
+            .help("k must be at least 1, and the train split must not be empty"));
+    }
+    let k = k.min(train.nrows());
+    let train = Vectors::new("train", train, dtype)?;
+    let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
+    let best = match search {
+        Search::Product => by_product(&train, &queries, k),
+        Search::KdTree => by_tree(&train, &queries, k)?,
+    };
+    let shape = (queries.nrows(), k);
+    Ok(Neighbours {
+        indices: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].1),
+        similarities: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].0),
+    })
+}
+
+/// Each task takes blocks of train rows and keeps the best of them for every query.
+fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best> {
+    let none = || vec![Best::new(k); queries.nrows()];
+    let search_block = |mut best: Vec<Best>, first: usize| {
+        let rows = first..train.len().min(first + TRAIN_BLOCK);
+        let mut products = Array2::zeros((QUERY_BLOCK.min(queries.nrows()), rows.len()));
+        let block = train.units(rows);
+        let query_blocks = queries.axis_chunks_iter(Axis(0), QUERY_BLOCK);
+        for (queries, best) in query_blocks.zip(best.chunks_mut(QUERY_BLOCK)) {
+            let mut products = products.slice_mut(s![..queries.nrows(), ..]);
+            similarities(train.dtype, queries, block.view(), &mut products);
+            for (best, similarities) in best.iter_mut().zip(products.rows()) {
+                best.offer(similarities.to_slice().expect("products are contiguous"), first);
+            }
+        }
+        best
+    };
+    let merge = |mut best: Vec<Best>, later: Vec<Best>| {
+        best.iter_mut().zip(later).for_each(|(best, later)| best.merge(later));
+        best
+    };
+    let blocks = train.len().div_ceil(TRAIN_BLOCK);
+    // Every part starts with an empty list that takes in much before its bar is high: no more parts than threads.
+    let part = blocks.div_ceil(rayon::current_num_threads());
+    let firsts = (0..blocks).into_par_iter().map(|block| block * TRAIN_BLOCK).with_min_len(part);
+    firsts.fold(none, search_block).reduce(none, merge)
+}
+
+fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<Best>> {
+    let dtype = train.dtype;
+    let train = train.units(0..train.len());
+    // Among train vectors of equal length the Euclidean distance ranks as the similarity does. Vectors of
+    // zeros (and bfloat16's rounding) differ in length: one more coordinate, 0 in the queries, evens that out.
+    let squares = train.map_axis(Axis(1), |row| row.dot(&row));
+    let longest = squares.fold(0.0f32, |longest, square| longest.max(*square));
+    let lengthen = |rows: &Array2<f32>, last: Array1<f32>| {
+        let mut longer = Array2::zeros((rows.nrows(), rows.ncols() + 1));
+        longer.slice_mut(s![.., ..rows.ncols()]).assign(rows);
+        longer.column_mut(rows.ncols()).assign(&last);
+        longer
+    };
+    let points = lengthen(&train, squares.mapv(|square| (longest - square).sqrt()));
+    let centres = lengthen(queries, Array1::zeros(queries.nrows()));
+    // How far two squared distances may be apart though rounding makes the similarities equal.
+    let slack = match dtype {
+        EmbeddingDtype::F32 => 1e-6 * train.ncols() as f32,
+        EmbeddingDtype::Bf16 => 1e-6 * train.ncols() as f32 + 4.0 / 256.0,
+    };
+    let failed = |problem: &dyn std::fmt::Display| Error::request(format!("k-d tree: {problem}"));
+    let tree = CommonNearestNeighbour::KdTree.from_batch(&points, L2Dist).map_err(|error| failed(&error))?;
+    let search = |(query, centre): (ArrayView1<'_, f32>, ArrayView1<'_, f32>)| {
+        let nearest = tree.k_nearest(centre, k).map_err(|error| failed(&error))?;
+        let farthest =
+            nearest.iter().map(|(point, _)| L2Dist.rdistance(centre, point.view())).fold(0.0, f32::max);
+        let near = tree.within_range(centre, (farthest + slack).sqrt()).map_err(|error| failed(&error))?;
+        let mut near: Vec<usize> = near.into_iter().map(|(_, index)| index).collect();
+        near.sort_unstable();
+
+        let mut block = Array2::zeros((1, near.len()));
+        let candidates = train.select(Axis(0), &near);
+        similarities(dtype, query.insert_axis(Axis(0)), candidates.view(), &mut block.view_mut());
+        let mut best = Best::new(k);
+        for (index, similarity) in near.into_iter().zip(block) {
+            best.offer_one(similarity, index);
+        }
+        Ok(best)
+    };
+    let queries = queries.axis_iter(Axis(0)).into_par_iter().zip(centres.axis_iter(Axis(0)));
+    queries.map(search).collect()
+}
+
+/// The k most similar of the rows offered so far, best first; equal ones in the order they were offered,
+/// which is that of their indices.
+#[derive(Clone)]
+struct Best {
+    entries: Vec<(f32, usize)>,
+    k: usize,
+    /// What is no more similar than this does not get in any more.
+    bar: f32,
+}
+
+impl Best {
+    fn new(k: usize) -> Self {
+        Best { entries: Vec::with_capacity(k), k, bar: f32::NEG_INFINITY }
+    }
+
+    /// Offers the rows from `first` on.
+    fn offer(&mut self, similarities: &[f32], first: usize) {
+        // Most rows are below the bar: whole chunks are looked at before single rows.
+        const CHUNK: usize = 32;
+        for (chunk, number) in similarities.chunks(CHUNK).zip(0..) {
+            if chunk.iter().fold(false, |any, similarity| any | (*similarity > self.bar)) {
+                for (similarity, index) in chunk.iter().zip(first + CHUNK * number..) {
+                    self.offer_one(*similarity, index);
+                }
+            }
+        }
+    }
+
+    fn offer_one(&mut self, similarity: f32, index: usize) {
+        if similarity > self.bar {
+            self.entries.truncate(self.k - 1);
+            let place = self.entries.partition_point(|entry| entry.0 >= similarity);
+            self.entries.insert(place, (similarity, index));
+            if self.entries.len() == self.k {
+                self.bar = self.entries[self.k - 1].0;
+            }
+        }
+    }
+
+    /// Offers the best of later rows.
+    fn merge(&mut self, later: Best) {
+        for (similarity, index) in later.entries {
+            self.offer_one(similarity, index);
+        }
+    }
+}
+
+/// Similarities of unit rows: `out[[i, j]]` is of query i and train row j. A pair's similarity does not
+/// depend on what else is in the block.
+fn similarities(
+    dtype: EmbeddingDtype,
+    queries: ArrayView2<'_, f32>,
+    train: ArrayView2<'_, f32>,
+    out: &mut ArrayViewMut2<'_, f32>,
+) {
+    match dtype {
+        EmbeddingDtype::F32 => general_mat_mul(1.0, &queries, &train.t(), 0.0, out),
+        EmbeddingDtype::Bf16 => {
+            for (query, mut out) in queries.rows().into_iter().zip(out.rows_mut()) {
+                let query = query.as_slice().expect("unit rows are contiguous");
+                for (row, out) in train.rows().into_iter().zip(&mut out) {
+                    *out = bf16_dot(query, row.as_slice().expect("unit rows are contiguous"));
+                }
+            }
+        }
+    }
+}
+
+/// The dot product as PyTorch has it of bfloat16 tensors: products rounded to bfloat16, added up in float32,
+/// the sum rounded.
+fn bf16_dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16; // Independent sums of whole chunks, so that the compiler uses vector instructions.
+    let mut sums = [0.0f32; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a.remainder().iter().zip(b.remainder());
+    for (sum, (a, b)) in sums.iter_mut().zip(rest) {
+        *sum = to_bf16(a * b);
+    }
+    for (a, b) in a.zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += to_bf16(a[lane] * b[lane]);
+        }
+    }
+    to_bf16(sums.iter().sum())
+}
+
+/// Feature vectors [n, d] and what each is divided by to have length 1.
+struct Vectors<'a> {
+    rows: ArrayView2<'a, f32>,
+    divisors: Array1<f32>,
+    dtype: EmbeddingDtype,
+}
+
+impl<'a> Vectors<'a> {
+    /// # Errors
+    /// Where a row is not finite.
+    fn new(split: &str, rows: ArrayView2<'a, f32>, dtype: EmbeddingDtype) -> Result<Self> {
+        let divisors = Zip::from(rows.rows()).par_map_collect(|row| {
+            // The sum is finite only where every feature is.
+            let norm = row.as_slice().map_or_else(|| length(dtype, &row.to_vec()), |row| length(dtype, row));
+            if norm.is_finite() { round(dtype, norm as f32).max(SMALLEST_NORM) } else { f32::NAN }
+        });
+        match divisors.iter().position(|divisor| !divisor.is_finite()) {
+            Some(row) => Err(Error::not_finite(format!(
+                "{split} sample {row} has features that are not finite, or too large"
+            ))
+            .help("look for NaN pixels, or weights that do not belong to the model")),
+            None => Ok(Vectors { rows, divisors, dtype }),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.nrows()
+    }
+
+    /// These rows divided by their norms, every step rounded.
+    fn units(&self, rows: Range<usize>) -> Array2<f32> {
+        let mut units = Array2::zeros((rows.len(), self.rows.ncols()));
+        let divisors = self.divisors.slice(s![rows.clone()]);
+        let rows = self.rows.slice(s![rows, ..]);
+        for ((unit, row), divisor) in units.rows_mut().into_iter().zip(rows.rows()).zip(divisors) {
+            let all = Zip::from(unit).and(row);
+            // Two loops, as the one without rounding is a single vector instruction.
+            match self.dtype {
+                EmbeddingDtype::F32 => all.for_each(|unit, x| *unit = x / divisor),
+                EmbeddingDtype::Bf16 => all.for_each(|unit, x| *unit = to_bf16(to_bf16(*x) / divisor)),
+            }
+        }
+        units
+    }
+}
+
+/// The Euclidean length, in double precision.
+fn length(dtype: EmbeddingDtype, row: &[f32]) -> f64 {
+    const LANES: usize = 8; // Independent sums, so that the compiler uses vector instructions.
+    let mut sums = [0.0f64; LANES];
+    for chunk in row.chunks(LANES) {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(round(dtype, *x)).powi(2);
+        }
+    }
+    sums.iter().sum::<f64>().sqrt()
+}
+
+/// The nearest value of `dtype`, ties to even.
+pub(crate) fn round(dtype: EmbeddingDtype, x: f32) -> f32 {
+    match dtype {
+        EmbeddingDtype::F32 => x,
+        EmbeddingDtype::Bf16 => to_bf16(x),
+    }
+}
+
+/// The nearest bfloat16 of a finite number, ties to even: half an ulp less one (or exactly half, where the last
+/// bit that stays is odd) is added to the bits that go. Unlike `half`'s it has no branch, so loops of it
+/// vectorise: 2 s of CPU time against 8 s for 1,000 queries of 20,000 x 768.
+fn to_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let odd = (bits >> 16) & 1;
+    f32::from_bits(bits.wrapping_add(0x7fff + odd) & 0xffff_0000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_to_bfloat16_is_that_of_half() {
+        for high in (0..=0xffffu32).step_by(7) {
+            for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(high << 16 | low);
+                if x.is_finite() {
+                    assert_eq!(to_bf16(x), half::bf16::from_f32(x).to_f32(), "{x:e}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One epoch of training a network on images: gradients over the parts of a batch, accumulation over batches,
+//! clipping, schedule, step.
+
+use burn::module::Module;
+use burn::tensor::activation::{log_sigmoid, log_softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::gradients::FlatGradients;
+use super::optim::{Optimizer, Pace};
+use super::schedule::Position;
+use crate::config::Schedule;
+use crate::data::{Label, Sample};
+use crate::device::prefers_single_images;
+use crate::score::Targets;
+use crate::{Error, Result};
+
+/// What is trained: images to logits.
+pub trait Classifier: Module + Send + Sync {
+    /// Images [n, bands, h, w] to logits [n, outputs].
+    ///
+    /// # Errors
+    /// Where the images do not suit the network.
+    fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>>;
+}
+
+/// How an epoch is trained. None of `at_once` and the device decides a number beyond its last digits.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    pub epochs: usize,
+    /// Samples a batch: the loss is their mean, and the schedule counts batches.
+    pub batch_size: usize,
+    /// Batches a step; the gradient is their mean (over this number also where an epoch ends with fewer).
+    pub accumulated: usize,
+    pub clip_norm: f64,
+    pub schedule: Schedule,
+    pub learning_rate: f64,
+    /// SGD's momentum or AdamW's beta1, where the schedule does not cycle it.
+    pub momentum: f64,
+    /// Classes, or labels that may apply together.
+    pub outputs: usize,
+    /// Images that are on the device together.
+    pub at_once: usize,
+    /// With autodiff.
+    pub device: Device,
+}
+
+/// Images a graph on the CPU: graphs run beside each other, one a thread, since a tensor operation other than a
+/// product keeps only one thread busy; each graph costs a sum over all parameters. Fixed, so that sums do not depend
+/// on the number of threads.
+const IMAGES_A_GRAPH: usize = 4;
+
+/// Trains `network` on `count` samples, which come in the order of the epoch, for its `epoch` (from 0). Returns it
+/// with the mean loss; where that is not finite the training has diverged, and the epoch was broken off.
+///
+/// # Errors
+/// Where a sample cannot be read, or its label does not fit.
+pub fn epoch<N: Classifier>(
+    mut network: N,
+    optimizer: &mut Optimizer,
+    recipe: &Recipe,
+    epoch: usize,
+    count: usize,
+    mut samples: impl Iterator<Item = Result<Sample>>,
+    advance: &mut dyn FnMut(usize),
+) -> Result<(N, f64)> {
+    let Recipe { batch_size, accumulated, .. } = *recipe;
+    let batches = count.div_ceil(batch_size);
+    let mut gradients = FlatGradients::default();
+    let mut total = 0.0;
+    for batch in 0..batches {
+        let size = batch_size.min(count - batch * batch_size);
+        let mut left = size;
+        while left > 0 {
+            let part: Vec<Sample> = samples.by_ref().take(left.min(recipe.at_once)).collect::<Result<_>>()?;
+            if part.is_empty() {
+                return Err(Error::request(format!("{count} samples were promised, {left} are missing")));
+            }
+            left -= part.len();
+            let (loss, summand) = part_gradients(&network, recipe, &part, 1.0 / (size * accumulated) as f64)?;
+            total += loss * (size * accumulated) as f64;
+            if !total.is_finite() {
+                return Ok((network, f64::NAN));
+            }
+            gradients.add(summand);
+            advance(part.len());
+        }
+        if (batch + 1).is_multiple_of(accumulated) || batch + 1 == batches {
+            let position = Position { epoch, epochs: recipe.epochs, batch, batches };
+            let rates = recipe.schedule.at(recipe.learning_rate, position);
+            let momentum = rates.momentum.unwrap_or(recipe.momentum);
+            let pace = Pace { learning_rate: rates.learning_rate, momentum };
+            gradients.clip(recipe.clip_norm);
+            network = optimizer.apply(network, std::mem::take(&mut gradients), pace);
+        }
+    }
+    Ok((network, total / count as f64))
+}
+
+/// The gradients of `weight` times the summed loss of these samples, and that loss.
+fn part_gradients<N: Classifier>(
+    network: &N,
+    recipe: &Recipe,
+    samples: &[Sample],
+    weight: f64,
+) -> Result<(f64, FlatGradients)> {
+    let device = &recipe.device;
+    let size = if prefers_single_images(&device.clone().inner()) { IMAGES_A_GRAPH } else { samples.len() };
+    let graph = |samples: &[Sample]| {
+        // A copy that shares the numbers, not the nodes: graphs that share nodes wait for each other.
+        let network = network.clone().fork(device);
+        let loss = loss(network.logits(images(samples, device))?, samples, recipe.outputs)? * weight;
+        let mut gradients = loss.backward();
+        let gradients = FlatGradients::take(&network, &mut gradients);
+        let loss = loss.into_data().convert::<f32>().try_into_vec::<f32>();
+        Ok((loss.expect("converted to float32").into_iter().map(f64::from).sum(), gradients))
+    };
+    let parts: Vec<(f64, FlatGradients)> =
+        samples.par_chunks(size).with_max_len(1).map(graph).collect::<Result<_>>()?;
+    let mut sum = (0.0, FlatGradients::default());
+    for (loss, gradients) in parts {
+        sum.0 += loss;
+        sum.1.add(gradients);
+    }
+    Ok(sum)
+}
+
+/// [n, bands, h, w].
+fn images(samples: &[Sample], device: &Device) -> Tensor<4> {
+    let (bands, h, w) = samples.first().map_or((0, 0, 0), |sample| sample.image.dim());
+    let pixels = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
+    Tensor::from_data(TensorData::new(pixels, [samples.len(), bands, h, w]), device)
+}
+
+/// The loss of the samples' labels, summed over samples: cross-entropy for one class a sample, and for several
+/// labels the mean over them of their binary cross-entropies [torch.nn.CrossEntropyLoss, MultiLabelSoftMarginLoss].
+///
+/// # Errors
+/// Where the labels are no classes below `outputs` or not `outputs` labels each.
+pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Tensor<1>> {
+    let labels: Vec<Label> = samples.iter().map(|sample| sample.label.clone()).collect();
+    let device = logits.device();
+    Ok(match Targets::from_labels(&labels, outputs)? {
+        Targets::Classes { classes, .. } => {
+            let n = classes.len();
+            let classes: Vec<i64> = classes.into_iter().map(|class| class as i64).collect();
+            let classes = Tensor::<2, Int>::from_data(TensorData::new(classes, [n, 1]), &device);
+            -log_softmax(logits, 1).gather(1, classes).sum()
+        }
+        Targets::MultiLabel(labels) => {
+            let shape = [labels.nrows(), labels.ncols()];
+            let applies: Vec<f32> = labels.iter().map(|label| f32::from(*label)).collect();
+            let applies = Tensor::<2>::from_data(TensorData::new(applies, shape), &device);
+            // log(1 - sigmoid(x)) is log(sigmoid(x)) - x.
+            let likelihood = log_sigmoid(logits.clone()) - logits * (applies.neg() + 1.0);
+            -likelihood.sum() / outputs as f64
+        }
+    })
+}

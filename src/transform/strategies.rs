@@ -1,0 +1,206 @@
+//! Normalisation strategies by name: where statistics come from, how far they reach, which arithmetic uses them.
+//! Galileo's evaluation sweeps over a list of them [nasaharvest/galileo, src/eval/datasets/normalize.py].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::home::{Home, read_toml};
+use crate::task::Sensor;
+use crate::task::bands::{Band, undated};
+use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
+use crate::{Error, Result};
+
+/// The source of statistics that is the data set at hand.
+pub const DATASET: &str = "dataset";
+
+/// What `--normalization` takes for what the task, or else the suite, says.
+pub const DEFAULT: &str = "default";
+
+/// What `--normalization` takes for the whole list of strategies.
+pub const SWEEP: &str = "sweep";
+
+/// What the records of models say that take pixels as they are stored.
+pub const NONE: &str = "none";
+
+/// One way to normalise.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Strategy {
+    /// x / 8160, clipped to 0..1.
+    Satlas,
+    /// By statistics, with standard deviations times `multiplier`.
+    Statistics {
+        /// [`DATASET`] or a name among the known statistics.
+        source: String,
+        multiplier: f64,
+        /// Not [`NormalizationKind::Satlas`].
+        kind: NormalizationKind,
+    },
+}
+
+impl fmt::Display for Strategy {
+    /// `OURS-2.0-norm_no_clip`, `satlas`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Strategy::Satlas => NormalizationKind::Satlas.fmt(f),
+            Strategy::Statistics { source, multiplier, kind } => write!(f, "{source}-{multiplier:?}-{kind}"),
+        }
+    }
+}
+
+/// The sweep and the statistics it draws on (`configs/normalization.toml`).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Strategies {
+    multipliers: Vec<f64>,
+    sweep: SweepLists,
+    /// By source and band; `<band> <date>` where they differ between the dates of a sample.
+    statistics: BTreeMap<String, BTreeMap<String, BandStatistics>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SweepLists {
+    s1: SweepList,
+    s2: SweepList,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SweepList {
+    sources: Vec<String>,
+    satlas: bool,
+}
+
+impl Strategies {
+    /// Reads `configs/normalization.toml`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, has unknown keys, or its sweep names statistics that it lacks.
+    pub fn load(home: &Home) -> Result<Self> {
+        let path = home.folder().join("configs/normalization.toml");
+        let strategies: Strategies = read_toml(&path)?;
+        let sweeps = [&strategies.sweep.s1, &strategies.sweep.s2];
+        let unknown = sweeps
+            .into_iter()
+            .flat_map(|list| &list.sources)
+            .find(|source| *source != DATASET && !strategies.statistics.contains_key(*source));
+        if let Some(source) = unknown {
+            return Err(Error::file(path, format!("the sweep names the unknown statistics `{source}`")));
+        }
+        let names = strategies.statistics.values().flat_map(BTreeMap::keys);
+        match names.map(|name| undated(name)).find(|name| name.parse::<Band>().is_err()) {
+            Some(name) => Err(Error::file(path, format!("holds statistics of `{name}`, which is no band"))),
+            None => Ok(strategies),
+        }
+    }
+
+    /// All strategies of the sweep for a sensor's sensor and a model of that kind, in order: on equal scores the
+    /// first is taken. Models that standardise take half of each multiplier.
+    pub fn sweep(&self, sensor: Sensor, kind: NormalizationKind) -> Vec<Strategy> {
+        let list = match sensor {
+            Sensor::S1 => &self.sweep.s1,
+            Sensor::S2_L1C | Sensor::S2_L2A => &self.sweep.s2,
+        };
+        let share = if kind == NormalizationKind::Standardize { 0.5 } else { 1.0 };
+        let by_statistics = list.sources.iter().flat_map(|source| {
+            self.multipliers.iter().map(move |multiplier| Strategy::Statistics {
+                source: source.clone(),
+                multiplier: share * multiplier,
+                kind,
+            })
+        });
+        by_statistics.chain(list.satlas.then_some(Strategy::Satlas)).collect()
+    }
+
+    /// The strategies that `--normalization` asks for: `dataset` (standardise by the data set's own statistics),
+    /// `sweep`, a source of statistics (standardise by them as they are), or one by its name.
+    ///
+    /// # Errors
+    /// Where there is no such strategy.
+    pub fn asked(&self, typed: &str, sensor: Sensor, kind: NormalizationKind) -> Result<Vec<Strategy>> {
+        match typed {
+            SWEEP => Ok(self.sweep(sensor, kind)),
+            source if source == DATASET || self.statistics.contains_key(source) => {
+                Ok(vec![Strategy::Statistics {
+                    source: source.to_owned(),
+                    multiplier: 1.0,
+                    kind: NormalizationKind::Standardize,
+                }])
+            }
+            name => self.named(name).map(|strategy| vec![strategy]),
+        }
+    }
+
+    /// The strategy of that name; any known statistics, any multiplier above 0, any kind.
+    fn named(&self, name: &str) -> Result<Strategy> {
+        if name == NormalizationKind::Satlas.to_string() {
+            return Ok(Strategy::Satlas);
+        }
+        let parsed = || {
+            let (rest, kind) = name.rsplit_once('-')?;
+            let (source, multiplier) = rest.rsplit_once('-')?;
+            let kind = BY_STATISTICS.into_iter().find(|known| known.to_string() == kind)?;
+            let multiplier = multiplier.parse().ok().filter(|m: &f64| *m > 0.0 && m.is_finite())?;
+            (source == DATASET || self.statistics.contains_key(source)).then(|| Strategy::Statistics {
+                source: source.to_owned(),
+                multiplier,
+                kind,
+            })
+        };
+        parsed().ok_or_else(|| {
+            let sources: Vec<&str> = self.statistics.keys().map(String::as_str).collect();
+            let kinds = BY_STATISTICS.map(|kind| kind.to_string());
+            Error::request(format!("unknown normalisation `{name}`")).help(format!(
+                "choose dataset (the data set's own mean and standard deviation), another source's name, sweep, \
+                 satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
+                sources.join(", "),
+                kinds.join(", ")
+            ))
+        })
+    }
+
+    /// What `strategy` does to a model's input `bands`, which are called `VV`, or `VV before` where a sample has several
+    /// dates; `dataset` gives the data set's own, imputed.
+    ///
+    /// Statistics from elsewhere are those of the band that the model expects, also where another band's pixels
+    /// stand in for it, as in the reference.
+    ///
+    /// # Errors
+    /// Where the source lacks a band, or a statistic is not usable.
+    pub fn resolve(
+        &self,
+        strategy: &Strategy,
+        bands: &[impl fmt::Display],
+        dataset: impl FnOnce() -> Result<Vec<BandStatistics>>,
+    ) -> Result<Normalization> {
+        match strategy {
+            Strategy::Satlas => Ok(Normalization::Satlas),
+            Strategy::Statistics { source, multiplier, kind } => {
+                let statistics = if source == DATASET { dataset()? } else { self.statistics(source, bands)? };
+                Normalization::new(*kind, &statistics, *multiplier)
+            }
+        }
+    }
+
+    fn statistics(&self, source: &str, bands: &[impl fmt::Display]) -> Result<Vec<BandStatistics>> {
+        let known = self.statistics.get(source);
+        let of = |name: String| {
+            let found = known.and_then(|bands| bands.get(&name).or_else(|| bands.get(undated(&name))));
+            found.copied().ok_or_else(|| {
+                Error::request(format!("normalisation by {source} knows no statistics of band {name}"))
+                    .help("choose statistics of the task's sensor; see configs/normalization.toml")
+            })
+        };
+        bands.iter().map(|band| of(band.to_string())).collect()
+    }
+}
+
+/// The kinds that use statistics.
+const BY_STATISTICS: [NormalizationKind; 4] = [
+    NormalizationKind::Standardize,
+    NormalizationKind::NormNoClip,
+    NormalizationKind::NormYesClip,
+    NormalizationKind::NormYesClipInt,
+];
