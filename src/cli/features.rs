@@ -39,7 +39,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
     let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device };
     let extractor = Extractor {
-        backbone: loaded.backbone.as_ref(),
+        encoder: loaded.encoder.as_ref(),
         device: &device,
         input: &input,
         strategy,

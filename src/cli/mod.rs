@@ -166,7 +166,7 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
 
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
-    if !model.kind.has_parameters() {
+    if !model.architecture.has_parameters() {
         return match typed {
             None => Ok(Weights::None),
             Some(_) => {

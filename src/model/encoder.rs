@@ -108,6 +108,18 @@ pub enum Pooling {
     Head,
 }
 
+impl std::fmt::Display for Pooling {
+    /// As in files and on the command line: `mean-all`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Pooling::Class => "class",
+            Pooling::Mean => "mean",
+            Pooling::MeanAll => "mean-all",
+            Pooling::Head => "head",
+        })
+    }
+}
+
 /// What is asked of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -205,8 +217,18 @@ impl Encoded {
     }
 }
 
+/// The error of a pooling that an architecture lacks.
+pub fn no_pooling(asked: Pooling, known: &[Pooling]) -> Error {
+    let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
+    Error::request(format!("this architecture has no pooling `{asked}`"))
+        .help(format!("choose --pooling {}", known.join(" or ")))
+}
+
 /// A model without a head.
 pub trait Encoder: Send + Sync {
+    /// Length d of a pooled vector of images with this many bands.
+    fn width(&self, pooling: Pooling, bands: usize) -> usize;
+
     /// Encodes a batch.
     ///
     /// # Errors

@@ -184,8 +184,6 @@ pub struct Deciding<'a> {
     /// As in [`Provenance`], here and below.
     pub weights: &'a str,
     pub data: &'a str,
-    /// Keeps its old name in the hash, so that older records are found.
-    #[serde(rename = "stem")]
     pub sensor: Sensor,
     pub bands: &'a [String],
     pub band_names: &'a str,

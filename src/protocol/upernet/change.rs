@@ -1,16 +1,22 @@
 //! What a head sees of a sample: an image's feature maps or, where it has two dates, what changed in them.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use crate::Result;
 use crate::features::Input;
-use crate::model::{Backbone};
+use crate::model::{Batch, Encoder, Want};
+use crate::model::encoder::Map;
+use crate::task::bands::Band;
 use crate::task::Sensor;
 
 /// How images go into an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     sensor: Sensor,
+    /// Of one date.
+    bands: Arc<[Band]>,
     /// Whether an image is two, one behind the other: the earlier date's bands, then the later one's.
     two_dates: bool,
 }
@@ -18,7 +24,7 @@ pub(crate) struct View {
 impl View {
     /// The one that suits these images.
     pub(crate) fn of(input: &Input) -> Self {
-        View { sensor: input.sensor, two_dates: input.task.dates.is_some() }
+        View { sensor: input.sensor, bands: Arc::clone(&input.bands), two_dates: input.task.dates.is_some() }
     }
 
     /// The maps [n, d, h, w] of images [n, bands, h, w], shallowest first: of two dates, the later one's minus the
@@ -26,15 +32,18 @@ impl View {
     ///
     /// # Errors
     /// Where the images do not suit the encoder.
-    pub(crate) fn maps(self, encoder: &impl Backbone, images: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    pub(crate) fn maps(&self, encoder: &dyn Encoder, images: Tensor<4>) -> Result<Vec<Map>> {
+        let encode = |pixels| {
+            encoder.encode(&Batch::single(self.sensor, Arc::clone(&self.bands), pixels), Want::Maps)?.maps()
+        };
         if !self.two_dates {
-            return encoder.feature_maps(images, self.sensor);
+            return encode(images);
         }
         let bands = images.dims()[1] / 2;
         let [before, after] = [0, bands].map(|first| images.clone().narrow(1, first, bands));
-        let (before, after) =
-            (encoder.feature_maps(before, self.sensor)?, encoder.feature_maps(after, self.sensor)?);
-        Ok(after.into_iter().zip(before).map(|(after, before)| after - before).collect())
+        let (before, after) = (encode(before)?, encode(after)?);
+        let change = |(after, before): (Map, Map)| Map { values: after.values - before.values, ..after };
+        Ok(after.into_iter().zip(before).map(change).collect())
     }
 }
 
