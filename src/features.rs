@@ -14,14 +14,14 @@ use ndarray::Array2;
 use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
+use self::cache::About;
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
-use self::cache::About;
-use crate::model::config::{DecidingModel, ModelConfig};
 use crate::device;
 use crate::model::architecture::ArchitectureConfig;
-use crate::model::{Batch, Encoder, Pooling, Want};
+use crate::model::config::{DecidingModel, ModelConfig};
+use crate::model::{Batch, Encoder, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{self, Band, Imputation, Selection};
 use crate::task::{Suite, Task};
@@ -249,7 +249,12 @@ impl Input {
 
     /// Normalised and resized images [n, c, h, w] as a model takes them.
     pub fn batch(&self, pixels: Tensor<4>) -> Batch {
-        Batch::single(self.sensor, Arc::clone(&self.bands), pixels)
+        self.spec().batch(pixels)
+    }
+
+    /// How its images go into an encoder.
+    pub fn spec(&self) -> InputSpec {
+        InputSpec { sensor: self.sensor, bands: Arc::clone(&self.bands), pooling: self.pooling }
     }
 
     /// Height and width of the model's input in pixels.

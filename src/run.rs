@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::findings::{Audited, Earlier, FeatureLog};
+use self::sheet::{Example, Heading};
 use crate::config::{Protocol, SegmentationProbeConfig};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Label, Split};
@@ -30,7 +31,6 @@ use crate::protocol::{finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::run::plan::{PlannedCell, TaskPlan};
-use self::sheet::{Example, Heading};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown};
 use crate::task::{Suite, Task};

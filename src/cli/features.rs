@@ -9,11 +9,11 @@ use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::console;
 use crate::data::{Label, fingerprint};
+use crate::device;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
 use crate::model::config::ModelConfig;
-use crate::device;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 

@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3, s};
 
 use super::{Extractor, Scratch};
-use crate::model::Want;
 use crate::data::{Label, Sample, Split, loader};
+use crate::model::Want;
 use crate::progress::Step;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -201,7 +201,8 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     let (n, (bands, h, w)) = (tiles.len(), tiles.first().map_or((0, 0, 0), |tile| tile.image.dim()));
     let pixels: Vec<f32> = tiles.iter().flat_map(|tile| tile.image.iter().copied()).collect();
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [n, bands, h, w]), extractor.device);
-    let (vectors, [rows, columns]) = extractor.encoder.encode(&extractor.input.batch(images), Want::Tokens)?.tokens()?;
+    let (vectors, [rows, columns]) =
+        extractor.encoder.encode(&extractor.input.batch(images), Want::Tokens)?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::request(format!(

@@ -72,7 +72,9 @@ impl TryFrom<RawImageSize> for ImageSize {
             RawImageSize::Side(0) => Err("image must be above 0".to_owned()),
             RawImageSize::Side(side) => Ok(ImageSize::Side(side)),
             RawImageSize::Word(word) if word == "native" => Ok(ImageSize::Native),
-            RawImageSize::Word(word) => Err(format!("image is a number of pixels or \"native\", got {word:?}")),
+            RawImageSize::Word(word) => {
+                Err(format!("image is a number of pixels or \"native\", got {word:?}"))
+            }
         }
     }
 }
@@ -175,7 +177,8 @@ impl ModelConfig {
             return Some("normalization is satlas, which has no statistics to sweep over".to_owned());
         }
         let known = self.architecture.poolings();
-        let asked = self.pooling.iter().chain(self.suites.values().filter_map(|route| route.pooling.as_ref()));
+        let asked =
+            self.pooling.iter().chain(self.suites.values().filter_map(|route| route.pooling.as_ref()));
         if let Some(unknown) = asked.copied().find(|pooling| !known.contains(pooling)) {
             let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
             return Some(format!("pooling is {unknown}; the architecture has {}", known.join(", ")));

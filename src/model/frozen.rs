@@ -11,10 +11,10 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::terrafm::{TerraFm, patches};
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
-use crate::device;
+use super::terrafm::{TerraFm, patches};
 use crate::Result;
+use crate::device;
 use crate::task::Sensor;
 
 /// TerraFM with its patch embedding folded.
@@ -72,7 +72,8 @@ fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
 ///
 /// An image's features then depend neither on the images beside it nor on the number of threads.
 fn in_parts(batch: &Batch, encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync) -> Result<Encoded> {
-    let single = batch.inputs.first().is_some_and(|input| device::prefers_single_images(&input.pixels.device()));
+    let single =
+        batch.inputs.first().is_some_and(|input| device::prefers_single_images(&input.pixels.device()));
     if !single || batch.len() < 2 {
         return encode(batch);
     }

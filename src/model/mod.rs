@@ -17,9 +17,9 @@ pub mod weights;
 use burn::tensor::Device;
 
 pub use self::architecture::Architecture;
-pub use self::coverage::Coverage;
-pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use self::config::ModelConfig;
+pub use self::coverage::Coverage;
+pub use self::encoder::{Batch, Encoded, Encoder, InputSpec, Pooling, Want};
 use self::image_stats::ImageStats;
 use self::weights::{Report, Weights};
 use crate::Result;

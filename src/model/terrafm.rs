@@ -15,8 +15,8 @@ use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{self, Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::frozen::Frozen;
-use crate::nn::vit::{self, Block, resize_positions};
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::vit::{self, Block, resize_positions};
 use crate::task::Sensor;
 use crate::{Error, Result};
 
@@ -284,7 +284,8 @@ impl TerraFm {
         } else if n == 0 || h < patch || w < patch || h % patch != 0 || w % patch != 0 {
             let problem = format!("{n} images of {h} x {w} pixels cannot be cut into patches of {patch}");
             let side = patch * self.config.positions;
-            Err(Error::request(problem).help(format!("resize to multiples of {patch}, such as {side} x {side}")))
+            Err(Error::request(problem)
+                .help(format!("resize to multiples of {patch}, such as {side} x {side}")))
         } else {
             Ok(())
         }

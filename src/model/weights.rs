@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::subtree::{self, Subtree, fits};
 use super::architecture::Architecture;
 use super::init;
+use super::subtree::{self, Subtree, fits};
 use crate::formats::checkpoint::{self, Stored};
 use crate::{Error, Result};
 
@@ -103,7 +103,11 @@ impl fmt::Display for Report {
 /// # Errors
 /// Where the file cannot be read, holds a number that is not finite, fits nowhere, or does not fit everywhere
 /// and `allow_partial` is off.
-pub fn load(network: Architecture, weights: &Weights, allow_partial: bool) -> Result<(Architecture, String, Report)> {
+pub fn load(
+    network: Architecture,
+    weights: &Weights,
+    allow_partial: bool,
+) -> Result<(Architecture, String, Report)> {
     match weights {
         Weights::File(path) => load_file(network, path, allow_partial),
         Weights::None => Err(Error::request("the model has parameters, but no weights were given")
@@ -116,7 +120,11 @@ pub fn load(network: Architecture, weights: &Weights, allow_partial: bool) -> Re
     }
 }
 
-fn load_file(network: Architecture, path: &Path, allow_partial: bool) -> Result<(Architecture, String, Report)> {
+fn load_file(
+    network: Architecture,
+    path: &Path,
+    allow_partial: bool,
+) -> Result<(Architecture, String, Report)> {
     let stored = checkpoint::open(path)?;
     let expected = network.parameters();
     let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::file(path, problem))?;

@@ -8,7 +8,6 @@
 //! What differs: the random numbers, that the learning rates of a seed share them, and float32 throughout.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -20,13 +19,11 @@ use rand::seq::SliceRandom;
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
-use crate::task::Sensor;
-use crate::model::{Architecture, Batch, Encoder, Pooling, Want};
+use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::bands::Band;
 use crate::progress::Progress;
-use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::random::{stream, turn};
+use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
 use crate::task::Task;
@@ -66,17 +63,13 @@ pub struct Network {
     encoder: Architecture,
     head: Linear,
     #[module(skip)]
-    sensor: Sensor,
-    #[module(skip)]
-    bands: Arc<[Band]>,
-    #[module(skip)]
-    pooling: Pooling,
+    spec: InputSpec,
 }
 
 impl Network {
     /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
-    pub fn new(encoder: Architecture, input: &Input, outputs: usize, seed: u64, device: &Device) -> Self {
-        let width = encoder.width(input.pooling, input.bands.len());
+    pub fn new(encoder: Architecture, spec: InputSpec, outputs: usize, seed: u64, device: &Device) -> Self {
+        let width = encoder.width(spec.pooling, spec.bands.len());
         let bound = (width.max(1) as f32).sqrt().recip();
         let mut random = stream(seed, INITIALIZATION);
         let mut uniform = |length: usize| -> Vec<f32> {
@@ -88,20 +81,14 @@ impl Network {
             weight: Param::from_tensor(Tensor::from_data(weight, device)),
             bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
         };
-        Network {
-            encoder,
-            head,
-            sensor: input.sensor,
-            bands: Arc::clone(&input.bands),
-            pooling: input.pooling,
-        }
+        Network { encoder, head, spec }
     }
 }
 
 impl Classifier for Network {
     fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>> {
-        let batch = Batch::single(self.sensor, Arc::clone(&self.bands), images);
-        Ok(self.head.forward(self.encoder.encode(&batch, Want::Pooled(self.pooling))?.pooled()?))
+        let features = self.encoder.encode(&self.spec.batch(images), Want::Pooled(self.spec.pooling))?;
+        Ok(self.head.forward(features.pooled()?))
     }
 }
 
@@ -200,7 +187,7 @@ impl Search<'_> {
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
-        let network = Network::new(encoder, input, task.classes, self.seed, device);
+        let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
         Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 

@@ -35,8 +35,8 @@ use crate::nn::heads::predictions;
 use crate::nn::heads::upernet::UperNet;
 use crate::nn::loss::PixelLabels;
 use crate::nn::resample::{Corners, resize};
-use crate::score::decision::first_best;
 use crate::random::{stream, turn};
+use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::Task;
@@ -334,7 +334,8 @@ impl<'a> Search<'a> {
         let finite =
             loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
                 loop {
-                    let items: Vec<MapItem> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
+                    let items: Vec<MapItem> =
+                        items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
                     if items.is_empty() {
                         return Ok(true);
                     }

@@ -201,7 +201,8 @@ impl Decoder {
         let pool = |side: &usize, random: &mut ChaCha8Rng| {
             (AveragePool { side: *side }, PointwiseNorm::new(coarsest, channels, random, device))
         };
-        let pooled: Vec<usize> = std::iter::once(coarsest).chain(pool_scales.iter().map(|_| channels)).collect();
+        let pooled: Vec<usize> =
+            std::iter::once(coarsest).chain(pool_scales.iter().map(|_| channels)).collect();
         Decoder {
             conv_seg: Pointwise::with_bias(channels, classes, random, device),
             psp_modules: pool_scales.iter().map(|side| pool(side, random)).collect(),

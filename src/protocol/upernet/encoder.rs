@@ -7,11 +7,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
 use super::change::View;
-use crate::task::Split;
 use crate::features::Scratch;
 use crate::features::tiles::Mask;
 use crate::model::encoder::Map;
 use crate::model::{Architecture, Encoder};
+use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
