@@ -10,6 +10,7 @@ pub mod frozen;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
+mod requests;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;
