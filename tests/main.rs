@@ -29,6 +29,7 @@ mod end_to_end;
 mod fetch;
 mod finetune;
 mod flood;
+mod floors;
 mod gate;
 mod geotiff;
 mod inputs;
