@@ -200,4 +200,5 @@ impl ArchitectureConfig {
 
 architectures! {
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+    "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
 }

@@ -13,6 +13,7 @@ pub mod parameters;
 mod requests;
 pub mod subtree;
 pub mod terrafm;
+pub mod vit;
 pub mod weights;
 
 use burn::tensor::Device;
