@@ -59,4 +59,5 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_satmae;
 mod zoo_vit;

@@ -201,4 +201,5 @@ impl ArchitectureConfig {
 architectures! {
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
     "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
+    "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
 }

@@ -11,6 +11,7 @@ pub mod image_stats;
 pub mod init;
 pub mod parameters;
 mod requests;
+pub mod satmae;
 pub mod subtree;
 pub mod terrafm;
 pub mod vit;
