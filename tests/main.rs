@@ -59,5 +59,6 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_prithvi2;
 mod zoo_satmae;
 mod zoo_vit;

@@ -10,6 +10,7 @@ pub mod frozen;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
+pub mod prithvi2;
 mod requests;
 pub mod satmae;
 pub mod subtree;
