@@ -7,6 +7,7 @@ use terrabench::model::architecture::{Architecture, ArchitectureConfig, Network,
 use terrabench::model::config::SensorInput;
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::satmae::{SatMae, SatMaeConfig};
+use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
