@@ -200,4 +200,7 @@ impl ArchitectureConfig {
 
 architectures! {
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+    "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
+    "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
+    "prithvi2" => Prithvi2(super::prithvi2::Prithvi2, super::prithvi2::Prithvi2Config);
 }

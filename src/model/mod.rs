@@ -10,8 +10,12 @@ pub mod frozen;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
+pub mod prithvi2;
+mod requests;
+pub mod satmae;
 pub mod subtree;
 pub mod terrafm;
+pub mod vit;
 pub mod weights;
 
 use burn::tensor::Device;

@@ -1,8 +1,12 @@
 //! Building blocks of networks: tensors in, tensors out.
 
+pub mod cubic;
 pub mod gelu;
 pub mod heads;
 pub mod kernels;
 pub mod loss;
+pub mod patch;
+pub mod positions;
 pub mod resample;
+pub mod tokens;
 pub mod vit;
