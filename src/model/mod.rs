@@ -4,11 +4,16 @@
 
 pub mod config;
 mod coverage;
+pub mod croma;
+pub mod decur;
 pub mod encoder;
 pub mod frozen;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
+mod plain_vit;
+mod requests;
+pub mod softcon;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;

@@ -4,5 +4,7 @@ pub mod gelu;
 pub mod heads;
 pub mod kernels;
 pub mod loss;
+pub mod patch;
+pub mod plain_vit;
 pub mod resample;
 pub mod vit;

@@ -1,0 +1,97 @@
+//! DeCUR [Wang et al., arXiv 2309.05300; zhu-xlab/DeCUR]: timm's plain vision transformer, one per sensor.
+//!
+//! The weights of Sentinel-2 (13 bands) and of Sentinel-1 (VV, VH) are separate files, so a model has one patch
+//! embedding and takes the sensors that share it. Images always have the size of pre-training. d is the width, t the
+//! number of patches.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::config::SensorInput;
+use super::encoder::{Batch, Encoded, Encoder, Want};
+use super::plain_vit;
+use super::requests::{check_bands, check_square, known_input, layer_beyond};
+use crate::Result;
+use crate::nn::plain_vit::{PlainVit, PlainVitConfig};
+use crate::task::Sensor;
+
+const NAME: &str = "DeCUR";
+/// Side of a patch in pixels.
+const PATCH: usize = 16;
+
+/// The sizes that differ between variants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DecurConfig {
+    /// Length of a token, d.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block; divides `width`.
+    pub heads: usize,
+    /// Side of the image at pre-training in pixels: the only one that the model takes.
+    pub image: usize,
+    /// Blocks (0-based) whose tokens are the feature maps.
+    pub map_layers: Vec<usize>,
+}
+
+impl DecurConfig {
+    fn vit(&self) -> PlainVitConfig {
+        let DecurConfig { width, depth, heads, image, map_layers: _ } = *self;
+        PlainVitConfig { width, depth, heads, patch: PATCH, image, layer_scale: false }
+    }
+
+    /// What contradicts itself.
+    pub fn problem(&self) -> Option<String> {
+        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
+    }
+}
+
+/// The encoder.
+#[derive(Module, Debug)]
+pub struct Decur {
+    encoder: PlainVit,
+    #[module(skip)]
+    sensors: BTreeMap<Sensor, SensorInput>,
+    #[module(skip)]
+    image: usize,
+    #[module(skip)]
+    map_layers: Vec<usize>,
+}
+
+impl Decur {
+    /// The model for the bands of `sensors`; its weights are still to be filled in.
+    pub fn new(config: &DecurConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
+        Decur {
+            encoder: PlainVit::new(&config.vit(), bands, device),
+            sensors: sensors.clone(),
+            image: config.image,
+            map_layers: config.map_layers.clone(),
+        }
+    }
+
+    /// The name in the checkpoint of the parameter `name` of this module.
+    pub fn checkpoint_name(name: &str) -> String {
+        name.strip_prefix("encoder.").unwrap_or(name).to_owned()
+    }
+
+    /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
+    pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        self.encoder.embed(images)
+    }
+}
+
+impl Encoder for Decur {
+    /// Galileo's evaluation pools by [`Pooling::MeanAll`](super::encoder::Pooling::MeanAll). No benchmark publishes
+    /// results of maps.
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let input = known_input(NAME, batch, &self.sensors)?;
+        check_bands(NAME, input, self.encoder.bands())?;
+        check_square(NAME, input, self.image)?;
+        plain_vit::encode(NAME, &self.encoder, input, want, &self.map_layers)
+    }
+}
