@@ -9,6 +9,8 @@ mod golden;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
+#[path = "support/reference_model.rs"]
+mod reference_model;
 mod sample;
 
 mod audit;
@@ -56,3 +58,6 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_croma;
+mod zoo_decur;
+mod zoo_softcon;
