@@ -82,7 +82,7 @@ fn tiny_models_give_the_published_numbers() {
             golden.check(&format!("pooled.{name}.{pooling}"), &pooled, 1e-4, 1e-5);
         }
     }
-    golden.finish("-");
+    golden.finish("");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn published_size_gives_the_published_numbers() {
         golden.check_rms(&name, &feature, 1e-5);
         golden.check(&format!("spatial.small.{input}"), &tokens(&model, &batch), 1e-4, 1e-5);
     }
-    golden.finish("-");
+    golden.finish("");
 }
 
 #[test]

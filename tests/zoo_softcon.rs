@@ -103,7 +103,7 @@ fn tiny_models_give_the_published_numbers() {
     for side in [112, 504] {
         golden.check(&format!("pos.{side}"), &array(model.positions(side, side)), 3e-6, 3e-6);
     }
-    golden.finish("-");
+    golden.finish("");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn published_sizes_give_the_published_numbers() {
             }
         }
     }
-    golden.finish("-");
+    golden.finish("");
 }
 
 #[test]
