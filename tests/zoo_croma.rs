@@ -2,6 +2,9 @@
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
+use terrabench::home::Home;
+use terrabench::model::architecture::{ArchitectureConfig, Network, Sizes};
+use terrabench::model::config::ModelConfig;
 use terrabench::model::croma::{Croma, CromaConfig, attention_bias};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
@@ -159,12 +162,23 @@ fn large_with_made_up_weights_gives_the_published_numbers() {
 }
 
 #[test]
-fn parameters_are_the_checkpoints() {
-    for (list, width, depth) in [("params_base.json", 768, 12), ("params_large.json", 1024, 24)] {
-        let model = Croma::new(&config(width, depth), &sensors(&BANDS), &Device::flex());
-        let list = format!("zoo/croma/{list}");
-        assert_parameters(&model, Croma::checkpoint_name, &list, "joint_encoder.");
+fn configured_models_have_the_checkpoints_parameters() {
+    for (name, size, width, depth) in [("croma-b", "base", 768, 12), ("croma-l", "large", 1024, 24)] {
+        let list = format!("zoo/croma/params_{size}.json");
+        let model = assert_parameters(name, &list, "joint_encoder.");
+        let ArchitectureConfig::Croma(sizes) = &model.architecture else { panic!("{name}") };
+        assert_eq!(
+            (sizes.width, sizes.optical_depth, sizes.radar_depth),
+            (width, depth, depth / 2),
+            "{name}"
+        );
+        let expected = sensors(&[BANDS[0], BANDS[1], (Sensor::S2_L2A, BANDS[0].1)]);
+        assert_eq!(model.sensors, expected, "{name}");
+        assert_eq!(model.pooling(), Pooling::Head);
     }
+    let base = ModelConfig::load(&Home::find().unwrap(), "croma-b").unwrap();
+    assert_eq!(base.architecture, ArchitectureConfig::Croma(config(768, 12)));
+    assert_eq!(base.in_suite("copernicus-bench").pooling(), Pooling::Mean);
 }
 
 #[test]
@@ -204,7 +218,7 @@ fn requests_that_cannot_be_met_say_what_was_expected() {
         (error(Sensor::S2_L2A, [1, 12, 64, 64], Want::Maps), "expected sensor s1 or s2-l1c, found s2-l2a"),
         (
             error(S1, [1, 2, 64, 64], Want::Pooled(Pooling::Class)),
-            "expected pooling mean or head, found class",
+            "expected pooling head or mean, found class",
         ),
     ] {
         assert!(message.contains(expected), "{message}\nlacks: {expected}");

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
+use terrabench::model::architecture::{ArchitectureConfig, Network};
 use terrabench::model::decur::{Decur, DecurConfig};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
@@ -15,7 +16,7 @@ const S2: (Sensor, &str) = (Sensor::S2_L1C, SENTINEL2);
 const S1: (Sensor, &str) = (Sensor::S1, "VV VH");
 
 fn small() -> DecurConfig {
-    DecurConfig { width: 384, depth: 12, heads: 6, image: 224, map_layers: vec![3, 5, 7, 11] }
+    DecurConfig { width: 384, depth: 12, heads: 6, positions: 14, map_layers: vec![3, 5, 7, 11] }
 }
 
 fn new(config: &DecurConfig, sensor: (Sensor, &str), device: &Device) -> Decur {
@@ -23,7 +24,7 @@ fn new(config: &DecurConfig, sensor: (Sensor, &str), device: &Device) -> Decur {
 }
 
 fn tiny(sensor: (Sensor, &str), device: &Device) -> Decur {
-    let config = DecurConfig { width: 32, depth: 6, heads: 4, image: 224, map_layers: vec![2, 5] };
+    let config = DecurConfig { width: 32, depth: 6, heads: 4, positions: 14, map_layers: vec![2, 5] };
     let file = if sensor == S1 { "tiny_s1" } else { "tiny" };
     let file = format!("zoo/decur/{file}.safetensors");
     filled(new(&config, sensor, device), &file, Decur::checkpoint_name)
@@ -82,7 +83,7 @@ fn tiny_models_give_the_published_numbers() {
             golden.check(&format!("pooled.{name}.{pooling}"), &pooled, 1e-4, 1e-5);
         }
     }
-    golden.finish("");
+    golden.finish("-");
 }
 
 #[test]
@@ -96,14 +97,19 @@ fn published_size_gives_the_published_numbers() {
         golden.check_rms(&name, &feature, 1e-5);
         golden.check(&format!("spatial.small.{input}"), &tokens(&model, &batch), 1e-4, 1e-5);
     }
-    golden.finish("");
+    golden.finish("-");
 }
 
 #[test]
-fn parameters_are_the_checkpoints() {
-    for (sensor, list) in [(S1, "params_small_s1.json"), (S2, "params_small_s2.json")] {
-        let model = new(&small(), sensor, &Device::flex());
-        assert_parameters(&model, Decur::checkpoint_name, &format!("zoo/decur/{list}"), "head.");
+fn configured_models_have_the_checkpoints_parameters() {
+    for suffix in ["s1", "s2"] {
+        let name = format!("decur-s-{suffix}");
+        let model = assert_parameters(&name, &format!("zoo/decur/params_small_{suffix}.json"), "head.");
+        assert_eq!(model.architecture, ArchitectureConfig::Decur(small()), "{name}");
+        let expected =
+            if suffix == "s1" { sensors(&[S1]) } else { sensors(&[S2, (Sensor::S2_L2A, SENTINEL2)]) };
+        assert_eq!(model.sensors, expected, "{name}");
+        assert_eq!(model.pooling(), Pooling::MeanAll);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
+use terrabench::model::architecture::{ArchitectureConfig, Network, Sizes};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::softcon::{SoftCon, SoftConConfig};
 use terrabench::task::Sensor;
@@ -16,7 +17,7 @@ const S1: (Sensor, &str) = (Sensor::S1, "VV VH");
 const MAP_LAYERS: [usize; 4] = [4, 6, 10, 11];
 
 fn config(width: usize, heads: usize) -> SoftConConfig {
-    SoftConConfig { width, depth: 12, heads, image: 224, map_layers: MAP_LAYERS.to_vec() }
+    SoftConConfig { width, depth: 12, heads, positions: 16, map_layers: MAP_LAYERS.to_vec() }
 }
 
 fn new(config: &SoftConConfig, sensor: (Sensor, &str), device: &Device) -> SoftCon {
@@ -103,7 +104,7 @@ fn tiny_models_give_the_published_numbers() {
     for side in [112, 504] {
         golden.check(&format!("pos.{side}"), &array(model.positions(side, side)), 3e-6, 3e-6);
     }
-    golden.finish("");
+    golden.finish("-");
 }
 
 #[test]
@@ -131,16 +132,21 @@ fn published_sizes_give_the_published_numbers() {
             }
         }
     }
-    golden.finish("");
+    golden.finish("-");
 }
 
 #[test]
-fn parameters_are_the_checkpoints() {
-    for (size, width, heads) in [("small", 384, 6), ("base", 768, 12)] {
-        for (sensor, suffix) in [(S1, "s1"), (S2, "s2")] {
+fn configured_models_have_the_checkpoints_parameters() {
+    for (letter, size, width, heads) in [("s", "small", 384, 6), ("b", "base", 768, 12)] {
+        for suffix in ["s1", "s2"] {
+            let name = format!("softcon-{letter}-{suffix}");
             let list = format!("zoo/softcon/params_{size}_{suffix}.json");
-            let model = new(&config(width, heads), sensor, &Device::flex());
-            assert_parameters(&model, SoftCon::checkpoint_name, &list, "mask_token");
+            let model = assert_parameters(&name, &list, "mask_token");
+            assert_eq!(model.architecture, ArchitectureConfig::SoftCon(config(width, heads)), "{name}");
+            let expected =
+                if suffix == "s1" { sensors(&[S1]) } else { sensors(&[S2, (Sensor::S2_L2A, SENTINEL2)]) };
+            assert_eq!(model.sensors, expected, "{name}");
+            assert_eq!(model.pooling(), Pooling::Mean);
         }
     }
 }
@@ -201,11 +207,11 @@ fn requests_that_cannot_be_met_say_what_was_expected() {
 #[test]
 fn contradictions_in_a_configuration_are_named() {
     assert_eq!(config(384, 6).problem(), None);
-    let image = SoftConConfig { image: 225, ..config(384, 6) };
+    let positions = SoftConConfig { positions: 0, ..config(384, 6) };
     let layers = SoftConConfig { map_layers: vec![3, 12], ..config(384, 6) };
     for (config, problem) in [
         (config(384, 7), "width: expected a multiple of the 7 heads, found 384"),
-        (image, "image: expected a multiple of the patch side 14, found 225"),
+        (positions, "expected width, depth, heads and positions above 0, found a 0"),
         (layers, "map-layers: expected blocks below 12 (0-based), found 12"),
     ] {
         assert_eq!(config.problem().as_deref(), Some(problem));

@@ -190,4 +190,7 @@ impl ArchitectureConfig {
 
 architectures! {
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+    "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
+    "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
+    "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
 }

@@ -12,10 +12,12 @@ use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::requests::{check_bands, check_patches, known_input, lacks_pooling, layer_beyond};
 use crate::nn::gelu::gelu;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 use crate::{Error, Result};
@@ -46,9 +48,8 @@ pub struct CromaConfig {
     pub radar_map_layers: Vec<usize>,
 }
 
-impl CromaConfig {
-    /// What contradicts itself.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for CromaConfig {
+    fn problem(&self) -> Option<String> {
         let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers } = self;
         if [*width, *optical_depth, *radar_depth].contains(&0) {
             return Some("expected width, optical-depth and radar-depth above 0, found a 0".to_owned());
@@ -56,10 +57,28 @@ impl CromaConfig {
         if !width.is_multiple_of(HEADS) {
             return Some(format!("width: expected a multiple of the {HEADS} heads, found {width}"));
         }
+        if optical_map_layers.len() != radar_map_layers.len() {
+            return Some(format!(
+                "radar-map-layers: expected {} layers as in optical-map-layers, found {}",
+                optical_map_layers.len(),
+                radar_map_layers.len()
+            ));
+        }
         layer_beyond("optical-map-layers", optical_map_layers, *optical_depth)
             .or_else(|| layer_beyond("radar-map-layers", radar_map_layers, *radar_depth))
     }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: PATCH }; self.optical_map_layers.len()]
+    }
 }
+
+/// Galileo's evaluation takes the head, Copernicus-Bench the mean.
+const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Mean];
 
 fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
@@ -312,10 +331,11 @@ pub struct Croma {
     config: CromaConfig,
 }
 
-impl Croma {
-    /// The model for the bands of `sensors`: Sentinel-1, Sentinel-2 at either level (one encoder), or both. Its weights
-    /// are still to be filled in.
-    pub fn new(config: &CromaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Croma {
+    type Config = CromaConfig;
+
+    /// With the encoders of `sensors`: of Sentinel-1, of Sentinel-2 at either level, or both.
+    fn new(config: &CromaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let width = config.width;
         let bands = |is_of: fn(Sensor) -> bool| {
             sensors.iter().find(|(sensor, _)| is_of(**sensor)).map(|(_, input)| input.bands.len())
@@ -331,15 +351,8 @@ impl Croma {
         }
     }
 
-    /// The name in the checkpoint of the parameter `name` of this module.
-    ///
-    /// ```
-    /// use terrabench::model::croma::Croma;
-    ///
-    /// let name = Croma::checkpoint_name("s1_encoder.transformer.layers.2.ffn.net.contract.bias");
-    /// assert_eq!(name, "s1_encoder.transformer.layers.2.1.net.3.bias");
-    /// ```
-    pub fn checkpoint_name(name: &str) -> String {
+    /// `s1_encoder.transformer.layers.2.ffn.net.contract.bias` is `s1_encoder.transformer.layers.2.1.net.3.bias`.
+    fn checkpoint_name(name: &str) -> String {
         const NAMES: [(&str, &str); 7] = [
             ("gap_ffn.norm.", "GAP_FFN.0."),
             ("gap_ffn.expand.", "GAP_FFN.1."),
@@ -351,7 +364,9 @@ impl Croma {
         ];
         NAMES.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
     }
+}
 
+impl Croma {
     /// The patch embedding of a batch: [n, t, d].
     ///
     /// # Errors
@@ -384,6 +399,10 @@ impl Croma {
 }
 
 impl Encoder for Croma {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
     /// [`Pooling::Head`] is the model's own pooled feature, as in Galileo's evaluation. [`Pooling::Mean`] stops behind
     /// the head's norm, as in Copernicus-Bench. Maps come from the residual stream, without the final norm.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
@@ -395,7 +414,7 @@ impl Encoder for Croma {
             Want::Pooled(Pooling::Head) => Encoded::Pooled(head.forward(means(images))),
             Want::Pooled(Pooling::Mean) => Encoded::Pooled(head.norm.forward(means(images))),
             Want::Pooled(pooling) => {
-                return Err(lacks_pooling(NAME, pooling, &[Pooling::Mean, Pooling::Head]));
+                return Err(lacks_pooling(NAME, pooling, POOLINGS));
             }
             Want::Tokens => Encoded::Tokens { tokens: encoder.tokens(images), grid },
             Want::Maps => {

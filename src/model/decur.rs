@@ -10,11 +10,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
-use super::encoder::{Batch, Encoded, Encoder, Want};
+use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use super::plain_vit;
 use super::requests::{check_bands, check_square, known_input, layer_beyond};
 use crate::Result;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::plain_vit::{PlainVit, PlainVitConfig};
 use crate::task::Sensor;
 
@@ -32,21 +34,31 @@ pub struct DecurConfig {
     pub depth: usize,
     /// Attention heads per block; divides `width`.
     pub heads: usize,
-    /// Side of the image at pre-training in pixels: the only one that the model takes.
-    pub image: usize,
+    /// Rows and columns of the stored position embedding.
+    pub positions: usize,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
 }
 
 impl DecurConfig {
     fn vit(&self) -> PlainVitConfig {
-        let DecurConfig { width, depth, heads, image, map_layers: _ } = *self;
-        PlainVitConfig { width, depth, heads, patch: PATCH, image, layer_scale: false }
+        let DecurConfig { width, depth, heads, positions, map_layers: _ } = *self;
+        PlainVitConfig { width, depth, heads, patch: PATCH, positions, layer_scale: false }
+    }
+}
+
+impl Sizes for DecurConfig {
+    fn problem(&self) -> Option<String> {
+        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
     }
 
-    /// What contradicts itself.
-    pub fn problem(&self) -> Option<String> {
-        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
+    fn poolings(&self) -> &'static [Pooling] {
+        // Galileo's evaluation takes the mean of all tokens.
+        &[Pooling::MeanAll, Pooling::Mean, Pooling::Class]
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: PATCH }; self.map_layers.len()]
     }
 }
 
@@ -56,29 +68,33 @@ pub struct Decur {
     encoder: PlainVit,
     #[module(skip)]
     sensors: BTreeMap<Sensor, SensorInput>,
+    /// Of the images in pixels.
     #[module(skip)]
-    image: usize,
+    side: usize,
     #[module(skip)]
     map_layers: Vec<usize>,
 }
 
-impl Decur {
-    /// The model for the bands of `sensors`; its weights are still to be filled in.
-    pub fn new(config: &DecurConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Decur {
+    type Config = DecurConfig;
+
+    /// With the patch embedding for the bands of `sensors`, which are the same for all.
+    fn new(config: &DecurConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
         Decur {
             encoder: PlainVit::new(&config.vit(), bands, device),
             sensors: sensors.clone(),
-            image: config.image,
+            side: PATCH * config.positions,
             map_layers: config.map_layers.clone(),
         }
     }
 
-    /// The name in the checkpoint of the parameter `name` of this module.
-    pub fn checkpoint_name(name: &str) -> String {
+    fn checkpoint_name(name: &str) -> String {
         name.strip_prefix("encoder.").unwrap_or(name).to_owned()
     }
+}
 
+impl Decur {
     /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         self.encoder.embed(images)
@@ -86,12 +102,15 @@ impl Decur {
 }
 
 impl Encoder for Decur {
-    /// Galileo's evaluation pools by [`Pooling::MeanAll`](super::encoder::Pooling::MeanAll). No benchmark publishes
-    /// results of maps.
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.encoder.width()
+    }
+
+    /// Maps come from behind the final norm, as SoftCon's do: no benchmark publishes results with DeCUR's.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let input = known_input(NAME, batch, &self.sensors)?;
         check_bands(NAME, input, self.encoder.bands())?;
-        check_square(NAME, input, self.image)?;
+        check_square(NAME, input, self.side)?;
         plain_vit::encode(NAME, &self.encoder, input, want, &self.map_layers)
     }
 }

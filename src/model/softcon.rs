@@ -10,11 +10,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
-use super::encoder::{Batch, Encoded, Encoder, Want};
+use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use super::plain_vit;
 use super::requests::{check_bands, check_patches, known_input, layer_beyond};
 use crate::Result;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::plain_vit::{PlainVit, PlainVitConfig};
 use crate::task::Sensor;
 
@@ -32,21 +34,31 @@ pub struct SoftConConfig {
     pub depth: usize,
     /// Attention heads per block; divides `width`.
     pub heads: usize,
-    /// Side of the image at pre-training in pixels; fixes the number of stored positions.
-    pub image: usize,
+    /// Rows and columns of the stored position embedding.
+    pub positions: usize,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
 }
 
 impl SoftConConfig {
     fn vit(&self) -> PlainVitConfig {
-        let SoftConConfig { width, depth, heads, image, map_layers: _ } = *self;
-        PlainVitConfig { width, depth, heads, patch: PATCH, image, layer_scale: true }
+        let SoftConConfig { width, depth, heads, positions, map_layers: _ } = *self;
+        PlainVitConfig { width, depth, heads, patch: PATCH, positions, layer_scale: true }
+    }
+}
+
+impl Sizes for SoftConConfig {
+    fn problem(&self) -> Option<String> {
+        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
     }
 
-    /// What contradicts itself.
-    pub fn problem(&self) -> Option<String> {
-        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
+    fn poolings(&self) -> &'static [Pooling] {
+        // Both benchmarks take the mean of the patch tokens.
+        &[Pooling::Mean, Pooling::Class, Pooling::MeanAll]
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: PATCH }; self.map_layers.len()]
     }
 }
 
@@ -60,9 +72,11 @@ pub struct SoftCon {
     map_layers: Vec<usize>,
 }
 
-impl SoftCon {
-    /// The model for the bands of `sensors`; its weights are still to be filled in.
-    pub fn new(config: &SoftConConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for SoftCon {
+    type Config = SoftConConfig;
+
+    /// With the patch embedding for the bands of `sensors`, which are the same for all.
+    fn new(config: &SoftConConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
         SoftCon {
             encoder: PlainVit::new(&config.vit(), bands, device),
@@ -71,11 +85,12 @@ impl SoftCon {
         }
     }
 
-    /// The name in the checkpoint of the parameter `name` of this module.
-    pub fn checkpoint_name(name: &str) -> String {
+    fn checkpoint_name(name: &str) -> String {
         name.strip_prefix("encoder.").unwrap_or(name).to_owned()
     }
+}
 
+impl SoftCon {
     /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         self.encoder.embed(images)
@@ -88,7 +103,10 @@ impl SoftCon {
 }
 
 impl Encoder for SoftCon {
-    /// The pooling of both benchmarks is [`Pooling::Mean`](super::encoder::Pooling::Mean).
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.encoder.width()
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let input = known_input(NAME, batch, &self.sensors)?;
         check_bands(NAME, input, self.encoder.bands())?;

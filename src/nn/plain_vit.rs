@@ -22,8 +22,8 @@ pub struct PlainVitConfig {
     pub heads: usize,
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Side of the image at pre-training in pixels; fixes the number of stored positions.
-    pub image: usize,
+    /// Rows and columns of the stored position embedding.
+    pub positions: usize,
     /// Whether each residual branch has a learned factor per channel.
     pub layer_scale: bool,
 }
@@ -34,13 +34,11 @@ const MLP_RATIO: usize = 4;
 impl PlainVitConfig {
     /// What contradicts itself.
     pub fn problem(&self) -> Option<String> {
-        let PlainVitConfig { width, depth, heads, patch, image, .. } = *self;
-        if [width, depth, heads, patch, image].contains(&0) {
-            Some("expected width, depth, heads, patch and image above 0, found a 0".to_owned())
+        let PlainVitConfig { width, depth, heads, patch, positions, .. } = *self;
+        if [width, depth, heads, patch, positions].contains(&0) {
+            Some("expected width, depth, heads and positions above 0, found a 0".to_owned())
         } else if !width.is_multiple_of(heads) {
             Some(format!("width: expected a multiple of the {heads} heads, found {width}"))
-        } else if !image.is_multiple_of(patch) {
-            Some(format!("image: expected a multiple of the patch side {patch}, found {image}"))
         } else {
             None
         }
@@ -58,41 +56,44 @@ struct PatchEmbed {
 pub struct PlainVit {
     /// [1, 1, d].
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + side², d], the class token's first.
+    /// [1, 1 + positions², d], the class token's first.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
     norm: LayerNorm,
     #[module(skip)]
     patch: usize,
-    /// Side in patches of the grid of stored positions.
     #[module(skip)]
-    side: usize,
+    positions: usize,
 }
 
 impl PlainVit {
     /// A model for images of `bands` bands; its weights are still to be filled in.
     pub fn new(config: &PlainVitConfig, bands: usize, device: &Device) -> Self {
-        let PlainVitConfig { width, depth, heads, patch, image, layer_scale } = *config;
-        let side = image / patch;
+        let PlainVitConfig { width, depth, heads, patch, positions, layer_scale } = *config;
         let block = || match layer_scale {
             true => Block::new(width, heads, MLP_RATIO, device).with_layer_scale(width, device),
             false => Block::new(width, heads, MLP_RATIO, device),
         };
         PlainVit {
             cls_token: Initializer::Zeros.init([1, 1, width], device),
-            pos_embed: Initializer::Zeros.init([1, 1 + side * side, width], device),
+            pos_embed: Initializer::Zeros.init([1, 1 + positions * positions, width], device),
             patch_embed: PatchEmbed { proj: PatchConv::new(bands, width, patch, device) },
             blocks: (0..depth).map(|_| block()).collect(),
             norm: vit::norm(width, device),
             patch,
-            side,
+            positions,
         }
     }
 
     /// Number of bands that an image needs.
     pub fn bands(&self) -> usize {
         self.patch_embed.proj.bands()
+    }
+
+    /// Length of a token, d.
+    pub fn width(&self) -> usize {
+        self.cls_token.dims()[2]
     }
 
     /// Side of a patch in pixels.
@@ -112,10 +113,10 @@ impl PlainVit {
 
     /// What is added to the tokens of a grid of patches: [1, 1 + t, d], the class token's first.
     pub fn positions(&self, [rows, columns]: [usize; 2]) -> Tensor<3> {
-        if [rows, columns] == [self.side; 2] {
+        if [rows, columns] == [self.positions; 2] {
             return self.pos_embed.val();
         }
-        resize_positions(self.pos_embed.val(), self.side, rows, columns)
+        resize_positions(self.pos_embed.val(), self.positions, rows, columns)
     }
 
     /// The class token and all patch tokens after the final norm: [n, bands, h, w] to [n, 1 + t, d].

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, Array4, ArrayD, Axis};
-use terrabench::model::config::SensorInput;
+use terrabench::home::Home;
+use terrabench::model::architecture::Architecture;
+use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::encoder::{Batch, Encoder, Want};
 use terrabench::model::parameters;
 use terrabench::task::Sensor;
@@ -102,21 +104,18 @@ pub fn made_up<M: Module>(module: M, checkpoint_name: fn(&str) -> String) -> M {
     parameters::fill(module, |name, shape| Ok(formula_weights(&checkpoint_name(name), shape))).unwrap()
 }
 
-/// The parameters of a module under their names in the checkpoint are those of a JSON list, but for those below
-/// `left_out`.
+/// The parameters of the model of `configs/models/<name>.toml` are those of a JSON list, but for those below `left_out`.
+/// Returns its configuration.
 #[track_caller]
-pub fn assert_parameters<M: Module>(
-    module: &M,
-    checkpoint_name: fn(&str) -> String,
-    list: &str,
-    left_out: &str,
-) {
+pub fn assert_parameters(name: &str, list: &str, left_out: &str) -> ModelConfig {
     let text = std::fs::read_to_string(fixture(list)).unwrap();
     let expected: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
     let expected: BTreeMap<_, _> =
         expected.into_iter().filter(|(name, _)| !name.starts_with(left_out)).collect();
-    let found = parameters::list(module).into_iter().map(|(name, shape)| (checkpoint_name(&name), shape));
-    assert_eq!(found.collect::<BTreeMap<_, _>>(), expected, "{list}");
+    let config = ModelConfig::load(&Home::find().unwrap(), name).unwrap();
+    let network = Architecture::new(&config.architecture, &config.sensors, &Device::flex()).unwrap();
+    assert_eq!(network.parameters().into_iter().collect::<BTreeMap<_, _>>(), expected, "{name}, {list}");
+    config
 }
 
 /// The slope of a sum over the pooled features along each parameter's gradient is the gradient's length, for every
@@ -234,15 +233,16 @@ impl Golden {
         }
     }
 
-    /// Every stored number was compared, but for those whose name has the part `left_out`. Prints the largest
-    /// differences.
+    /// Every stored number was compared, but for those whose name begins with `left_out` or has that part. Prints the
+    /// largest differences.
     #[track_caller]
     pub fn finish(self, left_out: &str) {
         for (group, (difference, tolerance)) in &self.worst {
             println!("{group}: {difference:.1e} of {tolerance:.0e}");
         }
-        let unseen: Vec<_> =
-            self.unseen.iter().filter(|name| !name.split('.').any(|part| part == left_out)).collect();
+        let is_left_out =
+            |name: &str| name.starts_with(left_out) || name.split('.').any(|part| part == left_out);
+        let unseen: Vec<_> = self.unseen.iter().filter(|name| !is_left_out(name)).collect();
         assert!(unseen.is_empty(), "not compared: {unseen:?}");
     }
 }
