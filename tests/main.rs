@@ -62,3 +62,6 @@ mod whole_report;
 mod zoo_prithvi2;
 mod zoo_satmae;
 mod zoo_vit;
+mod zoo_croma;
+mod zoo_decur;
+mod zoo_softcon;

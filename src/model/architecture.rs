@@ -203,4 +203,7 @@ architectures! {
     "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
     "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
     "prithvi2" => Prithvi2(super::prithvi2::Prithvi2, super::prithvi2::Prithvi2Config);
+    "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
+    "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
+    "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
 }

@@ -5,6 +5,8 @@
 pub mod architecture;
 pub mod config;
 mod coverage;
+pub mod croma;
+pub mod decur;
 pub mod encoder;
 pub mod frozen;
 pub mod image_stats;
@@ -13,6 +15,8 @@ pub mod parameters;
 pub mod prithvi2;
 mod requests;
 pub mod satmae;
+mod plain_vit;
+pub mod softcon;
 pub mod subtree;
 pub mod terrafm;
 pub mod vit;

@@ -7,6 +7,7 @@ pub mod kernels;
 pub mod loss;
 pub mod patch;
 pub mod positions;
+pub mod plain_vit;
 pub mod resample;
 pub mod tokens;
 pub mod vit;
