@@ -77,8 +77,8 @@ fn model() -> ModelConfig {
             map_layers: vec![0, 1],
         },
         sensors: BTreeMap::from([
-            (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03] }),
-            (Sensor::S1, SensorInput { bands: vec![Band::VV] }),
+            (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
+            (Sensor::S1, SensorInput { bands: vec![Band::VV], ..Default::default() }),
         ]),
         normalization: NormalizationKind::NormNoClip,
         weights: Some(WeightsSource {

@@ -86,11 +86,36 @@ pub struct Architecture {
 }
 
 /// What a patch embedding takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SensorInput {
     /// In the order of the input channels.
     pub bands: Vec<Band>,
+    /// Central wavelength per band in micrometres, for models that look at it: the numbers that the model was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wavelengths: Vec<f64>,
+    /// Bandwidth per band in micrometres, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bandwidths: Vec<f64>,
+}
+
+impl SensorInput {
+    /// What contradicts itself, if anything.
+    fn problem(&self) -> Option<String> {
+        let count = self.bands.len();
+        if count == 0 {
+            return Some("has no bands".to_owned());
+        }
+        let per_band = [("wavelengths", &self.wavelengths), ("bandwidths", &self.bandwidths)];
+        per_band.into_iter().find_map(|(what, values)| {
+            if !values.is_empty() && values.len() != count {
+                Some(format!("has {count} bands, but {} {what}", values.len()))
+            } else {
+                let wrong = values.iter().find(|value| !value.is_finite() || **value < 0.0)?;
+                Some(format!("has {what} of {wrong} micrometres"))
+            }
+        })
+    }
 }
 
 /// A file of weights on the Hugging Face hub.
@@ -162,8 +187,7 @@ impl ModelConfig {
             config
                 .sensors
                 .iter()
-                .find(|(_, sensor)| sensor.bands.is_empty())
-                .map(|(sensor, _)| format!("sensor {sensor} has no bands"))
+                .find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
         };
         match problem {
             Some(problem) => Err(Error::file(path, problem)),

@@ -3,12 +3,15 @@
 //! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
 pub mod config;
+pub mod copernicus_fm;
 mod coverage;
+pub mod dofa;
 pub mod encoder;
 pub mod frozen;
 pub mod image_stats;
 pub mod init;
 pub mod parameters;
+pub(crate) mod requests;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;

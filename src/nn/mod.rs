@@ -1,8 +1,11 @@
 //! Building blocks of networks: tensors in, tensors out.
 
+pub mod cubic;
 pub mod gelu;
 pub mod heads;
+pub mod hypernetwork;
 pub mod kernels;
 pub mod loss;
 pub mod resample;
+pub mod tokens;
 pub mod vit;
