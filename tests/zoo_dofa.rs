@@ -19,17 +19,8 @@ use crate::zoo::{
     formula_weights, numbers, slots, stored_weights,
 };
 
-const GALILEO: [Band; 9] = [
-    Band::B04,
-    Band::B03,
-    Band::B02,
-    Band::B05,
-    Band::B06,
-    Band::B07,
-    Band::B08,
-    Band::B11,
-    Band::B12,
-];
+const GALILEO: [Band; 9] =
+    [Band::B04, Band::B03, Band::B02, Band::B05, Band::B06, Band::B07, Band::B08, Band::B11, Band::B12];
 const GALILEO_MICROMETRES: [f64; 9] = [0.665, 0.56, 0.49, 0.705, 0.74, 0.783, 0.842, 1.61, 2.19];
 /// Of [`SLOTS`].
 const MICROMETRES: [f64; 13] =
@@ -72,10 +63,8 @@ fn empty(size: &str, layout: KernelLayout, device: &Device) -> Dofa {
         wavelengths: micrometres.to_vec(),
         ..Default::default()
     };
-    let sensors = BTreeMap::from([
-        (Sensor::S1, input(&S1, &[3.75, 3.75])),
-        (Sensor::S2_L1C, input(s2, micrometres)),
-    ]);
+    let sensors =
+        BTreeMap::from([(Sensor::S1, input(&S1, &[3.75, 3.75])), (Sensor::S2_L1C, input(s2, micrometres))]);
     Dofa::new(&config(size, layout), &sensors, device)
 }
 
@@ -164,7 +153,10 @@ fn galileos_route() {
         }
     }
     golden.assert_all_compared(|name| {
-        !name.contains("cb") && !name.contains("s2_t3") && !name.starts_with("pos") && !name.starts_with("waves")
+        !name.contains("cb")
+            && !name.contains("s2_t3")
+            && !name.starts_with("pos")
+            && !name.starts_with("waves")
     });
 }
 
@@ -253,9 +245,7 @@ fn large_of_galileos_route() {
 fn full_size(size: &str) {
     let golden = Golden::open("zoo/dofa/full_io.safetensors");
     let model = full(size, KernelLayout::Flat);
-    for (name, batch) in
-        [("s2_64", galileo(11, [2, 13, 64, 64])), ("s1_64", galileo(12, [2, 2, 64, 64]))]
-    {
+    for (name, batch) in [("s2_64", galileo(11, [2, 13, 64, 64])), ("s1_64", galileo(12, [2, 2, 64, 64]))] {
         let (tokens, _) = model.encode(&batch, Want::Tokens).unwrap().tokens().unwrap();
         golden.compare(&format!("spatial.{size}.{name}"), &numbers(tokens), FULL);
         let (found, name) = (pooled(&model, &batch, Pooling::MeanAll), format!("pooled.{size}.{name}"));

@@ -138,7 +138,8 @@ impl CopernicusFm {
         let CopernicusFmConfig { width, depth, heads, kernel_width, .. } = *config;
         let token = || Initializer::Zeros.init([1, 1, width], device);
         let linear = || LinearConfig::new(width, width).init(device);
-        let (variables, spectral): (Vec<_>, Vec<_>) = sensors.values().partition(|sensor| is_variable(sensor));
+        let (variables, spectral): (Vec<_>, Vec<_>) =
+            sensors.values().partition(|sensor| is_variable(sensor));
         CopernicusFm {
             cls_token: token(),
             pos_embed: Initializer::Zeros.init([1, 1 + GRID * GRID, width], device),

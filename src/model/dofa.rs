@@ -262,8 +262,14 @@ pub(super) fn per_channel(
     };
     if micrometres.len() != count {
         let found = micrometres.len();
-        return Err(Error::request(format!("{model}, sensor {sensor}: expected {count} {what}, found {found}"))
-            .help(format!("add `{what}` in micrometres to [sensors.{sensor}] of the model's TOML")));
+        return Err(Error::request(format!(
+            "{model}, sensor {sensor}: expected {count} {what}, found {found}"
+        ))
+        .help(format!("add `{what}` in micrometres to [sensors.{sensor}] of the model's TOML")));
+    }
+    let nanometres = |place: usize| (micrometres[place] * 1000.0) as f32;
+    if *input.bands == *known.bands {
+        return Ok((0..count).map(nanometres).collect());
     }
     let of_band = |band: &Band| {
         let place = known.bands.iter().position(|other| other == band).ok_or_else(|| {
@@ -271,7 +277,7 @@ pub(super) fn per_channel(
             Error::request(format!("{model}, sensor {sensor}: expected bands {expected}, found {band}"))
                 .help(format!("add {band} to [sensors.{sensor}] of the model's TOML"))
         })?;
-        Ok((micrometres[place] * 1000.0) as f32)
+        Ok(nanometres(place))
     };
     input.bands.iter().map(of_band).collect()
 }
@@ -290,7 +296,8 @@ pub(super) fn check_pixels(model: &str, input: &Input, patch: usize) -> Result<(
     // The border of one pixel counts.
     let least = patch.saturating_sub(2).max(1);
     if h != w || h < least {
-        let problem = format!("{model}: expected square images from {least} x {least} pixels, found {h} x {w}");
+        let problem =
+            format!("{model}: expected square images from {least} x {least} pixels, found {h} x {w}");
         return Err(Error::request(problem).help("resize to the image size of the model's TOML"));
     }
     Ok(())
