@@ -14,12 +14,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::config::SensorInput;
-use super::dofa::{
+use super::encoder::{Batch, Context, Encoded, Encoder, Input, Pooling, Want};
+use super::requests::{known_input, lacks_pooling};
+use super::spectral::{
     GRID, MLP_RATIO, Spectral, check_pixels, fresh_norm, kernel_width_problem, maps, mean, per_channel,
     vit_problem,
 };
-use super::encoder::{Batch, Context, Encoded, Encoder, Input, Pooling, Want};
-use super::requests::{known_input, lacks_pooling};
 use crate::nn::cubic;
 use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, LanguageKernelMaker};
 use crate::nn::tokens;

@@ -12,6 +12,7 @@ pub mod image_stats;
 pub mod init;
 pub mod parameters;
 pub(crate) mod requests;
+pub(crate) mod spectral;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;
