@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use terrabench::formats::checkpoint;
-use terrabench::model::config::SensorInput;
+use terrabench::home::Home;
+use terrabench::model::Architecture;
+use terrabench::model::architecture::{ArchitectureConfig, Network, Sizes};
+use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::copernicus_fm::{
     CopernicusFm, CopernicusFmConfig, LANGUAGE_WIDTH, Metadata, area_row, bandwidth_row, date_row, place_row,
     wavelength_row,
@@ -343,6 +346,38 @@ fn parameters_are_the_official_ones() {
     let bands_only = CopernicusFm::new(&config("base", 16), &bands_only, &device());
     let left_out = |name: &str| name == "mask_token" || name.starts_with("patch_embed_variable");
     assert_parameters(&bands_only, file, left_out);
+}
+
+#[test]
+fn configuration_describes_the_golden_model() {
+    let found = ModelConfig::load(&Home::find().unwrap(), "copernicus-fm-b").unwrap();
+    assert_eq!(found.architecture, ArchitectureConfig::CopernicusFm(config("base", 16)));
+    let expected = sensors();
+    assert_eq!(found.sensors[&Sensor::S1], expected[&Sensor::S1]);
+    for sensor in [Sensor::S2_L1C, Sensor::S2_L2A] {
+        assert_eq!(found.sensors[&sensor], expected[&Sensor::S2_L1C], "{sensor}");
+    }
+    let built = Architecture::new(&found.architecture, &found.sensors, &device()).unwrap();
+    let listed = parameters::list(&empty(&config("base", 16), &device()));
+    let banded = |(name, _): &(String, Vec<usize>)| !name.starts_with("patch_embed_variable");
+    assert_eq!(built.parameters(), listed.into_iter().filter(banded).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_frozen_model_gives_the_same() {
+    let model = tiny(&config("tiny", 4));
+    let frozen = tiny(&config("tiny", 4)).frozen();
+    for case in [
+        Case("s5p", &VARIABLE, 23, [2, 1, 56, 56], 1000.0, Known::All),
+        Case("s2-l1c", &RGBN, 21, [2, 4, 56, 56], 10.0, Known::PlaceArea),
+    ] {
+        let batch = case.batch();
+        for want in [Want::Pooled(Pooling::Head), Want::Pooled(Pooling::Class)] {
+            let [found, expected] = [frozen.encode(&batch, want), model.encode(&batch, want)]
+                .map(|encoded| numbers(encoded.unwrap().pooled().unwrap()));
+            assert_close("frozen", &found, &expected, 1e-5);
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, Axis};
-use terrabench::model::config::SensorInput;
+use terrabench::home::Home;
+use terrabench::model::Architecture;
+use terrabench::model::architecture::{ArchitectureConfig, Network, Sizes};
+use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::dofa::{Dofa, DofaConfig, KernelLayout, wavelength_row};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::parameters;
@@ -53,7 +56,7 @@ fn config(size: &str, kernel_layout: KernelLayout) -> DofaConfig {
     DofaConfig { width, depth, heads, kernel_width, kernel_layout, map_layers }
 }
 
-fn empty(size: &str, layout: KernelLayout, device: &Device) -> Dofa {
+fn sensors(layout: KernelLayout) -> BTreeMap<Sensor, SensorInput> {
     let (s2, micrometres): (&[Band], &[f64]) = match layout {
         KernelLayout::Flat => (&GALILEO, &GALILEO_MICROMETRES),
         KernelLayout::Permuted => (&SLOTS, &MICROMETRES),
@@ -63,9 +66,11 @@ fn empty(size: &str, layout: KernelLayout, device: &Device) -> Dofa {
         wavelengths: micrometres.to_vec(),
         ..Default::default()
     };
-    let sensors =
-        BTreeMap::from([(Sensor::S1, input(&S1, &[3.75, 3.75])), (Sensor::S2_L1C, input(s2, micrometres))]);
-    Dofa::new(&config(size, layout), &sensors, device)
+    BTreeMap::from([(Sensor::S1, input(&S1, &[3.75, 3.75])), (Sensor::S2_L1C, input(s2, micrometres))])
+}
+
+fn empty(size: &str, layout: KernelLayout, device: &Device) -> Dofa {
+    Dofa::new(&config(size, layout), &sensors(layout), device)
 }
 
 fn tiny(layout: KernelLayout) -> Dofa {
@@ -282,6 +287,43 @@ fn parameters_are_the_official_ones() {
     for size in ["base", "large"] {
         let model = empty(size, KernelLayout::Flat, &device());
         assert_parameters(&model, &format!("zoo/dofa/params_{size}.json"), ignored);
+    }
+}
+
+#[test]
+fn configurations_describe_the_golden_models() {
+    for (name, size, layout) in [
+        ("dofa-b", "base", KernelLayout::Flat),
+        ("dofa-l", "large", KernelLayout::Flat),
+        ("dofa-b-permuted", "base", KernelLayout::Permuted),
+    ] {
+        let found = ModelConfig::load(&Home::find().unwrap(), name).unwrap();
+        assert_eq!(found.architecture, ArchitectureConfig::Dofa(config(size, layout)), "{name}");
+        let expected = sensors(layout);
+        assert_eq!(found.sensors[&Sensor::S1], expected[&Sensor::S1], "{name}");
+        for sensor in [Sensor::S2_L1C, Sensor::S2_L2A] {
+            assert_eq!(found.sensors[&sensor], expected[&Sensor::S2_L1C], "{name}, {sensor}");
+        }
+        let built = Architecture::new(&found.architecture, &found.sensors, &device()).unwrap();
+        let listed = parameters::list(&empty(size, layout, &device()));
+        assert_eq!(built.parameters(), listed, "{name}");
+    }
+}
+
+/// Kept kernels give the same features, also for a second batch and fewer bands.
+#[test]
+fn the_frozen_model_gives_the_same() {
+    let model = tiny(KernelLayout::Permuted);
+    let frozen = tiny(KernelLayout::Permuted).frozen();
+    let want = Want::Pooled(Pooling::Head);
+    for batch in [
+        copernicus(6, [2, 13, 112, 112], &SLOTS),
+        copernicus(7, [2, 13, 112, 112], &SLOTS),
+        copernicus(8, [1, 10, 112, 112], &LCZ),
+        copernicus(9, [1, 2, 112, 112], &S1),
+    ] {
+        let found = numbers(frozen.encode(&batch, want).unwrap().pooled().unwrap());
+        assert_close("frozen", &found, &pooled(&model, &batch, Pooling::Head), 1e-5);
     }
 }
 

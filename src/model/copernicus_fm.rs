@@ -13,14 +13,16 @@ use burn::nn::{Initializer, LayerNorm, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Context, Encoded, Encoder, Input, Pooling, Want};
 use super::requests::{known_input, lacks_pooling};
 use super::spectral::{
-    GRID, MLP_RATIO, Spectral, check_pixels, fresh_norm, kernel_width_problem, maps, mean, per_channel,
-    vit_problem,
+    FrozenKernels, GRID, KernelEncoder, MLP_RATIO, PerBand, check_pixels, fresh_norm, kernel_width_problem,
+    maps, mean, per_channel, vit_problem,
 };
 use crate::nn::cubic;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, LanguageKernelMaker};
 use crate::nn::tokens;
 use crate::nn::vit::{self, Block};
@@ -72,9 +74,8 @@ impl Metadata {
     }
 }
 
-impl CopernicusFmConfig {
-    /// What contradicts itself, if anything.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for CopernicusFmConfig {
+    fn problem(&self) -> Option<String> {
         let CopernicusFmConfig { width, depth, heads, kernel_width, patch, ref map_layers, .. } = *self;
         let sizes = || {
             if !width.is_multiple_of(4) || width < 8 {
@@ -89,16 +90,17 @@ impl CopernicusFmConfig {
             .or_else(sizes)
     }
 
-    /// The poolings that it has, its usual one first.
-    pub fn poolings(&self) -> &'static [Pooling] {
-        &[Pooling::Head, Pooling::Class, Pooling::Mean]
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
     }
 
-    /// The number of feature maps for dense tasks.
-    pub fn maps(&self) -> usize {
-        self.map_layers.len()
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
 }
+
+/// The head is a layer norm of the mean of the patch tokens.
+const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Class, Pooling::Mean];
 
 /// The encoder with all its parameters.
 ///
@@ -128,13 +130,10 @@ pub struct CopernicusFm {
     language: BTreeMap<Sensor, Vec<f32>>,
 }
 
-impl CopernicusFm {
-    /// A network for these sensors; its weights are still to be filled in.
-    pub fn new(
-        config: &CopernicusFmConfig,
-        sensors: &BTreeMap<Sensor, SensorInput>,
-        device: &Device,
-    ) -> Self {
+impl Network for CopernicusFm {
+    type Config = CopernicusFmConfig;
+
+    fn new(config: &CopernicusFmConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let CopernicusFmConfig { width, depth, heads, kernel_width, .. } = *config;
         let token = || Initializer::Zeros.init([1, 1, width], device);
         let linear = || LinearConfig::new(width, width).init(device);
@@ -161,6 +160,12 @@ impl CopernicusFm {
         }
     }
 
+    fn frozen(self) -> Box<dyn Encoder> {
+        Box::new(FrozenKernels::new(self))
+    }
+}
+
+impl CopernicusFm {
     /// Gives the vector of language of a variable, [`LANGUAGE_WIDTH`] numbers.
     ///
     /// # Errors
@@ -179,47 +184,12 @@ impl CopernicusFm {
         Ok(())
     }
 
-    /// The kernel for the channels of `input`, which must suit the model.
-    fn kernel(&self, input: &Input) -> Result<Kernel> {
-        let (sensor, known) = (input.sensor, &self.sensors[&input.sensor]);
-        let device = self.pos_embed.device();
-        let kernel = match (&self.patch_embed_spectral, &self.patch_embed_variable) {
-            (_, Some(maker)) if is_variable(known) => {
-                let vector = self.language.get(&sensor).ok_or_else(|| {
-                    Error::request(format!("{NAME}, {sensor}: expected a language vector, found none"))
-                        .help("take it from the file of vectors beside the weights")
-                })?;
-                let bands = input.bands.len();
-                if bands != 1 {
-                    let problem = format!("{NAME}, {sensor}: expected 1 band, found {bands}");
-                    return Err(Error::request(problem).help("give one variable at a time"));
-                }
-                let vector = TensorData::new(vector.clone(), [1, LANGUAGE_WIDTH]);
-                maker.kernel(Tensor::from_data(vector, &device), KernelOrder::OutLast)
-            }
-            (Some(maker), _) => {
-                let p = self.config.kernel_width;
-                let wavelengths = per_channel(NAME, input, known, Spectral::Wavelengths)?;
-                let bandwidths = per_channel(NAME, input, known, Spectral::Bandwidths)?;
-                let rows = spectral_rows(&wavelengths, &bandwidths, p)?;
-                let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
-                maker.kernel(Tensor::from_data(rows, &device), KernelOrder::OutLast)
-            }
-            (None, _) => return Err(Error::request(format!("{NAME} was built without sensor {sensor}"))),
-        };
-        Ok(kernel.resize(self.config.patch))
-    }
-
     /// The patch embedding: [n, c, h, w] to [n, t, d].
     ///
     /// # Errors
     /// If the sensor, the bands or the size do not suit the model.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
-        self.embed_input(known_input(NAME, batch, &self.sensors)?)
-    }
-
-    fn embed_input(&self, input: &Input) -> Result<Tensor<3>> {
-        check_pixels(NAME, input, self.config.patch)?;
+        let input = self.check(batch, Want::Tokens)?;
         Ok(self.kernel(input)?.embed(input.pixels.clone()))
     }
 
@@ -239,8 +209,8 @@ impl CopernicusFm {
     fn metadata(&self, context: &Context, n: usize) -> Result<Tensor<3>> {
         let d = self.config.width;
         let sees = |what: Metadata| self.config.metadata.contains(&what);
-        let places = known_values("places", &context.places, n, sees(Metadata::Place))?;
-        let days = known_values("days", &context.days, n, sees(Metadata::Date))?;
+        let places = known_values(&context.places, n, sees(Metadata::Place));
+        let days = known_values(&context.days, n, sees(Metadata::Date));
         let gsd = context.gsd_m.filter(|_| sees(Metadata::Area));
 
         let place = |place: &Option<[f32; 2]>| place.map(|place| place_row(place, d)).transpose();
@@ -267,31 +237,76 @@ impl CopernicusFm {
 }
 
 impl Encoder for CopernicusFm {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let input = self.check(batch, want)?;
+        self.encode_with(&self.kernel(input)?, input, want)
+    }
+}
+
+impl KernelEncoder for CopernicusFm {
+    fn check<'b>(&self, batch: &'b Batch, want: Want) -> Result<&'b Input> {
         let input = known_input(NAME, batch, &self.sensors)?;
-        let poolings = self.config.poolings();
         if let Want::Pooled(pooling) = want
-            && !poolings.contains(&pooling)
+            && !POOLINGS.contains(&pooling)
         {
-            return Err(lacks_pooling(NAME, pooling, poolings));
+            return Err(lacks_pooling(NAME, pooling, POOLINGS));
         }
-        let embedded = self.embed_input(input)?;
+        check_pixels(NAME, input, self.config.patch)?;
+        check_context(&input.context, batch.len())?;
+        Ok(input)
+    }
+
+    fn kernel(&self, input: &Input) -> Result<Kernel> {
+        let (sensor, known) = (input.sensor, &self.sensors[&input.sensor]);
+        let device = self.pos_embed.device();
+        let kernel = match (&self.patch_embed_spectral, &self.patch_embed_variable) {
+            (_, Some(maker)) if is_variable(known) => {
+                let vector = self.language.get(&sensor).ok_or_else(|| {
+                    Error::request(format!("{NAME}, {sensor}: expected a language vector, found none"))
+                        .help("take it from the file of vectors beside the weights")
+                })?;
+                let bands = input.bands.len();
+                if bands != 1 {
+                    let problem = format!("{NAME}, {sensor}: expected 1 band, found {bands}");
+                    return Err(Error::request(problem).help("give one variable at a time"));
+                }
+                let vector = TensorData::new(vector.clone(), [1, LANGUAGE_WIDTH]);
+                maker.kernel(Tensor::from_data(vector, &device), KernelOrder::OutLast)
+            }
+            (Some(maker), _) => {
+                let p = self.config.kernel_width;
+                let wavelengths = per_channel(NAME, input, known, PerBand::Wavelengths)?;
+                let bandwidths = per_channel(NAME, input, known, PerBand::Bandwidths)?;
+                let rows = spectral_rows(&wavelengths, &bandwidths, p)?;
+                let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
+                maker.kernel(Tensor::from_data(rows, &device), KernelOrder::OutLast)
+            }
+            (None, _) => return Err(Error::request(format!("{NAME} was built without sensor {sensor}"))),
+        };
+        Ok(kernel.resize(self.config.patch))
+    }
+
+    fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded> {
         let patch = self.config.patch;
         let side = Kernel::patches(patch, input.pixels.dims()[2]);
-        let tokens = self.tokens(embedded, &input.context, side)?;
+        let tokens = self.tokens(kernel.embed(input.pixels.clone()), &input.context, side)?;
         Ok(match want {
             Want::Maps => maps(&self.blocks, tokens, &self.config.map_layers, side, patch),
             Want::Pooled(Pooling::Class) => {
                 let class = self.norm.forward(tokens::first_after_all(&self.blocks, tokens));
                 Encoded::Pooled(class.squeeze_dim(1))
             }
-            _ => {
-                let patches = tokens::after_all(&self.blocks, tokens).slice_dim(1, 1..);
-                match want {
-                    Want::Pooled(Pooling::Head) => Encoded::Pooled(fresh_norm(mean(patches))),
-                    Want::Pooled(_) => Encoded::Pooled(mean(patches)),
-                    Want::Tokens | Want::Maps => Encoded::Tokens { tokens: patches, grid: [side, side] },
-                }
+            Want::Pooled(pooling) => {
+                let mean = mean(tokens::after_all(&self.blocks, tokens).slice_dim(1, 1..));
+                Encoded::Pooled(if pooling == Pooling::Head { fresh_norm(mean) } else { mean })
+            }
+            Want::Tokens => {
+                let tokens = tokens::after_all(&self.blocks, tokens).slice_dim(1, 1..);
+                Encoded::Tokens { tokens, grid: [side, side] }
             }
         })
     }
@@ -303,14 +318,19 @@ fn is_variable(sensor: &SensorInput) -> bool {
 }
 
 /// One value per image; all unknown where the context has none or the model does not look at them.
-fn known_values<T: Copy>(what: &str, values: &[Option<T>], n: usize, sees: bool) -> Result<Vec<Option<T>>> {
-    match values.len() {
-        _ if !sees => Ok(vec![None; n]),
-        0 => Ok(vec![None; n]),
-        count if count == n => Ok(values.to_vec()),
-        count => Err(Error::request(format!("context: expected {n} {what}, one per image, found {count}"))
-            .help("leave the list empty where nothing is known")),
+fn known_values<T: Copy>(values: &[Option<T>], n: usize, sees: bool) -> Vec<Option<T>> {
+    if sees && !values.is_empty() { values.to_vec() } else { vec![None; n] }
+}
+
+/// Whether the context is that of n images.
+fn check_context(context: &Context, n: usize) -> Result<()> {
+    for (what, count) in [("places", context.places.len()), ("days", context.days.len())] {
+        if count != 0 && count != n {
+            return Err(Error::request(format!("{NAME}: expected {n} {what}, one per image, found {count}"))
+                .help("leave the list empty where nothing is known"));
+        }
     }
+    Ok(())
 }
 
 /// Rows of d numbers, or `token` [1, 1, d] where there is no row: [n, d].

@@ -11,14 +11,16 @@ use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::requests::{known_input, lacks_pooling};
 use super::spectral::{
-    GRID, MLP_RATIO, Spectral, check_pixels, fresh_norm, kernel_width_problem, listed, maps, mean, per_channel,
-    vit_problem,
+    FrozenKernels, GRID, KernelEncoder, MLP_RATIO, PerBand, check_pixels, fresh_norm, kernel_width_problem,
+    listed, maps, mean, per_channel, vit_problem,
 };
 use crate::nn::cubic;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, SIDE};
 use crate::nn::tokens;
 use crate::nn::vit::Block;
@@ -56,23 +58,23 @@ pub enum KernelLayout {
     Permuted,
 }
 
-impl DofaConfig {
-    /// What contradicts itself, if anything.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for DofaConfig {
+    fn problem(&self) -> Option<String> {
         let DofaConfig { width, depth, heads, kernel_width, ref map_layers, .. } = *self;
         vit_problem(width, depth, heads, map_layers).or_else(|| kernel_width_problem(kernel_width))
     }
 
-    /// The poolings that it has, its usual one first.
-    pub fn poolings(&self) -> &'static [Pooling] {
-        &[Pooling::MeanAll, Pooling::Head, Pooling::Mean]
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
     }
 
-    /// The number of feature maps for dense tasks.
-    pub fn maps(&self) -> usize {
-        self.map_layers.len()
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: SIDE }; self.map_layers.len()]
     }
 }
+
+/// The head is a layer norm of the mean of the patch tokens.
+const POOLINGS: &[Pooling] = &[Pooling::MeanAll, Pooling::Head, Pooling::Mean];
 
 /// The encoder with all its parameters.
 #[derive(Module, Debug)]
@@ -88,9 +90,10 @@ pub struct Dofa {
     sensors: BTreeMap<Sensor, SensorInput>,
 }
 
-impl Dofa {
-    /// A network for these sensors; its weights are still to be filled in.
-    pub fn new(config: &DofaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Dofa {
+    type Config = DofaConfig;
+
+    fn new(config: &DofaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let DofaConfig { width, depth, heads, kernel_width, .. } = *config;
         Dofa {
             cls_token: Initializer::Zeros.init([1, 1, width], device),
@@ -102,46 +105,19 @@ impl Dofa {
         }
     }
 
-    /// The kernel for bands of these wavelengths in nanometres.
-    fn kernel(&self, wavelengths: &[f32]) -> Kernel {
-        let p = self.config.kernel_width;
-        let rows = wavelengths.iter().flat_map(|wavelength| wavelength_row(*wavelength, p)).collect();
-        // [c, p].
-        let rows = TensorData::new(rows, [wavelengths.len(), p]);
-        let order = match self.config.kernel_layout {
-            KernelLayout::Flat => KernelOrder::OutFirst,
-            KernelLayout::Permuted => KernelOrder::OutLast,
-        };
-        self.patch_embed.kernel(Tensor::from_data(rows, &self.pos_embed.device()), order)
+    fn frozen(self) -> Box<dyn Encoder> {
+        Box::new(FrozenKernels::new(self))
     }
+}
 
-    /// The kernel for the bands of `input`, which must suit the model.
-    fn kernel_for(&self, input: &Input) -> Result<Kernel> {
-        let known = &self.sensors[&input.sensor];
-        if self.config.kernel_layout == KernelLayout::Flat && *input.bands != *known.bands {
-            let problem = format!(
-                "{NAME}, sensor {}: expected bands {}, found {}",
-                input.sensor,
-                listed(&known.bands),
-                listed(&input.bands)
-            );
-            return Err(Error::request(problem)
-                .help("kernel-layout flat depends on the order of the bands: give exactly these"));
-        }
-        Ok(self.kernel(&per_channel(NAME, input, known, Spectral::Wavelengths)?))
-    }
-
+impl Dofa {
     /// The patch embedding: [n, c, h, w] to [n, t, d].
     ///
     /// # Errors
     /// If the sensor, the bands or the size do not suit the model.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
-        self.embed_input(known_input(NAME, batch, &self.sensors)?)
-    }
-
-    fn embed_input(&self, input: &Input) -> Result<Tensor<3>> {
-        check_pixels(NAME, input, SIDE)?;
-        Ok(self.kernel_for(input)?.embed(input.pixels.clone()))
+        let input = self.check(batch, Want::Tokens)?;
+        Ok(self.kernel(input)?.embed(input.pixels.clone()))
     }
 
     /// The position embeddings of side x side patches: [1, 1 + side², d], the class token's first.
@@ -160,17 +136,50 @@ impl Dofa {
 }
 
 impl Encoder for Dofa {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let input = self.check(batch, want)?;
+        self.encode_with(&self.kernel(input)?, input, want)
+    }
+}
+
+impl KernelEncoder for Dofa {
+    fn check<'b>(&self, batch: &'b Batch, want: Want) -> Result<&'b Input> {
         let input = known_input(NAME, batch, &self.sensors)?;
-        let poolings = self.config.poolings();
         if let Want::Pooled(pooling) = want
-            && !poolings.contains(&pooling)
+            && !POOLINGS.contains(&pooling)
         {
-            return Err(lacks_pooling(NAME, pooling, poolings));
+            return Err(lacks_pooling(NAME, pooling, POOLINGS));
         }
-        let embedded = self.embed_input(input)?;
+        check_pixels(NAME, input, SIDE)?;
+        let (sensor, known) = (input.sensor, &self.sensors[&input.sensor].bands);
+        if self.config.kernel_layout == KernelLayout::Flat && *input.bands != **known {
+            let (expected, found) = (listed(known), listed(&input.bands));
+            let problem = format!("{NAME}, sensor {sensor}: expected bands {expected}, found {found}");
+            return Err(Error::request(problem)
+                .help("kernel-layout flat depends on the order of the bands: give exactly these"));
+        }
+        Ok(input)
+    }
+
+    fn kernel(&self, input: &Input) -> Result<Kernel> {
+        let wavelengths = per_channel(NAME, input, &self.sensors[&input.sensor], PerBand::Wavelengths)?;
+        let p = self.config.kernel_width;
+        let rows = wavelengths.iter().flat_map(|wavelength| wavelength_row(*wavelength, p)).collect();
+        let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
+        let order = match self.config.kernel_layout {
+            KernelLayout::Flat => KernelOrder::OutFirst,
+            KernelLayout::Permuted => KernelOrder::OutLast,
+        };
+        Ok(self.patch_embed.kernel(Tensor::from_data(rows, &self.pos_embed.device()), order))
+    }
+
+    fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded> {
         let side = Kernel::patches(SIDE, input.pixels.dims()[2]);
-        let tokens = self.tokens(embedded, side);
+        let tokens = self.tokens(kernel.embed(input.pixels.clone()), side);
         if want == Want::Maps {
             return Ok(maps(&self.blocks, tokens, &self.config.map_layers, side, SIDE));
         }

@@ -1,14 +1,19 @@
-//! What models share whose patch embedding is made from the wavelengths of the bands: checks, and what surrounds the
-//! blocks. n is the number of images, d the width.
+//! What models share whose patch embedding is made from the wavelengths of the bands: checks, the kernels that a frozen
+//! model keeps, and what surrounds the blocks. n is the number of images, d the width.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
 use super::config::SensorInput;
-use super::encoder::{Encoded, Input, Map};
+use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::frozen::in_parts;
 use super::requests::layer_beyond;
-use crate::nn::hypernetwork;
+use crate::nn::hypernetwork::{self, Kernel};
 use crate::nn::tokens;
 use crate::nn::vit::{self, Block};
+use crate::task::Sensor;
 use crate::task::bands::Band;
 use crate::{Error, Result};
 
@@ -17,6 +22,54 @@ pub(super) const GRID: usize = 14;
 
 /// Hidden width of a block's MLP, in multiples of the width.
 pub(super) const MLP_RATIO: usize = 4;
+
+/// A model whose patch embedding depends on an input's sensor and bands alone.
+pub(super) trait KernelEncoder: Encoder {
+    /// The only input of the batch, if the model can give what is wanted of it.
+    fn check<'b>(&self, batch: &'b Batch, want: Want) -> Result<&'b Input>;
+
+    /// The patch embedding of an input that was checked.
+    fn kernel(&self, input: &Input) -> Result<Kernel>;
+
+    /// Encodes an input that was checked, with its kernel.
+    fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded>;
+}
+
+/// A model whose weights no longer change: it makes a kernel once.
+pub(super) struct FrozenKernels<M> {
+    model: M,
+    kernels: Mutex<BTreeMap<(Sensor, Arc<[Band]>), Kernel>>,
+}
+
+impl<M: KernelEncoder> FrozenKernels<M> {
+    /// Without kernels yet.
+    pub(super) fn new(model: M) -> Self {
+        FrozenKernels { model, kernels: Mutex::default() }
+    }
+
+    fn kernel(&self, input: &Input) -> Result<Kernel> {
+        let key = (input.sensor, Arc::clone(&input.bands));
+        // Not locked while a kernel is made: its thread may take up other work that comes here.
+        let kernels = || self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels().get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = self.model.kernel(input)?;
+        kernels().insert(key, kernel.clone());
+        Ok(kernel)
+    }
+}
+
+impl<M: KernelEncoder> Encoder for FrozenKernels<M> {
+    fn width(&self, pooling: Pooling, bands: usize) -> usize {
+        self.model.width(pooling, bands)
+    }
+
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let kernel = self.kernel(self.model.check(batch, want)?)?;
+        in_parts(batch, |part| self.model.encode_with(&kernel, part.only()?, want))
+    }
+}
 
 /// What contradicts itself in the sizes of a vision transformer, if anything.
 pub(super) fn vit_problem(width: usize, depth: usize, heads: usize, map_layers: &[usize]) -> Option<String> {
@@ -38,7 +91,7 @@ pub(super) fn kernel_width_problem(width: usize) -> Option<String> {
 
 /// A number that a model's TOML gives per band, in micrometres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spectral {
+pub(super) enum PerBand {
     Wavelengths,
     Bandwidths,
 }
@@ -48,12 +101,12 @@ pub(super) fn per_channel(
     model: &str,
     input: &Input,
     known: &SensorInput,
-    what: Spectral,
+    what: PerBand,
 ) -> Result<Vec<f32>> {
     let (sensor, count) = (input.sensor, known.bands.len());
     let (what, micrometres) = match what {
-        Spectral::Wavelengths => ("wavelengths", &known.wavelengths),
-        Spectral::Bandwidths => ("bandwidths", &known.bandwidths),
+        PerBand::Wavelengths => ("wavelengths", &known.wavelengths),
+        PerBand::Bandwidths => ("bandwidths", &known.bandwidths),
     };
     if micrometres.len() != count {
         let found = micrometres.len();
