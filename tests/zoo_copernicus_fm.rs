@@ -423,7 +423,7 @@ fn unsuitable_requests_are_errors() {
     few.inputs[0].context.days.pop();
     for (batch, want, says) in [
         (unknown, Want::Tokens, "found s2-l2a"),
-        (s1([1, 2, 32, 48]), Want::Tokens, "found 32 x 48 pixels"),
+        (s1([1, 2, 32, 48]), Want::Tokens, "found 32 x 48"),
         (s1([1, 2, 32, 32]), Want::Pooled(Pooling::MeanAll), "expected pooling head or class or mean"),
         (s5p, Want::Tokens, "expected a language vector"),
         (far, Want::Tokens, "longitude + 180: expected 0.0001 to 720, found 721"),

@@ -380,7 +380,7 @@ fn unsuitable_requests_are_errors() {
         (single(Sensor::S2_L2A, &SLOTS, [1, 13, 32, 32]), Want::Tokens, "expected sensor s1 or s2-l1c"),
         (single(Sensor::S1, &S1, [1, 3, 32, 32]), Want::Tokens, "expected 2 bands, found 3"),
         (single(Sensor::S1, &[Band::VV, Band::B02], [1, 2, 32, 32]), Want::Maps, "found B02"),
-        (single(Sensor::S1, &S1, [1, 2, 32, 48]), Want::Tokens, "found 32 x 48 pixels"),
+        (single(Sensor::S1, &S1, [1, 2, 32, 48]), Want::Tokens, "found 32 x 48"),
         (single(Sensor::S1, &S1, [1, 2, 8, 8]), Want::Tokens, "from 14 x 14 pixels, found 8 x 8"),
         (single(Sensor::S1, &S1, [1, 2, 32, 32]), Want::Pooled(Pooling::Class), "mean-all or head or mean"),
     ] {
