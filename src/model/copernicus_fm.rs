@@ -97,6 +97,10 @@ impl Sizes for CopernicusFmConfig {
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
+
+    fn takes_any_bands(&self) -> bool {
+        true
+    }
 }
 
 /// The head is a layer norm of the mean of the patch tokens.

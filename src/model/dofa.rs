@@ -71,6 +71,10 @@ impl Sizes for DofaConfig {
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: SIDE }; self.map_layers.len()]
     }
+
+    fn takes_any_bands(&self) -> bool {
+        self.kernel_layout == KernelLayout::Permuted
+    }
 }
 
 /// The head is a layer norm of the mean of the patch tokens.
