@@ -6,6 +6,8 @@ mod common;
 mod generated;
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "common/zoo.rs"]
+mod zoo;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
@@ -65,3 +67,5 @@ mod zoo_vit;
 mod zoo_croma;
 mod zoo_decur;
 mod zoo_softcon;
+mod zoo_copernicus_fm;
+mod zoo_dofa;

@@ -199,6 +199,8 @@ impl ArchitectureConfig {
 }
 
 architectures! {
+    "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
+    "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
     "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
     "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);

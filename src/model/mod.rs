@@ -4,9 +4,11 @@
 
 pub mod architecture;
 pub mod config;
+pub mod copernicus_fm;
 mod coverage;
 pub mod croma;
 pub mod decur;
+pub mod dofa;
 pub mod encoder;
 pub mod frozen;
 pub mod image_stats;
@@ -17,6 +19,8 @@ mod requests;
 pub mod satmae;
 mod plain_vit;
 pub mod softcon;
+pub(crate) mod requests;
+pub(crate) mod spectral;
 pub mod subtree;
 pub mod terrafm;
 pub mod vit;

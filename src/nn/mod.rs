@@ -3,6 +3,7 @@
 pub mod cubic;
 pub mod gelu;
 pub mod heads;
+pub mod hypernetwork;
 pub mod kernels;
 pub mod loss;
 pub mod patch;
