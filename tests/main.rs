@@ -6,6 +6,8 @@ mod common;
 mod generated;
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "common/zoo.rs"]
+mod zoo;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
@@ -56,3 +58,4 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_galileo;

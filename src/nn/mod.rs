@@ -1,5 +1,6 @@
 //! Building blocks of networks: tensors in, tensors out.
 
+pub mod flexi;
 pub mod gelu;
 pub mod heads;
 pub mod kernels;
