@@ -8,7 +8,7 @@
 //! quarter of it, g the number of groups, p the patch size, t = rows * columns * dates * g the number of tokens.
 
 use std::collections::BTreeMap;
-use std::f64::consts::TAU;
+use std::slice;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
@@ -16,15 +16,14 @@ use burn::tensor::module::{attention, linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::checks;
 use super::config::SensorInput;
-use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want};
-use super::months::months;
-use super::terrafm::patches;
+use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::groups::{Group, GroupChannels};
+use super::{months, requests};
 use crate::nn::flexi::resize_kernel;
+use crate::nn::patch::patches;
 use crate::nn::vit::Mlp;
 use crate::task::Sensor;
-use crate::task::bands::Band;
 use crate::{Error, Result};
 
 const NAME: &str = "Galileo";
@@ -41,7 +40,7 @@ const SIDE: usize = 8;
 /// Longest series, in dates.
 const DATES: usize = 24;
 
-/// Rows of the table of channel embeddings. Two more groups than [`Group`] has: none of the sensors reaches NDVI.
+/// Rows of the table of channel embeddings: those of [`Group`], and NDVI's, which no sensor reaches.
 const CHANNELS: usize = 7;
 
 /// The sizes of a Galileo.
@@ -77,53 +76,6 @@ impl GalileoConfig {
             let layer = map_layers.iter().find(|layer| **layer >= depth)?;
             Some(format!("expected map-layers below depth {depth}, got {layer}"))
         }
-    }
-}
-
-/// A group of bands that become one token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(usize)]
-enum Group {
-    S1 = 0,
-    Rgb = 1,
-    RedEdge = 2,
-    Nir10m = 3,
-    Nir20m = 4,
-    Swir = 5,
-}
-
-impl Group {
-    const ALL: [Group; 6] =
-        [Group::S1, Group::Rgb, Group::RedEdge, Group::Nir10m, Group::Nir20m, Group::Swir];
-
-    fn bands(self) -> &'static [Band] {
-        match self {
-            Group::S1 => &[Band::VV, Band::VH],
-            Group::Rgb => &[Band::B02, Band::B03, Band::B04],
-            Group::RedEdge => &[Band::B05, Band::B06, Band::B07],
-            Group::Nir10m => &[Band::B08],
-            Group::Nir20m => &[Band::B8A],
-            Group::Swir => &[Band::B11, Band::B12],
-        }
-    }
-}
-
-/// The bands of a sensor, and which of them feed which group.
-#[derive(Debug, Clone)]
-struct SensorGroups {
-    /// Number of bands.
-    bands: usize,
-    /// Groups in their order, with the channel of each of their bands.
-    groups: Vec<(Group, Vec<usize>)>,
-}
-
-impl SensorGroups {
-    /// The groups whose bands are all there. The others are masked in upstream's code too.
-    fn new(input: &SensorInput) -> Self {
-        let channel = |band: &Band| input.bands.iter().position(|known| known == band);
-        let channels = |group: Group| group.bands().iter().map(channel).collect::<Option<Vec<usize>>>();
-        let groups = Group::ALL.into_iter().filter_map(|group| Some((group, channels(group)?)));
-        SensorGroups { bands: input.bands.len(), groups: groups.collect() }
     }
 }
 
@@ -169,9 +121,9 @@ pub struct SpaceTimeEmbed {
 }
 
 impl SpaceTimeEmbed {
-    fn new(sensors: &BTreeMap<Sensor, SensorGroups>, width: usize, device: &Device) -> Self {
+    fn new(groups: &BTreeMap<Sensor, Vec<GroupChannels>>, width: usize, device: &Device) -> Self {
         let embed = |group: Group| {
-            let used = sensors.values().any(|sensor| sensor.groups.iter().any(|(known, _)| *known == group));
+            let used = groups.values().flatten().any(|known| known.group == group);
             used.then(|| GroupEmbed::new(group, width, device))
         };
         SpaceTimeEmbed {
@@ -255,16 +207,6 @@ fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
 }
 
-/// Images of one sensor at one or more dates.
-#[derive(Debug, Clone)]
-pub struct Series {
-    pub sensor: Sensor,
-    /// [n, bands, h, w] per date.
-    pub dates: Vec<Tensor<4>>,
-    /// The month of each date, counted from 0: one list per image.
-    pub months: Vec<Vec<usize>>,
-}
-
 /// The encoder.
 #[derive(Module, Debug)]
 pub struct Galileo {
@@ -276,7 +218,9 @@ pub struct Galileo {
     #[module(skip)]
     config: GalileoConfig,
     #[module(skip)]
-    sensors: BTreeMap<Sensor, SensorGroups>,
+    sensors: BTreeMap<Sensor, SensorInput>,
+    #[module(skip)]
+    groups: BTreeMap<Sensor, Vec<GroupChannels>>,
 }
 
 impl Galileo {
@@ -284,48 +228,46 @@ impl Galileo {
     /// are still to be filled in.
     pub fn new(config: &GalileoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let GalileoConfig { width, depth, heads, .. } = *config;
-        let sensors: BTreeMap<Sensor, SensorGroups> =
-            sensors.iter().map(|(sensor, input)| (*sensor, SensorGroups::new(input))).collect();
+        let groups: BTreeMap<Sensor, Vec<GroupChannels>> =
+            sensors.iter().map(|(sensor, input)| (*sensor, GroupChannels::of(input))).collect();
         Galileo {
             s_t_channel_embed: Initializer::Zeros.init([CHANNELS, width / 4], device),
-            space_time_embed: SpaceTimeEmbed::new(&sensors, width, device),
+            space_time_embed: SpaceTimeEmbed::new(&groups, width, device),
             blocks: (0..depth).map(|_| Block::new(width, heads, device)).collect(),
             norm: norm(width, device),
             config: config.clone(),
-            sensors,
+            sensors: sensors.clone(),
+            groups,
         }
     }
 
-    /// The patch embedding: [n, rows * columns, dates, g, d].
+    /// The patch embedding of images of one sensor, one input per date: [n, rows * columns, dates, g, d].
     ///
     /// # Errors
     /// If the model was built without the sensor, or the images' bands or sizes do not suit it.
-    pub fn patch_embed(&self, series: &Series) -> Result<Tensor<5>> {
-        self.check(series)?;
-        let sensor = self.sensor(series.sensor)?;
-        let date = |images: &Tensor<4>| {
-            let group = |(group, channels): &(Group, Vec<usize>)| {
-                let embed = self.space_time_embed.group(*group)?;
-                Some(embed.forward(pick(images.clone(), channels), self.config.patch))
+    pub fn patch_embed(&self, dates: &[Input]) -> Result<Tensor<5>> {
+        self.check(dates)?;
+        let groups = self.groups.get(&dates[0].sensor).map_or(&[][..], Vec::as_slice);
+        let date = |date: &Input| {
+            let group = |group: &GroupChannels| {
+                let embed = self.space_time_embed.group(group.group)?;
+                Some(embed.forward(group.pick(&date.pixels), self.config.patch))
             };
-            let groups: Vec<Tensor<3>> = sensor.groups.iter().filter_map(group).collect();
-            Tensor::stack::<4>(groups, 2)
+            // [n, rows * columns, d] per group to [n, rows * columns, g, d]
+            Tensor::stack::<4>(groups.iter().filter_map(group).collect(), 2)
         };
-        Ok(Tensor::stack::<5>(series.dates.iter().map(date).collect(), 2))
+        Ok(Tensor::stack::<5>(dates.iter().map(date).collect(), 2))
     }
 
-    /// What is added to the tokens of [rows, columns] patches: [m, rows * columns, dates, g, d] for m lists of
-    /// months.
-    ///
-    /// # Errors
-    /// If the model was built without the sensor.
+    /// What is added to the tokens of [rows, columns] patches of a sensor: [m, rows * columns, dates, g, d] for m
+    /// lists of months, counted from 0, one per date.
     pub fn encodings(
         &self,
         sensor: Sensor,
         [rows, columns]: [usize; 2],
         months: &[Vec<usize>],
-    ) -> Result<Tensor<5>> {
-        let groups = &self.sensor(sensor)?.groups;
+    ) -> Tensor<5> {
+        let groups = self.groups.get(&sensor).map_or(&[][..], Vec::as_slice);
         let device = self.s_t_channel_embed.val().device();
         let quarter = self.config.width / 4;
         let table = |values: Vec<f32>, width: usize| {
@@ -333,124 +275,139 @@ impl Galileo {
             Tensor::<2>::from_data(TensorData::new(values, [height, width]), &device)
         };
         let [m, dates, g] = [months.len(), months.first().map_or(0, Vec::len), groups.len()];
-        let places = rows * columns;
-        let shape = [m, places, dates, g, quarter];
 
         // [7, q] to [g, q]
-        let index: Vec<i32> = groups.iter().map(|(group, _)| *group as i32).collect();
+        let index: Vec<i32> = groups.iter().map(|group| group.group as i32).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(index, [g]), &device);
         let channel = self.s_t_channel_embed.val().select(0, index).reshape([1, 1, 1, g, quarter]);
 
         let date = table(sines(dates, 1, quarter), quarter).reshape([1, 1, dates, 1, quarter]);
 
-        let month: Vec<f32> =
-            months.iter().flatten().flat_map(|month| month_encoding(*month, quarter)).collect();
+        let month = months.iter().flatten().flat_map(|month| months::encoding(*month, quarter)).collect();
         let month = table(month, quarter).reshape([m, 1, dates, 1, quarter]);
 
-        // Positions count in pixels: a patch further on is `patch` more.
+        // Positions count in pixels: the next patch is `patch` further on.
         let half = quarter / 2;
         let along = |n: usize| table(sines(n, self.config.patch, half), half);
         let column = along(columns).reshape([1, columns, half]).expand([rows, columns, half]);
         let row = along(rows).reshape([rows, 1, half]).expand([rows, columns, half]);
-        let place = Tensor::cat(vec![column, row], 2).reshape([1, places, 1, 1, quarter]);
+        let place = Tensor::cat(vec![column, row], 2).reshape([1, rows * columns, 1, 1, quarter]);
 
-        Ok(Tensor::cat([channel, date, month, place].map(|part| part.expand(shape)).to_vec(), 4))
+        let shape = [m, rows * columns, dates, g, quarter];
+        Tensor::cat([channel, date, month, place].map(|part| part.expand(shape)).to_vec(), 4)
     }
 
     /// Tokens before the first block: [n, t, d].
-    fn embed(&self, series: &Series) -> Result<Tensor<3>> {
-        let embedded = self.patch_embed(series)?;
-        let [n, places, dates, groups, d] = embedded.dims();
-        let [_, _, h, w] = series.dates[0].dims();
-        let grid = [h, w].map(|side| side / self.config.patch);
-        let same = series.months.windows(2).all(|pair| pair[0] == pair[1]);
-        let months = if same { &series.months[..1] } else { &series.months };
-        let encodings = self.encodings(series.sensor, grid, months)?;
-        Ok((embedded + encodings).reshape([n, places * dates * groups, d]))
+    fn embed(&self, dates: &[Input]) -> Result<Tensor<3>> {
+        let embedded = self.patch_embed(dates)?;
+        let [n, places, count, g, d] = embedded.dims();
+        let by_date: Vec<Vec<usize>> =
+            dates.iter().map(|date| months::months(&date.context, n)).collect();
+        let mut months: Vec<Vec<usize>> =
+            (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
+        // The encodings of all images are the same where their months are.
+        months.dedup();
+        if months.len() > 1 {
+            months = (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
+        }
+        let encodings = self.encodings(dates[0].sensor, self.grid(dates), &months);
+        Ok((embedded + encodings).reshape([n, places * count * g, d]))
     }
 
-    /// Tokens after the last block and before the final norm: [n, t, d], place by place, date by date.
+    /// Tokens after the last block and before the final norm: [n, t, d], by place, then date, then group.
     ///
     /// # Errors
     /// As [`Galileo::patch_embed`].
-    pub fn tokens(&self, series: &Series) -> Result<Tensor<3>> {
-        Ok(self.blocks.iter().fold(self.embed(series)?, |tokens, block| block.forward(tokens)))
+    pub fn tokens(&self, dates: &[Input]) -> Result<Tensor<3>> {
+        Ok(self.blocks.iter().fold(self.embed(dates)?, |tokens, block| block.forward(tokens)))
     }
 
-    /// Encodes a series.
+    /// Encodes images of one sensor, one input per date.
     ///
     /// # Errors
     /// As [`Galileo::patch_embed`], and if the model cannot give what is wanted.
-    pub fn encode_series(&self, series: &Series, want: Want) -> Result<Encoded> {
-        if let Want::Pooled(asked) = want {
-            checks::pooling(NAME, asked, &[Pooling::Mean])?;
-            // [n, t, d] to [n, d]
-            return Ok(Encoded::Pooled(self.norm.forward(self.tokens(series)?).mean_dim(1).squeeze_dim(1)));
+    pub fn encode_dates(&self, dates: &[Input], want: Want) -> Result<Encoded> {
+        match want {
+            Want::Pooled(Pooling::Mean) => {
+                // [n, t, d] to [n, d]
+                let vectors = self.norm.forward(self.tokens(dates)?).mean_dim(1).squeeze_dim(1);
+                Ok(Encoded::Pooled(vectors))
+            }
+            Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, &[Pooling::Mean])),
+            Want::Tokens => {
+                let tokens = self.tokens(dates)?;
+                Ok(Encoded::Tokens { tokens: self.places(tokens, dates), grid: self.grid(dates) })
+            }
+            Want::Maps => self.maps(dates).map(Encoded::Maps),
         }
-        self.check(series)?;
-        let [n, _, h, w] = series.dates[0].dims();
-        let patch = self.config.patch;
-        let [rows, columns] = [h, w].map(|side| side / patch);
-        // The mean of a place's dates and groups: [n, t, d] to [n, rows * columns, d].
-        let places = |tokens: Tensor<3>| {
-            let [_, t, d] = tokens.dims();
-            let tokens = self.norm.forward(tokens).reshape([n, rows * columns, t / (rows * columns), d]);
-            tokens.mean_dim(2).squeeze_dim::<3>(2)
-        };
-        if want == Want::Tokens {
-            return Ok(Encoded::Tokens { tokens: places(self.tokens(series)?), grid: [rows, columns] });
-        }
+    }
+
+    fn maps(&self, dates: &[Input]) -> Result<Vec<Map>> {
         let layers = &self.config.map_layers;
         let Some(last) = layers.iter().max() else {
-            return Err(Error::request(format!("{NAME}: expected layers for the feature maps, got none"))
-                .help("set map-layers in the model's TOML"));
+            let problem = format!("{NAME}: expected blocks whose tokens are the feature maps, found none");
+            return Err(Error::request(problem).help("list some as `map-layers` in the model's file"));
         };
-        let mut tokens = self.embed(series)?;
+        let mut tokens = self.embed(dates)?;
+        let [rows, columns] = self.grid(dates);
+        let [n, _, d] = tokens.dims();
         let mut maps = Vec::with_capacity(layers.len());
         for (layer, block) in self.blocks.iter().enumerate().take(last + 1) {
             tokens = block.forward(tokens);
             if layers.contains(&layer) {
-                let values = places(tokens.clone()).swap_dims(1, 2);
-                let values = values.reshape([n, self.config.width, rows, columns]);
-                maps.push(Map { values, stride: patch });
+                let values = self.places(tokens.clone(), dates).swap_dims(1, 2);
+                maps.push(Map { values: values.reshape([n, d, rows, columns]), stride: self.config.patch });
             }
         }
-        Ok(Encoded::Maps(maps))
+        Ok(maps)
     }
 
-    fn sensor(&self, sensor: Sensor) -> Result<&SensorGroups> {
-        self.sensors.get(&sensor).ok_or_else(|| checks::unknown_sensor(NAME, sensor, self.sensors.keys()))
+    /// The final norm, and the mean over the dates and groups of a place: [n, t, d] to [n, rows * columns, d].
+    fn places(&self, tokens: Tensor<3>, dates: &[Input]) -> Tensor<3> {
+        let [n, t, d] = tokens.dims();
+        let [rows, columns] = self.grid(dates);
+        let tokens = self.norm.forward(tokens).reshape([n, rows * columns, t / (rows * columns), d]);
+        tokens.mean_dim(2).squeeze_dim(2)
     }
 
-    /// Whether the model can take the series.
-    fn check(&self, series: &Series) -> Result<()> {
-        let sensor = self.sensor(series.sensor)?;
-        if sensor.groups.is_empty() {
+    /// [rows, columns] of patches.
+    fn grid(&self, dates: &[Input]) -> [usize; 2] {
+        let [_, _, h, w] = dates[0].pixels.dims();
+        [h / self.config.patch, w / self.config.patch]
+    }
+
+    /// Whether the model can take the images.
+    fn check(&self, dates: &[Input]) -> Result<()> {
+        if !(1..=DATES).contains(&dates.len()) {
+            let problem = format!("{NAME}: expected 1 to {DATES} dates, found {}", dates.len());
+            return Err(Error::request(problem).help("choose some of the dates"));
+        }
+        let first = &dates[0];
+        for date in dates {
+            let batch = Batch { inputs: vec![date.clone()] };
+            let input = requests::known_input(NAME, &batch, &self.sensors)?;
+            requests::check_bands(NAME, input, self.sensors[&input.sensor].bands.len())?;
+            if (date.sensor, date.pixels.dims()) != (first.sensor, first.pixels.dims()) {
+                let problem = format!(
+                    "{NAME}: expected the same sensor and size at each date, found {} {:?} and {} {:?}",
+                    first.sensor,
+                    first.pixels.dims(),
+                    date.sensor,
+                    date.pixels.dims()
+                );
+                return Err(Error::request(problem).help("resize the images of all dates to one size"));
+            }
+        }
+        requests::check_patches(NAME, first, self.config.patch)?;
+        let [_, _, h, w] = first.pixels.dims();
+        if h != w {
+            let problem = format!("{NAME}: expected as many rows as columns, found {h} x {w} pixels");
+            return Err(Error::request(problem).help("crop the images to squares"));
+        }
+        if self.groups[&first.sensor].is_empty() {
             let problem =
-                format!("{NAME}: expected the bands of at least one group for `{}`, got none", series.sensor);
-            return Err(Error::request(problem).help("list the bands B02 B03 B04, or VV VH, in the model's TOML"));
-        }
-        let Some([n, _, h, w]) = series.dates.first().map(Tensor::dims) else {
-            return Err(Error::request(format!("{NAME}: expected images of at least one date, got none")));
-        };
-        if series.dates.len() > DATES {
-            let problem = format!("{NAME}: expected at most {DATES} dates, got {}", series.dates.len());
-            return Err(Error::request(problem).help("choose fewer dates"));
-        }
-        let patch = self.config.patch;
-        if n == 0 || h == 0 || h != w || !h.is_multiple_of(patch) {
-            let problem = format!("{NAME}: expected square images of a multiple of {patch} pixels, got {n} of {h} x {w}");
-            return Err(Error::request(problem).help(format!("crop or resize the images to multiples of {patch}")));
-        }
-        for images in &series.dates {
-            checks::bands(NAME, series.sensor, sensor.bands, images.dims()[1])?;
-            if images.dims() != series.dates[0].dims() {
-                let problem = format!("{NAME}: expected {n} images of {h} x {w} pixels at each date, got {:?}", images.dims());
-                return Err(Error::request(problem));
-            }
-        }
-        if series.months.len() != n || series.months.iter().any(|months| months.len() != series.dates.len()) {
-            return Err(Error::request(format!("{NAME}: expected a month for each image and date")));
+                format!("{NAME}, sensor {}: expected all bands of some group, found none", first.sensor);
+            return Err(Error::request(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
         }
         Ok(())
     }
@@ -458,35 +415,20 @@ impl Galileo {
 
 impl Encoder for Galileo {
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
-        let input = batch.only()?;
-        let months = months(&input.context, batch.len()).into_iter().map(|month| vec![month]).collect();
-        self.encode_series(&Series { sensor: input.sensor, dates: vec![input.pixels.clone()], months }, want)
+        self.encode_dates(slice::from_ref(batch.only()?), want)
     }
 }
 
-/// Channels of images: [n, bands, h, w] to [n, channels, h, w].
-fn pick(images: Tensor<4>, channels: &[usize]) -> Tensor<4> {
-    let channel = |channel: &usize| images.clone().slice_dim(1, *channel..*channel + 1);
-    Tensor::cat(channels.iter().map(channel).collect(), 1)
-}
-
-/// Position encodings of `n` positions `step` apart, [n, entries]: sines, then cosines of `entries / 2` frequencies.
+/// Encodings of `n` positions `step` apart, [n, entries]: sines, then cosines of `entries / 2` frequencies.
 ///
-/// The slowest frequency is 10000^(-1/4) and a bit, not the usual 1/10000: upstream halves the exponent twice.
+/// The slowest frequency is about 10000^(-1/4), not 1/10000 as usual: upstream halves the exponent twice.
 fn sines(n: usize, step: usize, entries: usize) -> Vec<f32> {
-    let frequencies: Vec<f64> =
-        (0..entries / 2).map(|i| 10_000_f64.powf(-(i as f64) / (2 * entries) as f64)).collect();
-    let position = |i: usize| {
-        let angles: Vec<f64> = frequencies.iter().map(|frequency| (i * step) as f64 * frequency).collect();
-        let sines: Vec<f32> = angles.iter().map(|angle| angle.sin() as f32).collect();
-        sines.into_iter().chain(angles.into_iter().map(|angle| angle.cos() as f32))
+    let frequency = |i: usize| 10_000_f64.powf(-(i as f64) / (2 * entries) as f64);
+    let angles = |position: usize| {
+        let position = (position * step) as f64;
+        (0..entries / 2).map(move |i| position * frequency(i))
     };
+    let position =
+        |i: usize| angles(i).map(|angle| angle.sin() as f32).chain(angles(i).map(|angle| angle.cos() as f32));
     (0..n).flat_map(position).collect()
-}
-
-/// The encoding of a month counted from 0: its sine `entries / 2` times, then its cosine.
-fn month_encoding(month: usize, entries: usize) -> impl Iterator<Item = f32> {
-    let angle = TAU * month as f64 / 12.0;
-    let half = entries / 2;
-    std::iter::repeat_n(angle.sin() as f32, half).chain(std::iter::repeat_n(angle.cos() as f32, half))
 }

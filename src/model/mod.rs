@@ -2,16 +2,17 @@
 //!
 //! A new backbone is one file beside `terrafm.rs`, one variant of [`ModelKind`] and one line in [`load`].
 
-mod checks;
 pub mod config;
 mod coverage;
 pub mod encoder;
 pub mod frozen;
 pub mod galileo;
+mod groups;
 pub mod image_stats;
 pub mod init;
 pub mod months;
 pub mod parameters;
+mod requests;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;

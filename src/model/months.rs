@@ -1,5 +1,7 @@
 //! The month of each image, for models that encode it.
 
+use std::f64::consts::TAU;
+
 use super::encoder::Context;
 
 /// The month assumed where the date is unknown: July. Galileo's evaluation does the same for every model.
@@ -8,6 +10,13 @@ pub const UNKNOWN: usize = 6;
 /// The month of each of `n` images, counted from 0.
 pub fn months(context: &Context, n: usize) -> Vec<usize> {
     (0..n).map(|image| context.days.get(image).copied().flatten().map_or(UNKNOWN, month)).collect()
+}
+
+/// The encoding of a month counted from 0, [entries]: its sine `entries / 2` times, then its cosine.
+pub fn encoding(month: usize, entries: usize) -> impl Iterator<Item = f32> {
+    let angle = TAU * month as f64 / 12.0;
+    let half = entries / 2;
+    std::iter::repeat_n(angle.sin() as f32, half).chain(std::iter::repeat_n(angle.cos() as f32, half))
 }
 
 /// The month, counted from 0, of a day counted from 1970-01-01 [Hinnant, "chrono-Compatible Low-Level Date

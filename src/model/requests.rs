@@ -1,0 +1,91 @@
+//! What an encoder checks before it computes: the sensor, the bands, the size and the pooling.
+
+use std::collections::BTreeMap;
+
+use super::config::SensorInput;
+use super::encoder::{Batch, Input, Pooling};
+use crate::task::Sensor;
+use crate::{Error, Result};
+
+/// The only input of a batch. `model` is named in errors.
+///
+/// # Errors
+/// If the batch has inputs of several sensors, or its sensor is not one of `sensors`.
+pub(crate) fn known_input<'b>(
+    model: &str,
+    batch: &'b Batch,
+    sensors: &BTreeMap<Sensor, SensorInput>,
+) -> Result<&'b Input> {
+    let input = batch.only()?;
+    if sensors.contains_key(&input.sensor) {
+        return Ok(input);
+    }
+    let known: Vec<&str> = sensors.keys().map(|sensor| sensor.name()).collect();
+    let known =
+        if known.is_empty() { "no sensor".to_owned() } else { format!("sensor {}", known.join(" or ")) };
+    Err(Error::request(format!("{model}: expected {known}, found {}", input.sensor))
+        .help("choose a task of such a sensor, or the model's variant for this one"))
+}
+
+/// # Errors
+/// If the images have another number of bands than `expected`.
+pub(crate) fn check_bands(model: &str, input: &Input, expected: usize) -> Result<()> {
+    let found = input.pixels.dims()[1];
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::request(format!("{model}, sensor {}: expected {expected} bands, found {found}", input.sensor))
+        .help("list the bands in the order of the weights in the model's file in configs/models/"))
+}
+
+/// # Errors
+/// If there are no images, or they cannot be cut into patches of `patch` x `patch` pixels.
+pub(crate) fn check_patches(model: &str, input: &Input, patch: usize) -> Result<()> {
+    let [n, _, h, w] = input.pixels.dims();
+    if n == 0 {
+        return Err(Error::request(format!("{model}: expected images, found none")));
+    }
+    if h > 0 && w > 0 && h.is_multiple_of(patch) && w.is_multiple_of(patch) {
+        return Ok(());
+    }
+    let problem = format!("{model}: expected sides that are multiples of {patch} pixels, found {h} x {w}");
+    Err(Error::request(problem)
+        .help(format!("resize the images to a multiple of {patch}, such as {0} x {0}", 16 * patch)))
+}
+
+/// # Errors
+/// If there are no images, or they have not `side` x `side` pixels.
+pub(crate) fn check_square(model: &str, input: &Input, side: usize) -> Result<()> {
+    let [n, _, h, w] = input.pixels.dims();
+    if n == 0 {
+        return Err(Error::request(format!("{model}: expected images, found none")));
+    }
+    if [h, w] == [side; 2] {
+        return Ok(());
+    }
+    let problem = format!("{model}: expected {side} x {side} pixels, found {h} x {w}");
+    Err(Error::request(problem).help(format!("resize the images to {side} x {side}")))
+}
+
+/// The error of a pooling that the model lacks.
+pub(crate) fn lacks_pooling(model: &str, found: Pooling, has: &[Pooling]) -> Error {
+    let has: Vec<&str> = has.iter().copied().map(pooling_name).collect();
+    let problem = format!("{model}: expected pooling {}, found {}", has.join(" or "), pooling_name(found));
+    Error::request(problem).help("set `pooling` to one of these")
+}
+
+/// Says which of the blocks that a configuration's `key` names is none of `depth`.
+pub(crate) fn layer_beyond(key: &str, layers: &[usize], depth: usize) -> Option<String> {
+    let beyond = layers.iter().find(|layer| **layer >= depth)?;
+    Some(format!("{key}: expected blocks below {depth} (0-based), found {beyond}"))
+}
+
+/// As in TOML files.
+fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Class => "class",
+        Pooling::Mean => "mean",
+        Pooling::MeanAll => "mean-all",
+        Pooling::Head => "head",
+    }
+}
