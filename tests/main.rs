@@ -59,3 +59,4 @@ mod upernet_protocol;
 mod versions;
 mod whole_report;
 mod zoo_galileo;
+mod zoo_presto;

@@ -67,14 +67,14 @@ impl GalileoConfig {
         if [width, depth, heads].contains(&0) {
             Some("expected width, depth and heads above 0".to_owned())
         } else if !width.is_multiple_of(heads) {
-            Some(format!("expected a width that is a multiple of heads {heads}, got {width}"))
+            Some(format!("expected a width that is a multiple of heads {heads}, found {width}"))
         } else if !width.is_multiple_of(16) {
-            Some(format!("expected a width that is a multiple of 16, got {width}"))
+            Some(format!("expected a width that is a multiple of 16, found {width}"))
         } else if !(1..=SIDE).contains(&patch) {
-            Some(format!("expected a patch from 1 to {SIDE} pixels, got {patch}"))
+            Some(format!("expected a patch from 1 to {SIDE} pixels, found {patch}"))
         } else {
             let layer = map_layers.iter().find(|layer| **layer >= depth)?;
-            Some(format!("expected map-layers below depth {depth}, got {layer}"))
+            Some(format!("expected map-layers below depth {depth}, found {layer}"))
         }
     }
 }
@@ -305,10 +305,9 @@ impl Galileo {
             dates.iter().map(|date| months::months(&date.context, n)).collect();
         let mut months: Vec<Vec<usize>> =
             (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
-        // The encodings of all images are the same where their months are.
-        months.dedup();
-        if months.len() > 1 {
-            months = (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
+        if months.iter().all(|other| *other == months[0]) {
+            // The encodings of one image are those of all.
+            months.truncate(1);
         }
         let encodings = self.encodings(dates[0].sensor, self.grid(dates), &months);
         Ok((embedded + encodings).reshape([n, places * count * g, d]))

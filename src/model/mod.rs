@@ -12,6 +12,7 @@ pub mod image_stats;
 pub mod init;
 pub mod months;
 pub mod parameters;
+pub mod presto;
 mod requests;
 pub mod subtree;
 pub mod terrafm;
