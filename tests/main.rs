@@ -59,4 +59,5 @@ mod upernet_protocol;
 mod versions;
 mod whole_report;
 mod zoo_galileo;
+mod zoo_mmearth;
 mod zoo_presto;

@@ -10,6 +10,7 @@ pub mod galileo;
 mod groups;
 pub mod image_stats;
 pub mod init;
+pub mod mmearth;
 pub mod months;
 pub mod parameters;
 pub mod presto;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use ndarray::ArrayD;
+use ndarray::{Array3, ArrayD};
 use terrabench::model::parameters;
 use terrabench::task::bands::Band;
+use terrabench::transform::resize;
 
 use crate::golden;
 
@@ -73,6 +74,21 @@ pub fn images_of_rows(seed: u64, shape: [usize; 5], channels: &[usize]) -> Vec<T
         Tensor::from_data(TensorData::new(values, shape), &device())
     };
     (0..dates).map(date).collect()
+}
+
+/// Formula images in the layout [n, band, row, column], with the bands at `channels` kept and resized to `side` as
+/// Galileo's wrappers do.
+pub fn resized_images(seed: u64, [n, bands, rows, columns]: [usize; 4], channels: &[usize], side: usize) -> Tensor<4> {
+    let pixels = rows * columns;
+    let mut values = Vec::with_capacity(n * channels.len() * side * side);
+    for image in 0..n {
+        let picked = channels.iter().flat_map(|channel| {
+            (0..pixels).map(move |place| formula(seed, (image * bands + channel) * pixels + place) as f32)
+        });
+        let picked = Array3::from_shape_vec((channels.len(), rows, columns), picked.collect()).unwrap();
+        values.extend(resize::bilinear(picked, side, side, false).unwrap());
+    }
+    Tensor::from_data(TensorData::new(values, [n, channels.len(), side, side]), &device())
 }
 
 /// The places of bands among [`SLOTS`].
@@ -232,12 +248,22 @@ pub fn assert_gradients<M: Module>(
 
 /// Gradients by the names and in the layout of the official file.
 fn gradients<M: Module>(module: &M, gradients: &Gradients) -> StoredWeights {
-    struct Take<'a> {
-        gradients: &'a Gradients,
+    collect(module, Some(gradients))
+}
+
+/// The parameters of a module by the names and in the layout of the official file.
+pub fn weights_of<M: Module>(module: &M) -> StoredWeights {
+    collect(module, None)
+}
+
+/// The parameters, or their gradients.
+fn collect<M: Module>(module: &M, gradients: Option<&Gradients>) -> StoredWeights {
+    struct Collect<'a> {
+        gradients: Option<&'a Gradients>,
         path: Vec<(String, String)>,
         found: StoredWeights,
     }
-    impl ModuleVisitor for Take<'_> {
+    impl ModuleVisitor for Collect<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
             let name = match (container, name) {
                 ("Struct:LayerNorm", "gamma") => "weight",
@@ -252,17 +278,21 @@ fn gradients<M: Module>(module: &M, gradients: &Gradients) -> StoredWeights {
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let Some(mut gradient) = param.val().grad(self.gradients) else { return };
+            let values = match self.gradients {
+                None => Some(param.val()),
+                Some(gradients) => param.val().grad(gradients),
+            };
+            let Some(mut values) = values else { return };
             if self.path.last().is_some_and(|(name, of)| name == "weight" && of == "Struct:Linear") {
-                gradient = gradient.transpose();
+                values = values.transpose();
             }
             let name: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-            self.found.insert(name.join("."), numbers(gradient));
+            self.found.insert(name.join("."), numbers(values));
         }
     }
-    let mut take = Take { gradients, path: Vec::new(), found: BTreeMap::new() };
-    module.visit(&mut take);
-    take.found
+    let mut collect = Collect { gradients, path: Vec::new(), found: BTreeMap::new() };
+    module.visit(&mut collect);
+    collect.found
 }
 
 #[test]
