@@ -61,3 +61,4 @@ mod whole_report;
 mod zoo_galileo;
 mod zoo_mmearth;
 mod zoo_presto;
+mod zoo_satlas;

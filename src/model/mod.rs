@@ -15,6 +15,7 @@ pub mod months;
 pub mod parameters;
 pub mod presto;
 mod requests;
+pub mod satlas;
 pub mod subtree;
 pub mod terrafm;
 pub mod weights;
