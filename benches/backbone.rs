@@ -10,10 +10,11 @@ mod common;
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
+use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self, device};
+use terrabench::model::{self};
 use terrabench::task::Sensor;
 
 const BATCH: usize = 8;
@@ -30,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     let images = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
     let encode = || -> anyhow::Result<f64> {
         let start = Instant::now();
-        let features = model.backbone.features(images.clone(), Sensor::S2_L1C)?.into_data();
+        let features = model.encoder.features(images.clone(), Sensor::S2_L1C)?.into_data();
         anyhow::ensure!(features.shape().to_vec() == [BATCH, 768]);
         Ok(BATCH as f64 / start.elapsed().as_secs_f64())
     };

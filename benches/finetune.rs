@@ -13,12 +13,13 @@ use std::time::Instant;
 use ndarray::Array3;
 use terrabench::config::Schedule;
 use terrabench::data::{Label, Sample};
+use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self, device};
-use terrabench::task::Sensor;
+use terrabench::model::{self};
 use terrabench::protocol::finetune::Network;
+use terrabench::task::Sensor;
 use terrabench::train::epoch::{self, Recipe};
 use terrabench::train::optim::{Optimizer, Rule};
 
@@ -58,7 +59,7 @@ fn main() -> anyhow::Result<()> {
         let start = Instant::now();
         let before = network.take().expect("put back after each step");
         let items = samples.into_iter().map(Ok);
-        let (after, loss) = train::epoch(before, &mut optimizer, &recipe, 0, BATCH, items, &mut |_| ())?;
+        let (after, loss) = epoch::epoch(before, &mut optimizer, &recipe, 0, BATCH, items, &mut |_| ())?;
         network = Some(after);
         anyhow::ensure!(loss.is_finite());
         Ok(BATCH as f64 / start.elapsed().as_secs_f64())

@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use crate::task::Split;
 use crate::home::Home;
 use crate::locations::Environment;
+use crate::task::Split;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Serialize)]

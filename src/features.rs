@@ -1,4 +1,4 @@
-//! Extraction: a dataset's split through a backbone, in batches read ahead while the device computes.
+//! Extraction: a dataset's split through an encoder, in batches read ahead while the device computes.
 
 mod bank;
 pub mod cache;
@@ -6,6 +6,7 @@ mod scratch;
 pub mod tiles;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -13,12 +14,14 @@ use ndarray::Array2;
 use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
+use self::cache::About;
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
-use crate::features::cache::{self, About};
-use crate::model::config::{DecidingModel, ModelConfig, ModelKind};
-use crate::model::{Backbone, device};
+use crate::device;
+use crate::model::architecture::ArchitectureConfig;
+use crate::model::config::{DecidingModel, ModelConfig};
+use crate::model::{Batch, Encoder, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{self, Band, Imputation, Selection};
 use crate::task::{Suite, Task};
@@ -57,17 +60,22 @@ pub struct InputOptions {
 impl InputOptions {
     /// The normalisation that was asked for: by default the task's, else the suite's, else by the data set's own
     /// statistics.
-    pub fn normalization_of<'a>(&'a self, suite: &'a Suite, task: &'a Task, kind: ModelKind) -> &'a str {
-        if self.normalization != normalization::DEFAULT {
+    pub fn normalization_of<'a>(
+        &'a self,
+        suite: &'a Suite,
+        task: &'a Task,
+        architecture: &ArchitectureConfig,
+    ) -> &'a str {
+        if self.normalization != strategies::DEFAULT {
             return &self.normalization;
         }
-        if kind.takes_stored_pixels() {
-            return normalization::NONE;
+        if architecture.takes_stored_pixels() {
+            return strategies::NONE;
         }
         task.normalization
             .as_ref()
             .or(suite.normalization.as_ref())
-            .map_or(normalization::DATASET, String::as_str)
+            .map_or(strategies::DATASET, String::as_str)
     }
 
     /// What stands in for bands that the files of `task` may lack.
@@ -87,7 +95,11 @@ pub struct Input {
     pub dataset: Box<dyn Dataset>,
     pub task: Task,
     pub sensor: Sensor,
+    /// The band of each channel that a model is given.
+    pub bands: Arc<[Band]>,
     pub selection: Selection,
+    /// How the model's tokens become one vector.
+    pub pooling: Pooling,
     /// As it was asked for, or the default.
     pub normalization: String,
     /// At least one: what may happen to the pixels, in the order in which they are tried.
@@ -119,7 +131,7 @@ impl Input {
         model: &ModelConfig,
         options: &InputOptions,
     ) -> Result<Self> {
-        if model.kind.takes_stored_pixels() {
+        if model.architecture.takes_stored_pixels() {
             return Self::as_stored(suite, task, partition, root, model, options);
         }
         let dataset = data::open(suite, task, root, partition)?;
@@ -144,7 +156,7 @@ impl Input {
                     .collect(),
             ),
         };
-        let side = task.input_size.unwrap_or(model.architecture.image);
+        let side = model.side(task);
         let prepare = |strategy: &_| {
             let statistics = || dataset.statistics(&selection.stored);
             let normalization = options.strategies.resolve(strategy, &channels, statistics)?;
@@ -159,14 +171,16 @@ impl Input {
                 },
             })
         };
-        let normalization = options.normalization_of(suite, task, model.kind);
+        let normalization = options.normalization_of(suite, task, &model.architecture);
         let asked = options.strategies.asked(normalization, task.input_sensor, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
         Ok(Input {
             dataset,
             task: task.clone(),
             sensor: task.input_sensor,
+            bands: wanted.as_slice().into(),
             selection,
+            pooling: model.pooling(),
             normalization: normalization.to_owned(),
             strategies,
             seen: Log::default(),
@@ -182,14 +196,14 @@ impl Input {
         model: &ModelConfig,
         options: &InputOptions,
     ) -> Result<Self> {
-        if options.normalization != normalization::DEFAULT {
+        if options.normalization != strategies::DEFAULT {
             let problem = format!("{} takes pixels as they are stored, never normalised", model.name);
             return Err(Error::request(problem).help("leave out --normalization"));
         }
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
         let stored = dataset.bands()?;
-        let side = model.architecture.image;
+        let side = model.side(&task);
         let preprocess = Preprocess {
             normalization: Normalization::Identity,
             height: side,
@@ -200,10 +214,13 @@ impl Input {
         Ok(Input {
             dataset,
             sensor: task.input_sensor,
+            // Files may name bands that no model knows.
+            bands: Arc::new([]),
+            pooling: model.pooling(),
             task,
             selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
-            normalization: normalization::NONE.to_owned(),
-            strategies: vec![Preparation { name: normalization::NONE.to_owned(), preprocess }],
+            normalization: strategies::NONE.to_owned(),
+            strategies: vec![Preparation { name: strategies::NONE.to_owned(), preprocess }],
             seen: Log::default(),
         })
     }
@@ -228,6 +245,16 @@ impl Input {
     pub fn read(&self, preprocess: &Preprocess, split: Split, index: usize) -> Result<Sample> {
         let sample = self.stored(split, index)?;
         Ok(Sample { image: preprocess.apply(sample.image)?, ..sample })
+    }
+
+    /// Normalised and resized images [n, c, h, w] as a model takes them.
+    pub fn batch(&self, pixels: Tensor<4>) -> Batch {
+        self.spec().batch(pixels)
+    }
+
+    /// How its images go into an encoder.
+    pub fn spec(&self) -> InputSpec {
+        InputSpec { sensor: self.sensor, bands: Arc::clone(&self.bands), pooling: self.pooling }
     }
 
     /// Height and width of the model's input in pixels.
@@ -255,7 +282,7 @@ impl Input {
     }
 }
 
-/// What the features of a backbone are known by.
+/// What the features of an encoder are known by.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     pub model: &'a ModelConfig,
@@ -267,7 +294,7 @@ pub struct Identity<'a> {
 
 /// Everything between a sample on disk and its feature vector.
 pub struct Extractor<'a> {
-    pub backbone: &'a dyn Backbone,
+    pub encoder: &'a dyn Encoder,
     pub device: &'a Device,
     pub input: &'a Input,
     /// One of the input's.
@@ -283,11 +310,11 @@ pub struct Extractor<'a> {
 impl Extractor<'_> {
     /// Length of a feature vector, d.
     pub fn width(&self) -> usize {
-        self.backbone.width_for(self.input.selection.stored.len())
+        self.encoder.width(self.input.pooling, self.input.selection.stored.len())
     }
 
     /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
-    /// time spent in the backbone.
+    /// time spent in the encoder.
     ///
     /// Memory: at most three batches of images.
     ///
@@ -318,7 +345,7 @@ impl Extractor<'_> {
         Ok(busy)
     }
 
-    /// The features of a batch of preprocessed samples, and the time that the backbone took.
+    /// The features of a batch of preprocessed samples, and the time that the encoder took.
     fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
         let width = self.width();
         let Preprocess { height, width: image_width, .. } = self.strategy.preprocess;
@@ -333,7 +360,8 @@ impl Extractor<'_> {
         }
         let images = TensorData::new(pixels, [n, channels, height, image_width]);
         let start = Instant::now();
-        let vectors = self.backbone.features(Tensor::<4>::from_data(images, self.device), self.input.sensor)?;
+        let batch = self.input.batch(Tensor::from_data(images, self.device));
+        let vectors = self.encoder.encode(&batch, Want::Pooled(self.input.pooling))?.pooled()?;
         let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::request(format!("the device returned features that are not float32: {error:?}"))
         })?;
@@ -365,9 +393,8 @@ impl Extractor<'_> {
             model: DecidingModel<'a>,
             weights: &'a str,
             device: &'a str,
-            /// Keeps its old name, so that older caches are found.
-            #[serde(rename = "stem")]
             sensor: Sensor,
+            pooling: Pooling,
             bands: &'a [String],
             preprocess: &'a Preprocess,
             turn: Dihedral,
@@ -381,6 +408,7 @@ impl Extractor<'_> {
             weights: identity.weights,
             device: device::kind(identity.device),
             sensor: *sensor,
+            pooling: self.input.pooling,
             bands: &selection.stored,
             preprocess: &self.strategy.preprocess,
             turn: self.turn,

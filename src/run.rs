@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::findings::{Audited, Earlier, FeatureLog};
+use self::sheet::{Example, Heading};
 use crate::config::{Protocol, SegmentationProbeConfig};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Label, Split};
@@ -21,7 +22,7 @@ use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input,
 use crate::files::remove;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
-use crate::model::{self, Backbone, Coverage, LoadedModel};
+use crate::model::{self, Coverage, Encoder, LoadedModel};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::finetune::Subject;
@@ -30,7 +31,6 @@ use crate::protocol::{finetune, segmentation_probe, upernet};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::run::plan::{PlannedCell, TaskPlan};
-use crate::run::sheet::{self, Example, Heading};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown};
 use crate::task::{Suite, Task};
@@ -193,9 +193,9 @@ impl<'a> Runner<'a> {
             bands: &[],
             band_names: setting.input.band_names(task),
             imputed: &[],
-            normalization: setting.input.normalization_of(setting.suite, task, setting.model.kind),
+            normalization: setting.input.normalization_of(setting.suite, task, &setting.model.architecture),
             strategies: &[],
-            image_size: task.input_size.unwrap_or(setting.model.architecture.image),
+            image_size: setting.model.side(task),
         }
     }
 
@@ -369,11 +369,11 @@ impl<'a> Runner<'a> {
         progress: &dyn Progress,
     ) -> Result<Outcome> {
         let setting = self.setting;
-        let backbone = self.model.get()?.backbone.as_ref();
+        let encoder = self.model.get()?.encoder.as_ref();
         let identity = Identity { model: setting.model, weights: weights_id, device: &setting.device_name };
         let (start, busy) = (Instant::now(), bank.busy());
         let features = |Wanted { strategy, split, turn }| {
-            let extractor = self.extractor(backbone, input, strategy, turn);
+            let extractor = self.extractor(encoder, input, strategy, turn);
             let features = bank.features(&extractor, identity, split, progress)?;
             if turn == Dihedral::Identity {
                 log.note(strategy, split, &features);
@@ -394,9 +394,9 @@ impl<'a> Runner<'a> {
         input: &Input,
         progress: &dyn Progress,
     ) -> Result<Outcome> {
-        let backbone = self.model.get()?.backbone.as_ref();
+        let encoder = self.model.get()?.encoder.as_ref();
         segmentation_probe::run(config, task, seed, &input.strategy_names(), |strategy, split| {
-            let extractor = self.extractor(backbone, input, strategy, Dihedral::Identity);
+            let extractor = self.extractor(encoder, input, strategy, Dihedral::Identity);
             let images = subset(input.dataset.samples(split).len(), config.limit);
             let step = progress.begin(&split.to_string(), images.len());
             tile_tokens(&extractor, split, &images, config.tile, step.as_ref())
@@ -449,13 +449,13 @@ impl<'a> Runner<'a> {
     /// With one of the input's strategies, by its place.
     fn extractor<'e>(
         &'e self,
-        backbone: &'e dyn Backbone,
+        encoder: &'e dyn Encoder,
         input: &'e Input,
         strategy: usize,
         turn: Dihedral,
     ) -> Extractor<'e> {
         Extractor {
-            backbone,
+            encoder,
             device: &self.setting.device,
             input,
             strategy: &input.strategies[strategy],
@@ -480,6 +480,7 @@ impl<'a> Runner<'a> {
             input,
             strategy: input.only()?,
             encoder: model::trainable(model, self.setting.weights()?, *allow_partial, &device)?,
+            maps: model.architecture.maps(),
             device,
             batch_size: self.setting.batch_size,
             cache_limit: self.setting.cache_limit,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common::encoding::terrafm;
 use crate::{common, sample};
 use hdf5_pure::{AttrValue, FileBuilder};
 use ndarray::Array2;
@@ -11,18 +12,18 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use terrabench::data::{Dataset, Split, geobench};
 use terrabench::demo;
+use terrabench::device;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use terrabench::formats::hdf5;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
-use terrabench::model::terrafm::TerraFm;
+use terrabench::model::parameters;
 use terrabench::model::weights::Weights;
-use terrabench::model::{device, parameters};
 use terrabench::progress::Silent;
 use terrabench::record::{Note, Record, Store};
 use terrabench::report;
-use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::Suite;
+use terrabench::task::bands::{Band, Imputation};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
@@ -30,15 +31,16 @@ use terrabench::transform::strategies::Strategies;
 const MODEL: &str = r#"
 name = "Small"
 backbone = "ViT-24"
-kind = "terrafm"
+image = 32
 
 [architecture]
+kind = "terrafm"
 width = 24
 depth = 1
 heads = 2
 mlp-ratio = 2
 patch = 16
-image = 32
+positions = 2
 map-layers = [0]
 
 [sensors.s2-l1c]
@@ -271,7 +273,7 @@ fn geobench_of(case: &Case) -> geobench::Geobench {
 /// Weights whose every number is `value`.
 fn weights_of(case: &Case, value: f32) -> PathBuf {
     let config: ModelConfig = toml::from_str(MODEL).unwrap();
-    let module = TerraFm::new(&config, &device::by_name("flex").unwrap());
+    let module = terrafm(&config, &device::by_name("flex").unwrap());
     let list = parameters::list(&module);
     let bytes = value.to_le_bytes();
     let data: Vec<Vec<u8>> =
@@ -361,7 +363,7 @@ fn image_statistics_equal_torchgeo_benchs() {
         let input =
             Input::open(&suite, suite.task(name).unwrap(), "default", &root, &model, &options).unwrap();
         let extractor = Extractor {
-            backbone: loaded.backbone.as_ref(),
+            encoder: loaded.encoder.as_ref(),
             device: &device,
             input: &input,
             strategy: input.only().unwrap(),

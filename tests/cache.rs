@@ -8,18 +8,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::common;
-use burn::tensor::{Device, Tensor};
+use crate::common::encoding::sizes_mut;
+use burn::tensor::Device;
 use ndarray::array;
 use terrabench::audit::observed::{BandSummary, PixelSummary};
 use terrabench::data::{Label, Split};
 use terrabench::demo;
+use terrabench::device;
 use terrabench::features::cache::{About, Cache, Row};
 use terrabench::features::{CHUNK, Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
-use terrabench::model::{Backbone, device};
-use terrabench::task::Sensor;
+use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
 use terrabench::progress::{Progress, Silent, Step};
+use terrabench::task::Sensor;
 use terrabench::task::Suite;
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
@@ -192,19 +194,16 @@ struct Means {
     images: AtomicUsize,
 }
 
-impl Backbone for Means {
-    fn width(&self) -> usize {
+impl Encoder for Means {
+    fn width(&self, _: Pooling, _: usize) -> usize {
         12
     }
 
-    fn features(&self, images: Tensor<4>, _: Sensor) -> terrabench::Result<Tensor<2>> {
+    fn encode(&self, batch: &Batch, _: Want) -> terrabench::Result<Encoded> {
+        let images = batch.only()?.pixels.clone();
         let [n, bands, h, w] = images.dims();
         self.images.fetch_add(n, Ordering::Relaxed);
-        Ok(images.reshape([n, bands, h * w]).mean_dim(2).reshape([n, bands]))
-    }
-
-    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> terrabench::Result<Vec<Tensor<4>>> {
-        Ok(Vec::new())
+        Ok(Encoded::Pooled(images.reshape([n, bands, h * w]).mean_dim(2).reshape([n, bands])))
     }
 }
 
@@ -261,7 +260,7 @@ impl Setting {
 
     fn extractor<'a>(&'a self, backbone: &'a Means, input: &'a Input) -> Extractor<'a> {
         Extractor {
-            backbone,
+            encoder: backbone,
             device: &self.device,
             input,
             strategy: input.only().unwrap(),
@@ -375,7 +374,7 @@ fn the_key_follows_every_ingredient() {
 
     let mut keys = vec![key];
     let mut deeper = setting.model.clone();
-    deeper.architecture.depth += 1;
+    sizes_mut(&mut deeper).depth += 1;
     for identity in [
         Identity { weights: "random:1", ..setting.identity() },
         Identity { device: "vulkan", ..setting.identity() },

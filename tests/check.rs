@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use crate::sample::{identify, record};
 use ndarray::{Array2, array};
+use terrabench::gate::Suites;
 use terrabench::gate::check::{self, How, Thresholds, Verdict, junit, summary};
 use terrabench::gate::choice::Wanted;
 use terrabench::gate::compare::{self, compare, side};
@@ -14,7 +15,6 @@ use terrabench::metrics::paired::{Paired, mcnemar};
 use terrabench::metrics::segmentation::Confusion;
 use terrabench::record::predictions::{Named, read, write};
 use terrabench::record::{Kept, Record, Store, collect};
-use terrabench::gate::Suites;
 use terrabench::score::{Predictions, Targets};
 
 /// Of `n` samples, two classes in turn; the first `right` are predicted as they are.

@@ -9,8 +9,8 @@ use terrabench::data::{self, Dataset, Label, Split};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
-use terrabench::task::bands::Band;
 use terrabench::task::Suite;
+use terrabench::task::bands::Band;
 use terrabench::transform::Preprocess;
 use terrabench::transform::strategies::Strategies;
 

@@ -8,11 +8,12 @@ use crate::common;
 use crate::common::records;
 use crate::sample::{identify, record};
 use terrabench::home::Home;
-use terrabench::task::Sensor;
 use terrabench::record::Interval;
 use terrabench::record::Record;
+use terrabench::report::tables::published;
 use terrabench::report::tables::table::fill;
-use terrabench::report::tables::{csv, markdown, published};
+use terrabench::report::{csv, markdown};
+use terrabench::task::Sensor;
 use terrabench::task::{Metric, Suite};
 
 fn real() -> Option<PathBuf> {
@@ -186,7 +187,8 @@ fn random_and_trained_rows_stems_and_zeros() {
     assert!(tasks["eurosat-s1"][0].provenance.random_weights());
     let tuned = &tasks["bigearthnet-s1"][0];
     assert!(tuned.short && tuned.metric == Metric::MicroMap && tuned.value > 0.0);
-    let sensors: Vec<Sensor> = tasks["bigearthnet-s2"].iter().map(|record| record.provenance.sensor).collect();
+    let sensors: Vec<Sensor> =
+        tasks["bigearthnet-s2"].iter().map(|record| record.provenance.sensor).collect();
     assert!(sensors.len() == 2 && sensors.contains(&Sensor::S2_L1C) && sensors.contains(&Sensor::S2_L2A));
     let imputed = &tasks["lcz-s2"][0].provenance.imputed;
     let imputed: Vec<String> =

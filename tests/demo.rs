@@ -511,10 +511,11 @@ fn the_demo_model_is_small_and_claims_no_published_row() {
     assert!(config.published.is_none() && config.weights.is_none());
     let base: ModelConfig = read_toml(&home.config("models", "terrafm-b").unwrap()).unwrap();
     assert_eq!(config.sensors, base.sensors);
-    let shape = &config.architecture;
+    let shape = crate::common::encoding::sizes(&config);
     let sensor = 3 * shape.width;
     let bands: usize = config.sensors.values().map(|sensor| sensor.bands.len()).sum();
     let blocks = shape.depth * (4 + 2 * shape.mlp_ratio) * shape.width * shape.width;
-    let weights = sensor * bands * shape.patch * shape.patch + 2 * sensor * sensor + sensor * shape.width + blocks;
+    let weights =
+        sensor * bands * shape.patch * shape.patch + 2 * sensor * sensor + sensor * shape.width + blocks;
     assert!((1_000_000..10_000_000).contains(&weights), "{weights} weights");
 }

@@ -7,15 +7,15 @@ use std::process::Command;
 use crate::common;
 use serde::Deserialize;
 use terrabench::config::Protocol;
-use terrabench::task::Split;
+use terrabench::device;
 use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
-use terrabench::device;
 use terrabench::progress::Silent;
 use terrabench::protocol::knn;
 use terrabench::record::Record;
 use terrabench::score::Targets;
+use terrabench::task::Split;
 use terrabench::task::Suite;
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
@@ -89,7 +89,7 @@ fn features_neighbours_and_votes_equal_the_original() {
             let input = Input::open(&suite, task, partition, &root, &model, &options).unwrap();
             let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex" };
             let extractor = Extractor {
-                backbone: loaded.backbone.as_ref(),
+                encoder: loaded.encoder.as_ref(),
                 device: &device,
                 input: &input,
                 strategy: input.only().unwrap(),

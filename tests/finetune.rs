@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common;
+use crate::common::encoding::set_side;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
@@ -18,10 +19,10 @@ use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
-use terrabench::task::Sensor;
 use terrabench::progress::Silent;
 use terrabench::protocol::finetune::{self, Network};
 use terrabench::protocol::linear_probe;
+use terrabench::task::Sensor;
 use terrabench::task::Suite;
 use terrabench::train::epoch::{self, Classifier, Recipe};
 use terrabench::train::optim::{Optimizer, Rule};
@@ -39,10 +40,19 @@ fn tiny() -> (ModelConfig, Weights) {
     (read_toml(&common::fixture("model/tiny.toml")).unwrap(), weights)
 }
 
+/// How Sentinel-2 images go into it.
+fn spec() -> terrabench::model::InputSpec {
+    terrabench::model::InputSpec {
+        sensor: Sensor::S2_L1C,
+        bands: [].into(),
+        pooling: terrabench::model::Pooling::Class,
+    }
+}
+
 fn network(outputs: usize) -> Network {
     let (config, weights) = tiny();
     let encoder = model::trainable(&config, &weights, false, &device()).unwrap();
-    Network::new(encoder, Sensor::S2_L1C, outputs, 0, &device())
+    Network::new(encoder, spec(), outputs, 0, &device())
 }
 
 /// Noise images of 12 bands with these labels.
@@ -62,7 +72,7 @@ fn loss(network: &Network, samples: &[Sample], outputs: usize) -> Tensor<1> {
     let (bands, h, w) = samples[0].image.dim();
     let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
     let images = Tensor::from_data(TensorData::new(pixels, [samples.len(), bands, h, w]), &device());
-    train::loss(network.logits(images).unwrap(), samples, outputs).unwrap()
+    epoch::loss(network.logits(images).unwrap(), samples, outputs).unwrap()
 }
 
 fn scalar(loss: Tensor<1>) -> f64 {
@@ -150,11 +160,11 @@ fn losses_are_those_of_pytorch() {
     let logits = || Tensor::<2>::from_data([[1.0_f32, -2.0, 0.5], [0.0, 3.0, -1.0]], &device());
     // torch.nn.functional.cross_entropy(…, reduction="sum"); twice multilabel_soft_margin_loss.
     let classes = samples(vec![Label::Class(0), Label::Class(2)], 1);
-    assert!((scalar(train::loss(logits(), &classes, 3).unwrap()) - 4.570_481).abs() < 1e-5);
+    assert!((scalar(epoch::loss(logits(), &classes, 3).unwrap()) - 4.570_481).abs() < 1e-5);
     let labels = [vec![true, false, true], vec![false, true, false]].map(Label::MultiLabel);
     let labels = samples(labels.to_vec(), 1);
-    assert!((scalar(train::loss(logits(), &labels, 3).unwrap()) - 0.656_421).abs() < 1e-5);
-    let error = train::loss(logits(), &samples(vec![Label::Class(3); 2], 1), 3).unwrap_err().to_string();
+    assert!((scalar(epoch::loss(logits(), &labels, 3).unwrap()) - 0.656_421).abs() < 1e-5);
+    let error = epoch::loss(logits(), &samples(vec![Label::Class(3); 2], 1), 3).unwrap_err().to_string();
     assert!(error.contains("class 3"), "{error}");
 }
 
@@ -197,7 +207,7 @@ fn a_step_does_not_depend_on_how_its_batch_is_cut() {
         let mut optimizer = Optimizer::new(Rule::Sgd { weight_decay: 0.0 });
         let items = samples.into_iter().map(Ok);
         let (network, loss) =
-            train::epoch(network(3), &mut optimizer, &recipe, 0, 12, items, &mut |_| ()).unwrap();
+            epoch::epoch(network(3), &mut optimizer, &recipe, 0, 12, items, &mut |_| ()).unwrap();
         (state::state(&network), loss)
     };
     let (whole, loss) = train(12, 1, 12);
@@ -226,7 +236,7 @@ fn fine_tuning_beats_the_frozen_features() {
     let data = demo::provide(&suite, folder.path()).unwrap();
     let task = suite.task("m-eurosat").unwrap();
     let (mut config, weights) = tiny();
-    config.architecture.image = 224;
+    set_side(&mut config, 224);
     let options = InputOptions {
         by_content: false,
         normalization: "dataset".to_owned(),
@@ -237,7 +247,7 @@ fn fine_tuning_beats_the_frozen_features() {
 
     let frozen = model::load(&config, &weights, false, &Device::flex()).unwrap();
     let extractor = Extractor {
-        backbone: frozen.backbone.as_ref(),
+        encoder: frozen.encoder.as_ref(),
         device: &Device::flex(),
         input: &input,
         strategy: input.only().unwrap(),
@@ -266,6 +276,7 @@ fn fine_tuning_beats_the_frozen_features() {
         input: &input,
         strategy: input.only().unwrap(),
         encoder: model::trainable(&config, &weights, false, &device()).unwrap(),
+        maps: config.architecture.maps(),
         device: device(),
         batch_size: 10,
         readers: 2,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::common;
+use crate::common::encoding::set_side;
 use crate::common::records;
 use ndarray::s;
 use terrabench::data::packed::pack;
@@ -123,7 +124,7 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
     let task = suite.task("flood-s1").unwrap();
     let mut model = ModelConfig::load(&home, "terrafm-b").unwrap();
     // No resizing, so that pixels can be compared.
-    model.architecture.image = SIDE;
+    set_side(&mut model, SIDE);
     let strategies = Strategies::load(&home).unwrap();
     let open = |normalization: &str| {
         let options = InputOptions {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ndarray::Array2;
+use terrabench::gate::Suites;
 use terrabench::gate::check::{self, Row, Thresholds, Verdict};
 use terrabench::gate::choice::Wanted;
 use terrabench::gate::compare::{self, compare, side};
@@ -13,7 +14,6 @@ use terrabench::metrics::segmentation::Confusion;
 use terrabench::metrics::{Metric, bootstrap};
 use terrabench::record::predictions::Named;
 use terrabench::record::{Interval, Record, Store, collect};
-use terrabench::gate::Suites;
 use terrabench::score::predictions::BatchScore;
 use terrabench::score::{Predictions, Scoring, Targets};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -14,14 +14,17 @@ use terrabench::config::Protocol;
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split};
 use terrabench::demo;
+use terrabench::device;
 use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOptions};
 use terrabench::home::Home;
+use terrabench::model::architecture::ArchitectureConfig;
 use terrabench::model::config::{
-    Architecture, ModelConfig, ModelKind, PublishedRow, SensorInput, WeightsSource,
+    ImageSize, ModelConfig, PublishedRow, SensorInput, SuiteRoute, WeightsSource,
 };
-use terrabench::model::{Backbone, device};
-use terrabench::task::Sensor;
+use terrabench::model::terrafm::TerraFmConfig;
+use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
+use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{Family, LabelKind, Layout, Metric, QuickLook, SampleCounts, Suite, Task};
 use terrabench::transform::augment::Dihedral;
@@ -66,16 +69,25 @@ fn model() -> ModelConfig {
     ModelConfig {
         name: "TerraFM".into(),
         backbone: "ViT-Base".into(),
-        kind: ModelKind::Terrafm,
-        architecture: Architecture {
+        image: ImageSize::Side(112),
+        pooling: Some(Pooling::Class),
+        architecture: ArchitectureConfig::TerraFm(TerraFmConfig {
             width: 192,
             depth: 4,
             heads: 3,
             mlp_ratio: 4,
             patch: 16,
-            image: 112,
+            positions: 7,
             map_layers: vec![0, 1],
-        },
+        }),
+        suites: BTreeMap::from([(
+            "copernicus-bench".to_owned(),
+            SuiteRoute {
+                image: Some(ImageSize::Side(224)),
+                pooling: Some(Pooling::Mean),
+                sensors: BTreeMap::new(),
+            },
+        )]),
         sensors: BTreeMap::from([
             (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03] }),
             (Sensor::S1, SensorInput { bands: vec![Band::VV] }),
@@ -182,17 +194,14 @@ impl Dataset for Redecoded {
     }
 }
 
-struct NoBackbone;
+struct NoEncoder;
 
-impl Backbone for NoBackbone {
-    fn width(&self) -> usize {
+impl Encoder for NoEncoder {
+    fn width(&self, _: Pooling, _: usize) -> usize {
         1
     }
-    fn features(&self, images: Tensor<4>, _: Sensor) -> Result<Tensor<2>> {
-        Ok(images.flatten(1, 3))
-    }
-    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> Result<Vec<Tensor<4>>> {
-        Ok(Vec::new())
+    fn encode(&self, batch: &Batch, _: Want) -> Result<Encoded> {
+        Ok(Encoded::Pooled(batch.only()?.pixels.clone().flatten(1, 3)))
     }
 }
 
@@ -260,12 +269,12 @@ impl Setting {
             bands: &input.selection.stored,
             band_names: options.band_names(task),
             imputed: &input.selection.imputed,
-            normalization: options.normalization_of(&self.suite, task, model.kind),
+            normalization: options.normalization_of(&self.suite, task, &model.architecture),
             strategies: &input.strategies,
-            image_size: task.input_size.unwrap_or(model.architecture.image),
+            image_size: model.side(task),
         };
         let extractor = Extractor {
-            backbone: &NoBackbone,
+            encoder: &NoEncoder,
             device: &self.device,
             input: &input,
             strategy: input.only().unwrap(),
@@ -427,7 +436,7 @@ fn imputed_and_renamed_bands_decide_where_they_are_taken() {
         let options = setting.options(by_content, zeros);
         let input = Input::open(&setting.suite, task, "default", &setting.data, &demo, &options).unwrap();
         let extractor = Extractor {
-            backbone: &NoBackbone,
+            encoder: &NoEncoder,
             device: &setting.device,
             input: &input,
             strategy: input.only().unwrap(),
@@ -464,7 +473,7 @@ fn the_index_of_a_gpu_decides_nothing() {
     let options = setting.options(false, false);
     let input = Input::open(&setting.suite, task, "default", &setting.data, &demo, &options).unwrap();
     let extractor = Extractor {
-        backbone: &NoBackbone,
+        encoder: &NoEncoder,
         device: &setting.device,
         input: &input,
         strategy: input.only().unwrap(),

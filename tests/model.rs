@@ -3,15 +3,20 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::common::encoding::Features;
+use crate::common::encoding::sizes_mut;
+use crate::common::encoding::terrafm;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use terrabench::device;
 use terrabench::home::Home;
+use terrabench::model::Encoder;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::frozen::Frozen;
 use terrabench::model::terrafm::TerraFm;
 use terrabench::model::weights::{self, Weights};
-use terrabench::model::{Backbone, LoadedModel, device, load, parameters};
+use terrabench::model::{LoadedModel, load, parameters};
 use terrabench::task::Sensor;
 use terrabench::{Error, Result};
 
@@ -127,16 +132,18 @@ fn tiny_inputs() -> Vec<(&'static str, Tensor<4>, Sensor)> {
 /// The tiny model as it is trained.
 fn tiny_module() -> TerraFm {
     let file = Weights::File(fixture("model/tiny.safetensors"));
-    let model = TerraFm::new(&tiny_config(), &device());
-    weights::load(model, &file, false).unwrap().0
+    let model = terrafm(&tiny_config(), &device());
+    match weights::load(terrabench::model::Architecture::TerraFm(model), &file, false).unwrap().0 {
+        terrabench::model::Architecture::TerraFm(model) => model,
+    }
 }
 
 #[test]
 fn features_of_all_sizes_and_stems() {
     let golden = golden("tiny_io.safetensors");
-    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let module = tiny_module();
-    assert_eq!(frozen.width(), 48);
+    assert_eq!(frozen.width(terrabench::model::Pooling::Class, 12), 48);
     for (name, images, sensor) in tiny_inputs() {
         let expected = &golden[&format!("cls.{name}")];
         assert_close(name, &numbers(frozen.features(images.clone(), sensor).unwrap()), expected, 5e-5);
@@ -147,9 +154,9 @@ fn features_of_all_sizes_and_stems() {
 #[test]
 fn feature_maps_after_each_block() {
     let golden = golden("tiny_io.safetensors");
-    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let module = tiny_module();
-    let backbones: [&dyn Backbone; 2] = [frozen.as_ref(), &module];
+    let backbones: [&dyn Encoder; 2] = [frozen.as_ref(), &module];
     for backbone in backbones {
         for (input, images, side) in
             [("s2_224", images(1, [2, 12, 224, 224]), 14), ("s2_256", images(5, [1, 12, 256, 256]), 16)]
@@ -172,12 +179,12 @@ fn feature_maps_after_each_block() {
 #[test]
 fn only_the_configured_layers_are_maps() {
     let mut config = tiny_config();
-    config.architecture.map_layers = vec![2, 0];
+    sizes_mut(&mut config).map_layers = vec![2, 0];
     let weights = Weights::File(fixture("model/tiny.pth"));
     let image = images(3, [1, 12, 96, 96]);
-    let all = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let all = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let all = all.feature_maps(image.clone(), Sensor::S2_L1C).unwrap();
-    let some = load(&config, &weights, false, &device()).unwrap().backbone;
+    let some = load(&config, &weights, false, &device()).unwrap().encoder;
     let some = some.feature_maps(image, Sensor::S2_L1C).unwrap();
     assert_eq!(some.len(), 2);
     for (some, layer) in some.into_iter().zip([0, 2]) {
@@ -215,13 +222,13 @@ fn parameters_are_upstreams() {
     for (name, file) in [("terrafm-b", "params_base.json"), ("terrafm-l", "params_large.json")] {
         let text = std::fs::read_to_string(fixture("model").join(file)).unwrap();
         let expected: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
-        assert_eq!(parameters::list(&TerraFm::new(&config(name), &device())), expected);
+        assert_eq!(parameters::list(&terrafm(&config(name), &device())), expected);
     }
 }
 
 fn full_size(size: &str, name: &str) {
     let golden = golden("full_io.safetensors");
-    let model = TerraFm::new(&config(name), &device());
+    let model = terrafm(&config(name), &device());
     let model = Frozen::new(parameters::fill(model, |name, shape| Ok(formula_weights(name, shape))).unwrap());
     let s2 = images(11, [2, 12, 224, 224]);
     let s1 = images(12, [2, 2, 224, 224]);
@@ -251,7 +258,7 @@ fn large_with_formula_weights() {
 
 #[test]
 fn features_do_not_depend_on_the_batch_or_the_threads() {
-    let model = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let model = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let batch = images(7, [5, 12, 96, 96]);
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -279,7 +286,7 @@ fn random_weights_are_reproducible() {
         load(&tiny_config(), &weights, false, &device()).unwrap()
     };
     let features = |model: &LoadedModel| {
-        numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap())
+        numbers(model.encoder.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap())
     };
     let (zero, again, one) = (model(0), model(0), model(1));
     assert_eq!((zero.weights_id.as_str(), one.weights_id.as_str()), ("random:0", "random:1"));
@@ -295,7 +302,7 @@ fn random_weights_are_reproducible() {
 fn all_formats_give_the_same_model() {
     let image = images(1, [2, 12, 224, 224]);
     let features =
-        |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap());
+        |model: &LoadedModel| numbers(model.encoder.features(image.clone(), Sensor::S2_L1C).unwrap());
     let pth = load_tiny(fixture("model/tiny.pth")).unwrap();
     let safetensors = load_tiny(fixture("model/tiny.safetensors")).unwrap();
     assert_eq!(features(&pth), features(&safetensors));
@@ -372,7 +379,7 @@ fn every_misfit_is_named() {
     assert_eq!((model.report.missing.len(), model.report.mismatched.len()), (2, 2));
     assert_eq!(model.report.unexpected, ["head.weight [2, 1]"]);
     assert!(model.weights_id.starts_with("blake3:") && model.weights_id.ends_with("+random:0"));
-    let features = numbers(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap());
+    let features = numbers(model.encoder.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).unwrap());
     assert!(features.iter().all(|v| v.is_finite()));
 }
 
@@ -393,9 +400,9 @@ fn more_than_the_model_has_is_only_reported() {
     let model = load(&config, &file, false, &device()).unwrap();
     assert_eq!(model.report.unexpected.len(), 6, "the other sensors: {}", model.report);
     let golden = golden("tiny_io.safetensors");
-    let features = numbers(model.backbone.features(images(2, [2, 2, 224, 224]), Sensor::S1).unwrap());
+    let features = numbers(model.encoder.features(images(2, [2, 2, 224, 224]), Sensor::S1).unwrap());
     assert_close("S1 sensor alone", &features, &golden["cls.s1_224"], 5e-5);
-    assert!(model.backbone.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).is_err());
+    assert!(model.encoder.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).is_err());
 }
 
 /// All tensors below a prefix.
@@ -468,7 +475,7 @@ fn of_a_student_and_its_teacher_the_teacher_is_taken() {
         let alone = load_tiny(changed(folder.path(), copied(&[""]))).unwrap();
         let image = images(3, [1, 12, 96, 96]);
         let features =
-            |model: &LoadedModel| numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap());
+            |model: &LoadedModel| numbers(model.encoder.features(image.clone(), Sensor::S2_L1C).unwrap());
         assert_eq!(features(&model), features(&alone), "{says}");
     }
 }
@@ -511,7 +518,7 @@ fn one_part_of_several_is_told_to_be_one() {
 #[test]
 fn prefixes_and_precisions_in_any_combination() {
     let folder = tempfile::tempdir().unwrap();
-    for prefix in ["model.", "state_dict.module.", "teacher.backbone.", "module.model.backbone.module."] {
+    for prefix in ["model.", "state_dict.module.", "teacher.backbone.", "module.model.encoder.module."] {
         let model = load_tiny(changed(folder.path(), renamed(prefix))).unwrap();
         assert!(model.report.is_complete() && model.report.unexpected.is_empty(), "{prefix}");
     }
@@ -526,7 +533,7 @@ fn prefixes_and_precisions_in_any_combination() {
             }
         });
         let model = load_tiny(path).unwrap();
-        numbers(model.backbone.features(image.clone(), Sensor::S2_L1C).unwrap())
+        numbers(model.encoder.features(image.clone(), Sensor::S2_L1C).unwrap())
     };
     let bf16 = cast(Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes().to_vec());
     assert_close("bfloat16", &bf16, expected, 0.1);
@@ -608,9 +615,9 @@ fn hostile_files_are_refused() {
 
 #[test]
 fn images_that_do_not_suit_are_errors() {
-    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().backbone;
+    let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let module = tiny_module();
-    let backbones: [&dyn Backbone; 2] = [frozen.as_ref(), &module];
+    let backbones: [&dyn Encoder; 2] = [frozen.as_ref(), &module];
     for backbone in backbones {
         for (shape, sensor, says) in [
             ([1, 12, 225, 224], Sensor::S2_L1C, "225 x 224"),

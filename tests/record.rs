@@ -6,11 +6,13 @@ use crate::sample;
 use crate::sample::record;
 use terrabench::config::Protocol;
 use terrabench::features::{FEATURES_VERSION, Preparation};
-use terrabench::task::Sensor;
-use terrabench::model::config::{Architecture, DecidingModel, ModelConfig};
+use terrabench::model::architecture::ArchitectureConfig;
+use terrabench::model::config::{DecidingModel, ModelConfig};
+use terrabench::model::terrafm::TerraFmConfig;
 use terrabench::record::predictions::{self, Named};
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Record, SCHEMA, Store, fingerprint, frame};
 use terrabench::score::{Predictions, Targets};
+use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{DecidingTask, Metric, Task};
 use terrabench::transform::Preprocess;
@@ -33,14 +35,16 @@ by-content = { B8A = "12 - SWIR", B12 = "11 - SWIR" }
 const MODEL: &str = r#"
 name = "TerraFM"
 backbone = "ViT-Base"
-kind = "terrafm"
+image = 224
+
 [architecture]
+kind = "terrafm"
 width = 768
 depth = 12
 heads = 12
 mlp-ratio = 4
 patch = 16
-image = 224
+positions = 14
 map-layers = [3, 5, 7, 11]
 [sensors.s2-l1c]
 bands = ["B02", "B11"]
@@ -112,7 +116,8 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
         };
         let (k, dtype) = (protocol(("k = 20", "k = 5")), protocol(("f32", "bf16")));
         let temperature = protocol(("0.07", "0.08"));
-        let deeper = Architecture { depth: 13, ..model.architecture.clone() };
+        let ArchitectureConfig::TerraFm(shallow) = model.architecture else { panic!("not a TerraFM") };
+        let deeper = ArchitectureConfig::TerraFm(TerraFmConfig { depth: 13, ..shallow.clone() });
         let deeper = DecidingModel { architecture: &deeper, ..model };
         let cells = [
             Cell { suite: "other".into(), ..cell.clone() },

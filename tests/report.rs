@@ -7,8 +7,8 @@ use terrabench::home::Home;
 use terrabench::record::{Interval, Record, Store};
 use terrabench::report::tables::published::{self, Mark, Published, PublishedValue};
 use terrabench::report::tables::table::{ResultTable, Row, Tenths, fill};
-use terrabench::report::tables::{csv, markdown};
 use terrabench::report::write;
+use terrabench::report::{csv, markdown};
 use terrabench::task::{Metric, Suite, Table};
 
 fn suite() -> (Home, Suite) {

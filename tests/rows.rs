@@ -2,12 +2,12 @@
 
 use crate::sample::{identify, record};
 use terrabench::home::Home;
-use terrabench::model::{Coverage};
-use terrabench::task::Sensor;
+use terrabench::model::Coverage;
 use terrabench::record::{Aspect, Note, Record, SettingKey, protocol_settings};
 use terrabench::report::tables::published::{self, Mark};
 use terrabench::report::tables::table::{ResultTable, Row, SETTING, fill};
-use terrabench::report::tables::{csv, markdown};
+use terrabench::report::{csv, markdown};
+use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{Metric, Suite};
 

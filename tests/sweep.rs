@@ -6,16 +6,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common;
+use crate::common::encoding::Features;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 use terrabench::data::geobench::Geobench;
 use terrabench::data::{Dataset, Label, Split};
+use terrabench::device;
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
-use terrabench::model::{device};
 use terrabench::task::Sensor;
-use terrabench::task::bands::Band;
 use terrabench::task::Suite;
+use terrabench::task::bands::Band;
 use terrabench::transform::normalize::{BandStatistics, Clip, Normalization, NormalizationKind};
 use terrabench::transform::resize;
 use terrabench::transform::strategies::{Strategies, Strategy};
@@ -60,7 +61,9 @@ fn name(golden: &Value) -> String {
 #[test]
 fn the_sweep_is_the_reference_s_list_in_its_order() {
     let (golden, strategies) = (golden(), strategies());
-    for (group, sensor, count) in [("s2", Sensor::S2_L1C, 43), ("s2", Sensor::S2_L2A, 43), ("s1", Sensor::S1, 28)] {
+    for (group, sensor, count) in
+        [("s2", Sensor::S2_L1C, 43), ("s2", Sensor::S2_L2A, 43), ("s1", Sensor::S1, 28)]
+    {
         for (list, kind) in [
             ("clip_int", NormalizationKind::NormYesClipInt),
             ("standardize", NormalizationKind::Standardize),
@@ -96,7 +99,8 @@ fn named_statistics_are_the_reference_s_by_band() {
         let bands: Vec<Band> = slots.iter().rev().copied().filter(|band| *band != Band::B10).collect();
         let statistics: Vec<BandStatistics> = bands.iter().map(|band| expected[band]).collect();
         let typed = format!("{source}-1.6-norm_yes_clip");
-        let strategy = strategies.asked(&typed, Sensor::S1, NormalizationKind::Standardize).unwrap().remove(0);
+        let strategy =
+            strategies.asked(&typed, Sensor::S1, NormalizationKind::Standardize).unwrap().remove(0);
         let found = strategies.resolve(&strategy, &bands, || panic!("the data set is not asked")).unwrap();
         let Normalization::MinMax { min, max, clip: Clip::Unit } = found else { panic!("{found:?}") };
         assert_eq!((min.len(), max.len()), (bands.len(), bands.len()));
@@ -115,8 +119,10 @@ fn named_statistics_are_the_reference_s_by_band() {
     let found = strategies.resolve(&dataset, &[Band::VV], || Ok(own.clone())).unwrap();
     assert_eq!(found, Normalization::standardize(&own).unwrap());
     // Statistics of another sensor.
-    let s2 =
-        strategies.asked("OURS-2.0-norm_no_clip", Sensor::S1, NormalizationKind::NormNoClip).unwrap().remove(0);
+    let s2 = strategies
+        .asked("OURS-2.0-norm_no_clip", Sensor::S1, NormalizationKind::NormNoClip)
+        .unwrap()
+        .remove(0);
     let error = strategies.resolve(&s2, &[Band::VV], || Ok(own)).unwrap_err().to_string();
     assert!(error.contains("OURS") && error.contains("VV"), "{error}");
 }
@@ -172,7 +178,7 @@ impl Reference<'_> {
             let image = resize::bilinear(sample.image, 224, 224, false).unwrap();
             let data = TensorData::new(image.iter().copied().collect::<Vec<f32>>(), [1, 12, 224, 224]);
             let features =
-                self.model.backbone.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
+                self.model.encoder.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
             let features: Vec<f32> = features.into_data().try_into_vec().unwrap();
             let Label::Class(class) = sample.label else { panic!("one class an image") };
             (features.into_iter().map(f64::from).collect(), class)

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use terrabench::metrics::segmentation::Confusion;
 use terrabench::nn::heads::layers::Pass;
 use terrabench::nn::heads::predictions;
-use terrabench::nn::heads::upernet::{Logits, UperNet, UperNetConfig};
+use terrabench::nn::heads::upernet::{Logits, MapLevel, UperNet, UperNetConfig};
 use terrabench::nn::loss::{PixelLabels, cross_entropy};
 use terrabench::nn::resample::{Corners, resize};
 use terrabench::train::optim::{Optimizer, Pace, Rule};
@@ -30,7 +30,8 @@ fn device() -> Device {
 }
 
 fn network() -> UperNet {
-    let net = UperNet::new(&config(), 24, CLASSES, 0, &device());
+    let net =
+        UperNet::new(&config(), &[MapLevel { width: 24, stride: 16 }; 4], CLASSES, 0, &device()).unwrap();
     state::load(net, &floats("upernet/params.safetensors")).unwrap()
 }
 
@@ -219,7 +220,9 @@ fn train(resume: bool) -> (UperNet, Vec<f64>) {
         }
         if resume {
             optimizer = Optimizer::resume(Rule::ADAMW, &optimizer.state(), &Device::flex()).unwrap();
-            let fresh = UperNet::new(&config(), 24, CLASSES, 1, &device());
+            let fresh =
+                UperNet::new(&config(), &[MapLevel { width: 24, stride: 16 }; 4], CLASSES, 1, &device())
+                    .unwrap();
             net = state::load(fresh, &state::state(&net)).unwrap();
         }
     }
@@ -283,7 +286,14 @@ fn it_learns_two_masks_by_heart() {
             },
         );
     let labels = PixelLabels::new(mask.view(), CLASSES, Some(255), &device()).unwrap();
-    let mut net = UperNet::new(&UperNetConfig { dropout: 0.1, ..config() }, 24, CLASSES, 0, &device());
+    let mut net = UperNet::new(
+        &UperNetConfig { dropout: 0.1, ..config() },
+        &[MapLevel { width: 24, stride: 16 }; 4],
+        CLASSES,
+        0,
+        &device(),
+    )
+    .unwrap();
     let mut optimizer = Optimizer::new(Rule::ADAMW);
     for _ in 0..80 {
         let logits = net.forward(maps.clone(), &mut Pass::Train(&mut random)).unwrap();
@@ -301,7 +311,7 @@ fn it_learns_two_masks_by_heart() {
 fn dropout_drops_in_training_alone_and_follows_its_generator() {
     let io = floats("upernet/io.safetensors");
     let config = UperNetConfig { dropout: 0.5, ..config() };
-    let net = UperNet::new(&config, 24, CLASSES, 0, &device());
+    let net = UperNet::new(&config, &[MapLevel { width: 24, stride: 16 }; 4], CLASSES, 0, &device()).unwrap();
     let net = state::load(net, &floats("upernet/params.safetensors")).unwrap();
     let run = |pass: &mut Pass| {
         let Logits { decoder, auxiliary } = net.forward(maps(&io), pass).unwrap();
@@ -313,8 +323,11 @@ fn dropout_drops_in_training_alone_and_follows_its_generator() {
     assert!(difference(&decoder, &train(1)[0]) > 0.1 && difference(&auxiliary, &train(1)[1]) > 0.1);
     let load = || network().forward(maps(&io), &mut Pass::Eval).unwrap();
     // The running statistics have moved with training, so a fresh network of each kind is compared.
-    let fresh =
-        state::load(UperNet::new(&config, 24, CLASSES, 0, &device()), &state::state(&network())).unwrap();
+    let fresh = state::load(
+        UperNet::new(&config, &[MapLevel { width: 24, stride: 16 }; 4], CLASSES, 0, &device()).unwrap(),
+        &state::state(&network()),
+    )
+    .unwrap();
     let dropped = fresh.forward(maps(&io), &mut Pass::Eval).unwrap();
     close("evaluation", &channels_first(dropped.decoder), &channels_first(load().decoder), 0.0);
 }
@@ -337,7 +350,8 @@ fn bad_maps_are_told() {
 fn a_state_that_does_not_fit_is_told() {
     let params = floats("upernet/params.safetensors");
     let load = |state: &State| {
-        let net = UperNet::new(&config(), 24, CLASSES, 0, &device());
+        let net =
+            UperNet::new(&config(), &[MapLevel { width: 24, stride: 16 }; 4], CLASSES, 0, &device()).unwrap();
         state::load(net, state).unwrap_err().to_string()
     };
     let mut missing = params.clone();

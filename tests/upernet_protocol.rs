@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common;
+use crate::common::encoding::{set_side, sizes_mut};
 use burn::tensor::Device;
 use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, Protocol, Schedule, UpernetConfig};
@@ -107,8 +108,8 @@ fn trained_on(
     let suite = Suite::load(&home, "geobench").unwrap();
     let task = suite.task("m-cashew-plant").unwrap();
     let mut model = ModelConfig::load(&home, "demo").unwrap();
-    model.architecture.image = side;
-    model.architecture.width = 96;
+    set_side(&mut model, side);
+    sizes_mut(&mut model).width = 96;
     let options = InputOptions {
         by_content: false,
         zeros: false,
@@ -124,6 +125,7 @@ fn trained_on(
         input: &input,
         strategy: input.only().unwrap(),
         encoder: model::trainable(&model, &weights, false, &device).unwrap(),
+        maps: model.architecture.maps(),
         device,
         batch_size: 2,
         readers: 2,

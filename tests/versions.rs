@@ -553,7 +553,7 @@ fn features_are_those_of_their_version() {
                 let mut input = input(&task, dataset, &kinds, side);
                 input.strategies[place].preprocess.align_corners = side == 80;
                 let extractor = Extractor {
-                    backbone: loaded.backbone.as_ref(),
+                    encoder: loaded.encoder.as_ref(),
                     device: &device,
                     input: &input,
                     strategy: &input.strategies[place],

@@ -14,10 +14,10 @@ use crate::config::{Protocol, Shortening};
 use crate::console;
 use crate::data::fingerprint;
 use crate::demo;
+use crate::device;
 use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::model::config::ModelConfig;
-use crate::device;
 use crate::program::Program;
 use crate::record::Store;
 use crate::report::{self, Written};
@@ -65,7 +65,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
-    let random = args.demo && model.kind.has_parameters();
+    let random = args.demo && model.architecture.has_parameters();
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
     let weights = weights_named(model_name, &model, typed);
     let setting = Setting {

@@ -10,10 +10,10 @@ use super::wanted::wanted;
 use crate::console;
 use crate::error::AtPath;
 use crate::files::write_atomically;
+use crate::gate::Suites;
 use crate::gate::check::{self, Row, Thresholds, Verdict, junit, summary};
 use crate::home::Home;
 use crate::record::{Collection, Kept, Unreadable, collect_usable, unreadable};
-use crate::gate::Suites;
 use crate::{Error, Result};
 
 /// Runs the command: 0 where all is well, 1 where a cell fails, 2 where the input, or some of it, is unusable.

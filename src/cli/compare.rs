@@ -6,10 +6,10 @@ use super::args::CompareArgs;
 use super::used;
 use super::wanted::wanted;
 use crate::console;
+use crate::gate::Suites;
 use crate::gate::compare::{Comparison, compare, markdown, side};
 use crate::home::Home;
 use crate::record::Unreadable;
-use crate::gate::Suites;
 
 /// Runs the command: 1 where a record's value is not what its predictions give.
 pub fn run(home: &Home, args: &CompareArgs) -> anyhow::Result<ExitCode> {

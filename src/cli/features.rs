@@ -9,11 +9,11 @@ use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
 use crate::console;
 use crate::data::{Label, fingerprint};
+use crate::device;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
 use crate::model::config::ModelConfig;
-use crate::device;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -39,7 +39,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
     let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device };
     let extractor = Extractor {
-        backbone: loaded.backbone.as_ref(),
+        encoder: loaded.encoder.as_ref(),
         device: &device,
         input: &input,
         strategy,

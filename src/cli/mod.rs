@@ -29,11 +29,11 @@ use crate::features::InputOptions;
 use crate::features::cache::Cache;
 use crate::home::Home;
 use crate::locations::Environment;
-use crate::task::Sensor;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
+use crate::task::Sensor;
 use crate::task::Suite;
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
@@ -166,7 +166,7 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
 
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
-    if !model.kind.has_parameters() {
+    if !model.architecture.has_parameters() {
         return match typed {
             None => Ok(Weights::None),
             Some(_) => {

@@ -7,10 +7,10 @@ use super::used;
 use super::wanted::wanted;
 use crate::Result;
 use crate::console;
+use crate::gate::Suites;
 use crate::gate::rescore::{markdown, metric, rescore};
 use crate::home::Home;
 use crate::record::{Collection, collect_usable};
-use crate::gate::Suites;
 
 /// Runs the command: 1 where a record says what its predictions do not give.
 pub fn run(home: &Home, args: &RescoreArgs) -> anyhow::Result<ExitCode> {

@@ -10,9 +10,9 @@ use super::training::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
     Shortening, Training, TrainingOrder, fraction, positive,
 };
-use crate::task::Split;
 use crate::home::{Home, config_name, read_toml};
 use crate::metrics::Metric;
+use crate::task::Split;
 use crate::task::{LabelKind, Task};
 use crate::{Error, Result};
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use self::decoding::Decoding;
 use crate::Result;
-use crate::task::Split;
+pub use crate::task::Split;
 use crate::task::{Family, Suite, Task};
 use crate::transform::normalize::BandStatistics;
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Area, Finding, Standing};
-use crate::libtorch::{Surroundings, VERSION};
 use crate::device::{self, BACKENDS, Backend};
+use crate::libtorch::{Surroundings, VERSION};
 
 /// Every backend's devices, and the one that was typed.
 pub fn devices(typed: Option<&str>) -> Vec<Finding> {

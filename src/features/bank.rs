@@ -7,9 +7,9 @@ use ndarray::{Array2, ArrayView1};
 
 use super::{Extractor, Features, Identity};
 use crate::audit::observed::Observed;
-use crate::task::Split;
 use crate::features::cache::{About, Cache, Entry, Row};
 use crate::progress::Progress;
+use crate::task::Split;
 use crate::{Error, Result};
 
 /// Samples in a chunk of the cache: what a killed run loses at most.

@@ -5,6 +5,7 @@ use ndarray::{Array2, Array3, s};
 
 use super::{Extractor, Scratch};
 use crate::data::{Label, Sample, Split, loader};
+use crate::model::Want;
 use crate::progress::Step;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -140,7 +141,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
     Ok(tiles)
 }
 
-/// The tokens of the model's last feature map for the tiles of the samples at `indices`: tiles of `side` x `side`
+/// The model's patch tokens of the tiles of the samples at `indices`: tiles of `side` x `side`
 /// pixels, row by row, each resized to the model's input.
 ///
 /// Memory: a batch of tiles and a few samples; the tokens are on disk.
@@ -200,18 +201,15 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     let (n, (bands, h, w)) = (tiles.len(), tiles.first().map_or((0, 0, 0), |tile| tile.image.dim()));
     let pixels: Vec<f32> = tiles.iter().flat_map(|tile| tile.image.iter().copied()).collect();
     let images = Tensor::<4>::from_data(TensorData::new(pixels, [n, bands, h, w]), extractor.device);
-    let maps = extractor.backbone.feature_maps(images, extractor.input.sensor)?;
-    let last = maps.into_iter().next_back().ok_or_else(|| {
-        Error::request("the model gives no feature maps")
-            .help("name blocks in map-layers of the model's TOML")
-    })?;
-    let [_, width, rows, columns] = last.dims();
+    let (vectors, [rows, columns]) =
+        extractor.encoder.encode(&extractor.input.batch(images), Want::Tokens)?.tokens()?;
+    let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::request(format!(
-            "the model's maps are {rows} x {columns}; square ones are needed"
+            "the model's patches are {rows} x {columns}; a square grid is needed"
         )));
     }
-    let numbers = last.reshape([n, width, rows * columns]).swap_dims(1, 2).into_data();
+    let numbers = vectors.into_data();
     let numbers = numbers.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
         Error::request(format!("the device returned features that are not float32: {error:?}"))
     })?;

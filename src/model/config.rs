@@ -1,16 +1,19 @@
 //! A model's configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::architecture::ArchitectureConfig;
+use super::encoder::Pooling;
 use crate::home::{Home, read_toml};
-use crate::task::Sensor;
 use crate::task::bands::Band;
+use crate::task::{Sensor, Task};
 use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
 
-/// A model: its architecture, the bands it wants and where its weights come from (`configs/models/*.toml`).
+/// A model: its architecture, the bands it takes and where its weights come from (`configs/models/*.toml`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelConfig {
@@ -18,11 +21,18 @@ pub struct ModelConfig {
     pub name: String,
     /// As in the tables: `ViT-Base`.
     pub backbone: String,
-    /// Which code of [`crate::model`] builds it.
-    pub kind: ModelKind,
-    pub architecture: Architecture,
+    /// The size that images are resized to.
+    pub image: ImageSize,
+    /// How tokens become the vector of an image; the architecture's usual way where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    pub architecture: ArchitectureConfig,
+    /// What the model takes of each sensor that it knows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sensors: BTreeMap<Sensor, SensorInput>,
+    /// What a suite's own code does differently with this model, by the suite's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub suites: BTreeMap<String, SuiteRoute>,
     /// Which arithmetic the normalisation sweep uses for this model, as in Galileo's table of models, where a
     /// model that is not listed has `norm_no_clip`.
     #[serde(default = "no_clip")]
@@ -37,60 +47,75 @@ fn no_clip() -> NormalizationKind {
     NormalizationKind::NormNoClip
 }
 
-/// The backbones there are.
+/// The size of a model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    Terrafm,
-    /// [`crate::model::image_stats`]: plain pixel statistics, without parameters.
-    ImageStats,
+#[serde(try_from = "RawImageSize", into = "RawImageSize")]
+pub enum ImageSize {
+    /// Images are resized to this side in pixels.
+    Side(usize),
+    /// Images keep the size they are stored in. Written `"native"`.
+    Native,
 }
 
-impl ModelKind {
-    /// Whether it takes every band of the files as it is stored, and not those of a sensor, normalised.
-    pub fn takes_stored_pixels(self) -> bool {
-        self == ModelKind::ImageStats
-    }
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum RawImageSize {
+    Side(usize),
+    Word(String),
+}
 
-    /// Whether it has parameters, which come from weights and can be trained.
-    pub fn has_parameters(self) -> bool {
-        self != ModelKind::ImageStats
+impl TryFrom<RawImageSize> for ImageSize {
+    type Error = String;
+
+    fn try_from(raw: RawImageSize) -> std::result::Result<Self, String> {
+        match raw {
+            RawImageSize::Side(0) => Err("image must be above 0".to_owned()),
+            RawImageSize::Side(side) => Ok(ImageSize::Side(side)),
+            RawImageSize::Word(word) if word == "native" => Ok(ImageSize::Native),
+            RawImageSize::Word(word) => {
+                Err(format!("image is a number of pixels or \"native\", got {word:?}"))
+            }
+        }
     }
 }
 
-/// The shape of a vision transformer; of a model without parameters only `image`.
+impl From<ImageSize> for RawImageSize {
+    fn from(size: ImageSize) -> Self {
+        match size {
+            ImageSize::Side(side) => RawImageSize::Side(side),
+            ImageSize::Native => RawImageSize::Word("native".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageSize::Side(side) => write!(f, "{side}"),
+            ImageSize::Native => f.write_str("native"),
+        }
+    }
+}
+
+/// What a model takes of one sensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Architecture {
-    /// Length of a token, d.
-    #[serde(default)]
-    pub width: usize,
-    /// Number of blocks.
-    #[serde(default)]
-    pub depth: usize,
-    /// Attention heads a block; divides `width`.
-    #[serde(default)]
-    pub heads: usize,
-    /// Hidden width of a block's MLP, in multiples of `width`.
-    #[serde(default)]
-    pub mlp_ratio: usize,
-    /// Side of a patch in pixels.
-    #[serde(default)]
-    pub patch: usize,
-    /// Side of the image at pre-training in pixels: fixes the stored position embedding, and is the
-    /// size that images are resized to.
-    pub image: usize,
-    /// Blocks (0-based) whose tokens are the feature maps.
-    #[serde(default)]
-    pub map_layers: Vec<usize>,
-}
-
-/// What a patch embedding takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SensorInput {
     /// In the order of the input channels.
     pub bands: Vec<Band>,
+}
+
+/// What a suite's own code does differently with a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SuiteRoute {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    /// In place of the model's own of the same sensor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sensors: BTreeMap<Sensor, SensorInput>,
 }
 
 /// A file of weights on the Hugging Face hub.
@@ -113,10 +138,7 @@ fn main_branch() -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DecidingModel<'a> {
-    pub kind: ModelKind,
-    pub architecture: &'a Architecture,
-    /// Keeps its old name in the hash.
-    #[serde(rename = "stems")]
+    pub architecture: &'a ArchitectureConfig,
     pub sensors: &'a BTreeMap<Sensor, SensorInput>,
 }
 
@@ -136,47 +158,56 @@ impl ModelConfig {
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.config("models", name)?;
         let config: ModelConfig = read_toml(&path)?;
-        let a = &config.architecture;
-        let sizes = [a.width, a.depth, a.heads, a.mlp_ratio, a.patch];
-        let problem = if !config.kind.has_parameters() {
-            (a.image == 0
-                || sizes != [0; 5]
-                || !a.map_layers.is_empty()
-                || !config.sensors.is_empty()
-                || config.weights.is_some())
-            .then(|| {
-                "a model without parameters has an `image` above 0, and no other size, sensor or weights"
-                    .to_owned()
-            })
-        } else if sizes.contains(&0) {
-            Some("width, depth, heads, mlp-ratio and patch must be above 0".to_owned())
-        } else if !a.width.is_multiple_of(a.heads) {
-            Some(format!("width {} is no multiple of heads {}", a.width, a.heads))
-        } else if a.image == 0 || !a.image.is_multiple_of(a.patch) {
-            Some(format!("image {} is no multiple of patch {}", a.image, a.patch))
-        } else if let Some(layer) = a.map_layers.iter().find(|layer| **layer >= a.depth) {
-            Some(format!("map-layers names block {layer} of {} (0-based)", a.depth))
-        } else if config.normalization == NormalizationKind::Satlas {
-            Some("normalization is satlas, which has no statistics to sweep over".to_owned())
-        } else {
-            config
-                .sensors
-                .iter()
-                .find(|(_, sensor)| sensor.bands.is_empty())
-                .map(|(sensor, _)| format!("sensor {sensor} has no bands"))
-        };
-        match problem {
+        match config.problem() {
             Some(problem) => Err(Error::file(path, problem)),
             None => Ok(config),
         }
     }
 
+    /// What contradicts itself, if anything.
+    fn problem(&self) -> Option<String> {
+        if !self.architecture.has_parameters() {
+            let more = !self.sensors.is_empty() || self.weights.is_some() || self.pooling.is_some();
+            return more.then(|| "a model without parameters has no sensors, weights or pooling".to_owned());
+        }
+        if let Some(problem) = self.architecture.problem() {
+            return Some(problem);
+        }
+        if self.normalization == NormalizationKind::Satlas {
+            return Some("normalization is satlas, which has no statistics to sweep over".to_owned());
+        }
+        let known = self.architecture.poolings();
+        let asked =
+            self.pooling.iter().chain(self.suites.values().filter_map(|route| route.pooling.as_ref()));
+        if let Some(unknown) = asked.copied().find(|pooling| !known.contains(pooling)) {
+            let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
+            return Some(format!("pooling is {unknown}; the architecture has {}", known.join(", ")));
+        }
+        let routes = self.suites.values().flat_map(|route| &route.sensors);
+        let empty = self.sensors.iter().chain(routes).find(|(_, input)| input.bands.is_empty());
+        empty.map(|(sensor, _)| format!("sensor {sensor} has no bands"))
+    }
+
+    /// The same model as the suite's own code uses it.
+    #[must_use]
+    pub fn in_suite(mut self, suite: &str) -> Self {
+        if let Some(route) = self.suites.get(suite).cloned() {
+            self.image = route.image.unwrap_or(self.image);
+            self.pooling = route.pooling.or(self.pooling);
+            self.sensors.extend(route.sensors);
+        }
+        self
+    }
+
     /// The part that decides. A new field must be told here on which side it is.
     pub fn deciding(&self) -> DecidingModel<'_> {
         let ModelConfig {
-            kind,
             architecture,
             sensors,
+            // Decide what is made of the pixels and tokens, which is in the keys itself.
+            image: _,
+            pooling: _,
+            suites: _,
             // Decides which strategies a sweep tries, and these are in the keys.
             normalization: _,
             // Labels; the weights themselves are in the keys by their hash.
@@ -185,17 +216,31 @@ impl ModelConfig {
             weights: _,
             published: _,
         } = self;
-        DecidingModel { kind: *kind, architecture, sensors }
+        DecidingModel { architecture, sensors }
     }
 
-    /// The bands that `sensor` takes.
+    /// How tokens become the vector of an image.
+    pub fn pooling(&self) -> Pooling {
+        let usual = self.architecture.poolings().first().copied();
+        self.pooling.or(usual).unwrap_or(Pooling::Mean)
+    }
+
+    /// Side in pixels of the images of `task` as the model takes them.
+    pub fn side(&self, task: &Task) -> usize {
+        match (task.input_size, self.image) {
+            (Some(side), _) | (None, ImageSize::Side(side)) => side,
+            (None, ImageSize::Native) => task.image_size,
+        }
+    }
+
+    /// What the model takes of `sensor`.
     ///
     /// # Errors
-    /// Where the model has no such sensor.
+    /// If it does not know the sensor.
     pub fn sensor(&self, sensor: Sensor) -> Result<&SensorInput> {
         self.sensors.get(&sensor).ok_or_else(|| {
             let known: Vec<String> = self.sensors.keys().map(Sensor::to_string).collect();
-            Error::request(format!("{} {} has no sensor `{sensor}`", self.name, self.backbone))
+            Error::request(format!("{} {} cannot take images of sensor {sensor}", self.name, self.backbone))
                 .help(format!("its sensors are {}", known.join(", ")))
         })
     }

@@ -32,6 +32,22 @@ pub struct Context {
     pub gsd_m: Option<f32>,
 }
 
+/// How the images of a task go into an encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSpec {
+    pub sensor: Sensor,
+    /// The band of each channel.
+    pub bands: Arc<[Band]>,
+    pub pooling: Pooling,
+}
+
+impl InputSpec {
+    /// Normalised and resized images [n, c, h, w] as an encoder takes them.
+    pub fn batch(&self, pixels: Tensor<4>) -> Batch {
+        Batch::single(self.sensor, Arc::clone(&self.bands), pixels)
+    }
+}
+
 /// What a model encodes at once: one input per sensor, each with the same number of images.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -106,6 +122,18 @@ pub enum Pooling {
     MeanAll,
     /// The model's own pooling head.
     Head,
+}
+
+impl std::fmt::Display for Pooling {
+    /// As in files and on the command line: `mean-all`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Pooling::Class => "class",
+            Pooling::Mean => "mean",
+            Pooling::MeanAll => "mean-all",
+            Pooling::Head => "head",
+        })
+    }
 }
 
 /// What is asked of an encoder.
@@ -205,8 +233,18 @@ impl Encoded {
     }
 }
 
+/// The error of a pooling that an architecture lacks.
+pub fn no_pooling(asked: Pooling, known: &[Pooling]) -> Error {
+    let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
+    Error::request(format!("this architecture has no pooling `{asked}`"))
+        .help(format!("choose --pooling {}", known.join(" or ")))
+}
+
 /// A model without a head.
 pub trait Encoder: Send + Sync {
+    /// Length d of a pooled vector of images with this many bands.
+    fn width(&self, pooling: Pooling, bands: usize) -> usize;
+
     /// Encodes a batch.
     ///
     /// # Errors

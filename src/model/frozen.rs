@@ -11,10 +11,11 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::terrafm::{TerraFm, patches};
-use super::{Backbone, Sensor};
-use crate::device;
 use crate::Result;
+use crate::device;
+use crate::task::Sensor;
 
 /// TerraFM with its patch embedding folded.
 pub struct Frozen {
@@ -36,7 +37,7 @@ impl Frozen {
             Some((*stem, fold(&linear(weight, bias + embed.squeeze_dim::<1>(0)), &projection.proj1)))
         };
         Frozen {
-            stems: model.config.stems.keys().filter_map(fold_stem).collect(),
+            stems: model.sensors.keys().filter_map(fold_stem).collect(),
             norm_input: projection.norm_input.clone(),
             head: fold(&projection.proj2, &projection.proj3),
             model,
@@ -44,8 +45,8 @@ impl Frozen {
     }
 
     /// The patch embedding: [n, bands, h, w] to [n, t, d].
-    fn embed(&self, images: Tensor<4>, stem: Sensor) -> Tensor<3> {
-        let x = self.stems[&stem].forward(patches(images, self.model.config.architecture.patch));
+    fn embed(&self, images: Tensor<4>, sensor: Sensor) -> Tensor<3> {
+        let x = self.stems[&sensor].forward(patches(images, self.model.config.patch));
         self.head.forward(self.norm_input.forward(x))
     }
 }
@@ -70,32 +71,41 @@ fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
 /// Runs `encode` on the batch, or image by image on all threads where the device likes that better.
 ///
 /// An image's features then depend neither on the images beside it nor on the number of threads.
-fn in_parts<T: Send>(images: Tensor<4>, encode: impl Fn(Tensor<4>) -> T + Send + Sync) -> Vec<T> {
-    if !device::prefers_single_images(&images.device()) {
-        return vec![encode(images)];
+fn in_parts(batch: &Batch, encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync) -> Result<Encoded> {
+    let single =
+        batch.inputs.first().is_some_and(|input| device::prefers_single_images(&input.pixels.device()));
+    if !single || batch.len() < 2 {
+        return encode(batch);
     }
-    images.split(1, 0).into_par_iter().with_max_len(1).map(encode).collect()
+    let parts = batch.clone().split();
+    Encoded::join(parts.par_iter().with_max_len(1).map(encode).collect::<Result<_>>()?)
 }
 
-impl Backbone for Frozen {
-    fn width(&self) -> usize {
-        self.model.width()
+impl Encoder for Frozen {
+    fn width(&self, pooling: Pooling, bands: usize) -> usize {
+        self.model.width(pooling, bands)
     }
 
-    fn features(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<2>> {
-        self.model.check(&images, stem)?;
-        let [_, _, h, w] = images.dims();
-        let encode = |part| self.model.class_features(self.embed(part, stem), [h, w]);
-        Ok(Tensor::cat(in_parts(images, encode), 0))
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let Input { sensor, pixels, .. } = batch.only()?;
+        self.model.check(pixels, *sensor)?;
+        in_parts(batch, |part| {
+            let pixels = part.only()?.pixels.clone();
+            let [_, _, h, w] = pixels.dims();
+            self.model.give(self.embed(pixels, *sensor), [h, w], want)
+        })
+    }
+}
+
+/// An encoder that is given its images one by one on all threads where the device likes that better.
+pub struct InParts<E>(pub E);
+
+impl<E: Encoder> Encoder for InParts<E> {
+    fn width(&self, pooling: Pooling, bands: usize) -> usize {
+        self.0.width(pooling, bands)
     }
 
-    fn feature_maps(&self, images: Tensor<4>, stem: Sensor) -> Result<Vec<Tensor<4>>> {
-        self.model.check(&images, stem)?;
-        let [_, _, h, w] = images.dims();
-        let parts = in_parts(images, |part| self.model.maps(self.embed(part, stem), [h, w]));
-        let layers = parts.first().map_or(0, Vec::len);
-        Ok((0..layers)
-            .map(|layer| Tensor::cat(parts.iter().map(|maps| maps[layer].clone()).collect(), 0))
-            .collect())
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        in_parts(batch, |part| self.0.encode(part, want))
     }
 }

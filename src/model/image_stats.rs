@@ -4,7 +4,7 @@
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::{Backbone, Sensor};
+use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use crate::{Error, Result};
 
 /// Numbers per band: mean, standard deviation, maximum, minimum.
@@ -15,17 +15,17 @@ const PER_BAND: usize = 4;
 #[derive(Debug, Clone, Copy)]
 pub struct ImageStats;
 
-impl Backbone for ImageStats {
-    /// Per band.
-    fn width(&self) -> usize {
-        PER_BAND
-    }
-
-    fn width_for(&self, bands: usize) -> usize {
+impl Encoder for ImageStats {
+    fn width(&self, _: Pooling, bands: usize) -> usize {
         PER_BAND * bands
     }
 
-    fn features(&self, images: Tensor<4>, _: Sensor) -> Result<Tensor<2>> {
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let images = batch.only()?.pixels.clone();
+        if !matches!(want, Want::Pooled(_)) {
+            return Err(Error::request("pixel statistics of an image are no maps")
+                .help("choose a protocol that scores images: knn, linear-probe or logistic"));
+        }
         let (device, [n, bands, h, w]) = (images.device(), images.dims());
         let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::request(format!("the device returned pixels that are not float32: {error:?}"))
@@ -39,12 +39,8 @@ impl Backbone for ImageStats {
         for image in of_bands.chunks_exact(bands) {
             (0..PER_BAND).for_each(|number| features.extend(image.iter().map(|band| band[number])));
         }
-        Ok(Tensor::from_data(TensorData::new(features, [n, PER_BAND * bands]), &device))
-    }
-
-    fn feature_maps(&self, _: Tensor<4>, _: Sensor) -> Result<Vec<Tensor<4>>> {
-        Err(Error::request("pixel statistics of an image are no maps")
-            .help("choose a protocol that scores images: knn, linear-probe or logistic"))
+        let features = TensorData::new(features, [n, PER_BAND * bands]);
+        Ok(Encoded::Pooled(Tensor::from_data(features, &device)))
     }
 }
 

@@ -123,8 +123,9 @@ impl Place {
     }
 
     pub(crate) fn name(&self) -> String {
-        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        names.join(".")
+        // A variant of an enum is no part of PyTorch's name.
+        let fields = self.path.iter().filter(|(_, container)| !container.starts_with("Enum:"));
+        fields.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
     /// What the step before the last `up` ones leads out of: `Struct:Linear`, `Vec`, …; empty above the root.

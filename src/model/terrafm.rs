@@ -4,14 +4,66 @@
 //! Fields are named as upstream's, so that a parameter's path is its name in a weight file. d is the width,
 //! t = h / patch * w / patch the number of patches.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
-use super::{Backbone, Sensor};
-use crate::model::config::{Architecture, ModelConfig};
+use super::architecture::{Network, Sizes};
+use super::config::SensorInput;
+use super::encoder::{self, Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::frozen::Frozen;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::vit::{self, Block, resize_positions};
+use crate::task::Sensor;
 use crate::{Error, Result};
+
+/// The sizes of a TerraFM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TerraFmConfig {
+    /// Length of a token, d.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block; divides `width`.
+    pub heads: usize,
+    /// Hidden width of a block's MLP, in multiples of `width`.
+    pub mlp_ratio: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Rows and columns of the stored position embedding.
+    pub positions: usize,
+    /// Blocks (0-based) whose tokens are the feature maps.
+    #[serde(default)]
+    pub map_layers: Vec<usize>,
+}
+
+impl Sizes for TerraFmConfig {
+    fn problem(&self) -> Option<String> {
+        let sizes = [self.width, self.depth, self.heads, self.mlp_ratio, self.patch, self.positions];
+        if sizes.contains(&0) {
+            return Some("width, depth, heads, mlp-ratio, patch and positions must be above 0".to_owned());
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return Some(format!("width {} is no multiple of heads {}", self.width, self.heads));
+        }
+        let layer = self.map_layers.iter().find(|layer| **layer >= self.depth)?;
+        Some(format!("map-layers names block {layer} of {} (0-based)", self.depth))
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
+    }
+}
+
+const POOLINGS: &[Pooling] = &[Pooling::Class, Pooling::Mean];
 
 /// Images as rows of pixels, a row a patch: [n, bands, h, w] to [n, t, bands * patch * patch].
 pub(crate) fn patches(images: Tensor<4>, patch: usize) -> Tensor<3> {
@@ -93,12 +145,12 @@ pub struct PatchEmbed {
 }
 
 impl PatchEmbed {
-    fn new(config: &ModelConfig, device: &Device) -> Self {
-        let Architecture { width, patch, .. } = config.architecture;
+    fn new(config: &TerraFmConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let TerraFmConfig { width, patch, .. } = *config;
         let stem_width = 3 * width;
-        let embed = |stem| config.stems.get(&stem).map(|_| Initializer::Zeros.init([1, stem_width], device));
-        let conv = |stem| {
-            let bands = config.stems.get(&stem)?.bands.len();
+        let embed = |sensor| sensors.get(&sensor).map(|_| Initializer::Zeros.init([1, stem_width], device));
+        let conv = |sensor| {
+            let bands = sensors.get(&sensor)?.bands.len();
             Some(PatchConv::new(bands, stem_width, patch, device))
         };
         PatchEmbed {
@@ -113,11 +165,12 @@ impl PatchEmbed {
     }
 
     /// The stem's convolution and its learned vector, [1, 3d].
-    pub(crate) fn stem(&self, stem: Sensor) -> Option<(&PatchConv, Tensor<2>)> {
-        let (conv, embed) = match stem {
+    pub(crate) fn stem(&self, sensor: Sensor) -> Option<(&PatchConv, Tensor<2>)> {
+        let (conv, embed) = match sensor {
             Sensor::S2_L2A => (&self.conv2d_s2_l2a, &self.s2_l2a_embed),
             Sensor::S2_L1C => (&self.conv2d_s2_l1c, &self.s2_l1c_embed),
             Sensor::S1 => (&self.conv2d_s1, &self.s1_embed),
+            _ => return None,
         };
         Some((conv.as_ref()?, embed.as_ref()?.val()))
     }
@@ -132,41 +185,51 @@ pub struct TerraFm {
     blocks: Vec<Block>,
     norm: LayerNorm,
     #[module(skip)]
-    pub(crate) config: ModelConfig,
+    pub(crate) config: TerraFmConfig,
+    #[module(skip)]
+    pub(crate) sensors: BTreeMap<Sensor, SensorInput>,
 }
 
-impl TerraFm {
-    /// The model `config` describes, with the stems it names; its weights are still to be filled in.
-    pub fn new(config: &ModelConfig, device: &Device) -> Self {
-        let Architecture { width, depth, heads, mlp_ratio, patch, image, .. } = config.architecture;
-        let positions = 1 + (image / patch) * (image / patch);
+impl Network for TerraFm {
+    type Config = TerraFmConfig;
+
+    /// With a patch embedding for each sensor.
+    fn new(config: &TerraFmConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let TerraFmConfig { width, depth, heads, mlp_ratio, positions, .. } = *config;
         TerraFm {
             cls_token: Initializer::Zeros.init([1, 1, width], device),
-            pos_embed: Initializer::Zeros.init([1, positions, width], device),
-            patch_embed: PatchEmbed::new(config, device),
+            pos_embed: Initializer::Zeros.init([1, 1 + positions * positions, width], device),
+            patch_embed: PatchEmbed::new(config, sensors, device),
             blocks: (0..depth).map(|_| Block::new(width, heads, mlp_ratio, device)).collect(),
             norm: vit::norm(width, device),
             config: config.clone(),
+            sensors: sensors.clone(),
         }
     }
 
+    fn frozen(self) -> Box<dyn Encoder> {
+        Box::new(Frozen::new(self))
+    }
+}
+
+impl TerraFm {
     /// The patch embedding: [n, bands, h, w] to [n, t, d].
     ///
     /// # Errors
     /// Where the model lacks the stem, or the images' bands or size do not suit it.
-    pub fn embed(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<3>> {
-        self.check(&images, stem)?;
-        let (conv, embed) = self.patch_embed.stem(stem).ok_or_else(|| no_stem(stem))?;
+    pub fn embed(&self, images: Tensor<4>, sensor: Sensor) -> Result<Tensor<3>> {
+        self.check(&images, sensor)?;
+        let (conv, embed) = self.patch_embed.stem(sensor).ok_or_else(|| no_stem(sensor))?;
         Ok(self.patch_embed.projection.forward(conv.forward(images) + embed.unsqueeze::<3>()))
     }
 
     /// What is added to the tokens of h x w images: [1, 1 + t, d], the class token's first.
     pub fn positions(&self, h: usize, w: usize) -> Tensor<3> {
-        let Architecture { patch, image, .. } = self.config.architecture;
-        if (h, w) == (image, image) {
+        let TerraFmConfig { patch, positions, .. } = self.config;
+        if (h, w) == (positions * patch, positions * patch) {
             return self.pos_embed.val();
         }
-        resize_positions(self.pos_embed.val(), image / patch, h / patch, w / patch)
+        resize_positions(self.pos_embed.val(), positions, h / patch, w / patch)
     }
 
     /// Embedded patches of h x w images with the class token before them and positions added: [n, t, d] to
@@ -192,7 +255,7 @@ impl TerraFm {
     /// The other tokens after each of the configured layers and the final norm, in the order of the layers:
     /// [n, t, d] embedded patches of h x w images to [n, d, h / patch, w / patch] each.
     pub(crate) fn maps(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Vec<Tensor<4>> {
-        let Architecture { patch, ref map_layers, .. } = self.config.architecture;
+        let TerraFmConfig { patch, ref map_layers, .. } = self.config;
         let [n, _, d] = embedded.dims();
         let needed = map_layers.iter().max().map_or(0, |last| last + 1);
         let mut tokens = self.tokens(embedded, [h, w]);
@@ -207,41 +270,67 @@ impl TerraFm {
         maps
     }
 
-    /// Whether `images` can go through `stem`.
-    pub(crate) fn check(&self, images: &Tensor<4>, stem: Sensor) -> Result<()> {
+    /// Whether `images` can go through the patch embedding of `sensor`.
+    pub(crate) fn check(&self, images: &Tensor<4>, sensor: Sensor) -> Result<()> {
         let [n, bands, h, w] = images.dims();
-        let expected = self.config.stem(stem)?.bands.len();
-        let patch = self.config.architecture.patch;
+        let known = || self.sensors.keys().map(Sensor::to_string).collect::<Vec<_>>().join(", ");
+        let Some(input) = self.sensors.get(&sensor) else {
+            let problem = format!("the model has no patch embedding for sensor {sensor}");
+            return Err(Error::request(problem).help(format!("it has those for {}", known())));
+        };
+        let (expected, patch) = (input.bands.len(), self.config.patch);
         if bands != expected {
-            Err(Error::request(format!("images have {bands} bands; stem `{stem}` takes {expected}")))
+            Err(Error::request(format!("images have {bands} bands; sensor {sensor} takes {expected}")))
         } else if n == 0 || h < patch || w < patch || h % patch != 0 || w % patch != 0 {
             let problem = format!("{n} images of {h} x {w} pixels cannot be cut into patches of {patch}");
-            Err(Error::request(problem).help(format!(
-                "resize to multiples of {patch}, such as {0} x {0}",
-                self.config.architecture.image
-            )))
+            let side = patch * self.config.positions;
+            Err(Error::request(problem)
+                .help(format!("resize to multiples of {patch}, such as {side} x {side}")))
         } else {
             Ok(())
         }
     }
-}
 
-fn no_stem(stem: Sensor) -> Error {
-    Error::request(format!("the model was built without stem `{stem}`"))
-}
-
-impl Backbone for TerraFm {
-    fn width(&self) -> usize {
-        self.config.architecture.width
+    /// What is wanted of embedded patches [n, t, d] of h x w images.
+    pub(crate) fn give(&self, embedded: Tensor<3>, size: [usize; 2], want: Want) -> Result<Encoded> {
+        let patch = self.config.patch;
+        Ok(match want {
+            Want::Pooled(Pooling::Class) => Encoded::Pooled(self.class_features(embedded, size)),
+            Want::Pooled(Pooling::Mean) => {
+                let tokens = self.last_tokens(embedded, size).slice_dim(1, 1..);
+                Encoded::Pooled(tokens.mean_dim(1).squeeze_dim(1))
+            }
+            Want::Pooled(other) => return Err(encoder::no_pooling(other, POOLINGS)),
+            Want::Tokens => {
+                let tokens = self.last_tokens(embedded, size).slice_dim(1, 1..);
+                Encoded::Tokens { tokens, grid: size.map(|side| side / patch) }
+            }
+            Want::Maps => {
+                let maps = self.maps(embedded, size);
+                Encoded::Maps(maps.into_iter().map(|values| Map { values, stride: patch }).collect())
+            }
+        })
     }
 
-    fn features(&self, images: Tensor<4>, stem: Sensor) -> Result<Tensor<2>> {
-        let [_, _, h, w] = images.dims();
-        Ok(self.class_features(self.embed(images, stem)?, [h, w]))
+    /// All tokens after the last block and the final norm: [n, t, d] embedded patches to [n, 1 + t, d].
+    fn last_tokens(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<3> {
+        let tokens = self.tokens(embedded, size);
+        self.norm.forward(self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens)))
+    }
+}
+
+fn no_stem(sensor: Sensor) -> Error {
+    Error::request(format!("the model was built without a patch embedding for sensor {sensor}"))
+}
+
+impl Encoder for TerraFm {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
     }
 
-    fn feature_maps(&self, images: Tensor<4>, stem: Sensor) -> Result<Vec<Tensor<4>>> {
-        let [_, _, h, w] = images.dims();
-        Ok(self.maps(self.embed(images, stem)?, [h, w]))
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let Input { sensor, pixels, .. } = batch.only()?;
+        let [_, _, h, w] = pixels.dims();
+        self.give(self.embed(pixels.clone(), *sensor)?, [h, w], want)
     }
 }

@@ -4,10 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use burn::module::Module;
-
+use super::architecture::Architecture;
+use super::init;
 use super::subtree::{self, Subtree, fits};
-use super::{init, parameters};
 use crate::formats::checkpoint::{self, Stored};
 use crate::{Error, Result};
 
@@ -95,7 +94,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Fills `module` with `weights`. Returns it with the weights' identity for records, `blake3:<hash of the
+/// Fills `network` with `weights`. Returns it with the weights' identity for records, `blake3:<hash of the
 /// file>` or `random:<seed>`, and what was found.
 ///
 /// With `allow_partial`, parameters that the file lacks or has in another shape keep the values of `random:0`,
@@ -104,22 +103,30 @@ impl fmt::Display for Report {
 /// # Errors
 /// Where the file cannot be read, holds a number that is not finite, fits nowhere, or does not fit everywhere
 /// and `allow_partial` is off.
-pub fn load<M: Module>(module: M, weights: &Weights, allow_partial: bool) -> Result<(M, String, Report)> {
+pub fn load(
+    network: Architecture,
+    weights: &Weights,
+    allow_partial: bool,
+) -> Result<(Architecture, String, Report)> {
     match weights {
-        Weights::File(path) => load_file(module, path, allow_partial),
+        Weights::File(path) => load_file(network, path, allow_partial),
         Weights::None => Err(Error::request("the model has parameters, but no weights were given")
             .help("pass --weights FILE, or --weights random:0 for the untrained architecture")),
         Weights::Random(seed) => {
-            let loaded = parameters::list(&module).into_iter().map(|(name, _)| name).collect();
-            let module = parameters::fill(module, |name, shape| Ok(init::random(*seed, name, shape)))?;
-            Ok((module, format!("random:{seed}"), Report { loaded, ..Report::default() }))
+            let loaded = network.parameters().into_iter().map(|(name, _)| name).collect();
+            let network = network.fill(|name, shape| Ok(init::random(*seed, name, shape)))?;
+            Ok((network, format!("random:{seed}"), Report { loaded, ..Report::default() }))
         }
     }
 }
 
-fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(M, String, Report)> {
+fn load_file(
+    network: Architecture,
+    path: &Path,
+    allow_partial: bool,
+) -> Result<(Architecture, String, Report)> {
     let stored = checkpoint::open(path)?;
-    let expected = parameters::list(&module);
+    let expected = network.parameters();
     let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::file(path, problem))?;
     let report = compare(&expected, &subtree);
     if report.loaded.is_empty() {
@@ -137,12 +144,12 @@ fn load_file<M: Module>(module: M, path: &Path, allow_partial: bool) -> Result<(
     if let Some(taken) = &report.taken {
         tracing::warn!("{}: {taken}", path.display());
     }
-    let module = parameters::fill(module, |name, shape| match subtree.found.get(name) {
+    let network = network.fill(|name, shape| match subtree.found.get(name) {
         Some(stored) if fits(stored, shape) => read(stored).map_err(|problem| Error::file(path, problem)),
         _ => Ok(init::random(0, name, shape)),
     })?;
     let rest = if report.is_complete() { "" } else { "+random:0" };
-    Ok((module, format!("blake3:{}{rest}", checkpoint::hash(path)?), report))
+    Ok((network, format!("blake3:{}{rest}", checkpoint::hash(path)?), report))
 }
 
 /// Whether a file is called as one of several: `model-00001-of-00002.safetensors`.

@@ -19,12 +19,11 @@ use rand::seq::SliceRandom;
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Label, Sample, Split, loader};
 use crate::features::{Extractor, Input, Preparation};
-use crate::task::Sensor;
-use crate::model::frozen::Frozen;
-use crate::model::terrafm::TerraFm;
+use crate::model::{Architecture, Encoder, InputSpec, Want};
+use crate::nn::heads::upernet::MapLevel;
 use crate::progress::Progress;
-use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::random::{stream, turn};
+use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
 use crate::task::Task;
@@ -42,7 +41,9 @@ pub struct Subject<'a> {
     /// One of the input's.
     pub strategy: &'a Preparation,
     /// On `device`.
-    pub encoder: TerraFm,
+    pub encoder: Architecture,
+    /// The maps that the encoder gives.
+    pub maps: Vec<MapLevel>,
     /// With autodiff.
     pub device: Device,
     /// Images that are on the device together.
@@ -59,17 +60,16 @@ pub struct Subject<'a> {
 /// An encoder with a linear layer on its feature.
 #[derive(Module, Debug)]
 pub struct Network {
-    encoder: TerraFm,
+    encoder: Architecture,
     head: Linear,
     #[module(skip)]
-    sensor: Sensor,
+    spec: InputSpec,
 }
 
 impl Network {
     /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
-    pub fn new(encoder: TerraFm, sensor: Sensor, outputs: usize, seed: u64, device: &Device) -> Self {
-        use crate::model::Backbone;
-        let width = encoder.width();
+    pub fn new(encoder: Architecture, spec: InputSpec, outputs: usize, seed: u64, device: &Device) -> Self {
+        let width = encoder.width(spec.pooling, spec.bands.len());
         let bound = (width.max(1) as f32).sqrt().recip();
         let mut random = stream(seed, INITIALIZATION);
         let mut uniform = |length: usize| -> Vec<f32> {
@@ -81,14 +81,14 @@ impl Network {
             weight: Param::from_tensor(Tensor::from_data(weight, device)),
             bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
         };
-        Network { encoder, head, sensor }
+        Network { encoder, head, spec }
     }
 }
 
 impl Classifier for Network {
     fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>> {
-        use crate::model::Backbone;
-        Ok(self.head.forward(self.encoder.features(images, self.sensor)?))
+        let features = self.encoder.encode(&self.spec.batch(images), Want::Pooled(self.spec.pooling))?;
+        Ok(self.head.forward(features.pooled()?))
     }
 }
 
@@ -187,7 +187,7 @@ impl Search<'_> {
     fn start(&self) -> Training {
         let Subject { encoder, device, input, task, .. } = self.subject;
         let encoder = encoder.clone().fork(device);
-        let network = Network::new(encoder, input.sensor, task.classes, self.seed, device);
+        let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
         Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
@@ -273,7 +273,7 @@ impl Search<'_> {
         let step = subject.progress.begin(name, order.len());
         let ahead = 2 * subject.batch_size;
         let (network, loss) = loader::ordered(order.len(), subject.readers, ahead, read, |samples| {
-            train::epoch(network, &mut optimizer, recipe, epoch, order.len(), samples, &mut |images| {
+            epoch::epoch(network, &mut optimizer, recipe, epoch, order.len(), samples, &mut |images| {
                 step.advance(images);
             })
         })?;
@@ -298,7 +298,7 @@ impl Subject<'_> {
 
 /// A network that no longer changes: the encoder in its fastest form, and the head on the CPU.
 struct Trained {
-    encoder: Frozen,
+    encoder: Box<dyn Encoder>,
     /// [width, outputs].
     weight: Array2<f32>,
     bias: Vec<f32>,
@@ -311,7 +311,7 @@ impl Trained {
         let weight = network.head.weight.val();
         let shape = weight.dims();
         Trained {
-            encoder: Frozen::new(network.encoder.clone()),
+            encoder: network.encoder.clone().frozen(),
             weight: Array2::from_shape_vec(shape, numbers(weight.into_data())).expect("its own shape"),
             bias: network.head.bias.as_ref().map_or(Vec::new(), |bias| numbers(bias.val().into_data())),
         }
@@ -325,7 +325,7 @@ impl Trained {
         split: Split,
     ) -> Result<Option<(Array2<f32>, Vec<Label>)>> {
         let extractor = Extractor {
-            backbone: &self.encoder,
+            encoder: self.encoder.as_ref(),
             device: &subject.device.clone().inner(),
             input: subject.input,
             strategy: subject.strategy,

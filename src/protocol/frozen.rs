@@ -2,10 +2,10 @@
 
 use super::{knn, linear_probe, logistic};
 use crate::config::Protocol;
-use crate::task::Split;
 use crate::features::Features;
 use crate::score::Outcome;
 use crate::score::decision::choose;
+use crate::task::Split;
 use crate::task::Task;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use crate::config::{EmbeddingDtype, KnnConfig};
-use crate::task::Split;
 use crate::features::Features;
 use crate::score::{Outcome, Targets};
 use crate::solve::neighbours::{Neighbours, Search, nearest, round};
+use crate::task::Split;
 use crate::task::Task;
 use crate::{Error, Result};
 

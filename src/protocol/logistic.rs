@@ -10,11 +10,11 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, 
 use rayon::prelude::*;
 
 use crate::config::{LogisticConfig, SolverConfig};
-use crate::task::Split;
 use crate::features::Features;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
+use crate::task::Split;
 use crate::task::Task;
 use crate::{Error, Result};
 

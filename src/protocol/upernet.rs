@@ -21,22 +21,22 @@ use ndarray::{Array2, Array3, Axis};
 use rand::seq::SliceRandom;
 
 use self::change::View;
-use self::encoder::{Encoder, Item, Place};
+use self::encoder::{ImageKey, MapItem, MapSource};
 use super::finetune::Subject;
 use crate::config::{EncoderUse, UpernetConfig};
 use crate::data::{Split, loader};
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
 use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
-use crate::model::Backbone;
-use crate::model::terrafm::TerraFm;
+use crate::model::Architecture;
+use crate::model::encoder::Map;
 use crate::nn::heads::layers::Pass;
 use crate::nn::heads::predictions;
 use crate::nn::heads::upernet::UperNet;
 use crate::nn::loss::PixelLabels;
 use crate::nn::resample::{Corners, resize};
-use crate::score::decision::first_best;
 use crate::random::{stream, turn};
+use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::Task;
@@ -50,7 +50,7 @@ use crate::{Error, Result};
 /// The head, and the encoder where it is trained along.
 #[derive(Module, Debug)]
 pub struct Network {
-    encoder: Option<TerraFm>,
+    encoder: Option<Architecture>,
     head: UperNet,
 }
 
@@ -68,13 +68,17 @@ pub fn run(config: &UpernetConfig, seed: u64, subject: &Subject) -> Result<Outco
     search.outcome()
 }
 
+fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
+    maps.into_iter().map(|map| map.values).collect()
+}
+
 /// Where a search over learning rates stands.
 struct Search<'a> {
     config: &'a UpernetConfig,
     seed: u64,
     subject: &'a Subject<'a>,
     /// Where it is frozen.
-    encoder: Option<Encoder>,
+    encoder: Option<MapSource>,
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
     /// The network after the best of them.
@@ -94,7 +98,7 @@ impl<'a> Search<'a> {
     fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
         let plain = subject.device.clone().inner();
         let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
-            Encoder::keeping(subject.encoder.valid(), View::of(subject.input), plain, subject.cache_limit)
+            MapSource::keeping(subject.encoder.valid(), View::of(subject.input), plain, subject.cache_limit)
         });
         Search {
             config,
@@ -108,12 +112,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn start(&self) -> Training {
-        let Subject { encoder, device, task, .. } = self.subject;
-        let head = UperNet::new(&self.config.head, encoder.width(), task.classes, self.seed, device);
+    fn start(&self) -> Result<Training> {
+        let Subject { encoder, maps, device, task, .. } = self.subject;
+        let head = UperNet::new(&self.config.head, maps, task.classes, self.seed, device)?;
         let encoder = self.encoder.is_none().then(|| encoder.clone().fork(device));
         let (rule, _) = Rule::of(self.config.optimizer);
-        Training { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) }
+        Ok(Training { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
     }
 
     /// Takes up what the snapshot holds. One that is damaged counts as none.
@@ -139,7 +143,7 @@ impl<'a> Search<'a> {
         if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
             return Err(Error::request("is of another search"));
         }
-        let start = self.start().network;
+        let start = self.start()?.network;
         if !best.is_empty() {
             state::load(start.clone(), &best)?;
         }
@@ -156,7 +160,7 @@ impl<'a> Search<'a> {
         let (rate, epoch) = (done / epochs, done % epochs);
         let training = match self.training.take() {
             Some(training) if epoch > 0 => training,
-            _ => self.start(),
+            _ => self.start()?,
         };
         let learning_rate = self.config.learning_rates[rate];
         let name = format!("learning rate {learning_rate}, epoch {} of {epochs}", epoch + 1);
@@ -194,7 +198,7 @@ impl<'a> Search<'a> {
     /// Once, after the first epoch of this run: by then most maps are there.
     fn tell_of_memory(&mut self) {
         if !std::mem::replace(&mut self.told, true)
-            && let Some(line) = self.encoder.as_ref().and_then(Encoder::told)
+            && let Some(line) = self.encoder.as_ref().and_then(MapSource::told)
         {
             self.subject.progress.note(&line);
         }
@@ -240,7 +244,7 @@ impl<'a> Search<'a> {
         loader::ordered(order.len(), subject.readers, 2 * size, read, |mut items| {
             let (mut total, mut counted) = (0.0, 0_u32);
             for batch in 0..batches {
-                let items: Vec<Item> = items.by_ref().take(size).collect::<Result<_>>()?;
+                let items: Vec<MapItem> = items.by_ref().take(size).collect::<Result<_>>()?;
                 let labels = self.labels(&items)?;
                 step.advance(items.len());
                 // The mean over no pixels is NaN.
@@ -249,7 +253,7 @@ impl<'a> Search<'a> {
                 }
                 let maps = self.maps(&network, &items)?;
                 drop(items);
-                let logits = network.head.forward(maps, &mut Pass::Train(&mut dropout))?;
+                let logits = network.head.forward(tensors(maps), &mut Pass::Train(&mut dropout))?;
                 let loss = network.head.loss(logits, &labels);
                 let mut gradients = loss.backward();
                 total += scalar(loss);
@@ -268,9 +272,12 @@ impl<'a> Search<'a> {
     }
 
     /// The maps of a batch for training, on the device with autodiff.
-    fn maps(&self, network: &Network, items: &[Item]) -> Result<Vec<Tensor<4>>> {
+    fn maps(&self, network: &Network, items: &[MapItem]) -> Result<Vec<Map>> {
         match (&self.encoder, &network.encoder) {
-            (Some(frozen), _) => Ok(frozen.maps(items)?.into_iter().map(Tensor::from_inner).collect()),
+            (Some(frozen), _) => {
+                let onto = |map: Map| Map { values: Tensor::from_inner(map.values), ..map };
+                Ok(frozen.maps(items)?.into_iter().map(onto).collect())
+            }
             (None, Some(encoder)) => {
                 let images = encoder::images(items.iter(), &self.subject.device)?;
                 View::of(self.subject.input).maps(encoder, images)
@@ -280,7 +287,7 @@ impl<'a> Search<'a> {
     }
 
     /// The masks of a batch, which must be of one size.
-    fn labels(&self, items: &[Item]) -> Result<PixelLabels> {
+    fn labels(&self, items: &[MapItem]) -> Result<PixelLabels> {
         let (h, w) = items.first().map_or((0, 0), |item| item.mask.dim());
         if let Some(item) = items.iter().find(|item| item.mask.dim() != (h, w)) {
             let found = item.mask.dim();
@@ -316,7 +323,7 @@ impl<'a> Search<'a> {
         let network = network.valid();
         let trained = network
             .encoder
-            .map(|encoder| Encoder::new(encoder, View::of(subject.input), subject.device.clone().inner()));
+            .map(|encoder| MapSource::new(encoder, View::of(subject.input), subject.device.clone().inner()));
         let encoder = (self.encoder.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::request("the network has no encoder"))?;
         let samples = self.samples(split);
@@ -327,16 +334,17 @@ impl<'a> Search<'a> {
         let finite =
             loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
                 loop {
-                    let items: Vec<Item> = items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
+                    let items: Vec<MapItem> =
+                        items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
                     if items.is_empty() {
                         return Ok(true);
                     }
                     let maps = encoder.maps(&items)?;
                     // A frozen encoder's maps were looked at when they were made; a relu may hide NaN from the logits.
-                    if self.encoder.is_none() && !maps.iter().all(is_finite) {
+                    if self.encoder.is_none() && !maps.iter().all(|map| is_finite(&map.values)) {
                         return Ok(false);
                     }
-                    let logits = network.head.forward(maps, &mut Pass::Eval)?.decoder;
+                    let logits = network.head.forward(tensors(maps), &mut Pass::Eval)?.decoder;
                     if !is_finite(&logits) {
                         return Ok(false);
                     }
@@ -363,7 +371,7 @@ impl<'a> Search<'a> {
             return Err(Error::not_finite("UPerNet diverged with every learning rate")
                 .help("check the weights and the normalisation"));
         };
-        let network = state::load(self.start().network, &self.best)?;
+        let network = state::load(self.start()?.network, &self.best)?;
         let wanted = outcome::to_show(self.samples(Split::Test).len());
         let mut masks = Vec::new();
         let images = self.evaluate(&network, Split::Test, |image, prediction| {
@@ -398,14 +406,14 @@ struct Reader<'a> {
     strategy: &'a Preparation,
     task: &'a Task,
     /// Where it is frozen.
-    encoder: Option<&'a Encoder>,
+    encoder: Option<&'a MapSource>,
 }
 
 impl Reader<'_> {
     /// A sample, turned; with its image only where the encoder does not know its maps.
-    fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<Item> {
+    fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<MapItem> {
         // A free angle does not come again.
-        let place = turn.degrees.is_none().then_some(Place { split, sample, turn: turn.dihedral });
+        let place = turn.degrees.is_none().then_some(ImageKey { split, sample, turn: turn.dihedral });
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
         let sample = if known {
             self.input.dataset.read(split, sample, &self.input.selection.stored[..1])?
@@ -415,7 +423,7 @@ impl Reader<'_> {
         let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
         let image =
             if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };
-        Ok(Item { place, name: sample.name, image, mask })
+        Ok(MapItem { place, name: sample.name, image, mask })
     }
 }
 

@@ -23,8 +23,8 @@ pub use self::unreadable::{Reason, Unreadable};
 use crate::config::Protocol;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
+use crate::model::Coverage;
 use crate::model::config::DecidingModel;
-use crate::model::{Coverage};
 use crate::task::Sensor;
 use crate::task::bands::Imputation;
 use crate::task::{DecidingTask, Metric};
@@ -184,8 +184,6 @@ pub struct Deciding<'a> {
     /// As in [`Provenance`], here and below.
     pub weights: &'a str,
     pub data: &'a str,
-    /// Keeps its old name in the hash, so that older records are found.
-    #[serde(rename = "stem")]
     pub sensor: Sensor,
     pub bands: &'a [String],
     pub band_names: &'a str,

@@ -22,11 +22,11 @@ mod whole;
 
 use std::path::{Path, PathBuf};
 
-pub use self::tables::csv::csv;
 pub use self::gather::{Section, gather};
-pub use self::tables::markdown::markdown;
 pub use self::pictures::spider::Choice;
 use self::tables::baseline;
+pub use self::tables::csv::csv;
+pub use self::tables::markdown::markdown;
 use self::tables::published;
 use self::tables::table::{self, ResultTable};
 pub use self::whole::write_all;

@@ -9,8 +9,8 @@ use crate::config::Protocol;
 use crate::data::{Dataset, Split};
 use crate::features::{Features, Input};
 use crate::record::{Note, Record, Store};
-use crate::task::bands::Band;
 use crate::task::Task;
+use crate::task::bands::Band;
 use crate::transform::normalize::BandStatistics;
 
 /// Summaries of the features of a cell, by normalisation strategy and split.

@@ -128,7 +128,7 @@ fn check_model(model: &ModelConfig, name: &str, protocol: &Protocol) -> Result<(
     match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
         Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {
-            if model.kind.has_parameters() {
+            if model.architecture.has_parameters() {
                 return Ok(());
             }
             let problem = format!("protocol `{name}` needs an encoder, and {} is none", model.name);

@@ -1,7 +1,7 @@
 //! How a backbone is scored: one file a protocol, and here what they share.
 
 pub mod decision;
-mod outcome;
+pub mod outcome;
 pub mod predictions;
 mod ranked;
 mod scoring;

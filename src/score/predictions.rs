@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 pub use self::subsets::BatchScore;
+use super::ranked::Ranked;
 use super::{Parts, Targets};
 use crate::metrics::Metric;
 use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
 use crate::metrics::segmentation::Confusion;
-use super::ranked::Ranked;
 use crate::task::Task;
 use crate::{Error, Result};
 

@@ -391,7 +391,10 @@ impl Suite {
     #[must_use]
     pub fn with_input_sensor(mut self, sensor: Sensor) -> Self {
         let both = |a: Sensor, b: Sensor| (a == Sensor::S1) == (b == Sensor::S1);
-        self.tasks.iter_mut().filter(|task| both(task.input_sensor, sensor)).for_each(|task| task.input_sensor = sensor);
+        self.tasks
+            .iter_mut()
+            .filter(|task| both(task.input_sensor, sensor))
+            .for_each(|task| task.input_sensor = sensor);
         self
     }
 

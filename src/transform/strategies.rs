@@ -96,12 +96,14 @@ impl Strategies {
         }
     }
 
-    /// All strategies of the sweep for a sensor's sensor and a model of that kind, in order: on equal scores the
+    /// All strategies of the sweep for a sensor and a model of that kind, in order: on equal scores the
     /// first is taken. Models that standardise take half of each multiplier.
     pub fn sweep(&self, sensor: Sensor, kind: NormalizationKind) -> Vec<Strategy> {
+        let own = SweepList { sources: vec![DATASET.to_owned()], satlas: false };
         let list = match sensor {
             Sensor::S1 => &self.sweep.s1,
             Sensor::S2_L1C | Sensor::S2_L2A => &self.sweep.s2,
+            _ => &own,
         };
         let share = if kind == NormalizationKind::Standardize { 0.5 } else { 1.0 };
         let by_statistics = list.sources.iter().flat_map(|source| {

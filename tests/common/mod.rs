@@ -1,5 +1,7 @@
 //! Where test data is.
 
+pub mod encoding;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use terrabench::model::{Coverage};
-use terrabench::task::Sensor;
+use terrabench::model::Coverage;
 use terrabench::record::{Cell, Interval, Provenance, Record, SCHEMA, fingerprint};
-use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::Metric;
+use terrabench::task::Sensor;
+use terrabench::task::bands::{Band, Imputation};
 
 /// TerraFM ViT-Base on m-eurosat. Whoever changes what decides its number calls [`identify`] afterwards.
 pub fn record() -> Record {

@@ -12,9 +12,9 @@ use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
-use terrabench::task::Sensor;
 use terrabench::progress::Silent;
 use terrabench::protocol::finetune::Subject;
+use terrabench::task::Sensor;
 use terrabench::task::bands::Selection;
 use terrabench::task::{Family, LabelKind, Metric, Suite, Task};
 use terrabench::transform::Preprocess;
@@ -142,6 +142,8 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
         dataset: Box::new(dataset),
         task: task.clone(),
         sensor: Sensor::S2_L1C,
+        bands: [].into(),
+        pooling: terrabench::model::Pooling::Class,
         selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),
@@ -164,6 +166,7 @@ pub fn subject<'a>(task: &'a Task, input: &'a Input, folder: &Path) -> Subject<'
         input,
         strategy: input.only().unwrap(),
         encoder: model::trainable(&config, &weights, false, &device).unwrap(),
+        maps: config.architecture.maps(),
         device,
         batch_size: 8,
         readers: 2,

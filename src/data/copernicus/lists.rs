@@ -4,9 +4,9 @@ use super::files::Files;
 use super::flood;
 use super::item::{Item, Target};
 use crate::data::Label;
-use crate::task::Split;
 use crate::files::{inside, relative_name};
 use crate::formats::text::without_mark;
+use crate::task::Split;
 use crate::task::{Layout, Task};
 use crate::{Error, Result};
 

@@ -17,10 +17,20 @@ use crate::nn::loss::{PixelLabels, cross_entropy};
 use crate::nn::resample::{Corners, average_pool, resize};
 use crate::{Error, Result};
 
+/// One of an encoder's feature maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapLevel {
+    /// Channels.
+    pub width: usize,
+    /// Side in pixels of the encoder's input that one position of the map stands for.
+    pub stride: usize,
+}
+
 /// Neck, decoder and auxiliary head.
 #[derive(Module, Debug)]
 pub struct UperNet {
-    neck: Neck,
+    /// None where the encoder's maps are a pyramid already.
+    neck: Option<Neck>,
     decoder: Decoder,
     aux_head: AuxiliaryHead,
     auxiliary_weight: f32,
@@ -36,16 +46,36 @@ pub struct Logits {
 }
 
 impl UperNet {
-    /// For maps of `width` channels, initialised for training from nothing: what this seed draws.
-    pub fn new(config: &UperNetConfig, width: usize, classes: usize, seed: u64, device: &Device) -> Self {
+    /// Initialised for training from nothing: what this seed draws.
+    ///
+    /// Maps of one stride get the reference's neck. Maps whose strides double from one to the next are taken as they are.
+    ///
+    /// # Errors
+    /// If there are not four maps, or their strides are neither equal nor doubling.
+    pub fn new(
+        config: &UperNetConfig,
+        maps: &[MapLevel],
+        classes: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let maps: [MapLevel; 4] = maps.try_into().map_err(|_| wrong_count(maps.len()))?;
+        let widths = maps.map(|map| map.width);
+        let is_flat = maps.iter().all(|map| *map == maps[0]);
+        if !is_flat && !maps.windows(2).all(|pair| pair[1].stride == 2 * pair[0].stride) {
+            let strides = maps.map(|map| map.stride);
+            return Err(Error::request(format!(
+                "UPerNet takes feature maps of one size, or of strides that double; the model's strides are {strides:?}"
+            )));
+        }
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let random = &mut random;
-        UperNet {
-            neck: Neck::new(width, random, device),
-            decoder: Decoder::new(config, width, classes, random, device),
-            aux_head: AuxiliaryHead::new(config, width, classes, random, device),
+        Ok(UperNet {
+            neck: is_flat.then(|| Neck::new(widths[0], random, device)),
+            decoder: Decoder::new(config, widths, classes, random, device),
+            aux_head: AuxiliaryHead::new(config, widths[2], classes, random, device),
             auxiliary_weight: config.auxiliary_weight,
-        }
+        })
     }
 
     /// The logits of four maps [n, width, h, w], shallowest first.
@@ -67,12 +97,10 @@ impl UperNet {
     /// As [`UperNet::forward`].
     pub fn pyramid(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> Result<[Tensor<4>; 4]> {
         let count = maps.len();
-        let maps: [Tensor<4>; 4] = maps.try_into().map_err(|_| {
-            Error::request(format!("UPerNet takes 4 feature maps; the model gives {count}"))
-                .help("name 4 blocks in map-layers of the model's TOML")
-        })?;
+        let maps: [Tensor<4>; 4] = maps.try_into().map_err(|_| wrong_count(count))?;
         let [n, width, h, w] = maps[0].dims();
-        if h < 2 || w < 2 || maps.iter().any(|map| map.dims() != [n, width, h, w]) {
+        let is_flat = self.neck.is_some();
+        if h < 2 || w < 2 || is_flat && maps.iter().any(|map| map.dims() != [n, width, h, w]) {
             let shapes: Vec<[usize; 4]> = maps.iter().map(|map| map.dims()).collect();
             return Err(Error::request(format!(
                 "UPerNet takes 4 feature maps of one size of at least 2x2 pixels, not {shapes:?}"
@@ -84,7 +112,11 @@ impl UperNet {
             )
             .help("raise the batch size, and drop a last batch of one image"));
         }
-        Ok(self.neck.forward(maps.map(|map| map.permute([0, 2, 3, 1])), pass))
+        let maps = maps.map(|map| map.permute([0, 2, 3, 1]));
+        Ok(match &self.neck {
+            Some(neck) => neck.forward(maps, pass),
+            None => maps,
+        })
     }
 
     /// The training loss against labels of the image's size `[height, width]`: cross-entropy of the decoder's
@@ -93,6 +125,11 @@ impl UperNet {
         let loss = |logits| cross_entropy(resize(logits, labels.size(), Corners::HalfPixel), labels);
         loss(logits.decoder) + loss(logits.auxiliary) * self.auxiliary_weight
     }
+}
+
+fn wrong_count(count: usize) -> Error {
+    Error::request(format!("UPerNet takes 4 feature maps; the model gives {count}"))
+        .help("name 4 blocks in map-layers of the model's TOML")
 }
 
 /// Feature2Pyramid: four maps of one size to four, two and one times that size, and half of it.
@@ -154,21 +191,23 @@ pub struct AveragePool {
 impl Decoder {
     fn new(
         config: &UperNetConfig,
-        width: usize,
+        widths: [usize; 4],
         classes: usize,
         random: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
+        let [finer @ .., coarsest] = widths;
         let UperNetConfig { channels, ref pool_scales, dropout, .. } = *config;
         let pool = |side: &usize, random: &mut ChaCha8Rng| {
-            (AveragePool { side: *side }, PointwiseNorm::new(width, channels, random, device))
+            (AveragePool { side: *side }, PointwiseNorm::new(coarsest, channels, random, device))
         };
-        let pooled: Vec<usize> = std::iter::once(width).chain(pool_scales.iter().map(|_| channels)).collect();
+        let pooled: Vec<usize> =
+            std::iter::once(coarsest).chain(pool_scales.iter().map(|_| channels)).collect();
         Decoder {
             conv_seg: Pointwise::with_bias(channels, classes, random, device),
             psp_modules: pool_scales.iter().map(|side| pool(side, random)).collect(),
             bottleneck: ConvNorm::new(&pooled, channels, random, device),
-            lateral_convs: (0..3).map(|_| PointwiseNorm::new(width, channels, random, device)).collect(),
+            lateral_convs: finer.map(|width| PointwiseNorm::new(width, channels, random, device)).into(),
             fpn_convs: (0..3).map(|_| ConvNorm::new(&[channels], channels, random, device)).collect(),
             fpn_bottleneck: ConvNorm::new(&[channels; 4], channels, random, device),
             dropout: Dropout2d { probability: dropout },

@@ -21,13 +21,7 @@ impl Memory {
 
 impl Optimizer {
     /// Moves `parameters` against `gradient`. The scalars are computed in f64 and rounded once.
-    pub(crate) fn step(
-        self,
-        parameters: &mut [f32],
-        gradient: &[f32],
-        memory: &mut Memory,
-        rates: Rates,
-    ) {
+    pub(crate) fn step(self, parameters: &mut [f32], gradient: &[f32], memory: &mut Memory, rates: Rates) {
         memory.steps = memory.steps.saturating_add(1);
         let lr = rates.learning_rate;
         match self {

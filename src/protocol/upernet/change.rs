@@ -4,13 +4,14 @@ use burn::tensor::Tensor;
 
 use crate::Result;
 use crate::features::Input;
-use crate::model::{Backbone};
-use crate::task::Sensor;
+use crate::model::encoder::Map;
+use crate::model::{Encoder, InputSpec, Want};
 
 /// How images go into an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
-    sensor: Sensor,
+    /// Of one date.
+    spec: InputSpec,
     /// Whether an image is two, one behind the other: the earlier date's bands, then the later one's.
     two_dates: bool,
 }
@@ -18,7 +19,7 @@ pub(crate) struct View {
 impl View {
     /// The one that suits these images.
     pub(crate) fn of(input: &Input) -> Self {
-        View { sensor: input.sensor, two_dates: input.task.dates.is_some() }
+        View { spec: input.spec(), two_dates: input.task.dates.is_some() }
     }
 
     /// The maps [n, d, h, w] of images [n, bands, h, w], shallowest first: of two dates, the later one's minus the
@@ -26,15 +27,16 @@ impl View {
     ///
     /// # Errors
     /// Where the images do not suit the encoder.
-    pub(crate) fn maps(self, encoder: &impl Backbone, images: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    pub(crate) fn maps(&self, encoder: &dyn Encoder, images: Tensor<4>) -> Result<Vec<Map>> {
+        let encode = |pixels| encoder.encode(&self.spec.batch(pixels), Want::Maps)?.maps();
         if !self.two_dates {
-            return encoder.feature_maps(images, self.sensor);
+            return encode(images);
         }
         let bands = images.dims()[1] / 2;
         let [before, after] = [0, bands].map(|first| images.clone().narrow(1, first, bands));
-        let (before, after) =
-            (encoder.feature_maps(before, self.sensor)?, encoder.feature_maps(after, self.sensor)?);
-        Ok(after.into_iter().zip(before).map(|(after, before)| after - before).collect())
+        let (before, after) = (encode(before)?, encode(after)?);
+        let change = |(after, before): (Map, Map)| Map { values: after.values - before.values, ..after };
+        Ok(after.into_iter().zip(before).map(change).collect())
     }
 }
 
@@ -45,8 +47,9 @@ mod tests {
     use super::View;
     use crate::home::Home;
     use crate::model::config::ModelConfig;
-    use crate::model::{self, Backbone};
-use crate::task::Sensor;
+    use crate::model::{self, Pooling};
+    use crate::task::Sensor;
+    use crate::task::bands::Band;
 
     fn images(seed: usize) -> Tensor<4> {
         let values = (0..2 * 2 * 32 * 32).map(|place| ((place * 7 + seed * 13) % 29) as f32 / 29.0).collect();
@@ -59,11 +62,15 @@ use crate::task::Sensor;
 
     #[test]
     fn maps_of_two_dates_are_the_later_minus_the_earlier() {
-        let mut model = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
-        model.architecture.width = 48;
+        let model = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
         let weights = "random:0".parse().unwrap();
         let encoder = model::trainable(&model, &weights, false, &Device::flex()).unwrap();
-        let of = |two_dates, images| View { sensor: Sensor::S1, two_dates }.maps(&encoder, images).unwrap();
+        let spec =
+            InputSpec { sensor: Sensor::S1, bands: [Band::VV, Band::VH].into(), pooling: Pooling::Class };
+        let of = |two_dates, images| -> Vec<Tensor<4>> {
+            let maps = View { spec: spec.clone(), two_dates }.maps(&encoder, images).unwrap();
+            maps.into_iter().map(|map| map.values).collect()
+        };
         let (before, after) = (images(0), images(1));
 
         let found = of(true, Tensor::cat(vec![before.clone(), after.clone()], 1));
@@ -76,9 +83,9 @@ use crate::task::Sensor;
         for unchanged in of(true, Tensor::cat(vec![before.clone(), before.clone()], 1)) {
             assert!(values(unchanged).iter().all(|change| *change == 0.0));
         }
-        let one = encoder.feature_maps(before.clone(), Sensor::S1).unwrap();
+        let one = encoder.encode(&spec.batch(before.clone()), Want::Maps).unwrap().maps().unwrap();
         assert_eq!(
-            one.into_iter().map(values).collect::<Vec<_>>(),
+            one.into_iter().map(|map| values(map.values)).collect::<Vec<_>>(),
             of(false, before).into_iter().map(values).collect::<Vec<_>>()
         );
     }

@@ -7,26 +7,26 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
 use super::change::View;
-use crate::task::Split;
 use crate::features::Scratch;
 use crate::features::tiles::Mask;
-use crate::model::frozen::Frozen;
-use crate::model::terrafm::TerraFm;
+use crate::model::encoder::Map;
+use crate::model::{Architecture, Encoder};
+use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Which image: a sample, turned by one of a few transforms, so that it may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct ImageKey {
     pub(crate) split: Split,
     pub(crate) sample: usize,
     pub(crate) turn: Dihedral,
 }
 
 /// A sample on its way into a batch.
-pub(crate) struct Item {
+pub(crate) struct MapItem {
     /// None where the image will not come again.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<ImageKey>,
     pub(crate) name: String,
     /// As the model takes it; none where its maps are known.
     pub(crate) image: Option<Array3<f32>>,
@@ -34,49 +34,49 @@ pub(crate) struct Item {
 }
 
 /// An encoder on a device without autodiff.
-pub(crate) struct Encoder {
-    backbone: Frozen,
+pub(crate) struct MapSource {
+    encoder: Box<dyn Encoder>,
     view: View,
     device: Device,
-    kept: Option<Mutex<Kept>>,
+    kept: Option<Mutex<KeptMaps>>,
 }
 
 /// Maps by image.
-struct Kept {
+struct KeptMaps {
     /// Bytes in memory.
     limit: u64,
-    rows: HashMap<Place, usize>,
-    /// Rows of [layers, d, h, w], and these lengths; once there are any.
-    maps: Option<(Scratch, [usize; 4])>,
+    rows: HashMap<ImageKey, usize>,
+    /// All maps of an image per row, one behind the other, and their shapes; once there are any.
+    maps: Option<(Scratch, Vec<MapShape>)>,
     /// Why no more are kept.
     full: Option<Error>,
 }
 
-impl Encoder {
+impl MapSource {
     /// Keeps nothing.
-    pub(crate) fn new(encoder: TerraFm, view: View, device: Device) -> Self {
-        Encoder { backbone: Frozen::new(encoder), view, device, kept: None }
+    pub(crate) fn new(encoder: Architecture, view: View, device: Device) -> Self {
+        MapSource { encoder: encoder.frozen(), view, device, kept: None }
     }
 
     /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
-    pub(crate) fn keeping(encoder: TerraFm, view: View, device: Device, limit: u64) -> Self {
-        let kept = Kept { limit, rows: HashMap::new(), maps: None, full: None };
-        Encoder { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
+    pub(crate) fn keeping(encoder: Architecture, view: View, device: Device, limit: u64) -> Self {
+        let kept = KeptMaps { limit, rows: HashMap::new(), maps: None, full: None };
+        MapSource { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
     }
 
-    fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
+    fn kept(&self) -> Option<MutexGuard<'_, KeptMaps>> {
         self.kept.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the image's maps are kept.
-    pub(crate) fn knows(&self, place: Place) -> bool {
+    pub(crate) fn knows(&self, place: ImageKey) -> bool {
         self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
     }
 
     /// What is kept, in words; nothing where nothing is.
     pub(crate) fn told(&self) -> Option<String> {
         let kept = self.kept()?;
-        let (maps, [layers, d, h, w]) = kept.maps.as_ref()?;
+        let (maps, shapes) = kept.maps.as_ref()?;
         let (memory, disk) = maps.bytes();
         let full = match &kept.full {
             Some(problem) => {
@@ -85,7 +85,8 @@ impl Encoder {
             None => String::new(),
         };
         Some(format!(
-            "feature maps ({layers} of {d} x {h} x {w}) of {} images are kept: {} MB in memory, {} MB on disk{full}",
+            "feature maps ({}) of {} images are kept: {} MB in memory, {} MB on disk{full}",
+            listed(shapes),
             maps.len(),
             memory.div_ceil(1_000_000),
             disk.div_ceil(1_000_000),
@@ -96,7 +97,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be read.
-    pub(crate) fn maps(&self, items: &[Item]) -> Result<Vec<Tensor<4>>> {
+    pub(crate) fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
         let Some(kept) = self.kept() else {
             return self.encode(items.iter());
         };
@@ -106,19 +107,19 @@ impl Encoder {
         drop(kept);
         let new = || items.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(item, _)| item);
         let fresh = match new().next() {
-            Some(_) => Some(Numbers::of(self.encode(new())?)?),
+            Some(_) => Some(HostMaps::of(self.encode(new())?)?),
             None => None,
         };
         let Some(mut kept) = self.kept() else { return Ok(Vec::new()) };
         if let Some(fresh) = &fresh {
             kept.add(new(), fresh)?;
         }
-        let (shape, numbers) = kept.together(&rows, fresh)?;
-        Ok(tensors(numbers, items.len(), shape, &self.device))
+        let (shapes, numbers) = kept.together(&rows, fresh)?;
+        Ok(tensors(numbers, items.len(), &shapes, &self.device))
     }
 
-    fn encode<'i>(&self, items: impl Iterator<Item = &'i Item>) -> Result<Vec<Tensor<4>>> {
-        self.view.maps(&self.backbone, images(items, &self.device)?)
+    fn encode<'i>(&self, items: impl Iterator<Item = &'i MapItem>) -> Result<Vec<Map>> {
+        self.view.maps(self.encoder.as_ref(), images(items, &self.device)?)
     }
 }
 
@@ -126,7 +127,7 @@ impl Encoder {
 ///
 /// # Errors
 /// Where one is missing.
-pub(crate) fn images<'i>(items: impl Iterator<Item = &'i Item>, device: &Device) -> Result<Tensor<4>> {
+pub(crate) fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> Result<Tensor<4>> {
     let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
     for item in items {
         let image = item.image.as_ref();
@@ -138,15 +139,16 @@ pub(crate) fn images<'i>(items: impl Iterator<Item = &'i Item>, device: &Device)
     Ok(Tensor::from_data(TensorData::new(pixels, [n, bands, h, w]), device))
 }
 
-impl Kept {
+impl KeptMaps {
     /// Keeps the maps of these images, as far as there is room.
-    fn add<'i>(&mut self, items: impl Iterator<Item = &'i Item>, fresh: &Numbers) -> Result<()> {
+    fn add<'i>(&mut self, items: impl Iterator<Item = &'i MapItem>, fresh: &HostMaps) -> Result<()> {
         let row = fresh.row();
         let limit = self.limit;
-        let (scratch, shape) =
-            self.maps.get_or_insert_with(|| (Scratch::with_memory(row, limit), fresh.shape));
-        if *shape != fresh.shape {
-            return Err(Error::request(format!("feature maps of {:?}, expected {shape:?}", fresh.shape)));
+        let (scratch, shapes) =
+            self.maps.get_or_insert_with(|| (Scratch::with_memory(row, limit), fresh.shapes.clone()));
+        if *shapes != fresh.shapes {
+            let (found, expected) = (listed(&fresh.shapes), listed(shapes));
+            return Err(Error::request(format!("feature maps of {found}, expected {expected}")));
         }
         for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
             if maps.iter().any(|number| !number.is_finite()) {
@@ -165,13 +167,13 @@ impl Kept {
     }
 
     /// The maps of all images, one after the other: from these rows, where there is one, else the next of `fresh`.
-    fn together(&self, rows: &[Option<usize>], fresh: Option<Numbers>) -> Result<([usize; 4], Vec<f32>)> {
+    fn together(&self, rows: &[Option<usize>], fresh: Option<HostMaps>) -> Result<(Vec<MapShape>, Vec<f32>)> {
         let lost = || Error::request("feature maps that were kept are gone");
         let fresh = match fresh {
-            Some(fresh) if rows.iter().all(Option::is_none) => return Ok((fresh.shape, fresh.numbers)),
+            Some(fresh) if rows.iter().all(Option::is_none) => return Ok((fresh.shapes, fresh.numbers)),
             fresh => fresh,
         };
-        let (scratch, shape) = self.maps.as_ref().ok_or_else(lost)?;
+        let (scratch, shapes) = self.maps.as_ref().ok_or_else(lost)?;
         let mut chunks = fresh.iter().flat_map(|fresh| fresh.numbers.chunks_exact(fresh.row()));
         let mut numbers = Vec::with_capacity(rows.len() * scratch.width());
         for row in rows {
@@ -180,40 +182,77 @@ impl Kept {
                 None => numbers.extend_from_slice(chunks.next().ok_or_else(lost)?),
             }
         }
-        Ok((*shape, numbers))
+        Ok((shapes.clone(), numbers))
+    }
+}
+
+/// Shape and stride of one of an encoder's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MapShape {
+    /// [d, h, w].
+    dims: [usize; 3],
+    stride: usize,
+}
+
+/// As in messages: `4 of 768 x 14 x 14`, or all shapes where they differ.
+fn listed(shapes: &[MapShape]) -> String {
+    let one = |shape: &MapShape| format!("{} x {} x {}", shape.dims[0], shape.dims[1], shape.dims[2]);
+    match shapes {
+        [first, rest @ ..] if rest.iter().all(|shape| shape == first) => {
+            format!("{} of {}", shapes.len(), one(first))
+        }
+        shapes => shapes.iter().map(one).collect::<Vec<_>>().join(", "),
     }
 }
 
 /// Maps of some images, off the device.
-struct Numbers {
-    /// Layers, d, h, w; none is 0.
-    shape: [usize; 4],
-    /// [n, layers, d, h, w].
+struct HostMaps {
+    shapes: Vec<MapShape>,
+    /// Of each image all maps, one behind the other.
     numbers: Vec<f32>,
 }
 
-impl Numbers {
-    fn of(maps: Vec<Tensor<4>>) -> Result<Self> {
-        let [_, d, h, w] = maps.first().map_or([0; 4], Tensor::dims);
-        let shape = [maps.len(), d, h, w];
-        if shape.contains(&0) {
+impl HostMaps {
+    fn of(maps: Vec<Map>) -> Result<Self> {
+        let shape = |map: &Map| {
+            let [_, d, h, w] = map.values.dims();
+            MapShape { dims: [d, h, w], stride: map.stride }
+        };
+        let shapes: Vec<MapShape> = maps.iter().map(shape).collect();
+        if shapes.is_empty() || shapes.iter().any(|shape| shape.dims.contains(&0)) {
             return Err(Error::request("the model gives no feature maps")
                 .help("name blocks in map-layers of the model's TOML"));
         }
-        let numbers = Tensor::stack::<5>(maps, 1).into_data().convert::<f32>().try_into_vec::<f32>();
+        let rows = maps.into_iter().map(|map| map.values.flatten::<2>(1, 3)).collect();
+        let numbers = Tensor::cat(rows, 1).into_data().convert::<f32>().try_into_vec::<f32>();
         let numbers = numbers.map_err(|error| {
             Error::request(format!("the device returned features that are not float32: {error:?}"))
         })?;
-        Ok(Numbers { shape, numbers })
+        Ok(HostMaps { shapes, numbers })
     }
 
-    /// Numbers an image.
+    /// Numbers per image.
     fn row(&self) -> usize {
-        self.shape.iter().product()
+        self.shapes.iter().map(MapShape::len).sum()
     }
 }
 
-fn tensors(numbers: Vec<f32>, n: usize, [layers, d, h, w]: [usize; 4], device: &Device) -> Vec<Tensor<4>> {
-    let maps = Tensor::<5>::from_data(TensorData::new(numbers, [n, layers, d, h, w]), device);
-    (0..layers).map(|layer| maps.clone().narrow(1, layer, 1).squeeze_dim(1)).collect()
+impl MapShape {
+    fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// The maps [n, d, h, w] of rows that hold all maps of an image.
+fn tensors(numbers: Vec<f32>, n: usize, shapes: &[MapShape], device: &Device) -> Vec<Map> {
+    let row = shapes.iter().map(MapShape::len).sum();
+    let rows = Tensor::<2>::from_data(TensorData::new(numbers, [n, row]), device);
+    let mut first = 0;
+    let mut map = |shape: &MapShape| {
+        let [d, h, w] = shape.dims;
+        let values = rows.clone().narrow(1, first, shape.len()).reshape([n, d, h, w]);
+        first += shape.len();
+        Map { values, stride: shape.stride }
+    };
+    shapes.iter().map(&mut map).collect()
 }

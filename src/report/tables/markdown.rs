@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::table::{Column, ResultTable, Row, Tenths};
 use super::text::{cell_text, escape, grid, letter};
 use super::transposed;
-use crate::task::Split;
 use crate::record::{Aspect, Record, short};
+use crate::task::Split;
 use crate::task::TableLayout;
 
 /// The table, and below it where each value comes from.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::table::LeftOut;
-use crate::task::Sensor;
 use crate::record::{Aspect, Record, SettingKey};
+use crate::task::Sensor;
 
 /// A task and a partition.
 pub(crate) type Place<'a> = (&'a str, &'a str);

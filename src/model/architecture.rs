@@ -1,0 +1,193 @@
+//! The architectures there are.
+//!
+//! To add one: a file beside this one with a config struct and a module that implements [`Encoder`] and [`Network`], one
+//! line in the list at the end of this file, and a TOML per size in `configs/models/`.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::config::SensorInput;
+use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
+use super::frozen::InParts;
+use super::parameters;
+use crate::nn::heads::upernet::MapLevel;
+use crate::task::Sensor;
+use crate::{Error, Result};
+
+/// The sizes of an architecture, as a model's TOML gives them.
+pub trait Sizes {
+    /// What contradicts itself, if anything.
+    fn problem(&self) -> Option<String>;
+
+    /// The poolings that the architecture has, its usual one first.
+    fn poolings(&self) -> &'static [Pooling];
+
+    /// The feature maps for dense tasks, in the order in which they are given.
+    fn maps(&self) -> Vec<MapLevel>;
+}
+
+/// A module that encodes images. Its parameters are named by their paths through its fields.
+pub trait Network: Encoder + Module {
+    /// The sizes it is built from.
+    type Config: Sizes;
+
+    /// A network for these sensors; its weights are still to be filled in.
+    fn new(config: &Self::Config, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self;
+
+    /// The name in the official checkpoint of the parameter that is called `name` here.
+    fn checkpoint_name(name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// The fastest encoder that gives the same, once weights no longer change.
+    fn frozen(self) -> Box<dyn Encoder>
+    where
+        Self: Sized + 'static,
+    {
+        Box::new(InParts(self))
+    }
+}
+
+/// Declares the architectures, a line each: name in TOML files, variant, module, config.
+macro_rules! architectures {
+    ($($kind:literal => $variant:ident($network:ty, $config:ty);)*) => {
+        /// Which architecture, of what sizes.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum ArchitectureConfig {
+            $(#[serde(rename = $kind)] $variant($config),)*
+            /// [`super::image_stats`]: plain pixel statistics, without parameters.
+            #[serde(rename = "image-stats")]
+            ImageStats,
+        }
+
+        impl ArchitectureConfig {
+            /// As in TOML files: `terrafm`.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(ArchitectureConfig::$variant(_) => $kind,)*
+                    ArchitectureConfig::ImageStats => "image-stats",
+                }
+            }
+
+            fn sizes(&self) -> Option<&dyn Sizes> {
+                match self {
+                    $(ArchitectureConfig::$variant(config) => Some(config),)*
+                    ArchitectureConfig::ImageStats => None,
+                }
+            }
+        }
+
+        /// A network of any architecture. Every protocol that trains takes one.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant, reason = "there is one per run")]
+        pub enum Architecture {
+            $($variant($network),)*
+        }
+
+        impl Architecture {
+            /// The network that `config` describes; its weights are still to be filled in.
+            ///
+            /// # Errors
+            /// If the architecture has no parameters.
+            pub fn new(
+                config: &ArchitectureConfig,
+                sensors: &BTreeMap<Sensor, SensorInput>,
+                device: &Device,
+            ) -> Result<Self> {
+                match config {
+                    $(ArchitectureConfig::$variant(config) => {
+                        Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
+                    })*
+                    ArchitectureConfig::ImageStats => Err(Error::request("image-stats has nothing to train")
+                        .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
+                }
+            }
+
+            /// The name in the official checkpoint of the parameter that is called `name` here.
+            pub fn checkpoint_name(&self, name: &str) -> String {
+                match self {
+                    $(Architecture::$variant(_) => <$network as Network>::checkpoint_name(name),)*
+                }
+            }
+
+            /// The fastest encoder that gives the same, once weights no longer change.
+            pub fn frozen(self) -> Box<dyn Encoder> {
+                match self {
+                    $(Architecture::$variant(network) => Network::frozen(network),)*
+                }
+            }
+        }
+
+        impl Encoder for Architecture {
+            fn width(&self, pooling: Pooling, bands: usize) -> usize {
+                match self {
+                    $(Architecture::$variant(network) => network.width(pooling, bands),)*
+                }
+            }
+
+            fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+                match self {
+                    $(Architecture::$variant(network) => network.encode(batch, want),)*
+                }
+            }
+        }
+    };
+}
+
+impl Architecture {
+    /// Names in the official checkpoint and shapes of all parameters, as PyTorch has them.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let list = parameters::list(self).into_iter();
+        list.map(|(name, shape)| (self.checkpoint_name(&name), shape)).collect()
+    }
+
+    /// Gives every parameter the numbers that `values` returns for its name in the official checkpoint and its shape.
+    ///
+    /// # Errors
+    /// The first error of `values`, or if it gives another count of numbers than the shape has.
+    pub fn fill(self, mut values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<Self> {
+        let names: BTreeMap<String, String> = parameters::list(&self)
+            .into_iter()
+            .map(|(name, _)| {
+                let stored = self.checkpoint_name(&name);
+                (name, stored)
+            })
+            .collect();
+        parameters::fill(self, |name, shape| values(names.get(name).map_or(name, String::as_str), shape))
+    }
+}
+
+impl ArchitectureConfig {
+    /// Whether it takes every band of the files as it is stored, and not those of a sensor, normalised.
+    pub fn takes_stored_pixels(&self) -> bool {
+        *self == ArchitectureConfig::ImageStats
+    }
+
+    /// Whether it has parameters, which come from weights and can be trained.
+    pub fn has_parameters(&self) -> bool {
+        *self != ArchitectureConfig::ImageStats
+    }
+
+    /// What contradicts itself, if anything.
+    pub fn problem(&self) -> Option<String> {
+        self.sizes().and_then(Sizes::problem)
+    }
+
+    /// The poolings that it has, its usual one first; none where it has no tokens.
+    pub fn poolings(&self) -> &'static [Pooling] {
+        self.sizes().map_or(&[], Sizes::poolings)
+    }
+
+    /// The feature maps for dense tasks, in the order in which they are given.
+    pub fn maps(&self) -> Vec<MapLevel> {
+        self.sizes().map_or(Vec::new(), Sizes::maps)
+    }
+}
+
+architectures! {
+    "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+}
