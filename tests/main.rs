@@ -8,6 +8,8 @@ mod generated;
 mod golden;
 #[path = "common/zoo.rs"]
 mod zoo;
+#[path = "common/zoo_real.rs"]
+mod zoo_real;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;

@@ -135,6 +135,7 @@ fn tiny_module() -> TerraFm {
     let model = terrafm(&tiny_config(), &device());
     match weights::load(terrabench::model::Architecture::TerraFm(model), &file, false).unwrap().0 {
         terrabench::model::Architecture::TerraFm(model) => model,
+        other => panic!("{other:?}"),
     }
 }
 

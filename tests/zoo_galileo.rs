@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use terrabench::model::config::SensorInput;
+use terrabench::features::FeatureBank;
+use terrabench::home::Home;
+use terrabench::model::architecture::{Architecture, ArchitectureConfig, Network, Sizes};
+use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
 use terrabench::model::galileo::{Galileo, GalileoConfig};
 use terrabench::model::parameters;
 use terrabench::model::weights::{self, Weights};
 use terrabench::nn::{cubic, flexi};
-use terrabench::task::Sensor;
+use terrabench::task::{Sensor, Split};
 use terrabench::task::bands::Band;
 
 use crate::zoo::{
@@ -19,6 +22,7 @@ use crate::zoo::{
     images_of_rows, numbers, slots, stored_weights,
 };
 use crate::common::fixture;
+use crate::zoo_real::{self, Neighbourhoods, RealModel};
 
 const S2: [Band; 10] = [
     Band::B02,
@@ -62,7 +66,9 @@ fn empty(size: &str, patch: usize, device: &Device) -> Galileo {
 /// The small model with the golden weights.
 fn golden_model(patch: usize) -> Galileo {
     let file = Weights::File(fixture("zoo/galileo/tiny.safetensors"));
-    weights::load(empty("golden", patch, &device()), &file, false).unwrap().0
+    let network = Architecture::Galileo(empty("golden", patch, &device()));
+    let Architecture::Galileo(model) = weights::load(network, &file, false).unwrap().0 else { panic!() };
+    model
 }
 
 /// Formula images of one sensor, one input per date.
@@ -320,5 +326,67 @@ fn sizes_that_contradict_themselves_are_named() {
     ] {
         let problem = config.problem().unwrap();
         assert!(problem.contains(says), "{problem}");
+    }
+}
+
+/// Nano with the published weights, at a patch size.
+fn published_nano(folder: &std::path::Path, patch: usize) -> RealModel {
+    let mut model = ModelConfig::load(&Home::find().unwrap(), "galileo-nano").unwrap();
+    let ArchitectureConfig::Galileo(sizes) = &mut model.architecture else { panic!() };
+    sizes.patch = patch;
+    RealModel::load(model, &folder.join("encoder.pt"))
+}
+
+const OURS: &str = "OURS-2.0-norm_no_clip";
+
+#[test]
+fn published_weights_on_real_pixels() {
+    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo")) else {
+        return;
+    };
+    let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());
+    let neighbourhoods = Neighbourhoods::open(&folder.join("nano_knn.json"));
+    for patch in [4, 8] {
+        let model = published_nano(&weights, patch);
+        for task in ["m-eurosat", "m-so2sat", "m-brick-kiln"] {
+            let names = &neighbourhoods.names[task];
+            let place = ["geobench", task, "default", OURS];
+            let features = model.features(place, Split::Test, &mut FeatureBank::default());
+            zoo_real::compare(&golden, &format!("feature.{task}.p{patch}"), names, &features, 1e-5);
+        }
+    }
+    let model = published_nano(&weights, 4);
+    // 30 x 30 patches.
+    let place = ["geobench", "m-bigearthnet", "default", OURS];
+    let features = model.features(place, Split::Valid, &mut FeatureBank::default());
+    let names = &neighbourhoods.names["m-bigearthnet"];
+    zoo_real::compare(&golden, "feature.m-bigearthnet.p4", names, &features, 1e-5);
+
+    let place = ["copernicus-bench", "eurosat_s1", "default", "OURS_S1-2.0-norm_no_clip"];
+    let features = model.features(place, Split::Test, &mut FeatureBank::default());
+    let names: Vec<String> = features.samples.clone();
+    zoo_real::compare(&golden, "feature.eurosat_s1.p4", &names, &features, 1e-5);
+
+    neighbourhoods.compare(&model, "m-so2sat", OURS);
+}
+
+#[test]
+fn published_weights_on_real_tiles() {
+    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo")) else {
+        return;
+    };
+    let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());
+    let model = published_nano(&weights, 4);
+    for task in ["m-cashew-plant", "m-SA-crop-type"] {
+        let tokens = model.tile_tokens(["geobench", task, "default", OURS], 64);
+        assert_eq!((tokens.len(), tokens.grid, tokens.width), (16, 16, 128));
+        let first = tokens.read(&[0]).unwrap();
+        let first: Vec<f32> = first.iter().copied().collect();
+        assert_close(task, &first, &golden.get(&format!("spatial.{task}.tile0.full")), 2e-5);
+        let means = golden.get(&format!("spatial.{task}.mean_over_tokens"));
+        for (tile, expected) in means.chunks_exact(128).enumerate() {
+            let mean = tokens.read(&[tile]).unwrap().mean_axis(ndarray::Axis(0)).unwrap();
+            assert_close(&format!("{task}, tile {tile}"), &mean.to_vec(), expected, 1e-5);
+        }
     }
 }

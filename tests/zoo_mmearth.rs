@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use terrabench::model::architecture::{Architecture, Network, Sizes};
 use terrabench::model::config::SensorInput;
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::mmearth::{MmEarth, MmEarthConfig};
@@ -36,7 +37,9 @@ const ATTO: MmEarthConfig = MmEarthConfig { widths: [40, 80, 160, 320], depths: 
 
 fn golden_model() -> MmEarth {
     let file = Weights::File(fixture("zoo/mmearth/tiny.pth"));
-    weights::load(MmEarth::new(&SMALL, &sensors(), &device()), &file, false).unwrap().0
+    let network = Architecture::MmEarth(MmEarth::new(&SMALL, &sensors(), &device()));
+    let Architecture::MmEarth(model) = weights::load(network, &file, false).unwrap().0 else { panic!() };
+    model
 }
 
 fn images(seed: u64, [n, rows, columns]: [usize; 3]) -> Tensor<4> {

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use terrabench::model::config::SensorInput;
+use terrabench::model::architecture::{Architecture, Network, Sizes};
+use terrabench::features::FeatureBank;
+use terrabench::home::Home;
+use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::model::presto::{Presto, PrestoConfig};
 use terrabench::model::weights::{self, Weights};
-use terrabench::task::Sensor;
+use terrabench::task::{Sensor, Split};
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
+use crate::zoo_real::{self, Neighbourhoods, RealModel};
 use crate::zoo::{
     Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows, numbers,
     slots, stored_weights,
@@ -35,7 +39,9 @@ const SMALL: PrestoConfig = PrestoConfig { width: 48, depth: 2, heads: 3 };
 
 fn golden_model() -> Presto {
     let file = Weights::File(fixture("zoo/presto/tiny.safetensors"));
-    weights::load(Presto::new(&SMALL, &sensors(), &device()), &file, false).unwrap().0
+    let network = Architecture::Presto(Presto::new(&SMALL, &sensors(), &device()));
+    let Architecture::Presto(model) = weights::load(network, &file, false).unwrap().0 else { panic!() };
+    model
 }
 
 /// The first day of each month of 1970.
@@ -197,5 +203,29 @@ fn sizes_that_contradict_themselves_are_named() {
     ] {
         let problem = config.problem().unwrap();
         assert!(problem.contains(says), "{problem}");
+    }
+}
+
+#[test]
+fn published_weights_on_real_pixels() {
+    let Some(folder) = zoo_real::folder("presto") else { return };
+    let config = ModelConfig::load(&Home::find().unwrap(), "presto").unwrap();
+    let model = RealModel::load(config, &folder.join("default_model.pt"));
+    let golden = Golden::open(folder.join("real_io.safetensors").to_str().unwrap());
+    let neighbourhoods = Neighbourhoods::open(&folder.join("real_knn.json"));
+    for task in ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln"] {
+        let names = &neighbourhoods.names[task];
+        // x / 10000.
+        for (key, normalization, splits) in [
+            ("presto", "presto_s2-1-standardize", &[Split::Train, Split::Valid, Split::Test][..]),
+            ("ours", "OURS-1-standardize", &[Split::Train]),
+        ] {
+            for split in splits {
+                let place = ["geobench", task, "default", normalization];
+                let features = model.features(place, *split, &mut FeatureBank::default());
+                zoo_real::compare(&golden, &format!("feature.{task}.{key}"), names, &features, 3e-5);
+            }
+        }
+        neighbourhoods.compare(&model, task, "presto_s2-1-standardize");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use terrabench::model::architecture::{Architecture, Network, Sizes};
 use terrabench::model::config::SensorInput;
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::parameters;
@@ -45,7 +46,9 @@ const SWIN_B: SatlasConfig = SatlasConfig { width: 128, depths: [2, 2, 18, 2], h
 
 fn golden_model() -> Satlas {
     let file = Weights::File(fixture("zoo/satlas/tiny.safetensors"));
-    weights::load(Satlas::new(&SMALL, &sensors(), &device()), &file, false).unwrap().0
+    let network = Architecture::Satlas(Satlas::new(&SMALL, &sensors(), &device()));
+    let Architecture::Satlas(model) = weights::load(network, &file, false).unwrap().0 else { panic!() };
+    model
 }
 
 fn images(seed: u64, [n, rows, columns]: [usize; 3]) -> Tensor<4> {

@@ -190,4 +190,8 @@ impl ArchitectureConfig {
 
 architectures! {
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+    "galileo" => Galileo(super::galileo::Galileo, super::galileo::GalileoConfig);
+    "presto" => Presto(super::presto::Presto, super::presto::PrestoConfig);
+    "mmearth" => MmEarth(super::mmearth::MmEarth, super::mmearth::MmEarthConfig);
+    "satlas" => Satlas(super::satlas::Satlas, super::satlas::SatlasConfig);
 }

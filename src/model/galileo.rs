@@ -7,6 +7,8 @@
 //! Fields are named as in the published files, so that a parameter's path is its name there. d is the width, q a
 //! quarter of it, g the number of groups, p the patch size, t = rows * columns * dates * g the number of tokens.
 
+#![expect(non_snake_case, reason = "groups are named as in the published files")]
+
 use std::collections::BTreeMap;
 use std::slice;
 
@@ -16,17 +18,22 @@ use burn::tensor::module::{attention, linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::groups::{Group, GroupChannels};
 use super::{months, requests};
 use crate::nn::flexi::resize_kernel;
 use crate::nn::patch::patches;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::vit::Mlp;
 use crate::task::Sensor;
 use crate::{Error, Result};
 
 const NAME: &str = "Galileo";
+
+/// The ways to pool.
+const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
 const EPSILON: f64 = 1e-5;
@@ -60,9 +67,8 @@ pub struct GalileoConfig {
     pub map_layers: Vec<usize>,
 }
 
-impl GalileoConfig {
-    /// The first contradiction between the sizes.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for GalileoConfig {
+    fn problem(&self) -> Option<String> {
         let GalileoConfig { width, depth, heads, patch, ref map_layers } = *self;
         if [width, depth, heads].contains(&0) {
             Some("expected width, depth and heads above 0".to_owned())
@@ -76,6 +82,14 @@ impl GalileoConfig {
             let layer = map_layers.iter().find(|layer| **layer >= depth)?;
             Some(format!("expected map-layers below depth {depth}, found {layer}"))
         }
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
 }
 
@@ -110,7 +124,6 @@ impl GroupEmbed {
 
 /// Patches to tokens, one convolution per group.
 #[derive(Module, Debug)]
-#[expect(non_snake_case, reason = "as in the published files")]
 pub struct SpaceTimeEmbed {
     S1: Option<GroupEmbed>,
     S2_RGB: Option<GroupEmbed>,
@@ -223,10 +236,11 @@ pub struct Galileo {
     groups: BTreeMap<Sensor, Vec<GroupChannels>>,
 }
 
-impl Galileo {
-    /// The encoder that `config` describes, with the groups of bands that `sensors` holds completely. Its weights
-    /// are still to be filled in.
-    pub fn new(config: &GalileoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Galileo {
+    type Config = GalileoConfig;
+
+    /// With the groups of bands that `sensors` holds completely.
+    fn new(config: &GalileoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let GalileoConfig { width, depth, heads, .. } = *config;
         let groups: BTreeMap<Sensor, Vec<GroupChannels>> =
             sensors.iter().map(|(sensor, input)| (*sensor, GroupChannels::of(input))).collect();
@@ -240,7 +254,9 @@ impl Galileo {
             groups,
         }
     }
+}
 
+impl Galileo {
     /// The patch embedding of images of one sensor, one input per date: [n, rows * columns, dates, g, d].
     ///
     /// # Errors
@@ -332,7 +348,7 @@ impl Galileo {
                 let vectors = self.norm.forward(self.tokens(dates)?).mean_dim(1).squeeze_dim(1);
                 Ok(Encoded::Pooled(vectors))
             }
-            Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, &[Pooling::Mean])),
+            Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, POOLINGS)),
             Want::Tokens => {
                 let tokens = self.tokens(dates)?;
                 Ok(Encoded::Tokens { tokens: self.places(tokens, dates), grid: self.grid(dates) })
@@ -413,6 +429,10 @@ impl Galileo {
 }
 
 impl Encoder for Galileo {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         self.encode_dates(slice::from_ref(batch.only()?), want)
     }

@@ -13,20 +13,28 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want};
 use super::requests;
 use crate::nn::gelu::gelu;
+use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;
 use crate::{Error, Result};
 
 const NAME: &str = "MMEarth";
+
+/// The ways to pool.
+const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every layer norm.
 const EPSILON: f64 = 1e-6;
 
 /// The epsilon of the response normalisation. Pre-training had 1e-6; published features have this.
 const RESPONSE_EPSILON: f64 = 1e-4;
+
+/// Pixels of the input per place of each stage's map.
+const STRIDES: [usize; 4] = [2, 4, 8, 16];
 
 /// The smallest side of an image in pixels that leaves a last map.
 const SMALLEST: usize = 16;
@@ -41,11 +49,18 @@ pub struct MmEarthConfig {
     pub depths: [usize; 4],
 }
 
-impl MmEarthConfig {
-    /// The first contradiction between the sizes.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for MmEarthConfig {
+    fn problem(&self) -> Option<String> {
         let zero = self.widths.contains(&0) || self.depths.contains(&0);
         zero.then(|| "expected widths and depths above 0".to_owned())
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        self.widths.into_iter().zip(STRIDES).map(|(width, stride)| MapLevel { width, stride }).collect()
     }
 }
 
@@ -226,9 +241,11 @@ pub struct MmEarth {
     sensors: BTreeMap<Sensor, SensorInput>,
 }
 
-impl MmEarth {
-    /// The encoder that `config` describes, for sensors of equally many bands. Its weights are still to be filled in.
-    pub fn new(config: &MmEarthConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for MmEarth {
+    type Config = MmEarthConfig;
+
+    /// For sensors of equally many bands.
+    fn new(config: &MmEarthConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let MmEarthConfig { widths, depths } = config;
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
         let downsample = |from: usize, to: usize| {
@@ -247,7 +264,9 @@ impl MmEarth {
             sensors: sensors.clone(),
         }
     }
+}
 
+impl MmEarth {
     /// The first convolution: [n, bands, h, w] to [n, C, h - 2, w - 2].
     pub fn initial(&self, images: Tensor<4>) -> Tensor<4> {
         let (conv, norm) = &self.encoder.initial_conv;
@@ -276,11 +295,15 @@ impl MmEarth {
 }
 
 impl Encoder for MmEarth {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.encoder.downsample_layers.last().map_or(0, |(_, conv)| conv.kernel.dims()[2])
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         if let Want::Pooled(other) = want
             && other != Pooling::Mean
         {
-            return Err(requests::lacks_pooling(NAME, other, &[Pooling::Mean]));
+            return Err(requests::lacks_pooling(NAME, other, POOLINGS));
         }
         let input = requests::known_input(NAME, batch, &self.sensors)?;
         requests::check_bands(NAME, input, self.sensors[&input.sensor].bands.len())?;
@@ -292,7 +315,7 @@ impl Encoder for MmEarth {
         }
         let mut maps = self.maps(input.pixels.clone());
         if want == Want::Maps {
-            let maps = maps.into_iter().zip([2, 4, 8, 16]).map(|(values, stride)| Map { values, stride });
+            let maps = maps.into_iter().zip(STRIDES).map(|(values, stride)| Map { values, stride });
             return Ok(Encoded::Maps(maps.collect()));
         }
         let last = maps.remove(maps.len() - 1);

@@ -7,6 +7,8 @@
 //! Fields are named as in the published file, so that a parameter's path is its name there. d is the width, g the
 //! number of groups.
 
+#![expect(non_snake_case, reason = "groups are named as in the published files")]
+
 use std::collections::BTreeMap;
 use std::slice;
 
@@ -15,15 +17,20 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::groups::{Group, GroupChannels};
 use super::{months, requests};
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::vit::{Attention, Mlp};
 use crate::task::Sensor;
 use crate::{Error, Result};
 
 const NAME: &str = "Presto";
+
+/// The ways to pool.
+const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
 const EPSILON: f64 = 1e-5;
@@ -49,9 +56,8 @@ pub struct PrestoConfig {
     pub heads: usize,
 }
 
-impl PrestoConfig {
-    /// The first contradiction between the sizes.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for PrestoConfig {
+    fn problem(&self) -> Option<String> {
         let PrestoConfig { width, depth, heads } = *self;
         if [width, depth, heads].contains(&0) {
             Some("expected width, depth and heads above 0".to_owned())
@@ -63,11 +69,18 @@ impl PrestoConfig {
             None
         }
     }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        Vec::new()
+    }
 }
 
 /// Mean spectra to tokens, one layer per group.
 #[derive(Module, Debug)]
-#[expect(non_snake_case, reason = "as in the published file")]
 pub struct EoPatchEmbed {
     S1: Option<Linear>,
     S2_RGB: Option<Linear>,
@@ -160,10 +173,11 @@ pub struct Presto {
     groups: BTreeMap<Sensor, Vec<GroupChannels>>,
 }
 
-impl Presto {
-    /// The encoder that `config` describes, with the groups of bands that `sensors` holds completely. Its weights
-    /// are still to be filled in.
-    pub fn new(config: &PrestoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Presto {
+    type Config = PrestoConfig;
+
+    /// With the groups of bands that `sensors` holds completely.
+    fn new(config: &PrestoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let PrestoConfig { width, depth, heads } = *config;
         let reached = |input: &SensorInput| {
             let mut groups = GroupChannels::of(input);
@@ -184,7 +198,9 @@ impl Presto {
             groups,
         }
     }
+}
 
+impl Presto {
     /// Tokens before the first block, of images of one sensor, one input per date: [n, g * dates, d], by group, then
     /// date.
     ///
@@ -237,7 +253,7 @@ impl Presto {
                 // The mean comes before the norm: [n, t, d] to [n, d].
                 Ok(Encoded::Pooled(self.encoder.norm.forward(tokens.mean_dim(1).squeeze_dim::<2>(1))))
             }
-            Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, &[Pooling::Mean])),
+            Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, POOLINGS)),
             Want::Tokens | Want::Maps => {
                 let problem = format!(
                     "{NAME}: expected a request for pooled vectors, found one for patch tokens or feature maps"
@@ -278,6 +294,10 @@ impl Presto {
 }
 
 impl Encoder for Presto {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.encoder.channel_embed.weight.dims()[1] * 4
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         self.encode_dates(slice::from_ref(batch.only()?), want)
     }

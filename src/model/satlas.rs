@@ -13,15 +13,20 @@ use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want};
 use super::requests;
 use crate::nn::gelu::gelu;
+use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::PatchConv;
 use crate::task::Sensor;
 use crate::{Error, Result};
 
 const NAME: &str = "Satlas";
+
+/// The ways to pool.
+const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
 const EPSILON: f64 = 1e-5;
@@ -53,9 +58,8 @@ pub struct SatlasConfig {
     pub heads: [usize; 4],
 }
 
-impl SatlasConfig {
-    /// The first contradiction between the sizes.
-    pub fn problem(&self) -> Option<String> {
+impl Sizes for SatlasConfig {
+    fn problem(&self) -> Option<String> {
         if self.width == 0 || self.depths.contains(&0) || self.heads.contains(&0) {
             return Some("expected width, depths and heads above 0".to_owned());
         }
@@ -65,6 +69,16 @@ impl SatlasConfig {
         })
     }
 
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        (0..4).map(|stage| MapLevel { width: self.channels(stage), stride: PATCH << stage }).collect()
+    }
+}
+
+impl SatlasConfig {
     fn channels(&self, stage: usize) -> usize {
         self.width << stage
     }
@@ -245,12 +259,16 @@ pub struct Backbone {
 pub struct Satlas {
     backbone: Backbone,
     #[module(skip)]
+    config: SatlasConfig,
+    #[module(skip)]
     sensors: BTreeMap<Sensor, SensorInput>,
 }
 
-impl Satlas {
-    /// The encoder that `config` describes, for sensors of equally many bands. Its weights are still to be filled in.
-    pub fn new(config: &SatlasConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+impl Network for Satlas {
+    type Config = SatlasConfig;
+
+    /// For sensors of equally many bands.
+    fn new(config: &SatlasConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
         let embed =
             (PatchConv::new(bands, config.width, PATCH, device), Unnamed, norm(config.width, device));
@@ -261,9 +279,11 @@ impl Satlas {
         let merging = |stage: usize| Merging::new(config.channels(stage), device);
         let features =
             (embed, stage(0), merging(0), stage(1), merging(1), stage(2), merging(2), stage(3));
-        Satlas { backbone: Backbone { features }, sensors: sensors.clone() }
+        Satlas { backbone: Backbone { features }, config: config.clone(), sensors: sensors.clone() }
     }
+}
 
+impl Satlas {
     /// The patch embedding: [n, bands, h, w] to [n, h / 4, w / 4, C].
     pub fn patch_embed(&self, images: Tensor<4>) -> Tensor<4> {
         let [n, _, h, w] = images.dims();
@@ -291,11 +311,15 @@ impl Satlas {
 }
 
 impl Encoder for Satlas {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.channels(3)
+    }
+
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         if let Want::Pooled(other) = want
             && other != Pooling::Mean
         {
-            return Err(requests::lacks_pooling(NAME, other, &[Pooling::Mean]));
+            return Err(requests::lacks_pooling(NAME, other, POOLINGS));
         }
         let input = requests::known_input(NAME, batch, &self.sensors)?;
         requests::check_bands(NAME, input, self.sensors[&input.sensor].bands.len())?;
@@ -308,9 +332,10 @@ impl Encoder for Satlas {
         }
         let maps = self.maps(input.pixels.clone());
         if want == Want::Maps {
-            let maps = maps.into_iter().zip([4, 8, 16, 32]);
-            let map = |(map, stride): (Tensor<4>, usize)| Map { values: map.permute([0, 3, 1, 2]), stride };
-            return Ok(Encoded::Maps(maps.map(map).collect()));
+            let map = |(stage, map): (usize, Tensor<4>)| {
+                Map { values: map.permute([0, 3, 1, 2]), stride: PATCH << stage }
+            };
+            return Ok(Encoded::Maps(maps.into_iter().enumerate().map(map).collect()));
         }
         let [.., last] = maps;
         let [_, rows, columns, _] = last.dims();
