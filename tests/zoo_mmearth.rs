@@ -8,14 +8,13 @@ use terrabench::model::architecture::{Architecture, Network, Sizes};
 use terrabench::model::config::SensorInput;
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::mmearth::{MmEarth, MmEarthConfig};
-use terrabench::model::parameters;
 use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
 use crate::zoo::{
-    Golden, SLOTS, Tolerance, assert_gradients, assert_parameters, device, formula_weights, numbers,
+    self, Golden, SLOTS, Tolerance, assert_gradients, assert_parameters, device, formula_weights, numbers,
     resized_images, slots, weights_of,
 };
 
@@ -33,7 +32,6 @@ fn sensors() -> BTreeMap<Sensor, SensorInput> {
 }
 
 const SMALL: MmEarthConfig = MmEarthConfig { widths: [16, 24, 32, 40], depths: [2, 2, 3, 2] };
-const ATTO: MmEarthConfig = MmEarthConfig { widths: [40, 80, 160, 320], depths: [2, 2, 6, 2] };
 
 fn golden_model() -> MmEarth {
     let file = Weights::File(fixture("zoo/mmearth/tiny.pth"));
@@ -100,8 +98,7 @@ fn stages_of_the_small_model_are_the_golden_ones() {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    let model = MmEarth::new(&ATTO, &sensors(), &device());
-    assert_parameters(&model, "zoo/mmearth/params_atto.json", |_| false);
+    assert_parameters("mmearth-atto", "zoo/mmearth/params_atto.json", |_| false);
 }
 
 /// The values of an official parameter, which the formula fills by the name and in the layout of the dense model.
@@ -141,8 +138,8 @@ fn full_size_weights(official: &str, shape: &[usize]) -> Vec<f32> {
 #[test]
 fn published_size_with_formula_weights() {
     let golden = Golden::open("zoo/mmearth/full_io.safetensors");
-    let model = MmEarth::new(&ATTO, &sensors(), &device());
-    let model = parameters::fill(model, |name, shape| Ok(full_size_weights(name, shape))).unwrap();
+    let model = zoo::model("mmearth-atto").fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();
+    let Architecture::MmEarth(model) = model else { panic!() };
     let tolerance = Tolerance { values: 1e-4, summary: 1e-5 };
     compare_stages(&golden, &model, "atto.s2_64", 11, tolerance);
     let (tokens, _) =
@@ -188,5 +185,5 @@ fn requests_that_do_not_fit_say_what_would() {
     let smallest = batch(Tensor::zeros([1, 12, 16, 16], &device()));
     assert_eq!(model.encode(&smallest, MEAN).unwrap().pooled().unwrap().dims(), [1, 40]);
     assert!(MmEarthConfig { depths: [2, 2, 0, 2], ..SMALL }.problem().is_some());
-    assert_eq!(ATTO.problem(), None);
+    assert_eq!(SMALL.problem(), None);
 }

@@ -18,7 +18,7 @@ use terrabench::task::bands::Band;
 use crate::common::fixture;
 use crate::zoo_real::{self, Neighbourhoods, RealModel};
 use crate::zoo::{
-    Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows, numbers,
+    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows, numbers,
     slots, stored_weights,
 };
 
@@ -34,7 +34,6 @@ fn sensors() -> BTreeMap<Sensor, SensorInput> {
     BTreeMap::from([(Sensor::S1, input(&S1)), (Sensor::S2_L1C, input(&S2)), (Sensor::S2_L2A, input(&S2))])
 }
 
-const PUBLISHED: PrestoConfig = PrestoConfig { width: 128, depth: 2, heads: 8 };
 const SMALL: PrestoConfig = PrestoConfig { width: 48, depth: 2, heads: 3 };
 
 fn golden_model() -> Presto {
@@ -119,8 +118,7 @@ fn is_left_out(name: &str) -> bool {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    let model = Presto::new(&PUBLISHED, &sensors(), &device());
-    assert_parameters(&model, "zoo/presto/params_default.json", is_left_out);
+    assert_parameters("presto", "zoo/presto/params_default.json", is_left_out);
 }
 
 #[test]
@@ -138,7 +136,7 @@ fn published_size_with_formula_weights() {
         };
         Ok(formula_weights(name, shape, value))
     };
-    let model = parameters::fill(Presto::new(&PUBLISHED, &sensors(), &device()), weights).unwrap();
+    let model = zoo::model("presto").fill(weights).unwrap();
     for (name, seed, side, sensor) in
         [("s2_64", 11, 64, Sensor::S2_L1C), ("s1_64", 12, 64, Sensor::S1), ("s2_4", 13, 4, Sensor::S2_L1C)]
     {
@@ -195,7 +193,7 @@ fn requests_that_do_not_fit_say_what_would() {
 
 #[test]
 fn sizes_that_contradict_themselves_are_named() {
-    assert_eq!(PUBLISHED.problem(), None);
+    assert_eq!(SMALL.problem(), None);
     for (config, says) in [
         (PrestoConfig { heads: 5, ..SMALL }, "multiple of heads 5"),
         (PrestoConfig { width: 36, ..SMALL }, "multiple of 8"),
@@ -228,4 +226,7 @@ fn published_weights_on_real_pixels() {
         }
         neighbourhoods.compare(&model, task, "presto_s2-1-standardize");
     }
+    let place = ["copernicus-bench", "eurosat-s1", "default", "presto_s1-1-standardize"];
+    let features = model.features(place, Split::Test, &mut FeatureBank::default());
+    zoo_real::compare(&golden, "feature.eurosat_s1.presto", &features.samples, &features, 3e-5);
 }

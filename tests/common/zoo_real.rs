@@ -127,7 +127,8 @@ struct GoldenVotes {
     value: f64,
     pred: Vec<Prediction>,
     vote_margin: Vec<f64>,
-    edge_gap: Vec<Option<f64>>,
+    /// Not where all train samples are neighbours.
+    edge_gap: Option<Vec<f64>>,
     neighbours: Vec<Vec<usize>>,
 }
 
@@ -135,7 +136,8 @@ struct GoldenVotes {
 #[serde(untagged)]
 enum Prediction {
     Class(usize),
-    Labels(Vec<u8>),
+    /// The labels that apply.
+    Labels(Vec<usize>),
 }
 
 impl Neighbourhoods {
@@ -166,7 +168,7 @@ impl Neighbourhoods {
                 let what = format!("{task} {partition} {name}");
                 let nearest = found.neighbours.similarities[[i, 0]];
                 assert!((nearest - golden.nearest_similarity[i]).abs() < 1e-5, "{what}: similarity {nearest}");
-                if votes.edge_gap[i].is_some_and(|gap| gap <= 1e-5) {
+                if votes.edge_gap.as_ref().is_some_and(|gaps| gaps[i] <= 1e-5) {
                     continue;
                 }
                 let ours: BTreeSet<usize> = found.neighbours.indices.row(i).iter().copied().collect();
@@ -182,8 +184,9 @@ impl Neighbourhoods {
                         right += usize::from(classes[i] == truth[i]);
                     }
                     (Targets::MultiLabel(flags), Prediction::Labels(labels)) => {
-                        let flags: Vec<u8> = flags.row(i).iter().map(|flag| u8::from(*flag)).collect();
-                        assert_eq!(flags, *labels, "{what}");
+                        let found: Vec<usize> =
+                            flags.row(i).indexed_iter().filter(|(_, flag)| **flag).map(|(at, _)| at).collect();
+                        assert_eq!(found, *labels, "{what}");
                     }
                     _ => panic!("{what}: one class or several labels"),
                 }
