@@ -23,7 +23,7 @@ use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
 use crate::model::{Batch, Encoder, InputSpec, Pooling, Want};
 use crate::task::Sensor;
-use crate::task::bands::{self, Band, Imputation, Selection};
+use crate::task::bands::{self, Band, Channels, Imputation, Selection};
 use crate::task::{Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
@@ -53,6 +53,8 @@ pub struct InputOptions {
     /// `default` (see [`InputOptions::normalization_of`]), or what [`Strategies::asked`] takes.
     pub normalization: String,
     pub strategies: Strategies,
+    /// Which of the model's bands it is given.
+    pub channels: Channels,
     /// Whether bands that the files lack are zeros, and not what the task puts there.
     pub zeros: bool,
 }
@@ -80,7 +82,10 @@ impl InputOptions {
 
     /// What stands in for bands that the files of `task` may lack.
     pub fn impute(&self, task: &Task) -> Vec<Imputation> {
-        let source = |pair: &Imputation| if self.zeros { Band::Zeros } else { pair.source };
+        let source = |pair: &Imputation| {
+            let keeps = |band| self.channels.keeps(band);
+            if self.zeros || !keeps(pair.source) || !keeps(pair.target) { Band::ZEROS } else { pair.source }
+        };
         task.impute.iter().map(|pair| Imputation { source: source(pair), target: pair.target }).collect()
     }
 
@@ -142,8 +147,19 @@ impl Input {
             names.extend(task.by_content.clone());
             names.retain(|band, _| !task.absent_by_content.contains(band));
         }
-        let wanted = &model.sensor(task.input_sensor)?.bands;
-        let impute = options.impute(task);
+        let taken = &model.sensor(task.input_sensor)?.bands;
+        options.channels.check(taken)?;
+        let keeps = |band: &Band| options.channels.keeps(*band);
+        names.retain(|band, _| keeps(band));
+        let mut impute = options.impute(task);
+        let wanted: Vec<Band> = if model.architecture.takes_any_bands() {
+            taken.iter().copied().filter(keeps).collect()
+        } else {
+            let left_out = taken.iter().copied().filter(|band| !keeps(band));
+            impute.splice(0..0, left_out.map(|target| Imputation { source: Band::ZEROS, target }));
+            taken.clone()
+        };
+        let wanted = &wanted;
         let present = dataset.bands()?;
         let (selection, channels) = match &task.dates {
             None => (
@@ -205,7 +221,21 @@ impl Input {
         }
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
-        let stored = dataset.bands()?;
+        let mut stored = dataset.bands()?;
+        if options.channels != Channels::All {
+            let known: Vec<Band> = suite.bands.keys().copied().collect();
+            options.channels.check(&known)?;
+            let kept = |name: &String| {
+                suite.bands.iter().any(|(band, stored)| stored == name && options.channels.keeps(*band))
+            };
+            stored.retain(kept);
+        }
+        if stored.is_empty() {
+            return Err(Error::request(format!(
+                "{} stores none of the bands {}",
+                task.name, options.channels
+            )));
+        }
         let side = model.side(&task);
         let preprocess = Preprocess {
             normalization: Normalization::Identity,

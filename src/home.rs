@@ -63,7 +63,9 @@ impl Home {
     /// # Errors
     /// Where the folder cannot be read.
     pub fn suites(&self) -> Result<Vec<String>> {
-        toml_names(&self.0.join("benchmarks"))
+        let mut names = toml_names(&self.0.join("benchmarks"))?;
+        names.retain(|name| name != "sensors");
+        Ok(names)
     }
 
     /// `benchmarks/published/<file>`.

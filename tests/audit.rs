@@ -351,6 +351,7 @@ fn image_statistics_equal_torchgeo_benchs() {
     let loaded = terrabench::model::load(&model, &Weights::None, false, &device).unwrap();
     let options = InputOptions {
         by_content: false,
+        channels: Default::default(),
         normalization: "default".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
         zeros: false,
@@ -542,6 +543,7 @@ fn brick_kiln(case: &Case, by_content: bool) -> Input {
     let home = Home::find().unwrap();
     let options = InputOptions {
         by_content,
+        channels: Default::default(),
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
         zeros: false,
@@ -577,6 +579,7 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
     let home = Home::find().unwrap();
     let options = InputOptions {
         by_content: true,
+        channels: Default::default(),
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
         zeros: false,

@@ -247,6 +247,7 @@ impl Setting {
         let task = self.suite.task(task).unwrap();
         let options = InputOptions {
             by_content,
+            channels: Default::default(),
             normalization: normalization.to_owned(),
             strategies: self.strategies.clone(),
             zeros: false,

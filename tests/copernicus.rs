@@ -33,7 +33,13 @@ fn real() -> Option<PathBuf> {
 
 fn options(normalization: &str) -> InputOptions {
     let strategies = Strategies::load(&Home::find().unwrap()).unwrap();
-    InputOptions { by_content: false, normalization: normalization.to_owned(), strategies, zeros: false }
+    InputOptions {
+        by_content: false,
+        channels: Default::default(),
+        normalization: normalization.to_owned(),
+        strategies,
+        zeros: false,
+    }
 }
 
 fn numbers(value: &serde_json::Value) -> Vec<f64> {

@@ -78,6 +78,7 @@ fn features_neighbours_and_votes_equal_the_original() {
     let Protocol::Knn(config) = Protocol::load(&home, "knn").unwrap() else { panic!("knn.toml is no k-NN") };
     let options = InputOptions {
         by_content: false,
+        channels: Default::default(),
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
         zeros: false,

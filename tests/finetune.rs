@@ -239,6 +239,7 @@ fn fine_tuning_beats_the_frozen_features() {
     set_side(&mut config, 224);
     let options = InputOptions {
         by_content: false,
+        channels: Default::default(),
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),
         zeros: false,

@@ -129,6 +129,7 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
     let open = |normalization: &str| {
         let options = InputOptions {
             by_content: false,
+            channels: Default::default(),
             normalization: normalization.to_owned(),
             strategies: strategies.clone(),
             zeros: false,

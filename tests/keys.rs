@@ -238,6 +238,7 @@ impl Setting {
     fn options(&self, by_content: bool, zeros: bool) -> InputOptions {
         InputOptions {
             by_content,
+            channels: Default::default(),
             normalization: "default".to_owned(),
             strategies: self.strategies.clone(),
             zeros,
@@ -266,6 +267,8 @@ impl Setting {
             weights: "random:0",
             data: "0f1e",
             sensor: task.input_sensor,
+            pooling: Some(terrabench::model::Pooling::Class),
+            channels: &terrabench::task::bands::Channels::All,
             bands: &input.selection.stored,
             band_names: options.band_names(task),
             imputed: &input.selection.imputed,

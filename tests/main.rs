@@ -33,6 +33,7 @@ mod end_to_end;
 mod fetch;
 mod finetune;
 mod flood;
+mod floors;
 mod gate;
 mod geotiff;
 mod inputs;

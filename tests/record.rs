@@ -74,6 +74,8 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         weights: "5f3c",
         data: "0f1e",
         sensor: Sensor::S2_L1C,
+        pooling: Some(terrabench::model::Pooling::Class),
+        channels: &terrabench::task::bands::Channels::All,
         bands: &["02 - Blue".to_owned()],
         band_names: "as-named",
         imputed: &[],

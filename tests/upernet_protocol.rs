@@ -112,6 +112,7 @@ fn trained_on(
     sizes_mut(&mut model).width = 96;
     let options = InputOptions {
         by_content: false,
+        channels: Default::default(),
         zeros: false,
         normalization: "dataset".to_owned(),
         strategies: Strategies::load(&home).unwrap(),

@@ -620,6 +620,7 @@ fn real_inputs(root: PathBuf) -> Digests {
         for task in tasks.iter().map(|task| suite.task(task).unwrap()) {
             let options = InputOptions {
                 by_content: false,
+                channels: Default::default(),
                 zeros: false,
                 normalization: "default".to_owned(),
                 strategies: Strategies::load(&home).unwrap(),

@@ -143,8 +143,13 @@ pub struct DataArgs {
     #[arg(long, value_name = "HOW", default_value = "as-task")]
     pub missing_bands: MissingBands,
 
-    /// The patch embedding that Sentinel-2 tasks go through: s2-l1c, s2-l2a [default: the task's]
-    #[arg(long, value_name = "STEM")]
+    /// Which of the model's bands it is given: all, rgb, or names (B02,B03,B04). The others are zeros after normalisation, or
+    /// left out where the model takes any bands
+    #[arg(long, value_name = "all|rgb|BANDS", default_value = "all")]
+    pub channels: String,
+
+    /// The sensor that the model is told for Sentinel-2 tasks: s2-l1c, s2-l2a [default: the task's]
+    #[arg(long, value_name = "SENSOR")]
     pub sensor: Option<SensorArg>,
 
     /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
@@ -161,7 +166,7 @@ pub enum MissingBands {
     Zeros,
 }
 
-/// A patch embedding of Sentinel-2.
+/// A sensor that a model may be told for images of Sentinel-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SensorArg {
     #[value(name = "s2-l1c")]
@@ -177,6 +182,19 @@ pub enum BandNames {
     AsNamed,
     /// By what the pixels hold (m-eurosat, m-brick-kiln)
     ByContent,
+}
+
+/// How tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PoolingArg {
+    /// The class token
+    Class,
+    /// Mean of the patch tokens
+    Mean,
+    /// Mean of all tokens, the class token included
+    MeanAll,
+    /// The model's own pooling head
+    Head,
 }
 
 /// Which model runs, and where.
@@ -214,6 +232,10 @@ pub struct ModelArgs {
     /// or one strategy, as OURS-2.0-norm_no_clip or satlas
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
+
+    /// How the model's tokens become one vector per image: class, mean, mean-all, head [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    pub pooling: Option<PoolingArg>,
 
     /// Neither read nor write the feature cache
     #[arg(long)]
@@ -392,8 +414,8 @@ pub struct WantedArgs {
     #[arg(long, value_name = "NAME")]
     pub normalization: Vec<String>,
 
-    /// Only records of this patch embedding: s1, s2-l1c, s2-l2a
-    #[arg(long, value_name = "STEM")]
+    /// Only records whose model was told this sensor: s1, s2-l1c, s2-l2a
+    #[arg(long, value_name = "SENSOR")]
     pub sensor: Vec<String>,
 
     /// Only records whose bands were taken so: as-named, by-content

@@ -9,7 +9,9 @@ use anyhow::bail;
 
 use super::args::BenchArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, suite, used, weights_named};
+use super::{
+    data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
+};
 use crate::config::{Protocol, Shortening};
 use crate::console;
 use crate::data::fingerprint;
@@ -17,7 +19,6 @@ use crate::demo;
 use crate::device;
 use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
-use crate::model::config::ModelConfig;
 use crate::program::Program;
 use crate::record::Store;
 use crate::report::{self, Written};
@@ -36,7 +37,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
-    let model = ModelConfig::load(home, model_name)?;
+    let model = model_named(home, model_name, &suite, &args.model)?;
     let choice = Choice {
         tasks: args.tasks,
         partitions: args.partitions,

@@ -6,14 +6,13 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::args::FeaturesArgs;
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, set_threads, suite, weights_named};
+use super::{data_folder, feature_cache, input_options, model_named, set_threads, suite, weights_named};
 use crate::console;
 use crate::data::{Label, fingerprint};
 use crate::device;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
-use crate::model::config::ModelConfig;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -28,7 +27,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
         return Err(Error::request(problem).help("`bench --protocol upernet` compares them").into());
     }
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
-    let model = ModelConfig::load(home, model_name)?;
+    let model = model_named(home, model_name, &suite, &args.model)?;
     let weights = weights_named(model_name, &model, args.model.weights.as_deref())?;
     let device = device::by_name(&args.model.device)?;
     let threads = set_threads(args.model.threads)?;

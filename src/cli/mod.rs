@@ -29,7 +29,9 @@ use crate::features::InputOptions;
 use crate::features::cache::Cache;
 use crate::home::Home;
 use crate::locations::Environment;
+use crate::model::Pooling;
 use crate::model::config::ModelConfig;
+use crate::model::encoder::no_pooling;
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
@@ -164,6 +166,27 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
     })
 }
 
+/// The model of that name as the suite's own code uses it, with the pooling that was asked for.
+///
+/// # Errors
+/// Where it cannot be read, or lacks the pooling.
+fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
+    let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name);
+    if let Some(pooling) = args.pooling {
+        let pooling = match pooling {
+            args::PoolingArg::Class => Pooling::Class,
+            args::PoolingArg::Mean => Pooling::Mean,
+            args::PoolingArg::MeanAll => Pooling::MeanAll,
+            args::PoolingArg::Head => Pooling::Head,
+        };
+        if !model.architecture.poolings().contains(&pooling) {
+            return Err(no_pooling(pooling, model.architecture.poolings()));
+        }
+        model.pooling = Some(pooling);
+    }
+    Ok(model)
+}
+
 /// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     if !model.architecture.has_parameters() {
@@ -209,6 +232,7 @@ fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) ->
         by_content: data.bands == args::BandNames::ByContent,
         normalization: model.normalization.clone(),
         strategies: Strategies::load(home)?,
+        channels: data.channels.parse()?,
         zeros: data.missing_bands == args::MissingBands::Zeros,
     })
 }

@@ -372,6 +372,16 @@ impl Protocol {
         }
     }
 
+    /// Whether it scores images, by one vector each, and not their pixels.
+    pub fn scores_images(&self) -> bool {
+        match self {
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => {
+                true
+            }
+            Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => false,
+        }
+    }
+
     /// The part that decides numbers on `task`: all but the learning rates of other tasks.
     #[must_use]
     pub fn deciding(&self, task: &str) -> Self {

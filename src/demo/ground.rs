@@ -62,7 +62,7 @@ struct Look {
 /// Reflectance times 10,000 in a band of Sentinel-2; 0 for a band of Sentinel-1.
 pub fn reflectance(material: Material, state: f32, band: Band) -> f32 {
     let look = look(material);
-    let at = |spectrum: &Spectrum| spectrum.get(band as usize).copied().unwrap_or(0.0);
+    let at = |spectrum: &Spectrum| spectrum.get(band.place()).copied().unwrap_or(0.0);
     mix(at(&look.dry), at(&look.lush), state)
 }
 

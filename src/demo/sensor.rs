@@ -137,7 +137,7 @@ impl Ground {
 
     /// Digital numbers before the optics, one a point.
     fn radiance(&self, band: Band, level: Sensor, weather: &Weather) -> Vec<f32> {
-        let of = |table: &[f32; 13]| table.get(band as usize).copied().unwrap_or(0.0);
+        let of = |table: &[f32; 13]| table.get(band.place()).copied().unwrap_or(0.0);
         // Surface reflectance: the atmosphere is taken off, but for the haze that the correction misjudged.
         let (path, clear) = match level {
             Sensor::S2_L2A => (0.25 * (weather.haze - 1.0) * of(&PATH), 1.0),

@@ -27,6 +27,11 @@ pub trait Sizes {
 
     /// The feature maps for dense tasks, in the order in which they are given.
     fn maps(&self) -> Vec<MapLevel>;
+
+    /// Whether it takes any selection of a sensor's bands, by their wavelengths for instance.
+    fn takes_any_bands(&self) -> bool {
+        false
+    }
 }
 
 /// A module that encodes images. Its parameters are named by their paths through its fields.
@@ -170,6 +175,11 @@ impl ArchitectureConfig {
     /// Whether it has parameters, which come from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
         *self != ArchitectureConfig::ImageStats
+    }
+
+    /// Whether it takes any selection of a sensor's bands.
+    pub fn takes_any_bands(&self) -> bool {
+        self.sizes().is_some_and(Sizes::takes_any_bands)
     }
 
     /// What contradicts itself, if anything.

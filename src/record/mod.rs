@@ -23,10 +23,10 @@ pub use self::unreadable::{Reason, Unreadable};
 use crate::config::Protocol;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
-use crate::model::Coverage;
 use crate::model::config::DecidingModel;
+use crate::model::{Coverage, Pooling};
 use crate::task::Sensor;
-use crate::task::bands::Imputation;
+use crate::task::bands::{Channels, Imputation};
 use crate::task::{DecidingTask, Metric};
 use crate::{Error, Result};
 
@@ -129,6 +129,12 @@ pub struct Provenance {
     /// That the model was told. Records before version 0.2 call it `stem`.
     #[serde(alias = "stem")]
     pub sensor: Sensor,
+    /// How tokens became the vector of an image; records before schema 3 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    /// Which of the model's bands it was given: `all`, `rgb` or names.
+    #[serde(default = "all_channels")]
+    pub channels: String,
     /// The stored band behind each input band, in order.
     pub bands: Vec<String>,
     /// `as-named` or `by-content`.
@@ -143,6 +149,10 @@ pub struct Provenance {
     /// Unix time in seconds.
     pub finished: u64,
     pub wall_seconds: f64,
+}
+
+fn all_channels() -> String {
+    "all".to_owned()
 }
 
 impl Provenance {
@@ -185,6 +195,9 @@ pub struct Deciding<'a> {
     pub weights: &'a str,
     pub data: &'a str,
     pub sensor: Sensor,
+    /// None where the protocol takes no pooled vectors.
+    pub pooling: Option<Pooling>,
+    pub channels: &'a Channels,
     pub bands: &'a [String],
     pub band_names: &'a str,
     pub imputed: &'a [Imputation],

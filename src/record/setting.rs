@@ -24,6 +24,10 @@ pub enum Aspect {
     /// Whether the protocol was shortened on the command line.
     Length,
     Sensor,
+    /// Which of the model's bands it was given.
+    Channels,
+    /// How tokens became one vector.
+    Pooling,
     /// Bands by name or by content.
     Bands,
     /// What stands in for missing bands.
@@ -46,6 +50,8 @@ impl Aspect {
         match self {
             Aspect::Weights | Aspect::Coverage => Some("--weights"),
             Aspect::Sensor => Some("--sensor"),
+            Aspect::Channels => Some("--channels"),
+            Aspect::Pooling => Some("--pooling"),
             Aspect::Bands => Some("--bands"),
             Aspect::Imputation => Some("--missing-bands"),
             Aspect::Normalization => Some("--normalization"),
@@ -79,16 +85,18 @@ impl SettingKey {
             (Aspect::Data, data.to_owned()),
             (Aspect::Length, length.to_owned()),
             (Aspect::Sensor, made.sensor.to_string()),
+            (Aspect::Channels, made.channels.clone()),
             (Aspect::Bands, made.band_names.clone()),
             (Aspect::Imputation, imputation(&made.imputed)),
             (Aspect::Normalization, made.normalization.clone()),
             (Aspect::InputSize, format!("{0} x {0}", made.image_size)),
         ];
+        let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
         let protocol = record.protocol_settings.iter();
         let protocol = protocol.map(|(name, value)| (Aspect::Protocol(name.clone()), value.clone()));
         SettingKey {
             protocol: record.cell.protocol.clone(),
-            aspects: named.into_iter().chain(protocol).collect(),
+            aspects: named.into_iter().chain(pooling).chain(protocol).collect(),
         }
     }
 
@@ -120,10 +128,13 @@ impl SettingKey {
     /// not tell.
     pub fn differences(&self, other: &SettingKey) -> Vec<Aspect> {
         let tells = |key: &SettingKey| key.aspects.keys().any(Aspect::is_protocol);
+        let untold = |aspect: &Aspect| {
+            *aspect == Aspect::Pooling && (self.get(aspect).is_none() || other.get(aspect).is_none())
+        };
         let protocols = self.protocol == other.protocol && tells(self) && tells(other);
         let aspects: BTreeSet<&Aspect> = self.aspects.keys().chain(other.aspects.keys()).collect();
         let aspects = aspects.into_iter().filter(|aspect| protocols || !aspect.is_protocol());
-        aspects.filter(|aspect| self.get(aspect) != other.get(aspect)).cloned().collect()
+        aspects.filter(|aspect| !untold(aspect) && self.get(aspect) != other.get(aspect)).cloned().collect()
     }
 
     /// Whether the two differ in nothing: see [`SettingKey::differences`].
@@ -157,6 +168,8 @@ impl SettingKey {
             Aspect::Weights => format!("weights {}", short(value)),
             Aspect::Coverage | Aspect::Data | Aspect::Length => value.to_owned(),
             Aspect::Sensor => format!("sensor {value}"),
+            Aspect::Channels => format!("channels {value}"),
+            Aspect::Pooling => format!("pooling {value}"),
             Aspect::Bands => format!("bands {value}"),
             Aspect::Imputation => format!("imputed {value}"),
             Aspect::Normalization => format!("normalisation {value}"),

@@ -73,7 +73,7 @@ pub fn plan(
         let mut fitting = Vec::new();
         let mut unfit = None;
         for (name, protocol) in &protocols {
-            match check(task, name, protocol).and_then(|()| check_model(model, name, protocol)) {
+            match check(task, name, protocol).and_then(|()| check_model(model, task, name, protocol)) {
                 Ok(()) => fitting.push((name, protocol)),
                 Err(error) => unfit = unfit.or(Some(error)),
             }
@@ -124,7 +124,16 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 }
 
 /// Whether the protocol needs of the model what it has.
-fn check_model(model: &ModelConfig, name: &str, protocol: &Protocol) -> Result<()> {
+fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
+    if !model.architecture.takes_stored_pixels() {
+        model.sensor(task.input_sensor)?;
+    }
+    let maps = model.architecture.maps().len();
+    if matches!(protocol, Protocol::Upernet(_)) && model.architecture.has_parameters() && maps != 4 {
+        let problem =
+            format!("protocol `{name}` needs 4 feature maps; {} {} gives {maps}", model.name, model.backbone);
+        return Err(Error::request(problem).help("choose knn, linear-probe, logistic or segmentation-probe"));
+    }
     match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
         Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {

@@ -4,49 +4,122 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Result};
 
-/// A band of Sentinel-2 (MSI) or a polarisation of Sentinel-1 (SAR).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Band {
-    B01,
-    B02,
-    B03,
-    B04,
-    B05,
-    B06,
-    B07,
-    B08,
-    B8A,
-    B09,
-    B10,
-    B11,
-    B12,
-    VV,
-    VH,
+/// The name of a band, such as `B8A` or `VV`. Cheap to copy and compare; what the band is stands in
+/// `benchmarks/sensors.toml` ([`super::Sensors`]).
+///
+/// ```
+/// use terrabench::task::bands::Band;
+///
+/// let band: Band = "B8A".parse()?;
+/// assert_eq!(band, Band::B8A);
+/// # Ok::<(), terrabench::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Band {
+    /// Those of this crate in their order, all others behind them in the order of their names.
+    rank: u16,
+    name: &'static str,
+}
+
+impl Band {
+    pub const B01: Band = Band { rank: 0, name: "B01" };
+    pub const B02: Band = Band { rank: 1, name: "B02" };
+    pub const B03: Band = Band { rank: 2, name: "B03" };
+    pub const B04: Band = Band { rank: 3, name: "B04" };
+    pub const B05: Band = Band { rank: 4, name: "B05" };
+    pub const B06: Band = Band { rank: 5, name: "B06" };
+    pub const B07: Band = Band { rank: 6, name: "B07" };
+    pub const B08: Band = Band { rank: 7, name: "B08" };
+    pub const B8A: Band = Band { rank: 8, name: "B8A" };
+    pub const B09: Band = Band { rank: 9, name: "B09" };
+    pub const B10: Band = Band { rank: 10, name: "B10" };
+    pub const B11: Band = Band { rank: 11, name: "B11" };
+    pub const B12: Band = Band { rank: 12, name: "B12" };
+    pub const VV: Band = Band { rank: 13, name: "VV" };
+    pub const VH: Band = Band { rank: 14, name: "VH" };
     /// No band: zeros, after normalisation, in place of one that is missing.
-    #[serde(rename = "zeros")]
-    Zeros,
+    pub const ZEROS: Band = Band { rank: 15, name: "zeros" };
+
+    const KNOWN: [Band; 16] = [
+        Band::B01,
+        Band::B02,
+        Band::B03,
+        Band::B04,
+        Band::B05,
+        Band::B06,
+        Band::B07,
+        Band::B08,
+        Band::B8A,
+        Band::B09,
+        Band::B10,
+        Band::B11,
+        Band::B12,
+        Band::VV,
+        Band::VH,
+        Band::ZEROS,
+    ];
+
+    /// Its place among the bands of Sentinel-2, which come first.
+    pub(crate) fn place(self) -> usize {
+        usize::from(self.rank)
+    }
+
+    /// As in files: `B8A`.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl PartialOrd for Band {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Band {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.rank, self.name).cmp(&(other.rank, other.name))
+    }
 }
 
 impl fmt::Display for Band {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Band::Zeros => f.write_str("zeros"),
-            band => fmt::Debug::fmt(band, f),
-        }
+        f.pad(self.name)
     }
 }
 
 impl FromStr for Band {
     type Err = Error;
 
+    /// # Errors
+    /// If the name is not made of letters, digits, hyphens and underscores.
     fn from_str(name: &str) -> Result<Self> {
-        use serde::de::IntoDeserializer;
-        let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
-        Band::deserialize(name).map_err(Error::request)
+        if let Some(known) = Band::KNOWN.into_iter().find(|known| known.name == name) {
+            return Ok(known);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+            let problem = format!("`{name}` is not the name of a band");
+            return Err(Error::request(problem).help("use letters, digits and hyphens: B8A"));
+        }
+        super::sensor::intern(name).map(|name| Band { rank: u16::MAX, name })
+    }
+}
+
+impl Serialize for Band {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Band {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(|error: Error| serde::de::Error::custom(error.to_string()))
     }
 }
 
@@ -67,6 +140,78 @@ impl From<(Band, Band)> for Imputation {
 impl From<Imputation> for (Band, Band) {
     fn from(pair: Imputation) -> Self {
         (pair.source, pair.target)
+    }
+}
+
+/// Which of a model's bands it is given. The others are zeros after normalisation, or left out where the model takes any
+/// bands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Channels {
+    /// All that the model takes.
+    #[default]
+    All,
+    /// B04, B03 and B02.
+    Rgb,
+    Named(Vec<Band>),
+}
+
+impl Channels {
+    /// Whether the model is given this band.
+    pub fn keeps(&self, band: Band) -> bool {
+        match self {
+            Channels::All => true,
+            Channels::Rgb => [Band::B04, Band::B03, Band::B02].contains(&band),
+            Channels::Named(bands) => bands.contains(&band),
+        }
+    }
+
+    /// Checks that the model takes the bands that were asked for.
+    ///
+    /// # Errors
+    /// If it lacks one: the message lists those that it takes.
+    pub fn check(&self, wanted: &[Band]) -> Result<()> {
+        let asked = match self {
+            Channels::All => return Ok(()),
+            Channels::Rgb => &[Band::B04, Band::B03, Band::B02][..],
+            Channels::Named(bands) => bands,
+        };
+        let Some(unknown) = asked.iter().find(|band| !wanted.contains(band)) else { return Ok(()) };
+        let known: Vec<&str> = wanted.iter().map(|band| band.name()).collect();
+        Err(Error::request(format!("--channels {self}: the model takes no band {unknown} here"))
+            .help(crate::suggest::help(unknown.name(), &known, "its bands")))
+    }
+}
+
+impl FromStr for Channels {
+    type Err = Error;
+
+    /// `all`, `rgb`, or names with commas between them.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "all" => Ok(Channels::All),
+            "rgb" => Ok(Channels::Rgb),
+            names => {
+                names.split(',').map(|name| name.trim().parse()).collect::<Result<_>>().map(Channels::Named)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Channels::All => f.write_str("all"),
+            Channels::Rgb => f.write_str("rgb"),
+            Channels::Named(bands) => {
+                f.write_str(&bands.iter().map(|band| band.name()).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+impl Serialize for Channels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -100,7 +245,7 @@ pub fn select(
         let name = stored_name(band).or_else(|| {
             let pair = impute.iter().find(|pair| pair.target == *band)?;
             selection.imputed.push(*pair);
-            if pair.source == Band::Zeros {
+            if pair.source == Band::ZEROS {
                 selection.zeroed.push(place);
                 return present.first().cloned();
             }
@@ -180,7 +325,7 @@ mod tests {
     fn each_date_has_bands_of_its_own() {
         let dates = ["before", "after"].map(str::to_owned);
         let present = ["02 before", "02 after", "01 after"].map(str::to_owned);
-        let impute = [Imputation { source: Band::Zeros, target: Band::B01 }];
+        let impute = [Imputation { source: Band::ZEROS, target: Band::B01 }];
         let selection = select_dated(&dates, &[Band::B02, Band::B01], &names(), &present, &impute).unwrap();
         assert_eq!(selection.stored, ["02 before", "02 before", "02 after", "01 after"]);
         assert_eq!(selection.zeroed, [1]);
@@ -191,7 +336,7 @@ mod tests {
 
     #[test]
     fn zeros_stand_in_for_a_band() {
-        let impute = [Imputation { source: Band::Zeros, target: Band::B01 }];
+        let impute = [Imputation { source: Band::ZEROS, target: Band::B01 }];
         let selection = select(&[Band::B02, Band::B01], &names(), &["02".to_owned()], &impute).unwrap();
         assert_eq!(selection.zeroed, [1]);
         assert_eq!(selection.stored, ["02", "02"]);

@@ -4,5 +4,5 @@ pub mod bands;
 mod sensor;
 mod suite;
 
-pub use self::sensor::Sensor;
+pub use self::sensor::{BandSpec, Sensor, SensorSpec, Sensors, Unit};
 pub use self::suite::*;

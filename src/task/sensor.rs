@@ -1,13 +1,15 @@
 //! Sensors by name; what their bands are is data (`benchmarks/sensors.toml`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Error, Result};
+use super::bands::Band;
+use crate::home::{Home, read_toml};
+use crate::{Error, Result, suggest};
 
 /// The name of a sensor, such as `s2-l1c`. Cheap to copy and compare.
 ///
@@ -107,5 +109,114 @@ impl<'de> Deserialize<'de> for Sensor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         name.parse().map_err(|error: Error| serde::de::Error::custom(error.to_string()))
+    }
+}
+
+/// All sensors that are described (`benchmarks/sensors.toml`).
+///
+/// ```
+/// use terrabench::home::Home;
+/// use terrabench::task::bands::Band;
+/// use terrabench::task::{Sensor, Sensors};
+///
+/// let sensors = Sensors::load(&Home::find()?)?;
+/// let red = sensors.band(Sensor::S2_L1C, Band::B04)?;
+/// assert_eq!(red.gsd_m, 10.0);
+/// # Ok::<(), terrabench::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Sensors(BTreeMap<Sensor, SensorSpec>);
+
+/// What a sensor measures.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SensorSpec {
+    /// As in tables and messages.
+    pub title: String,
+    /// Of its stored pixels.
+    pub unit: Unit,
+    /// In the order of their names' numbers.
+    pub bands: Vec<BandSpec>,
+}
+
+/// What stored pixels mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Reflectance times 10,000.
+    DigitalNumbers,
+    /// 0 to 1.
+    Reflectance,
+    /// Backscatter in decibels.
+    Db,
+    /// Backscatter as a ratio.
+    Linear,
+}
+
+/// A band of a sensor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BandSpec {
+    pub name: Band,
+    /// Centre wavelength in micrometres.
+    #[serde(default)]
+    pub wavelength_um: Option<f64>,
+    /// Width at half of the maximum in micrometres.
+    #[serde(default)]
+    pub bandwidth_um: Option<f64>,
+    /// Ground sampling distance in metres.
+    pub gsd_m: f64,
+}
+
+impl Sensors {
+    /// Reads `benchmarks/sensors.toml`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has unknown keys, or names a band twice.
+    pub fn load(home: &Home) -> Result<Self> {
+        let path = home.folder().join("benchmarks/sensors.toml");
+        let sensors: Sensors = read_toml(&path)?;
+        for (sensor, spec) in &sensors.0 {
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = spec.bands.iter().find(|band| !seen.insert(band.name)) {
+                let problem = format!("sensor {sensor} has two bands called {}", twice.name);
+                return Err(Error::file(path, problem));
+            }
+        }
+        Ok(sensors)
+    }
+
+    /// What is known of a sensor.
+    ///
+    /// # Errors
+    /// If it is not described.
+    pub fn get(&self, sensor: Sensor) -> Result<&SensorSpec> {
+        self.0.get(&sensor).ok_or_else(|| {
+            let known: Vec<&str> = self.0.keys().map(|sensor| sensor.name()).collect();
+            Error::request(format!("sensor {sensor} is not described in benchmarks/sensors.toml"))
+                .help(suggest::help(sensor.name(), &known, "the sensors described there"))
+        })
+    }
+
+    /// What is known of a band of a sensor.
+    ///
+    /// # Errors
+    /// If it is not described.
+    pub fn band(&self, sensor: Sensor, band: Band) -> Result<&BandSpec> {
+        let spec = self.get(sensor)?;
+        spec.bands.iter().find(|known| known.name == band).ok_or_else(|| {
+            let known: Vec<&str> = spec.bands.iter().map(|band| band.name.name()).collect();
+            Error::request(format!("sensor {sensor} has no band {band}")).help(suggest::help(
+                band.name(),
+                &known,
+                "its bands",
+            ))
+        })
+    }
+
+    /// Whether any sensor has a band of this name.
+    pub fn knows(&self, band: Band) -> bool {
+        self.0.values().flat_map(|spec| &spec.bands).any(|known| known.name == band)
     }
 }

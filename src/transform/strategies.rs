@@ -7,8 +7,8 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::home::{Home, read_toml};
-use crate::task::Sensor;
-use crate::task::bands::{Band, undated};
+use crate::task::bands::undated;
+use crate::task::{Sensor, Sensors};
 use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 use crate::{Error, Result};
 
@@ -89,8 +89,10 @@ impl Strategies {
         if let Some(source) = unknown {
             return Err(Error::file(path, format!("the sweep names the unknown statistics `{source}`")));
         }
+        let sensors = Sensors::load(home)?;
         let names = strategies.statistics.values().flat_map(BTreeMap::keys);
-        match names.map(|name| undated(name)).find(|name| name.parse::<Band>().is_err()) {
+        match names.map(|name| undated(name)).find(|name| !name.parse().is_ok_and(|band| sensors.knows(band)))
+        {
             Some(name) => Err(Error::file(path, format!("holds statistics of `{name}`, which is no band"))),
             None => Ok(strategies),
         }

@@ -45,6 +45,8 @@ pub fn record() -> Record {
             data: "0f1e2d3c4b5a6978".into(),
             features: None,
             sensor: Sensor::S2_L1C,
+            pooling: Some(terrabench::model::Pooling::Class),
+            channels: "all".into(),
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
             band_names: "as-named".into(),
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],

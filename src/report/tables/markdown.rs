@@ -201,7 +201,15 @@ fn partial(record: &Record) -> Option<String> {
 
 /// How a row's values were made, but for those with a footnote.
 fn setting(row: &Row) -> Option<String> {
-    let told = [Aspect::Sensor, Aspect::Bands, Aspect::Imputation, Aspect::Normalization, Aspect::InputSize];
+    let told = [
+        Aspect::Sensor,
+        Aspect::Channels,
+        Aspect::Pooling,
+        Aspect::Bands,
+        Aspect::Imputation,
+        Aspect::Normalization,
+        Aspect::InputSize,
+    ];
     let setting = row.setting.as_ref()?.tell(&told);
     Some(format!("{}: {}.", escape(&row.full_label()), escape(&setting)))
 }
