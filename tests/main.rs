@@ -8,6 +8,8 @@ mod generated;
 mod golden;
 #[path = "common/zoo.rs"]
 mod zoo;
+#[path = "common/zoo_real.rs"]
+mod zoo_real;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
@@ -69,3 +71,7 @@ mod zoo_decur;
 mod zoo_softcon;
 mod zoo_copernicus_fm;
 mod zoo_dofa;
+mod zoo_galileo;
+mod zoo_mmearth;
+mod zoo_presto;
+mod zoo_satlas;

@@ -208,4 +208,8 @@ architectures! {
     "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
     "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
     "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
+    "galileo" => Galileo(super::galileo::Galileo, super::galileo::GalileoConfig);
+    "presto" => Presto(super::presto::Presto, super::presto::PrestoConfig);
+    "mmearth" => MmEarth(super::mmearth::MmEarth, super::mmearth::MmEarthConfig);
+    "satlas" => Satlas(super::satlas::Satlas, super::satlas::SatlasConfig);
 }

@@ -1,6 +1,7 @@
 //! Building blocks of networks: tensors in, tensors out.
 
 pub mod cubic;
+pub mod flexi;
 pub mod gelu;
 pub mod heads;
 pub mod hypernetwork;

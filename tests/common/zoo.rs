@@ -7,6 +7,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
 use terrabench::model::parameters;
+use terrabench::home::Home;
+use terrabench::model::config::ModelConfig;
+use terrabench::model::{Architecture, parameters};
 use terrabench::task::bands::Band;
 use terrabench::transform::resize;
 
@@ -181,11 +184,21 @@ impl Golden {
 /// Checks that a module has the parameters of the official file, except those that `left_out` names.
 #[track_caller]
 pub fn assert_parameters<M: Module>(module: &M, file: &str, left_out: impl Fn(&str) -> bool) {
+/// The model of `configs/models/<name>.toml`, without weights.
+pub fn model(name: &str) -> Architecture {
+    let config = ModelConfig::load(&Home::find().unwrap(), name).unwrap();
+    Architecture::new(&config.architecture, &config.sensors, &device()).unwrap()
+}
+
+/// Checks that a model of `configs/models/` has the parameters of the official file, except those that `left_out`
+/// names.
+pub fn assert_parameters(name: &str, file: &str, left_out: impl Fn(&str) -> bool) {
     let text = std::fs::read_to_string(crate::common::fixture(file)).unwrap();
     let official: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
     let expected: BTreeMap<String, Vec<usize>> =
         official.into_iter().filter(|(name, _)| !left_out(name)).collect();
     let found: BTreeMap<String, Vec<usize>> = parameters::list(module).into_iter().collect();
+    let found: BTreeMap<String, Vec<usize>> = model(name).parameters().into_iter().collect();
     assert_eq!(found, expected);
 }
 
@@ -212,6 +225,8 @@ pub fn assert_gradients<M: Module>(
     names: &[&str],
 ) {
     const STEP: f32 = 2e-3;
+    // How much a step changes the loss: far above its rounding, with little curvature.
+    const CHANGE: f64 = 0.03;
     let plain = device();
     let autodiff = device().autodiff();
     let module = filled(new(&autodiff), weights);
@@ -241,6 +256,13 @@ pub fn assert_gradients<M: Module>(
         let scale = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
         println!("{name}: gradient {analytic:.5}, finite difference {numeric:.5}");
         assert!(scale > 0.0, "{name}: the gradient is zero");
+        let step = (CHANGE / analytic.abs().max(scale)).min(0.005) as f32;
+        let moved = |steps: f32| {
+            values.iter_mut().zip(&direction).for_each(|(value, d)| *value += steps * step * d);
+        let [near, far] = [1.0, 2.0].map(|steps| moved(steps) - moved(-steps));
+        // Fourth order in the step.
+        let numeric = (8.0 * near - far) / (12.0 * f64::from(step));
+        println!("{name}: gradient {analytic:.5} (scale {scale:.3}), finite difference {numeric:.5}");
         let allowed = 1e-2 * (scale + analytic.abs());
         assert!((numeric - analytic).abs() <= allowed, "{name}: gradient {analytic}, finite difference {numeric}");
     }
