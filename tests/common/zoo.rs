@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
-use terrabench::model::parameters;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::{Architecture, parameters};
@@ -47,9 +46,8 @@ pub fn formula(seed: u64, index: usize) -> f64 {
 
 /// The seed of a parameter: FNV-1a-64 of its name.
 pub fn seed_of(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    })
+    name.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// A parameter filled by the formula: `value` gets a quarter of it.
@@ -81,7 +79,12 @@ pub fn images_of_rows(seed: u64, shape: [usize; 5], channels: &[usize]) -> Vec<T
 
 /// Formula images in the layout [n, band, row, column], with the bands at `channels` kept and resized to `side` as
 /// Galileo's wrappers do.
-pub fn resized_images(seed: u64, [n, bands, rows, columns]: [usize; 4], channels: &[usize], side: usize) -> Tensor<4> {
+pub fn resized_images(
+    seed: u64,
+    [n, bands, rows, columns]: [usize; 4],
+    channels: &[usize],
+    side: usize,
+) -> Tensor<4> {
     let pixels = rows * columns;
     let mut values = Vec::with_capacity(n * channels.len() * side * side);
     for image in 0..n {
@@ -181,9 +184,6 @@ impl Golden {
     }
 }
 
-/// Checks that a module has the parameters of the official file, except those that `left_out` names.
-#[track_caller]
-pub fn assert_parameters<M: Module>(module: &M, file: &str, left_out: impl Fn(&str) -> bool) {
 /// The model of `configs/models/<name>.toml`, without weights.
 pub fn model(name: &str) -> Architecture {
     let config = ModelConfig::load(&Home::find().unwrap(), name).unwrap();
@@ -192,13 +192,24 @@ pub fn model(name: &str) -> Architecture {
 
 /// Checks that a model of `configs/models/` has the parameters of the official file, except those that `left_out`
 /// names.
-pub fn assert_parameters(name: &str, file: &str, left_out: impl Fn(&str) -> bool) {
+#[track_caller]
+pub fn assert_parameters_of(name: &str, file: &str, left_out: impl Fn(&str) -> bool) {
+    assert_same_parameters(model(name).parameters(), file, left_out);
+}
+
+/// Checks that a module has the parameters of the official file, except those that `left_out` names.
+#[track_caller]
+pub fn assert_parameters<M: Module>(module: &M, file: &str, left_out: impl Fn(&str) -> bool) {
+    assert_same_parameters(parameters::list(module), file, left_out);
+}
+
+#[track_caller]
+fn assert_same_parameters(found: Vec<(String, Vec<usize>)>, file: &str, left_out: impl Fn(&str) -> bool) {
     let text = std::fs::read_to_string(crate::common::fixture(file)).unwrap();
     let official: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
     let expected: BTreeMap<String, Vec<usize>> =
         official.into_iter().filter(|(name, _)| !left_out(name)).collect();
-    let found: BTreeMap<String, Vec<usize>> = parameters::list(module).into_iter().collect();
-    let found: BTreeMap<String, Vec<usize>> = model(name).parameters().into_iter().collect();
+    let found: BTreeMap<String, Vec<usize>> = found.into_iter().collect();
     assert_eq!(found, expected);
 }
 
@@ -224,7 +235,6 @@ pub fn assert_gradients<M: Module>(
     outputs: impl Fn(&M, &Device) -> Tensor<2>,
     names: &[&str],
 ) {
-    const STEP: f32 = 2e-3;
     // How much a step changes the loss: far above its rounding, with little curvature.
     const CHANGE: f64 = 0.03;
     let plain = device();
@@ -243,28 +253,26 @@ pub fn assert_gradients<M: Module>(
         let gradient = gradients.get(*name).unwrap_or_else(|| panic!("{name} has no gradient"));
         let seed = seed_of(name);
         let direction: Vec<f32> = (0..gradient.len()).map(|i| formula(seed, i) as f32).collect();
-        // A step of the same length for tensors of all sizes.
-        let step = STEP * (64.0 / gradient.len() as f32).sqrt().min(1.0);
-        let moved = |sign: f32| {
-            let mut weights = weights.clone();
-            let values = weights.get_mut(*name).unwrap();
-            values.iter_mut().zip(&direction).for_each(|(value, d)| *value += sign * step * d);
-            loss_at(&weights)
-        };
-        let numeric = (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step);
         let analytic: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
-        let scale = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
-        println!("{name}: gradient {analytic:.5}, finite difference {numeric:.5}");
+        let scale =
+            gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
         assert!(scale > 0.0, "{name}: the gradient is zero");
         let step = (CHANGE / analytic.abs().max(scale)).min(0.005) as f32;
         let moved = |steps: f32| {
+            let mut weights = weights.clone();
+            let values = weights.get_mut(*name).unwrap();
             values.iter_mut().zip(&direction).for_each(|(value, d)| *value += steps * step * d);
+            loss_at(&weights)
+        };
         let [near, far] = [1.0, 2.0].map(|steps| moved(steps) - moved(-steps));
         // Fourth order in the step.
         let numeric = (8.0 * near - far) / (12.0 * f64::from(step));
         println!("{name}: gradient {analytic:.5} (scale {scale:.3}), finite difference {numeric:.5}");
         let allowed = 1e-2 * (scale + analytic.abs());
-        assert!((numeric - analytic).abs() <= allowed, "{name}: gradient {analytic}, finite difference {numeric}");
+        assert!(
+            (numeric - analytic).abs() <= allowed,
+            "{name}: gradient {analytic}, finite difference {numeric}"
+        );
     }
 }
 
