@@ -87,6 +87,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Rescore(_)
         | args::Command::Prepare(_)
         | args::Command::Cache(_)
+        | args::Command::Models(_)
         | args::Command::Fetch(_)
         | args::Command::Report(_) => return None,
     };
