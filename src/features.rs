@@ -20,7 +20,7 @@ use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Label, Sample, Split, loader};
 use crate::device;
 use crate::model::architecture::ArchitectureConfig;
-use crate::model::config::{DecidingModel, ModelConfig};
+use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
 use crate::model::{Batch, Encoder, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{self, Band, Channels, Imputation, Selection};
@@ -105,6 +105,8 @@ pub struct Input {
     pub selection: Selection,
     /// How the model's tokens become one vector.
     pub pooling: Pooling,
+    /// Whether the model takes tiles of images in their own size.
+    pub keeps_size: bool,
     /// As it was asked for, or the default.
     pub normalization: String,
     /// At least one: what may happen to the pixels, in the order in which they are tried.
@@ -197,6 +199,7 @@ impl Input {
             bands: wanted.as_slice().into(),
             selection,
             pooling: model.pooling(),
+            keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             normalization: normalization.to_owned(),
             strategies,
             seen: Log::default(),
@@ -247,6 +250,7 @@ impl Input {
             // Files may name bands that no model knows.
             bands: Arc::new([]),
             pooling: model.pooling(),
+            keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             task,
             selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
             normalization: strategies::NONE.to_owned(),

@@ -126,6 +126,10 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
         return Err(Error::request(problem)
             .help("set `tile` of the protocol to a divisor of the images' height and width"));
     }
+    let mut preprocess = extractor.strategy.preprocess.clone();
+    if extractor.input.keeps_size {
+        (preprocess.height, preprocess.width) = (side, side);
+    }
     let mut tiles = Vec::new();
     for y in (0..rows).step_by(side) {
         for x in (0..columns).step_by(side) {
@@ -133,7 +137,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
             tiles.push(Tile {
                 name: sample.name.clone(),
                 y,
-                image: extractor.strategy.preprocess.apply(image)?,
+                image: preprocess.apply(image)?,
                 mask: mask.slice(s![y..y + side, x..x + side]).to_owned(),
             });
         }
@@ -142,7 +146,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
 }
 
 /// The model's patch tokens of the tiles of the samples at `indices`: tiles of `side` x `side`
-/// pixels, row by row, each resized to the model's input.
+/// pixels, row by row, each resized to the model's input unless the model takes native sizes.
 ///
 /// Memory: a batch of tiles and a few samples; the tokens are on disk.
 ///

@@ -1,11 +1,14 @@
 //! Building blocks of networks: tensors in, tensors out.
 
 pub mod cubic;
+pub mod flexi;
 pub mod gelu;
 pub mod heads;
+pub mod hypernetwork;
 pub mod kernels;
 pub mod loss;
 pub mod patch;
+pub mod plain_vit;
 pub mod positions;
 pub mod resample;
 pub mod tokens;

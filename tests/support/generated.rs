@@ -144,6 +144,7 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
         sensor: Sensor::S2_L1C,
         bands: [].into(),
         pooling: terrabench::model::Pooling::Class,
+        keeps_size: false,
         selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),

@@ -1,0 +1,61 @@
+//! The month of each image, for models that encode it.
+
+use std::f64::consts::TAU;
+
+use super::encoder::Context;
+
+/// The month assumed where the date is unknown: July. Galileo's evaluation does the same for every model.
+pub const UNKNOWN: usize = 6;
+
+/// The month of each of `n` images, counted from 0.
+pub fn months(context: &Context, n: usize) -> Vec<usize> {
+    (0..n).map(|image| context.days.get(image).copied().flatten().map_or(UNKNOWN, month)).collect()
+}
+
+/// The encoding of a month counted from 0, [entries]: its sine `entries / 2` times, then its cosine.
+pub fn encoding(month: usize, entries: usize) -> impl Iterator<Item = f32> {
+    let angle = TAU * month as f64 / 12.0;
+    let half = entries / 2;
+    std::iter::repeat_n(angle.sin() as f32, half).chain(std::iter::repeat_n(angle.cos() as f32, half))
+}
+
+/// The month, counted from 0, of a day counted from 1970-01-01 [Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms"].
+fn month(days: f64) -> usize {
+    // Years start in March here, so that the leap day is the last.
+    let day = days.floor() as i64 + 719_468;
+    let in_era = day.rem_euclid(146_097);
+    let year = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let in_year = in_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * in_year + 2) / 153;
+    ((from_march + 2) % 12) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_of_known_days() {
+        let days = [
+            (0.0, 0),       // 1970-01-01
+            (30.9, 0),      // 1970-01-31
+            (31.0, 1),      // 1970-02-01
+            (-1.0, 11),     // 1969-12-31
+            (11_016.5, 1),  // 2000-02-29
+            (11_017.0, 2),  // 2000-03-01
+            (19_539.0, 6),  // 2023-07-01
+            (19_538.99, 5), // 2023-06-30
+            (20_453.0, 11), // 2025-12-31
+        ];
+        for (day, expected) in days {
+            assert_eq!(month(day), expected, "day {day}");
+        }
+    }
+
+    #[test]
+    fn images_without_a_date_are_of_july() {
+        let context = Context { days: vec![Some(0.0), None], ..Context::default() };
+        assert_eq!(months(&context, 3), [0, UNKNOWN, UNKNOWN]);
+    }
+}
