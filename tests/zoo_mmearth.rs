@@ -28,7 +28,9 @@ fn bands() -> Vec<Band> {
 }
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    [Sensor::S2_L1C, Sensor::S2_L2A].map(|sensor| (sensor, SensorInput { bands: bands() })).into()
+    [Sensor::S2_L1C, Sensor::S2_L2A]
+        .map(|sensor| (sensor, SensorInput { bands: bands(), ..Default::default() }))
+        .into()
 }
 
 const SMALL: MmEarthConfig = MmEarthConfig { widths: [16, 24, 32, 40], depths: [2, 2, 3, 2] };

@@ -27,7 +27,9 @@ const BANDS: [Band; 9] =
     [Band::B02, Band::B03, Band::B04, Band::B05, Band::B06, Band::B07, Band::B01, Band::B08, Band::B8A];
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    [Sensor::S2_L1C, Sensor::S2_L2A].map(|sensor| (sensor, SensorInput { bands: BANDS.to_vec() })).into()
+    [Sensor::S2_L1C, Sensor::S2_L2A]
+        .map(|sensor| (sensor, SensorInput { bands: BANDS.to_vec(), ..Default::default() }))
+        .into()
 }
 
 const SMALL: SatlasConfig = SatlasConfig { width: 12, depths: [2, 2, 2, 1], heads: [1, 2, 4, 8] };
