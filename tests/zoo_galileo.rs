@@ -14,14 +14,14 @@ use terrabench::model::galileo::{Galileo, GalileoConfig};
 use terrabench::model::parameters;
 use terrabench::model::weights::{self, Weights};
 use terrabench::nn::{cubic, flexi};
-use terrabench::task::{Sensor, Split};
 use terrabench::task::bands::Band;
+use terrabench::task::{Sensor, Split};
 
-use crate::zoo::{
-    self, Golden, Tolerance, assert_close, assert_gradients, assert_parameters, device, filled, formula_weights,
-    images_of_rows, numbers, slots, stored_weights,
-};
 use crate::common::fixture;
+use crate::zoo::{
+    self, Golden, Tolerance, assert_close, assert_gradients, assert_parameters, device, filled,
+    formula_weights, images_of_rows, numbers, slots, stored_weights,
+};
 use crate::zoo_real::{self, Neighbourhoods, RealModel};
 
 const S2: [Band; 10] = [
@@ -172,9 +172,18 @@ fn kernels_embeddings_and_encodings_are_the_golden_ones() {
 
 /// Parts of the official file that no sensor here reaches, and the two computed tables.
 fn is_left_out(name: &str) -> bool {
-    ["pos_embed", "month_embed.", "sp_channel", "t_channel_", "st_channel", "space_embed.", "time_embed.", "static_embed."]
-        .iter()
-        .any(|start| name.starts_with(start))
+    [
+        "pos_embed",
+        "month_embed.",
+        "sp_channel",
+        "t_channel_",
+        "st_channel",
+        "space_embed.",
+        "time_embed.",
+        "static_embed.",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
         || name.starts_with("space_time_embed.NDVI.")
 }
 
@@ -182,7 +191,7 @@ fn is_left_out(name: &str) -> bool {
 fn parameters_are_those_of_the_official_files() {
     for size in ["nano", "tiny", "base"] {
         let official = format!("zoo/galileo/params_{size}.json");
-        assert_parameters(&format!("galileo-{size}"), &official, is_left_out);
+        assert_parameters(&zoo::model(&format!("galileo-{size}")), &official, is_left_out);
     }
     // Without Sentinel-1 there is no convolution for it.
     let sensors = BTreeMap::from([(Sensor::S2_L2A, SensorInput { bands: S2.to_vec() })]);
@@ -224,7 +233,8 @@ fn published_sizes_with_formula_weights() {
         let model = model.fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();
         for (name, seed, sensor) in [("s2_64", 11, Sensor::S2_L1C), ("s1_64", 12, Sensor::S1)] {
             let images = images(seed, 2, 64, sensor, &[None]);
-            let (tokens, _) = model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
+            let (tokens, _) =
+                model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
             let pooled = tokens.clone().mean_dim(1).squeeze_dim::<2>(1);
             let tolerance = Tolerance { values: 2e-5, summary: 1e-6 };
             golden.compare(&format!("pooled.{size}.{name}"), &numbers(pooled), tolerance);
@@ -316,7 +326,7 @@ fn sizes_that_contradict_themselves_are_named() {
         (GalileoConfig { width: 24, heads: 3, ..fits.clone() }, "multiple of 16"),
         (GalileoConfig { patch: 9, ..fits.clone() }, "from 1 to 8"),
         (GalileoConfig { depth: 0, map_layers: vec![], ..fits.clone() }, "above 0"),
-        (GalileoConfig { map_layers: vec![3], ..fits.clone() }, "below depth 3"),
+        (GalileoConfig { map_layers: vec![3], ..fits.clone() }, "below 3"),
     ] {
         let problem = config.problem().unwrap();
         assert!(problem.contains(says), "{problem}");
@@ -335,7 +345,8 @@ const OURS: &str = "OURS-2.0-norm_no_clip";
 
 #[test]
 fn published_weights_on_real_pixels() {
-    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo")) else {
+    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo"))
+    else {
         return;
     };
     let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());
@@ -359,7 +370,8 @@ fn published_weights_on_real_pixels() {
 
 #[test]
 fn published_weights_on_real_tiles() {
-    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo")) else {
+    let (Some(weights), Some(folder)) = (zoo_real::folder("galileo-nano"), zoo_real::folder("galileo"))
+    else {
         return;
     };
     let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());

@@ -98,7 +98,7 @@ fn stages_of_the_small_model_are_the_golden_ones() {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    assert_parameters("mmearth-atto", "zoo/mmearth/params_atto.json", |_| false);
+    assert_parameters(&zoo::model("mmearth-atto"), "zoo/mmearth/params_atto.json", |_| false);
 }
 
 /// The values of an official parameter, which the formula fills by the name and in the layout of the dense model.
@@ -142,8 +142,7 @@ fn published_size_with_formula_weights() {
     let Architecture::MmEarth(model) = model else { panic!() };
     let tolerance = Tolerance { values: 1e-4, summary: 1e-5 };
     compare_stages(&golden, &model, "atto.s2_64", 11, tolerance);
-    let (tokens, _) =
-        model.encode(&batch(images(11, [2, 64, 64])), Want::Tokens).unwrap().tokens().unwrap();
+    let (tokens, _) = model.encode(&batch(images(11, [2, 64, 64])), Want::Tokens).unwrap().tokens().unwrap();
     let pooled = tokens.clone().mean_dim(1).squeeze_dim::<2>(1);
     golden.compare("spatial.atto.s2_64", &numbers(tokens), tolerance);
     golden.compare("pooled.atto.s2_64", &numbers(pooled), tolerance);

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use terrabench::model::architecture::{Architecture, Network, Sizes};
 use terrabench::features::FeatureBank;
 use terrabench::home::Home;
+use terrabench::model::architecture::{Architecture, Network, Sizes};
 use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::model::presto::{Presto, PrestoConfig};
 use terrabench::model::weights::{self, Weights};
-use terrabench::task::{Sensor, Split};
 use terrabench::task::bands::Band;
+use terrabench::task::{Sensor, Split};
 
 use crate::common::fixture;
-use crate::zoo_real::{self, Neighbourhoods, RealModel};
 use crate::zoo::{
-    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows, numbers,
-    slots, stored_weights,
+    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows,
+    numbers, slots, stored_weights,
 };
+use crate::zoo_real::{self, Neighbourhoods, RealModel};
 
 const S2: [Band; 8] =
     [Band::B02, Band::B03, Band::B04, Band::B05, Band::B06, Band::B07, Band::B08, Band::B8A];
@@ -118,7 +118,7 @@ fn is_left_out(name: &str) -> bool {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    assert_parameters("presto", "zoo/presto/params_default.json", is_left_out);
+    assert_parameters(&zoo::model("presto"), "zoo/presto/params_default.json", is_left_out);
 }
 
 #[test]

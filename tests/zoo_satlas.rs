@@ -14,8 +14,8 @@ use terrabench::task::bands::Band;
 
 use crate::common::fixture;
 use crate::zoo::{
-    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, numbers, resized_images,
-    slots, stored_weights,
+    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, numbers,
+    resized_images, slots, stored_weights,
 };
 
 const SIDE: usize = 512;
@@ -23,17 +23,8 @@ const MEAN: Want = Want::Pooled(Pooling::Mean);
 const OUTPUTS: Tolerance = Tolerance { values: 1e-4, summary: 1e-5 };
 const EARLY: Tolerance = Tolerance { values: 1e-5, summary: 1e-5 };
 
-const BANDS: [Band; 9] = [
-    Band::B02,
-    Band::B03,
-    Band::B04,
-    Band::B05,
-    Band::B06,
-    Band::B07,
-    Band::B01,
-    Band::B08,
-    Band::B8A,
-];
+const BANDS: [Band; 9] =
+    [Band::B02, Band::B03, Band::B04, Band::B05, Band::B06, Band::B07, Band::B01, Band::B08, Band::B8A];
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
     [Sensor::S2_L1C, Sensor::S2_L2A].map(|sensor| (sensor, SensorInput { bands: BANDS.to_vec() })).into()
@@ -60,9 +51,12 @@ fn batch(pixels: Tensor<4>) -> Batch {
 fn small_model_gives_the_golden_outputs() {
     let golden = Golden::open("zoo/satlas/tiny_io.safetensors");
     let model = golden_model();
-    for (name, seed, shape) in
-        [("s2_64", 1, [2, 64, 64]), ("s2_120", 2, [1, 120, 120]), ("s2_600", 3, [1, 600, 600]), ("s2_40x72", 4, [1, 40, 72])]
-    {
+    for (name, seed, shape) in [
+        ("s2_64", 1, [2, 64, 64]),
+        ("s2_120", 2, [1, 120, 120]),
+        ("s2_600", 3, [1, 600, 600]),
+        ("s2_40x72", 4, [1, 40, 72]),
+    ] {
         let batch = batch(images(seed, shape));
         let (tokens, grid) = model.encode(&batch, Want::Tokens).unwrap().tokens().unwrap();
         assert_eq!(grid, [16, 16]);
@@ -106,8 +100,9 @@ fn is_left_out(name: &str) -> bool {
 
 #[test]
 fn parameters_are_those_of_the_official_files() {
-    assert_parameters("satlas-swin-t", "zoo/satlas/params_swin_t.json", is_left_out);
-    assert_parameters("satlas-swin-b", "zoo/satlas/params_swin_b.json", is_left_out);
+    let [tiny, base] = ["satlas-swin-t", "satlas-swin-b"].map(zoo::model);
+    assert_parameters(&tiny, "zoo/satlas/params_swin_t.json", is_left_out);
+    assert_parameters(&base, "zoo/satlas/params_swin_b.json", is_left_out);
 }
 
 fn full_size_weights(name: &str, shape: &[usize]) -> Vec<f32> {
@@ -178,7 +173,12 @@ fn requests_that_do_not_fit_say_what_would() {
     for (sensor, shape, want, says) in [
         (Sensor::S2_L1C, [1, 13, 512, 512], MEAN, "expected 9 bands, found 13"),
         (Sensor::S2_L1C, [1, 9, 512, 224], MEAN, "multiples of 256 pixels, found 1 of 512 x 224"),
-        (Sensor::S2_L2A, [1, 9, 256, 256], Want::Pooled(Pooling::Class), "expected pooling mean, found class"),
+        (
+            Sensor::S2_L2A,
+            [1, 9, 256, 256],
+            Want::Pooled(Pooling::Class),
+            "expected pooling mean, found class",
+        ),
         (Sensor::S1, [1, 2, 512, 512], MEAN, "expected sensor s2-l1c or s2-l2a, found s1"),
     ] {
         let batch = Batch::single(sensor, Arc::new([]), Tensor::zeros(shape, &device()));

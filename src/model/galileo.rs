@@ -24,8 +24,8 @@ use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::groups::{Group, GroupChannels};
 use super::{months, requests};
 use crate::nn::flexi::resize_kernel;
-use crate::nn::patch::patches;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::patch::patches;
 use crate::nn::vit::Mlp;
 use crate::task::Sensor;
 use crate::{Error, Result};
@@ -79,8 +79,7 @@ impl Sizes for GalileoConfig {
         } else if !(1..=SIDE).contains(&patch) {
             Some(format!("expected a patch from 1 to {SIDE} pixels, found {patch}"))
         } else {
-            let layer = map_layers.iter().find(|layer| **layer >= depth)?;
-            Some(format!("expected map-layers below depth {depth}, found {layer}"))
+            requests::layer_beyond("map-layers", map_layers, depth)
         }
     }
 
@@ -277,12 +276,7 @@ impl Galileo {
 
     /// What is added to the tokens of [rows, columns] patches of a sensor: [m, rows * columns, dates, g, d] for m
     /// lists of months, counted from 0, one per date.
-    pub fn encodings(
-        &self,
-        sensor: Sensor,
-        [rows, columns]: [usize; 2],
-        months: &[Vec<usize>],
-    ) -> Tensor<5> {
+    pub fn encodings(&self, sensor: Sensor, [rows, columns]: [usize; 2], months: &[Vec<usize>]) -> Tensor<5> {
         let groups = self.groups.get(&sensor).map_or(&[][..], Vec::as_slice);
         let device = self.s_t_channel_embed.val().device();
         let quarter = self.config.width / 4;
@@ -317,8 +311,7 @@ impl Galileo {
     fn embed(&self, dates: &[Input]) -> Result<Tensor<3>> {
         let embedded = self.patch_embed(dates)?;
         let [n, places, count, g, d] = embedded.dims();
-        let by_date: Vec<Vec<usize>> =
-            dates.iter().map(|date| months::months(&date.context, n)).collect();
+        let by_date: Vec<Vec<usize>> = dates.iter().map(|date| months::months(&date.context, n)).collect();
         let mut months: Vec<Vec<usize>> =
             (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
         if months.iter().all(|other| *other == months[0]) {

@@ -248,16 +248,17 @@ impl Network for MmEarth {
     fn new(config: &MmEarthConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let MmEarthConfig { widths, depths } = config;
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
-        let downsample = |from: usize, to: usize| {
-            (ChannelNorm::new(from, device), Conv::new(2, [from, to], 2, device))
-        };
-        let stage = |(width, depth): (&usize, &usize)| {
-            (0..*depth).map(|_| Block::new(*width, device)).collect()
-        };
+        let downsample =
+            |from: usize, to: usize| (ChannelNorm::new(from, device), Conv::new(2, [from, to], 2, device));
+        let stage =
+            |(width, depth): (&usize, &usize)| (0..*depth).map(|_| Block::new(*width, device)).collect();
         MmEarth {
             encoder: MmEarthEncoder {
                 downsample_layers: widths.windows(2).map(|pair| downsample(pair[0], pair[1])).collect(),
-                initial_conv: (Conv::new(3, [bands, widths[0]], 1, device), ChannelNorm::new(widths[0], device)),
+                initial_conv: (
+                    Conv::new(3, [bands, widths[0]], 1, device),
+                    ChannelNorm::new(widths[0], device),
+                ),
                 stem: (DepthwiseConv::new(2, widths[0], 2, 1, device), ChannelNorm::new(widths[0], device)),
                 stages: widths.iter().zip(depths).map(stage).collect(),
             },
@@ -284,7 +285,9 @@ impl MmEarth {
         let mut x = self.stem(self.initial(images));
         let mut maps = Vec::with_capacity(self.encoder.stages.len());
         for (index, stage) in self.encoder.stages.iter().enumerate() {
-            if let Some((norm, conv)) = index.checked_sub(1).map(|before| &self.encoder.downsample_layers[before]) {
+            if let Some((norm, conv)) =
+                index.checked_sub(1).map(|before| &self.encoder.downsample_layers[before])
+            {
                 x = conv.forward(norm.forward(x));
             }
             x = stage.iter().fold(x, |x, block| block.forward(x));

@@ -245,8 +245,16 @@ impl Merging {
 }
 
 /// The patch embedding, then stages with merging between them.
-type Features =
-    ((PatchConv, Unnamed, LayerNorm), Vec<Block>, Merging, Vec<Block>, Merging, Vec<Block>, Merging, Vec<Block>);
+type Features = (
+    (PatchConv, Unnamed, LayerNorm),
+    Vec<Block>,
+    Merging,
+    Vec<Block>,
+    Merging,
+    Vec<Block>,
+    Merging,
+    Vec<Block>,
+);
 
 /// What the published file holds beside heads.
 #[derive(Module, Debug)]
@@ -270,15 +278,15 @@ impl Network for Satlas {
     /// For sensors of equally many bands.
     fn new(config: &SatlasConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
-        let embed =
-            (PatchConv::new(bands, config.width, PATCH, device), Unnamed, norm(config.width, device));
+        let embed = (PatchConv::new(bands, config.width, PATCH, device), Unnamed, norm(config.width, device));
         let stage = |stage: usize| -> Vec<Block> {
             let (channels, heads) = (config.channels(stage), config.heads[stage]);
-            (0..config.depths[stage]).map(|block| Block::new(channels, heads, block % 2 == 1, device)).collect()
+            (0..config.depths[stage])
+                .map(|block| Block::new(channels, heads, block % 2 == 1, device))
+                .collect()
         };
         let merging = |stage: usize| Merging::new(config.channels(stage), device);
-        let features =
-            (embed, stage(0), merging(0), stage(1), merging(1), stage(2), merging(2), stage(3));
+        let features = (embed, stage(0), merging(0), stage(1), merging(1), stage(2), merging(2), stage(3));
         Satlas { backbone: Backbone { features }, config: config.clone(), sensors: sensors.clone() }
     }
 }
@@ -332,8 +340,9 @@ impl Encoder for Satlas {
         }
         let maps = self.maps(input.pixels.clone());
         if want == Want::Maps {
-            let map = |(stage, map): (usize, Tensor<4>)| {
-                Map { values: map.permute([0, 3, 1, 2]), stride: PATCH << stage }
+            let map = |(stage, map): (usize, Tensor<4>)| Map {
+                values: map.permute([0, 3, 1, 2]),
+                stride: PATCH << stage,
             };
             return Ok(Encoded::Maps(maps.into_iter().enumerate().map(map).collect()));
         }
@@ -363,8 +372,7 @@ pub fn coordinates() -> Vec<f32> {
 fn offset_indices() -> Vec<i32> {
     let places = || (0..WINDOW).flat_map(|row| (0..WINDOW).map(move |column| (row, column)));
     let index = |(query, key): ((usize, usize), (usize, usize))| {
-        let [row, column] =
-            [query.0 + WINDOW - 1 - key.0, query.1 + WINDOW - 1 - key.1];
+        let [row, column] = [query.0 + WINDOW - 1 - key.0, query.1 + WINDOW - 1 - key.1];
         (row * (2 * WINDOW - 1) + column) as i32
     };
     places().flat_map(|query| places().map(move |key| index((query, key)))).collect()
@@ -382,7 +390,8 @@ fn shift_mask([h, w]: [usize; 2], [down, right]: [usize; 2], device: &Device) ->
     let [rows, columns] = [h / WINDOW, w / WINDOW];
     let places = WINDOW * WINDOW;
     let mut mask = Vec::with_capacity(rows * columns * places * places);
-    for (window_row, window_column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+    for (window_row, window_column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)))
+    {
         let regions: Vec<(i32, i32)> = (0..places)
             .map(|place| {
                 let row = window_row * WINDOW + place / WINDOW;

@@ -46,9 +46,8 @@ pub fn formula(seed: u64, index: usize) -> f64 {
 
 /// The seed of a parameter: FNV-1a-64 of its name.
 pub fn seed_of(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    })
+    name.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// A parameter filled by the formula: `value` gets a quarter of it.
@@ -80,7 +79,12 @@ pub fn images_of_rows(seed: u64, shape: [usize; 5], channels: &[usize]) -> Vec<T
 
 /// Formula images in the layout [n, band, row, column], with the bands at `channels` kept and resized to `side` as
 /// Galileo's wrappers do.
-pub fn resized_images(seed: u64, [n, bands, rows, columns]: [usize; 4], channels: &[usize], side: usize) -> Tensor<4> {
+pub fn resized_images(
+    seed: u64,
+    [n, bands, rows, columns]: [usize; 4],
+    channels: &[usize],
+    side: usize,
+) -> Tensor<4> {
     let pixels = rows * columns;
     let mut values = Vec::with_capacity(n * channels.len() * side * side);
     for image in 0..n {
@@ -186,15 +190,14 @@ pub fn model(name: &str) -> Architecture {
     Architecture::new(&config.architecture, &config.sensors, &device()).unwrap()
 }
 
-/// Checks that a model of `configs/models/` has the parameters of the official file, except those that `left_out`
-/// names.
+/// Checks that a module has the parameters of the official file, except those that `left_out` names.
 #[track_caller]
-pub fn assert_parameters(name: &str, file: &str, left_out: impl Fn(&str) -> bool) {
+pub fn assert_parameters<M: Module>(module: &M, file: &str, left_out: impl Fn(&str) -> bool) {
     let text = std::fs::read_to_string(crate::common::fixture(file)).unwrap();
     let official: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
     let expected: BTreeMap<String, Vec<usize>> =
         official.into_iter().filter(|(name, _)| !left_out(name)).collect();
-    let found: BTreeMap<String, Vec<usize>> = model(name).parameters().into_iter().collect();
+    let found: BTreeMap<String, Vec<usize>> = parameters::list(module).into_iter().collect();
     assert_eq!(found, expected);
 }
 
@@ -239,7 +242,8 @@ pub fn assert_gradients<M: Module>(
         let seed = seed_of(name);
         let direction: Vec<f32> = (0..gradient.len()).map(|i| formula(seed, i) as f32).collect();
         let analytic: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
-        let scale = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
+        let scale =
+            gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
         assert!(scale > 0.0, "{name}: the gradient is zero");
         let step = (CHANGE / analytic.abs().max(scale)).min(0.005) as f32;
         let moved = |steps: f32| {
@@ -253,7 +257,10 @@ pub fn assert_gradients<M: Module>(
         let numeric = (8.0 * near - far) / (12.0 * f64::from(step));
         println!("{name}: gradient {analytic:.5} (scale {scale:.3}), finite difference {numeric:.5}");
         let allowed = 1e-2 * (scale + analytic.abs());
-        assert!((numeric - analytic).abs() <= allowed, "{name}: gradient {analytic}, finite difference {numeric}");
+        assert!(
+            (numeric - analytic).abs() <= allowed,
+            "{name}: gradient {analytic}, finite difference {numeric}"
+        );
     }
 }
 

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use terrabench::config::{EmbeddingDtype, Protocol};
-use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::features::tiles::{Tokens, tile_tokens};
+use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::{self, LoadedModel};
 use terrabench::progress::Silent;
 use terrabench::protocol::knn;
 use terrabench::score::Targets;
+use terrabench::task::bands::Channels;
 use terrabench::task::{Split, Suite};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
@@ -22,7 +23,8 @@ use crate::zoo::{self, Golden, device};
 
 /// The folder of one model's published weights or golden numbers, beside the real pixels.
 pub fn folder(model: &str) -> Option<PathBuf> {
-    let folder = common::real().map(|real| real.join("../golden/zoo").join(model)).filter(|path| path.is_dir());
+    let folder =
+        common::real().map(|real| real.join("../golden/zoo").join(model)).filter(|path| path.is_dir());
     if folder.is_none() {
         eprintln!("skipped: no real pixels or no published weights of {model} (TERRABENCH_REAL)");
     }
@@ -56,6 +58,7 @@ impl RealModel {
             by_content: false,
             normalization: normalization.to_owned(),
             strategies: Strategies::load(&home).unwrap(),
+            channels: Channels::All,
             zeros: false,
         };
         let root = self.real.join(&suite.name);
@@ -79,7 +82,9 @@ impl RealModel {
 
     /// Patch tokens of the tiles of the first train image.
     pub fn tile_tokens(&self, place: [&str; 4], side: usize) -> Tokens {
-        self.with_extractor(place, |extractor| tile_tokens(extractor, Split::Train, &[0], side, &Silent).unwrap())
+        self.with_extractor(place, |extractor| {
+            tile_tokens(extractor, Split::Train, &[0], side, &Silent).unwrap()
+        })
     }
 }
 
@@ -90,10 +95,15 @@ pub fn compare(golden: &Golden, key: &str, names: &[String], features: &Features
     let width = features.matrix.ncols();
     let mut compared = 0;
     for (name, feature) in features.samples.iter().zip(features.matrix.rows()) {
-        let Some(row) = names.iter().position(|known| known == name) else { panic!("{key}: no sample {name}") };
+        let Some(row) = names.iter().position(|known| known == name) else {
+            panic!("{key}: no sample {name}")
+        };
         let Some(expected) = rows.get(row * width..(row + 1) * width) else { continue };
         let difference = zoo::difference(&feature.to_vec(), expected);
-        assert!(difference <= tolerance, "{key} of {name} differs by {difference:e}, more than {tolerance:e}");
+        assert!(
+            difference <= tolerance,
+            "{key} of {name} differs by {difference:e}, more than {tolerance:e}"
+        );
         compared += 1;
     }
     assert!(compared > 0, "{key}: no sample compared");
@@ -167,7 +177,10 @@ impl Neighbourhoods {
             for (i, name) in test.samples.iter().enumerate() {
                 let what = format!("{task} {partition} {name}");
                 let nearest = found.neighbours.similarities[[i, 0]];
-                assert!((nearest - golden.nearest_similarity[i]).abs() < 1e-5, "{what}: similarity {nearest}");
+                assert!(
+                    (nearest - golden.nearest_similarity[i]).abs() < 1e-5,
+                    "{what}: similarity {nearest}"
+                );
                 if votes.edge_gap.as_ref().is_some_and(|gaps| gaps[i] <= 1e-5) {
                     continue;
                 }
@@ -184,8 +197,12 @@ impl Neighbourhoods {
                         right += usize::from(classes[i] == truth[i]);
                     }
                     (Targets::MultiLabel(flags), Prediction::Labels(labels)) => {
-                        let found: Vec<usize> =
-                            flags.row(i).indexed_iter().filter(|(_, flag)| **flag).map(|(at, _)| at).collect();
+                        let found: Vec<usize> = flags
+                            .row(i)
+                            .indexed_iter()
+                            .filter(|(_, flag)| **flag)
+                            .map(|(at, _)| at)
+                            .collect();
                         assert_eq!(found, *labels, "{what}");
                     }
                     _ => panic!("{what}: one class or several labels"),
@@ -193,7 +210,10 @@ impl Neighbourhoods {
             }
             assert!(sure > 0, "{task} {partition}: no prediction is sure");
             if sure == test.samples.len() && matches!(found.targets, Targets::Classes { .. }) {
-                assert!((right as f64 / sure as f64 - votes.value).abs() < 1e-9, "{task} {partition}: {right}");
+                assert!(
+                    (right as f64 / sure as f64 - votes.value).abs() < 1e-9,
+                    "{task} {partition}: {right}"
+                );
             }
         }
     }
