@@ -150,13 +150,3 @@ impl Finding {
 fn told<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
-
-/// The names of the TOML files in `folder`, sorted; none where it cannot be read.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let toml = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml"));
-    let mut names: Vec<String> =
-        toml.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect();
-    names.sort();
-    names
-}

@@ -3,74 +3,118 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use include_dir::{Dir, include_dir};
+
 use crate::error::AtPath;
+use crate::files::write_atomically;
 use crate::{Error, Result, suggest};
 
-/// The folder that holds `benchmarks/` and `configs/`.
+/// The files that this program was built with.
+static BENCHMARKS: Dir = include_dir!("$CARGO_MANIFEST_DIR/benchmarks");
+static CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/configs");
+
+/// Where `benchmarks/` and `configs/` are: in the folder of a checkout or of `TERRABENCH_HOME`, and, for what it lacks, the
+/// files that the program was built with.
+///
+/// ```
+/// use terrabench::home::Home;
+///
+/// let home = Home::find()?;
+/// assert!(home.suites()?.contains(&"geobench".to_owned()));
+/// # Ok::<(), terrabench::Error>(())
+/// ```
 #[derive(Debug, Clone)]
-pub struct Home(PathBuf);
+pub struct Home {
+    /// The first that has a file counts.
+    folders: Vec<PathBuf>,
+}
 
 /// Folders that make a checkout: other projects have `benchmarks/` and `configs/` too.
 const PARTS: [&str; 3] = ["benchmarks/published", "configs/models", "configs/protocols"];
 
-/// What `folder` lacks to be a checkout.
-fn lacks(folder: &Path) -> Option<&'static str> {
-    PARTS.into_iter().find(|part| !folder.join(part).is_dir())
+fn is_checkout(folder: &Path) -> bool {
+    PARTS.iter().all(|part| folder.join(part).is_dir())
 }
 
 impl Home {
     /// The folder that `TERRABENCH_HOME` names; otherwise the working directory or its nearest ancestor that is a
-    /// checkout, otherwise the checkout this program was built from.
+    /// checkout; otherwise only the files that the program was built with.
     ///
     /// # Errors
-    /// Where `TERRABENCH_HOME` names something else, or none of the others is a checkout.
+    /// If `TERRABENCH_HOME` names a folder with neither `benchmarks/` nor `configs/`, or the built-in files cannot be
+    /// written to the cache folder.
     pub fn find() -> Result<Self> {
         if let Some(named) = variable("TERRABENCH_HOME").map(PathBuf::from) {
-            return match lacks(&named) {
-                None => Ok(Home(named)),
-                Some(part) => {
-                    let problem =
-                        format!("TERRABENCH_HOME names this folder, but it lacks `{part}/`: no checkout");
-                    Err(Error::file(&named, problem)
-                        .help("set TERRABENCH_HOME to a checkout of Terrabench, or unset it"))
-                }
-            };
+            return Home::of(&named);
         }
         let here = std::env::current_dir().at(".")?;
-        let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-        match here.ancestors().chain([built]).find(|folder| lacks(folder).is_none()) {
-            Some(home) => Ok(Home(home.to_owned())),
-            None => {
-                let problem = format!("neither this folder nor one above it has `{}/`", PARTS.join("/`, `"));
-                Err(Error::file(&here, problem)
-                    .help("run from a checkout of Terrabench, or set TERRABENCH_HOME to one"))
-            }
+        match here.ancestors().find(|folder| is_checkout(folder)) {
+            Some(checkout) => Ok(Home { folders: vec![checkout.to_owned()] }),
+            None => Ok(Home { folders: vec![built_in()?] }),
         }
     }
 
-    /// The folder itself.
+    /// The files of `folder`, and the built-in ones that it lacks.
+    ///
+    /// # Errors
+    /// As [`Home::find`].
+    pub fn of(folder: &Path) -> Result<Self> {
+        if is_checkout(folder) {
+            return Ok(Home { folders: vec![folder.to_owned()] });
+        }
+        if !folder.join("benchmarks").is_dir() && !folder.join("configs").is_dir() {
+            let problem =
+                "TERRABENCH_HOME names this folder, but it has neither `benchmarks/` nor `configs/`";
+            return Err(Error::file(folder, problem)
+                .help("set TERRABENCH_HOME to a folder laid out as a checkout of Terrabench, or unset it"));
+        }
+        Ok(Home { folders: vec![folder.to_owned(), built_in()?] })
+    }
+
+    /// The file or folder at that place, such as `configs/normalization.toml`; where there is none, its place in the first
+    /// folder.
+    pub fn path(&self, place: impl AsRef<Path>) -> PathBuf {
+        let paths = || self.folders.iter().map(|folder| folder.join(&place));
+        paths().find(|path| path.exists()).or_else(|| paths().next()).unwrap_or_default()
+    }
+
+    /// The folder whose files come first.
     pub fn folder(&self) -> &Path {
-        &self.0
+        self.folders.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
     /// `benchmarks/<name>.toml`.
     pub fn suite(&self, name: &str) -> PathBuf {
-        self.0.join("benchmarks").join(format!("{name}.toml"))
+        self.path(Path::new("benchmarks").join(format!("{name}.toml")))
     }
 
     /// The names of all suites, sorted.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If a folder cannot be read.
     pub fn suites(&self) -> Result<Vec<String>> {
-        let mut names = toml_names(&self.0.join("benchmarks"))?;
+        let mut names = self.names("benchmarks")?;
         names.retain(|name| name != "sensors");
+        Ok(names)
+    }
+
+    /// The names of all TOML files at that place, such as `configs/models`, sorted.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn names(&self, place: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for folder in self.folders.iter().map(|folder| folder.join(place)).filter(|folder| folder.is_dir()) {
+            names.extend(toml_names(&folder)?);
+        }
+        names.sort();
+        names.dedup();
         Ok(names)
     }
 
     /// `benchmarks/published/<file>`.
     pub fn published(&self, file: &str) -> PathBuf {
-        self.0.join("benchmarks/published").join(file)
+        self.path(Path::new("benchmarks/published").join(file))
     }
 
     /// `configs/<kind>/<name>.toml`; `name` may also be a path to such a file.
@@ -78,8 +122,8 @@ impl Home {
     /// # Errors
     /// Where there is no such file: the message lists the names there are.
     pub fn config(&self, kind: &str, name: &str) -> Result<PathBuf> {
-        let folder = self.0.join("configs").join(kind);
-        let named = folder.join(format!("{name}.toml"));
+        let place = format!("configs/{kind}");
+        let named = self.path(Path::new(&place).join(format!("{name}.toml")));
         if named.is_file() {
             return Ok(named);
         }
@@ -87,10 +131,43 @@ impl Home {
         if path.is_file() {
             return Ok(path);
         }
-        let names = format!("names in {}", folder.display());
-        let help = suggest::help(name, &toml_names(&folder)?, &names);
+        let names = format!("names in {}", self.path(&place).display());
+        let help = suggest::help(name, &self.names(&place)?, &names);
         Err(Error::file(&named, "no such file").help(format!("{help}; or give a path to a TOML file")))
     }
+}
+
+/// Writes the built-in files to a folder of the cache that their content names, once, and returns it.
+fn built_in() -> Result<PathBuf> {
+    let mut files: Vec<(PathBuf, &[u8])> = Vec::new();
+    for (name, dir) in [("benchmarks", &BENCHMARKS), ("configs", &CONFIGS)] {
+        collect(Path::new(name), dir, &mut files);
+    }
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for (path, bytes) in &files {
+        hasher.update(path.to_string_lossy().as_bytes()).update(&[0]);
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    let name = format!("home-{}", &hasher.finalize().to_hex()[..16]);
+    let cache = cache_folder().unwrap_or_else(|_| std::env::temp_dir().join("terrabench"));
+    let folder = cache.join(name);
+    for (path, bytes) in files {
+        let path = folder.join(path);
+        // Someone may have edited or removed a file of the cache.
+        if std::fs::read(&path).ok().as_deref() != Some(bytes) {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).at(parent)?;
+            }
+            write_atomically(&path, bytes)?;
+        }
+    }
+    Ok(folder)
+}
+
+fn collect(at: &Path, dir: &Dir<'static>, files: &mut Vec<(PathBuf, &'static [u8])>) {
+    files.extend(dir.files().map(|file| (at.join(file.path()), file.contents())));
+    dir.dirs().for_each(|inner| collect(at, inner, files));
 }
 
 /// The names of the TOML files in a folder, without their ending, sorted.

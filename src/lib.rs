@@ -1,27 +1,25 @@
 //! Terrabench measures Earth-observation foundation models on the benchmarks their papers report.
 //!
-//! The way of a number, each arrow one function:
+//! A model is asked for features like this:
 //!
-//! ```text
-//! suite.rs      benchmarks/*.toml -> Suite, Task
-//! plan.rs       suite + models + protocols -> Cells, and which are done already
-//! data/         Task -> Dataset -> Sample (raw pixels of the bands a model wants)
-//! normalization.rs  names -> strategies of normalisation, with their statistics
-//! transform/    Sample -> normalised, resized image
-//! audit/        what was read and computed -> findings: what makes a number mislead
-//! model/        images -> features (or feature maps), on a device
-//! features.rs   Dataset + Backbone -> Features [n, d]
-//! cache.rs      Features on disk, by the hash of what decides them
-//! protocol/     Features -> predictions (k-NN, …)
-//! metrics/      predictions + labels -> scores with intervals
-//! sheet.rs      images, masks, predictions -> a picture to look at
-//! run.rs        one Cell through all of the above -> Record
-//! record.rs     Record -> an atomic file, named by the fingerprint of what decides the number
-//! report/       Records + published numbers -> tables
-//! cli/          one file per command
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use terrabench::home::Home;
+//! use terrabench::model::config::ModelConfig;
+//! use terrabench::model::{self, Batch, Want};
+//! use terrabench::task::Sensor;
+//!
+//! let config = ModelConfig::load(&Home::find()?, "demo")?;
+//! let device = Device::flex();
+//! let model = model::load(&config, &"random:0".parse()?, false, &device)?;
+//! let bands = config.sensor(Sensor::S1)?.bands.as_slice().into();
+//! let images = Batch::single(Sensor::S1, bands, Tensor::zeros([1, 2, 112, 112], &device));
+//! let features = model.encoder.encode(&images, Want::Pooled(config.pooling()))?.pooled()?;
+//! assert_eq!(features.dims(), [1, 192]);
+//! # Ok::<(), terrabench::Error>(())
 //! ```
 //!
-//! Arrows point down this list only; see ARCHITECTURE.md for the invariants.
+//! ARCHITECTURE.md lists the modules from the ground up and follows a number through them.
 
 pub mod audit;
 pub mod canvas;

@@ -22,7 +22,7 @@ use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input,
 use crate::files::remove;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
-use crate::model::{self, Coverage, Encoder, LoadedModel};
+use crate::model::{self, Architecture, Coverage, Encoder, LoadedModel};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::finetune::Subject;
@@ -97,6 +97,8 @@ pub struct Runner<'a> {
 struct LazyModel<'a> {
     setting: &'a Setting<'a>,
     loaded: OnceCell<LoadedModel>,
+    /// For protocols that train it. Its tensors are shared with what is trained until they are changed.
+    trainable: OnceCell<Architecture>,
 }
 
 impl LazyModel<'_> {
@@ -110,6 +112,15 @@ impl LazyModel<'_> {
             }
         }
     }
+
+    fn trainable(&self, device: &Device) -> Result<Architecture> {
+        if let Some(network) = self.trainable.get() {
+            return Ok(network.clone());
+        }
+        let Setting { model, allow_partial, .. } = self.setting;
+        let network = model::trainable(model, self.setting.weights()?, *allow_partial, device)?;
+        Ok(self.trainable.get_or_init(|| network).clone())
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -119,7 +130,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// Where the weights' file is there and cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
-        let model = LazyModel { setting, loaded: OnceCell::new() };
+        let model = LazyModel { setting, loaded: OnceCell::new(), trainable: OnceCell::new() };
         let (weights_id, coverage) = match &setting.weights {
             Err(error) => (Err(error.clone()), Coverage::Whole),
             Ok(weights @ Weights::File(path)) if !path.exists() => (weights.id(), Coverage::Whole),
@@ -477,13 +488,13 @@ impl<'a> Runner<'a> {
         snapshot: PathBuf,
         progress: &'s dyn Progress,
     ) -> Result<Subject<'s>> {
-        let Setting { model, allow_partial, .. } = self.setting;
+        let model = self.setting.model;
         let device = self.setting.device.clone().autodiff();
         Ok(Subject {
             task,
             input,
             strategy: input.only()?,
-            encoder: model::trainable(model, self.setting.weights()?, *allow_partial, &device)?,
+            encoder: self.model.trainable(&device)?,
             maps: model.architecture.maps(),
             device,
             batch_size: self.setting.batch_size,

@@ -178,9 +178,9 @@ fn a_home_is_a_checkout_or_named() {
         }
         said(&command.output().unwrap())
     };
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/geobnch.toml");
+    // The files that the program was built with.
     let own = run(None);
-    assert!(own.contains(built.to_str().unwrap()) || own.contains("copernicus-bench"), "{own}");
+    assert!(own.contains("did you mean `geobench`") && own.contains("copernicus-bench"), "{own}");
 
     let home = here.path().join("home");
     for folder in ["benchmarks/published", "configs/models", "configs/protocols"] {
@@ -191,10 +191,27 @@ fn a_home_is_a_checkout_or_named() {
     assert!(named.contains(home.join("benchmarks/geobnch.toml").to_str().unwrap()), "{named}");
 
     let wrong = run(Some(&here.path().join("project")));
-    assert!(
-        wrong.contains("TERRABENCH_HOME names this folder, but it lacks `benchmarks/published/`"),
-        "{wrong}"
-    );
+    assert!(wrong.contains("did you mean `geobench`"), "{wrong}");
+    let empty = run(Some(&here.path().join("project/benchmarks")));
+    let problem = "TERRABENCH_HOME names this folder, but it has neither `benchmarks/` nor `configs/`";
+    assert!(empty.contains(problem), "{empty}");
+
+    // One file of a folder takes the place of the built-in one; the others stay.
+    let models = here.path().join("mine/configs/models");
+    std::fs::create_dir_all(&models).unwrap();
+    std::fs::write(models.join("demo.toml"), "name = 3").unwrap();
+    let bench = |model: &str| {
+        let mut command = terrabench(here.path());
+        let output = command
+            .args(["bench", "geobench", "--task", "m-eurosat", "--model", model])
+            .current_dir(here.path().join("project"))
+            .env("TERRABENCH_HOME", here.path().join("mine"))
+            .output();
+        said(&output.unwrap())
+    };
+    let mine = bench("demo");
+    assert!(mine.contains(models.join("demo.toml").to_str().unwrap()) && mine.contains("name"), "{mine}");
+    assert!(bench("terrafm-b").contains("GEO_BENCH_DIR"), "{}", bench("terrafm-b"));
 }
 
 #[test]

@@ -89,8 +89,8 @@ fn model() -> ModelConfig {
             },
         )]),
         sensors: BTreeMap::from([
-            (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03] }),
-            (Sensor::S1, SensorInput { bands: vec![Band::VV] }),
+            (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
+            (Sensor::S1, SensorInput { bands: vec![Band::VV], ..Default::default() }),
         ]),
         normalization: NormalizationKind::NormNoClip,
         weights: Some(WeightsSource {

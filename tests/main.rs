@@ -6,14 +6,16 @@ mod common;
 mod generated;
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "support/hub.rs"]
+mod hub_server;
+mod made;
+#[path = "support/reference_model.rs"]
+mod reference_model;
+mod sample;
 #[path = "common/zoo.rs"]
 mod zoo;
 #[path = "common/zoo_real.rs"]
 mod zoo_real;
-#[path = "support/hub.rs"]
-mod hub_server;
-mod made;
-mod sample;
 
 mod audit;
 mod augment;
@@ -61,7 +63,15 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_copernicus_fm;
+mod zoo_croma;
+mod zoo_decur;
+mod zoo_dofa;
 mod zoo_galileo;
 mod zoo_mmearth;
 mod zoo_presto;
+mod zoo_prithvi2;
 mod zoo_satlas;
+mod zoo_satmae;
+mod zoo_softcon;
+mod zoo_vit;

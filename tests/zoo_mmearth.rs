@@ -14,7 +14,7 @@ use terrabench::task::bands::Band;
 
 use crate::common::fixture;
 use crate::zoo::{
-    self, Golden, SLOTS, Tolerance, assert_gradients, assert_parameters, device, formula_weights, numbers,
+    self, Golden, SLOTS, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, weights_of,
 };
 
@@ -28,7 +28,9 @@ fn bands() -> Vec<Band> {
 }
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    [Sensor::S2_L1C, Sensor::S2_L2A].map(|sensor| (sensor, SensorInput { bands: bands() })).into()
+    [Sensor::S2_L1C, Sensor::S2_L2A]
+        .map(|sensor| (sensor, SensorInput { bands: bands(), ..SensorInput::default() }))
+        .into()
 }
 
 const SMALL: MmEarthConfig = MmEarthConfig { widths: [16, 24, 32, 40], depths: [2, 2, 3, 2] };
@@ -98,7 +100,7 @@ fn stages_of_the_small_model_are_the_golden_ones() {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    assert_parameters(&zoo::model("mmearth-atto"), "zoo/mmearth/params_atto.json", |_| false);
+    assert_parameters_of("mmearth-atto", "zoo/mmearth/params_atto.json", |_| false);
 }
 
 /// The values of an official parameter, which the formula fills by the name and in the layout of the dense model.

@@ -17,7 +17,7 @@ use terrabench::task::{Sensor, Split};
 
 use crate::common::fixture;
 use crate::zoo::{
-    self, Golden, Tolerance, assert_gradients, assert_parameters, device, formula_weights, images_of_rows,
+    self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots, stored_weights,
 };
 use crate::zoo_real::{self, Neighbourhoods, RealModel};
@@ -30,7 +30,7 @@ const TOLERANCE: Tolerance = Tolerance { values: 5e-6, summary: 5e-6 };
 const MEAN: Want = Want::Pooled(Pooling::Mean);
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec() };
+    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec(), ..SensorInput::default() };
     BTreeMap::from([(Sensor::S1, input(&S1)), (Sensor::S2_L1C, input(&S2)), (Sensor::S2_L2A, input(&S2))])
 }
 
@@ -118,7 +118,7 @@ fn is_left_out(name: &str) -> bool {
 
 #[test]
 fn parameters_are_those_of_the_official_file() {
-    assert_parameters(&zoo::model("presto"), "zoo/presto/params_default.json", is_left_out);
+    assert_parameters_of("presto", "zoo/presto/params_default.json", is_left_out);
 }
 
 #[test]

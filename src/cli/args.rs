@@ -59,6 +59,9 @@ pub enum Command {
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
 
+    /// List the models that can be run: sensors, bands, size, poolings, weights here or the command that fetches them
+    Models(ModelsArgs),
+
     /// Fetch official data and published weights, verified and resumable
     Fetch(FetchArgs),
 
@@ -201,7 +204,7 @@ pub enum PoolingArg {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A file of configs/models/ (terrafm-b, terrafm-l, image-stats, demo) or a path to such a TOML
+    /// A file of configs/models/ (`models` lists them) or a path to such a TOML
     /// [default: terrafm-b; with --demo: demo]
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
@@ -493,6 +496,14 @@ pub struct DoctorArgs {
     pub device: Option<String>,
 
     /// One JSON object a line, one line a finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `models`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsArgs {
+    /// One JSON object per model
     #[arg(long)]
     pub json: bool,
 }

@@ -145,7 +145,7 @@ fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, Str
     let files = [
         ("suite", home.suite(suite)),
         ("model", home.config("models", model)?),
-        ("normalization", home.folder().join("configs/normalization.toml")),
+        ("normalization", home.path("configs/normalization.toml")),
     ];
     files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
 }

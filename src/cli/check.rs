@@ -121,7 +121,7 @@ fn thresholds(home: &Home, args: &CheckArgs) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     let beside = args.reference.join("check.toml");
-    let general = home.folder().join("configs/check.toml");
+    let general = home.path("configs/check.toml");
     [beside, general].into_iter().find(|path| path.is_file()).ok_or_else(|| {
         Error::request("there are no thresholds: neither the reference nor configs/ holds a check.toml")
             .help("pass --thresholds FILE")

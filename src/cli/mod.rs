@@ -11,6 +11,7 @@ mod features;
 pub mod fetch;
 pub mod fetch_args;
 pub mod inspect;
+mod models;
 mod prepare;
 mod progress;
 mod report;
@@ -71,6 +72,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
+        args::Command::Models(args) => models::run(&home, &args),
         args::Command::Prepare(args) => prepare::run(&home, &args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),

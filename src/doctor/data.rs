@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{Area, Finding, Measured, Samples, Standing, names};
+use super::{Area, Finding, Measured, Samples, Standing};
 use crate::audit;
 use crate::data::{self, Dataset, Split};
 use crate::demo;
@@ -21,9 +21,8 @@ const DEFAULT: &str = "default";
 
 /// Every suite that can be read or fetched.
 pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
-    let benchmarks = home.folder().join("benchmarks");
-    let fetched = names(&benchmarks.join("fetch"));
-    let read = names(&benchmarks);
+    let fetched = home.names("benchmarks/fetch").unwrap_or_default();
+    let read = home.suites().unwrap_or_default();
     let all: BTreeSet<&String> = fetched.iter().chain(&read).collect();
     let each = |name: &String| {
         // A suite may be one of both only: still to be read here, or published nowhere.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Area, Finding, Measured, Standing, names};
+use super::{Area, Finding, Measured, Standing};
 use crate::error::AtPath;
 use crate::fetch::checksum::Checksums;
 use crate::fetch::ledger::{self, Line};
@@ -15,8 +15,11 @@ use crate::{Error, Result, remedy};
 
 /// The weights of every model of `configs/models/` that has published ones.
 pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
-    let folder = home.folder().join("configs/models");
-    names(&folder).iter().filter_map(|name| of_model(home, environment, name)).collect()
+    home.names("configs/models")
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| of_model(home, environment, name))
+        .collect()
 }
 
 fn of_model(home: &Home, environment: &Environment, name: &str) -> Option<Finding> {

@@ -199,7 +199,15 @@ impl ArchitectureConfig {
 }
 
 architectures! {
+    "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
+    "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+    "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
+    "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
+    "prithvi2" => Prithvi2(super::prithvi2::Prithvi2, super::prithvi2::Prithvi2Config);
+    "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
+    "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
+    "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
     "galileo" => Galileo(super::galileo::Galileo, super::galileo::GalileoConfig);
     "presto" => Presto(super::presto::Presto, super::presto::PrestoConfig);
     "mmearth" => MmEarth(super::mmearth::MmEarth, super::mmearth::MmEarthConfig);

@@ -98,11 +98,36 @@ impl fmt::Display for ImageSize {
 }
 
 /// What a model takes of one sensor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SensorInput {
     /// In the order of the input channels.
     pub bands: Vec<Band>,
+    /// Central wavelength per band in micrometres, for models that look at it: the numbers that the model was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wavelengths: Vec<f64>,
+    /// Bandwidth per band in micrometres, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bandwidths: Vec<f64>,
+}
+
+impl SensorInput {
+    /// What contradicts itself, if anything.
+    fn problem(&self) -> Option<String> {
+        let count = self.bands.len();
+        if count == 0 {
+            return Some("has no bands".to_owned());
+        }
+        let per_band = [("wavelengths", &self.wavelengths), ("bandwidths", &self.bandwidths)];
+        per_band.into_iter().find_map(|(what, values)| {
+            if !values.is_empty() && values.len() != count {
+                Some(format!("has {count} bands, but {} {what}", values.len()))
+            } else {
+                let wrong = values.iter().find(|value| !value.is_finite() || **value < 0.0)?;
+                Some(format!("has {what} of {wrong} micrometres"))
+            }
+        })
+    }
 }
 
 /// What a suite's own code does differently with a model.
@@ -184,8 +209,8 @@ impl ModelConfig {
             return Some(format!("pooling is {unknown}; the architecture has {}", known.join(", ")));
         }
         let routes = self.suites.values().flat_map(|route| &route.sensors);
-        let empty = self.sensors.iter().chain(routes).find(|(_, input)| input.bands.is_empty());
-        empty.map(|(sensor, _)| format!("sensor {sensor} has no bands"))
+        let mut inputs = self.sensors.iter().chain(routes);
+        inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
     }
 
     /// The same model as the suite's own code uses it.

@@ -71,7 +71,10 @@ fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
 /// Runs `encode` on the batch, or image by image on all threads where the device likes that better.
 ///
 /// An image's features then depend neither on the images beside it nor on the number of threads.
-fn in_parts(batch: &Batch, encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync) -> Result<Encoded> {
+pub(super) fn in_parts(
+    batch: &Batch,
+    encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync,
+) -> Result<Encoded> {
     let single =
         batch.inputs.first().is_some_and(|input| device::prefers_single_images(&input.pixels.device()));
     if !single || batch.len() < 2 {

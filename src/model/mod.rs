@@ -4,7 +4,11 @@
 
 pub mod architecture;
 pub mod config;
+pub mod copernicus_fm;
 mod coverage;
+pub mod croma;
+pub mod decur;
+pub mod dofa;
 pub mod encoder;
 pub mod frozen;
 pub mod galileo;
@@ -14,11 +18,17 @@ pub mod init;
 pub mod mmearth;
 pub mod months;
 pub mod parameters;
+mod plain_vit;
 pub mod presto;
-mod requests;
+pub mod prithvi2;
+pub(crate) mod requests;
 pub mod satlas;
+pub mod satmae;
+pub mod softcon;
+pub(crate) mod spectral;
 pub mod subtree;
 pub mod terrafm;
+pub mod vit;
 pub mod weights;
 
 use burn::tensor::Device;

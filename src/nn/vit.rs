@@ -3,8 +3,8 @@
 //! Fields are named as in the state dicts of DINO and timm, so that a parameter's path is its name in a
 //! weight file. d is the width, t the number of tokens.
 
-use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -71,13 +71,33 @@ impl Mlp {
     }
 }
 
+/// A learned factor per channel [Touvron et al., arXiv 2103.17239].
+#[derive(Module, Debug)]
+struct LayerScale {
+    /// [d].
+    gamma: Param<Tensor<1>>,
+}
+
+impl LayerScale {
+    fn new(width: usize, device: &Device) -> Self {
+        LayerScale { gamma: Initializer::Ones.init([width], device) }
+    }
+
+    /// [n, t, d] to [n, t, d].
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        x * self.gamma.val().unsqueeze::<3>()
+    }
+}
+
 /// A transformer block: attention and MLP, each behind its norm and beside a residual connection.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
     attn: Attention,
+    ls1: Option<LayerScale>,
     norm2: LayerNorm,
     mlp: Mlp,
+    ls2: Option<LayerScale>,
 }
 
 impl Block {
@@ -86,9 +106,17 @@ impl Block {
         Block {
             norm1: norm(width, device),
             attn: Attention::new(width, heads, device),
+            ls1: None,
             norm2: norm(width, device),
             mlp: Mlp::new(width, mlp_ratio * width, device),
+            ls2: None,
         }
+    }
+
+    /// Adds a learned factor per channel behind attention and MLP.
+    pub fn with_layer_scale(self, width: usize, device: &Device) -> Self {
+        let scale = || Some(LayerScale::new(width, device));
+        Block { ls1: scale(), ls2: scale(), ..self }
     }
 
     /// [n, t, d] to [n, t, d].
@@ -101,8 +129,15 @@ impl Block {
     /// [n, queries, d].
     pub fn forward_first(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
         let asked = self.attn.forward(self.norm1.forward(x.clone()), queries);
-        let x = x.slice_dim(1, 0..queries) + asked;
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        let x = x.slice_dim(1, 0..queries) + scaled(&self.ls1, asked);
+        x.clone() + scaled(&self.ls2, self.mlp.forward(self.norm2.forward(x)))
+    }
+}
+
+fn scaled(scale: &Option<LayerScale>, x: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => scale.forward(x),
+        None => x,
     }
 }
 

@@ -175,7 +175,7 @@ impl Sensors {
     /// # Errors
     /// If the file cannot be read, has unknown keys, or names a band twice.
     pub fn load(home: &Home) -> Result<Self> {
-        let path = home.folder().join("benchmarks/sensors.toml");
+        let path = home.path("benchmarks/sensors.toml");
         let sensors: Sensors = read_toml(&path)?;
         for (sensor, spec) in &sensors.0 {
             let mut seen = BTreeSet::new();

@@ -79,7 +79,7 @@ impl Strategies {
     /// # Errors
     /// Where the file cannot be read, has unknown keys, or its sweep names statistics that it lacks.
     pub fn load(home: &Home) -> Result<Self> {
-        let path = home.folder().join("configs/normalization.toml");
+        let path = home.path("configs/normalization.toml");
         let strategies: Strategies = read_toml(&path)?;
         let sweeps = [&strategies.sweep.s1, &strategies.sweep.s2];
         let unknown = sweeps

@@ -190,14 +190,26 @@ pub fn model(name: &str) -> Architecture {
     Architecture::new(&config.architecture, &config.sensors, &device()).unwrap()
 }
 
+/// Checks that a model of `configs/models/` has the parameters of the official file, except those that `left_out`
+/// names.
+#[track_caller]
+pub fn assert_parameters_of(name: &str, file: &str, left_out: impl Fn(&str) -> bool) {
+    assert_same_parameters(model(name).parameters(), file, left_out);
+}
+
 /// Checks that a module has the parameters of the official file, except those that `left_out` names.
 #[track_caller]
 pub fn assert_parameters<M: Module>(module: &M, file: &str, left_out: impl Fn(&str) -> bool) {
+    assert_same_parameters(parameters::list(module), file, left_out);
+}
+
+#[track_caller]
+fn assert_same_parameters(found: Vec<(String, Vec<usize>)>, file: &str, left_out: impl Fn(&str) -> bool) {
     let text = std::fs::read_to_string(crate::common::fixture(file)).unwrap();
     let official: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
     let expected: BTreeMap<String, Vec<usize>> =
         official.into_iter().filter(|(name, _)| !left_out(name)).collect();
-    let found: BTreeMap<String, Vec<usize>> = parameters::list(module).into_iter().collect();
+    let found: BTreeMap<String, Vec<usize>> = found.into_iter().collect();
     assert_eq!(found, expected);
 }
 

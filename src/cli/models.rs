@@ -1,0 +1,114 @@
+//! `models`: the models that can be run, what they take and where their weights are.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use super::args::ModelsArgs;
+use crate::home::Home;
+use crate::locations::Environment;
+use crate::model::Architecture;
+use crate::model::Encoder;
+use crate::model::config::ModelConfig;
+use crate::task::Sensor;
+use crate::{Error, Result, console, remedy};
+
+/// What is known of a model without its weights.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Listed {
+    /// For `--model`.
+    name: String,
+    /// As in the tables.
+    title: String,
+    /// Bands by sensor.
+    sensors: BTreeMap<Sensor, Vec<String>>,
+    /// Side in pixels that images are resized to, or `native`.
+    image: String,
+    poolings: Vec<String>,
+    /// Feature maps for dense tasks.
+    maps: usize,
+    /// Numbers in all parameters.
+    parameters: usize,
+    /// Length of a pooled vector; none where it depends on the bands.
+    width: Option<usize>,
+    /// The path of fetched weights, or the command that fetches them.
+    weights: String,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where a model's file cannot be read.
+pub fn run(home: &Home, args: &ModelsArgs) -> anyhow::Result<()> {
+    let environment = Environment::here();
+    let names = home.names("configs/models")?;
+    let listed = names.iter().map(|name| listed(home, &environment, name)).collect::<Result<Vec<_>>>()?;
+    if args.json {
+        let lines = listed.iter().map(serde_json::to_string).collect::<Result<Vec<String>, _>>();
+        console::print(lines.map_err(Error::request)?.join("\n") + "\n")?;
+        return Ok(());
+    }
+    let mut text = String::new();
+    for model in &listed {
+        let sensors: Vec<String> =
+            model.sensors.iter().map(|(sensor, bands)| format!("{sensor} ({})", bands.join(" "))).collect();
+        let width = model.width.map_or("4 per band".to_owned(), |width| width.to_string());
+        text += &format!(
+            "{}\n  {}; {} parameters; features of {width}",
+            model.name,
+            model.title,
+            millions(model.parameters)
+        );
+        text += &format!("; images of {}; {} maps\n", model.image, model.maps);
+        if !sensors.is_empty() {
+            text += &format!("  sensors: {}\n", sensors.join(", "));
+            text += &format!("  pooling: {}\n", model.poolings.join(", "));
+        }
+        text += &format!("  weights: {}\n", model.weights);
+    }
+    console::print(text)?;
+    Ok(())
+}
+
+fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> {
+    let model = ModelConfig::load(home, name)?;
+    let (parameters, width) = if model.architecture.has_parameters() {
+        // Parameters are made when they are first used: this only counts them.
+        let network = Architecture::new(&model.architecture, &model.sensors, &Device::flex())?;
+        let numbers = network.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let bands = model.sensors.values().next().map_or(0, |input| input.bands.len());
+        (numbers, Some(network.width(model.pooling(), bands)))
+    } else {
+        (0, None)
+    };
+    let weights = match &model.weights {
+        None if parameters == 0 => "none needed".to_owned(),
+        None => "random:SEED; none are published for it".to_owned(),
+        Some(source) => match environment.find_weights(source) {
+            Some(path) => path.display().to_string(),
+            None => format!("not here: {}", remedy::fetch_weights(name)),
+        },
+    };
+    let sensors = model
+        .sensors
+        .iter()
+        .map(|(sensor, input)| (*sensor, input.bands.iter().map(ToString::to_string).collect()));
+    Ok(Listed {
+        name: name.to_owned(),
+        title: format!("{} {}", model.name, model.backbone),
+        sensors: sensors.collect(),
+        image: model.image.to_string(),
+        poolings: model.architecture.poolings().iter().map(ToString::to_string).collect(),
+        maps: model.architecture.maps().len(),
+        parameters,
+        width,
+        weights,
+    })
+}
+
+/// `86.1 million`.
+fn millions(count: usize) -> String {
+    if count == 0 { "no".to_owned() } else { format!("{:.1} million", count as f64 / 1e6) }
+}

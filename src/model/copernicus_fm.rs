@@ -1,0 +1,448 @@
+//! Copernicus-FM [Wang et al., arXiv 2503.11849]: a vision transformer whose patch embedding is made at run time, from
+//! wavelength and bandwidth of each band or from one vector of language. Place, date and patch area are added to every
+//! token.
+//!
+//! Fields are named as in the official checkpoint, so that a parameter's path is its name in a weight file. d is the
+//! width, p the width of the kernel-making network, c the number of bands, t the number of patches.
+
+use std::collections::BTreeMap;
+use std::f64::consts::TAU;
+
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, LayerNorm, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::architecture::{Network, Sizes};
+use super::config::SensorInput;
+use super::encoder::{Batch, Context, Encoded, Encoder, Input, Pooling, Want};
+use super::requests::{known_input, lacks_pooling};
+use super::spectral::{
+    FrozenKernels, GRID, KernelEncoder, MLP_RATIO, PerBand, check_pixels, fresh_norm, kernel_width_problem,
+    maps, mean, per_channel, vit_problem,
+};
+use crate::nn::cubic;
+use crate::nn::heads::upernet::MapLevel;
+use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, LanguageKernelMaker};
+use crate::nn::tokens;
+use crate::nn::vit::{self, Block};
+use crate::task::Sensor;
+use crate::{Error, Result};
+
+const NAME: &str = "Copernicus-FM";
+
+/// Length of a vector of language.
+pub const LANGUAGE_WIDTH: usize = 2048;
+
+/// The sizes of a [`CopernicusFm`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CopernicusFmConfig {
+    /// Length of a token, d.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block; divides `width`.
+    pub heads: usize,
+    /// Width of the networks that make the kernels, p.
+    pub kernel_width: usize,
+    /// Side of a patch in pixels. The stored kernels are of 16 and are resized.
+    pub patch: usize,
+    /// What of an image's context the model sees; the rest counts as unknown.
+    #[serde(default = "Metadata::all")]
+    pub metadata: Vec<Metadata>,
+    /// Blocks (0-based) whose tokens are the feature maps.
+    pub map_layers: Vec<usize>,
+}
+
+/// What may be known of an image besides its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metadata {
+    /// Longitude and latitude.
+    Place,
+    /// Days since 1970-01-01.
+    Date,
+    /// Ground area of a patch, by the pixels' size before any resizing.
+    Area,
+}
+
+impl Metadata {
+    /// All there is.
+    pub fn all() -> Vec<Metadata> {
+        vec![Metadata::Place, Metadata::Date, Metadata::Area]
+    }
+}
+
+impl Sizes for CopernicusFmConfig {
+    fn problem(&self) -> Option<String> {
+        let CopernicusFmConfig { width, depth, heads, kernel_width, patch, ref map_layers, .. } = *self;
+        let sizes = || {
+            if !width.is_multiple_of(4) || width < 8 {
+                // Sines and cosines of two coordinates.
+                Some(format!("width {width} is no multiple of 4 from 8"))
+            } else {
+                (patch == 0).then(|| "patch must be above 0".to_owned())
+            }
+        };
+        vit_problem(width, depth, heads, map_layers)
+            .or_else(|| kernel_width_problem(kernel_width))
+            .or_else(sizes)
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
+    }
+
+    fn takes_any_bands(&self) -> bool {
+        true
+    }
+}
+
+/// The head is a layer norm of the mean of the patch tokens.
+const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Class, Pooling::Mean];
+
+/// The encoder with all its parameters.
+///
+/// A sensor without wavelengths is a variable of one channel, such as elevation; it needs
+/// [`CopernicusFm::set_language_vector`].
+#[derive(Module, Debug)]
+pub struct CopernicusFm {
+    cls_token: Param<Tensor<3>>,
+    /// [1, 1 + 14², d], the class token's first.
+    pos_embed: Param<Tensor<3>>,
+    /// In place of an unknown place, area or date: [1, 1, d] each.
+    coord_token: Param<Tensor<3>>,
+    scale_token: Param<Tensor<3>>,
+    time_token: Param<Tensor<3>>,
+    norm: LayerNorm,
+    patch_embed_spectral: Option<KernelMaker>,
+    patch_embed_variable: Option<LanguageKernelMaker>,
+    coord_fc: Linear,
+    scale_fc: Linear,
+    time_fc: Linear,
+    blocks: Vec<Block>,
+    #[module(skip)]
+    config: CopernicusFmConfig,
+    #[module(skip)]
+    sensors: BTreeMap<Sensor, SensorInput>,
+    #[module(skip)]
+    language: BTreeMap<Sensor, Vec<f32>>,
+}
+
+impl Network for CopernicusFm {
+    type Config = CopernicusFmConfig;
+
+    fn new(config: &CopernicusFmConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let CopernicusFmConfig { width, depth, heads, kernel_width, .. } = *config;
+        let token = || Initializer::Zeros.init([1, 1, width], device);
+        let linear = || LinearConfig::new(width, width).init(device);
+        let (variables, spectral): (Vec<_>, Vec<_>) =
+            sensors.values().partition(|sensor| is_variable(sensor));
+        CopernicusFm {
+            cls_token: token(),
+            pos_embed: Initializer::Zeros.init([1, 1 + GRID * GRID, width], device),
+            coord_token: token(),
+            scale_token: token(),
+            time_token: token(),
+            norm: vit::norm(width, device),
+            patch_embed_spectral: (!spectral.is_empty())
+                .then(|| KernelMaker::new(kernel_width, width, device)),
+            patch_embed_variable: (!variables.is_empty())
+                .then(|| LanguageKernelMaker::new(LANGUAGE_WIDTH, kernel_width, width, device)),
+            coord_fc: linear(),
+            scale_fc: linear(),
+            time_fc: linear(),
+            blocks: (0..depth).map(|_| Block::new(width, heads, MLP_RATIO, device)).collect(),
+            config: config.clone(),
+            sensors: sensors.clone(),
+            language: BTreeMap::new(),
+        }
+    }
+
+    fn frozen(self) -> Box<dyn Encoder> {
+        Box::new(FrozenKernels::new(self))
+    }
+}
+
+impl CopernicusFm {
+    /// Gives the vector of language of a variable, [`LANGUAGE_WIDTH`] numbers.
+    ///
+    /// # Errors
+    /// If the model has no such variable, or the vector is of another length.
+    pub fn set_language_vector(&mut self, sensor: Sensor, vector: Vec<f32>) -> Result<()> {
+        if !self.sensors.get(&sensor).is_some_and(is_variable) {
+            let problem = format!("{NAME}: expected a sensor without wavelengths, found {sensor}");
+            return Err(Error::request(problem).help("give language vectors to variables only"));
+        }
+        if vector.len() != LANGUAGE_WIDTH {
+            let found = vector.len();
+            let problem = format!("{NAME}, {sensor}: expected a vector of {LANGUAGE_WIDTH}, found {found}");
+            return Err(Error::request(problem).help("take it from the file of vectors beside the weights"));
+        }
+        self.language.insert(sensor, vector);
+        Ok(())
+    }
+
+    /// The patch embedding: [n, c, h, w] to [n, t, d].
+    ///
+    /// # Errors
+    /// If the sensor, the bands or the size do not suit the model.
+    pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
+        let input = self.check(batch, Want::Tokens)?;
+        Ok(self.kernel(input)?.embed(input.pixels.clone()))
+    }
+
+    /// The position embeddings of side x side patches: [1, 1 + side², d], the class token's first.
+    pub fn positions(&self, side: usize) -> Tensor<3> {
+        let positions = self.pos_embed.val();
+        if side == GRID {
+            return positions;
+        }
+        cubic::resize_positions(positions, &cubic::antialiased(GRID, side))
+    }
+
+    /// What place, area and date add to every token of each of n images: [n, 1, d].
+    ///
+    /// What is unknown of an image is its learned token. Upstream gives the token to the whole batch as soon as one
+    /// image lacks the value; here the images beside it change nothing.
+    fn metadata(&self, context: &Context, n: usize) -> Result<Tensor<3>> {
+        let d = self.config.width;
+        let sees = |what: Metadata| self.config.metadata.contains(&what);
+        let places = known_values(&context.places, n, sees(Metadata::Place));
+        let days = known_values(&context.days, n, sees(Metadata::Date));
+        let gsd = context.gsd_m.filter(|_| sees(Metadata::Area));
+
+        let place = |place: &Option<[f32; 2]>| place.map(|place| place_row(place, d)).transpose();
+        let places = places.iter().map(place).collect::<Result<_>>()?;
+        let date = |days: &Option<f64>| days.map(|days| date_row(days as f32, d));
+        let days = days.iter().map(date).collect();
+        let area = gsd.map(|gsd| area_row(patch_area(self.config.patch, gsd), d)).transpose()?;
+        let areas = vec![area; n];
+
+        let add = |rows, token: &Param<Tensor<3>>, linear: &Linear| {
+            linear.forward(rows_or_token(rows, token.val())).unsqueeze_dim::<3>(1)
+        };
+        let places = add(places, &self.coord_token, &self.coord_fc);
+        let areas = add(areas, &self.scale_token, &self.scale_fc);
+        let days = add(days, &self.time_token, &self.time_fc);
+        Ok(places + areas + days)
+    }
+
+    /// What goes into the first block: [n, t, d] embedded patches to [n, 1 + t, d].
+    fn tokens(&self, embedded: Tensor<3>, context: &Context, side: usize) -> Result<Tensor<3>> {
+        let metadata = self.metadata(context, embedded.dims()[0])?; // [n, 1, d]
+        Ok(tokens::with_class(self.cls_token.val(), embedded) + (self.positions(side) + metadata))
+    }
+}
+
+impl Encoder for CopernicusFm {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let input = self.check(batch, want)?;
+        self.encode_with(&self.kernel(input)?, input, want)
+    }
+}
+
+impl KernelEncoder for CopernicusFm {
+    fn check<'b>(&self, batch: &'b Batch, want: Want) -> Result<&'b Input> {
+        let input = known_input(NAME, batch, &self.sensors)?;
+        if let Want::Pooled(pooling) = want
+            && !POOLINGS.contains(&pooling)
+        {
+            return Err(lacks_pooling(NAME, pooling, POOLINGS));
+        }
+        check_pixels(NAME, input, self.config.patch)?;
+        check_context(&input.context, batch.len())?;
+        Ok(input)
+    }
+
+    fn kernel(&self, input: &Input) -> Result<Kernel> {
+        let (sensor, known) = (input.sensor, &self.sensors[&input.sensor]);
+        let device = self.pos_embed.device();
+        let kernel = match (&self.patch_embed_spectral, &self.patch_embed_variable) {
+            (_, Some(maker)) if is_variable(known) => {
+                let vector = self.language.get(&sensor).ok_or_else(|| {
+                    Error::request(format!("{NAME}, {sensor}: expected a language vector, found none"))
+                        .help("take it from the file of vectors beside the weights")
+                })?;
+                let bands = input.bands.len();
+                if bands != 1 {
+                    let problem = format!("{NAME}, {sensor}: expected 1 band, found {bands}");
+                    return Err(Error::request(problem).help("give one variable at a time"));
+                }
+                let vector = TensorData::new(vector.clone(), [1, LANGUAGE_WIDTH]);
+                maker.kernel(Tensor::from_data(vector, &device), KernelOrder::OutLast)
+            }
+            (Some(maker), _) => {
+                let p = self.config.kernel_width;
+                let wavelengths = per_channel(NAME, input, known, PerBand::Wavelengths)?;
+                let bandwidths = per_channel(NAME, input, known, PerBand::Bandwidths)?;
+                let rows = spectral_rows(&wavelengths, &bandwidths, p)?;
+                let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
+                maker.kernel(Tensor::from_data(rows, &device), KernelOrder::OutLast)
+            }
+            (None, _) => return Err(Error::request(format!("{NAME} was built without sensor {sensor}"))),
+        };
+        Ok(kernel.resize(self.config.patch))
+    }
+
+    fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded> {
+        let patch = self.config.patch;
+        let side = Kernel::patches(patch, input.pixels.dims()[2]);
+        let tokens = self.tokens(kernel.embed(input.pixels.clone()), &input.context, side)?;
+        Ok(match want {
+            Want::Maps => maps(&self.blocks, tokens, &self.config.map_layers, side, patch),
+            Want::Pooled(Pooling::Class) => {
+                let class = self.norm.forward(tokens::first_after_all(&self.blocks, tokens));
+                Encoded::Pooled(class.squeeze_dim(1))
+            }
+            Want::Pooled(pooling) => {
+                let mean = mean(tokens::after_all(&self.blocks, tokens).slice_dim(1, 1..));
+                Encoded::Pooled(if pooling == Pooling::Head { fresh_norm(mean) } else { mean })
+            }
+            Want::Tokens => {
+                let tokens = tokens::after_all(&self.blocks, tokens).slice_dim(1, 1..);
+                Encoded::Tokens { tokens, grid: [side, side] }
+            }
+        })
+    }
+}
+
+/// Whether a sensor is a variable of one channel instead of bands with wavelengths.
+fn is_variable(sensor: &SensorInput) -> bool {
+    sensor.wavelengths.is_empty()
+}
+
+/// One value per image; all unknown where the context has none or the model does not look at them.
+fn known_values<T: Copy>(values: &[Option<T>], n: usize, sees: bool) -> Vec<Option<T>> {
+    if sees && !values.is_empty() { values.to_vec() } else { vec![None; n] }
+}
+
+/// Whether the context is that of n images.
+fn check_context(context: &Context, n: usize) -> Result<()> {
+    for (what, count) in [("places", context.places.len()), ("days", context.days.len())] {
+        if count != 0 && count != n {
+            return Err(Error::request(format!("{NAME}: expected {n} {what}, one per image, found {count}"))
+                .help("leave the list empty where nothing is known"));
+        }
+    }
+    Ok(())
+}
+
+/// Rows of d numbers, or `token` [1, 1, d] where there is no row: [n, d].
+fn rows_or_token(rows: Vec<Option<Vec<f32>>>, token: Tensor<3>) -> Tensor<2> {
+    let (n, d) = (rows.len(), token.dims()[2]);
+    let device = token.device();
+    let unknown: Vec<f32> = rows.iter().map(|row| if row.is_none() { 1.0 } else { 0.0 }).collect();
+    let values: Vec<f32> = rows.into_iter().flat_map(|row| row.unwrap_or_else(|| vec![0.0; d])).collect();
+    let unknown = Tensor::<2>::from_data(TensorData::new(unknown, [n, 1]), &device);
+    let values = Tensor::<2>::from_data(TensorData::new(values, [n, d]), &device);
+    values + unknown * token.squeeze_dim::<2>(0)
+}
+
+// ---- Fourier rows ----
+
+/// The shortest and the longest wavelength of sines and cosines.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Range {
+    shortest: f64,
+    longest: f64,
+}
+
+const WAVELENGTH_RANGE: Range = Range { shortest: 100.0, longest: 1e9 };
+const BANDWIDTH_RANGE: Range = Range { shortest: 1.0, longest: 1e9 };
+const PLACE_RANGE: Range = Range { shortest: 1e-4, longest: 720.0 };
+const AREA_RANGE: Range = Range { shortest: 1e-3, longest: 5.1e8 };
+const DATE_RANGE: Range = Range { shortest: 1.0, longest: 365.25 };
+
+impl Range {
+    /// Values beyond the range are errors, as upstream; 0 is none.
+    fn check(self, what: &str, x: f32) -> Result<f32> {
+        let size = f64::from(x).abs();
+        if x == 0.0 || (self.shortest..=self.longest).contains(&size) {
+            return Ok(x);
+        }
+        let problem = format!("{what}: expected {} to {}, found {x}", self.shortest, self.longest);
+        Err(Error::request(problem).help("check its unit"))
+    }
+}
+
+/// The sines, then the cosines, of x at n / 2 wavelengths, which are spaced evenly in the logarithm: n numbers.
+///
+/// Angles reach 6e9, so that this must be float64.
+fn fourier(x: f32, n: usize, range: Range) -> Vec<f32> {
+    let half = n / 2;
+    let (first, last) = (range.shortest.log10(), range.longest.log10());
+    let angle = |j: usize| {
+        let wavelength = 10f64.powf(first + j as f64 * (last - first) / (half - 1) as f64);
+        TAU * f64::from(x) / wavelength
+    };
+    let sines = (0..half).map(|j| angle(j).sin() as f32);
+    sines.chain((0..half).map(|j| angle(j).cos() as f32)).collect()
+}
+
+/// The row of a wavelength in nanometres: p numbers.
+///
+/// # Errors
+/// If it is neither 0 nor between 100 and 1e9.
+pub fn wavelength_row(wavelength: f32, p: usize) -> Result<Vec<f32>> {
+    Ok(fourier(WAVELENGTH_RANGE.check("wavelength in nanometres", wavelength)?, p, WAVELENGTH_RANGE))
+}
+
+/// The row of a bandwidth in nanometres: p numbers.
+///
+/// # Errors
+/// If it is neither 0 nor between 1 and 1e9.
+pub fn bandwidth_row(bandwidth: f32, p: usize) -> Result<Vec<f32>> {
+    Ok(fourier(BANDWIDTH_RANGE.check("bandwidth in nanometres", bandwidth)?, p, BANDWIDTH_RANGE))
+}
+
+/// The rows of bands one after the other: p numbers each.
+fn spectral_rows(wavelengths: &[f32], bandwidths: &[f32], p: usize) -> Result<Vec<f32>> {
+    let mut rows = Vec::with_capacity(wavelengths.len() * p);
+    for (wavelength, bandwidth) in wavelengths.iter().zip(bandwidths) {
+        let bandwidth = bandwidth_row(*bandwidth, p)?;
+        rows.extend(wavelength_row(*wavelength, p)?.into_iter().zip(bandwidth).map(|(w, b)| w + b));
+    }
+    Ok(rows)
+}
+
+/// The row of a place, longitude and latitude in degrees: d numbers.
+///
+/// # Errors
+/// If a coordinate is far outside of the globe.
+pub fn place_row([longitude, latitude]: [f32; 2], d: usize) -> Result<Vec<f32>> {
+    // Sums in float32, as upstream: their rounding is half a radian at the shortest wavelength.
+    let longitude = PLACE_RANGE.check("longitude + 180", longitude + 180.0)?;
+    let latitude = PLACE_RANGE.check("latitude + 90", latitude + 90.0)?;
+    let mut row = fourier(longitude, d / 2, PLACE_RANGE);
+    row.extend(fourier(latitude, d / 2, PLACE_RANGE));
+    Ok(row)
+}
+
+/// The row of a date in whole days since 1970-01-01: d numbers.
+pub fn date_row(days: f32, d: usize) -> Vec<f32> {
+    fourier(days, d, DATE_RANGE)
+}
+
+/// The row of a patch's area in square kilometres: d numbers.
+///
+/// # Errors
+/// If it is neither 0 nor between 0.001 and 5.1e8.
+pub fn area_row(area: f32, d: usize) -> Result<Vec<f32>> {
+    Ok(fourier(AREA_RANGE.check("patch area in square kilometres", area)?, d, AREA_RANGE))
+}
+
+/// The area in square kilometres of a patch of pixels of `gsd` metres.
+fn patch_area(patch: usize, gsd: f32) -> f32 {
+    let side = patch as f64 * f64::from(gsd) / 1000.0;
+    (side * side) as f32
+}

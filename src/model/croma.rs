@@ -1,0 +1,449 @@
+//! CROMA [Fuller et al., arXiv 2311.00566; antofuller/CROMA]: one transformer for Sentinel-2 and one for Sentinel-1.
+//!
+//! There is no class token and no position embedding. Place enters as a fixed penalty on the attention between distant
+//! patches. The checkpoint's joint encoder of both sensors is left out: no benchmark evaluates it. d is the width,
+//! t = rows * columns the number of patches.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::module::attention;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::architecture::{Network, Sizes};
+use super::config::SensorInput;
+use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::requests::{check_bands, check_patches, known_input, lacks_pooling, layer_beyond};
+use crate::nn::gelu::gelu;
+use crate::nn::heads::upernet::MapLevel;
+use crate::nn::patch::patches;
+use crate::task::Sensor;
+use crate::{Error, Result};
+
+const NAME: &str = "CROMA";
+/// Side of a patch in pixels.
+const PATCH: usize = 8;
+/// Attention heads in every size.
+const HEADS: usize = 16;
+/// Hidden width of an MLP, in multiples of the width.
+const MLP_RATIO: usize = 4;
+/// The epsilon of all norms.
+const EPSILON: f64 = 1e-5;
+
+/// The sizes that differ between variants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CromaConfig {
+    /// Length of a token, d; a multiple of 16, the number of attention heads.
+    pub width: usize,
+    /// Number of layers for Sentinel-2.
+    pub optical_depth: usize,
+    /// Number of layers for Sentinel-1.
+    pub radar_depth: usize,
+    /// Layers (0-based) whose tokens are the feature maps of Sentinel-2.
+    pub optical_map_layers: Vec<usize>,
+    /// The same for Sentinel-1.
+    pub radar_map_layers: Vec<usize>,
+}
+
+impl Sizes for CromaConfig {
+    fn problem(&self) -> Option<String> {
+        let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers } = self;
+        if [*width, *optical_depth, *radar_depth].contains(&0) {
+            return Some("expected width, optical-depth and radar-depth above 0, found a 0".to_owned());
+        }
+        if !width.is_multiple_of(HEADS) {
+            return Some(format!("width: expected a multiple of the {HEADS} heads, found {width}"));
+        }
+        if optical_map_layers.len() != radar_map_layers.len() {
+            return Some(format!(
+                "radar-map-layers: expected {} layers as in optical-map-layers, found {}",
+                optical_map_layers.len(),
+                radar_map_layers.len()
+            ));
+        }
+        layer_beyond("optical-map-layers", optical_map_layers, *optical_depth)
+            .or_else(|| layer_beyond("radar-map-layers", radar_map_layers, *radar_depth))
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        POOLINGS
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: PATCH }; self.optical_map_layers.len()]
+    }
+}
+
+/// Galileo's evaluation takes the head, Copernicus-Bench the mean.
+const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Mean];
+
+fn norm(width: usize, device: &Device) -> LayerNorm {
+    LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
+}
+
+/// What distance costs: the attention's additive bias.
+struct DistanceBias {
+    /// Distances between patches, in patches: [t, t].
+    distances: Tensor<2>,
+    /// What a distance of 1 adds to the logits of each head: [1, heads, 1, 1].
+    slopes: Tensor<4>,
+    /// The bias of as many queries as are computed at once; the whole bias where that is all.
+    whole: Option<Tensor<4>>,
+    queries_at_once: usize,
+}
+
+/// Most logits of an image that are computed at once: 64 MiB. A grid of 64 x 64 patches has 16 times as many.
+const LOGITS_AT_ONCE: usize = 1 << 24;
+
+impl DistanceBias {
+    /// The bias of a grid of `rows` x `columns` patches, at most `logits_at_once` numbers at a time.
+    fn new([rows, columns]: [usize; 2], logits_at_once: usize, device: &Device) -> Self {
+        let t = rows * columns;
+        // Squared differences of patch coordinates: [t, t].
+        let squares = |coordinate: &dyn Fn(usize) -> usize| {
+            let values = (0..t).map(|patch| coordinate(patch) as f32).collect();
+            let along = Tensor::<2>::from_data(TensorData::new(values, [t, 1]), device);
+            let differences = along.clone() - along.transpose();
+            differences.clone() * differences
+        };
+        let distances = (squares(&|patch| patch / columns) + squares(&|patch| patch % columns)).sqrt();
+        let slope = |head: usize| -(-0.5 * (head + 1) as f64).exp2() as f32;
+        let slopes = TensorData::new((0..HEADS).map(slope).collect(), [1, HEADS, 1, 1]);
+        let queries_at_once = (logits_at_once / (HEADS * t)).clamp(1, t);
+        let mut bias = DistanceBias {
+            distances,
+            slopes: Tensor::from_data(slopes, device),
+            whole: None,
+            queries_at_once,
+        };
+        if queries_at_once == t {
+            bias.whole = Some(bias.of_queries(0, t));
+        }
+        bias
+    }
+
+    /// The bias of the queries from `start` until before `end`: [1, heads, end - start, t].
+    fn of_queries(&self, start: usize, end: usize) -> Tensor<4> {
+        match &self.whole {
+            Some(whole) => whole.clone(),
+            None => self.slopes.clone() * self.distances.clone().slice_dim(0, start..end).unsqueeze::<4>(),
+        }
+    }
+}
+
+/// What is added to the attention's logits of a grid of `rows` x `columns` patches: [1, 16, t, t].
+pub fn attention_bias(rows: usize, columns: usize, device: &Device) -> Tensor<4> {
+    DistanceBias::new([rows, columns], LOGITS_AT_ONCE, device).of_queries(0, rows * columns)
+}
+
+/// Self-attention behind its norm.
+#[derive(Module, Debug)]
+struct Attention {
+    to_qkv: Linear,
+    to_out: Linear,
+    input_norm: LayerNorm,
+}
+
+impl Attention {
+    fn new(width: usize, device: &Device) -> Self {
+        Attention {
+            to_qkv: LinearConfig::new(width, 3 * width).with_bias(false).init(device),
+            to_out: LinearConfig::new(width, width).init(device),
+            input_norm: norm(width, device),
+        }
+    }
+
+    /// [n, t, d] to [n, t, d].
+    fn forward(&self, x: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
+        let [n, t, d] = x.dims();
+        let qkv = self.to_qkv.forward(self.input_norm.forward(x)).reshape([n, t, 3, HEADS, d / HEADS]);
+        let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, n, heads, t, d / heads]
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
+        // softmax(q kᵀ / sqrt(d / heads) + bias) v: [n, heads, queries, d / heads]
+        let attend = |start: usize| {
+            let end = (start + bias.queries_at_once).min(t);
+            let bias = bias.of_queries(start, end);
+            attention(
+                q.clone().slice_dim(2, start..end),
+                k.clone(),
+                v.clone(),
+                None,
+                Some(bias),
+                Default::default(),
+            )
+        };
+        let parts: Vec<Tensor<4>> = (0..t).step_by(bias.queries_at_once).map(attend).collect();
+        let x = Tensor::cat(parts, 2); // [n, heads, t, d / heads]
+        self.to_out.forward(x.swap_dims(1, 2).reshape([n, t, d]))
+    }
+}
+
+/// Two linear layers with a GELU between.
+#[derive(Module, Debug)]
+struct Net {
+    expand: Linear,
+    contract: Linear,
+}
+
+impl Net {
+    fn new(width: usize, device: &Device) -> Self {
+        Net {
+            expand: LinearConfig::new(width, MLP_RATIO * width).init(device),
+            contract: LinearConfig::new(MLP_RATIO * width, width).init(device),
+        }
+    }
+
+    /// [.., d] to [.., d].
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.contract.forward(gelu(self.expand.forward(x)))
+    }
+}
+
+/// An MLP behind its norm.
+#[derive(Module, Debug)]
+struct FeedForward {
+    net: Net,
+    input_norm: LayerNorm,
+}
+
+/// Attention and MLP, each beside a residual connection.
+#[derive(Module, Debug)]
+struct Layer {
+    attention: Attention,
+    ffn: FeedForward,
+}
+
+impl Layer {
+    fn new(width: usize, device: &Device) -> Self {
+        Layer {
+            attention: Attention::new(width, device),
+            ffn: FeedForward { net: Net::new(width, device), input_norm: norm(width, device) },
+        }
+    }
+
+    /// [n, t, d] to [n, t, d].
+    fn forward(&self, x: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
+        let x = self.attention.forward(x.clone(), bias) + x;
+        self.ffn.net.forward(self.ffn.input_norm.forward(x.clone())) + x
+    }
+}
+
+#[derive(Module, Debug)]
+struct Transformer {
+    layers: Vec<Layer>,
+    norm_out: LayerNorm,
+}
+
+/// The transformer of one sensor.
+#[derive(Module, Debug)]
+struct SensorEncoder {
+    linear_input: Linear,
+    transformer: Transformer,
+}
+
+impl SensorEncoder {
+    fn new(bands: usize, width: usize, depth: usize, device: &Device) -> Self {
+        SensorEncoder {
+            linear_input: LinearConfig::new(bands * PATCH * PATCH, width).init(device),
+            transformer: Transformer {
+                layers: (0..depth).map(|_| Layer::new(width, device)).collect(),
+                norm_out: norm(width, device),
+            },
+        }
+    }
+
+    fn bands(&self) -> usize {
+        self.linear_input.weight.dims()[0] / (PATCH * PATCH)
+    }
+
+    /// [n, bands, h, w] to [n, t, d].
+    fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        self.linear_input.forward(patches(images, PATCH))
+    }
+
+    /// The tokens after the last layer and its norm: [n, bands, h, w] to [n, t, d].
+    fn tokens(&self, images: Tensor<4>) -> Tensor<3> {
+        let bias = DistanceBias::new(grid(&images), LOGITS_AT_ONCE, &images.device());
+        let tokens = self.embed(images);
+        let tokens =
+            self.transformer.layers.iter().fold(tokens, |tokens, layer| layer.forward(tokens, &bias));
+        self.transformer.norm_out.forward(tokens)
+    }
+
+    /// The tokens after each of `layers`, from the first to the last, without a norm: [n, bands, h, w] to
+    /// [n, d, rows, columns] each.
+    fn maps(&self, images: Tensor<4>, layers: &[usize]) -> Vec<Tensor<4>> {
+        let [rows, columns] = grid(&images);
+        let bias = DistanceBias::new([rows, columns], LOGITS_AT_ONCE, &images.device());
+        let needed = layers.iter().max().map_or(0, |last| last + 1);
+        let mut tokens = self.embed(images);
+        let mut maps = Vec::with_capacity(layers.len());
+        for (index, layer) in self.transformer.layers.iter().enumerate().take(needed) {
+            tokens = layer.forward(tokens, &bias); // [n, t, d]
+            if layers.contains(&index) {
+                let [n, _, d] = tokens.dims();
+                maps.push(tokens.clone().swap_dims(1, 2).reshape([n, d, rows, columns]));
+            }
+        }
+        maps
+    }
+}
+
+/// Rows and columns of patches.
+fn grid(images: &Tensor<4>) -> [usize; 2] {
+    let [_, _, h, w] = images.dims();
+    [h / PATCH, w / PATCH]
+}
+
+/// From the mean of the tokens to the pooled feature.
+#[derive(Module, Debug)]
+struct PooledHead {
+    norm: LayerNorm,
+    expand: Linear,
+    contract: Linear,
+}
+
+impl PooledHead {
+    fn new(width: usize, device: &Device) -> Self {
+        let Net { expand, contract } = Net::new(width, device);
+        PooledHead { norm: norm(width, device), expand, contract }
+    }
+
+    /// [n, d] to [n, d].
+    fn forward(&self, means: Tensor<2>) -> Tensor<2> {
+        self.contract.forward(gelu(self.expand.forward(self.norm.forward(means))))
+    }
+}
+
+/// The encoders of both sensors, or of one.
+#[derive(Module, Debug)]
+pub struct Croma {
+    s1_encoder: Option<SensorEncoder>,
+    s1_gap_ffn: Option<PooledHead>,
+    s2_encoder: Option<SensorEncoder>,
+    s2_gap_ffn: Option<PooledHead>,
+    #[module(skip)]
+    sensors: BTreeMap<Sensor, SensorInput>,
+    #[module(skip)]
+    config: CromaConfig,
+}
+
+impl Network for Croma {
+    type Config = CromaConfig;
+
+    /// With the encoders of `sensors`: of Sentinel-1, of Sentinel-2 at either level, or both.
+    fn new(config: &CromaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let width = config.width;
+        let bands = |is_of: fn(Sensor) -> bool| {
+            sensors.iter().find(|(sensor, _)| is_of(**sensor)).map(|(_, input)| input.bands.len())
+        };
+        let (s1, s2) = (bands(|sensor| sensor == Sensor::S1), bands(Sensor::is_sentinel2));
+        Croma {
+            s1_encoder: s1.map(|bands| SensorEncoder::new(bands, width, config.radar_depth, device)),
+            s1_gap_ffn: s1.map(|_| PooledHead::new(width, device)),
+            s2_encoder: s2.map(|bands| SensorEncoder::new(bands, width, config.optical_depth, device)),
+            s2_gap_ffn: s2.map(|_| PooledHead::new(width, device)),
+            sensors: sensors.clone(),
+            config: config.clone(),
+        }
+    }
+
+    /// `s1_encoder.transformer.layers.2.ffn.net.contract.bias` is `s1_encoder.transformer.layers.2.1.net.3.bias`.
+    fn checkpoint_name(name: &str) -> String {
+        const NAMES: [(&str, &str); 7] = [
+            ("gap_ffn.norm.", "GAP_FFN.0."),
+            ("gap_ffn.expand.", "GAP_FFN.1."),
+            ("gap_ffn.contract.", "GAP_FFN.3."),
+            (".attention.", ".0."),
+            (".ffn.", ".1."),
+            (".net.expand.", ".net.0."),
+            (".net.contract.", ".net.3."),
+        ];
+        NAMES.iter().fold(name.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
+    }
+}
+
+impl Croma {
+    /// The patch embedding of a batch: [n, t, d].
+    ///
+    /// # Errors
+    /// If the model cannot take the sensor, the bands or the size.
+    pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
+        let (input, encoder, ..) = self.parts(batch)?;
+        Ok(encoder.embed(input.pixels.clone()))
+    }
+
+    /// A batch's input and what encodes it: the encoder, the pooled head and the layers of the maps.
+    fn parts<'a>(
+        &'a self,
+        batch: &'a Batch,
+    ) -> Result<(&'a Input, &'a SensorEncoder, &'a PooledHead, &'a [usize])> {
+        let input = known_input(NAME, batch, &self.sensors)?;
+        let (encoder, head, layers) = match input.sensor {
+            Sensor::S1 => (&self.s1_encoder, &self.s1_gap_ffn, &self.config.radar_map_layers),
+            _ => (&self.s2_encoder, &self.s2_gap_ffn, &self.config.optical_map_layers),
+        };
+        let (Some(encoder), Some(head)) = (encoder, head) else {
+            let problem = format!("{NAME}: expected Sentinel-1 or Sentinel-2, found sensor {}", input.sensor);
+            return Err(
+                Error::request(problem).help("remove the sensor from the model's file in configs/models/")
+            );
+        };
+        check_bands(NAME, input, encoder.bands())?;
+        check_patches(NAME, input, PATCH)?;
+        Ok((input, encoder, head, layers))
+    }
+}
+
+impl Encoder for Croma {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.config.width
+    }
+
+    /// [`Pooling::Head`] is the model's own pooled feature, as in Galileo's evaluation. [`Pooling::Mean`] stops behind
+    /// the head's norm, as in Copernicus-Bench. Maps come from the residual stream, without the final norm.
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let (input, encoder, head, layers) = self.parts(batch)?;
+        let images = input.pixels.clone();
+        let grid = grid(&images);
+        let means = |images| encoder.tokens(images).mean_dim(1).squeeze_dim::<2>(1); // [n, d]
+        Ok(match want {
+            Want::Pooled(Pooling::Head) => Encoded::Pooled(head.forward(means(images))),
+            Want::Pooled(Pooling::Mean) => Encoded::Pooled(head.norm.forward(means(images))),
+            Want::Pooled(pooling) => {
+                return Err(lacks_pooling(NAME, pooling, POOLINGS));
+            }
+            Want::Tokens => Encoded::Tokens { tokens: encoder.tokens(images), grid },
+            Want::Maps => {
+                let maps = encoder.maps(images, layers).into_iter();
+                Encoded::Maps(maps.map(|values| Map { values, stride: PATCH }).collect())
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Distribution;
+
+    #[test]
+    fn attention_in_slices_equals_attention_at_once() {
+        let device = Device::flex();
+        let attention = Attention::new(32, &device);
+        let x = Tensor::<3>::random([2, 35, 32], Distribution::Normal(0.0, 1.0), &device);
+        let with = |logits_at_once| {
+            let bias = DistanceBias::new([5, 7], logits_at_once, &device);
+            (bias.queries_at_once, attention.forward(x.clone(), &bias).into_data())
+        };
+        let (all, whole) = with(LOGITS_AT_ONCE);
+        let (some, slices) = with(16 * 35 * 8);
+        assert_eq!((all, some), (35, 8));
+        let largest =
+            whole.iter::<f32>().zip(slices.iter::<f32>()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-6, "differs by {largest:e}");
+    }
+}

@@ -1,0 +1,116 @@
+//! SoftCon [Wang et al., arXiv 2405.20462; zhu-xlab/softcon]: a vision transformer with layer scale, one per sensor.
+//!
+//! The weights of Sentinel-2 (13 bands) and of Sentinel-1 (VV, VH) are separate files, so a model has one patch
+//! embedding and takes the sensors that share it: both levels of Sentinel-2, or Sentinel-1. d is the width, t the
+//! number of patches.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::architecture::{Network, Sizes};
+use super::config::SensorInput;
+use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
+use super::plain_vit;
+use super::requests::{check_bands, check_patches, known_input, layer_beyond};
+use crate::Result;
+use crate::nn::heads::upernet::MapLevel;
+use crate::nn::plain_vit::{PlainVit, PlainVitConfig};
+use crate::task::Sensor;
+
+const NAME: &str = "SoftCon";
+/// Side of a patch in pixels.
+const PATCH: usize = 14;
+
+/// The sizes that differ between variants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SoftConConfig {
+    /// Length of a token, d.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block; divides `width`.
+    pub heads: usize,
+    /// Rows and columns of the stored position embedding.
+    pub positions: usize,
+    /// Blocks (0-based) whose tokens are the feature maps.
+    pub map_layers: Vec<usize>,
+}
+
+impl SoftConConfig {
+    fn vit(&self) -> PlainVitConfig {
+        let SoftConConfig { width, depth, heads, positions, map_layers: _ } = *self;
+        PlainVitConfig { width, depth, heads, patch: PATCH, positions, layer_scale: true }
+    }
+}
+
+impl Sizes for SoftConConfig {
+    fn problem(&self) -> Option<String> {
+        self.vit().problem().or_else(|| layer_beyond("map-layers", &self.map_layers, self.depth))
+    }
+
+    fn poolings(&self) -> &'static [Pooling] {
+        // Both benchmarks take the mean of the patch tokens.
+        &[Pooling::Mean, Pooling::Class, Pooling::MeanAll]
+    }
+
+    fn maps(&self) -> Vec<MapLevel> {
+        vec![MapLevel { width: self.width, stride: PATCH }; self.map_layers.len()]
+    }
+}
+
+/// The encoder. The checkpoint's `mask_token` serves pre-training only and is left out.
+#[derive(Module, Debug)]
+pub struct SoftCon {
+    encoder: PlainVit,
+    #[module(skip)]
+    sensors: BTreeMap<Sensor, SensorInput>,
+    #[module(skip)]
+    map_layers: Vec<usize>,
+}
+
+impl Network for SoftCon {
+    type Config = SoftConConfig;
+
+    /// With the patch embedding for the bands of `sensors`, which are the same for all.
+    fn new(config: &SoftConConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
+        let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
+        SoftCon {
+            encoder: PlainVit::new(&config.vit(), bands, device),
+            sensors: sensors.clone(),
+            map_layers: config.map_layers.clone(),
+        }
+    }
+
+    fn checkpoint_name(name: &str) -> String {
+        name.strip_prefix("encoder.").unwrap_or(name).to_owned()
+    }
+}
+
+impl SoftCon {
+    /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
+    pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
+        self.encoder.embed(images)
+    }
+
+    /// What is added to the tokens of h x w images: [1, 1 + t, d], the class token's first.
+    pub fn positions(&self, h: usize, w: usize) -> Tensor<3> {
+        self.encoder.positions(self.encoder.grid([h, w]))
+    }
+}
+
+impl Encoder for SoftCon {
+    fn width(&self, _: Pooling, _: usize) -> usize {
+        self.encoder.width()
+    }
+
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let input = known_input(NAME, batch, &self.sensors)?;
+        check_bands(NAME, input, self.encoder.bands())?;
+        check_patches(NAME, input, PATCH)?;
+        plain_vit::encode(NAME, &self.encoder, input, want, &self.map_layers)
+    }
+}
