@@ -152,6 +152,7 @@ impl Input {
         let keeps = |band: &Band| options.channels.keeps(*band);
         names.retain(|band, _| keeps(band));
         let mut impute = options.impute(task);
+        impute.extend(&model.impute);
         let wanted: Vec<Band> = if model.architecture.takes_any_bands() {
             taken.iter().copied().filter(keeps).collect()
         } else {

@@ -20,7 +20,7 @@ use crate::features::cache::Cache;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::files::remove;
-use crate::model::config::ModelConfig;
+use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
 use crate::model::{self, Architecture, Coverage, Encoder, LoadedModel};
 use crate::program::Program;
@@ -48,6 +48,8 @@ pub struct Setting<'a> {
     pub data: Result<PathBuf>,
     pub demo: bool,
     pub input: InputOptions,
+    /// Which bands the model is fed, for its records; `model` is set accordingly.
+    pub inputs: Inputs,
     pub device: Device,
     /// As on the command line.
     pub device_name: String,
@@ -327,6 +329,7 @@ impl<'a> Runner<'a> {
                 sensor: deciding.sensor,
                 pooling: deciding.pooling,
                 channels: deciding.channels.to_string(),
+                inputs: setting.inputs,
                 bands: deciding.bands.to_vec(),
                 band_names: deciding.band_names.to_owned(),
                 imputed: deciding.imputed.to_vec(),

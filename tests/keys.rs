@@ -70,6 +70,7 @@ fn model() -> ModelConfig {
         name: "TerraFM".into(),
         backbone: "ViT-Base".into(),
         image: ImageSize::Side(112),
+        images: BTreeMap::from([("m-other".to_owned(), ImageSize::Side(96))]),
         pooling: Some(Pooling::Class),
         architecture: ArchitectureConfig::TerraFm(TerraFmConfig {
             width: 192,
@@ -80,12 +81,15 @@ fn model() -> ModelConfig {
             positions: 7,
             map_layers: vec![0, 1],
         }),
+        impute: vec![Imputation { source: Band::B03, target: Band::B10 }],
         suites: BTreeMap::from([(
             "copernicus-bench".to_owned(),
             SuiteRoute {
                 image: Some(ImageSize::Side(224)),
+                images: BTreeMap::new(),
                 pooling: Some(Pooling::Mean),
                 sensors: BTreeMap::new(),
+                impute: Vec::new(),
             },
         )]),
         sensors: BTreeMap::from([
@@ -363,7 +367,8 @@ fn every_field_of_a_model_decides_or_is_named_as_a_label() {
     for leaf in leaves(&serde_json::to_value(&model).unwrap()) {
         let side = match leaf.split('/').nth(1).unwrap() {
             "name" | "backbone" | "weights" | "published" => Side::Label,
-            "normalization" => Side::Resolved,
+            // Decide what the input is, which this test leaves as it is.
+            "normalization" | "image" | "images" | "pooling" | "impute" | "suites" => Side::Resolved,
             _ => Side::Feature,
         };
         assert_side(&format!("model {leaf}"), side, &base, &keys(&with_another(&model, &leaf)));
@@ -574,8 +579,8 @@ fn with_other_labels_everything_is_reused() {
         ("configs/protocols/knn.toml", "# k-NN as", "# A comment, as"),
         (
             "configs/models/demo.toml",
-            "kind = \"terrafm\"",
-            "published = { model = \"A\", backbone = \"B\" }\nkind = \"terrafm\"",
+            "[architecture]",
+            "published = { model = \"A\", backbone = \"B\" }\n[architecture]",
         ),
     ] {
         home.edit(file, from, to);

@@ -154,7 +154,6 @@ fn base_with_made_up_weights_gives_the_published_numbers() {
 }
 
 #[test]
-#[ignore = "takes half a minute and 2 GB"]
 fn large_with_made_up_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
     full_size(&mut golden, "large", &config(1024, 24), false);
@@ -178,7 +177,10 @@ fn configured_models_have_the_checkpoints_parameters() {
     }
     let base = ModelConfig::load(&Home::find().unwrap(), "croma-b").unwrap();
     assert_eq!(base.architecture, ArchitectureConfig::Croma(config(768, 12)));
-    assert_eq!(base.in_suite("copernicus-bench").pooling(), Pooling::Mean);
+    assert_eq!(
+        base.in_suite("copernicus-bench", terrabench::model::config::Inputs::AsPublished).pooling(),
+        Pooling::Mean
+    );
 }
 
 #[test]

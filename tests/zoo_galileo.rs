@@ -44,7 +44,7 @@ const TABLES: Tolerance = Tolerance { values: 2e-6, summary: STORED_SUMMARY };
 const EMBEDDED: Tolerance = Tolerance { values: 1e-5, summary: STORED_SUMMARY };
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec(), ..SensorInput::default() };
+    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec(), ..Default::default() };
     BTreeMap::from([(Sensor::S1, input(&S1)), (Sensor::S2_L1C, input(&S2)), (Sensor::S2_L2A, input(&S2))])
 }
 
@@ -195,7 +195,7 @@ fn parameters_are_those_of_the_official_files() {
     }
     // Without Sentinel-1 there is no convolution for it.
     let sensors =
-        BTreeMap::from([(Sensor::S2_L2A, SensorInput { bands: S2.to_vec(), ..SensorInput::default() })]);
+        BTreeMap::from([(Sensor::S2_L2A, SensorInput { bands: S2.to_vec(), ..Default::default() })]);
     let model = Galileo::new(&config(4), &sensors, &device());
     assert!(parameters::list(&model).iter().all(|(name, _)| !name.starts_with("space_time_embed.S1.")));
 }

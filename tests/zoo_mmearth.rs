@@ -29,7 +29,7 @@ fn bands() -> Vec<Band> {
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
     [Sensor::S2_L1C, Sensor::S2_L2A]
-        .map(|sensor| (sensor, SensorInput { bands: bands(), ..SensorInput::default() }))
+        .map(|sensor| (sensor, SensorInput { bands: bands(), ..Default::default() }))
         .into()
 }
 

@@ -30,7 +30,7 @@ const TOLERANCE: Tolerance = Tolerance { values: 5e-6, summary: 5e-6 };
 const MEAN: Want = Want::Pooled(Pooling::Mean);
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
-    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec(), ..SensorInput::default() };
+    let input = |bands: &[Band]| SensorInput { bands: bands.to_vec(), ..Default::default() };
     BTreeMap::from([(Sensor::S1, input(&S1)), (Sensor::S2_L1C, input(&S2)), (Sensor::S2_L2A, input(&S2))])
 }
 

@@ -12,8 +12,8 @@ use terrabench::task::Sensor;
 
 use crate::common::fixture;
 use crate::reference_model::{
-    Golden, SENTINEL2, array, assert_gradients, assert_parameters_of, batch, filled, formula, galileo,
-    images, made_up, over_dates, sensors, tensor,
+    Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, formula, galileo, images,
+    made_up, over_dates, sensors, tensor,
 };
 
 /// The backend under test: LibTorch where it is compiled in.
@@ -131,8 +131,12 @@ fn tiny_is_the_published_code() {
 fn full_size_is_the_published_code() {
     let mut golden = Golden::open("zoo/prithvi2/full_io.safetensors");
     // Positions are computed, not loaded.
-    let config = assert_parameters_of("prithvi2-300m", "zoo/prithvi2/params_300m.json", "encoder.pos_embed");
-    assert_eq!(config.clone().in_suite("geobench").sensors[&Sensor::S2_L1C], input());
+    let config = assert_parameters("prithvi2-300m", "zoo/prithvi2/params_300m.json", "encoder.pos_embed");
+    assert_eq!(
+        config.clone().in_suite("geobench", terrabench::model::config::Inputs::AsPublished).sensors
+            [&Sensor::S2_L1C],
+        input()
+    );
     let ArchitectureConfig::Prithvi2(config) = config.architecture else {
         panic!("prithvi2-300m is no Prithvi")
     };

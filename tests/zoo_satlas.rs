@@ -28,7 +28,7 @@ const BANDS: [Band; 9] =
 
 fn sensors() -> BTreeMap<Sensor, SensorInput> {
     [Sensor::S2_L1C, Sensor::S2_L2A]
-        .map(|sensor| (sensor, SensorInput { bands: BANDS.to_vec(), ..SensorInput::default() }))
+        .map(|sensor| (sensor, SensorInput { bands: BANDS.to_vec(), ..Default::default() }))
         .into()
 }
 

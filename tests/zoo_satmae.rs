@@ -50,7 +50,7 @@ fn tiny_config() -> SatMaeConfig {
 /// The sizes of `configs/models/<name>.toml`, whose parameters are the checkpoint's.
 fn full_config(name: &str, parameters: &str) -> SatMaeConfig {
     let config = assert_parameters(name, parameters, "-");
-    let evaluated = config.clone().in_suite("geobench");
+    let evaluated = config.clone().in_suite("geobench", terrabench::model::config::Inputs::AsPublished);
     for (own, bands) in [(&config, AS_TRAINED), (&evaluated, AS_EVALUATED)] {
         assert_eq!(
             own.sensors.values().map(|input| input.bands.clone()).collect::<Vec<_>>(),
@@ -193,7 +193,6 @@ fn base_is_the_published_code() {
 }
 
 #[test]
-#[ignore = "a minute: 303 million parameters, four passes"]
 fn large_is_the_published_code() {
     let config = full_config("satmae-l", "zoo/satmae/params_large.json");
     let large = made_up(model(&config, &device()), same);

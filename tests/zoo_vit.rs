@@ -144,7 +144,10 @@ fn baselines_are_timms_base_with_a_channel_per_distinct_band() {
         let config = config(name);
         let network = Architecture::new(&config.architecture, &config.sensors, &device()).unwrap();
         assert_eq!(network.parameters(), timms_parameters(14), "{name}");
-        assert_eq!(config.in_suite("copernicus-bench").pooling(), Pooling::Head);
+        assert_eq!(
+            config.in_suite("copernicus-bench", terrabench::model::config::Inputs::AsPublished).pooling(),
+            Pooling::Head
+        );
     }
 }
 

@@ -187,6 +187,15 @@ pub enum BandNames {
     ByContent,
 }
 
+/// Which bands a model is fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputsArg {
+    /// As the published numbers were made
+    AsPublished,
+    /// As the model was trained
+    Corrected,
+}
+
 /// How tokens become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PoolingArg {
@@ -235,6 +244,10 @@ pub struct ModelArgs {
     /// or one strategy, as OURS-2.0-norm_no_clip or satlas
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
+
+    /// Which bands a model is fed where the code behind published numbers feeds it others than it was trained on
+    #[arg(long, value_name = "HOW", default_value = "as-published")]
+    pub inputs: InputsArg,
 
     /// How the model's tokens become one vector per image: class, mean, mean-all, head [default: the model's]
     #[arg(long, value_name = "NAME")]

@@ -82,6 +82,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         data,
         demo: args.demo,
         input: input_options(home, &args.data, &args.model)?,
+        inputs: super::inputs(&args.model),
         cache: feature_cache(&args.model),
         device,
         device_name: args.model.device,

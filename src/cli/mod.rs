@@ -31,7 +31,7 @@ use crate::features::cache::Cache;
 use crate::home::Home;
 use crate::locations::Environment;
 use crate::model::Pooling;
-use crate::model::config::ModelConfig;
+use crate::model::config::{Inputs, ModelConfig};
 use crate::model::encoder::no_pooling;
 use crate::model::weights::Weights;
 use crate::program::Program;
@@ -168,12 +168,19 @@ fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
     })
 }
 
+fn inputs(args: &args::ModelArgs) -> Inputs {
+    match args.inputs {
+        args::InputsArg::AsPublished => Inputs::AsPublished,
+        args::InputsArg::Corrected => Inputs::Corrected,
+    }
+}
+
 /// The model of that name as the suite's own code uses it, with the pooling that was asked for.
 ///
 /// # Errors
 /// Where it cannot be read, or lacks the pooling.
 fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
-    let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name);
+    let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name, inputs(args));
     if let Some(pooling) = args.pooling {
         let pooling = match pooling {
             args::PoolingArg::Class => Pooling::Class,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
 use crate::home::{Home, read_toml};
-use crate::task::bands::Band;
+use crate::task::bands::{Band, Imputation};
 use crate::task::{Sensor, Task};
 use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
@@ -23,6 +23,9 @@ pub struct ModelConfig {
     pub backbone: String,
     /// The size that images are resized to.
     pub image: ImageSize,
+    /// The size for single tasks, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, ImageSize>,
     /// How tokens become the vector of an image; the architecture's usual way where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
@@ -30,6 +33,9 @@ pub struct ModelConfig {
     /// What the model takes of each sensor that it knows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sensors: BTreeMap<Sensor, SensorInput>,
+    /// What stands in for bands that files lack and the task imputes with nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub impute: Vec<Imputation>,
     /// What a suite's own code does differently with this model, by the suite's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub suites: BTreeMap<String, SuiteRoute>,
@@ -130,17 +136,44 @@ impl SensorInput {
     }
 }
 
+/// Which bands a model is fed where the code behind published numbers feeds it others than it was trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inputs {
+    /// As the published numbers were made.
+    #[default]
+    AsPublished,
+    /// As the model was trained.
+    Corrected,
+}
+
+impl fmt::Display for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Inputs::AsPublished => "as-published",
+            Inputs::Corrected => "corrected",
+        })
+    }
+}
+
 /// What a suite's own code does differently with a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SuiteRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSize>,
+    /// The size for single tasks, by their names; it counts more than the suite's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, ImageSize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
-    /// In place of the model's own of the same sensor.
+    /// In place of the model's own of the same sensor: the bands that the suite's code feeds, which need not be those that
+    /// the model was trained on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sensors: BTreeMap<Sensor, SensorInput>,
+    /// Before the model's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub impute: Vec<Imputation>,
 }
 
 /// A file of weights on the Hugging Face hub.
@@ -213,13 +246,19 @@ impl ModelConfig {
         inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
     }
 
-    /// The same model as the suite's own code uses it.
+    /// The same model as the suite's own code uses it: its sizes, pooling and imputation and, where `inputs` is as published,
+    /// the bands that it feeds.
     #[must_use]
-    pub fn in_suite(mut self, suite: &str) -> Self {
-        if let Some(route) = self.suites.get(suite).cloned() {
+    pub fn in_suite(mut self, suite: &str, inputs: Inputs) -> Self {
+        if let Some(mut route) = self.suites.get(suite).cloned() {
             self.image = route.image.unwrap_or(self.image);
+            self.images.extend(route.images);
             self.pooling = route.pooling.or(self.pooling);
-            self.sensors.extend(route.sensors);
+            if inputs == Inputs::AsPublished {
+                self.sensors.extend(route.sensors);
+            }
+            route.impute.append(&mut self.impute);
+            self.impute = route.impute;
         }
         self
     }
@@ -231,7 +270,9 @@ impl ModelConfig {
             sensors,
             // Decide what is made of the pixels and tokens, which is in the keys itself.
             image: _,
+            images: _,
             pooling: _,
+            impute: _,
             suites: _,
             // Decides which strategies a sweep tries, and these are in the keys.
             normalization: _,
@@ -252,9 +293,14 @@ impl ModelConfig {
 
     /// Side in pixels of the images of `task` as the model takes them.
     pub fn side(&self, task: &Task) -> usize {
-        match (task.input_size, self.image) {
-            (Some(side), _) | (None, ImageSize::Side(side)) => side,
-            (None, ImageSize::Native) => task.image_size,
+        let size = match (self.images.get(&task.name), task.input_size) {
+            (Some(own), _) => *own,
+            (None, Some(side)) => ImageSize::Side(side),
+            (None, None) => self.image,
+        };
+        match size {
+            ImageSize::Side(side) => side,
+            ImageSize::Native => task.image_size,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// | `coverage` | string: `whole weights`, `partial weights: 3 of 150 parameters`, `random weights` |
 /// | `protocol_settings`, `configs`, `notes` | string: two JSON objects, a JSON array |
 /// | `git_dirty` | boolean |
-/// | `sensor`, `normalization`, `band_names`, `pooling`, `channels` | string |
+/// | `sensor`, `normalization`, `band_names`, `pooling`, `inputs`, `channels` | string |
 /// | `bands`, `imputed` | string: JSON arrays |
 /// | `image_size`, `threads`, `finished` | u64; pixels, number, Unix seconds |
 /// | `device`, `terrabench`, `git_revision` | string; the last null outside a git checkout |
@@ -65,6 +65,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "normalization" => column(records, |r| r.provenance.normalization.as_str()),
         "band_names" => column(records, |r| r.provenance.band_names.as_str()),
         "pooling" => column(records, |r| r.provenance.pooling.map(|pooling| pooling.to_string())),
+        "inputs" => column(records, |r| r.provenance.inputs.to_string()),
         "channels" => column(records, |r| r.provenance.channels.as_str()),
         "bands" => json(records, |r| &r.provenance.bands)?,
         "imputed" => json(records, |r| &r.provenance.imputed)?,

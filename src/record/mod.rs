@@ -23,7 +23,7 @@ pub use self::unreadable::{Reason, Unreadable};
 use crate::config::Protocol;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
-use crate::model::config::DecidingModel;
+use crate::model::config::{DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
 use crate::task::Sensor;
 use crate::task::bands::{Channels, Imputation};
@@ -135,6 +135,9 @@ pub struct Provenance {
     /// Which of the model's bands it was given: `all`, `rgb` or names.
     #[serde(default = "all_channels")]
     pub channels: String,
+    /// Whether the model was fed the bands of the published numbers or those that it was trained on.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// The stored band behind each input band, in order.
     pub bands: Vec<String>,
     /// `as-named` or `by-content`.

@@ -26,6 +26,8 @@ pub enum Aspect {
     Sensor,
     /// Which of the model's bands it was given.
     Channels,
+    /// Whether the model was fed the bands of the published numbers or those that it was trained on.
+    Inputs,
     /// How tokens became one vector.
     Pooling,
     /// Bands by name or by content.
@@ -51,6 +53,7 @@ impl Aspect {
             Aspect::Weights | Aspect::Coverage => Some("--weights"),
             Aspect::Sensor => Some("--sensor"),
             Aspect::Channels => Some("--channels"),
+            Aspect::Inputs => Some("--inputs"),
             Aspect::Pooling => Some("--pooling"),
             Aspect::Bands => Some("--bands"),
             Aspect::Imputation => Some("--missing-bands"),
@@ -86,6 +89,7 @@ impl SettingKey {
             (Aspect::Length, length.to_owned()),
             (Aspect::Sensor, made.sensor.to_string()),
             (Aspect::Channels, made.channels.clone()),
+            (Aspect::Inputs, made.inputs.to_string()),
             (Aspect::Bands, made.band_names.clone()),
             (Aspect::Imputation, imputation(&made.imputed)),
             (Aspect::Normalization, made.normalization.clone()),
@@ -169,6 +173,7 @@ impl SettingKey {
             Aspect::Coverage | Aspect::Data | Aspect::Length => value.to_owned(),
             Aspect::Sensor => format!("sensor {value}"),
             Aspect::Channels => format!("channels {value}"),
+            Aspect::Inputs => format!("inputs {value}"),
             Aspect::Pooling => format!("pooling {value}"),
             Aspect::Bands => format!("bands {value}"),
             Aspect::Imputation => format!("imputed {value}"),

@@ -56,6 +56,7 @@ impl RealModel {
         let task = suite.task(task).unwrap();
         let options = InputOptions {
             by_content: false,
+            channels: Default::default(),
             normalization: normalization.to_owned(),
             strategies: Strategies::load(&home).unwrap(),
             channels: Channels::All,

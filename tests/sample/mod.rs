@@ -47,6 +47,7 @@ pub fn record() -> Record {
             sensor: Sensor::S2_L1C,
             pooling: Some(terrabench::model::Pooling::Class),
             channels: "all".into(),
+            inputs: Default::default(),
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
             band_names: "as-named".into(),
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],

@@ -53,7 +53,10 @@ pub fn formula_weights(name: &str, shape: &[usize]) -> Vec<f32> {
 /// The same sensor inputs as in a model's file.
 pub fn sensors(sensors: &[(Sensor, &str)]) -> BTreeMap<Sensor, SensorInput> {
     let bands = |names: &str| names.split(' ').map(|band| band.parse().unwrap()).collect();
-    sensors.iter().map(|(sensor, names)| (*sensor, SensorInput { bands: bands(names), ..SensorInput::default() })).collect()
+    sensors
+        .iter()
+        .map(|(sensor, names)| (*sensor, SensorInput { bands: bands(names), ..Default::default() }))
+        .collect()
 }
 
 /// The bands of Galileo's Sentinel-2 images, in their order.
