@@ -13,7 +13,6 @@ use terrabench::model::{self, LoadedModel};
 use terrabench::progress::Silent;
 use terrabench::protocol::knn;
 use terrabench::score::Targets;
-use terrabench::task::bands::Channels;
 use terrabench::task::{Split, Suite};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
@@ -59,7 +58,6 @@ impl RealModel {
             channels: Default::default(),
             normalization: normalization.to_owned(),
             strategies: Strategies::load(&home).unwrap(),
-            channels: Channels::All,
             zeros: false,
         };
         let root = self.real.join(&suite.name);
