@@ -147,6 +147,7 @@ impl Input {
             names.extend(task.by_content.clone());
             names.retain(|band, _| !task.absent_by_content.contains(band));
         }
+        let present = dataset.bands()?;
         let taken = &model.sensor(task.input_sensor)?.bands;
         options.channels.check(taken)?;
         let keeps = |band: &Band| options.channels.keeps(*band);
@@ -154,14 +155,24 @@ impl Input {
         let mut impute = options.impute(task);
         impute.extend(&model.impute);
         let wanted: Vec<Band> = if model.architecture.takes_any_bands() {
-            taken.iter().copied().filter(keeps).collect()
+            let stored = |band: &Band| {
+                let first_date = task.dates.as_ref().map(|[first, _]| first);
+                names.get(band).is_some_and(|name| match first_date {
+                    Some(date) => present.contains(&bands::dated(name, date)),
+                    None => present.contains(name),
+                })
+            };
+            taken.iter().copied().filter(|band| keeps(band) && stored(band)).collect()
         } else {
             let left_out = taken.iter().copied().filter(|band| !keeps(band));
             impute.splice(0..0, left_out.map(|target| Imputation { source: Band::ZEROS, target }));
             taken.clone()
         };
+        if wanted.is_empty() {
+            let problem = format!("{}: the files store none of the bands that the model takes", task.name);
+            return Err(Error::request(problem).help("choose other --channels, or another model"));
+        }
         let wanted = &wanted;
-        let present = dataset.bands()?;
         let (selection, channels) = match &task.dates {
             None => (
                 bands::select(wanted, &names, &present, &impute)?,

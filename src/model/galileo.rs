@@ -79,8 +79,7 @@ impl Sizes for GalileoConfig {
         } else if !(1..=SIDE).contains(&patch) {
             Some(format!("expected a patch from 1 to {SIDE} pixels, found {patch}"))
         } else {
-            let layer = map_layers.iter().find(|layer| **layer >= depth)?;
-            Some(format!("expected map-layers below depth {depth}, found {layer}"))
+            requests::layer_beyond("map-layers", map_layers, depth)
         }
     }
 
