@@ -142,6 +142,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "adamw",
         "sgd",
         "shuffled",
+        "mean",
         "image-stats",
     ];
     let candidates: Vec<Value> = match &old {

@@ -75,7 +75,7 @@ fn a_value_made_otherwise_than_its_row_is_marked() {
             " 50.0 (-5.1) ᵃ |",
             " 80.0 (-14.5) ᵇ |",
             &format!("- ᵃ {imputed}.\n"),
-            "- TerraFM ViT-Base (measured): sensor s2-l1c, bands as-named, imputed nothing, normalisation dataset, input 224 x 224.\n",
+            "- TerraFM ViT-Base (measured): sensor s2-l1c, channels all, pooling class, bands as-named, imputed nothing, normalisation dataset, input 224 x 224.\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

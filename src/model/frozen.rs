@@ -12,9 +12,10 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
-use super::terrafm::{TerraFm, patches};
+use super::terrafm::TerraFm;
 use crate::Result;
 use crate::device;
+use crate::nn::patch::patches;
 use crate::task::Sensor;
 
 /// TerraFM with its patch embedding folded.

@@ -69,8 +69,8 @@ pub(crate) fn check_square(model: &str, input: &Input, side: usize) -> Result<()
 
 /// The error of a pooling that the model lacks.
 pub(crate) fn lacks_pooling(model: &str, found: Pooling, has: &[Pooling]) -> Error {
-    let has: Vec<&str> = has.iter().copied().map(pooling_name).collect();
-    let problem = format!("{model}: expected pooling {}, found {}", has.join(" or "), pooling_name(found));
+    let has: Vec<String> = has.iter().map(Pooling::to_string).collect();
+    let problem = format!("{model}: expected pooling {}, found {}", has.join(" or "), found);
     Error::request(problem).help("set `pooling` to one of these")
 }
 
@@ -78,14 +78,4 @@ pub(crate) fn lacks_pooling(model: &str, found: Pooling, has: &[Pooling]) -> Err
 pub(crate) fn layer_beyond(key: &str, layers: &[usize], depth: usize) -> Option<String> {
     let beyond = layers.iter().find(|layer| **layer >= depth)?;
     Some(format!("{key}: expected blocks below {depth} (0-based), found {beyond}"))
-}
-
-/// As in TOML files.
-fn pooling_name(pooling: Pooling) -> &'static str {
-    match pooling {
-        Pooling::Class => "class",
-        Pooling::Mean => "mean",
-        Pooling::MeanAll => "mean-all",
-        Pooling::Head => "head",
-    }
 }

@@ -16,6 +16,7 @@ use super::config::SensorInput;
 use super::encoder::{self, Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::frozen::Frozen;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::patch::PatchConv;
 use crate::nn::vit::{self, Block, resize_positions};
 use crate::task::Sensor;
 use crate::{Error, Result};
@@ -64,46 +65,6 @@ impl Sizes for TerraFmConfig {
 }
 
 const POOLINGS: &[Pooling] = &[Pooling::Class, Pooling::Mean];
-
-/// Images as rows of pixels, a row a patch: [n, bands, h, w] to [n, t, bands * patch * patch].
-pub(crate) fn patches(images: Tensor<4>, patch: usize) -> Tensor<3> {
-    let [n, bands, h, w] = images.dims();
-    let (rows, columns) = (h / patch, w / patch);
-    images.reshape([n, bands, rows, patch, columns, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
-        n,
-        rows * columns,
-        bands * patch * patch,
-    ])
-}
-
-/// A convolution whose stride is its kernel, so that it is a linear map of patches.
-#[derive(Module, Debug)]
-pub struct PatchConv {
-    /// [3d, bands, patch, patch].
-    weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl PatchConv {
-    fn new(bands: usize, out: usize, patch: usize, device: &Device) -> Self {
-        PatchConv {
-            weight: Initializer::Zeros.init([out, bands, patch, patch], device),
-            bias: Initializer::Zeros.init([out], device),
-        }
-    }
-
-    /// The map as a matrix of [bands * patch * patch, 3d], and its bias.
-    pub(crate) fn as_linear(&self) -> (Tensor<2>, Tensor<1>) {
-        (self.weight.val().flatten::<2>(1, 3).transpose(), self.bias.val())
-    }
-
-    /// [n, bands, h, w] to [n, t, 3d].
-    fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let patch = self.weight.dims()[3];
-        let (weight, bias) = self.as_linear();
-        burn::tensor::module::linear(patches(images, patch), weight, Some(bias))
-    }
-}
 
 /// The projection that all stems share.
 #[derive(Module, Debug)]

@@ -40,10 +40,15 @@ impl PatchConv {
         self.weight.dims()[1]
     }
 
+    /// The map as a matrix of [bands * patch * patch, d], and its bias.
+    pub(crate) fn as_linear(&self) -> (Tensor<2>, Tensor<1>) {
+        (self.weight.val().flatten::<2>(1, 3).transpose(), self.bias.val())
+    }
+
     /// [n, bands, h, w] to [n, t, d].
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
         let patch = self.weight.dims()[3];
-        let weight = self.weight.val().flatten::<2>(1, 3).transpose(); // [bands * patch * patch, d]
-        linear(patches(images, patch), weight, Some(self.bias.val()))
+        let (weight, bias) = self.as_linear();
+        linear(patches(images, patch), weight, Some(bias))
     }
 }

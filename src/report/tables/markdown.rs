@@ -210,7 +210,8 @@ fn setting(row: &Row) -> Option<String> {
         Aspect::Normalization,
         Aspect::InputSize,
     ];
-    let setting = row.setting.as_ref()?.tell(&told);
+    let setting = row.setting.as_ref()?;
+    let setting = setting.tell(told.iter().filter(|aspect| setting.get(aspect).is_some()));
     Some(format!("{}: {}.", escape(&row.full_label()), escape(&setting)))
 }
 
