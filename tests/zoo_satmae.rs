@@ -196,11 +196,10 @@ fn base_is_the_published_code() {
 fn large_is_the_published_code() {
     let config = full_config("satmae-l", "zoo/satmae/params_large.json");
     let large = made_up(model(&config, &device()), same);
-    for (folder, seeds) in [("satmae", [11, 13]), ("satmaepp", [12, 14])] {
-        let mut golden = Golden::open(&format!("zoo/{folder}/full_io.safetensors"));
-        check_full(&mut golden, &large, "large", seeds);
-        golden.finish("base");
-    }
+    // The same code and size as SatMAE Large, whose images differ.
+    let mut golden = Golden::open("zoo/satmaepp/full_io.safetensors");
+    check_full(&mut golden, &large, "large", [12, 14]);
+    golden.finish("base");
 }
 
 #[test]

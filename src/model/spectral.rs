@@ -35,10 +35,13 @@ pub(super) trait KernelEncoder: Encoder {
     fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded>;
 }
 
+/// Kernels by sensor and bands.
+type Kernels = BTreeMap<(Sensor, Arc<[Band]>), Kernel>;
+
 /// A model whose weights no longer change: it makes a kernel once.
 pub(super) struct FrozenKernels<M> {
     model: M,
-    kernels: Mutex<BTreeMap<(Sensor, Arc<[Band]>), Kernel>>,
+    kernels: Mutex<Kernels>,
 }
 
 impl<M: KernelEncoder> FrozenKernels<M> {

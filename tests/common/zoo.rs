@@ -235,8 +235,19 @@ pub fn assert_gradients<M: Module>(
     outputs: impl Fn(&M, &Device) -> Tensor<2>,
     names: &[&str],
 ) {
-    // How much a step changes the loss: far above its rounding, with little curvature.
-    const CHANGE: f64 = 0.03;
+    // Far above the loss's rounding, with little curvature.
+    assert_gradients_by(0.03, new, weights, outputs, names);
+}
+
+/// Like [`assert_gradients`], with steps that change the loss by about `change`: small ones where a ReLU bends it.
+#[track_caller]
+pub fn assert_gradients_by<M: Module>(
+    change: f64,
+    new: impl Fn(&Device) -> M,
+    weights: &StoredWeights,
+    outputs: impl Fn(&M, &Device) -> Tensor<2>,
+    names: &[&str],
+) {
     let plain = device();
     let autodiff = device().autodiff();
     let module = filled(new(&autodiff), weights);
@@ -257,7 +268,7 @@ pub fn assert_gradients<M: Module>(
         let scale =
             gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
         assert!(scale > 0.0, "{name}: the gradient is zero");
-        let step = (CHANGE / analytic.abs().max(scale)).min(0.005) as f32;
+        let step = (change / analytic.abs().max(scale)).min(0.005) as f32;
         let moved = |steps: f32| {
             let mut weights = weights.clone();
             let values = weights.get_mut(*name).unwrap();

@@ -47,7 +47,7 @@ mod tests {
     use super::View;
     use crate::home::Home;
     use crate::model::config::ModelConfig;
-    use crate::model::{self, Pooling};
+    use crate::model::{self, Encoder, InputSpec, Pooling, Want};
     use crate::task::Sensor;
     use crate::task::bands::Band;
 
