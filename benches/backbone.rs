@@ -14,7 +14,7 @@ use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
-use terrabench::model::{self};
+use terrabench::model::{self, Batch, Want};
 use terrabench::task::Sensor;
 
 const BATCH: usize = 8;
@@ -28,10 +28,12 @@ fn main() -> anyhow::Result<()> {
     let model = model::load(&config, &Weights::Random(0), false, &device)?;
     let shape = [BATCH, 12, 224, 224];
     let pixels = (0..shape.iter().product()).map(|i: usize| (i % 251) as f32 / 125.0 - 1.0).collect();
-    let images = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
+    let bands = config.sensor(Sensor::S2_L1C)?.bands.as_slice().into();
+    let pixels = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
+    let images = Batch::single(Sensor::S2_L1C, bands, pixels);
     let encode = || -> anyhow::Result<f64> {
         let start = Instant::now();
-        let features = model.encoder.features(images.clone(), Sensor::S2_L1C)?.into_data();
+        let features = model.encoder.encode(&images, Want::Pooled(config.pooling()))?.pooled()?.into_data();
         anyhow::ensure!(features.shape().to_vec() == [BATCH, 768]);
         Ok(BATCH as f64 / start.elapsed().as_secs_f64())
     };

@@ -15,6 +15,7 @@ use terrabench::config::Schedule;
 use terrabench::data::{Label, Sample};
 use terrabench::device;
 use terrabench::home::Home;
+use terrabench::model::InputSpec;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
@@ -33,7 +34,9 @@ fn main() -> anyhow::Result<()> {
 
     let config = ModelConfig::load(&Home::find()?, "terrafm-b")?;
     let encoder = model::trainable(&config, &Weights::Random(0), false, &device)?;
-    let mut network = Some(Network::new(encoder, Sensor::S2_L1C, CLASSES, 0, &device));
+    let bands = config.sensor(Sensor::S2_L1C)?.bands.as_slice().into();
+    let spec = InputSpec { sensor: Sensor::S2_L1C, bands, pooling: config.pooling() };
+    let mut network = Some(Network::new(encoder, spec, CLASSES, 0, &device));
     let mut optimizer = Optimizer::new(Rule::ADAMW);
     let recipe = Recipe {
         epochs: 1,

@@ -13,7 +13,7 @@ use ndarray::Array3;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::nn::heads::layers::Pass;
-use terrabench::nn::heads::upernet::{UperNet, UperNetConfig};
+use terrabench::nn::heads::upernet::{MapLevel, UperNet, UperNetConfig};
 use terrabench::nn::loss::PixelLabels;
 use terrabench::train::optim::{Optimizer, Pace, Rule};
 
@@ -112,7 +112,9 @@ struct Ours {
 impl Ours {
     fn new(device: Device) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
-        let net = UperNet::new(&UperNetConfig::default(), WIDTH, CLASSES, 0, &device);
+        let maps = [MapLevel { width: WIDTH, stride: 16 }; 4];
+        let net = UperNet::new(&UperNetConfig::default(), &maps, CLASSES, 0, &device)
+            .expect("four maps of one size");
         let shape = [BATCH, WIDTH, GRID, GRID];
         let mut map = || {
             let values = (0..shape.iter().product()).map(|_| random.random_range(-1.7_f32..1.7)).collect();
