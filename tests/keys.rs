@@ -143,6 +143,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "sgd",
         "shuffled",
         "mean",
+        "class",
         "image-stats",
     ];
     let candidates: Vec<Value> = match &old {
