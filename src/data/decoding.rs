@@ -21,7 +21,7 @@ const fn reader_version(family: Family) -> u32 {
 /// ```
 /// use terrabench::data::decoding::Decoding;
 /// # let home = terrabench::home::Home::find().unwrap();
-/// let suite = terrabench::suite::Suite::load(&home, "copernicus-bench").unwrap();
+/// let suite = terrabench::task::Suite::load(&home, "copernicus-bench").unwrap();
 /// let mut task = suite.task("dfc2020-s1").unwrap().clone();
 /// let before = Decoding::of(suite.family, &task);
 /// task.ignore = None;

@@ -14,7 +14,7 @@ const LENGTH: usize = 8;
 /// use safetensors::tensor::{Dtype, TensorView};
 /// let metadata = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
 /// let tensor = TensorView::new(Dtype::U8, vec![1], &[7]).unwrap();
-/// let bytes = terrabench::tensors::serialize([("x", tensor)], metadata).unwrap();
+/// let bytes = terrabench::formats::tensors::serialize([("x", tensor)], metadata).unwrap();
 /// assert!(bytes[8..].starts_with(br#"{"__metadata__":{"a":"1","b":"2"},"x":"#));
 /// ```
 ///

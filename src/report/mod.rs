@@ -2,15 +2,10 @@
 //!
 //! ```text
 //! gather.rs     results/ -> Sections: the records of each suite
-//! table.rs      records + published.rs -> ResultTable, by rows.rs; markdown.rs, csv.rs write it
-//! spider.rs, differences.rs, shares.rs, confusion.rs   ResultTable, predictions -> Picture
-//! labels.rs     values beside points, none on another
-//! ../canvas.rs  Picture -> SVG, PNG
+//! tables/       records + published values -> ResultTable, written as Markdown and CSV
+//! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
 //! html.rs       all of it as one page
 //! whole.rs      all of it for all suites, and what links it
-//! check.rs, compare.rs, rescore.rs   records against a reference, against each other, against their predictions
-//! choice.rs, samples.rs, recompute.rs, suites.rs   for these three: which record of a cell, which samples, scores from
-//!               predictions, names of classes
 //! ```
 
 mod chapter;

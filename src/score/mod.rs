@@ -1,4 +1,4 @@
-//! How a backbone is scored: one file a protocol, and here what they share.
+//! Scores of predictions: targets, what was predicted, the outcome of a protocol, and the choice on validation.
 
 pub mod decision;
 pub mod outcome;
