@@ -230,3 +230,26 @@ fn published_weights_on_real_pixels() {
     let features = model.features(place, Split::Test, &mut FeatureBank::default());
     zoo_real::compare(&golden, "feature.eurosat_s1.presto", &features.samples, &features, 3e-5);
 }
+
+#[test]
+fn protocols_that_score_pixels_are_refused_before_anything_is_read() {
+    use terrabench::config::Protocol;
+    use terrabench::run::plan::{Choice, plan};
+    use terrabench::task::Suite;
+
+    let home = Home::find().unwrap();
+    let suite = Suite::load(&home, "geobench").unwrap();
+    let model = ModelConfig::load(&home, "presto").unwrap();
+    for (protocol, problem) in
+        [("segmentation-probe", "needs patch tokens, got none"), ("upernet", "needs 4 feature maps, got 0")]
+    {
+        let choice = Choice {
+            tasks: vec!["m-cashew-plant".to_owned()],
+            protocols: vec![protocol.to_owned()],
+            ..Choice::default()
+        };
+        let refused = plan(&suite, &model, &choice, |name| Protocol::load_named(&home, name));
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("Presto") && said.contains(problem), "{said}");
+    }
+}

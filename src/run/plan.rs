@@ -129,10 +129,15 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &Protocol
         model.sensor(task.input_sensor)?;
     }
     let maps = model.architecture.maps().len();
-    if matches!(protocol, Protocol::Upernet(_)) && model.architecture.has_parameters() && maps != 4 {
-        let problem =
-            format!("protocol `{name}` needs 4 feature maps; {} {} gives {maps}", model.name, model.backbone);
-        return Err(Error::request(problem).help("choose knn, linear-probe, logistic or segmentation-probe"));
+    // A model without maps has one vector per image and no tokens.
+    let lacks = match protocol {
+        Protocol::Upernet(_) if maps != 4 => Some(format!("needs 4 feature maps, got {maps}")),
+        Protocol::SegmentationProbe(_) if maps == 0 => Some("needs patch tokens, got none".to_owned()),
+        _ => None,
+    };
+    if let Some(lacks) = lacks.filter(|_| model.architecture.has_parameters()) {
+        let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);
+        return Err(Error::request(problem).help("choose another model, or a task that labels images"));
     }
     match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
