@@ -1,4 +1,4 @@
-//! How things are measured, read from `configs/`: models and protocols.
+//! How things are measured, read from `configs/`: protocols.
 
 mod protocol;
 mod segmentation;

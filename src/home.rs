@@ -71,8 +71,8 @@ impl Home {
         Ok(Home { folders: vec![folder.to_owned(), built_in()?] })
     }
 
-    /// The file or folder at that place, such as `configs/normalization.toml`; where there is none, its place in the first
-    /// folder.
+    /// The file or folder at that place, such as `configs/normalization.toml`; if there is none, the path it would have in
+    /// the first folder.
     pub fn path(&self, place: impl AsRef<Path>) -> PathBuf {
         let paths = || self.folders.iter().map(|folder| folder.join(&place));
         paths().find(|path| path.exists()).or_else(|| paths().next()).unwrap_or_default()

@@ -26,7 +26,7 @@ pub struct ModelConfig {
     /// The size for single tasks, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, ImageSize>,
-    /// How tokens become the vector of an image; the architecture's usual way where it is not given.
+    /// How tokens become the vector of an image. Default: the architecture's usual pooling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
     pub architecture: ArchitectureConfig,
