@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ndarray::Array3;
 use terrabench::config::Schedule;
-use terrabench::data::{Label, Sample};
+use terrabench::data::{Sample, Target};
 use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::InputSpec;
@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<()> {
             image: Array3::from_shape_fn((12, 224, 224), |(band, row, column)| {
                 ((31 * label + 17 * band + 7 * row + column) % 251) as f32 / 125.0 - 1.0
             }),
-            label: Label::Class(label),
+            target: Target::Class(label),
         };
         let samples: Vec<Sample> = (0..BATCH).map(sample).collect();
         let start = Instant::now();

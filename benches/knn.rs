@@ -62,7 +62,7 @@ fn knn(criterion: &mut Criterion) {
 fn bootstrap(criterion: &mut Criterion) {
     let labels = |seed| {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        Targets::MultiLabel(Array2::from_shape_simple_fn((1000, 43), || random.random_bool(0.1)))
+        Targets::Labels(Array2::from_shape_simple_fn((1000, 43), || random.random_bool(0.1)))
     };
     let (predictions, truth) = (labels(3), labels(4));
     let config = IntervalConfig { level: 0.95, resamples: 2000 };

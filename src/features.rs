@@ -17,7 +17,7 @@ pub use self::bank::{CHUNK, FeatureBank};
 use self::cache::About;
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
-use crate::data::{self, Dataset, Label, Sample, Split, loader};
+use crate::data::{self, Dataset, Sample, Split, Target, loader};
 use crate::device;
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
@@ -42,7 +42,7 @@ pub struct Features {
     pub samples: Vec<String>,
     /// [n, d].
     pub matrix: Array2<f32>,
-    pub labels: Vec<Label>,
+    pub labels: Vec<Target>,
 }
 
 /// How a task's pixels are taken.
@@ -279,7 +279,7 @@ impl Input {
         let sample = self.dataset.read(split, index, &self.selection.stored)?;
         if !self.seen.holds(split, index) {
             let pixels = PixelSummary::of(sample.image.view());
-            self.seen.note(split, index, Observed::new(pixels, &sample.label));
+            self.seen.note(split, index, Observed::new(pixels, &sample.target));
         }
         Ok(sample)
     }
@@ -402,7 +402,7 @@ impl Extractor<'_> {
         for sample in batch {
             pixels.extend(sample.image.iter());
             samples.push(sample.name);
-            labels.push(sample.label);
+            labels.push(sample.target);
         }
         let images = TensorData::new(pixels, [n, channels, height, image_width]);
         let start = Instant::now();

@@ -15,7 +15,7 @@ use self::findings::{Audited, Earlier, FeatureLog};
 use self::sheet::{Example, Heading};
 use crate::config::{Protocol, SegmentationProbeConfig};
 use crate::data::decoding::Decoding;
-use crate::data::{self, Label, Split};
+use crate::data::{self, Split, Target};
 use crate::features::cache::Cache;
 use crate::features::tiles::tile_tokens;
 use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
@@ -439,7 +439,7 @@ impl<'a> Runner<'a> {
         let mut examples = Vec::new();
         for Shown { image, prediction } in masks {
             let sample = input.dataset.read(Split::Test, used[*image], &bands)?;
-            let Label::Mask(label) = sample.label else { continue };
+            let Target::Mask(label) = sample.target else { continue };
             let prediction = prediction.clone();
             examples.push(Example { name: sample.name, image: sample.image, label, prediction });
         }

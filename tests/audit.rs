@@ -250,7 +250,7 @@ fn a_train_split_of_one_class_lacks_classes_and_neighbours() {
     let case = Case::new("m-eurosat");
     let dataset = geobench_of(&case);
     // Those of one class in train.
-    let class = |index| dataset.read(Split::Train, index, &["02 - Blue".to_owned()]).unwrap().label;
+    let class = |index| dataset.read(Split::Train, index, &["02 - Blue".to_owned()]).unwrap().target;
     let first = class(0);
     let kept: Vec<String> = (0..dataset.samples(Split::Train).len())
         .filter(|index| class(*index) == first)

@@ -12,7 +12,7 @@ use crate::common::encoding::sizes_mut;
 use burn::tensor::Device;
 use ndarray::array;
 use terrabench::audit::observed::{BandSummary, PixelSummary};
-use terrabench::data::{Label, Split};
+use terrabench::data::{Split, Target};
 use terrabench::demo;
 use terrabench::device;
 use terrabench::features::cache::{About, Cache, Row};
@@ -36,11 +36,11 @@ fn about() -> About {
     }
 }
 
-fn row(number: u8, label: Label) -> Row {
+fn row(number: u8, label: Target) -> Row {
     let features = vec![f32::from(number), -0.0, f32::MIN_POSITIVE / 2.0, 1.0 / 3.0];
     let band = BandSummary::from([f32::from(number), 9.0, 4.5, 1.0 / 3.0, 4.0, -0.0]);
     let pixels = PixelSummary { hash: blake3::hash(&[number, 1]), bands: vec![band; 3] };
-    Row { content: blake3::hash(&[number]), label, pixels, features }
+    Row { content: blake3::hash(&[number]), target: label, pixels, features }
 }
 
 /// The chunks of a cache.
@@ -67,9 +67,9 @@ fn an_entry_gives_back_what_was_put_there() {
     let cache = Cache::new(folder.path().join("features"));
     assert_eq!(read(&cache, "a"), (vec![], vec![]));
     let kinds = [
-        ("classes", [Label::Class(3), Label::Class(usize::MAX)]),
-        ("labels", [Label::MultiLabel(vec![true, false, true]), Label::MultiLabel(vec![false; 3])]),
-        ("masks", [Label::Mask(array![[1, -1], [0, 7]]), Label::Mask(array![[2, 2], [2, 2]])]),
+        ("classes", [Target::Class(3), Target::Class(usize::MAX)]),
+        ("labels", [Target::Labels(vec![true, false, true]), Target::Labels(vec![false; 3])]),
+        ("masks", [Target::Mask(array![[1, -1], [0, 7]]), Target::Mask(array![[2, 2], [2, 2]])]),
     ];
     for (key, [first, second]) in kinds {
         let rows = [row(1, first), row(2, second)];
@@ -83,12 +83,12 @@ fn an_entry_gives_back_what_was_put_there() {
         assert!(notes.is_empty());
     }
     // Chunks add up.
-    let third = row(3, Label::Class(0));
+    let third = row(3, Target::Class(0));
     cache.entry("classes").append(&about(), std::slice::from_ref(&third)).unwrap();
     let (found, _) = read(&cache, "classes");
     assert!(found.len() == 3 && found.contains(&third));
     let error =
-        cache.entry("x").append(&about(), &[row(1, Label::Class(0)), row(2, Label::MultiLabel(vec![true]))]);
+        cache.entry("x").append(&about(), &[row(1, Target::Class(0)), row(2, Target::Labels(vec![true]))]);
     assert!(error.is_err());
 }
 
@@ -107,7 +107,7 @@ fn damage_is_noted_and_costs_only_the_damaged_chunk() {
     ];
     for (i, damage) in damages.into_iter().enumerate() {
         let cache = Cache::new(folder.path().join(i.to_string()));
-        let (first, second) = (row(1, Label::Class(0)), row(2, Label::Class(1)));
+        let (first, second) = (row(1, Target::Class(0)), row(2, Target::Class(1)));
         cache.entry("key").append(&about(), std::slice::from_ref(&first)).unwrap();
         let spoiled = chunks(cache.folder()).remove(0);
         cache.entry("key").append(&about(), std::slice::from_ref(&second)).unwrap();
@@ -122,7 +122,7 @@ fn damage_is_noted_and_costs_only_the_damaged_chunk() {
     }
     // Whole, but of another width than the model's.
     let cache = Cache::new(folder.path().join("width"));
-    cache.entry("key").append(&about(), &[row(1, Label::Class(0))]).unwrap();
+    cache.entry("key").append(&about(), &[row(1, Target::Class(0))]).unwrap();
     let mut notes = 0;
     assert!(cache.entry("key").read(5, &mut |_| notes += 1).unwrap().is_empty());
     assert_eq!(notes, 1);
@@ -133,7 +133,7 @@ fn damage_is_noted_and_costs_only_the_damaged_chunk() {
 fn a_chunk_that_cannot_be_read_is_noted_and_stays() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().join("features"));
-    cache.entry("key").append(&about(), &[row(1, Label::Class(0))]).unwrap();
+    cache.entry("key").append(&about(), &[row(1, Target::Class(0))]).unwrap();
     let chunk = chunks(cache.folder()).remove(0);
     let away = folder.path().join("away");
     std::fs::rename(&chunk, &away).unwrap();
@@ -143,7 +143,7 @@ fn a_chunk_that_cannot_be_read_is_noted_and_stays() {
     assert!(rows.is_empty() && notes.len() == 1 && notes[0].contains("cannot be read"), "{notes:?}");
     assert!(chunk.is_symlink(), "it is not removed");
     std::fs::rename(&away, &chunk).unwrap();
-    assert_eq!(read(&cache, "key"), (vec![row(1, Label::Class(0))], Vec::new()));
+    assert_eq!(read(&cache, "key"), (vec![row(1, Target::Class(0))], Vec::new()));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn pruning_goes_by_age_and_size() {
     let day = Duration::from_secs(24 * 60 * 60);
     let fill = || {
         for (key, age) in [("new", 0), ("middle", 10), ("old", 40)] {
-            cache.entry(key).append(&about(), &[row(1, Label::Class(0))]).unwrap();
+            cache.entry(key).append(&about(), &[row(1, Target::Class(0))]).unwrap();
             for file in std::fs::read_dir(cache.folder().join(key)).unwrap() {
                 let file = std::fs::File::options().append(true).open(file.unwrap().path()).unwrap();
                 file.set_modified(SystemTime::now() - age * day).unwrap();

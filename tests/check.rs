@@ -57,8 +57,8 @@ fn predictions_of_every_kind_are_read_as_they_were_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("predictions.safetensors");
     let labels = Predictions::Targets {
-        predicted: Targets::MultiLabel(array![[true, false, true], [false, false, true]]),
-        truth: Targets::MultiLabel(array![[true, true, true], [false, false, false]]),
+        predicted: Targets::Labels(array![[true, false, true], [false, false, true]]),
+        truth: Targets::Labels(array![[true, true, true], [false, false, false]]),
     };
     let mut image = Confusion::new(2, Some(-1));
     image.add(array![[0, 1], [-1, 7]].view(), array![[0, 0], [1, 1]].view()).unwrap();

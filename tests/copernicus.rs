@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common;
 use ndarray::{Array3, s};
-use terrabench::data::{self, Dataset, Label, Split};
+use terrabench::data::{self, Dataset, Split, Target};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
@@ -123,13 +123,13 @@ fn samples_are_those_of_the_reference() {
             // The reference keeps LCZ as reflectance.
             let tolerance = if task.scale == 1.0 { 0.0 } else { 1e-7 };
             compare(&what, &read.image.mapv(|x| x / task.scale), sample, tolerance);
-            match &read.label {
-                Label::Class(class) => assert_eq!(Some(*class as u64), sample["label"].as_u64(), "{what}"),
-                Label::MultiLabel(labels) => {
+            match &read.target {
+                Target::Class(class) => assert_eq!(Some(*class as u64), sample["label"].as_u64(), "{what}"),
+                Target::Labels(labels) => {
                     let found: Vec<f64> = labels.iter().map(|label| f64::from(u8::from(*label))).collect();
                     assert_eq!(found, numbers(&sample["label"]), "{what}");
                 }
-                Label::Mask(mask) => {
+                Target::Mask(mask) => {
                     let mut histogram: BTreeMap<String, u64> = BTreeMap::new();
                     mask.iter().for_each(|class| *histogram.entry(class.to_string()).or_default() += 1);
                     let expected = sample["mask_histogram"].as_object().unwrap();
@@ -142,6 +142,7 @@ fn samples_are_those_of_the_reference() {
                         assert_eq!(f64::from(mask[[place("row"), place("col")]]), class, "{what}");
                     }
                 }
+                other => panic!("{what}: {other:?}"),
             }
             let prepared = preprocess.apply(read.image).unwrap();
             assert_eq!(prepared.shape(), [bands.len(), side, side], "{what}");
@@ -157,7 +158,7 @@ fn samples_are_those_of_the_reference() {
                     &seen_by_model.image.slice(s![place, .., ..]) - &prepared.slice(s![from, .., ..]);
                 assert!(difference.iter().all(|d| d.abs() < 1e-6), "{what}: {band}");
             }
-            assert_eq!(seen_by_model.label, read.label, "{what}");
+            assert_eq!(seen_by_model.target, read.target, "{what}");
             seen += 1;
         }
         assert_eq!(

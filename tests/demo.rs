@@ -9,7 +9,7 @@ use hdf5_pure::{DType, File, Layout};
 use serde_json::Value;
 use terrabench::demo::provide;
 use terrabench::home::{Home, read_toml};
-use terrabench::task::{LabelKind, Suite, Task};
+use terrabench::task::{Suite, TargetKind, Task};
 
 fn geobench() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
@@ -207,7 +207,7 @@ fn every_task_has_the_official_layout() {
         assert_eq!(listed, bands.iter().copied().collect(), "{name}");
 
         let mut stored: Vec<String> = bands.iter().map(|band| format!("{band}{date}")).collect();
-        if task.label == LabelKind::Mask {
+        if task.target == TargetKind::Mask {
             stored.push("label".to_owned());
         }
         let partition = json(&directory.join("default_partition.json"));
@@ -263,7 +263,7 @@ fn partitions_are_nested_subsets_of_the_training_samples() {
             smaller = subset;
         }
         assert_eq!(&smaller, train);
-        if task.label != LabelKind::Mask {
+        if task.target != TargetKind::Mask {
             let few = names(&read("0.01x_train"), "train").len();
             assert!(3 * few < 2 * train.len(), "{}: {few} of {} are few", task.name, train.len());
         }
@@ -278,23 +278,26 @@ fn labels_are_in_range_and_every_class_occurs() {
             let mut seen = BTreeSet::new();
             for name in names(&partition, split) {
                 let sample = read(task, &name);
-                match task.label {
-                    LabelKind::Class => {
+                match task.target {
+                    TargetKind::Class => {
                         seen.insert(class(&sample));
                     }
-                    LabelKind::MultiLabel => {
+                    TargetKind::Labels => {
                         let labels = labels(&sample, task.classes);
                         assert!(labels.contains(&true), "{name} has no label");
                         seen.extend((0..labels.len()).filter(|label| labels[*label]));
                     }
-                    LabelKind::Mask => {
+                    TargetKind::Mask => {
                         seen.extend(sample.bands["label"].iter().map(|class| *class as usize));
+                    }
+                    TargetKind::Value | TargetKind::ValueMap => {
+                        panic!("{}: GEO-Bench has no numbers", task.name)
                     }
                 }
             }
             assert!(seen.iter().all(|class| *class < task.classes), "{} {split}", task.name);
-            match task.label {
-                LabelKind::MultiLabel => assert!(seen.len() >= 6, "{split}: {seen:?}"),
+            match task.target {
+                TargetKind::Labels => assert!(seen.len() >= 6, "{split}: {seen:?}"),
                 _ => assert_eq!(seen.len(), task.classes, "{} {split}: {seen:?}", task.name),
             }
         }

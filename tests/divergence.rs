@@ -9,7 +9,7 @@ use terrabench::config::{
     Augmentation, EncoderUse, FinetuneConfig, LinearProbeConfig, Optimizer, Protocol, Schedule,
     SegmentationProbeConfig, UperNetConfig, UpernetConfig,
 };
-use terrabench::data::{Label, Split};
+use terrabench::data::{Split, Target};
 use terrabench::features::Features;
 use terrabench::features::tiles::Tokens;
 use terrabench::home::Home;
@@ -17,7 +17,7 @@ use terrabench::protocol::frozen::{self, Wanted};
 use terrabench::protocol::linear_probe::Linear;
 use terrabench::protocol::{finetune, linear_probe, segmentation_probe, upernet};
 use terrabench::score::Outcome;
-use terrabench::task::{LabelKind, Metric, Task};
+use terrabench::task::{Metric, TargetKind, Task};
 use terrabench::transform::normalize::NormalizationKind;
 
 use crate::generated::{Generated, input, subject, task, unit};
@@ -37,9 +37,9 @@ fn is_not_finite(error: &Error) -> bool {
 fn features(task: &Task, split: Split) -> Features {
     let n = 40;
     let class = |i: usize| if split == Split::Train { i % task.classes } else { 0 };
-    let label = |i: usize| match task.label {
-        LabelKind::MultiLabel => Label::MultiLabel((0..task.classes).map(|c| c == class(i)).collect()),
-        LabelKind::Class | LabelKind::Mask => Label::Class(class(i)),
+    let label = |i: usize| match task.target {
+        TargetKind::Labels => Target::Labels((0..task.classes).map(|c| c == class(i)).collect()),
+        _ => Target::Class(class(i)),
     };
     Features {
         samples: (0..n).map(|i| format!("sample {i}")).collect(),
@@ -59,9 +59,9 @@ fn linear_probe_config(learning_rates: Vec<f64>) -> LinearProbeConfig {
 #[test]
 fn a_diverged_learning_rate_of_the_linear_probe_is_passed_over() {
     for (label, metric) in [
-        (LabelKind::Class, Metric::Accuracy),
-        (LabelKind::MultiLabel, Metric::MicroF1),
-        (LabelKind::MultiLabel, Metric::MicroMap),
+        (TargetKind::Class, Metric::Accuracy),
+        (TargetKind::Labels, Metric::MicroF1),
+        (TargetKind::Labels, Metric::MicroMap),
     ] {
         let task = task(label, 3, metric);
         let run = |rates: Vec<f64>| {
@@ -82,7 +82,7 @@ fn a_diverged_learning_rate_of_the_linear_probe_is_passed_over() {
 #[test]
 fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
     let Protocol::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
-    let task = task(LabelKind::Mask, 2, Metric::Miou);
+    let task = task(TargetKind::Mask, 2, Metric::Miou);
     let tokens = |split: Split| {
         let mut tokens = Tokens::new(2, 3);
         for tile in 0..4 {
@@ -123,7 +123,7 @@ fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
 #[test]
 fn fine_tuning_passes_over_a_learning_rate_whose_features_overflow() {
     let Protocol::Finetune(config) = protocol("finetune") else { panic!() };
-    let task = task(LabelKind::Class, 3, Metric::Accuracy);
+    let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let input = input(&task, Generated::new(&task, [6, 6, 6]), &[NormalizationKind::Standardize], 32);
     let run = |learning_rates: Vec<f64>| {
         let config = FinetuneConfig {
@@ -151,7 +151,7 @@ fn fine_tuning_passes_over_a_learning_rate_whose_features_overflow() {
 #[test]
 fn upernet_passes_over_a_learning_rate_whose_maps_overflow() {
     let Protocol::Upernet(config) = protocol("upernet") else { panic!() };
-    let task = task(LabelKind::Mask, 3, Metric::Miou);
+    let task = task(TargetKind::Mask, 3, Metric::Miou);
     let input = input(&task, Generated::new(&task, [4, 4, 4]), &[NormalizationKind::Standardize], 32);
     for encoder in [EncoderUse::Frozen, EncoderUse::Finetune] {
         let run = |learning_rates: Vec<f64>| {
@@ -187,7 +187,7 @@ fn overflow(split: Split) -> Error {
 
 #[test]
 fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
-    let task = task(LabelKind::Class, 3, Metric::Accuracy);
+    let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let strategies = ["a", "b", "c"];
     for protocol in
         [protocol("knn"), Protocol::LinearProbe(linear_probe_config(vec![1e-2])), protocol("logistic")]
@@ -227,7 +227,7 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
 fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
     let Protocol::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
     let config = SegmentationProbeConfig { tile: 4, epochs: 1, learning_rates: vec![1e-2], ..config };
-    let task = task(LabelKind::Mask, 2, Metric::Miou);
+    let task = task(TargetKind::Mask, 2, Metric::Miou);
     let masks = Array3::from_shape_fn((4, 4, 4), |(tile, y, x)| ((tile + y + x) % 2) as i16);
     let run = |broken: &dyn Fn(usize, Split) -> bool| {
         segmentation_probe::run(&config, &task, 0, &["a", "b"], |strategy, split| {
@@ -254,7 +254,7 @@ fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
 #[test]
 fn a_training_that_diverges_late_keeps_its_best_epoch() {
     let Protocol::LinearProbe(config) = protocol("copernicus-linear-probe") else { panic!() };
-    let task = task(LabelKind::Class, 3, Metric::Accuracy);
+    let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let config = LinearProbeConfig {
         epochs: 6,
         batch_size: 8,

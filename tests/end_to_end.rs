@@ -121,7 +121,7 @@ fn features_neighbours_and_votes_equal_the_original() {
                 }
             }
             assert_eq!(found.neighbours.indices.ncols(), expected.k, "{name} {partition}");
-            assert_eq!(matches!(found.targets, Targets::MultiLabel(_)), golden.multilabel);
+            assert_eq!(matches!(found.targets, Targets::Labels(_)), golden.multilabel);
         }
     }
 }
@@ -129,7 +129,7 @@ fn features_neighbours_and_votes_equal_the_original() {
 fn predicted(targets: &Targets, i: usize) -> BTreeSet<usize> {
     match targets {
         Targets::Classes { classes, .. } => [classes[i]].into(),
-        Targets::MultiLabel(flags) => {
+        Targets::Labels(flags) => {
             flags.row(i).iter().enumerate().filter(|(_, flag)| **flag).map(|(label, _)| label).collect()
         }
     }

@@ -12,7 +12,7 @@ use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::config::{FinetuneConfig, Protocol, Schedule, Shortening};
-use terrabench::data::{Label, Sample};
+use terrabench::data::{Sample, Target};
 use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
@@ -56,14 +56,14 @@ fn network(outputs: usize) -> Network {
 }
 
 /// Noise images of 12 bands with these labels.
-fn samples(labels: Vec<Label>, side: usize) -> Vec<Sample> {
+fn samples(labels: Vec<Target>, side: usize) -> Vec<Sample> {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     labels
         .into_iter()
         .map(|label| Sample {
             name: String::new(),
             image: Array3::from_shape_simple_fn((12, side, side), || random.random_range(-1.0..1.0)),
-            label,
+            target: label,
         })
         .collect()
 }
@@ -86,7 +86,7 @@ fn step(slope: f64) -> f64 {
 
 /// Every parameter of the first and the last block and of all outside the blocks: the slope along its gradient is
 /// the gradient's length, and the slope along its largest component is that component.
-fn check_gradients(labels: Vec<Label>, side: usize, outputs: usize) {
+fn check_gradients(labels: Vec<Target>, side: usize, outputs: usize) {
     let (network, samples) = (network(outputs), samples(labels, side));
     let gradients = state::gradients(&network, &loss(&network, &samples, outputs).backward());
     let start = state::state(&network);
@@ -143,28 +143,24 @@ fn check_gradients(labels: Vec<Label>, side: usize, outputs: usize) {
 
 #[test]
 fn gradients_are_slopes_of_the_cross_entropy() {
-    check_gradients(vec![Label::Class(2), Label::Class(0)], 224, 4);
+    check_gradients(vec![Target::Class(2), Target::Class(0)], 224, 4);
 }
 
 #[test]
 fn gradients_are_slopes_of_the_multi_label_loss_at_another_size() {
-    check_gradients(
-        vec![Label::MultiLabel(vec![true, false, true]), Label::MultiLabel(vec![false; 3])],
-        48,
-        3,
-    );
+    check_gradients(vec![Target::Labels(vec![true, false, true]), Target::Labels(vec![false; 3])], 48, 3);
 }
 
 #[test]
 fn losses_are_those_of_pytorch() {
     let logits = || Tensor::<2>::from_data([[1.0_f32, -2.0, 0.5], [0.0, 3.0, -1.0]], &device());
     // torch.nn.functional.cross_entropy(…, reduction="sum"); twice multilabel_soft_margin_loss.
-    let classes = samples(vec![Label::Class(0), Label::Class(2)], 1);
+    let classes = samples(vec![Target::Class(0), Target::Class(2)], 1);
     assert!((scalar(epoch::loss(logits(), &classes, 3).unwrap()) - 4.570_481).abs() < 1e-5);
-    let labels = [vec![true, false, true], vec![false, true, false]].map(Label::MultiLabel);
+    let labels = [vec![true, false, true], vec![false, true, false]].map(Target::Labels);
     let labels = samples(labels.to_vec(), 1);
     assert!((scalar(epoch::loss(logits(), &labels, 3).unwrap()) - 0.656_421).abs() < 1e-5);
-    let error = epoch::loss(logits(), &samples(vec![Label::Class(3); 2], 1), 3).unwrap_err().to_string();
+    let error = epoch::loss(logits(), &samples(vec![Target::Class(3); 2], 1), 3).unwrap_err().to_string();
     assert!(error.contains("class 3"), "{error}");
 }
 
@@ -191,7 +187,7 @@ fn the_schedule_is_the_reference_s() {
 #[test]
 fn a_step_does_not_depend_on_how_its_batch_is_cut() {
     let train = |batch_size: usize, accumulated: usize, at_once: usize| {
-        let samples = samples((0..12).map(|i| Label::Class(i % 3)).collect(), 32);
+        let samples = samples((0..12).map(|i| Target::Class(i % 3)).collect(), 32);
         let recipe = Recipe {
             epochs: 1,
             batch_size,

@@ -9,7 +9,7 @@ use crate::common::encoding::set_side;
 use crate::common::records;
 use ndarray::s;
 use terrabench::data::packed::pack;
-use terrabench::data::{self, Dataset, Label, Sample, Split};
+use terrabench::data::{self, Dataset, Sample, Split, Target};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
@@ -106,7 +106,7 @@ fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
             assert_eq!(*found, expected, "file {file}, pixel {place}");
         }
     }
-    let Label::Mask(mask) = &sample.label else { panic!("{:?}", sample.label) };
+    let Target::Mask(mask) = &sample.target else { panic!("{:?}", sample.target) };
     assert!(mask.iter().enumerate().all(|(place, class)| *class == i32::from(code(4, place))));
     let raw = dataset.read_raw(Split::Valid, 1).unwrap();
     assert!(raw.bands[3].pixels[[0, 0]].is_nan(), "as it is stored");

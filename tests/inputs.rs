@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common;
 use hdf5_pure::{Datatype, DatatypeByteOrder, FileBuilder, FixedPointLayout, FloatingPointLayout};
-use terrabench::data::{self, Dataset, Label, RawSample, Split};
+use terrabench::data::{self, Dataset, RawSample, Split, Target};
 use terrabench::home::Home;
 use terrabench::task::Suite;
 use tiff::encoder::TiffEncoder;
@@ -73,7 +73,7 @@ fn hdf5_that_h5py_reads_is_read() {
         for (band, expected) in [("01 - A", A), ("02 - B", B)] {
             let found = sample.read(band).unwrap_or_else(|error| panic!("{file}: {error}"));
             assert_eq!(pixels(&found), expected, "{file}, {band}");
-            assert_eq!(found.label, Label::Class(2), "{file}");
+            assert_eq!(found.target, Target::Class(2), "{file}");
         }
         let raw = sample.raw();
         let types: Vec<&str> = raw.bands.iter().map(|band| band.dtype.as_str()).collect();
@@ -221,7 +221,7 @@ fn big_endian_rows_are_read_also_behind_a_user_block() {
         lcz(&folder.path().join("lcz_s2"), front);
         let dataset = open("copernicus-bench", "lcz-s2", folder.path()).unwrap();
         let sample = dataset.read_raw(Split::Test, 1).unwrap();
-        assert_eq!(sample.label, Label::Class(5));
+        assert_eq!(sample.target, Target::Class(5));
         for (band, found) in sample.bands.iter().enumerate() {
             assert_eq!(found.dtype, "float32");
             let expected = |place: usize| f64::from((60 + 10 * place + band) as f32 / 100.0);

@@ -26,7 +26,7 @@ use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
-use terrabench::task::{Family, LabelKind, Layout, Metric, QuickLook, SampleCounts, Suite, Task};
+use terrabench::task::{Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetKind, Task};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
 use terrabench::transform::strategies::Strategies;
@@ -39,7 +39,7 @@ fn task() -> Task {
         name: "m-eurosat".into(),
         title: "m-EuroSat".into(),
         directory: "classification_v1.0/m-eurosat".into(),
-        label: LabelKind::Class,
+        target: TargetKind::Class,
         classes: 2,
         class_names: vec!["Forest".into(), "River".into()],
         metric: Metric::Accuracy,

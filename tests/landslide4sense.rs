@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::common;
 use ndarray::Axis;
 use terrabench::data::landslide4sense::PLANES;
-use terrabench::data::{self, Dataset, Label, Split};
+use terrabench::data::{self, Dataset, Split, Target};
 use terrabench::home::Home;
 use terrabench::task::Sensor;
 use terrabench::task::Suite;
@@ -68,7 +68,7 @@ fn samples_are_those_that_terratorch_reads() {
         let index = usize::try_from(expected["index"].as_u64().unwrap()).unwrap();
         let sample = dataset.read(split, index, &planes).unwrap();
         assert!(expected["image"].as_str().unwrap().ends_with(&format!("/{}.h5", sample.name)));
-        let Label::Mask(mask) = &sample.label else { panic!("no mask") };
+        let Target::Mask(mask) = &sample.target else { panic!("no mask") };
         for class in 0..2 {
             let count = mask.iter().filter(|label| **label == class).count() as u64;
             assert_eq!(count, expected["mask_histogram"][class.to_string()].as_u64().unwrap_or(0));

@@ -95,7 +95,7 @@ fn scores_of_labels_are_those_of_torchmetrics_and_scikit_learn() {
     for case in cases("labels") {
         let logits = matrix(&case["logits"]);
         let truth = matrix(&case["truth"]).mapv(|label| label == 1.0);
-        let targets = Targets::MultiLabel(truth.clone());
+        let targets = Targets::Labels(truth.clone());
         let predicted = logits.mapv(|logit| logit > 0.0);
 
         let counts = count_labels(predicted.view(), truth.view()).unwrap();
@@ -114,7 +114,7 @@ fn scores_of_labels_are_those_of_torchmetrics_and_scikit_learn() {
         all_agree(&case, "map", &each.collect::<Vec<_>>());
 
         for predictions in [
-            Predictions::Targets { predicted: Targets::MultiLabel(predicted), truth: targets },
+            Predictions::Targets { predicted: Targets::Labels(predicted), truth: targets },
             Predictions::Scores { logits, truth },
         ] {
             let scores = predictions.scores(&[]);
@@ -225,7 +225,7 @@ fn each_sample_is_scored_as_if_it_were_alone() {
 #[test]
 fn logits_that_are_no_numbers_have_no_score() {
     let targets = Targets::Classes { classes: vec![0, 0], count: 2 };
-    let labels = Targets::MultiLabel(Array2::from_elem((2, 2), true));
+    let labels = Targets::Labels(Array2::from_elem((2, 2), true));
     for broken in [f32::NAN, f32::INFINITY] {
         // Taken as they are, NaN and infinity would be class 0 of both samples: all right.
         let logits = ndarray::array![[broken, 0.0], [1.0, 0.0]];

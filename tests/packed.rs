@@ -42,7 +42,7 @@ fn assert_same(task: &str, packed: &dyn Dataset, plain: &dyn Dataset) {
             assert_eq!(read(packed), read(plain), "{task} {split} {index}");
             let raw = |dataset: &dyn Dataset| dataset.read_raw(split, index).unwrap();
             let (packed, plain) = (raw(packed), raw(plain));
-            assert_eq!((packed.label, packed.label_dtype), (plain.label, plain.label_dtype), "{task}");
+            assert_eq!((packed.target, packed.label_dtype), (plain.target, plain.label_dtype), "{task}");
             for band in packed.bands {
                 assert!(plain.bands.contains(&band), "{task} {split} {index} {}", band.name);
             }

@@ -14,7 +14,7 @@ use terrabench::config::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, LinearProbeConfig, LogSpaced,
     LogisticConfig, Optimizer, Protocol, Schedule, SolverConfig,
 };
-use terrabench::data::{Label, Split};
+use terrabench::data::{Split, Target};
 use terrabench::features::Features;
 use terrabench::home::Home;
 use terrabench::protocol::linear_probe::{
@@ -72,7 +72,7 @@ impl Golden {
         if multilabel {
             let labels = self.integers(&format!("{split}_multilabels"));
             let labels = Array1::from(labels).into_shape_with_order((labels_rows(split), 5)).unwrap();
-            Targets::MultiLabel(labels.mapv(|label| label == 1))
+            Targets::Labels(labels.mapv(|label| label == 1))
         } else {
             Targets::Classes { classes: self.integers(&format!("{split}_labels")), count: 6 }
         }
@@ -275,7 +275,7 @@ fn score(predicted: &Targets, truth: &Targets) -> f64 {
         (Targets::Classes { classes: ours, .. }, Targets::Classes { classes: theirs, .. }) => {
             ours.iter().zip(theirs).filter(|(a, b)| a == b).count() as f64 / ours.len() as f64
         }
-        (Targets::MultiLabel(ours), Targets::MultiLabel(theirs)) => {
+        (Targets::Labels(ours), Targets::Labels(theirs)) => {
             let both = ours.iter().zip(theirs).filter(|(a, b)| **a && **b).count() as f64;
             let either = ours.iter().chain(theirs).filter(|applies| **applies).count() as f64;
             2.0 * both / either
@@ -322,9 +322,7 @@ fn classes(classes: Vec<usize>, count: usize) -> Targets {
 }
 
 fn multilabel(n: usize, labels: usize) -> Targets {
-    Targets::MultiLabel(Array2::from_shape_fn((n, labels), |(i, j)| {
-        (i * (2 * j + 13) + j * j) % 101 < 30 + j
-    }))
+    Targets::Labels(Array2::from_shape_fn((n, labels), |(i, j)| (i * (2 * j + 13) + j * j) % 101 < 30 + j))
 }
 
 fn accuracy(logits: ArrayView2<f32>, truth: &Targets) -> f64 {
@@ -355,7 +353,7 @@ fn loss(x: ArrayView2<f32>, parameters: &[f64], targets: &Targets, eps: f64) -> 
             .collect();
         total += match targets {
             Targets::Classes { classes, .. } => z.iter().map(|z| z.exp()).sum::<f64>().ln() - z[classes[i]],
-            Targets::MultiLabel(labels) => {
+            Targets::Labels(labels) => {
                 let of = |k: usize| (1.0 + if labels[[i, k]] { (-z[k]).exp() } else { z[k].exp() }).ln();
                 (0..outputs).map(of).sum::<f64>() / outputs as f64
             }
@@ -623,10 +621,10 @@ fn logits_decide_as_in_torch() {
     let of_classes = classes(vec![0], 3);
     let logits = ndarray::array![[0.5, 2.0, 2.0], [1.0, f32::NAN, 3.0], [f32::NEG_INFINITY; 3]];
     assert_eq!(of_classes.predicted(logits.view()), classes(vec![1, 1, 0], 3));
-    let of_labels = Targets::MultiLabel(ndarray::array![[false, false, false]]);
+    let of_labels = Targets::Labels(ndarray::array![[false, false, false]]);
     let expected = ndarray::array![[false, false, true]];
     let logits = ndarray::array![[0.0, -1.0, 1e-30]];
-    assert_eq!(of_labels.predicted(logits.view()), Targets::MultiLabel(expected));
+    assert_eq!(of_labels.predicted(logits.view()), Targets::Labels(expected));
 }
 
 // ---------------------------------------------------------------- logistic regression
@@ -715,7 +713,7 @@ fn labels_are_regressed_as_if_each_were_alone() {
     let (features, _) = features(120, 5, 3, 11);
     let features = features.index_axis(Axis(0), 0);
     let targets = multilabel(120, 4);
-    let Targets::MultiLabel(labels) = &targets else { unreachable!() };
+    let Targets::Labels(labels) = &targets else { unreachable!() };
     let design = Design::new(features, true);
     let together = design.fit(&targets, 0.5, solver(1e-9), None).unwrap();
     for (label, applies) in labels.columns().into_iter().enumerate() {
@@ -770,7 +768,7 @@ fn split_of(features: ArrayView2<f32>, labels: &[usize]) -> Features {
     Features {
         samples: (0..labels.len()).map(|i| format!("sample {i}")).collect(),
         matrix: features.to_owned(),
-        labels: labels.iter().map(|&class| Label::Class(class)).collect(),
+        labels: labels.iter().map(|&class| Target::Class(class)).collect(),
     }
 }
 

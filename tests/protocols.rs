@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use terrabench::config::{EmbeddingDtype, IntervalConfig, KnnConfig};
-use terrabench::data::Label;
+use terrabench::data::Target;
 use terrabench::metrics::accuracy::{accuracy, top_k_accuracy};
 use terrabench::metrics::average_precision::{
     average_precision, macro_average_precision, micro_average_precision,
@@ -535,8 +535,8 @@ fn intervals_resample_the_very_metric() {
         (Array2::from_shape_fn((60, 5), &mut draw), Array2::from_shape_fn((60, 5), &mut draw));
     let found = interval(
         Metric::MicroF1,
-        &Targets::MultiLabel(predictions.clone()),
-        &Targets::MultiLabel(truth.clone()),
+        &Targets::Labels(predictions.clone()),
+        &Targets::Labels(truth.clone()),
         &config,
         3,
     )
@@ -562,21 +562,21 @@ fn intervals_resample_the_very_metric() {
 
 #[test]
 fn labels_become_targets() {
-    let targets = Targets::from_labels(&[Label::Class(2), Label::Class(0)], 3).unwrap();
+    let targets = Targets::from_labels(&[Target::Class(2), Target::Class(0)], 3).unwrap();
     assert_eq!(targets, Targets::Classes { classes: vec![2, 0], count: 3 });
     assert_eq!(targets.len(), 2);
-    let targets = Targets::from_labels(&[Label::MultiLabel(vec![true, false])], 2).unwrap();
-    assert_eq!(targets, Targets::MultiLabel(array![[true, false]]));
+    let targets = Targets::from_labels(&[Target::Labels(vec![true, false])], 2).unwrap();
+    assert_eq!(targets, Targets::Labels(array![[true, false]]));
 
-    let several = Label::MultiLabel(vec![true, false]);
-    let mask = Label::Mask(Array2::zeros((4, 4)));
+    let several = Target::Labels(vec![true, false]);
+    let mask = Target::Mask(Array2::zeros((4, 4)));
     for (labels, complaint) in [
         (vec![], "no labels"),
-        (vec![Label::Class(0), Label::Class(3)], "sample 1 is labelled with class 3"),
+        (vec![Target::Class(0), Target::Class(3)], "sample 1 is labelled with class 3"),
         (vec![several.clone()], "2 labels, expected 3 labels"),
-        (vec![Label::Class(0), several], "sample 1"),
+        (vec![Target::Class(0), several], "sample 1"),
         (vec![mask.clone()], "mask"),
-        (vec![Label::Class(0), mask], "mask"),
+        (vec![Target::Class(0), mask], "mask"),
     ] {
         let error = Targets::from_labels(&labels, 3).unwrap_err().to_string();
         assert!(error.contains(complaint), "{error}");
@@ -586,7 +586,7 @@ fn labels_become_targets() {
 #[test]
 fn a_metric_for_another_kind_of_label_is_refused() {
     let class = Targets::Classes { classes: vec![1], count: 2 };
-    let several = Targets::MultiLabel(array![[true, false]]);
+    let several = Targets::Labels(array![[true, false]]);
     for (metric, predictions, truth) in [
         (Metric::Accuracy, &several, &several),
         (Metric::MicroF1, &class, &class),
@@ -617,14 +617,14 @@ const SEARCHES: [Search; 2] = [Search::Product, Search::KdTree];
 fn predicted_classes(prediction: &Prediction) -> &[usize] {
     match &prediction.targets {
         Targets::Classes { classes, .. } => classes,
-        Targets::MultiLabel(_) => panic!("one class a sample was asked for"),
+        Targets::Labels(_) => panic!("one class a sample was asked for"),
     }
 }
 
 fn predicted_labels(prediction: &Prediction) -> &Array2<bool> {
     match &prediction.targets {
         Targets::Classes { .. } => panic!("several labels a sample were asked for"),
-        Targets::MultiLabel(labels) => labels,
+        Targets::Labels(labels) => labels,
     }
 }
 
@@ -644,7 +644,7 @@ impl KnnCase {
             train: golden.matrix("train"),
             test: golden.matrix("test"),
             classes: Targets::Classes { classes: golden.classes("train_labels"), count: 7 },
-            labels: Targets::MultiLabel(golden.labels("multilabel_train_labels")),
+            labels: Targets::Labels(golden.labels("multilabel_train_labels")),
             golden,
         }
     }
@@ -789,7 +789,7 @@ fn both_searches_find_the_same_neighbours() {
 fn knn_is_the_same_with_any_number_of_threads() {
     let train = random(3000, 65, 3);
     let queries = random(500, 65, 4);
-    let labels = Targets::MultiLabel(random(3000, 9, 5).mapv(|x| x > 0.2));
+    let labels = Targets::Labels(random(3000, 9, 5).mapv(|x| x > 0.2));
     for search in SEARCHES {
         for dtype in [EmbeddingDtype::F32, EmbeddingDtype::Bf16] {
             let with = |threads| {
@@ -848,7 +848,7 @@ fn a_tied_vote_is_the_lowest_class_and_no_label() {
     let train = array![[1.0, 0.0], [1.0, 0.0]];
     let query = array![[2.0, 1.0]];
     let classes = Targets::Classes { classes: vec![4, 2], count: 5 };
-    let labels = Targets::MultiLabel(array![[true, true, false], [false, true, false]]);
+    let labels = Targets::Labels(array![[true, true, false], [false, true, false]]);
     for search in SEARCHES {
         for dtype in [EmbeddingDtype::F32, EmbeddingDtype::Bf16] {
             let config = config(2, dtype);

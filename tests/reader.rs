@@ -8,9 +8,9 @@ use serde_json::Value;
 use terrabench::cli::inspect;
 use terrabench::data::fingerprint::{self, Source};
 use terrabench::data::geobench::Geobench;
-use terrabench::data::{self, Dataset, Label, Split};
+use terrabench::data::{self, Dataset, Split, Target};
 use terrabench::home::Home;
-use terrabench::task::{LabelKind, Suite, Task};
+use terrabench::task::{Suite, TargetKind, Task};
 
 fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
@@ -125,13 +125,13 @@ fn images_hold_the_wanted_bands_scaled() {
                         "{name}: mean {mean}, not {stored}"
                     );
                 }
-                match (&sample.label, task.label) {
-                    (Label::Class(class), LabelKind::Class) => assert_eq!(expected["label"], *class),
-                    (Label::MultiLabel(applies), LabelKind::MultiLabel) => {
+                match (&sample.target, task.target) {
+                    (Target::Class(class), TargetKind::Class) => assert_eq!(expected["label"], *class),
+                    (Target::Labels(applies), TargetKind::Labels) => {
                         let ones: Vec<u8> = applies.iter().map(|applies| u8::from(*applies)).collect();
                         assert_eq!(expected["label"], serde_json::to_value(ones).unwrap());
                     }
-                    (Label::Mask(mask), LabelKind::Mask) => {
+                    (Target::Mask(mask), TargetKind::Mask) => {
                         assert_eq!(expected["mask"][3], mask[[5, 7]]);
                     }
                     (label, kind) => panic!("{name}: {label:?} for {kind:?}"),
@@ -287,7 +287,7 @@ fn dates_are_no_part_of_a_name() {
     assert_eq!(dataset.bands().unwrap(), ["01 - A", "02 - B"]);
     let sample = made.read(&["02 - B", "01 - A"]).unwrap();
     assert_eq!(sample.name, "one");
-    assert_eq!(sample.label, Label::Class(2));
+    assert_eq!(sample.target, Target::Class(2));
     let pixels: Vec<f32> = sample.image.iter().copied().collect();
     assert_eq!(pixels, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 1.0, -2.0, 3.0, 4.0, 5.0, 6.0]);
 
@@ -353,7 +353,7 @@ fn every_dtype_and_storage_is_read() {
 fn labels_of_every_form_are_read_and_checked() {
     let read = |task: &str, label: &[u8]| {
         let made = Made::of(task, with_pickle(&pickled(label)));
-        made.read(&["01 - A"]).map(|sample| sample.label).map_err(|error| error.to_string())
+        made.read(&["01 - A"]).map(|sample| sample.target).map_err(|error| error.to_string())
     };
     // A list of 43 numbers, of which the second is `one`.
     let list = |one: &[u8], length: usize| {
@@ -364,8 +364,8 @@ fn labels_of_every_form_are_read_and_checked() {
         label
     };
 
-    assert_eq!(read("m-eurosat", b"K\x09"), Ok(Label::Class(9)));
-    assert_eq!(read("m-eurosat", b"M\x09\x00\x85"), Ok(Label::Class(9)));
+    assert_eq!(read("m-eurosat", b"K\x09"), Ok(Target::Class(9)));
+    assert_eq!(read("m-eurosat", b"M\x09\x00\x85"), Ok(Target::Class(9)));
     for (label, found) in [
         (&b"K\x0a"[..], "class 10"),
         (b"J\xff\xff\xff\xff", "class -1"),
@@ -380,9 +380,7 @@ fn labels_of_every_form_are_read_and_checked() {
         assert!(error.contains("one.hdf5") && error.contains("help:"), "{error}");
     }
 
-    let Ok(Label::MultiLabel(applies)) = read("m-bigearthnet", &list(b"K\x01", 43)) else {
-        panic!("no list")
-    };
+    let Ok(Target::Labels(applies)) = read("m-bigearthnet", &list(b"K\x01", 43)) else { panic!("no list") };
     assert_eq!(applies.iter().filter(|applies| **applies).count(), 1);
     assert!(applies[1] && applies.len() == 43);
     assert!(read("m-bigearthnet", &list(b"\x88", 43)).is_ok());
@@ -413,7 +411,7 @@ fn masks_are_checked_pixel_by_pixel() {
     };
     for name in ["label", "label_2019-11-05"] {
         let made = with_mask(name, &[0, 6, -1, -1, 3, 3]);
-        let Label::Mask(mask) = made.read(&["01 - A"]).unwrap().label else { panic!("no mask") };
+        let Target::Mask(mask) = made.read(&["01 - A"]).unwrap().target else { panic!("no mask") };
         assert_eq!(mask, ndarray::array![[0, 6, -1], [-1, 3, 3]]);
         assert_eq!(made.open().unwrap().bands().unwrap(), ["01 - A", "02 - B"]);
         // Ignored pixels are in no class.

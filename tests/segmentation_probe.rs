@@ -6,7 +6,7 @@ use crate::common;
 use crate::golden::{close, floats, integers, json, numbers};
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2};
 use terrabench::config::{Protocol, SegmentationProbeConfig};
-use terrabench::data::{Label, Sample};
+use terrabench::data::{Sample, Target};
 use terrabench::features::tiles::{IGNORED, Tokens, mask_of};
 use terrabench::home::Home;
 use terrabench::metrics::segmentation::Confusion;
@@ -132,7 +132,7 @@ fn masks_that_do_not_fit_are_told() {
     let sample = |mask: Array2<i32>| Sample {
         name: "one".to_owned(),
         image: Array3::zeros((2, 4, 4)),
-        label: Label::Mask(mask),
+        target: Target::Mask(mask),
     };
     let mut mask = Array2::from_elem((4, 4), 6);
     (mask[[0, 0]], mask[[0, 1]]) = (-1, -1);

@@ -10,7 +10,7 @@ use crate::common::encoding::Features;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 use terrabench::data::geobench::Geobench;
-use terrabench::data::{Dataset, Label, Split};
+use terrabench::data::{Dataset, Split, Target};
 use terrabench::device;
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
@@ -180,7 +180,7 @@ impl Reference<'_> {
             let features =
                 self.model.encoder.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
             let features: Vec<f32> = features.into_data().try_into_vec().unwrap();
-            let Label::Class(class) = sample.label else { panic!("one class an image") };
+            let Target::Class(class) = sample.target else { panic!("one class an image") };
             (features.into_iter().map(f64::from).collect(), class)
         };
         (0..self.dataset.samples(split).len()).map(encode).collect()

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use terrabench::Result;
 use terrabench::config::{Augmentation, EncoderUse, Protocol, Schedule, UpernetConfig};
 use terrabench::data::decoding::Decoding;
-use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
+use terrabench::data::{Dataset, RawSample, Sample, Split, Target};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model;
@@ -62,7 +62,7 @@ impl Dataset for Unlabelled {
 
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let mut sample = self.0.read(split, index, bands)?;
-        if let (Split::Train, Label::Mask(mask)) = (split, &mut sample.label) {
+        if let (Split::Train, Target::Mask(mask)) = (split, &mut sample.target) {
             mask.fill(-1);
         }
         Ok(sample)

@@ -19,7 +19,7 @@ use terrabench::config::{
     EmbeddingDtype, FinetuneConfig, IntervalConfig, KnnConfig, LinearProbeConfig, LogisticConfig, Protocol,
     SegmentationProbeConfig, UpernetConfig,
 };
-use terrabench::data::{Label, Split};
+use terrabench::data::{Split, Target};
 use terrabench::features::tiles::{Tokens, tile_tokens};
 use terrabench::features::{Extractor, FEATURES_VERSION, Input, InputOptions};
 use terrabench::home::Home;
@@ -32,7 +32,7 @@ use terrabench::protocol::{finetune, knn, logistic, segmentation_probe, upernet}
 use terrabench::record::PROTOCOL_VERSION;
 use terrabench::score::decision::HeldOut;
 use terrabench::score::{Outcome, Predictions, Targets, reported_score};
-use terrabench::task::{LabelKind, Suite};
+use terrabench::task::{Suite, TargetKind};
 use terrabench::train::snapshot::Snapshot;
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::NormalizationKind;
@@ -220,7 +220,7 @@ fn classes(n: usize, first: usize) -> Targets {
 }
 
 fn labels(n: usize, first: usize) -> Targets {
-    Targets::MultiLabel(Array2::from_shape_fn((n, 3), |(i, label)| {
+    Targets::Labels(Array2::from_shape_fn((n, 3), |(i, label)| {
         (first + i) % 3 == label || unit((first + i) as u64 * 3 + label as u64) < 0.2
     }))
 }
@@ -233,7 +233,7 @@ fn both(n: usize, first: usize) -> [(&'static str, Targets); 2] {
 fn decisions(targets: &Targets) -> Vec<f64> {
     match targets {
         Targets::Classes { classes, .. } => classes.iter().map(|class| *class as f64).collect(),
-        Targets::MultiLabel(labels) => labels.iter().map(|label| f64::from(u8::from(*label))).collect(),
+        Targets::Labels(labels) => labels.iter().map(|label| f64::from(u8::from(*label))).collect(),
     }
 }
 
@@ -351,7 +351,7 @@ fn logistic_regression_is_that_of_its_version() {
             Targets::Classes { classes, .. } => {
                 Targets::Classes { classes: classes.iter().map(|class| class % 2).collect(), count: 2 }
             }
-            labels @ Targets::MultiLabel(_) => labels,
+            labels @ Targets::Labels(_) => labels,
         };
         let mut digests = Digests::new();
         let kinds = both(60, 0).into_iter().zip(both(24, 60));
@@ -385,7 +385,7 @@ fn fine_tuning_is_that_of_its_version() {
         for order in ["as-listed", "shuffled"] {
             let Protocol::Finetune(config) = parse(&format!("order = \"{order}\"\n{text}")) else { panic!() };
             let config: FinetuneConfig = config;
-            let task = task(LabelKind::MultiLabel, 3, Metric::MicroMap);
+            let task = task(TargetKind::Labels, 3, Metric::MicroMap);
             let mut dataset = Generated::new(&task, [14, 6, 6]);
             dataset.jitter = jitter;
             let input = input(&task, dataset, &[NormalizationKind::Standardize], 32);
@@ -412,7 +412,7 @@ fn the_segmentation_probe_is_that_of_its_version() {
     hold("segmentation-probe", PROTOCOLS, |jitter| {
         let Protocol::SegmentationProbe(config) = parse(&text) else { panic!() };
         let config: SegmentationProbeConfig = config;
-        let task = task(LabelKind::Mask, 3, Metric::Miou);
+        let task = task(TargetKind::Mask, 3, Metric::Miou);
         let class = |tile: usize, y: usize, x: usize| (tile + y / 4 + x / 4) % 3;
         // Masks of 8 pixels, and of 6, to which logits are resized.
         let tokens = |first: usize, side: usize| {
@@ -475,7 +475,7 @@ fn upernet_is_that_of_its_version() {
         for (encoder, augmentation) in [("frozen", "flips-and-rotation"), ("finetune", "dihedral")] {
             let Protocol::Upernet(config) = parse(&of(encoder, augmentation)) else { panic!() };
             let config: UpernetConfig = config;
-            let task = task(LabelKind::Mask, 3, Metric::Miou);
+            let task = task(TargetKind::Mask, 3, Metric::Miou);
             let mut dataset = Generated::new(&task, [10, 4, 4]);
             dataset.jitter = jitter;
             let input = input(&task, dataset, &[NormalizationKind::Standardize], 48);
@@ -541,7 +541,7 @@ fn features_are_those_of_their_version() {
     let device = Device::flex();
     let loaded = model::load(&config, &weights, false, &device).unwrap();
     hold("features", FEATURES, |jitter| {
-        let task = task(LabelKind::Mask, 3, Metric::Miou);
+        let task = task(TargetKind::Mask, 3, Metric::Miou);
         // The rounding of `norm_yes_clip_int` to n / 255 is a step that a jitter may take.
         let jitter = |kind: &str| if kind == "norm_yes_clip_int" { 0.0 } else { jitter };
         let mut digests = Digests::new();
@@ -631,12 +631,14 @@ fn real_inputs(root: PathBuf) -> Digests {
                 let preprocess = &input.only().unwrap().preprocess;
                 let sample = input.read(preprocess, Split::Test, index).unwrap();
                 values.extend(wide(sample.image));
-                match sample.label {
-                    Label::Class(class) => values.push(class as f64),
-                    Label::MultiLabel(labels) => {
+                match sample.target {
+                    Target::Class(class) => values.push(class as f64),
+                    Target::Labels(labels) => {
                         values.extend(labels.iter().map(|label| f64::from(u8::from(*label))));
                     }
-                    Label::Mask(mask) => values.extend(mask.iter().map(|class| f64::from(*class))),
+                    Target::Mask(mask) => values.extend(mask.iter().map(|class| f64::from(*class))),
+                    Target::Value(value) => values.push(f64::from(value)),
+                    Target::ValueMap(map) => values.extend(map.iter().map(|value| f64::from(*value))),
                 }
             }
             digests.insert(format!("{}/{}", suite.name, task.name), digest(values));

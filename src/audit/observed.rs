@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{ArrayView2, ArrayView3};
 
-use crate::data::{Label, Split};
+use crate::data::{Split, Target};
 
 /// A band's pixels in one image, in digital numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,8 +137,8 @@ struct Parts {
 
 impl Observed {
     /// Of an image's summary and its label.
-    pub fn new(pixels: PixelSummary, label: &Label) -> Self {
-        Observed(Arc::new(Parts { pixels, classes: classes_of(label) }))
+    pub fn new(pixels: PixelSummary, target: &Target) -> Self {
+        Observed(Arc::new(Parts { pixels, classes: classes_of(target) }))
     }
 
     pub fn pixels(&self) -> &PixelSummary {
@@ -151,13 +151,13 @@ impl Observed {
     }
 }
 
-fn classes_of(label: &Label) -> Vec<usize> {
-    match label {
-        Label::Class(class) => vec![*class],
-        Label::MultiLabel(flags) => {
+fn classes_of(target: &Target) -> Vec<usize> {
+    match target {
+        Target::Class(class) => vec![*class],
+        Target::Labels(flags) => {
             flags.iter().enumerate().filter(|(_, applies)| **applies).map(|(label, _)| label).collect()
         }
-        Label::Mask(mask) => {
+        Target::Mask(mask) => {
             // A class is a byte, nearly always; what lies beyond is what the reader refuses or ignores.
             let mut occurs = [false; 255];
             for code in mask {
@@ -167,6 +167,7 @@ fn classes_of(label: &Label) -> Vec<usize> {
             }
             occurs.iter().enumerate().filter(|(_, occurs)| **occurs).map(|(class, _)| class).collect()
         }
+        Target::Value(_) | Target::ValueMap(_) => Vec::new(),
     }
 }
 
@@ -247,15 +248,15 @@ mod tests {
 
     #[test]
     fn classes_are_those_that_occur() {
-        assert_eq!(classes_of(&Label::Class(7)), [7]);
-        assert_eq!(classes_of(&Label::MultiLabel(vec![false, true, true])), [1, 2]);
-        assert_eq!(classes_of(&Label::Mask(array![[3, -1], [255, 3]])), [3]);
+        assert_eq!(classes_of(&Target::Class(7)), [7]);
+        assert_eq!(classes_of(&Target::Labels(vec![false, true, true])), [1, 2]);
+        assert_eq!(classes_of(&Target::Mask(array![[3, -1], [255, 3]])), [3]);
     }
 
     #[test]
     fn a_log_keeps_what_was_noted_by_place() {
         let log = Log::default();
-        let seen = Observed::new(PixelSummary::of(Array3::zeros((1, 2, 2)).view()), &Label::Class(1));
+        let seen = Observed::new(PixelSummary::of(Array3::zeros((1, 2, 2)).view()), &Target::Class(1));
         log.note(Split::Test, 2, seen.clone());
         assert!(log.holds(Split::Test, 2) && !log.holds(Split::Test, 1) && !log.holds(Split::Train, 2));
         assert_eq!(log.all()[&Split::Test], [None, None, Some(seen)]);

@@ -8,7 +8,7 @@ use super::args::FeaturesArgs;
 use super::progress::Shown;
 use super::{data_folder, feature_cache, input_options, model_named, set_threads, suite, weights_named};
 use crate::console;
-use crate::data::{Label, fingerprint};
+use crate::data::{Target, fingerprint};
 use crate::device;
 use crate::error::AtPath;
 use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
@@ -68,23 +68,31 @@ fn write(path: &std::path::Path, features: &Features) -> Result<()> {
 }
 
 /// Type, shape and little-endian bytes of the labels.
-fn labels(labels: &[Label]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+fn labels(labels: &[Target]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let n = labels.len();
     let mut bytes = Vec::new();
     let mut kinds = Vec::new();
     for label in labels {
         kinds.push(match label {
-            Label::Class(class) => {
+            Target::Class(class) => {
                 bytes.extend((*class as i64).to_le_bytes());
                 (Dtype::I64, vec![])
             }
-            Label::MultiLabel(flags) => {
+            Target::Labels(flags) => {
                 bytes.extend(flags.iter().map(|flag| u8::from(*flag)));
                 (Dtype::U8, vec![flags.len()])
             }
-            Label::Mask(mask) => {
+            Target::Mask(mask) => {
                 bytes.extend(mask.iter().flat_map(|class| class.to_le_bytes()));
                 (Dtype::I32, mask.shape().to_vec())
+            }
+            Target::Value(value) => {
+                bytes.extend(value.to_le_bytes());
+                (Dtype::F32, vec![])
+            }
+            Target::ValueMap(map) => {
+                bytes.extend(map.iter().flat_map(|value| value.to_le_bytes()));
+                (Dtype::F32, map.shape().to_vec())
             }
         });
     }

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::audit::names;
 use crate::console;
-use crate::data::{Dataset, Label, RawBand, RawSample, Split, loader};
+use crate::data::{Dataset, RawBand, RawSample, Split, Target, loader};
 use crate::error::AtPath;
-use crate::task::{LabelKind, Task};
+use crate::task::{TargetKind, Task};
 use crate::{Error, Result};
 
 /// Writes what the files of these splits hold, as stored (no scale): one JSON object a line and sample, in
@@ -89,12 +89,22 @@ struct Line<'s> {
 #[derive(Serialize)]
 struct MaskLine<'s>(Option<&'s str>, [usize; 2], Option<i32>, Option<i32>);
 
-/// A class, zeros and ones, or how many pixels of a mask each class has.
+/// A class, zeros and ones, how many pixels of a mask each class has, a number, or the mean of a map.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum LabelLine {
     Class(usize),
     List(Vec<usize>),
+    Value(f32),
+}
+
+/// The mean of what is measured of a map; NaN where nothing is.
+fn mean(map: &Array2<f32>) -> f32 {
+    let (sum, count) = map
+        .iter()
+        .filter(|value| value.is_finite())
+        .fold((0.0, 0_u32), |(sum, count), value| (sum + f64::from(*value), count + 1));
+    (sum / f64::from(count)) as f32
 }
 
 /// A stored number: an integer, or the shortest decimal that gives the float again.
@@ -120,8 +130,8 @@ impl Pixel {
 impl<'s> Line<'s> {
     fn of(task: &Task, split: Split, sample: &'s RawSample) -> Self {
         let pixels = |place| sample.bands.iter().map(|band| Pixel::of(band, place)).collect();
-        let mask = match &sample.label {
-            Label::Mask(mask) => {
+        let mask = match &sample.target {
+            Target::Mask(mask) => {
                 let class = |place| mask.get(place).copied();
                 let dtype = sample.label_dtype.as_deref();
                 Some(MaskLine(dtype, mask.dim().into(), class([0, 0]), class([5, 7])))
@@ -131,9 +141,11 @@ impl<'s> Line<'s> {
         Line {
             name: &sample.name,
             split,
-            label: match &sample.label {
-                Label::Class(class) => LabelLine::Class(*class),
-                Label::MultiLabel(_) | Label::Mask(_) => LabelLine::List(class_counts(task, &sample.label)),
+            label: match &sample.target {
+                Target::Class(class) => LabelLine::Class(*class),
+                Target::Labels(_) | Target::Mask(_) => LabelLine::List(class_counts(task, &sample.target)),
+                Target::Value(value) => LabelLine::Value(*value),
+                Target::ValueMap(map) => LabelLine::Value(mean(map)),
             },
             mask,
             bands: sample
@@ -149,7 +161,7 @@ impl<'s> Line<'s> {
 }
 
 /// How often each class of the task occurs in a label; pixels that a mask ignores are left out.
-fn class_counts(task: &Task, label: &Label) -> Vec<usize> {
+fn class_counts(task: &Task, label: &Target) -> Vec<usize> {
     let mut counts = vec![0; task.classes];
     let mut count = |class: usize| {
         if let Some(count) = counts.get_mut(class) {
@@ -157,13 +169,14 @@ fn class_counts(task: &Task, label: &Label) -> Vec<usize> {
         }
     };
     match label {
-        Label::Class(class) => count(*class),
-        Label::MultiLabel(applies) => {
+        Target::Class(class) => count(*class),
+        Target::Labels(applies) => {
             applies.iter().enumerate().filter(|(_, applies)| **applies).for_each(|(class, _)| count(class));
         }
-        Label::Mask(mask) => {
+        Target::Mask(mask) => {
             mask.iter().filter_map(|class| usize::try_from(*class).ok()).for_each(count);
         }
+        Target::Value(_) | Target::ValueMap(_) => {}
     }
     counts
 }
@@ -195,10 +208,10 @@ impl Summary {
     fn add(&mut self, task: &Task, split: Split, sample: &RawSample) {
         *self.samples.entry(split).or_default() += 1;
         let classes = self.classes.entry(split).or_insert_with(|| vec![0; task.classes]);
-        for (class, count) in classes.iter_mut().zip(class_counts(task, &sample.label)) {
+        for (class, count) in classes.iter_mut().zip(class_counts(task, &sample.target)) {
             *class += count;
         }
-        if let (Label::Mask(mask), None) = (&sample.label, &self.mask) {
+        if let (Target::Mask(mask), None) = (&sample.target, &self.mask) {
             let dtype = sample.label_dtype.as_deref().unwrap_or_default();
             self.mask = Some(format!("{dtype} {}", size(mask)));
         }
@@ -222,10 +235,12 @@ impl Summary {
 
     fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
         let Task { name, title, classes, metric, sensor, .. } = task;
-        let kind = match task.label {
-            LabelKind::Class => "classes, one an image",
-            LabelKind::MultiLabel => "labels, any number an image",
-            LabelKind::Mask => "classes, one a pixel",
+        let kind = match task.target {
+            TargetKind::Class => "classes, one an image",
+            TargetKind::Labels => "labels, any number an image",
+            TargetKind::Mask => "classes, one a pixel",
+            TargetKind::Value => "number an image",
+            TargetKind::ValueMap => "number a pixel",
         };
         writeln!(out, "{name} ({title}): {classes} {kind}; metric {metric}; sensor {sensor}")?;
         if let Some(mask) = &self.mask {

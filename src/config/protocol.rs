@@ -13,7 +13,7 @@ use super::training::{
 use crate::home::{Home, config_name, read_toml};
 use crate::metrics::Metric;
 use crate::task::Split;
-use crate::task::{LabelKind, Task};
+use crate::task::{TargetKind, Task};
 use crate::{Error, Result};
 
 /// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
@@ -140,9 +140,9 @@ pub struct LogisticConfig {
 impl LogisticConfig {
     /// What chooses C on `task` and is reported.
     pub fn metric(&self, task: &Task) -> Metric {
-        match task.label {
-            LabelKind::MultiLabel => self.multi_label_metric.unwrap_or(task.metric),
-            LabelKind::Class | LabelKind::Mask => task.metric,
+        match task.target {
+            TargetKind::Labels => self.multi_label_metric.unwrap_or(task.metric),
+            _ => task.metric,
         }
     }
 

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3};
 
 use self::files::Files;
-use self::item::{Item, Target};
+use self::item::{Item, TargetPlace};
 use super::decoding::Decoding;
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed};
+use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed};
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
 use crate::task::{Layout, Suite, Task};
@@ -166,10 +166,10 @@ impl Copernicus {
         split: Split,
         item: &Item,
         [rows, columns]: [usize; 2],
-    ) -> Result<(Label, Option<Dtype>)> {
+    ) -> Result<(Target, Option<Dtype>)> {
         let name = match &item.target {
-            Target::Known(label) => return Ok((label.clone(), None)),
-            Target::Mask(name) => name,
+            TargetPlace::Known(target) => return Ok((target.clone(), None)),
+            TargetPlace::File(name) => name,
         };
         let stored = self.decode(split, name)?;
         let wrong = |problem| self.wrong(name, problem);
@@ -184,7 +184,7 @@ impl Copernicus {
         };
         let classes = stored.band(0).iter().map(class).collect::<Result<Vec<i32>>>()?;
         let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::request)?;
-        Ok((Label::Mask(mask), dtype))
+        Ok((Target::Mask(mask), dtype))
     }
 
     fn bands_of(&self, bands: &[String]) -> Result<Vec<usize>> {
@@ -286,7 +286,7 @@ impl Dataset for Copernicus {
         if self.task.scale != 1.0 {
             image.mapv_inplace(|pixel| pixel * self.task.scale);
         }
-        let (label, _) = self.label(split, item, [rows, columns])?;
+        let (target, _) = self.label(split, item, [rows, columns])?;
         Ok(Sample { name: item.name.clone(), image, label })
     }
 
@@ -294,7 +294,7 @@ impl Dataset for Copernicus {
         let item = self.item(split, index)?;
         let places: Vec<usize> = (0..self.task.stored_bands.len()).collect();
         let stored = self.stored(split, item, &places)?;
-        let (label, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
+        let (target, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
         let bands = self.task.stored_bands.iter().zip(places).map(|(name, place)| {
             let (file, band) = stored.band(place);
             RawBand { name: name.clone(), dtype: file.dtype().to_string(), pixels: file.band(band) }
@@ -302,7 +302,7 @@ impl Dataset for Copernicus {
         Ok(RawSample {
             name: item.name.clone(),
             bands: bands.collect(),
-            label,
+            target,
             label_dtype: label_dtype.map(|dtype| dtype.to_string()),
         })
     }
@@ -321,11 +321,14 @@ impl Dataset for Copernicus {
                 hasher.update(content.as_bytes());
             }
             match &item.target {
-                Target::Known(Label::Class(class)) => hasher.update(&(*class as u64).to_le_bytes()),
-                Target::Known(Label::MultiLabel(labels)) => {
+                TargetPlace::Known(Target::Class(class)) => hasher.update(&(*class as u64).to_le_bytes()),
+                TargetPlace::Known(Target::Labels(labels)) => {
                     hasher.update(&labels.iter().map(|label| u8::from(*label)).collect::<Vec<u8>>())
                 }
-                Target::Known(Label::Mask(_)) | Target::Mask(_) => &mut hasher,
+                TargetPlace::Known(Target::Value(value)) => hasher.update(&value.to_le_bytes()),
+                TargetPlace::Known(Target::Mask(_) | Target::ValueMap(_)) | TargetPlace::File(_) => {
+                    &mut hasher
+                }
             };
             hasher.finalize()
         });

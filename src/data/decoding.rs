@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::task::{Family, LabelKind, Layout, Task};
+use crate::task::{Family, Layout, TargetKind, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that gives other pixels or labels for the
 /// same bytes: features, records and packed files of that family are then made anew.
@@ -34,7 +34,7 @@ pub struct Decoding {
     reader: u32,
     family: Family,
     layout: Option<Layout>,
-    label: LabelKind,
+    label: TargetKind,
     classes: usize,
     /// Where lists name a sample's classes: the names in the order of their indices.
     class_names: Vec<String>,
@@ -60,7 +60,7 @@ impl Decoding {
             reader: reader_version(family),
             family,
             layout: task.layout,
-            label: task.label,
+            label: task.target,
             classes: task.classes,
             class_names: if named { task.class_names.clone() } else { Vec::new() },
             stored_bands: task.stored_bands.clone(),

@@ -131,17 +131,17 @@ impl Dataset for Geobench {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         self.with_sample(split, index, |name, file| {
             let image = file.image(bands, self.task.scale)?;
-            let (label, _) = file.label(&self.task)?;
-            Ok(Sample { name: name.to_owned(), image, label })
+            let (target, _) = file.target(&self.task)?;
+            Ok(Sample { name: name.to_owned(), image, target })
         })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         self.with_sample(split, index, |name, file| {
             let bands = file.raw_bands()?;
-            let (label, dtype) = file.label(&self.task)?;
+            let (target, dtype) = file.target(&self.task)?;
             let label_dtype = dtype.map(|dtype| dtype.to_string());
-            Ok(RawSample { name: name.to_owned(), bands, label, label_dtype })
+            Ok(RawSample { name: name.to_owned(), bands, target, label_dtype })
         })
     }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3, Axis};
 
 use super::decoding::Decoding;
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
+use super::{Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Dtype, Element, File, with_file};
 use crate::task::{Suite, Task};
@@ -189,7 +189,7 @@ impl Dataset for Landslide4Sense {
         }
         image.mapv_inplace(|pixel| pixel * self.task.scale);
         let (_, mask) = self.mask(split, name, [rows, columns])?;
-        Ok(Sample { name: name.to_owned(), image, label: Label::Mask(mask) })
+        Ok(Sample { name: name.to_owned(), image, target: Target::Mask(mask) })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
@@ -205,7 +205,7 @@ impl Dataset for Landslide4Sense {
         Ok(RawSample {
             name: name.to_owned(),
             bands: bands.collect(),
-            label: Label::Mask(mask),
+            target: Target::Mask(mask),
             label_dtype: Some(mask_dtype.to_string()),
         })
     }

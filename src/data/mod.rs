@@ -66,14 +66,18 @@ pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
 }
 
 /// What a sample is labelled with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Label {
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
     /// The class's index.
     Class(usize),
     /// Whether each label applies.
-    MultiLabel(Vec<bool>),
+    Labels(Vec<bool>),
     /// The class of each pixel, [h, w], as stored.
     Mask(Array2<i32>),
+    /// A number, in the task's unit.
+    Value(f32),
+    /// A number for each pixel, [h, w], in the task's unit; NaN where nothing is measured.
+    ValueMap(Array2<f32>),
 }
 
 /// One labelled image, as stored but for the type.
@@ -82,7 +86,7 @@ pub struct Sample {
     pub name: String,
     /// [bands, h, w] in the order that was asked for; digital numbers (stored value times the task's scale).
     pub image: Array3<f32>,
-    pub label: Label,
+    pub target: Target,
 }
 
 /// A band as it stands in a file.
@@ -103,7 +107,7 @@ pub struct RawSample {
     pub name: String,
     /// In the order of the file's `bands_order` where it has one.
     pub bands: Vec<RawBand>,
-    pub label: Label,
+    pub target: Target,
     /// The type in which a mask is stored.
     pub label_dtype: Option<String>,
 }

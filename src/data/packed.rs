@@ -30,10 +30,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
 use super::decoding::Decoding;
-use super::{Dataset, Label, RawBand, RawSample, Sample, Split, clip, computed, fingerprint};
+use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Dtype, Rows};
-use crate::task::{LabelKind, Task};
+use crate::task::{TargetKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
@@ -91,7 +91,7 @@ struct Header {
     dtype: String,
     rows: usize,
     columns: usize,
-    label: LabelKind,
+    label: TargetKind,
     /// Numbers of a label.
     label_width: usize,
     /// The type in which the source stores masks.
@@ -175,14 +175,14 @@ enum Labels {
 }
 
 impl Labels {
-    fn open(path: &Path, kind: LabelKind) -> Result<Self> {
+    fn open(path: &Path, kind: TargetKind) -> Result<Self> {
         let labels = Chunked::open(path, "labels")?;
         if labels.dtype() != Dtype::Int32 {
             return Err(labels.error(format!("is {}; expected {}", labels.dtype(), Dtype::Int32)));
         }
         match kind {
-            LabelKind::Mask => Ok(Labels::Masks(labels)),
-            LabelKind::Class | LabelKind::MultiLabel => {
+            TargetKind::Mask => Ok(Labels::Masks(labels)),
+            TargetKind::Class | TargetKind::Labels => {
                 Ok(Labels::Read(labels.read(0, labels.length(), <[u8]>::to_vec)?))
             }
         }
@@ -236,9 +236,9 @@ impl Part {
         let n = header.samples;
         let fits = FORMATS.contains(&header.format)
             && header.task == task.name
-            && header.label == task.label
+            && header.label == task.target
             && header.decoding.as_ref() == decoding
-            && (header.label != LabelKind::MultiLabel || header.label_width == task.classes)
+            && (header.label != TargetKind::Labels || header.label_width == task.classes)
             && names.len() == n
             && images.dtype() == dtype
             && Some(images.length()) == n.checked_mul(header.image_width())
@@ -274,7 +274,7 @@ impl Part {
         self.images.read(self.row(index)? * width, width, take).map_err(|error| error.help(AGAIN))
     }
 
-    fn label(&self, index: usize) -> Result<Label> {
+    fn label(&self, index: usize) -> Result<Target> {
         let numbers =
             |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
         let numbers = self.labels.read(self.row(index)?, self.header.label_width, numbers);
@@ -283,18 +283,32 @@ impl Part {
             Error::file(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
         match self.header.label {
-            LabelKind::Class => {
+            TargetKind::Class => {
                 let class = numbers.first().and_then(|class| usize::try_from(*class).ok());
-                class.map(Label::Class).ok_or_else(|| wrong(&"no class"))
+                class.map(Target::Class).ok_or_else(|| wrong(&"no class"))
             }
-            LabelKind::MultiLabel => Ok(Label::MultiLabel(numbers.iter().map(|label| *label != 0).collect())),
-            LabelKind::Mask => {
+            TargetKind::Labels => Ok(Target::Labels(numbers.iter().map(|label| *label != 0).collect())),
+            TargetKind::Mask => {
                 let size = (self.header.rows, self.header.columns);
                 let mask = Array2::from_shape_vec(size, numbers);
-                mask.map(Label::Mask).map_err(|error| wrong(&error))
+                mask.map(Target::Mask).map_err(|error| wrong(&error))
+            }
+            TargetKind::Value => {
+                let value = numbers.first().map(|bits| Target::Value(real(*bits)));
+                value.ok_or_else(|| wrong(&"no number"))
+            }
+            TargetKind::ValueMap => {
+                let size = (self.header.rows, self.header.columns);
+                let map = Array2::from_shape_vec(size, numbers.into_iter().map(real).collect());
+                map.map(Target::ValueMap).map_err(|error| wrong(&error))
             }
         }
     }
+}
+
+/// The number whose bits a label's column holds in the place of a class.
+fn real(bits: i32) -> f32 {
+    f32::from_bits(bits.cast_unsigned())
 }
 
 impl Packed {
@@ -401,7 +415,7 @@ impl Dataset for Packed {
         Ok(Sample {
             name,
             image: image.map_err(|error| part.images.error(error))?,
-            label: part.label(index)?,
+            target: part.label(index)?,
         })
     }
 
@@ -420,7 +434,7 @@ impl Dataset for Packed {
         Ok(RawSample {
             name: part.names[index].clone(),
             bands: bands.collect(),
-            label: part.label(index)?,
+            target: part.label(index)?,
             label_dtype: header.label_dtype.clone(),
         })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::task::bands::Band;
-use crate::task::{LabelKind, Task};
+use crate::task::{TargetKind, Task};
 
 use super::pickle::Value;
 use super::tasks::Content;
@@ -36,14 +36,18 @@ pub fn specifications(task: &Task, content: &Content, bands: Vec<Value>) -> Valu
 pub fn label_type(task: &Task, content: &Content) -> Value {
     let count = ("n_classes", Value::Int(task.classes as i32));
     let names = Value::List(content.class_names.iter().map(|name| (*name).into()).collect());
-    match task.label {
-        LabelKind::Class => {
+    match task.target {
+        TargetKind::Class => {
             Value::object("geobench.label", "Classification", [count, ("_class_names", names)])
         }
-        LabelKind::MultiLabel => {
+        TargetKind::Labels => {
             Value::object("geobench.label", "MultiLabelClassification", [count, ("class_name", names)])
         }
-        LabelKind::Mask => Value::object(
+        TargetKind::Value | TargetKind::ValueMap => {
+            let bound = |name| (name, Value::None);
+            Value::object("geobench.label", "Regression", [bound("min_val"), bound("max_val")])
+        }
+        TargetKind::Mask => Value::object(
             "geobench.dataset",
             "SegmentationClasses",
             [

@@ -7,10 +7,10 @@ use hdf5_pure::{AttrValue, FileBuilder};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::data::{Label, Split};
+use crate::data::{Split, Target};
 use crate::error::AtPath;
 use crate::task::bands::Band;
-use crate::task::{LabelKind, Suite, Task};
+use crate::task::{Suite, TargetKind, Task};
 use crate::{Error, Result};
 
 use super::describe;
@@ -77,7 +77,7 @@ pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) ->
     };
     write_partition("default", train.len())?;
     for share in SHARES {
-        let smallest = if task.label == LabelKind::Class { task.classes.max(SMALLEST) } else { SMALLEST };
+        let smallest = if task.target == TargetKind::Class { task.classes.max(SMALLEST) } else { SMALLEST };
         let count = (train.len() * share).div_ceil(100).max(smallest);
         write_partition(&format!("{}.{:02}x_train", share / 100, share % 100), count)?;
     }
@@ -163,18 +163,26 @@ impl Layout<'_> {
             });
         }
         let (mut mask, mut label) = (None, None);
-        match scene.label {
-            Label::Class(class) => label = Some(Value::Int(class as i32)),
-            Label::MultiLabel(labels) => {
+        match scene.target {
+            Target::Class(class) => label = Some(Value::Int(class as i32)),
+            Target::Labels(labels) => {
                 let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
                 label = Some(Value::int64_array(&labels));
             }
-            Label::Mask(classes) => {
+            Target::Mask(classes) => {
                 let values = Stored::Uint8(classes.into_iter().map(|class| class as u8).collect());
                 mask = Some(Plane {
                     name: "label".to_owned(),
                     info: describe::label_type(self.task, self.content),
                     values,
+                });
+            }
+            Target::Value(value) => label = Some(Value::Float(f64::from(value))),
+            Target::ValueMap(map) => {
+                mask = Some(Plane {
+                    name: "label".to_owned(),
+                    info: describe::label_type(self.task, self.content),
+                    values: Stored::Float32(map.into_iter().collect()),
                 });
             }
         }

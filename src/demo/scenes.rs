@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use crate::data::Label;
+use crate::data::Target;
 
 use super::covers::{
     Crop, Painter, Town, clumps, fields, forest, kiln, open, over, parcels, part, road, rows, scattered,
@@ -18,7 +18,7 @@ use super::random::{Random, choose};
 pub struct Scene {
     pub side: usize,
     pub paint: Painter,
-    pub label: Label,
+    pub target: Target,
 }
 
 /// Draws the scene of a sample: its number in its split, and the side in pixels.
@@ -72,7 +72,7 @@ pub fn eurosat(random: &mut Random, index: usize, side: usize) -> Scene {
         let outside = part(random, width, share);
         paint = over(paint, outside, other);
     }
-    Scene { side, paint, label: Label::Class(class) }
+    Scene { side, paint, target: Target::Class(class) }
 }
 
 fn land_use(random: &mut Random, class: usize, side: f32) -> Painter {
@@ -167,7 +167,7 @@ pub fn brick_kiln(random: &mut Random, index: usize, side: usize) -> Scene {
     // Kilns come in groups.
     let kilns = if class == 1 { random.pick(&[2, 3, 4]) } else { 0 };
     let paint = (0..kilns).fold(base, |land, _| kiln(random, land, width));
-    Scene { side, paint, label: Label::Class(class) }
+    Scene { side, paint, target: Target::Class(class) }
 }
 
 // m-so2sat -----------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ pub fn climate_zones(random: &mut Random, index: usize, side: usize) -> Scene {
         let outside = part(random, side as f32, share);
         paint = over(paint, outside, other);
     }
-    Scene { side, paint, label: Label::Class(class) }
+    Scene { side, paint, target: Target::Class(class) }
 }
 
 /// Zones 1 to 10 and A to G [Stewart and Oke 2012] by their number from 0.
@@ -282,7 +282,7 @@ pub fn bigearthnet(random: &mut Random, index: usize, side: usize) -> Scene {
         let area = classes.iter().position(|drawn| *drawn == class).map_or(0, |place| areas[place]);
         area as f32 >= VISIBLE * (side * side) as f32
     };
-    let label = Label::MultiLabel((0..43).map(visible).collect());
+    let label = Target::Labels((0..43).map(visible).collect());
     let covers: Vec<Painter> = classes.iter().map(|class| corine_cover(random, *class)).collect();
     let paint: Painter = Box::new(move |x, y| covers[place(x, y)](x, y));
     Scene { side, paint, label }
@@ -381,7 +381,7 @@ fn segmented(
         class(x, y) as i32
     });
     let paint: Painter = Box::new(move |x, y| covers[class(x, y)](x, y));
-    Scene { side, paint, label: Label::Mask(mask) }
+    Scene { side, paint, target: Target::Mask(mask) }
 }
 
 /// The centre (x, y) of the pixel at (row, column).

@@ -82,13 +82,13 @@ impl FeatureBank {
                 Fresh { entry, about: extractor.about(identity), rows: Vec::new(), kept: 0, progress };
             let busy = extractor.extract(split, &missing, &mut |batch| {
                 step.advance(batch.samples.len());
-                for (label, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
+                for (target, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
                     let index = missing[fresh.rows.len()];
                     let seen = extractor.input.seen.get(split, index).ok_or_else(|| {
                         Error::request(format!("{split} {}: the sample was not read", names[index]))
                     })?;
                     let (content, pixels) = (contents[index], seen.pixels().clone());
-                    fresh.rows.push(Row { content, label, pixels, features: features.to_vec() });
+                    fresh.rows.push(Row { content, target, pixels, features: features.to_vec() });
                 }
                 if fresh.rows.len() - fresh.kept >= CHUNK {
                     fresh.keep();
@@ -112,10 +112,10 @@ impl FeatureBank {
                 .get(content)
                 .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
             out.assign(&ArrayView1::from(&row.features));
-            labels.push(row.label.clone());
+            labels.push(row.target.clone());
             // Also of what was not read now, as its features were known.
             if !seen.holds(split, i) {
-                seen.note(split, i, Observed::new(row.pixels.clone(), &row.label));
+                seen.note(split, i, Observed::new(row.pixels.clone(), &row.target));
             }
         }
         Ok(Features { samples: names.to_vec(), matrix, labels })

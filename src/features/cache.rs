@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::observed::{BandSummary, NUMBERS, PixelSummary};
-use crate::data::Label;
+use crate::data::Target;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::{Error, Result, home};
@@ -45,7 +45,7 @@ pub const FORM: u32 = 2;
 pub struct Row {
     /// Hash of the sample's content.
     pub content: blake3::Hash,
-    pub label: Label,
+    pub target: Target,
     /// What its pixels are like, so that whoever takes the features knows what they were made from.
     pub pixels: PixelSummary,
     /// [d].
@@ -223,7 +223,7 @@ fn file_name(bytes: &[u8]) -> String {
 }
 
 /// `contents` u8 [n, 32], `features` f32 [n, d], `pixel-hashes` u8 [n, 32], `pixels` f32 [n, bands, 6], and the labels:
-/// `classes` u64 [n], `labels` u8 [n, l] or `masks` i32 [n, h, w].
+/// `classes` u64 [n], `labels` u8 [n, l], `masks` i32 [n, h, w], `values` f32 [n] or `value-maps` f32 [n, h, w].
 fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
     let n = rows.len();
     let width = rows.first().map_or(0, |row| row.features.len());
@@ -244,18 +244,26 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
     let mut labels = Vec::new();
     let mut form = None;
     for row in rows {
-        let this = match &row.label {
-            Label::Class(class) => {
+        let this = match &row.target {
+            Target::Class(class) => {
                 labels.extend((*class as u64).to_le_bytes());
                 ("classes", Dtype::U64, vec![n])
             }
-            Label::MultiLabel(flags) => {
+            Target::Labels(flags) => {
                 labels.extend(flags.iter().map(|flag| u8::from(*flag)));
                 ("labels", Dtype::U8, vec![n, flags.len()])
             }
-            Label::Mask(mask) => {
+            Target::Mask(mask) => {
                 labels.extend(mask.iter().flat_map(|class| class.to_le_bytes()));
                 ("masks", Dtype::I32, vec![n, mask.nrows(), mask.ncols()])
+            }
+            Target::Value(value) => {
+                labels.extend(value.to_le_bytes());
+                ("values", Dtype::F32, vec![n])
+            }
+            Target::ValueMap(map) => {
+                labels.extend(map.iter().flat_map(|value| value.to_le_bytes()));
+                ("value-maps", Dtype::F32, vec![n, map.nrows(), map.ncols()])
             }
         };
         if form.get_or_insert_with(|| this.clone()) != &this {
@@ -298,9 +306,9 @@ fn decode(bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
         .zip(features)
         .zip(labels)
         .zip(pixels)
-        .map(|(((content, features), label), pixels)| Row {
+        .map(|(((content, features), target), pixels)| Row {
             content: blake3::Hash::from_bytes(*content),
-            label,
+            target,
             pixels,
             features: features.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
         })
@@ -327,22 +335,37 @@ fn pixels(file: &SafeTensors) -> Option<Vec<PixelSummary>> {
 }
 
 /// The labels of a chunk, in whichever form they are there.
-fn labels(file: &SafeTensors) -> Option<Vec<Label>> {
+fn labels(file: &SafeTensors) -> Option<Vec<Target>> {
     let tensor = |name: &str, dtype| file.tensor(name).ok().filter(|tensor| tensor.dtype() == dtype);
     if let Some(classes) = tensor("classes", Dtype::U64) {
-        let class = |bytes: &[u8; 8]| usize::try_from(u64::from_le_bytes(*bytes)).ok().map(Label::Class);
+        let class = |bytes: &[u8; 8]| usize::try_from(u64::from_le_bytes(*bytes)).ok().map(Target::Class);
         return classes.data().as_chunks().0.iter().map(class).collect();
     }
     if let Some(labels) = tensor("labels", Dtype::U8) {
         let [_, length] = *labels.shape() else { return None };
-        let flags = |row: &[u8]| Label::MultiLabel(row.iter().map(|flag| *flag != 0).collect());
+        let flags = |row: &[u8]| Target::Labels(row.iter().map(|flag| *flag != 0).collect());
         return Some(labels.data().chunks_exact(length.max(1)).map(flags).collect());
     }
-    let masks = tensor("masks", Dtype::I32)?;
-    let [_, h, w] = *masks.shape() else { return None };
-    let mask = |bytes: &[u8]| {
-        let classes = bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
-        Array2::from_shape_vec((h, w), classes).ok().map(Label::Mask)
+    if let Some(values) = tensor("values", Dtype::F32) {
+        let value = |bytes: &[u8; 4]| Target::Value(f32::from_le_bytes(*bytes));
+        return Some(values.data().as_chunks().0.iter().map(value).collect());
+    }
+    if let Some(masks) = tensor("masks", Dtype::I32) {
+        return maps(&masks, i32::from_le_bytes, Target::Mask);
+    }
+    maps(&tensor("value-maps", Dtype::F32)?, f32::from_le_bytes, Target::ValueMap)
+}
+
+/// The maps [h, w] of a tensor [n, h, w] of numbers of four bytes.
+fn maps<T>(
+    tensor: &TensorView,
+    number: impl Fn([u8; 4]) -> T,
+    target: impl Fn(Array2<T>) -> Target,
+) -> Option<Vec<Target>> {
+    let [_, h, w] = *tensor.shape() else { return None };
+    let map = |bytes: &[u8]| {
+        let numbers = bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect();
+        Array2::from_shape_vec((h, w), numbers).ok().map(&target)
     };
-    masks.data().chunks_exact((4 * h * w).max(1)).map(mask).collect()
+    tensor.data().chunks_exact((4 * h * w).max(1)).map(map).collect()
 }

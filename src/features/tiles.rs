@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3, s};
 
 use super::{Extractor, Scratch};
-use crate::data::{Label, Sample, Split, loader};
+use crate::data::{Sample, Split, Target, loader};
 use crate::model::Want;
 use crate::progress::Step;
 use crate::task::Task;
@@ -77,9 +77,9 @@ impl Tokens {
 /// Where the label is no mask, has another size than the image, or holds anything else.
 pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     let name = &sample.name;
-    let Label::Mask(mask) = &sample.label else {
+    let Target::Mask(mask) = &sample.target else {
         return Err(Error::request(format!("{name}: the label is no mask"))
-            .help("check the task's `label` in benchmarks/"));
+            .help("check the task's `target` in benchmarks/"));
     };
     let (_, rows, columns) = sample.image.dim();
     if mask.dim() != (rows, columns) {

@@ -17,7 +17,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::config::{FinetuneConfig, TrainingOrder};
-use crate::data::{Label, Sample, Split, loader};
+use crate::data::{Sample, Split, Target, loader};
 use crate::features::{Extractor, Input, Preparation};
 use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::nn::heads::upernet::MapLevel;
@@ -287,11 +287,11 @@ impl Subject<'_> {
         subset(self.input.dataset.samples(split).len(), config.limit)
     }
 
-    fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Label>> {
+    fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Target>> {
         let samples = self.samples(config, split);
         let dataset = &self.input.dataset;
         let bands = &self.input.selection.stored[..1];
-        let read = |i: usize| Ok(dataset.read(split, samples[i], bands)?.label);
+        let read = |i: usize| Ok(dataset.read(split, samples[i], bands)?.target);
         loader::ordered(samples.len(), self.readers, 2 * self.readers, read, |labels| labels.collect())
     }
 }
@@ -323,7 +323,7 @@ impl Trained {
         config: &FinetuneConfig,
         subject: &Subject,
         split: Split,
-    ) -> Result<Option<(Array2<f32>, Vec<Label>)>> {
+    ) -> Result<Option<(Array2<f32>, Vec<Target>)>> {
         let extractor = Extractor {
             encoder: self.encoder.as_ref(),
             device: &subject.device.clone().inner(),

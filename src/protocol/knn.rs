@@ -102,7 +102,7 @@ pub fn predict_by(
             };
             Targets::Classes { classes: ballots().map(vote).collect(), count: *count }
         }
-        Targets::MultiLabel(labels) => {
+        Targets::Labels(labels) => {
             let mut predictions = Array2::from_elem((queries.nrows(), labels.ncols()), false);
             for ((indices, weights), mut prediction) in ballots().zip(predictions.rows_mut()) {
                 for (label, prediction) in labels.columns().into_iter().zip(&mut prediction) {
@@ -110,7 +110,7 @@ pub fn predict_by(
                     *prediction = winner(dtype, 2, votes.zip(weights)) == 1;
                 }
             }
-            Targets::MultiLabel(predictions)
+            Targets::Labels(predictions)
         }
     };
     Ok(Prediction { targets, neighbours })

@@ -225,7 +225,7 @@ enum Labels {
 /// classes share a row.
 fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
     match targets {
-        Targets::MultiLabel(labels) => {
+        Targets::Labels(labels) => {
             Ok((Labels::Logistic(labels.clone()), (0..labels.ncols()).collect(), None))
         }
         Targets::Classes { classes, count } => {

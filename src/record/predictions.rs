@@ -129,10 +129,7 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
             let tensor = |classes| Tensor::classes(classes).map_err(problem);
             ("class", *count, vec![("predicted", tensor(predicted)?), ("truth", tensor(truth)?)])
         }
-        Predictions::Targets {
-            predicted: Targets::MultiLabel(predicted),
-            truth: Targets::MultiLabel(truth),
-        } => {
+        Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
             let tensors = vec![("predicted", Tensor::labels(predicted)), ("truth", Tensor::labels(truth))];
             ("multi-label", truth.ncols(), tensors)
         }
@@ -232,8 +229,8 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
             Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
         }
         "multi-label" => Predictions::Targets {
-            predicted: Targets::MultiLabel(labels("predicted")?),
-            truth: Targets::MultiLabel(labels("truth")?),
+            predicted: Targets::Labels(labels("predicted")?),
+            truth: Targets::Labels(labels("truth")?),
         },
         "scores" => {
             let t = tensor("logits", Dtype::F32, 2)?;

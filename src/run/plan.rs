@@ -3,7 +3,7 @@
 use crate::config::Protocol;
 use crate::model::config::ModelConfig;
 use crate::record::Cell;
-use crate::task::{LabelKind, Metric, Suite, Table, Task};
+use crate::task::{Metric, Suite, Table, TargetKind, Task};
 use crate::{Error, Result};
 
 /// Which part of a suite to run; an empty list means what the suite's tables hold.
@@ -166,13 +166,17 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
         Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,
     };
-    match (of_pixels, task.label) {
-        (false, LabelKind::Class | LabelKind::MultiLabel) | (true, LabelKind::Mask) => Ok(()),
-        (false, LabelKind::Mask) => {
+    match (of_pixels, task.target) {
+        (false, TargetKind::Class | TargetKind::Labels) | (true, TargetKind::Mask) => Ok(()),
+        (_, TargetKind::Value | TargetKind::ValueMap) => Err(Error::request(format!(
+            "protocol `{name}` predicts no numbers, which {} asks for",
+            task.name
+        ))),
+        (false, TargetKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
                 .help("choose a classification task, or --protocol segmentation-probe or upernet"))
         }
-        (true, LabelKind::Class | LabelKind::MultiLabel) => {
+        (true, TargetKind::Class | TargetKind::Labels) => {
             Err(Error::request(format!("protocol `{name}` scores pixels, but {} labels images", task.name))
                 .help("choose a segmentation task"))
         }

@@ -10,7 +10,7 @@ impl Targets {
     pub fn outputs(&self) -> usize {
         match self {
             Targets::Classes { count, .. } => *count,
-            Targets::MultiLabel(labels) => labels.ncols(),
+            Targets::Labels(labels) => labels.ncols(),
         }
     }
 
@@ -18,7 +18,7 @@ impl Targets {
     pub fn out_of_range(&self) -> Option<usize> {
         match self {
             Targets::Classes { classes, count } => classes.iter().copied().find(|class| class >= count),
-            Targets::MultiLabel(_) => None,
+            Targets::Labels(_) => None,
         }
     }
 
@@ -29,7 +29,7 @@ impl Targets {
             Targets::Classes { classes, count } => {
                 Targets::Classes { classes: classes[samples].to_vec(), count: *count }
             }
-            Targets::MultiLabel(labels) => Targets::MultiLabel(labels.slice(s![samples, ..]).to_owned()),
+            Targets::Labels(labels) => Targets::Labels(labels.slice(s![samples, ..]).to_owned()),
         }
     }
 
@@ -44,8 +44,8 @@ impl Targets {
             {
                 Ok(Targets::Classes { classes: [&classes[..], more].concat(), count: *count })
             }
-            (Targets::MultiLabel(labels), Targets::MultiLabel(more)) if labels.ncols() == more.ncols() => {
-                Ok(Targets::MultiLabel(concatenate![Axis(0), labels.view(), more.view()]))
+            (Targets::Labels(labels), Targets::Labels(more)) if labels.ncols() == more.ncols() => {
+                Ok(Targets::Labels(concatenate![Axis(0), labels.view(), more.view()]))
             }
             _ => Err(Error::request(format!(
                 "targets of {} and of {} outputs cannot be joined, or one has classes and one labels",
@@ -64,7 +64,7 @@ impl Targets {
             Targets::Classes { count, .. } => {
                 Targets::Classes { classes: logits.outer_iter().map(largest).collect(), count: *count }
             }
-            Targets::MultiLabel(_) => Targets::MultiLabel(logits.mapv(|logit| logit > 0.0)),
+            Targets::Labels(_) => Targets::Labels(logits.mapv(|logit| logit > 0.0)),
         }
     }
 }

@@ -11,7 +11,7 @@ use ndarray::{Array2, ArrayView2, s};
 
 use self::decision::are_usable;
 use crate::config::IntervalConfig;
-use crate::data::Label;
+use crate::data::Target;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
 use crate::metrics::segmentation::Confusion;
@@ -29,7 +29,7 @@ pub enum Targets {
     /// One class a sample, each below `count`.
     Classes { classes: Vec<usize>, count: usize },
     /// [n, labels]: whether each label applies.
-    MultiLabel(Array2<bool>),
+    Labels(Array2<bool>),
 }
 
 impl Targets {
@@ -37,39 +37,41 @@ impl Targets {
     ///
     /// # Errors
     /// Where there are none, kinds are mixed, a label is a mask or does not fit the number of classes.
-    pub fn from_labels(labels: &[Label], classes: usize) -> Result<Self> {
-        let wrong = |sample: usize, label: &Label, wanted: &str| {
+    pub fn from_labels(labels: &[Target], classes: usize) -> Result<Self> {
+        let wrong = |sample: usize, label: &Target, wanted: &str| {
             let found = match label {
-                Label::Class(class) => format!("class {class}"),
-                Label::MultiLabel(labels) => format!("{} labels", labels.len()),
-                Label::Mask(mask) => format!("a mask of {} x {} pixels", mask.nrows(), mask.ncols()),
+                Target::Class(class) => format!("class {class}"),
+                Target::Labels(labels) => format!("{} labels", labels.len()),
+                Target::Mask(mask) => format!("a mask of {} x {} pixels", mask.nrows(), mask.ncols()),
+                Target::Value(value) => format!("the number {value}"),
+                Target::ValueMap(map) => format!("a map of {} x {} numbers", map.nrows(), map.ncols()),
             };
             Error::request(format!("sample {sample} is labelled with {found}, expected {wanted}"))
-                .help("check the task's `label` and `classes` in benchmarks/")
+                .help("check the task's `target` and `classes` in benchmarks/")
         };
         match labels.first() {
             None => Err(Error::request("there are no labels").help("the split is empty")),
-            Some(Label::Class(_)) => {
-                let class = |(sample, label): (usize, &Label)| match label {
-                    Label::Class(class) if *class < classes => Ok(*class),
+            Some(Target::Class(_)) => {
+                let class = |(sample, label): (usize, &Target)| match label {
+                    Target::Class(class) if *class < classes => Ok(*class),
                     _ => Err(wrong(sample, label, &format!("a class below {classes}"))),
                 };
                 let classes_of = labels.iter().enumerate().map(class).collect::<Result<_>>()?;
                 Ok(Targets::Classes { classes: classes_of, count: classes })
             }
-            Some(Label::MultiLabel(_)) => {
+            Some(Target::Labels(_)) => {
                 let mut targets = Array2::from_elem((labels.len(), classes), false);
                 for ((sample, label), mut row) in labels.iter().enumerate().zip(targets.rows_mut()) {
                     match label {
-                        Label::MultiLabel(labels) if labels.len() == classes => {
+                        Target::Labels(labels) if labels.len() == classes => {
                             row.iter_mut().zip(labels).for_each(|(target, label)| *target = *label);
                         }
                         _ => return Err(wrong(sample, label, &format!("{classes} labels"))),
                     }
                 }
-                Ok(Targets::MultiLabel(targets))
+                Ok(Targets::Labels(targets))
             }
-            Some(mask @ Label::Mask(_)) => Err(wrong(0, mask, "one class or several labels an image")),
+            Some(other) => Err(wrong(0, other, "one class or several labels an image")),
         }
     }
 
@@ -77,7 +79,7 @@ impl Targets {
     pub fn len(&self) -> usize {
         match self {
             Targets::Classes { classes, .. } => classes.len(),
-            Targets::MultiLabel(labels) => labels.nrows(),
+            Targets::Labels(labels) => labels.nrows(),
         }
     }
 
@@ -106,7 +108,7 @@ impl Parts {
                 accuracy(predictions, truth)?; // The lengths agree and are not 0.
                 Ok(Parts::Right(predictions.iter().zip(truth).map(|(a, b)| a == b).collect()))
             }
-            (Metric::MicroF1, Targets::MultiLabel(predictions), Targets::MultiLabel(truth)) => {
+            (Metric::MicroF1, Targets::Labels(predictions), Targets::Labels(truth)) => {
                 Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
             }
             (Metric::MicroMap, ..) => Err(Error::request("micro_map ranks scores, and here are decisions only")
@@ -125,7 +127,7 @@ impl Parts {
             ));
         }
         match (metric, truth) {
-            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+            (Metric::MicroMap, Targets::Labels(truth)) => {
                 Ranked::new(logits, truth.view()).map(Parts::Ranked)
             }
             _ => Parts::new(metric, &truth.predicted(logits), truth),

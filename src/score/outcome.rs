@@ -82,7 +82,7 @@ impl Outcome {
     ) -> Result<Self> {
         let parts = Parts::of_logits(metric, logits, truth)?;
         let predictions = match (metric, truth) {
-            (Metric::MicroMap, Targets::MultiLabel(truth)) => {
+            (Metric::MicroMap, Targets::Labels(truth)) => {
                 Predictions::Scores { logits: logits.to_owned(), truth: truth.clone() }
             }
             _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },

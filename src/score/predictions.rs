@@ -74,7 +74,7 @@ impl Predictions {
     fn decided(&self) -> Cow<'_, Self> {
         match self {
             Predictions::Scores { logits, truth } => {
-                let truth = Targets::MultiLabel(truth.clone());
+                let truth = Targets::Labels(truth.clone());
                 Cow::Owned(Predictions::Targets { predicted: truth.predicted(logits.view()), truth })
             }
             other => Cow::Borrowed(other),
@@ -116,10 +116,9 @@ impl Predictions {
                 predicted: Targets::Classes { classes: predicted, .. },
                 truth: Targets::Classes { classes: truth, .. },
             } => predicted.iter().zip(truth).map(|(a, b)| a == b).collect(),
-            Predictions::Targets {
-                predicted: Targets::MultiLabel(predicted),
-                truth: Targets::MultiLabel(truth),
-            } => predicted.outer_iter().zip(truth.outer_iter()).map(|(a, b)| a == b).collect(),
+            Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
+                predicted.outer_iter().zip(truth.outer_iter()).map(|(a, b)| a == b).collect()
+            }
             // Kinds that differ agree nowhere.
             Predictions::Targets { predicted, .. } => vec![false; predicted.len()],
             Predictions::Scores { .. } => self.decided().right(),
@@ -142,7 +141,7 @@ impl Predictions {
                 (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, .. }) => {
                     same(&mut a.iter().zip(b).map(|(a, b)| a == b))
                 }
-                (Targets::MultiLabel(a), Targets::MultiLabel(b)) => {
+                (Targets::Labels(a), Targets::Labels(b)) => {
                     same(&mut a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a == b))
                 }
                 _ => return None,
@@ -176,7 +175,7 @@ impl Predictions {
                     (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, count }) => {
                         count_classes(a, b, *count).and_then(|counts| macro_f1_of_classes(&counts))
                     }
-                    (Targets::MultiLabel(a), Targets::MultiLabel(b)) => {
+                    (Targets::Labels(a), Targets::Labels(b)) => {
                         count_labels(a.view(), b.view()).and_then(|counts| macro_f1_of_labels(&counts))
                     }
                     _ => return BTreeMap::new(),

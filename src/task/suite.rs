@@ -86,7 +86,7 @@ pub struct Task {
     pub title: String,
     /// Relative to the suite's data folder.
     pub directory: PathBuf,
-    pub label: LabelKind,
+    pub target: TargetKind,
     /// Number of classes; for multi-label tasks the number of labels.
     pub classes: usize,
     /// Names of the classes, where tables or pictures show them: as many as there are classes, or none.
@@ -153,7 +153,7 @@ pub struct Task {
 #[serde(rename_all = "kebab-case")]
 pub struct DecidingTask<'a> {
     pub name: &'a str,
-    pub label: LabelKind,
+    pub label: TargetKind,
     pub classes: usize,
     pub metric: Metric,
 }
@@ -163,7 +163,7 @@ impl Task {
     pub fn deciding(&self) -> DecidingTask<'_> {
         let Task {
             name,
-            label,
+            target,
             classes,
             metric,
             // Decide how bytes become arrays: `Decoding`.
@@ -193,7 +193,7 @@ impl Task {
             image_size: _,
             samples: _,
         } = self;
-        DecidingTask { name, label: *label, classes: *classes, metric: *metric }
+        DecidingTask { name, label: *target, classes: *classes, metric: *metric }
     }
 
     /// What each class is called, in order: its name, without names `class <index>`.
@@ -240,13 +240,18 @@ impl SampleCounts {
 /// What a sample is labelled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LabelKind {
+pub enum TargetKind {
     /// One class an image.
     Class,
     /// Any number of labels an image.
-    MultiLabel,
+    #[serde(rename = "multi-label")]
+    Labels,
     /// One class a pixel.
     Mask,
+    /// One number an image.
+    Value,
+    /// One number a pixel.
+    ValueMap,
 }
 
 /// A table of the papers: which cells fill it.

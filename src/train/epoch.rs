@@ -10,7 +10,7 @@ use super::gradients::FlatGradients;
 use super::optim::{Optimizer, Pace};
 use super::schedule::Position;
 use crate::config::Schedule;
-use crate::data::{Label, Sample};
+use crate::data::{Sample, Target};
 use crate::device::prefers_single_images;
 use crate::score::Targets;
 use crate::{Error, Result};
@@ -138,7 +138,7 @@ fn images(samples: &[Sample], device: &Device) -> Tensor<4> {
 /// # Errors
 /// Where the labels are no classes below `outputs` or not `outputs` labels each.
 pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Tensor<1>> {
-    let labels: Vec<Label> = samples.iter().map(|sample| sample.label.clone()).collect();
+    let labels: Vec<Target> = samples.iter().map(|sample| sample.target.clone()).collect();
     let device = logits.device();
     Ok(match Targets::from_labels(&labels, outputs)? {
         Targets::Classes { classes, .. } => {
@@ -147,7 +147,7 @@ pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Ten
             let classes = Tensor::<2, Int>::from_data(TensorData::new(classes, [n, 1]), &device);
             -log_softmax(logits, 1).gather(1, classes).sum()
         }
-        Targets::MultiLabel(labels) => {
+        Targets::Labels(labels) => {
             let shape = [labels.nrows(), labels.ncols()];
             let applies: Vec<f32> = labels.iter().map(|label| f32::from(*label)).collect();
             let applies = Tensor::<2>::from_data(TensorData::new(applies, shape), &device);

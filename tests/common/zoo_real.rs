@@ -195,7 +195,7 @@ impl Neighbourhoods {
                         let Targets::Classes { classes: truth, .. } = &truth else { panic!() };
                         right += usize::from(classes[i] == truth[i]);
                     }
-                    (Targets::MultiLabel(flags), Prediction::Labels(labels)) => {
+                    (Targets::Labels(flags), Prediction::Labels(labels)) => {
                         let found: Vec<usize> = flags
                             .row(i)
                             .indexed_iter()

@@ -117,7 +117,7 @@ pub fn predict(store: &Store, record: &Record) {
         let predicted = ndarray::Array2::from_shape_fn((n, classes), |(i, label)| {
             truth[(i, label)] ^ ((i + label) % 9 == 0)
         });
-        (Targets::MultiLabel(predicted), Targets::MultiLabel(truth))
+        (Targets::Labels(predicted), Targets::Labels(truth))
     } else {
         let truth: Vec<usize> = (0..n).map(|i| i * 7 % classes).collect();
         let wrong = |(i, class): (usize, &usize)| if i % 6 == 0 { (class + i / 6) % classes } else { *class };

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use ndarray::{Array2, Array3};
 use terrabench::Result;
 use terrabench::data::decoding::Decoding;
-use terrabench::data::{Dataset, Label, RawSample, Sample, Split};
+use terrabench::data::{Dataset, RawSample, Sample, Split, Target};
 use terrabench::features::{Input, Preparation};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
@@ -16,7 +16,7 @@ use terrabench::progress::Silent;
 use terrabench::protocol::finetune::Subject;
 use terrabench::task::Sensor;
 use terrabench::task::bands::Selection;
-use terrabench::task::{Family, LabelKind, Metric, Suite, Task};
+use terrabench::task::{Family, Metric, Suite, TargetKind, Task};
 use terrabench::transform::Preprocess;
 use terrabench::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 
@@ -38,7 +38,7 @@ pub fn unit(place: u64) -> f64 {
 
 /// Images whose labels can be learnt: each class has a band of its own that is brighter.
 pub struct Generated {
-    label: LabelKind,
+    label: TargetKind,
     classes: usize,
     names: [Vec<String>; 3],
     decoding: Decoding,
@@ -51,22 +51,27 @@ impl Generated {
     pub fn new(task: &Task, samples: [usize; 3]) -> Self {
         let names = samples.map(|count| (0..count).map(|i| format!("sample {i}")).collect());
         let decoding = Decoding::of(Family::Geobench, task);
-        Generated { label: task.label, classes: task.classes, names, decoding, jitter: 0.0 }
+        Generated { label: task.target, classes: task.classes, names, decoding, jitter: 0.0 }
     }
 
     fn place(split: Split, index: usize) -> u64 {
         (split as u64 * 1000 + index as u64) * 1_000_000
     }
 
-    fn label(&self, split: Split, index: usize) -> Label {
+    fn label(&self, split: Split, index: usize) -> Target {
         let applies = |class: usize| unit(Self::place(split, index) + 900_000 + class as u64) < 0.4;
         let class = |y: usize, x: usize| (y / 12 + x / 12 + index) % self.classes;
         match self.label {
-            LabelKind::Class => Label::Class(index % self.classes),
-            LabelKind::MultiLabel => Label::MultiLabel((0..self.classes).map(applies).collect()),
-            LabelKind::Mask => Label::Mask(Array2::from_shape_fn((SIDE, SIDE), |(y, x)| {
+            TargetKind::Class => Target::Class(index % self.classes),
+            TargetKind::Labels => Target::Labels((0..self.classes).map(applies).collect()),
+            TargetKind::Mask => Target::Mask(Array2::from_shape_fn((SIDE, SIDE), |(y, x)| {
                 // Some pixels do not count.
                 if (y + x) % 11 == 0 { -1 } else { class(y, x) as i32 }
+            })),
+            TargetKind::Value => Target::Value(unit(Self::place(split, index) + 800_000) as f32),
+            TargetKind::ValueMap => Target::ValueMap(Array2::from_shape_fn((SIDE, SIDE), |(y, x)| {
+                // Some pixels are not measured.
+                if (y + x) % 11 == 0 { f32::NAN } else { class(y, x) as f32 + 0.5 }
             })),
         }
     }
@@ -79,9 +84,11 @@ impl Dataset for Generated {
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let label = self.label(split, index);
         let bright = |band: usize, y: usize, x: usize| match &label {
-            Label::Class(class) => band == *class,
-            Label::MultiLabel(labels) => labels.get(band).copied().unwrap_or(false),
-            Label::Mask(mask) => mask[[y, x]] == band as i32,
+            Target::Class(class) => band == *class,
+            Target::Labels(labels) => labels.get(band).copied().unwrap_or(false),
+            Target::Mask(mask) => mask[[y, x]] == band as i32,
+            Target::Value(value) => band == 0 && unit((y * SIDE + x) as u64) < f64::from(*value),
+            Target::ValueMap(map) => map[[y, x]] as usize == band,
         };
         let image = Array3::from_shape_fn((bands.len(), SIDE, SIDE), |(band, y, x)| {
             let band: usize = bands[band].parse().unwrap();
@@ -89,7 +96,7 @@ impl Dataset for Generated {
             let pixel = (300.0 * unit(place)) as f32 + if bright(band, y, x) { 400.0 } else { 0.0 };
             pixel * (1.0 + self.jitter * (unit(place + 7) as f32 - 0.5))
         });
-        Ok(Sample { name: self.names[split as usize][index].clone(), image, label })
+        Ok(Sample { name: self.names[split as usize][index].clone(), image, target: label })
     }
     fn samples(&self, split: Split) -> &[String] {
         &self.names[split as usize]
@@ -117,10 +124,10 @@ pub fn bands() -> Vec<String> {
 }
 
 /// A task with such labels.
-pub fn task(label: LabelKind, classes: usize, metric: Metric) -> Task {
+pub fn task(label: TargetKind, classes: usize, metric: Metric) -> Task {
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
     let mut task = suite.task("m-eurosat").unwrap().clone();
-    (task.label, task.classes, task.metric, task.class_names) = (label, classes, metric, Vec::new());
+    (task.target, task.classes, task.metric, task.class_names) = (label, classes, metric, Vec::new());
     task.ignore = Some(-1);
     task
 }

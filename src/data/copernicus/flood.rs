@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::files::Files;
-use super::item::{Item, Target};
+use super::item::{Item, TargetPlace};
 use crate::files::{inside, relative_name};
 use crate::formats::text;
 use crate::{Error, Result};
@@ -56,5 +56,5 @@ fn sample(name: String, path: &str, files: &Files) -> Result<Item, String> {
     };
     let images = IMAGES.into_iter().map(only).collect::<Result<_, _>>()?;
     let mask = only(MASK)?;
-    Ok(Item { name, images, target: Target::Mask(mask) })
+    Ok(Item { name, images, target: TargetPlace::File(mask) })
 }

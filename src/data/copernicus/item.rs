@@ -1,6 +1,6 @@
 //! A sample before it is read: which files it is made of.
 
-use crate::data::Label;
+use crate::data::Target;
 
 /// A sample as its list names it.
 #[derive(Debug, Clone)]
@@ -8,24 +8,24 @@ pub struct Item {
     pub name: String,
     /// The image's files, below the data set's folder: one with all bands, or one a band.
     pub images: Vec<String>,
-    pub target: Target,
+    pub target: TargetPlace,
 }
 
 impl Item {
     /// All files: the images, then the mask.
     pub fn files(&self) -> impl Iterator<Item = &String> {
         let mask = match &self.target {
-            Target::Mask(mask) => Some(mask),
-            Target::Known(_) => None,
+            TargetPlace::File(mask) => Some(mask),
+            TargetPlace::Known(_) => None,
         };
         self.images.iter().chain(mask)
     }
 }
 
-/// What a sample is labelled with, or where that stands.
+/// A sample's target, or where it stands.
 #[derive(Debug, Clone)]
-pub enum Target {
-    Known(Label),
+pub enum TargetPlace {
+    Known(Target),
     /// The mask's file.
-    Mask(String),
+    File(String),
 }

@@ -13,7 +13,7 @@ use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 use super::lists::split_name;
 use super::{check_finite, clip, of, place_of};
 use crate::data::decoding::Decoding;
-use crate::data::{Dataset, Label, RawBand, RawSample, Sample, Split, computed, fingerprint};
+use crate::data::{Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint};
 use crate::formats::hdf5::{Element, Rows};
 use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
@@ -66,14 +66,14 @@ impl Part {
     }
 
     /// [rows, columns, bands], and the class.
-    fn read<T: Element>(&self, index: usize, bands: usize) -> Result<(Array3<T>, Label)> {
+    fn read<T: Element>(&self, index: usize, bands: usize) -> Result<(Array3<T>, Target)> {
         let image = Array3::from_shape_vec((self.rows, self.columns, bands), self.images.read(index)?);
         let image = image.map_err(|error| self.images.error(error))?;
         let label: Vec<f32> = self.labels.read(index)?;
         let class = label.iter().position(|label| *label == 1.0);
         match class {
             Some(class) if label.iter().filter(|label| **label == 0.0).count() + 1 == label.len() => {
-                Ok((image, Label::Class(class)))
+                Ok((image, Target::Class(class)))
             }
             _ => Err(self
                 .labels
@@ -123,7 +123,7 @@ impl Dataset for Lcz {
 
     fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
         let part = self.part(split, index)?;
-        let (stored, label) = part.read::<f32>(index, self.task.stored_bands.len())?;
+        let (stored, target) = part.read::<f32>(index, self.task.stored_bands.len())?;
         let mut image = Array3::zeros((bands.len(), part.rows, part.columns));
         for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
             plane.assign(&plane_of(&stored.view(), place_of(&self.task, band)?));
@@ -131,19 +131,19 @@ impl Dataset for Lcz {
         clip(&self.task, &mut image);
         check_finite(&part.path, bands, &image)?;
         image.mapv_inplace(|pixel| pixel * self.task.scale);
-        Ok(Sample { name: self.samples(split)[index].clone(), image, label })
+        Ok(Sample { name: self.samples(split)[index].clone(), image, target })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let part = self.part(split, index)?;
-        let (stored, label) = part.read::<f64>(index, self.task.stored_bands.len())?;
+        let (stored, target) = part.read::<f64>(index, self.task.stored_bands.len())?;
         let bands = self.task.stored_bands.iter().enumerate().map(|(place, name)| RawBand {
             name: name.clone(),
             dtype: part.images.dtype().to_string(),
             pixels: plane_of(&stored.view(), place).to_owned(),
         });
         let name = self.samples(split)[index].clone();
-        Ok(RawSample { name, bands: bands.collect(), label, label_dtype: None })
+        Ok(RawSample { name, bands: bands.collect(), target, label_dtype: None })
     }
 
     fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {

@@ -2,8 +2,8 @@
 
 use super::files::Files;
 use super::flood;
-use super::item::{Item, Target};
-use crate::data::Label;
+use super::item::{Item, TargetPlace};
+use crate::data::Target;
 use crate::files::{inside, relative_name};
 use crate::formats::text::without_mark;
 use crate::task::Split;
@@ -79,7 +79,7 @@ fn cloud(line: &str) -> Item {
     Item {
         name: line.to_owned(),
         images: vec![format!("s2_toa/{line}.tif")],
-        target: Target::Mask(format!("cloud/{line}.tif")),
+        target: TargetPlace::File(format!("cloud/{line}.tif")),
     }
 }
 
@@ -94,7 +94,7 @@ fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
     Ok(Item {
         name: name.to_owned(),
         images: vec![format!("all_imgs/{class}/{name}.tif")],
-        target: Target::Known(Label::Class(index)),
+        target: TargetPlace::Known(Target::Class(index)),
     })
 }
 
@@ -103,7 +103,7 @@ fn dfc2020(line: &str, sensor: &str) -> Item {
     Item {
         name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
         images: vec![format!("{sensor}/{}", line.replace("dfc", sensor))],
-        target: Target::Mask(format!("dfc/{line}")),
+        target: TargetPlace::File(format!("dfc/{line}")),
     }
 }
 
@@ -149,7 +149,7 @@ impl Columns {
         Ok(Item {
             name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),
             images: vec![format!("{}/{path}", self.folder)],
-            target: Target::Known(Label::MultiLabel(labels)),
+            target: TargetPlace::Known(Target::Labels(labels)),
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, Array3};
 
-use crate::data::{Label, RawBand};
+use crate::data::{RawBand, Target};
 use crate::error::AtPath;
 use crate::formats::hdf5::{self, Dtype};
 use crate::formats::pickle;
-use crate::task::{LabelKind, Task};
+use crate::task::{TargetKind, Task};
 use crate::{Error, Result};
 
 /// A sample's file while it is read.
@@ -128,33 +128,49 @@ impl<'f> SampleFile<'f> {
     }
 
     /// The label, and the type in which a mask that is a dataset is stored.
-    pub(crate) fn label(&self, task: &Task) -> Result<(Label, Option<Dtype>)> {
+    pub(crate) fn target(&self, task: &Task) -> Result<(Target, Option<Dtype>)> {
         let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()) && has_rows(dataset));
-        if let (LabelKind::Mask, Some(mask)) = (task.label, mask) {
+        if let (TargetKind::Mask, Some(mask)) = (task.target, mask) {
             let mut classes: Vec<f64> = Vec::new();
             let (dtype, [rows, columns]) = mask.append_to(&mut classes)?;
             let mask = self.mask(task, rows, columns, classes.into_iter())?;
-            return Ok((Label::Mask(mask), Some(dtype)));
+            return Ok((Target::Mask(mask), Some(dtype)));
+        }
+        if let (TargetKind::ValueMap, Some(map)) = (task.target, mask) {
+            let mut values: Vec<f32> = Vec::new();
+            let (dtype, [rows, columns]) = map.append_to(&mut values)?;
+            let map = Array2::from_shape_vec((rows, columns), values).map_err(|error| self.error(error))?;
+            return Ok((Target::ValueMap(map), Some(dtype)));
         }
         let label = self.with_pickle(|root| {
             let label = root.get("label").ok_or_else(|| self.error("its pickle holds no `label`"))?;
+            if task.target == TargetKind::Value {
+                return match label.floats() {
+                    Ok((shape, numbers))
+                        if shape.iter().product::<usize>() == 1 && numbers[0].is_finite() =>
+                    {
+                        Ok(Target::Value(numbers[0] as f32))
+                    }
+                    _ => Err(self.unfit(task, &label.to_string())),
+                };
+            }
             let (shape, numbers) = label.integers().map_err(|found| self.unfit(task, &found))?;
-            match (task.label, &shape[..], &numbers[..]) {
-                (LabelKind::Class, [] | [1], [number]) => {
+            match (task.target, &shape[..], &numbers[..]) {
+                (TargetKind::Class, [] | [1], [number]) => {
                     let class = usize::try_from(*number).ok().filter(|class| *class < task.classes);
-                    class.map(Label::Class).ok_or_else(|| self.unfit(task, &format!("class {number}")))
+                    class.map(Target::Class).ok_or_else(|| self.unfit(task, &format!("class {number}")))
                 }
-                (LabelKind::MultiLabel, [length], _) if *length == task.classes => {
+                (TargetKind::Labels, [length], _) if *length == task.classes => {
                     let applies = numbers.iter().map(|number| match number {
                         0 => Ok(false),
                         1 => Ok(true),
                         other => Err(self.unfit(task, &format!("a list that holds {other}"))),
                     });
-                    applies.collect::<Result<_>>().map(Label::MultiLabel)
+                    applies.collect::<Result<_>>().map(Target::Labels)
                 }
-                (LabelKind::Mask, [rows, columns], _) => {
+                (TargetKind::Mask, [rows, columns], _) => {
                     let classes = numbers.iter().map(|number| *number as f64);
-                    self.mask(task, *rows, *columns, classes).map(Label::Mask)
+                    self.mask(task, *rows, *columns, classes).map(Target::Mask)
                 }
                 _ => Err(self.unfit(task, &label.to_string())),
             }
@@ -187,13 +203,15 @@ impl<'f> SampleFile<'f> {
     /// The label is something else than the task's labels are.
     fn unfit(&self, task: &Task, found: &str) -> Error {
         let last = task.classes.saturating_sub(1);
-        let expected = match task.label {
-            LabelKind::Class => format!("a class from 0 to {last}"),
-            LabelKind::MultiLabel => format!("a list of {} zeros and ones", task.classes),
-            LabelKind::Mask => {
+        let expected = match task.target {
+            TargetKind::Class => format!("a class from 0 to {last}"),
+            TargetKind::Labels => format!("a list of {} zeros and ones", task.classes),
+            TargetKind::Mask => {
                 let ignored = task.ignore.map_or(String::new(), |ignored| format!(" ({ignored} is ignored)"));
                 format!("a mask of classes from 0 to {last}{ignored}")
             }
+            TargetKind::Value => "a number".to_owned(),
+            TargetKind::ValueMap => "a number for each pixel".to_owned(),
         };
         self.error(format!("the label is {found}; {} wants {expected}", task.name))
             .help("the file is damaged or belongs to another task: fetch it again")

@@ -108,7 +108,7 @@ impl Group {
 fn loss_and_gradient(logits: &mut [f32], targets: &Targets, sample: usize, n: usize) -> f64 {
     match targets {
         Targets::Classes { classes, .. } => cross_entropy(logits, classes[sample], 1.0 / n as f32),
-        Targets::MultiLabel(labels) => soft_margin(logits, labels.row(sample), 1.0 / n as f32),
+        Targets::Labels(labels) => soft_margin(logits, labels.row(sample), 1.0 / n as f32),
     }
 }
 

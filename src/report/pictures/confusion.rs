@@ -28,10 +28,9 @@ pub fn draw(task: &Task, record: &Record, predictions: &Predictions) -> Option<P
         cell.seed
     );
     match predictions {
-        Predictions::Targets {
-            predicted: Targets::MultiLabel(predicted),
-            truth: Targets::MultiLabel(truth),
-        } => Some(labels(task, record.demo, &what, predicted, truth)),
+        Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
+            Some(labels(task, record.demo, &what, predicted, truth))
+        }
         _ => Some(matrix(task, record.demo, &what, &predictions.confusion(task)?)),
     }
 }
@@ -61,7 +60,7 @@ fn matrix(task: &Task, demo: bool, what: &str, counts: &Array2<u64>) -> Picture 
     let n = counts.nrows();
     let mut shapes = Vec::new();
     let title = format!("{}: confusion matrix", task.title);
-    let unit = if task.label == crate::task::LabelKind::Mask { "pixels" } else { "images" };
+    let unit = if task.target == crate::task::TargetKind::Mask { "pixels" } else { "images" };
     let meaning = format!(
         "Rows: the label; columns: the prediction; in percent of the label's {unit} in the test split."
     );

@@ -64,7 +64,7 @@ impl Predictions {
                 {
                     a.iter().zip(b).map(|(a, b)| a != b).collect()
                 }
-                (Targets::MultiLabel(a), Targets::MultiLabel(b)) if a.ncols() == b.ncols() => {
+                (Targets::Labels(a), Targets::Labels(b)) if a.ncols() == b.ncols() => {
                     a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a != b).collect()
                 }
                 _ => return None,
@@ -107,7 +107,7 @@ impl Predictions {
             let score = match self.select(batch) {
                 Predictions::Targets { predicted, truth } => score(metric, &predicted, &truth)?,
                 Predictions::Scores { logits, truth } => {
-                    score_logits(metric, logits.view(), &Targets::MultiLabel(truth))?
+                    score_logits(metric, logits.view(), &Targets::Labels(truth))?
                 }
                 Predictions::Masks(_) => {
                     return Err(Error::request(format!("{metric} does not fit masks")));
@@ -132,7 +132,7 @@ fn select(targets: &Targets, places: &[usize]) -> Targets {
         Targets::Classes { classes, count } => {
             Targets::Classes { classes: places.iter().map(|place| classes[*place]).collect(), count: *count }
         }
-        Targets::MultiLabel(labels) => Targets::MultiLabel(labels.select(Axis(0), places)),
+        Targets::Labels(labels) => Targets::Labels(labels.select(Axis(0), places)),
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let logits = array![[2.0_f32, -1.0], [0.5, 0.7], [-3.0, 1.0], [0.1, 0.2], [1.0, -2.0]];
         let truth = array![[true, false], [false, true], [true, true], [false, false], [true, false]];
         let predictions = Predictions::Scores { logits: logits.clone(), truth: truth.clone() };
-        let targets = Targets::MultiLabel(truth);
+        let targets = Targets::Labels(truth);
         for metric in [Metric::MicroMap, Metric::MicroF1] {
             for batch_size in [1, 2, 3, 7] {
                 let again = BatchScore::mean(predictions.batch_scores(metric, batch_size).unwrap());

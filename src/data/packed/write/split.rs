@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::data::decoding::Decoding;
 use crate::data::packed::{ATTRIBUTE, FORMAT, Header, Labels};
-use crate::data::{Dataset, Label, RawSample, Split, loader};
+use crate::data::{Dataset, RawSample, Split, Target, loader};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::progress::Progress;
-use crate::task::{LabelKind, Suite, Task};
+use crate::task::{Suite, TargetKind, Task};
 use crate::{Error, Result};
 
 /// Labels that are compressed together, in numbers, where they are no masks.
@@ -66,9 +66,9 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     // Removed when it goes out of scope, unless it is renamed.
     let temporary = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(folder).at(path)?;
     let width = header.label_width.max(1);
-    // Masks are read one by one, other labels all at once.
+    // Masks and maps are read one by one, other targets all at once.
     let chunk = match header.label {
-        LabelKind::Mask => width,
+        TargetKind::Mask | TargetKind::ValueMap => width,
         _ => LABEL_CHUNK.div_ceil(width).min(places.len()) * width,
     };
     let columns = [
@@ -208,10 +208,12 @@ fn header(
     let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
     let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
     let (rows, columns) = band.pixels.dim();
-    let label_width = match &first.label {
-        Label::Class(_) => 1,
-        Label::MultiLabel(labels) => labels.len(),
-        Label::Mask(mask) => mask.len(),
+    let label_width = match &first.target {
+        Target::Class(_) => 1,
+        Target::Labels(labels) => labels.len(),
+        Target::Mask(mask) => mask.len(),
+        Target::Value(_) => 1,
+        Target::ValueMap(map) => map.len(),
     };
     Ok(Header {
         format: FORMAT,
@@ -221,7 +223,7 @@ fn header(
         dtype: band.dtype.clone(),
         rows,
         columns,
-        label: task.label,
+        label: task.target,
         label_width,
         label_dtype: first.label_dtype.clone(),
         decoding: Some(decoding.hash()),
@@ -246,13 +248,19 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
             fits.ok_or_else(|| unusable(format!("band {name}: {pixel} is no {dtype} that is kept exactly")))?;
         }
     }
-    let numbers: Vec<i32> = match &sample.label {
-        Label::Class(class) => vec![i32::try_from(*class).map_err(|_| unusable(format!("class {class}")))?],
-        Label::MultiLabel(labels) => labels.iter().map(|label| i32::from(*label)).collect(),
-        Label::Mask(mask) => mask.iter().copied().collect(),
+    let numbers: Vec<i32> = match &sample.target {
+        Target::Class(class) => vec![i32::try_from(*class).map_err(|_| unusable(format!("class {class}")))?],
+        Target::Labels(labels) => labels.iter().map(|label| i32::from(*label)).collect(),
+        Target::Mask(mask) => mask.iter().copied().collect(),
+        // As they are: the column holds 32 bits.
+        Target::Value(value) => vec![value.to_bits().cast_signed()],
+        Target::ValueMap(map) => map.iter().map(|value| value.to_bits().cast_signed()).collect(),
     };
-    let mask_fits =
-        !matches!(&sample.label, Label::Mask(mask) if mask.dim() != (header.rows, header.columns));
+    let mask_fits = match &sample.target {
+        Target::Mask(mask) => mask.dim() == (header.rows, header.columns),
+        Target::ValueMap(map) => map.dim() == (header.rows, header.columns),
+        Target::Class(_) | Target::Labels(_) | Target::Value(_) => true,
+    };
     if numbers.len() != header.label_width || !mask_fits {
         return Err(unusable(format!("its label has {} numbers", numbers.len())));
     }
