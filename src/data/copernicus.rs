@@ -287,7 +287,7 @@ impl Dataset for Copernicus {
             image.mapv_inplace(|pixel| pixel * self.task.scale);
         }
         let (target, _) = self.label(split, item, [rows, columns])?;
-        Ok(Sample { name: item.name.clone(), image, label })
+        Ok(Sample { name: item.name.clone(), image, target })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {

@@ -181,8 +181,8 @@ impl Labels {
             return Err(labels.error(format!("is {}; expected {}", labels.dtype(), Dtype::Int32)));
         }
         match kind {
-            TargetKind::Mask => Ok(Labels::Masks(labels)),
-            TargetKind::Class | TargetKind::Labels => {
+            TargetKind::Mask | TargetKind::ValueMap => Ok(Labels::Masks(labels)),
+            TargetKind::Class | TargetKind::Labels | TargetKind::Value => {
                 Ok(Labels::Read(labels.read(0, labels.length(), <[u8]>::to_vec)?))
             }
         }

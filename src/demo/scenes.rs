@@ -282,10 +282,10 @@ pub fn bigearthnet(random: &mut Random, index: usize, side: usize) -> Scene {
         let area = classes.iter().position(|drawn| *drawn == class).map_or(0, |place| areas[place]);
         area as f32 >= VISIBLE * (side * side) as f32
     };
-    let label = Target::Labels((0..43).map(visible).collect());
+    let target = Target::Labels((0..43).map(visible).collect());
     let covers: Vec<Painter> = classes.iter().map(|class| corine_cover(random, *class)).collect();
     let paint: Painter = Box::new(move |x, y| covers[place(x, y)](x, y));
-    Scene { side, paint, label }
+    Scene { side, paint, target }
 }
 
 fn corine_cover(random: &mut Random, class: usize) -> Painter {
