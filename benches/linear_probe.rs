@@ -11,8 +11,8 @@ use std::time::Instant;
 use ndarray::{Array2, Array3, Axis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use terrabench::config::Protocol;
 use terrabench::home::Home;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{Training, train};
 use terrabench::score::Targets;
 
@@ -21,7 +21,7 @@ const WIDTH: usize = 768;
 const CLASSES: usize = 10;
 
 fn main() -> anyhow::Result<()> {
-    let Protocol::LinearProbe(config) = Protocol::load(&Home::find()?, "linear-probe")? else {
+    let ProtocolConfig::LinearProbe(config) = ProtocolConfig::load(&Home::find()?, "linear-probe")? else {
         anyhow::bail!("configs/protocols/linear-probe.toml is no linear probe");
     };
     let (features, labels) = samples();

@@ -2,7 +2,10 @@
 
 mod bank;
 pub mod cache;
+pub mod change;
+pub mod maps;
 mod scratch;
+pub mod source;
 pub mod tiles;
 
 use std::path::Path;

@@ -11,30 +11,26 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
-use self::findings::{Audited, Earlier, FeatureLog};
+use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
 use self::sheet::{Example, Heading};
-use crate::config::{Protocol, SegmentationProbeConfig};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::features::cache::Cache;
-use crate::features::tiles::tile_tokens;
-use crate::features::{Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
+use crate::features::source::{EncoderSource, KnownFeatures};
+use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::files::remove;
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
-use crate::model::{self, Architecture, Coverage, Encoder, LoadedModel};
+use crate::model::{self, Architecture, Coverage, LoadedModel};
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::protocol::finetune::Subject;
-use crate::protocol::frozen::{self, Wanted};
-use crate::protocol::{finetune, segmentation_probe, upernet};
+use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
 use crate::run::plan::{PlannedCell, TaskPlan};
+use crate::score::Shown;
 use crate::score::subset::subset;
-use crate::score::{Outcome, Shown};
 use crate::task::{Suite, Task};
-use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// What all cells of a run have in common.
@@ -187,7 +183,7 @@ impl<'a> Runner<'a> {
         &'d self,
         task: &'d Task,
         cell: &'d Cell,
-        protocol: &'d Protocol,
+        protocol: &'d ProtocolConfig,
         decoding: &'d str,
     ) -> Deciding<'d> {
         let setting = self.setting;
@@ -203,7 +199,7 @@ impl<'a> Runner<'a> {
             weights: "",
             data: "",
             sensor: task.input_sensor,
-            pooling: protocol.scores_images().then(|| setting.model.pooling()),
+            pooling: protocol.needs().is_pooled().then(|| setting.model.pooling()),
             channels: &setting.input.channels,
             bands: &[],
             band_names: setting.input.band_names(task),
@@ -216,7 +212,7 @@ impl<'a> Runner<'a> {
 
     /// Runs a task's cells. One that fails does not keep the others from running.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
-        let mut bank = FeatureBank::new(self.setting.cache.clone());
+        let mut known = KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
@@ -230,7 +226,9 @@ impl<'a> Runner<'a> {
                 .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
             outcomes.extend(cells.iter().map(|planned| {
                 let done = match (&input, &self.weights_id) {
-                    (Ok(input), Ok(id)) => self.run_cell(&plan.task, planned, input, id, &mut bank, progress),
+                    (Ok(input), Ok(id)) => {
+                        self.run_cell(&plan.task, planned, input, id, &mut known, progress)
+                    }
                     (Err(error), _) if here => Err(error.clone()),
                     (Err(error), _) | (_, Err(error)) => {
                         self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
@@ -248,7 +246,7 @@ impl<'a> Runner<'a> {
         planned: &PlannedCell,
         input: &Input,
         weights_id: &str,
-        bank: &mut FeatureBank,
+        known: &mut KnownFeatures,
         progress: &dyn Progress,
     ) -> Result<Done> {
         let start = Instant::now();
@@ -283,19 +281,22 @@ impl<'a> Runner<'a> {
             remove(&snapshot)?;
         }
         let mut features = FeatureLog::default();
-        let outcome = match &planned.protocol {
-            Protocol::Finetune(config) => {
-                finetune::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
-            }
-            Protocol::Upernet(config) => {
-                upernet::run(config, cell.seed, &self.subject(task, input, snapshot.clone(), progress)?)?
-            }
-            Protocol::SegmentationProbe(config) => {
-                self.segmentation_probe(config, task, cell.seed, input, progress)?
-            }
-            frozen => {
-                self.frozen(frozen, task, cell.seed, input, weights_id, bank, &mut features, progress)?
-            }
+        let needs = planned.protocol.needs();
+        let setup = match needs.takes_setup() {
+            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), progress)?),
+            false => None,
+        };
+        let outcome = if needs.trains_encoder() {
+            planned.protocol.run(Session { task, seed: cell.seed, source: None, setup })?
+        } else {
+            let (encoding, begun) = (known.bank.busy(), Instant::now());
+            let source = self.source(input, cell, weights_id, known, progress)?;
+            let mut source = LoggedSource { source, log: &mut features };
+            let outcome =
+                planned.protocol.run(Session { task, seed: cell.seed, source: Some(&mut source), setup })?;
+            let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
+            tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
+            outcome
         };
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
@@ -343,7 +344,7 @@ impl<'a> Runner<'a> {
         };
         let audited = Audited {
             task,
-            protocol: &planned.protocol,
+            protocol: &*planned.protocol,
             input,
             wanted: setting.model.sensors.get(&input.sensor).map_or(&[], |sensor| &sensor.bands),
             demo: setting.demo,
@@ -372,53 +373,6 @@ impl<'a> Runner<'a> {
             configs.insert("protocol".to_owned(), hash.clone());
         }
         configs
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "what it works on, and two logs of what it did")]
-    fn frozen(
-        &self,
-        protocol: &Protocol,
-        task: &Task,
-        seed: u64,
-        input: &Input,
-        weights_id: &str,
-        bank: &mut FeatureBank,
-        log: &mut FeatureLog,
-        progress: &dyn Progress,
-    ) -> Result<Outcome> {
-        let setting = self.setting;
-        let encoder = self.model.get()?.encoder.as_ref();
-        let identity = Identity { model: setting.model, weights: weights_id, device: &setting.device_name };
-        let (start, busy) = (Instant::now(), bank.busy());
-        let features = |Wanted { strategy, split, turn }| {
-            let extractor = self.extractor(encoder, input, strategy, turn);
-            let features = bank.features(&extractor, identity, split, progress)?;
-            if turn == Dihedral::Identity {
-                log.note(strategy, split, &features);
-            }
-            Ok(features)
-        };
-        let outcome = frozen::run(protocol, task, seed, &input.strategy_names(), features)?;
-        let (busy, all) = ((bank.busy() - busy).as_secs_f64(), start.elapsed().as_secs_f64());
-        tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the backbone", task.name);
-        Ok(outcome)
-    }
-
-    fn segmentation_probe(
-        &self,
-        config: &SegmentationProbeConfig,
-        task: &Task,
-        seed: u64,
-        input: &Input,
-        progress: &dyn Progress,
-    ) -> Result<Outcome> {
-        let encoder = self.model.get()?.encoder.as_ref();
-        segmentation_probe::run(config, task, seed, &input.strategy_names(), |strategy, split| {
-            let extractor = self.extractor(encoder, input, strategy, Dihedral::Identity);
-            let images = subset(input.dataset.samples(split).len(), config.limit);
-            let step = progress.begin(&split.to_string(), images.len());
-            tile_tokens(&extractor, split, &images, config.tile, step.as_ref())
-        })
     }
 
     /// Draws those of the predicted masks whose labels have the most to see, as a PNG; nothing where the bands have no
@@ -464,45 +418,51 @@ impl<'a> Runner<'a> {
         sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples)).map(Some)
     }
 
-    /// With one of the input's strategies, by its place.
-    fn extractor<'e>(
-        &'e self,
-        encoder: &'e dyn Encoder,
-        input: &'e Input,
-        strategy: usize,
-        turn: Dihedral,
-    ) -> Extractor<'e> {
-        Extractor {
-            encoder,
-            device: &self.setting.device,
+    /// The model's features of a task's input.
+    fn source<'s>(
+        &'s self,
+        input: &'s Input,
+        cell: &'s Cell,
+        weights_id: &'s str,
+        known: &'s mut KnownFeatures,
+        progress: &'s dyn Progress,
+    ) -> Result<EncoderSource<'s>> {
+        let setting = self.setting;
+        Ok(EncoderSource {
+            encoder: self.model.get()?.encoder.as_ref(),
+            identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name },
             input,
-            strategy: &input.strategies[strategy],
-            turn,
-            batch_size: self.setting.batch_size,
-            readers: self.setting.threads,
-        }
+            partition: &cell.partition,
+            device: &setting.device,
+            batch_size: setting.batch_size,
+            readers: setting.threads,
+            map_limit: setting.cache_limit,
+            known,
+            progress,
+        })
     }
 
-    /// What a protocol that trains with gradients works on.
-    fn subject<'s>(
+    /// What a protocol that trains with gradients needs.
+    fn setup<'s>(
         &self,
         task: &'s Task,
         input: &'s Input,
         snapshot: PathBuf,
+        trains_encoder: bool,
         progress: &'s dyn Progress,
-    ) -> Result<Subject<'s>> {
-        let model = self.setting.model;
-        let device = self.setting.device.clone().autodiff();
-        Ok(Subject {
+    ) -> Result<TrainingSetup<'s>> {
+        let setting = self.setting;
+        let device = setting.device.clone().autodiff();
+        let encoder = trains_encoder.then(|| self.model.trainable(&device)).transpose()?;
+        Ok(TrainingSetup {
             task,
             input,
             strategy: input.only()?,
-            encoder: self.model.trainable(&device)?,
-            maps: model.architecture.maps(),
+            encoder,
+            maps: setting.model.architecture.maps(),
             device,
-            batch_size: self.setting.batch_size,
-            cache_limit: self.setting.cache_limit,
-            readers: self.setting.threads,
+            batch_size: setting.batch_size,
+            readers: setting.threads,
             snapshot,
             progress,
         })

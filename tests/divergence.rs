@@ -6,27 +6,29 @@ use std::cell::RefCell;
 use ndarray::{Array1, Array2, Array3, s};
 use terrabench::Error;
 use terrabench::config::{
-    Augmentation, EncoderUse, FinetuneConfig, LinearProbeConfig, Optimizer, Protocol, Schedule,
+    Augmentation, EncoderUse, FinetuneConfig, LinearProbeConfig, Optimizer, Schedule,
     SegmentationProbeConfig, UperNetConfig, UpernetConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::Features;
+use terrabench::features::source::FeatureView;
 use terrabench::features::tiles::Tokens;
 use terrabench::home::Home;
-use terrabench::protocol::frozen::{self, Wanted};
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::Linear;
-use terrabench::protocol::{finetune, linear_probe, segmentation_probe, upernet};
+use terrabench::protocol::{finetune, segmentation_probe};
 use terrabench::score::Outcome;
 use terrabench::task::{Metric, TargetKind, Task};
 use terrabench::transform::normalize::NormalizationKind;
 
 use crate::generated::{Generated, input, subject, task, unit};
+use crate::source::{run_on_features, run_on_tokens, run_upernet};
 
 /// A step of it leaves float32.
 const FAR: f64 = 1e38;
 
-fn protocol(name: &str) -> Protocol {
-    Protocol::load(&Home::find().unwrap(), name).unwrap()
+fn protocol(name: &str) -> ProtocolConfig {
+    ProtocolConfig::load(&Home::find().unwrap(), name).unwrap()
 }
 
 fn is_not_finite(error: &Error) -> bool {
@@ -52,7 +54,7 @@ fn features(task: &Task, split: Split) -> Features {
 }
 
 fn linear_probe_config(learning_rates: Vec<f64>) -> LinearProbeConfig {
-    let Protocol::LinearProbe(config) = protocol("linear-probe") else { panic!() };
+    let ProtocolConfig::LinearProbe(config) = protocol("linear-probe") else { panic!() };
     LinearProbeConfig { epochs: 20, batch_size: 8, learning_rates, ..config }
 }
 
@@ -65,7 +67,9 @@ fn a_diverged_learning_rate_of_the_linear_probe_is_passed_over() {
     ] {
         let task = task(label, 3, metric);
         let run = |rates: Vec<f64>| {
-            linear_probe::run(&linear_probe_config(rates), &task, 0, |split, _| Ok(features(&task, split)))
+            run_on_features(&linear_probe_config(rates), &task, 0, &["one"], |view| {
+                Ok(features(&task, view.split))
+            })
         };
         let alone = run(vec![1e-4]).unwrap();
         // NaN counts as the largest logit, so that a diverged head's class is 0: of validation and test, all right.
@@ -81,7 +85,7 @@ fn a_diverged_learning_rate_of_the_linear_probe_is_passed_over() {
 
 #[test]
 fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
-    let Protocol::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
+    let ProtocolConfig::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
     let task = task(TargetKind::Mask, 2, Metric::Miou);
     let tokens = |split: Split| {
         let mut tokens = Tokens::new(2, 3);
@@ -104,7 +108,7 @@ fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
             schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
             ..config.clone()
         };
-        segmentation_probe::run(&config, &task, 0, &["dataset"], |_, split| Ok(tokens(split)))
+        run_on_tokens(&config, &task, 0, &["dataset"], |_, split| Ok(tokens(split)))
     };
     let outcome = run(vec![FAR, 1e-4]).unwrap();
     assert_eq!(outcome.selected["learning-rate"], "0.0001");
@@ -122,7 +126,7 @@ fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
 /// One epoch of one batch: its loss is finite, and so are the parameters after its step, but not what they make of images.
 #[test]
 fn fine_tuning_passes_over_a_learning_rate_whose_features_overflow() {
-    let Protocol::Finetune(config) = protocol("finetune") else { panic!() };
+    let ProtocolConfig::Finetune(config) = protocol("finetune") else { panic!() };
     let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let input = input(&task, Generated::new(&task, [6, 6, 6]), &[NormalizationKind::Standardize], 32);
     let run = |learning_rates: Vec<f64>| {
@@ -150,7 +154,7 @@ fn fine_tuning_passes_over_a_learning_rate_whose_features_overflow() {
 
 #[test]
 fn upernet_passes_over_a_learning_rate_whose_maps_overflow() {
-    let Protocol::Upernet(config) = protocol("upernet") else { panic!() };
+    let ProtocolConfig::Upernet(config) = protocol("upernet") else { panic!() };
     let task = task(TargetKind::Mask, 3, Metric::Miou);
     let input = input(&task, Generated::new(&task, [4, 4, 4]), &[NormalizationKind::Standardize], 32);
     for encoder in [EncoderUse::Frozen, EncoderUse::Finetune] {
@@ -166,7 +170,7 @@ fn upernet_passes_over_a_learning_rate_whose_maps_overflow() {
                 ..config.clone()
             };
             let folder = tempfile::tempdir().unwrap();
-            upernet::run(&config, 0, &subject(&task, &input, folder.path()))
+            run_upernet(&config, 0, &subject(&task, &input, folder.path()), 1 << 30)
         };
         let alone = run(vec![1e-3]).unwrap();
         for rates in [vec![1e30, 1e-3], vec![1e-3, 1e30]] {
@@ -190,12 +194,12 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
     let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let strategies = ["a", "b", "c"];
     for protocol in
-        [protocol("knn"), Protocol::LinearProbe(linear_probe_config(vec![1e-2])), protocol("logistic")]
+        [protocol("knn"), ProtocolConfig::LinearProbe(linear_probe_config(vec![1e-2])), protocol("logistic")]
     {
         let asked = RefCell::new(Vec::new());
-        let run = |broken: &dyn Fn(Wanted) -> bool| {
+        let run = |broken: &dyn Fn(FeatureView) -> bool| {
             asked.borrow_mut().clear();
-            frozen::run(&protocol, &task, 0, &strategies, |wanted| {
+            run_on_features(&*protocol, &task, 0, &strategies, |wanted| {
                 asked.borrow_mut().push((wanted.strategy, wanted.split));
                 if broken(wanted) { Err(overflow(wanted.split)) } else { Ok(features(&task, wanted.split)) }
             })
@@ -214,10 +218,12 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
         let told = error.to_string();
         assert!(is_not_finite(&error) && told.contains("none of 3") && told.contains("train/one"), "{told}");
         // Any other failure is one of the cell.
-        let error = frozen::run(&protocol, &task, 0, &strategies, |_| Err(Error::request("a disk fails")));
+        let error =
+            run_on_features(&*protocol, &task, 0, &strategies, |_| Err(Error::request("a disk fails")));
         assert!(error.unwrap_err().to_string().starts_with("a disk fails"));
         // A single strategy is taken as it is, with its own error.
-        let error = frozen::run(&protocol, &task, 0, &strategies[..1], |wanted| Err(overflow(wanted.split)));
+        let error =
+            run_on_features(&*protocol, &task, 0, &strategies[..1], |wanted| Err(overflow(wanted.split)));
         assert!(error.unwrap_err().to_string().starts_with("train/one"));
         assert!(!asked.borrow().is_empty());
     }
@@ -225,12 +231,12 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
 
 #[test]
 fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
-    let Protocol::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
+    let ProtocolConfig::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
     let config = SegmentationProbeConfig { tile: 4, epochs: 1, learning_rates: vec![1e-2], ..config };
     let task = task(TargetKind::Mask, 2, Metric::Miou);
     let masks = Array3::from_shape_fn((4, 4, 4), |(tile, y, x)| ((tile + y + x) % 2) as i16);
     let run = |broken: &dyn Fn(usize, Split) -> bool| {
-        segmentation_probe::run(&config, &task, 0, &["a", "b"], |strategy, split| {
+        run_on_tokens(&config, &task, 0, &["a", "b"], |strategy, split| {
             if broken(strategy, split) {
                 return Err(overflow(split));
             }
@@ -253,7 +259,7 @@ fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
 
 #[test]
 fn a_training_that_diverges_late_keeps_its_best_epoch() {
-    let Protocol::LinearProbe(config) = protocol("copernicus-linear-probe") else { panic!() };
+    let ProtocolConfig::LinearProbe(config) = protocol("copernicus-linear-probe") else { panic!() };
     let task = task(TargetKind::Class, 3, Metric::Accuracy);
     let config = LinearProbeConfig {
         epochs: 6,
@@ -270,7 +276,8 @@ fn a_training_that_diverges_late_keeps_its_best_epoch() {
         },
         ..config
     };
-    let outcome = linear_probe::run(&config, &task, 0, |split, _| Ok(features(&task, split))).unwrap();
+    let outcome =
+        run_on_features(&config, &task, 0, &["one"], |view| Ok(features(&task, view.split))).unwrap();
     assert!(outcome.validation.unwrap().is_finite());
     assert!(["1 of 6", "2 of 6"].contains(&outcome.selected["epoch"].as_str()), "{:?}", outcome.selected);
 }

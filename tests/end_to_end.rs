@@ -6,12 +6,12 @@ use std::process::Command;
 
 use crate::common;
 use serde::Deserialize;
-use terrabench::config::Protocol;
 use terrabench::device;
 use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
 use terrabench::progress::Silent;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::knn;
 use terrabench::record::Record;
 use terrabench::score::Targets;
@@ -75,7 +75,9 @@ fn features_neighbours_and_votes_equal_the_original() {
     let weights = common::fixture("model/tiny.safetensors").to_str().unwrap().parse().unwrap();
     let device = device::by_name("flex").unwrap();
     let loaded = terrabench::model::load(&model, &weights, false, &device).unwrap();
-    let Protocol::Knn(config) = Protocol::load(&home, "knn").unwrap() else { panic!("knn.toml is no k-NN") };
+    let ProtocolConfig::Knn(config) = ProtocolConfig::load(&home, "knn").unwrap() else {
+        panic!("knn.toml is no k-NN")
+    };
     let options = InputOptions {
         by_content: false,
         channels: Default::default(),

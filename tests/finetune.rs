@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::common;
 use crate::common::encoding::set_side;
+use crate::source::run_on_features;
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use terrabench::config::{FinetuneConfig, Protocol, Schedule, Shortening};
+use terrabench::config::{FinetuneConfig, Schedule, Shortening};
 use terrabench::data::{Sample, Target};
 use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
@@ -20,8 +21,9 @@ use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
 use terrabench::progress::Silent;
+use terrabench::protocol::ProtocolConfig;
+use terrabench::protocol::TrainingSetup;
 use terrabench::protocol::finetune::{self, Network};
-use terrabench::protocol::linear_probe;
 use terrabench::task::Sensor;
 use terrabench::task::Suite;
 use terrabench::train::epoch::{self, Classifier, Recipe};
@@ -166,7 +168,8 @@ fn losses_are_those_of_pytorch() {
 
 #[test]
 fn the_schedule_is_the_reference_s() {
-    let Protocol::Finetune(config) = Protocol::load(&Home::find().unwrap(), "finetune").unwrap() else {
+    let ProtocolConfig::Finetune(config) = ProtocolConfig::load(&Home::find().unwrap(), "finetune").unwrap()
+    else {
         panic!("finetune.toml is of another kind");
     };
     let text = std::fs::read_to_string(common::fixture("protocols/schedules.json")).unwrap();
@@ -253,14 +256,17 @@ fn fine_tuning_beats_the_frozen_features() {
         readers: 2,
     };
     let identity = Identity { model: &config, weights: &frozen.weights_id, device: "flex" };
-    let Protocol::LinearProbe(probe) = Protocol::load(&home, "linear-probe").unwrap() else { panic!() };
+    let ProtocolConfig::LinearProbe(probe) = ProtocolConfig::load(&home, "linear-probe").unwrap() else {
+        panic!()
+    };
     let mut bank = FeatureBank::default();
-    let probed =
-        linear_probe::run(&probe, task, 0, |split, _| bank.features(&extractor, identity, split, &Silent))
-            .unwrap();
+    let probed = run_on_features(&probe, task, 0, &["one"], |view| {
+        bank.features(&extractor, identity, view.split, &Silent)
+    })
+    .unwrap();
     let before = (probed.validation.unwrap(), probed.value);
 
-    let Protocol::Finetune(full) = Protocol::load(&home, "finetune").unwrap() else { panic!() };
+    let ProtocolConfig::Finetune(full) = ProtocolConfig::load(&home, "finetune").unwrap() else { panic!() };
     let config_ft = FinetuneConfig {
         epochs: 30,
         batch_size: 10,
@@ -268,16 +274,15 @@ fn fine_tuning_beats_the_frozen_features() {
         learning_rates: vec![1e-3],
         ..full
     };
-    let subject = finetune::Subject {
+    let subject = TrainingSetup {
         task,
         input: &input,
         strategy: input.only().unwrap(),
-        encoder: model::trainable(&config, &weights, false, &device()).unwrap(),
+        encoder: Some(model::trainable(&config, &weights, false, &device()).unwrap()),
         maps: config.architecture.maps(),
         device: device(),
         batch_size: 10,
         readers: 2,
-        cache_limit: 1 << 30,
         snapshot: folder.path().join("snapshot.safetensors"),
         progress: &Silent,
     };
@@ -291,7 +296,7 @@ fn fine_tuning_beats_the_frozen_features() {
 #[test]
 fn shortening_marks_what_it_changes() {
     let home = Home::find().unwrap();
-    let full = Protocol::load(&home, "finetune").unwrap();
+    let full = ProtocolConfig::load(&home, "finetune").unwrap();
     let shorten = |shortening| full.clone().shortened("finetune", &shortening);
     assert_eq!(shorten(Shortening::default()).unwrap(), full);
     let same = Shortening { epochs: Some(50), ..Shortening::default() };
@@ -307,7 +312,7 @@ fn shortening_marks_what_it_changes() {
     }
     let bad = Shortening { learning_rates: vec![-1.0], ..Shortening::default() };
     assert!(shorten(bad.clone()).unwrap_err().to_string().contains("-1"));
-    let knn = Protocol::load(&home, "knn").unwrap();
+    let knn = ProtocolConfig::load(&home, "knn").unwrap();
     assert!(knn.shortened("knn", &bad).unwrap_err().to_string().contains("finetune"));
 }
 

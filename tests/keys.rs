@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use terrabench::Result;
-use terrabench::config::Protocol;
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split};
 use terrabench::demo;
@@ -23,6 +22,7 @@ use terrabench::model::config::{
 };
 use terrabench::model::terrafm::TerraFmConfig;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
+use terrabench::protocol::ProtocolConfig;
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
@@ -225,7 +225,7 @@ struct Setting {
     data: PathBuf,
     strategies: Strategies,
     device: Device,
-    protocol: Protocol,
+    protocol: ProtocolConfig,
 }
 
 impl Setting {
@@ -237,7 +237,7 @@ impl Setting {
             suite,
             strategies: Strategies::load(&home).unwrap(),
             device: device::by_name("flex").unwrap(),
-            protocol: Protocol::load(&home, "knn").unwrap(),
+            protocol: ProtocolConfig::load(&home, "knn").unwrap(),
         }
     }
 
@@ -252,7 +252,7 @@ impl Setting {
     }
 
     /// The demo's m-eurosat, which is read as `task` says for the keys only.
-    fn keys(&self, task: &Task, model: &ModelConfig, protocol: &Protocol, cell: &Cell) -> Keys {
+    fn keys(&self, task: &Task, model: &ModelConfig, protocol: &ProtocolConfig, cell: &Cell) -> Keys {
         let read = self.suite.task("m-eurosat").unwrap();
         let demo = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
         let options = self.options(false, false);
@@ -385,22 +385,22 @@ fn every_field_of_a_protocol_decides() {
     let mut kinds = std::collections::BTreeSet::new();
     for file in std::fs::read_dir(home.folder().join("configs/protocols")).unwrap() {
         let path = file.unwrap().path();
-        let protocol = Protocol::load(&home, path.to_str().unwrap()).unwrap();
+        let protocol = ProtocolConfig::load(&home, path.to_str().unwrap()).unwrap();
         let mut whole = serde_json::to_value(&protocol).unwrap();
         kinds.insert(whole["kind"].to_string());
         // What is left out where it is not set.
         for (key, value) in [("limit", json!(5)), ("short", json!(true)), ("report-batches", json!(true))] {
             let mut with = whole.clone();
             with[key] = value;
-            if serde_json::from_value::<Protocol>(with.clone()).is_ok() {
+            if serde_json::from_value::<ProtocolConfig>(with.clone()).is_ok() {
                 whole = with;
             }
         }
         if whole.get("task-learning-rates").is_some() {
             whole["task-learning-rates"] = json!({ "another-task": [0.5] });
         }
-        let protocol: Protocol = serde_json::from_value(whole.clone()).unwrap();
-        let keys = |protocol: &Protocol| setting.keys(&task, &model, protocol, &cell);
+        let protocol: ProtocolConfig = serde_json::from_value(whole.clone()).unwrap();
+        let keys = |protocol: &ProtocolConfig| setting.keys(&task, &model, protocol, &cell);
         let base = keys(&protocol);
         for leaf in leaves(&whole) {
             let side = match leaf.split('/').nth(1).unwrap() {
@@ -415,7 +415,7 @@ fn every_field_of_a_protocol_decides() {
         // The task's own rates do decide.
         if whole.get("task-learning-rates").is_some() {
             whole["task-learning-rates"] = json!({ (task.name.clone()): [0.5] });
-            let own: Protocol = serde_json::from_value(whole).unwrap();
+            let own: ProtocolConfig = serde_json::from_value(whole).unwrap();
             assert_side("own learning rates", Side::Number, &base, &keys(&own));
         }
     }

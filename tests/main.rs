@@ -9,6 +9,9 @@ mod golden;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
+#[path = "support/source.rs"]
+mod source;
+
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::fixture;
+use crate::source::run_on_features;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,15 +13,17 @@ use serde_json::Value;
 use terrabench::Result;
 use terrabench::config::{
     Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, LinearProbeConfig, LogSpaced,
-    LogisticConfig, Optimizer, Protocol, Schedule, SolverConfig,
+    LogisticConfig, Optimizer, Schedule, SolverConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::Features;
+use terrabench::features::source::FeatureView;
 use terrabench::home::Home;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{
-    self, Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
+    Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
 };
-use terrabench::protocol::logistic::{self, Design, sweep};
+use terrabench::protocol::logistic::{Design, sweep};
 use terrabench::score::Targets;
 use terrabench::score::decision::{HeldOut, first_best};
 use terrabench::task::Suite;
@@ -789,7 +792,7 @@ fn a_task_is_scored_on_its_test_split() {
 
     let mut asked = Vec::new();
     let config = LinearProbeConfig { augmentation: Augmentation::Flips, ..galileo(8, 32) };
-    let outcome = linear_probe::run(&config, &task, 0, |split, turn| {
+    let outcome = run_on_features(&config, &task, 0, &["one"], |FeatureView { split, turn, .. }| {
         asked.push((split, turn));
         Ok(part(split))
     })
@@ -805,10 +808,10 @@ fn a_task_is_scored_on_its_test_split() {
     // The task's own learning rates come before the protocol's.
     let own = BTreeMap::from([("m-eurosat".to_owned(), vec![0.02])]);
     let config = LinearProbeConfig { task_learning_rates: own, ..galileo(8, 32) };
-    let outcome = linear_probe::run(&config, &task, 0, |split, _| Ok(part(split))).unwrap();
+    let outcome = run_on_features(&config, &task, 0, &["one"], |view| Ok(part(view.split))).unwrap();
     assert_eq!(outcome.selected["learning-rate"], "0.02");
 
-    let outcome = logistic::run(&regression(), &task, 0, |split| Ok(part(split))).unwrap();
+    let outcome = run_on_features(&regression(), &task, 0, &["one"], |view| Ok(part(view.split))).unwrap();
     assert!(outcome.value > 60.0, "{outcome:?}");
     assert_eq!(outcome.selected["converged"], "5 of 5");
 }
@@ -818,13 +821,16 @@ fn a_task_is_scored_on_its_test_split() {
 #[test]
 fn the_configs_hold_the_references_hyper_parameters() {
     let home = Home::find().unwrap();
-    let Protocol::LinearProbe(ours) = Protocol::load(&home, "linear-probe").unwrap() else { panic!("kind") };
+    let ProtocolConfig::LinearProbe(ours) = ProtocolConfig::load(&home, "linear-probe").unwrap() else {
+        panic!("kind")
+    };
     assert_eq!((ours.epochs, ours.batch_size, ours.learning_rates.len()), (50, 128, 16));
     assert_eq!(ours.optimizer, galileo(50, 128).optimizer);
     assert_eq!(ours.schedule, galileo(50, 128).schedule);
     assert_eq!(ours.batch_norm, galileo(50, 128).batch_norm);
 
-    let Protocol::LinearProbe(ours) = Protocol::load(&home, "copernicus-linear-probe").unwrap() else {
+    let ProtocolConfig::LinearProbe(ours) = ProtocolConfig::load(&home, "copernicus-linear-probe").unwrap()
+    else {
         panic!("kind")
     };
     assert_eq!(ours.schedule, copernicus(50, 64, 0).schedule);
@@ -833,7 +839,9 @@ fn the_configs_hold_the_references_hyper_parameters() {
     assert_eq!(ours.rates("eurosat-s2"), [0.1]);
     assert_eq!(ours.rates("bigearthnet-s1"), [1.0]);
 
-    let Protocol::Logistic(ours) = Protocol::load(&home, "logistic").unwrap() else { panic!("kind") };
+    let ProtocolConfig::Logistic(ours) = ProtocolConfig::load(&home, "logistic").unwrap() else {
+        panic!("kind")
+    };
     let c = ours.c.values();
     assert_eq!(c.len(), 40);
     assert_close("C", [c[0].log10(), c[1].log10(), c[39].log10()], [-6.0, -6.0 + 10.0 / 39.0, 4.0], 1e-12);
@@ -848,7 +856,7 @@ fn unknown_keys_and_impossible_values_are_refused() {
         assert!(text.contains(from), "{name} has no `{from}`");
         let path = folder.path().join("changed.toml");
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        Protocol::load(&home, path.to_str().unwrap()).unwrap_err().to_string()
+        ProtocolConfig::load(&home, path.to_str().unwrap()).unwrap_err().to_string()
     };
     for (name, from, to, expected) in [
         ("linear-probe", "epochs = 50", "epoch = 50", "epoch"),

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::sample;
 use crate::sample::record;
-use terrabench::config::Protocol;
 use terrabench::features::{FEATURES_VERSION, Preparation};
 use terrabench::model::architecture::ArchitectureConfig;
 use terrabench::model::config::{DecidingModel, ModelConfig};
 use terrabench::model::terrafm::TerraFmConfig;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::record::predictions::{self, Named};
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Record, SCHEMA, Store, fingerprint, frame};
 use terrabench::score::{Predictions, Targets};
@@ -60,7 +60,7 @@ interval = { level = 0.95, resamples = 2000 }
 
 /// Hands what decides the number of a fixed cell to `look`.
 fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
-    let (task, model, protocol): (Task, ModelConfig, Protocol) =
+    let (task, model, protocol): (Task, ModelConfig, ProtocolConfig) =
         (toml::from_str(TASK).unwrap(), toml::from_str(MODEL).unwrap(), toml::from_str(PROTOCOL).unwrap());
     look(Deciding {
         protocol_version: 1,
@@ -112,7 +112,7 @@ fn the_order_of_keys_does_not_matter() {
 fn everything_that_decides_the_number_changes_the_fingerprint() {
     with_deciding(|base| {
         let Deciding { task, model, cell, .. } = base;
-        let protocol = |change: (&str, &str)| -> Protocol {
+        let protocol = |change: (&str, &str)| -> ProtocolConfig {
             assert!(PROTOCOL.contains(change.0));
             toml::from_str(&PROTOCOL.replace(change.0, change.1)).unwrap()
         };

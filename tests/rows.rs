@@ -242,7 +242,7 @@ fn a_setting_names_only_what_differs() {
 #[test]
 fn a_protocols_settings_are_told_by_name_without_the_interval() {
     let home = Home::find().unwrap();
-    let load = |name: &str| terrabench::config::Protocol::load(&home, name).unwrap();
+    let load = |name: &str| terrabench::protocol::ProtocolConfig::load(&home, name).unwrap();
     let settings = protocol_settings(&load("knn")).unwrap();
     let expected = [("embedding-dtype", "f32"), ("k", "20"), ("kind", "knn"), ("temperature", "0.07")];
     assert_eq!(settings, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());

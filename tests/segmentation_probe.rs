@@ -4,20 +4,22 @@ use std::process::Command;
 
 use crate::common;
 use crate::golden::{close, floats, integers, json, numbers};
+use crate::source::run_on_tokens;
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2};
-use terrabench::config::{Protocol, SegmentationProbeConfig};
+use terrabench::config::SegmentationProbeConfig;
 use terrabench::data::{Sample, Target};
 use terrabench::features::tiles::{IGNORED, Tokens, mask_of};
 use terrabench::home::Home;
 use terrabench::metrics::segmentation::Confusion;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::Linear;
 use terrabench::protocol::segmentation_probe::{self, confusions};
 use terrabench::record::Store;
 use terrabench::task::Suite;
 
 fn config() -> SegmentationProbeConfig {
-    match Protocol::load(&Home::find().unwrap(), "segmentation-probe").unwrap() {
-        Protocol::SegmentationProbe(config) => config,
+    match ProtocolConfig::load(&Home::find().unwrap(), "segmentation-probe").unwrap() {
+        ProtocolConfig::SegmentationProbe(config) => config,
         _ => panic!("segmentation-probe.toml is of another kind"),
     }
 }
@@ -107,7 +109,7 @@ fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
     let mut task = suite.task("m-cashew-plant").unwrap().clone();
     (task.classes, task.class_names) = (2, Vec::new());
     let run = |valid: i16, test: i16| {
-        let found = segmentation_probe::run(&config, &task, 0, &["dataset"], |_, split| {
+        let found = run_on_tokens(&config, &task, 0, &["dataset"], |_, split| {
             let label = match split {
                 terrabench::task::Split::Train => 1,
                 terrabench::task::Split::Valid => valid,

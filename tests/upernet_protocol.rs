@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::common;
 use crate::common::encoding::{set_side, sizes_mut};
+use crate::source::run_upernet;
 use burn::tensor::Device;
 use terrabench::Result;
-use terrabench::config::{Augmentation, EncoderUse, Protocol, Schedule, UpernetConfig};
+use terrabench::config::{Augmentation, EncoderUse, Schedule, UpernetConfig};
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split, Target};
 use terrabench::features::{Input, InputOptions};
@@ -17,16 +18,16 @@ use terrabench::model;
 use terrabench::model::config::ModelConfig;
 use terrabench::nn::heads::upernet::UperNetConfig;
 use terrabench::progress::Silent;
-use terrabench::protocol::finetune::Subject;
-use terrabench::protocol::upernet;
+use terrabench::protocol::ProtocolConfig;
+use terrabench::protocol::TrainingSetup;
 use terrabench::score::Outcome;
 use terrabench::task::Suite;
 use terrabench::transform::normalize::BandStatistics;
 use terrabench::transform::strategies::Strategies;
 
 fn config(name: &str) -> UpernetConfig {
-    match Protocol::load(&Home::find().unwrap(), name).unwrap() {
-        Protocol::Upernet(config) => config,
+    match ProtocolConfig::load(&Home::find().unwrap(), name).unwrap() {
+        ProtocolConfig::Upernet(config) => config,
         _ => panic!("{name}.toml is of another kind"),
     }
 }
@@ -121,21 +122,20 @@ fn trained_on(
     input.dataset = seen_as(input.dataset);
     let device = Device::flex().autodiff();
     let weights = "random:0".parse().unwrap();
-    let subject = Subject {
+    let subject = TrainingSetup {
         task,
         input: &input,
         strategy: input.only().unwrap(),
-        encoder: model::trainable(&model, &weights, false, &device).unwrap(),
+        encoder: Some(model::trainable(&model, &weights, false, &device).unwrap()),
         maps: model.architecture.maps(),
         device,
         batch_size: 2,
         readers: 2,
-        cache_limit,
         snapshot: folder.path().join("snapshot.safetensors"),
         progress: &Silent,
     };
     let start = Instant::now();
-    let outcome = upernet::run(config, 0, &subject).unwrap();
+    let outcome = run_upernet(config, 0, &subject, cache_limit).unwrap();
     let (took, value, scores) = (start.elapsed().as_secs_f64(), outcome.value, &outcome.scores);
     eprintln!("{}: {took:.1} s, {value:.2} {scores:?}", config.encoder);
     Some(outcome)

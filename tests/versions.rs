@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use ndarray::{Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
 use terrabench::config::{
-    EmbeddingDtype, FinetuneConfig, IntervalConfig, KnnConfig, LinearProbeConfig, LogisticConfig, Protocol,
+    EmbeddingDtype, FinetuneConfig, IntervalConfig, KnnConfig, LinearProbeConfig, LogisticConfig,
     SegmentationProbeConfig, UpernetConfig,
 };
 use terrabench::data::{Split, Target};
@@ -27,8 +27,9 @@ use terrabench::metrics::Metric;
 use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use terrabench::model;
 use terrabench::progress::{Progress, Silent};
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{self, Training};
-use terrabench::protocol::{finetune, knn, logistic, segmentation_probe, upernet};
+use terrabench::protocol::{finetune, knn, logistic, segmentation_probe};
 use terrabench::record::PROTOCOL_VERSION;
 use terrabench::score::decision::HeldOut;
 use terrabench::score::{Outcome, Predictions, Targets, reported_score};
@@ -40,6 +41,7 @@ use terrabench::transform::strategies::Strategies;
 
 use crate::common::{self, fixture};
 use crate::generated::{Generated, bands, input, subject, task, tiny, unit};
+use crate::source::{run_on_tokens, run_upernet};
 
 const PROTOCOLS: Version =
     Version { constant: "PROTOCOL_VERSION in src/record/mod.rs", now: PROTOCOL_VERSION };
@@ -172,7 +174,7 @@ fn moved_numbers_under_an_old_version_are_told() {
 // ---------------------------------------------------------------- inputs
 
 /// A protocol with everything stated here: what the files of configs/protocols/ say is part of a record's fingerprint.
-fn parse(text: &str) -> Protocol {
+fn parse(text: &str) -> ProtocolConfig {
     toml::from_str(text).unwrap()
 }
 
@@ -308,7 +310,7 @@ fn the_linear_probe_is_that_of_its_version() {
     hold("linear-probe", PROTOCOLS, |jitter| {
         let mut digests = Digests::new();
         for (name, text) in [("galileo", &galileo), ("copernicus", &copernicus)] {
-            let Protocol::LinearProbe(config) = parse(text) else { panic!() };
+            let ProtocolConfig::LinearProbe(config) = parse(text) else { panic!() };
             let config: LinearProbeConfig = config;
             let variants = config.augmentation.transforms().len();
             let (train, valid) = (features(variants, 60, 0, jitter), features(1, 24, 60, jitter));
@@ -343,7 +345,7 @@ fn logistic_regression_is_that_of_its_version() {
         {INTERVAL}"#
     );
     hold("logistic", PROTOCOLS, |jitter| {
-        let Protocol::Logistic(config) = parse(&text) else { panic!() };
+        let ProtocolConfig::Logistic(config) = parse(&text) else { panic!() };
         let config: LogisticConfig = config;
         let (train, valid) = (features(1, 60, 0, jitter), features(1, 24, 60, jitter));
         let (train, valid) = (train.index_axis(Axis(0), 0), valid.index_axis(Axis(0), 0));
@@ -383,7 +385,9 @@ fn fine_tuning_is_that_of_its_version() {
     hold("finetune", PROTOCOLS, |jitter| {
         let mut digests = Digests::new();
         for order in ["as-listed", "shuffled"] {
-            let Protocol::Finetune(config) = parse(&format!("order = \"{order}\"\n{text}")) else { panic!() };
+            let ProtocolConfig::Finetune(config) = parse(&format!("order = \"{order}\"\n{text}")) else {
+                panic!()
+            };
             let config: FinetuneConfig = config;
             let task = task(TargetKind::Labels, 3, Metric::MicroMap);
             let mut dataset = Generated::new(&task, [14, 6, 6]);
@@ -410,7 +414,7 @@ fn the_segmentation_probe_is_that_of_its_version() {
         {ADAMW}{WARMUP}{INTERVAL}"#
     );
     hold("segmentation-probe", PROTOCOLS, |jitter| {
-        let Protocol::SegmentationProbe(config) = parse(&text) else { panic!() };
+        let ProtocolConfig::SegmentationProbe(config) = parse(&text) else { panic!() };
         let config: SegmentationProbeConfig = config;
         let task = task(TargetKind::Mask, 3, Metric::Miou);
         let class = |tile: usize, y: usize, x: usize| (tile + y / 4 + x / 4) % 3;
@@ -441,9 +445,8 @@ fn the_segmentation_probe_is_that_of_its_version() {
             let learnt = learnt.map(|(after, before)| f64::from(after - before));
             digests.insert(format!("{side}/head"), digest(learnt));
             digests.insert(format!("{side}/losses"), digest(wide(trained.losses)));
-            let outcome = segmentation_probe::run(&config, &task, 2, &["one"], |_, split| {
-                Ok(tokens(10 * split as usize, side))
-            });
+            let outcome =
+                run_on_tokens(&config, &task, 2, &["one"], |_, split| Ok(tokens(10 * split as usize, side)));
             digests.insert(format!("{side}/outcome"), digest(told(&outcome.unwrap())));
         }
         digests
@@ -473,14 +476,14 @@ fn upernet_is_that_of_its_version() {
     hold("upernet", PROTOCOLS, |jitter| {
         let mut digests = Digests::new();
         for (encoder, augmentation) in [("frozen", "flips-and-rotation"), ("finetune", "dihedral")] {
-            let Protocol::Upernet(config) = parse(&of(encoder, augmentation)) else { panic!() };
+            let ProtocolConfig::Upernet(config) = parse(&of(encoder, augmentation)) else { panic!() };
             let config: UpernetConfig = config;
             let task = task(TargetKind::Mask, 3, Metric::Miou);
             let mut dataset = Generated::new(&task, [10, 4, 4]);
             dataset.jitter = jitter;
             let input = input(&task, dataset, &[NormalizationKind::Standardize], 48);
             let folder = tempfile::tempdir().unwrap();
-            let outcome = upernet::run(&config, 1, &subject(&task, &input, folder.path())).unwrap();
+            let outcome = run_upernet(&config, 1, &subject(&task, &input, folder.path()), 1 << 30).unwrap();
             digests.insert(format!("{encoder}/{MASKS}"), digest(told(&outcome)));
             let snapshot = Snapshot::load(&folder.path().join("snapshot.safetensors")).unwrap().unwrap();
             let head = snapshot.network.into_iter().filter(|(name, _)| name.starts_with("head."));

@@ -233,7 +233,7 @@ fn published_weights_on_real_pixels() {
 
 #[test]
 fn protocols_that_score_pixels_are_refused_before_anything_is_read() {
-    use terrabench::config::Protocol;
+    use terrabench::protocol::ProtocolConfig;
     use terrabench::run::plan::{Choice, plan};
     use terrabench::task::Suite;
 
@@ -248,7 +248,7 @@ fn protocols_that_score_pixels_are_refused_before_anything_is_read() {
             protocols: vec![protocol.to_owned()],
             ..Choice::default()
         };
-        let refused = plan(&suite, &model, &choice, |name| Protocol::load_named(&home, name));
+        let refused = plan(&suite, &model, &choice, |name| ProtocolConfig::load_named(&home, name));
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("Presto") && said.contains(problem), "{said}");
     }

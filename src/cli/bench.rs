@@ -12,7 +12,7 @@ use super::progress::Shown;
 use super::{
     data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
 };
-use crate::config::{Protocol, Shortening};
+use crate::config::Shortening;
 use crate::console;
 use crate::data::fingerprint;
 use crate::demo;
@@ -20,6 +20,7 @@ use crate::device;
 use crate::error::AtPath;
 use crate::home::{Home, cache_folder};
 use crate::program::Program;
+use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice};
@@ -48,7 +49,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
     let protocol_configs = RefCell::new(BTreeMap::new());
     let load = |typed: &str| {
-        let (name, protocol) = Protocol::load_named(home, typed)?;
+        let (name, protocol) = ProtocolConfig::load_named(home, typed)?;
         note_config(&mut protocol_configs.borrow_mut(), &name, &home.config("protocols", typed)?)?;
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))

@@ -1,32 +1,16 @@
-//! A protocol's configuration.
+//! Protocols on one vector per image.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::segmentation::{SegmentationProbeConfig, UpernetConfig};
 use super::training::{
-    Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
-    Shortening, Training, TrainingOrder, fraction, positive,
+    Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule, Training,
+    TrainingOrder, fraction, positive,
 };
-use crate::home::{Home, config_name, read_toml};
 use crate::metrics::Metric;
-use crate::task::Split;
 use crate::task::{TargetKind, Task};
-use crate::{Error, Result};
-
-/// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Protocol {
-    Knn(KnnConfig),
-    LinearProbe(LinearProbeConfig),
-    Logistic(LogisticConfig),
-    Finetune(FinetuneConfig),
-    SegmentationProbe(SegmentationProbeConfig),
-    Upernet(UpernetConfig),
-}
 
 /// k nearest neighbours; see [`crate::protocol::knn`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,7 +75,7 @@ impl LinearProbeConfig {
         self.task_learning_rates.get(task).unwrap_or(&self.learning_rates)
     }
 
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let sweeps = || [&self.learning_rates].into_iter().chain(self.task_learning_rates.values());
         if self.epochs == 0 {
             Some("epochs is 0".to_owned())
@@ -146,7 +130,7 @@ impl LogisticConfig {
         }
     }
 
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if let Some(metric @ (Metric::Accuracy | Metric::Miou)) = self.multi_label_metric {
             Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
         } else if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
@@ -196,7 +180,7 @@ pub struct SolverConfig {
 }
 
 impl KnnConfig {
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if self.k == 0 {
             Some("k is 0; at least 1 neighbour must vote".to_owned())
         } else if self.temperature.is_nan() || self.temperature <= 0.0 {
@@ -241,7 +225,7 @@ impl FinetuneConfig {
         self.effective_batch_size / self.batch_size
     }
 
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let training = Training {
             epochs: self.epochs,
             batch_size: self.batch_size,
@@ -263,149 +247,4 @@ impl FinetuneConfig {
             }
         })
     }
-}
-
-impl Protocol {
-    /// Reads `configs/protocols/<name>.toml`, or the file at the path `name`.
-    ///
-    /// # Errors
-    /// Where there is no such file, it has unknown keys, or a value is out of its range.
-    pub fn load(home: &Home, name: &str) -> Result<Self> {
-        Self::load_named(home, name).map(|(_, protocol)| protocol)
-    }
-
-    /// Like [`Protocol::load`], with the protocol's name: that of its file, whichever path was typed.
-    ///
-    /// # Errors
-    /// As [`Protocol::load`].
-    pub fn load_named(home: &Home, name: &str) -> Result<(String, Self)> {
-        let path = home.config("protocols", name)?;
-        let protocol: Protocol = read_toml(&path)?;
-        match protocol.problem() {
-            Some(problem) => Err(Error::file(path, problem)),
-            None => Ok((config_name(&path), protocol)),
-        }
-    }
-
-    fn problem(&self) -> Option<String> {
-        match self {
-            Protocol::Knn(config) => config.problem(),
-            Protocol::LinearProbe(config) => config.problem(),
-            Protocol::Logistic(config) => config.problem(),
-            Protocol::Finetune(config) => config.problem(),
-            Protocol::SegmentationProbe(config) => config.problem(),
-            Protocol::Upernet(config) => config.problem(),
-        }
-    }
-
-    /// The same protocol, shorter. It is marked as short where that makes any difference.
-    ///
-    /// # Errors
-    /// Where the protocol (called `name`) trains nothing, or a value is out of its range.
-    pub fn shortened(self, name: &str, shortening: &Shortening) -> Result<Self> {
-        if *shortening == Shortening::default() {
-            return Ok(self);
-        }
-        let mut protocol = self.clone();
-        let Some(length) = protocol.length() else {
-            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
-                "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
-            ));
-        };
-        let Shortening { epochs, learning_rates, limit } = shortening.clone();
-        *length.epochs = epochs.unwrap_or(*length.epochs);
-        if !learning_rates.is_empty() {
-            *length.learning_rates = learning_rates;
-        }
-        *length.limit = limit.or(*length.limit);
-        let shorter = protocol != self;
-        if let Some(length) = protocol.length() {
-            *length.short |= shorter;
-        }
-        match protocol.problem() {
-            Some(problem) => Err(Error::request(format!("protocol `{name}`, shortened: {problem}"))),
-            None => Ok(protocol),
-        }
-    }
-
-    /// What can be shortened, where anything can.
-    fn length(&mut self) -> Option<Length<'_>> {
-        match self {
-            Protocol::Finetune(FinetuneConfig { epochs, learning_rates, limit, short, .. })
-            | Protocol::Upernet(UpernetConfig { epochs, learning_rates, limit, short, .. })
-            | Protocol::SegmentationProbe(SegmentationProbeConfig {
-                epochs,
-                learning_rates,
-                limit,
-                short,
-                ..
-            }) => Some(Length { epochs, learning_rates, limit, short }),
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
-        }
-    }
-
-    /// Whether the command line made it shorter than its file says.
-    pub fn is_short(&self) -> bool {
-        match self {
-            Protocol::Finetune(config) => config.short,
-            Protocol::SegmentationProbe(config) => config.short,
-            Protocol::Upernet(config) => config.short,
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => false,
-        }
-    }
-
-    /// The most samples of a split that it looks at.
-    pub fn limit(&self) -> Option<usize> {
-        match self {
-            Protocol::Finetune(config) => config.limit,
-            Protocol::SegmentationProbe(config) => config.limit,
-            Protocol::Upernet(config) => config.limit,
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
-        }
-    }
-
-    /// The metric that a record of `task` holds.
-    pub fn metric(&self, task: &Task) -> Metric {
-        match self {
-            Protocol::Logistic(config) => config.metric(task),
-            _ => task.metric,
-        }
-    }
-
-    /// Whether it scores images, by one vector each, and not their pixels.
-    pub fn scores_images(&self) -> bool {
-        match self {
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => {
-                true
-            }
-            Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => false,
-        }
-    }
-
-    /// The part that decides numbers on `task`: all but the learning rates of other tasks.
-    #[must_use]
-    pub fn deciding(&self, task: &str) -> Self {
-        let mut protocol = self.clone();
-        if let Protocol::LinearProbe(config) = &mut protocol {
-            config.learning_rates = config.rates(task).to_vec();
-            config.task_learning_rates.clear();
-        }
-        protocol
-    }
-
-    /// The splits whose samples decide the protocol's number.
-    pub fn splits(&self) -> &'static [Split] {
-        match self {
-            Protocol::Knn(_) => &[Split::Train, Split::Test],
-            _ => &Split::ALL,
-        }
-    }
-}
-
-/// What [`Protocol::shortened`] changes.
-struct Length<'p> {
-    epochs: &'p mut usize,
-    learning_rates: &'p mut Vec<f64>,
-    limit: &'p mut Option<usize>,
-    short: &'p mut bool,
 }

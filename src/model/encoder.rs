@@ -251,3 +251,13 @@ pub trait Encoder: Send + Sync {
     /// If the model cannot take these sensors, bands or sizes, or cannot give what is wanted.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded>;
 }
+
+impl<E: Encoder + ?Sized> Encoder for &E {
+    fn width(&self, pooling: Pooling, bands: usize) -> usize {
+        (**self).width(pooling, bands)
+    }
+
+    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        (**self).encode(batch, want)
+    }
+}

@@ -7,8 +7,6 @@
 //!
 //! What differs: the random numbers, that the learning rates of a seed share them, and float32 throughout.
 
-use std::path::PathBuf;
-
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -16,17 +14,16 @@ use ndarray::{Array2, ArrayView1, s};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
+use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Sample, Split, Target, loader};
-use crate::features::{Extractor, Input, Preparation};
+use crate::features::Extractor;
 use crate::model::{Architecture, Encoder, InputSpec, Want};
-use crate::nn::heads::upernet::MapLevel;
-use crate::progress::Progress;
 use crate::random::{stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
-use crate::task::Task;
+use crate::task::TargetKind;
 use crate::train::epoch::{self, Classifier, Recipe};
 use crate::train::optim::{self, Rule};
 use crate::train::snapshot::Snapshot;
@@ -34,27 +31,35 @@ use crate::train::state::{self, State};
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
-/// What is fine-tuned, on what and where.
-pub struct Subject<'a> {
-    pub task: &'a Task,
-    pub input: &'a Input,
-    /// One of the input's.
-    pub strategy: &'a Preparation,
-    /// On `device`.
-    pub encoder: Architecture,
-    /// The maps that the encoder gives.
-    pub maps: Vec<MapLevel>,
-    /// With autodiff.
-    pub device: Device,
-    /// Images that are on the device together.
-    pub batch_size: usize,
-    /// Threads that read and preprocess.
-    pub readers: usize,
-    /// Bytes of memory for feature maps that are kept; what is more goes to disk.
-    pub cache_limit: u64,
-    /// Where the training is kept after each epoch.
-    pub snapshot: PathBuf,
-    pub progress: &'a dyn Progress,
+impl Protocol for FinetuneConfig {
+    fn needs(&self) -> Needs {
+        Needs::TrainablePooled
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Class, TargetKind::Labels]
+    }
+
+    fn length(&mut self) -> Option<Length<'_>> {
+        let FinetuneConfig { epochs, learning_rates, limit, short, .. } = self;
+        Some(Length { epochs, learning_rates, limit, is_short: short })
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    fn is_short(&self) -> bool {
+        self.short
+    }
+
+    fn problem(&self) -> Option<String> {
+        FinetuneConfig::problem(self)
+    }
+
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        run(self, session.seed, &session.take_setup()?)
+    }
 }
 
 /// An encoder with a linear layer on its feature.
@@ -96,9 +101,9 @@ impl Classifier for Network {
 ///
 /// # Errors
 /// Where a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
-pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outcome> {
-    let task = subject.task;
-    let mut search = Search { config, seed, subject, valid: Vec::new(), best: None };
+pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<Outcome> {
+    let task = setup.task;
+    let mut search = Search { config, seed, setup, encoder: setup.trained()?, valid: Vec::new(), best: None };
     let mut resumed = search.resume();
     while search.valid.len() < config.learning_rates.len() {
         let start = match resumed.take() {
@@ -112,7 +117,7 @@ pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outc
             .help("check the weights and the normalisation"));
     };
     let (chosen, valid) = best(&search.valid).expect("a learning rate gave the best logits");
-    let truth = Targets::from_labels(&subject.labels(config, Split::Test)?, task.classes)?;
+    let truth = Targets::from_labels(&setup.labels(config, Split::Test)?, task.classes)?;
     let selected = [
         ("learning-rate", config.learning_rates[chosen].to_string()),
         ("epochs", config.epochs.to_string()),
@@ -129,7 +134,8 @@ pub fn run(config: &FinetuneConfig, seed: u64, subject: &Subject) -> Result<Outc
 struct Search<'a> {
     config: &'a FinetuneConfig,
     seed: u64,
-    subject: &'a Subject<'a>,
+    setup: &'a TrainingSetup<'a>,
+    encoder: &'a Architecture,
     /// Scores of the finished learning rates, none where the training diverged.
     valid: Vec<Option<f64>>,
     /// Test logits of the best.
@@ -146,9 +152,9 @@ struct Training {
 impl Search<'_> {
     /// Where the snapshot left off. One that is damaged counts as none.
     fn resume(&mut self) -> Option<Training> {
-        let path = &self.subject.snapshot;
+        let path = &self.setup.snapshot;
         let note = |problem: &dyn std::fmt::Display| {
-            self.subject.progress.note(&format!("starts anew: {problem}"));
+            self.setup.progress.note(&format!("starts anew: {problem}"));
         };
         let snapshot = match Snapshot::load(path) {
             Ok(snapshot) => snapshot?,
@@ -162,7 +168,7 @@ impl Search<'_> {
             Ok((network, optimizer)) if rate == valid.len() && rate < self.config.learning_rates.len() => {
                 let rate = self.config.learning_rates[rate];
                 let line = format!("goes on with learning rate {rate} after {epochs} epochs");
-                self.subject.progress.note(&line);
+                self.setup.progress.note(&line);
                 self.valid = valid;
                 self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
                 Some(Training { network, optimizer, epochs })
@@ -180,20 +186,20 @@ impl Search<'_> {
 
     fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
         let network = state::load(self.start().network, network)?;
-        let plain = self.subject.device.clone().inner();
+        let plain = self.setup.device.clone().inner();
         Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
     }
 
     fn start(&self) -> Training {
-        let Subject { encoder, device, input, task, .. } = self.subject;
-        let encoder = encoder.clone().fork(device);
+        let TrainingSetup { device, input, task, .. } = self.setup;
+        let encoder = self.encoder.clone().fork(device);
         let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
         Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
     }
 
     /// Trains the next learning rate to its end and scores it; one that diverges gets no score.
     fn train(&mut self, mut training: Training) -> Result<()> {
-        let (config, subject) = (self.config, self.subject);
+        let (config, setup) = (self.config, self.setup);
         let rate = self.valid.len();
         let recipe = Recipe {
             epochs: config.epochs,
@@ -203,9 +209,9 @@ impl Search<'_> {
             schedule: config.schedule,
             learning_rate: config.learning_rates[rate],
             momentum: Rule::of(self.config.optimizer).1,
-            outputs: subject.task.classes,
-            at_once: subject.batch_size,
-            device: subject.device.clone(),
+            outputs: setup.task.classes,
+            at_once: setup.batch_size,
+            device: setup.device.clone(),
         };
         for epoch in training.epochs..config.epochs {
             let name =
@@ -214,7 +220,7 @@ impl Search<'_> {
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
             let network = state::state(&training.network);
             if !loss.is_finite() || !state::is_finite(&network) {
-                subject.progress.note(&format!("{name}: diverged"));
+                setup.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
             }
@@ -227,26 +233,26 @@ impl Search<'_> {
                 network,
                 optimizer: training.optimizer.state(),
             };
-            snapshot.save(&subject.snapshot)?;
+            snapshot.save(&setup.snapshot)?;
         }
         let trained = Trained::new(&training.network.valid());
-        let valid = match trained.evaluate(config, subject, Split::Valid)? {
+        let valid = match trained.evaluate(config, setup, Split::Valid)? {
             Some((logits, labels)) => {
-                let truth = Targets::from_labels(&labels, subject.task.classes)?;
-                Some(score_logits(subject.task.metric, logits.view(), &truth)?)
+                let truth = Targets::from_labels(&labels, setup.task.classes)?;
+                Some(score_logits(setup.task.metric, logits.view(), &truth)?)
             }
             None => None,
         };
         self.valid.push(valid);
         if best(&self.valid).is_some_and(|(best, _)| best == rate) {
-            match trained.evaluate(config, subject, Split::Test)? {
+            match trained.evaluate(config, setup, Split::Test)? {
                 Some((logits, _)) => self.best = Some(logits),
                 None => self.valid[rate] = None,
             }
         }
         if self.valid[rate].is_none() {
             let name = format!("learning rate {}", recipe.learning_rate);
-            subject.progress.note(&format!("{name}: diverged; its features or logits are not finite"));
+            setup.progress.note(&format!("{name}: diverged; its features or logits are not finite"));
         }
         Ok(())
     }
@@ -258,21 +264,21 @@ impl Search<'_> {
         epoch: usize,
         name: &str,
     ) -> Result<(Training, f64)> {
-        let (config, seed, subject) = (self.config, self.seed, self.subject);
+        let (config, seed, setup) = (self.config, self.seed, self.setup);
         let Training { network, mut optimizer, .. } = training;
-        let mut order = subject.samples(config, Split::Train);
+        let mut order = setup.samples(config, Split::Train);
         if config.order == TrainingOrder::Shuffled {
             order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
         }
-        let (input, preprocess) = (subject.input, &subject.strategy.preprocess);
+        let (input, preprocess) = (setup.input, &setup.strategy.preprocess);
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
             let turn = turn(config.augmentation, seed, epoch, order[i]);
             Ok(Sample { image: turn.image(sample.image), ..sample })
         };
-        let step = subject.progress.begin(name, order.len());
-        let ahead = 2 * subject.batch_size;
-        let (network, loss) = loader::ordered(order.len(), subject.readers, ahead, read, |samples| {
+        let step = setup.progress.begin(name, order.len());
+        let ahead = 2 * setup.batch_size;
+        let (network, loss) = loader::ordered(order.len(), setup.readers, ahead, read, |samples| {
             epoch::epoch(network, &mut optimizer, recipe, epoch, order.len(), samples, &mut |images| {
                 step.advance(images);
             })
@@ -281,7 +287,7 @@ impl Search<'_> {
     }
 }
 
-impl Subject<'_> {
+impl TrainingSetup<'_> {
     /// The samples that count: all, or `limit` of them, the same for every seed, in the split's order.
     fn samples(&self, config: &FinetuneConfig, split: Split) -> Vec<usize> {
         subset(self.input.dataset.samples(split).len(), config.limit)
@@ -321,20 +327,20 @@ impl Trained {
     fn evaluate(
         &self,
         config: &FinetuneConfig,
-        subject: &Subject,
+        setup: &TrainingSetup,
         split: Split,
     ) -> Result<Option<(Array2<f32>, Vec<Target>)>> {
         let extractor = Extractor {
             encoder: self.encoder.as_ref(),
-            device: &subject.device.clone().inner(),
-            input: subject.input,
-            strategy: subject.strategy,
+            device: &setup.device.clone().inner(),
+            input: setup.input,
+            strategy: setup.strategy,
             turn: Dihedral::Identity,
-            batch_size: subject.batch_size,
-            readers: subject.readers,
+            batch_size: setup.batch_size,
+            readers: setup.readers,
         };
-        let samples = subject.samples(config, split);
-        let step = subject.progress.begin(&split.to_string(), samples.len());
+        let samples = setup.samples(config, split);
+        let step = setup.progress.begin(&split.to_string(), samples.len());
         let mut logits = Array2::zeros((samples.len(), self.weight.ncols()));
         let mut labels = Vec::with_capacity(samples.len());
         let extracted = extractor.extract(split, &samples, &mut |batch| {

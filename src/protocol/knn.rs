@@ -2,12 +2,12 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use super::sweep::{self, StrategyFeatures};
+use super::{Needs, Protocol, Session};
 use crate::config::{EmbeddingDtype, KnnConfig};
-use crate::features::Features;
 use crate::score::{Outcome, Targets};
 use crate::solve::neighbours::{Neighbours, Search, nearest, round};
-use crate::task::Split;
-use crate::task::Task;
+use crate::task::{Metric, Split, TargetKind, Task};
 use crate::{Error, Result};
 
 /// What k-NN predicts, and from which neighbours.
@@ -17,17 +17,40 @@ pub struct Prediction {
     pub neighbours: Neighbours,
 }
 
-/// Scores a backbone on a task: the test split against the train split.
-///
-/// # Errors
-/// As `features` and [`predict`].
-pub fn run(
-    config: &KnnConfig,
-    task: &Task,
-    seed: u64,
-    mut features: impl FnMut(Split) -> Result<Features>,
-) -> Result<Outcome> {
-    let (train, test) = (features(Split::Train)?, features(Split::Test)?);
+impl Protocol for KnnConfig {
+    fn needs(&self) -> Needs {
+        Needs::Pooled
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Class, TargetKind::Labels]
+    }
+
+    fn misfit(&self, task: &Task) -> Option<String> {
+        (task.metric == Metric::MicroMap).then(|| format!("gives no scores, which {} needs", task.metric))
+    }
+
+    fn splits(&self) -> &'static [Split] {
+        &[Split::Train, Split::Test]
+    }
+
+    fn neighbours(&self) -> Option<usize> {
+        Some(self.k)
+    }
+
+    fn problem(&self) -> Option<String> {
+        KnnConfig::problem(self)
+    }
+
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        sweep::run(source, |features| score(self, task, seed, features))
+    }
+}
+
+/// The test split against the train split.
+fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeatures) -> Result<Outcome> {
+    let (train, test) = (features.of(Split::Train)?, features.of(Split::Test)?);
     let labels = Targets::from_labels(&train.labels, task.classes)?;
     let truth = Targets::from_labels(&test.labels, task.classes)?;
     let predictions = predict(config, train.matrix.view(), &labels, test.matrix.view())?.targets;

@@ -19,14 +19,13 @@ use rayon::prelude::*;
 use self::batches::{cut, normalize};
 use self::group::Group;
 use self::heads::Layout;
+use super::sweep::{self, StrategyFeatures};
+use super::{Needs, Protocol, Session};
 use crate::config::{KeptEpoch, LinearProbeConfig};
-use crate::features::Features;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, reported_score, score_logits};
-use crate::task::Split;
-use crate::task::Task;
+use crate::task::{Split, TargetKind, Task};
 use crate::train::schedule::Position;
-use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 pub use self::batches::RunningStatistics;
@@ -34,22 +33,40 @@ pub use self::draws::{Row, shuffled};
 pub use self::heads::{Heads, Linear};
 pub(crate) use self::optimizer::Memory;
 
-/// Scores a backbone on a task: a head for each learning rate, the best on validation applied to the test split.
-///
-/// `features` extracts a split's features; those of turned images are asked for where the config augments.
-///
-/// # Errors
-/// As `features`, [`probe`] and [`Outcome::new`].
-pub fn run(
+impl Protocol for LinearProbeConfig {
+    fn needs(&self) -> Needs {
+        Needs::Pooled
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Class, TargetKind::Labels]
+    }
+
+    fn keep_deciding(&mut self, task: &str) {
+        self.learning_rates = self.rates(task).to_vec();
+        self.task_learning_rates.clear();
+    }
+
+    fn problem(&self) -> Option<String> {
+        LinearProbeConfig::problem(self)
+    }
+
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        sweep::run(source, |features| score(self, task, seed, features))
+    }
+}
+
+/// A head per learning rate; the best on validation is applied to the test split.
+fn score(
     config: &LinearProbeConfig,
     task: &Task,
     seed: u64,
-    mut features: impl FnMut(Split, Dihedral) -> Result<Features>,
+    features: &mut StrategyFeatures,
 ) -> Result<Outcome> {
     let turns = config.augmentation.transforms().iter();
-    let train = turns.map(|turn| features(Split::Train, *turn)).collect::<Result<Vec<_>>>()?;
-    let [valid, test] = [Split::Valid, Split::Test].map(|split| features(split, Dihedral::Identity));
-    let (valid, test) = (valid?, test?);
+    let train = turns.map(|turn| features.turned(Split::Train, *turn)).collect::<Result<Vec<_>>>()?;
+    let (valid, test) = (features.of(Split::Valid)?, features.of(Split::Test)?);
 
     let targets = Targets::from_labels(&train[0].labels, task.classes)?;
     let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;

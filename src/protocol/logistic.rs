@@ -9,32 +9,51 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
+use super::sweep::{self, StrategyFeatures};
+use super::{Needs, Protocol, Session};
 use crate::config::{LogisticConfig, SolverConfig};
-use crate::features::Features;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
-use crate::task::Split;
-use crate::task::Task;
+use crate::task::{Metric, Split, TargetKind, Task};
 use crate::{Error, Result};
 
 /// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.
 const ROWS_AT_A_TIME: usize = 512;
 
-/// Scores a backbone on a task: a regression for each C, the best on validation applied to the test split, by the metric
-/// that [`LogisticConfig::metric`] names.
-///
-/// Nothing is random but the interval's resamples, which `seed` decides.
-///
-/// # Errors
-/// As `features`, [`sweep`] and [`Outcome::new`].
-pub fn run(
+impl Protocol for LogisticConfig {
+    fn needs(&self) -> Needs {
+        Needs::Pooled
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Class, TargetKind::Labels]
+    }
+
+    fn metric(&self, task: &Task) -> Metric {
+        LogisticConfig::metric(self, task)
+    }
+
+    fn problem(&self) -> Option<String> {
+        LogisticConfig::problem(self)
+    }
+
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        sweep::run(source, |features| score(self, task, seed, features))
+    }
+}
+
+/// A regression per C; the best on validation, by the metric that [`LogisticConfig::metric`] names, is applied to the
+/// test split. Nothing is random but the interval's resamples, which `seed` decides.
+fn score(
     config: &LogisticConfig,
     task: &Task,
     seed: u64,
-    mut features: impl FnMut(Split) -> Result<Features>,
+    features: &mut StrategyFeatures,
 ) -> Result<Outcome> {
-    let (train, valid, test) = (features(Split::Train)?, features(Split::Valid)?, features(Split::Test)?);
+    let (train, valid, test) =
+        (features.of(Split::Train)?, features.of(Split::Valid)?, features.of(Split::Test)?);
     let targets = Targets::from_labels(&train.labels, task.classes)?;
     let valid_targets = Targets::from_labels(&valid.labels, task.classes)?;
     let truth = Targets::from_labels(&test.labels, task.classes)?;

@@ -1,9 +1,14 @@
-//! Protocols: one file each.
+//! Protocols: one file each, behind the trait [`Protocol`], and one line each in `list.rs`.
 
 pub mod finetune;
-pub mod frozen;
+mod interface;
 pub mod knn;
 pub mod linear_probe;
+mod list;
 pub mod logistic;
 pub mod segmentation_probe;
+pub mod sweep;
 pub mod upernet;
+
+pub use interface::{Length, Needs, Protocol, Session, TrainingSetup};
+pub use list::ProtocolConfig;

@@ -15,14 +15,15 @@ use rayon::prelude::*;
 
 use self::pixels::Pixels;
 use super::linear_probe::{Linear, Memory, shuffled};
+use super::{Length, Needs, Protocol, Session};
 use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
+use crate::features::source::FeatureSource;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
 use crate::metrics::segmentation::Confusion;
 use crate::nn::kernels::flex::matrix::{Into, Layout, multiply};
 use crate::score::decision::{choose, first_best};
 use crate::score::{Outcome, Shown, outcome};
-use crate::task::Split;
-use crate::task::Task;
+use crate::task::{Split, TargetKind, Task};
 use crate::train::schedule::{Position, Rates};
 use crate::{Error, Result};
 
@@ -30,29 +31,54 @@ use crate::{Error, Result};
 /// but the order of sums, and is fixed so that results do not depend on the number of threads.
 const TILES_AT_ONCE: usize = 4;
 
-/// Scores a backbone on a task: for each of the named normalisation `strategies` a head a learning rate, the best of
-/// all on validation applied to the test split. One of several strategies whose tokens are not finite is never chosen.
-///
-/// `tokens` gives those of a split's tiles with the strategy at that place of the list.
-///
-/// # Errors
-/// As `tokens` and [`train`]; where every head diverges, or no pixel of validation or test counts.
-pub fn run<F: FnMut(usize, Split) -> Result<Tokens>>(
-    config: &SegmentationProbeConfig,
-    task: &Task,
-    seed: u64,
-    strategies: &[&str],
-    mut tokens: F,
-) -> Result<Outcome> {
-    let validate = |tokens: &mut F, strategy| best_head(config, task, seed, |split| tokens(strategy, split));
-    let test = |tokens: &mut F, strategy, best: &Best| {
-        score_head(config, task, seed, best, &tokens(strategy, Split::Test)?)
-    };
-    let choice = choose(strategies.len(), &mut tokens, validate, test)?;
-    Ok(match strategies.len() {
-        1 => choice.tested,
-        _ => choice.tested.of_sweep(strategies, choice.place, &choice.validation),
-    })
+impl Protocol for SegmentationProbeConfig {
+    fn needs(&self) -> Needs {
+        Needs::Tokens
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Mask]
+    }
+
+    fn length(&mut self) -> Option<Length<'_>> {
+        let SegmentationProbeConfig { epochs, learning_rates, limit, short, .. } = self;
+        Some(Length { epochs, learning_rates, limit, is_short: short })
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    fn is_short(&self) -> bool {
+        self.short
+    }
+
+    fn problem(&self) -> Option<String> {
+        SegmentationProbeConfig::problem(self)
+    }
+
+    /// For each normalisation strategy a head per learning rate; the best of all on validation is applied to the test
+    /// split. One of several strategies whose tokens are not finite is never chosen.
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        let strategies = source.strategies();
+        let tokens = |source: &mut &mut dyn FeatureSource, strategy, split| {
+            source.tokens(strategy, split, self.tile, self.limit)
+        };
+        let validate = |source: &mut &mut dyn FeatureSource, strategy| {
+            best_head(self, task, seed, |split| tokens(source, strategy, split))
+        };
+        let test = |source: &mut &mut dyn FeatureSource, strategy, best: &Best| {
+            score_head(self, task, seed, best, &tokens(source, strategy, Split::Test)?)
+        };
+        let mut state = source;
+        let choice = choose(strategies.len(), &mut state, validate, test)?;
+        let names: Vec<&str> = strategies.iter().map(String::as_str).collect();
+        Ok(match names.len() {
+            1 => choice.tested,
+            _ => choice.tested.of_sweep(&names, choice.place, &choice.validation),
+        })
+    }
 }
 
 /// The best head of one normalisation.

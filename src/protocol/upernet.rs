@@ -12,19 +12,16 @@
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
 //! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
 
-mod change;
-mod encoder;
-
 use burn::module::Module;
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis};
 use rand::seq::SliceRandom;
 
-use self::change::View;
-use self::encoder::{ImageKey, MapItem, MapSource};
-use super::finetune::Subject;
+use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{EncoderUse, UpernetConfig};
 use crate::data::{Split, loader};
+use crate::features::change::View;
+use crate::features::maps::{self, ImageKey, MapItem, MapSource};
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
 use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
@@ -39,7 +36,7 @@ use crate::random::{stream, turn};
 use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
-use crate::task::Task;
+use crate::task::{TargetKind, Task};
 use crate::train::optim::{self, Pace, Rule};
 use crate::train::schedule::Position;
 use crate::train::snapshot::Snapshot;
@@ -54,13 +51,57 @@ pub struct Network {
     head: UperNet,
 }
 
-/// Trains on the train split and scores the test split. Goes on from the snapshot where there is one.
+impl Protocol for UpernetConfig {
+    fn needs(&self) -> Needs {
+        match self.encoder {
+            EncoderUse::Frozen => Needs::Maps,
+            EncoderUse::Finetune => Needs::TrainableMaps,
+        }
+    }
+
+    fn targets(&self) -> &'static [TargetKind] {
+        &[TargetKind::Mask]
+    }
+
+    fn length(&mut self) -> Option<Length<'_>> {
+        let UpernetConfig { epochs, learning_rates, limit, short, .. } = self;
+        Some(Length { epochs, learning_rates, limit, is_short: short })
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    fn is_short(&self) -> bool {
+        self.short
+    }
+
+    fn problem(&self) -> Option<String> {
+        UpernetConfig::problem(self)
+    }
+
+    fn run(&self, mut session: Session) -> Result<Outcome> {
+        let frozen = match self.encoder {
+            EncoderUse::Frozen => Some(session.take_source()?.maps(0)?),
+            EncoderUse::Finetune => None,
+        };
+        run(self, session.seed, &session.take_setup()?, frozen)
+    }
+}
+
+/// Trains on the train split and scores the test split. Continues from the snapshot if there is one. The maps are those
+/// of `frozen` or, without it, those of the setup's encoder, which is trained along.
 ///
 /// # Errors
-/// Where a sample cannot be read or its mask does not fit, a snapshot cannot be written, no pixel of validation or
+/// If a sample cannot be read or its mask does not fit, a snapshot cannot be written, no pixel of validation or
 /// test counts, or every learning rate diverges.
-pub fn run(config: &UpernetConfig, seed: u64, subject: &Subject) -> Result<Outcome> {
-    let mut search = Search::new(config, seed, subject);
+pub fn run(
+    config: &UpernetConfig,
+    seed: u64,
+    setup: &TrainingSetup,
+    frozen: Option<MapSource>,
+) -> Result<Outcome> {
+    let mut search = Search::new(config, seed, setup, frozen);
     search.resume();
     while search.scores.len() < config.learning_rates.len() * config.epochs {
         search.epoch()?;
@@ -76,9 +117,9 @@ fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
 struct Search<'a> {
     config: &'a UpernetConfig,
     seed: u64,
-    subject: &'a Subject<'a>,
-    /// Where it is frozen.
-    encoder: Option<MapSource>,
+    setup: &'a TrainingSetup<'a>,
+    /// The maps of the encoder, if it is not trained.
+    frozen: Option<MapSource<'a>>,
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
     /// The network after the best of them.
@@ -95,44 +136,40 @@ struct Training {
 }
 
 impl<'a> Search<'a> {
-    fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
-        let plain = subject.device.clone().inner();
-        let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
-            MapSource::keeping(subject.encoder.valid(), View::of(subject.input), plain, subject.cache_limit)
-        });
-        Search {
-            config,
-            seed,
-            subject,
-            encoder,
-            scores: Vec::new(),
-            best: State::new(),
-            training: None,
-            told: false,
-        }
+    fn new(
+        config: &'a UpernetConfig,
+        seed: u64,
+        setup: &'a TrainingSetup<'a>,
+        frozen: Option<MapSource<'a>>,
+    ) -> Self {
+        let (scores, best) = (Vec::new(), State::new());
+        Search { config, seed, setup, frozen, scores, best, training: None, told: false }
     }
 
     fn start(&self) -> Result<Training> {
-        let Subject { encoder, maps, device, task, .. } = self.subject;
+        let TrainingSetup { maps, device, task, .. } = self.setup;
         let head = UperNet::new(&self.config.head, maps, task.classes, self.seed, device)?;
-        let encoder = self.encoder.is_none().then(|| encoder.clone().fork(device));
+        let encoder = match self.frozen {
+            Some(_) => None,
+            None => Some(self.setup.trained()?.clone().fork(device)),
+        };
         let (rule, _) = Rule::of(self.config.optimizer);
         Ok(Training { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
     }
 
     /// Takes up what the snapshot holds. One that is damaged counts as none.
     fn resume(&mut self) {
-        let path = &self.subject.snapshot;
+        let path = &self.setup.snapshot;
         match Snapshot::load(path).and_then(|snapshot| snapshot.map(|s| self.restored(s)).transpose()) {
             Ok(None) => {}
             Ok(Some((scores, best, training))) => {
                 let line = format!("goes on after {} epochs", scores.len());
-                self.subject.progress.note(&line);
+                self.setup.progress.note(&line);
                 (self.scores, self.best, self.training) = (scores, best, Some(training));
             }
             Err(error) => {
                 let line = format!("starts anew: {}: {error}", path.display());
-                self.subject.progress.note(&line);
+                self.setup.progress.note(&line);
             }
         }
     }
@@ -148,7 +185,7 @@ impl<'a> Search<'a> {
             state::load(start.clone(), &best)?;
         }
         let network = state::load(start, &network)?;
-        let plain = self.subject.device.clone().inner();
+        let plain = self.setup.device.clone().inner();
         let (rule, _) = Rule::of(self.config.optimizer);
         let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
         Ok((valid, best, Training { network, optimizer }))
@@ -171,7 +208,7 @@ impl<'a> Search<'a> {
             false => None,
         };
         let Some(images) = images else {
-            self.subject.progress.note(&format!("{name}: diverged"));
+            self.setup.progress.note(&format!("{name}: diverged"));
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
         };
@@ -190,7 +227,7 @@ impl<'a> Search<'a> {
             network,
             optimizer: training.optimizer.state(),
         };
-        snapshot.save(&self.subject.snapshot)?;
+        snapshot.save(&self.setup.snapshot)?;
         self.training = Some(training);
         Ok(())
     }
@@ -198,9 +235,9 @@ impl<'a> Search<'a> {
     /// Once, after the first epoch of this run: by then most maps are there.
     fn tell_of_memory(&mut self) {
         if !std::mem::replace(&mut self.told, true)
-            && let Some(line) = self.encoder.as_ref().and_then(MapSource::told)
+            && let Some(line) = self.frozen.as_ref().and_then(MapSource::describe_kept)
         {
-            self.subject.progress.note(&line);
+            self.setup.progress.note(&line);
         }
     }
 
@@ -220,7 +257,7 @@ impl<'a> Search<'a> {
         epoch: usize,
         name: &str,
     ) -> Result<(Training, f64)> {
-        let (config, subject) = (self.config, self.subject);
+        let (config, setup) = (self.config, self.setup);
         let mut order = self.samples(Split::Train);
         let size = config.batch_size.min(order.len());
         if size < 2 {
@@ -238,10 +275,10 @@ impl<'a> Search<'a> {
         let (reader, seed) = (self.reader(), self.seed);
         let read =
             |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
-        let step = subject.progress.begin(name, order.len());
+        let step = setup.progress.begin(name, order.len());
         let (_, momentum) = Rule::of(config.optimizer);
         let Training { mut network, mut optimizer } = training;
-        loader::ordered(order.len(), subject.readers, 2 * size, read, |mut items| {
+        loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
             let (mut total, mut counted) = (0.0, 0_u32);
             for batch in 0..batches {
                 let items: Vec<MapItem> = items.by_ref().take(size).collect::<Result<_>>()?;
@@ -273,14 +310,14 @@ impl<'a> Search<'a> {
 
     /// The maps of a batch for training, on the device with autodiff.
     fn maps(&self, network: &Network, items: &[MapItem]) -> Result<Vec<Map>> {
-        match (&self.encoder, &network.encoder) {
+        match (&self.frozen, &network.encoder) {
             (Some(frozen), _) => {
                 let onto = |map: Map| Map { values: Tensor::from_inner(map.values), ..map };
                 Ok(frozen.maps(items)?.into_iter().map(onto).collect())
             }
             (None, Some(encoder)) => {
-                let images = encoder::images(items.iter(), &self.subject.device)?;
-                View::of(self.subject.input).maps(encoder, images)
+                let images = maps::images(items.iter(), &self.setup.device)?;
+                View::of(self.setup.input).maps(encoder, images)
             }
             (None, None) => Err(Error::request("the network has no encoder")),
         }
@@ -297,16 +334,16 @@ impl<'a> Search<'a> {
         let labels = items.iter().flat_map(|item| item.mask.iter().map(|label| i32::from(*label))).collect();
         let labels = Array3::from_shape_vec((items.len(), h, w), labels).map_err(Error::request)?;
         let ignore = Some(i32::from(IGNORED));
-        PixelLabels::new(labels.view(), self.subject.task.classes, ignore, &self.subject.device)
+        PixelLabels::new(labels.view(), self.setup.task.classes, ignore, &self.setup.device)
     }
 
     fn samples(&self, split: Split) -> Vec<usize> {
-        subset(self.subject.input.dataset.samples(split).len(), self.config.limit)
+        subset(self.setup.input.dataset.samples(split).len(), self.config.limit)
     }
 
     fn reader(&self) -> Reader<'_> {
-        let Subject { input, strategy, task, .. } = self.subject;
-        let encoder = self.encoder.as_ref();
+        let TrainingSetup { input, strategy, task, .. } = self.setup;
+        let encoder = self.frozen.as_ref();
         Reader { input, strategy, task, encoder }
     }
 
@@ -319,29 +356,28 @@ impl<'a> Search<'a> {
         split: Split,
         mut shown: impl FnMut(usize, Array2<i32>),
     ) -> Result<Option<Vec<Confusion>>> {
-        let (subject, classes) = (self.subject, self.subject.task.classes);
+        let (setup, classes) = (self.setup, self.setup.task.classes);
         let network = network.valid();
-        let trained = network
-            .encoder
-            .map(|encoder| MapSource::new(encoder, View::of(subject.input), subject.device.clone().inner()));
-        let encoder = (self.encoder.as_ref().or(trained.as_ref()))
+        let trained = network.encoder.map(|encoder| {
+            MapSource::new(encoder.frozen(), View::of(setup.input), setup.device.clone().inner())
+        });
+        let encoder = (self.frozen.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::request("the network has no encoder"))?;
         let samples = self.samples(split);
-        let step = subject.progress.begin(&split.to_string(), samples.len());
+        let step = setup.progress.begin(&split.to_string(), samples.len());
         let reader = self.reader();
         let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
         let mut confusions = Vec::with_capacity(samples.len());
         let finite =
-            loader::ordered(samples.len(), subject.readers, 2 * subject.batch_size, read, |mut items| {
+            loader::ordered(samples.len(), setup.readers, 2 * setup.batch_size, read, |mut items| {
                 loop {
-                    let items: Vec<MapItem> =
-                        items.by_ref().take(subject.batch_size).collect::<Result<_>>()?;
+                    let items: Vec<MapItem> = items.by_ref().take(setup.batch_size).collect::<Result<_>>()?;
                     if items.is_empty() {
                         return Ok(true);
                     }
                     let maps = encoder.maps(&items)?;
                     // A frozen encoder's maps were looked at when they were made; a relu may hide NaN from the logits.
-                    if self.encoder.is_none() && !maps.iter().all(|map| is_finite(&map.values)) {
+                    if self.frozen.is_none() && !maps.iter().all(|map| is_finite(&map.values)) {
                         return Ok(false);
                     }
                     let logits = network.head.forward(tensors(maps), &mut Pass::Eval)?.decoder;
@@ -366,7 +402,7 @@ impl<'a> Search<'a> {
 
     /// Scores the best network on the test split.
     fn outcome(&self) -> Result<Outcome> {
-        let (config, task) = (self.config, self.subject.task);
+        let (config, task) = (self.config, self.setup.task);
         let Some((chosen, valid)) = self.chosen() else {
             return Err(Error::not_finite("UPerNet diverged with every learning rate")
                 .help("check the weights and the normalisation"));
@@ -406,7 +442,7 @@ struct Reader<'a> {
     strategy: &'a Preparation,
     task: &'a Task,
     /// Where it is frozen.
-    encoder: Option<&'a MapSource>,
+    encoder: Option<&'a MapSource<'a>>,
 }
 
 impl Reader<'_> {

@@ -20,11 +20,11 @@ pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
 pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
-use crate::config::Protocol;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
 use crate::model::config::{DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
+use crate::protocol::ProtocolConfig;
 use crate::task::Sensor;
 use crate::task::bands::{Channels, Imputation};
 use crate::task::{DecidingTask, Metric};
@@ -189,8 +189,8 @@ pub struct Deciding<'a> {
     #[serde(serialize_with = "deciding_cell")]
     pub cell: &'a Cell,
     pub task: DecidingTask<'a>,
-    /// As [`Protocol::deciding`] gives it.
-    pub protocol: &'a Protocol,
+    /// As [`ProtocolConfig::deciding`] gives it.
+    pub protocol: &'a ProtocolConfig,
     pub model: DecidingModel<'a>,
     /// [`crate::data::decoding::Decoding::hash`] of the samples.
     pub decoding: &'a str,

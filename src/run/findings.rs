@@ -3,14 +3,19 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use crate::Result;
 use crate::audit::features::{self as of_features, FeatureSummary};
 use crate::audit::{self, CellData, Finding};
-use crate::config::Protocol;
 use crate::data::{Dataset, Split};
+use crate::features::maps::MapSource;
+use crate::features::source::{EncoderSource, FeatureSource, FeatureView};
+use crate::features::tiles::Tokens;
 use crate::features::{Features, Input};
+use crate::protocol::Protocol;
 use crate::record::{Note, Record, Store};
 use crate::task::Task;
 use crate::task::bands::Band;
+use crate::transform::augment::Dihedral;
 use crate::transform::normalize::BandStatistics;
 
 /// Summaries of the features of a cell, by normalisation strategy and split.
@@ -48,10 +53,38 @@ impl FeatureLog {
     }
 }
 
+/// A source whose features are summarised as they come.
+pub(crate) struct LoggedSource<'a> {
+    pub source: EncoderSource<'a>,
+    pub log: &'a mut FeatureLog,
+}
+
+impl FeatureSource for LoggedSource<'_> {
+    fn strategies(&self) -> Vec<String> {
+        self.source.strategies()
+    }
+
+    fn pooled(&mut self, view: FeatureView) -> Result<Features> {
+        let features = self.source.pooled(view)?;
+        if view.turn == Dihedral::Identity {
+            self.log.note(view.strategy, view.split, &features);
+        }
+        Ok(features)
+    }
+
+    fn tokens(&mut self, strategy: usize, split: Split, tile: usize, limit: Option<usize>) -> Result<Tokens> {
+        self.source.tokens(strategy, split, tile, limit)
+    }
+
+    fn maps(&mut self, strategy: usize) -> Result<MapSource<'_>> {
+        self.source.maps(strategy)
+    }
+}
+
 /// A cell whose checks are due.
 pub(crate) struct Audited<'a> {
     pub task: &'a Task,
-    pub protocol: &'a Protocol,
+    pub protocol: &'a dyn Protocol,
     pub input: &'a Input,
     /// The bands that the model takes, in order; none where it takes what is there.
     pub wanted: &'a [Band],
@@ -102,10 +135,7 @@ impl Audited<'_> {
             in_use,
             own,
             quick_look_means: of_look.map(|look| look.iter().map(|band| band.mean).collect()),
-            k: match self.protocol {
-                Protocol::Knn(config) => Some(config.k),
-                _ => None,
-            },
+            k: self.protocol.neighbours(),
         })
     }
 

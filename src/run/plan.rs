@@ -1,9 +1,9 @@
 //! From what is asked for to cells: suite + model + protocols + partitions + seeds.
 
-use crate::config::Protocol;
 use crate::model::config::ModelConfig;
+use crate::protocol::{Needs, Protocol, ProtocolConfig};
 use crate::record::Cell;
-use crate::task::{Metric, Suite, Table, TargetKind, Task};
+use crate::task::{Suite, Table, TargetKind, Task};
 use crate::{Error, Result};
 
 /// Which part of a suite to run; an empty list means what the suite's tables hold.
@@ -27,7 +27,7 @@ pub struct TaskPlan {
 #[derive(Debug, Clone)]
 pub struct PlannedCell {
     pub cell: Cell,
-    pub protocol: Protocol,
+    pub protocol: ProtocolConfig,
 }
 
 /// The cells of `choice`, by task in the order of the tables, each once. What is not chosen is what the
@@ -42,10 +42,10 @@ pub fn plan(
     suite: &Suite,
     model: &ModelConfig,
     choice: &Choice,
-    load: impl Fn(&str) -> Result<(String, Protocol)>,
+    load: impl Fn(&str) -> Result<(String, ProtocolConfig)>,
 ) -> Result<Vec<TaskPlan>> {
     let typed = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
-    let mut protocols: Vec<(String, Protocol)> = Vec::new();
+    let mut protocols: Vec<(String, ProtocolConfig)> = Vec::new();
     for name in once(typed) {
         let protocol = load(name)?;
         // A name and a path may be of one file.
@@ -73,7 +73,7 @@ pub fn plan(
         let mut fitting = Vec::new();
         let mut unfit = None;
         for (name, protocol) in &protocols {
-            match check(task, name, protocol).and_then(|()| check_model(model, task, name, protocol)) {
+            match check(task, name, &**protocol).and_then(|()| check_model(model, task, name, &**protocol)) {
                 Ok(()) => fitting.push((name, protocol)),
                 Err(error) => unfit = unfit.or(Some(error)),
             }
@@ -123,62 +123,46 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
     once
 }
 
-/// Whether the protocol needs of the model what it has.
-fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
+/// Whether the model has what the protocol needs.
+fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if !model.architecture.takes_stored_pixels() {
         model.sensor(task.input_sensor)?;
     }
-    let maps = model.architecture.maps().len();
+    let (needs, maps) = (protocol.needs(), model.architecture.maps().len());
+    if needs != Needs::Pooled && !model.architecture.has_parameters() {
+        let problem = format!("protocol `{name}` needs an encoder, and {} is none", model.name);
+        return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
+    }
     // A model without maps has one vector per image and no tokens.
-    let lacks = match protocol {
-        Protocol::Upernet(_) if maps != 4 => Some(format!("needs 4 feature maps, got {maps}")),
-        Protocol::SegmentationProbe(_) if maps == 0 => Some("needs patch tokens, got none".to_owned()),
-        _ => None,
+    let lacks = match needs {
+        Needs::Maps | Needs::TrainableMaps if maps != 4 => format!("needs 4 feature maps, got {maps}"),
+        Needs::Tokens if maps == 0 => "needs patch tokens, got none".to_owned(),
+        _ => return Ok(()),
     };
-    if let Some(lacks) = lacks.filter(|_| model.architecture.has_parameters()) {
-        let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);
-        return Err(Error::request(problem).help("choose another model, or a task that labels images"));
-    }
-    match protocol {
-        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
-        Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {
-            if model.architecture.has_parameters() {
-                return Ok(());
-            }
-            let problem = format!("protocol `{name}` needs an encoder, and {} is none", model.name);
-            Err(Error::request(problem).help("choose knn, linear-probe or logistic"))
-        }
-    }
+    let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);
+    Err(Error::request(problem).help("choose another model, or a task that labels images"))
 }
 
-fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
-    if task.metric == Metric::MicroMap && matches!(protocol, Protocol::Knn(_)) {
-        let problem =
-            format!("protocol `{name}` gives no scores, which {} of {} needs", task.metric, task.name);
+/// Whether the protocol can score the task.
+fn check(task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
+    if let Some(problem) = protocol.misfit(task) {
+        let problem = format!("protocol `{name}` cannot score {}: it {problem}", task.name);
         return Err(Error::request(problem).help("choose a protocol that trains a head"));
     }
-    if task.dates.is_some() && !matches!(protocol, Protocol::Upernet(_)) {
+    if task.dates.is_some() && !matches!(protocol.needs(), Needs::Maps | Needs::TrainableMaps) {
         let problem =
             format!("protocol `{name}` looks at single images, but {} compares two dates", task.name);
         return Err(Error::request(problem).help("choose --protocol upernet or upernet-finetune"));
     }
-    let of_pixels = match protocol {
-        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
-        Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,
-    };
-    match (of_pixels, task.target) {
-        (false, TargetKind::Class | TargetKind::Labels) | (true, TargetKind::Mask) => Ok(()),
-        (_, TargetKind::Value | TargetKind::ValueMap) => Err(Error::request(format!(
-            "protocol `{name}` predicts no numbers, which {} asks for",
-            task.name
-        ))),
-        (false, TargetKind::Mask) => {
-            Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
-                .help("choose a classification task, or --protocol segmentation-probe or upernet"))
-        }
-        (true, TargetKind::Class | TargetKind::Labels) => {
-            Err(Error::request(format!("protocol `{name}` scores pixels, but {} labels images", task.name))
-                .help("choose a segmentation task"))
-        }
+    if protocol.targets().contains(&task.target) {
+        return Ok(());
     }
+    let scored: Vec<String> = protocol.targets().iter().map(TargetKind::to_string).collect();
+    let problem =
+        format!("protocol `{name}` scores {}, but {} has {}", scored.join(" or "), task.name, task.target);
+    Err(Error::request(problem).help(match task.target {
+        TargetKind::Class | TargetKind::Labels => "choose --protocol knn, linear-probe, logistic or finetune",
+        TargetKind::Mask => "choose --protocol segmentation-probe, upernet or upernet-finetune",
+        TargetKind::Value | TargetKind::ValueMap => "choose another task",
+    }))
 }

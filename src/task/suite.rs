@@ -254,6 +254,19 @@ pub enum TargetKind {
     ValueMap,
 }
 
+impl fmt::Display for TargetKind {
+    /// As in messages: `one class per image`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TargetKind::Class => "one class per image",
+            TargetKind::Labels => "several labels per image",
+            TargetKind::Mask => "one class per pixel",
+            TargetKind::Value => "one number per image",
+            TargetKind::ValueMap => "one number per pixel",
+        })
+    }
+}
+
 /// A table of the papers: which cells fill it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use terrabench::config::{EmbeddingDtype, Protocol};
+use terrabench::config::EmbeddingDtype;
 use terrabench::features::tiles::{Tokens, tile_tokens};
 use terrabench::features::{Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::{self, LoadedModel};
 use terrabench::progress::Silent;
+use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::knn;
 use terrabench::score::Targets;
 use terrabench::task::{Split, Suite};
@@ -157,7 +158,7 @@ impl Neighbourhoods {
     /// Compares the neighbours and votes of a data set in all golden partitions.
     pub fn compare(&self, model: &RealModel, task: &str, normalization: &str) {
         let home = Home::find().unwrap();
-        let Protocol::Knn(mut config) = Protocol::load(&home, "knn").unwrap() else { panic!() };
+        let ProtocolConfig::Knn(mut config) = ProtocolConfig::load(&home, "knn").unwrap() else { panic!() };
         config.embedding_dtype = EmbeddingDtype::F32;
         let suite = Suite::load(&home, "geobench").unwrap();
         let classes = suite.task(task).unwrap().classes;

@@ -13,7 +13,7 @@ use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
 use terrabench::progress::Silent;
-use terrabench::protocol::finetune::Subject;
+use terrabench::protocol::TrainingSetup;
 use terrabench::task::Sensor;
 use terrabench::task::bands::Selection;
 use terrabench::task::{Family, Metric, Suite, TargetKind, Task};
@@ -165,20 +165,19 @@ pub fn tiny() -> (ModelConfig, Weights) {
     (read_toml(&fixture("model/tiny.toml")).unwrap(), weights)
 }
 
-/// What a protocol that trains with gradients works on; its snapshot is `folder`/snapshot.safetensors.
-pub fn subject<'a>(task: &'a Task, input: &'a Input, folder: &Path) -> Subject<'a> {
+/// Setup of a protocol that trains with gradients; its snapshot is `folder`/snapshot.safetensors.
+pub fn subject<'a>(task: &'a Task, input: &'a Input, folder: &Path) -> TrainingSetup<'a> {
     let (config, weights) = tiny();
     let device = Device::flex().autodiff();
-    Subject {
+    TrainingSetup {
         task,
         input,
         strategy: input.only().unwrap(),
-        encoder: model::trainable(&config, &weights, false, &device).unwrap(),
+        encoder: Some(model::trainable(&config, &weights, false, &device).unwrap()),
         maps: config.architecture.maps(),
         device,
         batch_size: 8,
         readers: 2,
-        cache_limit: 1 << 30,
         snapshot: folder.join("snapshot.safetensors"),
         progress: &Silent,
     }

@@ -2,14 +2,14 @@
 
 use burn::tensor::Tensor;
 
+use super::Input;
 use crate::Result;
-use crate::features::Input;
 use crate::model::encoder::Map;
 use crate::model::{Encoder, InputSpec, Want};
 
 /// How images go into an encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View {
+pub struct View {
     /// Of one date.
     spec: InputSpec,
     /// Whether an image is two, one behind the other: the earlier date's bands, then the later one's.
@@ -18,7 +18,7 @@ pub(crate) struct View {
 
 impl View {
     /// The one that suits these images.
-    pub(crate) fn of(input: &Input) -> Self {
+    pub fn of(input: &Input) -> Self {
         View { spec: input.spec(), two_dates: input.task.dates.is_some() }
     }
 
@@ -27,7 +27,7 @@ impl View {
     ///
     /// # Errors
     /// Where the images do not suit the encoder.
-    pub(crate) fn maps(&self, encoder: &dyn Encoder, images: Tensor<4>) -> Result<Vec<Map>> {
+    pub fn maps(&self, encoder: &dyn Encoder, images: Tensor<4>) -> Result<Vec<Map>> {
         let encode = |pixels| encoder.encode(&self.spec.batch(pixels), Want::Maps)?.maps();
         if !self.two_dates {
             return encode(images);

@@ -1,44 +1,62 @@
 //! Feature maps of an encoder that does not change: each image's are computed once, where there is room.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
+use super::Scratch;
 use super::change::View;
-use crate::features::Scratch;
-use crate::features::tiles::Mask;
+use super::tiles::Mask;
+use crate::model::Encoder;
 use crate::model::encoder::Map;
-use crate::model::{Architecture, Encoder};
 use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Which image: a sample, turned by one of a few transforms, so that it may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ImageKey {
-    pub(crate) split: Split,
-    pub(crate) sample: usize,
-    pub(crate) turn: Dihedral,
+pub struct ImageKey {
+    pub split: Split,
+    /// Its place in the split.
+    pub sample: usize,
+    pub turn: Dihedral,
 }
 
 /// A sample on its way into a batch.
-pub(crate) struct MapItem {
-    /// None where the image will not come again.
-    pub(crate) place: Option<ImageKey>,
-    pub(crate) name: String,
-    /// As the model takes it; none where its maps are known.
-    pub(crate) image: Option<Array3<f32>>,
-    pub(crate) mask: Mask,
+pub struct MapItem {
+    /// None if the image will not come again.
+    pub place: Option<ImageKey>,
+    pub name: String,
+    /// [bands, h, w] as the model takes it; none if its maps are known.
+    pub image: Option<Array3<f32>>,
+    pub mask: Mask,
 }
 
-/// An encoder on a device without autodiff.
-pub(crate) struct MapSource {
-    encoder: Box<dyn Encoder>,
+/// Gives the feature maps of an encoder that is not trained.
+pub struct MapSource<'a> {
+    encoder: Box<dyn Encoder + 'a>,
     view: View,
+    /// Without autodiff.
     device: Device,
-    kept: Option<Mutex<KeptMaps>>,
+    kept: Option<MapStore>,
+}
+
+/// Feature maps that were computed already, shared by all who use the same encoder on the same images.
+#[derive(Clone)]
+pub struct MapStore(Arc<Mutex<KeptMaps>>);
+
+impl MapStore {
+    /// An empty store that holds `limit` bytes in memory; the rest spills to a temporary file that is deleted on exit.
+    pub fn new(limit: u64) -> Self {
+        let kept = KeptMaps { limit, rows: HashMap::new(), maps: None, full: None };
+        MapStore(Arc::new(Mutex::new(kept)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeptMaps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Maps by image.
@@ -52,29 +70,28 @@ struct KeptMaps {
     full: Option<Error>,
 }
 
-impl MapSource {
-    /// Keeps nothing.
-    pub(crate) fn new(encoder: Architecture, view: View, device: Device) -> Self {
-        MapSource { encoder: encoder.frozen(), view, device, kept: None }
+impl<'a> MapSource<'a> {
+    /// Computes the maps of each image anew whenever they are asked for.
+    pub fn new(encoder: Box<dyn Encoder + 'a>, view: View, device: Device) -> Self {
+        MapSource { encoder, view, device, kept: None }
     }
 
-    /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
-    pub(crate) fn keeping(encoder: Architecture, view: View, device: Device, limit: u64) -> Self {
-        let kept = KeptMaps { limit, rows: HashMap::new(), maps: None, full: None };
-        MapSource { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
+    /// Computes the maps of each image once, and takes them from `store` afterwards.
+    pub fn keeping(encoder: Box<dyn Encoder + 'a>, view: View, device: Device, store: MapStore) -> Self {
+        MapSource { kept: Some(store), ..Self::new(encoder, view, device) }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, KeptMaps>> {
-        self.kept.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner))
+        self.kept.as_ref().map(MapStore::lock)
     }
 
     /// Whether the image's maps are kept.
-    pub(crate) fn knows(&self, place: ImageKey) -> bool {
+    pub fn knows(&self, place: ImageKey) -> bool {
         self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
     }
 
-    /// What is kept, in words; nothing where nothing is.
-    pub(crate) fn told(&self) -> Option<String> {
+    /// Describes what is kept in one line; none if nothing is.
+    pub fn describe_kept(&self) -> Option<String> {
         let kept = self.kept()?;
         let (maps, shapes) = kept.maps.as_ref()?;
         let (memory, disk) = maps.bytes();
@@ -97,7 +114,7 @@ impl MapSource {
     ///
     /// # Errors
     /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be read.
-    pub(crate) fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
+    pub fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
         let Some(kept) = self.kept() else {
             return self.encode(items.iter());
         };
@@ -127,7 +144,7 @@ impl MapSource {
 ///
 /// # Errors
 /// Where one is missing.
-pub(crate) fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> Result<Tensor<4>> {
+pub fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> Result<Tensor<4>> {
     let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
     for item in items {
         let image = item.image.as_ref();

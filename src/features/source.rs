@@ -1,0 +1,186 @@
+//! Where protocols on frozen features get them from.
+//!
+//! A protocol sees a [`FeatureSource`] and nothing of encoders, devices or files. [`EncoderSource`] runs an encoder
+//! over a task's samples; a source of another kind (a process, a file of vectors) implements the same trait.
+
+use burn::tensor::Device;
+
+use super::change::View;
+use super::maps::{MapSource, MapStore};
+use super::tiles::{Tokens, tile_tokens};
+use super::{Extractor, FeatureBank, Features, Identity, Input};
+use crate::model::Encoder;
+use crate::progress::Progress;
+use crate::score::subset::subset;
+use crate::task::Split;
+use crate::transform::augment::Dihedral;
+use crate::{Error, Result};
+
+/// Which features of a split: by normalisation strategy, and of images turned how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureView {
+    /// A place in [`FeatureSource::strategies`].
+    pub strategy: usize,
+    pub split: Split,
+    pub turn: Dihedral,
+}
+
+impl FeatureView {
+    /// The images of `split` as they are.
+    pub fn upright(strategy: usize, split: Split) -> Self {
+        FeatureView { strategy, split, turn: Dihedral::Identity }
+    }
+}
+
+/// Gives the features of one task's samples.
+///
+/// ```
+/// use ndarray::Array2;
+/// use terrabench::data::Target;
+/// use terrabench::features::Features;
+/// use terrabench::features::source::{FeatureSource, FeatureView};
+/// use terrabench::features::tiles::Tokens;
+/// use terrabench::task::Split;
+///
+/// /// Two vectors per split that tell the class.
+/// struct Known;
+///
+/// impl FeatureSource for Known {
+///     fn strategies(&self) -> Vec<String> {
+///         vec!["none".into()]
+///     }
+///
+///     fn pooled(&mut self, _: FeatureView) -> terrabench::Result<Features> {
+///         Ok(Features {
+///             samples: vec!["a".into(), "b".into()],
+///             matrix: Array2::eye(2),
+///             labels: vec![Target::Class(0), Target::Class(1)],
+///         })
+///     }
+/// }
+///
+/// let features = Known.pooled(FeatureView::upright(0, Split::Train))?;
+/// assert_eq!(features.matrix.dim(), (2, 2));
+/// assert!(Known.tokens(0, Split::Train, 32, None).is_err());
+/// # Ok::<(), terrabench::Error>(())
+/// ```
+pub trait FeatureSource {
+    /// Names of the normalisation strategies that features can be had with, at least one, in the order in which they are
+    /// tried.
+    fn strategies(&self) -> Vec<String>;
+
+    /// One vector per sample of a split, in the partition's order.
+    ///
+    /// # Errors
+    /// If a sample cannot be read or encoded, or a feature is not finite.
+    fn pooled(&mut self, view: FeatureView) -> Result<Features>;
+
+    /// The patch tokens of a split's tiles of `tile` x `tile` pixels, of at most `limit` images.
+    ///
+    /// # Errors
+    /// If the source has no tokens, a sample cannot be read or cut, or a token is not finite.
+    fn tokens(
+        &mut self,
+        _strategy: usize,
+        _split: Split,
+        _tile: usize,
+        _limit: Option<usize>,
+    ) -> Result<Tokens> {
+        Err(Error::request("this source gives one vector per image and no patch tokens"))
+    }
+
+    /// Feature maps of images as they are asked for.
+    ///
+    /// # Errors
+    /// If the source has no maps.
+    fn maps(&mut self, _strategy: usize) -> Result<MapSource<'_>> {
+        Err(Error::request("this source gives one vector per image and no feature maps"))
+    }
+}
+
+/// What is known of a task's features already.
+#[derive(Default)]
+pub struct KnownFeatures {
+    pub bank: FeatureBank,
+    /// Of the partition and strategy that were used last.
+    maps: Option<(String, usize, MapStore)>,
+}
+
+impl KnownFeatures {
+    /// Nothing yet but what `bank` holds.
+    pub fn new(bank: FeatureBank) -> Self {
+        KnownFeatures { bank, maps: None }
+    }
+
+    /// The store of that partition and strategy. One of another is dropped, so that the limit holds for all together.
+    fn map_store(&mut self, partition: &str, strategy: usize, limit: u64) -> MapStore {
+        match &self.maps {
+            Some((of, at, store)) if of == partition && *at == strategy => store.clone(),
+            _ => {
+                let store = MapStore::new(limit);
+                self.maps = Some((partition.to_owned(), strategy, store.clone()));
+                store
+            }
+        }
+    }
+}
+
+/// An encoder on a device, over a task's input.
+pub struct EncoderSource<'a> {
+    pub encoder: &'a dyn Encoder,
+    pub identity: Identity<'a>,
+    pub input: &'a Input,
+    /// The input's partition, which names its samples.
+    pub partition: &'a str,
+    /// Without autodiff.
+    pub device: &'a Device,
+    /// Images per batch.
+    pub batch_size: usize,
+    /// Threads that read and preprocess.
+    pub readers: usize,
+    /// Bytes of memory for feature maps; the rest spills to disk.
+    pub map_limit: u64,
+    pub known: &'a mut KnownFeatures,
+    pub progress: &'a dyn Progress,
+}
+
+impl<'a> EncoderSource<'a> {
+    fn extractor(&self, strategy: usize, turn: Dihedral) -> Result<Extractor<'a>> {
+        let strategies = &self.input.strategies;
+        let prepared = strategies.get(strategy).ok_or_else(|| {
+            Error::request(format!("no strategy {strategy}; the input has {}", strategies.len()))
+        })?;
+        Ok(Extractor {
+            encoder: self.encoder,
+            device: self.device,
+            input: self.input,
+            strategy: prepared,
+            turn,
+            batch_size: self.batch_size,
+            readers: self.readers,
+        })
+    }
+}
+
+impl FeatureSource for EncoderSource<'_> {
+    fn strategies(&self) -> Vec<String> {
+        self.input.strategies.iter().map(|strategy| strategy.name.clone()).collect()
+    }
+
+    fn pooled(&mut self, FeatureView { strategy, split, turn }: FeatureView) -> Result<Features> {
+        let extractor = self.extractor(strategy, turn)?;
+        self.known.bank.features(&extractor, self.identity, split, self.progress)
+    }
+
+    fn tokens(&mut self, strategy: usize, split: Split, tile: usize, limit: Option<usize>) -> Result<Tokens> {
+        let images = subset(self.input.dataset.samples(split).len(), limit);
+        let step = self.progress.begin(&split.to_string(), images.len());
+        tile_tokens(&self.extractor(strategy, Dihedral::Identity)?, split, &images, tile, step.as_ref())
+    }
+
+    fn maps(&mut self, strategy: usize) -> Result<MapSource<'_>> {
+        let store = self.known.map_store(self.partition, strategy, self.map_limit);
+        let device = self.device.clone();
+        Ok(MapSource::keeping(Box::new(self.encoder), View::of(self.input), device, store))
+    }
+}

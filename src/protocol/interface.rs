@@ -1,0 +1,173 @@
+//! What every protocol offers, and what it is given.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+
+use crate::features::source::FeatureSource;
+use crate::features::{Input, Preparation};
+use crate::model::Architecture;
+use crate::nn::heads::upernet::MapLevel;
+use crate::progress::Progress;
+use crate::score::Outcome;
+use crate::task::{Metric, Split, TargetKind, Task};
+use crate::{Error, Result};
+
+/// A way to score features or an encoder on a task, with all its hyper-parameters.
+pub trait Protocol: Send + Sync {
+    /// What it takes of a model.
+    fn needs(&self) -> Needs;
+
+    /// The kinds of targets that it can score.
+    fn targets(&self) -> &'static [TargetKind];
+
+    /// Why it cannot score `task`, although the kind of target fits.
+    fn misfit(&self, _task: &Task) -> Option<String> {
+        None
+    }
+
+    /// The metric that a record of `task` holds.
+    fn metric(&self, task: &Task) -> Metric {
+        task.metric
+    }
+
+    /// The splits whose samples decide its number.
+    fn splits(&self) -> &'static [Split] {
+        &Split::ALL
+    }
+
+    /// How many training samples vote, if that can be more than there are.
+    fn neighbours(&self) -> Option<usize> {
+        None
+    }
+
+    /// The values that the command line may shorten, if any.
+    fn length(&mut self) -> Option<Length<'_>> {
+        None
+    }
+
+    /// The largest number of samples per split that it looks at.
+    fn limit(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the command line made it shorter than its file says.
+    fn is_short(&self) -> bool {
+        false
+    }
+
+    /// Drops what decides no number on `task`: settings of other tasks.
+    fn keep_deciding(&mut self, _task: &str) {}
+
+    /// Why a value is out of its range.
+    fn problem(&self) -> Option<String>;
+
+    /// Scores one cell.
+    ///
+    /// # Errors
+    /// If features cannot be had, a snapshot cannot be written, or no candidate has finite numbers.
+    fn run(&self, session: Session<'_>) -> Result<Outcome>;
+}
+
+/// What a protocol takes of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// One vector per image.
+    Pooled,
+    /// Patch tokens.
+    Tokens,
+    /// Four feature maps.
+    Maps,
+    /// The model's parameters, and one vector per image.
+    TrainablePooled,
+    /// The model's parameters, and four feature maps.
+    TrainableMaps,
+}
+
+impl Needs {
+    /// Whether the model is trained along.
+    pub fn trains_encoder(self) -> bool {
+        matches!(self, Needs::TrainablePooled | Needs::TrainableMaps)
+    }
+
+    /// Whether images are scored by one vector each, and not their pixels.
+    pub fn is_pooled(self) -> bool {
+        matches!(self, Needs::Pooled | Needs::TrainablePooled)
+    }
+
+    /// Whether the protocol trains with gradients, an encoder or a head on its maps.
+    pub fn takes_setup(self) -> bool {
+        !matches!(self, Needs::Pooled | Needs::Tokens)
+    }
+}
+
+/// What [`Protocol::length`] lets the command line change.
+pub struct Length<'p> {
+    pub epochs: &'p mut usize,
+    pub learning_rates: &'p mut Vec<f64>,
+    /// Samples per split.
+    pub limit: &'p mut Option<usize>,
+    pub is_short: &'p mut bool,
+}
+
+/// One cell to score.
+pub struct Session<'a> {
+    pub task: &'a Task,
+    pub seed: u64,
+    /// Features of the encoder as it was loaded; none if the protocol trains the encoder.
+    pub source: Option<&'a mut dyn FeatureSource>,
+    /// For protocols that train with gradients.
+    pub setup: Option<TrainingSetup<'a>>,
+}
+
+impl<'a> Session<'a> {
+    /// Takes the feature source.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn take_source(&mut self) -> Result<&'a mut dyn FeatureSource> {
+        self.source
+            .take()
+            .ok_or_else(|| Error::request("this protocol needs features, and no source was given"))
+    }
+
+    /// Takes the setup for training.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn take_setup(&mut self) -> Result<TrainingSetup<'a>> {
+        let missing = || Error::request("this protocol trains with gradients, and no setup was given");
+        self.setup.take().ok_or_else(missing)
+    }
+}
+
+/// Everything that a training with gradients needs beside its protocol: data, model, device, snapshot.
+pub struct TrainingSetup<'a> {
+    pub task: &'a Task,
+    pub input: &'a Input,
+    /// One of the input's.
+    pub strategy: &'a Preparation,
+    /// On `device`; none if the encoder is not trained.
+    pub encoder: Option<Architecture>,
+    /// The maps that the encoder gives.
+    pub maps: Vec<MapLevel>,
+    /// With autodiff.
+    pub device: Device,
+    /// Images that are on the device together.
+    pub batch_size: usize,
+    /// Threads that read and preprocess.
+    pub readers: usize,
+    /// The file that keeps the training after each epoch.
+    pub snapshot: PathBuf,
+    pub progress: &'a dyn Progress,
+}
+
+impl TrainingSetup<'_> {
+    /// The encoder that is trained.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn trained(&self) -> Result<&Architecture> {
+        self.encoder.as_ref().ok_or_else(|| Error::request("no encoder was given to train"))
+    }
+}

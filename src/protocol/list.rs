@@ -1,0 +1,106 @@
+//! The protocols: a line each.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Length, Protocol};
+use crate::config::{
+    FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, SegmentationProbeConfig, Shortening,
+    UpernetConfig,
+};
+use crate::home::{Home, config_name, read_toml};
+use crate::{Error, Result};
+
+/// Makes the enum of all protocols and its way to their common interface.
+macro_rules! protocols {
+    ($($variant:ident($config:ty)),* $(,)?) => {
+        /// A protocol with all its hyper-parameters (`configs/protocols/*.toml`).
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
+        pub enum ProtocolConfig {
+            $($variant($config)),*
+        }
+
+        impl std::ops::Deref for ProtocolConfig {
+            type Target = dyn Protocol;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $(ProtocolConfig::$variant(config) => config),* }
+            }
+        }
+
+        impl std::ops::DerefMut for ProtocolConfig {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                match self { $(ProtocolConfig::$variant(config) => config),* }
+            }
+        }
+    };
+}
+
+protocols! {
+    Knn(KnnConfig),
+    LinearProbe(LinearProbeConfig),
+    Logistic(LogisticConfig),
+    Finetune(FinetuneConfig),
+    SegmentationProbe(SegmentationProbeConfig),
+    Upernet(UpernetConfig),
+}
+
+impl ProtocolConfig {
+    /// Reads `configs/protocols/<name>.toml`, or the file at the path `name`.
+    ///
+    /// # Errors
+    /// If there is no such file, it has unknown keys, or a value is out of its range.
+    pub fn load(home: &Home, name: &str) -> Result<Self> {
+        Self::load_named(home, name).map(|(_, protocol)| protocol)
+    }
+
+    /// Like [`ProtocolConfig::load`], with the protocol's name: that of its file, whichever path was typed.
+    ///
+    /// # Errors
+    /// Like [`ProtocolConfig::load`].
+    pub fn load_named(home: &Home, name: &str) -> Result<(String, Self)> {
+        let path = home.config("protocols", name)?;
+        let protocol: ProtocolConfig = read_toml(&path)?;
+        match protocol.problem() {
+            Some(problem) => Err(Error::file(path, problem)),
+            None => Ok((config_name(&path), protocol)),
+        }
+    }
+
+    /// The same protocol, shorter. It is marked as short if that changes anything.
+    ///
+    /// # Errors
+    /// If the protocol (called `name`) trains nothing, or a value is out of its range.
+    pub fn shortened(self, name: &str, shortening: &Shortening) -> Result<Self> {
+        if *shortening == Shortening::default() {
+            return Ok(self);
+        }
+        let mut protocol = self.clone();
+        let Some(Length { epochs, learning_rates, limit, .. }) = protocol.length() else {
+            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
+                "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
+            ));
+        };
+        *epochs = shortening.epochs.unwrap_or(*epochs);
+        if !shortening.learning_rates.is_empty() {
+            learning_rates.clone_from(&shortening.learning_rates);
+        }
+        *limit = shortening.limit.or(*limit);
+        let is_shorter = protocol != self;
+        if let Some(length) = protocol.length() {
+            *length.is_short |= is_shorter;
+        }
+        match protocol.problem() {
+            Some(problem) => Err(Error::request(format!("protocol `{name}`, shortened: {problem}"))),
+            None => Ok(protocol),
+        }
+    }
+
+    /// The part that decides numbers on `task`: all but the settings of other tasks.
+    #[must_use]
+    pub fn deciding(&self, task: &str) -> Self {
+        let mut protocol = self.clone();
+        protocol.keep_deciding(task);
+        protocol
+    }
+}
