@@ -18,7 +18,7 @@ pub fn by_name(name: &str) -> Result<Device> {
         ["libtorch", "cuda", index] => libtorch_cuda(name, number(name, index)?),
         ["vulkan"] => vulkan(name, 0),
         ["vulkan", index] => vulkan(name, number(name, index)?),
-        _ => Err(Error::request(format!("no device `{name}`"))
+        _ => Err(Error::device(format!("no device `{name}`"))
             .help("devices are flex, libtorch, libtorch:cuda:INDEX and vulkan:INDEX")),
     }
 }
@@ -80,7 +80,7 @@ pub fn try_out(name: &str) -> Result<()> {
     let compute = || -> Result<Vec<f32>> {
         let ones = Tensor::<2>::ones([SIDE, SIDE], &by_name(name)?);
         let product = ones.clone().matmul(ones).into_data();
-        product.try_to_vec().map_err(|problem| Error::request(format!("device `{name}`: {problem:?}")))
+        product.try_to_vec().map_err(|problem| Error::device(format!("device `{name}`: {problem:?}")))
     };
     let problem = match quietly(compute) {
         Ok(product) => {
@@ -91,7 +91,7 @@ pub fn try_out(name: &str) -> Result<()> {
         }
         Err(problem) => problem,
     };
-    Err(Error::request(format!("device `{name}` does not answer: {problem}"))
+    Err(Error::device(format!("device `{name}` does not answer: {problem}"))
         .help("use --device flex, or mend the driver"))
 }
 
@@ -120,7 +120,7 @@ pub fn prefers_single_images(device: &Device) -> bool {
 
 fn number(name: &str, index: &str) -> Result<usize> {
     index.parse().map_err(|_| {
-        Error::request(format!("`{index}` in device `{name}` is no index"))
+        Error::device(format!("`{index}` in device `{name}` is no index"))
             .help("devices count from 0, as in libtorch:cuda:0")
     })
 }
@@ -162,13 +162,13 @@ fn vulkan(_: &str, _: usize) -> Result<Device> {
 fn nth(name: &str, devices: impl IntoIterator<Item = Device>, index: usize) -> Result<Device> {
     let devices: Vec<Device> = devices.into_iter().collect();
     devices.get(index).cloned().ok_or_else(|| {
-        Error::request(format!("no device `{name}`: this machine has {} of the kind", devices.len()))
+        Error::device(format!("no device `{name}`: this machine has {} of the kind", devices.len()))
             .help("`--device flex` runs on the CPU")
     })
 }
 
 #[cfg(not(all(feature = "libtorch", feature = "vulkan")))]
 fn not_built(feature: &str, needs: &str) -> Error {
-    Error::request(format!("this terrabench was built without the cargo feature `{feature}`"))
+    Error::device(format!("this terrabench was built without the cargo feature `{feature}`"))
         .help(format!("`cargo xtask` with --device {feature} builds it in (cargo alone: cargo build --release --features {feature}); it needs {needs}"))
 }

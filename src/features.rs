@@ -173,7 +173,7 @@ impl Input {
         };
         if wanted.is_empty() {
             let problem = format!("{}: the files store none of the bands that the model takes", task.name);
-            return Err(Error::request(problem).help("choose other --channels, or another model"));
+            return Err(Error::mismatch(problem).help("choose other --channels, or another model"));
         }
         let wanted = &wanted;
         let (selection, channels) = match &task.dates {
@@ -232,7 +232,7 @@ impl Input {
     ) -> Result<Self> {
         if options.normalization != strategies::DEFAULT {
             let problem = format!("{} takes pixels as they are stored, never normalised", model.name);
-            return Err(Error::request(problem).help("leave out --normalization"));
+            return Err(Error::mismatch(problem).help("leave out --normalization"));
         }
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
@@ -246,7 +246,7 @@ impl Input {
             stored.retain(kept);
         }
         if stored.is_empty() {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "{} stores none of the bands {}",
                 task.name, options.channels
             )));
@@ -324,7 +324,7 @@ impl Input {
         match self.strategies.as_slice() {
             [only] => Ok(only),
             several => {
-                Err(Error::request(format!("here one normalisation is needed, not {}", several.len()))
+                Err(Error::mismatch(format!("here one normalisation is needed, not {}", several.len()))
                     .help("name one with --normalization, as OURS-2.0-norm_no_clip"))
             }
         }
@@ -412,11 +412,11 @@ impl Extractor<'_> {
         let batch = self.input.batch(Tensor::from_data(images, self.device));
         let vectors = self.encoder.encode(&batch, Want::Pooled(self.input.pooling))?.pooled()?;
         let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-            Error::request(format!("the device returned features that are not float32: {error:?}"))
+            Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
         let time = start.elapsed();
         let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
-            Error::request(format!("the model returned other features than [n, d]: {error}"))
+            Error::mismatch(format!("the model returned other features than [n, d]: {error}"))
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             if vector.iter().any(|value| !value.is_finite()) {
@@ -463,7 +463,7 @@ impl Extractor<'_> {
             turn: self.turn,
         };
         let json = serde_json::to_vec(&ingredients)
-            .map_err(|error| Error::request(format!("settings without a JSON form: {error}")))?;
+            .map_err(|error| Error::mismatch(format!("settings without a JSON form: {error}")))?;
         Ok(blake3::hash(&json).to_hex()[..32].to_owned())
     }
 

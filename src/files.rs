@@ -63,7 +63,7 @@ impl Destination {
             }
             let Ok(next) = std::fs::read_link(&target) else {
                 return match std::fs::metadata(&target) {
-                    Ok(found) if found.is_dir() => Err(Error::file(path, "is a folder, expected a file")),
+                    Ok(found) if found.is_dir() => Err(Error::io(path, "is a folder, expected a file")),
                     Ok(found) if !found.is_file() => Ok(Destination::Other(target)),
                     _ => Ok(Destination::File(target)),
                 };
@@ -71,7 +71,7 @@ impl Destination {
             // A relative link counts from the folder that it lies in.
             target = target.parent().unwrap_or(Path::new("")).join(next);
         }
-        Err(Error::file(path, "leads over too many links").help("do they lead in a circle?"))
+        Err(Error::io(path, "leads over too many links").help("do they lead in a circle?"))
     }
 }
 

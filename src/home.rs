@@ -65,7 +65,7 @@ impl Home {
         if !folder.join("benchmarks").is_dir() && !folder.join("configs").is_dir() {
             let problem =
                 "TERRABENCH_HOME names this folder, but it has neither `benchmarks/` nor `configs/`";
-            return Err(Error::file(folder, problem)
+            return Err(Error::damaged(folder, problem)
                 .help("set TERRABENCH_HOME to a folder laid out as a checkout of Terrabench, or unset it"));
         }
         Ok(Home { folders: vec![folder.to_owned(), built_in()?] })
@@ -133,7 +133,7 @@ impl Home {
         }
         let names = format!("names in {}", self.path(&place).display());
         let help = suggest::help(name, &self.names(&place)?, &names);
-        Err(Error::file(&named, "no such file").help(format!("{help}; or give a path to a TOML file")))
+        Err(Error::not_found(&named, "no such file").help(format!("{help}; or give a path to a TOML file")))
     }
 }
 

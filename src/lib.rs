@@ -57,4 +57,4 @@ pub mod task;
 pub mod train;
 pub mod transform;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};

@@ -72,7 +72,7 @@ impl Environment<'_> {
         match places.next() {
             Some(first) if first.named && !first.folder.is_dir() => {
                 let problem = format!("{} names this folder, but it is not there", first.said_by);
-                Err(Error::file(first.folder, problem))
+                Err(Error::damaged(first.folder, problem))
             }
             first => Ok(first.into_iter().chain(places).find(|place| place.folder.is_dir())),
         }
@@ -123,7 +123,7 @@ pub fn free_space(folder: &Path) -> Result<u64> {
     let there = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let existing = there.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
     fs4::available_space(existing)
-        .map_err(|error| Error::file(existing, format!("its free space cannot be told: {error}")))
+        .map_err(|error| Error::io(existing, format!("its free space cannot be told: {error}")))
 }
 
 #[cfg(test)]

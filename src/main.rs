@@ -12,8 +12,20 @@ fn main() -> ExitCode {
     match terrabench::cli::run(Cli::parse(), &program) {
         Ok(code) => code,
         Err(error) => {
-            console::note(format_args!("error: {error:#}"));
+            console::note(format_args!("error: {}", told(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes down to the first of the library's, whose message holds its own causes.
+fn told(error: &anyhow::Error) -> String {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        told.push(cause.to_string());
+        if cause.is::<terrabench::Error>() {
+            break;
+        }
+    }
+    told.join(": ")
 }

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 
 use ndarray::{Array1, Array2, Array3, s};
-use terrabench::Error;
 use terrabench::config::{
     Augmentation, EncoderUse, FinetuneConfig, LinearProbeConfig, Optimizer, Schedule,
     SegmentationProbeConfig, UperNetConfig, UpernetConfig,
@@ -20,6 +19,7 @@ use terrabench::protocol::{finetune, segmentation_probe};
 use terrabench::score::Outcome;
 use terrabench::task::{Metric, TargetKind, Task};
 use terrabench::transform::normalize::NormalizationKind;
+use terrabench::{Error, ErrorKind};
 
 use crate::generated::{Generated, input, subject, task, unit};
 use crate::source::{run_on_features, run_on_tokens, run_upernet};
@@ -32,7 +32,7 @@ fn protocol(name: &str) -> ProtocolConfig {
 }
 
 fn is_not_finite(error: &Error) -> bool {
-    matches!(error, Error::NotFinite { .. })
+    error.kind() == ErrorKind::NotFinite
 }
 
 /// Features of a split whose labels they tell; all of validation and test are of class 0, or have label 0.

@@ -35,6 +35,7 @@ mod demo;
 mod divergence;
 mod doctor;
 mod end_to_end;
+mod errors;
 mod fetch;
 mod finetune;
 mod flood;

@@ -27,7 +27,7 @@ impl Bitmap {
     /// Where a side is zero or longer than 16384 pixels.
     pub fn new(width: usize, height: usize) -> Result<Self> {
         if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "a picture of {width} x {height} pixels: sides are between 1 and {LARGEST_SIDE}"
             )));
         }
@@ -61,20 +61,20 @@ impl Bitmap {
                 let stroke_width = (width * scale).round().max(1.0) as u32;
                 let style = ShapeStyle { color: rgba(*color, 1.0), filled: false, stroke_width };
                 for stroke in strokes(points, *dash) {
-                    backend.draw_path(pixels(&stroke), &style).map_err(Error::request)?;
+                    backend.draw_path(pixels(&stroke), &style).map_err(Error::mismatch)?;
                 }
             }
             Shape::Area { points, color, opacity } => {
-                backend.fill_polygon(pixels(points), &rgba(*color, *opacity)).map_err(Error::request)?;
+                backend.fill_polygon(pixels(points), &rgba(*color, *opacity)).map_err(Error::mismatch)?;
             }
             Shape::Dot { center, radius, color, hollow } => {
                 let mut disc = |radius: f64, color: Color| {
                     let radius = (radius * scale).round().max(1.0) as u32;
                     backend.draw_circle(pixel(*center), radius, &rgba(color, 1.0), true)
                 };
-                disc(radius + DOT_RIM / 2.0, *color).map_err(Error::request)?;
+                disc(radius + DOT_RIM / 2.0, *color).map_err(Error::mismatch)?;
                 if *hollow {
-                    disc(radius - DOT_RIM / 2.0, WHITE).map_err(Error::request)?;
+                    disc(radius - DOT_RIM / 2.0, WHITE).map_err(Error::mismatch)?;
                 }
             }
             Shape::Text(text) => words(&mut backend, text, scale)?,
@@ -129,7 +129,7 @@ pub fn png(picture: &Picture, scale: f64) -> Result<Vec<u8>> {
 /// # Errors
 /// Where the number of pixels is another than `width` x `height`, or a side is zero.
 pub fn encode_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
-    let side = |length: usize| u32::try_from(length).map_err(Error::request);
+    let side = |length: usize| u32::try_from(length).map_err(Error::mismatch);
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side(width)?, side(height)?);
     encoder.set_color(png::ColorType::Rgb);
@@ -137,9 +137,9 @@ pub fn encode_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
     // Large even areas: half the size of the default's, in a few hundredths of a second.
     encoder.set_compression(png::Compression::Default);
     encoder.set_filter(png::FilterType::Up);
-    let mut writer = encoder.write_header().map_err(Error::request)?;
-    writer.write_image_data(rgb).map_err(Error::request)?;
-    writer.finish().map_err(Error::request)?;
+    let mut writer = encoder.write_header().map_err(Error::mismatch)?;
+    writer.write_image_data(rgb).map_err(Error::mismatch)?;
+    writer.finish().map_err(Error::mismatch)?;
     Ok(bytes)
 }
 
@@ -153,8 +153,8 @@ fn words(backend: &mut BitMapBackend, text: &Text, scale: f64) -> Result<()> {
     font.draw(&text.text, corner, |x, y, coverage| {
         backend.draw_pixel((x, y), rgba(text.color, f64::from(coverage.clamp(0.0, 1.0))).to_backend_color())
     })
-    .map_err(Error::request)?
-    .map_err(Error::request)
+    .map_err(Error::mismatch)?
+    .map_err(Error::mismatch)
 }
 
 fn rgba(Color(red, green, blue): Color, opacity: f64) -> RGBAColor {

@@ -25,7 +25,7 @@ use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice};
 use crate::run::{Done, Runner, Setting};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 const DEMO_NOTICE: &str = "\
 This is the demo: generated images and a small random model, to try the harness.
@@ -76,7 +76,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         // What was typed must be understood; what is not here may not be needed.
         weights: match weights {
             // What was typed must be understood; a file that is not here matters to cells that are not recorded.
-            Err(error @ Error::Request { .. }) if typed.is_some() => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Request && typed.is_some() => return Err(error.into()),
             weights => weights,
         },
         allow_partial: args.model.allow_partial,

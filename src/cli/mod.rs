@@ -214,7 +214,7 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
                 let fetch = published.as_ref().map_or(String::new(), |_| {
                     format!("; `{}` fetches the published ones", remedy::fetch_weights(name))
                 });
-                Err(Error::file(path, "no such file").help(format!("{takes}{fetch}")))
+                Err(Error::not_found(path, "no such file").help(format!("{takes}{fetch}")))
             }
             weights => Ok(weights),
         },

@@ -21,7 +21,7 @@ pub fn statistics(dataset: &dyn Dataset, bands: &[String]) -> Result<Vec<BandSta
     let of = |band: &String| {
         let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
         found.copied().ok_or_else(|| {
-            Error::request(format!("band {band}: the train images give no mean and deviation"))
+            Error::mismatch(format!("band {band}: the train images give no mean and deviation"))
                 .help("is the train split empty, or the band constant? fetch the data set again")
         })
     };

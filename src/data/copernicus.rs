@@ -44,12 +44,12 @@ const LCZ_WITH_S1: &str = "lcz_s1s2";
 /// Where neither is there, a list is missing or damaged, or another partition than `default` is asked for.
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     if partition != PARTITION {
-        return Err(Error::request(format!("{} has no partition `{partition}`", suite.title))
+        return Err(Error::mismatch(format!("{} has no partition `{partition}`", suite.title))
             .help(format!("its only partition is `{PARTITION}`")));
     }
     let place = place(task, root).ok_or_else(|| {
         let problem = format!("no such folder: the data of {} is not there", task.name);
-        Error::file(root.join(&task.directory), problem).help(remedy::get_data(
+        Error::damaged(root.join(&task.directory), problem).help(remedy::get_data(
             suite,
             &[&task.name],
             Some(root),
@@ -59,7 +59,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     match task.layout {
         Some(Layout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, decoding, &place)?)),
         Some(layout) => Ok(Box::new(Copernicus::open(task, decoding, layout, place)?)),
-        None => Err(Error::request(format!("task {} names no `layout`", task.name))),
+        None => Err(Error::mismatch(format!("task {} names no `layout`", task.name))),
     }
 }
 
@@ -110,7 +110,10 @@ impl Copernicus {
     fn item(&self, split: Split, index: usize) -> Result<&Item> {
         let items = of(&self.items, split);
         items.get(index).ok_or_else(|| {
-            Error::file(self.files.root(), format!("{split} has {} samples, no number {index}", items.len()))
+            Error::damaged(
+                self.files.root(),
+                format!("{split} has {} samples, no number {index}", items.len()),
+            )
         })
     }
 
@@ -118,7 +121,7 @@ impl Copernicus {
         let path = self.files.path(name);
         let bytes = self.files.read(name).map_err(|error| match self.files.has(name) {
             true => error,
-            false => Error::file(&path, format!("no such file, though the list of {split} names it")).help(
+            false => Error::not_found(&path, format!("no such file, though the list of {split} names it")).help(
                 "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again",
             ),
         })?;
@@ -127,7 +130,7 @@ impl Copernicus {
 
     /// Something is wrong with what a file holds.
     fn wrong(&self, name: &str, problem: String) -> Error {
-        Error::file(self.files.path(name), problem)
+        Error::damaged(self.files.path(name), problem)
             .help("the file is damaged or of another data set: fetch it again")
     }
 
@@ -183,7 +186,7 @@ impl Copernicus {
                 .ok_or_else(|| wrong(format!("{}: {}", self.task.name, unknown(&self.task, *stored))))
         };
         let classes = stored.band(0).iter().map(class).collect::<Result<Vec<i32>>>()?;
-        let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::request)?;
+        let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::mismatch)?;
         Ok((Target::Mask(mask), dtype))
     }
 
@@ -211,7 +214,7 @@ impl Stored {
 /// The place of a stored band.
 fn place_of(task: &Task, band: &str) -> Result<usize> {
     task.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
-        Error::request(format!("{} has no band `{band}`", task.name))
+        Error::mismatch(format!("{} has no band `{band}`", task.name))
             .help(format!("its bands are {}", task.stored_bands.join(", ")))
     })
 }
@@ -242,7 +245,7 @@ fn check_finite(path: &Path, bands: &[String], image: &Array3<f32>) -> Result<()
     for (band, plane) in bands.iter().zip(image.outer_iter()) {
         if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
             let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
-            return Err(Error::file(path, problem).help("the file is damaged: fetch it again"));
+            return Err(Error::damaged(path, problem).help("the file is damaged: fetch it again"));
         }
     }
     Ok(())

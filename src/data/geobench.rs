@@ -61,7 +61,7 @@ impl Geobench {
         for name in [&names.train, &names.valid, &names.test].into_iter().flatten() {
             if !is_plain(name) {
                 let problem = format!("lists the sample {name:?}, which is no name of a file in its folder");
-                return Err(Error::file(&partition, problem));
+                return Err(Error::damaged(&partition, problem));
             }
         }
         let decoding = Decoding::of(suite.family, task);
@@ -71,7 +71,7 @@ impl Geobench {
     fn name(&self, split: Split, index: usize) -> Result<&str> {
         let names = self.samples(split);
         names.get(index).map(String::as_str).ok_or_else(|| {
-            Error::file(&self.partition, format!("{split} has {} samples, no number {index}", names.len()))
+            Error::damaged(&self.partition, format!("{split} has {} samples, no number {index}", names.len()))
         })
     }
 
@@ -99,7 +99,7 @@ impl Geobench {
         if result.is_err() && !path.exists() {
             let partition = self.partition.display();
             let problem = format!("no such file, though {partition} lists it in {split}");
-            return Err(incomplete(Error::file(&path, problem)));
+            return Err(incomplete(Error::damaged(&path, problem)));
         }
         result
     }
@@ -124,7 +124,7 @@ impl Dataset for Geobench {
 
     fn bands(&self) -> Result<Vec<String>> {
         let first = Split::ALL.into_iter().find(|split| !self.samples(*split).is_empty());
-        let split = first.ok_or_else(|| Error::file(&self.partition, "lists no sample"))?;
+        let split = first.ok_or_else(|| Error::damaged(&self.partition, "lists no sample"))?;
         self.with_sample(split, 0, |_, file| Ok(file.band_names()))
     }
 
@@ -153,14 +153,14 @@ impl Dataset for Geobench {
             let found = stored.iter().find(|(name, _)| undated(name) == band);
             let (_, found) = found.ok_or_else(|| {
                 let known: Vec<&str> = stored.keys().map(String::as_str).collect();
-                Error::file(&path, format!("no band `{band}`; bands there: {}", known.join(", ")))
+                Error::damaged(&path, format!("no band `{band}`; bands there: {}", known.join(", ")))
             })?;
             // What is no number (NaN) cannot be used either.
             let number = |key| found.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
             let (mean, std) = (number("mean"), number("std"));
             if !mean.is_finite() || !std.is_finite() || std <= 0.0 {
                 let problem = format!("band `{band}` has mean {mean} and standard deviation {std}");
-                return Err(Error::file(&path, problem).help("pixels cannot be normalised by that"));
+                return Err(Error::damaged(&path, problem).help("pixels cannot be normalised by that"));
             }
             Ok(BandStatistics { mean: mean * scale, std: std * scale })
         };
@@ -188,8 +188,11 @@ pub(crate) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
 }
 
 fn missing_task(suite: &Suite, task: &Task, root: &Path) -> Error {
-    Error::file(root.join(&task.directory), format!("no such folder: the data of {} is not there", task.name))
-        .help(remedy::get_data(suite, &[&task.name], Some(root)))
+    Error::not_found(
+        root.join(&task.directory),
+        format!("no such folder: the data of {} is not there", task.name),
+    )
+    .help(remedy::get_data(suite, &[&task.name], Some(root)))
 }
 
 /// What the name of a partition's file ends with.
@@ -212,7 +215,7 @@ fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     let known = partitions(folder)?;
-    let error = Error::file(folder, format!("no partition `{partition}`"));
+    let error = Error::not_found(folder, format!("no partition `{partition}`"));
     Err(match known.is_empty() {
         true => error.help("no file `<partition>_partition.json` is there: fetch the data set again"),
         false => error.help(format!("partitions there: {}", known.join(", "))),

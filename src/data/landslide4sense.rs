@@ -45,11 +45,11 @@ impl Landslide4Sense {
     /// Where a folder or an image's mask is not there, or another partition than `default` is asked for.
     pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Self> {
         if partition != PARTITION {
-            return Err(Error::request(format!("{} has no partition `{partition}`", suite.title))
+            return Err(Error::mismatch(format!("{} has no partition `{partition}`", suite.title))
                 .help(format!("its only partition is `{PARTITION}`")));
         }
         let folder = folder(root).ok_or_else(|| {
-            Error::file(
+            Error::not_found(
                 root.join("images"),
                 format!("no such folder: the data of {} is not there", task.name),
             )
@@ -64,7 +64,7 @@ impl Landslide4Sense {
                 let mask = dataset.mask_path(split, name);
                 if !mask.is_file() {
                     let image = dataset.image_path(split, name);
-                    return Err(Error::file(
+                    return Err(Error::not_found(
                         mask,
                         format!("no such file, though there is {}", image.display()),
                     )
@@ -87,7 +87,7 @@ impl Landslide4Sense {
     fn name(&self, split: Split, index: usize) -> Result<&str> {
         let names = self.samples(split);
         names.get(index).map(String::as_str).ok_or_else(|| {
-            Error::file(&self.folder, format!("{split} has {} samples, no number {index}", names.len()))
+            Error::damaged(&self.folder, format!("{split} has {} samples, no number {index}", names.len()))
         })
     }
 
@@ -95,7 +95,7 @@ impl Landslide4Sense {
     fn image<T: Element>(&self, split: Split, name: &str) -> Result<(Dtype, Array3<T>)> {
         let (dtype, dimensions, pixels) = elements(&self.image_path(split, name), "img")?;
         let wrong = || {
-            Error::file(
+            Error::damaged(
                 self.image_path(split, name),
                 format!("`img` has shape {dimensions:?}; expected rows, columns and {} planes", PLANES.len()),
             )
@@ -118,7 +118,7 @@ impl Landslide4Sense {
             let [rows, columns] = size;
             let problem =
                 format!("`mask` has shape {dimensions:?}, but the image is {rows} x {columns} pixels");
-            return Err(Error::file(path, problem).help("fetch image and mask again"));
+            return Err(Error::damaged(path, problem).help("fetch image and mask again"));
         }
         let class = |stored: f64| {
             // Saturates where it is beyond any class; the comparison notices.
@@ -128,7 +128,7 @@ impl Landslide4Sense {
             }
             let last = self.task.classes.saturating_sub(1);
             let problem = format!("`mask` holds {stored}; {} has the classes 0 to {last}", self.task.name);
-            Err(Error::file(&path, problem)
+            Err(Error::damaged(&path, problem)
                 .help("the file is damaged or of another data set: fetch it again"))
         };
         let classes = stored.into_iter().map(class).collect::<Result<Vec<i32>>>()?;
@@ -183,7 +183,7 @@ impl Dataset for Landslide4Sense {
             plane.assign(&stored.index_axis(Axis(2), plane_of(band)?));
             if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
                 let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
-                return Err(Error::file(self.image_path(split, name), problem)
+                return Err(Error::damaged(self.image_path(split, name), problem)
                     .help("the file is damaged: fetch it again"));
             }
         }
@@ -256,7 +256,7 @@ fn image_names(folder: &Path) -> Result<Vec<String>> {
 
 fn plane_of(band: &str) -> Result<usize> {
     PLANES.iter().position(|plane| *plane == band).ok_or_else(|| {
-        Error::request(format!("Landslide4Sense has no band `{band}`"))
+        Error::mismatch(format!("Landslide4Sense has no band `{band}`"))
             .help(format!("its planes are {}", PLANES.join(", ")))
     })
 }
@@ -267,7 +267,7 @@ fn elements<T: Element>(path: &Path, name: &str) -> Result<(Dtype, Vec<usize>, V
         let datasets = file.datasets()?;
         let found = datasets.iter().find(|dataset| dataset.name() == name).ok_or_else(|| {
             let known: Vec<&str> = datasets.iter().map(|dataset| dataset.name()).collect();
-            Error::file(path, format!("holds no dataset `{name}`; datasets there: {}", known.join(", ")))
+            Error::damaged(path, format!("holds no dataset `{name}`; datasets there: {}", known.join(", ")))
                 .help("the file is damaged or of another data set: fetch it again")
         })?;
         found.elements()

@@ -117,7 +117,7 @@ fn index(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
     let text = std::fs::read(&path).at(&path)?;
     let index: Index = serde_json::from_slice(&text).at(&path).map_err(|error| error.help(AGAIN))?;
-    let wrong = |problem: String| Err(Error::file(&path, problem).help(AGAIN));
+    let wrong = |problem: String| Err(Error::unsupported(&path, problem).help(AGAIN));
     if !FORMATS.contains(&index.format) {
         return wrong(format!("is of format {}; this version reads {FORMATS:?}", index.format));
     }
@@ -216,7 +216,7 @@ impl Part {
         size: Option<&u64>,
         decoding: Option<&String>,
     ) -> Result<Self> {
-        let wrong = |problem: String| Error::file(&path, problem);
+        let wrong = |problem: String| Error::damaged(&path, problem);
         let found = std::fs::metadata(&path).at(&path)?.len();
         if Some(&found) != size {
             return Err(wrong(format!("has {found} bytes; {INDEX} says {size:?}")));
@@ -264,7 +264,7 @@ impl Part {
 
     fn row(&self, index: usize) -> Result<usize> {
         self.rows.get(index).copied().ok_or_else(|| {
-            Error::file(&self.path, format!("has {} samples here, no number {index}", self.rows.len()))
+            Error::damaged(&self.path, format!("has {} samples here, no number {index}", self.rows.len()))
         })
     }
 
@@ -280,7 +280,7 @@ impl Part {
         let numbers = self.labels.read(self.row(index)?, self.header.label_width, numbers);
         let numbers: Vec<i32> = numbers.map_err(|error| error.help(AGAIN))?;
         let wrong = |problem: &dyn std::fmt::Display| {
-            Error::file(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
+            Error::damaged(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
         match self.header.label {
             TargetKind::Class => {
@@ -321,16 +321,16 @@ impl Packed {
         let index = index(folder)?;
         if let Some(problem) = decoded_otherwise(&index, &decoding) {
             let problem = format!("packed with other settings of the task: {problem}");
-            return Err(Error::file(folder.join(INDEX), problem)
+            return Err(Error::damaged(folder.join(INDEX), problem)
                 .help(format!("{AGAIN}, or undo the change in benchmarks/{}.toml", index.suite)));
         }
         let splits = index.partitions.get(partition).ok_or_else(|| {
             let known: Vec<&str> = index.partitions.keys().map(String::as_str).collect();
-            Error::file(folder, format!("no partition `{partition}`"))
+            Error::not_found(folder, format!("no partition `{partition}`"))
                 .help(format!("partitions there: {}", known.join(", ")))
         })?;
         if index.task != task.name {
-            return Err(Error::file(
+            return Err(Error::damaged(
                 folder.join(INDEX),
                 format!("is of {}, not of {}", index.task, task.name),
             ));
@@ -350,10 +350,8 @@ impl Packed {
         // Names and hashes have no checksums of their own.
         match packed.index.fingerprints.get(partition) == Some(&packed.fingerprint(&Split::ALL)?) {
             true => Ok(packed),
-            false => {
-                Err(Error::file(folder, format!("names or hashes are not those that {INDEX} is of"))
-                    .help(AGAIN))
-            }
+            false => Err(Error::damaged(folder, format!("names or hashes are not those that {INDEX} is of"))
+                .help(AGAIN)),
         }
     }
 
@@ -363,7 +361,7 @@ impl Packed {
     }
 
     fn part(&self, split: Split) -> Result<&Part> {
-        self.parts.get(&split).ok_or_else(|| Error::file(&self.folder, format!("has no {split}")))
+        self.parts.get(&split).ok_or_else(|| Error::damaged(&self.folder, format!("has no {split}")))
     }
 }
 
@@ -449,7 +447,7 @@ impl Dataset for Packed {
         };
         let path = self.folder.join(INDEX);
         let found = |band: &String| {
-            of(band).ok_or_else(|| Error::file(&path, format!("no usable statistics of band `{band}`")))
+            of(band).ok_or_else(|| Error::damaged(&path, format!("no usable statistics of band `{band}`")))
         };
         bands.iter().map(found).collect()
     }

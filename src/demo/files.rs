@@ -70,7 +70,7 @@ pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) ->
         }
     }
 
-    let [train, valid, test] = names.try_into().map_err(|_| Error::request("a split is missing"))?;
+    let [train, valid, test] = names.try_into().map_err(|_| Error::mismatch("a split is missing"))?;
     let write_partition = |name: &str, count: usize| {
         let partition = Partition { train: &train[..count.min(train.len())], valid: &valid, test: &test };
         write_json(&directory.join(format!("{name}_partition.json")), &partition)

@@ -78,7 +78,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     let lock_path = cache.join(format!("{name}.lock"));
     let lock = fs::File::create(&lock_path).at(&lock_path)?;
     lock.lock().map_err(|problem| {
-        Error::file(&lock_path, format!("cannot be locked: {problem}"))
+        Error::io(&lock_path, format!("cannot be locked: {problem}"))
             .help("set TERRABENCH_CACHE to a folder on a local disk")
     })?;
     if !is_whole(&root) {
@@ -104,7 +104,7 @@ pub fn is_demo_name(name: &str) -> bool {
 
 /// Names the generator's version and everything of the suite that decides the files.
 fn folder_name(suite: &Suite) -> Result<String> {
-    let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::request)?;
+    let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::mismatch)?;
     let hash = blake3::hash(decisive.as_bytes()).to_hex();
     Ok(format!("{}-demo-v{VERSION}-{}", suite.name, &hash[..8]))
 }
@@ -122,7 +122,7 @@ fn write(suite: &Suite, root: &Path) -> Result<()> {
 /// What the demo of a task holds.
 fn content(suite: &Suite, task: &Task) -> Result<Content> {
     let content = tasks::content(&task.name).ok_or_else(|| {
-        Error::request(format!("there is no demo of the task `{}` of {}", task.name, suite.title))
+        Error::mismatch(format!("there is no demo of the task `{}` of {}", task.name, suite.title))
             .help(format!("there is one of GEO-Bench's {}", tasks::NAMES.join(", ")))
     })?;
     let classes = content.class_names.len();
@@ -133,7 +133,7 @@ fn content(suite: &Suite, task: &Task) -> Result<Content> {
     } else {
         return Ok(content);
     };
-    Err(Error::request(format!("task `{}` of {}: {problem}", task.name, suite.title)))
+    Err(Error::mismatch(format!("task `{}` of {}: {problem}", task.name, suite.title)))
 }
 
 /// Whether the folder holds the files that its manifest lists and no others, each as it was written.

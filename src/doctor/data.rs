@@ -128,7 +128,7 @@ impl Found<'_> {
         if !lacking.is_empty() {
             let there = if partitions.is_empty() { "none".to_owned() } else { partitions.join(", ") };
             let problem = format!("lacks the partition {}; there: {there}", lacking.join(", "));
-            return Err(Error::file(folder, problem));
+            return Err(Error::damaged(folder, problem));
         }
 
         let mut files = BTreeSet::new();

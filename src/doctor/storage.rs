@@ -94,7 +94,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry.at(folder)?.path())).collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::file(folder, error)),
+        Err(error) => Err(Error::damaged(folder, error)),
     }
 }
 

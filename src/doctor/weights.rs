@@ -69,7 +69,7 @@ fn whole(path: &Path, line: Option<&Line>) -> Result<(u64, String)> {
     let bytes = path.metadata().at(path)?.len();
     if let Some(line) = line {
         if bytes != line.size {
-            return Err(Error::file(path, format!("it has {bytes} bytes; {} were fetched", line.size)));
+            return Err(Error::damaged(path, format!("it has {bytes} bytes; {} were fetched", line.size)));
         }
         // A line that is spelt otherwise tells nothing.
         if let Some(expected) = Checksums::of_identity(&line.checksum) {

@@ -85,7 +85,7 @@ impl FeatureBank {
                 for (target, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
                     let index = missing[fresh.rows.len()];
                     let seen = extractor.input.seen.get(split, index).ok_or_else(|| {
-                        Error::request(format!("{split} {}: the sample was not read", names[index]))
+                        Error::mismatch(format!("{split} {}: the sample was not read", names[index]))
                     })?;
                     let (content, pixels) = (contents[index], seen.pixels().clone());
                     fresh.rows.push(Row { content, target, pixels, features: features.to_vec() });
@@ -110,7 +110,7 @@ impl FeatureBank {
         {
             let row = rows
                 .get(content)
-                .ok_or_else(|| Error::request(format!("{name}: the sample was not encoded")))?;
+                .ok_or_else(|| Error::mismatch(format!("{name}: the sample was not encoded")))?;
             out.assign(&ArrayView1::from(&row.features));
             labels.push(row.target.clone());
             // Also of what was not read now, as its features were known.

@@ -212,7 +212,7 @@ impl Entry {
         if !described.exists() {
             write_atomically(&described, &serde_json::to_vec_pretty(about).at(&described)?)?;
         }
-        let bytes = encode(rows).map_err(|problem| Error::file(&self.folder, problem))?;
+        let bytes = encode(rows).map_err(|problem| Error::damaged(&self.folder, problem))?;
         write_atomically(&self.folder.join(file_name(&bytes)), &bytes)
     }
 }

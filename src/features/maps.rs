@@ -148,7 +148,7 @@ pub fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> 
     let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
     for item in items {
         let image = item.image.as_ref();
-        let image = image.ok_or_else(|| Error::request(format!("{}: the image was not read", item.name)))?;
+        let image = image.ok_or_else(|| Error::mismatch(format!("{}: the image was not read", item.name)))?;
         pixels.extend(image.iter().copied());
         (n, size) = (n + 1, image.dim());
     }
@@ -165,7 +165,7 @@ impl KeptMaps {
             self.maps.get_or_insert_with(|| (Scratch::with_memory(row, limit), fresh.shapes.clone()));
         if *shapes != fresh.shapes {
             let (found, expected) = (listed(&fresh.shapes), listed(shapes));
-            return Err(Error::request(format!("feature maps of {found}, expected {expected}")));
+            return Err(Error::mismatch(format!("feature maps of {found}, expected {expected}")));
         }
         for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
             if maps.iter().any(|number| !number.is_finite()) {
@@ -185,7 +185,7 @@ impl KeptMaps {
 
     /// The maps of all images, one after the other: from these rows, where there is one, else the next of `fresh`.
     fn together(&self, rows: &[Option<usize>], fresh: Option<HostMaps>) -> Result<(Vec<MapShape>, Vec<f32>)> {
-        let lost = || Error::request("feature maps that were kept are gone");
+        let lost = || Error::mismatch("feature maps that were kept are gone");
         let fresh = match fresh {
             Some(fresh) if rows.iter().all(Option::is_none) => return Ok((fresh.shapes, fresh.numbers)),
             fresh => fresh,
@@ -237,13 +237,13 @@ impl HostMaps {
         };
         let shapes: Vec<MapShape> = maps.iter().map(shape).collect();
         if shapes.is_empty() || shapes.iter().any(|shape| shape.dims.contains(&0)) {
-            return Err(Error::request("the model gives no feature maps")
+            return Err(Error::mismatch("the model gives no feature maps")
                 .help("name blocks in map-layers of the model's TOML"));
         }
         let rows = maps.into_iter().map(|map| map.values.flatten::<2>(1, 3)).collect();
         let numbers = Tensor::cat(rows, 1).into_data().convert::<f32>().try_into_vec::<f32>();
         let numbers = numbers.map_err(|error| {
-            Error::request(format!("the device returned features that are not float32: {error:?}"))
+            Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
         Ok(HostMaps { shapes, numbers })
     }

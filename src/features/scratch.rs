@@ -62,7 +62,7 @@ impl Scratch {
     /// stay.
     pub fn push(&mut self, row: &[f32]) -> Result<()> {
         if row.len() != self.width {
-            return Err(Error::request(format!("a row of {} numbers, expected {}", row.len(), self.width)));
+            return Err(Error::mismatch(format!("a row of {} numbers, expected {}", row.len(), self.width)));
         }
         if self.memory.len() < self.room {
             self.memory.push(row.into());
@@ -78,7 +78,7 @@ impl Scratch {
         let start = (self.filed * bytes.len()) as u64;
         let written = file.seek(SeekFrom::Start(start)).and_then(|_| file.write_all(&bytes));
         written.map_err(|problem| {
-            Error::request(format!("features cannot be kept on disk: {problem}"))
+            Error::mismatch(format!("features cannot be kept on disk: {problem}"))
                 .help("set TERRABENCH_CACHE to a folder with more room")
         })?;
         self.filed += 1;
@@ -103,13 +103,13 @@ impl Scratch {
     fn read_filed(&self, row: usize, numbers: &mut Vec<f32>) -> Result<()> {
         let place = row.checked_sub(self.memory.len()).filter(|place| *place < self.filed);
         let Some((place, file)) = place.zip(self.file.as_ref()) else {
-            return Err(Error::request(format!("features of sample {row} of {}", self.len())));
+            return Err(Error::mismatch(format!("features of sample {row} of {}", self.len())));
         };
         let mut bytes = vec![0; 4 * self.width];
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (place * bytes.len()) as u64;
         let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
-        read.map_err(|problem| Error::request(format!("features on disk cannot be read: {problem}")))?;
+        read.map_err(|problem| Error::mismatch(format!("features on disk cannot be read: {problem}")))?;
         numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         Ok(())
     }

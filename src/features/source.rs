@@ -86,7 +86,7 @@ pub trait FeatureSource {
         _tile: usize,
         _limit: Option<usize>,
     ) -> Result<Tokens> {
-        Err(Error::request("this source gives one vector per image and no patch tokens"))
+        Err(Error::mismatch("this source gives one vector per image and no patch tokens"))
     }
 
     /// Feature maps of images as they are asked for.
@@ -94,7 +94,7 @@ pub trait FeatureSource {
     /// # Errors
     /// If the source has no maps.
     fn maps(&mut self, _strategy: usize) -> Result<MapSource<'_>> {
-        Err(Error::request("this source gives one vector per image and no feature maps"))
+        Err(Error::mismatch("this source gives one vector per image and no feature maps"))
     }
 }
 
@@ -148,7 +148,7 @@ impl<'a> EncoderSource<'a> {
     fn extractor(&self, strategy: usize, turn: Dihedral) -> Result<Extractor<'a>> {
         let strategies = &self.input.strategies;
         let prepared = strategies.get(strategy).ok_or_else(|| {
-            Error::request(format!("no strategy {strategy}; the input has {}", strategies.len()))
+            Error::mismatch(format!("no strategy {strategy}; the input has {}", strategies.len()))
         })?;
         Ok(Extractor {
             encoder: self.encoder,

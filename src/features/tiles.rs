@@ -67,7 +67,7 @@ impl Tokens {
     pub fn read(&self, tiles: &[usize]) -> Result<Array2<f32>> {
         let numbers = self.tokens.read(tiles)?;
         let shape = (tiles.len() * self.grid * self.grid, self.width);
-        Array2::from_shape_vec(shape, numbers).map_err(Error::request)
+        Array2::from_shape_vec(shape, numbers).map_err(Error::mismatch)
     }
 }
 
@@ -78,13 +78,13 @@ impl Tokens {
 pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     let name = &sample.name;
     let Target::Mask(mask) = &sample.target else {
-        return Err(Error::request(format!("{name}: the label is no mask"))
+        return Err(Error::mismatch(format!("{name}: the label is no mask"))
             .help("check the task's `target` in benchmarks/"));
     };
     let (_, rows, columns) = sample.image.dim();
     if mask.dim() != (rows, columns) {
         let (h, w) = mask.dim();
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "{name}: the image is {rows} x {columns} pixels, its mask {h} x {w}"
         ))
         .help("the file is damaged: fetch it again, or leave the sample out of the partition"));
@@ -95,7 +95,7 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
             return Ok(IGNORED);
         }
         i16::try_from(*label).ok().filter(|_| known).ok_or_else(|| {
-            Error::request(format!(
+            Error::mismatch(format!(
                 "{name}: the mask holds {label}; {} has {} classes",
                 task.name, task.classes
             ))
@@ -103,7 +103,7 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
         })
     };
     let classes = mask.iter().map(class).collect::<Result<Vec<i16>>>()?;
-    Array2::from_shape_vec(mask.dim(), classes).map_err(Error::request)
+    Array2::from_shape_vec(mask.dim(), classes).map_err(Error::mismatch)
 }
 
 /// A part of a sample, as the model takes it.
@@ -123,7 +123,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
     if side == 0 || !fits(rows) || !fits(columns) {
         let problem =
             format!("{}: {rows} x {columns} pixels cannot be cut into tiles of {side}", sample.name);
-        return Err(Error::request(problem)
+        return Err(Error::mismatch(problem)
             .help("set `tile` of the protocol to a divisor of the images' height and width"));
     }
     let mut preprocess = extractor.strategy.preprocess.clone();
@@ -177,7 +177,7 @@ pub fn tile_tokens(
             if found != [across, down] {
                 let name = tiles.first().map_or("", |tile| tile.name.as_str());
                 let size = |[across, down]: [usize; 2]| format!("{} x {} pixels", down * side, across * side);
-                return Err(Error::request(format!(
+                return Err(Error::mismatch(format!(
                     "the images of {split} differ in size: {name} has {}, the first one {}",
                     size(found),
                     size([across, down])
@@ -193,7 +193,7 @@ pub fn tile_tokens(
         }
         if waiting.is_empty() { Ok(()) } else { encode(extractor, waiting, &mut tokens) }
     })?;
-    let mut tokens: Tokens = tokens.ok_or_else(|| Error::request(format!("{split} has no samples")))?;
+    let mut tokens: Tokens = tokens.ok_or_else(|| Error::mismatch(format!("{split} has no samples")))?;
     let [across, down] = grid.unwrap_or([1, 1]);
     tokens.tiles_an_image = across * down;
     tokens.tiles_across = across;
@@ -209,13 +209,13 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
         extractor.encoder.encode(&extractor.input.batch(images), Want::Tokens)?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "the model's patches are {rows} x {columns}; a square grid is needed"
         )));
     }
     let numbers = vectors.into_data();
     let numbers = numbers.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-        Error::request(format!("the device returned features that are not float32: {error:?}"))
+        Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
     })?;
     let tokens = match tokens {
         Some(tokens) => tokens,

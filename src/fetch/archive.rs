@@ -38,7 +38,7 @@ pub struct Contents {
 /// Where the archive is damaged, or unpacking it would be unsafe.
 pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
     let (mut archive, size) = open(path)?;
-    let refuse = |problem: String| Err(Error::file(path, problem).help("it was not unpacked"));
+    let refuse = |problem: String| Err(Error::damaged(path, problem).help("it was not unpacked"));
     let mut contents = Contents { files: Vec::new(), bytes: 0 };
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).at(path)?;
@@ -47,7 +47,7 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
             continue;
         }
         let Some(below) =
-            below(&name, root).map_err(|error| Error::file(path, error).help("it was not unpacked"))?
+            below(&name, root).map_err(|error| Error::damaged(path, error).help("it was not unpacked"))?
         else {
             if is_litter(&name) {
                 continue;
@@ -116,7 +116,7 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
         loop {
             // The CRC is compared when the entry ends.
             let n = limited.read(&mut buffer).map_err(|error| {
-                Error::file(path, format!("`{name}` is damaged: {error}")).help("it was not unpacked")
+                Error::damaged(path, format!("`{name}` is damaged: {error}")).help("it was not unpacked")
             })?;
             if n == 0 {
                 break;
@@ -124,14 +124,14 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
             length += n as u64;
             if length > declared {
                 let problem = format!("`{name}` holds more than the {declared} bytes it declares");
-                return Err(Error::file(path, problem).help("it was not unpacked"));
+                return Err(Error::damaged(path, problem).help("it was not unpacked"));
             }
             file.write_all(&buffer[..n]).at(&target)?;
             seen(done + length);
         }
         if length < declared {
             let problem = format!("`{name}` ends after {length} of the {declared} bytes it declares");
-            return Err(Error::file(path, problem).help("it was not unpacked"));
+            return Err(Error::damaged(path, problem).help("it was not unpacked"));
         }
         done += length;
     }

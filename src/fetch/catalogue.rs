@@ -117,7 +117,7 @@ impl Catalogue {
         }
         let catalogue: Catalogue = read_toml(&path)?;
         match catalogue.problem() {
-            Some(problem) => Err(Error::file(path, problem)),
+            Some(problem) => Err(Error::damaged(path, problem)),
             None => Ok(catalogue),
         }
     }

@@ -124,9 +124,9 @@ impl Client {
         let told = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         let code = header(&headers, "x-error-code");
         match status.as_u16() {
-            416 => Trouble::Restart(crate::Error::request("the server has less of the file than it lists")),
+            416 => Trouble::Restart(crate::Error::network("the server has less of the file than it lists")),
             408 | 425 | 429 | 500..=599 => Trouble::Passing {
-                error: crate::Error::request(format!("the server answers {status}{told}")),
+                error: crate::Error::network(format!("the server answers {status}{told}")),
                 wait: match asked_wait(&headers, SystemTime::now()) {
                     Some(wait) => Wait::Asked(wait),
                     None if status == StatusCode::TOO_MANY_REQUESTS => Wait::Untold,
@@ -174,7 +174,7 @@ impl Client {
                     ),
                 },
             ),
-            _ => Trouble::Final(crate::Error::request(format!("the server answers {status}{told}"))),
+            _ => Trouble::Final(crate::Error::network(format!("the server answers {status}{told}"))),
         }
     }
 

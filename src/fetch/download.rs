@@ -109,7 +109,7 @@ impl Download<'_> {
                 if was_wrong && is_of_this_run {
                     drop(whole);
                     std::fs::remove_file(part).at(part)?;
-                    return Err(Error::request(format!("{subject}: twice, {mismatch}")).help(
+                    return Err(Error::network(format!("{subject}: twice, {mismatch}")).help(
                         "nothing was kept. Either something on the way alters the file (a proxy, a mirror in \
                          HF_ENDPOINT), or it is no longer the one that was published",
                     ));
@@ -163,7 +163,7 @@ impl Download<'_> {
         let mut buffer = vec![0; 1 << 18];
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(Error::request("stopped, since another file failed"));
+                return Err(Error::network("stopped, since another file failed"));
             }
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,

@@ -125,7 +125,7 @@ impl Hub {
         let (answer, _) = self.json::<Answer>(&route, repository)?;
         if !is_hex(&answer.sha, 40) {
             let problem = format!("{name}: the hub says that `{revision}` is `{}`, no commit", answer.sha);
-            return Err(Error::request(problem));
+            return Err(Error::network(problem));
         }
         let licence = answer.card.and_then(|card| card.license).and_then(|licence| match licence {
             serde_json::Value::String(licence) => Some(licence),
@@ -182,7 +182,7 @@ impl Hub {
                 None => return Ok(entries),
             }
         }
-        Err(Error::request(format!("{name}: the hub lists files over more than {MOST_PAGES} pages")))
+        Err(Error::network(format!("{name}: the hub lists files over more than {MOST_PAGES} pages")))
     }
 
     /// Opens a file of the repository, from byte `from` on if the server can and the file is still the one
@@ -217,7 +217,7 @@ impl Hub {
             _ => None,
         };
         if let Some(problem) = problem {
-            return Err(Trouble::Restart(Error::request(problem)));
+            return Err(Trouble::Restart(Error::network(problem)));
         }
         let etag =
             header(response.headers(), "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);

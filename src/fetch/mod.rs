@@ -266,7 +266,8 @@ impl Run<'_> {
             return Ok(target.to_owned());
         }
         std::fs::remove_file(part).at(part)?;
-        Err(Error::file(part, "the copy from the hub's cache is damaged").help("run the same command again"))
+        Err(Error::damaged(part, "the copy from the hub's cache is damaged")
+            .help("run the same command again"))
     }
 
     fn verified(&self, item: &Item, path: &Path) -> Result<bool> {
@@ -284,7 +285,7 @@ impl Run<'_> {
         if contents.bytes > free {
             let (needed, free) = (gigabytes(contents.bytes), gigabytes(free));
             let problem = format!("unpacks to {needed}, and {free} are free in {}", folder.display());
-            return Err(Error::file(archive, problem).help("free some and run the same command again"));
+            return Err(Error::damaged(archive, problem).help("free some and run the same command again"));
         }
         let workplace = ledger::workplace(folder)?;
         let fresh = workplace.path().join("whole");

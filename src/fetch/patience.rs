@@ -68,17 +68,17 @@ pub enum Wait {
 impl Trouble {
     /// A trouble that may go away.
     pub fn passing(problem: impl ToString) -> Self {
-        Trouble::Passing { error: Error::request(problem), wait: Wait::Usual }
+        Trouble::Passing { error: Error::network(problem), wait: Wait::Usual }
     }
 
     /// A trouble that will hardly go away, with what the user can do about it.
     pub fn stubborn(problem: impl ToString, remedy: impl ToString) -> Self {
-        Trouble::Stubborn(Error::request(problem).help(remedy))
+        Trouble::Stubborn(Error::network(problem).help(remedy))
     }
 
     /// A trouble that will stay, with what the user can do about it.
     pub fn fatal(problem: impl ToString, remedy: impl ToString) -> Self {
-        Trouble::Final(Error::request(problem).help(remedy))
+        Trouble::Final(Error::network(problem).help(remedy))
     }
 }
 
@@ -167,11 +167,9 @@ impl Patience {
 
 /// The same error, which now names its subject and says what came of it.
 fn about(subject: &str, error: Error, outcome: &str) -> Error {
-    match error {
-        Error::Request { problem, remedy } => {
-            Error::Request { problem: format!("{subject}: {problem}{outcome}"), remedy }
-        }
-        other => other,
+    match error.path() {
+        None => error.reworded(|problem| format!("{subject}: {problem}{outcome}")),
+        Some(_) => error,
     }
 }
 
@@ -202,7 +200,7 @@ mod tests {
         let patience = Patience { first_wait: Duration::from_micros(1), ..Patience::default() };
         let (mut failures, noted) = (Failures::default(), std::cell::RefCell::new(Vec::new()));
         let note = |line: &str| noted.borrow_mut().push(line.to_owned());
-        let trouble = || Trouble::Passing { error: Error::request("busy"), wait };
+        let trouble = || Trouble::Passing { error: Error::network("busy"), wait };
         while failures.wait(trouble(), "w.bin", &patience, left, &note).is_ok() {}
         noted.into_inner()
     }

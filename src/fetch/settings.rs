@@ -140,7 +140,7 @@ fn certificates(path: String) -> Result<Vec<Certificate<'static>>> {
         })
         .collect();
     if found.is_empty() {
-        return Err(Error::file(&path, "holds no PEM certificate").help("SSL_CERT_FILE names it"));
+        return Err(Error::damaged(&path, "holds no PEM certificate").help("SSL_CERT_FILE names it"));
     }
     Ok(found)
 }

@@ -168,7 +168,7 @@ impl Survey {
             return Ok(());
         }
         let problem = format!("about {} are needed here and {} are free", gigabytes(needed), gigabytes(free));
-        Err(Error::file(&self.folder, problem)
+        Err(Error::damaged(&self.folder, problem)
             .help("free some, name another folder, or fetch one task after the other (--task)"))
     }
 }
@@ -181,13 +181,13 @@ pub fn gigabytes(bytes: u64) -> String {
 /// The listed file with its pinned hashes, too.
 fn pinned(repository: &Repository, source: &Source, listed: &Entry) -> Result<Entry> {
     let checksums = source.checksums().and(&listed.checksums).map_err(|mismatch| {
-        Error::request(format!("{}: {}: as the hub lists it, {mismatch}", repository.name, listed.path)).help(
+        Error::network(format!("{}: {}: as the hub lists it, {mismatch}", repository.name, listed.path)).help(
             "the repository's revision is another than the one whose hash is pinned in benchmarks/fetch",
         )
     })?;
     if checksums.identity().is_none() {
         let problem = format!("{}: {}: the hub lists no hash to verify it by", repository.name, listed.path);
-        return Err(Error::request(problem).help("pin one in benchmarks/fetch"));
+        return Err(Error::network(problem).help("pin one in benchmarks/fetch"));
     }
     Ok(Entry { checksums, ..listed.clone() })
 }
@@ -198,7 +198,7 @@ fn lacking(repository: &Repository, source: &Source, listed: &[Entry]) -> Error 
         names.push("…");
     }
     let Repository { name, revision, .. } = repository;
-    Error::request(format!("{name} has no file `{}` at revision {revision}", source.path))
+    Error::network(format!("{name} has no file `{}` at revision {revision}", source.path))
         .help(format!("it has {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }))
 }
 

@@ -167,12 +167,14 @@ pub fn open(path: &Path) -> Result<Vec<Stored>> {
                 if let Some(lacking) = names.iter().find(|name| !tensors.iter().any(|has| has.name == **name))
                 {
                     let problem = format!("lacks `{lacking}`, which {} says it holds", index.display());
-                    return Err(Error::file(part, problem).help("fetch the parts and their index again"));
+                    return Err(Error::damaged(part, problem).help("fetch the parts and their index again"));
                 }
                 for tensor in tensors {
                     if let Some(twice) = all.insert(tensor.name.clone(), tensor) {
                         let problem = format!("`{}` is in another part too", twice.name);
-                        return Err(Error::file(part, problem).help("fetch the parts and their index again"));
+                        return Err(
+                            Error::damaged(part, problem).help("fetch the parts and their index again")
+                        );
                     }
                 }
             }
@@ -188,7 +190,7 @@ fn open_file(path: &Path) -> Result<Vec<Stored>> {
         Kind::Safetensors => safetensors::open(path),
         Kind::Zip => torch::open_zip(path),
         Kind::Pickle => torch::open_pickle(path),
-        Kind::Json => Err(Error::file(path, "is JSON text, no weights").help(HELP)),
+        Kind::Json => Err(Error::unsupported(path, "is JSON text, no weights").help(HELP)),
     }
 }
 

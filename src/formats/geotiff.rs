@@ -56,7 +56,7 @@ impl Image {
     /// Where it is no TIFF, damaged, of a kind that is not read, or too large to be true.
     pub fn decode(path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
         let wrong =
-            |problem: &dyn std::fmt::Display| Error::file(path, format!("as a TIFF image: {problem}"));
+            |problem: &dyn std::fmt::Display| Error::damaged(path, format!("as a TIFF image: {problem}"));
         let damaged = |problem: &dyn std::fmt::Display| wrong(problem).help(DAMAGED);
         let library = |error: TiffError| match error {
             TiffError::UnsupportedError(problem) => wrong(&problem).help(CONVERT_NUMBERS),

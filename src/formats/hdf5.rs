@@ -294,7 +294,7 @@ impl File {
                 let (size, expected) = (file.file_size(), file.superblock().eof_address);
                 if size < expected {
                     let problem = format!("truncated: {size} bytes of {expected}");
-                    return Err(Error::file(path, problem).help(DAMAGED));
+                    return Err(Error::damaged(path, problem).help(DAMAGED));
                 }
                 FileOf::Pure(file)
             }
@@ -390,7 +390,7 @@ impl File {
             FileOf::Libhdf5(file) => file.string_attribute(name),
         };
         text.ok_or_else(|| {
-            Error::file(&self.path, format!("the root has no attribute `{name}` that is a string"))
+            Error::damaged(&self.path, format!("the root has no attribute `{name}` that is a string"))
         })
     }
 }
@@ -415,7 +415,7 @@ impl Dataset<'_> {
 
     /// Something is wrong with this dataset.
     pub fn error(&self, problem: impl fmt::Display) -> Error {
-        Error::file(&self.file.path, format!("dataset `{}`: {problem}", self.name))
+        Error::damaged(&self.file.path, format!("dataset `{}`: {problem}", self.name))
     }
 
     /// What the file stores.

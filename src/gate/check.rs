@@ -50,10 +50,10 @@ impl Thresholds {
         let points = thresholds.drop.values().chain(thresholds.tolerance.values()).copied();
         let mut shares = thresholds.agreement.into_iter().chain(points);
         if let Some(wrong) = shares.find(|number| !(0.0..=100.0).contains(number)) {
-            return Err(Error::file(path, format!("{wrong} is not between 0 and 100")));
+            return Err(Error::damaged(path, format!("{wrong} is not between 0 and 100")));
         }
         if !(thresholds.level > 0.0 && thresholds.level < 1.0) || thresholds.resamples == 0 {
-            return Err(Error::file(path, "`level` must lie between 0 and 1, `resamples` be at least 1"));
+            return Err(Error::damaged(path, "`level` must lie between 0 and 1, `resamples` be at least 1"));
         }
         Ok(thresholds)
     }

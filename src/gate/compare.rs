@@ -83,7 +83,7 @@ pub fn side(side: &str, results: &Path) -> Result<Collection> {
         let models: BTreeSet<String> =
             all.iter().map(|kept| format!("`{}`", model_name(&kept.record.cell))).collect();
         let models: Vec<String> = models.into_iter().collect();
-        return Err(Error::file(results, format!("has no records of `{side}`")).help(format!(
+        return Err(Error::damaged(results, format!("has no records of `{side}`")).help(format!(
             "name a folder of records, the beginning of the weights' hash, or one of the models there: {}",
             models.join(", ")
         )));

@@ -122,7 +122,7 @@ pub fn recompute(kept: &Kept, suites: &Suites, extra: &[Metric]) -> Result<Optio
     let Some(named) = kept.store.predictions(record)? else { return Ok(None) };
     let scores = scores(record, &named, suites, extra).map_err(|error| {
         let path = kept.store.predictions_path(record);
-        Error::file(path, format!("cannot be scored: {error}"))
+        Error::damaged(path, format!("cannot be scored: {error}"))
             .help("delete the record with its predictions, and run the cell again with `bench --fresh`")
     })?;
     let recorded = record.samples.get("test").copied();

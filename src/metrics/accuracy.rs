@@ -27,13 +27,13 @@ pub fn top_k_accuracy(scores: ArrayView2<'_, f32>, truth: &[usize], k: usize) ->
     let mut right = 0;
     for (sample, (scores, &class)) in scores.rows().into_iter().zip(truth).enumerate() {
         let Some(&own) = scores.get(class) else {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "sample {sample} is of class {class}, scored are {} classes",
                 scores.len()
             )));
         };
         if scores.iter().any(|score| score.is_nan()) {
-            return Err(Error::request(format!("sample {sample} has a score that is not a number")));
+            return Err(Error::mismatch(format!("sample {sample} has a score that is not a number")));
         }
         let better = |(other, &score): (usize, &f32)| score > own || (score == own && other < class);
         let rank = scores.iter().enumerate().filter(|other| better(*other)).count();

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub fn average_precision(scores: &[f32], truth: &[bool]) -> Result<f64> {
     check_shapes(&[scores.len()], &[truth.len()])?;
     if let Some(sample) = scores.iter().position(|score| score.is_nan()) {
-        return Err(Error::request(format!("score {sample} is not a number")));
+        return Err(Error::mismatch(format!("score {sample} is not a number")));
     }
     let mut ranked: Vec<(f32, bool)> = scores.iter().copied().zip(truth.iter().copied()).collect();
     ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));

@@ -48,10 +48,10 @@ pub(crate) fn resampled(
     statistic: &(impl Fn(&[usize]) -> f64 + Sync),
 ) -> Result<Vec<f64>> {
     let Ok(any_sample) = Uniform::new(0, samples) else {
-        return Err(Error::request("there is nothing to resample"));
+        return Err(Error::mismatch("there is nothing to resample"));
     };
     if !(level > 0.0 && level < 1.0) || resamples == 0 {
-        return Err(Error::request(format!("no interval of level {level} from {resamples} resamples"))
+        return Err(Error::mismatch(format!("no interval of level {level} from {resamples} resamples"))
             .help("give a level between 0 and 1 and at least 1 resample"));
     }
     let source = ChaCha8Rng::seed_from_u64(seed);
@@ -65,7 +65,7 @@ pub(crate) fn resampled(
     let mut values: Vec<f64> =
         (0..resamples as u64).into_par_iter().map_init(|| Vec::with_capacity(samples), resample).collect();
     if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-        return Err(Error::request(format!("the statistic of a resample is {value}")));
+        return Err(Error::mismatch(format!("the statistic of a resample is {value}")));
     }
     values.sort_unstable_by(f64::total_cmp);
     Ok(values)

@@ -64,7 +64,7 @@ pub fn count_classes(predictions: &[usize], truth: &[usize], classes: usize) -> 
     let mut counts = vec![Counts::default(); classes];
     for (sample, (&prediction, &truth)) in predictions.iter().zip(truth).enumerate() {
         if let Some(class) = [prediction, truth].into_iter().find(|class| *class >= classes) {
-            return Err(Error::request(format!("sample {sample} has class {class} of {classes}")));
+            return Err(Error::mismatch(format!("sample {sample} has class {class} of {classes}")));
         }
         counts[prediction].count(true, prediction == truth);
         if prediction != truth {
@@ -120,7 +120,7 @@ pub fn macro_f1_of_classes(counts: &[Counts]) -> Result<f64> {
     let occurring = counts.iter().filter(|counts| **counts != Counts::default());
     let scores: Vec<f64> = occurring.map(|counts| counts.f1()).collect();
     if scores.is_empty() {
-        return Err(Error::request("no class occurs, so there is no mean F1"));
+        return Err(Error::mismatch("no class occurs, so there is no mean F1"));
     }
     Ok(scores.iter().sum::<f64>() / scores.len() as f64)
 }
@@ -132,7 +132,7 @@ pub fn macro_f1_of_classes(counts: &[Counts]) -> Result<f64> {
 /// Where there are no labels.
 pub fn macro_f1_of_labels(counts: &[Counts]) -> Result<f64> {
     match counts.len() {
-        0 => Err(Error::request("no label, so there is no mean F1")),
+        0 => Err(Error::mismatch("no label, so there is no mean F1")),
         labels => Ok(counts.iter().map(|counts| counts.f1()).sum::<f64>() / labels as f64),
     }
 }

@@ -56,7 +56,9 @@ pub fn mean_over_batches(
     mut of: impl FnMut(Range<usize>) -> Result<f64>,
 ) -> Result<f64> {
     if samples == 0 || batch_size == 0 {
-        return Err(Error::request(format!("{samples} samples in batches of {batch_size} cannot be scored")));
+        return Err(Error::mismatch(format!(
+            "{samples} samples in batches of {batch_size} cannot be scored"
+        )));
     }
     let mut sum = 0.0;
     for start in (0..samples).step_by(batch_size) {
@@ -70,12 +72,12 @@ pub fn mean_over_batches(
 /// That predictions and truth are of the same samples, and that there are some.
 fn check_shapes(predictions: &[usize], truth: &[usize]) -> Result<()> {
     if predictions != truth {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "predictions of shape {predictions:?}, truth of shape {truth:?}"
         )));
     }
     if predictions.contains(&0) {
-        return Err(Error::request("there is nothing to score")
+        return Err(Error::mismatch("there is nothing to score")
             .help("the split is empty; check the partition's file"));
     }
     Ok(())

@@ -100,7 +100,7 @@ pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
 /// Where they are not as many.
 pub fn discordant(a: &[bool], b: &[bool]) -> Result<(u64, u64)> {
     if a.len() != b.len() {
-        return Err(Error::request(format!("{} samples against {}", a.len(), b.len())));
+        return Err(Error::mismatch(format!("{} samples against {}", a.len(), b.len())));
     }
     let count = |wanted: (bool, bool)| a.iter().zip(b).filter(|(a, b)| (**a, **b) == wanted).count() as u64;
     Ok((count((true, false)), count((false, true))))

@@ -29,7 +29,7 @@ impl Confusion {
     pub fn from_counts(counts: Array2<u64>, ignore: Option<i32>) -> Result<Self> {
         match counts.dim() {
             (rows, columns) if rows == columns + 1 => Ok(Confusion { counts, ignore }),
-            found => Err(Error::request(format!("counts of shape {found:?} are no confusion"))),
+            found => Err(Error::mismatch(format!("counts of shape {found:?} are no confusion"))),
         }
     }
 
@@ -67,7 +67,7 @@ impl Confusion {
     ) -> Result<()> {
         let (of_labels, of_predictions) = (labels.shape(), predictions.shape());
         if of_labels != of_predictions {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "labels of shape {of_labels:?}, predictions of shape {of_predictions:?}"
             )));
         }
@@ -75,7 +75,7 @@ impl Confusion {
         let class = |value: i32| usize::try_from(value).ok().filter(|class| *class < classes);
         for (label, prediction) in labels.iter().zip(&predictions) {
             let predicted = class(*prediction).ok_or_else(|| {
-                Error::request(format!("a pixel is predicted as class {prediction} of {classes}"))
+                Error::mismatch(format!("a pixel is predicted as class {prediction} of {classes}"))
             })?;
             if Some(*label) != self.ignore {
                 self.counts[[class(*label).unwrap_or(classes), predicted]] += 1;
@@ -119,7 +119,7 @@ impl Confusion {
         let counted = iou.iter().enumerate().filter(|(class, _)| Some(*class) != ignored);
         let scores: Vec<f64> = counted.filter_map(|(_, iou)| *iou).collect();
         if scores.is_empty() {
-            return Err(Error::request("every pixel is ignored, so there is no mean IoU"));
+            return Err(Error::mismatch("every pixel is ignored, so there is no mean IoU"));
         }
         Ok(scores.iter().sum::<f64>() / scores.len() as f64)
     }
@@ -130,7 +130,7 @@ impl Confusion {
     /// Where every pixel is ignored. (torchmetrics gives 0 there.)
     pub fn pixel_accuracy(&self) -> Result<f64> {
         match self.counts.sum() {
-            0 => Err(Error::request("every pixel is ignored, so there is no pixel accuracy")),
+            0 => Err(Error::mismatch("every pixel is ignored, so there is no pixel accuracy")),
             all => Ok(percent(self.counts.diag().sum(), all)),
         }
     }
@@ -144,13 +144,13 @@ impl Confusion {
 /// Where no pixel counts, or `batch_size` is 0.
 pub fn mean_iou_over_batches(images: &[Confusion], batch_size: usize) -> Result<f64> {
     if batch_size == 0 {
-        return Err(Error::request("batches of 0 images cannot be scored"));
+        return Err(Error::mismatch("batches of 0 images cannot be scored"));
     }
     let counting: Vec<(f64, usize)> = (images.chunks(batch_size))
         .filter_map(|batch| Some((Confusion::sum(batch)?.mean_iou().ok()?, batch.len())))
         .collect();
     match counting.iter().map(|(_, images)| images).sum::<usize>() {
-        0 => Err(Error::request("every pixel is ignored, so there is no mean IoU")),
+        0 => Err(Error::mismatch("every pixel is ignored, so there is no mean IoU")),
         all => Ok(counting.iter().map(|(score, images)| score * *images as f64).sum::<f64>() / all as f64),
     }
 }

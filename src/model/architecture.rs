@@ -107,7 +107,7 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$variant(config) => {
                         Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
                     })*
-                    ArchitectureConfig::ImageStats => Err(Error::request("image-stats has nothing to train")
+                    ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has nothing to train")
                         .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
                 }
             }

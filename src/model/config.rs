@@ -217,7 +217,7 @@ impl ModelConfig {
         let path = home.config("models", name)?;
         let config: ModelConfig = read_toml(&path)?;
         match config.problem() {
-            Some(problem) => Err(Error::file(path, problem)),
+            Some(problem) => Err(Error::damaged(path, problem)),
             None => Ok(config),
         }
     }

@@ -177,12 +177,12 @@ impl CopernicusFm {
     pub fn set_language_vector(&mut self, sensor: Sensor, vector: Vec<f32>) -> Result<()> {
         if !self.sensors.get(&sensor).is_some_and(is_variable) {
             let problem = format!("{NAME}: expected a sensor without wavelengths, found {sensor}");
-            return Err(Error::request(problem).help("give language vectors to variables only"));
+            return Err(Error::mismatch(problem).help("give language vectors to variables only"));
         }
         if vector.len() != LANGUAGE_WIDTH {
             let found = vector.len();
             let problem = format!("{NAME}, {sensor}: expected a vector of {LANGUAGE_WIDTH}, found {found}");
-            return Err(Error::request(problem).help("take it from the file of vectors beside the weights"));
+            return Err(Error::mismatch(problem).help("take it from the file of vectors beside the weights"));
         }
         self.language.insert(sensor, vector);
         Ok(())
@@ -270,13 +270,13 @@ impl KernelEncoder for CopernicusFm {
         let kernel = match (&self.patch_embed_spectral, &self.patch_embed_variable) {
             (_, Some(maker)) if is_variable(known) => {
                 let vector = self.language.get(&sensor).ok_or_else(|| {
-                    Error::request(format!("{NAME}, {sensor}: expected a language vector, found none"))
+                    Error::mismatch(format!("{NAME}, {sensor}: expected a language vector, found none"))
                         .help("take it from the file of vectors beside the weights")
                 })?;
                 let bands = input.bands.len();
                 if bands != 1 {
                     let problem = format!("{NAME}, {sensor}: expected 1 band, found {bands}");
-                    return Err(Error::request(problem).help("give one variable at a time"));
+                    return Err(Error::mismatch(problem).help("give one variable at a time"));
                 }
                 let vector = TensorData::new(vector.clone(), [1, LANGUAGE_WIDTH]);
                 maker.kernel(Tensor::from_data(vector, &device), KernelOrder::OutLast)
@@ -289,7 +289,7 @@ impl KernelEncoder for CopernicusFm {
                 let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
                 maker.kernel(Tensor::from_data(rows, &device), KernelOrder::OutLast)
             }
-            (None, _) => return Err(Error::request(format!("{NAME} was built without sensor {sensor}"))),
+            (None, _) => return Err(Error::mismatch(format!("{NAME} was built without sensor {sensor}"))),
         };
         Ok(kernel.resize(self.config.patch))
     }
@@ -330,8 +330,10 @@ fn known_values<T: Copy>(values: &[Option<T>], n: usize, sees: bool) -> Vec<Opti
 fn check_context(context: &Context, n: usize) -> Result<()> {
     for (what, count) in [("places", context.places.len()), ("days", context.days.len())] {
         if count != 0 && count != n {
-            return Err(Error::request(format!("{NAME}: expected {n} {what}, one per image, found {count}"))
-                .help("leave the list empty where nothing is known"));
+            return Err(Error::mismatch(format!(
+                "{NAME}: expected {n} {what}, one per image, found {count}"
+            ))
+            .help("leave the list empty where nothing is known"));
         }
     }
     Ok(())
@@ -371,7 +373,7 @@ impl Range {
             return Ok(x);
         }
         let problem = format!("{what}: expected {} to {}, found {x}", self.shortest, self.longest);
-        Err(Error::request(problem).help("check its unit"))
+        Err(Error::mismatch(problem).help("check its unit"))
     }
 }
 

@@ -389,7 +389,7 @@ impl Croma {
         let (Some(encoder), Some(head)) = (encoder, head) else {
             let problem = format!("{NAME}: expected Sentinel-1 or Sentinel-2, found sensor {}", input.sensor);
             return Err(
-                Error::request(problem).help("remove the sensor from the model's file in configs/models/")
+                Error::mismatch(problem).help("remove the sensor from the model's file in configs/models/")
             );
         };
         check_bands(NAME, input, encoder.bands())?;

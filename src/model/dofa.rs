@@ -163,7 +163,7 @@ impl KernelEncoder for Dofa {
         if self.config.kernel_layout == KernelLayout::Flat && *input.bands != **known {
             let (expected, found) = (listed(known), listed(&input.bands));
             let problem = format!("{NAME}, sensor {sensor}: expected bands {expected}, found {found}");
-            return Err(Error::request(problem)
+            return Err(Error::mismatch(problem)
                 .help("kernel-layout flat depends on the order of the bands: give exactly these"));
         }
         Ok(input)

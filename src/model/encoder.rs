@@ -77,7 +77,7 @@ impl Batch {
     pub fn only(&self) -> Result<&Input> {
         match self.inputs.as_slice() {
             [only] => Ok(only),
-            several => Err(Error::request(format!(
+            several => Err(Error::mismatch(format!(
                 "the model takes images of one sensor at a time, got {}",
                 several.len()
             ))),
@@ -175,7 +175,7 @@ impl Encoded {
     pub fn pooled(self) -> Result<Tensor<2>> {
         match self {
             Encoded::Pooled(vectors) => Ok(vectors),
-            _ => Err(Error::request("the encoder gave no pooled vectors")),
+            _ => Err(Error::mismatch("the encoder gave no pooled vectors")),
         }
     }
 
@@ -186,7 +186,7 @@ impl Encoded {
     pub fn tokens(self) -> Result<(Tensor<3>, [usize; 2])> {
         match self {
             Encoded::Tokens { tokens, grid } => Ok((tokens, grid)),
-            _ => Err(Error::request("the encoder gave no patch tokens")),
+            _ => Err(Error::mismatch("the encoder gave no patch tokens")),
         }
     }
 
@@ -197,7 +197,7 @@ impl Encoded {
     pub fn maps(self) -> Result<Vec<Map>> {
         match self {
             Encoded::Maps(maps) => Ok(maps),
-            _ => Err(Error::request("the encoder gave no feature maps")),
+            _ => Err(Error::mismatch("the encoder gave no feature maps")),
         }
     }
 
@@ -208,7 +208,7 @@ impl Encoded {
     pub fn join(parts: Vec<Encoded>) -> Result<Encoded> {
         let mut parts = parts;
         match parts.len() {
-            0 => return Err(Error::request("there are no images to encode")),
+            0 => return Err(Error::mismatch("there are no images to encode")),
             1 => return Ok(parts.remove(0)),
             _ => {}
         }
@@ -236,7 +236,7 @@ impl Encoded {
 /// The error of a pooling that an architecture lacks.
 pub fn no_pooling(asked: Pooling, known: &[Pooling]) -> Error {
     let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
-    Error::request(format!("this architecture has no pooling `{asked}`"))
+    Error::mismatch(format!("this architecture has no pooling `{asked}`"))
         .help(format!("choose --pooling {}", known.join(" or ")))
 }
 

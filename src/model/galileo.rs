@@ -354,7 +354,7 @@ impl Galileo {
         let layers = &self.config.map_layers;
         let Some(last) = layers.iter().max() else {
             let problem = format!("{NAME}: expected blocks whose tokens are the feature maps, found none");
-            return Err(Error::request(problem).help("list some as `map-layers` in the model's file"));
+            return Err(Error::mismatch(problem).help("list some as `map-layers` in the model's file"));
         };
         let mut tokens = self.embed(dates)?;
         let [rows, columns] = self.grid(dates);
@@ -388,7 +388,7 @@ impl Galileo {
     fn check(&self, dates: &[Input]) -> Result<()> {
         if !(1..=DATES).contains(&dates.len()) {
             let problem = format!("{NAME}: expected 1 to {DATES} dates, found {}", dates.len());
-            return Err(Error::request(problem).help("choose some of the dates"));
+            return Err(Error::mismatch(problem).help("choose some of the dates"));
         }
         let first = &dates[0];
         for date in dates {
@@ -403,19 +403,19 @@ impl Galileo {
                     date.sensor,
                     date.pixels.dims()
                 );
-                return Err(Error::request(problem).help("resize the images of all dates to one size"));
+                return Err(Error::mismatch(problem).help("resize the images of all dates to one size"));
             }
         }
         requests::check_patches(NAME, first, self.config.patch)?;
         let [_, _, h, w] = first.pixels.dims();
         if h != w {
             let problem = format!("{NAME}: expected as many rows as columns, found {h} x {w} pixels");
-            return Err(Error::request(problem).help("crop the images to squares"));
+            return Err(Error::mismatch(problem).help("crop the images to squares"));
         }
         if self.groups[&first.sensor].is_empty() {
             let problem =
                 format!("{NAME}, sensor {}: expected all bands of some group, found none", first.sensor);
-            return Err(Error::request(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
+            return Err(Error::mismatch(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
         }
         Ok(())
     }

@@ -23,15 +23,15 @@ impl Encoder for ImageStats {
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let images = batch.only()?.pixels.clone();
         if !matches!(want, Want::Pooled(_)) {
-            return Err(Error::request("pixel statistics of an image are no maps")
+            return Err(Error::mismatch("pixel statistics of an image are no maps")
                 .help("choose a protocol that scores images: knn, linear-probe or logistic"));
         }
         let (device, [n, bands, h, w]) = (images.device(), images.dims());
         let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-            Error::request(format!("the device returned pixels that are not float32: {error:?}"))
+            Error::mismatch(format!("the device returned pixels that are not float32: {error:?}"))
         })?;
         if h * w < 2 {
-            return Err(Error::request(format!("{h} x {w} pixels have no standard deviation")));
+            return Err(Error::mismatch(format!("{h} x {w} pixels have no standard deviation")));
         }
         let of_bands: Vec<[f32; PER_BAND]> = pixels.par_chunks_exact(h * w).map(statistics).collect();
         // [n, bands, 4] to [n, 4, bands].

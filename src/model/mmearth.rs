@@ -314,7 +314,7 @@ impl Encoder for MmEarth {
         let [_, _, h, w] = input.pixels.dims();
         if h < SMALLEST || w < SMALLEST {
             let problem = format!("{NAME}: expected sides of at least {SMALLEST} pixels, found {h} x {w}");
-            return Err(Error::request(problem).help("resize the images, as to 112 x 112"));
+            return Err(Error::mismatch(problem).help("resize the images, as to 112 x 112"));
         }
         let mut maps = self.maps(input.pixels.clone());
         if want == Want::Maps {

@@ -46,7 +46,7 @@ pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<V
             let (name, shape) = (self.place.name(), self.place.shape(param));
             let values = (self.values)(&name, &shape)?;
             if values.len() != shape.iter().product::<usize>() {
-                return Err(Error::request(format!("{} numbers for {name} {shape:?}", values.len())));
+                return Err(Error::mismatch(format!("{} numbers for {name} {shape:?}", values.len())));
             }
             let data = match (self.place.is_linear_weight(), &shape[..]) {
                 (true, &[out, into]) => TensorData::new(transpose(&values, out, into), [into, out]),

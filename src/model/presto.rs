@@ -258,7 +258,7 @@ impl Presto {
                 let problem = format!(
                     "{NAME}: expected a request for pooled vectors, found one for patch tokens or feature maps"
                 );
-                Err(Error::request(problem).help("choose a task with one label per image"))
+                Err(Error::mismatch(problem).help("choose a task with one label per image"))
             }
         }
     }
@@ -267,7 +267,7 @@ impl Presto {
     fn check(&self, dates: &[Input]) -> Result<()> {
         if !(1..=DATES).contains(&dates.len()) {
             let problem = format!("{NAME}: expected 1 to {DATES} dates, found {}", dates.len());
-            return Err(Error::request(problem).help("choose some of the dates"));
+            return Err(Error::mismatch(problem).help("choose some of the dates"));
         }
         let first = &dates[0];
         for date in dates {
@@ -281,13 +281,13 @@ impl Presto {
                     "{NAME}: expected {expected} images of {} at each date, found {found} of {}",
                     first.sensor, date.sensor
                 );
-                return Err(Error::request(problem));
+                return Err(Error::mismatch(problem));
             }
         }
         if self.groups[&first.sensor].is_empty() {
             let problem =
                 format!("{NAME}, sensor {}: expected all bands of some group, found none", first.sensor);
-            return Err(Error::request(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
+            return Err(Error::mismatch(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ pub(crate) fn known_input<'b>(
     let known: Vec<&str> = sensors.keys().map(|sensor| sensor.name()).collect();
     let known =
         if known.is_empty() { "no sensor".to_owned() } else { format!("sensor {}", known.join(" or ")) };
-    Err(Error::request(format!("{model}: expected {known}, found {}", input.sensor))
+    Err(Error::mismatch(format!("{model}: expected {known}, found {}", input.sensor))
         .help("choose a task of such a sensor, or the model's variant for this one"))
 }
 
@@ -34,8 +34,11 @@ pub(crate) fn check_bands(model: &str, input: &Input, expected: usize) -> Result
     if found == expected {
         return Ok(());
     }
-    Err(Error::request(format!("{model}, sensor {}: expected {expected} bands, found {found}", input.sensor))
-        .help("list the bands in the order of the weights in the model's file in configs/models/"))
+    Err(Error::mismatch(format!(
+        "{model}, sensor {}: expected {expected} bands, found {found}",
+        input.sensor
+    ))
+    .help("list the bands in the order of the weights in the model's file in configs/models/"))
 }
 
 /// # Errors
@@ -43,13 +46,13 @@ pub(crate) fn check_bands(model: &str, input: &Input, expected: usize) -> Result
 pub(crate) fn check_patches(model: &str, input: &Input, patch: usize) -> Result<()> {
     let [n, _, h, w] = input.pixels.dims();
     if n == 0 {
-        return Err(Error::request(format!("{model}: expected images, found none")));
+        return Err(Error::mismatch(format!("{model}: expected images, found none")));
     }
     if h > 0 && w > 0 && h.is_multiple_of(patch) && w.is_multiple_of(patch) {
         return Ok(());
     }
     let problem = format!("{model}: expected sides that are multiples of {patch} pixels, found {h} x {w}");
-    Err(Error::request(problem)
+    Err(Error::mismatch(problem)
         .help(format!("resize the images to a multiple of {patch}, such as {0} x {0}", 16 * patch)))
 }
 
@@ -58,20 +61,20 @@ pub(crate) fn check_patches(model: &str, input: &Input, patch: usize) -> Result<
 pub(crate) fn check_square(model: &str, input: &Input, side: usize) -> Result<()> {
     let [n, _, h, w] = input.pixels.dims();
     if n == 0 {
-        return Err(Error::request(format!("{model}: expected images, found none")));
+        return Err(Error::mismatch(format!("{model}: expected images, found none")));
     }
     if [h, w] == [side; 2] {
         return Ok(());
     }
     let problem = format!("{model}: expected {side} x {side} pixels, found {h} x {w}");
-    Err(Error::request(problem).help(format!("resize the images to {side} x {side}")))
+    Err(Error::mismatch(problem).help(format!("resize the images to {side} x {side}")))
 }
 
 /// The error of a pooling that the model lacks.
 pub(crate) fn lacks_pooling(model: &str, found: Pooling, has: &[Pooling]) -> Error {
     let has: Vec<String> = has.iter().map(Pooling::to_string).collect();
     let problem = format!("{model}: expected pooling {}, found {}", has.join(" or "), found);
-    Error::request(problem).help("set `pooling` to one of these")
+    Error::mismatch(problem).help("set `pooling` to one of these")
 }
 
 /// Says which of the blocks that a configuration's `key` names is none of `depth`.

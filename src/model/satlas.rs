@@ -336,7 +336,7 @@ impl Encoder for Satlas {
             let problem = format!(
                 "{NAME}: expected images with sides that are multiples of {MULTIPLE} pixels, found {n} of {h} x {w}"
             );
-            return Err(Error::request(problem).help("resize the images to 512 x 512"));
+            return Err(Error::mismatch(problem).help("resize the images to 512 x 512"));
         }
         let maps = self.maps(input.pixels.clone());
         if want == Want::Maps {

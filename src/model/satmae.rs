@@ -177,7 +177,9 @@ impl SatMae {
         if listed != BANDS {
             let problem =
                 format!("{NAME}, sensor {}: expected {BANDS} listed bands, found {listed}", input.sensor);
-            return Err(Error::request(problem).help("list ten bands in the model's file in configs/models/"));
+            return Err(
+                Error::mismatch(problem).help("list ten bands in the model's file in configs/models/")
+            );
         }
         check_bands(NAME, input, BANDS)?;
         check_patches(NAME, input, self.config.patch)?;

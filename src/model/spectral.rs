@@ -113,7 +113,7 @@ pub(super) fn per_channel(
     };
     if micrometres.len() != count {
         let found = micrometres.len();
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "{model}, sensor {sensor}: expected {count} {what}, found {found}"
         ))
         .help(format!("add `{what}` in micrometres to [sensors.{sensor}] of the model's TOML")));
@@ -125,7 +125,7 @@ pub(super) fn per_channel(
     let of_band = |band: &Band| {
         let place = known.bands.iter().position(|other| other == band).ok_or_else(|| {
             let expected = listed(&known.bands);
-            Error::request(format!("{model}, sensor {sensor}: expected bands {expected}, found {band}"))
+            Error::mismatch(format!("{model}, sensor {sensor}: expected bands {expected}, found {band}"))
                 .help(format!("add {band} to [sensors.{sensor}] of the model's TOML"))
         })?;
         Ok(nanometres(place))
@@ -138,18 +138,18 @@ pub(super) fn check_pixels(model: &str, input: &Input, patch: usize) -> Result<(
     let [n, c, h, w] = input.pixels.dims();
     let (sensor, bands) = (input.sensor, input.bands.len());
     if c != bands || c == 0 {
-        return Err(Error::request(format!("{model}, sensor {sensor}: expected {bands} bands, found {c}"))
+        return Err(Error::mismatch(format!("{model}, sensor {sensor}: expected {bands} bands, found {c}"))
             .help("list the bands in the order of the channels"));
     }
     if n == 0 {
-        return Err(Error::request(format!("{model}: expected images, found none")));
+        return Err(Error::mismatch(format!("{model}: expected images, found none")));
     }
     // The border of one pixel counts.
     let least = patch.saturating_sub(2).max(1);
     if h != w || h < least {
         let problem =
             format!("{model}: expected square images from {least} x {least} pixels, found {h} x {w}");
-        return Err(Error::request(problem).help("resize to the image size of the model's TOML"));
+        return Err(Error::mismatch(problem).help("resize to the image size of the model's TOML"));
     }
     Ok(())
 }

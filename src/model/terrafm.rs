@@ -237,15 +237,15 @@ impl TerraFm {
         let known = || self.sensors.keys().map(Sensor::to_string).collect::<Vec<_>>().join(", ");
         let Some(input) = self.sensors.get(&sensor) else {
             let problem = format!("the model has no patch embedding for sensor {sensor}");
-            return Err(Error::request(problem).help(format!("it has those for {}", known())));
+            return Err(Error::mismatch(problem).help(format!("it has those for {}", known())));
         };
         let (expected, patch) = (input.bands.len(), self.config.patch);
         if bands != expected {
-            Err(Error::request(format!("images have {bands} bands; sensor {sensor} takes {expected}")))
+            Err(Error::mismatch(format!("images have {bands} bands; sensor {sensor} takes {expected}")))
         } else if n == 0 || h < patch || w < patch || h % patch != 0 || w % patch != 0 {
             let problem = format!("{n} images of {h} x {w} pixels cannot be cut into patches of {patch}");
             let side = patch * self.config.positions;
-            Err(Error::request(problem)
+            Err(Error::mismatch(problem)
                 .help(format!("resize to multiples of {patch}, such as {side} x {side}")))
         } else {
             Ok(())
@@ -281,7 +281,7 @@ impl TerraFm {
 }
 
 fn no_stem(sensor: Sensor) -> Error {
-    Error::request(format!("the model was built without a patch embedding for sensor {sensor}"))
+    Error::mismatch(format!("the model was built without a patch embedding for sensor {sensor}"))
 }
 
 impl Encoder for TerraFm {

@@ -127,10 +127,10 @@ fn load_file(
 ) -> Result<(Architecture, String, Report)> {
     let stored = checkpoint::open(path)?;
     let expected = network.parameters();
-    let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::file(path, problem))?;
+    let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::damaged(path, problem))?;
     let report = compare(&expected, &subtree);
     if report.loaded.is_empty() {
-        return Err(Error::file(path, format!("holds nothing of this model: {report}"))
+        return Err(Error::damaged(path, format!("holds nothing of this model: {report}"))
             .help("are these the weights of another model?"));
     }
     if !report.is_complete() && !allow_partial {
@@ -139,13 +139,13 @@ fn load_file(
         } else {
             "are these the weights of another model? --allow-partial loads what fits"
         };
-        return Err(Error::file(path, format!("does not fit this model: {report}")).help(help));
+        return Err(Error::damaged(path, format!("does not fit this model: {report}")).help(help));
     }
     if let Some(taken) = &report.taken {
         tracing::warn!("{}: {taken}", path.display());
     }
     let network = network.fill(|name, shape| match subtree.found.get(name) {
-        Some(stored) if fits(stored, shape) => read(stored).map_err(|problem| Error::file(path, problem)),
+        Some(stored) if fits(stored, shape) => read(stored).map_err(|problem| Error::damaged(path, problem)),
         _ => Ok(init::random(0, name, shape)),
     })?;
     let rest = if report.is_complete() { "" } else { "+random:0" };

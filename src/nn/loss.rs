@@ -33,7 +33,7 @@ impl PixelLabels {
         let valid = |label: &&i32| counts(label) && usize::try_from(**label).is_ok_and(|c| c < classes);
         if let Some(label) = labels.iter().find(|label| counts(label) && !valid(label)) {
             let ignored = ignore.map(|ignore| format!(" or {ignore} (ignored)")).unwrap_or_default();
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "a mask holds the label {label}; labels are 0 to {}{ignored}",
                 classes.saturating_sub(1)
             )));

@@ -174,11 +174,11 @@ impl Search<'_> {
                 Some(Training { network, optimizer, epochs })
             }
             Ok(_) => {
-                note(&Error::file(path, "is of another search"));
+                note(&Error::damaged(path, "is of another search"));
                 None
             }
             Err(error) => {
-                note(&Error::file(path, error));
+                note(&Error::damaged(path, error));
                 None
             }
         }

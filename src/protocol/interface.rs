@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
     pub fn take_source(&mut self) -> Result<&'a mut dyn FeatureSource> {
         self.source
             .take()
-            .ok_or_else(|| Error::request("this protocol needs features, and no source was given"))
+            .ok_or_else(|| Error::mismatch("this protocol needs features, and no source was given"))
     }
 
     /// Takes the setup for training.
@@ -136,7 +136,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If there is none.
     pub fn take_setup(&mut self) -> Result<TrainingSetup<'a>> {
-        let missing = || Error::request("this protocol trains with gradients, and no setup was given");
+        let missing = || Error::mismatch("this protocol trains with gradients, and no setup was given");
         self.setup.take().ok_or_else(missing)
     }
 }
@@ -168,6 +168,6 @@ impl TrainingSetup<'_> {
     /// # Errors
     /// If there is none.
     pub fn trained(&self) -> Result<&Architecture> {
-        self.encoder.as_ref().ok_or_else(|| Error::request("no encoder was given to train"))
+        self.encoder.as_ref().ok_or_else(|| Error::mismatch("no encoder was given to train"))
     }
 }

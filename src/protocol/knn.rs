@@ -94,7 +94,7 @@ pub fn predict_by(
     queries: ArrayView2<'_, f32>,
 ) -> Result<Prediction> {
     if labels.len() != train.nrows() {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "{} train samples have features, {} have labels",
             train.nrows(),
             labels.len()
@@ -102,13 +102,13 @@ pub fn predict_by(
     }
     let heaviest = (1.0 / config.temperature).exp() * config.k as f32;
     if !(config.temperature > 0.0 && heaviest.is_finite()) {
-        return Err(Error::request(format!("with temperature {} votes overflow", config.temperature))
+        return Err(Error::mismatch(format!("with temperature {} votes overflow", config.temperature))
             .help("the published protocol has 0.07; use at least 0.015"));
     }
     if let Targets::Classes { classes, count } = labels
         && let Some(sample) = classes.iter().position(|class| class >= count)
     {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "train sample {sample} has class {} of {count}",
             classes[sample]
         )));

@@ -186,7 +186,7 @@ impl Training<'_> {
 }
 
 fn failure(problem: impl std::fmt::Display) -> Error {
-    Error::request(format!("linear probe: {problem}"))
+    Error::mismatch(format!("linear probe: {problem}"))
 }
 
 /// Of a search in which no learning rate has a score on validation.

@@ -62,7 +62,7 @@ impl ProtocolConfig {
         let path = home.config("protocols", name)?;
         let protocol: ProtocolConfig = read_toml(&path)?;
         match protocol.problem() {
-            Some(problem) => Err(Error::file(path, problem)),
+            Some(problem) => Err(Error::damaged(path, problem)),
             None => Ok((config_name(&path), protocol)),
         }
     }
@@ -77,7 +77,7 @@ impl ProtocolConfig {
         }
         let mut protocol = self.clone();
         let Some(Length { epochs, learning_rates, limit, .. }) = protocol.length() else {
-            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
+            return Err(Error::mismatch(format!("protocol `{name}` cannot be shortened")).help(
                 "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
             ));
         };
@@ -91,7 +91,7 @@ impl ProtocolConfig {
             *length.is_short |= is_shorter;
         }
         match protocol.problem() {
-            Some(problem) => Err(Error::request(format!("protocol `{name}`, shortened: {problem}"))),
+            Some(problem) => Err(Error::mismatch(format!("protocol `{name}`, shortened: {problem}"))),
             None => Ok(protocol),
         }
     }

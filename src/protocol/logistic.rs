@@ -229,7 +229,7 @@ fn unstack(point: &Array1<f64>, rows: usize, d: usize) -> (ArrayView2<'_, f64>, 
 }
 
 fn failure(problem: impl std::fmt::Display) -> Error {
-    Error::request(format!("logistic regression: {problem}"))
+    Error::mismatch(format!("logistic regression: {problem}"))
 }
 
 /// What each sample's loss needs.

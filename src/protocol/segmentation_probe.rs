@@ -118,7 +118,7 @@ fn best_head(
     let score = |tiles: &Option<Vec<Confusion>>| tiles.as_deref().and_then(mean_iou).unwrap_or(f64::NAN);
     let scores: Vec<f64> = counts.iter().map(score).collect();
     let Some(rate) = first_best(scores.iter().copied()) else {
-        return Err(Error::request(
+        return Err(Error::mismatch(
             "no pixel of the validation masks counts, so no learning rate can be chosen",
         )
         .help("check the masks of the valid split"));
@@ -182,7 +182,7 @@ pub fn train(
     let expected = (pixels.outputs(), tokens.width);
     if start.weight.dim() != expected || start.bias.len() != expected.0 {
         let found = start.weight.dim();
-        return Err(Error::request(format!("initial weights {found:?}, expected {expected:?}")));
+        return Err(Error::mismatch(format!("initial weights {found:?}, expected {expected:?}")));
     }
     let learnt = start.weight.len() + start.bias.len();
     let mut heads: Vec<Head> = (config.learning_rates.iter())
@@ -212,7 +212,7 @@ pub fn train(
     let losses = Array2::from_shape_fn((heads.len(), steps), |(head, step)| heads[head].losses[step]);
     let linear = |head: &Head| {
         let (weight, bias) = head.parameters.split_at(start.weight.len());
-        let weight = Array2::from_shape_vec(expected, weight.to_vec()).map_err(Error::request)?;
+        let weight = Array2::from_shape_vec(expected, weight.to_vec()).map_err(Error::mismatch)?;
         Ok(Linear { weight, bias: Array1::from(bias.to_vec()) })
     };
     Ok(Trained { heads: heads.iter().map(linear).collect::<Result<_>>()?, losses })
@@ -323,7 +323,7 @@ pub fn confusions(
             .par_iter()
             .map(|head| {
                 if head.weight.dim() != (pixels.outputs(), tokens.width) {
-                    return Err(Error::request(format!("a head of {:?} weights", head.weight.dim())));
+                    return Err(Error::mismatch(format!("a head of {:?} weights", head.weight.dim())));
                 }
                 let bias = head.bias.to_vec();
                 let mut space = pixels.space();

@@ -178,7 +178,7 @@ impl<'a> Search<'a> {
         let Snapshot { rate, epochs, valid, best, network, optimizer } = snapshot;
         let all = self.config.learning_rates.len() * self.config.epochs;
         if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
-            return Err(Error::request("is of another search"));
+            return Err(Error::mismatch("is of another search"));
         }
         let start = self.start()?.network;
         if !best.is_empty() {
@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
         let mut order = self.samples(Split::Train);
         let size = config.batch_size.min(order.len());
         if size < 2 {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "{} training samples; UPerNet needs at least 2",
                 order.len()
             ))
@@ -319,7 +319,7 @@ impl<'a> Search<'a> {
                 let images = maps::images(items.iter(), &self.setup.device)?;
                 View::of(self.setup.input).maps(encoder, images)
             }
-            (None, None) => Err(Error::request("the network has no encoder")),
+            (None, None) => Err(Error::mismatch("the network has no encoder")),
         }
     }
 
@@ -328,11 +328,11 @@ impl<'a> Search<'a> {
         let (h, w) = items.first().map_or((0, 0), |item| item.mask.dim());
         if let Some(item) = items.iter().find(|item| item.mask.dim() != (h, w)) {
             let found = item.mask.dim();
-            return Err(Error::request(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
+            return Err(Error::mismatch(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
                 .help("UPerNet trains on images of one size"));
         }
         let labels = items.iter().flat_map(|item| item.mask.iter().map(|label| i32::from(*label))).collect();
-        let labels = Array3::from_shape_vec((items.len(), h, w), labels).map_err(Error::request)?;
+        let labels = Array3::from_shape_vec((items.len(), h, w), labels).map_err(Error::mismatch)?;
         let ignore = Some(i32::from(IGNORED));
         PixelLabels::new(labels.view(), self.setup.task.classes, ignore, &self.setup.device)
     }
@@ -362,7 +362,7 @@ impl<'a> Search<'a> {
             MapSource::new(encoder.frozen(), View::of(setup.input), setup.device.clone().inner())
         });
         let encoder = (self.frozen.as_ref().or(trained.as_ref()))
-            .ok_or_else(|| Error::request("the network has no encoder"))?;
+            .ok_or_else(|| Error::mismatch("the network has no encoder"))?;
         let samples = self.samples(split);
         let step = setup.progress.begin(&split.to_string(), samples.len());
         let reader = self.reader();

@@ -46,7 +46,7 @@ pub fn collect_usable(folder: &Path) -> Result<Collection> {
         stores = below.iter().filter_map(Store::existing).collect();
     }
     if stores.is_empty() {
-        return Err(Error::file(folder, "holds no records: neither `records/` nor a folder with it")
+        return Err(Error::not_found(folder, "holds no records: neither `records/` nor a folder with it")
             .help("give the folder that `bench --out` wrote to, as results or results/geobench"));
     }
     let mut all = Collection::default();

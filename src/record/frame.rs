@@ -36,7 +36,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         records.iter().map(of).collect()
     }
     fn json<T: Serialize>(records: &[Record], of: impl Fn(&Record) -> &T) -> Result<Vec<String>> {
-        records.iter().map(|r| serde_json::to_string(of(r)).map_err(Error::request)).collect()
+        records.iter().map(|r| serde_json::to_string(of(r)).map_err(Error::mismatch)).collect()
     }
     df! {
         "suite" => column(records, |r| r.cell.suite.as_str()),
@@ -82,5 +82,5 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "wall_seconds" => column(records, |r| r.provenance.wall_seconds),
         "record" => column(records, Record::file_name),
     }
-    .map_err(Error::request)
+    .map_err(Error::mismatch)
 }

@@ -250,7 +250,7 @@ impl Deciding<'_> {
 /// Where the value has no JSON form.
 pub fn fingerprint(value: &impl Serialize) -> Result<String> {
     let mut json = serde_json::to_value(value)
-        .map_err(|e| Error::request(format!("settings without a JSON form: {e}")))?;
+        .map_err(|e| Error::mismatch(format!("settings without a JSON form: {e}")))?;
     json.sort_all_objects();
     let mut hash = blake3::hash(json.to_string().as_bytes()).to_hex().to_string();
     hash.truncate(FINGERPRINT_DIGITS);

@@ -99,7 +99,7 @@ pub fn digest(named: &Named) -> Result<String> {
 
 /// The bytes of the file; the same for the same predictions.
 fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
-    let problem = |problem: String| Error::file(path, format!("cannot be written: {problem}"));
+    let problem = |problem: String| Error::io(path, format!("cannot be written: {problem}"));
     let Named { samples, predictions, scoring } = named;
     if samples.len() != predictions.len() {
         return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
@@ -180,7 +180,7 @@ pub fn read(path: &Path, record: &str) -> Result<Option<Named>> {
         bytes => bytes.at(path)?,
     };
     let damaged = |problem: String| {
-        Error::file(path, format!("not the predictions of a record: {problem}"))
+        Error::damaged(path, format!("not the predictions of a record: {problem}"))
             .help("delete the file, and run the cell again with `bench --fresh`")
     };
     let named = parse(&bytes, record).map_err(damaged)?;

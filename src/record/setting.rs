@@ -213,9 +213,9 @@ pub fn short(hash: &str) -> &str {
 /// Where the protocol has no JSON form.
 pub fn protocol_settings(protocol: &impl Serialize) -> Result<BTreeMap<String, String>> {
     // By way of the text: a number keeps the digits of its own type.
-    let text = serde_json::to_string(protocol).map_err(Error::request)?;
+    let text = serde_json::to_string(protocol).map_err(Error::mismatch)?;
     let mut settings = BTreeMap::new();
-    flatten("", &serde_json::from_str(&text).map_err(Error::request)?, &mut settings);
+    flatten("", &serde_json::from_str(&text).map_err(Error::mismatch)?, &mut settings);
     settings.retain(|name, _| name != "interval" && !name.starts_with("interval."));
     Ok(settings)
 }

@@ -133,7 +133,7 @@ impl Store {
     pub fn stage(&self, record: &Record, named: &Named, sheet: Option<&[u8]>) -> Result<Staged<'_>> {
         let record = Record { predictions: Some(predictions::digest(named)?), ..record.clone() };
         check(&record)
-            .map_err(|problem| Error::file(self.path(&record), format!("cannot be written: {problem}")))?;
+            .map_err(|problem| Error::io(self.path(&record), format!("cannot be written: {problem}")))?;
         let earlier = self.path(&record).is_file();
         let place = |path: PathBuf| if earlier { next(&path) } else { path };
         predictions::write(&place(self.predictions_path(&record)), &record.fingerprint, named)?;
@@ -172,7 +172,7 @@ impl Store {
     /// not one) or the file cannot be written.
     pub fn put(&self, record: &Record) -> Result<PathBuf> {
         let path = self.path(record);
-        check(record).map_err(|problem| Error::file(&path, format!("cannot be written: {problem}")))?;
+        check(record).map_err(|problem| Error::io(&path, format!("cannot be written: {problem}")))?;
         let mut json = serde_json::to_string_pretty(record).at(&path)?;
         json.push('\n');
         write_atomically(&path, json.as_bytes())?;
@@ -232,7 +232,7 @@ impl Store {
         }
         match found {
             None => Ok(None),
-            Some(_) => Err(Error::file(path, "not the predictions that the record's value was made of")
+            Some(_) => Err(Error::damaged(path, "not the predictions that the record's value was made of")
                 .help("run the cell again with `bench --fresh`")),
         }
     }
@@ -290,9 +290,9 @@ impl Store {
         let path = self.records.join(name);
         let error = match self.read(&proper) {
             Ok(kept) if kept == *record => {
-                Error::file(path, format!("a copy of `{proper}`, equal to it")).help("delete the copy")
+                Error::damaged(path, format!("a copy of `{proper}`, equal to it")).help("delete the copy")
             }
-            _ => Error::file(path, format!("a copy of `{proper}` that differs from it"))
+            _ => Error::damaged(path, format!("a copy of `{proper}` that differs from it"))
                 .help("keep one of the two under that name, and delete the other"),
         };
         (Reason::ConflictCopy, error)
@@ -305,7 +305,7 @@ impl Store {
     pub fn check_writable(&self) -> Result<()> {
         let tried = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.records);
         tried.map(drop).map_err(|problem| {
-            Error::file(&self.records, format!("no record can be written here: {problem}"))
+            Error::io(&self.records, format!("no record can be written here: {problem}"))
                 .help("name another folder with --out")
         })
     }
@@ -331,12 +331,12 @@ impl Store {
         let refused = |reason, error| Refused { reason, error, record: None };
         let text = std::fs::read_to_string(&path).map_err(|problem| match problem.kind() {
             ErrorKind::InvalidData => refused(Reason::Damaged, damaged(&path, &problem.to_string())),
-            _ => refused(Reason::Refused, Error::file(&path, format!("cannot be read: {problem}"))),
+            _ => refused(Reason::Refused, Error::io(&path, format!("cannot be read: {problem}"))),
         })?;
         let record = parse(&path, &text).map_err(|(reason, error)| refused(reason, error))?;
         let proper = record.file_name();
         if proper != name {
-            let error = Error::file(&path, format!("holds the record `{proper}`"))
+            let error = Error::damaged(&path, format!("holds the record `{proper}`"))
                 .help("give the file that name, or delete it");
             return Err(Refused { reason: Reason::WrongName, error, record: Some(Box::new(record)) });
         }
@@ -345,7 +345,7 @@ impl Store {
 }
 
 fn damaged(path: &Path, problem: &str) -> Error {
-    Error::file(path, format!("not a record: {problem}"))
+    Error::damaged(path, format!("not a record: {problem}"))
         .help("delete the file, and the cell is computed again")
 }
 
@@ -354,7 +354,7 @@ fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
     let broken = |problem: String| (Reason::Damaged, damaged(path, &problem));
     let of_schema = |reason, schema: u64, help: &str| {
         let problem = format!("a record of schema {schema}; this program reads 1 to {SCHEMA}");
-        (reason, Error::file(path, problem).help(help))
+        (reason, Error::damaged(path, problem).help(help))
     };
     if let Ok(record) = serde_json::from_str::<Record>(text)
         && record.schema == SCHEMA

@@ -46,7 +46,7 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
         };
         let path = results.join(&folder);
         if !home.suite(name).is_file() {
-            return Err(Error::file(&path, format!("holds records, but there is no suite `{name}`"))
+            return Err(Error::damaged(&path, format!("holds records, but there is no suite `{name}`"))
                 .help("results lie in `<suite>/records/` and `<suite>-demo/records/`"));
         }
         let Some(store) = Store::existing(&path) else { continue };
@@ -55,7 +55,7 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
         sections.push(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder });
     }
     if sections.is_empty() {
-        return Err(Error::file(results, "no folder below it holds records")
+        return Err(Error::not_found(results, "no folder below it holds records")
             .help(format!("`{}` makes some; or name another folder with --results", remedy::DEMO)));
     }
     sections.sort_by(|a, b| (a.demo, &a.suite.name).cmp(&(b.demo, &b.suite.name)));

@@ -118,7 +118,7 @@ const CLASSES: [Color; 20] = [
 pub fn sheet(heading: &Heading, classes: &[String], examples: &[Example]) -> Result<Vec<u8>> {
     let rows = examples.iter().map(|example| Row::new(example, classes)).collect::<Result<Vec<_>>>()?;
     let Some(widest) = rows.iter().map(|row| row.width).max() else {
-        return Err(Error::request("a sheet of no samples"));
+        return Err(Error::mismatch("a sheet of no samples"));
     };
     let width = 2 * MARGIN + 4 * widest + 3 * GAP;
     let ignored = examples.iter().any(|example| example.label.iter().any(|l| class(*l, classes).is_none()));
@@ -171,7 +171,7 @@ impl Row {
         let Example { name, image, label, prediction } = example;
         let (bands, h, w) = image.dim();
         if bands != 3 || label.dim() != (h, w) || prediction.dim() != (h, w) || h == 0 || w == 0 {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "{name}: an image {:?}, a label {:?} and a prediction {:?} make no picture",
                 image.dim(),
                 label.dim(),

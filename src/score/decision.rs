@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2, Axis, concatenate, s};
 
 use super::Targets;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 impl Targets {
     /// Number of classes or labels: of the logits that a head gives.
@@ -47,7 +47,7 @@ impl Targets {
             (Targets::Labels(labels), Targets::Labels(more)) if labels.ncols() == more.ncols() => {
                 Ok(Targets::Labels(concatenate![Axis(0), labels.view(), more.view()]))
             }
-            _ => Err(Error::request(format!(
+            _ => Err(Error::mismatch(format!(
                 "targets of {} and of {} outputs cannot be joined, or one has classes and one labels",
                 self.outputs(),
                 others.outputs()
@@ -114,7 +114,7 @@ impl HeldOut<'_> {
         } else {
             return Ok(());
         };
-        Err(Error::request(problem))
+        Err(Error::mismatch(problem))
     }
 }
 
@@ -126,11 +126,11 @@ pub fn are_usable(logits: ArrayView2<f32>) -> bool {
 /// What a candidate gives; nothing where it diverged.
 ///
 /// # Errors
-/// Where `result` has any error but [`Error::NotFinite`].
+/// Where `result` has any error but [`ErrorKind::NotFinite`].
 pub fn unless_diverged<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(Error::NotFinite { .. }) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFinite => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -138,7 +138,7 @@ pub fn unless_diverged<T>(result: Result<T>) -> Result<Option<T>> {
 /// The score of a candidate's logits [n, outputs] on validation; NaN, which is never chosen, where it diverged.
 ///
 /// # Errors
-/// As `score`, but for [`Error::NotFinite`].
+/// As `score`, but for [`ErrorKind::NotFinite`].
 pub(crate) fn candidate_score(
     logits: ArrayView2<f32>,
     targets: &Targets,
@@ -164,7 +164,7 @@ pub(crate) struct Choice<T> {
 /// whose numbers are not finite, there or in `test`, is passed over.
 ///
 /// # Errors
-/// As `validate` and `test`; with [`Error::NotFinite`] only where it is that of every candidate.
+/// As `validate` and `test`; with [`ErrorKind::NotFinite`] only where it is that of every candidate.
 pub(crate) fn choose<S, C, T>(
     count: usize,
     state: &mut S,
@@ -172,12 +172,12 @@ pub(crate) fn choose<S, C, T>(
     mut test: impl FnMut(&mut S, usize, &C) -> Result<T>,
 ) -> Result<Choice<T>> {
     let mut first_problem = None;
-    let mut problem = |error: Error| match error {
-        Error::NotFinite { .. } => {
+    let mut problem = |error: Error| match error.kind() {
+        ErrorKind::NotFinite => {
             first_problem.get_or_insert(error);
             Ok(())
         }
-        other => Err(other),
+        _ => Err(error),
     };
     let mut candidates = Vec::with_capacity(count);
     for candidate in 0..count {
@@ -207,12 +207,11 @@ pub(crate) fn choose<S, C, T>(
     }
     let problem =
         first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a score on validation"));
-    Err(match problem {
-        Error::NotFinite { problem, remedy } if count > 1 => {
-            Error::not_finite(format!("none of {count} candidates can be scored; the first: {problem}"))
-                .help(remedy)
+    Err(match problem.kind() {
+        ErrorKind::NotFinite if count > 1 => {
+            problem.reworded(|first| format!("none of {count} candidates can be scored; the first: {first}"))
         }
-        problem => problem,
+        _ => problem,
     })
 }
 

@@ -46,11 +46,11 @@ impl Targets {
                 Target::Value(value) => format!("the number {value}"),
                 Target::ValueMap(map) => format!("a map of {} x {} numbers", map.nrows(), map.ncols()),
             };
-            Error::request(format!("sample {sample} is labelled with {found}, expected {wanted}"))
+            Error::mismatch(format!("sample {sample} is labelled with {found}, expected {wanted}"))
                 .help("check the task's `target` and `classes` in benchmarks/")
         };
         match labels.first() {
-            None => Err(Error::request("there are no labels").help("the split is empty")),
+            None => Err(Error::mismatch("there are no labels").help("the split is empty")),
             Some(Target::Class(_)) => {
                 let class = |(sample, label): (usize, &Target)| match label {
                     Target::Class(class) if *class < classes => Ok(*class),
@@ -111,9 +111,9 @@ impl Parts {
             (Metric::MicroF1, Targets::Labels(predictions), Targets::Labels(truth)) => {
                 Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
             }
-            (Metric::MicroMap, ..) => Err(Error::request("micro_map ranks scores, and here are decisions only")
+            (Metric::MicroMap, ..) => Err(Error::mismatch("micro_map ranks scores, and here are decisions only")
                 .help("choose a protocol that trains a head, or another metric in benchmarks/")),
-            _ => Err(Error::request(format!("{metric} does not fit these labels")).help(
+            _ => Err(Error::mismatch(format!("{metric} does not fit these labels")).help(
                 "accuracy is for one class a sample, micro_f1 and micro_map for several labels; see benchmarks/",
             )),
         }

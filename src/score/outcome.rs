@@ -150,7 +150,7 @@ pub(crate) fn of_masks(
     seed: u64,
 ) -> Result<Outcome> {
     if task.metric != Metric::Miou {
-        return Err(Error::request(format!("{} does not fit the masks of {}", task.metric, task.name))
+        return Err(Error::mismatch(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
     let predictions = Predictions::Masks(images.to_vec());

@@ -100,12 +100,12 @@ impl Predictions {
                 let counting = images.iter().filter(|image| image.pixel_accuracy().is_ok());
                 let counting: Vec<Confusion> = counting.cloned().collect();
                 match counting.is_empty() {
-                    true => Err(Error::request("every pixel is ignored, so there is no mean IoU")
+                    true => Err(Error::mismatch("every pixel is ignored, so there is no mean IoU")
                         .help("the split is empty, or every label is one that is ignored")),
                     false => Ok(Scorer(Parts::Pixels(counting))),
                 }
             }
-            (Predictions::Masks(_), metric) => Err(Error::request(format!("{metric} does not fit masks"))),
+            (Predictions::Masks(_), metric) => Err(Error::mismatch(format!("{metric} does not fit masks"))),
         }
     }
 

@@ -27,7 +27,7 @@ impl Ranked {
     pub(crate) fn new(logits: ArrayView2<f32>, truth: ArrayView2<bool>) -> Result<Self> {
         if logits.dim() != truth.dim() || logits.is_empty() {
             let (found, expected) = (logits.dim(), truth.dim());
-            return Err(Error::request(format!("scores of shape {found:?}, labels of shape {expected:?}")));
+            return Err(Error::mismatch(format!("scores of shape {found:?}, labels of shape {expected:?}")));
         }
         let mut decisions = Vec::with_capacity(logits.len());
         for (sample, (logits, truth)) in logits.outer_iter().zip(truth.outer_iter()).enumerate() {

@@ -55,7 +55,7 @@ pub fn nearest(
     search: Search,
 ) -> Result<Neighbours> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "train samples have {} features, the samples to predict {}",
             train.ncols(),
             queries.ncols()
@@ -63,7 +63,7 @@ pub fn nearest(
         .help("both must come from the same model"));
     }
     if k == 0 || train.nrows() == 0 {
-        return Err(Error::request(format!("{k} neighbours among {} train samples", train.nrows()))
+        return Err(Error::mismatch(format!("{k} neighbours among {} train samples", train.nrows()))
             .help("k must be at least 1, and the train split must not be empty"));
     }
     let k = k.min(train.nrows());
@@ -128,7 +128,7 @@ fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<B
         EmbeddingDtype::F32 => 1e-6 * train.ncols() as f32,
         EmbeddingDtype::Bf16 => 1e-6 * train.ncols() as f32 + 4.0 / 256.0,
     };
-    let failed = |problem: &dyn std::fmt::Display| Error::request(format!("k-d tree: {problem}"));
+    let failed = |problem: &dyn std::fmt::Display| Error::mismatch(format!("k-d tree: {problem}"));
     let tree = CommonNearestNeighbour::KdTree.from_batch(&points, L2Dist).map_err(|error| failed(&error))?;
     let search = |(query, centre): (ArrayView1<'_, f32>, ArrayView1<'_, f32>)| {
         let nearest = tree.k_nearest(centre, k).map_err(|error| failed(&error))?;

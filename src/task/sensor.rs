@@ -181,7 +181,7 @@ impl Sensors {
             let mut seen = BTreeSet::new();
             if let Some(twice) = spec.bands.iter().find(|band| !seen.insert(band.name)) {
                 let problem = format!("sensor {sensor} has two bands called {}", twice.name);
-                return Err(Error::file(path, problem));
+                return Err(Error::damaged(path, problem));
             }
         }
         Ok(sensors)

@@ -365,41 +365,41 @@ impl Suite {
         suite.others = OtherSuites { home: Some(home.clone()) };
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
-                return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
+                return Err(Error::damaged(&path, format!("task `{}` stands there twice", task.name)));
             }
             let named = task.class_names.len();
             if named != 0 && named != task.classes {
                 let problem = format!("task `{}` names {named} of its {} classes", task.name, task.classes);
-                return Err(Error::file(&path, problem));
+                return Err(Error::damaged(&path, problem));
             }
             if suite.family == Family::CopernicusBench
                 && (task.layout.is_none() || task.stored_bands.is_empty())
             {
                 let problem = format!("task `{}` lacks `layout` or `stored-bands`", task.name);
-                return Err(Error::file(&path, problem));
+                return Err(Error::damaged(&path, problem));
             }
             if suite.family != Family::CopernicusBench && (task.dates.is_some() || task.clip.is_some()) {
                 let problem =
                     format!("task `{}`: this family's reader knows no `dates`, no `clip`", task.name);
-                return Err(Error::file(&path, problem));
+                return Err(Error::damaged(&path, problem));
             }
             if task.clip.is_some_and(|[low, high]| low.partial_cmp(&high) != Some(Ordering::Less)) {
                 let problem =
                     format!("task `{}`: `clip` must be two numbers, the lower one first", task.name);
-                return Err(Error::file(&path, problem));
+                return Err(Error::damaged(&path, problem));
             }
         }
         for table in &suite.tables {
             for task in &table.tasks {
                 suite.task(task).map_err(|_| {
-                    Error::file(&path, format!("table `{}` names the unknown task `{task}`", table.file))
+                    Error::damaged(&path, format!("table `{}` names the unknown task `{task}`", table.file))
                 })?;
             }
         }
         for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
             if !suite.tables.iter().any(|table| table.file == axes.table) {
                 let problem = format!("the spider plot names the unknown table `{}`", axes.table);
-                return Err(Error::file(&path, problem));
+                return Err(Error::damaged(&path, problem));
             }
         }
         Ok(suite)

@@ -74,7 +74,7 @@ pub fn epoch<N: Classifier>(
         while left > 0 {
             let part: Vec<Sample> = samples.by_ref().take(left.min(recipe.at_once)).collect::<Result<_>>()?;
             if part.is_empty() {
-                return Err(Error::request(format!("{count} samples were promised, {left} are missing")));
+                return Err(Error::mismatch(format!("{count} samples were promised, {left} are missing")));
             }
             left -= part.len();
             let (loss, summand) = part_gradients(&network, recipe, &part, 1.0 / (size * accumulated) as f64)?;

@@ -138,7 +138,7 @@ impl Optimizer {
     pub fn resume(rule: Rule, state: &State, device: &Device) -> Result<Self> {
         let mut memory: BTreeMap<String, Memory> = BTreeMap::new();
         for (name, array) in state {
-            let unknown = || Error::request(format!("`{name}` is not of an optimiser's state"));
+            let unknown = || Error::mismatch(format!("`{name}` is not of an optimiser's state"));
             let (parameter, part) = name.rsplit_once('.').ok_or_else(unknown)?;
             let entry =
                 memory.entry(parameter.to_owned()).or_insert(Memory { steps: 0, moments: Vec::new() });

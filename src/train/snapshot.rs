@@ -79,12 +79,12 @@ impl Snapshot {
         };
         let (_, header) = SafeTensors::read_metadata(&bytes).at(path)?;
         let beside = header.metadata().clone().unwrap_or_default();
-        let of = |key: &str| beside.get(key).ok_or_else(|| Error::file(path, format!("lacks `{key}`")));
+        let of = |key: &str| beside.get(key).ok_or_else(|| Error::not_found(path, format!("lacks `{key}`")));
         let (place, stated) = (of(PLACE)?, of(HASH)?);
         let tensors: BTreeMap<String, _> =
             SafeTensors::deserialize(&bytes).at(path)?.tensors().into_iter().collect();
         if hash(place, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.data()))) != *stated {
-            return Err(Error::file(path, "its hash is not that of what it holds"));
+            return Err(Error::damaged(path, "its hash is not that of what it holds"));
         }
         let Place { rate, epochs, valid } = serde_json::from_str(place).at(path)?;
         let valid = valid.into_iter().map(|score| score.map(f64::from_bits)).collect();
@@ -107,7 +107,7 @@ impl Snapshot {
             } else if let Some(name) = name.strip_prefix(BEST) {
                 snapshot.best.insert(name.to_owned(), array);
             } else {
-                return Err(Error::file(path, format!("holds the unknown `{name}`")));
+                return Err(Error::damaged(path, format!("holds the unknown `{name}`")));
             }
         }
         Ok(Some(snapshot))

@@ -45,9 +45,9 @@ pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
         .map(|(name, _)| name.as_str())
         .collect();
     match fill.problem {
-        Some(problem) => Err(Error::request(problem)),
+        Some(problem) => Err(Error::mismatch(problem)),
         None if unused.is_empty() => Ok(module),
-        None => Err(Error::request(format!("the module has no place for all of {}", unused.join(", ")))),
+        None => Err(Error::mismatch(format!("the module has no place for all of {}", unused.join(", ")))),
     }
 }
 

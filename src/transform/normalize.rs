@@ -84,12 +84,12 @@ impl Normalization {
     /// Where a statistic is not finite, a standard deviation is negative or `multiplier` is not above 0.
     pub fn new(kind: NormalizationKind, statistics: &[BandStatistics], multiplier: f64) -> Result<Self> {
         if !(multiplier > 0.0 && multiplier.is_finite()) {
-            return Err(Error::request(format!("the multiplier of the standard deviation is {multiplier}"))
+            return Err(Error::mismatch(format!("the multiplier of the standard deviation is {multiplier}"))
                 .help("give a number above 0"));
         }
         for (band, BandStatistics { mean, std }) in statistics.iter().enumerate() {
             if !(*mean as f32).is_finite() || !((multiplier * std) as f32).is_finite() || *std < 0.0 {
-                return Err(Error::request(format!(
+                return Err(Error::mismatch(format!(
                     "band {band} has mean {mean} and standard deviation {std}"
                 ))
                 .help("statistics must be finite and deviations not negative; compute them again"));
@@ -188,7 +188,7 @@ fn each_band<T: Copy>(
 ) -> Result<()> {
     let bands = image.len_of(Axis(0));
     if bands != first.len() || bands != second.len() {
-        return Err(Error::request(format!(
+        return Err(Error::mismatch(format!(
             "the image has {bands} bands, the statistics are of {}",
             first.len().min(second.len())
         )));

@@ -110,7 +110,7 @@ pub fn nearest<T: Copy>(
 
 fn check_sides<const N: usize>(old: [usize; N], new: [usize; N]) -> Result<()> {
     if old.contains(&0) || new.contains(&0) {
-        return Err(Error::request(format!("cannot resize from {old:?} to {new:?} pixels: a side is 0")));
+        return Err(Error::mismatch(format!("cannot resize from {old:?} to {new:?} pixels: a side is 0")));
     }
     Ok(())
 }

@@ -87,13 +87,15 @@ impl Strategies {
             .flat_map(|list| &list.sources)
             .find(|source| *source != DATASET && !strategies.statistics.contains_key(*source));
         if let Some(source) = unknown {
-            return Err(Error::file(path, format!("the sweep names the unknown statistics `{source}`")));
+            return Err(Error::damaged(path, format!("the sweep names the unknown statistics `{source}`")));
         }
         let sensors = Sensors::load(home)?;
         let names = strategies.statistics.values().flat_map(BTreeMap::keys);
         match names.map(|name| undated(name)).find(|name| !name.parse().is_ok_and(|band| sensors.knows(band)))
         {
-            Some(name) => Err(Error::file(path, format!("holds statistics of `{name}`, which is no band"))),
+            Some(name) => {
+                Err(Error::damaged(path, format!("holds statistics of `{name}`, which is no band")))
+            }
             None => Ok(strategies),
         }
     }

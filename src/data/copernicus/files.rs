@@ -58,7 +58,7 @@ impl Files {
             if entry.is_dir() || name.is_empty() || name.ends_with('/') {
                 continue;
             }
-            inside(Path::new(""), &name).map_err(|error| Error::file(&path, error))?;
+            inside(Path::new(""), &name).map_err(|error| Error::damaged(&path, error))?;
             let below = name.strip_prefix(&prefix).map(str::to_owned).unwrap_or(name);
             entries.insert(below, index);
         }
@@ -117,7 +117,7 @@ impl Files {
                 let below = from.map_while(|(name, _)| name.strip_prefix(&prefix));
                 names.extend(below.filter(|name| !name.contains('/')).map(str::to_owned));
                 if names.is_empty() {
-                    return Err(Error::file(path, "the archive has no such folder"));
+                    return Err(Error::not_found(path, "the archive has no such folder"));
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Archive {
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let shown = || self.path.join(name);
         let Some(&index) = self.entries.get(name) else {
-            return Err(Error::file(shown(), "the archive has no such file"));
+            return Err(Error::not_found(shown(), "the archive has no such file"));
         };
         let damaged = |error: Error| error.help("the archive is damaged: fetch it again");
         // A clone shares the list of entries and has a place of its own.
@@ -178,13 +178,13 @@ impl Archive {
         let entry = zip.by_index(index).at(shown()).map_err(damaged)?;
         let declared = entry.size();
         if declared > MAX_BYTES {
-            return Err(damaged(Error::file(shown(), format!("declares {declared} bytes"))));
+            return Err(damaged(Error::damaged(shown(), format!("declares {declared} bytes"))));
         }
         let mut bytes = Vec::new();
         entry.take(declared.saturating_add(1)).read_to_end(&mut bytes).at(shown()).map_err(damaged)?;
         match u64::try_from(bytes.len()) {
             Ok(length) if length == declared => Ok(bytes),
-            _ => Err(damaged(Error::file(
+            _ => Err(damaged(Error::damaged(
                 shown(),
                 format!("{} bytes where the archive declares {declared}", bytes.len()),
             ))),

@@ -99,7 +99,9 @@ impl Lcz {
         let part = of(&self.splits, split);
         match index < part.count() {
             true => Ok(part),
-            false => Err(Error::file(&part.path, format!("has {} samples, no number {index}", part.count()))),
+            false => {
+                Err(Error::damaged(&part.path, format!("has {} samples, no number {index}", part.count())))
+            }
         }
     }
 }

@@ -31,22 +31,22 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
         Layout::BigearthnetS1 | Layout::BigearthnetS2 => format!("multilabel-{split}.csv"),
         Layout::Dfc2020S1 | Layout::Dfc2020S2 => format!("dfc-{split}-new.csv"),
         Layout::Flood => format!("grid_dict_{split}.json"),
-        Layout::Lcz => return Err(Error::request(format!("{} has no lists", task.name))),
+        Layout::Lcz => return Err(Error::mismatch(format!("{} has no lists", task.name))),
     };
     let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
     let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
-        .map_err(|_| Error::file(files.path(&list), "is not UTF-8 text").help(incomplete))?;
+        .map_err(|_| Error::damaged(files.path(&list), "is not UTF-8 text").help(incomplete))?;
     let text = without_mark(&text);
     if layout == Layout::Flood {
         return flood::samples(text, files)
-            .map_err(|problem| Error::file(files.path(&list), problem).help(incomplete));
+            .map_err(|problem| Error::damaged(files.path(&list), problem).help(incomplete));
     }
     let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let mut columns = Columns::default();
     if matches!(layout, Layout::BigearthnetS1 | Layout::BigearthnetS2) {
         let header = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
         columns = Columns::of(task, layout, &header)
-            .map_err(|problem| Error::file(files.path(&list), problem).help(incomplete))?;
+            .map_err(|problem| Error::damaged(files.path(&list), problem).help(incomplete))?;
     }
     lines
         .map(|(number, line)| {
@@ -59,7 +59,7 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
                 Layout::Dfc2020S2 | Layout::Flood | Layout::Lcz => Ok(dfc2020(name, "s2")),
             };
             item.and_then(|item| safe(item).map_err(|error| error.to_string())).map_err(|problem| {
-                Error::file(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
+                Error::damaged(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
             })
         })
         .collect()

@@ -22,7 +22,7 @@ impl<'f> SampleFile<'f> {
     }
 
     fn error(&self, problem: impl ToString) -> Error {
-        Error::file(self.file.path(), problem)
+        Error::damaged(self.file.path(), problem)
     }
 
     /// All datasets but the mask.
@@ -92,7 +92,7 @@ impl<'f> SampleFile<'f> {
                 stored.iter_mut().for_each(|pixel| *pixel *= scale);
             }
         }
-        let (_, [rows, columns]) = first.ok_or_else(|| Error::request("no band to read"))?;
+        let (_, [rows, columns]) = first.ok_or_else(|| Error::mismatch("no band to read"))?;
         Array3::from_shape_vec((names.len(), rows, columns), pixels).at(self.file.path())
     }
 

@@ -44,11 +44,11 @@ pub struct Packed {
 /// what was written. Splits that were whole by then are kept.
 pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn Progress) -> Result<Packed> {
     let source = data::task_folder(suite, task, root)
-        .ok_or_else(|| Error::file(root, format!("the data of {} is not there", task.name)))
+        .ok_or_else(|| Error::not_found(root, format!("the data of {} is not there", task.name)))
         .map_err(|error| error.help(crate::remedy::get_data(suite, &[&task.name], Some(root))))?;
     let folder = to.join(&task.name);
     if same(&source, &folder) {
-        return Err(Error::file(&folder, "is the source itself").help("name another folder with --to"));
+        return Err(Error::damaged(&folder, "is the source itself").help("name another folder with --to"));
     }
     let names = data::partitions(suite, &source)?;
     let partitions = names
@@ -191,11 +191,11 @@ fn whole(
     folder: &Path,
     fingerprints: &BTreeMap<String, String>,
 ) -> Result<Packed, String> {
-    let told = |error: Error| match error {
-        Error::File { path, problem, .. } => {
-            format!("{}: {problem}", path.file_name().unwrap_or(path.as_os_str()).display())
+    let told = |error: Error| match error.path() {
+        Some(path) => {
+            format!("{}: {}", path.file_name().unwrap_or(path.as_os_str()).display(), error.problem())
         }
-        Error::Request { problem, .. } | Error::NotFinite { problem, .. } => problem,
+        None => error.problem().to_owned(),
     };
     let index = super::index(folder).map_err(told)?;
     if let Some(changes) = decoded_otherwise(&index, decoding) {

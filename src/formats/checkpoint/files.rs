@@ -30,8 +30,8 @@ pub enum WeightFiles {
 /// Where there is no such file, or a folder holds none or several.
 pub fn locate(path: &Path) -> Result<WeightFiles> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::file(path, "there is no such file or folder").help(HELP),
-        _ => Error::file(path, error),
+        io::ErrorKind::NotFound => Error::not_found(path, "there is no such file or folder").help(HELP),
+        _ => Error::damaged(path, error),
     })?;
     let file = if metadata.is_dir() { in_folder(path)? } else { path.to_owned() };
     match kind::of_file(&file)? {
@@ -64,7 +64,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
         return Ok(usual);
     }
     if lower.iter().any(|name| name.ends_with(".distcp")) {
-        return Err(Error::file(
+        return Err(Error::not_found(
             folder,
             "is a distributed checkpoint of PyTorch (.distcp), no file of weights",
         )
@@ -73,12 +73,15 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
         ));
     }
     if has("data.pkl").is_some() {
-        return Err(Error::file(folder, "is an unpacked PyTorch checkpoint")
+        return Err(Error::unsupported(folder, "is an unpacked PyTorch checkpoint")
             .help("pack it again: in the folder above, zip -0 -r weights.pth FOLDER"));
     }
     if lower.iter().any(|name| name == "zero_to_fp32.py" || name.starts_with("zero_pp_rank")) {
-        return Err(Error::file(folder, "is a checkpoint of DeepSpeed, which spreads weights over files")
-            .help("merge them: python zero_to_fp32.py FOLDER weights.pth"));
+        return Err(Error::unsupported(
+            folder,
+            "is a checkpoint of DeepSpeed, which spreads weights over files",
+        )
+        .help("merge them: python zero_to_fp32.py FOLDER weights.pth"));
     }
     let weights =
         lower.iter().zip(&names).filter(|(lower, _)| ENDINGS.iter().any(|end| lower.ends_with(end)));
@@ -86,14 +89,14 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     let is_index = |name: &&&String| name.to_ascii_lowercase().ends_with(".index.json");
     let indices: Vec<&String> = weights.iter().filter(is_index).copied().collect();
     match (weights.as_slice(), indices.as_slice()) {
-        ([], _) => Err(Error::file(folder, "this folder holds no file of weights").help(HELP)),
+        ([], _) => Err(Error::not_found(folder, "this folder holds no file of weights").help(HELP)),
         ([one], _) | (_, [one]) => Ok(folder.join(one)),
         (several, _) => {
             let shown: Vec<&str> = several.iter().take(8).map(|name| name.as_str()).collect();
             let more = if several.len() > shown.len() { ", …" } else { "" };
             let problem =
                 format!("this folder holds {} files of weights: {}{more}", several.len(), shown.join(", "));
-            Err(Error::file(folder, problem).help("pass one of them"))
+            Err(Error::damaged(folder, problem).help("pass one of them"))
         }
     }
 }
@@ -113,23 +116,23 @@ fn shards(index: PathBuf) -> Result<WeightFiles> {
     File::open(&index).at(&index)?.take(MAX_INDEX).read_to_end(&mut text).at(&index)?;
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let parsed: Index = serde_json::from_slice(text).map_err(|error| {
-        Error::file(&index, format!("is JSON text, but no index of weights (`weight_map`): {error}"))
+        Error::unsupported(&index, format!("is JSON text, but no index of weights (`weight_map`): {error}"))
             .help(HELP)
     })?;
     let folder = index.parent().unwrap_or(Path::new(""));
     let mut parts: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for (tensor, part) in parsed.weight_map {
-        let part = inside(folder, &part).map_err(|error| Error::file(&index, error))?;
+        let part = inside(folder, &part).map_err(|error| Error::damaged(&index, error))?;
         parts.entry(part).or_default().insert(tensor);
     }
     if parts.is_empty() {
-        return Err(Error::file(&index, "this index names no tensors").help(HELP));
+        return Err(Error::damaged(&index, "this index names no tensors").help(HELP));
     }
     let lacking: Vec<String> =
         parts.keys().filter(|part| !part.is_file()).map(|part| part.display().to_string()).collect();
     if let Some(first) = lacking.first() {
         let problem = format!("{} of its {} parts are missing: {first}", lacking.len(), parts.len());
-        return Err(Error::file(&index, problem).help("put all parts beside the index"));
+        return Err(Error::damaged(&index, problem).help("put all parts beside the index"));
     }
     Ok(WeightFiles::Shards { index, parts })
 }

@@ -82,7 +82,7 @@ fn known(head: &[u8]) -> Option<Kind> {
 }
 
 fn foreign(path: &Path, head: &[u8], size: u64) -> Error {
-    let error = |problem: &str, help: &str| Error::file(path, problem).help(help);
+    let error = |problem: &str, help: &str| Error::damaged(path, problem).help(help);
     if head.is_empty() {
         return error("is empty", AGAIN);
     }

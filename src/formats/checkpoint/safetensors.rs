@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Where it is truncated, or its header is not what it should be.
 pub fn open(path: &Path) -> Result<Vec<Stored>> {
     let truncated =
-        |problem: String| Error::file(path, problem).help("the file is incomplete: fetch it again");
+        |problem: String| Error::damaged(path, problem).help("the file is incomplete: fetch it again");
     let mut file = File::open(path).at(path)?;
     let size = file.metadata().at(path)?.len();
     let mut length = [0; 8];
@@ -33,7 +33,7 @@ pub fn open(path: &Path) -> Result<Vec<Stored>> {
     file.take(length).read_to_end(&mut header).at(path)?;
     // Also checks that the tensors follow each other without gaps and fit their shapes.
     let header: Metadata = serde_json::from_slice(&header).map_err(|error| {
-        Error::file(path, format!("its safetensors header: {error}")).help("fetch it again")
+        Error::damaged(path, format!("its safetensors header: {error}")).help("fetch it again")
     })?;
     let start = 8 + length;
     if start.checked_add(header.data_len() as u64) != Some(size) {

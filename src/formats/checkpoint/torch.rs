@@ -35,7 +35,7 @@ pub fn open_zip(path: &Path) -> Result<Vec<Stored>> {
     let Some(root) = root else { return Err(other_archive(path, &names)) };
     let has = |name: &str| archive.index(&format!("{root}{name}")).is_some();
     if has("constants.pkl") {
-        return Err(Error::file(path, "is a TorchScript program, not a state dict").help(
+        return Err(Error::unsupported(path, "is a TorchScript program, not a state dict").help(
             "save its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), \"weights.pth\")",
         ));
     }
@@ -50,7 +50,7 @@ pub fn open_zip(path: &Path) -> Result<Vec<Stored>> {
         let index = index.ok_or_else(|| format!("its storage {} is missing", reference.key))?;
         Ok(Arc::new(Storage::Entry { archive: Arc::clone(&archive), index }))
     };
-    tensors::named(&pickle, &storage, big_endian).map_err(|problem| Error::file(path, problem))
+    tensors::named(&pickle, &storage, big_endian).map_err(|problem| Error::damaged(path, problem))
 }
 
 /// What a zip archive is that is no checkpoint.
@@ -59,7 +59,7 @@ fn other_archive(path: &Path, names: &[String]) -> Error {
         names.iter().find(|name| endings.iter().any(|end| name.to_ascii_lowercase().ends_with(end)))
     };
     if let Some(weights) = ends(&[".safetensors", ".pth", ".pt", ".bin", ".ckpt"]) {
-        return Error::file(path, format!("is a zip archive that holds {weights}"))
+        return Error::unsupported(path, format!("is a zip archive that holds {weights}"))
             .help("unpack it and pass the weights in it");
     }
     let problem = if ends(&[".npy"]).is_some() {
@@ -69,7 +69,7 @@ fn other_archive(path: &Path, names: &[String]) -> Error {
     } else {
         "is a zip archive without data.pkl: no PyTorch checkpoint"
     };
-    Error::file(path, problem).help(HELP)
+    Error::damaged(path, problem).help(HELP)
 }
 
 /// How files of `torch.save` before PyTorch 1.6 begin: the pickle of a magic number.
@@ -93,7 +93,7 @@ pub fn open_pickle(path: &Path) -> Result<Vec<Stored>> {
             Err(Problem::Pickle(_)) if length < limit => length *= 8,
             Err(Problem::Pickle(refusal)) => {
                 return Err(
-                    Error::file(path, refusal).help("the file is incomplete or damaged: fetch it again")
+                    Error::damaged(path, refusal).help("the file is incomplete or damaged: fetch it again")
                 );
             }
             Err(Problem::File(error)) => return Err(error),
@@ -122,7 +122,7 @@ impl From<Error> for Problem {
 
 /// `start`: the first bytes of `file`, which has `size`.
 fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result<Vec<Stored>, Problem> {
-    let error = |problem: String| Error::file(path, problem);
+    let error = |problem: String| Error::damaged(path, problem);
     if !start.starts_with(LEGACY) {
         let (pickle, _) = pickle::read_first(start, &LIMITS)?;
         let outside = |_: &Reference| Err("its storage lies outside of the pickle".to_owned());

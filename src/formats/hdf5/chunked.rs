@@ -45,7 +45,8 @@ impl Chunked {
     /// Where the file is absent or damaged, or the dataset is not there, of more dimensions or stored in another way.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
         let Rows { dataset, format, shape, .. } = Rows::open(path, name)?;
-        let wrong = |problem: String| Error::file(path, format!("dataset `{name}`: {problem}")).help(DAMAGED);
+        let wrong =
+            |problem: String| Error::damaged(path, format!("dataset `{name}`: {problem}")).help(DAMAGED);
         let Some(dataset) = dataset.filter(|_| format.is_plain()) else {
             return Err(wrong(format!("its {} are not stored plainly", format.dtype)));
         };
@@ -94,7 +95,7 @@ impl Chunked {
 
     /// Something is wrong with this dataset.
     pub fn error(&self, problem: impl std::fmt::Display) -> Error {
-        Error::file(&self.path, format!("dataset `{}`: {problem}", self.name))
+        Error::damaged(&self.path, format!("dataset `{}`: {problem}", self.name))
     }
 
     /// What the file stores.

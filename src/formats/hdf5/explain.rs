@@ -19,7 +19,7 @@ pub fn error(path: &Path, dataset: Option<&str>, error: &Library) -> Error {
         Some(name) => format!("dataset `{name}`: {problem}"),
         None => problem,
     };
-    Error::file(path, problem).help(remedy)
+    Error::damaged(path, problem).help(remedy)
 }
 
 /// The feature of HDF5 that is missing, and what to do; none where the file is damaged.

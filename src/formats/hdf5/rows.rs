@@ -54,17 +54,17 @@ impl Rows {
 
     fn open_pure(path: &Path, name: &str) -> Result<Self> {
         let damaged = |error: Error| error.help(DAMAGED);
-        let wrong = |problem: String| damaged(Error::file(path, format!("dataset `{name}`: {problem}")));
+        let wrong = |problem: String| damaged(Error::damaged(path, format!("dataset `{name}`: {problem}")));
         let unread = |error| explain::error(path, Some(name), &error);
         let file = stream(path)?;
         let (size, expected) = (file.file_size(), file.superblock().eof_address);
         if size < expected {
-            return Err(damaged(Error::file(path, format!("truncated: {size} bytes of {expected}"))));
+            return Err(damaged(Error::damaged(path, format!("truncated: {size} bytes of {expected}"))));
         }
         let dataset = file.dataset(name).map_err(|error| match file.root().datasets() {
             Ok(known) if !known.iter().any(|known| known == name) => {
                 let problem = format!("holds no dataset `{name}`; datasets there: {}", known.join(", "));
-                damaged(Error::file(path, problem))
+                damaged(Error::damaged(path, problem))
             }
             _ => unread(error),
         })?;
@@ -100,7 +100,7 @@ impl Rows {
             }),
             _ => {
                 let problem = format!("dataset `{name}`: has shape {shape:?}, too large to be true");
-                Err(Error::file(path, problem).help(DAMAGED))
+                Err(Error::io(path, problem).help(DAMAGED))
             }
         }
     }
@@ -113,12 +113,14 @@ impl Rows {
         let file = hdf5_pure::File::open_streaming(path).at(path)?;
         let attributes = file.root().attrs().at(path)?;
         let text = attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-        text.ok_or_else(|| Error::file(path, format!("the root has no attribute `{name}` that is a string")))
+        text.ok_or_else(|| {
+            Error::damaged(path, format!("the root has no attribute `{name}` that is a string"))
+        })
     }
 
     /// Something is wrong with this dataset.
     pub fn error(&self, problem: impl std::fmt::Display) -> Error {
-        Error::file(&self.path, format!("dataset `{}`: {problem}", self.name))
+        Error::damaged(&self.path, format!("dataset `{}`: {problem}", self.name))
     }
 
     /// What the file stores.

@@ -32,7 +32,7 @@ impl PixelLinear {
         let [_, count, _] = tokens.dims();
         let grid = count.isqrt();
         if grid * grid != count {
-            return Err(Error::request(format!("{count} patch tokens are no square grid")));
+            return Err(Error::mismatch(format!("{count} patch tokens are no square grid")));
         }
         let logits = unpatch(self.linear.forward(tokens), [grid, grid], self.classes, self.patch);
         Ok(resize(logits, [side, side], Corners::Aligned))

@@ -64,7 +64,7 @@ impl UperNet {
         let is_flat = maps.iter().all(|map| *map == maps[0]);
         if !is_flat && !maps.windows(2).all(|pair| pair[1].stride == 2 * pair[0].stride) {
             let strides = maps.map(|map| map.stride);
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "UPerNet takes feature maps of one size, or of strides that double; the model's strides are {strides:?}"
             )));
         }
@@ -102,12 +102,12 @@ impl UperNet {
         let is_flat = self.neck.is_some();
         if h < 2 || w < 2 || is_flat && maps.iter().any(|map| map.dims() != [n, width, h, w]) {
             let shapes: Vec<[usize; 4]> = maps.iter().map(|map| map.dims()).collect();
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "UPerNet takes 4 feature maps of one size of at least 2x2 pixels, not {shapes:?}"
             )));
         }
         if matches!(pass, Pass::Train(_)) && n < 2 {
-            return Err(Error::request(
+            return Err(Error::mismatch(
                 "a training batch of UPerNet needs at least 2 images, as batch norm does",
             )
             .help("raise the batch size, and drop a last batch of one image"));
@@ -128,7 +128,7 @@ impl UperNet {
 }
 
 fn wrong_count(count: usize) -> Error {
-    Error::request(format!("UPerNet takes 4 feature maps; the model gives {count}"))
+    Error::mismatch(format!("UPerNet takes 4 feature maps; the model gives {count}"))
         .help("name 4 blocks in map-layers of the model's TOML")
 }
 

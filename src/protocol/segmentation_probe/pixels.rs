@@ -37,17 +37,17 @@ impl Pixels {
     pub(crate) fn new(tokens: &Tokens, classes: usize, tile: usize) -> Result<Self> {
         let side = tokens.masks.first().map_or(0, |mask| mask.nrows());
         if [side, tile, classes, tokens.grid].contains(&0) {
-            return Err(Error::request("there are no tiles, classes or tokens").help("the split is empty"));
+            return Err(Error::mismatch("there are no tiles, classes or tokens").help("the split is empty"));
         }
         if let Some(mask) = tokens.masks.iter().find(|mask| mask.dim() != (side, side)) {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "a tile's mask has {:?} pixels, expected {side} x {side}",
                 mask.dim()
             )));
         }
         let wrong = |label: &&i16| **label != IGNORED && !usize::try_from(**label).is_ok_and(|c| c < classes);
         if let Some(label) = tokens.masks.iter().flat_map(|mask| mask.iter()).find(wrong) {
-            return Err(Error::request(format!("a mask holds class {label} of {classes}")));
+            return Err(Error::mismatch(format!("a mask holds class {label} of {classes}")));
         }
         let patch = patch_side(tile, tokens.grid);
         let patched = tokens.grid * patch;

@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> Result<Published> {
 }
 
 fn at_line(path: &Path, line: usize, problem: impl std::fmt::Display) -> Error {
-    Error::file(path, format!("line {line}: {problem}"))
+    Error::damaged(path, format!("line {line}: {problem}"))
 }
 
 fn same_cell(a: &PublishedValue, b: &PublishedValue) -> bool {

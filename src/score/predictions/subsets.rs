@@ -84,7 +84,7 @@ impl Predictions {
     /// Where there are no samples, `batch_size` is 0, no pixel counts or the metric is for another kind of label.
     pub fn batch_scores(&self, metric: Metric, batch_size: usize) -> Result<Vec<BatchScore>> {
         if self.is_empty() || batch_size == 0 {
-            return Err(Error::request(format!(
+            return Err(Error::mismatch(format!(
                 "{} samples in batches of {batch_size} cannot be scored",
                 self.len()
             )));
@@ -98,7 +98,7 @@ impl Predictions {
                 })
                 .collect();
             return match batches.is_empty() {
-                true => Err(Error::request("every pixel is ignored, so there is no mean IoU")),
+                true => Err(Error::mismatch("every pixel is ignored, so there is no mean IoU")),
                 false => Ok(batches),
             };
         }
@@ -110,7 +110,7 @@ impl Predictions {
                     score_logits(metric, logits.view(), &Targets::Labels(truth))?
                 }
                 Predictions::Masks(_) => {
-                    return Err(Error::request(format!("{metric} does not fit masks")));
+                    return Err(Error::mismatch(format!("{metric} does not fit masks")));
                 }
             };
             Ok(BatchScore { score, samples: batch.len() })

@@ -46,7 +46,7 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     let Source { suite, task, decoding, partitions, places } = source;
     let read = |&(partition, split, place): &Place| partitions[partition].1.read_raw(split, place);
     let Some(first) = places.first() else {
-        return Err(Error::file(
+        return Err(Error::damaged(
             path,
             format!("{}: a split has no samples, so there is nothing to pack", task.name),
         ));
@@ -55,7 +55,7 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     let first = read(first)?;
     let header = header(task, decoding, &first, alike(suite, &first, bands), places.len())?;
     let dtype =
-        Dtype::named(&header.dtype).ok_or_else(|| Error::file(path, format!("type {}", header.dtype)))?;
+        Dtype::named(&header.dtype).ok_or_else(|| Error::damaged(path, format!("type {}", header.dtype)))?;
     let (names, contents) = named(partitions, places)?;
     let (names, about) = (serde_json::to_vec(&names).at(path)?, serde_json::to_string(&header).at(path)?);
     if same_samples(path, &about, &names, &contents) && read_through(path).is_ok() {
@@ -76,9 +76,9 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
         Column { name: "labels", dtype: Dtype::Int32, chunk },
     ];
     let known = [("names", names.as_slice()), ("contents", contents.as_slice())];
-    let unwritten = |error: Error| match error {
-        Error::File { problem, .. } => Error::file(path, format!("cannot be written: {problem}")).help(ROOM),
-        other => other,
+    let unwritten = |error: Error| match error.path() {
+        Some(_) => Error::io(path, format!("cannot be written: {}", error.problem())).help(ROOM),
+        None => error,
     };
     let growing =
         Growing::create(temporary.path(), (ATTRIBUTE, &about), &known, &columns).map_err(unwritten)?;
@@ -161,7 +161,7 @@ pub fn read_through(path: &Path) -> Result<()> {
 fn read_back(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
     of_each(header, path, blake3::hash, |row, image, label| match (image, label) == sums[row] {
         true => Ok(()),
-        false => Err(Error::file(path, format!("sample {row} reads back as something else"))
+        false => Err(Error::damaged(path, format!("sample {row} reads back as something else"))
             .help("the disk may be failing; nothing of this split was kept")),
     })
 }
@@ -204,7 +204,7 @@ fn header(
     samples: usize,
 ) -> Result<Header> {
     let unusable =
-        |problem: String| Error::request(format!("{}: {problem}, so that it cannot be packed", first.name));
+        |problem: String| Error::mismatch(format!("{}: {problem}, so that it cannot be packed", first.name));
     let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
     let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
     let (rows, columns) = band.pixels.dim();
@@ -232,7 +232,7 @@ fn header(
 
 fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded> {
     let unusable = |problem: String| {
-        Error::request(format!("{}: {problem}, so that it cannot be packed", sample.name))
+        Error::mismatch(format!("{}: {problem}, so that it cannot be packed", sample.name))
             .help("all samples of a task must have the bands, the size and the type of its first one")
     };
     let mut image = Vec::with_capacity(header.image_width() * dtype.size());
