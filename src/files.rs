@@ -85,6 +85,18 @@ fn own_descriptor(path: &Path) -> Option<u32> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |temporary| temporary.write_all(bytes).at(path))
+}
+
+/// Writes a file by `write`, which gets it empty under a hidden name beside `path`, in place of an earlier one: whole or
+/// not at all.
+///
+/// # Errors
+/// If the file cannot be written, or `write` fails.
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<()>,
+) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).at(folder)?;
     let mut builder = tempfile::Builder::new();
@@ -97,7 +109,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut temporary = builder.tempfile_in(folder).at(path)?;
-    temporary.write_all(bytes).at(path)?;
+    write(&mut temporary)?;
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).at(path)?;
     // Makes the new name last through a power cut. Some file systems cannot sync a folder; the file

@@ -18,7 +18,6 @@ use crate::data::{self, Split, Target};
 use crate::features::cache::Cache;
 use crate::features::source::{EncoderSource, KnownFeatures};
 use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
-use crate::files::remove;
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
 use crate::model::{self, Architecture, Coverage, LoadedModel};
@@ -31,6 +30,7 @@ use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
 use crate::task::{Suite, Task};
+use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
 
 /// What all cells of a run have in common.
@@ -278,7 +278,7 @@ impl<'a> Runner<'a> {
 
         let snapshot = self.store.snapshot(&fingerprint);
         if setting.fresh {
-            remove(&snapshot)?;
+            remove_all(&snapshot)?;
         }
         let mut features = FeatureLog::default();
         let needs = planned.protocol.needs();
@@ -362,7 +362,7 @@ impl<'a> Runner<'a> {
         // First what lies behind the record: where a record is, its predictions are.
         let named = Named { samples, predictions: outcome.predictions, scoring: Some(outcome.scoring) };
         let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
-        remove(&snapshot)?;
+        remove_all(&snapshot)?;
         Ok(Done { record, path, reused: false, unchecked: false })
     }
 

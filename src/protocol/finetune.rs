@@ -26,7 +26,7 @@ use crate::score::{Outcome, Targets, score_logits};
 use crate::task::TargetKind;
 use crate::train::epoch::{self, Classifier, Recipe};
 use crate::train::optim::{self, Rule};
-use crate::train::snapshot::Snapshot;
+use crate::train::snapshot::{self, Snapshot, SnapshotPace, Standing};
 use crate::train::state::{self, State};
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -103,7 +103,15 @@ impl Classifier for Network {
 /// Where a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
 pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<Outcome> {
     let task = setup.task;
-    let mut search = Search { config, seed, setup, encoder: setup.trained()?, valid: Vec::new(), best: None };
+    let mut search = Search {
+        config,
+        seed,
+        setup,
+        encoder: setup.trained()?,
+        valid: Vec::new(),
+        best: None,
+        pace: SnapshotPace::default(),
+    };
     let mut resumed = search.resume();
     while search.valid.len() < config.learning_rates.len() {
         let start = match resumed.take() {
@@ -140,6 +148,7 @@ struct Search<'a> {
     valid: Vec<Option<f64>>,
     /// Test logits of the best.
     best: Option<Array2<f32>>,
+    pace: SnapshotPace,
 }
 
 /// A learning rate's training after some epochs.
@@ -163,7 +172,7 @@ impl Search<'_> {
                 return None;
             }
         };
-        let Snapshot { rate, epochs, valid, best, network, optimizer } = snapshot;
+        let Snapshot { standing: Standing { rate, epochs, valid }, best, network, optimizer } = snapshot;
         match self.restore(&network, &optimizer) {
             Ok((network, optimizer)) if rate == valid.len() && rate < self.config.learning_rates.len() => {
                 let rate = self.config.learning_rates[rate];
@@ -218,22 +227,19 @@ impl Search<'_> {
                 format!("learning rate {}, epoch {} of {}", recipe.learning_rate, epoch + 1, config.epochs);
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
-            let network = state::state(&training.network);
-            if !loss.is_finite() || !state::is_finite(&network) {
+            if !loss.is_finite() || !state::is_finite(&training.network) {
                 setup.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
             }
             tracing::debug!(loss, "{name}");
-            let snapshot = Snapshot {
-                rate,
-                epochs: epoch + 1,
-                valid: self.valid.clone(),
-                best: self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect(),
-                network,
-                optimizer: training.optimizer.state(),
-            };
-            snapshot.save(&setup.snapshot)?;
+            if self.pace.is_due() {
+                let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
+                let best =
+                    self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
+                let Training { network, optimizer, .. } = &training;
+                self.pace.write(|| snapshot::save(&setup.snapshot, &standing, &best, network, optimizer))?;
+            }
         }
         let trained = Trained::new(&training.network.valid());
         let valid = match trained.evaluate(config, setup, Split::Valid)? {

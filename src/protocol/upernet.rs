@@ -12,6 +12,8 @@
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
 //! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
 
+use std::path::PathBuf;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis};
@@ -24,6 +26,7 @@ use crate::features::change::View;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
+use crate::files::remove;
 use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use crate::model::Architecture;
 use crate::model::encoder::Map;
@@ -39,7 +42,7 @@ use crate::score::{Outcome, Shown, outcome};
 use crate::task::{TargetKind, Task};
 use crate::train::optim::{self, Pace, Rule};
 use crate::train::schedule::Position;
-use crate::train::snapshot::Snapshot;
+use crate::train::snapshot::{self, Snapshot, SnapshotPace, Standing};
 use crate::train::state::{self, State};
 use crate::transform::augment::Turn;
 use crate::{Error, Result};
@@ -109,6 +112,12 @@ pub fn run(
     search.outcome()
 }
 
+/// The place of the best epoch, the first of equal ones, and its score.
+fn best_of(scores: &[Option<f64>]) -> Option<(usize, f64)> {
+    let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+    Some((place, scores[place]?))
+}
+
 fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
     maps.into_iter().map(|map| map.values).collect()
 }
@@ -122,12 +131,11 @@ struct Search<'a> {
     frozen: Option<MapSource<'a>>,
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
-    /// The network after the best of them.
-    best: State,
     /// The learning rate under way.
     training: Option<Training>,
     /// Whether it was told what the maps take.
     told: bool,
+    pace: SnapshotPace,
 }
 
 struct Training {
@@ -142,8 +150,8 @@ impl<'a> Search<'a> {
         setup: &'a TrainingSetup<'a>,
         frozen: Option<MapSource<'a>>,
     ) -> Self {
-        let (scores, best) = (Vec::new(), State::new());
-        Search { config, seed, setup, frozen, scores, best, training: None, told: false }
+        let pace = SnapshotPace::default();
+        Search { config, seed, setup, frozen, scores: Vec::new(), training: None, told: false, pace }
     }
 
     fn start(&self) -> Result<Training> {
@@ -162,10 +170,10 @@ impl<'a> Search<'a> {
         let path = &self.setup.snapshot;
         match Snapshot::load(path).and_then(|snapshot| snapshot.map(|s| self.restored(s)).transpose()) {
             Ok(None) => {}
-            Ok(Some((scores, best, training))) => {
+            Ok(Some((scores, training))) => {
                 let line = format!("goes on after {} epochs", scores.len());
                 self.setup.progress.note(&line);
-                (self.scores, self.best, self.training) = (scores, best, Some(training));
+                (self.scores, self.training) = (scores, Some(training));
             }
             Err(error) => {
                 let line = format!("starts anew: {}: {error}", path.display());
@@ -174,21 +182,21 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, State, Training)> {
-        let Snapshot { rate, epochs, valid, best, network, optimizer } = snapshot;
+    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, Training)> {
+        let Snapshot { standing: Standing { rate, epochs, valid }, network, optimizer, .. } = snapshot;
         let all = self.config.learning_rates.len() * self.config.epochs;
         if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
             return Err(Error::mismatch("is of another search"));
         }
         let start = self.start()?.network;
-        if !best.is_empty() {
-            state::load(start.clone(), &best)?;
+        if let Some((best, _)) = best_of(&valid) {
+            state::load(start.clone(), &snapshot::load_network(&self.best_path(best))?)?;
         }
         let network = state::load(start, &network)?;
         let plain = self.setup.device.clone().inner();
         let (rule, _) = Rule::of(self.config.optimizer);
         let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
-        Ok((valid, best, Training { network, optimizer }))
+        Ok((valid, Training { network, optimizer }))
     }
 
     /// Trains the next epoch and scores it on validation.
@@ -202,8 +210,7 @@ impl<'a> Search<'a> {
         let learning_rate = self.config.learning_rates[rate];
         let name = format!("learning rate {learning_rate}, epoch {} of {epochs}", epoch + 1);
         let (training, loss) = self.train(training, learning_rate, epoch, &name)?;
-        let network = state::state(&training.network);
-        let images = match loss.is_finite() && state::is_finite(&network) {
+        let images = match loss.is_finite() && state::is_finite(&training.network) {
             true => self.evaluate(&training.network, Split::Valid, |_, _| {})?,
             false => None,
         };
@@ -217,17 +224,16 @@ impl<'a> Search<'a> {
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
         if self.chosen().is_some_and(|(chosen, _)| chosen == done) {
-            self.best = network.clone();
+            snapshot::save_network(&self.best_path(done), &training.network)?;
         }
-        let snapshot = Snapshot {
-            rate: self.scores.len() / epochs,
-            epochs: self.scores.len() % epochs,
-            valid: self.scores.clone(),
-            best: self.best.clone(),
-            network,
-            optimizer: training.optimizer.state(),
-        };
-        snapshot.save(&self.setup.snapshot)?;
+        if self.pace.is_due() {
+            let (rate, epochs) = (self.scores.len() / epochs, self.scores.len() % epochs);
+            let standing = Standing { rate, epochs, valid: self.scores.clone() };
+            let Training { network, optimizer } = &training;
+            let path = &self.setup.snapshot;
+            self.pace.write(|| snapshot::save(path, &standing, &State::new(), network, optimizer))?;
+            self.remove_superseded();
+        }
         self.training = Some(training);
         Ok(())
     }
@@ -243,8 +249,22 @@ impl<'a> Search<'a> {
 
     /// The place of the best epoch, the first of equal ones, and its score.
     fn chosen(&self) -> Option<(usize, f64)> {
-        let place = first_best(self.scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
-        Some((place, self.scores[place]?))
+        best_of(&self.scores)
+    }
+
+    /// The file of the network after the epoch at that place: that of the best so far, and of the one before it until a
+    /// snapshot no longer names it.
+    fn best_path(&self, place: usize) -> PathBuf {
+        snapshot::best_path(&self.setup.snapshot, place)
+    }
+
+    /// Removes the networks of epochs that were the best before.
+    fn remove_superseded(&self) {
+        let best = self.chosen().map(|(place, _)| place);
+        for place in (0..self.scores.len()).filter(|place| Some(*place) != best) {
+            // One that stays costs room only.
+            let _ = remove(&self.best_path(place));
+        }
     }
 
     /// One epoch over the train split; the mean loss, not finite where the training diverged.
@@ -407,7 +427,8 @@ impl<'a> Search<'a> {
             return Err(Error::not_finite("UPerNet diverged with every learning rate")
                 .help("check the weights and the normalisation"));
         };
-        let network = state::load(self.start()?.network, &self.best)?;
+        let best = snapshot::load_network(&self.best_path(chosen))?;
+        let network = state::load(self.start()?.network, &best)?;
         let wanted = outcome::to_show(self.samples(Split::Test).len());
         let mut masks = Vec::new();
         let images = self.evaluate(&network, Split::Test, |image, prediction| {

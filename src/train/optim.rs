@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use ndarray::{Array1, ArrayD};
+use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::gradients::FlatGradients;
-use super::state::State;
+use super::state::{LazyArray, State};
 use crate::nn::kernels::{self, AdamwStep};
 use crate::{Error, Result, config};
 
@@ -120,12 +120,17 @@ impl Optimizer {
 
     /// All that is remembered: for each parameter `<name>.steps` and `<name>.<i>` for its moments, flat.
     pub fn state(&self) -> State {
-        let mut state = State::new();
+        self.lazy_state().into_iter().map(|(name, lazy)| (name, lazy.to_array())).collect()
+    }
+
+    /// Like [`Optimizer::state`], but each array is copied off its device only when it is asked for.
+    pub fn lazy_state(&self) -> BTreeMap<String, LazyArray> {
+        let mut state = BTreeMap::new();
         for (name, memory) in &self.memory {
-            state.insert(format!("{name}.steps"), ArrayD::from_elem(vec![1], memory.steps as f32));
+            let steps = ArrayD::from_elem(vec![1], memory.steps as f32);
+            state.insert(format!("{name}.steps"), LazyArray::of(steps));
             for (i, moment) in memory.moments.iter().enumerate() {
-                let values = moment.to_data().try_into_vec().expect("moments are float32");
-                state.insert(format!("{name}.{i}"), Array1::from_vec(values).into_dyn());
+                state.insert(format!("{name}.{i}"), LazyArray::flat(moment.clone()));
             }
         }
         state

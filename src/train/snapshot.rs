@@ -2,30 +2,38 @@
 //! same numbers.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use burn::module::Module;
 use ndarray::ArrayD;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
-use super::state::State;
+use super::optim::Optimizer;
+use super::state::{self, LazyArray, State};
 use crate::error::AtPath;
-use crate::files::write_atomically;
-use crate::formats::tensors;
+use crate::files::{remove, replace_with};
 use crate::{Error, Result};
 
-/// A search over learning rates after some epoch of one of them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
+/// How far a search over learning rates is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Standing {
     /// Place of the learning rate that is being trained.
     pub rate: usize,
     /// Its finished epochs.
     pub epochs: usize,
     /// Validation scores of the learning rates before it, or of the epochs so far; none where the training diverged.
     pub valid: Vec<Option<f64>>,
-    /// What is kept of the best of these: its test logits, or its network.
+}
+
+/// A search over learning rates after some epoch of one of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub standing: Standing,
+    /// What is kept of the best so far beside its score, such as its test logits.
     pub best: State,
     pub network: State,
     pub optimizer: State,
@@ -34,72 +42,139 @@ pub struct Snapshot {
 /// What stands beside the tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct StandingBits {
     rate: usize,
     epochs: usize,
     /// The bits of each score: JSON's decimals would round.
     valid: Vec<Option<u64>>,
 }
 
-const PLACE: &str = "place";
+const STANDING: &str = "place";
 const HASH: &str = "blake3";
 const NETWORK: &str = "network.";
 const OPTIMIZER: &str = "optimizer.";
 const BEST: &str = "best.";
 
-impl Snapshot {
-    /// Writes it to the safetensors file at `path`, in place of an earlier one, whole or not at all.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let valid = self.valid.iter().map(|score| score.map(f64::to_bits)).collect();
-        let place = Place { rate: self.rate, epochs: self.epochs, valid };
-        let place = serde_json::to_string(&place).at(path)?;
-        let named = |prefix: &'static str, state: &State| -> Vec<(String, Floats)> {
-            state.iter().map(|(name, array)| (format!("{prefix}{name}"), Floats::new(array))).collect()
-        };
-        let mut tensors = named(NETWORK, &self.network);
-        tensors.extend(named(OPTIMIZER, &self.optimizer));
-        tensors.extend(named(BEST, &self.best));
-        let hash = hash(&place, tensors.iter().map(|(name, floats)| (name.as_str(), &floats.bytes[..])));
-        let metadata = BTreeMap::from([(PLACE.to_owned(), place), (HASH.to_owned(), hash)]);
-        let bytes = tensors::serialize(tensors, metadata).at(path)?;
-        write_atomically(path, &bytes)
-    }
+/// Writes a snapshot to the safetensors file at `path`, in place of an earlier one, whole or not at all. Arrays are copied
+/// off their device one after the other, so that the memory for it is that of the largest.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save<M: Module>(
+    path: &Path,
+    standing: &Standing,
+    best: &State,
+    network: &M,
+    optimizer: &Optimizer,
+) -> Result<()> {
+    let valid = standing.valid.iter().map(|score| score.map(f64::to_bits)).collect();
+    let bits = StandingBits { rate: standing.rate, epochs: standing.epochs, valid };
+    let best = best.iter().map(|(name, array)| (format!("{BEST}{name}"), LazyArray::of(array.clone())));
+    let network =
+        state::lazy_state(network).into_iter().map(|(name, lazy)| (format!("{NETWORK}{name}"), lazy));
+    let optimizer =
+        optimizer.lazy_state().into_iter().map(|(name, lazy)| (format!("{OPTIMIZER}{name}"), lazy));
+    write(path, &serde_json::to_string(&bits).at(path)?, best.chain(network).chain(optimizer).collect())
+}
 
+/// Writes a network's numbers to the safetensors file at `path`, as [`save`] does.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_network<M: Module>(path: &Path, network: &M) -> Result<()> {
+    write(path, "{}", state::lazy_state(network))
+}
+
+/// Where the best network of a search is kept that has its snapshot at `path`: that after the epoch at `place`.
+pub fn best_path(path: &Path, place: usize) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".best{place}"));
+    path.with_file_name(name)
+}
+
+/// Removes a snapshot and the networks kept beside it.
+///
+/// # Errors
+/// If a file is there and cannot be removed.
+pub fn remove_all(path: &Path) -> Result<()> {
+    remove(path)?;
+    let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
+    let prefix = best_path(path, 0).to_string_lossy().trim_end_matches('0').to_owned();
+    for entry in std::fs::read_dir(folder).at(folder)? {
+        let beside = entry.at(folder)?.path();
+        if beside.to_string_lossy().starts_with(&prefix) {
+            remove(&beside)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers that [`save_network`] wrote.
+///
+/// # Errors
+/// If the file cannot be read or is not exactly what was written.
+pub fn load_network(path: &Path) -> Result<State> {
+    let bytes = std::fs::read(path).at(path)?;
+    read(path, &bytes).map(|(_, arrays)| arrays)
+}
+
+fn write(path: &Path, standing: &str, arrays: BTreeMap<String, LazyArray>) -> Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(standing.as_bytes());
+    for (name, lazy) in &arrays {
+        hasher.update(name.as_bytes()).update(&lazy.data());
+    }
+    let hash = hasher.finalize().to_hex().to_string();
+    let metadata = HashMap::from([(STANDING.to_owned(), standing.to_owned()), (HASH.to_owned(), hash)]);
+    replace_with(path, |temporary| {
+        safetensors::serialize_to_file(arrays, Some(metadata), temporary.path()).at(path)
+    })
+}
+
+/// The JSON text and the arrays of a file that [`write`] wrote.
+fn read(path: &Path, bytes: &[u8]) -> Result<(String, State)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).at(path)?;
+    let beside = header.metadata().clone().unwrap_or_default();
+    let of = |key: &str| beside.get(key).ok_or_else(|| Error::damaged(path, format!("lacks `{key}`")));
+    let (standing, stated) = (of(STANDING)?, of(HASH)?);
+    let tensors: BTreeMap<String, _> =
+        SafeTensors::deserialize(bytes).at(path)?.tensors().into_iter().collect();
+    // Of all that the file says: a flipped bit among the numbers would otherwise go unseen.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(standing.as_bytes());
+    for (name, tensor) in &tensors {
+        hasher.update(name.as_bytes()).update(tensor.data());
+    }
+    if hasher.finalize().to_hex().as_str() != stated {
+        return Err(Error::damaged(path, "its hash is not that of what it holds"));
+    }
+    let array = |(name, tensor): (String, safetensors::tensor::TensorView)| {
+        let numbers = tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok((name, ArrayD::from_shape_vec(tensor.shape().to_vec(), numbers).at(path)?))
+    };
+    Ok((standing.clone(), tensors.into_iter().map(array).collect::<Result<_>>()?))
+}
+
+impl Snapshot {
     /// The snapshot at `path`, if there is one.
     ///
     /// # Errors
-    /// Where the file cannot be read or is not exactly what was written.
+    /// If the file cannot be read or is not exactly what was written.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         let bytes = match std::fs::read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.at(path)?,
         };
-        let (_, header) = SafeTensors::read_metadata(&bytes).at(path)?;
-        let beside = header.metadata().clone().unwrap_or_default();
-        let of = |key: &str| beside.get(key).ok_or_else(|| Error::not_found(path, format!("lacks `{key}`")));
-        let (place, stated) = (of(PLACE)?, of(HASH)?);
-        let tensors: BTreeMap<String, _> =
-            SafeTensors::deserialize(&bytes).at(path)?.tensors().into_iter().collect();
-        if hash(place, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.data()))) != *stated {
-            return Err(Error::damaged(path, "its hash is not that of what it holds"));
-        }
-        let Place { rate, epochs, valid } = serde_json::from_str(place).at(path)?;
+        let (standing, arrays) = read(path, &bytes)?;
+        let StandingBits { rate, epochs, valid } = serde_json::from_str(&standing).at(path)?;
         let valid = valid.into_iter().map(|score| score.map(f64::from_bits)).collect();
         let mut snapshot = Snapshot {
-            rate,
-            epochs,
-            valid,
+            standing: Standing { rate, epochs, valid },
             best: State::new(),
             network: State::new(),
             optimizer: State::new(),
         };
-        for (name, tensor) in &tensors {
-            let numbers =
-                tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            let array = ArrayD::from_shape_vec(tensor.shape().to_vec(), numbers).at(path)?;
+        for (name, array) in arrays {
             if let Some(name) = name.strip_prefix(NETWORK) {
                 snapshot.network.insert(name.to_owned(), array);
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
@@ -114,48 +189,48 @@ impl Snapshot {
     }
 }
 
-/// Of all that the file says: a flipped bit among the numbers would otherwise go unseen.
-fn hash<'a>(place: &str, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut sorted: Vec<(&str, &[u8])> = tensors.collect();
-    sorted.sort_by_key(|(name, _)| *name);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(place.as_bytes());
-    for (name, bytes) in sorted {
-        hasher.update(name.as_bytes());
-        hasher.update(bytes);
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
-/// An array as safetensors stores it.
-struct Floats {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Floats {
-    fn new(array: &ArrayD<f32>) -> Self {
-        Floats {
-            shape: array.shape().to_vec(),
-            bytes: array.iter().flat_map(|number| number.to_le_bytes()).collect(),
-        }
-    }
-}
-
-impl View for Floats {
+/// As safetensors stores it.
+impl View for LazyArray {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        LazyArray::shape(self)
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        Cow::Owned(self.to_array().iter().flat_map(|number| number.to_le_bytes()).collect())
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        size_of::<f32>() * LazyArray::shape(self).iter().product::<usize>()
+    }
+}
+
+/// When to write the next snapshot: writing takes at most a twentieth of the time.
+#[derive(Debug, Default)]
+pub struct SnapshotPace {
+    last: Option<(Instant, Duration)>,
+}
+
+impl SnapshotPace {
+    /// How many times longer than the writing the training between two snapshots takes at least.
+    const SPARE: u32 = 19;
+
+    /// Whether it is time for one.
+    pub fn is_due(&self) -> bool {
+        self.last.is_none_or(|(end, took)| end.elapsed() >= took * Self::SPARE)
+    }
+
+    /// Writes one, and notes how long that took.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn write(&mut self, write: impl FnOnce() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        write()?;
+        self.last = Some((Instant::now(), start.elapsed()));
+        Ok(())
     }
 }

@@ -15,9 +15,73 @@ pub type State = BTreeMap<String, ArrayD<f32>>;
 
 /// All parameters and running statistics of a module.
 pub fn state<M: Module>(module: &M) -> State {
+    copied(lazy_state(module))
+}
+
+/// Like [`state`], but each array is copied off its device only when it is asked for, so that a large module need not be
+/// in memory twice.
+pub fn lazy_state<M: Module>(module: &M) -> BTreeMap<String, LazyArray> {
     let mut collect = Collect { place: Place::default(), gradients: None, blocks: BTreeMap::new() };
     module.visit(&mut collect);
     collect.joined()
+}
+
+/// An array in PyTorch's layout that is on a device.
+pub struct LazyArray {
+    shape: Vec<usize>,
+    /// Of convolutions several, which differ in their inputs (the second side) only.
+    blocks: Vec<Block>,
+}
+
+/// A tensor on a device and how it becomes an array in PyTorch's layout.
+struct Block {
+    shape: Vec<usize>,
+    copy: Box<dyn Fn() -> ArrayD<f32> + Send + Sync>,
+}
+
+impl LazyArray {
+    /// Of a tensor that is flat as it is.
+    pub fn flat(tensor: Tensor<1>) -> Self {
+        let shape = tensor.dims().to_vec();
+        Self::new(vec![Block { shape, copy: Box::new(move || array(tensor.clone())) }])
+    }
+
+    /// Of an array that is in memory already.
+    pub fn of(array: ArrayD<f32>) -> Self {
+        let shape = array.shape().to_vec();
+        Self::new(vec![Block { shape, copy: Box::new(move || array.clone()) }])
+    }
+
+    fn new(blocks: Vec<Block>) -> Self {
+        let mut shape = blocks.first().map_or(Vec::new(), |block| block.shape.clone());
+        if blocks.len() > 1
+            && let Some(inputs) = shape.get_mut(1)
+        {
+            *inputs = blocks.iter().map(|block| block.shape[1]).sum();
+        }
+        LazyArray { shape, blocks }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// A copy of its numbers.
+    pub fn to_array(&self) -> ArrayD<f32> {
+        match self.blocks.as_slice() {
+            [one] => (one.copy)(),
+            blocks => {
+                let blocks: Vec<ArrayD<f32>> = blocks.iter().map(|block| (block.copy)()).collect();
+                let views: Vec<_> = blocks.iter().map(ArrayD::view).collect();
+                concatenate(Axis(1), &views).expect("the blocks of a convolution differ in their inputs only")
+            }
+        }
+    }
+}
+
+fn copied(arrays: BTreeMap<String, LazyArray>) -> State {
+    arrays.into_iter().map(|(name, lazy)| (name, lazy.to_array())).collect()
 }
 
 /// The gradients that a module's parameters have, under the parameters' names.
@@ -25,12 +89,12 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
     let mut collect =
         Collect { place: Place::default(), gradients: Some(gradients), blocks: BTreeMap::new() };
     module.visit(&mut collect);
-    collect.joined()
+    copied(collect.joined())
 }
 
-/// Whether all numbers are finite.
-pub fn is_finite(state: &State) -> bool {
-    state.values().flatten().all(|number| number.is_finite())
+/// Whether all numbers of a module are finite.
+pub fn is_finite<M: Module>(module: &M) -> bool {
+    lazy_state(module).values().all(|lazy| lazy.to_array().iter().all(|number| number.is_finite()))
 }
 
 /// Gives a module the numbers of `state`.
@@ -80,6 +144,17 @@ fn named(place: &Place, rank: usize) -> (String, Layout) {
 }
 
 impl Layout {
+    /// PyTorch's shape of an array that has this one here.
+    fn torch_shape(&self, shape: &[usize]) -> Vec<usize> {
+        match (self, shape) {
+            (Layout::Linear, shape) => shape.iter().rev().copied().collect(),
+            (Layout::Pointwise, [i, o]) => vec![*o, *i, 1, 1],
+            (Layout::Conv3x3, [h, w, i, o]) => vec![*o, *i, *h, *w],
+            (Layout::Upsample, [i, h, w, o]) => vec![*i, *o, *h, *w],
+            (_, shape) => shape.to_vec(),
+        }
+    }
+
     fn to_torch(&self, array: ArrayD<f32>) -> ArrayD<f32> {
         match self {
             Layout::Same => array,
@@ -106,19 +181,12 @@ impl Layout {
 struct Collect<'a> {
     place: Place,
     gradients: Option<&'a Gradients>,
-    blocks: BTreeMap<String, Vec<ArrayD<f32>>>,
+    blocks: BTreeMap<String, Vec<Block>>,
 }
 
 impl Collect<'_> {
-    fn joined(self) -> State {
-        let join = |blocks: Vec<ArrayD<f32>>| match <[ArrayD<f32>; 1]>::try_from(blocks) {
-            Ok([block]) => block,
-            Err(blocks) => {
-                let views: Vec<_> = blocks.iter().map(ArrayD::view).collect();
-                concatenate(Axis(1), &views).expect("the blocks of a convolution differ in their inputs only")
-            }
-        };
-        self.blocks.into_iter().map(|(name, blocks)| (name, join(blocks))).collect()
+    fn joined(self) -> BTreeMap<String, LazyArray> {
+        self.blocks.into_iter().map(|(name, blocks)| (name, LazyArray::new(blocks))).collect()
     }
 }
 
@@ -138,7 +206,9 @@ impl ModuleVisitor for Collect<'_> {
         };
         if let Some(value) = value {
             let (name, layout) = named(&self.place, D);
-            self.blocks.entry(name).or_default().push(layout.to_torch(array(value)));
+            let shape = layout.torch_shape(&value.dims());
+            let copy = move || layout.to_torch(array(value.clone()));
+            self.blocks.entry(name).or_default().push(Block { shape, copy: Box::new(copy) });
         }
     }
 }
@@ -175,7 +245,7 @@ impl Fill<'_> {
             _ => array.clone(),
         };
         *taken += inputs(&block);
-        let expected = layout.to_torch(ArrayD::zeros(shape)).shape().to_vec();
+        let expected = layout.torch_shape(shape);
         if block.shape() != expected {
             return Err(format!("`{name}` is {:?}, expected {expected:?}", array.shape()));
         }
