@@ -63,10 +63,10 @@ impl Home {
             return Ok(Home { folders: vec![folder.to_owned()] });
         }
         if !folder.join("benchmarks").is_dir() && !folder.join("configs").is_dir() {
-            let problem =
-                "TERRABENCH_HOME names this folder, but it has neither `benchmarks/` nor `configs/`";
-            return Err(Error::damaged(folder, problem)
-                .help("set TERRABENCH_HOME to a folder laid out as a checkout of Terrabench, or unset it"));
+            let problem = "expected a folder with `benchmarks/` or `configs/`, found neither";
+            return Err(Error::not_found(folder, problem).help(
+                "set --home (or TERRABENCH_HOME) to a folder laid out as a checkout of Terrabench, or leave it out",
+            ));
         }
         Ok(Home { folders: vec![folder.to_owned(), built_in()?] })
     }

@@ -193,7 +193,7 @@ fn a_home_is_a_checkout_or_named() {
     let wrong = run(Some(&here.path().join("project")));
     assert!(wrong.contains("did you mean `geobench`"), "{wrong}");
     let empty = run(Some(&here.path().join("project/benchmarks")));
-    let problem = "TERRABENCH_HOME names this folder, but it has neither `benchmarks/` nor `configs/`";
+    let problem = "expected a folder with `benchmarks/` or `configs/`, found neither";
     assert!(empty.contains(problem), "{empty}");
 
     // One file of a folder takes the place of the built-in one; the others stay.
@@ -212,6 +212,12 @@ fn a_home_is_a_checkout_or_named() {
     let mine = bench("demo");
     assert!(mine.contains(models.join("demo.toml").to_str().unwrap()) && mine.contains("name"), "{mine}");
     assert!(bench("terrafm-b").contains("GEO_BENCH_DIR"), "{}", bench("terrafm-b"));
+
+    // What is typed comes before the environment.
+    let mut command = terrabench(here.path());
+    command.args(["bench", "geobnch", "--home"]).arg(&home).env("TERRABENCH_HOME", here.path().join("mine"));
+    let typed = said(&command.output().unwrap());
+    assert!(typed.contains(home.join("benchmarks/geobnch.toml").to_str().unwrap()), "{typed}");
 }
 
 #[test]

@@ -9,6 +9,15 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::fetch_args::FetchArgs;
 
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// Folder with benchmarks/ and configs/ whose files override the built-in ones [default: $TERRABENCH_HOME, else the
+    /// checkout around the working directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+}
+
 /// What the harness can do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {

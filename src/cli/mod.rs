@@ -45,6 +45,8 @@ use crate::{Error, Result, remedy};
 #[derive(Debug, Parser)]
 #[command(name = "terrabench", version, arg_required_else_help = true)]
 pub struct Cli {
+    #[command(flatten)]
+    global: args::GlobalArgs,
     #[command(subcommand)]
     command: args::Command,
 }
@@ -63,7 +65,10 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         // It would tell of a closed standard error on standard error, and panic.
         .log_internal_errors(false)
         .init();
-    let home = Home::find()?;
+    let home = match &cli.global.home {
+        Some(folder) => Home::of(folder)?,
+        None => Home::find()?,
+    };
     let done = match cli.command {
         args::Command::Bench(args) => return bench::run(&home, args, program),
         args::Command::Inspect(args) => inspect(&home, &args),

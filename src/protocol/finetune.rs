@@ -233,7 +233,8 @@ impl Search<'_> {
                 return Ok(());
             }
             tracing::debug!(loss, "{name}");
-            if self.pace.is_due() {
+            // The last epoch always: its network is evaluated next, which takes long.
+            if self.pace.is_due() || epoch + 1 == config.epochs {
                 let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
                 let best =
                     self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();

@@ -226,7 +226,8 @@ impl<'a> Search<'a> {
         if self.chosen().is_some_and(|(chosen, _)| chosen == done) {
             snapshot::save_network(&self.best_path(done), &training.network)?;
         }
-        if self.pace.is_due() {
+        // The last epoch of a learning rate always: what follows begins anew.
+        if self.pace.is_due() || epoch + 1 == epochs {
             let (rate, epochs) = (self.scores.len() / epochs, self.scores.len() % epochs);
             let standing = Standing { rate, epochs, valid: self.scores.clone() };
             let Training { network, optimizer } = &training;

@@ -24,6 +24,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
 struct Cli {
+    // The harness reads them: it is given the arguments as they were typed.
+    #[command(flatten)]
+    _global: args::GlobalArgs,
     #[command(subcommand)]
     task: Task,
 }

@@ -154,24 +154,11 @@ impl Columns {
     }
 }
 
-/// The cells of a line of CSV: separated by commas, those with commas in quotes, a quote doubled in them [RFC 4180].
+/// The cells of a line of CSV [RFC 4180].
 fn cells(line: &str) -> Vec<String> {
-    let mut cells = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        let cell = cells.last_mut().expect("there is one from the start");
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                cell.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => cells.push(String::new()),
-            character => cell.push(character),
-        }
-    }
-    cells
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+    let record = reader.records().next().and_then(std::result::Result::ok).unwrap_or_default();
+    record.iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Published numbers, read from `benchmarks/published/*.csv` (its README describes the columns).
 
-use std::io::Cursor;
 use std::path::Path;
 
-use polars::prelude::{CsvReadOptions, DataFrame, PolarsResult, SerReader};
+use csv::StringRecord;
 
 use crate::error::AtPath;
 use crate::{Error, Result};
@@ -68,12 +67,11 @@ pub fn read(path: &Path) -> Result<Published> {
         at_line(path, 1, format!("`{first}` does not begin with `{SOURCE}`"))
             .help("name the paper the values are from")
     })?;
-    let frame = parse(path, rest)?;
-    let columns = columns(path, &frame)?;
-    let mut values: Vec<PublishedValue> = Vec::with_capacity(frame.height());
-    for row in 0..frame.height() {
+    let (columns, rows) = parse(path, rest)?;
+    let mut values: Vec<PublishedValue> = Vec::with_capacity(rows.len());
+    for (row, fields) in rows.iter().enumerate() {
         let line = row + LINES_BEFORE + 1;
-        let value = value(&columns, row).map_err(|problem| at_line(path, line, problem))?;
+        let value = value(&columns, fields).map_err(|problem| at_line(path, line, problem))?;
         if let Some(earlier) = values.iter().position(|other| same_cell(other, &value)) {
             let problem = format!("stands there already, on line {}", earlier + LINES_BEFORE + 1);
             return Err(at_line(path, line, problem));
@@ -94,70 +92,57 @@ fn same_cell(a: &PublishedValue, b: &PublishedValue) -> bool {
     key(a) == key(b)
 }
 
-/// Every column as text. `text` begins with the columns' names.
-fn parse(path: &Path, text: &str) -> Result<DataFrame> {
-    // One line a value: an open quote would swallow the lines after it.
+/// Reads the lines below the source: the columns' names, then one value per line.
+fn parse(path: &Path, text: &str) -> Result<(Columns, Vec<StringRecord>)> {
+    // One value per line: an open quote would swallow the lines after it.
     if let Some(i) = text.lines().position(|line| line.matches('"').count() % 2 == 1) {
         return Err(at_line(path, i + LINES_BEFORE, "a quote that does not end on this line"));
     }
-    let all = polars_csv(text);
-    match all {
-        Ok(frame) if frame.height() + 1 == text.lines().count() => Ok(frame),
-        all => {
-            // polars does not say where it stumbled: the first line it refuses on its own is the one.
-            let (names, lines) = text.split_once('\n').unwrap_or((text, ""));
-            for (i, line) in lines.lines().enumerate() {
-                let problem = match polars_csv(&format!("{names}\n{line}\n")) {
-                    Ok(one) if one.height() == 1 => continue,
-                    Ok(_) => "no value on this line".to_owned(),
-                    // The lines below the first are hints for who calls polars.
-                    Err(e) => e.to_string().lines().next().unwrap_or_default().to_owned(),
-                };
-                return Err(at_line(path, i + LINES_BEFORE + 1, problem));
+    if let Some(i) = text.lines().position(|line| line.trim().is_empty()) {
+        return Err(at_line(path, i + LINES_BEFORE, "no value on this line"));
+    }
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let at_problem = |problem: csv::Error| {
+        let line = problem.position().map_or(1, |position| position.line() as usize);
+        let problem = match problem.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("expected {expected_len} fields, found {len}")
             }
-            let problem = all.err().map_or("no value on some line".to_owned(), |e| e.to_string());
-            Err(at_line(path, LINES_BEFORE, problem))
-        }
-    }
-}
-
-fn polars_csv(text: &str) -> PolarsResult<DataFrame> {
-    CsvReadOptions::default()
-        .with_has_header(true)
-        .with_infer_schema_length(Some(0))
-        .into_reader_with_file_handle(Cursor::new(text.as_bytes()))
-        .finish()
-}
-
-/// The fields of a file by column, in the order of [`REQUIRED`], then [`OPTIONAL`]; an absent optional
-/// column is empty.
-type Columns = [Vec<Option<String>>; REQUIRED.len() + OPTIONAL.len()];
-
-fn columns(path: &Path, frame: &DataFrame) -> Result<Columns> {
-    let names = frame.get_column_names();
-    if let Some(unknown) =
-        names.iter().find(|n| !REQUIRED.contains(&n.as_str()) && !OPTIONAL.contains(&n.as_str()))
-    {
-        return Err(at_line(path, LINES_BEFORE, format!("unknown column `{unknown}`")));
-    }
-    if let Some(missing) = REQUIRED.iter().find(|name| !names.iter().any(|n| n.as_str() == **name)) {
-        return Err(at_line(path, LINES_BEFORE, format!("column `{missing}` is missing")));
-    }
-    let mut columns = Columns::default();
-    for (column, name) in columns.iter_mut().zip(REQUIRED.into_iter().chain(OPTIONAL)) {
-        *column = match frame.column(name) {
-            Ok(found) => found.str().at(path)?.iter().map(|field| field.map(str::to_owned)).collect(),
-            Err(_) => vec![None; frame.height()],
+            _ => problem.to_string(),
         };
-    }
-    Ok(columns)
+        at_line(path, line + LINES_BEFORE - 1, problem)
+    };
+    let columns = Columns::of(path, reader.headers().map_err(at_problem)?)?;
+    let rows = reader.records().map(|row| row.map_err(at_problem)).collect::<Result<_>>()?;
+    Ok((columns, rows))
 }
 
-fn value(columns: &Columns, row: usize) -> Result<PublishedValue, String> {
-    let field = |column: &[Option<String>]| {
-        column.get(row).cloned().flatten().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+/// Where each field stands: in the order of [`REQUIRED`], then [`OPTIONAL`]; an optional column may be absent.
+struct Columns([Option<usize>; REQUIRED.len() + OPTIONAL.len()]);
+
+impl Columns {
+    fn of(path: &Path, names: &StringRecord) -> Result<Self> {
+        if let Some(unknown) = names.iter().find(|name| !REQUIRED.contains(name) && !OPTIONAL.contains(name))
+        {
+            return Err(at_line(path, LINES_BEFORE, format!("unknown column `{unknown}`")));
+        }
+        let place = |wanted: &str| names.iter().position(|name| name == wanted);
+        if let Some(missing) = REQUIRED.iter().find(|name| place(name).is_none()) {
+            return Err(at_line(path, LINES_BEFORE, format!("column `{missing}` is missing")));
+        }
+        let mut columns = Columns([None; REQUIRED.len() + OPTIONAL.len()]);
+        for (column, name) in columns.0.iter_mut().zip(REQUIRED.into_iter().chain(OPTIONAL)) {
+            *column = place(name);
+        }
+        Ok(columns)
+    }
+}
+
+fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String> {
+    let field = |column: Option<usize>| {
+        row.get(column?).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    let [model, dataset, protocol, metric, value, mark, backbone, partition] = columns;
+    let [model, dataset, protocol, metric, value, mark, backbone, partition] = columns.0;
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
