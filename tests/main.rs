@@ -36,6 +36,7 @@ mod divergence;
 mod doctor;
 mod end_to_end;
 mod errors;
+mod feature_source;
 mod fetch;
 mod finetune;
 mod flood;
