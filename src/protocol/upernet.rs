@@ -4,7 +4,8 @@
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
 //! label is invented; images are resized to the model's input.
 //!
-//! Where a sample has two dates, the maps are the later date's minus the earlier one's, as in the reference's change detection.
+//! Maps of a sample of several images are combined as its task says: of two dates the later one's minus the earlier one's, as in
+//! the reference's change detection.
 //!
 //! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
 //! pixels, and the mean over test batches is its score `reported_miou`.
@@ -12,7 +13,6 @@
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
 //! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
 
-mod change;
 mod encoder;
 
 use burn::module::Module;
@@ -20,16 +20,16 @@ use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis};
 use rand::seq::SliceRandom;
 
-use self::change::View;
 use self::encoder::{ImageKey, MapItem, MapSource};
 use super::finetune::Subject;
 use crate::config::{EncoderUse, UpernetConfig};
-use crate::data::{Split, loader};
+use crate::data::{Sample, Split, loader};
+use crate::features::images;
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
 use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
-use crate::model::Architecture;
 use crate::model::encoder::Map;
+use crate::model::{Architecture, Want};
 use crate::nn::heads::layers::Pass;
 use crate::nn::heads::predictions;
 use crate::nn::heads::upernet::UperNet;
@@ -98,7 +98,7 @@ impl<'a> Search<'a> {
     fn new(config: &'a UpernetConfig, seed: u64, subject: &'a Subject<'a>) -> Self {
         let plain = subject.device.clone().inner();
         let encoder = (config.encoder == EncoderUse::Frozen).then(|| {
-            MapSource::keeping(subject.encoder.valid(), View::of(subject.input), plain, subject.cache_limit)
+            MapSource::keeping(subject.encoder.valid(), subject.input.spec(), plain, subject.cache_limit)
         });
         Search {
             config,
@@ -279,8 +279,10 @@ impl<'a> Search<'a> {
                 Ok(frozen.maps(items)?.into_iter().map(onto).collect())
             }
             (None, Some(encoder)) => {
-                let images = encoder::images(items.iter(), &self.subject.device)?;
-                View::of(self.subject.input).maps(encoder, images)
+                let spec = self.subject.input.spec();
+                let images = encoder::images(items)?;
+                let batch = images::batch(&spec, images.into_iter(), &self.subject.device)?;
+                spec.encode(encoder, &batch, Want::Maps)?.maps()
             }
             (None, None) => Err(Error::request("the network has no encoder")),
         }
@@ -323,7 +325,7 @@ impl<'a> Search<'a> {
         let network = network.valid();
         let trained = network
             .encoder
-            .map(|encoder| MapSource::new(encoder, View::of(subject.input), subject.device.clone().inner()));
+            .map(|encoder| MapSource::new(encoder, subject.input.spec(), subject.device.clone().inner()));
         let encoder = (self.encoder.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::request("the network has no encoder"))?;
         let samples = self.samples(split);
@@ -410,20 +412,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A sample, turned; with its image only where the encoder does not know its maps.
+    /// A sample, turned; with its images only where the encoder does not know its maps.
     fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<MapItem> {
         // A free angle does not come again.
         let place = turn.degrees.is_none().then_some(ImageKey { split, sample, turn: turn.dihedral });
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
-        let sample = if known {
-            self.input.dataset.read(split, sample, &self.input.selection.stored[..1])?
-        } else {
-            self.input.stored(split, sample)?
-        };
+        let sample =
+            if known { self.input.labelled(split, sample)? } else { self.input.stored(split, sample)? };
         let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
-        let image =
-            if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };
-        Ok(MapItem { place, name: sample.name, image, mask })
+        if known {
+            return Ok(MapItem { place, name: sample.name, images: None, mask });
+        }
+        let images = self.input.prepared(&self.strategy.preprocess, sample.images)?;
+        let sample = Sample { images, ..sample }.turned(|pixels| turn.image(pixels));
+        Ok(MapItem { place, name: sample.name, images: Some(sample.images), mask })
     }
 }
 

@@ -126,7 +126,9 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 /// Whether the protocol needs of the model what it has.
 fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
     if !model.architecture.takes_stored_pixels() {
-        model.sensor(task.input_sensor)?;
+        for image in task.sources() {
+            model.sensor(image.input_sensor)?;
+        }
     }
     let maps = model.architecture.maps().len();
     // A model without maps has one vector per image and no tokens.
@@ -156,11 +158,6 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
         let problem =
             format!("protocol `{name}` gives no scores, which {} of {} needs", task.metric, task.name);
         return Err(Error::request(problem).help("choose a protocol that trains a head"));
-    }
-    if task.dates.is_some() && !matches!(protocol, Protocol::Upernet(_)) {
-        let problem =
-            format!("protocol `{name}` looks at single images, but {} compares two dates", task.name);
-        return Err(Error::request(problem).help("choose --protocol upernet or upernet-finetune"));
     }
     let of_pixels = match protocol {
         Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::Array3;
 
-use super::change::View;
-use crate::features::Scratch;
+use crate::data::Image;
 use crate::features::tiles::Mask;
+use crate::features::{Scratch, images as inputs};
 use crate::model::encoder::Map;
-use crate::model::{Architecture, Encoder};
+use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -28,15 +27,15 @@ pub(crate) struct MapItem {
     /// None where the image will not come again.
     pub(crate) place: Option<ImageKey>,
     pub(crate) name: String,
-    /// As the model takes it; none where its maps are known.
-    pub(crate) image: Option<Array3<f32>>,
+    /// As the model takes them; none where their maps are known.
+    pub(crate) images: Option<Vec<Image>>,
     pub(crate) mask: Mask,
 }
 
 /// An encoder on a device without autodiff.
 pub(crate) struct MapSource {
     encoder: Box<dyn Encoder>,
-    view: View,
+    spec: InputSpec,
     device: Device,
     kept: Option<Mutex<KeptMaps>>,
 }
@@ -54,14 +53,14 @@ struct KeptMaps {
 
 impl MapSource {
     /// Keeps nothing.
-    pub(crate) fn new(encoder: Architecture, view: View, device: Device) -> Self {
-        MapSource { encoder: encoder.frozen(), view, device, kept: None }
+    pub(crate) fn new(encoder: Architecture, spec: InputSpec, device: Device) -> Self {
+        MapSource { encoder: encoder.frozen(), spec, device, kept: None }
     }
 
     /// Keeps what it has encoded: so many bytes in memory, and what is more on disk.
-    pub(crate) fn keeping(encoder: Architecture, view: View, device: Device, limit: u64) -> Self {
+    pub(crate) fn keeping(encoder: Architecture, spec: InputSpec, device: Device, limit: u64) -> Self {
         let kept = KeptMaps { limit, rows: HashMap::new(), maps: None, full: None };
-        MapSource { kept: Some(Mutex::new(kept)), ..Self::new(encoder, view, device) }
+        MapSource { kept: Some(Mutex::new(kept)), ..Self::new(encoder, spec, device) }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, KeptMaps>> {
@@ -119,24 +118,21 @@ impl MapSource {
     }
 
     fn encode<'i>(&self, items: impl Iterator<Item = &'i MapItem>) -> Result<Vec<Map>> {
-        self.view.maps(self.encoder.as_ref(), images(items, &self.device)?)
+        let batch = inputs::batch(&self.spec, images(items)?.into_iter(), &self.device)?;
+        self.spec.encode(self.encoder.as_ref(), &batch, Want::Maps)?.maps()
     }
 }
 
-/// The images of a batch: [n, bands, h, w].
+/// The images of the samples of a batch.
 ///
 /// # Errors
-/// Where one is missing.
-pub(crate) fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> Result<Tensor<4>> {
-    let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
-    for item in items {
-        let image = item.image.as_ref();
-        let image = image.ok_or_else(|| Error::request(format!("{}: the image was not read", item.name)))?;
-        pixels.extend(image.iter().copied());
-        (n, size) = (n + 1, image.dim());
-    }
-    let (bands, h, w) = size;
-    Ok(Tensor::from_data(TensorData::new(pixels, [n, bands, h, w]), device))
+/// Where a sample's are missing.
+pub(crate) fn images<'i>(items: impl IntoIterator<Item = &'i MapItem>) -> Result<Vec<&'i [Image]>> {
+    let images = |item: &'i MapItem| {
+        let images = item.images.as_deref();
+        images.ok_or_else(|| Error::request(format!("{}: the image was not read", item.name)))
+    };
+    items.into_iter().map(images).collect()
 }
 
 impl KeptMaps {
