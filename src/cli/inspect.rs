@@ -234,7 +234,7 @@ impl Summary {
     }
 
     fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
-        let Task { name, title, classes, metric, sensor, .. } = task;
+        let (Task { name, title, classes, metric, .. }, sensor) = (task, task.sensors());
         let kind = match task.target {
             TargetKind::Class => "classes, one an image",
             TargetKind::Labels => "labels, any number an image",

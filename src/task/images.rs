@@ -82,6 +82,17 @@ impl Task {
         }]
     }
 
+    /// The sensors of the images, each once, in their order: `s1`, `s2-l1c + s1`.
+    pub fn sensors(&self) -> String {
+        let mut names = vec![self.sensor.name()];
+        for image in &self.images {
+            if !names.contains(&image.sensor.name()) {
+                names.push(image.sensor.name());
+            }
+        }
+        names.join(" + ")
+    }
+
     /// Of each image what tells it from the others: see [`image_labels`].
     pub fn image_labels(&self) -> Vec<Option<String>> {
         let sources = self.sources();
