@@ -2,36 +2,37 @@
 
 mod bank;
 pub mod cache;
-pub mod change;
+pub mod images;
 pub mod maps;
 mod scratch;
 pub mod source;
 pub mod tiles;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use ndarray::Array2;
 use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
 use self::cache::About;
+pub use self::images::ImageInput;
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
-use crate::data::{self, Dataset, Sample, Split, Target, loader};
+use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
 use crate::device;
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
-use crate::model::{Batch, Encoder, InputSpec, Pooling, Want};
+use crate::model::{Encoder, ImageSpec, InputSpec, Pooling, Want};
 use crate::task::Sensor;
-use crate::task::bands::{self, Band, Channels, Imputation, Selection};
-use crate::task::{Suite, Task};
+use crate::task::bands::{Band, Channels, Imputation};
+use crate::task::images::full_name;
+use crate::task::{Combine, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::Normalization;
-use crate::transform::strategies::{self, Strategies};
+use crate::transform::strategies::{self, Channel, Strategies};
 use crate::{Error, Result};
 
 /// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
@@ -102,10 +103,10 @@ impl InputOptions {
 pub struct Input {
     pub dataset: Box<dyn Dataset>,
     pub task: Task,
-    pub sensor: Sensor,
-    /// The band of each channel that a model is given.
-    pub bands: Arc<[Band]>,
-    pub selection: Selection,
+    /// The images of each sample, at least one.
+    pub images: Vec<ImageInput>,
+    /// Whether the model takes all of a sample's images at once.
+    pub fused: bool,
     /// How the model's tokens become one vector.
     pub pooling: Pooling,
     /// Whether the model takes tiles of images in their own size.
@@ -123,6 +124,7 @@ pub struct Input {
 #[serde(rename_all = "kebab-case")]
 pub struct Preparation {
     pub name: String,
+    /// Of the channels of all images side by side.
     pub preprocess: Preprocess,
 }
 
@@ -145,53 +147,23 @@ impl Input {
             return Self::as_stored(suite, task, partition, root, model, options);
         }
         let dataset = data::open(suite, task, root, partition)?;
-        let mut names = suite.bands.clone();
-        if options.by_content {
-            names.extend(task.by_content.clone());
-            names.retain(|band, _| !task.absent_by_content.contains(band));
-        }
-        let present = dataset.bands()?;
-        let taken = &model.sensor(task.input_sensor)?.bands;
-        options.channels.check(taken)?;
-        let keeps = |band: &Band| options.channels.keeps(*band);
-        names.retain(|band, _| keeps(band));
-        let mut impute = options.impute(task);
-        impute.extend(&model.impute);
-        let wanted: Vec<Band> = if model.architecture.takes_any_bands() {
-            let stored = |band: &Band| {
-                let first_date = task.dates.as_ref().map(|[first, _]| first);
-                names.get(band).is_some_and(|name| match first_date {
-                    Some(date) => present.contains(&bands::dated(name, date)),
-                    None => present.contains(name),
-                })
-            };
-            taken.iter().copied().filter(|band| keeps(band) && stored(band)).collect()
-        } else {
-            let left_out = taken.iter().copied().filter(|band| !keeps(band));
-            impute.splice(0..0, left_out.map(|target| Imputation { source: Band::ZEROS, target }));
-            taken.clone()
-        };
-        if wanted.is_empty() {
-            let problem = format!("{}: the files store none of the bands that the model takes", task.name);
-            return Err(Error::mismatch(problem).help("choose other --channels, or another model"));
-        }
-        let wanted = &wanted;
-        let (selection, channels) = match &task.dates {
-            None => (
-                bands::select(wanted, &names, &present, &impute)?,
-                wanted.iter().map(Band::to_string).collect::<Vec<_>>(),
-            ),
-            Some(dates) => (
-                bands::select_dated(dates, wanted, &names, &present, &impute)?,
-                dates
-                    .iter()
-                    .flat_map(|date| wanted.iter().map(move |band| bands::dated(band, date)))
-                    .collect(),
-            ),
-        };
+        let images = images::select(suite, task, &dataset.bands()?, model, options)?;
+        let channels: Vec<Channel> = images
+            .iter()
+            .flat_map(|image| {
+                let date = image.date.as_deref();
+                image.bands.iter().map(move |band| Channel { band: *band, date })
+            })
+            .collect();
+        let zeroed = zeroed(&images);
         let side = model.side(task);
         let prepare = |strategy: &_| {
-            let statistics = || dataset.statistics(&selection.stored);
+            let statistics = || {
+                let of_image =
+                    |(place, image): (usize, &ImageInput)| dataset.statistics(place, &image.selection.stored);
+                let all = images.iter().enumerate().map(of_image).collect::<Result<Vec<_>>>()?;
+                Ok(all.concat())
+            };
             let normalization = options.strategies.resolve(strategy, &channels, statistics)?;
             Ok(Preparation {
                 name: format!("{strategy}"),
@@ -200,19 +172,19 @@ impl Input {
                     height: side,
                     width: side,
                     align_corners: suite.align_corners,
-                    zeroed: selection.zeroed.clone(),
+                    zeroed: zeroed.clone(),
                 },
             })
         };
         let normalization = options.normalization_of(suite, task, &model.architecture);
-        let asked = options.strategies.asked(normalization, task.input_sensor, model.normalization)?;
+        let sensors: Vec<Sensor> = images.iter().map(|image| image.sensor).collect();
+        let asked = options.strategies.asked_of_all(normalization, &sensors, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
         Ok(Input {
             dataset,
             task: task.clone(),
-            sensor: task.input_sensor,
-            bands: wanted.as_slice().into(),
-            selection,
+            images,
+            fused: model.fuses(&sensors),
             pooling: model.pooling(),
             keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             normalization: normalization.to_owned(),
@@ -236,21 +208,7 @@ impl Input {
         }
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
-        let mut stored = dataset.bands()?;
-        if options.channels != Channels::All {
-            let known: Vec<Band> = suite.bands.keys().copied().collect();
-            options.channels.check(&known)?;
-            let kept = |name: &String| {
-                suite.bands.iter().any(|(band, stored)| stored == name && options.channels.keeps(*band))
-            };
-            stored.retain(kept);
-        }
-        if stored.is_empty() {
-            return Err(Error::mismatch(format!(
-                "{} stores none of the bands {}",
-                task.name, options.channels
-            )));
-        }
+        let images = images::as_stored(suite, &task, dataset.bands()?, options)?;
         let side = model.side(&task);
         let preprocess = Preprocess {
             normalization: Normalization::Identity,
@@ -261,13 +219,11 @@ impl Input {
         };
         Ok(Input {
             dataset,
-            sensor: task.input_sensor,
-            // Files may name bands that no model knows.
-            bands: Arc::new([]),
+            images,
+            fused: false,
             pooling: model.pooling(),
             keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             task,
-            selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
             normalization: strategies::NONE.to_owned(),
             strategies: vec![Preparation { name: strategies::NONE.to_owned(), preprocess }],
             seen: Log::default(),
@@ -279,9 +235,9 @@ impl Input {
     /// # Errors
     /// Where the sample cannot be read.
     pub fn stored(&self, split: Split, index: usize) -> Result<Sample> {
-        let sample = self.dataset.read(split, index, &self.selection.stored)?;
+        let sample = self.dataset.read(split, index, &self.stored_bands())?;
         if !self.seen.holds(split, index) {
-            let pixels = PixelSummary::of(sample.image.view());
+            let pixels = PixelSummary::of(sample.images.iter().map(|image| image.pixels.view()));
             self.seen.note(split, index, Observed::new(pixels, &sample.target));
         }
         Ok(sample)
@@ -293,17 +249,75 @@ impl Input {
     /// Where the sample cannot be read.
     pub fn read(&self, preprocess: &Preprocess, split: Split, index: usize) -> Result<Sample> {
         let sample = self.stored(split, index)?;
-        Ok(Sample { image: preprocess.apply(sample.image)?, ..sample })
+        Ok(Sample { images: self.prepared(preprocess, sample.images)?, ..sample })
     }
 
-    /// Normalised and resized images [n, c, h, w] as a model takes them.
-    pub fn batch(&self, pixels: Tensor<4>) -> Batch {
-        self.spec().batch(pixels)
+    /// The images of a sample as the model takes them. `preprocess` has the channels of all images side by side.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply`].
+    pub fn prepared(&self, preprocess: &Preprocess, mut images: Vec<Image>) -> Result<Vec<Image>> {
+        if let [only] = images.as_mut_slice() {
+            only.pixels = preprocess.apply(std::mem::take(&mut only.pixels))?;
+            return Ok(images);
+        }
+        let mut first = 0;
+        for image in &mut images {
+            let channels = image.pixels.dim().0;
+            image.pixels = preprocess.part(first, channels).apply(std::mem::take(&mut image.pixels))?;
+            first += channels;
+        }
+        Ok(images)
     }
 
-    /// How its images go into an encoder.
+    /// A sample's label, read with as few pixels as can be.
+    ///
+    /// # Errors
+    /// Where the sample cannot be read.
+    pub fn labelled(&self, split: Split, index: usize) -> Result<Sample> {
+        self.dataset.read(split, index, &images::one_band(&self.images))
+    }
+
+    /// The stored names of the bands that the model is given, per image.
+    pub fn stored_bands(&self) -> Vec<Vec<String>> {
+        self.images.iter().map(|image| image.selection.stored.clone()).collect()
+    }
+
+    /// The full name of the stored band behind each channel, over all images: `VV`, or `VV before` of one of several.
+    pub fn channel_names(&self) -> Vec<String> {
+        let of_image = |image: &ImageInput| {
+            let name = |band: &String| full_name(band, image.label.as_deref());
+            image.selection.stored.iter().map(name).collect::<Vec<_>>()
+        };
+        self.images.iter().flat_map(of_image).collect()
+    }
+
+    /// The substitutions among the bands; those that several images have in common once.
+    pub fn imputed(&self) -> Vec<Imputation> {
+        if let [only] = self.images.as_slice() {
+            return only.selection.imputed.clone();
+        }
+        let mut distinct = Vec::new();
+        for pair in self.images.iter().flat_map(|image| &image.selection.imputed) {
+            if !distinct.contains(pair) {
+                distinct.push(*pair);
+            }
+        }
+        distinct
+    }
+
+    /// How its images go into an encoder, and how what it gives becomes one feature.
     pub fn spec(&self) -> InputSpec {
-        InputSpec { sensor: self.sensor, bands: Arc::clone(&self.bands), pooling: self.pooling }
+        let image = |image: &ImageInput| ImageSpec {
+            sensor: image.sensor,
+            bands: image.bands.clone(),
+            channels: image.channels(),
+        };
+        InputSpec {
+            images: self.images.iter().map(image).collect(),
+            combine: if self.fused { None } else { self.task.combine },
+            pooling: self.pooling,
+        }
     }
 
     /// Height and width of the model's input in pixels.
@@ -329,6 +343,17 @@ impl Input {
             }
         }
     }
+}
+
+/// Channels, over all images, that are zeros once they are normalised.
+fn zeroed(images: &[ImageInput]) -> Vec<usize> {
+    let mut first = 0;
+    let mut all = Vec::new();
+    for image in images {
+        all.extend(image.selection.zeroed.iter().map(|channel| first + channel));
+        first += image.channels();
+    }
+    all
 }
 
 /// What the features of an encoder are known by.
@@ -359,7 +384,7 @@ pub struct Extractor<'a> {
 impl Extractor<'_> {
     /// Length of a feature vector, d.
     pub fn width(&self) -> usize {
-        self.encoder.width(self.input.pooling, self.input.selection.stored.len())
+        self.input.spec().width(self.encoder)
     }
 
     /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
@@ -377,7 +402,7 @@ impl Extractor<'_> {
     ) -> Result<Duration> {
         let read = |i: usize| {
             let sample = self.input.read(&self.strategy.preprocess, split, indices[i])?;
-            Ok(Sample { image: self.turn.apply(sample.image), ..sample })
+            Ok(sample.turned(|pixels| self.turn.apply(pixels)))
         };
         let mut busy = Duration::ZERO;
         loader::ordered(indices.len(), self.readers, 2 * self.batch_size, read, |mut samples| {
@@ -396,21 +421,13 @@ impl Extractor<'_> {
 
     /// The features of a batch of preprocessed samples, and the time that the encoder took.
     fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
-        let width = self.width();
-        let Preprocess { height, width: image_width, .. } = self.strategy.preprocess;
-        let n = batch.len();
-        let channels = self.input.selection.stored.len();
-        let mut pixels: Vec<f32> = Vec::with_capacity(n * channels * height * image_width);
-        let (mut samples, mut labels) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for sample in batch {
-            pixels.extend(sample.image.iter());
-            samples.push(sample.name);
-            labels.push(sample.target);
-        }
-        let images = TensorData::new(pixels, [n, channels, height, image_width]);
+        let (width, n) = (self.width(), batch.len());
+        let spec = self.input.spec();
+        let images = images::batch(&spec, images::of_samples(&batch), self.device)?;
+        let (samples, labels): (Vec<String>, Vec<Target>) =
+            batch.into_iter().map(|sample| (sample.name, sample.target)).unzip();
         let start = Instant::now();
-        let batch = self.input.batch(Tensor::from_data(images, self.device));
-        let vectors = self.encoder.encode(&batch, Want::Pooled(self.input.pooling))?.pooled()?;
+        let vectors = spec.encode(self.encoder, &images, Want::Pooled(spec.pooling))?.pooled()?;
         let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
@@ -443,12 +460,22 @@ impl Extractor<'_> {
             weights: &'a str,
             device: &'a str,
             sensor: Sensor,
+            /// Of several images, where they differ.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            sensors: Vec<Sensor>,
+            #[serde(skip_serializing_if = "Combine::is_unwritten")]
+            combine: Option<Combine>,
             pooling: Pooling,
             bands: &'a [String],
             preprocess: &'a Preprocess,
             turn: Dihedral,
         }
-        let Input { dataset, sensor, selection, .. } = self.input;
+        let Input { dataset, images, task, .. } = self.input;
+        let mut sensors: Vec<Sensor> = images.iter().map(|image| image.sensor).collect();
+        let sensor = sensors.first().copied().unwrap_or(task.input_sensor);
+        if sensors.iter().all(|other| *other == sensor) {
+            sensors.clear();
+        }
         let ingredients = Ingredients {
             version: FEATURES_VERSION,
             form: cache::FORM,
@@ -456,9 +483,11 @@ impl Extractor<'_> {
             model: identity.model.deciding(),
             weights: identity.weights,
             device: device::kind(identity.device),
-            sensor: *sensor,
+            sensor,
+            sensors,
+            combine: task.combine,
             pooling: self.input.pooling,
-            bands: &selection.stored,
+            bands: &self.input.channel_names(),
             preprocess: &self.strategy.preprocess,
             turn: self.turn,
         };

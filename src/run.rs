@@ -25,7 +25,9 @@ use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
-use crate::record::{Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, SCHEMA, Store, protocol_settings};
+use crate::record::{
+    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, protocol_settings,
+};
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
@@ -260,8 +262,8 @@ impl<'a> Runner<'a> {
         let deciding = Deciding {
             weights: weights_id,
             data: &input.dataset.fingerprint(splits)?,
-            bands: &input.selection.stored,
-            imputed: &input.selection.imputed,
+            bands: &input.channel_names(),
+            imputed: &input.imputed(),
             strategies: &input.strategies,
             image_size: input.image_size(),
             ..self.asked(task, cell, &protocol, &decoding)
@@ -328,6 +330,7 @@ impl<'a> Runner<'a> {
                 data: deciding.data.to_owned(),
                 features: None,
                 sensor: deciding.sensor,
+                images: recorded_images(task),
                 pooling: deciding.pooling,
                 channels: deciding.channels.to_string(),
                 inputs: setting.inputs,
@@ -346,7 +349,6 @@ impl<'a> Runner<'a> {
             task,
             protocol: &*planned.protocol,
             input,
-            wanted: setting.model.sensors.get(&input.sensor).map_or(&[], |sensor| &sensor.bands),
             demo: setting.demo,
             band_names: deciding.band_names,
             features: &features,
@@ -385,17 +387,13 @@ impl<'a> Runner<'a> {
         masks: &[Shown],
         used: &[usize],
     ) -> Result<Option<Vec<u8>>> {
-        let bands = &self.setting.model.sensor(input.sensor)?.bands;
-        // Of several dates the last one.
-        let stored = &input.selection.stored;
-        let shown = &stored[stored.len().saturating_sub(bands.len())..];
-        let Some((bands, colors)) = sheet::colors(bands, shown) else { return Ok(None) };
+        let Some((bands, colors)) = self.shown_bands(input)? else { return Ok(None) };
         let mut examples = Vec::new();
         for Shown { image, prediction } in masks {
-            let sample = input.dataset.read(Split::Test, used[*image], &bands)?;
-            let Target::Mask(label) = sample.target else { continue };
+            let mut sample = input.dataset.read(Split::Test, used[*image], &bands)?;
+            let (Target::Mask(label), Some(image)) = (sample.target, sample.images.pop()) else { continue };
             let prediction = prediction.clone();
-            examples.push(Example { name: sample.name, image: sample.image, label, prediction });
+            examples.push(Example { name: sample.name, image: image.pixels, label, prediction });
         }
         let cell = &record.cell;
         let heading = Heading {
@@ -416,6 +414,24 @@ impl<'a> Runner<'a> {
             colors,
         };
         sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples)).map(Some)
+    }
+
+    /// The bands of a sheet's pictures, per image, all but one of them without any, and what to call these colours: of the
+    /// images in true colour the last one, else of all the last one that has colours.
+    fn shown_bands(&self, input: &Input) -> Result<Option<(Vec<Vec<String>>, &'static str)>> {
+        let mut shown = None;
+        for (place, image) in input.images.iter().enumerate() {
+            let bands = &self.setting.model.sensor(image.sensor)?.bands;
+            let Some((names, colors)) = sheet::colors(bands, &image.selection.stored) else { continue };
+            if colors == sheet::TRUE_COLOR
+                || shown.as_ref().is_none_or(|(_, other)| *other != sheet::TRUE_COLOR)
+            {
+                let mut wanted = vec![Vec::new(); place];
+                wanted.push(names.to_vec());
+                shown = Some((wanted, colors));
+            }
+        }
+        Ok(shown)
     }
 
     /// The model's features of a task's input.
@@ -459,7 +475,7 @@ impl<'a> Runner<'a> {
             input,
             strategy: input.only()?,
             encoder,
-            maps: setting.model.architecture.maps(),
+            maps: input.spec().map_levels(setting.model.architecture.maps()),
             device,
             batch_size: setting.batch_size,
             readers: setting.threads,
@@ -467,4 +483,10 @@ impl<'a> Runner<'a> {
             progress,
         })
     }
+}
+
+/// The images of a sample, where a task has several.
+fn recorded_images(task: &Task) -> Vec<RecordedImage> {
+    let images = task.images.iter();
+    images.map(|image| RecordedImage { sensor: image.input_sensor, date: image.date.clone() }).collect()
 }

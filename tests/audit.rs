@@ -250,7 +250,7 @@ fn a_train_split_of_one_class_lacks_classes_and_neighbours() {
     let case = Case::new("m-eurosat");
     let dataset = geobench_of(&case);
     // Those of one class in train.
-    let class = |index| dataset.read(Split::Train, index, &["02 - Blue".to_owned()]).unwrap().target;
+    let class = |index| dataset.read(Split::Train, index, &[vec!["02 - Blue".to_owned()]]).unwrap().target;
     let first = class(0);
     let kept: Vec<String> = (0..dataset.samples(Split::Train).len())
         .filter(|index| class(*index) == first)
@@ -559,11 +559,13 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
     as_released(&released);
     let (truth, found) = (brick_kiln(&named, false), brick_kiln(&released, true));
     let impute = |source, target| Imputation { source, target };
-    assert_eq!(found.selection.imputed, [impute(Band::B07, Band::B06), impute(Band::B8A, Band::B09)]);
-    assert_eq!(truth.selection.imputed, [], "as named all are there");
+    assert_eq!(found.imputed(), [impute(Band::B07, Band::B06), impute(Band::B8A, Band::B09)]);
+    assert_eq!(truth.imputed(), [], "as named all are there");
     for index in 0..3 {
-        let truth = truth.dataset.read(Split::Test, index, &truth.selection.stored).unwrap().image;
-        let found = found.dataset.read(Split::Test, index, &found.selection.stored).unwrap().image;
+        let truth =
+            truth.dataset.read(Split::Test, index, &truth.stored_bands()).unwrap().images.remove(0).pixels;
+        let found =
+            found.dataset.read(Split::Test, index, &found.stored_bands()).unwrap().images.remove(0).pixels;
         // B01 to B12 without B10: B06 is the sixth, B09 the tenth.
         for (channel, source) in [0, 1, 2, 3, 4, 6, 6, 7, 8, 8, 10, 11].into_iter().enumerate() {
             assert_eq!(
@@ -587,7 +589,7 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
     let suite = suite();
     let task = suite.task("m-brick-kiln").unwrap();
     let input = Input::open(&suite, task, "default", &released.path("data"), &model, &options).unwrap();
-    assert_eq!(input.selection.stored[10], "08A - Vegetation Red Edge", "B11 stands in");
+    assert_eq!(input.stored_bands()[0][10], "08A - Vegetation Red Edge", "B11 stands in");
 }
 
 #[test]

@@ -397,8 +397,8 @@ fn the_key_follows_every_ingredient() {
         keys.push(setting.extractor(&backbone, &input).key(setting.identity()).unwrap());
     }
     for change in [
-        &|input: &mut Input| input.sensor = Sensor::S2_L2A,
-        &|input: &mut Input| input.selection.stored.swap(0, 1),
+        &|input: &mut Input| input.images[0].sensor = Sensor::S2_L2A,
+        &|input: &mut Input| input.images[0].selection.stored.swap(0, 1),
         &|input: &mut Input| input.strategies[0].preprocess.height += 16,
         &|input: &mut Input| input.strategies[0].preprocess.align_corners = true,
     ] as [&dyn Fn(&mut Input); 4]

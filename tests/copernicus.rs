@@ -114,7 +114,8 @@ fn samples_are_those_of_the_reference() {
         for sample in golden["samples"].as_array().unwrap() {
             let (split, index) = (split_of(&sample["split"]), sample["index"].as_u64().unwrap() as usize);
             let what = format!("{name} {split} {index}");
-            let read = dataset.read(split, index, &bands).unwrap();
+            let read = dataset.read(split, index, std::slice::from_ref(&bands)).unwrap();
+            let pixels = &read.images[0].pixels;
             if let Some(file) = sample["file"].as_str() {
                 let sensor = Path::new(file).file_name().unwrap().to_str().unwrap();
                 let sensor = sensor.trim_end_matches(".tif").trim_end_matches("_allbands");
@@ -122,7 +123,7 @@ fn samples_are_those_of_the_reference() {
             }
             // The reference keeps LCZ as reflectance.
             let tolerance = if task.scale == 1.0 { 0.0 } else { 1e-7 };
-            compare(&what, &read.image.mapv(|x| x / task.scale), sample, tolerance);
+            compare(&what, &pixels.mapv(|x| x / task.scale), sample, tolerance);
             match &read.target {
                 Target::Class(class) => assert_eq!(Some(*class as u64), sample["label"].as_u64(), "{what}"),
                 Target::Labels(labels) => {
@@ -144,7 +145,7 @@ fn samples_are_those_of_the_reference() {
                 }
                 other => panic!("{what}: {other:?}"),
             }
-            let prepared = preprocess.apply(read.image).unwrap();
+            let prepared = preprocess.apply(pixels.clone()).unwrap();
             assert_eq!(prepared.shape(), [bands.len(), side, side], "{what}");
             compare(&what, &prepared, &sample["after_transform"], 2e-5);
 
@@ -152,10 +153,10 @@ fn samples_are_those_of_the_reference() {
             let seen_by_model = input.read(&input.only().unwrap().preprocess, split, index).unwrap();
             let wanted = &model.sensor(task.input_sensor).unwrap().bands;
             for (place, band) in wanted.iter().enumerate() {
-                let stored = &input.selection.stored[place];
+                let stored = &input.images[0].selection.stored[place];
                 let from = bands.iter().position(|band| band == stored).unwrap();
-                let difference =
-                    &seen_by_model.image.slice(s![place, .., ..]) - &prepared.slice(s![from, .., ..]);
+                let difference = &seen_by_model.images[0].pixels.slice(s![place, .., ..])
+                    - &prepared.slice(s![from, .., ..]);
                 assert!(difference.iter().all(|d| d.abs() < 1e-6), "{what}: {band}");
             }
             assert_eq!(seen_by_model.target, read.target, "{what}");
@@ -176,7 +177,11 @@ fn sentinel_2_goes_in_without_cirrus_and_lcz_with_stand_ins() {
     let model = ModelConfig::load(&Home::find().unwrap(), "terrafm-b").unwrap();
     let stored = |task: &str| {
         let task = suite.task(task).unwrap();
-        Input::open(&suite, task, "default", &real, &model, &options("default")).unwrap().selection
+        Input::open(&suite, task, "default", &real, &model, &options("default"))
+            .unwrap()
+            .images
+            .remove(0)
+            .selection
     };
     let twelve = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"];
     assert_eq!(stored("eurosat-s2").stored, twelve);
@@ -274,7 +279,7 @@ fn damaged_images_are_errors() {
     std::fs::remove_file(&path).unwrap();
     let error = dataset.read(Split::Train, 0, &bands).unwrap_err().to_string();
     assert!(error.contains("no such file, though the list of train names it"), "{error}");
-    let error = dataset.read(Split::Train, 1, &["B99".to_owned()]).unwrap_err().to_string();
+    let error = dataset.read(Split::Train, 1, &[vec!["B99".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("no band `B99`"), "{error}");
 }
 
@@ -319,7 +324,7 @@ fn damaged_lists_and_masks_are_errors() {
     let cloud = folder.path().join("cloud_s2/cloud");
     let cloud = std::fs::read_dir(cloud).unwrap().next().unwrap().unwrap().path();
     std::fs::copy(&cloud, &mask).unwrap();
-    let error = dataset.read(Split::Train, 0, &["B02".to_owned()]).unwrap_err().to_string();
+    let error = dataset.read(Split::Train, 0, &[vec!["B02".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("the mask has 1 bands of 512 x 512 pixels, the image 256 x 256"), "{error}");
 
     // LCZ: without its labels, and cut short.

@@ -59,7 +59,7 @@ fn feature_maps_are_computed_once_for_all_seeds_of_a_partition() {
             MapItem {
                 place: Some(ImageKey { split: Split::Train, sample, turn: Dihedral::Identity }),
                 name: read.name,
-                image: Some(read.image),
+                images: Some(read.images),
                 mask: Array2::zeros((32, 32)),
             }
         };

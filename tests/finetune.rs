@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common;
 use crate::common::encoding::set_side;
 use crate::source::run_on_features;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -44,11 +44,7 @@ fn tiny() -> (ModelConfig, Weights) {
 
 /// How Sentinel-2 images go into it.
 fn spec() -> terrabench::model::InputSpec {
-    terrabench::model::InputSpec {
-        sensor: Sensor::S2_L1C,
-        bands: [].into(),
-        pooling: terrabench::model::Pooling::Class,
-    }
+    terrabench::model::InputSpec::single(Sensor::S2_L1C, [].into(), terrabench::model::Pooling::Class)
 }
 
 fn network(outputs: usize) -> Network {
@@ -64,17 +60,17 @@ fn samples(labels: Vec<Target>, side: usize) -> Vec<Sample> {
         .into_iter()
         .map(|label| Sample {
             name: String::new(),
-            image: Array3::from_shape_simple_fn((12, side, side), || random.random_range(-1.0..1.0)),
+            images: vec![common::image(
+                Sensor::S2_L1C,
+                Array3::from_shape_simple_fn((12, side, side), || random.random_range(-1.0..1.0)),
+            )],
             target: label,
         })
         .collect()
 }
 
 fn loss(network: &Network, samples: &[Sample], outputs: usize) -> Tensor<1> {
-    let (bands, h, w) = samples[0].image.dim();
-    let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
-    let images = Tensor::from_data(TensorData::new(pixels, [samples.len(), bands, h, w]), &device());
-    epoch::loss(network.logits(images).unwrap(), samples, outputs).unwrap()
+    epoch::loss(network.logits(samples, &device()).unwrap(), samples, outputs).unwrap()
 }
 
 fn scalar(loss: Tensor<1>) -> f64 {

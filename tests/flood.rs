@@ -7,20 +7,23 @@ use std::process::{Command, Output};
 use crate::common;
 use crate::common::encoding::set_side;
 use crate::common::records;
-use ndarray::s;
+use ndarray::{Axis, concatenate, s};
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Sample, Split, Target};
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::progress::Silent;
-use terrabench::task::{Suite, Task};
+use terrabench::task::{Sensor, Suite, Task};
 use terrabench::transform::strategies::Strategies;
 use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::{Gray8, Gray32Float};
 
 const SIDE: usize = 32;
+/// Of all images together.
 const BANDS: [&str; 4] = ["VV before", "VH before", "VV after", "VH after"];
+/// Of each date's image.
+const OF_IMAGE: [&str; 2] = ["VV", "VH"];
 /// In the order of the list, which is not that of the alphabet.
 const NAMES: [&str; 3] = ["c1", "a2", "b3"];
 
@@ -88,13 +91,23 @@ fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path());
     let dataset = open(folder.path()).unwrap();
-    assert_eq!(dataset.bands().unwrap(), BANDS);
+    assert_eq!(dataset.bands().unwrap(), [OF_IMAGE; 2]);
     assert_eq!(dataset.samples(Split::Valid), ["c1-val", "a2-val", "b3-val"]);
     assert_eq!(dataset.files(Split::Test).len(), 3 * 5);
+    // Packed files and keys of earlier versions are of this decoding.
+    let decoding = dataset.decoding().json();
+    for part in
+        [r#""dates":["before","after"]"#, r#""stored-bands":["VV before","VH before","VV after","VH after"]"#]
+    {
+        assert!(decoding.contains(part), "{decoding}");
+    }
 
-    let bands = BANDS.map(str::to_owned);
+    let bands = vec![OF_IMAGE.map(str::to_owned).to_vec(); 2];
     let sample = dataset.read(Split::Valid, 1, &bands).unwrap();
-    for (file, band) in sample.image.outer_iter().enumerate() {
+    let dates: Vec<_> = sample.images.iter().map(|image| (image.sensor, image.date.as_deref())).collect();
+    assert_eq!(dates, [(Sensor::S1, Some("before")), (Sensor::S1, Some("after"))]);
+    let planes = sample.images.iter().flat_map(|image| image.pixels.outer_iter());
+    for (file, band) in planes.enumerate() {
         for (place, found) in band.iter().enumerate() {
             // torch.clamp(x, 0, 0.15), which keeps NaN; then nan_to_num(x, 0.15).
             let stored = pixel(4, file, place);
@@ -109,11 +122,13 @@ fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
     let Target::Mask(mask) = &sample.target else { panic!("{:?}", sample.target) };
     assert!(mask.iter().enumerate().all(|(place, class)| *class == i32::from(code(4, place))));
     let raw = dataset.read_raw(Split::Valid, 1).unwrap();
-    assert!(raw.bands[3].pixels[[0, 0]].is_nan(), "as it is stored");
-    assert_eq!(raw.bands[2].pixels[[0, 1]], f64::from(-0.01_f32));
-    // One band is one file.
-    let one = dataset.read(Split::Valid, 1, &bands[2..3]).unwrap();
-    assert_eq!(one.image.slice(s![0, .., ..]), sample.image.slice(s![2, .., ..]));
+    assert!(raw.images[1].bands[1].pixels[[0, 0]].is_nan(), "as it is stored");
+    assert_eq!(raw.images[1].bands[0].pixels[[0, 1]], f64::from(-0.01_f32));
+    // One band is one file, and an image without any is left out.
+    let one = dataset.read(Split::Valid, 1, &[vec![], vec!["VV".to_owned()]]).unwrap();
+    let [after] = one.images.as_slice() else { panic!("{one:?}") };
+    assert_eq!((after.date.as_deref(), after.bands.as_slice()), (Some("after"), &["VV".to_owned()][..]));
+    assert_eq!(after.pixels.slice(s![0, .., ..]), sample.images[1].pixels.slice(s![0, .., ..]));
 }
 
 #[test]
@@ -137,9 +152,15 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
         Input::open(&suite, task, "default", folder.path(), &model, &options).unwrap()
     };
     let input = open("default");
-    assert_eq!(input.selection.stored, BANDS);
-    let stored = input.dataset.read(Split::Train, 0, &input.selection.stored).unwrap().image;
-    let read = |input: &Input| input.read(&input.only().unwrap().preprocess, Split::Train, 0).unwrap().image;
+    assert_eq!(input.channel_names(), BANDS);
+    // The bands of both dates, one behind the other.
+    let joined = |sample: Sample| {
+        let images: Vec<_> = sample.images.iter().map(|image| image.pixels.view()).collect();
+        concatenate(Axis(0), &images).unwrap()
+    };
+    let stored = joined(input.dataset.read(Split::Train, 0, &input.stored_bands()).unwrap());
+    let read =
+        |input: &Input| joined(input.read(&input.only().unwrap().preprocess, Split::Train, 0).unwrap());
     let found = read(&input);
     // cobench_flood_s1.yaml; the later date's deviations are its means.
     let (mean, std) = ([0.0981, 0.0253, 0.0981, 0.0253], [0.0430, 0.0174, 0.0981, 0.0253]);
@@ -168,7 +189,10 @@ fn an_archive_and_a_packed_form_read_as_the_folder() {
     for root in [archive, packed] {
         let other = open(&root).unwrap();
         assert_eq!(other.fingerprint(&Split::ALL).unwrap(), expected.fingerprint(&Split::ALL).unwrap());
-        assert_eq!(other.statistics(&bands).unwrap(), expected.statistics(&bands).unwrap());
+        for image in [0, 1] {
+            let of = |dataset: &dyn Dataset| dataset.statistics(image, &bands[image]).unwrap();
+            assert_eq!(of(other.as_ref()), of(expected.as_ref()));
+        }
         for split in Split::ALL {
             assert_eq!(other.samples(split), expected.samples(split));
             for index in 0..3 {
@@ -188,7 +212,7 @@ fn damage_is_told() {
     let whole = std::fs::read_to_string(&list).unwrap();
     let problem = || open(folder.path()).map(|_| ()).unwrap_err().to_string();
     let read = || {
-        let bands = BANDS.map(str::to_owned);
+        let bands = vec![OF_IMAGE.map(str::to_owned).to_vec(); 2];
         open(folder.path()).unwrap().read(Split::Train, 0, &bands).unwrap_err().to_string()
     };
 
@@ -283,28 +307,61 @@ fn upernet_finds_changes_from_files_and_from_the_packed_form() {
 }
 
 #[test]
-fn other_protocols_say_that_they_see_one_date() {
+fn the_segmentation_probe_runs_on_two_dates() {
     let folder = tempfile::tempdir().unwrap();
-    made(folder.path());
-    for protocol in ["segmentation-probe", "knn"] {
-        let output = bench(folder.path(), &folder.path().join("out"), protocol);
-        let said = said(&output);
-        assert!(!output.status.success() && said.contains("flood-s1"), "{said}");
-        assert!(said.contains("compares two dates") && said.contains("upernet"), "{said}");
-    }
+    let path = |name: &str| folder.path().join(name);
+    made(&path("data"));
+    let small = [("tile = 64", "tile = 32"), ("epochs = 50", "epochs = 1")];
+    let protocol = common::changed_protocol("segmentation-probe", folder.path(), &small);
+    let output = bench(&path("data"), &path("out"), &protocol);
+    assert!(output.status.success(), "{}", said(&output));
+    let record = records(&path("out/copernicus-bench")).pop_first().unwrap().1;
+    assert_eq!(record.provenance.bands, BANDS);
+    let images: Vec<_> = record.provenance.images.iter().map(|image| image.date.as_deref()).collect();
+    assert_eq!(images, [Some("before"), Some("after")]);
+}
+
+/// The features of a split, as `features` writes them: [n, d].
+fn features(data: &Path, out: &Path) -> (Vec<usize>, Vec<f32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.args([
-        "features",
-        "--suite",
-        "copernicus-bench",
-        "--task",
-        "flood-s1",
-        "--split",
-        "test",
-        "--out",
-    ]);
-    let output = command.arg(folder.path().join("x")).arg("--data").arg(folder.path()).output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("two images"), "{}", said(&output));
+    command.env("TERRABENCH_CACHE", out.with_extension("cache"));
+    command.args(["features", "--suite", "copernicus-bench", "--task", "flood-s1", "--split", "test"]);
+    command.arg("--out").arg(out).arg("--data").arg(data);
+    command.arg("--model").arg(common::fixture("model/tiny.toml"));
+    let output = command.arg("--weights").arg(common::fixture("model/tiny.safetensors")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let bytes = std::fs::read(out).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor("features").unwrap();
+    let numbers = tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    (tensor.shape().to_vec(), numbers.collect())
+}
+
+#[test]
+fn features_of_two_dates_see_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let task = made(&path("data"));
+    let (shape, found) = features(&path("data"), &path("a"));
+    assert_eq!(shape[0], NAMES.len());
+    assert!(found.iter().any(|change| *change != 0.0));
+    let copied_over = |sample: PathBuf| {
+        for band in ["IVV", "IVH"] {
+            let file = |date: &str| sample.join(format!("{date}_{band}_1111013_01_20170504.tif"));
+            std::fs::copy(file("SL1"), file("MS1")).unwrap();
+        }
+    };
+    std::fs::read_dir(task.join("data/1111013/01"))
+        .unwrap()
+        .for_each(|entry| copied_over(entry.unwrap().path()));
+    let (_, copied) = features(&path("data"), &path("b"));
+    assert_ne!(found, copied, "the later date counts");
+    for entry in std::fs::read_dir(task.join("data/1111013/01")).unwrap() {
+        let file =
+            |name: &str| entry.as_ref().unwrap().path().join(format!("{name}_1111013_01_20170504.tif"));
+        std::fs::copy(file("MS1_IVH"), file("SL1_IVV")).unwrap();
+    }
+    assert_ne!(features(&path("data"), &path("c")).1, copied, "the earlier date counts");
 }
 
 /// The suite with an edit of its Flood-S1.
@@ -336,7 +393,7 @@ fn an_edited_decoding_is_refused_named_and_packed_anew() {
     let again = pack_as(&before);
     assert_eq!((again.samples, again.reused), (9, true), "as many as were packed");
 
-    let swapped = |task: &mut Task| task.stored_bands.swap(0, 1);
+    let swapped = |task: &mut Task| task.images[0].stored_bands.swap(0, 1);
     let remapped = |task: &mut Task| task.remap = vec![(0, 0), (1, 2), (2, 1), (3, 3)];
     let ignoring = |task: &mut Task| (task.classes, task.ignore) = (4, None);
     let clipped = |task: &mut Task| task.clip = Some([0.0, 0.1]);

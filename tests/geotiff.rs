@@ -447,8 +447,8 @@ fn packed_sparse_images_hold_nodata() {
         let dataset = data::open(&suite, task, folder, "default").unwrap();
         let bands = dataset.bands().unwrap();
         let sample = dataset.read(Split::Test, 0, &bands).unwrap();
-        assert_eq!(sample.image.mapv(f64::from), all, "{}", folder.display());
+        assert_eq!(sample.images[0].pixels.mapv(f64::from), all, "{}", folder.display());
         let raw = dataset.read_raw(Split::Test, 0).unwrap();
-        assert!(raw.bands.iter().zip(all.outer_iter()).all(|(band, plane)| band.pixels == plane));
+        assert!(raw.images[0].bands.iter().zip(all.outer_iter()).all(|(band, plane)| band.pixels == plane));
     }
 }

@@ -44,7 +44,7 @@ impl Sample {
     }
 
     fn read(&self, band: &str) -> terrabench::Result<data::Sample> {
-        self.open().read(Split::Train, 0, &[band.to_owned()])
+        self.open().read(Split::Train, 0, &[vec![band.to_owned()]])
     }
 
     fn raw(&self) -> RawSample {
@@ -53,7 +53,7 @@ impl Sample {
 }
 
 fn pixels(sample: &data::Sample) -> Vec<f32> {
-    sample.image.iter().copied().collect()
+    sample.images[0].pixels.iter().copied().collect()
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn hdf5_that_h5py_reads_is_read() {
             assert_eq!(found.target, Target::Class(2), "{file}");
         }
         let raw = sample.raw();
-        let types: Vec<&str> = raw.bands.iter().map(|band| band.dtype.as_str()).collect();
+        let types: Vec<&str> = raw.images[0].bands.iter().map(|band| band.dtype.as_str()).collect();
         assert_eq!(types[..2], ["int16", "float32"], "{file}");
     }
 }
@@ -89,7 +89,7 @@ fn soft_links_are_bands_where_they_lead_to_some() {
         ("soft-link-beside-latest", &["01 - A", "02 - B", "alias"]),
     ];
     for (file, expected) in expected {
-        let mut bands = Sample::of(file).open().bands().unwrap();
+        let mut bands = Sample::of(file).open().bands().unwrap().remove(0);
         bands.sort();
         assert_eq!(bands, expected, "{file}");
     }
@@ -97,8 +97,8 @@ fn soft_links_are_bands_where_they_lead_to_some() {
 
 #[test]
 fn what_is_no_image_is_no_band() {
-    assert_eq!(Sample::of("scalars").open().bands().unwrap(), ["01 - A", "02 - B"]);
-    assert_eq!(Sample::of("scalars").raw().bands.len(), 2);
+    assert_eq!(Sample::of("scalars").open().bands().unwrap(), [["01 - A", "02 - B"]]);
+    assert_eq!(Sample::of("scalars").raw().images[0].bands.len(), 2);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn numbers_of_every_form_are_read() {
         ("brain", "float32", b),
     ];
     let raw = sample.raw();
-    assert_eq!(raw.bands.len(), expected.len());
+    assert_eq!(raw.images[0].bands.len(), expected.len());
     for (name, dtype, numbers) in expected {
-        let band = raw.bands.iter().find(|band| band.name == name).unwrap();
+        let band = raw.images[0].bands.iter().find(|band| band.name == name).unwrap();
         assert_eq!(band.dtype, dtype, "{name}");
         for (found, expected) in band.pixels.iter().zip(numbers) {
             assert!((found - expected).abs() < 1e-8 || *found == expected, "{name}: {found}, not {expected}");
@@ -175,7 +175,7 @@ fn damage_of_any_byte_of_hdf5_is_no_panic() {
         let read = || {
             let dataset = sample.open();
             let _ = dataset.read_raw(Split::Train, 0);
-            let _ = dataset.read(Split::Train, 0, &["02 - B".to_owned()]);
+            let _ = dataset.read(Split::Train, 0, &[vec!["02 - B".to_owned()]]);
         };
         for place in (0..whole.len()).step_by(13) {
             let mut spoilt = whole.clone();
@@ -222,7 +222,7 @@ fn big_endian_rows_are_read_also_behind_a_user_block() {
         let dataset = open("copernicus-bench", "lcz-s2", folder.path()).unwrap();
         let sample = dataset.read_raw(Split::Test, 1).unwrap();
         assert_eq!(sample.target, Target::Class(5));
-        for (band, found) in sample.bands.iter().enumerate() {
+        for (band, found) in sample.images[0].bands.iter().enumerate() {
             assert_eq!(found.dtype, "float32");
             let expected = |place: usize| f64::from((60 + 10 * place + band) as f32 / 100.0);
             assert!(
@@ -256,7 +256,7 @@ fn assert_eurosat(root: &Path) {
     let dataset = open("copernicus-bench", "eurosat-s2", root).unwrap();
     assert_eq!(dataset.samples(Split::Valid), ["River_1"]);
     let sample = dataset.read(Split::Valid, 0, &dataset.bands().unwrap()).unwrap();
-    assert_eq!((sample.image[[0, 0, 0]], sample.image[[12, 1, 2]]), (100.0, 177.0));
+    assert_eq!((sample.images[0].pixels[[0, 0, 0]], sample.images[0].pixels[[12, 1, 2]]), (100.0, 177.0));
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn nan_in_statistics_nobody_needs_does_no_harm() {
     std::fs::write(sample.folder().join("band_stats.json"), statistics).unwrap();
     let partition = "\u{feff}{\"train\": [\"one\"], \"valid\": [], \"test\": [], \"share\": NaN}";
     std::fs::write(sample.folder().join("default_partition.json"), partition).unwrap();
-    let of = |band: &str| sample.open().statistics(&[band.to_owned()]);
+    let of = |band: &str| sample.open().statistics(0, &[band.to_owned()]);
     let found = of("01 - A").unwrap();
     assert_eq!((found[0].mean, found[0].std), (2.5, 2.0));
     let error = of("02 - B").unwrap_err().to_string();

@@ -26,7 +26,9 @@ use terrabench::protocol::ProtocolConfig;
 use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
-use terrabench::task::{Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetKind, Task};
+use terrabench::task::{
+    Combine, Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetKind, Task, TaskImage,
+};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
 use terrabench::transform::strategies::Strategies;
@@ -55,13 +57,26 @@ fn task() -> Task {
         layout: Some(Layout::Cloud),
         archive: Some("m-eurosat.zip".into()),
         stored_bands: vec!["B02".into(), "B03".into()],
-        dates: Some(["before".into(), "after".into()]),
+        images: Vec::new(),
+        combine: None,
         clip: Some([0.5, 1.5]),
         remap: vec![(3, 255)],
         ignore: Some(255),
         normalization: Some("dataset".into()),
         input_size: Some(112),
     }
+}
+
+/// The same task of two images per sample.
+fn of_two_dates(task: &Task) -> Task {
+    let image = |date: &str| TaskImage {
+        sensor: Sensor::S2_L1C,
+        input_sensor: Sensor::S2_L1C,
+        date: Some(date.into()),
+        stored_bands: vec!["B02".into(), "B03".into()],
+    };
+    let images = ["before", "after"].map(image).to_vec();
+    Task { images, combine: Some(Combine::Difference), stored_bands: Vec::new(), ..task.clone() }
 }
 
 /// A model of which every field is set.
@@ -126,6 +141,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
     let old = whole.pointer(leaf).unwrap().clone();
     let words = [
         "mask",
+        "concatenate",
         "micro_f1",
         "s2-l2a",
         "B8A",
@@ -183,17 +199,17 @@ impl Dataset for Redecoded {
     fn files(&self, split: Split) -> Vec<PathBuf> {
         self.0.files(split)
     }
-    fn bands(&self) -> Result<Vec<String>> {
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
         self.0.bands()
     }
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         self.0.read(split, index, bands)
     }
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         self.0.read_raw(split, index)
     }
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        self.0.statistics(bands)
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        self.0.statistics(image, bands)
     }
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
         self.0.contents(split)
@@ -275,9 +291,9 @@ impl Setting {
             sensor: task.input_sensor,
             pooling: Some(terrabench::model::Pooling::Class),
             channels: &terrabench::task::bands::Channels::All,
-            bands: &input.selection.stored,
+            bands: &input.channel_names(),
             band_names: options.band_names(task),
-            imputed: &input.selection.imputed,
+            imputed: &input.imputed(),
             normalization: options.normalization_of(&self.suite, task, &model.architecture),
             strategies: &input.strategies,
             image_size: model.side(task),
@@ -336,12 +352,20 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
     let folder = tempfile::tempdir().unwrap();
     let (setting, task, model, cell) = (Setting::new(folder.path()), task(), model(), record().cell);
     let keys = |task: &Task| setting.keys(task, &model, &setting.protocol, &cell);
-    let base = keys(&task);
+    let (one, several) = (keys(&task), of_two_dates(&task));
     let all = leaves(&serde_json::to_value(&task).unwrap());
     assert!(all.len() > 25, "{all:?}");
-    for leaf in all {
+    let of_images = leaves(&serde_json::to_value(&several).unwrap());
+    let of_images = of_images.into_iter().filter(|leaf| !all.contains(leaf)).collect::<Vec<_>>();
+    assert_eq!(of_images.len(), 11, "{of_images:?}");
+    let of_one = all.into_iter().map(|leaf| (&task, &one, leaf));
+    let base_of_several = keys(&several);
+    for (task, base, leaf) in
+        of_one.chain(of_images.into_iter().map(|leaf| (&several, &base_of_several, leaf)))
+    {
         let field = leaf.split('/').nth(1).unwrap();
         let side = match field {
+            "images" if leaf.ends_with("/input-sensor") => Side::Number,
             "title" | "directory" | "archive" | "class-names" | "sensor" | "image-size" | "samples" => {
                 Side::Label
             }
@@ -351,7 +375,7 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,
             _ => Side::Feature,
         };
-        assert_side(&format!("task {leaf}"), side, &base, &keys(&with_another(&task, &leaf)));
+        assert_side(&format!("task {leaf}"), side, base, &keys(&with_another(task, &leaf)));
     }
     // Where lists name a sample's classes, their order decides.
     let listed = Task { layout: Some(Layout::Eurosat), ..task.clone() };

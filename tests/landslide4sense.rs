@@ -49,7 +49,7 @@ fn samples_are_those_that_terratorch_reads() {
     let golden: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(real.join("reader.json")).unwrap()).unwrap();
     let dataset = open(&real).unwrap();
-    assert_eq!(dataset.bands().unwrap(), PLANES);
+    assert_eq!(dataset.bands().unwrap(), [PLANES]);
     let strategies = Strategies::load(&Home::find().unwrap()).unwrap();
     let strategy = strategies.asked("terratorch", Sensor::S2_L1C, NormalizationKind::NormNoClip).unwrap();
     let used: Vec<terrabench::task::bands::Band> =
@@ -66,17 +66,18 @@ fn samples_are_those_that_terratorch_reads() {
             _ => Split::Test,
         };
         let index = usize::try_from(expected["index"].as_u64().unwrap()).unwrap();
-        let sample = dataset.read(split, index, &planes).unwrap();
+        let sample = dataset.read(split, index, std::slice::from_ref(&planes)).unwrap();
+        let pixels = &sample.images[0].pixels;
         assert!(expected["image"].as_str().unwrap().ends_with(&format!("/{}.h5", sample.name)));
         let Target::Mask(mask) = &sample.target else { panic!("no mask") };
         for class in 0..2 {
             let count = mask.iter().filter(|label| **label == class).count() as u64;
             assert_eq!(count, expected["mask_histogram"][class.to_string()].as_u64().unwrap_or(0));
         }
-        let mut normalized = sample.image.slice(ndarray::s![..12, .., ..]).to_owned();
+        let mut normalized = pixels.slice(ndarray::s![..12, .., ..]).to_owned();
         normalization.apply(&mut normalized).unwrap();
         for (image, expected, bands) in
-            [(&sample.image, expected, 14), (&normalized, &expected["after_normalise"], 12)]
+            [(pixels, expected, 14), (&normalized, &expected["after_normalise"], 12)]
         {
             for band in 0..bands {
                 let plane = image.index_axis(Axis(0), band);
@@ -104,11 +105,11 @@ fn statistics_are_those_of_the_train_pixels() {
     let Some(real) = real() else { return };
     let dataset = open(&real).unwrap();
     let bands = ["B02".to_owned(), "B12".to_owned()];
-    let statistics = dataset.statistics(&bands).unwrap();
+    let statistics = dataset.statistics(0, &bands).unwrap();
     let mut values = [Vec::new(), Vec::new()];
     for index in 0..dataset.samples(Split::Train).len() {
-        let sample = dataset.read(Split::Train, index, &bands).unwrap();
-        for (values, plane) in values.iter_mut().zip(sample.image.outer_iter()) {
+        let sample = dataset.read(Split::Train, index, &[bands.to_vec()]).unwrap();
+        for (values, plane) in values.iter_mut().zip(sample.images[0].pixels.outer_iter()) {
             values.extend(plane.iter().map(|x| f64::from(*x)));
         }
     }
@@ -118,7 +119,7 @@ fn statistics_are_those_of_the_train_pixels() {
         assert!((found.mean - mean).abs() < 1e-6 && (found.std - std).abs() < 1e-6, "{found:?} {mean} {std}");
     }
     // A second time, now remembered.
-    assert_eq!(dataset.statistics(&bands).unwrap(), statistics);
+    assert_eq!(dataset.statistics(0, &bands).unwrap(), statistics);
 }
 
 #[test]
@@ -142,8 +143,9 @@ fn what_is_missing_or_does_not_fit_is_told() {
     assert!(error.contains("mask_10.h5") && error.contains("image_10.h5"), "{error}");
 
     // An image in the mask's place, half a file, a mask of another task's classes.
-    let read =
-        |split, index| open(root).unwrap().read(split, index, &["B02".to_owned()]).unwrap_err().to_string();
+    let read = |split, index| {
+        open(root).unwrap().read(split, index, &[vec!["B02".to_owned()]]).unwrap_err().to_string()
+    };
     std::fs::copy(root.join("images/train/image_10.h5"), &mask).unwrap();
     let error = read(Split::Train, 1);
     assert!(error.contains("no dataset `mask`") && error.contains("img"), "{error}");
@@ -154,13 +156,13 @@ fn what_is_missing_or_does_not_fit_is_told() {
     let mut task = suite.tasks[0].clone();
     task.classes = 1;
     let dataset = data::open(&suite, &task, root, "default").unwrap();
-    let error = dataset.read(Split::Train, 0, &["B02".to_owned()]).unwrap_err().to_string();
+    let error = dataset.read(Split::Train, 0, &[vec!["B02".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("holds 1") && error.contains("mask_1.h5"), "{error}");
 
     write_mask(&root.join("annotations/test/mask_1.h5"), 64);
     let error = read(Split::Test, 0);
     assert!(error.contains("[64, 64]") && error.contains("128 x 128"), "{error}");
-    let error = open(root).unwrap().read(Split::Test, 1, &["B8A".to_owned()]).unwrap_err().to_string();
+    let error = open(root).unwrap().read(Split::Test, 1, &[vec!["B8A".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("B8A"), "{error}");
 }
 

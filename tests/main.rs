@@ -43,6 +43,7 @@ mod flood;
 mod floors;
 mod gate;
 mod geotiff;
+mod images;
 mod inputs;
 mod keys;
 mod landslide4sense;

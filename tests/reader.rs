@@ -96,7 +96,7 @@ fn images_hold_the_wanted_bands_scaled() {
         let dataset = data::open(&suite, task, &root, "default").unwrap();
         let stored: Vec<&str> =
             expected["bands"].as_array().unwrap().iter().map(|band| band[0].as_str().unwrap()).collect();
-        let mut present = dataset.bands().unwrap();
+        let mut present = dataset.bands().unwrap().remove(0);
         present.sort();
         let mut sorted = stored.clone();
         sorted.sort_unstable();
@@ -109,16 +109,16 @@ fn images_hold_the_wanted_bands_scaled() {
         for split in Split::ALL {
             for index in 0..dataset.samples(split).len() {
                 let expected = samples.next().unwrap();
-                let sample = dataset.read(split, index, &wanted).unwrap();
+                let sample = dataset.read(split, index, std::slice::from_ref(&wanted)).unwrap();
+                let pixels = &sample.images[0].pixels;
                 assert_eq!(sample.name, expected["name"].as_str().unwrap());
-                assert_eq!(sample.image.dim(), (wanted.len(), task.image_size, task.image_size));
+                assert_eq!(pixels.dim(), (wanted.len(), task.image_size, task.image_size));
                 for (place, band) in order.iter().enumerate() {
                     for (key, row, column) in [("p0_0", 0, 0), ("p5_7", 5, 7)] {
                         let stored = expected[key][*band].as_f64().unwrap() as f32;
-                        assert_eq!(sample.image[[place, row, column]], stored * task.scale, "{name}, {key}");
+                        assert_eq!(pixels[[place, row, column]], stored * task.scale, "{name}, {key}");
                     }
-                    let mean =
-                        sample.image.index_axis(ndarray::Axis(0), place).mapv(f64::from).mean().unwrap();
+                    let mean = pixels.index_axis(ndarray::Axis(0), place).mapv(f64::from).mean().unwrap();
                     let stored = expected["mean"][*band].as_f64().unwrap() * f64::from(task.scale);
                     assert!(
                         (mean - stored).abs() <= 1e-6 * stored.abs(),
@@ -151,12 +151,12 @@ fn statistics_are_scaled_like_the_pixels() {
         let stored: Value = serde_json::from_str(&text).unwrap();
         let dataset = data::open(&suite, task, &root, "default").unwrap();
         let bands = ["04 - Red", "02 - Blue"].map(str::to_owned);
-        let statistics = dataset.statistics(&bands).unwrap();
+        let statistics = dataset.statistics(0, &bands).unwrap();
         for (band, found) in bands.iter().zip(statistics) {
             let scaled = |key: &str| stored[band][key].as_f64().unwrap() * f64::from(task.scale);
             assert_eq!((found.mean, found.std), (scaled("mean"), scaled("std")), "{name}, {band}");
         }
-        let error = dataset.statistics(&["13 - None".to_owned()]).unwrap_err().to_string();
+        let error = dataset.statistics(0, &["13 - None".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("band_stats.json") && error.contains("02 - Blue"), "{error}");
     }
 }
@@ -269,7 +269,7 @@ impl Made {
 
     fn read(&self, bands: &[&str]) -> terrabench::Result<data::Sample> {
         let bands: Vec<String> = bands.iter().map(|band| (*band).to_owned()).collect();
-        self.open()?.read(Split::Train, 0, &bands)
+        self.open()?.read(Split::Train, 0, &[bands])
     }
 
     /// The message of reading band 01, which must name the sample's file.
@@ -284,11 +284,11 @@ impl Made {
 fn dates_are_no_part_of_a_name() {
     let made = Made::new(good());
     let dataset = made.open().unwrap();
-    assert_eq!(dataset.bands().unwrap(), ["01 - A", "02 - B"]);
+    assert_eq!(dataset.bands().unwrap(), [["01 - A", "02 - B"]]);
     let sample = made.read(&["02 - B", "01 - A"]).unwrap();
     assert_eq!(sample.name, "one");
     assert_eq!(sample.target, Target::Class(2));
-    let pixels: Vec<f32> = sample.image.iter().copied().collect();
+    let pixels: Vec<f32> = sample.images[0].pixels.iter().copied().collect();
     assert_eq!(pixels, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 1.0, -2.0, 3.0, 4.0, 5.0, 6.0]);
 
     let mut two_dates = good();
@@ -341,10 +341,10 @@ fn every_dtype_and_storage_is_read() {
         ("packed", "int16", [300.0, -300.0]),
     ];
     for (name, dtype, pixels) in expected {
-        let band = sample.bands.iter().find(|band| band.name == name).unwrap();
+        let band = sample.images[0].bands.iter().find(|band| band.name == name).unwrap();
         assert_eq!(band.dtype, dtype);
         assert_eq!(band.pixels.iter().copied().collect::<Vec<_>>(), pixels, "{name}");
-        let image = made.read(&[name]).unwrap().image;
+        let image = made.read(&[name]).unwrap().images.remove(0).pixels;
         assert_eq!(image.iter().copied().collect::<Vec<_>>(), pixels.map(|pixel| pixel as f32), "{name}");
     }
 }
@@ -413,7 +413,7 @@ fn masks_are_checked_pixel_by_pixel() {
         let made = with_mask(name, &[0, 6, -1, -1, 3, 3]);
         let Target::Mask(mask) = made.read(&["01 - A"]).unwrap().target else { panic!("no mask") };
         assert_eq!(mask, ndarray::array![[0, 6, -1], [-1, 3, 3]]);
-        assert_eq!(made.open().unwrap().bands().unwrap(), ["01 - A", "02 - B"]);
+        assert_eq!(made.open().unwrap().bands().unwrap(), [["01 - A", "02 - B"]]);
         // Ignored pixels are in no class.
         let mut out = Vec::new();
         inspect::print(&made.open().unwrap(), &made.task, &[Split::Train], true, &mut out).unwrap();
@@ -443,7 +443,7 @@ fn pixels_that_are_no_number_are_refused() {
         assert!(error.contains(&format!("`01 - A`: the pixel at row 1, column 2 is {written}")), "{error}");
         // `inspect` shows what is there.
         let raw = made.open().unwrap().read_raw(Split::Train, 0).unwrap();
-        assert!(!raw.bands[0].pixels[[1, 2]].is_finite());
+        assert!(!raw.images[0].bands[0].pixels[[1, 2]].is_finite());
         let mut out = Vec::new();
         inspect::print(&made.open().unwrap(), &made.task, &[Split::Train], false, &mut out).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("1 pixels are not finite"));
@@ -503,7 +503,7 @@ fn no_damage_makes_it_panic() {
         let mut damaged = whole.clone();
         damaged[place] ^= if place % 2 == 0 { 0x01 } else { 0xff };
         std::fs::write(made.sample("one"), &damaged).unwrap();
-        let _ = dataset.read(Split::Train, 0, &["01 - A".to_owned(), "02 - B".to_owned()]);
+        let _ = dataset.read(Split::Train, 0, &[vec!["01 - A".to_owned(), "02 - B".to_owned()]]);
         let _ = dataset.read_raw(Split::Train, 0);
     }
 }
@@ -524,7 +524,7 @@ fn damaged_partitions_are_named() {
     }
     made.partition(r#"{"train": ["one"], "valid": [], "test": []}"#);
     let dataset = made.open().unwrap();
-    let error = dataset.read(Split::Test, 0, &["01 - A".to_owned()]).unwrap_err().to_string();
+    let error = dataset.read(Split::Test, 0, &[vec!["01 - A".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("test has 0 samples"), "{error}");
     made.partition(r#"{"train": [], "valid": [], "test": []}"#);
     assert!(made.open().unwrap().bands().unwrap_err().to_string().contains("no sample"));
@@ -550,11 +550,11 @@ fn what_is_not_there_is_told_with_a_remedy() {
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    let error = made.open().unwrap().statistics(&["01 - A".to_owned()]).unwrap_err().to_string();
+    let error = made.open().unwrap().statistics(0, &["01 - A".to_owned()]).unwrap_err().to_string();
     assert!(error.contains("band_stats.json"), "{error}");
     let constant = r#"{"01 - A": {"mean": 1.0, "std": 0.0}}"#;
     std::fs::write(made.folder().join("band_stats.json"), constant).unwrap();
-    let error = made.open().unwrap().statistics(&["01 - A".to_owned()]).unwrap_err().to_string();
+    let error = made.open().unwrap().statistics(0, &["01 - A".to_owned()]).unwrap_err().to_string();
     assert!(error.contains("standard deviation 0"), "{error}");
 }
 

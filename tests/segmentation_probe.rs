@@ -133,7 +133,7 @@ fn masks_that_do_not_fit_are_told() {
     let task = suite.task("m-cashew-plant").unwrap();
     let sample = |mask: Array2<i32>| Sample {
         name: "one".to_owned(),
-        image: Array3::zeros((2, 4, 4)),
+        images: vec![common::image(task.sensor, Array3::zeros((2, 4, 4)))],
         target: Target::Mask(mask),
     };
     let mut mask = Array2::from_elem((4, 4), 6);

@@ -173,9 +173,10 @@ impl Reference<'_> {
     fn features(&self, split: Split, normalization: &Normalization) -> Vec<(Vec<f64>, usize)> {
         let device = device::by_name("flex").unwrap();
         let encode = |i| {
-            let mut sample = self.dataset.read(split, i, self.bands).unwrap();
-            normalization.apply(&mut sample.image).unwrap();
-            let image = resize::bilinear(sample.image, 224, 224, false).unwrap();
+            let mut sample = self.dataset.read(split, i, &[self.bands.to_vec()]).unwrap();
+            let mut pixels = sample.images.remove(0).pixels;
+            normalization.apply(&mut pixels).unwrap();
+            let image = resize::bilinear(pixels, 224, 224, false).unwrap();
             let data = TensorData::new(image.iter().copied().collect::<Vec<f32>>(), [1, 12, 224, 224]);
             let features =
                 self.model.encoder.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
@@ -236,7 +237,7 @@ fn the_best_on_validation_is_reported_on_test() {
     let normalization = |strategy: &Value| {
         let Some(source) = strategy["stats"].as_str() else { return Normalization::Satlas };
         let statistics = if source == "dataset" {
-            dataset.statistics(&bands).unwrap()
+            dataset.statistics(0, &bands).unwrap()
         } else {
             let table = &golden["stats"][source];
             let of = |key: &str, slot: usize| table[key][slot].as_f64().unwrap();

@@ -61,7 +61,7 @@ impl Dataset for Unlabelled {
         self.0.decoding()
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let mut sample = self.0.read(split, index, bands)?;
         if let (Split::Train, Target::Mask(mask)) = (split, &mut sample.target) {
             mask.fill(-1);
@@ -74,14 +74,14 @@ impl Dataset for Unlabelled {
     fn files(&self, split: Split) -> Vec<PathBuf> {
         self.0.files(split)
     }
-    fn bands(&self) -> Result<Vec<String>> {
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
         self.0.bands()
     }
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         self.0.read_raw(split, index)
     }
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        self.0.statistics(bands)
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        self.0.statistics(image, bands)
     }
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
         self.0.contents(split)

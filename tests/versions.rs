@@ -584,7 +584,7 @@ fn features_are_those_of_their_version() {
         }
         assert_eq!(
             bands().len(),
-            input(&task, Generated::new(&task, [1; 3]), &kinds, 48).selection.stored.len()
+            input(&task, Generated::new(&task, [1; 3]), &kinds, 48).channel_names().len()
         );
         digests
     });
@@ -633,7 +633,9 @@ fn real_inputs(root: PathBuf) -> Digests {
             for index in 0..2.min(input.dataset.samples(Split::Test).len()) {
                 let preprocess = &input.only().unwrap().preprocess;
                 let sample = input.read(preprocess, Split::Test, index).unwrap();
-                values.extend(wide(sample.image));
+                for image in sample.images {
+                    values.extend(wide(image.pixels));
+                }
                 match sample.target {
                     Target::Class(class) => values.push(class as f64),
                     Target::Labels(labels) => {

@@ -388,3 +388,59 @@ fn published_weights_on_real_tiles() {
         assert_close(&format!("{task}, tile {tile}"), &mean.to_vec(), expected, 1e-5);
     }
 }
+
+#[test]
+fn both_sensors_go_through_the_blocks_together() {
+    let model = golden_model(4);
+    let [radar, optical] = [(4, Sensor::S1), (2, Sensor::S2_L1C)]
+        .map(|(seed, sensor)| images(seed, 2, 32, sensor, &[None]).remove(0));
+    let encode = |inputs: &[&Input], want| {
+        let batch = Batch { inputs: inputs.iter().map(|input| (*input).clone()).collect() };
+        model.encode(&batch, want).unwrap()
+    };
+    let pooled = |inputs: &[&Input]| numbers(encode(inputs, MEAN).pooled().unwrap());
+    let together = pooled(&[&optical, &radar]);
+    // Five tokens per patch of Sentinel-2 and one of Sentinel-1.
+    let tokens = model.tokens(&[optical.clone(), radar.clone()]).unwrap();
+    assert_eq!(tokens.dims(), [2, 64 * 6, 48]);
+    // No sensor's features alone, nor a mix of both: attention saw the other's tokens.
+    let (alone, other) = (pooled(&[&optical]), pooled(&[&radar]));
+    let mix: Vec<f32> = alone.iter().zip(&other).map(|(s2, s1)| (5.0 * s2 + s1) / 6.0).collect();
+    for other in [&alone, &other, &mix] {
+        assert!(together.iter().zip(other).any(|(a, b)| (a - b).abs() > 1e-3));
+    }
+    // The order of the sensors only moves sums.
+    let swapped = pooled(&[&radar, &optical]);
+    assert!(together.iter().zip(&swapped).all(|(a, b)| (a - b).abs() < 1e-5), "{together:?} {swapped:?}");
+    // Each image counts.
+    let darker = |input: &Input| Input { pixels: input.pixels.clone() * 0.5, ..input.clone() };
+    assert_ne!(pooled(&[&darker(&optical), &radar]), together);
+    assert_ne!(pooled(&[&optical, &darker(&radar)]), together);
+    let (tokens, grid) = encode(&[&optical, &radar], Want::Tokens).tokens().unwrap();
+    assert_eq!((tokens.dims(), grid), ([2, 64, 48], [8, 8]));
+    assert!(
+        encode(&[&optical, &radar], Want::Maps)
+            .maps()
+            .unwrap()
+            .iter()
+            .all(|map| map.values.dims() == [2, 48, 8, 8])
+    );
+
+    let small = images(4, 2, 16, Sensor::S1, &[None]).remove(0);
+    let error = model.encode(&Batch { inputs: vec![optical.clone(), small] }, MEAN).unwrap_err().to_string();
+    assert!(error.contains("all of one size"), "{error}");
+    assert!(
+        model.encode(&Batch { inputs: Vec::new() }, MEAN).unwrap_err().to_string().contains("found none")
+    );
+}
+
+#[test]
+fn the_configuration_fuses_one_image_of_each_sentinel() {
+    let model = ModelConfig::load(&Home::find().unwrap(), "galileo-nano").unwrap();
+    assert!(model.fuses(&[Sensor::S2_L1C, Sensor::S1]) && model.fuses(&[Sensor::S1, Sensor::S2_L2A]));
+    for alone in [&[Sensor::S1][..], &[Sensor::S1; 2], &[Sensor::S2_L1C, Sensor::S2_L2A]] {
+        assert!(!model.fuses(alone), "{alone:?}");
+    }
+    let one_by_one = ModelConfig::load(&Home::find().unwrap(), "terrafm-b").unwrap();
+    assert!(!one_by_one.fuses(&[Sensor::S2_L1C, Sensor::S1]));
+}

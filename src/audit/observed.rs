@@ -103,25 +103,29 @@ pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
 /// What is kept of an image's pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelSummary {
-    /// Of shape and pixels of the bands that were read, whatever else the file holds.
+    /// Of shape and pixels of the bands of each image that were read, whatever else the file holds.
     pub hash: blake3::Hash,
-    /// In the order of the channels.
+    /// In the order of the channels, image by image.
     pub bands: Vec<BandSummary>,
 }
 
 impl PixelSummary {
-    /// Summarises an image [bands, h, w] in digital numbers.
-    pub fn of(image: ArrayView3<f32>) -> Self {
+    /// Summarises the images [bands, h, w] of a sample in digital numbers.
+    pub fn of<'p>(images: impl IntoIterator<Item = ArrayView3<'p, f32>>) -> Self {
         let mut hasher = blake3::Hasher::new();
-        for side in image.shape() {
-            hasher.update(&(*side as u64).to_le_bytes());
+        let mut bands = Vec::new();
+        for image in images {
+            for side in image.shape() {
+                hasher.update(&(*side as u64).to_le_bytes());
+            }
+            let image = image.as_standard_layout();
+            let pixels = image.as_slice().unwrap_or_default();
+            for pixels in pixels.chunks(HASHED) {
+                hasher.update(&bytes(pixels));
+            }
+            bands.extend(image.outer_iter().map(BandSummary::of));
         }
-        let image = image.as_standard_layout();
-        let pixels = image.as_slice().unwrap_or_default();
-        for pixels in pixels.chunks(HASHED) {
-            hasher.update(&bytes(pixels));
-        }
-        PixelSummary { hash: hasher.finalize(), bands: image.outer_iter().map(BandSummary::of).collect() }
+        PixelSummary { hash: hasher.finalize(), bands }
     }
 }
 
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn a_hash_tells_pixels_apart_and_nothing_else() {
         let image = Array3::from_shape_fn((2, 3, 4), |(b, y, x)| (b * 12 + y * 4 + x) as f32);
-        let hash = |image: &Array3<f32>| PixelSummary::of(image.view()).hash;
+        let hash = |image: &Array3<f32>| PixelSummary::of([image.view()]).hash;
         let mut other = image.clone();
         other[[1, 2, 3]] += 1.0;
         assert_ne!(hash(&image), hash(&other));
@@ -256,7 +260,7 @@ mod tests {
     #[test]
     fn a_log_keeps_what_was_noted_by_place() {
         let log = Log::default();
-        let seen = Observed::new(PixelSummary::of(Array3::zeros((1, 2, 2)).view()), &Target::Class(1));
+        let seen = Observed::new(PixelSummary::of([Array3::zeros((1, 2, 2)).view()]), &Target::Class(1));
         log.note(Split::Test, 2, seen.clone());
         assert!(log.holds(Split::Test, 2) && !log.holds(Split::Test, 1) && !log.holds(Split::Train, 2));
         assert_eq!(log.all()[&Split::Test], [None, None, Some(seen)]);

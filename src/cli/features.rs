@@ -21,11 +21,6 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let task = suite.task(&args.task)?;
-    if task.dates.is_some() {
-        let problem =
-            format!("{}: a sample is two images, whose features no file of vectors holds", task.name);
-        return Err(Error::request(problem).help("`bench --protocol upernet` compares them").into());
-    }
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = model_named(home, model_name, &suite, &args.model)?;
     let weights = weights_named(model_name, &model, args.model.weights.as_deref())?;

@@ -77,7 +77,8 @@ struct Line<'s> {
     label: LabelLine,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask: Option<MaskLine<'s>>,
-    bands: Vec<(&'s str, &'s str, [usize; 2])>,
+    /// By their full names.
+    bands: Vec<(String, &'s str, [usize; 2])>,
     mean: Vec<f64>,
     /// The pixel at row 0, column 0.
     p0_0: Vec<Option<Pixel>>,
@@ -129,7 +130,7 @@ impl Pixel {
 
 impl<'s> Line<'s> {
     fn of(task: &Task, split: Split, sample: &'s RawSample) -> Self {
-        let pixels = |place| sample.bands.iter().map(|band| Pixel::of(band, place)).collect();
+        let pixels = |place| sample.bands().map(|(_, band)| Pixel::of(band, place)).collect();
         let mask = match &sample.target {
             Target::Mask(mask) => {
                 let class = |place| mask.get(place).copied();
@@ -149,11 +150,10 @@ impl<'s> Line<'s> {
             },
             mask,
             bands: sample
-                .bands
-                .iter()
-                .map(|band| (&*band.name, &*band.dtype, band.pixels.dim().into()))
+                .bands()
+                .map(|(name, band)| (name, &*band.dtype, band.pixels.dim().into()))
                 .collect(),
-            mean: sample.bands.iter().map(|band| band.pixels.sum() / band.pixels.len() as f64).collect(),
+            mean: sample.bands().map(|(_, band)| band.pixels.sum() / band.pixels.len() as f64).collect(),
             p0_0: pixels([0, 0]),
             p5_7: pixels([5, 7]),
         }
@@ -215,10 +215,10 @@ impl Summary {
             let dtype = sample.label_dtype.as_deref().unwrap_or_default();
             self.mask = Some(format!("{dtype} {}", size(mask)));
         }
-        for band in &sample.bands {
-            let known = self.bands.iter().position(|known| known.name == band.name);
+        for (name, band) in sample.bands() {
+            let known = self.bands.iter().position(|known| known.name == name);
             let place = known.unwrap_or_else(|| {
-                self.bands.push(BandSummary::new(&band.name));
+                self.bands.push(BandSummary::new(&name));
                 self.bands.len() - 1
             });
             self.bands[place].add(band);
@@ -234,7 +234,7 @@ impl Summary {
     }
 
     fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
-        let Task { name, title, classes, metric, sensor, .. } = task;
+        let (Task { name, title, classes, metric, .. }, sensor) = (task, task.sensors());
         let kind = match task.target {
             TargetKind::Class => "classes, one an image",
             TargetKind::Labels => "labels, any number an image",

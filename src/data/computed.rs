@@ -5,21 +5,31 @@ use std::collections::BTreeMap;
 use super::{Dataset, Split, fingerprint, loader};
 use crate::error::AtPath;
 use crate::files::write_atomically;
+use crate::task::Task;
+use crate::task::images::full_name;
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, home};
 
 /// Of this code: remembered statistics of another version are computed again.
 const VERSION: u32 = 2;
 
-/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands, in the
-/// numbers that [`Dataset::read`] gives.
+/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands of the image at
+/// that place, in the numbers that [`Dataset::read`] gives.
 ///
 /// # Errors
 /// Where an image cannot be read, there is none, or a band is constant.
-pub fn statistics(dataset: &dyn Dataset, bands: &[String]) -> Result<Vec<BandStatistics>> {
-    let all = of_all_bands(dataset)?;
+pub fn statistics(
+    dataset: &dyn Dataset,
+    task: &Task,
+    image: usize,
+    bands: &[String],
+) -> Result<Vec<BandStatistics>> {
+    let all = of_all_bands(dataset, task)?;
+    let label = task.image_labels().into_iter().nth(image).flatten();
     let of = |band: &String| {
-        let found = all.get(band).filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
+        let found = all
+            .get(&full_name(band, label.as_deref()))
+            .filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
         found.copied().ok_or_else(|| {
             Error::mismatch(format!("band {band}: the train images give no mean and deviation"))
                 .help("is the train split empty, or the band constant? fetch the data set again")
@@ -28,11 +38,13 @@ pub fn statistics(dataset: &dyn Dataset, bands: &[String]) -> Result<Vec<BandSta
     bands.iter().map(of).collect()
 }
 
-fn of_all_bands(dataset: &dyn Dataset) -> Result<BTreeMap<String, BandStatistics>> {
+/// By the bands' full names.
+fn of_all_bands(dataset: &dyn Dataset, task: &Task) -> Result<BTreeMap<String, BandStatistics>> {
     let bands = dataset.bands()?;
+    let names = task.full_names(&bands);
     let content = fingerprint::combine(dataset.samples(Split::Train), &dataset.contents(Split::Train)?);
     let memo = home::cache_folder().ok().map(|folder| {
-        let how = format!("{VERSION} {} {}", dataset.decoding().hash(), bands.join(","));
+        let how = format!("{VERSION} {} {}", dataset.decoding().hash(), names.join(","));
         let how = blake3::hash(how.as_bytes()).to_hex();
         folder.join("statistics").join(format!("{content}.{}.json", &how[..8]))
     });
@@ -40,7 +52,7 @@ fn of_all_bands(dataset: &dyn Dataset) -> Result<BTreeMap<String, BandStatistics
     if let Some(known) = known.and_then(|text| recalled(&text)) {
         return Ok(known);
     }
-    let statistics = compute(dataset, &bands)?;
+    let statistics = compute(dataset, &bands, names)?;
     if let Some(memo) = memo {
         // As text that keeps every digit: a second run must compute with the same numbers.
         let of = |s: &BandStatistics| [format!("{:?}", s.mean), format!("{:?}", s.std)];
@@ -63,23 +75,28 @@ fn recalled(text: &[u8]) -> Option<BTreeMap<String, BandStatistics>> {
     parsed.collect()
 }
 
-fn compute(dataset: &dyn Dataset, bands: &[String]) -> Result<BTreeMap<String, BandStatistics>> {
+fn compute(
+    dataset: &dyn Dataset,
+    bands: &[Vec<String>],
+    names: Vec<String>,
+) -> Result<BTreeMap<String, BandStatistics>> {
     let count = dataset.samples(Split::Train).len();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |index: usize| {
         let sample = dataset.read(Split::Train, index, bands)?;
-        Ok(sample.image.outer_iter().map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())
+        let planes = sample.images.iter().flat_map(|image| image.pixels.outer_iter());
+        Ok(planes.map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())
     };
     let moments = loader::ordered(count, threads, 2 * threads, read, |images| {
-        let mut sum = vec![Moments::default(); bands.len()];
+        let mut sum = vec![Moments::default(); names.len()];
         for image in images {
             sum.iter_mut().zip(image?).for_each(|(sum, plane)| sum.add(plane));
         }
         Ok::<_, Error>(sum)
     })?;
-    let statistics = bands.iter().zip(moments).map(|(band, moments)| {
+    let statistics = names.into_iter().zip(moments).map(|(band, moments)| {
         let std = (moments.squares / moments.count).sqrt();
-        (band.clone(), BandStatistics { mean: moments.mean, std })
+        (band, BandStatistics { mean: moments.mean, std })
     });
     Ok(statistics.collect())
 }

@@ -24,10 +24,10 @@ use ndarray::{Array2, Array3};
 use self::files::Files;
 use self::item::{Item, TargetPlace};
 use super::decoding::Decoding;
-use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed};
+use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, raw_images, wanted_images};
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
-use crate::task::{Layout, Suite, Task};
+use crate::task::{Layout, Suite, Task, TaskImage};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -134,9 +134,21 @@ impl Copernicus {
             .help("the file is damaged or of another data set: fetch it again")
     }
 
-    /// A sample's bands at these places among the task's.
+    /// The task's images, and the place of each one's first band among the bands of all.
+    fn sources(&self) -> Vec<(usize, TaskImage)> {
+        let mut first = 0;
+        let mut placed = |image: TaskImage| {
+            let place = first;
+            first += image.stored_bands.len();
+            (place, image)
+        };
+        self.task.sources().into_iter().map(&mut placed).collect()
+    }
+
+    /// A sample's bands at these places among those of all its images.
     fn stored(&self, split: Split, item: &Item, places: &[usize]) -> Result<Stored> {
-        let bands_a_file = self.task.stored_bands.len() / item.images.len().max(1);
+        let bands = self.task.sources().iter().map(|image| image.stored_bands.len()).sum::<usize>();
+        let bands_a_file = bands / item.images.len().max(1);
         let mut stored = Stored { bands_a_file, files: BTreeMap::new(), rows: 0, columns: 0 };
         for place in places {
             let file = place / bands_a_file.max(1);
@@ -190,8 +202,13 @@ impl Copernicus {
         Ok((Target::Mask(mask), dtype))
     }
 
-    fn bands_of(&self, bands: &[String]) -> Result<Vec<usize>> {
-        bands.iter().map(|band| place_of(&self.task, band)).collect()
+    /// Of each image the places of these bands among those of all images.
+    fn places_of(&self, bands: &[Vec<String>]) -> Result<Vec<Vec<usize>>> {
+        let sources = self.sources();
+        let of_image = |(bands, (first, source)): (&Vec<String>, &(usize, TaskImage))| {
+            bands.iter().map(|band| Ok(first + place_of(&self.task, source, band)?)).collect()
+        };
+        bands.iter().zip(&sources).map(of_image).collect()
     }
 }
 
@@ -211,11 +228,11 @@ impl Stored {
     }
 }
 
-/// The place of a stored band.
-fn place_of(task: &Task, band: &str) -> Result<usize> {
-    task.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
+/// The place of a stored band among those of its image.
+fn place_of(task: &Task, image: &TaskImage, band: &str) -> Result<usize> {
+    image.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
         Error::mismatch(format!("{} has no band `{band}`", task.name))
-            .help(format!("its bands are {}", task.stored_bands.join(", ")))
+            .help(format!("its bands are {}", image.stored_bands.join(", ")))
     })
 }
 
@@ -267,51 +284,59 @@ impl Dataset for Copernicus {
         paths
     }
 
-    fn bands(&self) -> Result<Vec<String>> {
-        Ok(self.task.stored_bands.clone())
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
+        Ok(self.task.sources().into_iter().map(|image| image.stored_bands).collect())
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let item = self.item(split, index)?;
-        let places = self.bands_of(bands)?;
-        let stored = self.stored(split, item, &places)?;
+        let places = self.places_of(bands)?;
+        let stored = self.stored(split, item, &places.concat())?;
         let (rows, columns) = (stored.rows, stored.columns);
-        let mut image = Array3::zeros((bands.len(), rows, columns));
-        for (place, plane) in places.iter().zip(image.outer_iter_mut()) {
-            let (file, band) = stored.band(*place);
-            file.copy_to(&[band], &mut [plane]);
-        }
-        clip(&self.task, &mut image);
-        if stored.files.values().any(|file| file.dtype().is_float()) {
-            let first = item.images.first().map_or("", String::as_str);
-            check_finite(&self.files.path(first), bands, &image)?;
-        }
-        if self.task.scale != 1.0 {
-            image.mapv_inplace(|pixel| pixel * self.task.scale);
-        }
+        let images = wanted_images(&self.task, bands, |image, _, bands| {
+            let places = &places[image];
+            let mut pixels = Array3::zeros((places.len(), rows, columns));
+            for (place, plane) in places.iter().zip(pixels.outer_iter_mut()) {
+                let (file, band) = stored.band(*place);
+                file.copy_to(&[band], &mut [plane]);
+            }
+            clip(&self.task, &mut pixels);
+            if stored.files.values().any(|file| file.dtype().is_float()) {
+                let first = item.images.first().map_or("", String::as_str);
+                check_finite(&self.files.path(first), bands, &pixels)?;
+            }
+            if self.task.scale != 1.0 {
+                pixels.mapv_inplace(|pixel| pixel * self.task.scale);
+            }
+            Ok(pixels)
+        })?;
         let (target, _) = self.label(split, item, [rows, columns])?;
-        Ok(Sample { name: item.name.clone(), image, target })
+        Ok(Sample { name: item.name.clone(), images, target })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let item = self.item(split, index)?;
-        let places: Vec<usize> = (0..self.task.stored_bands.len()).collect();
-        let stored = self.stored(split, item, &places)?;
+        let sources = self.sources();
+        let all = sources.iter().map(|(_, image)| image.stored_bands.len()).sum();
+        let stored = self.stored(split, item, &(0..all).collect::<Vec<usize>>())?;
         let (target, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
-        let bands = self.task.stored_bands.iter().zip(places).map(|(name, place)| {
-            let (file, band) = stored.band(place);
-            RawBand { name: name.clone(), dtype: file.dtype().to_string(), pixels: file.band(band) }
-        });
+        let images = raw_images(&self.task, |image, source| {
+            let bands = source.stored_bands.iter().zip(sources[image].0..).map(|(name, place)| {
+                let (file, band) = stored.band(place);
+                RawBand { name: name.clone(), dtype: file.dtype().to_string(), pixels: file.band(band) }
+            });
+            Ok(bands.collect())
+        })?;
         Ok(RawSample {
             name: item.name.clone(),
-            bands: bands.collect(),
+            images,
             target,
             label_dtype: label_dtype.map(|dtype| dtype.to_string()),
         })
     }
 
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, bands)
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        computed::statistics(self, &self.task, image, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -38,8 +38,10 @@ pub struct Decoding {
     classes: usize,
     /// Where lists name a sample's classes: the names in the order of their indices.
     class_names: Vec<String>,
+    /// By their full names: see [`crate::task::images::full_name`].
     stored_bands: Vec<String>,
-    dates: Option<[String; 2]>,
+    /// What the dates of several images are called.
+    dates: Option<Vec<String>>,
     scale: f64,
     clip: Option<[f64; 2]>,
     remap: Vec<(i32, i32)>,
@@ -56,6 +58,8 @@ impl Decoding {
     pub fn of(family: Family, task: &Task) -> Self {
         let named =
             matches!(task.layout, Some(Layout::Eurosat | Layout::BigearthnetS1 | Layout::BigearthnetS2));
+        let bands: Vec<Vec<String>> = task.sources().into_iter().map(|image| image.stored_bands).collect();
+        let dates: Vec<String> = task.images.iter().filter_map(|image| image.date.clone()).collect();
         Decoding {
             reader: reader_version(family),
             family,
@@ -63,8 +67,8 @@ impl Decoding {
             label: task.target,
             classes: task.classes,
             class_names: if named { task.class_names.clone() } else { Vec::new() },
-            stored_bands: task.stored_bands.clone(),
-            dates: task.dates.clone(),
+            stored_bands: task.full_names(&bands),
+            dates: (!dates.is_empty()).then_some(dates),
             scale: as_written(task.scale),
             clip: task.clip.map(|ends| ends.map(as_written)),
             remap: task.remap.clone(),

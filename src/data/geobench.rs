@@ -15,11 +15,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::decoding::Decoding;
-use super::{Dataset, RawSample, Sample, Split, fingerprint};
+use super::{Dataset, RawSample, Sample, Split, fingerprint, raw_images, wanted_images};
 use crate::error::AtPath;
 use crate::formats::hdf5::with_file;
 use crate::formats::text;
-use crate::task::{Suite, Task};
+use crate::task::{Suite, Task, TaskImage};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -122,30 +122,35 @@ impl Dataset for Geobench {
         self.samples(split).iter().map(|name| self.path(name)).collect()
     }
 
-    fn bands(&self) -> Result<Vec<String>> {
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
         let first = Split::ALL.into_iter().find(|split| !self.samples(*split).is_empty());
         let split = first.ok_or_else(|| Error::damaged(&self.partition, "lists no sample"))?;
-        self.with_sample(split, 0, |_, file| Ok(file.band_names()))
+        let there = self.with_sample(split, 0, |_, file| Ok(file.band_names()))?;
+        let of_image = |image: TaskImage| match image.stored_bands.is_empty() {
+            true => there.clone(),
+            false => image.stored_bands.into_iter().filter(|name| there.contains(name)).collect(),
+        };
+        Ok(self.task.sources().into_iter().map(of_image).collect())
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         self.with_sample(split, index, |name, file| {
-            let image = file.image(bands, self.task.scale)?;
+            let images = wanted_images(&self.task, bands, |_, _, bands| file.image(bands, self.task.scale))?;
             let (target, _) = file.target(&self.task)?;
-            Ok(Sample { name: name.to_owned(), image, target })
+            Ok(Sample { name: name.to_owned(), images, target })
         })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         self.with_sample(split, index, |name, file| {
-            let bands = file.raw_bands()?;
+            let images = raw_images(&self.task, |_, image| file.raw_bands(&image.stored_bands))?;
             let (target, dtype) = file.target(&self.task)?;
             let label_dtype = dtype.map(|dtype| dtype.to_string());
-            Ok(RawSample { name: name.to_owned(), bands, target, label_dtype })
+            Ok(RawSample { name: name.to_owned(), images, target, label_dtype })
         })
     }
 
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+    fn statistics(&self, _: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
         let path = self.folder.join(STATISTICS);
         let stored: BTreeMap<String, serde_json::Value> = read_json(&path)?;
         let scale = f64::from(self.task.scale);

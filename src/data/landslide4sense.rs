@@ -11,10 +11,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, ArrayView2, Axis};
 
 use super::decoding::Decoding;
-use super::{Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint};
+use super::{
+    Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint, raw_images, wanted_images,
+};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Dtype, Element, File, with_file};
 use crate::task::{Suite, Task};
@@ -170,26 +172,30 @@ impl Dataset for Landslide4Sense {
         images.into_iter().chain(masks).map(|source| source.path).collect()
     }
 
-    fn bands(&self) -> Result<Vec<String>> {
-        Ok(PLANES.map(str::to_owned).to_vec())
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
+        Ok(vec![PLANES.map(str::to_owned).to_vec()])
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let name = self.name(split, index)?;
         let (_, stored) = self.image::<f32>(split, name)?;
         let (rows, columns, _) = stored.dim();
-        let mut image = Array3::zeros((bands.len(), rows, columns));
-        for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
-            plane.assign(&stored.index_axis(Axis(2), plane_of(band)?));
-            if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
-                let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
-                return Err(Error::damaged(self.image_path(split, name), problem)
-                    .help("the file is damaged: fetch it again"));
+        let images = wanted_images(&self.task, bands, |_, _, bands| {
+            let mut image = Array3::zeros((bands.len(), rows, columns));
+            for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
+                plane.assign(&stored.index_axis(Axis(2), plane_of(band)?));
+                let bad = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite());
+                if let Some(((row, column), pixel)) = bad {
+                    let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");
+                    return Err(Error::damaged(self.image_path(split, name), problem)
+                        .help("the file is damaged: fetch it again"));
+                }
             }
-        }
-        image.mapv_inplace(|pixel| pixel * self.task.scale);
+            image.mapv_inplace(|pixel| pixel * self.task.scale);
+            Ok(image)
+        })?;
         let (_, mask) = self.mask(split, name, [rows, columns])?;
-        Ok(Sample { name: name.to_owned(), image, target: Target::Mask(mask) })
+        Ok(Sample { name: name.to_owned(), images, target: Target::Mask(mask) })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
@@ -197,21 +203,22 @@ impl Dataset for Landslide4Sense {
         let (dtype, image) = self.image::<f64>(split, name)?;
         let (rows, columns, _) = image.dim();
         let (mask_dtype, mask) = self.mask(split, name, [rows, columns])?;
-        let bands = PLANES.iter().zip(image.axis_iter(Axis(2))).map(|(plane, pixels)| RawBand {
+        let band = |(plane, pixels): (&&str, ArrayView2<f64>)| RawBand {
             name: (*plane).to_owned(),
             dtype: dtype.to_string(),
             pixels: pixels.to_owned(),
-        });
+        };
+        let bands = || PLANES.iter().zip(image.axis_iter(Axis(2))).map(band);
         Ok(RawSample {
             name: name.to_owned(),
-            bands: bands.collect(),
+            images: raw_images(&self.task, |_, _| Ok(bands().collect()))?,
             target: Target::Mask(mask),
             label_dtype: Some(mask_dtype.to_string()),
         })
     }
 
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, bands)
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        computed::statistics(self, &self.task, image, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -15,10 +15,10 @@ use ndarray::{Array2, Array3};
 use serde::Serialize;
 
 use self::decoding::Decoding;
-use crate::Result;
 pub use crate::task::Split;
-use crate::task::{Family, Suite, Task};
+use crate::task::{Family, Sensor, Suite, Task, TaskImage, images};
 use crate::transform::normalize::BandStatistics;
+use crate::{Error, Result};
 
 /// Opens a partition of a task with the reader of the suite's family, or packed where it is. `root` is the folder of the suite's data.
 ///
@@ -80,19 +80,62 @@ pub enum Target {
     ValueMap(Array2<f32>),
 }
 
-/// One labelled image, as stored but for the type.
+/// What one sensor saw at one date, as stored but for the type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    pub sensor: Sensor,
+    /// What its date is called where a sample has several: `before`.
+    pub date: Option<String>,
+    /// The stored name of each band.
+    pub bands: Vec<String>,
+    /// [bands, h, w] in the order that was asked for; digital numbers (stored value times the task's scale).
+    pub pixels: Array3<f32>,
+    /// When it was taken, in days since 1970-01-01, where the reader knows.
+    pub day: Option<f64>,
+    /// Longitude and latitude of its centre in degrees, where the reader knows.
+    pub place: Option<[f32; 2]>,
+}
+
+impl Image {
+    /// The pixels [bands, h, w] of these stored bands of one of a task's images, taken nobody knows when and where.
+    pub fn new(source: &TaskImage, bands: &[String], pixels: Array3<f32>) -> Self {
+        let TaskImage { sensor, date, .. } = source;
+        let (date, bands) = (date.clone(), bands.to_vec());
+        Image { sensor: *sensor, date, bands, pixels, day: None, place: None }
+    }
+
+    /// The same with other pixels of the same bands, such as a part of them.
+    #[must_use]
+    pub fn with_pixels(&self, pixels: Array3<f32>) -> Self {
+        let (date, bands) = (self.date.clone(), self.bands.clone());
+        Image { sensor: self.sensor, date, bands, pixels, day: self.day, place: self.place }
+    }
+}
+
+/// A labelled piece of land.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     pub name: String,
-    /// [bands, h, w] in the order that was asked for; digital numbers (stored value times the task's scale).
-    pub image: Array3<f32>,
+    /// Those that were asked for, in the task's order.
+    pub images: Vec<Image>,
     pub target: Target,
+}
+
+impl Sample {
+    /// The same with `change` made to the pixels [bands, h, w] of each image.
+    #[must_use]
+    pub fn turned(mut self, change: impl Fn(Array3<f32>) -> Array3<f32>) -> Self {
+        for image in &mut self.images {
+            image.pixels = change(std::mem::take(&mut image.pixels));
+        }
+        self
+    }
 }
 
 /// A band as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RawBand {
-    /// Without the date that dated samples append.
+    /// As stored, but without the date that dated samples append.
     pub name: String,
     /// `int16`, `uint8`, `float32`, … (numpy's names).
     pub dtype: String,
@@ -101,15 +144,73 @@ pub struct RawBand {
     pub pixels: Array2<f64>,
 }
 
+/// What one sensor saw at one date, with every stored band.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawImage {
+    pub sensor: Sensor,
+    /// As [`Image::date`].
+    pub date: Option<String>,
+    /// In the order of the file's `bands_order` where it has one.
+    pub bands: Vec<RawBand>,
+}
+
 /// A sample with every stored band, for `inspect`.
 #[derive(Debug, Clone)]
 pub struct RawSample {
     pub name: String,
-    /// In the order of the file's `bands_order` where it has one.
-    pub bands: Vec<RawBand>,
+    /// In the task's order.
+    pub images: Vec<RawImage>,
     pub target: Target,
     /// The type in which a mask is stored.
     pub label_dtype: Option<String>,
+}
+
+impl RawSample {
+    /// Each band by its [`images::full_name`], image by image.
+    pub fn bands(&self) -> impl Iterator<Item = (String, &RawBand)> {
+        let labels =
+            images::image_labels(self.images.iter().map(|image| (image.sensor, image.date.as_deref())));
+        self.images.iter().zip(labels).flat_map(|(image, label)| {
+            image.bands.iter().map(move |band| (images::full_name(&band.name, label.as_deref()), band))
+        })
+    }
+}
+
+/// The images of a task, each with its bands as `bands` gives them.
+fn raw_images(
+    task: &Task,
+    mut bands: impl FnMut(usize, &TaskImage) -> Result<Vec<RawBand>>,
+) -> Result<Vec<RawImage>> {
+    let sources = task.sources().into_iter().enumerate();
+    sources
+        .map(|(place, source)| {
+            let bands = bands(place, &source)?;
+            Ok(RawImage { sensor: source.sensor, date: source.date, bands })
+        })
+        .collect()
+}
+
+/// The images of a task that `bands` asks for: those with a band in it, each with its pixels as `pixels` gives them.
+///
+/// # Errors
+/// Where `bands` has more images than the task, or asks for no band at all.
+fn wanted_images(
+    task: &Task,
+    bands: &[Vec<String>],
+    mut pixels: impl FnMut(usize, &TaskImage, &[String]) -> Result<Array3<f32>>,
+) -> Result<Vec<Image>> {
+    let sources = task.sources();
+    if bands.len() > sources.len() {
+        let (found, expected) = (bands.len(), sources.len());
+        return Err(Error::mismatch(format!("bands of {found} images; {} has {expected}", task.name)));
+    }
+    if bands.iter().all(Vec::is_empty) {
+        return Err(Error::mismatch("no band to read"));
+    }
+    let wanted = sources.iter().zip(bands).enumerate().filter(|(_, (_, bands))| !bands.is_empty());
+    wanted
+        .map(|(place, (source, bands))| Ok(Image::new(source, bands, pixels(place, source, bands)?)))
+        .collect()
 }
 
 /// Brings stored pixels into the range that the task gives them, if it gives one.
@@ -132,17 +233,19 @@ pub trait Dataset: Send + Sync {
     /// The files that the samples of a split are read from, whether they are there or not.
     fn files(&self, split: Split) -> Vec<PathBuf>;
 
-    /// The bands that the files hold, by their stored names without dates.
+    /// The bands that the files hold of each image, by their stored names.
     ///
     /// # Errors
     /// Where the first sample cannot be read.
-    fn bands(&self) -> Result<Vec<String>>;
+    fn bands(&self) -> Result<Vec<Vec<String>>>;
 
-    /// Reads one sample: the bands of these stored names, in this order.
+    /// Reads one sample: of each image the bands of these stored names, in this order. An image of which no band is asked
+    /// for is left out.
     ///
     /// # Errors
-    /// Where the file is absent, damaged or lacks a band, a pixel is not finite or the label does not fit the task.
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample>;
+    /// Where the file is absent, damaged or lacks a band, a pixel is not finite, the label does not fit the task, or no
+    /// band is asked for.
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample>;
 
     /// Reads one sample with all that the file holds.
     ///
@@ -150,11 +253,11 @@ pub trait Dataset: Send + Sync {
     /// As [`Dataset::read`], but for pixels that are not finite.
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample>;
 
-    /// The dataset's own statistics of these stored bands.
+    /// The dataset's own statistics of these stored bands of the image at that place.
     ///
     /// # Errors
     /// Where the statistics are missing or lack a band.
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>>;
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>>;
 
     /// For each sample of a split, in order: a hash of everything that it is read from, its label included. Samples
     /// of the same hash are the same, whatever partition or data set they stand in.

@@ -30,9 +30,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::write::{Packed as Written, pack};
 use super::decoding::Decoding;
-use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint};
+use super::{
+    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint, raw_images,
+    wanted_images,
+};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Dtype, Rows};
+use crate::task::images::full_name;
 use crate::task::{TargetKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
@@ -86,6 +90,7 @@ struct Header {
     format: u32,
     task: String,
     samples: usize,
+    /// By their full names: see [`full_name`].
     bands: Vec<String>,
     /// Of the pixels, as `uint16`.
     dtype: String,
@@ -360,6 +365,20 @@ impl Packed {
         self.parts.values().map(|part| part.header.samples).sum()
     }
 
+    /// Of each image the names and places in the files of its bands.
+    fn bands_of(&self, header: &Header) -> Vec<Vec<(String, usize)>> {
+        let labels = self.task.image_labels();
+        let ours = |label: &Option<String>| -> Vec<(String, usize)> {
+            let name = |full: &String| match label {
+                None => Some(full.clone()),
+                Some(label) => Some(full.strip_suffix(label.as_str())?.strip_suffix(' ')?.to_owned()),
+            };
+            let placed = header.bands.iter().enumerate();
+            placed.filter_map(|(place, full)| Some((name(full)?, place))).collect()
+        };
+        labels.iter().map(ours).collect()
+    }
+
     fn part(&self, split: Split) -> Result<&Part> {
         self.parts.get(&split).ok_or_else(|| Error::damaged(&self.folder, format!("has no {split}")))
     }
@@ -378,21 +397,22 @@ impl Dataset for Packed {
         self.parts.get(&split).map(|part| part.path.clone()).into_iter().collect()
     }
 
-    fn bands(&self) -> Result<Vec<String>> {
-        Ok(self.part(Split::Train)?.header.bands.clone())
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
+        let names = |bands: Vec<(String, usize)>| bands.into_iter().map(|(name, _)| name).collect();
+        Ok(self.bands_of(&self.part(Split::Train)?.header).into_iter().map(names).collect())
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let part = self.part(split)?;
         let (rows, columns) = (part.header.rows, part.header.columns);
         let plane = rows * columns * part.dtype.size();
-        let place = |band: &String| {
-            part.header.bands.iter().position(|known| known == band).ok_or_else(|| {
-                part.images.error(format!("no band `{band}`; bands there: {}", part.header.bands.join(", ")))
+        let place = |full: String| {
+            part.header.bands.iter().position(|known| *known == full).ok_or_else(|| {
+                part.images.error(format!("no band `{full}`; bands there: {}", part.header.bands.join(", ")))
             })
         };
-        let places: Vec<usize> = bands.iter().map(place).collect::<Result<_>>()?;
-        let mut pixels: Vec<f32> = Vec::with_capacity(bands.len() * rows * columns);
+        let places: Vec<usize> = self.task.full_names(bands).into_iter().map(place).collect::<Result<_>>()?;
+        let mut pixels: Vec<f32> = Vec::with_capacity(places.len() * rows * columns);
         part.image(index, |bytes| {
             for place in places {
                 let stored = bytes.get(place * plane..(place + 1) * plane).unwrap_or_default();
@@ -409,12 +429,14 @@ impl Dataset for Packed {
         if self.task.scale != 1.0 {
             pixels.iter_mut().for_each(|pixel| *pixel *= self.task.scale);
         }
-        let image = Array3::from_shape_vec((bands.len(), rows, columns), pixels);
-        Ok(Sample {
-            name,
-            image: image.map_err(|error| part.images.error(error))?,
-            target: part.label(index)?,
-        })
+        let mut rest = pixels;
+        let images = wanted_images(&self.task, bands, |_, _, bands| {
+            let later = rest.split_off(bands.len() * rows * columns);
+            let pixels = std::mem::replace(&mut rest, later);
+            let image = Array3::from_shape_vec((bands.len(), rows, columns), pixels);
+            image.map_err(|error| part.images.error(error))
+        })?;
+        Ok(Sample { name, images, target: part.label(index)? })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
@@ -424,25 +446,27 @@ impl Dataset for Packed {
         part.image(index, |bytes| part.dtype.decode(bytes, &mut pixels))?;
         let image = Array3::from_shape_vec((header.bands.len(), header.rows, header.columns), pixels);
         let image = image.map_err(|error| part.images.error(error))?;
-        let bands = header.bands.iter().zip(image.axis_iter(Axis(0))).map(|(name, pixels)| RawBand {
+        let bands = self.bands_of(header);
+        let band = |(name, place): &(String, usize)| RawBand {
             name: name.clone(),
             dtype: header.dtype.clone(),
-            pixels: pixels.to_owned(),
-        });
+            pixels: image.index_axis(Axis(0), *place).to_owned(),
+        };
         Ok(RawSample {
             name: part.names[index].clone(),
-            bands: bands.collect(),
+            images: raw_images(&self.task, |image, _| Ok(bands[image].iter().map(band).collect()))?,
             target: part.label(index)?,
             label_dtype: header.label_dtype.clone(),
         })
     }
 
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
         if self.index.statistics_content.is_none() {
-            return computed::statistics(self, bands);
+            return computed::statistics(self, &self.task, image, bands);
         }
+        let label = self.task.image_labels().into_iter().nth(image).flatten();
         let of = |band: &String| {
-            let [mean, std] = self.index.statistics.get(band)?;
+            let [mean, std] = self.index.statistics.get(&full_name(band, label.as_deref()))?;
             Some(BandStatistics { mean: mean.parse().ok()?, std: std.parse().ok()? })
         };
         let path = self.folder.join(INDEX);

@@ -123,7 +123,7 @@ fn write(suite: &Suite, root: &Path) -> Result<()> {
 fn content(suite: &Suite, task: &Task) -> Result<Content> {
     let content = tasks::content(&task.name).ok_or_else(|| {
         Error::mismatch(format!("there is no demo of the task `{}` of {}", task.name, suite.title))
-            .help(format!("there is one of GEO-Bench's {}", tasks::NAMES.join(", ")))
+            .help(format!("there is one of {}", tasks::NAMES.join(", ")))
     })?;
     let classes = content.class_names.len();
     let problem = if task.classes != classes {

@@ -57,28 +57,39 @@ const PLAIN: Content = Content {
 };
 
 /// The names of the tasks there is a demo of.
-pub const NAMES: [&str; 6] =
-    ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-cashew-plant", "m-SA-crop-type"];
+pub const NAMES: [&str; 8] = [
+    "m-eurosat",
+    "m-bigearthnet",
+    "m-so2sat",
+    "m-brick-kiln",
+    "m-cashew-plant",
+    "m-SA-crop-type",
+    "two-sensors",
+    "two-sensor-crops",
+];
 
 /// What the task of this name holds. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
 /// and m-brick-kiln in each split.
 pub fn content(task: &str) -> Option<Content> {
     Some(match task {
-        "m-eurosat" => Content {
-            counts: [70, 10, 40],
+        "m-eurosat" => Content { counts: [70, 10, 40], draw: scenes::eurosat, class_names: EUROSAT, ..PLAIN },
+        // All planes of one type, so that the task can be packed.
+        "two-sensors" => Content {
+            counts: [40, 10, 20],
             draw: scenes::eurosat,
-            class_names: &[
-                "Annual Crop",
-                "Forest",
-                "Herbaceous Vegetation",
-                "Highway",
-                "Industrial Buildings",
-                "Pasture",
-                "Permanent Crop",
-                "Residential Buildings",
-                "River",
-                "Sea & Lake",
-            ],
+            pixels: Pixels::Float32,
+            radar: true,
+            without: &[Band::B01, Band::B09, Band::B10],
+            class_names: EUROSAT,
+            ..PLAIN
+        },
+        "two-sensor-crops" => Content {
+            counts: [4, 2, 2],
+            draw: scenes::crop_types,
+            pixels: Pixels::Float32,
+            radar: true,
+            without: &[Band::B01, Band::B09, Band::B10],
+            class_names: CROP_TYPES,
             ..PLAIN
         },
         "m-bigearthnet" => Content {
@@ -147,23 +158,38 @@ pub fn content(task: &str) -> Option<Content> {
             cloudy: 0.75,
             cloud_probability: true,
             without: &[Band::B10],
-            class_names: &[
-                "no data",
-                "lucerne",
-                "planted pasture",
-                "fallow",
-                "wine grapes",
-                "weeds",
-                "small grain grazing",
-                "wheat",
-                "canola",
-                "rooibos",
-            ],
+            class_names: CROP_TYPES,
             ..PLAIN
         },
         _ => return None,
     })
 }
+
+const EUROSAT: &[&str] = &[
+    "Annual Crop",
+    "Forest",
+    "Herbaceous Vegetation",
+    "Highway",
+    "Industrial Buildings",
+    "Pasture",
+    "Permanent Crop",
+    "Residential Buildings",
+    "River",
+    "Sea & Lake",
+];
+
+const CROP_TYPES: &[&str] = &[
+    "no data",
+    "lucerne",
+    "planted pasture",
+    "fallow",
+    "wine grapes",
+    "weeds",
+    "small grain grazing",
+    "wheat",
+    "canola",
+    "rooibos",
+];
 
 /// Level 3 of the CORINE land cover nomenclature in its order, without glaciers.
 const CORINE: &[&str] = &[

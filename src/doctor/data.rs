@@ -29,6 +29,8 @@ pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
         let suite = read.contains(name).then(|| Suite::load(home, name)).transpose();
         let catalogue = fetched.contains(name).then(|| Catalogue::load(home, name)).transpose();
         match (suite, catalogue) {
+            // Of generated data nothing can be amiss.
+            (Ok(Some(suite)), Ok(None)) if suite.repository.is_empty() => Vec::new(),
             (Ok(suite), Ok(catalogue)) => of_suite(environment, name, suite.as_ref(), catalogue.as_ref()),
             (Err(error), _) | (_, Err(error)) => {
                 vec![Finding::of_error(Area::Data, name, Standing::Broken, &error)]
@@ -166,14 +168,17 @@ impl Found<'_> {
             let dataset = data::open(suite, task, self.folder, partition)?;
             // Of the bands that models take: the official statistics of some others say nothing.
             let taken = |band: &String| suite.bands.values().any(|name| name == band);
-            let bands: Vec<String> = dataset.bands()?.into_iter().filter(taken).collect();
+            let mut bands = dataset.bands()?;
+            bands.iter_mut().for_each(|names| names.retain(taken));
             if let Some(split) = Split::ALL.into_iter().find(|split| !dataset.samples(*split).is_empty()) {
                 dataset.read(split, 0, &bands)?;
                 misnamed = names_differ(task, dataset.as_ref(), split)?;
             }
             // Those that the files lack are computed from all images, which takes its time.
             if dataset.statistics_content()?.is_some() {
-                dataset.statistics(&bands)?;
+                for (image, names) in bands.iter().enumerate() {
+                    dataset.statistics(image, names)?;
+                }
             }
         }
         let official = samples.values().all(|count| count.listed == count.official);
@@ -256,8 +261,8 @@ fn names_differ(task: &Task, dataset: &dyn Dataset, split: Split) -> Result<Opti
     let all = dataset.samples(split).len();
     let mut largest: BTreeMap<String, f64> = BTreeMap::new();
     for i in 0..all.min(LOOKED_AT) {
-        for band in dataset.read_raw(split, i * all / all.min(LOOKED_AT))?.bands {
-            let of_band = largest.entry(band.name).or_insert(f64::MIN);
+        for (name, band) in dataset.read_raw(split, i * all / all.min(LOOKED_AT))?.bands() {
+            let of_band = largest.entry(name).or_insert(f64::MIN);
             *of_band = band.pixels.iter().copied().fold(*of_band, f64::max);
         }
     }

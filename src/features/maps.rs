@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::Array3;
 
-use super::Scratch;
-use super::change::View;
 use super::tiles::Mask;
-use crate::model::Encoder;
+use super::{Scratch, images as inputs};
+use crate::data::Image;
 use crate::model::encoder::Map;
+use crate::model::{Encoder, InputSpec, Want};
 use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -29,15 +28,15 @@ pub struct MapItem {
     /// None if the image will not come again.
     pub place: Option<ImageKey>,
     pub name: String,
-    /// [bands, h, w] as the model takes it; none if its maps are known.
-    pub image: Option<Array3<f32>>,
+    /// As the model takes them; none if their maps are known.
+    pub images: Option<Vec<Image>>,
     pub mask: Mask,
 }
 
 /// Gives the feature maps of an encoder that is not trained.
 pub struct MapSource<'a> {
     encoder: Box<dyn Encoder + 'a>,
-    view: View,
+    spec: InputSpec,
     /// Without autodiff.
     device: Device,
     kept: Option<MapStore>,
@@ -72,13 +71,13 @@ struct KeptMaps {
 
 impl<'a> MapSource<'a> {
     /// Computes the maps of each image anew whenever they are asked for.
-    pub fn new(encoder: Box<dyn Encoder + 'a>, view: View, device: Device) -> Self {
-        MapSource { encoder, view, device, kept: None }
+    pub fn new(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device) -> Self {
+        MapSource { encoder, spec, device, kept: None }
     }
 
     /// Computes the maps of each image once, and takes them from `store` afterwards.
-    pub fn keeping(encoder: Box<dyn Encoder + 'a>, view: View, device: Device, store: MapStore) -> Self {
-        MapSource { kept: Some(store), ..Self::new(encoder, view, device) }
+    pub fn keeping(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device, store: MapStore) -> Self {
+        MapSource { kept: Some(store), ..Self::new(encoder, spec, device) }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, KeptMaps>> {
@@ -136,24 +135,21 @@ impl<'a> MapSource<'a> {
     }
 
     fn encode<'i>(&self, items: impl Iterator<Item = &'i MapItem>) -> Result<Vec<Map>> {
-        self.view.maps(self.encoder.as_ref(), images(items, &self.device)?)
+        let batch = inputs::batch(&self.spec, images(items)?.into_iter(), &self.device)?;
+        self.spec.encode(self.encoder.as_ref(), &batch, Want::Maps)?.maps()
     }
 }
 
-/// The images of a batch: [n, bands, h, w].
+/// The images of the samples of a batch.
 ///
 /// # Errors
-/// Where one is missing.
-pub fn images<'i>(items: impl Iterator<Item = &'i MapItem>, device: &Device) -> Result<Tensor<4>> {
-    let (mut pixels, mut n, mut size) = (Vec::new(), 0, (0, 0, 0));
-    for item in items {
-        let image = item.image.as_ref();
-        let image = image.ok_or_else(|| Error::mismatch(format!("{}: the image was not read", item.name)))?;
-        pixels.extend(image.iter().copied());
-        (n, size) = (n + 1, image.dim());
-    }
-    let (bands, h, w) = size;
-    Ok(Tensor::from_data(TensorData::new(pixels, [n, bands, h, w]), device))
+/// If a sample's are missing.
+pub fn images<'i>(items: impl IntoIterator<Item = &'i MapItem>) -> Result<Vec<&'i [Image]>> {
+    let images = |item: &'i MapItem| {
+        let images = item.images.as_deref();
+        images.ok_or_else(|| Error::mismatch(format!("{}: the image was not read", item.name)))
+    };
+    items.into_iter().map(images).collect()
 }
 
 impl KeptMaps {

@@ -5,7 +5,6 @@
 
 use burn::tensor::Device;
 
-use super::change::View;
 use super::maps::{MapSource, MapStore};
 use super::tiles::{Tokens, tile_tokens};
 use super::{Extractor, FeatureBank, Features, Identity, Input};
@@ -181,6 +180,6 @@ impl FeatureSource for EncoderSource<'_> {
     fn maps(&mut self, strategy: usize) -> Result<MapSource<'_>> {
         let store = self.known.map_store(self.partition, strategy, self.map_limit);
         let device = self.device.clone();
-        Ok(MapSource::keeping(Box::new(self.encoder), View::of(self.input), device, store))
+        Ok(MapSource::keeping(Box::new(self.encoder), self.input.spec(), device, store))
     }
 }

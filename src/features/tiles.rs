@@ -1,10 +1,9 @@
 //! The patch tokens of a split's tiles: dense features with the masks they belong to.
 
-use burn::tensor::{Tensor, TensorData};
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, s};
 
-use super::{Extractor, Scratch};
-use crate::data::{Sample, Split, Target, loader};
+use super::{Extractor, Scratch, images};
+use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
 use crate::progress::Step;
 use crate::task::Task;
@@ -81,9 +80,9 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
         return Err(Error::mismatch(format!("{name}: the label is no mask"))
             .help("check the task's `target` in benchmarks/"));
     };
-    let (_, rows, columns) = sample.image.dim();
-    if mask.dim() != (rows, columns) {
-        let (h, w) = mask.dim();
+    let (h, w) = mask.dim();
+    let sizes = sample.images.iter().map(|image| (image.pixels.dim().1, image.pixels.dim().2));
+    if let Some((rows, columns)) = sizes.into_iter().find(|size| *size != (h, w)) {
         return Err(Error::mismatch(format!(
             "{name}: the image is {rows} x {columns} pixels, its mask {h} x {w}"
         ))
@@ -111,14 +110,14 @@ struct Tile {
     name: String,
     /// Its first row in the sample.
     y: usize,
-    image: Array3<f32>,
+    images: Vec<Image>,
     mask: Mask,
 }
 
 /// Cuts a sample into tiles of `side` x `side` pixels, row by row, and prepares each for the model.
 fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>> {
     let mask = mask_of(sample, &extractor.input.task)?;
-    let (_, rows, columns) = sample.image.dim();
+    let (rows, columns) = mask.dim();
     let fits = |length: usize| length > 0 && length.is_multiple_of(side);
     if side == 0 || !fits(rows) || !fits(columns) {
         let problem =
@@ -133,11 +132,14 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
     let mut tiles = Vec::new();
     for y in (0..rows).step_by(side) {
         for x in (0..columns).step_by(side) {
-            let image = sample.image.slice(s![.., y..y + side, x..x + side]).to_owned();
+            let cut = |image: &Image| {
+                image.with_pixels(image.pixels.slice(s![.., y..y + side, x..x + side]).to_owned())
+            };
+            let tile = sample.images.iter().map(cut).collect();
             tiles.push(Tile {
                 name: sample.name.clone(),
                 y,
-                image: preprocess.apply(image)?,
+                images: extractor.input.prepared(&preprocess, tile)?,
                 mask: mask.slice(s![y..y + side, x..x + side]).to_owned(),
             });
         }
@@ -202,11 +204,9 @@ pub fn tile_tokens(
 
 /// Appends a batch's tokens.
 fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
-    let (n, (bands, h, w)) = (tiles.len(), tiles.first().map_or((0, 0, 0), |tile| tile.image.dim()));
-    let pixels: Vec<f32> = tiles.iter().flat_map(|tile| tile.image.iter().copied()).collect();
-    let images = Tensor::<4>::from_data(TensorData::new(pixels, [n, bands, h, w]), extractor.device);
-    let (vectors, [rows, columns]) =
-        extractor.encoder.encode(&extractor.input.batch(images), Want::Tokens)?.tokens()?;
+    let spec = extractor.input.spec();
+    let batch = images::batch(&spec, tiles.iter().map(|tile| tile.images.as_slice()), extractor.device)?;
+    let (vectors, [rows, columns]) = spec.encode(extractor.encoder, &batch, Want::Tokens)?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::mismatch(format!(

@@ -32,6 +32,12 @@ pub trait Sizes {
     fn takes_any_bands(&self) -> bool {
         false
     }
+
+    /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one
+    /// feature of all.
+    fn fuses(&self, _sensors: &[Sensor]) -> bool {
+        false
+    }
 }
 
 /// A module that encodes images. Its parameters are named by their paths through its fields.
@@ -180,6 +186,11 @@ impl ArchitectureConfig {
     /// Whether it takes any selection of a sensor's bands.
     pub fn takes_any_bands(&self) -> bool {
         self.sizes().is_some_and(Sizes::takes_any_bands)
+    }
+
+    /// Whether it takes an image of each of these sensors at once.
+    pub fn fuses(&self, sensors: &[Sensor]) -> bool {
+        self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
     }
 
     /// What contradicts itself, if anything.

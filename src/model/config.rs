@@ -291,6 +291,13 @@ impl ModelConfig {
         self.pooling.or(usual).unwrap_or(Pooling::Mean)
     }
 
+    /// Whether the model takes the images of a sample of these sensors at once, so that it fuses them itself: several, of
+    /// different sensors, as its architecture says. Images of one sensor at several dates are encoded one by one.
+    pub fn fuses(&self, sensors: &[Sensor]) -> bool {
+        let distinct = sensors.iter().enumerate().all(|(place, sensor)| !sensors[..place].contains(sensor));
+        sensors.len() > 1 && distinct && self.architecture.fuses(sensors)
+    }
+
     /// Side in pixels of the images of `task` as the model takes them.
     pub fn side(&self, task: &Task) -> usize {
         let size = match (self.images.get(&task.name), task.input_size) {

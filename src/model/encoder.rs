@@ -32,22 +32,6 @@ pub struct Context {
     pub gsd_m: Option<f32>,
 }
 
-/// How the images of a task go into an encoder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputSpec {
-    pub sensor: Sensor,
-    /// The band of each channel.
-    pub bands: Arc<[Band]>,
-    pub pooling: Pooling,
-}
-
-impl InputSpec {
-    /// Normalised and resized images [n, c, h, w] as an encoder takes them.
-    pub fn batch(&self, pixels: Tensor<4>) -> Batch {
-        Batch::single(self.sensor, Arc::clone(&self.bands), pixels)
-    }
-}
-
 /// What a model encodes at once: one input per sensor, each with the same number of images.
 #[derive(Debug, Clone)]
 pub struct Batch {

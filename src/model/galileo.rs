@@ -1,7 +1,7 @@
 //! Galileo [Tseng et al., arXiv 2502.09356; nasaharvest/galileo]: a vision transformer whose tokens are groups of
 //! bands at a place and a date.
 //!
-//! Sentinel-2 gives 5 tokens per patch and date, Sentinel-1 gives 1. The encoder takes images in their own size;
+//! Sentinel-2 gives 5 tokens per patch and date, Sentinel-1 gives 1; images of both sensors go through the blocks together. The encoder takes images in their own size;
 //! the kernels of its patch embedding are resized to the patch size instead.
 //!
 //! Fields are named as in the published files, so that a parameter's path is its name there. d is the width, q a
@@ -10,7 +10,6 @@
 #![expect(non_snake_case, reason = "groups are named as in the published files")]
 
 use std::collections::BTreeMap;
-use std::slice;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
@@ -89,6 +88,12 @@ impl Sizes for GalileoConfig {
 
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
+    }
+
+    /// Sentinel-1 with Sentinel-2 at either level, as in training.
+    fn fuses(&self, sensors: &[Sensor]) -> bool {
+        let count = |is_of: fn(&Sensor) -> bool| sensors.iter().filter(|sensor| is_of(sensor)).count();
+        sensors.len() == 2 && count(|s| *s == Sensor::S1) == 1 && count(|s| s.is_sentinel2()) == 1
     }
 }
 
@@ -308,7 +313,35 @@ impl Galileo {
     }
 
     /// Tokens before the first block: [n, t, d].
-    fn embed(&self, dates: &[Input]) -> Result<Tensor<3>> {
+    fn embed(&self, inputs: &[Input]) -> Result<Tensor<3>> {
+        let sensors: Vec<&[Input]> = inputs.chunk_by(|a, b| a.sensor == b.sensor).collect();
+        let mut parts = sensors.iter().map(|dates| self.embed_sensor(dates)).collect::<Result<Vec<_>>>()?;
+        let of = |dates: &[Input]| {
+            let [n, _, h, w] = dates[0].pixels.dims();
+            (dates[0].sensor, [n, h, w])
+        };
+        for (place, dates) in sensors.iter().enumerate() {
+            let (sensor, size) = of(dates);
+            let known = sensors[..place].iter().map(|dates| of(dates));
+            if let Some((other, found)) = known.into_iter().find(|known| known.0 == sensor || known.1 != size)
+            {
+                let problem = format!(
+                    "{NAME}: expected one series per sensor, all of one size, found {other} {found:?} and {sensor} {size:?}"
+                );
+                return Err(Error::mismatch(problem).help("resize the images of all sensors to one size"));
+            }
+        }
+        let tokens = match parts.len() {
+            0 => return Err(Error::mismatch(format!("{NAME}: expected images, found none"))),
+            1 => parts.remove(0),
+            _ => Tensor::cat(parts, 2), // [n, rows * columns, tokens of all sensors, d]
+        };
+        let [n, places, each, d] = tokens.dims();
+        Ok(tokens.reshape([n, places * each, d]))
+    }
+
+    /// Those of one sensor: [n, rows * columns, dates * g, d].
+    fn embed_sensor(&self, dates: &[Input]) -> Result<Tensor<4>> {
         let embedded = self.patch_embed(dates)?;
         let [n, places, count, g, d] = embedded.dims();
         let by_date: Vec<Vec<usize>> = dates.iter().map(|date| months::months(&date.context, n)).collect();
@@ -319,10 +352,10 @@ impl Galileo {
             months.truncate(1);
         }
         let encodings = self.encodings(dates[0].sensor, self.grid(dates), &months);
-        Ok((embedded + encodings).reshape([n, places * count * g, d]))
+        Ok((embedded + encodings).reshape([n, places, count * g, d]))
     }
 
-    /// Tokens after the last block and before the final norm: [n, t, d], by place, then date, then group.
+    /// Tokens after the last block and before the final norm: [n, t, d], by place, then sensor, date and group.
     ///
     /// # Errors
     /// As [`Galileo::patch_embed`].
@@ -330,7 +363,7 @@ impl Galileo {
         Ok(self.blocks.iter().fold(self.embed(dates)?, |tokens, block| block.forward(tokens)))
     }
 
-    /// Encodes images of one sensor, one input per date.
+    /// Encodes images, one input per sensor and date; those of one sensor stand side by side, and all are of one size.
     ///
     /// # Errors
     /// As [`Galileo::patch_embed`], and if the model cannot give what is wanted.
@@ -370,7 +403,7 @@ impl Galileo {
         Ok(maps)
     }
 
-    /// The final norm, and the mean over the dates and groups of a place: [n, t, d] to [n, rows * columns, d].
+    /// The final norm, and the mean over the sensors, dates and groups of a place: [n, t, d] to [n, rows * columns, d].
     fn places(&self, tokens: Tensor<3>, dates: &[Input]) -> Tensor<3> {
         let [n, t, d] = tokens.dims();
         let [rows, columns] = self.grid(dates);
@@ -427,7 +460,7 @@ impl Encoder for Galileo {
     }
 
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
-        self.encode_dates(slice::from_ref(batch.only()?), want)
+        self.encode_dates(&batch.inputs, want)
     }
 }
 

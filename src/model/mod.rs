@@ -3,6 +3,7 @@
 //! [`encoder`] is the boundary. [`architecture`] lists the architectures, each a file of its own.
 
 pub mod architecture;
+pub mod combine;
 pub mod config;
 pub mod copernicus_fm;
 mod coverage;
@@ -34,9 +35,10 @@ pub mod weights;
 use burn::tensor::Device;
 
 pub use self::architecture::Architecture;
+pub use self::combine::{ImageSpec, InputSpec};
 use self::config::ModelConfig;
 pub use self::coverage::Coverage;
-pub use self::encoder::{Batch, Encoded, Encoder, InputSpec, Pooling, Want};
+pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use self::image_stats::ImageStats;
 use self::weights::{Report, Weights};
 use crate::Result;

@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Sample, Split, Target, loader};
-use crate::features::Extractor;
+use crate::features::{Extractor, images};
 use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::random::{stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
@@ -74,7 +74,7 @@ pub struct Network {
 impl Network {
     /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
     pub fn new(encoder: Architecture, spec: InputSpec, outputs: usize, seed: u64, device: &Device) -> Self {
-        let width = encoder.width(spec.pooling, spec.bands.len());
+        let width = spec.width(&encoder);
         let bound = (width.max(1) as f32).sqrt().recip();
         let mut random = stream(seed, INITIALIZATION);
         let mut uniform = |length: usize| -> Vec<f32> {
@@ -91,8 +91,9 @@ impl Network {
 }
 
 impl Classifier for Network {
-    fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>> {
-        let features = self.encoder.encode(&self.spec.batch(images), Want::Pooled(self.spec.pooling))?;
+    fn logits(&self, samples: &[Sample], device: &Device) -> Result<Tensor<2>> {
+        let batch = images::batch(&self.spec, images::of_samples(samples), device)?;
+        let features = self.spec.encode(&self.encoder, &batch, Want::Pooled(self.spec.pooling))?;
         Ok(self.head.forward(features.pooled()?))
     }
 }
@@ -281,7 +282,7 @@ impl Search<'_> {
         let read = |i: usize| {
             let sample = input.read(preprocess, Split::Train, order[i])?;
             let turn = turn(config.augmentation, seed, epoch, order[i]);
-            Ok(Sample { image: turn.image(sample.image), ..sample })
+            Ok(sample.turned(|pixels| turn.image(pixels)))
         };
         let step = setup.progress.begin(name, order.len());
         let ahead = 2 * setup.batch_size;
@@ -302,9 +303,7 @@ impl TrainingSetup<'_> {
 
     fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Target>> {
         let samples = self.samples(config, split);
-        let dataset = &self.input.dataset;
-        let bands = &self.input.selection.stored[..1];
-        let read = |i: usize| Ok(dataset.read(split, samples[i], bands)?.target);
+        let read = |i: usize| Ok(self.input.labelled(split, samples[i])?.target);
         loader::ordered(samples.len(), self.readers, 2 * self.readers, read, |labels| labels.collect())
     }
 }

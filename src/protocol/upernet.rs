@@ -4,7 +4,8 @@
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
 //! label is invented; images are resized to the model's input.
 //!
-//! Where a sample has two dates, the maps are the later date's minus the earlier one's, as in the reference's change detection.
+//! Maps of a sample of several images are combined as its task says: of two dates the later one's minus the earlier one's, as in
+//! the reference's change detection.
 //!
 //! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
 //! pixels, and the mean over test batches is its score `reported_miou`.
@@ -21,15 +22,15 @@ use rand::seq::SliceRandom;
 
 use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{EncoderUse, UpernetConfig};
-use crate::data::{Split, loader};
-use crate::features::change::View;
+use crate::data::{Sample, Split, loader};
+use crate::features::images;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
 use crate::features::tiles::{IGNORED, mask_of};
 use crate::features::{Input, Preparation};
 use crate::files::remove;
 use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
-use crate::model::Architecture;
 use crate::model::encoder::Map;
+use crate::model::{Architecture, Want};
 use crate::nn::heads::layers::Pass;
 use crate::nn::heads::predictions;
 use crate::nn::heads::upernet::UperNet;
@@ -337,8 +338,10 @@ impl<'a> Search<'a> {
                 Ok(frozen.maps(items)?.into_iter().map(onto).collect())
             }
             (None, Some(encoder)) => {
-                let images = maps::images(items.iter(), &self.setup.device)?;
-                View::of(self.setup.input).maps(encoder, images)
+                let spec = self.setup.input.spec();
+                let images = maps::images(items)?;
+                let batch = images::batch(&spec, images.into_iter(), &self.setup.device)?;
+                spec.encode(encoder, &batch, Want::Maps)?.maps()
             }
             (None, None) => Err(Error::mismatch("the network has no encoder")),
         }
@@ -380,7 +383,7 @@ impl<'a> Search<'a> {
         let (setup, classes) = (self.setup, self.setup.task.classes);
         let network = network.valid();
         let trained = network.encoder.map(|encoder| {
-            MapSource::new(encoder.frozen(), View::of(setup.input), setup.device.clone().inner())
+            MapSource::new(encoder.frozen(), setup.input.spec(), setup.device.clone().inner())
         });
         let encoder = (self.frozen.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::mismatch("the network has no encoder"))?;
@@ -468,20 +471,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A sample, turned; with its image only where the encoder does not know its maps.
+    /// A sample, turned; with its images only where the encoder does not know its maps.
     fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<MapItem> {
         // A free angle does not come again.
         let place = turn.degrees.is_none().then_some(ImageKey { split, sample, turn: turn.dihedral });
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
-        let sample = if known {
-            self.input.dataset.read(split, sample, &self.input.selection.stored[..1])?
-        } else {
-            self.input.stored(split, sample)?
-        };
+        let sample =
+            if known { self.input.labelled(split, sample)? } else { self.input.stored(split, sample)? };
         let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
-        let image =
-            if known { None } else { Some(turn.image(self.strategy.preprocess.apply(sample.image)?)) };
-        Ok(MapItem { place, name: sample.name, image, mask })
+        if known {
+            return Ok(MapItem { place, name: sample.name, images: None, mask });
+        }
+        let images = self.input.prepared(&self.strategy.preprocess, sample.images)?;
+        let sample = Sample { images, ..sample }.turned(|pixels| turn.image(pixels));
+        Ok(MapItem { place, name: sample.name, images: Some(sample.images), mask })
     }
 }
 

@@ -61,7 +61,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "weights" => column(records, |r| r.provenance.weights.as_str()),
         "coverage" => column(records, |r| r.provenance.coverage().to_string()),
         "data" => column(records, |r| r.provenance.data.as_str()),
-        "sensor" => column(records, |r| r.provenance.sensor.to_string()),
+        "sensor" => column(records, |r| r.provenance.sensors()),
         "normalization" => column(records, |r| r.provenance.normalization.as_str()),
         "band_names" => column(records, |r| r.provenance.band_names.as_str()),
         "pooling" => column(records, |r| r.provenance.pooling.map(|pooling| pooling.to_string())),

@@ -129,6 +129,9 @@ pub struct Provenance {
     /// That the model was told. Records before version 0.2 call it `stem`.
     #[serde(alias = "stem")]
     pub sensor: Sensor,
+    /// The images of each sample, in order, where it has several; `sensor` is then the first one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<RecordedImage>,
     /// How tokens became the vector of an image; records before schema 3 do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
@@ -138,7 +141,8 @@ pub struct Provenance {
     /// Whether the model was fed the bands of the published numbers or those that it was trained on.
     #[serde(default)]
     pub inputs: Inputs,
-    /// The stored band behind each input band, in order.
+    /// The stored band behind each input band, in order; of several images each with what tells its image from the others:
+    /// `VV before`, `02 - Blue s2-l1c`.
     pub bands: Vec<String>,
     /// `as-named` or `by-content`.
     pub band_names: String,
@@ -154,11 +158,33 @@ pub struct Provenance {
     pub wall_seconds: f64,
 }
 
+/// One of several images of a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RecordedImage {
+    /// That the model was told.
+    pub sensor: Sensor,
+    /// What its date is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+}
+
 fn all_channels() -> String {
     "all".to_owned()
 }
 
 impl Provenance {
+    /// The sensors that the model was told, in the order of the images, each once: `s2-l1c`, `s1 + s2-l1c`.
+    pub fn sensors(&self) -> String {
+        let mut names = vec![self.sensor.name()];
+        for image in &self.images {
+            if !names.contains(&image.sensor.name()) {
+                names.push(image.sensor.name());
+            }
+        }
+        names.join(" + ")
+    }
+
     /// How much of the model the weights cover. Weights called `random:<seed>` are random in any case.
     pub fn coverage(&self) -> Coverage {
         if self.weights.starts_with("random:") { Coverage::Random } else { self.coverage }

@@ -87,7 +87,7 @@ impl SettingKey {
             (Aspect::Coverage, made.coverage().to_string()),
             (Aspect::Data, data.to_owned()),
             (Aspect::Length, length.to_owned()),
-            (Aspect::Sensor, made.sensor.to_string()),
+            (Aspect::Sensor, made.sensors()),
             (Aspect::Channels, made.channels.clone()),
             (Aspect::Inputs, made.inputs.to_string()),
             (Aspect::Bands, made.band_names.clone()),

@@ -137,7 +137,7 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
     for (_, table) in chapter.filled() {
         let columns = table.columns.iter().zip(headings(&table.columns)).map(|(column, heading)| {
             let task = section.suite.task(&column.task)?;
-            Ok(ColumnData { heading, metric: column.metric_title(), sensor: task.sensor.to_string() })
+            Ok(ColumnData { heading, metric: column.metric_title(), sensor: task.sensors() })
         });
         let columns = columns.collect::<Result<_>>()?;
         let rows: Vec<RowData> = rows(table).map(|row| row_data(row, &section.folder, told)).collect();

@@ -10,11 +10,10 @@ use crate::data::{Dataset, Split};
 use crate::features::maps::MapSource;
 use crate::features::source::{EncoderSource, FeatureSource, FeatureView};
 use crate::features::tiles::Tokens;
-use crate::features::{Features, Input};
+use crate::features::{Features, ImageInput, Input};
 use crate::protocol::Protocol;
 use crate::record::{Note, Record, Store};
 use crate::task::Task;
-use crate::task::bands::Band;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::BandStatistics;
 
@@ -86,8 +85,6 @@ pub(crate) struct Audited<'a> {
     pub task: &'a Task,
     pub protocol: &'a dyn Protocol,
     pub input: &'a Input,
-    /// The bands that the model takes, in order; none where it takes what is there.
-    pub wanted: &'a [Band],
     pub demo: bool,
     /// `as-named` or `by-content`.
     pub band_names: &'a str,
@@ -113,16 +110,19 @@ impl Audited<'_> {
     }
 
     fn of_data(&self, record: &Record, chosen: usize) -> Vec<Finding> {
-        let Input { dataset, selection, strategies, seen, .. } = self.input;
-        let stored = &selection.stored;
+        let Input { dataset, strategies, seen, .. } = self.input;
+        let stored = self.input.channel_names();
         let source = record.selected.get("normalization").unwrap_or(&record.provenance.normalization);
         let in_use = strategies.get(chosen).and_then(|strategy| {
             Some((source.as_str(), strategy.preprocess.normalization.statistics(stored.len())?))
         });
-        let own = own_statistics(dataset.as_ref(), stored);
-        let of_look =
-            self.task.quick_look.as_ref().and_then(|look| own_statistics(dataset.as_ref(), &look.bands));
-        let channels = self.native_channels();
+        let own = own_statistics(dataset.as_ref(), &self.input.stored_bands());
+        let of_look = self
+            .task
+            .quick_look
+            .as_ref()
+            .and_then(|look| own_statistics(dataset.as_ref(), std::slice::from_ref(&look.bands)));
+        let channels = self.native_channels(&stored);
         let observed = seen.all();
         audit::examine(&CellData {
             task: self.task,
@@ -140,25 +140,26 @@ impl Audited<'_> {
     }
 
     /// The channels that their own band feeds, and what that is stored as: neither zeros nor a substitute.
-    fn native_channels(&self) -> Vec<(usize, &str)> {
-        let selection = &self.input.selection;
-        let is_native = |channel: usize| {
-            // Of several dates one after the other.
-            let band = self.wanted.get(channel % self.wanted.len().max(1));
-            band.is_none_or(|band| selection.imputed.iter().all(|pair| pair.target != *band))
+    /// `names` are those of all channels.
+    fn native_channels<'n>(&self, names: &'n [String]) -> Vec<(usize, &'n str)> {
+        let of_image = |image: &ImageInput| {
+            let is_native = |channel: usize| {
+                let band = image.bands.get(channel);
+                band.is_none_or(|band| image.selection.imputed.iter().all(|pair| pair.target != *band))
+            };
+            (0..image.channels()).map(is_native).collect::<Vec<bool>>()
         };
-        let stored = selection.stored.iter().enumerate();
-        stored
-            .filter(|(channel, _)| is_native(*channel))
-            .map(|(channel, name)| (channel, name.as_str()))
-            .collect()
+        let native: Vec<bool> = self.input.images.iter().flat_map(of_image).collect();
+        let named = names.iter().enumerate().zip(native).filter(|(_, native)| *native);
+        named.map(|((channel, name), _)| (channel, name.as_str())).collect()
     }
 }
 
-/// A data set's own statistics, where its files hold them: computing them would read every image.
-fn own_statistics(dataset: &dyn Dataset, bands: &[String]) -> Option<Vec<BandStatistics>> {
+/// A data set's own statistics of these bands per image, where its files hold them: computing them would read every image.
+fn own_statistics(dataset: &dyn Dataset, bands: &[Vec<String>]) -> Option<Vec<BandStatistics>> {
     dataset.statistics_content().ok().flatten()?;
-    dataset.statistics(bands).ok()
+    let of_image = |(image, bands): (usize, &Vec<String>)| dataset.statistics(image, bands).ok();
+    Some(bands.iter().enumerate().map(of_image).collect::<Option<Vec<_>>>()?.concat())
 }
 
 /// The records that were there before the run: their features are compared with. Read once, when first needed.
@@ -190,7 +191,7 @@ fn differing(one: &Record, other: &Record) -> Vec<String> {
     };
     let (a, b) = (&one.provenance, &other.provenance);
     let pairs = [
-        ("sensor", a.sensor != b.sensor),
+        ("sensor", a.sensors() != b.sensors()),
         ("normalisation", normalization(one) != normalization(other)),
         ("bands", a.bands != b.bands || a.band_names != b.band_names),
         ("imputation", a.imputed != b.imputed),

@@ -126,7 +126,9 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 /// Whether the model has what the protocol needs.
 fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if !model.architecture.takes_stored_pixels() {
-        model.sensor(task.input_sensor)?;
+        for image in task.sources() {
+            model.sensor(image.input_sensor)?;
+        }
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());
     if needs != Needs::Pooled && !model.architecture.has_parameters() {
@@ -148,11 +150,6 @@ fn check(task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if let Some(problem) = protocol.misfit(task) {
         let problem = format!("protocol `{name}` cannot score {}: it {problem}", task.name);
         return Err(Error::request(problem).help("choose a protocol that trains a head"));
-    }
-    if task.dates.is_some() && !matches!(protocol.needs(), Needs::Maps | Needs::TrainableMaps) {
-        let problem =
-            format!("protocol `{name}` looks at single images, but {} compares two dates", task.name);
-        return Err(Error::request(problem).help("choose --protocol upernet or upernet-finetune"));
     }
     if protocol.targets().contains(&task.target) {
         return Ok(());

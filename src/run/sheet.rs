@@ -32,6 +32,9 @@ pub struct Heading {
     pub colors: &'static str,
 }
 
+/// What [`colors`] calls red, green and blue.
+pub const TRUE_COLOR: &str = "True colour";
+
 /// The image of a sample in colours: which bands to show as red, green and blue, and what to call that.
 ///
 /// `bands` are the model's; each has its stored name at the same place of `stored`. Sentinel-1 is shown as
@@ -39,7 +42,7 @@ pub struct Heading {
 pub fn colors(bands: &[Band], stored: &[String]) -> Option<([String; 3], &'static str)> {
     let of = |band: Band| stored.get(bands.iter().position(|other| *other == band)?).cloned();
     match (of(Band::B04), of(Band::B03), of(Band::B02)) {
-        (Some(red), Some(green), Some(blue)) => Some(([red, green, blue], "True colour")),
+        (Some(red), Some(green), Some(blue)) => Some(([red, green, blue], TRUE_COLOR)),
         _ => {
             let (vv, vh) = (of(Band::VV)?, of(Band::VH)?);
             Some(([vv.clone(), vh, vv], "Radar (VV, VH, VV)"))

@@ -262,42 +262,6 @@ pub fn select(
     Ok(selection)
 }
 
-/// What a band is called at one of a sample's dates: `VV before`.
-pub fn dated(band: impl fmt::Display, date: &str) -> String {
-    format!("{band} {date}")
-}
-
-/// The band of a name that [`dated`] may have made.
-pub fn undated(name: &str) -> &str {
-    name.split(' ').next().unwrap_or_default()
-}
-
-/// As [`select`], for each of the dates in turn, whose bands are stored as [`dated`] calls them.
-///
-/// # Errors
-/// As [`select`].
-pub fn select_dated(
-    dates: &[String],
-    wanted: &[Band],
-    names: &BTreeMap<Band, String>,
-    present: &[String],
-    impute: &[Imputation],
-) -> Result<Selection> {
-    let mut all = Selection { stored: Vec::new(), imputed: Vec::new(), zeroed: Vec::new() };
-    for date in dates {
-        let names = names.iter().map(|(band, name)| (*band, dated(name, date))).collect();
-        let Selection { stored, imputed, zeroed } = select(wanted, &names, present, impute)?;
-        all.zeroed.extend(zeroed.into_iter().map(|place| all.stored.len() + place));
-        all.stored.extend(stored);
-        for pair in imputed {
-            if !all.imputed.contains(&pair) {
-                all.imputed.push(pair);
-            }
-        }
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,19 +283,6 @@ mod tests {
         let selection = select(&[Band::B02, Band::B01], &names(), &present[1..], &impute).unwrap();
         assert_eq!(selection.stored, ["02", "02"]);
         assert_eq!(selection.imputed, impute);
-    }
-
-    #[test]
-    fn each_date_has_bands_of_its_own() {
-        let dates = ["before", "after"].map(str::to_owned);
-        let present = ["02 before", "02 after", "01 after"].map(str::to_owned);
-        let impute = [Imputation { source: Band::ZEROS, target: Band::B01 }];
-        let selection = select_dated(&dates, &[Band::B02, Band::B01], &names(), &present, &impute).unwrap();
-        assert_eq!(selection.stored, ["02 before", "02 before", "02 after", "01 after"]);
-        assert_eq!(selection.zeroed, [1]);
-        assert_eq!(selection.imputed, impute);
-        let lacking = select_dated(&dates, &[Band::B02], &names(), &present[..1], &[]).unwrap_err();
-        assert!(lacking.to_string().contains("B02"), "{lacking}");
     }
 
     #[test]

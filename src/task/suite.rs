@@ -11,6 +11,7 @@ use crate::home::{Home, read_toml};
 pub use crate::metrics::Metric;
 use crate::task::Sensor;
 use crate::task::bands::{Band, Imputation};
+use crate::task::images::{self, Combine, TaskImage};
 use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the tables that are published of it.
@@ -25,7 +26,8 @@ pub struct Suite {
     pub family: Family,
     /// The environment variable that names the folder of the data.
     pub environment: String,
-    /// The data set on the Hugging Face hub.
+    /// The data set on the Hugging Face hub; empty where all data are generated (`--demo`).
+    #[serde(default)]
     pub repository: String,
     /// What a band is called in the files, unless a task says otherwise.
     pub bands: BTreeMap<Band, String>,
@@ -126,10 +128,13 @@ pub struct Task {
     /// Where the files do not name their bands: the names in the order in which they are stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored_bands: Vec<String>,
-    /// Where a sample is an image of each of two dates: what they are called, the earlier one first. A stored band is
-    /// then called `<band> <date>`.
+    /// The images of a sample where it has several, one per sensor and date, the earlier date first; `sensor` and
+    /// `input-sensor` are then the first one's. Without them see [`Task::sources`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<TaskImage>,
+    /// How the features of several images become one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dates: Option<[String; 2]>,
+    pub combine: Option<Combine>,
     /// Stored pixels below the first become it, those above the second become that, and so do those that are no number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<[f32; 2]>,
@@ -156,6 +161,15 @@ pub struct DecidingTask<'a> {
     pub label: TargetKind,
     pub classes: usize,
     pub metric: Metric,
+    /// The sensors of several images, where they differ.
+    #[serde(
+        rename = "sensors",
+        skip_serializing_if = "images::is_of_one_sensor",
+        serialize_with = "images::input_sensors"
+    )]
+    pub images: &'a [TaskImage],
+    #[serde(skip_serializing_if = "Combine::is_unwritten")]
+    pub combine: Option<Combine>,
 }
 
 impl Task {
@@ -166,10 +180,11 @@ impl Task {
             target,
             classes,
             metric,
+            images,
+            combine,
             // Decide how bytes become arrays: `Decoding`.
             layout: _,
             stored_bands: _,
-            dates: _,
             scale: _,
             clip: _,
             remap: _,
@@ -193,7 +208,7 @@ impl Task {
             image_size: _,
             samples: _,
         } = self;
-        DecidingTask { name, label: *target, classes: *classes, metric: *metric }
+        DecidingTask { name, label: *target, classes: *classes, metric: *metric, images, combine: *combine }
     }
 
     /// What each class is called, in order: its name, without names `class <index>`.
@@ -373,15 +388,17 @@ impl Suite {
                 return Err(Error::damaged(&path, problem));
             }
             if suite.family == Family::CopernicusBench
-                && (task.layout.is_none() || task.stored_bands.is_empty())
+                && (task.layout.is_none() || (task.stored_bands.is_empty() && task.images.is_empty()))
             {
                 let problem = format!("task `{}` lacks `layout` or `stored-bands`", task.name);
                 return Err(Error::damaged(&path, problem));
             }
-            if suite.family != Family::CopernicusBench && (task.dates.is_some() || task.clip.is_some()) {
-                let problem =
-                    format!("task `{}`: this family's reader knows no `dates`, no `clip`", task.name);
+            if suite.family != Family::CopernicusBench && task.clip.is_some() {
+                let problem = format!("task `{}`: this family's reader knows no `clip`", task.name);
                 return Err(Error::damaged(&path, problem));
+            }
+            if let Some(problem) = task.image_problem(suite.family) {
+                return Err(Error::damaged(&path, format!("task `{}` {problem}", task.name)));
             }
             if task.clip.is_some_and(|[low, high]| low.partial_cmp(&high) != Some(Ordering::Less)) {
                 let problem =
@@ -409,10 +426,11 @@ impl Suite {
     #[must_use]
     pub fn with_input_sensor(mut self, sensor: Sensor) -> Self {
         let both = |a: Sensor, b: Sensor| (a == Sensor::S1) == (b == Sensor::S1);
-        self.tasks
-            .iter_mut()
-            .filter(|task| both(task.input_sensor, sensor))
-            .for_each(|task| task.input_sensor = sensor);
+        let inputs = self.tasks.iter_mut().flat_map(|task| {
+            let images = task.images.iter_mut().map(|image| &mut image.input_sensor);
+            std::iter::once(&mut task.input_sensor).chain(images)
+        });
+        inputs.filter(|input| both(**input, sensor)).for_each(|input| *input = sensor);
         self
     }
 

@@ -15,13 +15,13 @@ use crate::device::prefers_single_images;
 use crate::score::Targets;
 use crate::{Error, Result};
 
-/// What is trained: images to logits.
+/// What is trained: samples to logits.
 pub trait Classifier: Module + Send + Sync {
-    /// Images [n, bands, h, w] to logits [n, outputs].
+    /// The logits [n, outputs] of n samples, whose images are put on `device`.
     ///
     /// # Errors
     /// Where the images do not suit the network.
-    fn logits(&self, images: Tensor<4>) -> Result<Tensor<2>>;
+    fn logits(&self, samples: &[Sample], device: &Device) -> Result<Tensor<2>>;
 }
 
 /// How an epoch is trained. None of `at_once` and the device decides a number beyond its last digits.
@@ -109,7 +109,7 @@ fn part_gradients<N: Classifier>(
     let graph = |samples: &[Sample]| {
         // A copy that shares the numbers, not the nodes: graphs that share nodes wait for each other.
         let network = network.clone().fork(device);
-        let loss = loss(network.logits(images(samples, device))?, samples, recipe.outputs)? * weight;
+        let loss = loss(network.logits(samples, device)?, samples, recipe.outputs)? * weight;
         let mut gradients = loss.backward();
         let gradients = FlatGradients::take(&network, &mut gradients);
         let loss = loss.into_data().convert::<f32>().try_into_vec::<f32>();
@@ -123,13 +123,6 @@ fn part_gradients<N: Classifier>(
         sum.1.add(gradients);
     }
     Ok(sum)
-}
-
-/// [n, bands, h, w].
-fn images(samples: &[Sample], device: &Device) -> Tensor<4> {
-    let (bands, h, w) = samples.first().map_or((0, 0, 0), |sample| sample.image.dim());
-    let pixels = samples.iter().flat_map(|sample| sample.image.iter().copied()).collect();
-    Tensor::from_data(TensorData::new(pixels, [samples.len(), bands, h, w]), device)
 }
 
 /// The loss of the samples' labels, summed over samples: cross-entropy for one class a sample, and for several

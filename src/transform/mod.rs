@@ -42,4 +42,15 @@ impl Preprocess {
         }
         resize::bilinear(image, self.height, self.width, self.align_corners)
     }
+
+    /// The same for `count` channels from `first` on: of several images whose channels it has side by side, one image's.
+    #[must_use]
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        let zeroed = self.zeroed.iter().filter(|channel| (first..first + count).contains(*channel));
+        Preprocess {
+            normalization: self.normalization.part(first, count),
+            zeroed: zeroed.map(|channel| channel - first).collect(),
+            ..*self
+        }
+    }
 }

@@ -148,6 +148,26 @@ impl Normalization {
         }
     }
 
+    /// The normalisation of `count` bands from `first` on.
+    #[must_use]
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        fn part<T: Copy>(all: &[T], first: usize, count: usize) -> Vec<T> {
+            all.iter().copied().skip(first).take(count).collect()
+        }
+        match self {
+            Normalization::Standardize { mean, std } => {
+                Normalization::Standardize { mean: part(mean, first, count), std: part(std, first, count) }
+            }
+            Normalization::MinMax { min, max, clip } => Normalization::MinMax {
+                min: part(min, first, count),
+                max: part(max, first, count),
+                clip: *clip,
+            },
+            Normalization::Satlas => Normalization::Satlas,
+            Normalization::Identity => Normalization::Identity,
+        }
+    }
+
     /// Normalises an image [bands, h, w] of digital numbers in place.
     ///
     /// # Errors

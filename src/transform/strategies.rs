@@ -1,14 +1,14 @@
 //! Normalisation strategies by name: where statistics come from, how far they reach, which arithmetic uses them.
 //! Galileo's evaluation sweeps over a list of them [nasaharvest/galileo, src/eval/datasets/normalize.py].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
 
 use crate::home::{Home, read_toml};
-use crate::task::bands::undated;
-use crate::task::{Sensor, Sensors};
+use crate::task::bands::Band;
+use crate::task::{Sensor, Sensors, images};
 use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 use crate::{Error, Result};
 
@@ -55,8 +55,24 @@ impl fmt::Display for Strategy {
 pub struct Strategies {
     multipliers: Vec<f64>,
     sweep: SweepLists,
-    /// By source and band; `<band> <date>` where they differ between the dates of a sample.
-    statistics: BTreeMap<String, BTreeMap<String, BandStatistics>>,
+    /// By source and band.
+    statistics: BTreeMap<String, BTreeMap<Band, BandStatistics>>,
+    /// By source, date and band, where they differ between the dates of a sample.
+    #[serde(default)]
+    dated: BTreeMap<String, BTreeMap<String, BTreeMap<Band, BandStatistics>>>,
+}
+
+/// A channel of a model's input: its band, and the date of its image where a sample has several dates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel<'a> {
+    pub band: Band,
+    pub date: Option<&'a str>,
+}
+
+impl From<Band> for Channel<'_> {
+    fn from(band: Band) -> Self {
+        Channel { band, date: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -85,14 +101,14 @@ impl Strategies {
         let unknown = sweeps
             .into_iter()
             .flat_map(|list| &list.sources)
-            .find(|source| *source != DATASET && !strategies.statistics.contains_key(*source));
+            .find(|source| *source != DATASET && !strategies.knows(source));
         if let Some(source) = unknown {
             return Err(Error::damaged(path, format!("the sweep names the unknown statistics `{source}`")));
         }
         let sensors = Sensors::load(home)?;
-        let names = strategies.statistics.values().flat_map(BTreeMap::keys);
-        match names.map(|name| undated(name)).find(|name| !name.parse().is_ok_and(|band| sensors.knows(band)))
-        {
+        let dated = strategies.dated.values().flat_map(BTreeMap::values);
+        let mut bands = strategies.statistics.values().chain(dated).flat_map(BTreeMap::keys);
+        match bands.find(|band| !sensors.knows(**band)) {
             Some(name) => {
                 Err(Error::damaged(path, format!("holds statistics of `{name}`, which is no band")))
             }
@@ -128,15 +144,39 @@ impl Strategies {
     pub fn asked(&self, typed: &str, sensor: Sensor, kind: NormalizationKind) -> Result<Vec<Strategy>> {
         match typed {
             SWEEP => Ok(self.sweep(sensor, kind)),
-            source if source == DATASET || self.statistics.contains_key(source) => {
-                Ok(vec![Strategy::Statistics {
-                    source: source.to_owned(),
-                    multiplier: 1.0,
-                    kind: NormalizationKind::Standardize,
-                }])
-            }
+            source if source == DATASET || self.knows(source) => Ok(vec![Strategy::Statistics {
+                source: source.to_owned(),
+                multiplier: 1.0,
+                kind: NormalizationKind::Standardize,
+            }]),
             name => self.named(name).map(|strategy| vec![strategy]),
         }
+    }
+
+    /// As [`Strategies::asked`] of images of several sensors: the strategies that suit each of them, in the first one's order.
+    ///
+    /// # Errors
+    /// As [`Strategies::asked`], or where none suits all.
+    pub fn asked_of_all(
+        &self,
+        typed: &str,
+        sensors: &[Sensor],
+        kind: NormalizationKind,
+    ) -> Result<Vec<Strategy>> {
+        let lists = sensors.iter().map(|sensor| self.asked(typed, *sensor, kind));
+        let lists = lists.collect::<Result<Vec<_>>>()?;
+        let suits_all = |strategy: &&Strategy| lists.iter().all(|list| list.contains(strategy));
+        let common: Vec<Strategy> = lists.first().into_iter().flatten().filter(suits_all).cloned().collect();
+        if common.is_empty() {
+            let problem = format!("no strategy of `{typed}` suits the sensors of all images of a sample");
+            return Err(Error::request(problem).help("name one with --normalization, as dataset"));
+        }
+        Ok(common)
+    }
+
+    /// Whether there are statistics of that source.
+    fn knows(&self, source: &str) -> bool {
+        self.statistics.contains_key(source) || self.dated.contains_key(source)
     }
 
     /// The strategy of that name; any known statistics, any multiplier above 0, any kind.
@@ -149,14 +189,16 @@ impl Strategies {
             let (source, multiplier) = rest.rsplit_once('-')?;
             let kind = BY_STATISTICS.into_iter().find(|known| known.to_string() == kind)?;
             let multiplier = multiplier.parse().ok().filter(|m: &f64| *m > 0.0 && m.is_finite())?;
-            (source == DATASET || self.statistics.contains_key(source)).then(|| Strategy::Statistics {
+            (source == DATASET || self.knows(source)).then(|| Strategy::Statistics {
                 source: source.to_owned(),
                 multiplier,
                 kind,
             })
         };
         parsed().ok_or_else(|| {
-            let sources: Vec<&str> = self.statistics.keys().map(String::as_str).collect();
+            let sources: BTreeSet<&str> =
+                self.statistics.keys().chain(self.dated.keys()).map(String::as_str).collect();
+            let sources: Vec<&str> = sources.into_iter().collect();
             let kinds = BY_STATISTICS.map(|kind| kind.to_string());
             Error::request(format!("unknown normalisation `{name}`")).help(format!(
                 "choose dataset (the data set's own mean and standard deviation), another source's name, sweep, \
@@ -167,39 +209,47 @@ impl Strategies {
         })
     }
 
-    /// What `strategy` does to a model's input `bands`, which are called `VV`, or `VV before` where a sample has several
-    /// dates; `dataset` gives the data set's own, imputed.
+    /// What `strategy` does to a model's input `channels`, those of all images of a sample side by side; `dataset` gives the
+    /// data set's own, imputed.
     ///
     /// Statistics from elsewhere are those of the band that the model expects, also where another band's pixels
     /// stand in for it, as in the reference.
     ///
     /// # Errors
     /// Where the source lacks a band, or a statistic is not usable.
-    pub fn resolve(
+    pub fn resolve<'a>(
         &self,
         strategy: &Strategy,
-        bands: &[impl fmt::Display],
+        channels: &[impl Copy + Into<Channel<'a>>],
         dataset: impl FnOnce() -> Result<Vec<BandStatistics>>,
     ) -> Result<Normalization> {
         match strategy {
             Strategy::Satlas => Ok(Normalization::Satlas),
             Strategy::Statistics { source, multiplier, kind } => {
-                let statistics = if source == DATASET { dataset()? } else { self.statistics(source, bands)? };
+                let statistics =
+                    if source == DATASET { dataset()? } else { self.statistics(source, channels)? };
                 Normalization::new(*kind, &statistics, *multiplier)
             }
         }
     }
 
-    fn statistics(&self, source: &str, bands: &[impl fmt::Display]) -> Result<Vec<BandStatistics>> {
-        let known = self.statistics.get(source);
-        let of = |name: String| {
-            let found = known.and_then(|bands| bands.get(&name).or_else(|| bands.get(undated(&name))));
+    /// Those of a channel's date go before those of its band at any date.
+    fn statistics<'a>(
+        &self,
+        source: &str,
+        channels: &[impl Copy + Into<Channel<'a>>],
+    ) -> Result<Vec<BandStatistics>> {
+        let (of_any_date, of_dates) = (self.statistics.get(source), self.dated.get(source));
+        let of = |Channel { band, date }: Channel| {
+            let dated = date.and_then(|date| of_dates?.get(date)?.get(&band));
+            let found = dated.or_else(|| of_any_date?.get(&band));
             found.copied().ok_or_else(|| {
+                let name = images::full_name(band, date);
                 Error::request(format!("normalisation by {source} knows no statistics of band {name}"))
                     .help("choose statistics of the task's sensor; see configs/normalization.toml")
             })
         };
-        bands.iter().map(|band| of(band.to_string())).collect()
+        channels.iter().map(|channel| of((*channel).into())).collect()
     }
 }
 

@@ -45,6 +45,7 @@ pub fn record() -> Record {
             data: "0f1e2d3c4b5a6978".into(),
             features: None,
             sensor: Sensor::S2_L1C,
+            images: Vec::new(),
             pooling: Some(terrabench::model::Pooling::Class),
             channels: "all".into(),
             inputs: Default::default(),

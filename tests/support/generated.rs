@@ -7,7 +7,7 @@ use ndarray::{Array2, Array3};
 use terrabench::Result;
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split, Target};
-use terrabench::features::{Input, Preparation};
+use terrabench::features::{ImageInput, Input, Preparation};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::ModelConfig;
 use terrabench::model::weights::Weights;
@@ -81,7 +81,8 @@ impl Dataset for Generated {
     fn decoding(&self) -> &Decoding {
         &self.decoding
     }
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
+        let bands = &bands[0];
         let label = self.label(split, index);
         let bright = |band: usize, y: usize, x: usize| match &label {
             Target::Class(class) => band == *class,
@@ -96,7 +97,8 @@ impl Dataset for Generated {
             let pixel = (300.0 * unit(place)) as f32 + if bright(band, y, x) { 400.0 } else { 0.0 };
             pixel * (1.0 + self.jitter * (unit(place + 7) as f32 - 0.5))
         });
-        Ok(Sample { name: self.names[split as usize][index].clone(), image, target: label })
+        let images = vec![crate::common::image(Sensor::S2_L1C, image)];
+        Ok(Sample { name: self.names[split as usize][index].clone(), images, target: label })
     }
     fn samples(&self, split: Split) -> &[String] {
         &self.names[split as usize]
@@ -104,13 +106,13 @@ impl Dataset for Generated {
     fn files(&self, _: Split) -> Vec<PathBuf> {
         Vec::new()
     }
-    fn bands(&self) -> Result<Vec<String>> {
-        Ok(bands())
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
+        Ok(vec![bands()])
     }
     fn read_raw(&self, _: Split, _: usize) -> Result<RawSample> {
         unreachable!("only `inspect` reads all bands")
     }
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
+    fn statistics(&self, _: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
         Ok(vec![BandStatistics { mean: 200.0, std: 150.0 }; bands.len()])
     }
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
@@ -134,7 +136,7 @@ pub fn task(label: TargetKind, classes: usize, metric: Metric) -> Task {
 
 /// The data set as the tiny model takes it, normalised in each of these ways and resized to `side` pixels.
 pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side: usize) -> Input {
-    let statistics = dataset.statistics(&bands()).unwrap();
+    let statistics = dataset.statistics(0, &bands()).unwrap();
     let prepare = |kind: &NormalizationKind| Preparation {
         name: kind.to_string(),
         preprocess: Preprocess {
@@ -148,11 +150,16 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
     Input {
         dataset: Box::new(dataset),
         task: task.clone(),
-        sensor: Sensor::S2_L1C,
-        bands: [].into(),
+        images: vec![ImageInput {
+            label: None,
+            date: None,
+            sensor: Sensor::S2_L1C,
+            bands: [].into(),
+            selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
+        }],
+        fused: false,
         pooling: terrabench::model::Pooling::Class,
         keeps_size: false,
-        selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),
         seen: Default::default(),

@@ -4,7 +4,6 @@ use burn::module::Module;
 use terrabench::Result;
 use terrabench::config::{EncoderUse, UpernetConfig};
 use terrabench::features::Features;
-use terrabench::features::change::View;
 use terrabench::features::maps::{MapSource, MapStore};
 use terrabench::features::source::{FeatureSource, FeatureView};
 use terrabench::features::tiles::Tokens;
@@ -79,7 +78,7 @@ pub fn run_upernet(config: &UpernetConfig, seed: u64, setup: &TrainingSetup, lim
     let frozen = (config.encoder == EncoderUse::Frozen).then(|| {
         let encoder = setup.trained().unwrap().valid().frozen();
         let device = setup.device.clone().inner();
-        MapSource::keeping(encoder, View::of(setup.input), device, MapStore::new(limit))
+        MapSource::keeping(encoder, setup.input.spec(), device, MapStore::new(limit))
     });
     upernet::run(config, seed, setup, frozen)
 }

@@ -19,7 +19,7 @@ use crate::files::{inside, relative_name};
 use crate::formats::text;
 use crate::{Error, Result};
 
-/// What the names of a sample's images begin with, in the order of the task's `stored-bands`.
+/// What the names of a sample's files begin with, in the order of the task's images and their bands.
 const IMAGES: [&str; 4] = ["SL1_IVV_", "SL1_IVH_", "MS1_IVV_", "MS1_IVH_"];
 const MASK: &str = "MK0_MLU_";
 

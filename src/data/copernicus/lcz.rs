@@ -13,7 +13,9 @@ use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 use super::lists::split_name;
 use super::{check_finite, clip, of, place_of};
 use crate::data::decoding::Decoding;
-use crate::data::{Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint};
+use crate::data::{
+    Dataset, RawBand, RawSample, Sample, Split, Target, computed, fingerprint, raw_images, wanted_images,
+};
 use crate::formats::hdf5::{Element, Rows};
 use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
@@ -119,37 +121,43 @@ impl Dataset for Lcz {
         vec![of(&self.splits, split).path.clone()]
     }
 
-    fn bands(&self) -> Result<Vec<String>> {
-        Ok(self.task.stored_bands.clone())
+    fn bands(&self) -> Result<Vec<Vec<String>>> {
+        Ok(vec![self.task.stored_bands.clone()])
     }
 
-    fn read(&self, split: Split, index: usize, bands: &[String]) -> Result<Sample> {
+    fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let part = self.part(split, index)?;
         let (stored, target) = part.read::<f32>(index, self.task.stored_bands.len())?;
-        let mut image = Array3::zeros((bands.len(), part.rows, part.columns));
-        for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
-            plane.assign(&plane_of(&stored.view(), place_of(&self.task, band)?));
-        }
-        clip(&self.task, &mut image);
-        check_finite(&part.path, bands, &image)?;
-        image.mapv_inplace(|pixel| pixel * self.task.scale);
-        Ok(Sample { name: self.samples(split)[index].clone(), image, target })
+        let images = wanted_images(&self.task, bands, |_, source, bands| {
+            let mut image = Array3::zeros((bands.len(), part.rows, part.columns));
+            for (band, mut plane) in bands.iter().zip(image.outer_iter_mut()) {
+                plane.assign(&plane_of(&stored.view(), place_of(&self.task, source, band)?));
+            }
+            clip(&self.task, &mut image);
+            check_finite(&part.path, bands, &image)?;
+            image.mapv_inplace(|pixel| pixel * self.task.scale);
+            Ok(image)
+        })?;
+        Ok(Sample { name: self.samples(split)[index].clone(), images, target })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let part = self.part(split, index)?;
         let (stored, target) = part.read::<f64>(index, self.task.stored_bands.len())?;
-        let bands = self.task.stored_bands.iter().enumerate().map(|(place, name)| RawBand {
+        let band = |(place, name): (usize, &String)| RawBand {
             name: name.clone(),
             dtype: part.images.dtype().to_string(),
             pixels: plane_of(&stored.view(), place).to_owned(),
-        });
+        };
+        let images = raw_images(&self.task, |_, source| {
+            Ok(source.stored_bands.iter().enumerate().map(band).collect())
+        })?;
         let name = self.samples(split)[index].clone();
-        Ok(RawSample { name, bands: bands.collect(), target, label_dtype: None })
+        Ok(RawSample { name, images, target, label_dtype: None })
     }
 
-    fn statistics(&self, bands: &[String]) -> Result<Vec<BandStatistics>> {
-        computed::statistics(self, bands)
+    fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>> {
+        computed::statistics(self, &self.task, image, bands)
     }
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {

@@ -96,10 +96,12 @@ impl<'f> SampleFile<'f> {
         Array3::from_shape_vec((names.len(), rows, columns), pixels).at(self.file.path())
     }
 
-    /// Every band as stored, in the order that the pickle gives.
-    pub(crate) fn raw_bands(&self) -> Result<Vec<RawBand>> {
+    /// The bands of an image as stored, in the order that the pickle gives: those of these names, or all where none is named.
+    pub(crate) fn raw_bands(&self, names: &[String]) -> Result<Vec<RawBand>> {
         let order = self.bands_order()?;
-        let mut bands: Vec<_> = self.bands().collect();
+        let of_image =
+            |band: &&hdf5::Dataset| names.is_empty() || names.iter().any(|name| name == undated(band.name()));
+        let mut bands: Vec<_> = self.bands().filter(of_image).collect();
         // Stable: bands that the order leaves out follow as they come.
         bands.sort_by_key(|band| order.iter().position(|name| name == band.name()).unwrap_or(order.len()));
         let raw = |band: &hdf5::Dataset| {

@@ -13,6 +13,7 @@ use crate::data::{self, Dataset, Split};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
 use crate::progress::Progress;
+use crate::task::images::full_name;
 use crate::task::{Suite, Task};
 use crate::{Error, Result};
 
@@ -110,11 +111,14 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         && let Some((name, content)) = first.statistics_content()?
     {
         index.statistics_content = Some((name, content.to_hex().to_string()));
-        for band in first.bands()? {
-            // Official statistics of bands that no model takes may be useless.
-            if let Ok(of) = first.statistics(std::slice::from_ref(&band)) {
-                let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
-                index.statistics.extend(numbers.map(|numbers| (band, numbers)));
+        for (image, (bands, label)) in first.bands()?.into_iter().zip(task.image_labels()).enumerate() {
+            for band in bands {
+                // Official statistics of bands that no model takes may be useless.
+                if let Ok(of) = first.statistics(image, std::slice::from_ref(&band)) {
+                    let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
+                    let name = full_name(band, label.as_deref());
+                    index.statistics.extend(numbers.map(|numbers| (name, numbers)));
+                }
             }
         }
     }

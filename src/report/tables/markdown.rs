@@ -254,7 +254,7 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
                 record.cell.seed.to_string(),
                 list(&mut std::iter::once(record.cell.protocol.clone()).chain(selected)),
                 list(&mut samples.into_iter()),
-                made.sensor.to_string(),
+                made.sensors(),
                 format!("{0} x {0}", made.image_size),
                 made.normalization.clone(),
                 made.band_names.clone(),

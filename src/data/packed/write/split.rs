@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::data::decoding::Decoding;
 use crate::data::packed::{ATTRIBUTE, FORMAT, Header, Labels};
-use crate::data::{Dataset, RawSample, Split, Target, loader};
+use crate::data::{Dataset, RawBand, RawSample, Split, Target, loader};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::progress::Progress;
@@ -53,7 +53,8 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     };
     let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
     let first = read(first)?;
-    let header = header(task, decoding, &first, alike(suite, &first, bands), places.len())?;
+    let bands = alike(suite, task, &first, &bands)?;
+    let header = header(task, decoding, &first, bands, places.len())?;
     let dtype =
         Dtype::named(&header.dtype).ok_or_else(|| Error::damaged(path, format!("type {}", header.dtype)))?;
     let (names, contents) = named(partitions, places)?;
@@ -182,18 +183,32 @@ fn of_each<T: Send>(
     loader::ordered(header.samples, threads, 4 * threads, read, |checked| checked.collect())
 }
 
-/// The bands that go together into one array: those of the type and size of the first one that models take. What else
-/// the source holds (a cloud probability of 8 bits) is left out; no model takes it.
-fn alike(suite: &Suite, first: &RawSample, mut bands: Vec<String>) -> Vec<String> {
-    let taken = first.bands.iter().find(|band| suite.bands.values().any(|name| *name == band.name));
-    if let Some(like) = taken.or(first.bands.first()) {
+/// The full names of the bands that go together into one array: those of the type and size of the first one that models
+/// take. What else the source holds (a cloud probability of 8 bits) is left out; no model takes it. The bands that a task
+/// lists of several images are all taken.
+///
+/// # Errors
+/// Where one of those that are all taken is of another type or size.
+fn alike(suite: &Suite, task: &Task, first: &RawSample, bands: &[Vec<String>]) -> Result<Vec<String>> {
+    let mut names = task.full_names(bands);
+    let stored: Vec<(String, &RawBand)> = first.bands().collect();
+    let taken = stored.iter().find(|(_, band)| suite.bands.values().any(|name| *name == band.name));
+    if let Some((like_name, like)) = taken.or(stored.first()) {
         let fits = |name: &String| {
-            let of_name = first.bands.iter().find(|band| band.name == *name);
-            of_name.is_some_and(|band| band.dtype == like.dtype && band.pixels.dim() == like.pixels.dim())
+            let of_name = stored.iter().find(|(stored, _)| stored == name);
+            of_name
+                .is_some_and(|(_, band)| band.dtype == like.dtype && band.pixels.dim() == like.pixels.dim())
         };
-        bands.retain(fits);
+        if let (false, Some(other)) = (task.images.is_empty(), names.iter().find(|name| !fits(name))) {
+            let problem = format!(
+                "{}: band {other} is stored in another type or size than band {like_name}, so that they cannot be packed",
+                first.name
+            );
+            return Err(Error::mismatch(problem).help("use the task's own files"));
+        }
+        names.retain(fits);
     }
-    bands
+    Ok(names)
 }
 
 fn header(
@@ -205,7 +220,7 @@ fn header(
 ) -> Result<Header> {
     let unusable =
         |problem: String| Error::mismatch(format!("{}: {problem}, so that it cannot be packed", first.name));
-    let band = first.bands.iter().find(|band| bands.first() == Some(&band.name));
+    let band = first.bands().find(|(name, _)| bands.first() == Some(name)).map(|(_, band)| band);
     let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
     let (rows, columns) = band.pixels.dim();
     let label_width = match &first.target {
@@ -236,8 +251,9 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
             .help("all samples of a task must have the bands, the size and the type of its first one")
     };
     let mut image = Vec::with_capacity(header.image_width() * dtype.size());
+    let bands: Vec<(String, &RawBand)> = sample.bands().collect();
     for name in &header.bands {
-        let band = sample.bands.iter().find(|band| band.name == *name);
+        let band = bands.iter().find(|(stored, _)| stored == name).map(|(_, band)| band);
         let band = band.ok_or_else(|| unusable(format!("band {name} is missing")))?;
         if band.dtype != header.dtype || band.pixels.dim() != (header.rows, header.columns) {
             let (rows, columns) = band.pixels.dim();
