@@ -52,6 +52,8 @@ mod program;
 mod protocols;
 mod reader;
 mod record;
+mod regression;
+mod regression_golden;
 mod report;
 mod report_page;
 mod rows;

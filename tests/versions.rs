@@ -234,6 +234,7 @@ fn decisions(targets: &Targets) -> Vec<f64> {
     match targets {
         Targets::Classes { classes, .. } => classes.iter().map(|class| *class as f64).collect(),
         Targets::Labels(labels) => labels.iter().map(|label| f64::from(u8::from(*label))).collect(),
+        Targets::Values(values) => values.iter().map(|value| f64::from(*value)).collect(),
     }
 }
 
@@ -351,7 +352,7 @@ fn logistic_regression_is_that_of_its_version() {
             Targets::Classes { classes, .. } => {
                 Targets::Classes { classes: classes.iter().map(|class| class % 2).collect(), count: 2 }
             }
-            labels @ Targets::Labels(_) => labels,
+            others => others,
         };
         let mut digests = Digests::new();
         let kinds = both(60, 0).into_iter().zip(both(24, 60));

@@ -469,7 +469,7 @@ pub struct RescoreArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou
+    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
 

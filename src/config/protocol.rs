@@ -23,6 +23,7 @@ pub enum Protocol {
     Knn(KnnConfig),
     LinearProbe(LinearProbeConfig),
     Logistic(LogisticConfig),
+    Ridge(RidgeConfig),
     Finetune(FinetuneConfig),
     SegmentationProbe(SegmentationProbeConfig),
     Upernet(UpernetConfig),
@@ -147,12 +148,11 @@ impl LogisticConfig {
     }
 
     fn problem(&self) -> Option<String> {
-        if let Some(metric @ (Metric::Accuracy | Metric::Miou)) = self.multi_label_metric {
+        let misfit = |metric: &Metric| !metric.about().fits.contains(&TargetKind::Labels);
+        if let Some(metric) = self.multi_label_metric.filter(misfit) {
             Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
-        } else if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
-            Some("c: not 0 < start <= stop".to_owned())
-        } else if self.c.count == 0 {
-            Some("c.count is 0".to_owned())
+        } else if let Some(problem) = self.c.problem("c") {
+            Some(problem)
         } else if self.solver.history == 0 {
             Some("solver.history is 0".to_owned())
         } else if self.solver.max_iterations == 0 {
@@ -162,6 +162,23 @@ impl LogisticConfig {
         } else {
             self.interval.problem()
         }
+    }
+}
+
+/// Ridge regression on frozen features; see [`crate::protocol::ridge`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RidgeConfig {
+    /// Strengths of the regularisation (scikit-learn's alpha); the best on validation is used.
+    pub strengths: LogSpaced,
+    /// Whether validation samples join the training samples once the strength is chosen.
+    pub refit_with_validation: bool,
+    pub interval: IntervalConfig,
+}
+
+impl RidgeConfig {
+    fn problem(&self) -> Option<String> {
+        self.strengths.problem("strengths").or_else(|| self.interval.problem())
     }
 }
 
@@ -175,6 +192,14 @@ pub struct LogSpaced {
 }
 
 impl LogSpaced {
+    fn problem(self, name: &str) -> Option<String> {
+        if !(positive(self.start) && self.stop.is_finite() && self.start <= self.stop) {
+            Some(format!("{name}: not 0 < start <= stop"))
+        } else {
+            (self.count == 0).then(|| format!("{name}.count is 0"))
+        }
+    }
+
     /// The numbers, ascending; only `start` where `count` is 1.
     pub fn values(self) -> Vec<f64> {
         let (low, high) = (self.start.log10(), self.stop.log10());
@@ -292,6 +317,7 @@ impl Protocol {
             Protocol::Knn(config) => config.problem(),
             Protocol::LinearProbe(config) => config.problem(),
             Protocol::Logistic(config) => config.problem(),
+            Protocol::Ridge(config) => config.problem(),
             Protocol::Finetune(config) => config.problem(),
             Protocol::SegmentationProbe(config) => config.problem(),
             Protocol::Upernet(config) => config.problem(),
@@ -340,7 +366,7 @@ impl Protocol {
                 short,
                 ..
             }) => Some(Length { epochs, learning_rates, limit, short }),
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Ridge(_) => None,
         }
     }
 
@@ -350,7 +376,7 @@ impl Protocol {
             Protocol::Finetune(config) => config.short,
             Protocol::SegmentationProbe(config) => config.short,
             Protocol::Upernet(config) => config.short,
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => false,
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Ridge(_) => false,
         }
     }
 
@@ -360,7 +386,7 @@ impl Protocol {
             Protocol::Finetune(config) => config.limit,
             Protocol::SegmentationProbe(config) => config.limit,
             Protocol::Upernet(config) => config.limit,
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => None,
+            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Ridge(_) => None,
         }
     }
 
@@ -375,9 +401,11 @@ impl Protocol {
     /// Whether it scores images, by one vector each, and not their pixels.
     pub fn scores_images(&self) -> bool {
         match self {
-            Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => {
-                true
-            }
+            Protocol::Knn(_)
+            | Protocol::LinearProbe(_)
+            | Protocol::Logistic(_)
+            | Protocol::Ridge(_)
+            | Protocol::Finetune(_) => true,
             Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => false,
         }
     }

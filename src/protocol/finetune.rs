@@ -19,6 +19,7 @@ use rand::seq::SliceRandom;
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Sample, Split, Target, loader};
 use crate::features::{Extractor, Input, Preparation};
+use crate::metrics::Better;
 use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::nn::heads::upernet::MapLevel;
 use crate::progress::Progress;
@@ -355,7 +356,7 @@ const LOGITS: &str = "logits";
 
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
-    let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+    let place = first_best(Better::Higher, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
 }
 

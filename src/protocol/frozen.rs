@@ -1,6 +1,6 @@
 //! Protocols on the features of an encoder that does not change: which one, and with which normalisation.
 
-use super::{knn, linear_probe, logistic};
+use super::{knn, linear_probe, logistic, ridge};
 use crate::config::Protocol;
 use crate::features::Features;
 use crate::score::Outcome;
@@ -45,7 +45,7 @@ pub fn run<F: FnMut(Wanted) -> Result<Features>>(
         Ok((outcome.validation.unwrap_or(outcome.value), ()))
     };
     let test = |features: &mut F, strategy, (): &()| with(protocol, task, seed, strategy, features);
-    let choice = choose(strategies.len(), &mut features, validate, test)?;
+    let choice = choose(protocol.metric(task).better(), strategies.len(), &mut features, validate, test)?;
     Ok(choice.tested.of_sweep(strategies, choice.place, &choice.validation))
 }
 
@@ -60,6 +60,7 @@ fn with(
     match protocol {
         Protocol::Knn(config) => knn::run(config, task, seed, upright),
         Protocol::Logistic(config) => logistic::run(config, task, seed, upright),
+        Protocol::Ridge(config) => ridge::run(config, task, seed, upright),
         Protocol::LinearProbe(config) => {
             linear_probe::run(config, task, seed, |split, turn| features(Wanted { strategy, split, turn }))
         }

@@ -1,4 +1,5 @@
-//! k nearest neighbours, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/knn.py].
+//! k nearest neighbours, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/knn.py]. Numbers, which it has not, are
+//! predicted as the mean of the same neighbours with the same weights.
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
@@ -43,7 +44,7 @@ pub fn run(
 ///
 /// The min(k, n) neighbours of highest cosine similarity vote with weight exp(similarity / temperature). The
 /// class with the largest sum wins, the lowest of equal ones; for several labels a sample, each applies where
-/// the neighbours that have it outweigh those that do not. Of equally similar neighbours those with the lower
+/// the neighbours that have it outweigh those that do not; of numbers their mean, weighted likewise. Of equally similar neighbours those with the lower
 /// index count (the reference leaves that order open).
 ///
 /// # Errors
@@ -111,6 +112,17 @@ pub fn predict_by(
                 }
             }
             Targets::Labels(predictions)
+        }
+        Targets::Values(values) => {
+            let mean = |(indices, weights): Ballot<'_>| {
+                let (mut sum, mut whole) = (0.0, 0.0);
+                for (index, weight) in indices.iter().zip(weights) {
+                    sum += f64::from(*weight) * f64::from(values[*index]);
+                    whole += f64::from(*weight);
+                }
+                (sum / whole) as f32
+            };
+            Targets::Values(ballots().map(mean).collect())
         }
     };
     Ok(Prediction { targets, neighbours })

@@ -21,6 +21,7 @@ use self::group::Group;
 use self::heads::Layout;
 use crate::config::{KeptEpoch, LinearProbeConfig};
 use crate::features::Features;
+use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, reported_score, score_logits};
 use crate::task::Split;
@@ -291,7 +292,7 @@ pub fn probe(
             let candidate = Candidate { learning_rate, epoch, validation };
             match kept.get_mut(rate) {
                 None => kept.push((candidate, heads.only(rate))),
-                Some(best) if first_best([best.0.validation, validation]) == Some(1) => {
+                Some(best) if first_best(Better::Higher, [best.0.validation, validation]) == Some(1) => {
                     *best = (candidate, heads.only(rate));
                 }
                 Some(_) => {}
@@ -299,8 +300,8 @@ pub fn probe(
         }
         Ok(())
     })?;
-    let chosen =
-        first_best(kept.iter().map(|(candidate, _)| candidate.validation)).ok_or_else(|| diverged(rates))?;
+    let chosen = first_best(Better::Higher, kept.iter().map(|(candidate, _)| candidate.validation))
+        .ok_or_else(|| diverged(rates))?;
     let logits = kept[chosen].1.logits(0, held_out.test);
     let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
     Ok(Probed { chosen: candidates[chosen], candidates, logits })

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::config::{LogisticConfig, SolverConfig};
 use crate::features::Features;
+use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
@@ -69,20 +70,22 @@ pub struct Design {
 
 /// Brings features to mean 0 and standard deviation 1.
 #[derive(Debug, Clone, PartialEq)]
-struct Standardizer {
+pub(crate) struct Standardizer {
     mean: Array1<f64>,
     /// Population standard deviation; 1 where a feature is constant.
     deviation: Array1<f64>,
 }
 
 impl Standardizer {
-    fn of(features: &Array2<f64>) -> Option<Self> {
+    /// Of features [n, d]; nothing where n is 0.
+    pub(crate) fn of(features: &Array2<f64>) -> Option<Self> {
         let mean = features.mean_axis(Axis(0))?;
         let deviation = features.std_axis(Axis(0), 0.0).mapv(|s| if s > 0.0 { s } else { 1.0 });
         Some(Self { mean, deviation })
     }
 
-    fn apply(&self, features: Array2<f64>) -> Array2<f64> {
+    /// Features [n, d] so brought.
+    pub(crate) fn apply(&self, features: Array2<f64>) -> Array2<f64> {
         (features - &self.mean) / &self.deviation
     }
 }
@@ -225,6 +228,8 @@ enum Labels {
 /// classes share a row.
 fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
     match targets {
+        Targets::Values(_) => Err(failure("it tells classes apart, and the targets are numbers")
+            .help("choose --protocol ridge or knn")),
         Targets::Labels(labels) => {
             Ok((Labels::Logistic(labels.clone()), (0..labels.ncols()).collect(), None))
         }
@@ -345,7 +350,7 @@ pub fn sweep(
         let Regression { iterations, converged, .. } = regression;
         let candidate = Candidate { c, validation, iterations, converged };
         let so_far = best.as_ref().map_or(f64::NAN, |(best, _)| best.validation);
-        if first_best([so_far, validation]) == Some(1) {
+        if first_best(Better::Higher, [so_far, validation]) == Some(1) {
             best = Some((candidate, regression.clone()));
         }
         candidates.push(candidate);

@@ -5,5 +5,6 @@ pub mod frozen;
 pub mod knn;
 pub mod linear_probe;
 pub mod logistic;
+pub mod ridge;
 pub mod segmentation_probe;
 pub mod upernet;

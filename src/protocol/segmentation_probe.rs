@@ -17,6 +17,7 @@ use self::pixels::Pixels;
 use super::linear_probe::{Linear, Memory, shuffled};
 use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
 use crate::features::tiles::{IGNORED, Mask, Tokens};
+use crate::metrics::Better;
 use crate::metrics::segmentation::Confusion;
 use crate::nn::kernels::flex::matrix::{Into, Layout, multiply};
 use crate::score::decision::{choose, first_best};
@@ -48,7 +49,7 @@ pub fn run<F: FnMut(usize, Split) -> Result<Tokens>>(
     let test = |tokens: &mut F, strategy, best: &Best| {
         score_head(config, task, seed, best, &tokens(strategy, Split::Test)?)
     };
-    let choice = choose(strategies.len(), &mut tokens, validate, test)?;
+    let choice = choose(task.metric.better(), strategies.len(), &mut tokens, validate, test)?;
     Ok(match strategies.len() {
         1 => choice.tested,
         _ => choice.tested.of_sweep(strategies, choice.place, &choice.validation),
@@ -91,7 +92,7 @@ fn best_head(
     // Where nothing counts, none has a score.
     let score = |tiles: &Option<Vec<Confusion>>| tiles.as_deref().and_then(mean_iou).unwrap_or(f64::NAN);
     let scores: Vec<f64> = counts.iter().map(score).collect();
-    let Some(rate) = first_best(scores.iter().copied()) else {
+    let Some(rate) = first_best(Better::Higher, scores.iter().copied()) else {
         return Err(Error::request(
             "no pixel of the validation masks counts, so no learning rate can be chosen",
         )

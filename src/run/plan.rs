@@ -140,7 +140,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &Protocol
         return Err(Error::request(problem).help("choose another model, or a task that labels images"));
     }
     match protocol {
-        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) => Ok(()),
+        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Ridge(_) => Ok(()),
         Protocol::Finetune(_) | Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => {
             if model.architecture.has_parameters() {
                 return Ok(());
@@ -162,16 +162,35 @@ fn check(task: &Task, name: &str, protocol: &Protocol) -> Result<()> {
             format!("protocol `{name}` looks at single images, but {} compares two dates", task.name);
         return Err(Error::request(problem).help("choose --protocol upernet or upernet-finetune"));
     }
-    let of_pixels = match protocol {
-        Protocol::Knn(_) | Protocol::LinearProbe(_) | Protocol::Logistic(_) | Protocol::Finetune(_) => false,
-        Protocol::SegmentationProbe(_) | Protocol::Upernet(_) => true,
-    };
+    let of_pixels = !protocol.scores_images();
+    let predicts_numbers = matches!(protocol, Protocol::Knn(_) | Protocol::Ridge(_) | Protocol::Upernet(_));
+    let predicts_classes = !matches!(protocol, Protocol::Ridge(_));
     match (of_pixels, task.target) {
-        (false, TargetKind::Class | TargetKind::Labels) | (true, TargetKind::Mask) => Ok(()),
-        (_, TargetKind::Value | TargetKind::ValueMap) => Err(Error::request(format!(
+        (_, TargetKind::Class | TargetKind::Labels | TargetKind::Mask) if !predicts_classes => {
+            Err(Error::request(format!(
+                "protocol `{name}` predicts numbers, but {} has {}",
+                task.name,
+                task.target.words()
+            ))
+            .help("choose --protocol knn, linear-probe or logistic"))
+        }
+        (_, TargetKind::Value | TargetKind::ValueMap) if !predicts_numbers => Err(Error::request(format!(
             "protocol `{name}` predicts no numbers, which {} asks for",
             task.name
-        ))),
+        ))
+        .help("choose --protocol knn or ridge for numbers per image, upernet for maps")),
+        (false, TargetKind::Class | TargetKind::Labels | TargetKind::Value)
+        | (true, TargetKind::Mask | TargetKind::ValueMap) => Ok(()),
+        (false, TargetKind::ValueMap) => Err(Error::request(format!(
+            "protocol `{name}` predicts one number per image, but {} has one per pixel",
+            task.name
+        ))
+        .help("choose --protocol upernet")),
+        (true, TargetKind::Value) => Err(Error::request(format!(
+            "protocol `{name}` predicts one number per pixel, but {} has one per image",
+            task.name
+        ))
+        .help("choose --protocol knn or ridge")),
         (false, TargetKind::Mask) => {
             Err(Error::request(format!("protocol `{name}` scores images, but {} labels pixels", task.name))
                 .help("choose a classification task, or --protocol segmentation-probe or upernet"))

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::home::{Home, read_toml};
-pub use crate::metrics::Metric;
+pub use crate::metrics::{Metric, TargetKind};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Imputation};
 use crate::{Error, Result, suggest};
@@ -87,13 +87,23 @@ pub struct Task {
     /// Relative to the suite's data folder.
     pub directory: PathBuf,
     pub target: TargetKind,
-    /// Number of classes; for multi-label tasks the number of labels.
+    /// Number of classes; for multi-label tasks the number of labels, for tasks of numbers 1.
+    #[serde(default)]
     pub classes: usize,
     /// Names of the classes, where tables or pictures show them: as many as there are classes, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
     /// The metric that the tables report.
     pub metric: Metric,
+    /// What the numbers of `value` and `value-map` are counted in, as in tables: `Mg/ha`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Brings these numbers to mean 0 and standard deviation 1 for training; without it they are trained as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_statistics: Option<TargetStatistics>,
+    /// How a map of numbers is rotated with its image; bilinear, where it is not given.
+    #[serde(default, skip_serializing_if = "TargetInterpolation::is_default")]
+    pub target_interpolation: TargetInterpolation,
     /// What the pixels are: `s1`, `s2-l1c` or `s2-l2a`.
     pub sensor: Sensor,
     /// The sensor that a model is told: `sensor`, where it is not given.
@@ -147,6 +157,47 @@ pub struct Task {
     pub input_size: Option<usize>,
 }
 
+/// Mean and standard deviation of a task's numbers, in their unit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetStatistics {
+    pub mean: f32,
+    /// Above 0.
+    pub std: f32,
+}
+
+impl TargetStatistics {
+    /// Numbers stay as they are.
+    pub const NONE: TargetStatistics = TargetStatistics { mean: 0.0, std: 1.0 };
+
+    /// From the unit to what is trained.
+    pub fn normalize(self, value: f32) -> f32 {
+        (value - self.mean) / self.std
+    }
+
+    /// From what is trained to the unit.
+    pub fn denormalize(self, value: f64) -> f64 {
+        value * f64::from(self.std) + f64::from(self.mean)
+    }
+}
+
+/// What a rotated map of numbers holds between the pixels that were measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetInterpolation {
+    /// The mean of the four nearest, weighted by how near they are; nothing where one of them is not measured.
+    #[default]
+    Bilinear,
+    /// The nearest one.
+    Nearest,
+}
+
+impl TargetInterpolation {
+    fn is_default(&self) -> bool {
+        *self == TargetInterpolation::default()
+    }
+}
+
 /// What of a [`Task`] decides numbers but for what is in the keys already: how its files are decoded
 /// ([`crate::data::decoding`]), which bands and statistics are taken, and the input's size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -156,6 +207,10 @@ pub struct DecidingTask<'a> {
     pub label: TargetKind,
     pub classes: usize,
     pub metric: Metric,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_statistics: Option<TargetStatistics>,
+    #[serde(skip_serializing_if = "TargetInterpolation::is_default")]
+    pub target_interpolation: TargetInterpolation,
 }
 
 impl Task {
@@ -166,6 +221,8 @@ impl Task {
             target,
             classes,
             metric,
+            target_statistics,
+            target_interpolation,
             // Decide how bytes become arrays: `Decoding`.
             layout: _,
             stored_bands: _,
@@ -187,13 +244,59 @@ impl Task {
             // Labels.
             title: _,
             class_names: _,
+            unit: _,
             sensor: _,
             // Only recognises files, and notes it.
             quick_look: _,
             image_size: _,
             samples: _,
         } = self;
-        DecidingTask { name, label: *target, classes: *classes, metric: *metric }
+        DecidingTask {
+            name,
+            label: *target,
+            classes: *classes,
+            metric: *metric,
+            target_statistics: *target_statistics,
+            target_interpolation: *target_interpolation,
+        }
+    }
+
+    /// How its numbers are normalised for training.
+    pub fn target_statistics(&self) -> TargetStatistics {
+        self.target_statistics.unwrap_or(TargetStatistics::NONE)
+    }
+
+    /// What of target, metric, classes and statistics does not go together.
+    fn target_problem(&self) -> Option<String> {
+        let Task { name, target, classes, metric, unit, target_statistics, .. } = self;
+        let fits = |metric: &&Metric| metric.about().fits.contains(target);
+        if !fits(&metric) {
+            let fitting: Vec<String> = Metric::ALL.iter().filter(fits).map(Metric::to_string).collect();
+            return Some(format!(
+                "task `{name}`: metric {metric} does not fit {}; expected {}",
+                target.words(),
+                fitting.join(", ")
+            ));
+        }
+        if target.is_numeric() {
+            let is_usable = |s: &TargetStatistics| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0;
+            return if *classes != 1 {
+                Some(format!(
+                    "task `{name}` has {classes} classes; a task of numbers has 1, or leaves it out"
+                ))
+            } else if !target_statistics.iter().all(is_usable) {
+                Some(format!("task `{name}`: `target-statistics` must be numbers, and `std` above 0"))
+            } else {
+                None
+            };
+        }
+        if unit.is_some() || target_statistics.is_some() {
+            return Some(format!(
+                "task `{name}`: `unit` and `target-statistics` are for numbers, and it has {}",
+                target.words()
+            ));
+        }
+        (*classes == 0).then(|| format!("task `{name}` lacks `classes`"))
     }
 
     /// What each class is called, in order: its name, without names `class <index>`.
@@ -235,23 +338,6 @@ impl SampleCounts {
             Split::Test => self.test,
         }
     }
-}
-
-/// What a sample is labelled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// One class an image.
-    Class,
-    /// Any number of labels an image.
-    #[serde(rename = "multi-label")]
-    Labels,
-    /// One class a pixel.
-    Mask,
-    /// One number an image.
-    Value,
-    /// One number a pixel.
-    ValueMap,
 }
 
 /// A table of the papers: which cells fill it.
@@ -350,9 +436,14 @@ impl Suite {
         }
         let mut suite: Suite = read_toml(&path)?;
         suite.others = OtherSuites { home: Some(home.clone()) };
+        let of_numbers = |task: &&mut Task| task.target.is_numeric() && task.classes == 0;
+        suite.tasks.iter_mut().filter(of_numbers).for_each(|task| task.classes = 1);
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
+            }
+            if let Some(problem) = task.target_problem() {
+                return Err(Error::file(&path, problem));
             }
             let named = task.class_names.len();
             if named != 0 && named != task.classes {

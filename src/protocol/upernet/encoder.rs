@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array3;
 
 use super::change::View;
+use super::pixels::PixelTruth;
 use crate::features::Scratch;
-use crate::features::tiles::Mask;
 use crate::model::encoder::Map;
 use crate::model::{Architecture, Encoder};
 use crate::task::Split;
@@ -30,7 +30,7 @@ pub(crate) struct MapItem {
     pub(crate) name: String,
     /// As the model takes it; none where its maps are known.
     pub(crate) image: Option<Array3<f32>>,
-    pub(crate) mask: Mask,
+    pub(crate) truth: PixelTruth,
 }
 
 /// An encoder on a device without autodiff.

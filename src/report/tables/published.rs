@@ -6,6 +6,7 @@ use std::path::Path;
 use polars::prelude::{CsvReadOptions, DataFrame, PolarsResult, SerReader};
 
 use crate::error::AtPath;
+use crate::metrics::{Metric, Scale, Unit};
 use crate::{Error, Result};
 
 /// The values of one table of a paper.
@@ -30,7 +31,7 @@ pub struct PublishedValue {
     pub protocol: String,
     /// The name of a [`crate::task::Metric`], or of one that no suite here has.
     pub metric: String,
-    /// In percent.
+    /// In percent, or in the metric's own unit.
     pub value: f64,
     /// How the source sets the value. Not consistent in the source, so tables do not use it.
     pub mark: Mark,
@@ -58,8 +59,8 @@ const LINES_BEFORE: usize = 2;
 /// Reads a file of published values: a line `# Source: …`, the columns' names, one value a line.
 ///
 /// # Errors
-/// Where the file cannot be read, or a line has too many or too few fields, a value that is no
-/// percentage, an unknown mark, or a value that stands there already: the message names the line.
+/// Where the file cannot be read, or a line has too many or too few fields, a value that is none of its
+/// metric (of one that is not known here: no percentage), an unknown mark, or a value that stands there already: the message names the line.
 pub fn read(path: &Path) -> Result<Published> {
     let text = std::fs::read_to_string(path).at(path)?;
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
@@ -161,9 +162,14 @@ fn value(columns: &Columns, row: usize) -> Result<PublishedValue, String> {
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
+    let name = field(metric).unwrap_or_default();
+    let known = Metric::ALL.iter().map(|metric| metric.about()).find(|about| about.name == name);
+    let scale = known.map_or(Scale::PERCENT, |about| about.scale);
     let value = match value.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => percent,
-        _ => return Err(format!("value `{value}` is not a percentage")),
+        Ok(percent) if scale.unit == Unit::Percent && (0.0..=100.0).contains(&percent) => percent,
+        Ok(number) if scale.unit != Unit::Percent && scale.holds(number) => number,
+        _ if scale.unit == Unit::Percent => return Err(format!("value `{value}` is not a percentage")),
+        _ => return Err(format!("value `{value}` is no {}, as {name} is", scale.range())),
     };
     let mark = match field(mark).as_deref() {
         None => Mark::None,
