@@ -29,6 +29,7 @@ mod console;
 mod copernicus;
 mod copernicus_bench;
 mod demo;
+mod demo_numbers;
 mod divergence;
 mod doctor;
 mod end_to_end;

@@ -4,6 +4,7 @@ use crate::task::Split;
 use crate::task::bands::Band;
 
 use super::scenes::{self, Draw};
+use super::values;
 
 /// What is particular to one task's files.
 pub struct Content {
@@ -57,8 +58,16 @@ const PLAIN: Content = Content {
 };
 
 /// The names of the tasks there is a demo of.
-pub const NAMES: [&str; 6] =
-    ["m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-cashew-plant", "m-SA-crop-type"];
+pub const NAMES: [&str; 8] = [
+    "m-eurosat",
+    "m-bigearthnet",
+    "m-so2sat",
+    "m-brick-kiln",
+    "m-cashew-plant",
+    "m-SA-crop-type",
+    "demo-tree-cover",
+    "demo-tree-height",
+];
 
 /// What the task of this name holds. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
 /// and m-brick-kiln in each split.
@@ -159,6 +168,20 @@ pub fn content(task: &str) -> Option<Content> {
                 "canola",
                 "rooibos",
             ],
+            ..PLAIN
+        },
+        "demo-tree-cover" => Content {
+            counts: [60, 20, 40],
+            draw: values::tree_cover,
+            cloudy: 0.0,
+            without: &[Band::B10],
+            ..PLAIN
+        },
+        "demo-tree-height" => Content {
+            counts: [16, 6, 8],
+            draw: values::tree_height,
+            cloudy: 0.0,
+            without: &[Band::B10],
             ..PLAIN
         },
         _ => return None,

@@ -29,6 +29,8 @@ pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
         let suite = read.contains(name).then(|| Suite::load(home, name)).transpose();
         let catalogue = fetched.contains(name).then(|| Catalogue::load(home, name)).transpose();
         match (suite, catalogue) {
+            // Nothing has to be there of data that are generated.
+            (Ok(Some(suite)), Ok(None)) if suite.repository.is_empty() => Vec::new(),
             (Ok(suite), Ok(catalogue)) => of_suite(environment, name, suite.as_ref(), catalogue.as_ref()),
             (Err(error), _) | (_, Err(error)) => {
                 vec![Finding::of_error(Area::Data, name, Standing::Broken, &error)]

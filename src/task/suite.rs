@@ -25,7 +25,8 @@ pub struct Suite {
     pub family: Family,
     /// The environment variable that names the folder of the data.
     pub environment: String,
-    /// The data set on the Hugging Face hub.
+    /// The data set on the Hugging Face hub; empty where there is none and the data are generated only.
+    #[serde(default)]
     pub repository: String,
     /// What a band is called in the files, unless a task says otherwise.
     pub bands: BTreeMap<Band, String>,
@@ -347,7 +348,8 @@ pub struct Table {
     /// `<file>.md` and `<file>.csv` among the results.
     pub file: String,
     pub title: String,
-    /// A file of `benchmarks/published/`.
+    /// A file of `benchmarks/published/`; empty where nothing is published.
+    #[serde(default)]
     pub published: String,
     /// The protocols of our rows, files of `configs/protocols/`.
     pub protocols: Vec<String>,

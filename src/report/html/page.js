@@ -142,7 +142,7 @@
     const wrapper = element("div", { className: "table" },
       element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
-      element("p", { textContent: `Published: ${table.source}.${section.demo ? " Demo rows are compared with nothing." : ""}` }),
+      element("p", { textContent: `${table.source ? `Published: ${table.source}.` : "Nothing is published."}${section.demo ? " Demo rows are compared with nothing." : ""}` }),
       ...table.footnotes.map((note) => element("p", { textContent: `${note.mark} ${note.text}.` })));
     const update = () => {
       const rows = table.rows.filter(shownRow);

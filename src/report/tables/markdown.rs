@@ -14,17 +14,22 @@ use crate::task::TableLayout;
 pub fn markdown(table: &ResultTable) -> String {
     let mut text = format!("# {}{}\n\n", escape(&table.title), if table.demo { " (demo)" } else { "" });
     if table.demo {
-        text += "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
+        let others = if table.source.is_empty() { "other numbers" } else { "the published rows" };
+        text += &format!(
+            "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
                  > and a small model with random weights. They show that the program works, and say nothing about any\n\
-                 > model: do not compare them with the published rows, and do not report them.\n\n";
+                 > model: do not compare them with {others}, and do not report them.\n\n"
+        );
         text += "## Demo: measured on generated data\n\n";
         text += &if table.measured.is_empty() {
             "Nothing is measured yet.\n".to_owned()
         } else {
             values(table, table.measured.iter())
         };
-        text += "\n## Published: measured on the real data\n\n";
-        text += &values(table, table.published.iter());
+        if !table.source.is_empty() {
+            text += "\n## Published: measured on the real data\n\n";
+            text += &values(table, table.published.iter());
+        }
     } else {
         text += &values(table, table.published.iter().chain(&table.measured));
     }
@@ -124,17 +129,17 @@ fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Rec
 }
 
 fn notes(table: &ResultTable) -> Vec<String> {
-    let mut notes = vec![
-        format!("Published values: {}.", escape(&table.source)),
-        format!(
-            "{} The best value of a column is **bold** and the second best _italic_, by the values \
+    let mut notes = vec![format!(
+        "{} The best value of a column is **bold** and the second best _italic_, by the values \
              as shown; equal values share their mark.{} `-`: no value.",
-            units(&table.columns),
-            lower_is_better(&table.columns)
-        ),
-    ];
+        units(&table.columns),
+        lower_is_better(&table.columns)
+    )];
     if table.layout == TableLayout::DatasetsAsRows {
-        notes[1] = notes[1].replace("of a column", "of a row");
+        notes[0] = notes[0].replace("of a column", "of a row");
+    }
+    if !table.source.is_empty() {
+        notes.insert(0, format!("Published values: {}.", escape(&table.source)));
     }
     if table.reported {
         notes.push(

@@ -6,13 +6,15 @@ use std::path::Path;
 use polars::prelude::{CsvReadOptions, DataFrame, PolarsResult, SerReader};
 
 use crate::error::AtPath;
+use crate::home::Home;
 use crate::metrics::{Metric, Scale, Unit};
+use crate::task::Table;
 use crate::{Error, Result};
 
 /// The values of one table of a paper.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// Where the values come from, in words.
+    /// Where the values come from, in words; empty where there are none.
     pub source: String,
     /// In the order of the source.
     pub values: Vec<PublishedValue>,
@@ -55,6 +57,17 @@ const SOURCE: &str = "# Source:";
 
 /// Lines before the first value: the source, the names of the columns.
 const LINES_BEFORE: usize = 2;
+
+/// The published values of a table; none where it names no file of them.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_table(home: &Home, table: &Table) -> Result<Published> {
+    match table.published.is_empty() {
+        true => Ok(Published { source: String::new(), values: Vec::new() }),
+        false => read(&home.published(&table.published)),
+    }
+}
 
 /// Reads a file of published values: a line `# Source: …`, the columns' names, one value a line.
 ///
