@@ -43,6 +43,7 @@ mod inputs;
 mod keys;
 mod landslide4sense;
 mod loader;
+mod lower_is_better;
 mod metrics;
 mod model;
 mod optimizers;

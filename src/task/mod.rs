@@ -3,6 +3,8 @@
 pub mod bands;
 mod sensor;
 mod suite;
+mod target;
 
 pub use self::sensor::{BandSpec, Sensor, SensorSpec, Sensors, Unit};
 pub use self::suite::*;
+pub use self::target::{TargetInterpolation, TargetStatistics};

@@ -11,6 +11,7 @@ use crate::home::{Home, read_toml};
 pub use crate::metrics::{Metric, TargetKind};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Imputation};
+use crate::task::target::{self, TargetInterpolation, TargetStatistics};
 use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the tables that are published of it.
@@ -158,47 +159,6 @@ pub struct Task {
     pub input_size: Option<usize>,
 }
 
-/// Mean and standard deviation of a task's numbers, in their unit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetStatistics {
-    pub mean: f32,
-    /// Above 0.
-    pub std: f32,
-}
-
-impl TargetStatistics {
-    /// Numbers stay as they are.
-    pub const NONE: TargetStatistics = TargetStatistics { mean: 0.0, std: 1.0 };
-
-    /// From the unit to what is trained.
-    pub fn normalize(self, value: f32) -> f32 {
-        (value - self.mean) / self.std
-    }
-
-    /// From what is trained to the unit.
-    pub fn denormalize(self, value: f64) -> f64 {
-        value * f64::from(self.std) + f64::from(self.mean)
-    }
-}
-
-/// What a rotated map of numbers holds between the pixels that were measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetInterpolation {
-    /// The mean of the four nearest, weighted by how near they are; nothing where one of them is not measured.
-    #[default]
-    Bilinear,
-    /// The nearest one.
-    Nearest,
-}
-
-impl TargetInterpolation {
-    fn is_default(&self) -> bool {
-        *self == TargetInterpolation::default()
-    }
-}
-
 /// What of a [`Task`] decides numbers but for what is in the keys already: how its files are decoded
 /// ([`crate::data::decoding`]), which bands and statistics are taken, and the input's size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -265,39 +225,6 @@ impl Task {
     /// How its numbers are normalised for training.
     pub fn target_statistics(&self) -> TargetStatistics {
         self.target_statistics.unwrap_or(TargetStatistics::NONE)
-    }
-
-    /// What of target, metric, classes and statistics does not go together.
-    fn target_problem(&self) -> Option<String> {
-        let Task { name, target, classes, metric, unit, target_statistics, .. } = self;
-        let fits = |metric: &&Metric| metric.about().fits.contains(target);
-        if !fits(&metric) {
-            let fitting: Vec<String> = Metric::ALL.iter().filter(fits).map(Metric::to_string).collect();
-            return Some(format!(
-                "task `{name}`: metric {metric} does not fit {}; expected {}",
-                target.words(),
-                fitting.join(", ")
-            ));
-        }
-        if target.is_numeric() {
-            let is_usable = |s: &TargetStatistics| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0;
-            return if *classes != 1 {
-                Some(format!(
-                    "task `{name}` has {classes} classes; a task of numbers has 1, or leaves it out"
-                ))
-            } else if !target_statistics.iter().all(is_usable) {
-                Some(format!("task `{name}`: `target-statistics` must be numbers, and `std` above 0"))
-            } else {
-                None
-            };
-        }
-        if unit.is_some() || target_statistics.is_some() {
-            return Some(format!(
-                "task `{name}`: `unit` and `target-statistics` are for numbers, and it has {}",
-                target.words()
-            ));
-        }
-        (*classes == 0).then(|| format!("task `{name}` lacks `classes`"))
     }
 
     /// What each class is called, in order: its name, without names `class <index>`.
@@ -444,7 +371,7 @@ impl Suite {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::file(&path, format!("task `{}` stands there twice", task.name)));
             }
-            if let Some(problem) = task.target_problem() {
+            if let Some(problem) = target::problem(task) {
                 return Err(Error::file(&path, problem));
             }
             let named = task.class_names.len();
