@@ -7,6 +7,7 @@ pub mod maps;
 mod scratch;
 pub mod source;
 pub mod tiles;
+pub mod truth;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

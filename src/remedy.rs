@@ -24,7 +24,10 @@ pub fn fetch<T: AsRef<str>>(suite: &str, tasks: &[T], into: Option<&Path>) -> St
 /// all places where it is looked for.
 pub fn get_data(suite: &Suite, tasks: &[&str], root: Option<&Path>) -> String {
     if suite.repository.is_empty() {
-        return format!("all its data are generated: `cargo xtask bench {} --demo`", suite.name);
+        return format!(
+            "its data are generated: `cargo xtask bench {} --demo`; where a folder of such files is, name it with --data or in {}",
+            suite.name, suite.environment
+        );
     }
     format!(
         "`{}` fetches it (the Hugging Face data set `{}`); where it lies elsewhere, name the folder with --data or in \

@@ -131,6 +131,7 @@ fn features_neighbours_and_votes_equal_the_original() {
 fn predicted(targets: &Targets, i: usize) -> BTreeSet<usize> {
     match targets {
         Targets::Classes { classes, .. } => [classes[i]].into(),
+        Targets::Values(_) => panic!("classes were asked for"),
         Targets::Labels(flags) => {
             flags.row(i).iter().enumerate().filter(|(_, flag)| **flag).map(|(label, _)| label).collect()
         }

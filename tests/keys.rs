@@ -27,7 +27,8 @@ use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{
-    Combine, Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetKind, Task, TaskImage,
+    Combine, Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetInterpolation, TargetKind,
+    TargetStatistics, Task, TaskImage,
 };
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
@@ -45,6 +46,9 @@ fn task() -> Task {
         classes: 2,
         class_names: vec!["Forest".into(), "River".into()],
         metric: Metric::Accuracy,
+        unit: Some("Mg/ha".into()),
+        target_statistics: Some(TargetStatistics { mean: 2.0, std: 0.5 }),
+        target_interpolation: TargetInterpolation::Nearest,
         sensor: Sensor::S2_L1C,
         input_sensor: Sensor::S2_L1C,
         image_size: 64,
@@ -160,6 +164,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "shuffled",
         "mean",
         "class",
+        "bilinear",
         "image-stats",
     ];
     let candidates: Vec<Value> = match &old {
@@ -369,7 +374,8 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             "title" | "directory" | "archive" | "class-names" | "sensor" | "image-size" | "samples" => {
                 Side::Label
             }
-            "quick-look" => Side::Label,
+            "quick-look" | "unit" => Side::Label,
+            "target-statistics" | "target-interpolation" => Side::Number,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
             // The extractor takes sensor, statistics and size from its input, where this test leaves them as they are.
             "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,
@@ -443,7 +449,7 @@ fn every_field_of_a_protocol_decides() {
             assert_side("own learning rates", Side::Number, &base, &keys(&own));
         }
     }
-    assert_eq!(kinds.len(), 6, "{kinds:?}");
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use terrabench::data::{Split, Target};
 use terrabench::features::Features;
 use terrabench::features::source::FeatureView;
 use terrabench::home::Home;
+use terrabench::metrics::Better;
 use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{
     Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
@@ -356,6 +357,7 @@ fn loss(x: ArrayView2<f32>, parameters: &[f64], targets: &Targets, eps: f64) -> 
             .collect();
         total += match targets {
             Targets::Classes { classes, .. } => z.iter().map(|z| z.exp()).sum::<f64>().ln() - z[classes[i]],
+            Targets::Values(values) => (z[0] - f64::from(values[i])).powi(2),
             Targets::Labels(labels) => {
                 let of = |k: usize| (1.0 + if labels[[i, k]] { (-z[k]).exp() } else { z[k].exp() }).ln();
                 (0..outputs).map(of).sum::<f64>() / outputs as f64
@@ -569,8 +571,9 @@ fn what_does_not_fit_together_is_refused() {
 
 #[test]
 fn the_best_on_validation_is_chosen_and_the_first_of_equal_ones() {
-    assert_eq!(first_best([f64::NAN, 0.3, 0.5, 0.5]), Some(2));
-    assert_eq!(first_best([f64::NAN]), None);
+    assert_eq!(first_best(Better::Higher, [f64::NAN, 0.3, 0.5, 0.5]), Some(2));
+    assert_eq!(first_best(Better::Lower, [f64::NAN, 0.5, 0.3, 0.3]), Some(2));
+    assert_eq!(first_best(Better::Higher, [f64::NAN]), None);
 
     let (features, labels) = features(90, 8, 3, 8);
     let (train_part, rest) = features.view().split_at(Axis(1), 60);
@@ -583,7 +586,8 @@ fn the_best_on_validation_is_chosen_and_the_first_of_equal_ones() {
     let probed = probe(&galileo(5, 16), &rates, training, held_out, 1, by_accuracy).unwrap();
     assert_eq!(probed.candidates.len(), 4);
     assert!(probed.candidates.iter().all(|candidate| candidate.epoch == 4));
-    let best = first_best(probed.candidates.iter().map(|candidate| candidate.validation)).unwrap();
+    let best =
+        first_best(Better::Higher, probed.candidates.iter().map(|candidate| candidate.validation)).unwrap();
     assert_eq!(probed.chosen, probed.candidates[best]);
     assert_ne!(best, 2, "the first of two equal learning rates");
     assert_eq!(accuracy(probed.logits.view(), &valid_targets), probed.chosen.validation);
@@ -699,7 +703,7 @@ fn a_sweep_equals_single_regressions() {
         assert!(alone.converged && candidate.converged);
         assert_eq!(accuracy(alone.logits(features).view(), &targets), candidate.validation);
     }
-    let best = first_best(swept.candidates.iter().map(|t| t.validation)).unwrap();
+    let best = first_best(Better::Higher, swept.candidates.iter().map(|t| t.validation)).unwrap();
     assert_eq!(swept.chosen, swept.candidates[best]);
 
     // Refitted with validation: the same samples twice, which is twice the C.

@@ -617,14 +617,14 @@ const SEARCHES: [Search; 2] = [Search::Product, Search::KdTree];
 fn predicted_classes(prediction: &Prediction) -> &[usize] {
     match &prediction.targets {
         Targets::Classes { classes, .. } => classes,
-        Targets::Labels(_) => panic!("one class a sample was asked for"),
+        _ => panic!("one class a sample was asked for"),
     }
 }
 
 fn predicted_labels(prediction: &Prediction) -> &Array2<bool> {
     match &prediction.targets {
-        Targets::Classes { .. } => panic!("several labels a sample were asked for"),
         Targets::Labels(labels) => labels,
+        _ => panic!("several labels a sample were asked for"),
     }
 }
 

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::sample::{identify, record};
 use terrabench::home::Home;
+use terrabench::metrics::Scale;
 use terrabench::record::{Interval, Record, Store};
 use terrabench::report::tables::published::{self, Mark, Published, PublishedValue};
-use terrabench::report::tables::table::{ResultTable, Row, Tenths, fill};
+use terrabench::report::tables::table::{ResultTable, Rounded, Row, fill};
 use terrabench::report::write;
 use terrabench::report::{csv, markdown};
 use terrabench::task::{Metric, Suite, Table};
@@ -223,9 +224,10 @@ fn best_is_bold_and_second_best_italic_by_the_shown_values() {
 
 #[test]
 fn numbers_are_shown_to_one_decimal_and_subtract_as_shown() {
-    let shown = |number: f64| Tenths::of(number).to_string();
+    let round = |number: f64| Rounded::of(number, Scale::PERCENT);
+    let shown = |number: f64| round(number).to_string();
     assert_eq!([94.25, 94.249, 0.04, -0.25, 100.0].map(shown), ["94.3", "94.2", "0.0", "-0.3", "100.0"]);
-    let difference = |a: f64, b: f64| format!("{:+}", Tenths::of(a) - Tenths::of(b));
+    let difference = |a: f64, b: f64| format!("{:+}", round(a) - round(b));
     // 0.51 apart, but a reader sees 94.0 and 93.4.
     assert_eq!(difference(93.95, 93.44), "+0.6");
     assert_eq!(difference(93.4, 94.0), "-0.6");

@@ -16,8 +16,8 @@ use burn::tensor::Device;
 use ndarray::{Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
 use terrabench::config::{
-    EmbeddingDtype, FinetuneConfig, IntervalConfig, KnnConfig, LinearProbeConfig, LogisticConfig,
-    SegmentationProbeConfig, UpernetConfig,
+    EmbeddingDtype, FinetuneConfig, IntervalConfig, KnnConfig, LinearProbeConfig, LogSpaced, LogisticConfig,
+    RidgeConfig, SegmentationProbeConfig, UpernetConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::tiles::{Tokens, tile_tokens};
@@ -29,11 +29,11 @@ use terrabench::model;
 use terrabench::progress::{Progress, Silent};
 use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{self, Training};
-use terrabench::protocol::{finetune, knn, logistic, segmentation_probe};
+use terrabench::protocol::{finetune, knn, logistic, ridge, segmentation_probe};
 use terrabench::record::PROTOCOL_VERSION;
 use terrabench::score::decision::HeldOut;
 use terrabench::score::{Outcome, Predictions, Targets, reported_score};
-use terrabench::task::{Suite, TargetKind};
+use terrabench::task::{Suite, TargetKind, TargetStatistics};
 use terrabench::train::snapshot::Snapshot;
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::NormalizationKind;
@@ -236,6 +236,7 @@ fn decisions(targets: &Targets) -> Vec<f64> {
     match targets {
         Targets::Classes { classes, .. } => classes.iter().map(|class| *class as f64).collect(),
         Targets::Labels(labels) => labels.iter().map(|label| f64::from(u8::from(*label))).collect(),
+        Targets::Values(values) => values.iter().map(|value| f64::from(*value)).collect(),
     }
 }
 
@@ -333,6 +334,40 @@ fn the_linear_probe_is_that_of_its_version() {
     });
 }
 
+/// Numbers of which features tell something.
+fn numbers(n: usize, first: usize) -> Targets {
+    let number = |i: usize| ((first + i) % 3) as f32 + 2.0 * unit((first + i) as u64 + 7000) as f32;
+    Targets::Values((0..n).map(number).collect())
+}
+
+#[test]
+fn numbers_are_predicted_and_scored_as_by_their_version() {
+    hold("numbers", PROTOCOLS, |jitter| {
+        let (train, valid) = (features(1, 60, 0, jitter), features(1, 24, 60, jitter));
+        let (train, valid) = (train.index_axis(Axis(0), 0), valid.index_axis(Axis(0), 0));
+        let (targets, valid_targets) = (numbers(60, 0), numbers(24, 60));
+        let mut digests = Digests::new();
+        let interval = IntervalConfig { level: 0.95, resamples: 200 };
+        let config = KnnConfig { k: 7, temperature: 0.07, embedding_dtype: EmbeddingDtype::F32, interval };
+        let found = knn::predict(&config, train, &targets, valid).unwrap().targets;
+        digests.insert("knn".to_owned(), digest(decisions(&found)));
+        for metric in [Metric::Rmse, Metric::Mae, Metric::R2] {
+            let outcome = Outcome::new(metric, &found, &valid_targets, &interval, 4, []).unwrap();
+            digests.insert(metric.to_string(), digest(told(&outcome)));
+        }
+        for refit_with_validation in [false, true] {
+            let strengths = LogSpaced { start: 1e-2, stop: 1e3, count: 6 };
+            let config = RidgeConfig { strengths, refit_with_validation, interval };
+            let held_out = HeldOut { valid, valid_targets: &valid_targets, test: valid };
+            let swept = ridge::sweep(&config, Metric::Rmse, train, &targets, held_out).unwrap();
+            let candidates = swept.candidates.iter().flat_map(|c| [c.strength.ln(), c.validation]);
+            let all = decisions(&swept.predictions).into_iter().chain(candidates);
+            digests.insert(format!("ridge/{refit_with_validation}"), digest(all));
+        }
+        digests
+    });
+}
+
 #[test]
 fn logistic_regression_is_that_of_its_version() {
     let text = format!(
@@ -353,7 +388,7 @@ fn logistic_regression_is_that_of_its_version() {
             Targets::Classes { classes, .. } => {
                 Targets::Classes { classes: classes.iter().map(|class| class % 2).collect(), count: 2 }
             }
-            labels @ Targets::Labels(_) => labels,
+            others => others,
         };
         let mut digests = Digests::new();
         let kinds = both(60, 0).into_iter().zip(both(24, 60));
@@ -490,6 +525,22 @@ fn upernet_is_that_of_its_version() {
             digests.insert(format!("{encoder}/head"), digest(head.flat_map(|(_, array)| wide(array))));
         }
         digests
+    });
+    hold("upernet-numbers", PROTOCOLS, |jitter| {
+        let Protocol::Upernet(config) = parse(&of("frozen", "flips-and-rotation")) else { panic!() };
+        let mut task = task(TargetKind::ValueMap, 3, Metric::Rmse);
+        let mut dataset = Generated::new(&task, [10, 4, 4]);
+        dataset.jitter = jitter;
+        (task.classes, task.target_statistics) = (1, Some(TargetStatistics { mean: 1.5, std: 0.8 }));
+        let input = input(&task, dataset, &[NormalizationKind::Standardize], 48);
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = upernet::run(&config, 1, &subject(&task, &input, folder.path())).unwrap();
+        let snapshot = Snapshot::load(&folder.path().join("snapshot.safetensors")).unwrap().unwrap();
+        let head = snapshot.network.into_iter().filter(|(name, _)| name.starts_with("head."));
+        Digests::from([
+            ("outcome".to_owned(), digest(told(&outcome))),
+            ("head".to_owned(), digest(head.flat_map(|(_, array)| wide(array)))),
+        ])
     });
 }
 

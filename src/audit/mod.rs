@@ -164,7 +164,10 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
             .keys()
             .map(|split| (*split, seen(*split).map(|(_, seen)| seen.classes()).collect()))
             .collect();
-        findings.extend(labels::check(&classes, &cell.task.class_labels()));
+        // Numbers have no classes.
+        if !cell.task.target.is_numeric() {
+            findings.extend(labels::check(&classes, &cell.task.class_labels()));
+        }
         let listed = cell.samples.iter().map(|(split, names)| (*split, names.len())).collect();
         findings.extend(sizes::check(cell.task, cell.partition, &listed));
         let train = cell.samples.get(&Split::Train).map_or(0, |names| names.len());

@@ -272,7 +272,7 @@ const SHORT: &str = "Short runs (protocols that train with epochs)";
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
+    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense; with --demo also demo
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
@@ -289,7 +289,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet,
-    /// upernet-finetune, copernicus-linear-probe (repeatable)
+    /// upernet-finetune, copernicus-linear-probe, ridge (repeatable)
     /// [default: the suite's, `default-protocols` in its file of benchmarks/]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
@@ -478,7 +478,7 @@ pub struct RescoreArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou
+    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
 

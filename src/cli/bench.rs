@@ -174,7 +174,10 @@ fn hash(path: &Path) -> Result<String> {
 /// `accuracy 70.8 [65.1, 76.0]`.
 fn told(done: &Done) -> String {
     let record = &done.record;
-    let interval = record.interval.map_or(String::new(), |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
+    let scale = record.metric.about().scale;
+    let interval = record.interval;
+    let interval =
+        interval.map_or(String::new(), |i| format!(" [{}, {}]", scale.shown(i.low), scale.shown(i.high)));
     let reused = match (done.reused, done.unchecked) {
         (false, _) => "",
         (true, false) => ", recorded before",
@@ -182,5 +185,5 @@ fn told(done: &Done) -> String {
     };
     let made = &record.provenance;
     let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };
-    format!("{} {:.1}{interval}{partial}{reused}", record.metric, record.value)
+    format!("{} {}{interval}{partial}{reused}", record.metric, scale.shown(record.value))
 }

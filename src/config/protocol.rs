@@ -131,12 +131,11 @@ impl LogisticConfig {
     }
 
     pub(crate) fn problem(&self) -> Option<String> {
-        if let Some(metric @ (Metric::Accuracy | Metric::Miou)) = self.multi_label_metric {
+        let misfit = |metric: &Metric| !metric.about().fits.contains(&TargetKind::Labels);
+        if let Some(metric) = self.multi_label_metric.filter(misfit) {
             Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
-        } else if !(positive(self.c.start) && self.c.stop.is_finite() && self.c.start <= self.c.stop) {
-            Some("c: not 0 < start <= stop".to_owned())
-        } else if self.c.count == 0 {
-            Some("c.count is 0".to_owned())
+        } else if let Some(problem) = self.c.problem("c") {
+            Some(problem)
         } else if self.solver.history == 0 {
             Some("solver.history is 0".to_owned())
         } else if self.solver.max_iterations == 0 {
@@ -146,6 +145,23 @@ impl LogisticConfig {
         } else {
             self.interval.problem()
         }
+    }
+}
+
+/// Ridge regression on frozen features; see [`crate::protocol::ridge`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RidgeConfig {
+    /// Strengths of the regularisation (scikit-learn's alpha); the best on validation is used.
+    pub strengths: LogSpaced,
+    /// Whether validation samples join the training samples once the strength is chosen.
+    pub refit_with_validation: bool,
+    pub interval: IntervalConfig,
+}
+
+impl RidgeConfig {
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.strengths.problem("strengths").or_else(|| self.interval.problem())
     }
 }
 
@@ -159,6 +175,14 @@ pub struct LogSpaced {
 }
 
 impl LogSpaced {
+    fn problem(self, name: &str) -> Option<String> {
+        if !(positive(self.start) && self.stop.is_finite() && self.start <= self.stop) {
+            Some(format!("{name}: not 0 < start <= stop"))
+        } else {
+            (self.count == 0).then(|| format!("{name}.count is 0"))
+        }
+    }
+
     /// The numbers, ascending; only `start` where `count` is 1.
     pub fn values(self) -> Vec<f64> {
         let (low, high) = (self.start.log10(), self.stop.log10());

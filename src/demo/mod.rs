@@ -7,6 +7,7 @@
 //! ```text
 //! tasks.rs     how many samples each task has and what its files hold
 //! scenes.rs    what a sample shows, and its label
+//! values.rs    the same of tasks of numbers
 //! covers.rs    land covers: how materials lie on the ground
 //! ground.rs    materials: how they look to the sensors
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
@@ -26,6 +27,7 @@ mod scenes;
 mod sensor;
 mod statistics;
 mod tasks;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -126,7 +128,7 @@ fn content(suite: &Suite, task: &Task) -> Result<Content> {
             .help(format!("there is one of {}", tasks::NAMES.join(", ")))
     })?;
     let classes = content.class_names.len();
-    let problem = if task.classes != classes {
+    let problem = if !task.target.is_numeric() && task.classes != classes {
         format!("its demo has {classes} classes, not {}", task.classes)
     } else if !(1..=LARGEST).contains(&task.image_size) {
         format!("its demo cannot have images of {} pixels; at most {LARGEST}", task.image_size)

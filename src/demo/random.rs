@@ -6,7 +6,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// A stream of random numbers, named by what it is for.
+/// A stream of random numbers, named by what it is for. A copy gives the same numbers again.
+#[derive(Clone)]
 pub struct Random(ChaCha8Rng);
 
 impl Random {

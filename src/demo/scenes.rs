@@ -385,6 +385,6 @@ fn segmented(
 }
 
 /// The centre (x, y) of the pixel at (row, column).
-fn centre((row, column): (usize, usize)) -> (f32, f32) {
+pub fn centre((row, column): (usize, usize)) -> (f32, f32) {
     (column as f32 + 0.5, row as f32 + 0.5)
 }

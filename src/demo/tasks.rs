@@ -4,6 +4,7 @@ use crate::task::Split;
 use crate::task::bands::Band;
 
 use super::scenes::{self, Draw};
+use super::values;
 
 /// What is particular to one task's files.
 pub struct Content {
@@ -57,7 +58,7 @@ const PLAIN: Content = Content {
 };
 
 /// The names of the tasks there is a demo of.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     "m-eurosat",
     "m-bigearthnet",
     "m-so2sat",
@@ -66,6 +67,8 @@ pub const NAMES: [&str; 8] = [
     "m-SA-crop-type",
     "two-sensors",
     "two-sensor-crops",
+    "demo-tree-cover",
+    "demo-tree-height",
 ];
 
 /// What the task of this name holds. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
@@ -159,6 +162,20 @@ pub fn content(task: &str) -> Option<Content> {
             cloud_probability: true,
             without: &[Band::B10],
             class_names: CROP_TYPES,
+            ..PLAIN
+        },
+        "demo-tree-cover" => Content {
+            counts: [60, 20, 40],
+            draw: values::tree_cover,
+            cloudy: 0.0,
+            without: &[Band::B10],
+            ..PLAIN
+        },
+        "demo-tree-height" => Content {
+            counts: [16, 6, 8],
+            draw: values::tree_height,
+            cloudy: 0.0,
+            without: &[Band::B10],
             ..PLAIN
         },
         _ => return None,

@@ -29,7 +29,7 @@ pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
         let suite = read.contains(name).then(|| Suite::load(home, name)).transpose();
         let catalogue = fetched.contains(name).then(|| Catalogue::load(home, name)).transpose();
         match (suite, catalogue) {
-            // Of generated data nothing can be amiss.
+            // Nothing has to be there of data that are generated.
             (Ok(Some(suite)), Ok(None)) if suite.repository.is_empty() => Vec::new(),
             (Ok(suite), Ok(catalogue)) => of_suite(environment, name, suite.as_ref(), catalogue.as_ref()),
             (Err(error), _) | (_, Err(error)) => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::tiles::Mask;
+use super::truth::PixelTruth;
 use super::{Scratch, images as inputs};
 use crate::data::Image;
 use crate::model::encoder::Map;
@@ -30,7 +30,7 @@ pub struct MapItem {
     pub name: String,
     /// As the model takes them; none if their maps are known.
     pub images: Option<Vec<Image>>,
-    pub mask: Mask,
+    pub truth: PixelTruth,
 }
 
 /// Gives the feature maps of an encoder that is not trained.

@@ -19,8 +19,8 @@ use super::recompute::{Recomputed, recompute};
 use super::samples::pair_samples;
 use super::suites::Suites;
 use crate::home::read_toml;
-use crate::metrics::Metric;
 use crate::metrics::paired::Paired;
+use crate::metrics::{Better, Metric, Scale};
 use crate::record::{Aspect, Cell, Kept, Reason, SettingKey, Store, Unreadable};
 use crate::report::tables::paired::paired;
 use crate::{Error, Result};
@@ -32,9 +32,10 @@ pub struct Thresholds {
     /// Coverage of the paired bootstrap's interval, between 0 and 1.
     pub level: f64,
     pub resamples: usize,
-    /// Points that a significant drop must exceed.
+    /// Points that a significant change for the worse must exceed; of metrics in a task's unit percent of the reference's value,
+    /// of R² the number itself ([`crate::metrics::Scale::tolerated`]).
     pub drop: BTreeMap<Metric, f64>,
-    /// Points that a value may differ where predictions are missing.
+    /// Likewise, how much a value may differ where predictions are missing.
     pub tolerance: BTreeMap<Metric, f64>,
     /// The share of samples, in percent, that must be predicted as in the reference, whether right or wrong: for
     /// references of which every run should give the same. Without it, any share will do.
@@ -58,11 +59,13 @@ impl Thresholds {
         Ok(thresholds)
     }
 
-    fn of(thresholds: &BTreeMap<Metric, f64>, metric: Metric) -> Result<f64> {
-        thresholds.get(&metric).copied().ok_or_else(|| {
+    /// The threshold of `metric` for a value whose reference is `reference`, in that value's unit, whose scale is `scale`.
+    fn of(thresholds: &BTreeMap<Metric, f64>, metric: Metric, scale: Scale, reference: f64) -> Result<f64> {
+        let threshold = thresholds.get(&metric).copied().ok_or_else(|| {
             Error::request(format!("the thresholds have no {metric}"))
                 .help("add it under [drop] and [tolerance] of check.toml")
-        })
+        })?;
+        Ok(scale.tolerated(threshold, reference))
     }
 }
 
@@ -94,9 +97,11 @@ impl Verdict {
         !matches!(self, Verdict::Rose | Verdict::New | Verdict::Same)
     }
 
-    /// As in the table.
-    pub fn word(self) -> &'static str {
+    /// As in the table, of a metric of which such a value is better.
+    pub fn word(self, better: Better) -> &'static str {
         match self {
+            Verdict::Fell if better == Better::Lower => "worse",
+            Verdict::Rose if better == Better::Lower => "better",
             Verdict::Contradictory => "contradictory",
             Verdict::Fell => "fell",
             Verdict::OtherSamples => "other samples",
@@ -126,7 +131,7 @@ pub struct Row {
     /// What tells the setting from others of the cell; empty where there is one only.
     pub setting: String,
     pub metric: Metric,
-    /// As recorded, in percent.
+    /// As recorded, in the metric's unit.
     pub reference: Option<f64>,
     pub now: Option<f64>,
     /// Where both are there.
@@ -140,9 +145,14 @@ pub struct Row {
 }
 
 impl Row {
-    /// In points of percent.
+    /// In points of percent, or the metric's own unit.
     pub fn difference(&self) -> Option<f64> {
         Some(self.now? - self.reference?)
+    }
+
+    /// What became of it, in a word.
+    pub fn word(&self) -> &'static str {
+        self.verdict.word(self.metric.better())
     }
 
     /// `geobench m-eurosat default knn, Demo ViT-192, untrained, seed 0`.
@@ -313,16 +323,17 @@ fn compare(
 
 fn verdict(how: How, now: &Side, before: &Side, thresholds: &Thresholds) -> Result<Verdict> {
     let metric = now.kept.record.metric;
-    let difference = now.kept.record.value - before.kept.record.value;
+    let (scale, reference) = (metric.about().scale, before.kept.record.value);
+    let gain = scale.better.gain(now.kept.record.value - reference);
     let (fell, rose) = match how {
         How::Samples { paired, .. } => {
-            let drop = Thresholds::of(&thresholds.drop, metric)?;
-            let told = paired.verdict();
-            (told == Ordering::Less && difference < -drop, told == Ordering::Greater && difference > drop)
+            let drop = Thresholds::of(&thresholds.drop, metric, scale, reference)?;
+            let told = paired.winner(scale.better);
+            (told == Ordering::Less && gain < -drop, told == Ordering::Greater && gain > drop)
         }
         How::Values(_) => {
-            let tolerance = Thresholds::of(&thresholds.tolerance, metric)?;
-            (difference < -tolerance, difference > tolerance)
+            let tolerance = Thresholds::of(&thresholds.tolerance, metric, scale, reference)?;
+            (gain < -tolerance, gain > tolerance)
         }
     };
     let enough = match (how, thresholds.agreement) {
@@ -355,20 +366,23 @@ fn further_scores(
             found.find(Verdict::Missing, format!("{name} is in the reference only"));
             continue;
         };
-        let difference = value - reference;
+        let scale = Scale::of_score(&name, metric);
+        let gain = scale.better.gain(value - reference);
+        let threshold = |of| Thresholds::of(of, Scale::metric_of(&name, metric), scale, reference);
         let paired = match (in_order, &now.recomputed, &before.recomputed) {
             (true, Some(a), Some(b)) => further::paired(&name, &now.kept.record, a, b, thresholds)?,
             _ => None,
         };
-        let told = format!("{name} fell from {reference:.2} to {value:.2}");
+        let word = if scale.better == Better::Lower { "rose" } else { "fell" };
+        let told = format!("{name} {word} from {} to {}", scale.fine(reference), scale.fine(value));
         match paired {
             Some(paired) => {
-                let drop = Thresholds::of(&thresholds.drop, metric)?;
-                if paired.verdict() == Ordering::Less && difference < -drop {
+                let drop = threshold(&thresholds.drop)?;
+                if paired.winner(scale.better) == Ordering::Less && gain < -drop {
                     found.find(Verdict::Fell, told);
                 }
             }
-            None if difference < -Thresholds::of(&thresholds.tolerance, metric)? => {
+            None if gain < -threshold(&thresholds.tolerance)? => {
                 found.find(Verdict::Fell, format!("{told} (values only)"));
             }
             None => {}

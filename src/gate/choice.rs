@@ -164,9 +164,9 @@ fn describe(records: &[&Kept]) -> Vec<String> {
         let setting = key.among(&keys);
         let setting = if setting.is_empty() { setting } else { format!(", {setting}") };
         format!(
-            "{} {:.2}, {}{setting} ({})",
+            "{} {}, {}{setting} ({})",
             record.metric,
-            record.value,
+            record.metric.about().scale.fine(record.value),
             model_name(&record.cell),
             kept.store.path(record).display()
         )

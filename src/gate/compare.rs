@@ -7,8 +7,8 @@ use super::choice::{Several, Wanted, ask, is_weights, model_name, newest_of_each
 use super::recompute::{Recomputed, Score, recompute};
 use super::samples::pair_samples;
 use super::suites::Suites;
-use crate::metrics::Metric;
 use crate::metrics::paired::{Paired, discordant, mcnemar};
+use crate::metrics::{Better, Metric, Unit};
 use crate::record::{Aspect, Cell, Collection, Kept, Reason, SettingKey, Unreadable, collect_usable};
 use crate::report::tables::paired::{interval, p_value, paired, probability};
 use crate::report::tables::text::{escape, escape_sentence, grid};
@@ -34,7 +34,7 @@ pub struct Row {
     /// Model and weights of both: `TerraFM ViT-Base, weights 5f3c9a1be204`.
     pub models: [String; 2],
     pub metric: Metric,
-    /// As recorded, in percent.
+    /// As recorded, in the metric's unit.
     pub a: f64,
     pub b: f64,
     /// Why there is nothing further, else the paired statistics.
@@ -52,7 +52,7 @@ pub struct Statistics {
     pub bootstrap: Paired,
     /// Samples that only a, and only b, has right (several labels: all of them).
     pub only: (u64, u64),
-    /// McNemar's exact test of these; none for masks, of which no two are wholly right.
+    /// McNemar's exact test of these; none for masks and numbers, of which no two are wholly right.
     pub mcnemar: Option<f64>,
 }
 
@@ -181,7 +181,8 @@ fn row(
         remarks.extend(side.left_out.iter().map(|kept| {
             let key = SettingKey::of(&kept.record);
             let why = key.tell(&[Aspect::Data, Aspect::Length]);
-            format!("left out of {name}: {} {:.2}, {why}", kept.record.metric, kept.record.value)
+            let metric = kept.record.metric;
+            format!("left out of {name}: {metric} {}, {why}", metric.about().scale.fine(kept.record.value))
         }));
     }
     let mut is_contradictory = false;
@@ -233,8 +234,8 @@ fn model(kept: &Kept) -> String {
 fn statistics(metric: Metric, a: &Predictions, b: &Predictions, seed: u64) -> Result<Statistics> {
     let bootstrap = paired(metric, a, b, LEVEL, RESAMPLES, seed)?;
     let only = discordant(&a.right(), &b.right())?;
-    let masks = matches!(a, Predictions::Masks(_));
-    Ok(Statistics { bootstrap, only, mcnemar: (!masks).then(|| mcnemar(only.0, only.1)) })
+    let is_decided = metric.about().scale.unit == Unit::Percent && !matches!(a, Predictions::Masks(_));
+    Ok(Statistics { bootstrap, only, mcnemar: is_decided.then(|| mcnemar(only.0, only.1)) })
 }
 
 /// The comparison as Markdown.
@@ -269,6 +270,11 @@ pub fn markdown(rows: &[Row], a: &str, b: &str) -> String {
         text += &format!("{}: {} {}{end}", SIDES[side], escape(typed), escape_sentence(&model));
     }
     text += &grid(&header, &lines);
+    let lower: BTreeSet<Metric> =
+        rows.iter().map(|row| row.metric).filter(|metric| metric.better() == Better::Lower).collect();
+    for metric in lower {
+        text += &format!("\nLower is better: {metric}.\n");
+    }
     let several: Vec<usize> = [0, 1].into_iter().filter(|side| one[*side].is_none()).collect();
     let remarks: Vec<String> = rows.iter().flat_map(|row| remarks(row, &several)).collect();
     if !remarks.is_empty() {
@@ -290,10 +296,11 @@ fn line(row: &Row) -> Vec<String> {
     let (_, task, partition, protocol, seed) = &row.place;
     let mut line =
         vec![escape(task), escape(partition), escape(protocol), seed.to_string(), row.metric.to_string()];
-    line.extend([format!("{:.2}", row.a), format!("{:.2}", row.b), format!("{:+.2}", row.a - row.b)]);
+    let scale = row.metric.about().scale;
+    line.extend([scale.fine(row.a), scale.fine(row.b), scale.fine_difference(row.a - row.b)]);
     match &row.paired {
         Ok(Statistics { bootstrap, only, mcnemar }) => {
-            line.extend([interval(bootstrap), p_value(bootstrap)]);
+            line.extend([interval(bootstrap, scale), p_value(bootstrap)]);
             match mcnemar {
                 Some(p) => line.extend([only.0.to_string(), only.1.to_string(), probability(*p)]),
                 None => line.extend(["-"; 3].map(String::from)),

@@ -14,7 +14,7 @@ use crate::score::Scoring;
 use crate::score::predictions::BatchScore;
 use crate::{Error, Result};
 
-/// How far a value may be from the recorded one, in points: records keep 15 digits.
+/// How far a value may be from the recorded one, in points (of values beyond 100: in percent of them): records keep 15 digits.
 const SLACK: f64 = 1e-9;
 
 /// The same for metrics that rank scores in float32: where exponential functions differ in the last bit, other scores
@@ -26,7 +26,7 @@ const RANKED_SLACK: f64 = 1e-3;
 pub struct Score {
     /// `accuracy`, `interval low`, `reported_miou`.
     pub name: String,
-    /// In percent.
+    /// In its unit.
     pub recorded: Option<f64>,
     pub again: Again,
     slack: f64,
@@ -35,7 +35,7 @@ pub struct Score {
 /// What the predictions say about a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Again {
-    /// Its value, in percent.
+    /// Its value.
     Value(f64),
     /// They give no such score.
     Nothing,
@@ -51,7 +51,7 @@ impl Score {
             (Some(_), Again::Nothing) => true,
             (Some(recorded), Again::Value(again)) => {
                 let difference = (recorded - again).abs();
-                difference.is_nan() || difference > self.slack
+                difference.is_nan() || difference > self.slack * (recorded.abs() / 100.0).max(1.0)
             }
         }
     }

@@ -4,7 +4,7 @@ use super::choice::model_name;
 pub use super::recompute::{Again, Score, metric};
 use super::recompute::{Recomputed, recompute};
 use super::suites::Suites;
-use crate::metrics::Metric;
+use crate::metrics::{Metric, Scale};
 use crate::record::{Kept, Reason, Record, SettingKey, Unreadable};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 
@@ -64,7 +64,7 @@ pub fn markdown(rescored: &[Rescored]) -> String {
         match scores {
             None => lines.push(line([
                 record.metric.to_string(),
-                number(record.value),
+                record.metric.about().scale.fine(record.value),
                 "-".to_owned(),
                 "no predictions".to_owned(),
             ])),
@@ -75,6 +75,13 @@ pub fn markdown(rescored: &[Rescored]) -> String {
                     _ if score.differs() => "**differs**",
                     _ => "",
                 };
+                let name = if score.name.starts_with("interval ") {
+                    record.metric.about().name
+                } else {
+                    &score.name
+                };
+                let scale = Scale::of_score(name, record.metric);
+                let number = |value| scale.fine(value);
                 let recorded = score.recorded.map_or("-".to_owned(), number);
                 let again = match score.again {
                     Again::Value(again) => number(again),
@@ -89,8 +96,4 @@ pub fn markdown(rescored: &[Rescored]) -> String {
         text += &format!("\n{}", contradictions.concat());
     }
     text
-}
-
-fn number(value: f64) -> String {
-    format!("{value:.2}")
 }

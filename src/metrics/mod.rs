@@ -1,23 +1,28 @@
-//! Scores of predictions, in percent. Knows arrays only.
+//! Scores of predictions: in percent, or of numbers in their own unit. Knows arrays only.
 //!
 //! Nothing to score is an error, never NaN.
 
+mod about;
 pub mod accuracy;
 pub mod average_precision;
 pub mod bootstrap;
 pub mod f1;
 pub mod paired;
+pub mod regression;
 pub mod segmentation;
+mod target;
 
 use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::about::{Better, MetricInfo, Scale, Unit};
+pub use self::target::TargetKind;
 use crate::{Error, Result};
 pub use bootstrap::Interval;
 
-/// A metric, in percent.
+/// A metric; [`Metric::about`] tells what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -29,16 +34,17 @@ pub enum Metric {
     Miou,
     /// Average precision over all samples and labels at once.
     MicroMap,
+    /// Root mean squared error.
+    Rmse,
+    /// Mean absolute error.
+    Mae,
+    /// Coefficient of determination.
+    R2,
 }
 
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Metric::Accuracy => "accuracy",
-            Metric::MicroF1 => "micro_f1",
-            Metric::Miou => "miou",
-            Metric::MicroMap => "micro_map",
-        })
+        f.write_str(self.about().name)
     }
 }
 
@@ -70,7 +76,7 @@ pub fn mean_over_batches(
 }
 
 /// That predictions and truth are of the same samples, and that there are some.
-fn check_shapes(predictions: &[usize], truth: &[usize]) -> Result<()> {
+pub(crate) fn check_shapes(predictions: &[usize], truth: &[usize]) -> Result<()> {
     if predictions != truth {
         return Err(Error::mismatch(format!(
             "predictions of shape {predictions:?}, truth of shape {truth:?}"

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::bootstrap::{quantile, resampled};
-use crate::metrics::Interval;
+use crate::metrics::{Better, Interval};
 use crate::{Error, Result};
 
 /// With fewer samples that differ, the exact sign test decides: resamples of a few all tell the same, however little
@@ -13,7 +13,7 @@ pub const FEWEST: usize = 25;
 /// A difference of two scores on the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Paired {
-    /// In points of percent.
+    /// In points of percent, or the metric's own unit.
     pub difference: f64,
     /// Of the difference; none with fewer than [`FEWEST`] samples.
     pub interval: Option<Interval>,
@@ -76,6 +76,11 @@ impl Paired {
             (Test::Sign { a, b }, _) if self.p < 1.0 - self.level => a.cmp(&b),
             _ => Ordering::Equal,
         }
+    }
+
+    /// Which side is better beyond chance, `Greater` for a: as [`Paired::verdict`], turned where lower is better.
+    pub fn winner(&self, better: Better) -> Ordering {
+        better.turned(self.verdict())
     }
 }
 

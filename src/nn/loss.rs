@@ -63,6 +63,49 @@ impl PixelLabels {
     }
 }
 
+/// The numbers of a batch of maps, on a device, with the pixels that are measured.
+#[derive(Debug, Clone)]
+pub struct PixelValues {
+    /// [n, h, w, 1]; 0 where nothing is measured.
+    values: Tensor<4>,
+    /// [n, h, w, 1]: 1 / measured pixels, or 0 where nothing is measured.
+    weights: Tensor<4>,
+    size: [usize; 2],
+    measured: usize,
+}
+
+impl PixelValues {
+    /// [n, h, w] numbers, NaN where nothing is measured.
+    pub fn new(values: ArrayView3<f32>, device: &Device) -> Self {
+        let (n, h, w) = values.dim();
+        let measured = values.iter().filter(|value| !value.is_nan()).count();
+        // PyTorch's mean over no pixels is 0 / 0.
+        let weight = if measured == 0 { f32::NAN } else { (measured as f32).recip() };
+        let nothing = if measured == 0 { f32::NAN } else { 0.0 };
+        let weights = values.iter().map(|value| if value.is_nan() { nothing } else { weight }).collect();
+        let values = values.iter().map(|value| if value.is_nan() { 0.0 } else { *value }).collect();
+        let tensor = |numbers: Vec<f32>| Tensor::from_data(TensorData::new(numbers, [n, h, w, 1]), device);
+        PixelValues { values: tensor(values), weights: tensor(weights), size: [h, w], measured }
+    }
+
+    /// How many pixels are measured.
+    pub fn measured(&self) -> usize {
+        self.measured
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+}
+
+/// Mean over the measured pixels of the error's size; predictions are [n, h, w, 1] in the maps' size. Its gradient is 0 where
+/// nothing is measured and where there is no error [torch.nn.L1Loss]. NaN where no pixel is measured, as in PyTorch: such a batch
+/// ([`PixelValues::measured`] is 0) must not reach an optimiser.
+pub fn absolute_error(predictions: Tensor<4>, values: &PixelValues) -> Tensor<1> {
+    ((predictions - values.values.clone()).abs() * values.weights.clone()).sum()
+}
+
 /// Mean over the counting pixels of the negative log-likelihood of their class. Logits are [n, h, w, classes] in
 /// the labels' size. NaN where no pixel counts, as in PyTorch: such a batch ([`PixelLabels::counting`] is 0) must not
 /// reach an optimiser.

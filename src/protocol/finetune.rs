@@ -18,6 +18,7 @@ use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{FinetuneConfig, TrainingOrder};
 use crate::data::{Sample, Split, Target, loader};
 use crate::features::{Extractor, images};
+use crate::metrics::Better;
 use crate::model::{Architecture, Encoder, InputSpec, Want};
 use crate::random::{stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
@@ -367,7 +368,7 @@ const LOGITS: &str = "logits";
 
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
-    let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+    let place = first_best(Better::Higher, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
 }
 

@@ -1,4 +1,5 @@
-//! k nearest neighbours, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/knn.py].
+//! k nearest neighbours, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/knn.py]. Numbers, which it has not, are
+//! predicted as the mean of the same neighbours with the same weights.
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
@@ -23,7 +24,7 @@ impl Protocol for KnnConfig {
     }
 
     fn targets(&self) -> &'static [TargetKind] {
-        &[TargetKind::Class, TargetKind::Labels]
+        &[TargetKind::Class, TargetKind::Labels, TargetKind::Value]
     }
 
     fn misfit(&self, task: &Task) -> Option<String> {
@@ -44,7 +45,7 @@ impl Protocol for KnnConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(source, |features| score(self, task, seed, features))
+        sweep::run(task.metric.better(), source, |features| score(self, task, seed, features))
     }
 }
 
@@ -66,7 +67,7 @@ fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeat
 ///
 /// The min(k, n) neighbours of highest cosine similarity vote with weight exp(similarity / temperature). The
 /// class with the largest sum wins, the lowest of equal ones; for several labels a sample, each applies where
-/// the neighbours that have it outweigh those that do not. Of equally similar neighbours those with the lower
+/// the neighbours that have it outweigh those that do not; of numbers their mean, weighted likewise. Of equally similar neighbours those with the lower
 /// index count (the reference leaves that order open).
 ///
 /// # Errors
@@ -134,6 +135,17 @@ pub fn predict_by(
                 }
             }
             Targets::Labels(predictions)
+        }
+        Targets::Values(values) => {
+            let mean = |(indices, weights): Ballot<'_>| {
+                let (mut sum, mut whole) = (0.0, 0.0);
+                for (index, weight) in indices.iter().zip(weights) {
+                    sum += f64::from(*weight) * f64::from(values[*index]);
+                    whole += f64::from(*weight);
+                }
+                (sum / whole) as f32
+            };
+            Targets::Values(ballots().map(mean).collect())
         }
     };
     Ok(Prediction { targets, neighbours })

@@ -22,6 +22,7 @@ use self::heads::Layout;
 use super::sweep::{self, StrategyFeatures};
 use super::{Needs, Protocol, Session};
 use crate::config::{KeptEpoch, LinearProbeConfig};
+use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, reported_score, score_logits};
 use crate::task::{Split, TargetKind, Task};
@@ -53,7 +54,7 @@ impl Protocol for LinearProbeConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(source, |features| score(self, task, seed, features))
+        sweep::run(task.metric.better(), source, |features| score(self, task, seed, features))
     }
 }
 
@@ -308,7 +309,7 @@ pub fn probe(
             let candidate = Candidate { learning_rate, epoch, validation };
             match kept.get_mut(rate) {
                 None => kept.push((candidate, heads.only(rate))),
-                Some(best) if first_best([best.0.validation, validation]) == Some(1) => {
+                Some(best) if first_best(Better::Higher, [best.0.validation, validation]) == Some(1) => {
                     *best = (candidate, heads.only(rate));
                 }
                 Some(_) => {}
@@ -316,8 +317,8 @@ pub fn probe(
         }
         Ok(())
     })?;
-    let chosen =
-        first_best(kept.iter().map(|(candidate, _)| candidate.validation)).ok_or_else(|| diverged(rates))?;
+    let chosen = first_best(Better::Higher, kept.iter().map(|(candidate, _)| candidate.validation))
+        .ok_or_else(|| diverged(rates))?;
     let logits = kept[chosen].1.logits(0, held_out.test);
     let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
     Ok(Probed { chosen: candidates[chosen], candidates, logits })

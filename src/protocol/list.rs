@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Length, Protocol};
 use crate::config::{
-    FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, SegmentationProbeConfig, Shortening,
-    UpernetConfig,
+    FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, RidgeConfig, SegmentationProbeConfig,
+    Shortening, UpernetConfig,
 };
 use crate::home::{Home, config_name, read_toml};
 use crate::{Error, Result};
@@ -40,6 +40,7 @@ protocols! {
     Knn(KnnConfig),
     LinearProbe(LinearProbeConfig),
     Logistic(LogisticConfig),
+    Ridge(RidgeConfig),
     Finetune(FinetuneConfig),
     SegmentationProbe(SegmentationProbeConfig),
     Upernet(UpernetConfig),

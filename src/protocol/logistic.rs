@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::sweep::{self, StrategyFeatures};
 use super::{Needs, Protocol, Session};
 use crate::config::{LogisticConfig, SolverConfig};
+use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
@@ -40,7 +41,9 @@ impl Protocol for LogisticConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(source, |features| score(self, task, seed, features))
+        sweep::run(LogisticConfig::metric(self, task).better(), source, |features| {
+            score(self, task, seed, features)
+        })
     }
 }
 
@@ -88,20 +91,22 @@ pub struct Design {
 
 /// Brings features to mean 0 and standard deviation 1.
 #[derive(Debug, Clone, PartialEq)]
-struct Standardizer {
+pub(crate) struct Standardizer {
     mean: Array1<f64>,
     /// Population standard deviation; 1 where a feature is constant.
     deviation: Array1<f64>,
 }
 
 impl Standardizer {
-    fn of(features: &Array2<f64>) -> Option<Self> {
+    /// Of features [n, d]; nothing where n is 0.
+    pub(crate) fn of(features: &Array2<f64>) -> Option<Self> {
         let mean = features.mean_axis(Axis(0))?;
         let deviation = features.std_axis(Axis(0), 0.0).mapv(|s| if s > 0.0 { s } else { 1.0 });
         Some(Self { mean, deviation })
     }
 
-    fn apply(&self, features: Array2<f64>) -> Array2<f64> {
+    /// Features [n, d] so brought.
+    pub(crate) fn apply(&self, features: Array2<f64>) -> Array2<f64> {
         (features - &self.mean) / &self.deviation
     }
 }
@@ -244,6 +249,8 @@ enum Labels {
 /// classes share a row.
 fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
     match targets {
+        Targets::Values(_) => Err(failure("it tells classes apart, and the targets are numbers")
+            .help("choose --protocol ridge or knn")),
         Targets::Labels(labels) => {
             Ok((Labels::Logistic(labels.clone()), (0..labels.ncols()).collect(), None))
         }
@@ -364,7 +371,7 @@ pub fn sweep(
         let Regression { iterations, converged, .. } = regression;
         let candidate = Candidate { c, validation, iterations, converged };
         let so_far = best.as_ref().map_or(f64::NAN, |(best, _)| best.validation);
-        if first_best([so_far, validation]) == Some(1) {
+        if first_best(Better::Higher, [so_far, validation]) == Some(1) {
             best = Some((candidate, regression.clone()));
         }
         candidates.push(candidate);

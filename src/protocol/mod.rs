@@ -6,6 +6,7 @@ pub mod knn;
 pub mod linear_probe;
 mod list;
 pub mod logistic;
+pub mod ridge;
 pub mod segmentation_probe;
 pub mod sweep;
 pub mod upernet;

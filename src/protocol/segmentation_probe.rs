@@ -19,6 +19,7 @@ use super::{Length, Needs, Protocol, Session};
 use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
 use crate::features::source::FeatureSource;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
+use crate::metrics::Better;
 use crate::metrics::segmentation::Confusion;
 use crate::nn::kernels::flex::matrix::{Into, Layout, multiply};
 use crate::score::decision::{choose, first_best};
@@ -72,7 +73,7 @@ impl Protocol for SegmentationProbeConfig {
             score_head(self, task, seed, best, &tokens(source, strategy, Split::Test)?)
         };
         let mut state = source;
-        let choice = choose(strategies.len(), &mut state, validate, test)?;
+        let choice = choose(task.metric.better(), strategies.len(), &mut state, validate, test)?;
         let names: Vec<&str> = strategies.iter().map(String::as_str).collect();
         Ok(match names.len() {
             1 => choice.tested,
@@ -117,7 +118,7 @@ fn best_head(
     // Where nothing counts, none has a score.
     let score = |tiles: &Option<Vec<Confusion>>| tiles.as_deref().and_then(mean_iou).unwrap_or(f64::NAN);
     let scores: Vec<f64> = counts.iter().map(score).collect();
-    let Some(rate) = first_best(scores.iter().copied()) else {
+    let Some(rate) = first_best(Better::Higher, scores.iter().copied()) else {
         return Err(Error::mismatch(
             "no pixel of the validation masks counts, so no learning rate can be chosen",
         )

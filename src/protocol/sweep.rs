@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::features::Features;
 use crate::features::source::{FeatureSource, FeatureView};
+use crate::metrics::Better;
 use crate::score::Outcome;
 use crate::score::decision::choose;
 use crate::task::Split;
@@ -43,11 +44,12 @@ impl<'s> StrategyFeatures<'s> {
 
 /// Scores an encoder with each normalisation strategy of the source on validation, and with the best of them (the first
 /// of equal ones) on test. A single strategy is taken as it is. One of several whose features or training are not finite
-/// is never chosen.
+/// is never chosen. `better` is the direction of the metric that the outcomes hold.
 ///
 /// # Errors
 /// Like `score`.
 pub fn run(
+    better: Better,
     source: &mut dyn FeatureSource,
     score: impl Fn(&mut StrategyFeatures) -> Result<Outcome>,
 ) -> Result<Outcome> {
@@ -66,7 +68,7 @@ pub fn run(
     let test = |source: &mut &mut dyn FeatureSource, strategy, (): &()| {
         score(&mut StrategyFeatures::new(*source, strategy))
     };
-    let choice = choose(strategies.len(), &mut state, validate, test)?;
+    let choice = choose(better, strategies.len(), &mut state, validate, test)?;
     let names: Vec<&str> = strategies.iter().map(String::as_str).collect();
     Ok(choice.tested.of_sweep(&names, choice.place, &choice.validation))
 }

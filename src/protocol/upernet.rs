@@ -7,35 +7,38 @@
 //! Maps of a sample of several images are combined as its task says: of two dates the later one's minus the earlier one's, as in
 //! the reference's change detection.
 //!
-//! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU of all test
-//! pixels, and the mean over test batches is its score `reported_miou`.
+//! Of classes per pixel the loss is cross-entropy, of numbers (normalised by the task's statistics) the absolute error
+//! [ViTRegression of its foundation_models]; `pixels.rs` has what differs.
+//!
+//! The epoch is chosen by the mean over batches that the reference logs; the record's value is the mean IoU (or the error) of
+//! all test pixels, and the mean over test batches is its score `reported_miou` (`reported_rmse`).
 //!
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
 //! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
+
+mod pixels;
 
 use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use ndarray::{Array2, Array3, Axis};
+use ndarray::Array2;
 use rand::seq::SliceRandom;
 
+use self::pixels::{BatchTruth, PixelScores};
 use super::{Length, Needs, Protocol, Session, TrainingSetup};
 use crate::config::{EncoderUse, UpernetConfig};
 use crate::data::{Sample, Split, loader};
 use crate::features::images;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
-use crate::features::tiles::{IGNORED, mask_of};
+use crate::features::truth::PixelTruth;
 use crate::features::{Input, Preparation};
 use crate::files::remove;
-use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
+use crate::metrics::Better;
 use crate::model::encoder::Map;
 use crate::model::{Architecture, Want};
 use crate::nn::heads::layers::Pass;
-use crate::nn::heads::predictions;
 use crate::nn::heads::upernet::UperNet;
-use crate::nn::loss::PixelLabels;
-use crate::nn::resample::{Corners, resize};
 use crate::random::{stream, turn};
 use crate::score::decision::first_best;
 use crate::score::subset::subset;
@@ -64,7 +67,7 @@ impl Protocol for UpernetConfig {
     }
 
     fn targets(&self) -> &'static [TargetKind] {
-        &[TargetKind::Mask]
+        &[TargetKind::Mask, TargetKind::ValueMap]
     }
 
     fn length(&mut self) -> Option<Length<'_>> {
@@ -114,8 +117,8 @@ pub fn run(
 }
 
 /// The place of the best epoch, the first of equal ones, and its score.
-fn best_of(scores: &[Option<f64>]) -> Option<(usize, f64)> {
-    let place = first_best(scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+fn best_of(better: Better, scores: &[Option<f64>]) -> Option<(usize, f64)> {
+    let place = first_best(better, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
     Some((place, scores[place]?))
 }
 
@@ -190,7 +193,7 @@ impl<'a> Search<'a> {
             return Err(Error::mismatch("is of another search"));
         }
         let start = self.start()?.network;
-        if let Some((best, _)) = best_of(&valid) {
+        if let Some((best, _)) = best_of(self.setup.task.metric.better(), &valid) {
             state::load(start.clone(), &snapshot::load_network(&self.best_path(best))?)?;
         }
         let network = state::load(start, &network)?;
@@ -220,7 +223,7 @@ impl<'a> Search<'a> {
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
         };
-        let score = mean_iou_over_batches(&images, self.config.batch_size)?;
+        let score = images.over_batches(self.setup.task.metric, self.config.batch_size)?;
         self.tell_of_memory();
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
@@ -251,7 +254,7 @@ impl<'a> Search<'a> {
 
     /// The place of the best epoch, the first of equal ones, and its score.
     fn chosen(&self) -> Option<(usize, f64)> {
-        best_of(&self.scores)
+        best_of(self.setup.task.metric.better(), &self.scores)
     }
 
     /// The file of the network after the epoch at that place: that of the best so far, and of the one before it until a
@@ -301,19 +304,20 @@ impl<'a> Search<'a> {
         let (_, momentum) = Rule::of(config.optimizer);
         let Training { mut network, mut optimizer } = training;
         loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
-            let (mut total, mut counted) = (0.0, 0_u32);
+            let (mut total, mut counted, mut empty) = (0.0, 0_u32, 0);
             for batch in 0..batches {
                 let items: Vec<MapItem> = items.by_ref().take(size).collect::<Result<_>>()?;
-                let labels = self.labels(&items)?;
+                let truth = BatchTruth::new(&items, setup.task, &setup.device)?;
                 step.advance(items.len());
                 // The mean over no pixels is NaN.
-                if labels.counting() == 0 {
+                if truth.is_empty() {
+                    empty += 1;
                     continue;
                 }
                 let maps = self.maps(&network, &items)?;
                 drop(items);
                 let logits = network.head.forward(tensors(maps), &mut Pass::Train(&mut dropout))?;
-                let loss = network.head.loss(logits, &labels);
+                let loss = truth.loss(&network.head, logits);
                 let mut gradients = loss.backward();
                 total += scalar(loss);
                 counted += 1;
@@ -325,6 +329,11 @@ impl<'a> Search<'a> {
                 let pace =
                     Pace { learning_rate: rates.learning_rate, momentum: rates.momentum.unwrap_or(momentum) };
                 network = optimizer.step(network, &mut gradients, pace);
+            }
+            if empty > 0 && setup.task.target.is_numeric() {
+                let line =
+                    format!("{name}: {empty} of {batches} batches passed over, nothing is measured in them");
+                setup.progress.note(&line);
             }
             Ok((Training { network, optimizer }, total / f64::from(counted.max(1))))
         })
@@ -347,20 +356,6 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The masks of a batch, which must be of one size.
-    fn labels(&self, items: &[MapItem]) -> Result<PixelLabels> {
-        let (h, w) = items.first().map_or((0, 0), |item| item.mask.dim());
-        if let Some(item) = items.iter().find(|item| item.mask.dim() != (h, w)) {
-            let found = item.mask.dim();
-            return Err(Error::mismatch(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
-                .help("UPerNet trains on images of one size"));
-        }
-        let labels = items.iter().flat_map(|item| item.mask.iter().map(|label| i32::from(*label))).collect();
-        let labels = Array3::from_shape_vec((items.len(), h, w), labels).map_err(Error::mismatch)?;
-        let ignore = Some(i32::from(IGNORED));
-        PixelLabels::new(labels.view(), self.setup.task.classes, ignore, &self.setup.device)
-    }
-
     fn samples(&self, split: Split) -> Vec<usize> {
         subset(self.setup.input.dataset.samples(split).len(), self.config.limit)
     }
@@ -371,16 +366,16 @@ impl<'a> Search<'a> {
         Reader { input, strategy, task, encoder }
     }
 
-    /// For each image of a split what the network predicts, against its mask; nothing where the network diverged: a
-    /// feature map of a trained encoder or a logit is not finite. `shown` sees each prediction [h, w] with the image's
-    /// place among those used.
+    /// For each image of a split what the network predicts, against its pixels; nothing where the network diverged: a
+    /// feature map of a trained encoder or a logit is not finite. `shown` sees each predicted mask [h, w] with the
+    /// image's place among those used.
     fn evaluate(
         &self,
         network: &Network,
         split: Split,
         mut shown: impl FnMut(usize, Array2<i32>),
-    ) -> Result<Option<Vec<Confusion>>> {
-        let (setup, classes) = (self.setup, self.setup.task.classes);
+    ) -> Result<Option<PixelScores>> {
+        let setup = self.setup;
         let network = network.valid();
         let trained = network.encoder.map(|encoder| {
             MapSource::new(encoder.frozen(), setup.input.spec(), setup.device.clone().inner())
@@ -391,7 +386,7 @@ impl<'a> Search<'a> {
         let step = setup.progress.begin(&split.to_string(), samples.len());
         let reader = self.reader();
         let read = |i: usize| reader.item(split, samples[i], Turn::NONE);
-        let mut confusions = Vec::with_capacity(samples.len());
+        let mut scores = PixelScores::new(setup.task.target);
         let finite =
             loader::ordered(samples.len(), setup.readers, 2 * setup.batch_size, read, |mut items| {
                 loop {
@@ -409,19 +404,17 @@ impl<'a> Search<'a> {
                         return Ok(false);
                     }
                     for (i, item) in items.iter().enumerate() {
-                        let (h, w) = item.mask.dim();
-                        let logits = resize(logits.clone().narrow(0, i, 1), [h, w], Corners::HalfPixel);
-                        let mut confusion = Confusion::new(classes, Some(i32::from(IGNORED)));
-                        let mask = item.mask.mapv(i32::from).insert_axis(Axis(0));
-                        let prediction = predictions(logits);
-                        confusion.add(mask.view(), prediction.view())?;
-                        shown(confusions.len(), prediction.remove_axis(Axis(0)));
-                        confusions.push(confusion);
+                        let image = scores.len();
+                        if let Some(mask) =
+                            scores.add(logits.clone().narrow(0, i, 1), &item.truth, setup.task)?
+                        {
+                            shown(image, mask);
+                        }
                     }
                     step.advance(items.len());
                 }
             })?;
-        Ok(finite.then_some(confusions))
+        Ok(finite.then_some(scores))
     }
 
     /// Scores the best network on the test split.
@@ -446,16 +439,15 @@ impl<'a> Search<'a> {
         })?;
         let rates = config.learning_rates.iter().zip(self.scores.chunks(config.epochs));
         let diverged = rates.filter(|(_, scores)| scores.contains(&None)).map(|(rate, _)| rate);
-        let mut outcome =
-            outcome::of_masks(task, &images, &config.interval, self.seed)?.with_diverged(diverged);
-        let reported = mean_iou_over_batches(&images, config.batch_size)?;
-        outcome.scores.insert("reported_miou".to_owned(), reported);
+        let mut outcome = images.outcome(task, &config.interval, self.seed)?.with_diverged(diverged);
+        let reported = images.over_batches(task.metric, config.batch_size)?;
+        outcome.scores.insert(format!("reported_{}", task.metric), reported);
         outcome.scoring.report_batch = Some(config.batch_size);
         outcome.selected.extend([
             ("encoder".to_owned(), config.encoder.to_string()),
             ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),
             ("epoch".to_owned(), format!("{} of {}", chosen % config.epochs + 1, config.epochs)),
-            ("validation".to_owned(), format!("{valid:.2}")),
+            ("validation".to_owned(), task.metric.about().scale.fine(valid)),
         ]);
         Ok(Outcome { validation: Some(valid), masks, ..outcome })
     }
@@ -478,18 +470,15 @@ impl Reader<'_> {
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
         let sample =
             if known { self.input.labelled(split, sample)? } else { self.input.stored(split, sample)? };
-        let mask = turn.mask(mask_of(&sample, self.task)?, CORNER);
+        let truth = PixelTruth::of(&sample, self.task)?.turned(turn, self.task);
         if known {
-            return Ok(MapItem { place, name: sample.name, images: None, mask });
+            return Ok(MapItem { place, name: sample.name, images: None, truth });
         }
         let images = self.input.prepared(&self.strategy.preprocess, sample.images)?;
         let sample = Sample { images, ..sample }.turned(|pixels| turn.image(pixels));
-        Ok(MapItem { place, name: sample.name, images: Some(sample.images), mask })
+        Ok(MapItem { place, name: sample.name, images: Some(sample.images), truth })
     }
 }
-
-/// The class of the corners that a rotation leaves empty: the reference's, not ignored.
-const CORNER: i16 = 0;
 
 /// Streams of a seed's random numbers: epoch e draws its order from `STREAMS` + 2 e and what is dropped from the
 /// next one. Those below are of the head's initialisation and of [`subset`].

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 /// | `seed` | u64 |
 /// | `demo`, `short` | boolean |
 /// | `metric` | string |
-/// | `value` | f64, percent |
-/// | `low`, `high` | f64, percent; null without an interval |
+/// | `value` | f64, in the metric's unit: percent, or that of the task |
+/// | `low`, `high` | f64, likewise; null without an interval |
 /// | `level` | f64, between 0 and 1; null without an interval |
 /// | `scores`, `selected`, `samples` | string: JSON objects |
 /// | `fingerprint`, `settings`, `weights`, `data` | string |

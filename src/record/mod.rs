@@ -83,10 +83,10 @@ pub struct Record {
     pub cell: Cell,
     /// The metric that the tables report.
     pub metric: Metric,
-    /// Its value on the test split, in percent.
+    /// Its value on the test split, in the metric's unit ([`Metric::about`]).
     pub value: f64,
     pub interval: Option<Interval>,
-    /// Further scores, in percent, by name.
+    /// Further scores, by name, each in its unit ([`crate::metrics::Scale::of_score`]).
     pub scores: BTreeMap<String, f64>,
     /// What was chosen (on validation, or fixed), by name.
     pub selected: BTreeMap<String, String>,

@@ -5,10 +5,12 @@
 //! | `predicted`, `truth` | one class an image: uint16 | [n] |
 //! | `predicted`, `truth` | several labels an image: uint8, 0 or 1 | [n, labels] |
 //! | `logits`, `truth` | several labels an image, ranked: float32, and uint8 as above | [n, labels] |
+//! | `predicted`, `truth` | one number an image: float32 | [n] |
+//! | `sums` | maps of numbers: float64, count, sums of errors' sizes and squares, of the truth and its squares | [n, 5] |
 //! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
 //!
 //! Metadata: `format`, `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
-//! `multi-label`, `scores`, `mask`), `classes`, for masks `ignore`; and what else it takes to compute the record's scores again,
+//! `multi-label`, `scores`, `mask`, `value`, `value-map`), `classes`, for masks `ignore`; and what else it takes to compute the record's scores again,
 //! each where it applies: `class-names` (a JSON list), `report-batch` (samples per batch of `reported_<metric>`), `resamples` (of
 //! the interval). Files without `format` are of format 1, which lacks the last three.
 
@@ -23,6 +25,7 @@ use super::FINGERPRINT_DIGITS;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::formats::tensors;
+use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
 use crate::score::{Predictions, Scoring, Targets};
 use crate::{Error, Result};
@@ -32,6 +35,9 @@ pub const FORMAT: u32 = 2;
 
 /// The most resamples, and the largest batch, that a file can ask for.
 const LARGEST: usize = 1_000_000;
+
+/// Numbers of an [`ErrorSums`].
+const SUMS: usize = 5;
 
 /// Predictions with the names of their samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +71,18 @@ impl Tensor {
             shape: vec![n, count],
             bytes: labels.iter().map(|label| u8::from(*label)).collect(),
         }
+    }
+
+    fn values(values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor { dtype: Dtype::F32, shape: vec![values.len()], bytes }
+    }
+
+    fn sums(images: &[ErrorSums]) -> Self {
+        let numbers =
+            images.iter().flat_map(|s| [s.count as f64, s.absolute, s.squared, s.truth, s.truth_squared]);
+        let bytes = numbers.flat_map(|number| number.to_le_bytes()).collect();
+        Tensor { dtype: Dtype::F64, shape: vec![images.len(), SUMS], bytes }
     }
 
     fn counts(images: &[Confusion]) -> Result<Self, String> {
@@ -133,6 +151,10 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
             let tensors = vec![("predicted", Tensor::labels(predicted)), ("truth", Tensor::labels(truth))];
             ("multi-label", truth.ncols(), tensors)
         }
+        Predictions::Targets { predicted: Targets::Values(predicted), truth: Targets::Values(truth) } => {
+            ("value", 1, vec![("predicted", Tensor::values(predicted)), ("truth", Tensor::values(truth))])
+        }
+        Predictions::ValueMaps(images) => ("value-map", 1, vec![("sums", Tensor::sums(images))]),
         Predictions::Targets { .. } => {
             return Err(problem("predictions and labels are of different kinds".to_owned()));
         }
@@ -162,12 +184,21 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     tensors::serialize(views, metadata).at(path)
 }
 
-/// The first sample one of whose scores is no number: it has no rank.
+/// The first sample one of whose numbers is none: it has no rank, or no error.
 fn not_a_number(samples: &[String], predictions: &Predictions) -> Option<String> {
-    let Predictions::Scores { logits, .. } = predictions else { return None };
-    let place = logits.outer_iter().position(|row| row.iter().any(|logit| logit.is_nan()))?;
-    let sample = samples.get(place).map_or("?", String::as_str);
-    Some(format!("a score of sample `{sample}` is not a number"))
+    let (what, place) = match predictions {
+        Predictions::Scores { logits, .. } => {
+            ("a score", logits.outer_iter().position(|row| row.iter().any(|logit| logit.is_nan())))
+        }
+        Predictions::Targets { predicted: Targets::Values(predicted), truth: Targets::Values(truth) } => {
+            let is_wrong = |(a, b): (&f32, &f32)| !(a.is_finite() && b.is_finite());
+            ("the number", predicted.iter().zip(truth).position(is_wrong))
+        }
+        Predictions::ValueMaps(images) => ("a sum", images.iter().position(|image| !image.is_finite())),
+        Predictions::Targets { .. } | Predictions::Masks(_) => return None,
+    };
+    let sample = samples.get(place?).map_or("?", String::as_str);
+    Some(format!("{what} of sample `{sample}` is not a number"))
 }
 
 /// Reads the file of the record with that fingerprint; nothing where there is none.
@@ -253,6 +284,21 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
             };
             Predictions::Masks(all.axis_iter(Axis(0)).map(image).collect::<Result<_, _>>()?)
         }
+        "value" => {
+            let values = |name: &str| -> Result<Targets, String> {
+                let numbers = tensor(name, Dtype::F32, 1)?.data().as_chunks().0.iter();
+                Ok(Targets::Values(numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+            };
+            Predictions::Targets { predicted: values("predicted")?, truth: values("truth")? }
+        }
+        "value-map" => {
+            let t = tensor("sums", Dtype::F64, 2)?;
+            if t.shape()[1] != SUMS {
+                return Err(format!("`sums` has {} numbers per image, expected {SUMS}", t.shape()[1]));
+            }
+            let numbers: Vec<f64> = t.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+            Predictions::ValueMaps(numbers.as_chunks().0.iter().map(sums).collect::<Result<_, _>>()?)
+        }
         other => return Err(format!("unknown kind `{other}`")),
     };
     if samples.is_empty() {
@@ -265,11 +311,23 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         Predictions::Targets { predicted, truth } => [predicted.len(), truth.len()],
         Predictions::Scores { logits, truth } => [logits.nrows(), truth.nrows()],
         Predictions::Masks(images) => [images.len(); 2],
+        Predictions::ValueMaps(images) => [images.len(); 2],
     };
     match lengths.iter().find(|length| **length != samples.len()) {
         Some(length) => Err(format!("{length} predictions or labels of {} samples", samples.len())),
         None => Ok(Named { samples, predictions, scoring: scoring(format, &metadata)? }),
     }
+}
+
+fn sums(&[count, absolute, squared, truth, truth_squared]: &[f64; SUMS]) -> Result<ErrorSums, String> {
+    // Beyond 2^53 not every count has a number of its own.
+    if count.fract() != 0.0 || !(0.0..=(1_u64 << 53) as f64).contains(&count) {
+        return Err(format!("`sums` counts {count} pixels"));
+    }
+    if [absolute, squared, truth_squared].iter().any(|sum| *sum < 0.0) {
+        return Err("`sums` holds a negative sum of sizes or squares".to_owned());
+    }
+    Ok(ErrorSums { count: count as u64, absolute, squared, truth, truth_squared })
 }
 
 fn scoring(format: u32, metadata: &HashMap<String, String>) -> Result<Option<Scoring>, String> {

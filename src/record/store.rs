@@ -10,6 +10,7 @@ use super::predictions::{self, Named};
 use super::{Cell, FINGERPRINT_DIGITS, Reason, Record, SCHEMA, Unreadable, migrate};
 use crate::error::AtPath;
 use crate::files::{remove, write_atomically};
+use crate::metrics::Scale;
 use crate::{Error, Result};
 
 /// Digits of the fingerprint in a file's name.
@@ -20,9 +21,6 @@ const PREDICTIONS: &str = "predictions";
 
 /// The folder of pictures of predicted masks.
 const SHEETS: &str = "sheets";
-
-/// What metrics and scores may be; the ends have room for rounding.
-const PERCENT: std::ops::RangeInclusive<f64> = -1e-9..=100.0 + 1e-9;
 
 /// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
 const LONGEST_PART: usize = 48;
@@ -435,16 +433,17 @@ fn check(record: &Record) -> Result<(), String> {
             return Err(format!("{field} `{hash}` is not {FINGERPRINT_DIGITS} hexadecimal digits"));
         }
     }
-    let interval = record.interval.iter().flat_map(|i| [i.low, i.high]).map(|x| ("interval", x));
-    let scores = record.scores.iter().map(|(name, score)| (name.as_str(), *score));
-    // NaN is in no range.
-    if let Some((name, number)) = [("value", record.value)]
+    let own = record.metric.about().scale;
+    let interval = record.interval.iter().flat_map(|i| [i.low, i.high]).map(|x| ("interval", x, own));
+    let scores = record.scores.iter();
+    let scores = scores.map(|(name, score)| (name.as_str(), *score, Scale::of_score(name, record.metric)));
+    if let Some((name, number, scale)) = [("value", record.value, own)]
         .into_iter()
         .chain(interval)
         .chain(scores)
-        .find(|(_, number)| !PERCENT.contains(number))
+        .find(|(_, number, scale)| !scale.holds(*number))
     {
-        return Err(format!("{name} is {number}, which is no percentage from 0 to 100"));
+        return Err(format!("{name} is {number}, which is no {}", scale.range()));
     }
     if let Some(level) = record.interval.map(|i| i.level).filter(|level| !(*level > 0.0 && *level < 1.0)) {
         return Err(format!("the interval's level is {level}, which is not between 0 and 1"));

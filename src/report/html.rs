@@ -11,12 +11,15 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::chapter::{Chapter, Figure};
+use super::gather::Section;
 use super::tables::published::Mark;
-use super::tables::table::{Origin, ResultTable, Row, Tenths, Value, headings};
+use super::tables::table::{Origin, ResultTable, Row, Value, headings};
 use super::tables::text::letter;
 
 use crate::canvas::{svg, xml_text};
+use crate::metrics::{Better, Scale, Unit};
 use crate::record::Record;
+use crate::task::Task;
 use crate::{Error, Result};
 
 /// Sheets beyond this many bytes in all are left out of the page: they stay files.
@@ -58,6 +61,10 @@ struct ColumnData {
     heading: String,
     metric: String,
     sensor: String,
+    /// What stands behind its numbers: ` %`, ` Mg/ha` or nothing.
+    unit: String,
+    /// Whether the lowest value is the best.
+    lower: bool,
 }
 
 #[derive(Serialize)]
@@ -91,13 +98,26 @@ struct CellData {
 #[derive(Default)]
 struct Told<'a> {
     places: HashMap<&'a str, usize>,
-    records: Vec<(&'a Record, String)>,
+    records: Vec<ToldRecord<'a>>,
+}
+
+struct ToldRecord<'a> {
+    record: &'a Record,
+    /// Below the report's folder.
+    file: String,
+    /// As [`ColumnData::unit`].
+    unit: String,
 }
 
 impl<'a> Told<'a> {
-    fn place(&mut self, record: &'a Record, folder: &str) -> usize {
+    fn place(&mut self, record: &'a Record, section: &Section) -> usize {
         *self.places.entry(&record.fingerprint).or_insert_with(|| {
-            self.records.push((record, format!("{folder}/records/{}", record.file_name())));
+            let task = section.suite.task(&record.cell.task);
+            self.records.push(ToldRecord {
+                record,
+                file: format!("{}/records/{}", section.folder, record.file_name()),
+                unit: task.map_or_else(|_| String::new(), |task| unit(record.metric.about().scale, task)),
+            });
             self.records.len() - 1
         })
     }
@@ -110,10 +130,13 @@ impl<'a> Told<'a> {
 pub fn page(chapters: &[Chapter]) -> Result<String> {
     let mut told = Told::default();
     let sections = chapters.iter().map(|chapter| section(chapter, &mut told)).collect::<Result<Vec<_>>>()?;
-    let records = told.records.iter().map(|(record, file)| {
+    let records = told.records.iter().map(|ToldRecord { record, file, unit }| {
         let mut json = serde_json::to_value(record).map_err(Error::request)?;
         if let Json::Object(fields) = &mut json {
             fields.insert("file".to_owned(), Json::String(file.clone()));
+            fields.insert("unit".to_owned(), Json::String(unit.clone()));
+            let decimals = record.metric.about().scale.decimals + 1;
+            fields.insert("decimals".to_owned(), Json::from(decimals));
         }
         Ok(json)
     });
@@ -137,10 +160,16 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
     for (_, table) in chapter.filled() {
         let columns = table.columns.iter().zip(headings(&table.columns)).map(|(column, heading)| {
             let task = section.suite.task(&column.task)?;
-            Ok(ColumnData { heading, metric: column.metric_title(), sensor: task.sensors() })
+            Ok(ColumnData {
+                heading,
+                metric: column.metric_title(),
+                sensor: task.sensors(),
+                unit: unit(column.scale(), task),
+                lower: column.scale().better == Better::Lower,
+            })
         });
         let columns = columns.collect::<Result<_>>()?;
-        let rows: Vec<RowData> = rows(table).map(|row| row_data(row, &section.folder, told)).collect();
+        let rows: Vec<RowData> = rows(table).map(|row| row_data(row, section, told)).collect();
         let mut protocols: Vec<&str> = rows.iter().flat_map(|row| row.protocols.iter().copied()).collect();
         protocols.sort_unstable();
         protocols.dedup();
@@ -158,13 +187,22 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
     Ok(SectionData { title: section.title(), folder: &section.folder, demo: section.demo, tables })
 }
 
+/// What stands behind a number of `task`.
+fn unit(scale: Scale, task: &Task) -> String {
+    match (scale.unit, &task.unit) {
+        (Unit::Percent, _) => " %".to_owned(),
+        (Unit::OfTask, Some(unit)) => format!(" {unit}"),
+        (Unit::OfTask, None) | (Unit::None, _) => String::new(),
+    }
+}
+
 /// Published rows, then ours; a demo's stand alone.
 fn rows<'t, 'a>(table: &'t ResultTable<'a>) -> impl Iterator<Item = &'t Row<'a>> {
     let published = if table.demo { &[][..] } else { &table.published[..] };
     published.iter().chain(&table.measured)
 }
 
-fn row_data<'a>(row: &'a Row<'a>, folder: &str, told: &mut Told<'a>) -> RowData<'a> {
+fn row_data<'a>(row: &'a Row<'a>, section: &Section, told: &mut Told<'a>) -> RowData<'a> {
     let records = row.cells.iter().flatten().flat_map(|cell| &cell.records);
     let mut protocols: Vec<&str> = records.map(|record| record.cell.protocol.as_str()).collect();
     protocols.sort_unstable();
@@ -178,28 +216,32 @@ fn row_data<'a>(row: &'a Row<'a>, folder: &str, told: &mut Told<'a>) -> RowData<
             Origin::Demo => "demo",
         },
         protocols,
-        cells: row.cells.iter().map(|cell| cell.as_ref().map(|cell| cell_data(cell, folder, told))).collect(),
+        cells: row
+            .cells
+            .iter()
+            .map(|cell| cell.as_ref().map(|cell| cell_data(cell, section, told)))
+            .collect(),
     }
 }
 
-fn cell_data<'a>(cell: &'a Value<'a>, folder: &str, told: &mut Told<'a>) -> CellData {
-    let tenths = |number: f64| Tenths::of(number).to_string();
+fn cell_data<'a>(cell: &'a Value<'a>, section: &Section, told: &mut Told<'a>) -> CellData {
+    let shown = |number: f64| cell.rounded(number).to_string();
     CellData {
-        value: tenths(cell.value),
+        value: shown(cell.value),
         number: cell.value,
         mark: match cell.mark {
             Mark::Bold => "bold",
             Mark::Italic => "italic",
             Mark::None => "",
         },
-        spread: cell.spread.map(tenths),
-        low: cell.interval.map(|interval| tenths(interval.low)),
-        high: cell.interval.map(|interval| tenths(interval.high)),
-        published: cell.reference.map(tenths),
+        spread: cell.spread.map(shown),
+        low: cell.interval.map(|interval| shown(interval.low)),
+        high: cell.interval.map(|interval| shown(interval.high)),
+        published: cell.reference.map(shown),
         difference: cell.difference().map(|difference| format!("{difference:+}")),
         inside: cell.inside(),
         marks: cell.footnotes.iter().map(|place| letter(*place)).collect(),
-        records: cell.records.iter().map(|record| told.place(record, folder)).collect(),
+        records: cell.records.iter().map(|record| told.place(record, section)).collect(),
     }
 }
 

@@ -85,7 +85,7 @@ fn fill_all<'a>(
                 format!("set `file` of that table in benchmarks/{}.toml to a plain name", suite.name),
             ));
         }
-        let published = published::read(&home.published(&definition.published))?;
+        let published = published::of_table(home, definition)?;
         tables.push((definition.file.as_str(), table::fill(definition, suite, &published, records, demo)?));
     }
     Ok(tables)

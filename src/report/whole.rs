@@ -122,7 +122,7 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
     }
     for definition in &suite.tables {
         let Some(definition) = over_all_shares(definition, records) else { continue };
-        let published = published::read(&home.published(&definition.published))?;
+        let published = published::of_table(home, &definition)?;
         let table = fill(&definition, suite, &published, records, *demo)?;
         if let Some(picture) = shares::draw(&table) {
             let caption = format!("{} against the share of training data", table.title);

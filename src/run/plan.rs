@@ -160,6 +160,7 @@ fn check(task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     Err(Error::request(problem).help(match task.target {
         TargetKind::Class | TargetKind::Labels => "choose --protocol knn, linear-probe, logistic or finetune",
         TargetKind::Mask => "choose --protocol segmentation-probe, upernet or upernet-finetune",
-        TargetKind::Value | TargetKind::ValueMap => "choose another task",
+        TargetKind::Value => "choose --protocol knn or ridge",
+        TargetKind::ValueMap => "choose --protocol upernet or upernet-finetune",
     }))
 }

@@ -3,6 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2, Axis, concatenate, s};
 
 use super::Targets;
+use crate::metrics::Better;
 use crate::{Error, ErrorKind, Result};
 
 impl Targets {
@@ -11,6 +12,7 @@ impl Targets {
         match self {
             Targets::Classes { count, .. } => *count,
             Targets::Labels(labels) => labels.ncols(),
+            Targets::Values(_) => 1,
         }
     }
 
@@ -18,7 +20,7 @@ impl Targets {
     pub fn out_of_range(&self) -> Option<usize> {
         match self {
             Targets::Classes { classes, count } => classes.iter().copied().find(|class| class >= count),
-            Targets::Labels(_) => None,
+            Targets::Labels(_) | Targets::Values(_) => None,
         }
     }
 
@@ -30,6 +32,7 @@ impl Targets {
                 Targets::Classes { classes: classes[samples].to_vec(), count: *count }
             }
             Targets::Labels(labels) => Targets::Labels(labels.slice(s![samples, ..]).to_owned()),
+            Targets::Values(values) => Targets::Values(values[samples].to_vec()),
         }
     }
 
@@ -47,8 +50,11 @@ impl Targets {
             (Targets::Labels(labels), Targets::Labels(more)) if labels.ncols() == more.ncols() => {
                 Ok(Targets::Labels(concatenate![Axis(0), labels.view(), more.view()]))
             }
+            (Targets::Values(values), Targets::Values(more)) => {
+                Ok(Targets::Values([&values[..], more].concat()))
+            }
             _ => Err(Error::mismatch(format!(
-                "targets of {} and of {} outputs cannot be joined, or one has classes and one labels",
+                "targets of {} and of {} outputs cannot be joined, or they are of different kinds",
                 self.outputs(),
                 others.outputs()
             ))),
@@ -56,8 +62,8 @@ impl Targets {
     }
 
     /// What logits [n, outputs] predict for targets of this kind: the class of the largest logit, the first of
-    /// equal ones (NaN counts as the largest, as in torch); or each label whose logit is above 0, which is
-    /// torch's `sigmoid(logit) > 0.5`.
+    /// equal ones (NaN counts as the largest, as in torch); each label whose logit is above 0, which is
+    /// torch's `sigmoid(logit) > 0.5`; or the number that is the only output.
     #[must_use]
     pub fn predicted(&self, logits: ArrayView2<f32>) -> Targets {
         match self {
@@ -65,6 +71,7 @@ impl Targets {
                 Targets::Classes { classes: logits.outer_iter().map(largest).collect(), count: *count }
             }
             Targets::Labels(_) => Targets::Labels(logits.mapv(|logit| logit > 0.0)),
+            Targets::Values(_) => Targets::Values(logits.index_axis(Axis(1), 0).to_vec()),
         }
     }
 }
@@ -160,12 +167,13 @@ pub(crate) struct Choice<T> {
     pub(crate) tested: T,
 }
 
-/// Scores each of `count` candidates by `validate` and hands the best (the first of equal ones) to `test`. A candidate
+/// Scores each of `count` candidates by `validate` and hands the best (the first of equal ones, by `better`) to `test`. A candidate
 /// whose numbers are not finite, there or in `test`, is passed over.
 ///
 /// # Errors
 /// As `validate` and `test`; with [`ErrorKind::NotFinite`] only where it is that of every candidate.
 pub(crate) fn choose<S, C, T>(
+    better: Better,
     count: usize,
     state: &mut S,
     mut validate: impl FnMut(&mut S, usize) -> Result<(f64, C)>,
@@ -191,7 +199,7 @@ pub(crate) fn choose<S, C, T>(
     }
     let score = |candidate: &Option<(f64, C)>| candidate.as_ref().map(|(score, _)| *score);
     while let Some(place) =
-        first_best(candidates.iter().map(|candidate| score(candidate).unwrap_or(f64::NAN)))
+        first_best(better, candidates.iter().map(|candidate| score(candidate).unwrap_or(f64::NAN)))
     {
         let Some((_, candidate)) = &candidates[place] else { break };
         match test(state, place, candidate) {
@@ -215,11 +223,11 @@ pub(crate) fn choose<S, C, T>(
     })
 }
 
-/// The place of the highest score, the first of equal ones; NaN never wins.
-pub fn first_best(scores: impl IntoIterator<Item = f64>) -> Option<usize> {
+/// The place of the best score, the first of equal ones; NaN never wins.
+pub fn first_best(better: Better, scores: impl IntoIterator<Item = f64>) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (i, score) in scores.into_iter().enumerate() {
-        if !score.is_nan() && best.is_none_or(|(_, other)| score > other) {
+        if !score.is_nan() && best.is_none_or(|(_, other)| better.is_better(score, other)) {
             best = Some((i, score));
         }
     }

@@ -14,8 +14,9 @@ use crate::config::IntervalConfig;
 use crate::data::Target;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
+use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
-use crate::metrics::{Interval, Metric, bootstrap, mean_over_batches};
+use crate::metrics::{Interval, Metric, bootstrap, check_shapes, mean_over_batches};
 pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
 use ranked::Ranked;
@@ -24,19 +25,21 @@ pub use scoring::Scoring;
 use crate::{Error, Result};
 
 /// Labels or predictions of a set of samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Targets {
     /// One class a sample, each below `count`.
     Classes { classes: Vec<usize>, count: usize },
     /// [n, labels]: whether each label applies.
     Labels(Array2<bool>),
+    /// One number a sample, in the task's unit.
+    Values(Vec<f32>),
 }
 
 impl Targets {
     /// The labels of a task with that many classes (or labels), one a sample.
     ///
     /// # Errors
-    /// Where there are none, kinds are mixed, a label is a mask or does not fit the number of classes.
+    /// Where there are none, kinds are mixed, a label is of pixels, does not fit the number of classes or is no finite number.
     pub fn from_labels(labels: &[Target], classes: usize) -> Result<Self> {
         let wrong = |sample: usize, label: &Target, wanted: &str| {
             let found = match label {
@@ -71,7 +74,14 @@ impl Targets {
                 }
                 Ok(Targets::Labels(targets))
             }
-            Some(other) => Err(wrong(0, other, "one class or several labels an image")),
+            Some(Target::Value(_)) => {
+                let value = |(sample, label): (usize, &Target)| match label {
+                    Target::Value(value) if value.is_finite() => Ok(*value),
+                    _ => Err(wrong(sample, label, "a finite number")),
+                };
+                labels.iter().enumerate().map(value).collect::<Result<_>>().map(Targets::Values)
+            }
+            Some(other) => Err(wrong(0, other, "one class, several labels or a number per image")),
         }
     }
 
@@ -80,6 +90,7 @@ impl Targets {
         match self {
             Targets::Classes { classes, .. } => classes.len(),
             Targets::Labels(labels) => labels.nrows(),
+            Targets::Values(values) => values.len(),
         }
     }
 
@@ -95,6 +106,7 @@ enum Parts {
     Counts(Vec<Counts>),
     Ranked(Ranked),
     Pixels(Vec<Confusion>),
+    Errors(Metric, Vec<ErrorSums>),
 }
 
 impl Parts {
@@ -111,12 +123,22 @@ impl Parts {
             (Metric::MicroF1, Targets::Labels(predictions), Targets::Labels(truth)) => {
                 Ok(Parts::Counts(count_samples(predictions.view(), truth.view())?))
             }
+            (Metric::Rmse | Metric::Mae | Metric::R2, Targets::Values(predictions), Targets::Values(truth)) => {
+                Parts::of_errors(metric, value_errors(predictions, truth)?)
+            }
             (Metric::MicroMap, ..) => Err(Error::mismatch("micro_map ranks scores, and here are decisions only")
                 .help("choose a protocol that trains a head, or another metric in benchmarks/")),
             _ => Err(Error::mismatch(format!("{metric} does not fit these labels")).help(
-                "accuracy is for one class a sample, micro_f1 and micro_map for several labels; see benchmarks/",
+                "accuracy is for one class a sample, micro_f1 and micro_map for several labels, rmse, mae and r2 for \
+                 numbers; see benchmarks/",
             )),
         }
+    }
+
+    /// Of one sample each; those of which nothing is measured must be left out.
+    fn of_errors(metric: Metric, samples: Vec<ErrorSums>) -> Result<Self> {
+        samples.iter().sum::<ErrorSums>().score(metric)?; // There is something to score.
+        Ok(Parts::Errors(metric, samples))
     }
 
     /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
@@ -140,10 +162,12 @@ impl Parts {
             Parts::Counts(counts) => counts.len(),
             Parts::Ranked(ranked) => ranked.len(),
             Parts::Pixels(images) => images.len(),
+            Parts::Errors(_, samples) => samples.len(),
         }
     }
 
-    /// The metric of the samples at `indices`, in percent; NaN where no pixel counts.
+    /// The metric of the samples at `indices`; NaN where no pixel counts. R² of a single number is 0, as that of others whose
+    /// truth is constant.
     fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
         match self {
             Parts::Right(right) => {
@@ -155,12 +179,23 @@ impl Parts {
             Parts::Pixels(images) => Confusion::sum(indices.map(|image| &images[image]))
                 .and_then(|all| all.mean_iou().ok())
                 .unwrap_or(f64::NAN),
+            Parts::Errors(metric, samples) => {
+                let sums: ErrorSums = indices.map(|sample| &samples[sample]).sum();
+                match metric {
+                    Metric::R2 if sums.count == 1 => 0.0,
+                    metric => sums.score(*metric).unwrap_or(f64::NAN),
+                }
+            }
         }
     }
 
-    /// The metric of each sample alone, in percent; NaN where no pixel counts.
+    /// The metric of each sample alone; NaN where no pixel counts. In the place of R², which a sample alone has not, minus
+    /// the mean squared error: what it ranks resamples of one truth by.
     fn each(&self) -> Vec<f64> {
         match self {
+            Parts::Errors(Metric::R2, samples) => {
+                samples.iter().map(|sums| -sums.squared / sums.count as f64).collect()
+            }
             Parts::Ranked(ranked) => ranked.each(),
             others => (0..others.len()).map(|sample| others.score(std::iter::once(sample))).collect(),
         }
@@ -173,7 +208,21 @@ impl Parts {
     }
 }
 
-/// The metric of these predictions, in percent.
+/// The error of each of these numbers.
+///
+/// # Errors
+/// Where there are none, they are not as many, or a prediction is not finite.
+fn value_errors(predictions: &[f32], truth: &[f32]) -> Result<Vec<ErrorSums>> {
+    check_shapes(&[predictions.len()], &[truth.len()])?;
+    if let Some(sample) = predictions.iter().position(|prediction| !prediction.is_finite()) {
+        return Err(Error::not_finite(format!("the prediction of sample {sample} is not finite"))
+            .help("check that the weights fit the model and the normalisation fits the pixels"));
+    }
+    let error = |(prediction, truth): (&f32, &f32)| ErrorSums::of(f64::from(*prediction), f64::from(*truth));
+    Ok(predictions.iter().zip(truth).map(error).collect())
+}
+
+/// The metric of these predictions.
 ///
 /// # Errors
 /// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
@@ -197,7 +246,7 @@ pub fn interval(
     Parts::new(metric, predictions, truth)?.interval(config, seed)
 }
 
-/// The metric of logits [n, outputs] of these samples, in percent.
+/// The metric of logits [n, outputs] of these samples.
 ///
 /// # Errors
 /// As [`score`], or where a logit is NaN or infinite.

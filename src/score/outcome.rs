@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView2};
 
 use super::{Parts, Predictions, Scoring, Targets};
 use crate::config::IntervalConfig;
+use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap};
 use crate::task::Task;
@@ -14,12 +15,12 @@ use crate::{Error, Result};
 /// What a protocol found for one cell.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The task's metric on the test split, in percent.
+    /// The task's metric on the test split.
     pub value: f64,
     pub interval: Option<Interval>,
-    /// The metric on validation of what was chosen there, in percent; where the protocol chose anything.
+    /// The metric on validation of what was chosen there; where the protocol chose anything.
     pub validation: Option<f64>,
-    /// Further scores, in percent, by name.
+    /// Further scores, by name.
     pub scores: BTreeMap<String, f64>,
     /// What was chosen (on validation, or fixed), by name.
     pub selected: BTreeMap<String, String>,
@@ -50,8 +51,8 @@ pub fn to_show(images: usize) -> Vec<usize> {
 }
 
 impl Outcome {
-    /// Scores `predictions` of the test split: the task's metric with its bootstrap interval, and macro F1
-    /// where a class occurs.
+    /// Scores `predictions` of the test split: the task's metric with its bootstrap interval; beside it macro F1
+    /// where a class occurs, of numbers the other metrics.
     ///
     /// # Errors
     /// As [`super::score`].
@@ -65,7 +66,7 @@ impl Outcome {
     ) -> Result<Self> {
         let parts = Parts::new(metric, predictions, truth)?;
         let predictions = Predictions::Targets { predicted: predictions.clone(), truth: truth.clone() };
-        Self::of_parts(&parts, predictions, config, seed, selected)
+        Self::of_parts(metric, &parts, predictions, config, seed, selected)
     }
 
     /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
@@ -87,10 +88,11 @@ impl Outcome {
             }
             _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },
         };
-        Self::of_parts(&parts, predictions, config, seed, selected)
+        Self::of_parts(metric, &parts, predictions, config, seed, selected)
     }
 
     fn of_parts<const N: usize>(
+        metric: Metric,
         parts: &Parts,
         predictions: Predictions,
         config: &IntervalConfig,
@@ -101,7 +103,7 @@ impl Outcome {
             value: parts.score(0..parts.len()),
             interval: Some(parts.interval(config, seed)?),
             validation: None,
-            scores: predictions.scores(&[]),
+            scores: beside(metric, &predictions, &[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
             scoring: Scoring { resamples: Some(config.resamples), ..Scoring::default() },
@@ -109,7 +111,7 @@ impl Outcome {
         })
     }
 
-    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, in percent, and the names of
+    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, and the names of
     /// those that diverged, which have none.
     pub(crate) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: &[Option<f64>]) -> Self {
         self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
@@ -134,6 +136,13 @@ impl Outcome {
     }
 }
 
+/// The scores of predictions but for the metric itself.
+fn beside(metric: Metric, predictions: &Predictions, class_names: &[String]) -> BTreeMap<String, f64> {
+    let mut scores = predictions.scores(class_names);
+    scores.remove(metric.about().name);
+    scores
+}
+
 /// Scores the predicted masks of the test split, an image each: the mean IoU over all pixels with its bootstrap
 /// interval over images, the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`) and the share
 /// of pixels that are right.
@@ -153,13 +162,31 @@ pub(crate) fn of_masks(
         return Err(Error::mismatch(format!("{} does not fit the masks of {}", task.metric, task.name))
             .help("set the task's `metric` to miou in benchmarks/"));
     }
-    let predictions = Predictions::Masks(images.to_vec());
+    of_pixels(task, Predictions::Masks(images.to_vec()), config, seed)
+}
+
+/// Scores the predicted maps of numbers of the test split, sums of errors per image: the task's metric over all pixels that
+/// are measured with its bootstrap interval over images, and the other metrics of numbers. Images in which nothing is
+/// measured are not drawn.
+///
+/// # Errors
+/// Where nothing is measured, the task's metric is none of numbers, or as [`bootstrap::interval`].
+pub(crate) fn of_value_maps(
+    task: &Task,
+    images: &[ErrorSums],
+    config: &IntervalConfig,
+    seed: u64,
+) -> Result<Outcome> {
+    of_pixels(task, Predictions::ValueMaps(images.to_vec()), config, seed)
+}
+
+fn of_pixels(task: &Task, predictions: Predictions, config: &IntervalConfig, seed: u64) -> Result<Outcome> {
     let scorer = predictions.scorer(task.metric)?;
     let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
         scorer.score(indices)
     })?;
     let value = scorer.all();
-    let scores = predictions.scores(&task.class_names);
+    let scores = beside(task.metric, &predictions, &task.class_names);
     let scoring = Scoring {
         class_names: task.class_names.clone(),
         resamples: Some(config.resamples),

@@ -12,6 +12,7 @@ use super::ranked::Ranked;
 use super::{Parts, Targets};
 use crate::metrics::Metric;
 use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
+use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -19,12 +20,14 @@ use crate::{Error, Result};
 /// Predictions beside labels, one a sample of the test split, in its order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predictions {
-    /// One class or several labels an image.
+    /// One class, several labels or a number an image.
     Targets { predicted: Targets, truth: Targets },
     /// Logits and whether each label applies, [n, labels], for a metric that ranks them.
     Scores { logits: Array2<f32>, truth: Array2<bool> },
     /// Of each image, how many pixels of each label were predicted as each class.
     Masks(Vec<Confusion>),
+    /// Of each image, sums of the errors of its pixels.
+    ValueMaps(Vec<ErrorSums>),
 }
 
 /// A metric's parts, one a sample: resamples are scored by adding them up.
@@ -36,7 +39,7 @@ impl Scorer {
         self.0.len()
     }
 
-    /// The metric of the samples at `indices`, in percent; NaN where nothing in them counts.
+    /// The metric of the samples at `indices`; NaN where nothing in them counts.
     ///
     /// # Panics
     /// Where an index is not below [`Scorer::samples`].
@@ -44,12 +47,12 @@ impl Scorer {
         self.0.score(indices.iter().copied())
     }
 
-    /// The metric of all samples, in percent; NaN where nothing counts.
+    /// The metric of all samples; NaN where nothing counts.
     pub fn all(&self) -> f64 {
         self.0.score(0..self.0.len())
     }
 
-    /// The metric of each sample alone, in percent.
+    /// The metric of each sample alone; in the place of R², which a sample alone has not, minus its mean squared error.
     pub fn each(&self) -> Vec<f64> {
         self.0.each()
     }
@@ -62,6 +65,7 @@ impl Predictions {
             Predictions::Targets { predicted, .. } => predicted.len(),
             Predictions::Scores { logits, .. } => logits.nrows(),
             Predictions::Masks(images) => images.len(),
+            Predictions::ValueMaps(images) => images.len(),
         }
     }
 
@@ -105,11 +109,16 @@ impl Predictions {
                     false => Ok(Scorer(Parts::Pixels(counting))),
                 }
             }
+            (Predictions::ValueMaps(images), metric) => {
+                // An image of which nothing is measured adds nothing to any sum.
+                let measured = images.iter().filter(|image| !image.is_empty());
+                Parts::of_errors(metric, measured.copied().collect()).map(Scorer)
+            }
             (Predictions::Masks(_), metric) => Err(Error::mismatch(format!("{metric} does not fit masks"))),
         }
     }
 
-    /// Whether each sample is predicted in full: its class, all its labels, or every pixel that counts.
+    /// Whether each sample is predicted in full: its class, all its labels, its number, or every pixel that counts.
     pub fn right(&self) -> Vec<bool> {
         match self {
             Predictions::Targets {
@@ -119,17 +128,23 @@ impl Predictions {
             Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
                 predicted.outer_iter().zip(truth.outer_iter()).map(|(a, b)| a == b).collect()
             }
+            Predictions::Targets { predicted: Targets::Values(predicted), truth: Targets::Values(truth) } => {
+                predicted.iter().zip(truth).map(|(a, b)| a == b).collect()
+            }
             // Kinds that differ agree nowhere.
             Predictions::Targets { predicted, .. } => vec![false; predicted.len()],
             Predictions::Scores { .. } => self.decided().right(),
             Predictions::Masks(images) => {
                 images.iter().map(|image| image.pixel_accuracy().is_ok_and(|share| share == 100.0)).collect()
             }
+            Predictions::ValueMaps(images) => {
+                images.iter().map(|image| !image.is_empty() && image.absolute == 0.0).collect()
+            }
         }
     }
 
     /// The share of samples for which `other` predicts the same, in percent; nothing where they are not of the same
-    /// labels. An image's masks count as the same where all counts of pixels are.
+    /// labels. An image's masks count as the same where all counts of pixels are, its maps of numbers where all sums are.
     pub fn agreement(&self, other: &Self) -> Option<f64> {
         let same = |equal: &mut dyn Iterator<Item = bool>| equal.filter(|equal| *equal).count();
         let (this, other) = (self.decided(), other.decided());
@@ -144,8 +159,12 @@ impl Predictions {
                 (Targets::Labels(a), Targets::Labels(b)) => {
                     same(&mut a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a == b))
                 }
+                (Targets::Values(a), Targets::Values(b)) => same(&mut a.iter().zip(b).map(|(a, b)| a == b)),
                 _ => return None,
             },
+            (Predictions::ValueMaps(a), Predictions::ValueMaps(b)) if self.same_labels(&other) => {
+                same(&mut a.iter().zip(b).map(|(a, b)| a == b))
+            }
             (Predictions::Masks(a), Predictions::Masks(b)) if self.same_labels(&other) => {
                 same(&mut a.iter().zip(b).map(|(a, b)| a == b))
             }
@@ -162,14 +181,22 @@ impl Predictions {
             (Predictions::Masks(a), Predictions::Masks(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.labels() == b.labels())
             }
+            (Predictions::ValueMaps(a), Predictions::ValueMaps(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_truth(b))
+            }
             _ => false,
         }
     }
 
-    /// Scores beside the metric, in percent, by name: `macro_f1`, and `micro_f1` where the metric ranks labels; of masks
-    /// `pixel_accuracy` and the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`).
+    /// Scores by name: `macro_f1`, and `micro_f1` where the metric ranks labels; of masks `pixel_accuracy` and the IoU of each
+    /// class that occurs (`iou_<name>`, without names `iou_<index>`); of numbers `rmse`, `mae` and `r2`.
     pub fn scores(&self, class_names: &[String]) -> BTreeMap<String, f64> {
         match self {
+            Predictions::Targets { predicted: Targets::Values(a), truth: Targets::Values(b) } => {
+                let error = |(a, b): (&f32, &f32)| ErrorSums::of(f64::from(*a), f64::from(*b));
+                a.iter().zip(b).map(error).sum::<ErrorSums>().scores()
+            }
+            Predictions::ValueMaps(images) => images.iter().sum::<ErrorSums>().scores(),
             Predictions::Targets { predicted, truth } => {
                 let score = match (predicted, truth) {
                     (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, count }) => {
@@ -226,7 +253,9 @@ impl Predictions {
                 }
                 counts.assign(&all.slice(ndarray::s![..n, ..]));
             }
-            Predictions::Targets { .. } | Predictions::Scores { .. } => return None,
+            Predictions::Targets { .. } | Predictions::Scores { .. } | Predictions::ValueMaps(_) => {
+                return None;
+            }
         }
         Some(counts)
     }

@@ -1,4 +1,5 @@
-//! Solvers on arrays: nearest neighbours and L-BFGS.
+//! Solvers on arrays: nearest neighbours, L-BFGS and Cholesky.
 
+pub mod cholesky;
 pub mod lbfgs;
 pub mod neighbours;

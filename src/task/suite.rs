@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::home::{Home, read_toml};
-pub use crate::metrics::Metric;
+pub use crate::metrics::{Metric, TargetKind};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Imputation};
 use crate::task::images::{self, Combine, TaskImage};
+use crate::task::target::{self, TargetInterpolation, TargetStatistics};
 use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the tables that are published of it.
@@ -89,13 +90,23 @@ pub struct Task {
     /// Relative to the suite's data folder.
     pub directory: PathBuf,
     pub target: TargetKind,
-    /// Number of classes; for multi-label tasks the number of labels.
+    /// Number of classes; for multi-label tasks the number of labels, for tasks of numbers 1.
+    #[serde(default)]
     pub classes: usize,
     /// Names of the classes, where tables or pictures show them: as many as there are classes, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
     /// The metric that the tables report.
     pub metric: Metric,
+    /// What the numbers of `value` and `value-map` are counted in, as in tables: `Mg/ha`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Brings these numbers to mean 0 and standard deviation 1 for training; without it they are trained as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_statistics: Option<TargetStatistics>,
+    /// How a map of numbers is rotated with its image; bilinear, where it is not given.
+    #[serde(default, skip_serializing_if = "TargetInterpolation::is_default")]
+    pub target_interpolation: TargetInterpolation,
     /// What the pixels are: `s1`, `s2-l1c` or `s2-l2a`.
     pub sensor: Sensor,
     /// The sensor that a model is told: `sensor`, where it is not given.
@@ -170,6 +181,10 @@ pub struct DecidingTask<'a> {
     pub images: &'a [TaskImage],
     #[serde(skip_serializing_if = "Combine::is_unwritten")]
     pub combine: Option<Combine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_statistics: Option<TargetStatistics>,
+    #[serde(skip_serializing_if = "TargetInterpolation::is_default")]
+    pub target_interpolation: TargetInterpolation,
 }
 
 impl Task {
@@ -182,6 +197,8 @@ impl Task {
             metric,
             images,
             combine,
+            target_statistics,
+            target_interpolation,
             // Decide how bytes become arrays: `Decoding`.
             layout: _,
             stored_bands: _,
@@ -202,13 +219,28 @@ impl Task {
             // Labels.
             title: _,
             class_names: _,
+            unit: _,
             sensor: _,
             // Only recognises files, and notes it.
             quick_look: _,
             image_size: _,
             samples: _,
         } = self;
-        DecidingTask { name, label: *target, classes: *classes, metric: *metric, images, combine: *combine }
+        DecidingTask {
+            name,
+            label: *target,
+            classes: *classes,
+            metric: *metric,
+            images,
+            combine: *combine,
+            target_statistics: *target_statistics,
+            target_interpolation: *target_interpolation,
+        }
+    }
+
+    /// How its numbers are normalised for training.
+    pub fn target_statistics(&self) -> TargetStatistics {
+        self.target_statistics.unwrap_or(TargetStatistics::NONE)
     }
 
     /// What each class is called, in order: its name, without names `class <index>`.
@@ -252,36 +284,6 @@ impl SampleCounts {
     }
 }
 
-/// What a sample is labelled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// One class an image.
-    Class,
-    /// Any number of labels an image.
-    #[serde(rename = "multi-label")]
-    Labels,
-    /// One class a pixel.
-    Mask,
-    /// One number an image.
-    Value,
-    /// One number a pixel.
-    ValueMap,
-}
-
-impl fmt::Display for TargetKind {
-    /// As in messages: `one class per image`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TargetKind::Class => "one class per image",
-            TargetKind::Labels => "several labels per image",
-            TargetKind::Mask => "one class per pixel",
-            TargetKind::Value => "one number per image",
-            TargetKind::ValueMap => "one number per pixel",
-        })
-    }
-}
-
 /// A table of the papers: which cells fill it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -289,7 +291,8 @@ pub struct Table {
     /// `<file>.md` and `<file>.csv` among the results.
     pub file: String,
     pub title: String,
-    /// A file of `benchmarks/published/`.
+    /// A file of `benchmarks/published/`; empty where nothing is published.
+    #[serde(default)]
     pub published: String,
     /// The protocols of our rows, files of `configs/protocols/`.
     pub protocols: Vec<String>,
@@ -378,9 +381,14 @@ impl Suite {
         }
         let mut suite: Suite = read_toml(&path)?;
         suite.others = OtherSuites { home: Some(home.clone()) };
+        let of_numbers = |task: &&mut Task| task.target.is_numeric() && task.classes == 0;
+        suite.tasks.iter_mut().filter(of_numbers).for_each(|task| task.classes = 1);
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
                 return Err(Error::damaged(&path, format!("task `{}` stands there twice", task.name)));
+            }
+            if let Some(problem) = target::problem(task) {
+                return Err(Error::damaged(&path, problem));
             }
             let named = task.class_names.len();
             if named != 0 && named != task.classes {

@@ -126,7 +126,8 @@ fn part_gradients<N: Classifier>(
 }
 
 /// The loss of the samples' labels, summed over samples: cross-entropy for one class a sample, and for several
-/// labels the mean over them of their binary cross-entropies [torch.nn.CrossEntropyLoss, MultiLabelSoftMarginLoss].
+/// labels the mean over them of their binary cross-entropies, for a number the squared error [torch.nn.CrossEntropyLoss,
+/// MultiLabelSoftMarginLoss, MSELoss].
 ///
 /// # Errors
 /// Where the labels are no classes below `outputs` or not `outputs` labels each.
@@ -139,6 +140,11 @@ pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Ten
             let classes: Vec<i64> = classes.into_iter().map(|class| class as i64).collect();
             let classes = Tensor::<2, Int>::from_data(TensorData::new(classes, [n, 1]), &device);
             -log_softmax(logits, 1).gather(1, classes).sum()
+        }
+        Targets::Values(values) => {
+            let shape = [values.len(), 1];
+            let error = logits - Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+            (error.clone() * error).sum()
         }
         Targets::Labels(labels) => {
             let shape = [labels.nrows(), labels.ncols()];

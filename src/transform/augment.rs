@@ -4,6 +4,7 @@ use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::rotate;
+use crate::task::TargetInterpolation;
 
 /// A flip or rotation by quarter turns. On an image that is not square, those that swap rows and columns swap its
 /// sides too (the reference would resample; no benchmark has such images).
@@ -88,6 +89,14 @@ impl Turn {
         match self.degrees {
             Some(degrees) => rotate::image(&image, degrees),
             None => image,
+        }
+    }
+
+    /// The map of numbers [h, w], NaN where nothing is measured; 0 where a rotation brings nothing.
+    pub fn values(self, map: Array2<f32>, interpolation: TargetInterpolation) -> Array2<f32> {
+        match interpolation {
+            TargetInterpolation::Nearest => self.mask(map, 0.0),
+            TargetInterpolation::Bilinear => self.image(map.insert_axis(Axis(0))).remove_axis(Axis(0)),
         }
     }
 

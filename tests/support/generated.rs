@@ -44,6 +44,8 @@ pub struct Generated {
     decoding: Decoding,
     /// Each pixel is moved by so much of itself at most: as rounding would.
     pub jitter: f32,
+    /// A split of whose maps nothing is measured.
+    pub unmeasured: Option<Split>,
 }
 
 impl Generated {
@@ -51,7 +53,14 @@ impl Generated {
     pub fn new(task: &Task, samples: [usize; 3]) -> Self {
         let names = samples.map(|count| (0..count).map(|i| format!("sample {i}")).collect());
         let decoding = Decoding::of(Family::Geobench, task);
-        Generated { label: task.target, classes: task.classes, names, decoding, jitter: 0.0 }
+        Generated {
+            label: task.target,
+            classes: task.classes,
+            names,
+            decoding,
+            jitter: 0.0,
+            unmeasured: None,
+        }
     }
 
     fn place(split: Split, index: usize) -> u64 {
@@ -97,6 +106,12 @@ impl Dataset for Generated {
             let pixel = (300.0 * unit(place)) as f32 + if bright(band, y, x) { 400.0 } else { 0.0 };
             pixel * (1.0 + self.jitter * (unit(place + 7) as f32 - 0.5))
         });
+        let label = match label {
+            Target::ValueMap(map) if self.unmeasured == Some(split) => {
+                Target::ValueMap(map.mapv(|_| f32::NAN))
+            }
+            label => label,
+        };
         let images = vec![crate::common::image(Sensor::S2_L1C, image)];
         Ok(Sample { name: self.names[split as usize][index].clone(), images, target: label })
     }

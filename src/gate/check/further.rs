@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::score::Predictions;
 use crate::score::predictions::BatchScore;
 
-/// The difference `a` - `b` of the score of that name, in points, by a bootstrap; `None` where predictions do not tell. The
+/// The difference `a` - `b` of the score of that name, in its unit, by a bootstrap; `None` where predictions do not tell. The
 /// samples of both are the same, in the same order. `record` is that of `a`.
 ///
 /// # Errors

@@ -44,11 +44,12 @@ pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
 }
 
 fn status(row: &Row) -> TestCaseStatus {
-    let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| format!("{value:.2}"));
+    let scale = row.metric.about().scale;
+    let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| scale.fine(value));
     let text = format!(
         "{} {}: {} against {} in the reference, {}{}",
         row.metric,
-        row.verdict.word(),
+        row.word(),
         number(row.now),
         number(row.reference),
         how(row),
@@ -62,7 +63,7 @@ fn status(row: &Row) -> TestCaseStatus {
         }
         verdict if verdict.fails() => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_message(text).set_type(verdict.word());
+            status.set_message(text).set_type(verdict.word(row.metric.better()));
             status
         }
         _ => TestCaseStatus::success(),

@@ -10,10 +10,9 @@ use crate::report::tables::text::{escape, escape_sentence, grid};
 
 /// What became of the cells, the cells, and the records that could not be compared.
 pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
-    let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
-    rows.iter().for_each(|row| *counts.entry(row.verdict).or_default() += 1);
-    let counted: Vec<String> =
-        counts.iter().map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
+    let mut counts: BTreeMap<(Verdict, &str), usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *counts.entry((row.verdict, row.word())).or_default() += 1);
+    let counted: Vec<String> = counts.iter().map(|((_, word), count)| format!("{count} {word}")).collect();
     let failed = rows.iter().any(|row| row.verdict.fails());
     let heading = match (failed, unreadable.is_empty()) {
         (true, _) => "Accuracy check: failed",
@@ -39,10 +38,11 @@ pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
 }
 
 fn line(row: &Row) -> Vec<String> {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+    let scale = row.metric.about().scale;
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| scale.fine(value));
     let verdict = match row.verdict.fails() {
-        true => format!("**{}**", row.verdict.word()),
-        false => row.verdict.word().to_owned(),
+        true => format!("**{}**", row.word()),
+        false => row.word().to_owned(),
     };
     vec![
         verdict,
@@ -50,7 +50,7 @@ fn line(row: &Row) -> Vec<String> {
         row.metric.to_string(),
         number(row.reference),
         number(row.now),
-        row.difference().map_or("-".to_owned(), |difference| format!("{difference:+.2}")),
+        row.difference().map_or("-".to_owned(), |difference| scale.fine_difference(difference)),
         how(row),
     ]
 }
@@ -66,7 +66,7 @@ pub(crate) fn how(row: &Row) -> String {
                 Test::Sign { a, b } if a + b > 0 => format!(", p = {}", p_value(&paired)),
                 _ => String::new(),
             };
-            format!("{}{p}, {agreement:.1} % alike", interval(&paired))
+            format!("{}{p}, {agreement:.1} % alike", interval(&paired, row.metric.about().scale))
         }
     }
 }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::layers::{BatchNorm, ConvNorm, Dropout2d, Pass, Pointwise, PointwiseNorm, Upsample};
 pub use crate::config::UperNetConfig;
-use crate::nn::loss::{PixelLabels, cross_entropy};
+use crate::nn::loss::{PixelLabels, PixelValues, absolute_error, cross_entropy};
 use crate::nn::resample::{Corners, average_pool, resize};
 use crate::{Error, Result};
 
@@ -124,6 +124,13 @@ impl UperNet {
     pub fn loss(&self, logits: Logits, labels: &PixelLabels) -> Tensor<1> {
         let loss = |logits| cross_entropy(resize(logits, labels.size(), Corners::HalfPixel), labels);
         loss(logits.decoder) + loss(logits.auxiliary) * self.auxiliary_weight
+    }
+
+    /// The training loss against maps of numbers of the image's size: the mean absolute error of the decoder's map plus
+    /// `auxiliary_weight` times that of the auxiliary one, each resized to the maps. The network has one output.
+    pub fn value_loss(&self, maps: Logits, values: &PixelValues) -> Tensor<1> {
+        let loss = |map| absolute_error(resize(map, values.size(), Corners::HalfPixel), values);
+        loss(maps.decoder) + loss(maps.auxiliary) * self.auxiliary_weight
     }
 }
 

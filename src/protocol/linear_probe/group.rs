@@ -108,8 +108,16 @@ impl Group {
 fn loss_and_gradient(logits: &mut [f32], targets: &Targets, sample: usize, n: usize) -> f64 {
     match targets {
         Targets::Classes { classes, .. } => cross_entropy(logits, classes[sample], 1.0 / n as f32),
+        Targets::Values(values) => squared_error(logits, values[sample], 1.0 / n as f32),
         Targets::Labels(labels) => soft_margin(logits, labels.row(sample), 1.0 / n as f32),
     }
+}
+
+/// torch's `MSELoss`: (z - value)².
+fn squared_error(logits: &mut [f32], value: f32, weight: f32) -> f64 {
+    let error = logits[0] - value;
+    logits[0] = 2.0 * error * weight;
+    f64::from(error * error)
 }
 
 /// torch's `CrossEntropyLoss`: log Σ exp z - z[class].

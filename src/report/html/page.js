@@ -34,8 +34,8 @@
   const facts = (record) => {
     const made = record.provenance, interval = record.interval;
     return [
-      ["Value", `${record.value.toFixed(2)} % (${record.metric})`],
-      ["Interval", interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)} (${100 * interval.level} %)`],
+      ["Value", `${record.value.toFixed(record.decimals)}${record.unit} (${record.metric})`],
+      ["Interval", interval && `${interval.low.toFixed(record.decimals)} to ${interval.high.toFixed(record.decimals)} (${100 * interval.level} %)`],
       ["Other scores", Object.entries(record.scores).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ")],
       ["Data", record.demo ? "generated (demo): no benchmark number" : ""],
       ["Task", `${record.cell.task}, ${record.cell.partition}`],
@@ -77,11 +77,11 @@
     const body = dialog.querySelector(".body");
     body.replaceChildren(element("h3", { textContent: `${row.label} ${row.backbone}: ${column.heading}` }));
     if (cell.records.length === 0) {
-      body.append(list([["Value", `${cell.value} % (${column.metric})`], ["Published", table.source]]));
+      body.append(list([["Value", `${cell.value}${column.unit} (${column.metric})`], ["Published", table.source]]));
     }
     if (cell.published !== null) {
       body.append(list([
-        ["Published", `${cell.published} %`],
+        ["Published", `${cell.published}${column.unit}`],
         ["Difference", cell.difference],
         ["Published value in the interval", cell.inside === null ? "no interval" : cell.inside ? "yes" : "no"],
       ]));
@@ -117,8 +117,8 @@
       const button = element("button", { type: "button", textContent: title.heading.replaceAll(" %", "\u00a0%") });
       const th = element("th", { scope: "col" }, button, title.metric ? element("small", { textContent: ` ${title.metric}`, className: "quiet" }) : null);
       button.addEventListener("click", () => {
-        // Numbers begin with the highest, words with A; the third click gives back the source's order.
-        const first = title.number !== undefined;
+        // Numbers begin with the best, words with A; the third click gives back the source's order.
+        const first = title.number !== undefined && !title.lower;
         if (sort.column !== title) Object.assign(sort, { column: title, down: first });
         else if (sort.down === first) sort.down = !first;
         else sort.column = null;
@@ -142,7 +142,7 @@
     const wrapper = element("div", { className: "table" },
       element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
-      element("p", { textContent: `Published: ${table.source}.${section.demo ? " Demo rows are compared with nothing." : ""}` }),
+      element("p", { textContent: `${table.source ? `Published: ${table.source}.` : "Nothing is published."}${section.demo ? " Demo rows are compared with nothing." : ""}` }),
       ...table.footnotes.map((note) => element("p", { textContent: `${note.mark} ${note.text}.` })));
     const update = () => {
       const rows = table.rows.filter(shownRow);

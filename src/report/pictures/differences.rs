@@ -4,14 +4,18 @@ use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
     shortened, text_width, wrapped,
 };
+use crate::metrics::{Better, Scale, Unit};
 use crate::record::Interval;
-use crate::report::tables::table::{ResultTable, Tenths};
+use crate::report::tables::table::{ResultTable, Rounded};
 
-/// What the chart shows of one value; all in percent points from the published value.
+/// What the chart shows of one value: how far it lies from the published value, in percent points or, of what is not in
+/// percent, in percent of the published value.
 struct Bar {
     row: String,
     column: String,
-    difference: Tenths,
+    /// In the metric's unit.
+    difference: Rounded,
+    scale: Scale,
     value: f64,
     interval: Option<Interval>,
 }
@@ -28,8 +32,8 @@ const TEXT: f64 = 12.0;
 /// A picture that is longer than a page helps nobody; the table has them all.
 const MOST_BARS: usize = 60;
 
-const ABOVE: Color = PALETTE[0];
-const BELOW: Color = PALETTE[1];
+const BETTER: Color = PALETTE[0];
+const WORSE: Color = PALETTE[1];
 
 /// Draws the chart of a table; nothing where no value has a published one to compare with.
 pub fn draw(table: &ResultTable) -> Option<Picture> {
@@ -70,9 +74,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         None => String::new(),
     };
     y += 4.0;
-    let meaning = format!(
-        "Difference in percent points to the published value of the same model and backbone.{whiskers}"
-    );
+    let meaning = format!("{}{whiskers}", meaning(&bars));
     for line in wrapped(&meaning, WIDTH - 2.0 * MARGIN, TEXT) {
         y += 19.0;
         shapes.push(text(Text::new(line, (MARGIN, y), Anchor::Start, TEXT).color(GREY)));
@@ -84,7 +86,11 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         let at = x(f64::from(i) * step);
         let (color, width) = if i == 0 { (BLACK, 1.2) } else { (GRID, 1.0) };
         shapes.push(line((at, top), (at, bottom), color, width));
-        let label = if i == 0 { "0".to_owned() } else { format!("{:+}", Tenths::of(f64::from(i) * step)) };
+        let label = if i == 0 {
+            "0".to_owned()
+        } else {
+            format!("{:+}", Rounded::of(f64::from(i) * step, Scale::PERCENT))
+        };
         shapes.push(text(Text::new(label, (at, bottom + 16.0), Anchor::Middle, 11.0).color(GREY)));
     }
     for (i, bar) in bars.iter().enumerate() {
@@ -94,7 +100,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         let column = shortened(&bar.column, columns, TEXT, false);
         shapes.push(text(Text::new(row, (MARGIN, base), Anchor::Start, TEXT)));
         shapes.push(text(Text::new(column, (left - 10.0, base), Anchor::End, TEXT).color(GREY)));
-        let color = if bar.value < 0.0 { BELOW } else { ABOVE };
+        let color = if bar.scale.better.gain(bar.value) < 0.0 { WORSE } else { BETTER };
         let (start, end) = (x(0.0).min(x(bar.value)), x(0.0).max(x(bar.value)));
         let half = LINE * 0.28;
         shapes.push(Shape::Area {
@@ -149,20 +155,47 @@ fn bars(table: &ResultTable) -> Vec<Bar> {
             else {
                 continue;
             };
+            let scale = column.scale();
+            if scale.unit != Unit::Percent && published == 0.0 {
+                continue; // There is no percentage of nothing.
+            }
+            let apart = |value: f64| match scale.unit {
+                Unit::Percent => value - published,
+                Unit::OfTask | Unit::None => 100.0 * (value - published) / published.abs(),
+            };
             bars.push(Bar {
                 row: row.full_name(),
                 column: column.heading(),
                 difference,
-                value: cell.value - published,
+                scale,
+                value: apart(cell.value),
                 interval: cell.interval.map(|interval| Interval {
-                    low: interval.low - published,
-                    high: interval.high - published,
+                    low: apart(interval.low),
+                    high: apart(interval.high),
                     ..interval
                 }),
             });
         }
     }
     bars
+}
+
+/// What the bars are.
+fn meaning(bars: &[Bar]) -> String {
+    let is_percent = |bar: &Bar| bar.scale.unit == Unit::Percent;
+    let to = "to the published value of the same model and backbone";
+    let mut text = match (bars.iter().all(is_percent), bars.iter().any(is_percent)) {
+        (true, _) => format!("Difference in percent points {to}."),
+        (false, true) => format!(
+            "Difference {to}: in percent points, or where the metric is not in percent, in percent of that value (the number in \
+             the metric's unit)."
+        ),
+        (false, false) => format!("Difference {to}, in percent of it; the number is in the metric's unit."),
+    };
+    if bars.iter().any(|bar| bar.scale.better == Better::Lower) {
+        text += " Of errors lower is better: a bar to the left is a gain.";
+    }
+    text
 }
 
 /// A round step that gives two to five of them up to `far`.

@@ -1,9 +1,10 @@
-//! Accuracy against the share of the training data: a panel a task, a line a model, over all partitions.
+//! Scores against the share of the training data: a panel a task, a line a model, over all partitions.
 
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
     shortened, text_width, wrapped,
 };
+use crate::metrics::{Better, Unit};
 use crate::report::tables::table::{Origin, ResultTable, Row, Value, share};
 
 const WIDTH: f64 = 900.0;
@@ -29,7 +30,8 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     let mut tasks: Vec<(&str, &str, String)> = Vec::new();
     for column in &table.columns {
         if !tasks.iter().any(|(task, _, _)| *task == column.task) {
-            tasks.push((&column.task, &column.title, column.metric_title()));
+            let lower = if column.scale().better == Better::Lower { " (lower is better)" } else { "" };
+            tasks.push((&column.task, &column.title, format!("{}{lower}", column.metric_title())));
         }
     }
     let rich = |row: &&Row| tasks.iter().any(|(task, _, _)| points(table, row, task).len() > 1);
@@ -66,8 +68,10 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
             .push(Shape::Text(Text::new(DEMO_NOTICE, (MARGIN, y), Anchor::Start, 13.0).bold().color(ALARM)));
     }
     y += 20.0;
+    let all_percent = table.columns.iter().all(|column| column.scale().unit == Unit::Percent);
+    let unit = if all_percent { "In percent" } else { "In percent, or in the unit named" };
     let meaning =
-        "In percent; bars: the interval over the test samples, or the standard deviation over seeds.";
+        format!("{unit}; bars: the interval over the test samples, or the standard deviation over seeds.");
     shapes.push(Shape::Text(Text::new(meaning, (MARGIN, y), Anchor::Start, TEXT).color(GREY)));
     let top = y + 14.0;
     let width = (WIDTH - 2.0 * MARGIN) / ACROSS as f64;
@@ -131,8 +135,13 @@ fn panel(
         let (bottom, top) = ends(value);
         (low.min(bottom), high.max(top))
     });
-    let step =
-        [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|step| (high - low) / step <= 5.0).unwrap_or(50.0);
+    let percent = values().all(|(_, value)| value.scale.unit == Unit::Percent);
+    let step = if percent {
+        [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|step| (high - low) / step <= 5.0).unwrap_or(50.0)
+    } else {
+        round_step(high - low)
+    };
+    let decimals = if step < 1.0 { (-step.log10()).ceil() as usize } else { 0 };
     let (low, high) = ((low / step).floor() * step, ((high / step).ceil() * step).max(low + step));
     let y = |value: f64| bottom - (value - low) / (high - low) * (bottom - top);
     let least = shares().fold(1.0, f64::min).min(0.1).ln();
@@ -141,9 +150,9 @@ fn panel(
     let title = shortened(title, width - 30.0, 13.0, true);
     let mut shapes = vec![Shape::Text(Text::new(title, (left, corner.1 + 20.0), Anchor::Start, 13.0).bold())];
     let mut value = low;
-    while value <= high + 1e-9 {
+    while value <= high + 1e-9 * step {
         shapes.push(stroke(vec![(left, y(value)), (right, y(value))], GRID, 1.0, Dash::Solid));
-        let label = Text::new(format!("{value:.0}"), (left - 6.0, y(value) + 4.0), Anchor::End, 11.0);
+        let label = Text::new(format!("{value:.decimals$}"), (left - 6.0, y(value) + 4.0), Anchor::End, 11.0);
         shapes.push(Shape::Text(label.color(GREY)));
         value += step;
     }
@@ -181,6 +190,17 @@ fn panel(
         }
     }
     shapes
+}
+
+/// A round step of which at most five go into `range`.
+fn round_step(range: f64) -> f64 {
+    let range = range.max(1e-6);
+    let magnitude = 10f64.powf((range / 5.0).log10().floor());
+    [1.0, 2.0, 5.0]
+        .map(|round| round * magnitude)
+        .into_iter()
+        .find(|step| range / step <= 5.0)
+        .unwrap_or(10.0 * magnitude)
 }
 
 fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {

@@ -3,9 +3,11 @@
 mod draw;
 
 pub use self::draw::draw;
+use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
 use crate::record::{Aspect, SettingKey, short};
 use crate::report::tables::table::{Column, Origin, ResultTable, Row, SETTING};
+use crate::score::decision::first_best;
 use crate::task::Spider;
 use crate::{Error, Result};
 
@@ -32,6 +34,8 @@ pub struct Axis {
     pub title: String,
     /// The metric, and what tells the axis from another of the same task: `k-NN, F1`.
     pub subtitle: String,
+    /// Of its values. Where lower is better the axis is turned round: outwards is better on every axis.
+    pub scale: Scale,
 }
 
 /// One model.
@@ -42,7 +46,7 @@ pub struct Series {
     pub model: String,
     pub backbone: String,
     pub origin: Origin,
-    /// One an axis, in percent.
+    /// One an axis, on its scale.
     pub values: Vec<Option<f64>>,
 }
 
@@ -139,6 +143,7 @@ fn all_axes<'t, 'a>(spider: &Spider, tables: &[(&str, &'t ResultTable<'a>)]) -> 
                     task: column.task.clone(),
                     title: column.title.clone(),
                     subtitle: subtitle(&axes.label, column),
+                    scale: column.scale(),
                 },
                 table,
                 column: i,
@@ -149,7 +154,9 @@ fn all_axes<'t, 'a>(spider: &Spider, tables: &[(&str, &'t ResultTable<'a>)]) -> 
 }
 
 fn subtitle(label: &str, column: &Column) -> String {
-    if label.is_empty() { column.metric_title() } else { format!("{label}, {}", column.metric_title()) }
+    let turned = if column.scale().better == Better::Lower { ", turned: lower is better" } else { "" };
+    let metric = column.metric_title();
+    if label.is_empty() { format!("{metric}{turned}") } else { format!("{label}, {metric}{turned}") }
 }
 
 /// Those asked for, in the order in which they were; all of them where none was.
@@ -196,7 +203,8 @@ fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Ve
         };
         let best = |found: &Found| {
             let values = rows_of(found).into_iter().filter_map(|(_, _, value)| value);
-            values.max_by(f64::total_cmp)
+            let values: Vec<f64> = values.collect();
+            first_best(found.axis.scale.better, values.iter().copied()).map(|place| values[place])
         };
         let values: Vec<Option<f64>> = columns.iter().map(best).collect();
         let Some((model, _, _)) = columns.iter().find_map(|found| rows_of(found).into_iter().next()) else {

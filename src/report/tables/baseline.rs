@@ -1,4 +1,4 @@
-//! Records below plain pixel statistics: marked where tables and pages are made, since the baseline may be recorded later.
+//! Records worse than plain pixel statistics: marked where tables and pages are made, since the baseline may be recorded later.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::audit::baseline;
 use crate::model::weights::NO_WEIGHTS;
 use crate::record::{Note, Record};
 
-/// Adds a note to each record whose value is below that of image statistics on the same task, partition and protocol (the
+/// Adds a note to each record whose value is worse than that of image statistics on the same task, partition and protocol (the
 /// mean over seeds). Records of partial weights are compared with nothing.
 pub(crate) fn mark(records: &mut [Record]) {
     let mut baselines: BTreeMap<_, Vec<f64>> = BTreeMap::new();
@@ -16,7 +16,7 @@ pub(crate) fn mark(records: &mut [Record]) {
     for record in records.iter_mut().filter(|r| !is_baseline(r) && !r.provenance.partial_weights()) {
         let Some(values) = baselines.get(&key(record)) else { continue };
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        if let Some(finding) = baseline::check(record.value, mean) {
+        if let Some(finding) = baseline::check(record.value, mean, record.metric.about().scale) {
             let note = Note::new(finding.check.to_string(), format!("{}; {}", finding.found, finding.remedy));
             // A record that is read again brings it along where it was written so.
             if !record.notes.contains(&note) {

@@ -3,6 +3,7 @@
 use polars::prelude::{CsvWriter, SerWriter, df};
 
 use super::table::{Column, Origin, ResultTable, Row, Value};
+use crate::metrics::{Scale, Unit};
 use crate::record::{Note, Record};
 use crate::{Error, Result};
 
@@ -10,9 +11,9 @@ use crate::{Error, Result};
 /// `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`.
 ///
 /// `model` carries in brackets what tells rows of the same model apart: `TerraFM (random weights)`.
-/// Numbers are in percent, to four decimals; `low` and `high` bound the confidence interval, `difference`
+/// Numbers are in percent, to four decimals, or in the metric's own unit, to six; `low` and `high` bound the confidence interval, `difference`
 /// is to the published value of the same model and backbone (`published`), `inside` says whether that lies in the
-/// interval, by the values to one decimal; `record` names the files behind the value,
+/// interval, by the values as tables show them; `record` names the files behind the value,
 /// separated by spaces; `notes` are the footnotes, each with its kind, separated by `; `. What there is not is empty.
 ///
 /// Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break) has an
@@ -44,11 +45,11 @@ pub fn csv(table: &ResultTable) -> Result<String> {
         "task" => column(&lines, |(_, column, _)| harmless(column.task.clone())),
         "partition" => column(&lines, |(_, column, _)| harmless(column.partition.clone())),
         "metric" => column(&lines, |(_, column, _)| harmless(column.metric_name())),
-        "value" => column(&lines, |(_, _, value)| round(value.value)),
-        "low" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.low))),
-        "high" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.high))),
+        "value" => column(&lines, |(_, _, value)| round(value.value, value.scale)),
+        "low" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.low, value.scale))),
+        "high" => column(&lines, |(_, _, value)| value.interval.map(|interval| round(interval.high, value.scale))),
         "published" => column(&lines, |(_, _, value)| value.reference),
-        "difference" => column(&lines, |(_, _, value)| value.reference.map(|published| round(value.value - published))),
+        "difference" => column(&lines, |(_, _, value)| value.reference.map(|published| round(value.value - published, value.scale))),
         "inside" => column(&lines, |(_, _, value)| value.inside()),
         "record" => column(&lines, |(_, _, value)| {
             let files: Vec<String> = value.records.iter().map(|record| Record::file_name(record)).collect();
@@ -71,7 +72,8 @@ fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text }
 }
 
-/// To four decimals: enough for one sample in a million.
-fn round(percent: f64) -> f64 {
-    (percent * 1e4).round() / 1e4
+/// To four decimals, enough for one sample in a million; to six of what is not in percent.
+fn round(number: f64, scale: Scale) -> f64 {
+    let steps = if scale.unit == Unit::Percent { 1e4 } else { 1e6 };
+    (number * steps).round() / steps
 }

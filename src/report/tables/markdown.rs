@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::table::{Column, ResultTable, Row, Tenths};
+use super::table::{Column, ResultTable, Row};
 use super::text::{cell_text, escape, grid, letter};
 use super::transposed;
+use crate::metrics::{Better, Unit};
 use crate::record::{Aspect, Record, short};
 use crate::task::Split;
 use crate::task::TableLayout;
@@ -13,17 +14,22 @@ use crate::task::TableLayout;
 pub fn markdown(table: &ResultTable) -> String {
     let mut text = format!("# {}{}\n\n", escape(&table.title), if table.demo { " (demo)" } else { "" });
     if table.demo {
-        text += "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
+        let others = if table.source.is_empty() { "other numbers" } else { "the published rows" };
+        text += &format!(
+            "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
                  > and a small model with random weights. They show that the program works, and say nothing about any\n\
-                 > model: do not compare them with the published rows, and do not report them.\n\n";
+                 > model: do not compare them with {others}, and do not report them.\n\n"
+        );
         text += "## Demo: measured on generated data\n\n";
         text += &if table.measured.is_empty() {
             "Nothing is measured yet.\n".to_owned()
         } else {
             values(table, table.measured.iter())
         };
-        text += "\n## Published: measured on the real data\n\n";
-        text += &values(table, table.published.iter());
+        if !table.source.is_empty() {
+            text += "\n## Published: measured on the real data\n\n";
+            text += &values(table, table.published.iter());
+        }
     } else {
         text += &values(table, table.published.iter().chain(&table.measured));
     }
@@ -87,16 +93,17 @@ fn differences(table: &ResultTable) -> String {
             else {
                 continue;
             };
-            let interval = value.interval.map(|i| format!("[{}, {}]", Tenths::of(i.low), Tenths::of(i.high)));
-            let spread = value.spread.map(|spread| format!("± {}", Tenths::of(spread)));
+            let shown = |number| value.rounded(number);
+            let interval = value.interval.map(|i| format!("[{}, {}]", shown(i.low), shown(i.high)));
+            let spread = value.spread.map(|spread| format!("± {}", shown(spread)));
             let inside = value.inside().map(|inside| if inside { "yes" } else { "no" });
             rows.push(vec![
                 escape(&row.label()),
                 escape(&row.backbone),
                 format!("{}, {}", escape(&column.heading()), column.metric_title()),
-                Tenths::of(value.value).to_string(),
+                shown(value.value).to_string(),
                 interval.or(spread).unwrap_or_else(|| "-".to_owned()),
-                Tenths::of(published).to_string(),
+                shown(published).to_string(),
                 format!("{difference:+}"),
                 inside.unwrap_or("-").to_owned(),
             ]);
@@ -122,14 +129,17 @@ fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Rec
 }
 
 fn notes(table: &ResultTable) -> Vec<String> {
-    let mut notes = vec![
-        format!("Published values: {}.", escape(&table.source)),
-        "All values in percent. The best value of a column is **bold** and the second best _italic_, by the values \
-         as shown; equal values share their mark. `-`: no value."
-            .to_owned(),
-    ];
+    let mut notes = vec![format!(
+        "{} The best value of a column is **bold** and the second best _italic_, by the values \
+             as shown; equal values share their mark.{} `-`: no value.",
+        units(&table.columns),
+        lower_is_better(&table.columns)
+    )];
     if table.layout == TableLayout::DatasetsAsRows {
-        notes[1] = notes[1].replace("of a column", "of a row");
+        notes[0] = notes[0].replace("of a column", "of a row");
+    }
+    if !table.source.is_empty() {
+        notes.insert(0, format!("Published values: {}.", escape(&table.source)));
     }
     if table.reported {
         notes.push(
@@ -191,6 +201,34 @@ fn notes(table: &ResultTable) -> Vec<String> {
         notes.push(format!("Files beside the records that cannot be used: {}.", files.join(", ")));
     }
     notes
+}
+
+/// What the columns' values are counted in.
+fn units(columns: &[Column]) -> &'static str {
+    let is_percent = |column: &Column| column.scale().unit == Unit::Percent;
+    match (columns.iter().all(is_percent), columns.iter().any(is_percent)) {
+        (true, _) => "All values in percent.",
+        (false, true) => {
+            "Values in percent, but for errors, which are in the unit that their column names, and R²."
+        }
+        (false, false) => "Errors in the unit that their column names.",
+    }
+}
+
+/// Which metrics are better the lower they are; empty where none is.
+fn lower_is_better(columns: &[Column]) -> String {
+    let lower = columns.iter().filter(|column| column.scale().better == Better::Lower);
+    let titles: BTreeSet<String> = lower
+        .map(|column| match &column.score {
+            Some(_) => column.metric_title(),
+            None => column.metric.about().title.to_owned(),
+        })
+        .collect();
+    let titles: Vec<String> = titles.into_iter().collect();
+    match titles.is_empty() {
+        true => String::new(),
+        false => format!(" Of {} the lowest value is the best.", titles.join(" and ")),
+    }
 }
 
 /// What a record says of weights that cover only part of the model.

@@ -5,6 +5,7 @@ pub mod csv;
 pub mod markdown;
 pub mod paired;
 pub mod published;
+mod rounded;
 pub mod rows;
 pub mod table;
 pub mod text;

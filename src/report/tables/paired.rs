@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use crate::metrics::Metric;
 use crate::metrics::paired::{Paired, Test};
+use crate::metrics::{Interval, Metric, Scale};
 use crate::score::Predictions;
 use crate::{Error, Result};
 
-/// The difference `a` - `b` of the metric, in points, by a bootstrap over the samples that count; where too few differ, by
+/// The difference `a` - `b` of the metric, in its unit, by a bootstrap over the samples that count; where too few differ, by
 /// the sign test of their own scores.
 ///
 /// # Errors
@@ -29,9 +29,11 @@ pub fn paired(
 }
 
 /// `[-1.20, +0.30]`, or why there is no interval.
-pub(crate) fn interval(paired: &Paired) -> String {
+pub(crate) fn interval(paired: &Paired, scale: Scale) -> String {
     match paired.interval {
-        Some(interval) => format!("[{:+.2}, {:+.2}]", interval.low, interval.high),
+        Some(Interval { low, high, .. }) => {
+            format!("[{}, {}]", scale.fine_difference(low), scale.fine_difference(high))
+        }
         None => "too few samples".to_owned(),
     }
 }

@@ -5,12 +5,15 @@ use std::path::Path;
 use csv::StringRecord;
 
 use crate::error::AtPath;
+use crate::home::Home;
+use crate::metrics::{Metric, Scale, Unit};
+use crate::task::Table;
 use crate::{Error, Result};
 
 /// The values of one table of a paper.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// Where the values come from, in words.
+    /// Where the values come from, in words; empty where there are none.
     pub source: String,
     /// In the order of the source.
     pub values: Vec<PublishedValue>,
@@ -29,7 +32,7 @@ pub struct PublishedValue {
     pub protocol: String,
     /// The name of a [`crate::task::Metric`], or of one that no suite here has.
     pub metric: String,
-    /// In percent.
+    /// In percent, or in the metric's own unit.
     pub value: f64,
     /// How the source sets the value. Not consistent in the source, so tables do not use it.
     pub mark: Mark,
@@ -54,11 +57,22 @@ const SOURCE: &str = "# Source:";
 /// Lines before the first value: the source, the names of the columns.
 const LINES_BEFORE: usize = 2;
 
+/// The published values of a table; none where it names no file of them.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_table(home: &Home, table: &Table) -> Result<Published> {
+    match table.published.is_empty() {
+        true => Ok(Published { source: String::new(), values: Vec::new() }),
+        false => read(&home.published(&table.published)),
+    }
+}
+
 /// Reads a file of published values: a line `# Source: …`, the columns' names, one value a line.
 ///
 /// # Errors
-/// Where the file cannot be read, or a line has too many or too few fields, a value that is no
-/// percentage, an unknown mark, or a value that stands there already: the message names the line.
+/// Where the file cannot be read, or a line has too many or too few fields, a value that is none of its
+/// metric (of one that is not known here: no percentage), an unknown mark, or a value that stands there already: the message names the line.
 pub fn read(path: &Path) -> Result<Published> {
     let text = std::fs::read_to_string(path).at(path)?;
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
@@ -146,9 +160,14 @@ fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
+    let name = field(metric).unwrap_or_default();
+    let known = Metric::ALL.iter().map(|metric| metric.about()).find(|about| about.name == name);
+    let scale = known.map_or(Scale::PERCENT, |about| about.scale);
     let value = match value.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => percent,
-        _ => return Err(format!("value `{value}` is not a percentage")),
+        Ok(percent) if scale.unit == Unit::Percent && (0.0..=100.0).contains(&percent) => percent,
+        Ok(number) if scale.unit != Unit::Percent && scale.holds(number) => number,
+        _ if scale.unit == Unit::Percent => return Err(format!("value `{value}` is not a percentage")),
+        _ => return Err(format!("value `{value}` is no {}, as {name} is", scale.range())),
     };
     let mark = match field(mark).as_deref() {
         None => Mark::None,

@@ -2,11 +2,12 @@
 //! [`super::csv`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::published::{Mark, Published, PublishedValue};
+pub use super::rounded::Rounded;
 use super::rows::{CellRecords, SettingRow, differing, rows};
 use crate::Result;
+use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
 use crate::record::{Interval, Note, Record, SettingKey, short};
 use crate::task::{Metric, PublishedAs, Suite, Table, TableLayout};
@@ -48,6 +49,8 @@ pub struct Column {
     pub title: String,
     pub partition: String,
     pub metric: Metric,
+    /// Of the task's numbers: `Mg/ha`.
+    pub unit: Option<String>,
     /// The further score that stands here in place of the metric: `iou_landslide`.
     pub score: Option<String>,
 }
@@ -80,8 +83,10 @@ pub enum Origin {
 /// What stands in a cell.
 #[derive(Debug, Clone)]
 pub struct Value<'a> {
-    /// In percent; over several seeds their mean.
+    /// On the column's scale; over several seeds their mean.
     pub value: f64,
+    /// That of the column.
+    pub scale: Scale,
     /// Standard deviation (n - 1) over several seeds.
     pub spread: Option<f64>,
     /// Of a single seed.
@@ -102,38 +107,11 @@ pub struct LeftOut<'a> {
     pub why: &'static str,
 }
 
-/// A number as tables show it: to one decimal, halves away from zero. Differences and ranks are those of
-/// the shown numbers, so that the reader's arithmetic on the table holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tenths(i64);
-
-impl Tenths {
-    /// `number` in tenths; beyond what i64 holds, the nearest that it does.
-    pub fn of(number: f64) -> Self {
-        Tenths((number * 10.0).round() as i64)
-    }
-}
-
-impl std::ops::Sub for Tenths {
-    type Output = Tenths;
-
-    fn sub(self, other: Self) -> Self {
-        Tenths(self.0.saturating_sub(other.0))
-    }
-}
-
-impl fmt::Display for Tenths {
-    /// `93.4`; with `+`, `+0.3`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.unsigned_abs();
-        f.pad_integral(self.0 >= 0, "", &format!("{}.{}", magnitude / 10, magnitude % 10))
-    }
-}
-
 impl Value<'_> {
-    fn published(value: f64) -> Self {
+    fn published(value: f64, scale: Scale) -> Self {
         Value {
             value,
+            scale,
             spread: None,
             interval: None,
             reference: None,
@@ -143,15 +121,20 @@ impl Value<'_> {
         }
     }
 
+    /// A number of its column as tables show it.
+    pub fn rounded(&self, number: f64) -> Rounded {
+        Rounded::of(number, self.scale)
+    }
+
     /// Whether the published value lies in the interval, by the shown numbers.
     pub fn inside(&self) -> Option<bool> {
-        let (interval, published) = (self.interval?, Tenths::of(self.reference?));
-        Some((Tenths::of(interval.low)..=Tenths::of(interval.high)).contains(&published))
+        let (interval, published) = (self.interval?, self.rounded(self.reference?));
+        Some((self.rounded(interval.low)..=self.rounded(interval.high)).contains(&published))
     }
 
     /// The difference to the published value, of the shown numbers.
-    pub fn difference(&self) -> Option<Tenths> {
-        Some(Tenths::of(self.value) - Tenths::of(self.reference?))
+    pub fn difference(&self) -> Option<Rounded> {
+        Some(self.rounded(self.value) - self.rounded(self.reference?))
     }
 }
 
@@ -222,17 +205,26 @@ impl Column {
         self.score.clone().unwrap_or_else(|| self.metric.to_string())
     }
 
-    /// The metric as the papers call it.
+    /// How its values are compared and printed.
+    pub fn scale(&self) -> Scale {
+        match &self.score {
+            Some(score) => Scale::of_score(score, self.metric),
+            None => self.metric.about().scale,
+        }
+    }
+
+    /// The metric as the papers call it, with its unit where that is not percent: `mIoU`, `RMSE in Mg/ha`.
     pub fn metric_title(&self) -> String {
-        match (&self.score, self.metric) {
-            (Some(score), _) => match score.split_once('_') {
-                Some(("iou", class)) => format!("IoU ({class})"),
-                _ => score.clone(),
+        let heading = |metric: Metric| metric.about().heading(self.unit.as_deref());
+        match &self.score {
+            None => heading(self.metric),
+            Some(score) => match Metric::ALL.into_iter().find(|metric| metric.about().name == score) {
+                Some(metric) => heading(metric),
+                None => match score.split_once('_') {
+                    Some(("iou", class)) => format!("IoU ({class})"),
+                    _ => score.clone(),
+                },
             },
-            (None, Metric::Accuracy) => "top-1 accuracy".to_owned(),
-            (None, Metric::MicroF1) => "F1".to_owned(),
-            (None, Metric::Miou) => "mIoU".to_owned(),
-            (None, Metric::MicroMap) => "mAP".to_owned(),
         }
     }
 }
@@ -269,8 +261,8 @@ pub fn share(partition: &str) -> Option<f64> {
 /// - The difference is to the published value of the same model, backbone and protocol, by the names that the
 ///   definition says they are published under; a model with random
 ///   weights is another model than the published one and has none.
-/// - The highest shown value of a column is marked bold and the second highest italic; equal values share
-///   their mark. Published and measured rows rank together.
+/// - The best shown value of a column (the lowest of errors, else the highest) is marked bold and the second best italic;
+///   equal values share their mark. Published and measured rows rank together.
 ///
 /// # Errors
 /// Where the definition names a task that the suite lacks.
@@ -288,10 +280,10 @@ pub fn fill<'a>(
     let mut footnotes = Vec::new();
     let mut measured =
         measured_rows(definition, &columns, &eligible, published, demo, &mut left_out, &mut footnotes);
-    for column in 0..columns.len() {
+    for (column, of) in columns.iter().enumerate() {
         let ours = if demo { &mut [][..] } else { &mut measured[..] };
         let ranked = published_rows.iter_mut().chain(ours).filter(|row| !row.is_partial);
-        rank(ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut()));
+        rank(of.scale(), ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut()));
     }
     Ok(ResultTable {
         title: definition.title.clone(),
@@ -320,6 +312,7 @@ fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
                 title: task.title.clone(),
                 partition: partition.clone(),
                 metric: task.metric,
+                unit: task.unit.clone(),
                 score,
             })
         }));
@@ -344,7 +337,7 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>
             });
             rows.len() - 1
         });
-        rows[row].cells[column] = Some(Value::published(value.value));
+        rows[row].cells[column] = Some(Value::published(value.value, columns[column].scale()));
     }
     rows
 }
@@ -448,7 +441,7 @@ fn measured_rows<'a>(
                 });
                 let score = column.score.as_deref().or(reported);
                 let footnotes = cell_footnotes(&row.setting, of_column, footnotes);
-                cells.push(measured_value(&of_column.records, score, reference, footnotes));
+                cells.push(measured_value(&of_column.records, column.scale(), score, reference, footnotes));
             }
             all.push(Row {
                 model: variant.model.to_owned(),
@@ -527,6 +520,7 @@ fn qualifiers<'v>(
 /// The value of one cell's records: the metric, or the further score of that name.
 fn measured_value<'a>(
     records: &[&'a Record],
+    scale: Scale,
     score: Option<&str>,
     reference: Option<f64>,
     footnotes: Vec<usize>,
@@ -544,6 +538,7 @@ fn measured_value<'a>(
         several.then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
     Some(Value {
         value: mean,
+        scale,
         spread,
         interval: if several || score.is_some() { None } else { newest.interval },
         reference,
@@ -554,13 +549,17 @@ fn measured_value<'a>(
 }
 
 /// Marks best and second best of a column.
-fn rank<'v, 'a: 'v>(values: impl Iterator<Item = &'v mut Value<'a>>) {
+fn rank<'v, 'a: 'v>(scale: Scale, values: impl Iterator<Item = &'v mut Value<'a>>) {
     let mut values: Vec<&mut Value> = values.collect();
-    let distinct: BTreeSet<Tenths> = values.iter().map(|value| Tenths::of(value.value)).collect();
-    let mut best = distinct.into_iter().rev();
-    let (first, second) = (best.next(), best.next());
+    let distinct: BTreeSet<Rounded> = values.iter().map(|value| Rounded::of(value.value, scale)).collect();
+    let mut distinct = distinct.into_iter();
+    let mut best = || match scale.better {
+        Better::Higher => distinct.next_back(),
+        Better::Lower => distinct.next(),
+    };
+    let (first, second) = (best(), best());
     for value in &mut values {
-        let shown = Some(Tenths::of(value.value));
+        let shown = Some(Rounded::of(value.value, scale));
         value.mark = match shown {
             shown if shown == first => Mark::Bold,
             shown if shown == second => Mark::Italic,

@@ -3,22 +3,22 @@
 use std::fmt::Write;
 
 use super::published::Mark;
-use super::table::{Tenths, Value};
+use super::table::Value;
 
 /// `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds `93.4 ± 0.2 (+0.3)`.
 pub(crate) fn cell_text(value: Option<&Value>) -> String {
     let Some(value) = value else { return "-".to_owned() };
-    let number = Tenths::of(value.value);
+    let number = value.rounded(value.value);
     let mut text = match value.mark {
         Mark::Bold => format!("**{number}**"),
         Mark::Italic => format!("_{number}_"),
         Mark::None => number.to_string(),
     };
     if let Some(spread) = value.spread {
-        text += &format!(" ± {}", Tenths::of(spread));
+        text += &format!(" ± {}", value.rounded(spread));
     }
     if let Some(interval) = value.interval {
-        text += &format!(" [{}, {}]", Tenths::of(interval.low), Tenths::of(interval.high));
+        text += &format!(" [{}, {}]", value.rounded(interval.low), value.rounded(interval.high));
     }
     if let Some(difference) = value.difference() {
         text += &format!(" ({difference:+})");

@@ -4,6 +4,7 @@ use ndarray::Axis;
 
 use super::Predictions;
 use crate::metrics::Metric;
+use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
 use crate::score::{Targets, score, score_logits};
 use crate::{Error, Result};
@@ -11,7 +12,7 @@ use crate::{Error, Result};
 /// The metric of one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchScore {
-    /// In percent.
+    /// In the metric's unit.
     pub score: f64,
     /// Samples of the batch.
     pub samples: usize,
@@ -47,11 +48,14 @@ impl Predictions {
             Predictions::Masks(images) => {
                 Predictions::Masks(places.iter().map(|place| images[*place].clone()).collect())
             }
+            Predictions::ValueMaps(images) => {
+                Predictions::ValueMaps(places.iter().map(|place| images[*place]).collect())
+            }
         }
     }
 
     /// The places of samples whose labels are not those of `other`; `None` where the numbers of samples or the kinds of
-    /// labels differ. Of masks, labels are the same where as many pixels have each.
+    /// labels differ. Of masks, labels are the same where as many pixels have each, of maps of numbers where their sums are.
     pub fn relabelled(&self, other: &Self) -> Option<Vec<usize>> {
         if self.len() != other.len() {
             return None;
@@ -67,8 +71,12 @@ impl Predictions {
                 (Targets::Labels(a), Targets::Labels(b)) if a.ncols() == b.ncols() => {
                     a.outer_iter().zip(b.outer_iter()).map(|(a, b)| a != b).collect()
                 }
+                (Targets::Values(a), Targets::Values(b)) => a.iter().zip(b).map(|(a, b)| a != b).collect(),
                 _ => return None,
             },
+            (Predictions::ValueMaps(a), Predictions::ValueMaps(b)) => {
+                a.iter().zip(b).map(|(a, b)| !a.same_truth(b)).collect()
+            }
             (Predictions::Masks(a), Predictions::Masks(b)) => {
                 a.iter().zip(b).map(|(a, b)| a.labels() != b.labels()).collect()
             }
@@ -78,7 +86,7 @@ impl Predictions {
     }
 
     /// Scores each batch of `batch_size` samples, the last of which may be smaller, in the samples' order. Batches of masks
-    /// in which no pixel counts are left out.
+    /// or maps in which no pixel counts are left out.
     ///
     /// # Errors
     /// Where there are no samples, `batch_size` is 0, no pixel counts or the metric is for another kind of label.
@@ -102,6 +110,14 @@ impl Predictions {
                 false => Ok(batches),
             };
         }
+        if let Predictions::ValueMaps(images) = self {
+            images.iter().sum::<ErrorSums>().score(metric)?;
+            let scored = images.chunks(batch_size).filter_map(|batch| {
+                let score = batch.iter().sum::<ErrorSums>().score(metric).ok()?;
+                Some(BatchScore { score, samples: batch.len() })
+            });
+            return Ok(scored.collect());
+        }
         let places: Vec<usize> = (0..self.len()).collect();
         let scored = places.chunks(batch_size).map(|batch| {
             let score = match self.select(batch) {
@@ -109,7 +125,7 @@ impl Predictions {
                 Predictions::Scores { logits, truth } => {
                     score_logits(metric, logits.view(), &Targets::Labels(truth))?
                 }
-                Predictions::Masks(_) => {
+                Predictions::Masks(_) | Predictions::ValueMaps(_) => {
                     return Err(Error::mismatch(format!("{metric} does not fit masks")));
                 }
             };
@@ -133,6 +149,7 @@ fn select(targets: &Targets, places: &[usize]) -> Targets {
             Targets::Classes { classes: places.iter().map(|place| classes[*place]).collect(), count: *count }
         }
         Targets::Labels(labels) => Targets::Labels(labels.select(Axis(0), places)),
+        Targets::Values(values) => Targets::Values(places.iter().map(|place| values[*place]).collect()),
     }
 }
 

@@ -4,8 +4,9 @@ use crate::canvas::{
     ALARM, Anchor, BLACK, Bounds, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point,
     Shape, Text, WHITE, shortened, text_width, wrapped,
 };
+use crate::metrics::{Better, Unit};
 use crate::report::pictures::labels::{Label, place};
-use crate::report::tables::table::{Origin, Tenths};
+use crate::report::tables::table::{Origin, Rounded};
 
 use super::{Axis, Chart, Series};
 
@@ -77,6 +78,7 @@ pub fn draw(chart: &Chart) -> Picture {
         let values = || chart.series.iter().filter_map(|series| series.values[axis]);
         let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max));
         let along = if high > low { (value - low) / (high - low) } else { 0.5 };
+        let along = if chart.axes[axis].scale.better == Better::Lower { 1.0 - along } else { along };
         LOWEST + (HIGHEST - LOWEST) * along
     };
     let pens = pens(chart);
@@ -120,8 +122,8 @@ pub fn draw(chart: &Chart) -> Picture {
         .flat_map(|(i, series)| {
             let bold = series.origin != Origin::Published;
             let values = series.values.iter().zip(&places[i]);
-            values.filter_map(move |(value, place)| {
-                let text = Tenths::of((*value)?).to_string();
+            values.zip(&chart.axes).filter_map(move |((value, place), axis)| {
+                let text = Rounded::of((*value)?, axis.scale).to_string();
                 Some(Label { owner: i, point: (*place)?, text, size: VALUE, bold })
             })
         })
@@ -182,7 +184,17 @@ fn head(chart: &Chart, layer: &mut Layer) -> f64 {
         line(Text::new(DEMO_NOTICE, (WIDTH / 2.0, y), Anchor::Middle, 13.0).bold().color(ALARM));
     }
     y += 21.0;
-    let meaning = "Each axis runs from the lowest to the highest model shown, outwards; values in percent.";
+    let is_percent = |axis: &Axis| axis.scale.unit == Unit::Percent;
+    let is_turned = |axis: &Axis| axis.scale.better == Better::Lower;
+    let meaning = match (chart.axes.iter().any(is_turned), chart.axes.iter().all(is_percent)) {
+        (false, true) => {
+            "Each axis runs from the lowest to the highest model shown, outwards; values in percent."
+        }
+        (false, false) => "Each axis runs from the lowest to the highest model shown, outwards.",
+        (true, _) => {
+            "Each axis runs from the worst to the best model shown, outwards: turned round where lower is better."
+        }
+    };
     line(Text::new(meaning, (WIDTH / 2.0, y), Anchor::Middle, 12.0).color(GREY));
     y
 }

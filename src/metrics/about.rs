@@ -1,0 +1,259 @@
+//! What each metric is: its name, which of two values is better, its unit, how it is printed, what it can score.
+//!
+//! Whoever compares or prints scores asks here. A new metric is one row of [`Metric::about`].
+//!
+//! ```
+//! use terrabench::metrics::{Better, Metric};
+//!
+//! let rmse = Metric::Rmse.about();
+//! assert_eq!(rmse.scale.better, Better::Lower);
+//! assert_eq!(rmse.scale.shown(1780.331), "1780.33");
+//! assert!(rmse.scale.better.is_better(66.3, 74.1));
+//! ```
+
+use std::cmp::Ordering;
+
+use super::{Metric, TargetKind};
+
+/// Which of two values is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+impl Better {
+    /// Whether `a` is better than `b`; false where either is NaN.
+    pub fn is_better(self, a: f64, b: f64) -> bool {
+        match self {
+            Better::Higher => a > b,
+            Better::Lower => a < b,
+        }
+    }
+
+    /// A difference as what is gained by it: positive where it is for the better.
+    pub fn gain(self, difference: f64) -> f64 {
+        match self {
+            Better::Higher => difference,
+            Better::Lower => -difference,
+        }
+    }
+
+    /// From "which is higher" to "which is better": `Greater` where the first one is.
+    pub fn turned(self, higher: Ordering) -> Ordering {
+        match self {
+            Better::Higher => higher,
+            Better::Lower => higher.reverse(),
+        }
+    }
+}
+
+/// What the numbers of a score are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// 0 to 100.
+    Percent,
+    /// That of the task's targets, at least 0.
+    OfTask,
+    /// A pure number, at most 1.
+    None,
+}
+
+/// How the values of a score are compared and printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    pub better: Better,
+    pub unit: Unit,
+    /// Decimals in tables and pictures; where single records are compared there is one more.
+    pub decimals: u8,
+}
+
+/// Rounding may bring a value so far beyond an end of its range.
+const SLACK: f64 = 1e-9;
+
+impl Scale {
+    /// Of scores in percent.
+    pub const PERCENT: Scale = Scale { better: Better::Higher, unit: Unit::Percent, decimals: 1 };
+
+    const OF_TASK: Scale = Scale { better: Better::Lower, unit: Unit::OfTask, decimals: 2 };
+
+    /// The scale of a record's score of that name, where the record's metric is `metric`: a metric, the mean over batches of
+    /// one (`reported_rmse`), a normalisation's score on validation (`valid/dataset`), or else a score in percent.
+    pub fn of_score(name: &str, metric: Metric) -> Scale {
+        match named(name) {
+            Some(metric) => metric.about().scale,
+            None if name.starts_with("valid/") => metric.about().scale,
+            None => Scale::PERCENT,
+        }
+    }
+
+    /// The metric whose thresholds hold for a record's score of that name: the score's own, where it is one, else `metric`.
+    pub fn metric_of(name: &str, metric: Metric) -> Metric {
+        named(name).unwrap_or(metric)
+    }
+
+    /// Whether a value is in the scale's range; NaN never is.
+    pub fn holds(self, value: f64) -> bool {
+        match self.unit {
+            Unit::Percent => (-SLACK..=100.0 + SLACK).contains(&value),
+            Unit::OfTask => value.is_finite() && value >= -SLACK,
+            Unit::None => value.is_finite() && value <= 1.0 + SLACK,
+        }
+    }
+
+    /// The range that [`Scale::holds`] asks for, in words.
+    pub fn range(self) -> &'static str {
+        match self.unit {
+            Unit::Percent => "percentage from 0 to 100",
+            Unit::OfTask => "number from 0 up",
+            Unit::None => "number up to 1",
+        }
+    }
+
+    /// The value as tables show it.
+    pub fn shown(self, value: f64) -> String {
+        let decimals = usize::from(self.decimals);
+        format!("{value:.decimals$}")
+    }
+
+    /// The value with one decimal more, for a look at single records.
+    pub fn fine(self, value: f64) -> String {
+        let decimals = usize::from(self.decimals) + 1;
+        format!("{value:.decimals$}")
+    }
+
+    /// A difference of values likewise, with its sign.
+    pub fn fine_difference(self, difference: f64) -> String {
+        let decimals = usize::from(self.decimals) + 1;
+        format!("{difference:+.decimals$}")
+    }
+
+    /// How much of a value of that size counts as a change: `threshold` points of percent; of a task's unit, which may be
+    /// anything, `threshold` percent of the reference's value; of a pure number `threshold` itself.
+    pub fn tolerated(self, threshold: f64, reference: f64) -> f64 {
+        match self.unit {
+            Unit::Percent | Unit::None => threshold,
+            Unit::OfTask => threshold / 100.0 * reference.abs(),
+        }
+    }
+}
+
+/// The metric that a score's name names: `rmse`, `reported_rmse`.
+fn named(score: &str) -> Option<Metric> {
+    let plain = score.strip_prefix("reported_").unwrap_or(score);
+    Metric::ALL.into_iter().find(|metric| metric.about().name == plain)
+}
+
+/// All that there is to know of a metric but how it is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricInfo {
+    /// As in suites, records and published values: `micro_f1`.
+    pub name: &'static str,
+    /// As papers call it: `F1`.
+    pub title: &'static str,
+    pub scale: Scale,
+    /// What it can score.
+    pub fits: &'static [TargetKind],
+}
+
+impl MetricInfo {
+    /// The title with the unit behind it where that is not percent: `RMSE in Mg/ha`.
+    pub fn heading(&self, task_unit: Option<&str>) -> String {
+        match (self.scale.unit, task_unit) {
+            (Unit::OfTask, Some(unit)) => format!("{} in {unit}", self.title),
+            _ => self.title.to_owned(),
+        }
+    }
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Metric; 7] = [
+        Metric::Accuracy,
+        Metric::MicroF1,
+        Metric::Miou,
+        Metric::MicroMap,
+        Metric::Rmse,
+        Metric::Mae,
+        Metric::R2,
+    ];
+
+    /// Its description.
+    pub fn about(self) -> &'static MetricInfo {
+        use TargetKind::{Class, Labels, Mask, Value, ValueMap};
+        const fn info(
+            name: &'static str,
+            title: &'static str,
+            scale: Scale,
+            fits: &'static [TargetKind],
+        ) -> MetricInfo {
+            MetricInfo { name, title, scale, fits }
+        }
+        const PERCENT: Scale = Scale::PERCENT;
+        const PURE: Scale = Scale { better: Better::Higher, unit: Unit::None, decimals: 3 };
+        const NUMBERS: &[TargetKind] = &[Value, ValueMap];
+        const ACCURACY: MetricInfo = info("accuracy", "top-1 accuracy", PERCENT, &[Class]);
+        const MICRO_F1: MetricInfo = info("micro_f1", "F1", PERCENT, &[Labels]);
+        const MIOU: MetricInfo = info("miou", "mIoU", PERCENT, &[Mask]);
+        const MICRO_MAP: MetricInfo = info("micro_map", "mAP", PERCENT, &[Labels]);
+        const RMSE: MetricInfo = info("rmse", "RMSE", Scale::OF_TASK, NUMBERS);
+        const MAE: MetricInfo = info("mae", "MAE", Scale::OF_TASK, NUMBERS);
+        const R2: MetricInfo = info("r2", "R²", PURE, NUMBERS);
+        match self {
+            Metric::Accuracy => &ACCURACY,
+            Metric::MicroF1 => &MICRO_F1,
+            Metric::Miou => &MIOU,
+            Metric::MicroMap => &MICRO_MAP,
+            Metric::Rmse => &RMSE,
+            Metric::Mae => &MAE,
+            Metric::R2 => &R2,
+        }
+    }
+
+    /// Which of two of its values is better.
+    pub fn better(self) -> Better {
+        self.about().scale.better
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+
+    use super::*;
+
+    #[test]
+    fn each_metric_is_called_in_files_as_its_description_says() {
+        for metric in Metric::ALL {
+            let name: StrDeserializer<Error> = metric.about().name.into_deserializer();
+            assert_eq!(Metric::deserialize(name).unwrap(), metric);
+        }
+    }
+
+    #[test]
+    fn a_score_has_the_scale_of_its_metric() {
+        let of = |name: &str| Scale::of_score(name, Metric::Rmse);
+        assert_eq!(of("reported_rmse"), Metric::Rmse.about().scale);
+        assert_eq!(of("r2"), Metric::R2.about().scale);
+        assert_eq!(of("valid/dataset"), Metric::Rmse.about().scale);
+        assert_eq!(of("iou_water"), Scale::PERCENT);
+    }
+
+    #[test]
+    fn a_range_holds_what_a_score_can_be() {
+        let (percent, error, r2) = (Scale::PERCENT, Metric::Rmse.about().scale, Metric::R2.about().scale);
+        assert!(error.holds(1780.33) && !percent.holds(1780.33));
+        assert!(r2.holds(-3.0) && !r2.holds(1.1) && !error.holds(-3.0));
+        assert!([percent, error, r2].iter().all(|scale| !scale.holds(f64::NAN)));
+    }
+
+    #[test]
+    fn lower_is_better_turns_gains_and_sides_round() {
+        assert!(Better::Lower.is_better(66.3, 74.1) && !Better::Higher.is_better(66.3, 74.1));
+        assert!(!Better::Lower.is_better(f64::NAN, 1.0) && !Better::Higher.is_better(1.0, f64::NAN));
+        assert_eq!(Better::Lower.gain(-2.0), 2.0);
+        assert_eq!(Better::Lower.turned(Ordering::Less), Ordering::Greater);
+    }
+}

@@ -1,0 +1,196 @@
+//! Scores of predicted numbers, from sums over what was measured.
+//!
+//! Sums of parts add up to those of the whole, so that resamples, batches and images are scored alike.
+
+use std::collections::BTreeMap;
+
+use ndarray::{ArrayView, Dimension};
+
+use super::Metric;
+use crate::{Error, Result};
+
+/// Sums over the measured numbers of some samples, each with its prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ErrorSums {
+    /// How many are measured.
+    pub count: u64,
+    /// Of |prediction - truth|.
+    pub absolute: f64,
+    /// Of (prediction - truth)².
+    pub squared: f64,
+    /// Of the truth.
+    pub truth: f64,
+    /// Of truth².
+    pub truth_squared: f64,
+}
+
+impl ErrorSums {
+    /// Of one number; nothing where `truth` is NaN, which is: not measured.
+    pub fn of(prediction: f64, truth: f64) -> Self {
+        if truth.is_nan() {
+            return ErrorSums::default();
+        }
+        let error = prediction - truth;
+        ErrorSums {
+            count: 1,
+            absolute: error.abs(),
+            squared: error * error,
+            truth,
+            truth_squared: truth * truth,
+        }
+    }
+
+    /// Of arrays of one shape, a map per image say; NaN in `truth` is not measured. `in_unit` brings the numbers of both, which
+    /// may be normalised, to the unit of the sums.
+    ///
+    /// # Errors
+    /// Where the shapes differ, or a prediction of what is measured is not finite.
+    pub fn of_arrays<D: Dimension>(
+        predictions: ArrayView<f32, D>,
+        truth: ArrayView<f32, D>,
+        in_unit: impl Fn(f64) -> f64,
+    ) -> Result<Self> {
+        if predictions.shape() != truth.shape() {
+            let (found, expected) = (predictions.shape(), truth.shape());
+            return Err(Error::mismatch(format!(
+                "predictions of shape {found:?}, truth of shape {expected:?}"
+            )));
+        }
+        let sums: ErrorSums = (predictions.iter().zip(&truth))
+            .map(|(p, t)| ErrorSums::of(in_unit(f64::from(*p)), in_unit(f64::from(*t))))
+            .sum();
+        match sums.is_finite() {
+            true => Ok(sums),
+            false => Err(Error::not_finite("a predicted number is not finite").help(
+                "the training diverged, or the features are too large: check weights and normalisation",
+            )),
+        }
+    }
+
+    /// Whether every sum is a number.
+    pub fn is_finite(&self) -> bool {
+        [self.absolute, self.squared, self.truth, self.truth_squared].iter().all(|sum| sum.is_finite())
+    }
+
+    /// Whether nothing is measured.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Root of the mean squared error, in the truth's unit [sklearn.metrics.root_mean_squared_error].
+    ///
+    /// # Errors
+    /// Where nothing is measured.
+    pub fn rmse(&self) -> Result<f64> {
+        Ok((self.squared / self.measured("RMSE")?).sqrt())
+    }
+
+    /// Mean absolute error, in the truth's unit [sklearn.metrics.mean_absolute_error].
+    ///
+    /// # Errors
+    /// Where nothing is measured.
+    pub fn mae(&self) -> Result<f64> {
+        Ok(self.absolute / self.measured("MAE")?)
+    }
+
+    /// The coefficient of determination: 1 - sum of squared errors / sum of squared deviations of the truth from its mean
+    /// [sklearn.metrics.r2_score]. Where the truth is constant it is 1 for predictions without error and else 0, as there.
+    ///
+    /// # Errors
+    /// Where fewer than two numbers are measured. (scikit-learn gives NaN there.)
+    pub fn r2(&self) -> Result<f64> {
+        let count = self.measured("R²")?;
+        if self.count < 2 {
+            return Err(Error::mismatch("one number is measured; R² needs at least two"));
+        }
+        let deviations = self.truth_squared - self.truth * self.truth / count;
+        // What rounding leaves of a constant truth.
+        let is_constant = deviations <= self.truth_squared * count * f64::EPSILON;
+        Ok(match (is_constant, self.squared == 0.0) {
+            (false, _) => 1.0 - self.squared / deviations,
+            (true, true) => 1.0,
+            (true, false) => 0.0,
+        })
+    }
+
+    /// The metric of that name.
+    ///
+    /// # Errors
+    /// As [`ErrorSums::rmse`] and [`ErrorSums::r2`], or where the metric is none of numbers.
+    pub fn score(&self, metric: Metric) -> Result<f64> {
+        match metric {
+            Metric::Rmse => self.rmse(),
+            Metric::Mae => self.mae(),
+            Metric::R2 => self.r2(),
+            Metric::Accuracy | Metric::MicroF1 | Metric::Miou | Metric::MicroMap => {
+                Err(Error::mismatch(format!("{metric} does not fit numbers"))
+                    .help("choose rmse, mae or r2 in benchmarks/"))
+            }
+        }
+    }
+
+    /// Every metric that can be computed, by name.
+    pub fn scores(&self) -> BTreeMap<String, f64> {
+        let metrics = [Metric::Rmse, Metric::Mae, Metric::R2];
+        metrics.iter().filter_map(|metric| Some((metric.to_string(), self.score(*metric).ok()?))).collect()
+    }
+
+    /// Whether `other` is of the same truth, as far as sums tell.
+    pub fn same_truth(&self, other: &Self) -> bool {
+        (self.count, self.truth, self.truth_squared) == (other.count, other.truth, other.truth_squared)
+    }
+
+    fn measured(&self, name: &str) -> Result<f64> {
+        match self.count {
+            0 => Err(Error::mismatch(format!("nothing is measured, so there is no {name}"))
+                .help("the split is empty, or its maps hold NaN only")),
+            count => Ok(count as f64),
+        }
+    }
+}
+
+impl std::ops::Add for ErrorSums {
+    type Output = ErrorSums;
+
+    fn add(self, other: Self) -> Self {
+        ErrorSums {
+            count: self.count + other.count,
+            absolute: self.absolute + other.absolute,
+            squared: self.squared + other.squared,
+            truth: self.truth + other.truth,
+            truth_squared: self.truth_squared + other.truth_squared,
+        }
+    }
+}
+
+impl std::iter::Sum for ErrorSums {
+    fn sum<I: Iterator<Item = Self>>(sums: I) -> Self {
+        sums.fold(ErrorSums::default(), |a, b| a + b)
+    }
+}
+
+impl<'a> std::iter::Sum<&'a ErrorSums> for ErrorSums {
+    fn sum<I: Iterator<Item = &'a Self>>(sums: I) -> Self {
+        sums.copied().sum()
+    }
+}
+
+/// The metric as Copernicus-Bench reports it: that of each batch, weighted by the batch's images. Batches in which nothing
+/// is measured are left out, where theirs make the whole NaN.
+///
+/// # Errors
+/// Where no batch can be scored, or `batch_size` is 0.
+pub fn mean_over_batches(metric: Metric, images: &[ErrorSums], batch_size: usize) -> Result<f64> {
+    if batch_size == 0 {
+        return Err(Error::mismatch("batches of 0 images cannot be scored"));
+    }
+    let score = |batch: &[ErrorSums]| batch.iter().sum::<ErrorSums>().score(metric);
+    let scored: Vec<(f64, usize)> =
+        images.chunks(batch_size).filter_map(|batch| Some((score(batch).ok()?, batch.len()))).collect();
+    match scored.iter().map(|(_, images)| images).sum::<usize>() {
+        0 => Err(images.iter().sum::<ErrorSums>().score(metric).err().unwrap_or_else(|| {
+            Error::mismatch(format!("no batch of {batch_size} images has enough measured for {metric}"))
+        })),
+        all => Ok(scored.iter().map(|(score, images)| score * *images as f64).sum::<f64>() / all as f64),
+    }
+}

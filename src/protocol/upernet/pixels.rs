@@ -1,0 +1,155 @@
+//! What UPerNet predicts of a pixel, a class or a number: all that differs between the two.
+
+use burn::tensor::{Device, Tensor};
+use ndarray::{Array2, Array3, ArrayView2, Axis};
+
+use crate::config::IntervalConfig;
+use crate::features::maps::MapItem;
+use crate::features::tiles::IGNORED;
+use crate::features::truth::PixelTruth;
+use crate::metrics::regression::{self, ErrorSums};
+use crate::metrics::segmentation::{Confusion, mean_iou_over_batches};
+use crate::nn::heads::predictions;
+use crate::nn::heads::upernet::{Logits, UperNet};
+use crate::nn::loss::{PixelLabels, PixelValues};
+use crate::nn::resample::{Corners, resize};
+use crate::score::{Outcome, outcome};
+use crate::task::{Metric, TargetKind, Task};
+use crate::{Error, Result};
+
+/// What is known of the pixels of a batch, on the device.
+pub(crate) enum BatchTruth {
+    Classes(PixelLabels),
+    Values(PixelValues),
+}
+
+impl BatchTruth {
+    /// That of the items, which must be of one size.
+    ///
+    /// # Errors
+    /// Where they are not.
+    pub(crate) fn new(items: &[MapItem], task: &Task, device: &Device) -> Result<Self> {
+        let (h, w) = items.first().map_or((0, 0), |item| item.truth.dim());
+        if let Some(item) = items.iter().find(|item| item.truth.dim() != (h, w)) {
+            let found = item.truth.dim();
+            return Err(Error::mismatch(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
+                .help("UPerNet trains on images of one size"));
+        }
+        let shape = (items.len(), h, w);
+        if task.target == TargetKind::ValueMap {
+            let of = |item: &MapItem| match &item.truth {
+                PixelTruth::Values(map) => map.iter().copied().collect(),
+                PixelTruth::Classes(_) => Vec::new(),
+            };
+            let values = Array3::from_shape_vec(shape, items.iter().flat_map(of).collect());
+            let values = values.map_err(Error::mismatch)?;
+            return Ok(BatchTruth::Values(PixelValues::new(values.view(), device)));
+        }
+        let of = |item: &MapItem| match &item.truth {
+            PixelTruth::Classes(mask) => mask.iter().map(|label| i32::from(*label)).collect(),
+            PixelTruth::Values(_) => Vec::new(),
+        };
+        let labels = Array3::from_shape_vec(shape, items.iter().flat_map(of).collect());
+        let labels = labels.map_err(Error::mismatch)?;
+        let ignore = Some(i32::from(IGNORED));
+        PixelLabels::new(labels.view(), task.classes, ignore, device).map(BatchTruth::Classes)
+    }
+
+    /// Whether no pixel counts.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            BatchTruth::Classes(labels) => labels.counting() == 0,
+            BatchTruth::Values(values) => values.measured() == 0,
+        }
+    }
+
+    /// The training loss of what the heads say.
+    pub(crate) fn loss(&self, head: &UperNet, logits: Logits) -> Tensor<1> {
+        match self {
+            BatchTruth::Classes(labels) => head.loss(logits, labels),
+            BatchTruth::Values(values) => head.value_loss(logits, values),
+        }
+    }
+}
+
+/// What predictions of images are scored from, image by image.
+pub(crate) enum PixelScores {
+    Classes(Vec<Confusion>),
+    /// In the task's unit.
+    Values(Vec<ErrorSums>),
+}
+
+impl PixelScores {
+    /// Of no images yet.
+    pub(crate) fn new(target: TargetKind) -> Self {
+        match target {
+            TargetKind::ValueMap => PixelScores::Values(Vec::new()),
+            _ => PixelScores::Classes(Vec::new()),
+        }
+    }
+
+    /// The number of images.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            PixelScores::Classes(images) => images.len(),
+            PixelScores::Values(images) => images.len(),
+        }
+    }
+
+    /// Adds an image by its logits [1, rows, columns, classes], which are resized to the truth; returns the predicted mask,
+    /// where classes are predicted.
+    ///
+    /// # Errors
+    /// Where the truth is of another kind, or a predicted number is not finite.
+    pub(crate) fn add(
+        &mut self,
+        logits: Tensor<4>,
+        truth: &PixelTruth,
+        task: &Task,
+    ) -> Result<Option<Array2<i32>>> {
+        let (h, w) = truth.dim();
+        let logits = resize(logits, [h, w], Corners::HalfPixel);
+        match (self, truth) {
+            (PixelScores::Classes(images), PixelTruth::Classes(mask)) => {
+                let mut confusion = Confusion::new(task.classes, Some(i32::from(IGNORED)));
+                let mask = mask.mapv(i32::from).insert_axis(Axis(0));
+                let prediction = predictions(logits);
+                confusion.add(mask.view(), prediction.view())?;
+                images.push(confusion);
+                Ok(Some(prediction.remove_axis(Axis(0))))
+            }
+            (PixelScores::Values(images), PixelTruth::Values(map)) => {
+                let numbers = logits.into_data().convert::<f32>().try_into_vec::<f32>();
+                let numbers = numbers.expect("converted to float32");
+                let predicted = ArrayView2::from_shape((h, w), &numbers).map_err(Error::mismatch)?;
+                let statistics = task.target_statistics();
+                let in_unit = |value| statistics.denormalize(value);
+                images.push(ErrorSums::of_arrays(predicted, map.view(), in_unit)?);
+                Ok(None)
+            }
+            _ => Err(Error::mismatch("pixels of classes and of numbers in one split")),
+        }
+    }
+
+    /// The mean over batches of the metric, as the reference logs it.
+    ///
+    /// # Errors
+    /// Where no pixel counts.
+    pub(crate) fn over_batches(&self, metric: Metric, batch_size: usize) -> Result<f64> {
+        match self {
+            PixelScores::Classes(images) => mean_iou_over_batches(images, batch_size),
+            PixelScores::Values(images) => regression::mean_over_batches(metric, images, batch_size),
+        }
+    }
+
+    /// What a record holds of these images as the test split.
+    ///
+    /// # Errors
+    /// As [`outcome::of_masks`] and [`outcome::of_value_maps`].
+    pub(crate) fn outcome(&self, task: &Task, config: &IntervalConfig, seed: u64) -> Result<Outcome> {
+        match self {
+            PixelScores::Classes(images) => outcome::of_masks(task, images, config, seed),
+            PixelScores::Values(images) => outcome::of_value_maps(task, images, config, seed),
+        }
+    }
+}
