@@ -34,7 +34,7 @@ pub struct Axis {
     pub title: String,
     /// The metric, and what tells the axis from another of the same task: `k-NN, F1`.
     pub subtitle: String,
-    /// Of its values. Where lower is better the axis is turned round: outwards is better on every axis.
+    /// Of its values. Where lower is better the axis is turned round, and marked so: outwards is better on every axis.
     pub scale: Scale,
 }
 
@@ -61,6 +61,9 @@ pub struct Choice {
 
 /// A plot needs as many axes to have an area.
 pub const FEWEST_AXES: usize = 3;
+
+/// Stands behind the metric of an axis that is turned round.
+const TURNED: &str = "↓";
 
 /// More measured rows than this are drawn only if asked for: the eye cannot follow them.
 const MOST_MEASURED: usize = 3;
@@ -154,7 +157,7 @@ fn all_axes<'t, 'a>(spider: &Spider, tables: &[(&str, &'t ResultTable<'a>)]) -> 
 }
 
 fn subtitle(label: &str, column: &Column) -> String {
-    let turned = if column.scale().better == Better::Lower { ", turned: lower is better" } else { "" };
+    let turned = if column.scale().better == Better::Lower { format!(" {TURNED}") } else { String::new() };
     let metric = column.metric_title();
     if label.is_empty() { format!("{metric}{turned}") } else { format!("{label}, {metric}{turned}") }
 }

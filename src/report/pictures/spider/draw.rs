@@ -192,7 +192,7 @@ fn head(chart: &Chart, layer: &mut Layer) -> f64 {
         }
         (false, false) => "Each axis runs from the lowest to the highest model shown, outwards.",
         (true, _) => {
-            "Each axis runs from the worst to the best model shown, outwards: turned round where lower is better."
+            "Each axis runs from the worst to the best model shown, outwards; axes marked ↓ are turned round, as lower is better."
         }
     };
     line(Text::new(meaning, (WIDTH / 2.0, y), Anchor::Middle, 12.0).color(GREY));
