@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ndarray::Array3;
 use terrabench::config::Schedule;
-use terrabench::data::{Sample, Target};
+use terrabench::data::{Image, Sample, Target};
 use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::InputSpec;
@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     let config = ModelConfig::load(&Home::find()?, "terrafm-b")?;
     let encoder = model::trainable(&config, &Weights::Random(0), false, &device)?;
     let bands = config.sensor(Sensor::S2_L1C)?.bands.as_slice().into();
-    let spec = InputSpec { sensor: Sensor::S2_L1C, bands, pooling: config.pooling() };
+    let spec = InputSpec::single(Sensor::S2_L1C, bands, config.pooling());
     let mut network = Some(Network::new(encoder, spec, CLASSES, 0, &device));
     let mut optimizer = Optimizer::new(Rule::ADAMW);
     let recipe = Recipe {
@@ -51,12 +51,13 @@ fn main() -> anyhow::Result<()> {
         device,
     };
     let step = || -> anyhow::Result<f64> {
-        let sample = |label: usize| Sample {
-            name: String::new(),
-            image: Array3::from_shape_fn((12, 224, 224), |(band, row, column)| {
+        let sample = |label: usize| {
+            let pixels = Array3::from_shape_fn((12, 224, 224), |(band, row, column)| {
                 ((31 * label + 17 * band + 7 * row + column) % 251) as f32 / 125.0 - 1.0
-            }),
-            target: Target::Class(label),
+            });
+            let (sensor, bands) = (Sensor::S2_L1C, Vec::new());
+            let image = Image { sensor, date: None, bands, pixels, day: None, place: None };
+            Sample { name: String::new(), images: vec![image], target: Target::Class(label) }
         };
         let samples: Vec<Sample> = (0..BATCH).map(sample).collect();
         let start = Instant::now();

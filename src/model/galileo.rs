@@ -9,6 +9,8 @@
 
 #![expect(non_snake_case, reason = "groups are named as in the published files")]
 
+mod check;
+
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
@@ -17,6 +19,7 @@ use burn::tensor::module::{attention, linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use self::check::check_alike;
 use super::architecture::{Network, Sizes};
 use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
@@ -316,21 +319,7 @@ impl Galileo {
     fn embed(&self, inputs: &[Input]) -> Result<Tensor<3>> {
         let sensors: Vec<&[Input]> = inputs.chunk_by(|a, b| a.sensor == b.sensor).collect();
         let mut parts = sensors.iter().map(|dates| self.embed_sensor(dates)).collect::<Result<Vec<_>>>()?;
-        let of = |dates: &[Input]| {
-            let [n, _, h, w] = dates[0].pixels.dims();
-            (dates[0].sensor, [n, h, w])
-        };
-        for (place, dates) in sensors.iter().enumerate() {
-            let (sensor, size) = of(dates);
-            let known = sensors[..place].iter().map(|dates| of(dates));
-            if let Some((other, found)) = known.into_iter().find(|known| known.0 == sensor || known.1 != size)
-            {
-                let problem = format!(
-                    "{NAME}: expected one series per sensor, all of one size, found {other} {found:?} and {sensor} {size:?}"
-                );
-                return Err(Error::mismatch(problem).help("resize the images of all sensors to one size"));
-            }
-        }
+        check_alike(&sensors)?;
         let tokens = match parts.len() {
             0 => return Err(Error::mismatch(format!("{NAME}: expected images, found none"))),
             1 => parts.remove(0),
@@ -415,42 +404,6 @@ impl Galileo {
     fn grid(&self, dates: &[Input]) -> [usize; 2] {
         let [_, _, h, w] = dates[0].pixels.dims();
         [h / self.config.patch, w / self.config.patch]
-    }
-
-    /// Whether the model can take the images.
-    fn check(&self, dates: &[Input]) -> Result<()> {
-        if !(1..=DATES).contains(&dates.len()) {
-            let problem = format!("{NAME}: expected 1 to {DATES} dates, found {}", dates.len());
-            return Err(Error::mismatch(problem).help("choose some of the dates"));
-        }
-        let first = &dates[0];
-        for date in dates {
-            let batch = Batch { inputs: vec![date.clone()] };
-            let input = requests::known_input(NAME, &batch, &self.sensors)?;
-            requests::check_bands(NAME, input, self.sensors[&input.sensor].bands.len())?;
-            if (date.sensor, date.pixels.dims()) != (first.sensor, first.pixels.dims()) {
-                let problem = format!(
-                    "{NAME}: expected the same sensor and size at each date, found {} {:?} and {} {:?}",
-                    first.sensor,
-                    first.pixels.dims(),
-                    date.sensor,
-                    date.pixels.dims()
-                );
-                return Err(Error::mismatch(problem).help("resize the images of all dates to one size"));
-            }
-        }
-        requests::check_patches(NAME, first, self.config.patch)?;
-        let [_, _, h, w] = first.pixels.dims();
-        if h != w {
-            let problem = format!("{NAME}: expected as many rows as columns, found {h} x {w} pixels");
-            return Err(Error::mismatch(problem).help("crop the images to squares"));
-        }
-        if self.groups[&first.sensor].is_empty() {
-            let problem =
-                format!("{NAME}, sensor {}: expected all bands of some group, found none", first.sensor);
-            return Err(Error::mismatch(problem).help("list B02 B03 B04, or VV VH, in the model's file"));
-        }
-        Ok(())
     }
 }
 
