@@ -7,6 +7,7 @@ use ndarray::Array2;
 use terrabench::Result;
 use terrabench::features::maps::{ImageKey, MapItem};
 use terrabench::features::source::{EncoderSource, FeatureSource, KnownFeatures};
+use terrabench::features::truth::PixelTruth;
 use terrabench::features::{FeatureBank, Identity};
 use terrabench::model::encoder::Map;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
@@ -60,7 +61,7 @@ fn feature_maps_are_computed_once_for_all_seeds_of_a_partition() {
                 place: Some(ImageKey { split: Split::Train, sample, turn: Dihedral::Identity }),
                 name: read.name,
                 images: Some(read.images),
-                mask: Array2::zeros((32, 32)),
+                truth: PixelTruth::Classes(Array2::zeros((32, 32))),
             }
         };
         let items: Vec<MapItem> = (0..4).map(item).collect();

@@ -5,18 +5,18 @@ use std::sync::Mutex;
 
 use ndarray::{Array1, Array2, array};
 use terrabench::config::{
-    Augmentation, EmbeddingDtype, EncoderUse, IntervalConfig, KnnConfig, LogSpaced, Protocol, RidgeConfig,
+    Augmentation, EmbeddingDtype, EncoderUse, IntervalConfig, KnnConfig, LogSpaced, RidgeConfig,
     UpernetConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::Features;
+use terrabench::features::source::FeatureView;
 use terrabench::home::Home;
 use terrabench::metrics::Metric;
 use terrabench::metrics::regression::ErrorSums;
 use terrabench::progress::{Progress, Silent, Step};
-use terrabench::protocol::finetune::Subject;
-use terrabench::protocol::frozen::{self, Wanted};
-use terrabench::protocol::{knn, ridge, upernet};
+use terrabench::protocol::{ProtocolConfig, TrainingSetup};
+use terrabench::protocol::{knn, ridge};
 use terrabench::record::predictions::{Named, read, write};
 use terrabench::run::plan::{Choice, plan};
 use terrabench::score::decision::HeldOut;
@@ -26,6 +26,7 @@ use terrabench::task::{Suite, TargetKind, TargetStatistics, Task};
 use terrabench::transform::normalize::NormalizationKind;
 
 use crate::generated::{Generated, input, subject, task, unit};
+use crate::source::{run_on_features, run_upernet};
 
 const INTERVAL: IntervalConfig = IntervalConfig { level: 0.95, resamples: 200 };
 
@@ -289,8 +290,8 @@ fn ridge_gives_scikit_learn_s_coefficients_and_predictions() {
 }
 
 fn ridge_config() -> RidgeConfig {
-    match Protocol::load(&home(), "ridge").unwrap() {
-        Protocol::Ridge(config) => config,
+    match ProtocolConfig::load(&home(), "ridge").unwrap() {
+        ProtocolConfig::Ridge(config) => config,
         _ => panic!("ridge.toml is of another kind"),
     }
 }
@@ -324,7 +325,7 @@ fn ridge_passes_over_nothing_in_silence() {
             .to_string()
     };
     let two_outputs = run(&features, &classes, held_out);
-    assert!(two_outputs.contains("predicts numbers"), "{two_outputs}");
+    assert!(two_outputs.contains("has one class per image"), "{two_outputs}");
     let numbers = Targets::Values(answers(&features));
     let held_out = HeldOut { valid_targets: &numbers, ..held_out };
     let mut broken = features.clone();
@@ -351,10 +352,11 @@ fn protocols_on_features_beat_the_mean_of_the_numbers() {
     let values: Array1<f64> =
         truth.iter().map(|t| if let Target::Value(v) = t { f64::from(*v) } else { f64::NAN }).collect();
     let spread = values.std(0.0);
-    let Protocol::Knn(config) = Protocol::load(&home(), "knn").unwrap() else { panic!() };
+    let ProtocolConfig::Knn(config) = ProtocolConfig::load(&home(), "knn").unwrap() else { panic!() };
     let config = KnnConfig { k: 5, ..config };
-    let knn = knn::run(&config, &task, 0, |split| Ok(features(split))).unwrap();
-    let ridge = ridge::run(&ridge_config(), &task, 0, |split| Ok(features(split))).unwrap();
+    let knn = run_on_features(&config, &task, 0, &["one"], |view| Ok(features(view.split))).unwrap();
+    let ridge =
+        run_on_features(&ridge_config(), &task, 0, &["one"], |view| Ok(features(view.split))).unwrap();
     assert!(knn.value < 0.9 * spread, "{} of {spread}", knn.value);
     assert!(ridge.value < 0.3 * spread, "{} of {spread}", ridge.value);
     assert!(ridge.scores["r2"] > 0.9 && ridge.validation.is_some(), "{ridge:?}");
@@ -372,47 +374,49 @@ fn protocols_that_predict_no_numbers_are_refused_before_anything_is_read() {
     let run = |suite: &Suite, protocol: &str| {
         let choice =
             Choice { tasks: vec!["m-eurosat".into()], protocols: vec![protocol.into()], ..Choice::default() };
-        let load = |name: &str| Ok((name.to_owned(), Protocol::load(&home(), name)?));
+        let load = |name: &str| Ok((name.to_owned(), ProtocolConfig::load(&home(), name)?));
         plan(suite, &model, &choice, load).map(|plans| plans.len())
     };
     for fits in ["knn", "ridge"] {
         assert_eq!(run(&suite, fits).unwrap(), 1, "{fits}");
     }
     for (unfit, told) in [
-        ("linear-probe", "predicts no numbers"),
-        ("logistic", "predicts no numbers"),
-        ("finetune", "predicts no numbers"),
-        ("segmentation-probe", "predicts no numbers"),
-        ("upernet", "one per image"),
+        ("linear-probe", "has one number per image"),
+        ("logistic", "has one number per image"),
+        ("finetune", "has one number per image"),
+        ("segmentation-probe", "has one number per image"),
+        ("upernet", "has one number per image"),
     ] {
         let error = run(&suite, unfit).unwrap_err().to_string();
         assert!(error.contains(told), "{unfit}: {error}");
     }
     suite.tasks.iter_mut().filter(|t| t.name == "m-eurosat").for_each(|t| t.target = TargetKind::ValueMap);
     assert_eq!(run(&suite, "upernet").unwrap(), 1);
-    assert!(run(&suite, "ridge").unwrap_err().to_string().contains("one per pixel"));
+    assert!(run(&suite, "ridge").unwrap_err().to_string().contains("has one number per pixel"));
     let classes = Suite::load(&home(), "geobench").unwrap();
-    assert!(run(&classes, "ridge").unwrap_err().to_string().contains("predicts numbers"));
+    assert!(run(&classes, "ridge").unwrap_err().to_string().contains("has one class per image"));
 }
 
 #[test]
 fn of_several_normalisations_the_one_of_the_lowest_error_is_taken() {
     let task = task(TargetKind::Value, 1, Metric::Rmse);
     // With the first strategy features are another split's, which tell nothing of these numbers.
-    let features = |Wanted { strategy, split, .. }: Wanted| {
+    let features = |FeatureView { strategy, split, .. }: FeatureView| {
         let right = features(split);
         let matrix = if strategy == 0 { drawn(right.labels.len(), 6, 40) } else { right.matrix.clone() };
         Ok(Features { matrix, ..right })
     };
-    let protocol = Protocol::Ridge(ridge_config());
-    let outcome = frozen::run(&protocol, &task, 0, &["misleading", "right"], features).unwrap();
+    let protocol = ProtocolConfig::Ridge(ridge_config());
+    let outcome = run_on_features(&*protocol, &task, 0, &["misleading", "right"], features).unwrap();
     assert_eq!(outcome.selected["normalization"], "right");
     assert!(outcome.scores["valid/right"] < outcome.scores["valid/misleading"], "{:?}", outcome.scores);
 }
 
 /// A small UPerNet, two epochs of two steps.
 fn upernet_config() -> UpernetConfig {
-    let Protocol::Upernet(mut config) = Protocol::load(&home(), "upernet").unwrap() else { panic!() };
+    let ProtocolConfig::Upernet(mut config) = ProtocolConfig::load(&home(), "upernet").unwrap() else {
+        panic!()
+    };
     assert_eq!(config.encoder, EncoderUse::Frozen);
     (config.epochs, config.learning_rates, config.batch_size) = (2, vec![3e-3], 2);
     (config.head.channels, config.head.auxiliary_channels) = (8, 8);
@@ -433,7 +437,7 @@ fn upernet_scores_maps_of_numbers_in_the_task_s_unit() {
     let (task, dataset) = maps();
     let input = input(&task, dataset, &[NormalizationKind::Standardize], 32);
     let subject = subject(&task, &input, folder.path());
-    let outcome = upernet::run(&upernet_config(), 0, &subject).unwrap();
+    let outcome = run_upernet(&upernet_config(), 0, &subject, 1 << 30).unwrap();
     let Predictions::ValueMaps(images) = &outcome.predictions else { panic!("{:?}", outcome.predictions) };
     assert_eq!(images.len(), 3);
     let all: ErrorSums = images.iter().sum();
@@ -468,10 +472,10 @@ fn upernet_passes_over_batches_in_which_nothing_is_measured_and_says_so() {
     dataset.unmeasured = Some(Split::Train);
     let input = input(&task, dataset, &[NormalizationKind::Standardize], 32);
     let notes = Notes::default();
-    let subject = Subject { progress: &notes, ..subject(&task, &input, folder.path()) };
+    let subject = TrainingSetup { progress: &notes, ..subject(&task, &input, folder.path()) };
     // A rotation's empty corners would count.
     let config = UpernetConfig { augmentation: Augmentation::None, ..upernet_config() };
-    let outcome = upernet::run(&config, 0, &subject).unwrap();
+    let outcome = run_upernet(&config, 0, &subject, 1 << 30).unwrap();
     assert!(outcome.value.is_finite() && !outcome.selected.contains_key("diverged"));
     let notes = notes.0.into_inner().unwrap();
     let told = notes.iter().filter(|line| line.contains("2 of 2 batches passed over")).count();

@@ -527,14 +527,14 @@ fn upernet_is_that_of_its_version() {
         digests
     });
     hold("upernet-numbers", PROTOCOLS, |jitter| {
-        let Protocol::Upernet(config) = parse(&of("frozen", "flips-and-rotation")) else { panic!() };
+        let ProtocolConfig::Upernet(config) = parse(&of("frozen", "flips-and-rotation")) else { panic!() };
         let mut task = task(TargetKind::ValueMap, 3, Metric::Rmse);
         let mut dataset = Generated::new(&task, [10, 4, 4]);
         dataset.jitter = jitter;
         (task.classes, task.target_statistics) = (1, Some(TargetStatistics { mean: 1.5, std: 0.8 }));
         let input = input(&task, dataset, &[NormalizationKind::Standardize], 48);
         let folder = tempfile::tempdir().unwrap();
-        let outcome = upernet::run(&config, 1, &subject(&task, &input, folder.path())).unwrap();
+        let outcome = run_upernet(&config, 1, &subject(&task, &input, folder.path()), 1 << 30).unwrap();
         let snapshot = Snapshot::load(&folder.path().join("snapshot.safetensors")).unwrap().unwrap();
         let head = snapshot.network.into_iter().filter(|(name, _)| name.starts_with("head."));
         Digests::from([
