@@ -275,7 +275,7 @@ mod tests {
                     let place = ((y * 8 + x) as f64 + 0.5) / 64.0 * 2.0 - 1.0;
                     change((bright * (mean + 1.2 * place * std)).max(1.0)) as f32
                 };
-                PixelSummary::of(Array3::from_shape_fn((source.len(), 8, 8), pixel).view())
+                PixelSummary::of([Array3::from_shape_fn((source.len(), 8, 8), pixel).view()])
             })
             .collect()
     }
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn a_band_that_feeds_two_channels_counts_once() {
         let bands = [(0, "a"), (1, "b"), (2, "a")];
-        let image = PixelSummary::of(Array3::ones((3, 2, 2)).view());
+        let image = PixelSummary::of([Array3::ones((3, 2, 2)).view()]);
         let pooled = pool(&bands, std::iter::once(&image));
         assert_eq!(
             pooled.iter().map(|band| (band.name, band.channel)).collect::<Vec<_>>(),
