@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::home::Home;
 use terrabench::protocol::ProtocolConfig;
-use terrabench::protocol::linear_probe::{Training, train};
+use terrabench::protocol::linear_probe::{TrainingSet, train};
 use terrabench::score::Targets;
 
 const SAMPLES: usize = 2000;
@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
 
     let ours = || -> anyhow::Result<f64> {
         let start = Instant::now();
-        let training = Training { features: features.view(), targets: &targets };
+        let training = TrainingSet { features: features.view(), targets: &targets };
         let trained = train(&config, rates, training, 0, |_, _| Ok(()))?;
         let seconds = start.elapsed().as_secs_f64();
         anyhow::ensure!(trained.losses.iter().all(|loss| loss.is_finite()), "a loss is not finite");

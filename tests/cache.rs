@@ -15,7 +15,7 @@ use terrabench::audit::observed::{BandSummary, PixelSummary};
 use terrabench::data::{Split, Target};
 use terrabench::demo;
 use terrabench::device;
-use terrabench::features::cache::{About, Cache, Row};
+use terrabench::features::cache::{About, Cache, CachedSample};
 use terrabench::features::{CHUNK, Extractor, FeatureBank, Features, Identity, Input, InputOptions};
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
@@ -36,11 +36,11 @@ fn about() -> About {
     }
 }
 
-fn row(number: u8, label: Target) -> Row {
+fn row(number: u8, label: Target) -> CachedSample {
     let features = vec![f32::from(number), -0.0, f32::MIN_POSITIVE / 2.0, 1.0 / 3.0];
     let band = BandSummary::from([f32::from(number), 9.0, 4.5, 1.0 / 3.0, 4.0, -0.0]);
     let pixels = PixelSummary { hash: blake3::hash(&[number, 1]), bands: vec![band; 3] };
-    Row { content: blake3::hash(&[number]), target: label, pixels, features }
+    CachedSample { content: blake3::hash(&[number]), target: label, pixels, features }
 }
 
 /// The chunks of a cache.
@@ -55,7 +55,7 @@ fn chunks(folder: &Path) -> Vec<PathBuf> {
     chunks
 }
 
-fn read(cache: &Cache, key: &str) -> (Vec<Row>, Vec<String>) {
+fn read(cache: &Cache, key: &str) -> (Vec<CachedSample>, Vec<String>) {
     let mut notes = Vec::new();
     let rows = cache.entry(key).read(4, &mut |line| notes.push(line.to_owned())).unwrap();
     (rows, notes)
@@ -77,7 +77,8 @@ fn an_entry_gives_back_what_was_put_there() {
         let (found, notes) = read(&cache, key);
         assert_eq!(found, rows);
         for (found, row) in found.iter().zip(&rows) {
-            let bits = |row: &Row| row.features.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits =
+                |row: &CachedSample| row.features.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(found), bits(row));
         }
         assert!(notes.is_empty());

@@ -27,7 +27,7 @@ use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{
-    Combine, Family, Layout, Metric, QuickLook, SampleCounts, Suite, TargetInterpolation, TargetKind,
+    Combine, DatasetLayout, Family, Metric, QuickLook, SampleCounts, Suite, TargetInterpolation, TargetKind,
     TargetStatistics, Task, TaskImage,
 };
 use terrabench::transform::augment::Dihedral;
@@ -58,7 +58,7 @@ fn task() -> Task {
         by_content: BTreeMap::from([(Band::B12, "11 - SWIR".into())]),
         absent_by_content: vec![Band::B09],
         quick_look: Some(QuickLook { bands: vec!["12 - SWIR".into()], maximum: 255.0 }),
-        layout: Some(Layout::Cloud),
+        layout: Some(DatasetLayout::Cloud),
         archive: Some("m-eurosat.zip".into()),
         stored_bands: vec!["B02".into(), "B03".into()],
         images: Vec::new(),
@@ -384,7 +384,7 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
         assert_side(&format!("task {leaf}"), side, base, &keys(&with_another(task, &leaf)));
     }
     // Where lists name a sample's classes, their order decides.
-    let listed = Task { layout: Some(Layout::Eurosat), ..task.clone() };
+    let listed = Task { layout: Some(DatasetLayout::Eurosat), ..task.clone() };
     let mut swapped = listed.clone();
     swapped.class_names.swap(0, 1);
     assert_side("order of listed classes", Side::Feature, &keys(&listed), &keys(&swapped));

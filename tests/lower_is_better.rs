@@ -11,7 +11,7 @@ use terrabench::record::predictions::Named;
 use terrabench::record::{Record, Store, collect};
 use terrabench::report::pictures::{differences, shares, spider};
 use terrabench::report::tables::published::{self, Mark, Published, PublishedValue};
-use terrabench::report::tables::table::{Column, ResultTable, Row as TableRow, fill};
+use terrabench::report::tables::table::{Column, ResultTable, TableRow, fill};
 use terrabench::report::{csv, markdown};
 use terrabench::score::{Predictions, Scoring, Targets};
 use terrabench::task::{Suite, Table, TargetKind};

@@ -22,7 +22,7 @@ use terrabench::home::Home;
 use terrabench::metrics::Better;
 use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{
-    Heads, Linear, Row, Trained, Training, probe, shuffled, train, train_from,
+    DrawnSample, Heads, Linear, Trained, TrainingSet, probe, shuffled, train, train_from,
 };
 use terrabench::protocol::logistic::{Design, sweep};
 use terrabench::score::Targets;
@@ -233,8 +233,8 @@ fn copernicus(epochs: usize, batch_size: usize, warmup_epochs: usize) -> LinearP
     }
 }
 
-fn unshuffled(samples: usize) -> Vec<Row> {
-    (0..samples).map(|sample| Row { sample, variant: 0 }).collect()
+fn unshuffled(samples: usize) -> Vec<DrawnSample> {
+    (0..samples).map(|sample| DrawnSample { sample, variant: 0 }).collect()
 }
 
 /// Runs a golden training, beside another learning rate that must not disturb it, and compares all of it.
@@ -247,7 +247,7 @@ fn compare_training(golden: &Golden, group: &str, name: &str, config: &LinearPro
         weight: golden.matrix(&format!("{name}/init/linear.weight")),
         bias: golden.vector(&format!("{name}/init/linear.bias")),
     };
-    let training = Training { features: features.view(), targets: &targets };
+    let training = TrainingSet { features: features.view(), targets: &targets };
     let rates = [3e-3, number(expected, "max_lr")];
     let trained = train_from(config, &rates, training, &start, |_| unshuffled(96), |_, _| Ok(())).unwrap();
 
@@ -385,7 +385,7 @@ fn gradients_are_those_of_finite_differences() {
             schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.5 },
             ..galileo(2, n)
         };
-        let training = Training { features: features.view(), targets: &targets };
+        let training = TrainingSet { features: features.view(), targets: &targets };
         let start = Linear::initial(Initialization::Uniform {}, targets.outputs(), d, 3);
         let mut seen = Vec::new();
         train_from(
@@ -423,7 +423,7 @@ fn a_batched_sweep_equals_single_trainings() {
         (galileo(6, 32), multilabel(150, 23)),
         (copernicus(6, 32, 1), classes(labels, 5)),
     ] {
-        let training = Training { features: features.view(), targets: &targets };
+        let training = TrainingSet { features: features.view(), targets: &targets };
         let together = train(&config, &rates, training, 7, |_, _| Ok(())).unwrap();
         for (i, &rate) in rates.iter().enumerate() {
             let alone = train(&config, &[rate], training, 7, |_, _| Ok(())).unwrap();
@@ -446,7 +446,7 @@ fn results_do_not_depend_on_the_number_of_threads_nor_change_in_a_second_run() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let training = Training { features: features.view(), targets: &targets };
+            let training = TrainingSet { features: features.view(), targets: &targets };
             let trained = train(&galileo(3, 32), &rates, training, 5, |_, _| Ok(())).unwrap();
             let probed = probe(&galileo(3, 32), &rates, training, held_out, 5, by_accuracy).unwrap();
             (trained, probed, sweep(&regression(), all, &targets, held_out, by_accuracy).unwrap())
@@ -501,7 +501,7 @@ fn the_drawn_variants_are_what_is_trained_on() {
     let flipped =
         Array3::from_shape_fn((4, 64, 6), |(v, i, j)| plain[[0, i, j]] + v as f32 * (j as f32 - 2.5));
     let config = LinearProbeConfig { augmentation: Augmentation::Flips, ..copernicus(3, 16, 0) };
-    let training = Training { features: flipped.view(), targets: &targets };
+    let training = TrainingSet { features: flipped.view(), targets: &targets };
     let trained = train(&config, &[0.1], training, 2, |_, _| Ok(())).unwrap();
 
     // The same by gathering each epoch's variants beforehand.
@@ -516,9 +516,10 @@ fn the_drawn_variants_are_what_is_trained_on() {
         (0..3).flat_map(|epoch| shuffled(2, epoch, 64, 4)).map(|row| row.sample % 3).collect();
     let gathered_targets = classes(labels, 3);
     let start = Linear::initial(config.initialization, 3, 6, 2);
-    let epoch = |epoch| (epoch * 64..(epoch + 1) * 64).map(|sample| Row { sample, variant: 0 }).collect();
+    let epoch =
+        |epoch| (epoch * 64..(epoch + 1) * 64).map(|sample| DrawnSample { sample, variant: 0 }).collect();
     let plain_config = copernicus(3, 16, 0);
-    let training = Training { features: gathered.view(), targets: &gathered_targets };
+    let training = TrainingSet { features: gathered.view(), targets: &gathered_targets };
     let expected = train_from(&plain_config, &[0.1], training, &start, epoch, |_, _| Ok(())).unwrap();
     assert_eq!(trained, expected);
 }
@@ -528,7 +529,7 @@ fn incomplete_batches_are_kept_or_dropped_and_single_samples_left_out() {
     let (all, labels) = features(41, 6, 3, 6);
     let steps = |n: usize, config: &LinearProbeConfig| {
         let (features, targets) = (all.slice(s![.., ..n, ..]), classes(labels[..n].to_vec(), 3));
-        train(config, &[0.1], Training { features, targets: &targets }, 0, |_, _| Ok(()))
+        train(config, &[0.1], TrainingSet { features, targets: &targets }, 0, |_, _| Ok(()))
             .map(|trained| trained.losses.ncols())
             .map_err(|error| error.to_string())
     };
@@ -546,7 +547,7 @@ fn what_does_not_fit_together_is_refused() {
     let (features, labels) = features(20, 4, 2, 7);
     let targets = classes(labels.clone(), 2);
     let refused = |features: &Array3<f32>, targets: &Targets, config: &LinearProbeConfig| {
-        let training = Training { features: features.view(), targets };
+        let training = TrainingSet { features: features.view(), targets };
         train(config, &[0.1], training, 0, |_, _| Ok(())).unwrap_err().to_string()
     };
     let config = galileo(1, 8);
@@ -558,7 +559,7 @@ fn what_does_not_fit_together_is_refused() {
     broken[[0, 3, 1]] = f32::NAN;
     assert!(refused(&broken, &targets, &config).contains("not finite"));
 
-    let training = Training { features: features.view(), targets: &targets };
+    let training = TrainingSet { features: features.view(), targets: &targets };
     let narrow = features.slice(s![0, .., ..3]);
     let valid = features.index_axis(Axis(0), 0);
     let held_out = HeldOut { valid: narrow, valid_targets: &targets, test: valid };
@@ -580,7 +581,7 @@ fn the_best_on_validation_is_chosen_and_the_first_of_equal_ones() {
     let train_targets = classes(labels[..60].to_vec(), 3);
     let valid_targets = classes(labels[60..].to_vec(), 3);
     let rest = rest.index_axis(Axis(0), 0);
-    let training = Training { features: train_part, targets: &train_targets };
+    let training = TrainingSet { features: train_part, targets: &train_targets };
     let held_out = HeldOut { valid: rest, valid_targets: &valid_targets, test: rest };
     let rates = [1e-6, 1e-2, 1e-2, 1e-1];
     let probed = probe(&galileo(5, 16), &rates, training, held_out, 1, by_accuracy).unwrap();
@@ -600,7 +601,7 @@ fn the_best_epoch_is_kept_where_the_protocol_says_so() {
     let (features, labels) = features(60, 8, 3, 9);
     let targets = classes(labels, 3);
     let all = features.index_axis(Axis(0), 0);
-    let training = Training { features: features.view(), targets: &targets };
+    let training = TrainingSet { features: features.view(), targets: &targets };
     let held_out = HeldOut { valid: all, valid_targets: &targets, test: all };
     let config = copernicus(6, 16, 0);
     let mut logits = Vec::new();

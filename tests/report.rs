@@ -7,7 +7,7 @@ use terrabench::home::Home;
 use terrabench::metrics::Scale;
 use terrabench::record::{Interval, Record, Store};
 use terrabench::report::tables::published::{self, Mark, Published, PublishedValue};
-use terrabench::report::tables::table::{ResultTable, Rounded, Row, fill};
+use terrabench::report::tables::table::{ResultTable, Rounded, TableRow, fill};
 use terrabench::report::write;
 use terrabench::report::{csv, markdown};
 use terrabench::task::{Metric, Suite, Table};
@@ -109,11 +109,11 @@ fn a_table_of_no_records() {
     }
 }
 
-fn row<'t, 'a>(table: &'t ResultTable<'a>, label: &str) -> &'t Row<'a> {
+fn row<'t, 'a>(table: &'t ResultTable<'a>, label: &str) -> &'t TableRow<'a> {
     let rows = table.published.iter().chain(&table.measured);
-    rows.clone()
-        .find(|row| row.label() == label)
-        .unwrap_or_else(|| panic!("no row `{label}` among {:?}", rows.map(Row::label).collect::<Vec<_>>()))
+    rows.clone().find(|row| row.label() == label).unwrap_or_else(|| {
+        panic!("no row `{label}` among {:?}", rows.map(TableRow::label).collect::<Vec<_>>())
+    })
 }
 
 /// The published tables as Markdown, line by line, against the source: its rows, its columns, its values to the last digit,
@@ -351,7 +351,7 @@ fn two_sets_of_weights_are_two_rows() {
         measured("m-eurosat", "default", 90.0, |record| record.provenance.weights = weights.into())
     });
     let filled = fill(&table, &suite, &published, &records, false).unwrap();
-    let labels: Vec<String> = filled.measured.iter().map(Row::label).collect();
+    let labels: Vec<String> = filled.measured.iter().map(TableRow::label).collect();
     assert_eq!(
         labels,
         ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "random:3"].map(|w| format!("TerraFM (measured, weights {w})"))

@@ -5,7 +5,7 @@ use terrabench::home::Home;
 use terrabench::model::Coverage;
 use terrabench::record::{Aspect, Note, Record, SettingKey, protocol_settings};
 use terrabench::report::tables::published::{self, Mark};
-use terrabench::report::tables::table::{ResultTable, Row, SETTING, fill};
+use terrabench::report::tables::table::{ResultTable, SETTING, TableRow, fill};
 use terrabench::report::{csv, markdown};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
@@ -33,7 +33,7 @@ fn with_table<T>(records: &[Record], demo: bool, look: impl FnOnce(&ResultTable)
 }
 
 fn labels(table: &ResultTable) -> Vec<String> {
-    table.measured.iter().map(Row::label).collect()
+    table.measured.iter().map(TableRow::label).collect()
 }
 
 /// Values of a row by column, with the texts of their footnotes.

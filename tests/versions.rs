@@ -28,7 +28,7 @@ use terrabench::metrics::segmentation::{Confusion, mean_iou_over_batches};
 use terrabench::model;
 use terrabench::progress::{Progress, Silent};
 use terrabench::protocol::ProtocolConfig;
-use terrabench::protocol::linear_probe::{self, Training};
+use terrabench::protocol::linear_probe::{self, TrainingSet};
 use terrabench::protocol::{finetune, knn, logistic, ridge, segmentation_probe};
 use terrabench::record::PROTOCOL_VERSION;
 use terrabench::score::decision::HeldOut;
@@ -317,7 +317,7 @@ fn the_linear_probe_is_that_of_its_version() {
             let (train, valid) = (features(variants, 60, 0, jitter), features(1, 24, 60, jitter));
             let valid = valid.index_axis(Axis(0), 0);
             for ((kind, targets), (_, valid_targets)) in both(60, 0).into_iter().zip(both(24, 60)) {
-                let training = Training { features: train.view(), targets: &targets };
+                let training = TrainingSet { features: train.view(), targets: &targets };
                 let held_out =
                     HeldOut { valid: valid.view(), valid_targets: &valid_targets, test: valid.view() };
                 // Something that no rounding can turn round.

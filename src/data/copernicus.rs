@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, Array3};
 
 use self::files::Files;
-use self::item::{Item, TargetPlace};
+use self::item::{ListedSample, TargetPlace};
 use super::decoding::Decoding;
 use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, raw_images, wanted_images};
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
-use crate::task::{Layout, Suite, Task, TaskImage};
+use crate::task::{DatasetLayout, Suite, Task, TaskImage};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -57,7 +57,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     })?;
     let decoding = Decoding::of(suite.family, task);
     match task.layout {
-        Some(Layout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, decoding, &place)?)),
+        Some(DatasetLayout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, decoding, &place)?)),
         Some(layout) => Ok(Box::new(Copernicus::open(task, decoding, layout, place)?)),
         None => Err(Error::mismatch(format!("task {} names no `layout`", task.name))),
     }
@@ -65,7 +65,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
 
 /// A task's folder below `root`, or its archive, if one is there.
 pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
-    let other = (task.layout == Some(Layout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
+    let other = (task.layout == Some(DatasetLayout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
     let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
     folders
         .clone()
@@ -82,7 +82,7 @@ struct Copernicus {
     task: Task,
     decoding: Decoding,
     files: Files,
-    items: [Vec<Item>; 3],
+    items: [Vec<ListedSample>; 3],
     names: [Vec<String>; 3],
 }
 
@@ -96,7 +96,7 @@ fn of<T>(splits: &[T; 3], split: Split) -> &T {
 }
 
 impl Copernicus {
-    fn open(task: &Task, decoding: Decoding, layout: Layout, place: PathBuf) -> Result<Self> {
+    fn open(task: &Task, decoding: Decoding, layout: DatasetLayout, place: PathBuf) -> Result<Self> {
         let files = match place.is_dir() {
             true => Files::folder(place),
             false => Files::archive(place, &task.directory.to_string_lossy())?,
@@ -107,7 +107,7 @@ impl Copernicus {
         Ok(Copernicus { task: task.clone(), decoding, files, items, names })
     }
 
-    fn item(&self, split: Split, index: usize) -> Result<&Item> {
+    fn item(&self, split: Split, index: usize) -> Result<&ListedSample> {
         let items = of(&self.items, split);
         items.get(index).ok_or_else(|| {
             Error::damaged(
@@ -146,7 +146,7 @@ impl Copernicus {
     }
 
     /// A sample's bands at these places among those of all its images.
-    fn stored(&self, split: Split, item: &Item, places: &[usize]) -> Result<Stored> {
+    fn stored(&self, split: Split, item: &ListedSample, places: &[usize]) -> Result<Stored> {
         let bands = self.task.sources().iter().map(|image| image.stored_bands.len()).sum::<usize>();
         let bands_a_file = bands / item.images.len().max(1);
         let mut stored = Stored { bands_a_file, files: BTreeMap::new(), rows: 0, columns: 0 };
@@ -179,7 +179,7 @@ impl Copernicus {
     fn label(
         &self,
         split: Split,
-        item: &Item,
+        item: &ListedSample,
         [rows, columns]: [usize; 2],
     ) -> Result<(Target, Option<Dtype>)> {
         let name = match &item.target {
@@ -278,7 +278,7 @@ impl Dataset for Copernicus {
     }
 
     fn files(&self, split: Split) -> Vec<PathBuf> {
-        let names = of(&self.items, split).iter().flat_map(Item::files);
+        let names = of(&self.items, split).iter().flat_map(ListedSample::files);
         let mut paths: Vec<PathBuf> = names.map(|name| self.files.on_disk(name)).collect();
         paths.dedup();
         paths
@@ -341,7 +341,7 @@ impl Dataset for Copernicus {
 
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
         let items = of(&self.items, split);
-        let names: Vec<&str> = items.iter().flat_map(Item::files).map(String::as_str).collect();
+        let names: Vec<&str> = items.iter().flat_map(ListedSample::files).map(String::as_str).collect();
         let mut contents = self.files.contents(&names)?.into_iter();
         let both = items.iter().map(|item| {
             let mut hasher = blake3::Hasher::new();

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::task::{Family, Layout, TargetKind, Task};
+use crate::task::{DatasetLayout, Family, TargetKind, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that gives other pixels or labels for the
 /// same bytes: features, records and packed files of that family are then made anew.
@@ -33,7 +33,7 @@ pub struct Decoding {
     /// [`reader_version`].
     reader: u32,
     family: Family,
-    layout: Option<Layout>,
+    layout: Option<DatasetLayout>,
     label: TargetKind,
     classes: usize,
     /// Where lists name a sample's classes: the names in the order of their indices.
@@ -56,8 +56,10 @@ fn as_written(number: f32) -> f64 {
 impl Decoding {
     /// How the reader of `family` decodes the files of `task`.
     pub fn of(family: Family, task: &Task) -> Self {
-        let named =
-            matches!(task.layout, Some(Layout::Eurosat | Layout::BigearthnetS1 | Layout::BigearthnetS2));
+        let named = matches!(
+            task.layout,
+            Some(DatasetLayout::Eurosat | DatasetLayout::BigearthnetS1 | DatasetLayout::BigearthnetS2)
+        );
         let bands: Vec<Vec<String>> = task.sources().into_iter().map(|image| image.stored_bands).collect();
         let dates: Vec<String> = task.images.iter().filter_map(|image| image.date.clone()).collect();
         Decoding {

@@ -154,12 +154,12 @@ pub struct Packed {
     decoding: Decoding,
     folder: PathBuf,
     index: Index,
-    parts: BTreeMap<Split, Part>,
+    parts: BTreeMap<Split, PackedSplit>,
 }
 
 /// A split's file, and what the partition takes of it.
 #[derive(Debug)]
-struct Part {
+struct PackedSplit {
     path: PathBuf,
     header: Header,
     dtype: Dtype,
@@ -213,7 +213,7 @@ impl Labels {
     }
 }
 
-impl Part {
+impl PackedSplit {
     fn open(
         task: &Task,
         path: PathBuf,
@@ -255,7 +255,7 @@ impl Part {
         let hashes = contents.bytes(0, 32 * n)?;
         let hashes: Vec<blake3::Hash> =
             hashes.as_chunks().0.iter().map(|bytes| blake3::Hash::from_bytes(*bytes)).collect();
-        Ok(Part {
+        Ok(PackedSplit {
             dtype,
             images,
             labels,
@@ -347,7 +347,7 @@ impl Packed {
             if fingerprint::is_verifying() {
                 write::read_once(&path).map_err(|error| error.help(AGAIN))?;
             }
-            let part = Part::open(task, path, rows, index.sizes.get(&split), hash.as_ref());
+            let part = PackedSplit::open(task, path, rows, index.sizes.get(&split), hash.as_ref());
             Ok((split, part.map_err(|error| error.help(AGAIN))?))
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
@@ -379,7 +379,7 @@ impl Packed {
         labels.iter().map(ours).collect()
     }
 
-    fn part(&self, split: Split) -> Result<&Part> {
+    fn part(&self, split: Split) -> Result<&PackedSplit> {
         self.parts.get(&split).ok_or_else(|| Error::damaged(&self.folder, format!("has no {split}")))
     }
 }

@@ -45,7 +45,7 @@ const SMALLEST: usize = 4;
 pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) -> Result<()> {
     let directory = root.join(&task.directory);
     std::fs::create_dir_all(&directory).at(&directory)?;
-    let layout = Layout { suite, task, content };
+    let layout = TaskFiles { suite, task, content };
 
     let mut names: Vec<Vec<String>> = Vec::new();
     let mut first = 0;
@@ -120,13 +120,13 @@ struct Sample {
 }
 
 /// What decides the form of a task's files.
-struct Layout<'a> {
+struct TaskFiles<'a> {
     suite: &'a Suite,
     task: &'a Task,
     content: &'a Content,
 }
 
-impl Layout<'_> {
+impl TaskFiles<'_> {
     /// Draws a sample. Its random numbers are named by task, split and index, so that nothing else changes them.
     fn sample(&self, split: Split, index: usize) -> Sample {
         let name = format!("{} {} {split} {index}", self.suite.name, self.task.name);

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayView1};
 
 use super::{Extractor, Features, Identity};
 use crate::audit::observed::Observed;
-use crate::features::cache::{About, Cache, Entry, Row};
+use crate::features::cache::{About, Cache, CachedSample, Entry};
 use crate::progress::Progress;
 use crate::task::Split;
 use crate::{Error, Result};
@@ -88,7 +88,7 @@ impl FeatureBank {
                         Error::mismatch(format!("{split} {}: the sample was not read", names[index]))
                     })?;
                     let (content, pixels) = (contents[index], seen.pixels().clone());
-                    fresh.rows.push(Row { content, target, pixels, features: features.to_vec() });
+                    fresh.rows.push(CachedSample { content, target, pixels, features: features.to_vec() });
                 }
                 if fresh.rows.len() - fresh.kept >= CHUNK {
                     fresh.keep();
@@ -127,7 +127,7 @@ struct Fresh<'a> {
     /// `None` without a cache, or where it cannot be written.
     entry: Option<Entry>,
     about: About,
-    rows: Vec<Row>,
+    rows: Vec<CachedSample>,
     /// How many of the rows are in the cache.
     kept: usize,
     progress: &'a dyn Progress,
@@ -152,11 +152,11 @@ impl Fresh<'_> {
 #[derive(Debug, Default)]
 struct Rows {
     index: HashMap<blake3::Hash, usize>,
-    rows: Vec<Row>,
+    rows: Vec<CachedSample>,
 }
 
 impl Rows {
-    fn get(&self, content: &blake3::Hash) -> Option<&Row> {
+    fn get(&self, content: &blake3::Hash) -> Option<&CachedSample> {
         self.rows.get(*self.index.get(content)?)
     }
 
@@ -164,7 +164,7 @@ impl Rows {
         self.index.contains_key(content)
     }
 
-    fn extend(&mut self, rows: impl IntoIterator<Item = Row>) {
+    fn extend(&mut self, rows: impl IntoIterator<Item = CachedSample>) {
         for row in rows {
             if !self.contains(&row.content) {
                 self.index.insert(row.content, self.rows.len());

@@ -42,7 +42,7 @@ pub const FORM: u32 = 2;
 
 /// A sample's label and features.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct CachedSample {
     /// Hash of the sample's content.
     pub content: blake3::Hash,
     pub target: Target,
@@ -166,7 +166,7 @@ impl Entry {
     ///
     /// # Errors
     /// Where the folder cannot be read; one that is not there is empty.
-    pub fn read(&self, width: usize, note: &mut dyn FnMut(&str)) -> Result<Vec<Row>> {
+    pub fn read(&self, width: usize, note: &mut dyn FnMut(&str)) -> Result<Vec<CachedSample>> {
         let mut rows = Vec::new();
         if !self.folder.exists() {
             return Ok(rows);
@@ -207,7 +207,7 @@ impl Entry {
     ///
     /// # Errors
     /// Where they cannot be written, or labels or features differ in length.
-    pub fn append(&self, about: &About, rows: &[Row]) -> Result<()> {
+    pub fn append(&self, about: &About, rows: &[CachedSample]) -> Result<()> {
         let described = self.folder.join(ABOUT);
         if !described.exists() {
             write_atomically(&described, &serde_json::to_vec_pretty(about).at(&described)?)?;
@@ -224,7 +224,7 @@ fn file_name(bytes: &[u8]) -> String {
 
 /// `contents` u8 [n, 32], `features` f32 [n, d], `pixel-hashes` u8 [n, 32], `pixels` f32 [n, bands, 6], and the labels:
 /// `classes` u64 [n], `labels` u8 [n, l], `masks` i32 [n, h, w], `values` f32 [n] or `value-maps` f32 [n, h, w].
-fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
+fn encode(rows: &[CachedSample]) -> Result<Vec<u8>, String> {
     let n = rows.len();
     let width = rows.first().map_or(0, |row| row.features.len());
     let contents: Vec<u8> = rows.iter().flat_map(|row| *row.content.as_bytes()).collect();
@@ -232,7 +232,7 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
         rows.iter().flat_map(|row| &row.features).flat_map(|value| value.to_le_bytes()).collect();
     let pixel_hashes: Vec<u8> = rows.iter().flat_map(|row| *row.pixels.hash.as_bytes()).collect();
     let bands = rows.first().map_or(0, |row| row.pixels.bands.len());
-    let numbers = |row: &Row| {
+    let numbers = |row: &CachedSample| {
         row.pixels
             .bands
             .iter()
@@ -283,7 +283,7 @@ fn encode(rows: &[Row]) -> Result<Vec<u8>, String> {
 }
 
 /// The rows of a chunk of features of length `width`.
-fn decode(bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
+fn decode(bytes: &[u8], width: usize) -> Result<Vec<CachedSample>, String> {
     let foreign = || "no chunk of features that this version writes".to_owned();
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let tensor = |name: &str| file.tensor(name).ok();
@@ -306,7 +306,7 @@ fn decode(bytes: &[u8], width: usize) -> Result<Vec<Row>, String> {
         .zip(features)
         .zip(labels)
         .zip(pixels)
-        .map(|(((content, features), target), pixels)| Row {
+        .map(|(((content, features), target), pixels)| CachedSample {
             content: blake3::Hash::from_bytes(*content),
             target,
             pixels,

@@ -25,12 +25,12 @@ const RESAMPLES: usize = 10_000;
 const SIDES: [&str; 2] = ["A", "B"];
 
 /// What a cell's model is exchanged in: suite, task, partition, protocol, seed.
-type Place = (String, String, String, String, u64);
+type CellIdentity = (String, String, String, String, u64);
 
 /// A cell of both.
 #[derive(Debug, Clone)]
-pub struct Row {
-    pub place: Place,
+pub struct ComparedCell {
+    pub place: CellIdentity,
     /// Model and weights of both: `TerraFM ViT-Base, weights 5f3c9a1be204`.
     pub models: [String; 2],
     pub metric: Metric,
@@ -59,7 +59,7 @@ pub struct Statistics {
 /// The cells of both sides, and what was left out.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
-    pub rows: Vec<Row>,
+    pub rows: Vec<ComparedCell>,
     /// Predictions that cannot be used.
     pub unreadable: Vec<Unreadable>,
 }
@@ -129,8 +129,8 @@ pub fn compare(a: Vec<Kept>, b: Vec<Kept>, wanted: &Wanted, suites: &Suites) -> 
     Ok(comparison)
 }
 
-fn by_place(records: &[Kept]) -> BTreeMap<Place, Vec<&Kept>> {
-    let mut places: BTreeMap<Place, Vec<&Kept>> = BTreeMap::new();
+fn by_place(records: &[Kept]) -> BTreeMap<CellIdentity, Vec<&Kept>> {
+    let mut places: BTreeMap<CellIdentity, Vec<&Kept>> = BTreeMap::new();
     for kept in records {
         let Cell { suite, task, partition, protocol, seed, .. } = kept.record.cell.clone();
         places.entry((suite, task, partition, protocol, seed)).or_default().push(kept);
@@ -158,12 +158,12 @@ fn preferred<'k>(records: &[&'k Kept]) -> Preferred<'k> {
 }
 
 fn row(
-    place: &Place,
+    place: &CellIdentity,
     a: &Preferred,
     b: &Preferred,
     suites: &Suites,
     unreadable: &mut Vec<Unreadable>,
-) -> Result<Option<Row>> {
+) -> Result<Option<ComparedCell>> {
     let ([a_kept], [b_kept]) = (&a.fitting[..], &b.fitting[..]) else { return Ok(None) };
     let (metric, other) = (a_kept.record.metric, b_kept.record.metric);
     let mut remarks = Vec::new();
@@ -215,7 +215,7 @@ fn row(
         }
         _ => Err("no predictions"),
     };
-    Ok(Some(Row {
+    Ok(Some(ComparedCell {
         place: place.clone(),
         models: [model(a_kept), model(b_kept)],
         metric,
@@ -239,7 +239,7 @@ fn statistics(metric: Metric, a: &Predictions, b: &Predictions, seed: u64) -> Re
 }
 
 /// The comparison as Markdown.
-pub fn markdown(rows: &[Row], a: &str, b: &str) -> String {
+pub fn markdown(rows: &[ComparedCell], a: &str, b: &str) -> String {
     let header = [
         "Task",
         "Partition",
@@ -284,7 +284,7 @@ pub fn markdown(rows: &[Row], a: &str, b: &str) -> String {
 }
 
 /// A line per remark. `several` has the sides whose rows are of several models or weights.
-fn remarks(row: &Row, several: &[usize]) -> Vec<String> {
+fn remarks(row: &ComparedCell, several: &[usize]) -> Vec<String> {
     let (_, task, partition, protocol, seed) = &row.place;
     let cell = escape_sentence(&format!("{task} {partition} {protocol}, seed {seed}"));
     let models = several.iter().map(|side| format!("{} is {}", SIDES[*side], row.models[*side]));
@@ -292,7 +292,7 @@ fn remarks(row: &Row, several: &[usize]) -> Vec<String> {
     all.map(|remark| format!("- {cell}: {}\n", escape_sentence(&remark))).collect()
 }
 
-fn line(row: &Row) -> Vec<String> {
+fn line(row: &ComparedCell) -> Vec<String> {
     let (_, task, partition, protocol, seed) = &row.place;
     let mut line =
         vec![escape(task), escape(partition), escape(protocol), seed.to_string(), row.metric.to_string()];

@@ -154,7 +154,7 @@ struct Search<'a> {
 }
 
 /// A learning rate's training after some epochs.
-struct Training {
+struct LearningRateRun {
     network: Network,
     optimizer: optim::Optimizer,
     epochs: usize,
@@ -162,7 +162,7 @@ struct Training {
 
 impl Search<'_> {
     /// Where the snapshot left off. One that is damaged counts as none.
-    fn resume(&mut self) -> Option<Training> {
+    fn resume(&mut self) -> Option<LearningRateRun> {
         let path = &self.setup.snapshot;
         let note = |problem: &dyn std::fmt::Display| {
             self.setup.progress.note(&format!("starts anew: {problem}"));
@@ -182,7 +182,7 @@ impl Search<'_> {
                 self.setup.progress.note(&line);
                 self.valid = valid;
                 self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
-                Some(Training { network, optimizer, epochs })
+                Some(LearningRateRun { network, optimizer, epochs })
             }
             Ok(_) => {
                 note(&Error::damaged(path, "is of another search"));
@@ -201,15 +201,19 @@ impl Search<'_> {
         Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
     }
 
-    fn start(&self) -> Training {
+    fn start(&self) -> LearningRateRun {
         let TrainingSetup { device, input, task, .. } = self.setup;
         let encoder = self.encoder.clone().fork(device);
         let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
-        Training { network, optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0), epochs: 0 }
+        LearningRateRun {
+            network,
+            optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0),
+            epochs: 0,
+        }
     }
 
     /// Trains the next learning rate to its end and scores it; one that diverges gets no score.
-    fn train(&mut self, mut training: Training) -> Result<()> {
+    fn train(&mut self, mut training: LearningRateRun) -> Result<()> {
         let (config, setup) = (self.config, self.setup);
         let rate = self.valid.len();
         let recipe = Recipe {
@@ -240,7 +244,7 @@ impl Search<'_> {
                 let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
                 let best =
                     self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
-                let Training { network, optimizer, .. } = &training;
+                let LearningRateRun { network, optimizer, .. } = &training;
                 self.pace.write(|| snapshot::save(&setup.snapshot, &standing, &best, network, optimizer))?;
             }
         }
@@ -268,13 +272,13 @@ impl Search<'_> {
 
     fn epoch(
         &self,
-        training: Training,
+        training: LearningRateRun,
         recipe: &Recipe,
         epoch: usize,
         name: &str,
-    ) -> Result<(Training, f64)> {
+    ) -> Result<(LearningRateRun, f64)> {
         let (config, seed, setup) = (self.config, self.seed, self.setup);
-        let Training { network, mut optimizer, .. } = training;
+        let LearningRateRun { network, mut optimizer, .. } = training;
         let mut order = setup.samples(config, Split::Train);
         if config.order == TrainingOrder::Shuffled {
             order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
@@ -292,7 +296,7 @@ impl Search<'_> {
                 step.advance(images);
             })
         })?;
-        Ok((Training { network, optimizer, epochs: epoch + 1 }, loss))
+        Ok((LearningRateRun { network, optimizer, epochs: epoch + 1 }, loss))
     }
 }
 

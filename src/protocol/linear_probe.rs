@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use self::batches::{cut, normalize};
 use self::group::Group;
-use self::heads::Layout;
+use self::heads::HeadLayout;
 use super::sweep::{self, StrategyFeatures};
 use super::{Needs, Protocol, Session};
 use crate::config::{KeptEpoch, LinearProbeConfig};
@@ -30,7 +30,7 @@ use crate::train::schedule::Position;
 use crate::{Error, Result};
 
 pub use self::batches::RunningStatistics;
-pub use self::draws::{Row, shuffled};
+pub use self::draws::{DrawnSample, shuffled};
 pub use self::heads::{Heads, Linear};
 pub(crate) use self::optimizer::Memory;
 
@@ -74,7 +74,7 @@ fn score(
     let truth = Targets::from_labels(&test.labels, task.classes)?;
     let variants: Vec<_> = train.iter().map(|features| features.matrix.view()).collect();
     let variants = stack(Axis(0), &variants).map_err(failure)?;
-    let training = Training { features: variants.view(), targets: &targets };
+    let training = TrainingSet { features: variants.view(), targets: &targets };
     let held_out =
         HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
     let by_metric = |logits: ArrayView2<f32>, truth: &Targets| match config.report_batches {
@@ -102,7 +102,7 @@ fn score(
 
 /// Samples to train on.
 #[derive(Debug, Clone, Copy)]
-pub struct Training<'a> {
+pub struct TrainingSet<'a> {
     /// [variants, n, d]: features of each image under each of [`crate::config::Augmentation::transforms`].
     pub features: ArrayView3<'a, f32>,
     pub targets: &'a Targets,
@@ -125,7 +125,7 @@ pub struct Trained {
 pub fn train(
     config: &LinearProbeConfig,
     rates: &[f64],
-    training: Training,
+    training: TrainingSet,
     seed: u64,
     after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
 ) -> Result<Trained> {
@@ -142,9 +142,9 @@ pub fn train(
 pub fn train_from(
     config: &LinearProbeConfig,
     rates: &[f64],
-    training: Training,
+    training: TrainingSet,
     start: &Linear,
-    order: impl Fn(usize) -> Vec<Row>,
+    order: impl Fn(usize) -> Vec<DrawnSample>,
     mut after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
 ) -> Result<Trained> {
     training.check(config)?;
@@ -156,7 +156,7 @@ pub fn train_from(
     Ok(Trained { heads: sweep.heads(), losses: sweep.losses() })
 }
 
-impl Training<'_> {
+impl TrainingSet<'_> {
     fn samples(&self) -> usize {
         self.features.len_of(Axis(1))
     }
@@ -200,15 +200,15 @@ fn diverged(rates: &[f64]) -> Error {
 
 /// A training under way.
 struct Sweep {
-    layout: Layout,
+    layout: HeadLayout,
     groups: Vec<Group>,
     running: RunningStatistics,
 }
 
 impl Sweep {
-    fn new(config: &LinearProbeConfig, rates: &[f64], training: Training, start: &Linear) -> Result<Self> {
+    fn new(config: &LinearProbeConfig, rates: &[f64], training: TrainingSet, start: &Linear) -> Result<Self> {
         let (outputs, width) = (training.targets.outputs(), training.width());
-        let layout = Layout { outputs, width, affine: config.batch_norm.affine };
+        let layout = HeadLayout { outputs, width, affine: config.batch_norm.affine };
         if start.weight.dim() != (outputs, width) || start.bias.len() != outputs {
             let shape = start.weight.dim();
             return Err(failure(format!("initial weights {shape:?}, expected {:?}", (outputs, width))));
@@ -220,9 +220,9 @@ impl Sweep {
     fn train(
         &mut self,
         config: &LinearProbeConfig,
-        training: Training,
+        training: TrainingSet,
         epoch: usize,
-        order: &[Row],
+        order: &[DrawnSample],
     ) -> Result<()> {
         let batches = cut(order, config.batch_size, config.drop_last);
         if batches.is_empty() {
@@ -292,7 +292,7 @@ pub struct Probed {
 pub fn probe(
     config: &LinearProbeConfig,
     rates: &[f64],
-    training: Training,
+    training: TrainingSet,
     held_out: HeldOut,
     seed: u64,
     score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,

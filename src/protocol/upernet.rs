@@ -136,13 +136,13 @@ struct Search<'a> {
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
     /// The learning rate under way.
-    training: Option<Training>,
+    training: Option<LearningRateRun>,
     /// Whether it was told what the maps take.
     told: bool,
     pace: SnapshotPace,
 }
 
-struct Training {
+struct LearningRateRun {
     network: Network,
     optimizer: optim::Optimizer,
 }
@@ -158,7 +158,7 @@ impl<'a> Search<'a> {
         Search { config, seed, setup, frozen, scores: Vec::new(), training: None, told: false, pace }
     }
 
-    fn start(&self) -> Result<Training> {
+    fn start(&self) -> Result<LearningRateRun> {
         let TrainingSetup { maps, device, task, .. } = self.setup;
         let head = UperNet::new(&self.config.head, maps, task.classes, self.seed, device)?;
         let encoder = match self.frozen {
@@ -166,7 +166,7 @@ impl<'a> Search<'a> {
             None => Some(self.setup.trained()?.clone().fork(device)),
         };
         let (rule, _) = Rule::of(self.config.optimizer);
-        Ok(Training { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
+        Ok(LearningRateRun { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
     }
 
     /// Takes up what the snapshot holds. One that is damaged counts as none.
@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, Training)> {
+    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, LearningRateRun)> {
         let Snapshot { standing: Standing { rate, epochs, valid }, network, optimizer, .. } = snapshot;
         let all = self.config.learning_rates.len() * self.config.epochs;
         if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
@@ -200,7 +200,7 @@ impl<'a> Search<'a> {
         let plain = self.setup.device.clone().inner();
         let (rule, _) = Rule::of(self.config.optimizer);
         let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
-        Ok((valid, Training { network, optimizer }))
+        Ok((valid, LearningRateRun { network, optimizer }))
     }
 
     /// Trains the next epoch and scores it on validation.
@@ -234,7 +234,7 @@ impl<'a> Search<'a> {
         if self.pace.is_due() || epoch + 1 == epochs {
             let (rate, epochs) = (self.scores.len() / epochs, self.scores.len() % epochs);
             let standing = Standing { rate, epochs, valid: self.scores.clone() };
-            let Training { network, optimizer } = &training;
+            let LearningRateRun { network, optimizer } = &training;
             let path = &self.setup.snapshot;
             self.pace.write(|| snapshot::save(path, &standing, &State::new(), network, optimizer))?;
             self.remove_superseded();
@@ -277,11 +277,11 @@ impl<'a> Search<'a> {
     /// Samples that fill no whole batch are left out, as in the reference; where all of them do not, they are the batch.
     fn train(
         &self,
-        training: Training,
+        training: LearningRateRun,
         learning_rate: f64,
         epoch: usize,
         name: &str,
-    ) -> Result<(Training, f64)> {
+    ) -> Result<(LearningRateRun, f64)> {
         let (config, setup) = (self.config, self.setup);
         let mut order = self.samples(Split::Train);
         let size = config.batch_size.min(order.len());
@@ -302,7 +302,7 @@ impl<'a> Search<'a> {
             |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
         let step = setup.progress.begin(name, order.len());
         let (_, momentum) = Rule::of(config.optimizer);
-        let Training { mut network, mut optimizer } = training;
+        let LearningRateRun { mut network, mut optimizer } = training;
         loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
             let (mut total, mut counted, mut empty) = (0.0, 0_u32, 0);
             for batch in 0..batches {
@@ -335,7 +335,7 @@ impl<'a> Search<'a> {
                     format!("{name}: {empty} of {batches} batches passed over, nothing is measured in them");
                 setup.progress.note(&line);
             }
-            Ok((Training { network, optimizer }, total / f64::from(counted.max(1))))
+            Ok((LearningRateRun { network, optimizer }, total / f64::from(counted.max(1))))
         })
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use super::chapter::{Chapter, Figure};
 use super::gather::Section;
 use super::tables::published::Mark;
-use super::tables::table::{Origin, ResultTable, Row, Value, headings};
+use super::tables::table::{Origin, ResultTable, TableRow, Value, headings};
 use super::tables::text::letter;
 
 use crate::canvas::{svg, xml_text};
@@ -197,12 +197,12 @@ fn unit(scale: Scale, task: &Task) -> String {
 }
 
 /// Published rows, then ours; a demo's stand alone.
-fn rows<'t, 'a>(table: &'t ResultTable<'a>) -> impl Iterator<Item = &'t Row<'a>> {
+fn rows<'t, 'a>(table: &'t ResultTable<'a>) -> impl Iterator<Item = &'t TableRow<'a>> {
     let published = if table.demo { &[][..] } else { &table.published[..] };
     published.iter().chain(&table.measured)
 }
 
-fn row_data<'a>(row: &'a Row<'a>, section: &Section, told: &mut Told<'a>) -> RowData<'a> {
+fn row_data<'a>(row: &'a TableRow<'a>, section: &Section, told: &mut Told<'a>) -> RowData<'a> {
     let records = row.cells.iter().flatten().flat_map(|cell| &cell.records);
     let mut protocols: Vec<&str> = records.map(|record| record.cell.protocol.as_str()).collect();
     protocols.sort_unstable();

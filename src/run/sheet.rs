@@ -119,7 +119,7 @@ const CLASSES: [Color; 20] = [
 /// # Errors
 /// Where there is nothing to show, or an image, its label and its prediction differ in size.
 pub fn sheet(heading: &Heading, classes: &[String], examples: &[Example]) -> Result<Vec<u8>> {
-    let rows = examples.iter().map(|example| Row::new(example, classes)).collect::<Result<Vec<_>>>()?;
+    let rows = examples.iter().map(|example| SheetRow::new(example, classes)).collect::<Result<Vec<_>>>()?;
     let Some(widest) = rows.iter().map(|row| row.width).max() else {
         return Err(Error::mismatch("a sheet of no samples"));
     };
@@ -161,7 +161,7 @@ pub fn sheet(heading: &Heading, classes: &[String], examples: &[Example]) -> Res
 }
 
 /// A sample's panels, side by side.
-struct Row {
+struct SheetRow {
     width: usize,
     height: usize,
     /// RGB each, [`FINER`] times as high and wide.
@@ -169,7 +169,7 @@ struct Row {
     caption: String,
 }
 
-impl Row {
+impl SheetRow {
     fn new(example: &Example, classes: &[String]) -> Result<Self> {
         let Example { name, image, label, prediction } = example;
         let (bands, h, w) = image.dim();
@@ -194,7 +194,7 @@ impl Row {
         let (height, width) = (shown(h), shown(w));
         let panel = |pixels: &Array2<Color>| rgb(pixels, height * FINER, width * FINER);
         let panels = [panel(&colors), panel(&classed(label)), panel(&classed(prediction)), panel(&errors)];
-        Ok(Row { width, height, panels, caption: caption(example, classes) })
+        Ok(SheetRow { width, height, panels, caption: caption(example, classes) })
     }
 }
 

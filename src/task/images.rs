@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Family, Layout, Sensor, Task};
+use super::{DatasetLayout, Family, Sensor, Task};
 
 /// An image that each sample of a task holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +137,7 @@ impl Task {
         }
         let known = match family {
             Family::Geobench => true,
-            Family::CopernicusBench => self.layout == Some(Layout::Flood),
+            Family::CopernicusBench => self.layout == Some(DatasetLayout::Flood),
             Family::Landslide4sense => false,
         };
         (!known).then(|| "lists `images`, which the reader of its files does not know".to_owned())

@@ -68,7 +68,7 @@ pub enum Family {
 /// Where a task of Copernicus-Bench has its lists, images and labels; see [`crate::data::copernicus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Layout {
+pub enum DatasetLayout {
     Cloud,
     Eurosat,
     BigearthnetS1,
@@ -132,7 +132,7 @@ pub struct Task {
     pub quick_look: Option<QuickLook>,
     /// Which of the family's layouts the files have, where it has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layout: Option<Layout>,
+    pub layout: Option<DatasetLayout>,
     /// The release's archive of the folder, which is read in place where the folder is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,

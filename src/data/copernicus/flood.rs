@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::files::Files;
-use super::item::{Item, TargetPlace};
+use super::item::{ListedSample, TargetPlace};
 use crate::files::{inside, relative_name};
 use crate::formats::text;
 use crate::{Error, Result};
@@ -33,12 +33,12 @@ struct Grid {
 ///
 /// # Errors
 /// Where it is not of the layout, or a file is not there or may be any of several.
-pub fn samples(text: &str, files: &Files) -> Result<Vec<Item>, String> {
+pub fn samples(text: &str, files: &Files) -> Result<Vec<ListedSample>, String> {
     let grids: IndexMap<String, Grid> = text::json(text.as_bytes()).map_err(|error| error.to_string())?;
     grids.into_iter().map(|(name, grid)| sample(name, &grid.path, files)).collect()
 }
 
-fn sample(name: String, path: &str, files: &Files) -> Result<Item, String> {
+fn sample(name: String, path: &str, files: &Files) -> Result<ListedSample, String> {
     let folder = format!("data/{}", relative_name(path));
     let told = |error: Error| format!("`{name}`: {error}");
     inside(std::path::Path::new(""), &folder).map_err(told)?;
@@ -56,5 +56,5 @@ fn sample(name: String, path: &str, files: &Files) -> Result<Item, String> {
     };
     let images = IMAGES.into_iter().map(only).collect::<Result<_, _>>()?;
     let mask = only(MASK)?;
-    Ok(Item { name, images, target: TargetPlace::File(mask) })
+    Ok(ListedSample { name, images, target: TargetPlace::File(mask) })
 }

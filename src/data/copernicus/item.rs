@@ -4,14 +4,14 @@ use crate::data::Target;
 
 /// A sample as its list names it.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub struct ListedSample {
     pub name: String,
     /// The image's files, below the data set's folder: one with all bands, or one a band.
     pub images: Vec<String>,
     pub target: TargetPlace,
 }
 
-impl Item {
+impl ListedSample {
     /// All files: the images, then the mask.
     pub fn files(&self) -> impl Iterator<Item = &String> {
         let mask = match &self.target {

@@ -29,13 +29,13 @@ const LABELS: &str = "label";
 pub struct Lcz {
     task: Task,
     decoding: Decoding,
-    splits: [Part; 3],
+    splits: [LczSplit; 3],
     names: [Vec<String>; 3],
 }
 
 /// A split's file.
 #[derive(Debug)]
-struct Part {
+struct LczSplit {
     path: PathBuf,
     images: Rows,
     labels: Rows,
@@ -43,7 +43,7 @@ struct Part {
     columns: usize,
 }
 
-impl Part {
+impl LczSplit {
     fn open(task: &Task, path: PathBuf) -> Result<Self> {
         let (images, labels) = (Rows::open(&path, IMAGES)?, Rows::open(&path, LABELS)?);
         let (count, rows, columns) = match *images.shape() {
@@ -60,7 +60,7 @@ impl Part {
                 format!("has shape {:?}; expected {count} rows of {}", labels.shape(), task.classes);
             return Err(labels.error(problem));
         }
-        Ok(Part { path, images, labels, rows, columns })
+        Ok(LczSplit { path, images, labels, rows, columns })
     }
 
     fn count(&self) -> usize {
@@ -91,13 +91,13 @@ impl Lcz {
     /// # Errors
     /// Where one is not there or is not of the layout.
     pub fn open(task: &Task, decoding: Decoding, folder: &Path) -> Result<Self> {
-        let part = |split| Part::open(task, folder.join(format!("lcz_{}.h5", split_name(split))));
+        let part = |split| LczSplit::open(task, folder.join(format!("lcz_{}.h5", split_name(split))));
         let splits = [part(Split::Train)?, part(Split::Valid)?, part(Split::Test)?];
         let names = splits.each_ref().map(|part| (0..part.count()).map(|row| format!("row-{row}")).collect());
         Ok(Lcz { task: task.clone(), decoding, splits, names })
     }
 
-    fn part(&self, split: Split, index: usize) -> Result<&Part> {
+    fn part(&self, split: Split, index: usize) -> Result<&LczSplit> {
         let part = of(&self.splits, split);
         match index < part.count() {
             true => Ok(part),

@@ -2,12 +2,12 @@
 
 use super::files::Files;
 use super::flood;
-use super::item::{Item, TargetPlace};
+use super::item::{ListedSample, TargetPlace};
 use crate::data::Target;
 use crate::files::{inside, relative_name};
 use crate::formats::text::without_mark;
 use crate::task::Split;
-use crate::task::{Layout, Task};
+use crate::task::{DatasetLayout, Task};
 use crate::{Error, Result};
 
 /// A split by the name it has in the files.
@@ -23,27 +23,27 @@ pub fn split_name(split: Split) -> &'static str {
 ///
 /// # Errors
 /// Where the list is not there, is damaged or names a class that the task lacks.
-pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<Vec<Item>> {
+pub fn read(task: &Task, layout: DatasetLayout, files: &Files, split: Split) -> Result<Vec<ListedSample>> {
     let split = split_name(split);
     let list = match layout {
-        Layout::Cloud => format!("{split}.csv"),
-        Layout::Eurosat => format!("eurosat-{split}.txt"),
-        Layout::BigearthnetS1 | Layout::BigearthnetS2 => format!("multilabel-{split}.csv"),
-        Layout::Dfc2020S1 | Layout::Dfc2020S2 => format!("dfc-{split}-new.csv"),
-        Layout::Flood => format!("grid_dict_{split}.json"),
-        Layout::Lcz => return Err(Error::mismatch(format!("{} has no lists", task.name))),
+        DatasetLayout::Cloud => format!("{split}.csv"),
+        DatasetLayout::Eurosat => format!("eurosat-{split}.txt"),
+        DatasetLayout::BigearthnetS1 | DatasetLayout::BigearthnetS2 => format!("multilabel-{split}.csv"),
+        DatasetLayout::Dfc2020S1 | DatasetLayout::Dfc2020S2 => format!("dfc-{split}-new.csv"),
+        DatasetLayout::Flood => format!("grid_dict_{split}.json"),
+        DatasetLayout::Lcz => return Err(Error::mismatch(format!("{} has no lists", task.name))),
     };
     let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
     let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
         .map_err(|_| Error::damaged(files.path(&list), "is not UTF-8 text").help(incomplete))?;
     let text = without_mark(&text);
-    if layout == Layout::Flood {
+    if layout == DatasetLayout::Flood {
         return flood::samples(text, files)
             .map_err(|problem| Error::damaged(files.path(&list), problem).help(incomplete));
     }
     let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
     let mut columns = Columns::default();
-    if matches!(layout, Layout::BigearthnetS1 | Layout::BigearthnetS2) {
+    if matches!(layout, DatasetLayout::BigearthnetS1 | DatasetLayout::BigearthnetS2) {
         let header = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
         columns = Columns::of(task, layout, &header)
             .map_err(|problem| Error::damaged(files.path(&list), problem).help(incomplete))?;
@@ -52,11 +52,13 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
         .map(|(number, line)| {
             let name = &relative_name(line);
             let item = match layout {
-                Layout::Cloud => Ok(cloud(name)),
-                Layout::Eurosat => eurosat(task, name),
-                Layout::BigearthnetS1 | Layout::BigearthnetS2 => columns.item(line),
-                Layout::Dfc2020S1 => Ok(dfc2020(name, "s1")),
-                Layout::Dfc2020S2 | Layout::Flood | Layout::Lcz => Ok(dfc2020(name, "s2")),
+                DatasetLayout::Cloud => Ok(cloud(name)),
+                DatasetLayout::Eurosat => eurosat(task, name),
+                DatasetLayout::BigearthnetS1 | DatasetLayout::BigearthnetS2 => columns.item(line),
+                DatasetLayout::Dfc2020S1 => Ok(dfc2020(name, "s1")),
+                DatasetLayout::Dfc2020S2 | DatasetLayout::Flood | DatasetLayout::Lcz => {
+                    Ok(dfc2020(name, "s2"))
+                }
             };
             item.and_then(|item| safe(item).map_err(|error| error.to_string())).map_err(|problem| {
                 Error::damaged(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
@@ -66,7 +68,7 @@ pub fn read(task: &Task, layout: Layout, files: &Files, split: Split) -> Result<
 }
 
 /// The item, if its files lie in the data set's folder.
-fn safe(item: Item) -> Result<Item> {
+fn safe(item: ListedSample) -> Result<ListedSample> {
     let root = std::path::Path::new("");
     for file in item.files() {
         inside(root, file)?;
@@ -75,8 +77,8 @@ fn safe(item: Item) -> Result<Item> {
 }
 
 /// `ROI_00002__…` without an ending.
-fn cloud(line: &str) -> Item {
-    Item {
+fn cloud(line: &str) -> ListedSample {
+    ListedSample {
         name: line.to_owned(),
         images: vec![format!("s2_toa/{line}.tif")],
         target: TargetPlace::File(format!("cloud/{line}.tif")),
@@ -84,14 +86,14 @@ fn cloud(line: &str) -> Item {
 }
 
 /// `Industrial_7.jpg`: the class and the name of the TIFF.
-fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
+fn eurosat(task: &Task, line: &str) -> Result<ListedSample, String> {
     let name = line.strip_suffix(".jpg").or_else(|| line.strip_suffix(".tif")).unwrap_or(line);
     let class = name.split('_').next().unwrap_or_default();
     // The reference numbers the classes that a split's list has, in alphabetical order: all of them in the release.
     let index = task.class_names.iter().position(|known| known == class).ok_or_else(|| {
         format!("`{line}` names the class `{class}`; {} has {}", task.name, task.class_names.join(", "))
     })?;
-    Ok(Item {
+    Ok(ListedSample {
         name: name.to_owned(),
         images: vec![format!("all_imgs/{class}/{name}.tif")],
         target: TargetPlace::Known(Target::Class(index)),
@@ -99,8 +101,8 @@ fn eurosat(task: &Task, line: &str) -> Result<Item, String> {
 }
 
 /// `ROIs0000_test_dfc_0_p609.tif`: the mask's name; the images are called by their sensor.
-fn dfc2020(line: &str, sensor: &str) -> Item {
-    Item {
+fn dfc2020(line: &str, sensor: &str) -> ListedSample {
+    ListedSample {
         name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
         images: vec![format!("{sensor}/{}", line.replace("dfc", sensor))],
         target: TargetPlace::File(format!("dfc/{line}")),
@@ -118,9 +120,9 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(task: &Task, layout: Layout, header: &[String]) -> Result<Self, String> {
+    fn of(task: &Task, layout: DatasetLayout, header: &[String]) -> Result<Self, String> {
         let (folder, path) = match layout {
-            Layout::BigearthnetS1 => ("BigEarthNet-S1-5%", "s1_path"),
+            DatasetLayout::BigearthnetS1 => ("BigEarthNet-S1-5%", "s1_path"),
             _ => ("BigEarthNet-S2-5%", "s2_path"),
         };
         let column = |name: &str| {
@@ -133,7 +135,7 @@ impl Columns {
         Ok(Columns { folder, path: column(path)?, labels, all: header.len() })
     }
 
-    fn item(&self, line: &str) -> Result<Item, String> {
+    fn item(&self, line: &str) -> Result<ListedSample, String> {
         let cells = cells(line);
         if cells.len() != self.all {
             return Err(format!("has {} cells, the first line {}", cells.len(), self.all));
@@ -146,7 +148,7 @@ impl Columns {
         let labels = self.labels.iter().map(label).collect::<Result<_, _>>()?;
         let path = &relative_name(&cells[self.path]);
         let file = path.rsplit('/').next().unwrap_or(path);
-        Ok(Item {
+        Ok(ListedSample {
             name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),
             images: vec![format!("{}/{path}", self.folder)],
             target: TargetPlace::Known(Target::Labels(labels)),

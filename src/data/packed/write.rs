@@ -233,7 +233,7 @@ pub(crate) fn read_once(path: &Path) -> Result<()> {
 /// The distinct samples of a split over all partitions.
 struct Places {
     /// Where each row of the file comes from.
-    of_rows: Vec<split::Place>,
+    of_rows: Vec<split::SamplePlace>,
     /// Of each partition, the rows in its order.
     rows: Vec<Vec<usize>>,
 }

@@ -6,13 +6,13 @@
 use ndarray::{Array1, Array2, ArrayView2, ArrayView3, Axis, Zip};
 use rayon::prelude::*;
 
-use super::draws::Row;
+use super::draws::DrawnSample;
 
 /// Cuts an epoch's order into batches.
 ///
 /// A last batch of a single sample is left out even where incomplete batches are kept: BatchNorm has no
 /// variance of one (torch stops with an error there).
-pub(crate) fn cut(order: &[Row], size: usize, drop_last: bool) -> Vec<&[Row]> {
+pub(crate) fn cut(order: &[DrawnSample], size: usize, drop_last: bool) -> Vec<&[DrawnSample]> {
     let least = if drop_last { size } else { 2 };
     order.chunks(size).filter(|batch| batch.len() >= least).collect()
 }
@@ -31,7 +31,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Gathers `rows` from features [variants, n, d] and normalises them by their own statistics.
-    pub(crate) fn new(features: ArrayView3<f32>, rows: &[Row], eps: f64) -> Self {
+    pub(crate) fn new(features: ArrayView3<f32>, rows: &[DrawnSample], eps: f64) -> Self {
         let (n, d) = (rows.len(), features.len_of(Axis(2)));
         let mut normalized = Array2::zeros((n, d));
         let mut sums = Array1::<f64>::zeros(d);
@@ -55,7 +55,7 @@ impl Batch {
 }
 
 /// Normalises several batches at once.
-pub(crate) fn normalize(features: ArrayView3<f32>, batches: &[&[Row]], eps: f64) -> Vec<Batch> {
+pub(crate) fn normalize(features: ArrayView3<f32>, batches: &[&[DrawnSample]], eps: f64) -> Vec<Batch> {
     batches.par_iter().map(|rows| Batch::new(features, rows, eps)).collect()
 }
 

@@ -11,7 +11,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::batches::Batch;
-use super::heads::{Layout, flat};
+use super::heads::{HeadLayout, flat};
 use super::optimizer::Memory;
 use crate::config::Optimizer;
 use crate::score::Targets;
@@ -24,7 +24,7 @@ const COLUMNS: usize = 40;
 
 /// Heads that are trained together.
 pub(crate) struct Group {
-    layout: Layout,
+    layout: HeadLayout,
     optimizer: Optimizer,
     heads: Vec<Head>,
     // What a step computes; kept to spare allocations.
@@ -48,7 +48,12 @@ pub(crate) struct Head {
 
 impl Group {
     /// Divides the heads of `rates`, all beginning at `start`, into groups that can be trained side by side.
-    pub(crate) fn divide(layout: Layout, optimizer: Optimizer, rates: &[f64], start: &[f32]) -> Vec<Self> {
+    pub(crate) fn divide(
+        layout: HeadLayout,
+        optimizer: Optimizer,
+        rates: &[f64],
+        start: &[f32],
+    ) -> Vec<Self> {
         let head = |&learning_rate: &f64| Head {
             parameters: start.to_vec(),
             losses: Vec::new(),
@@ -149,7 +154,7 @@ fn soft_margin(logits: &mut [f32], labels: ArrayView1<bool>, weight: f32) -> f64
     f64::from(loss / outputs)
 }
 
-impl Layout {
+impl HeadLayout {
     /// The gradient of a head from M [outputs, d] and s [outputs].
     fn gradient(self, head: &[f32], m: &[f32], s: &[f32], gradient: &mut [f32]) {
         let (of, to) = (self.parts(head), self.parts_mut(gradient));

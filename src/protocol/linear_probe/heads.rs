@@ -51,7 +51,7 @@ impl Linear {
 
 /// Where the parameters of a head lie in its vector: W [outputs, d], b [outputs], γ [d], β [d].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub(crate) struct HeadLayout {
     pub(crate) outputs: usize,
     pub(crate) width: usize,
     /// Whether γ and β are learnt; otherwise they stay 1 and 0.
@@ -66,7 +66,7 @@ pub(crate) struct Parts<T> {
     pub(crate) shift: T,
 }
 
-impl Layout {
+impl HeadLayout {
     pub(crate) fn len(self) -> usize {
         self.linear() + 2 * self.width
     }
@@ -118,7 +118,7 @@ impl Layout {
 /// The heads of a list of learning rates after the same number of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heads {
-    pub(crate) layout: Layout,
+    pub(crate) layout: HeadLayout,
     /// One vector of parameters a learning rate.
     pub(crate) parameters: Vec<Vec<f32>>,
     pub(crate) running: RunningStatistics,
@@ -166,7 +166,7 @@ impl Heads {
 
     /// Logits [n, outputs] of features [n, d] by the head of the learning rate at `rate`.
     pub fn logits(&self, rate: usize, features: ArrayView2<f32>) -> Array2<f32> {
-        let Layout { outputs, width, .. } = self.layout;
+        let HeadLayout { outputs, width, .. } = self.layout;
         let (mut weight, mut bias) = (Array2::zeros((outputs, width)), Array1::zeros(outputs));
         self.layout.fold(&self.parameters[rate], flat(&mut weight), flat(&mut bias));
         let mut logits = Array2::zeros((features.nrows(), outputs));

@@ -5,7 +5,7 @@ use crate::canvas::{
     shortened, text_width, wrapped,
 };
 use crate::metrics::{Better, Unit};
-use crate::report::tables::table::{Origin, ResultTable, Row, Value, share};
+use crate::report::tables::table::{Origin, ResultTable, TableRow, Value, share};
 
 const WIDTH: f64 = 900.0;
 const MARGIN: f64 = 24.0;
@@ -18,7 +18,7 @@ const MOST_MODELS: usize = 5;
 
 /// A row of the table as a line, and whether it is dashed.
 struct Line<'t, 'a> {
-    row: &'t Row<'a>,
+    row: &'t TableRow<'a>,
     name: String,
     color: Color,
     dash: Dash,
@@ -34,8 +34,8 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
             tasks.push((&column.task, &column.title, format!("{}{lower}", column.metric_title())));
         }
     }
-    let rich = |row: &&Row| tasks.iter().any(|(task, _, _)| points(table, row, task).len() > 1);
-    let measured: Vec<&Row> = table.measured.iter().filter(rich).collect();
+    let rich = |row: &&TableRow| tasks.iter().any(|(task, _, _)| points(table, row, task).len() > 1);
+    let measured: Vec<&TableRow> = table.measured.iter().filter(rich).collect();
     if measured.is_empty() {
         return None;
     }
@@ -45,7 +45,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     for (i, row) in shown.iter().enumerate() {
         let color = if i == 0 { BLACK } else { PALETTE[(i - 1) % PALETTE.len()] };
         lines.push(Line { row, name: row.full_label(), color, dash: Dash::Solid });
-        let same = |other: &&Row| (&other.model, &other.backbone) == (&row.model, &row.backbone);
+        let same = |other: &&TableRow| (&other.model, &other.backbone) == (&row.model, &row.backbone);
         // What is compared with nothing has no published line beside it.
         let compared = !table.demo && !row.is_partial;
         if let Some(published) = table.published.iter().find(same).filter(|_| compared) {
@@ -100,7 +100,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
 }
 
 /// A row's values of one task by the share of the training data, in rising order.
-fn points<'t, 'a>(table: &ResultTable, row: &'t Row<'a>, task: &str) -> Vec<(f64, &'t Value<'a>)> {
+fn points<'t, 'a>(table: &ResultTable, row: &'t TableRow<'a>, task: &str) -> Vec<(f64, &'t Value<'a>)> {
     let columns = table.columns.iter().zip(&row.cells).filter(|(c, _)| c.task == task && c.score.is_none());
     let mut points: Vec<(f64, &Value)> =
         columns.filter_map(|(column, cell)| Some((share(&column.partition)?, cell.as_ref()?))).collect();

@@ -6,7 +6,7 @@ pub use self::draw::draw;
 use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
 use crate::record::{Aspect, SettingKey, short};
-use crate::report::tables::table::{Column, Origin, ResultTable, Row, SETTING};
+use crate::report::tables::table::{Column, Origin, ResultTable, SETTING, TableRow};
 use crate::score::decision::first_best;
 use crate::task::Spider;
 use crate::{Error, Result};
@@ -240,7 +240,7 @@ fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Ve
     all
 }
 
-fn value(row: &Row, column: usize) -> Option<f64> {
+fn value(row: &TableRow, column: usize) -> Option<f64> {
     Some(row.cells.get(column)?.as_ref()?.value)
 }
 
@@ -248,7 +248,7 @@ fn value(row: &Row, column: usize) -> Option<f64> {
 /// protocols share it.
 type Identity = (String, String, SettingKey);
 
-fn identity(row: &Row) -> Option<Identity> {
+fn identity(row: &TableRow) -> Option<Identity> {
     let of_task = |aspect: &Aspect| matches!(aspect, Aspect::Imputation | Aspect::InputSize | Aspect::Length);
     let setting = row.setting.clone()?.without(|aspect| of_task(aspect) || aspect.is_protocol());
     Some((row.model.clone(), row.backbone.clone(), setting.of_any_protocol()))
@@ -277,12 +277,12 @@ fn told(identity: &Identity, all: &[Identity]) -> Vec<String> {
 }
 
 /// The protocol behind a row's value.
-fn protocol<'a>(row: &Row<'a>, column: usize) -> Option<&'a str> {
+fn protocol<'a>(row: &TableRow<'a>, column: usize) -> Option<&'a str> {
     Some(&row.cells.get(column)?.as_ref()?.records.first()?.cell.protocol)
 }
 
 /// Whether the value was made otherwise than the rest of its row.
-fn is_otherwise(table: &ResultTable, row: &Row, column: usize) -> bool {
+fn is_otherwise(table: &ResultTable, row: &TableRow, column: usize) -> bool {
     let value = row.cells.get(column).and_then(Option::as_ref);
     let of_setting = |place: &usize| table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
     value.is_some_and(|value| value.footnotes.iter().any(of_setting))
@@ -311,7 +311,7 @@ fn measured(
             let rows =
                 || found.table.measured.iter().filter(|row| identity(row).as_ref() == Some(identity_of));
             // A table of several protocols names the published one first.
-            let order = |row: &&Row| {
+            let order = |row: &&TableRow| {
                 let name = protocol(row, found.column);
                 found.table.protocols.iter().position(|known| Some(known.as_str()) == name)
             };

@@ -2,7 +2,7 @@
 
 use polars::prelude::{CsvWriter, SerWriter, df};
 
-use super::table::{Column, Origin, ResultTable, Row, Value};
+use super::table::{Column, Origin, ResultTable, TableRow, Value};
 use crate::metrics::{Scale, Unit};
 use crate::record::{Note, Record};
 use crate::{Error, Result};
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// # Errors
 /// Where the frame cannot be built or written.
 pub fn csv(table: &ResultTable) -> Result<String> {
-    let lines: Vec<(&Row, &Column, &Value)> = table
+    let lines: Vec<(&TableRow, &Column, &Value)> = table
         .published
         .iter()
         .chain(&table.measured)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::table::{Column, ResultTable, Row};
+use super::table::{Column, ResultTable, TableRow};
 use super::text::{cell_text, escape, grid, letter};
 use super::transposed;
 use crate::metrics::{Better, Unit};
@@ -51,7 +51,7 @@ pub fn markdown(table: &ResultTable) -> String {
 }
 
 /// The values in the table's layout.
-fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t TableRow<'a>>) -> String {
     match table.layout {
         TableLayout::ModelsAsRows => models_as_rows(&table.columns, rows),
         TableLayout::DatasetsAsRows => transposed::values(&table.columns, rows),
@@ -59,7 +59,7 @@ fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t Row<'a
 }
 
 /// The rows under the columns' headings.
-fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t Row<'a>>) -> String {
+fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t TableRow<'a>>) -> String {
     let mut header = vec!["Model".to_owned(), "Backbone".to_owned()];
     header.extend(columns.iter().map(|c| format!("{}, {}", escape(&c.heading()), c.metric_title())));
     let rows: Vec<Vec<String>> = rows
@@ -238,7 +238,7 @@ fn partial(record: &Record) -> Option<String> {
 }
 
 /// How a row's values were made, but for those with a footnote.
-fn setting(row: &Row) -> Option<String> {
+fn setting(row: &TableRow) -> Option<String> {
     let told = [
         Aspect::Sensor,
         Aspect::Channels,

@@ -11,7 +11,7 @@ use crate::record::{Aspect, Record, SettingKey};
 use crate::task::Sensor;
 
 /// A task and a partition.
-pub(crate) type Place<'a> = (&'a str, &'a str);
+pub(crate) type TaskPartition<'a> = (&'a str, &'a str);
 
 /// Records that stand in one cell: of one setting, one per seed.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl<'a> CellRecords<'a> {
 pub(crate) struct SettingRow<'a> {
     /// That of most columns.
     pub setting: SettingKey,
-    pub cells: BTreeMap<Place<'a>, CellRecords<'a>>,
+    pub cells: BTreeMap<TaskPartition<'a>, CellRecords<'a>>,
 }
 
 /// What was chosen otherwise than in a model's first row: aspects with their values.
@@ -43,11 +43,11 @@ type Change = Vec<(Aspect, String)>;
 
 /// The rows of one model, the most complete first. Records that a newer one of the same setting supersedes go to `left_out`.
 pub(crate) fn rows<'a>(records: &[&'a Record], left_out: &mut Vec<LeftOut<'a>>) -> Vec<SettingRow<'a>> {
-    let mut places: BTreeMap<Place<'a>, Vec<&'a Record>> = BTreeMap::new();
+    let mut places: BTreeMap<TaskPartition<'a>, Vec<&'a Record>> = BTreeMap::new();
     for record in records {
         places.entry((&record.cell.task, &record.cell.partition)).or_default().push(record);
     }
-    let mut left: BTreeMap<Place<'a>, Vec<CellRecords<'a>>> =
+    let mut left: BTreeMap<TaskPartition<'a>, Vec<CellRecords<'a>>> =
         places.into_iter().map(|(place, records)| (place, by_setting(records, left_out))).collect();
     let Some(setting) = most_common(&left) else { return Vec::new() };
     let mut first = SettingRow { setting, cells: BTreeMap::new() };
@@ -121,7 +121,7 @@ fn by_setting<'a>(mut records: Vec<&'a Record>, left_out: &mut Vec<LeftOut<'a>>)
 }
 
 /// The setting that most places have; of equally common ones the newest.
-fn most_common<'a>(left: &BTreeMap<Place<'a>, Vec<CellRecords<'a>>>) -> Option<SettingKey> {
+fn most_common<'a>(left: &BTreeMap<TaskPartition<'a>, Vec<CellRecords<'a>>>) -> Option<SettingKey> {
     // Of hundreds of cells only a few settings differ.
     let mut distinct: Vec<&CellRecords<'a>> = Vec::new();
     for cell in left.values().flatten() {

@@ -28,9 +28,9 @@ pub struct ResultTable<'a> {
     pub protocols: Vec<String>,
     pub columns: Vec<Column>,
     /// In the order of the source.
-    pub published: Vec<Row<'a>>,
+    pub published: Vec<TableRow<'a>>,
     /// Sorted by model, backbone, weights; of one model the most complete first.
-    pub measured: Vec<Row<'a>>,
+    pub measured: Vec<TableRow<'a>>,
     /// What measured values are marked with: see [`Value::footnotes`].
     pub footnotes: Vec<Note>,
     pub left_out: Vec<LeftOut<'a>>,
@@ -57,7 +57,7 @@ pub struct Column {
 
 /// A model's values.
 #[derive(Debug, Clone)]
-pub struct Row<'a> {
+pub struct TableRow<'a> {
     pub model: String,
     pub backbone: String,
     pub origin: Origin,
@@ -138,7 +138,7 @@ impl Value<'_> {
     }
 }
 
-impl Row<'_> {
+impl TableRow<'_> {
     /// The model's name and, in brackets, what kind of row it is: `TerraFM (measured, random weights)`.
     pub fn label(&self) -> String {
         self.with_notes(match self.origin {
@@ -163,9 +163,9 @@ impl Row<'_> {
         self.with_backbone().name()
     }
 
-    fn with_backbone(&self) -> Row<'static> {
+    fn with_backbone(&self) -> TableRow<'static> {
         let model = format!("{} {}", self.model, self.backbone).trim_end().to_owned();
-        Row {
+        TableRow {
             model,
             backbone: String::new(),
             origin: self.origin,
@@ -320,13 +320,13 @@ fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-fn published_rows(columns: &[Column], published: &Published) -> Vec<Row<'static>> {
-    let mut rows: Vec<Row> = Vec::new();
+fn published_rows(columns: &[Column], published: &Published) -> Vec<TableRow<'static>> {
+    let mut rows: Vec<TableRow> = Vec::new();
     for value in &published.values {
         let Some(column) = columns.iter().position(|column| column.holds(value)) else { continue };
         let found = rows.iter().position(|row| row.model == value.model && row.backbone == value.backbone);
         let row = found.unwrap_or_else(|| {
-            rows.push(Row {
+            rows.push(TableRow {
                 model: value.model.clone(),
                 backbone: value.backbone.clone(),
                 origin: Origin::Published,
@@ -394,7 +394,7 @@ fn measured_rows<'a>(
     demo: bool,
     left_out: &mut Vec<LeftOut<'a>>,
     footnotes: &mut Vec<Note>,
-) -> Vec<Row<'a>> {
+) -> Vec<TableRow<'a>> {
     let mut variants: BTreeMap<Variant<'_>, Vec<&'a Record>> = BTreeMap::new();
     let published_as = &definition.published_as;
     for record in records.iter().copied() {
@@ -443,7 +443,7 @@ fn measured_rows<'a>(
                 let footnotes = cell_footnotes(&row.setting, of_column, footnotes);
                 cells.push(measured_value(&of_column.records, column.scale(), score, reference, footnotes));
             }
-            all.push(Row {
+            all.push(TableRow {
                 model: variant.model.to_owned(),
                 backbone: variant.backbone.to_owned(),
                 origin: if demo { Origin::Demo } else { Origin::Measured },

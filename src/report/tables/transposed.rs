@@ -1,12 +1,15 @@
 //! A table with a row a data set and a column a model, the backbones in the first row: the layout of Copernicus-Bench's
 //! table in the README of TerraFM.
 
-use super::table::{Column, Row, headings};
+use super::table::{Column, TableRow, headings};
 use super::text::{cell_text, escape, grid};
 
 /// The rows of `columns`, a column for each of `models`.
-pub(crate) fn values<'t, 'a: 't>(columns: &[Column], models: impl Iterator<Item = &'t Row<'a>>) -> String {
-    let models: Vec<&Row> = models.collect();
+pub(crate) fn values<'t, 'a: 't>(
+    columns: &[Column],
+    models: impl Iterator<Item = &'t TableRow<'a>>,
+) -> String {
+    let models: Vec<&TableRow> = models.collect();
     let mut header = vec!["Data set".to_owned(), "Metric".to_owned()];
     header.extend(models.iter().map(|model| escape(&model.label())));
     let mut backbones = vec!["_Backbone_".to_owned(), String::new()];

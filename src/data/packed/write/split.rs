@@ -23,7 +23,7 @@ const ROOM: &str = "make room on the disk, or name another folder with --to, and
                     splits that are whole";
 
 /// Where a sample stands in the source: a partition's split and a place in it.
-pub type Place = (usize, Split, usize);
+pub type SamplePlace = (usize, Split, usize);
 
 /// The samples of a split.
 pub struct Source<'a> {
@@ -32,7 +32,7 @@ pub struct Source<'a> {
     pub decoding: &'a Decoding,
     pub partitions: &'a [(String, Box<dyn Dataset>)],
     /// Of each row.
-    pub places: &'a [Place],
+    pub places: &'a [SamplePlace],
 }
 
 /// A sample's numbers as they are stored.
@@ -44,7 +44,7 @@ struct Encoded {
 /// Writes a split's file and returns its size; one that is there whole, of the same samples, is kept.
 pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
     let Source { suite, task, decoding, partitions, places } = source;
-    let read = |&(partition, split, place): &Place| partitions[partition].1.read_raw(split, place);
+    let read = |&(partition, split, place): &SamplePlace| partitions[partition].1.read_raw(split, place);
     let Some(first) = places.first() else {
         return Err(Error::damaged(
             path,
@@ -124,7 +124,7 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
 /// Names and hashes of the samples.
 fn named<'a>(
     partitions: &'a [(String, Box<dyn Dataset>)],
-    places: &[Place],
+    places: &[SamplePlace],
 ) -> Result<(Vec<&'a String>, Vec<u8>)> {
     let mut names = Vec::with_capacity(places.len());
     let mut contents = Vec::with_capacity(32 * places.len());

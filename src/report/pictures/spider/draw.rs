@@ -256,7 +256,7 @@ fn darker(Color(red, green, blue): Color) -> Color {
 }
 
 /// One model in the legend.
-struct Item {
+struct LegendItem {
     series: usize,
     name: String,
     width: f64,
@@ -267,7 +267,7 @@ fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
     const SAMPLE: f64 = 34.0;
     const GAP: f64 = 22.0;
     let room = WIDTH - 2.0 * MARGIN;
-    let items: Vec<Item> = chart
+    let items: Vec<LegendItem> = chart
         .series
         .iter()
         .enumerate()
@@ -276,11 +276,11 @@ fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
             let kind = if bold { "" } else { " (published)" };
             let name = shortened(&format!("{}{kind}", of.name), room - SAMPLE - 8.0, LEGEND, bold);
             let width = SAMPLE + 8.0 + text_width(&name, LEGEND, bold);
-            Item { series, name, width }
+            LegendItem { series, name, width }
         })
         .collect();
     // Each row with its width.
-    let mut rows: Vec<(Vec<&Item>, f64)> = Vec::new();
+    let mut rows: Vec<(Vec<&LegendItem>, f64)> = Vec::new();
     for item in &items {
         match rows.last_mut() {
             Some((row, width)) if *width + GAP + item.width <= room => {
@@ -293,7 +293,7 @@ fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
     let mut layers = Vec::new();
     for (row, width) in rows {
         let mut x = (WIDTH - width) / 2.0;
-        for Item { series, name, width } in row {
+        for LegendItem { series, name, width } in row {
             let (series, pen) = (&chart.series[*series], &pens[*series]);
             let middle = y - LEGEND * 0.35;
             let published = series.origin == Origin::Published;
