@@ -182,7 +182,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
 
     fn find(&mut self, at: usize, stored: Stored) -> Result<(), String> {
         if self.found.len() > MAX_TENSORS {
-            return Err(format!("more tensors than the limit of {MAX_TENSORS}"));
+            return Err(format!("more than the limit of {MAX_TENSORS} tensors"));
         }
         let mut parts = Vec::new();
         let (mut at, mut length) = (at, 0);

@@ -1,4 +1,4 @@
-//! Explains the library's errors: tells damage from unsupported features.
+//! Explains the library's errors: distinguishes damage from unsupported features.
 
 use std::path::Path;
 

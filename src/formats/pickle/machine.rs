@@ -315,7 +315,7 @@ impl<'a> Machine<'a> {
 
     /// Pops the topmost mark and all values above it.
     fn above_mark(&mut self) -> Step<Vec<Id>> {
-        let height = self.marks.pop().ok_or("there is no mark")?;
+        let height = self.marks.pop().ok_or("the stack has no mark")?;
         Ok(self.stack.split_off(height))
     }
 
