@@ -73,7 +73,7 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
     }
     if contents.bytes > size.saturating_mul(LARGEST_EXPANSION) {
         return refuse(format!(
-            "{size} bytes would unpack to {}, more than the limit of {LARGEST_EXPANSION} times as many",
+            "{size} bytes would unpack to {}; the limit is {LARGEST_EXPANSION} times the archive's size",
             contents.bytes
         ));
     }
