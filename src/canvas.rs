@@ -1,7 +1,7 @@
-//! What pictures are made of: shapes at places on a canvas. [`svg()`] writes them as SVG, [`png()`] as pixels; both, and
-//! whoever places a label, measure text with the one font that is compiled in, so that no system font is needed.
+//! Pictures as shapes on a canvas. [`svg()`] writes them as SVG, [`png()`] as pixels. Both, and code that
+//! places labels, measure text with the one embedded font, so no system font is needed.
 //!
-//! Lengths are in user units: CSS pixels of the SVG; x grows to the right, y downwards.
+//! Lengths are in user units, which are CSS pixels in SVG; x grows to the right, y downwards.
 
 mod bitmap;
 mod svg;
@@ -13,28 +13,28 @@ use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
 pub use self::bitmap::{Bitmap, FINER, encode_png, png};
 pub use self::svg::{svg, xml_text};
 
-/// The font's name, and what stands in where SVG's reader lacks it.
+/// The font's name, with substitutes for SVG viewers that lack it.
 pub const FONT_FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 
 const REGISTERED: &str = "DejaVu Sans";
 
-/// plotters sizes a font by ascent and descent together, SVG by its em: DejaVu Sans has 1901 + 483 units to an em
-/// of 2048 [its `hhea` and `head` tables].
+/// plotters sizes a font by the sum of ascent and descent, SVG by its em: DejaVu Sans has 1901 + 483 units per
+/// em of 2048 [its `hhea` and `head` tables].
 const HEIGHT_OF_EM: f64 = (1901.0 + 483.0) / 2048.0;
 
-/// Above and below the base line, in em: what letters and digits reach.
+/// Extent of letters and digits above and below the base line, in em.
 const ASCENT: f64 = 0.78;
 const DESCENT: f64 = 0.24;
 
-/// How wide the line around a dot is.
+/// Width of the line around a dot.
 const DOT_RIM: f64 = 1.5;
 
-/// Red, green, blue.
+/// Red, green and blue, 0 to 255 each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Color(pub u8, pub u8, pub u8);
 
-/// Okabe and Ito's palette, which colour-blind readers can tell apart ["Color Universal Design", 2008]; its yellow,
-/// too pale for a line on white, is left out, and its black is for what is measured here.
+/// Okabe and Ito's palette, which colour-blind readers can distinguish ["Color Universal Design", 2008],
+/// without yellow, which is too pale for lines on white, and black, which is reserved for our own results.
 pub const PALETTE: [Color; 6] = [
     Color(0, 114, 178),   // blue
     Color(213, 94, 0),    // vermilion
@@ -44,106 +44,137 @@ pub const PALETTE: [Color; 6] = [
     Color(86, 180, 233),  // sky blue
 ];
 
+/// Black, for text and for our own results.
 pub const BLACK: Color = Color(0, 0, 0);
+/// White, the background.
 pub const WHITE: Color = Color(255, 255, 255);
 
-/// Lines that only help the eye, and words of less weight.
+/// For auxiliary lines.
 pub const GRID: Color = Color(205, 205, 205);
+/// For less important text.
 pub const GREY: Color = Color(90, 90, 90);
 
-/// For what must not be overlooked; dark enough for text on white.
+/// For warnings; dark enough for text on white.
 pub const ALARM: Color = Color(176, 0, 32);
 
-/// Stands in every picture of generated data.
-pub const DEMO_NOTICE: &str = "DEMO: generated data and a random model. These are no benchmark numbers.";
+/// Shown in every picture of generated data.
+pub const DEMO_NOTICE: &str = "DEMO: generated data and a random model. These are not benchmark results.";
 
-/// (x, y).
+/// A point (x, y).
 pub type Point = (f64, f64);
 
-/// A picture: its layers lie one above the other, the last on top.
+/// A picture made of layers, the last one on top.
 #[derive(Debug, Clone)]
 pub struct Picture {
+    /// Width in user units.
     pub width: f64,
+    /// Height in user units.
     pub height: f64,
-    /// What the picture shows, for those who cannot see it.
+    /// What the picture shows, for readers who cannot see it.
     pub description: String,
+    /// Layers from bottom to top.
     pub layers: Vec<Layer>,
 }
 
 /// Shapes that belong together.
 #[derive(Debug, Clone, Default)]
 pub struct Layer {
-    /// Whom the layer belongs to, a model for instance, so that it can be hidden with the rest of its own.
+    /// What the layer belongs to, such as a model, so that all its layers can be hidden together.
     pub owner: Option<String>,
+    /// Shapes from bottom to top.
     pub shapes: Vec<Shape>,
 }
 
-/// Something drawn.
+/// Something that is drawn.
 #[derive(Debug, Clone)]
 pub enum Shape {
     /// An open line through the points.
     Line {
+        /// Points to connect, in order.
         points: Vec<Point>,
+        /// Colour of the line.
         color: Color,
+        /// Width of the line.
         width: f64,
+        /// How the line is broken.
         dash: Dash,
     },
     /// A filled polygon.
     Area {
+        /// Corners of the polygon.
         points: Vec<Point>,
+        /// Colour of the fill.
         color: Color,
+        /// Opacity, from 0 (transparent) to 1.
         opacity: f64,
     },
-    /// A disc; with a hole, a ring.
+    /// A disc or, if hollow, a ring.
     Dot {
+        /// Centre of the disc.
         center: Point,
+        /// Radius up to the middle of the rim.
         radius: f64,
+        /// Colour of the disc or ring.
         color: Color,
+        /// Whether the inside is white.
         hollow: bool,
     },
+    /// A line of text.
     Text(Text),
 }
 
 /// How a line is broken.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Dash {
+    /// Not broken.
     Solid,
-    /// Lengths of stroke and gap in turn.
+    /// Lengths of strokes and gaps, alternating.
     Strokes(&'static [f64]),
 }
 
-/// One line of words.
+/// One line of text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Text {
+    /// The words.
     pub text: String,
-    /// On the base line.
+    /// Position of the anchor, on the base line.
     pub at: Point,
+    /// Which part of the text is at that position.
     pub anchor: Anchor,
-    /// Of an em.
+    /// Size of an em.
     pub size: f64,
+    /// Whether the text is bold.
     pub bold: bool,
+    /// Colour of the text.
     pub color: Color,
 }
 
-/// Which part of a text is at its point.
+/// Which part of a text is at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
+    /// Its left end.
     Start,
+    /// Its centre.
     Middle,
+    /// Its right end.
     End,
 }
 
-/// A rectangle along the axes.
+/// An axis-aligned rectangle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
+    /// Smallest x.
     pub left: f64,
+    /// Smallest y.
     pub top: f64,
+    /// Largest x.
     pub right: f64,
+    /// Largest y.
     pub bottom: f64,
 }
 
 impl Bounds {
-    /// Whether the two share an area.
+    /// Whether the rectangles share an area.
     pub fn overlaps(&self, other: &Bounds) -> bool {
         self.left < other.right
             && other.left < self.right
@@ -151,7 +182,7 @@ impl Bounds {
             && other.top < self.bottom
     }
 
-    /// The same rectangle, larger by `margin` on each side.
+    /// Returns the rectangle enlarged by `margin` on each side.
     #[must_use]
     pub fn grown(&self, margin: f64) -> Bounds {
         Bounds {
@@ -164,22 +195,24 @@ impl Bounds {
 }
 
 impl Text {
-    /// Plain black text.
+    /// Creates plain black text.
     pub fn new(text: impl Into<String>, at: Point, anchor: Anchor, size: f64) -> Self {
         Text { text: text.into(), at, anchor, size, bold: false, color: BLACK }
     }
 
+    /// Makes the text bold.
     #[must_use]
     pub fn bold(self) -> Self {
         Text { bold: true, ..self }
     }
 
+    /// Sets the text's colour.
     #[must_use]
     pub fn color(self, color: Color) -> Self {
         Text { color, ..self }
     }
 
-    /// The left end of the base line.
+    /// Returns the left end of the base line.
     pub fn start(&self) -> Point {
         let width = text_width(&self.text, self.size, self.bold);
         let shift = match self.anchor {
@@ -190,7 +223,7 @@ impl Text {
         (self.at.0 - shift, self.at.1)
     }
 
-    /// What the text covers.
+    /// Returns the rectangle that the text covers.
     pub fn bounds(&self) -> Bounds {
         let (left, base) = self.start();
         Bounds {
@@ -203,7 +236,7 @@ impl Text {
 }
 
 impl Picture {
-    /// All words in it.
+    /// Iterates over all texts.
     pub fn texts(&self) -> impl Iterator<Item = &Text> {
         self.layers.iter().flat_map(|layer| &layer.shapes).filter_map(|shape| match shape {
             Shape::Text(text) => Some(text),
@@ -212,16 +245,16 @@ impl Picture {
     }
 }
 
-/// The width of one line of text whose em is `size`.
+/// Returns the width of one line of text whose em is `size`.
 pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
-    // plotters measures in whole pixels: measured large, the rounding does not show.
+    // plotters measures in whole pixels; at a large size the rounding is negligible.
     const MEASURED: f64 = 1000.0;
     font(MEASURED, bold).layout_box(text).map_or(0.0, |((left, _), (right, _))| f64::from(right - left))
         * size
         / MEASURED
 }
 
-/// As much of the text as is no wider than `width`, with an ellipsis where something is left out.
+/// Shortens the text to at most `width`, with an ellipsis if something is cut.
 pub fn shortened(text: &str, width: f64, size: f64, bold: bool) -> String {
     if text_width(text, size, bold) <= width {
         return text.to_owned();
@@ -236,7 +269,7 @@ pub fn shortened(text: &str, width: f64, size: f64, bold: bool) -> String {
     String::new()
 }
 
-/// The text in lines no wider than `width`, broken at spaces; a word that is wider stands alone and is cut.
+/// Breaks the text at spaces into lines of at most `width`; a longer word gets its own line and is cut.
 pub fn wrapped(text: &str, width: f64, size: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -251,14 +284,14 @@ pub fn wrapped(text: &str, width: f64, size: f64) -> Vec<String> {
     lines
 }
 
-/// The font with an em of `size`.
+/// Returns the font with an em of `size`.
 fn font(size: f64, bold: bool) -> FontDesc<'static> {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
         for (style, bytes) in
             [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())]
         {
-            assert!(register_font(REGISTERED, style, bytes).is_ok(), "the font compiled in is none");
+            assert!(register_font(REGISTERED, style, bytes).is_ok(), "the embedded font is invalid");
         }
     });
     let style = if bold { FontStyle::Bold } else { FontStyle::Normal };

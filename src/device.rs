@@ -1,15 +1,15 @@
-//! Devices by name. Nothing else names a backend.
+//! Devices by name. No other file names a backend.
 
 use burn::tensor::{Device, Tensor};
 
 use crate::{Error, Result};
 
-/// The device that `--device` names: `flex` (the CPU, in pure Rust), `libtorch` (the CPU through LibTorch),
-/// `libtorch:cuda[:INDEX]` (an NVIDIA GPU through LibTorch) or `vulkan[:INDEX]` (a GPU through Vulkan).
-/// Indices count from 0, which is also the default; Vulkan's discrete GPUs come first.
+/// Returns the device with the name given to `--device`: `flex` (the CPU, in pure Rust), `libtorch` (the CPU
+/// through LibTorch), `libtorch:cuda[:INDEX]` (an NVIDIA GPU through LibTorch) or `vulkan[:INDEX]` (a GPU
+/// through Vulkan). Indices start at 0, the default; Vulkan's discrete GPUs come first.
 ///
 /// # Errors
-/// Where the name is none of these, this build lacks the backend, or the machine the device.
+/// If the name is none of these, this build lacks the backend, or the machine lacks the device.
 pub fn by_name(name: &str) -> Result<Device> {
     match name.split(':').collect::<Vec<_>>()[..] {
         ["flex"] => Ok(Device::flex()),
@@ -19,12 +19,12 @@ pub fn by_name(name: &str) -> Result<Device> {
         ["vulkan"] => vulkan(name, 0),
         ["vulkan", index] => vulkan(name, number(name, index)?),
         _ => Err(Error::device(format!("no device `{name}`"))
-            .help("devices are flex, libtorch, libtorch:cuda:INDEX and vulkan:INDEX")),
+            .help("available devices: flex, libtorch, libtorch:cuda:INDEX and vulkan:INDEX")),
     }
 }
 
-/// The device that `name` names without its index: `libtorch:cuda` for `libtorch:cuda:1`. Features differ by their
-/// rounding between kinds of devices, not between the GPUs of one machine.
+/// Returns the device name without its index: `libtorch:cuda` for `libtorch:cuda:1`. Features are rounded
+/// differently between kinds of devices, but not between the GPUs of one machine.
 pub fn kind(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((kind, index)) if index.parse::<usize>().is_ok() => kind,
@@ -32,16 +32,18 @@ pub fn kind(name: &str) -> &str {
     }
 }
 
-/// A backend, as `--device` names it, and what it is for.
+/// A backend and its purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backend {
+    /// Name for `--device`.
     pub name: &'static str,
+    /// Which hardware it uses.
     pub about: &'static str,
-    /// Whether this build has it.
+    /// Whether this build includes it.
     pub built: bool,
 }
 
-/// All backends there are.
+/// All backends.
 pub const BACKENDS: [Backend; 3] = [
     Backend { name: "flex", about: "the CPU, in pure Rust", built: true },
     Backend {
@@ -52,7 +54,8 @@ pub const BACKENDS: [Backend; 3] = [
     Backend { name: "vulkan", about: "GPUs with a Vulkan driver", built: cfg!(feature = "vulkan") },
 ];
 
-/// The devices of a backend that this machine has, by the names that [`by_name`] takes. Asking a driver may panic.
+/// Lists the devices of a backend on this machine, by the names that [`by_name`] accepts. Asking a driver may
+/// panic.
 pub fn names(backend: Backend) -> Vec<String> {
     match backend.name {
         "flex" => vec!["flex".to_owned()],
@@ -71,10 +74,10 @@ pub fn names(backend: Backend) -> Vec<String> {
     }
 }
 
-/// Multiplies two small matrices on the device of that name. What a driver panics about is an error.
+/// Multiplies two small matrices on the device with this name. A panic of the driver becomes an error.
 ///
 /// # Errors
-/// Where there is no such device, or it does not compute.
+/// If there is no such device, or it does not compute correctly.
 pub fn try_out(name: &str) -> Result<()> {
     const SIDE: usize = 16;
     let compute = || -> Result<Vec<f32>> {
@@ -87,15 +90,15 @@ pub fn try_out(name: &str) -> Result<()> {
             if product?.iter().all(|sum| *sum == SIDE as f32) {
                 return Ok(());
             }
-            "it computes wrong numbers".to_owned()
+            "it computes wrong results".to_owned()
         }
         Err(problem) => problem,
     };
-    Err(Error::device(format!("device `{name}` does not answer: {problem}"))
-        .help("use --device flex, or mend the driver"))
+    Err(Error::device(format!("device `{name}` does not work: {problem}"))
+        .help("use --device flex, or repair the driver"))
 }
 
-/// What `work` returns, or what it panicked about, which is then not printed.
+/// Runs `work`; on panic returns its message instead of printing it.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
@@ -107,21 +110,21 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     })
 }
 
-/// Whether tensors of `device` lie in the program's own memory.
+/// Whether tensors of `device` are stored in the program's own memory.
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
-/// Whether `device` is faster with one image a thread than with a batch at once: `flex` spreads matrix
-/// products over the threads, but not what is between them.
+/// Whether `device` is faster with one image per thread than with one batch: `flex` parallelizes matrix
+/// products, but not the operations between them.
 pub fn prefers_single_images(device: &Device) -> bool {
     *device == Device::flex()
 }
 
 fn number(name: &str, index: &str) -> Result<usize> {
     index.parse().map_err(|_| {
-        Error::device(format!("`{index}` in device `{name}` is no index"))
-            .help("devices count from 0, as in libtorch:cuda:0")
+        Error::device(format!("`{index}` in device `{name}` is not an index"))
+            .help("indices start at 0, such as in libtorch:cuda:0")
     })
 }
 
@@ -133,7 +136,7 @@ fn libtorch() -> Result<Device> {
 
 #[cfg(feature = "libtorch")]
 fn libtorch_cuda(name: &str, index: usize) -> Result<Device> {
-    // Burn lists LibTorch's GPUs, not its CPU.
+    // Burn lists LibTorch's GPUs, but not its CPU.
     nth(name, Device::enumerate(burn::tensor::DeviceType::LibTorch), index)
 }
 
@@ -162,13 +165,13 @@ fn vulkan(_: &str, _: usize) -> Result<Device> {
 fn nth(name: &str, devices: impl IntoIterator<Item = Device>, index: usize) -> Result<Device> {
     let devices: Vec<Device> = devices.into_iter().collect();
     devices.get(index).cloned().ok_or_else(|| {
-        Error::device(format!("no device `{name}`: this machine has {} of the kind", devices.len()))
-            .help("`--device flex` runs on the CPU")
+        Error::device(format!("no device `{name}`: found {} devices of this kind", devices.len()))
+            .help("use --device flex to run on the CPU")
     })
 }
 
 #[cfg(not(all(feature = "libtorch", feature = "vulkan")))]
 fn not_built(feature: &str, needs: &str) -> Error {
     Error::device(format!("this terrabench was built without the cargo feature `{feature}`"))
-        .help(format!("`cargo xtask` with --device {feature} builds it in (cargo alone: cargo build --release --features {feature}); it needs {needs}"))
+        .help(format!("run `cargo xtask` with --device {feature} to include it (without xtask: cargo build --release --features {feature}); it needs {needs}"))
 }

@@ -1,11 +1,11 @@
-//! What is here and what is amiss, as plain data: nothing is changed, no network is asked, and what is broken is a
-//! finding, not a failure.
+//! Reports what is installed and what is wrong, as plain data. The doctor changes nothing and uses no network,
+//! and a problem is a finding, not a failure.
 //!
 //! ```text
 //! machine.rs   backends and devices, LibTorch
-//! data.rs      each suite's data: tasks, partitions, samples against the official counts
-//! weights.rs   the fetched weights: whole, and of which hash
-//! storage.rs   caches and free disk
+//! data.rs      data of each suite: tasks, partitions, sample counts compared with the official ones
+//! weights.rs   fetched weights: whether they are complete, and their hash
+//! storage.rs   caches and free disk space
 //! ```
 
 mod data;
@@ -23,47 +23,57 @@ use crate::home::Home;
 use crate::locations::Environment;
 use crate::task::Split;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
+    /// What kind of thing was checked.
     pub area: Area,
-    /// What was looked at: `GEO-Bench` (a suite's folder), `m-eurosat`, `terrafm-b`, `flex`.
+    /// What was checked: `GEO-Bench` (a suite's folder), `m-eurosat`, `terrafm-b`, `flex`.
     pub subject: String,
+    /// Its condition.
     pub standing: Standing,
-    /// What was found, in a sentence.
+    /// What was found, as a sentence.
     pub found: String,
-    /// What to type, or to do, where it is to be mended or brought.
+    /// What to type or do to repair or obtain it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// The file or folder, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "told")]
     pub path: Option<PathBuf>,
+    /// Numbers, if there are any.
     #[serde(flatten)]
     pub measured: Option<Measured>,
 }
 
-/// Where it belongs.
+/// What kind of thing a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Area {
+    /// Compute devices.
     Devices,
+    /// The LibTorch library.
     Libtorch,
+    /// Data of the suites.
     Data,
+    /// Weights of the models.
     Weights,
+    /// Caches.
     Caches,
+    /// Free disk space.
     Disk,
 }
 
-/// How it stands.
+/// The condition of what was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
-    /// Here and whole.
+    /// Present and complete.
     Good,
-    /// Not here.
+    /// Not present.
     Absent,
-    /// Here and whole, but to be known: other data than the official ones, little disk.
+    /// Present and complete, but noteworthy: data other than the official ones, little disk space.
     Doubtful,
-    /// Here, but incomplete, damaged or of the wrong version.
+    /// Present, but incomplete, damaged or of the wrong version.
     Broken,
 }
 
@@ -71,36 +81,41 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Measured {
-    /// Of a task's data.
+    /// About a task's data.
     Task {
-        /// Of the `default` partition.
+        /// Sample counts of the `default` partition, per split.
         samples: BTreeMap<Split, Samples>,
+        /// Names of all partitions.
         partitions: Vec<String>,
-        /// Files of samples, of any partition, that are not there.
+        /// Number of missing sample files, over all partitions.
         missing: usize,
     },
-    /// Of a file of weights.
+    /// About a weight file.
     Weights {
+        /// Size in bytes.
         bytes: u64,
-        /// Its hash as records name it.
+        /// BLAKE3 hash, as in records.
         blake3: String,
-        /// The hash that it was fetched by, as `sha256:…`; none where it came another way.
+        /// The hash that was verified when fetching, such as `sha256:…`; `None` if it was not fetched.
         fetched: Option<String>,
     },
-    /// On disk, or free.
-    Bytes { bytes: u64 },
+    /// Used or free disk space.
+    Bytes {
+        /// Number of bytes.
+        bytes: u64,
+    },
 }
 
-/// Samples of a split.
+/// Sample counts of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Samples {
-    /// That the partition lists.
+    /// Number of samples that the partition lists.
     pub listed: usize,
-    /// Of the official release.
+    /// Number of samples in the official release.
     pub official: usize,
 }
 
-/// Looks at everything; `device` is tried, too.
+/// Runs all checks; also tries out `device`, if given.
 pub fn examine(home: &Home, environment: &Environment, device: Option<&str>) -> Vec<Finding> {
     let mut findings = machine::devices(device);
     findings.push(machine::libtorch(home.folder()));
@@ -123,7 +138,7 @@ impl Finding {
         }
     }
 
-    /// About an error, which brings its own remedy.
+    /// Creates a finding from an error, including its advice.
     fn of_error(area: Area, subject: &str, standing: Standing, error: &dyn Display) -> Self {
         let text = error.to_string();
         let (found, remedy) = match text.split_once("\n  help: ") {
@@ -146,7 +161,7 @@ impl Finding {
     }
 }
 
-/// JSON has no bytes that are no text.
+/// Serializes a path lossily, because JSON cannot hold bytes that are not text.
 fn told<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }

@@ -1,4 +1,4 @@
-//! Files that are whole under their name, or not there at all, and names that stay in their folder.
+//! Files that are either complete or absent, and names that stay inside their folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -7,17 +7,17 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// Links that are followed one after the other, as many as Linux follows.
+/// Maximum number of links followed in a row, the same as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// Writes a file whole or not at all: under a hidden temporary name in the same folder, flushed to the
-/// disk, then renamed. Makes the folder if need be.
+/// Writes a file atomically: under a hidden temporary name in the same folder, synced to the disk, then
+/// renamed. Creates the folder if needed.
 ///
-/// A link stays and its target is written; what is no plain file (a pipe, a device) stays too and is written
-/// to. A pipe whose reader has left counts as written.
+/// A symbolic link is kept and its target is written. Anything that is not a regular file (a pipe, a device) is
+/// kept and written to. A pipe whose reader has left counts as written.
 ///
 /// # Errors
-/// Where the folder or the file cannot be written; a file that was there before stays as it was.
+/// If the folder or file cannot be written; an existing file then stays unchanged.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     match Destination::of(path)? {
         Destination::File(target) => replace(&target, bytes),
@@ -35,19 +35,20 @@ fn send(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Whoever left a pipe has seen enough.
+/// Ignores that the reader of a pipe has left.
 fn heard(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
-/// What a name stands for when it is written to.
+/// What a path refers to when it is written to.
 enum Destination {
-    /// A plain file that is there or may be made; no link.
+    /// A regular file that exists or can be created; not a link.
     File(PathBuf),
-    /// A pipe, a device, an open file by its descriptor.
+    /// A pipe, a device, or an open file descriptor.
     Other(PathBuf),
-    /// This process's own streams: opened anew, a file behind them would be written from its beginning.
+    /// This process's own streams. Opening them again would overwrite a file behind them from its start.
     Stdout,
+    /// Like [`Destination::Stdout`], for standard error.
     Stderr,
 }
 
@@ -68,14 +69,14 @@ impl Destination {
                     _ => Ok(Destination::File(target)),
                 };
             };
-            // A relative link counts from the folder that it lies in.
+            // A relative link is relative to the folder that contains it.
             target = target.parent().unwrap_or(Path::new("")).join(next);
         }
-        Err(Error::io(path, "leads over too many links").help("do they lead in a circle?"))
+        Err(Error::io(path, "goes through too many links").help("check for a cycle of links"))
     }
 }
 
-/// The number of an open file where `path` names one of this process (`/dev/fd/1`).
+/// Returns the file descriptor if `path` refers to one of this process (`/dev/fd/1`).
 fn own_descriptor(path: &Path) -> Option<u32> {
     let number = path.file_name()?.to_str()?.parse().ok()?;
     let folder = path.parent()?.canonicalize().ok()?;
@@ -88,8 +89,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     replace_with(path, |temporary| temporary.write_all(bytes).at(path))
 }
 
-/// Writes a file by `write`, which gets it empty under a hidden name beside `path`, in place of an earlier one: whole or
-/// not at all.
+/// Replaces a file atomically: `write` fills an empty file under a hidden name beside `path`, which then takes
+/// the place of the old one.
 ///
 /// # Errors
 /// If the file cannot be written, or `write` fails.
@@ -103,8 +104,8 @@ pub fn replace_with(
     builder.prefix(".").suffix(".tmp");
     #[cfg(unix)]
     {
-        // tempfile's default, readable by the owner only, would follow the file to its final name; this
-        // leaves the choice to the umask.
+        // tempfile's default permissions, readable by the owner only, would be kept after renaming; this leaves
+        // the choice to the umask.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
@@ -112,8 +113,8 @@ pub fn replace_with(
     write(&mut temporary)?;
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).at(path)?;
-    // Makes the new name last through a power cut. Some file systems cannot sync a folder; the file
-    // itself is whole in any case.
+    // Makes the new name survive a power failure. Some file systems cannot sync a folder; the file itself is
+    // complete in any case.
     #[cfg(unix)]
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
@@ -121,11 +122,11 @@ pub fn replace_with(
     Ok(())
 }
 
-/// Renames a file or folder, also onto another disk: there it is copied under a hidden name beside `to` first, so
-/// that `to` is whole or not there. A file at `to` is replaced.
+/// Renames a file or folder, even across disks: there it is first copied under a hidden name beside `to`, so
+/// that `to` is either complete or absent. A file at `to` is replaced.
 ///
 /// # Errors
-/// Where it cannot be read or written; `from` is then still there.
+/// If it cannot be read or written; `from` is then kept.
 pub fn move_to(from: &Path, to: &Path) -> Result<()> {
     match std::fs::rename(from, to) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => move_across(from, to),
@@ -154,10 +155,10 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `name` as a path below `folder`.
+/// Returns `name` as a path below `folder`.
 ///
 /// # Errors
-/// Where it is not relative, or has an empty part, `.`, `..`, a backslash or a control character.
+/// If `name` is not relative, or has an empty component, `.`, `..`, a backslash or a control character.
 pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     let plain = |part: &str| {
         let mut components = Path::new(part).components();
@@ -169,12 +170,12 @@ pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     if name.split('/').all(plain) {
         Ok(name.split('/').fold(folder.to_owned(), |path, part| path.join(part)))
     } else {
-        Err(Error::request(format!("the name `{}` leads out of its folder", name.escape_debug())))
+        Err(Error::request(format!("the name `{}` points outside its folder", name.escape_debug())))
     }
 }
 
-/// A name of a list or an archive as its tools write it, with `/` between its parts and no `./` in front. Whether it stays
-/// in its folder is for [`inside`] to say.
+/// Normalizes a name from a list or an archive: `/` between components, no leading `./`. [`inside`] checks
+/// whether it stays in its folder.
 pub fn relative_name(name: &str) -> String {
     let name = name.replace('\\', "/");
     let mut rest = name.as_str();
@@ -184,10 +185,10 @@ pub fn relative_name(name: &str) -> String {
     if rest == "." { String::new() } else { rest.to_owned() }
 }
 
-/// Removes a file that need not be there.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// Where it is there and cannot be removed.
+/// If it exists and cannot be removed.
 pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at(path),
@@ -199,7 +200,7 @@ pub fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// What lies in `folder`, hidden files too.
+    /// Lists the contents of `folder`, including hidden files.
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
         let mut names: Vec<_> =
@@ -210,7 +211,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_stays_and_its_target_is_written() {
+    fn writing_keeps_a_link_and_replaces_its_target() {
         use std::os::unix::fs::symlink;
         let here = tempfile::tempdir().unwrap();
         let at = |name: &str| here.path().join(name);
@@ -228,14 +229,14 @@ mod tests {
 
         symlink("circle", at("circle")).unwrap();
         let error = write_atomically(&at("circle"), b"").unwrap_err().to_string();
-        assert!(error.contains("circle: leads over too many links"), "{error}");
+        assert!(error.contains("circle: goes through too many links"), "{error}");
         let error = write_atomically(&at("far"), b"").unwrap_err().to_string();
         assert!(error.contains("is a folder, expected a file"), "{error}");
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_pipe_or_device_is_written_to_and_stays() {
+    fn writing_keeps_a_pipe_or_device() {
         use std::io::Read;
         use std::os::unix::fs::{FileTypeExt, symlink};
         let here = tempfile::tempdir().unwrap();
@@ -261,7 +262,7 @@ mod tests {
         assert!(error.contains("full") && error.contains("No space left"), "{error}");
         assert_eq!(names(here.path()), ["full", "null", "pipe"]);
 
-        // Standard output, whatever is behind it: not the link to it is replaced.
+        // Standard output, whatever is behind it: the link to it is not replaced.
         let output = here.path().join("stdout");
         symlink("/proc/self/fd/1", &output).unwrap();
         write_atomically(&output, b"").unwrap();
@@ -278,7 +279,7 @@ mod tests {
             let disk = |folder: &Path| folder.metadata().unwrap().dev();
             disk(other.path()) != disk(here.path())
         }) else {
-            eprintln!("skipped: /dev/shm is no other disk");
+            eprintln!("skipped: /dev/shm is not a separate disk");
             return;
         };
         let fill = |folder: &Path| {
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(to.join("deep/a")).unwrap(), "a");
         assert!(!from.exists());
 
-        // A single file replaces the one that was there.
+        // A single file replaces an existing one.
         let file = here.path().join("file");
         std::fs::write(&file, "new").unwrap();
         move_to(&file, &to.join("deep/a")).unwrap();
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_tools_are_made_ours() {
+    fn names_from_other_tools_are_normalized() {
         for (name, expected) in
             [("./a/b", "a/b"), ("././a", "a"), ("a\\b\\", "a/b/"), ("./", ""), (".", ""), ("a/./b", "a/./b")]
         {

@@ -1,4 +1,4 @@
-//! Where the data files of Terrabench itself are: `benchmarks/` and `configs/`.
+//! Finds Terrabench's own data files: `benchmarks/` and `configs/`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::{Error, Result, suggest};
 
-/// The files that this program was built with.
+/// The files embedded in this program.
 static BENCHMARKS: Dir = include_dir!("$CARGO_MANIFEST_DIR/benchmarks");
 static CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/configs");
 
-/// Where `benchmarks/` and `configs/` are: in the folder of a checkout or of `TERRABENCH_HOME`, and, for what it lacks, the
-/// files that the program was built with.
+/// Locates `benchmarks/` and `configs/`: in a checkout or the folder in `TERRABENCH_HOME`, and for missing
+/// files among those embedded in the program.
 ///
 /// ```
 /// use terrabench::home::Home;
@@ -25,11 +25,11 @@ static CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/configs");
 /// ```
 #[derive(Debug, Clone)]
 pub struct Home {
-    /// The first that has a file counts.
+    /// The first folder that contains a file takes precedence.
     folders: Vec<PathBuf>,
 }
 
-/// Folders that make a checkout: other projects have `benchmarks/` and `configs/` too.
+/// Folders that identify a checkout: other projects have `benchmarks/` and `configs/` too.
 const PARTS: [&str; 3] = ["benchmarks/published", "configs/models", "configs/protocols"];
 
 fn is_checkout(folder: &Path) -> bool {
@@ -37,12 +37,12 @@ fn is_checkout(folder: &Path) -> bool {
 }
 
 impl Home {
-    /// The folder that `TERRABENCH_HOME` names; otherwise the working directory or its nearest ancestor that is a
-    /// checkout; otherwise only the files that the program was built with.
+    /// Finds the files: in the folder in `TERRABENCH_HOME`; otherwise in the working directory or its nearest
+    /// ancestor that is a checkout; otherwise only the embedded ones.
     ///
     /// # Errors
-    /// If `TERRABENCH_HOME` names a folder with neither `benchmarks/` nor `configs/`, or the built-in files cannot be
-    /// written to the cache folder.
+    /// If `TERRABENCH_HOME` names a folder with neither `benchmarks/` nor `configs/`, or the embedded files
+    /// cannot be written to the cache folder.
     pub fn find() -> Result<Self> {
         if let Some(named) = variable("TERRABENCH_HOME").map(PathBuf::from) {
             return Home::of(&named);
@@ -54,10 +54,10 @@ impl Home {
         }
     }
 
-    /// The files of `folder`, and the built-in ones that it lacks.
+    /// Uses the files in `folder`, and the embedded ones for those it lacks.
     ///
     /// # Errors
-    /// As [`Home::find`].
+    /// Like [`Home::find`].
     pub fn of(folder: &Path) -> Result<Self> {
         if is_checkout(folder) {
             return Ok(Home { folders: vec![folder.to_owned()] });
@@ -65,30 +65,30 @@ impl Home {
         if !folder.join("benchmarks").is_dir() && !folder.join("configs").is_dir() {
             let problem = "expected a folder with `benchmarks/` or `configs/`, found neither";
             return Err(Error::not_found(folder, problem).help(
-                "set --home (or TERRABENCH_HOME) to a folder laid out as a checkout of Terrabench, or leave it out",
+                "set --home (or TERRABENCH_HOME) to a folder laid out like a checkout of Terrabench, or omit it",
             ));
         }
         Ok(Home { folders: vec![folder.to_owned(), built_in()?] })
     }
 
-    /// The file or folder at that place, such as `configs/normalization.toml`; if there is none, the path it would have in
-    /// the first folder.
+    /// Returns the path of a file or folder, such as `configs/normalization.toml`; if it does not exist, its
+    /// path in the first folder.
     pub fn path(&self, place: impl AsRef<Path>) -> PathBuf {
         let paths = || self.folders.iter().map(|folder| folder.join(&place));
         paths().find(|path| path.exists()).or_else(|| paths().next()).unwrap_or_default()
     }
 
-    /// The folder whose files come first.
+    /// Returns the folder that takes precedence.
     pub fn folder(&self) -> &Path {
         self.folders.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// `benchmarks/<name>.toml`.
+    /// Returns the path of `benchmarks/<name>.toml`.
     pub fn suite(&self, name: &str) -> PathBuf {
         self.path(Path::new("benchmarks").join(format!("{name}.toml")))
     }
 
-    /// The names of all suites, sorted.
+    /// Lists the names of all suites, sorted.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -98,7 +98,7 @@ impl Home {
         Ok(names)
     }
 
-    /// The names of all TOML files at that place, such as `configs/models`, sorted.
+    /// Lists the names of all TOML files in a folder such as `configs/models`, sorted.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -112,15 +112,15 @@ impl Home {
         Ok(names)
     }
 
-    /// `benchmarks/published/<file>`.
+    /// Returns the path of `benchmarks/published/<file>`.
     pub fn published(&self, file: &str) -> PathBuf {
         self.path(Path::new("benchmarks/published").join(file))
     }
 
-    /// `configs/<kind>/<name>.toml`; `name` may also be a path to such a file.
+    /// Returns the path of `configs/<kind>/<name>.toml`; `name` may also be a path to such a file.
     ///
     /// # Errors
-    /// Where there is no such file: the message lists the names there are.
+    /// If there is no such file; the help text lists the available names.
     pub fn config(&self, kind: &str, name: &str) -> Result<PathBuf> {
         let place = format!("configs/{kind}");
         let named = self.path(Path::new(&place).join(format!("{name}.toml")));
@@ -133,11 +133,11 @@ impl Home {
         }
         let names = format!("names in {}", self.path(&place).display());
         let help = suggest::help(name, &self.names(&place)?, &names);
-        Err(Error::not_found(&named, "no such file").help(format!("{help}; or give a path to a TOML file")))
+        Err(Error::not_found(&named, "no such file").help(format!("{help}; or pass the path of a TOML file")))
     }
 }
 
-/// Writes the built-in files to a folder of the cache that their content names, once, and returns it.
+/// Writes the embedded files once to a cache folder named after their content, and returns that folder.
 fn built_in() -> Result<PathBuf> {
     let mut files: Vec<(PathBuf, &[u8])> = Vec::new();
     for (name, dir) in [("benchmarks", &BENCHMARKS), ("configs", &CONFIGS)] {
@@ -154,7 +154,7 @@ fn built_in() -> Result<PathBuf> {
     let folder = cache.join(name);
     for (path, bytes) in files {
         let path = folder.join(path);
-        // Someone may have edited or removed a file of the cache.
+        // A cached file may have been edited or removed.
         if std::fs::read(&path).ok().as_deref() != Some(bytes) {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).at(parent)?;
@@ -170,7 +170,7 @@ fn collect(at: &Path, dir: &Dir<'static>, files: &mut Vec<(PathBuf, &'static [u8
     dir.dirs().for_each(|inner| collect(at, inner, files));
 }
 
-/// The names of the TOML files in a folder, without their ending, sorted.
+/// Lists the names of the TOML files in a folder, without extension, sorted.
 fn toml_names(folder: &Path) -> Result<Vec<String>> {
     let paths = std::fs::read_dir(folder).at(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
     let tomls = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -180,8 +180,8 @@ fn toml_names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a configuration's file is called: `knn` for `configs/protocols/knn.toml` and for `elsewhere/knn.toml`. The path by
-/// which it was typed is no part of it.
+/// Returns the name of a configuration file: `knn` for both `configs/protocols/knn.toml` and
+/// `elsewhere/knn.toml`. The path as typed does not matter.
 pub fn config_name(path: &Path) -> String {
     path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
@@ -189,27 +189,29 @@ pub fn config_name(path: &Path) -> String {
 /// Reads a TOML file into `T`. Unknown keys are errors that name the file and the line.
 ///
 /// # Errors
-/// Where the file cannot be read or does not fit `T`.
+/// If the file cannot be read or does not fit `T`.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).at(path)?;
     toml::from_str(&text).at(path)
 }
 
-/// An environment variable. An empty one counts as unset, as CI systems leave those that nobody gave a value.
+/// Reads an environment variable. An empty one counts as unset, because CI systems set unassigned variables to
+/// nothing.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The folder for what can be computed again: `$TERRABENCH_CACHE`, else `terrabench` in the platform's
+/// Returns the folder for data that can be recomputed: `$TERRABENCH_CACHE`, else `terrabench` in the platform's
 /// cache directory. It need not exist yet.
 ///
 /// # Errors
-/// Where the platform names no cache directory and `TERRABENCH_CACHE` is not set.
+/// If the platform has no cache directory and `TERRABENCH_CACHE` is not set.
 pub fn cache_folder() -> Result<PathBuf> {
     if let Some(folder) = variable("TERRABENCH_CACHE") {
         return Ok(folder.into());
     }
-    dirs::cache_dir()
-        .map(|dir| dir.join("terrabench"))
-        .ok_or_else(|| Error::request("there is no cache directory").help("set TERRABENCH_CACHE to a folder"))
+    dirs::cache_dir().map(|dir| dir.join("terrabench")).ok_or_else(|| {
+        Error::request("this platform has no default cache directory")
+            .help("set TERRABENCH_CACHE to a folder")
+    })
 }

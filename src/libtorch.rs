@@ -1,16 +1,16 @@
-//! The LibTorch that the feature `libtorch` is built with, wherever it is on this machine.
+//! Finds the LibTorch on this machine that the feature `libtorch` is built with.
 //!
-//! This file is compiled into `xtask` too, which asks before it builds: it may use anyhow and std only.
+//! This file is also compiled into `xtask`, which calls it before it builds, so it may only use anyhow and std.
 //!
-//! It is taken from the first of
+//! LibTorch is taken from the first of
 //!
-//! 1. the folder that `LIBTORCH` names,
+//! 1. the folder in `LIBTORCH`,
 //! 2. `target/libtorch`, where an earlier `cargo xtask libtorch` put it,
 //! 3. the Python on the `PATH`, if it has torch (with `LIBTORCH_USE_PYTORCH`: before 2).
 //!
-//! Nothing of torch is run to find out: version, CUDA and ABI stand in its files. The build is then always
-//! told by `LIBTORCH`, also where a Python has it: `tch`'s own way through Python imports torch, which takes
-//! seconds and needs more packages.
+//! No torch code is run to find out: version, CUDA support and ABI are read from its files. The build is always
+//! pointed to it by `LIBTORCH`, even if it belongs to a Python: `tch`'s own route through Python imports torch,
+//! which takes seconds and needs more packages.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,27 +19,28 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-/// The version that `tch` 0.22 is generated from.
+/// The version that `tch` 0.22 was generated from.
 pub const VERSION: &str = "2.9.0";
-/// Makes the build ask a Python instead of taking what `LIBTORCH` names: beside a [`LibTorch::environment`] it
-/// must not be set.
+/// Makes the build ask Python instead of using `LIBTORCH`; must not be set together with a
+/// [`LibTorch::environment`].
 pub const USE_PYTORCH: &str = "LIBTORCH_USE_PYTORCH";
-/// Where the user vouches for another version; `tch` knows it too.
+/// Set by users who accept the risk of another version; `tch` knows it too.
 const BYPASS: &str = "LIBTORCH_BYPASS_VERSION_CHECK";
 
 /// A LibTorch on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibTorch {
-    /// Holds `include/` and `lib/`.
+    /// Folder with `include/` and `lib/`.
     pub folder: PathBuf,
-    /// `2.9.0`.
+    /// Version, such as `2.9.0`.
     pub version: String,
-    /// Of the build: `cu128`, `cpu`, or nothing where it is not told.
+    /// Build variant: `cu128`, `cpu`, or empty if unknown.
     pub build: String,
+    /// Whether it supports CUDA.
     pub cuda: bool,
-    /// Whether it is compiled with the C++11 ABI of the standard library.
+    /// Whether it was compiled with the C++11 ABI of the standard library.
     cxx11_abi: bool,
-    /// Who named it.
+    /// What named it.
     said_by: String,
 }
 
@@ -48,26 +49,25 @@ impl fmt::Display for LibTorch {
         let LibTorch { folder, version, build, cuda, said_by, .. } = self;
         let build = if build.is_empty() { String::new() } else { format!("+{build}") };
         let devices = if *cuda { "CPU and CUDA" } else { "CPU only" };
-        write!(f, "LibTorch {version}{build} ({devices}) in {}, by {said_by}", folder.display())
+        write!(f, "LibTorch {version}{build} ({devices}) in {}, found through {said_by}", folder.display())
     }
 }
 
 impl LibTorch {
-    /// Reads what lies in `folder`.
+    /// Reads the version and build of the LibTorch in `folder`; `said_by` tells what named the folder.
     ///
     /// # Errors
-    /// Where it is no LibTorch.
+    /// If the folder does not contain a LibTorch.
     pub fn read(folder: &Path, said_by: &str) -> Result<Self> {
-        let problem = || format!("{} (named by {said_by}) is no LibTorch", folder.display());
-        ensure!(folder.join("include/torch").is_dir(), "{}: it has no include/torch", problem());
+        let problem = || format!("{} (named by {said_by}) is not a LibTorch", folder.display());
+        ensure!(folder.join("include/torch").is_dir(), "{}: include/torch is missing", problem());
         let library = |name: &str| {
             ["lib/lib{}.so", "lib/lib{}.dylib", "lib/{}.lib"]
                 .iter()
                 .any(|form| folder.join(form.replace("{}", name)).is_file())
         };
-        ensure!(library("torch"), "{}: it has no torch library in lib/", problem());
-        let full =
-            version(folder).with_context(|| format!("{}: no file in it tells a version", problem()))?;
+        ensure!(library("torch"), "{}: no torch library in lib/", problem());
+        let full = version(folder).with_context(|| format!("{}: no file gives its version", problem()))?;
         let (version, build) = full.split_once('+').unwrap_or((&full, ""));
         let flags =
             std::fs::read_to_string(folder.join("share/cmake/Torch/TorchConfig.cmake")).unwrap_or_default();
@@ -81,39 +81,40 @@ impl LibTorch {
         })
     }
 
-    /// Whether the harness can be built with it; with `bypass` whatever its version.
+    /// Checks that the harness can be built with it; `bypass` accepts any version.
     ///
     /// # Errors
-    /// Where it has another version.
+    /// If it has another version.
     pub fn suits(&self, bypass: bool) -> Result<()> {
         ensure!(
             self.version == VERSION || bypass,
             "{self}: the harness needs LibTorch {VERSION}\n  \
              help: unset or correct what names it and run `cargo xtask libtorch`, which provides {VERSION}; \
-             or set {BYPASS}=1 to try it all the same"
+             or set {BYPASS}=1 to try it anyway"
         );
         Ok(())
     }
 
-    /// The environment for building and running the harness with it, without [`USE_PYTORCH`].
+    /// Returns the environment for building and running the harness with it, assuming [`USE_PYTORCH`] is unset.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mut variables = self.variables();
         let own = self.folder.join("lib");
         let before = std::env::var_os(SEARCH).unwrap_or_default();
         let others = std::env::split_paths(&before).filter(|path| *path != own);
-        // A path that holds the separator cannot stand in the variable; then the loader must know it.
+        // A path that contains the separator cannot be added to the variable; the loader must then find it in
+        // another way.
         let paths = std::env::join_paths([own.clone()].into_iter().chain(others)).unwrap_or(before.clone());
         variables.push((SEARCH, paths));
         variables
     }
 
-    /// The environment for building.
+    /// Returns the environment for building.
     fn variables(&self) -> Vec<(&'static str, OsString)> {
         let abi = if self.cxx11_abi { "1" } else { "0" };
         vec![("LIBTORCH", self.folder.clone().into_os_string()), ("LIBTORCH_CXX11_ABI", abi.into())]
     }
 
-    /// The same for a shell.
+    /// Returns the environment as shell commands.
     pub fn exports(&self) -> String {
         let quoted =
             |value: &std::ffi::OsStr| format!("'{}'", value.to_string_lossy().replace('\'', r"'\''"));
@@ -125,7 +126,7 @@ impl LibTorch {
     }
 }
 
-/// Where the platform's loader looks for libraries.
+/// The variable in which the platform's loader looks for libraries.
 const SEARCH: &str = if cfg!(target_os = "macos") {
     "DYLD_LIBRARY_PATH"
 } else if cfg!(windows) {
@@ -134,7 +135,7 @@ const SEARCH: &str = if cfg!(target_os = "macos") {
     "LD_LIBRARY_PATH"
 };
 
-/// The version that the files of a LibTorch tell: `2.9.0+cu128`.
+/// Reads the version from the files of a LibTorch, such as `2.9.0+cu128`.
 fn version(folder: &Path) -> Option<String> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let quoted = |text: &str, before: &str| {
@@ -148,25 +149,25 @@ fn version(folder: &Path) -> Option<String> {
         .filter(|version| !version.is_empty())
 }
 
-/// What of the environment decides.
+/// The parts of the environment that determine the choice.
 pub struct Surroundings {
-    /// `LIBTORCH`.
+    /// Value of `LIBTORCH`.
     pub libtorch: Option<PathBuf>,
     /// Whether [`USE_PYTORCH`] is set.
     pub use_pytorch: bool,
-    /// Whether the user vouches for another version.
+    /// Whether the user accepts another version.
     pub bypass: bool,
     /// The Python to ask and to install with.
     pub python: PathBuf,
-    /// `target/libtorch`.
+    /// The folder `target/libtorch`.
     pub own: PathBuf,
 }
 
 impl Surroundings {
-    /// Those of this process, for the checkout `root`.
+    /// Returns the environment of this process, for the checkout `root`.
     pub fn here(root: &Path) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        // In an activated environment `python` is its own; elsewhere it may be missing, or version 2.
+        // In an activated virtual environment `python` is its own; elsewhere it may be missing or be version 2.
         let python = if cfg!(windows) || set("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
         Surroundings {
             libtorch: set("LIBTORCH").map(PathBuf::from),
@@ -177,10 +178,11 @@ impl Surroundings {
         }
     }
 
-    /// The LibTorch to build with; none where there is none that suits. `note` is told what is passed over.
+    /// Finds the LibTorch to build with; `None` if none is suitable. Reports to `note` what was skipped and
+    /// why.
     ///
     /// # Errors
-    /// Where what is named, or was provided earlier, is no LibTorch or has another version.
+    /// If a LibTorch that was named or provided earlier is invalid or has another version.
     pub fn find(&self, note: &mut dyn FnMut(String)) -> Result<Option<LibTorch>> {
         if self.use_pytorch {
             let Some(found) = self.of_python()? else {
@@ -190,7 +192,7 @@ impl Surroundings {
             return Ok(Some(found));
         }
         if let Some(folder) = &self.libtorch {
-            let what = format!("unset LIBTORCH, or let it name an unpacked LibTorch {VERSION}");
+            let what = format!("unset LIBTORCH, or set it to an unpacked LibTorch {VERSION}");
             let found = helped(LibTorch::read(folder, "LIBTORCH"), &what)?;
             found.suits(self.bypass)?;
             return Ok(Some(found));
@@ -200,25 +202,25 @@ impl Surroundings {
         }
         match self.of_python() {
             Ok(Some(found)) if found.suits(self.bypass).is_ok() => return Ok(Some(found)),
-            Ok(Some(found)) => note(format!("{found}: not {VERSION}, so it is not taken")),
-            // Nobody asked for it: some packages of torch come without what a build needs.
-            Err(problem) => note(format!("{problem:#}: it is not taken")),
+            Ok(Some(found)) => note(format!("skipping {found}: not version {VERSION}")),
+            // Nobody asked for it, and some torch packages lack what a build needs.
+            Err(problem) => note(format!("skipping the torch of Python: {problem:#}")),
             Ok(None) => {}
         }
         Ok(None)
     }
 
-    /// What an earlier run provided.
+    /// Returns the LibTorch that an earlier run provided.
     ///
     /// # Errors
-    /// Where it is no LibTorch.
+    /// If it is invalid.
     pub fn provisioned(&self) -> Result<Option<LibTorch>> {
         let Some(folder) = package(&self.own) else { return Ok(None) };
         let what = format!("rm -r '{}' && cargo xtask libtorch", self.own.display());
         helped(LibTorch::read(&folder, "cargo xtask libtorch"), &what).map(Some)
     }
 
-    /// The torch package of the Python. It is looked up, not imported.
+    /// Finds Python's torch package without importing it.
     fn of_python(&self) -> Result<Option<LibTorch>> {
         let script = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')";
         let Ok(output) = Command::new(&self.python).args(["-c", script]).output() else { return Ok(None) };
@@ -232,15 +234,15 @@ impl Surroundings {
     }
 }
 
-/// The same result, whose error says what to do.
+/// Adds advice to the error of a result.
 ///
 /// # Errors
-/// As the result.
+/// The error of `result`.
 pub fn helped<T>(result: Result<T>, what_to_do: &str) -> Result<T> {
     result.map_err(|error| anyhow!("{error:#}\n  help: {what_to_do}"))
 }
 
-/// The torch package in the virtual environment `folder`.
+/// Returns the torch package in the virtual environment `folder`.
 pub fn package(folder: &Path) -> Option<PathBuf> {
     let versions =
         std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -257,7 +259,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A folder with what of LibTorch is looked at.
+    /// Creates a folder with those parts of LibTorch that are inspected.
     fn libtorch(folder: &Path, files: &[(&str, &str)]) {
         create_dir_all(folder.join("include/torch")).unwrap();
         create_dir_all(folder.join("lib")).unwrap();
@@ -266,7 +268,7 @@ pub mod tests {
         files.iter().for_each(|(name, text)| write(folder.join(name), text).unwrap());
     }
 
-    /// Nothing is set, and the Python is a script.
+    /// Returns surroundings in which nothing is set and Python is a script.
     pub fn surroundings(folder: &Path, python: &str) -> Surroundings {
         let path = folder.join("python");
         write(&path, format!("#!/bin/sh\n{python}\n")).unwrap();
@@ -276,7 +278,7 @@ pub mod tests {
     }
 
     #[test]
-    fn files_tell_version_and_build() {
+    fn version_and_build_are_read_from_files() {
         let here = tempfile::tempdir().unwrap();
         let wheel = here.path().join("a wheel's");
         let flags = "set(TORCH_CXX_FLAGS \"-D_GLIBCXX_USE_CXX11_ABI=0\")";
@@ -311,7 +313,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_wrong_version_is_told_before_anything_compiles() {
+    fn a_wrong_version_is_an_error_before_compiling() {
         let here = tempfile::tempdir().unwrap();
         let folder = here.path().join("torch");
         libtorch(&folder, &[("build-version", "2.11.0+cpu")]);
@@ -324,7 +326,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_python_with_the_right_torch_is_taken() {
+    fn the_torch_of_python_is_used_if_the_version_matches() {
         let here = tempfile::tempdir().unwrap();
         let folder = here.path().join("site-packages/torch");
         libtorch(&folder, &[("version.py", "__version__ = '2.9.0'\n")]);

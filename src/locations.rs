@@ -1,15 +1,15 @@
-//! Where data and weights lie on this machine.
+//! Where data and weights are stored on this machine.
 //!
-//! A suite's data are looked for, and fetched to, in this order:
+//! A suite's data are searched for, and fetched to, in this order:
 //!
-//! 1. the folder that was typed (`--data DIR`),
-//! 2. the folder that the suite's environment variable names (`GEO_BENCH_DIR`),
+//! 1. the folder on the command line (`--data DIR`),
+//! 2. the folder in the suite's environment variable (`GEO_BENCH_DIR`),
 //! 3. `$TERRABENCH_DATA/<suite>`,
 //! 4. `terrabench/<suite>` in the platform's data directory (`~/.local/share` on Linux).
 //!
-//! Who names a folder (1, 2) means that one; of the last two the first that is there is read, and the first
-//! that is set is written to. Weights lie in `$TERRABENCH_DATA/weights`, else in the platform's directory,
-//! by repository and name.
+//! A folder named explicitly (1, 2) is the only one considered. Of the last two, data are read from the first
+//! that exists and written to the first that is configured. Weights are stored in `$TERRABENCH_DATA/weights`,
+//! else in the platform's directory, by repository and file name.
 
 use std::path::{Path, PathBuf};
 
@@ -17,17 +17,18 @@ use crate::home::variable;
 use crate::model::config::WeightsSource;
 use crate::{Error, Result};
 
-/// A folder where something may lie.
+/// A folder where data or weights may be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// The folder.
     pub folder: PathBuf,
-    /// Who says so: `--data`, `$GEO_BENCH_DIR`.
+    /// What named it: `--data`, `$GEO_BENCH_DIR`.
     pub said_by: String,
-    /// Whether it was named for just this: then no other place is looked at.
+    /// Whether it was named explicitly; if so, no other place is searched.
     pub named: bool,
 }
 
-/// What of the environment decides.
+/// The parts of the environment that determine the locations.
 pub struct Environment<'a> {
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<PathBuf>,
@@ -36,14 +37,15 @@ pub struct Environment<'a> {
 }
 
 impl Environment<'static> {
-    /// That of this process.
+    /// Returns the environment of this process.
     pub fn here() -> Self {
         Environment { variable: &|name| variable(name).map(PathBuf::from), platform: dirs::data_dir() }
     }
 }
 
 impl Environment<'_> {
-    /// The places for `suite`, whose environment variable is `variable`, in the order of the module's page.
+    /// Lists the places for `suite`, whose environment variable is `variable`, in the order given in the module
+    /// documentation.
     pub fn places(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Vec<Place> {
         let named = |folder, said_by| Place { folder, said_by, named: true };
         let typed = typed.map(|folder| named(folder.to_owned(), "--data".to_owned()));
@@ -63,67 +65,67 @@ impl Environment<'_> {
         data.into_iter().chain(platform)
     }
 
-    /// The folder that `suite`'s data are read from; none where there are none.
+    /// Finds the folder to read `suite`'s data from; `None` if there is none.
     ///
     /// # Errors
-    /// Where a folder is named that is not there.
+    /// If a folder is named explicitly but does not exist.
     pub fn find(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Option<Place>> {
         let mut places = self.places(suite, variable, typed).into_iter();
         match places.next() {
             Some(first) if first.named && !first.folder.is_dir() => {
-                let problem = format!("{} names this folder, but it is not there", first.said_by);
+                let problem = format!("{} names this folder, but it does not exist", first.said_by);
                 Err(Error::damaged(first.folder, problem))
             }
             first => Ok(first.into_iter().chain(places).find(|place| place.folder.is_dir())),
         }
     }
 
-    /// The folder that `suite`'s data are fetched to. It need not exist.
+    /// Returns the folder that `suite`'s data are fetched to. It need not exist.
     ///
     /// # Errors
-    /// Where there is none: no variable is set and the platform names no data directory.
+    /// If no variable is set and the platform has no data directory.
     pub fn destination(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Place> {
         let first = self.places(suite, variable, typed).into_iter().next();
         first.ok_or_else(|| nowhere().help(format!("pass --data DIR, or set {variable} or TERRABENCH_DATA")))
     }
 
-    /// The folder that weights are fetched to. It need not exist.
+    /// Returns the folder that weights are fetched to. It need not exist.
     ///
     /// # Errors
-    /// Where there is none: no variable is set and the platform names no data directory.
+    /// If no variable is set and the platform has no data directory.
     pub fn weights(&self) -> Result<Place> {
         self.shared("weights").next().ok_or_else(|| nowhere().help("pass --to DIR, or set TERRABENCH_DATA"))
     }
 
-    /// The folder of weights that has those of `source`, if one has.
+    /// Returns the first weights folder that contains the weights of `source`.
     pub fn place_of_weights(&self, source: &WeightsSource) -> Option<Place> {
         self.shared("weights").find(|place| weights_path(&place.folder, source).is_file())
     }
 
-    /// The weights of `source` that were fetched, if they were.
+    /// Returns the path of the fetched weights of `source`, if they exist.
     pub fn find_weights(&self, source: &WeightsSource) -> Option<PathBuf> {
         self.place_of_weights(source).map(|place| weights_path(&place.folder, source))
     }
 }
 
 fn nowhere() -> Error {
-    Error::request("this platform names no folder for data")
+    Error::request("this platform has no default data directory")
 }
 
-/// Where the file of `source` lies in a folder of weights.
+/// Returns the path of `source`'s file in a folder of weights.
 pub fn weights_path(folder: &Path, source: &WeightsSource) -> PathBuf {
     folder.join(&source.repository).join(&source.file)
 }
 
-/// Bytes that can still be written below `folder`, which need not exist yet.
+/// Returns the number of bytes that can still be written below `folder`, which need not exist yet.
 ///
 /// # Errors
-/// Where the file system does not say.
+/// If the file system does not report it.
 pub fn free_space(folder: &Path) -> Result<u64> {
     let there = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let existing = there.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
     fs4::available_space(existing)
-        .map_err(|error| Error::io(existing, format!("its free space cannot be told: {error}")))
+        .map_err(|error| Error::io(existing, format!("cannot determine the free space: {error}")))
 }
 
 #[cfg(test)]
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_typed_variable_data_platform() {
+    fn the_order_is_command_line_variable_data_platform() {
         let (a, b, c, d) = (Path::new("/a"), Path::new("/b"), Path::new("/c"), Path::new("/d"));
         let places = folders(&[("TERRABENCH_DATA", c), (VARIABLE, b)], Some(a), d);
         let told: Vec<_> = places.iter().map(|place| (place.folder.as_path(), place.named)).collect();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_folder_must_be_there_and_another_may_be() {
+    fn a_named_folder_must_exist_and_others_may() {
         let here = tempfile::tempdir().unwrap();
         let data = here.path().join("data");
         let platform = here.path().join("platform");
@@ -167,11 +169,11 @@ mod tests {
 
         let missing = here.path().join("missing");
         let error = environment.find("geobench", VARIABLE, Some(&missing)).unwrap_err().to_string();
-        assert!(error.contains("--data names this folder, but it is not there"), "{error}");
+        assert!(error.contains("--data names this folder, but it does not exist"), "{error}");
     }
 
     #[test]
-    fn weights_lie_by_repository() {
+    fn weights_are_stored_by_repository() {
         let here = tempfile::tempdir().unwrap();
         let get = |name: &str| (name == "TERRABENCH_DATA").then(|| here.path().to_owned());
         let environment = Environment { variable: &get, platform: None };
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn free_space_is_told_of_folders_yet_to_be_made() {
+    fn free_space_is_known_for_folders_yet_to_be_created() {
         let here = tempfile::tempdir().unwrap();
         assert!(free_space(&here.path().join("not/yet")).unwrap() > 0);
     }

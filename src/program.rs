@@ -1,21 +1,21 @@
-//! What was compiled: the program's version and the revision of its sources, for records.
+//! Identifies the program in records: its version and the revision of its sources.
 //!
-//! The binary knows the revision (see `revision/`) and hands it down; the library does not, so that a commit makes the
-//! binary alone be compiled again.
+//! The binary knows the revision (see `revision/`) and passes it down. The library does not know it, so that a
+//! commit only requires recompiling the binary.
 
-/// What was compiled.
+/// Version and revision of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// `0.1.0`.
+    /// Version, such as `0.1.0`.
     pub version: String,
-    /// Git's name of the revision that the program was built from; nothing outside a checkout.
+    /// Git's name of the revision it was built from; `None` outside a checkout.
     pub revision: Option<String>,
-    /// Whether the program's sources differed from it.
+    /// Whether the sources differed from that revision.
     pub is_dirty: bool,
 }
 
 impl Program {
-    /// This version, built from `revision`: its name, and whether the sources differed from it.
+    /// Describes this version, built from `revision`: its name, and whether the sources differed from it.
     pub fn new(revision: Option<(&str, bool)>) -> Self {
         Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),

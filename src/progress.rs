@@ -1,21 +1,21 @@
-//! How long work reports how far it is. What is shown, and where, is the command line's business.
+//! How long operations report their progress. The command line decides what is shown, and where.
 
-/// Receives what is being done.
+/// Receives progress reports.
 pub trait Progress {
-    /// A step of `total` units begins; it ends when the returned handle is dropped.
+    /// Starts a step of `total` units; it ends when the returned handle is dropped.
     fn begin(&self, what: &str, total: usize) -> Box<dyn Step>;
 
-    /// Something worth a line of its own.
+    /// Reports a message that deserves its own line.
     fn note(&self, line: &str);
 }
 
-/// A step under way.
+/// A step in progress.
 pub trait Step {
-    /// This many more units are done.
+    /// Reports that `units` more units are done.
     fn advance(&self, units: usize);
 }
 
-/// Shows nothing.
+/// Ignores all progress.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -1,14 +1,14 @@
-//! The commands that errors and the doctor tell the user to type, word for word.
+//! The commands that errors and the doctor tell users to type, verbatim.
 
 use std::path::Path;
 
 use crate::task::Suite;
 
-/// What runs without any data; the generated data is GEO-Bench's.
+/// A command that runs without any data; the generated data imitate GEO-Bench.
 pub const DEMO: &str = "cargo xtask bench geobench --demo";
 
-/// The command that fetches `tasks` of a suite, or all of its tasks where none is named; `into` another folder
-/// than the one that is found without being told.
+/// Returns the command that fetches `tasks` of a suite, or all of its tasks if none are named. `into` is the
+/// folder if it is not the default.
 pub fn fetch<T: AsRef<str>>(suite: &str, tasks: &[T], into: Option<&Path>) -> String {
     let mut command = format!("cargo xtask fetch {suite}");
     for task in tasks {
@@ -20,8 +20,8 @@ pub fn fetch<T: AsRef<str>>(suite: &str, tasks: &[T], into: Option<&Path>) -> St
     command
 }
 
-/// What to do where the data of these tasks (of all, where none is named) is missing from the folder `root`, or from
-/// all places where it is looked for.
+/// Advises what to do if the data of these tasks (of all tasks if none are named) are missing in the folder
+/// `root`, or in all default places.
 pub fn get_data(suite: &Suite, tasks: &[&str], root: Option<&Path>) -> String {
     if suite.repository.is_empty() {
         return format!(
@@ -30,25 +30,25 @@ pub fn get_data(suite: &Suite, tasks: &[&str], root: Option<&Path>) -> String {
         );
     }
     format!(
-        "`{}` fetches it (the Hugging Face data set `{}`); where it lies elsewhere, name the folder with --data or in \
-         {}. To try without data: `{DEMO}`",
+        "`{}` fetches it (the Hugging Face data set `{}`); if it is stored elsewhere, name the folder with --data or in \
+         {}. To try Terrabench without data: `{DEMO}`",
         fetch(&suite.name, tasks, root),
         suite.repository,
         suite.environment
     )
 }
 
-/// The command that fetches the published weights of `model`: a name of `configs/models/` or a path.
+/// Returns the command that fetches the published weights of `model`: a name in `configs/models/` or a path.
 pub fn fetch_weights(model: &str) -> String {
     format!("cargo xtask fetch weights {}", word(model))
 }
 
-/// A path as it is typed into a shell.
+/// Quotes a path for a shell.
 pub fn path(path: &Path) -> String {
     word(&path.to_string_lossy())
 }
 
-/// One word of a shell's line.
+/// Quotes one word for a shell.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -1,7 +1,7 @@
-//! Which of the known names was meant by one that is not known.
+//! Suggests which known name was meant by an unknown one.
 
-/// `did you mean …?` where one is near, and the list of all: what to do about the unknown `name`. `kind` says what they are:
-/// `suites`.
+/// Advises about the unknown `name`: `did you mean …?` if a known name is similar, and the list of all known
+/// names. `kind` describes them, such as `suites`.
 ///
 /// ```
 /// let help = terrabench::suggest::help("geobnch", &["copernicus-bench", "geobench"], "suites");
@@ -13,7 +13,7 @@ pub fn help<S: AsRef<str>>(name: &str, known: &[S], kind: &str) -> String {
     format!("{meant}{kind}: {}", list.join(", "))
 }
 
-/// The known name that takes the fewest edits, if a third of its letters at most.
+/// Returns the known name with the fewest edits, at most a third of its length.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let name = name.to_lowercase();
     let edits = known.iter().map(|known| (edits(&name, &known.to_lowercase()), *known));
@@ -23,7 +23,7 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, known)| known)
 }
 
-/// Letters to put in, leave out or replace, or neighbours to swap [optimal string alignment].
+/// Counts insertions, deletions, replacements and swaps of neighbours [optimal string alignment].
 fn edits(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_near_is_meant() {
+    fn suggests_only_similar_names() {
         let known = ["m-eurosat", "m-so2sat", "eurosat-s2"];
         assert_eq!(nearest("m-euorsat", &known), Some("m-eurosat"));
         assert_eq!(nearest("M-EUROSAT", &known), Some("m-eurosat"));

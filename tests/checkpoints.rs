@@ -1,4 +1,5 @@
-//! Weight files as people have them (tests/fixtures/checkpoints, written by PyTorch), and what is told of other files.
+//! Weight files as found in practice (tests/fixtures/checkpoints, written by PyTorch), and the errors for other
+//! files.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,7 +10,7 @@ use terrabench::formats::checkpoint::{self, Stored};
 
 use crate::common::fixture;
 
-/// Shape and numbers by name.
+/// Shapes and numbers by name.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 fn plain() -> Tensors {
@@ -22,7 +23,7 @@ fn below(prefix: &str) -> Tensors {
     plain().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
-/// The files of a folder of fixtures.
+/// Lists the files of a fixtures folder.
 fn fixtures(folder: &str) -> Vec<(String, PathBuf)> {
     let folder = fixture("checkpoints").join(folder);
     let mut files: Vec<(String, PathBuf)> = std::fs::read_dir(folder)
@@ -38,7 +39,7 @@ fn open(path: &Path) -> Vec<Stored> {
     checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The tensors whose names begin with `prefix`.
+/// Reads the tensors whose names start with `prefix`.
 #[track_caller]
 fn read(tensors: &[Stored], prefix: &str) -> Tensors {
     let tensors = tensors.iter().filter(|tensor| tensor.is_tensor() && tensor.name.starts_with(prefix));
@@ -50,7 +51,7 @@ fn read(tensors: &[Stored], prefix: &str) -> Tensors {
         .collect()
 }
 
-/// The error of what cannot be opened: problem and help.
+/// Returns the error, problem and help, of a file that cannot be opened.
 #[track_caller]
 fn error(path: &Path) -> String {
     match checkpoint::open(path) {
@@ -68,10 +69,10 @@ fn assert_says(message: &str, path: &Path, words: &[&str]) {
     }
 }
 
-// ---- What lies beside the weights ----
+// ---- Objects beside the weights ----
 
 #[test]
-fn what_lies_beside_the_weights_does_not_matter() {
+fn objects_beside_the_weights_do_not_matter() {
     let files = fixtures("beside");
     assert!(files.len() >= 40, "{} files", files.len());
     for (name, path) in files {
@@ -80,9 +81,9 @@ fn what_lies_beside_the_weights_does_not_matter() {
     }
 }
 
-/// Tensors beside the weights are found too, with their types.
+/// Tensors beside the weights are listed too, with their types.
 #[test]
-fn tensors_beside_the_weights_are_named_with_their_types() {
+fn tensors_beside_the_weights_are_listed_with_their_types() {
     let types = |file: &str| -> Vec<String> {
         let tensors = open(&fixture("checkpoints/beside").join(file));
         let beside = tensors.iter().filter(|tensor| tensor.name.starts_with("beside"));
@@ -93,7 +94,7 @@ fn tensors_beside_the_weights_are_named_with_their_types() {
     assert_eq!(types("sparse-csr.pth"), ["beside [2, 2] (sparse, csr)"]);
     assert_eq!(types("quantised.pth"), ["beside [2] (quantised, qint8)"]);
     assert_eq!(types("float8.pth"), ["beside.0 [2] (float8_e4m3fn)", "beside.1 [2] (float8_e5m2)"]);
-    assert_eq!(types("meta.pth"), ["beside [2] (on the device `meta`, without numbers)"]);
+    assert_eq!(types("meta.pth"), ["beside [2] (on the device `meta`, without data)"]);
     assert_eq!(
         types("object-with-tensor.pth"),
         [
@@ -117,9 +118,10 @@ fn weights_are_the_same_however_they_are_stored() {
     }
 }
 
-/// `torch._neg_view` and the imaginary part of a conjugate share the numbers of another tensor, of the other sign.
+/// `torch._neg_view` and the imaginary part of a conjugate share another tensor's numbers with the sign
+/// flipped.
 #[test]
-fn a_lazy_negative_view_has_its_sign() {
+fn a_lazily_negated_view_is_read_negated() {
     for file in ["negative.pth", "negative-twice.pth"] {
         let tensors = open(&fixture("checkpoints/weights").join(file));
         assert_eq!(read(&tensors, "")["a.bias"].1, [1.0, -2.0], "{file}");
@@ -127,13 +129,13 @@ fn a_lazy_negative_view_has_its_sign() {
 }
 
 #[test]
-fn a_tensor_of_no_readable_type_is_named_with_it() {
+fn a_tensor_of_unsupported_type_is_listed_with_it() {
     let expected = [
         ("bool", "[2, 3] (bool)"),
         ("complex64", "[2, 3] (complex64)"),
         ("float8_e4m3fn", "[2, 3] (float8_e4m3fn)"),
         ("int64", "[2, 3] (int64)"),
-        ("meta", "[2, 3] (on the device `meta`, without numbers)"),
+        ("meta", "[2, 3] (on the device `meta`, without data)"),
         ("object", "an object of trainer.meters.Meter"),
         ("pickled", "[2, 3] (a tensor whose storage is an object of torch.storage._load_from_bytes)"),
         ("qint8", "[2, 3] (quantised, qint8)"),
@@ -154,7 +156,7 @@ fn a_tensor_of_no_readable_type_is_named_with_it() {
 
 // ---- Containers ----
 
-/// The plain weights as safetensors.
+/// The plain weights as a safetensors file.
 fn safetensors(names: &[&str]) -> Vec<u8> {
     let tensors = plain();
     let bytes: BTreeMap<&str, Vec<u8>> = names
@@ -182,7 +184,7 @@ fn pth() -> Vec<u8> {
 }
 
 #[test]
-fn a_file_is_what_its_bytes_say() {
+fn the_format_is_detected_by_content() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in [
         ("weights.pth", whole()),
@@ -198,7 +200,7 @@ fn a_file_is_what_its_bytes_say() {
     }
 }
 
-/// The index of two parts, as Hugging Face's libraries write it.
+/// The index of two shards, as Hugging Face's libraries write it.
 fn index() -> String {
     serde_json::json!({
         "metadata": {"total_size": 32},
@@ -207,7 +209,7 @@ fn index() -> String {
     .to_string()
 }
 
-/// Two parts and their index in a folder; the index's path.
+/// Writes two shards and their index to a folder; returns the index's path.
 fn sharded(folder: &Path) -> PathBuf {
     write(folder, "model-00001-of-00002.safetensors", &safetensors(&["a.weight"]));
     write(folder, "model-00002-of-00002.safetensors", &safetensors(&["a.bias"]));
@@ -215,14 +217,14 @@ fn sharded(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn parts_are_read_by_their_index_and_by_their_folder() {
+fn shards_are_read_through_their_index_or_folder() {
     let folder = tempfile::tempdir().unwrap();
     let index = sharded(folder.path());
     assert_eq!(read(&open(&index), ""), plain());
     assert_eq!(read(&open(folder.path()), ""), plain());
     assert_eq!(checkpoint::hash(&index).unwrap(), checkpoint::hash(folder.path()).unwrap());
 
-    // PyTorch's files have an index too.
+    // PyTorch files can have an index too.
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "pytorch_model-1.bin", &pth());
     let index = r#"{"weight_map": {"a.weight": "pytorch_model-1.bin", "a.bias": "pytorch_model-1.bin"}}"#;
@@ -231,7 +233,7 @@ fn parts_are_read_by_their_index_and_by_their_folder() {
 }
 
 #[test]
-fn the_hash_of_parts_depends_on_their_contents_only() {
+fn the_hash_of_shards_depends_on_their_contents_only() {
     let hash = |path: &Path| checkpoint::hash(path).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let whole_index = sharded(folder.path());
@@ -242,7 +244,7 @@ fn the_hash_of_parts_depends_on_their_contents_only() {
     parts.sort();
     assert_eq!(sharded_hash, blake3::hash(&parts.concat()).to_hex().to_string());
 
-    // Other names, another index.
+    // Other names and another index.
     let renamed = tempfile::tempdir().unwrap();
     for (from, to) in [("model-00001-of-00002", "z"), ("model-00002-of-00002", "b")] {
         let bytes = std::fs::read(folder.path().join(format!("{from}.safetensors"))).unwrap();
@@ -252,13 +254,13 @@ fn the_hash_of_parts_depends_on_their_contents_only() {
     let index = write(renamed.path(), "other.index.json", index.as_bytes());
     assert_eq!(hash(&index), sharded_hash);
 
-    // One number is another.
+    // One number differs.
     let mut part = std::fs::read(renamed.path().join("b.safetensors")).unwrap();
     *part.last_mut().unwrap() ^= 1;
     write(renamed.path(), "b.safetensors", &part);
     assert_ne!(hash(&index), sharded_hash);
 
-    // One part is the file itself, in whatever folder.
+    // A single shard hashes like the file itself, in any folder.
     let single = tempfile::tempdir().unwrap();
     let file = write(single.path(), "model.safetensors", &whole());
     let index = r#"{"weight_map": {"a.weight": "model.safetensors"}}"#;
@@ -268,20 +270,20 @@ fn the_hash_of_parts_depends_on_their_contents_only() {
 }
 
 #[test]
-fn parts_that_do_not_fit_their_index_are_errors() {
+fn shards_that_contradict_their_index_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let index = sharded(folder.path());
     let part = folder.path().join("model-00002-of-00002.safetensors");
     write(folder.path(), "model-00002-of-00002.safetensors", &safetensors(&["a.weight"]));
-    assert_says(&error(&index), &part, &["lacks `a.bias`"]);
+    assert_says(&error(&index), &part, &["tensor `a.bias`"]);
     write(folder.path(), "model-00002-of-00002.safetensors", &whole());
-    assert_says(&error(&index), &part, &["`a.weight` is in another part too"]);
+    assert_says(&error(&index), &part, &["`a.weight` is also in another shard"]);
     std::fs::remove_file(&part).unwrap();
-    assert_says(&error(&index), &index, &["1 of its 2 parts are missing"]);
+    assert_says(&error(&index), &index, &["1 of 2 shards are missing"]);
     assert!(checkpoint::hash(&index).is_err());
 
     for (text, word) in [
-        (r#"{"weight_map": {"a": "../outside.safetensors"}}"#, "leads out of its folder"),
+        (r#"{"weight_map": {"a": "../outside.safetensors"}}"#, "points outside its folder"),
         (r#"{"weight_map": {}}"#, "no tensors"),
         (r#"{"hidden_size": 768}"#, "weight_map"),
         ("{", "JSON"),
@@ -289,7 +291,7 @@ fn parts_that_do_not_fit_their_index_are_errors() {
         let path = write(folder.path(), "bad.json", text.as_bytes());
         assert!(error(&path).contains(word), "{text}: {}", error(&path));
     }
-    // An index among the parts of an index.
+    // An index that lists an index as a shard.
     write(folder.path(), "bad.json", r#"{"weight_map": {"a": "bad.json"}}"#.as_bytes());
     assert_says(&error(&folder.path().join("bad.json")), &folder.path().join("bad.json"), &["JSON"]);
 }
@@ -308,17 +310,17 @@ fn a_folder_stands_for_the_weights_in_it() {
         write(folder.path(), name, &whole());
         assert_eq!(read(&open(folder.path()), ""), plain(), "{name}");
     }
-    // The usual name counts more than others.
+    // The usual name takes precedence.
     let folder = files(&["training_args.bin"]);
     write(folder.path(), "model.safetensors", &whole());
     assert_eq!(read(&open(folder.path()), ""), plain());
 
     let folder = files(&["a.pth", "b.pth", "config.json"]);
-    assert_says(&error(folder.path()), folder.path(), &["2 files of weights: a.pth, b.pth"]);
+    assert_says(&error(folder.path()), folder.path(), &["found 2: a.pth, b.pth"]);
     let folder = files(&["config.json"]);
-    assert_says(&error(folder.path()), folder.path(), &["no file of weights"]);
+    assert_says(&error(folder.path()), folder.path(), &["no weight file found"]);
     let folder = files(&[".metadata", "__0_0.distcp"]);
-    assert_says(&error(folder.path()), folder.path(), &["distributed checkpoint", "dcp_to_torch"]);
+    assert_says(&error(folder.path()), folder.path(), &["distributed PyTorch checkpoint", "dcp_to_torch"]);
     let folder = files(&["latest", "zero_to_fp32.py"]);
     assert_says(&error(folder.path()), folder.path(), &["DeepSpeed", "zero_to_fp32.py"]);
     let folder = files(&["data.pkl", "version"]);
@@ -327,10 +329,10 @@ fn a_folder_stands_for_the_weights_in_it() {
     assert_says(&error(&absent), &absent, &["no such file", ".safetensors"]);
 }
 
-// ---- Files that are no weights ----
+// ---- Files that are not weights ----
 
 #[test]
-fn files_that_are_no_weights_are_called_what_they_are() {
+fn errors_name_the_format_of_files_that_are_not_weights() {
     let folder = tempfile::tempdir().unwrap();
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 491520\n";
     let mut tar = vec![0; 1024];
@@ -341,7 +343,7 @@ fn files_that_are_no_weights_are_called_what_they_are() {
         (b"\n<!DOCTYPE html><html>", &["HTML page", "/resolve/"]),
         (b"\xef\xbb\xbf<HTML>", &["HTML page"]),
         (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", &["XML"]),
-        (b"", &["is empty", "fetch it again"]),
+        (b"", &["is empty", "download it again"]),
         (&[0; 4096], &["zeros only"]),
         (b"\x89HDF\r\n\x1a\n\0\0", &["HDF5", "torch.save"]),
         (b"\x1f\x8b\x08\0", &["gzip", "gunzip"]),
@@ -350,7 +352,7 @@ fn files_that_are_no_weights_are_called_what_they_are() {
         (b"\x93NUMPY\x01\0", &["NumPy"]),
         (b"\x08\x08\x12\x07pytorch\x1a\x051.0", &["ONNX"]),
         (&tar, &["tar archive", "before 0.1.10"]),
-        (b"no weights at all", &["no file of weights", "6e 6f 20 77"]),
+        (b"no weights at all", &["not a known weight format", "6e 6f 20 77"]),
         (b"{\"a\": 1}", &["JSON"]),
     ];
     for (bytes, words) in cases {
@@ -365,7 +367,7 @@ fn files_that_are_no_weights_are_called_what_they_are() {
     assert_says(&error(&arrays), &arrays, &["NumPy arrays"]);
 }
 
-/// A zip archive of these entries.
+/// Writes a zip archive of these entries.
 fn zipped(path: &Path, entries: &[(&str, &[u8])]) {
     let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
     let options =
@@ -378,18 +380,19 @@ fn zipped(path: &Path, entries: &[(&str, &[u8])]) {
 }
 
 #[test]
-fn a_zipped_file_of_weights_is_to_be_unpacked() {
+fn the_error_for_zipped_weights_says_to_unpack_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.zip");
     zipped(&path, &[("README.md", b"read"), ("deep/weights.pth", &pth())]);
-    assert_says(&error(&path), &path, &["holds deep/weights.pth", "unpack"]);
+    assert_says(&error(&path), &path, &["contains deep/weights.pth", "unpack"]);
     zipped(&path, &[("README.md", b"read")]);
     assert_says(&error(&path), &path, &["without data.pkl"]);
 }
 
-// ---- Damage and malice ----
+// ---- Damaged and malicious files ----
 
-/// A pickle of `{"a": tensor}` whose storage is the key 0, of `shape` and `strides` that are given as pickles.
+/// A pickle of `{"a": tensor}` whose storage has the key 0; `offset`, `shape` and `strides` are given as
+/// pickles.
 fn tensor_pickle(offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
     let storage = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x06tQ";
     [
@@ -404,20 +407,20 @@ fn tensor_pickle(offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn views_beyond_their_storage_are_errors_and_allocate_nothing() {
+fn views_beyond_their_storage_are_errors_without_allocating() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.pth");
     let huge = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f";
     type Case<'a> = (&'a [u8], Vec<u8>, Vec<u8>, &'a str);
     let cases: [Case; 8] = [
-        (b"K\x01", b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "28 bytes of its storage, which has 24"),
-        (b"K\x00", b"J\xff\xff\xff\x7f\x85".to_vec(), b"K\x01\x85".to_vec(), "bytes of its storage"),
-        (huge, b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "cannot be"),
-        (b"K\x00", [huge, &huge[..], b"\x86"].concat(), b"K\x01K\x01\x86".to_vec(), "cannot be"),
-        (b"K\x00", b"K\x06\x85".to_vec(), [&huge[..], b"\x85"].concat(), "cannot be"),
+        (b"K\x01", b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "28 bytes of a storage of 24 bytes"),
+        (b"K\x00", b"J\xff\xff\xff\x7f\x85".to_vec(), b"K\x01\x85".to_vec(), "bytes of a storage"),
+        (huge, b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "implausible shape"),
+        (b"K\x00", [huge, &huge[..], b"\x86"].concat(), b"K\x01K\x01\x86".to_vec(), "implausible shape"),
+        (b"K\x00", b"K\x06\x85".to_vec(), [&huge[..], b"\x85"].concat(), "implausible shape"),
         (b"K\x00", b"K\x06\x85".to_vec(), b"J\xff\xff\xff\xff\x85".to_vec(), "strides"),
         (b"J\xff\xff\xff\xff", b"K\x06\x85".to_vec(), b"K\x01\x85".to_vec(), "offset"),
-        (b"K\x00", b"K\x06\x85".to_vec(), b"K\x01K\x01\x86".to_vec(), "cannot be"),
+        (b"K\x00", b"K\x06\x85".to_vec(), b"K\x01K\x01\x86".to_vec(), "implausible shape"),
     ];
     for (offset, shape, strides, word) in cases {
         zipped(&path, &[("x/data.pkl", &tensor_pickle(offset, &shape, &strides)), ("x/data/0", &[0; 24])]);
@@ -429,20 +432,20 @@ fn views_beyond_their_storage_are_errors_and_allocate_nothing() {
     assert_eq!(open(&path)[0].read().unwrap(), [0.0; 6]);
     zipped(&path, &[("x/data.pkl", &good)]);
     assert!(open(&path)[0].read().unwrap_err().to_string().contains("storage 0 is missing"));
-    // Two numbers at the ends of a compressed gigabyte would unpack all of it.
+    // Two numbers at both ends of a compressed gigabyte would require unpacking all of it.
     let spread = tensor_pickle(b"K\x00", b"K\x02\x85", b"J\x00\x00\x00\x01\x85");
     zipped(&path, &[("x/data.pkl", &spread), ("x/data/0", &vec![0; (1 << 26) + 4])]);
     assert!(open(&path)[0].read().unwrap_err().to_string().contains("spread"));
 }
 
 #[test]
-fn no_damage_makes_it_panic() {
+fn damaged_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.pth");
     let visit = || {
         if let Ok(tensors) = checkpoint::open(&path) {
             for tensor in tensors {
-                // As a model does, which knows its shapes.
+                // Like a model, which knows the expected shapes.
                 if tensor.shape.iter().product::<usize>() <= 64 {
                     let _ = tensor.read();
                 }
@@ -472,7 +475,7 @@ fn no_damage_makes_it_panic() {
     }
 }
 
-/// A flipped bit in the numbers is found by the archive's checksum.
+/// The archive's checksum detects a flipped bit in the numbers.
 #[test]
 fn damaged_numbers_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -487,10 +490,10 @@ fn damaged_numbers_are_an_error() {
 }
 
 #[test]
-fn bombs_of_names_and_references_end_early() {
+fn exploding_names_and_references_are_refused_early() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.pkl");
-    // A tensor whose name would have gigabytes: dictionaries with long keys in each other.
+    // A tensor whose name would take gigabytes: nested dictionaries with long keys.
     let key = [&b"X\x00\x00\x10\x00"[..], &[b'k'; 1 << 20]].concat();
     let mut bytes = b"\x80\x02}".to_vec();
     bytes.extend(&key);
@@ -501,7 +504,7 @@ fn bombs_of_names_and_references_end_early() {
     bytes.push(b'.');
     std::fs::write(&path, &bytes).unwrap();
     assert!(error(&path).contains("name is longer than the limit"), "{}", error(&path));
-    // Ten levels of ten references each to the level below.
+    // Ten levels, each with ten references to the level below.
     let mut bytes = b"\x80\x02]q\x00".to_vec();
     for level in 1..=10 {
         bytes.extend(b"](");

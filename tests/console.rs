@@ -1,4 +1,4 @@
-//! Outputs that nobody reads or that are full, and an environment that is half set: no run is lost.
+//! Outputs without a reader or on a full disk, and an incompletely set environment: no run is lost.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -11,7 +11,7 @@ fn terrabench(folder: &Path) -> Command {
     command
 }
 
-/// One small task of the demo, at two partitions, with results in `out`.
+/// Benchmarks one small demo task on two partitions, with results in `out`.
 fn bench(folder: &Path, out: &str) -> Command {
     let mut command = terrabench(folder);
     command.args(["bench", "geobench", "--demo", "--threads", "1", "--task", "m-eurosat", "--out"]);
@@ -23,14 +23,14 @@ fn records(folder: &Path, out: &str) -> usize {
     std::fs::read_dir(folder.join(out).join("geobench-demo/records")).map_or(0, Iterator::count)
 }
 
-/// A folder where `bench` ran into `out` with closed outputs, and how it ended.
+/// A folder in which `bench` ran into `out` with closed outputs, and its exit status.
 static RUN: LazyLock<(tempfile::TempDir, ExitStatus)> = LazyLock::new(|| {
     let here = tempfile::tempdir().unwrap();
     let status = bench(here.path(), "out").stdout(closed()).stderr(closed()).status().unwrap();
     (here, status)
 });
 
-/// An output whose reader has left, as `| head` does.
+/// An output whose reader has left, like with `| head`.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -43,7 +43,7 @@ fn full() -> Stdio {
     std::fs::File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// How it ends with its standard output there.
+/// Returns the exit status with the given standard output.
 fn ends(command: &mut Command, stdout: Stdio) -> ExitStatus {
     let output = command.stdout(stdout).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -52,7 +52,7 @@ fn ends(command: &mut Command, stdout: Stdio) -> ExitStatus {
 }
 
 #[test]
-fn closed_or_full_outputs_lose_no_cell() {
+fn closed_or_full_outputs_lose_no_result() {
     let (here, status) = &*RUN;
     assert_eq!((status.code(), records(here.path(), "out")), (Some(0), 2));
     assert!(here.path().join("out/geobench-demo/knn.md").is_file());
@@ -65,7 +65,7 @@ fn closed_or_full_outputs_lose_no_cell() {
 }
 
 #[test]
-fn exit_codes_keep_their_meaning_where_nobody_reads() {
+fn exit_codes_keep_their_meaning_without_a_reader() {
     let (here, _) = &*RUN;
     let out = here.path().join("out");
     let worse = here.path().join("worse");
@@ -98,7 +98,8 @@ fn exit_codes_keep_their_meaning_where_nobody_reads() {
     ];
     for (args, code) in cases {
         assert_eq!(ends(terrabench(here.path()).args(args), closed()).code(), Some(code), "closed: {args:?}");
-        // Where the result itself can't be written, that is a failure; where it lies elsewhere, only a note.
+        // If the result itself cannot be written, that is a failure; if it is stored elsewhere, it is only
+        // noted.
         #[cfg(target_os = "linux")]
         {
             let lies_elsewhere = ["check", "report"].contains(&args[0]);
@@ -110,7 +111,7 @@ fn exit_codes_keep_their_meaning_where_nobody_reads() {
 }
 
 #[test]
-fn nothing_prints_by_macros_that_panic() {
+fn no_code_prints_with_macros_that_panic() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("xtask/src")];
     let mut files = 0;
@@ -123,7 +124,7 @@ fn nothing_prints_by_macros_that_panic() {
             }
             files += 1;
             let text = std::fs::read_to_string(&path).unwrap_or_default();
-            // Tests may: their output is the test runner's.
+            // Tests may use them: their output is the test runner's.
             let program = text.split("#[cfg(test)]\nmod ").next().unwrap();
             for (number, line) in program.lines().enumerate() {
                 for printing in ["print!(", "println!(", "dbg!("] {
@@ -153,7 +154,7 @@ fn empty_variables_count_as_unset() {
     command.env("XDG_CACHE_HOME", here.path().join("caches")).env("HOME", here.path());
     let output = command.args(["cache", "--list"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Not the working directory, whose `features` an empty name would mean.
+    // Not the working directory, which an empty name would refer to.
     let folder = here.path().join("caches/terrabench");
     assert!(told.contains(&format!("entries of {}", folder.display())), "{told}{}", said(&output));
 
@@ -164,7 +165,7 @@ fn empty_variables_count_as_unset() {
 }
 
 #[test]
-fn a_home_is_a_checkout_or_named() {
+fn home_is_a_checkout_or_the_named_folder() {
     let here = tempfile::tempdir().unwrap();
     // Another project may have folders of these names.
     for folder in ["project/benchmarks", "project/configs"] {
@@ -178,7 +179,7 @@ fn a_home_is_a_checkout_or_named() {
         }
         said(&command.output().unwrap())
     };
-    // The files that the program was built with.
+    // The embedded files.
     let own = run(None);
     assert!(own.contains("did you mean `geobench`") && own.contains("copernicus-bench"), "{own}");
 
@@ -196,7 +197,7 @@ fn a_home_is_a_checkout_or_named() {
     let problem = "expected a folder with `benchmarks/` or `configs/`, found neither";
     assert!(empty.contains(problem), "{empty}");
 
-    // One file of a folder takes the place of the built-in one; the others stay.
+    // A file in the folder overrides the embedded one; the others are kept.
     let models = here.path().join("mine/configs/models");
     std::fs::create_dir_all(&models).unwrap();
     std::fs::write(models.join("demo.toml"), "name = 3").unwrap();
@@ -213,7 +214,7 @@ fn a_home_is_a_checkout_or_named() {
     assert!(mine.contains(models.join("demo.toml").to_str().unwrap()) && mine.contains("name"), "{mine}");
     assert!(bench("terrafm-b").contains("GEO_BENCH_DIR"), "{}", bench("terrafm-b"));
 
-    // What is typed comes before the environment.
+    // The command line takes precedence over the environment.
     let mut command = terrabench(here.path());
     command.args(["bench", "geobnch", "--home"]).arg(&home).env("TERRABENCH_HOME", here.path().join("mine"));
     let typed = said(&command.output().unwrap());
@@ -221,7 +222,7 @@ fn a_home_is_a_checkout_or_named() {
 }
 
 #[test]
-fn implausible_numbers_are_refused_with_the_largest_sensible_one() {
+fn implausible_numbers_are_refused_with_the_allowed_maximum() {
     let here = tempfile::tempdir().unwrap();
     let refused = |option: &str, number: &str, told: &str| {
         let output = bench(here.path(), "out").args([option, number]).output().unwrap();

@@ -1,4 +1,4 @@
-//! `doctor` on machines with nothing, with what it should be, and with what is broken.
+//! `doctor` on machines with nothing, with everything, and with damaged files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::common;
 use serde_json::Value;
 
-/// A machine of its own: nothing of the real one's data, weights, caches or LibTorch is looked at.
+/// An isolated machine: the data, weights, caches and LibTorch of the real one are not visible.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -36,7 +36,7 @@ impl Machine {
         command
     }
 
-    /// The demo's data in a folder that may be spoilt.
+    /// Creates demo data in a folder that tests may damage.
     fn demo(&self) -> PathBuf {
         let home = terrabench::home::Home::find().unwrap();
         let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
@@ -49,7 +49,7 @@ impl Machine {
         path
     }
 
-    /// Notes files as fetched, as `fetch` does.
+    /// Records a file as fetched, like `fetch` does.
     fn note(&self, folder: &Path, line: &Value) {
         std::fs::create_dir_all(folder.join(".terrabench")).unwrap();
         std::fs::write(folder.join(".terrabench/fetched.jsonl"), format!("{line}\n")).unwrap();
@@ -63,7 +63,7 @@ fn output(command: &mut Command) -> Output {
     output
 }
 
-/// The findings as JSON, and whether nothing was broken.
+/// Returns the findings as JSON, and whether none is broken.
 fn findings(mut command: Command) -> (Vec<Value>, bool) {
     let output = output(command.arg("--json"));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -76,11 +76,11 @@ fn findings(mut command: Command) -> (Vec<Value>, bool) {
 #[track_caller]
 fn about<'f>(findings: &'f [Value], area: &str, subject: &str) -> &'f Value {
     let found = findings.iter().find(|finding| finding["area"] == area && finding["subject"] == subject);
-    found.unwrap_or_else(|| panic!("nothing of {area} {subject} in {findings:#?}"))
+    found.unwrap_or_else(|| panic!("no finding about {area} {subject} in {findings:#?}"))
 }
 
 #[test]
-fn an_empty_machine_is_told_what_to_fetch() {
+fn an_empty_machine_gets_commands_to_fetch() {
     let machine = Machine::new();
     let (findings, sound) = findings(machine.doctor(None));
     assert!(sound);
@@ -101,7 +101,7 @@ fn an_empty_machine_is_told_what_to_fetch() {
 }
 
 #[test]
-fn a_named_folder_that_is_not_there_is_absent() {
+fn a_named_folder_that_does_not_exist_is_absent() {
     let machine = Machine::new();
     let (findings, sound) = findings(machine.doctor(Some(&machine.path("nowhere"))));
     let finding = about(&findings, "data", "GEO-Bench");
@@ -110,7 +110,7 @@ fn a_named_folder_that_is_not_there_is_absent() {
 }
 
 #[test]
-fn the_demo_is_whole_and_no_benchmark() {
+fn the_demo_is_complete_but_doubtful() {
     let machine = Machine::new();
     let demo = machine.demo();
     let (findings, sound) = findings(machine.doctor(Some(&demo)));
@@ -123,7 +123,7 @@ fn the_demo_is_whole_and_no_benchmark() {
     let partitions: Vec<&str> =
         task["partitions"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert!(partitions.contains(&"default") && partitions.contains(&"0.01x_train"), "{partitions:?}");
-    // What it counts is what the partition's file lists.
+    // The count is the number of samples that the partition file lists.
     let listed = std::fs::read(demo.join("classification_v1.0/m-eurosat/default_partition.json")).unwrap();
     let listed: Value = serde_json::from_slice(&listed).unwrap();
     assert_eq!(task["samples"]["train"]["listed"], listed["train"].as_array().unwrap().len());
@@ -138,7 +138,7 @@ fn the_demo_is_whole_and_no_benchmark() {
 }
 
 #[test]
-fn a_sample_that_is_missing_breaks_its_task_only() {
+fn a_missing_sample_breaks_only_its_task() {
     let machine = Machine::new();
     let demo = machine.demo();
     let eurosat = demo.join("classification_v1.0/m-eurosat");
@@ -146,7 +146,7 @@ fn a_sample_that_is_missing_breaks_its_task_only() {
         serde_json::from_slice(&std::fs::read(eurosat.join("default_partition.json")).unwrap()).unwrap();
     let name = listed["test"][0].as_str().unwrap();
     std::fs::remove_file(eurosat.join(format!("{name}.hdf5"))).unwrap();
-    // By hand: fetching would leave the folder as it is.
+    // Not fetched: fetching would leave the folder unchanged.
     let (found, sound) = findings(machine.doctor(Some(&demo)));
     assert!(!sound);
     let task = about(&found, "data", "m-eurosat");
@@ -156,7 +156,7 @@ fn a_sample_that_is_missing_breaks_its_task_only() {
     assert!(remedy.starts_with("mv ") && remedy.ends_with("cargo xtask fetch geobench --task m-eurosat"));
     assert_eq!(about(&found, "data", "m-so2sat")["standing"], "doubtful");
 
-    // By `fetch`: it mends it.
+    // Fetched: fetching repairs it.
     let line = serde_json::json!({
         "to": "classification_v1.0/m-eurosat.zip", "size": 1, "checksum": "sha256:00", "repository": "a/b",
         "commit": "c", "unpacked": { "folder": "classification_v1.0/m-eurosat", "files": [] }
@@ -167,7 +167,7 @@ fn a_sample_that_is_missing_breaks_its_task_only() {
 }
 
 #[test]
-fn damaged_files_are_found() {
+fn damaged_files_are_reported() {
     let machine = Machine::new();
     let demo = machine.demo();
     let root = demo.join("classification_v1.0");
@@ -175,7 +175,7 @@ fn damaged_files_are_found() {
     std::fs::remove_file(root.join("m-so2sat/0.01x_train_partition.json")).unwrap();
     std::fs::write(root.join("m-brick-kiln/band_stats.json"), "{}").unwrap();
     std::fs::remove_dir_all(root.join("m-bigearthnet")).unwrap();
-    // As fetched with one byte more.
+    // Recorded with one byte more than there is.
     let task = "segmentation_v1.0/m-cashew-plant";
     let line = serde_json::json!({
         "to": format!("{task}.zip"), "size": 1, "checksum": "sha256:00", "repository": "a/b", "commit": "c",
@@ -203,7 +203,7 @@ fn damaged_files_are_found() {
 fn fetched_weights_are_hashed() {
     let machine = Machine::new();
     let path = machine.weights();
-    // Any weights will do: what they fit is told when they are loaded.
+    // Any weights will do: whether they fit a model is checked when they are loaded.
     let good = std::fs::read(common::fixture("model/tiny.safetensors")).unwrap();
     let to = "MBZUAI/TerraFM/TerraFM-B.pth";
     let sha256 = |bytes: &[u8]| {
@@ -227,14 +227,14 @@ fn fetched_weights_are_hashed() {
         assert_eq!(finding["remedy"], remedy);
     };
 
-    // Not fetched by us, and no weights at all.
+    // Not fetched by us, and not a weight file.
     std::fs::write(&path, "<!doctype html>").unwrap();
     broken("HTML page");
     // Truncated.
     fetched(&good);
     std::fs::write(&path, &good[..good.len() / 2]).unwrap();
     broken("bytes");
-    // One byte is another.
+    // One byte differs.
     let mut other = good.clone();
     *other.last_mut().unwrap() ^= 1;
     std::fs::write(&path, &other).unwrap();
@@ -242,7 +242,7 @@ fn fetched_weights_are_hashed() {
 }
 
 #[test]
-fn whole_weights_are_told_with_their_hashes() {
+fn intact_weights_are_reported_with_their_hashes() {
     let machine = Machine::new();
     let path = machine.weights();
     let Some(checkpoint) = checkpoint() else { panic!("tests/fixtures/model has no PyTorch checkpoint") };

@@ -1,4 +1,4 @@
-//! Fetching from a hub that misbehaves: each case ends in the right bytes, or in a clear error and no file
+//! Fetching from a misbehaving hub: each case ends with the right bytes, or with a clear error and no file
 //! under its final name.
 
 use std::io::Write;
@@ -49,7 +49,7 @@ fn settings_for(endpoint: &str) -> Settings {
     }
 }
 
-/// The settings that these variables ask for, with a short patience and nothing from this machine.
+/// Returns the settings from these variables, with little patience and nothing from this machine.
 fn settings_from(variables: &[(&str, &str)]) -> Settings {
     let own = variables.iter().chain(&[("HF_HOME", "/no/such/folder")]);
     let own: Vec<_> = own.copied().collect();
@@ -80,12 +80,12 @@ fn fetch_with(hub: &Hub, order: &Order, folder: &Path, keep: bool) -> Result<Out
     fetch::run(hub, &survey, keep, &Unwatched)
 }
 
-/// Fetches `sources` of `server` into `folder`.
+/// Fetches `sources` from `server` into `folder`.
 fn fetch(server: &Server, sources: &[Source], folder: &Path) -> Result<Outcome> {
     fetch_with(&Hub::new(settings(server)), &order(sources.to_vec()), folder, false)
 }
 
-/// Bytes that no two offsets share a long run of.
+/// Returns bytes in which no two offsets share a long run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     (0..length)
@@ -106,7 +106,7 @@ fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// All files below `folder` but the ledger's own.
+/// Lists all files below `folder` except the ledger.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -125,7 +125,7 @@ fn files(folder: &Path) -> Vec<String> {
     found
 }
 
-/// A folder to fetch to, and one around it where nothing may appear.
+/// A folder to fetch into, inside another one where nothing may appear.
 struct Target {
     around: tempfile::TempDir,
 }
@@ -150,7 +150,8 @@ impl Target {
     }
 }
 
-/// Fetches `w.bin` with `mischief` before the first good answer; gives the number of requests for its bytes.
+/// Fetches `w.bin` with `mischief` before the first good response; returns the number of requests for its
+/// bytes.
 fn recovers(mischief: &[Mischief]) -> usize {
     let bytes = noise(300_000);
     let server = Server::start(&[("w.bin", &bytes)]);
@@ -163,7 +164,7 @@ fn recovers(mischief: &[Mischief]) -> usize {
     server.asked("w.bin").len()
 }
 
-/// Fetches `w.bin` with `mischief` at every answer; gives the error.
+/// Fetches `w.bin` with `mischief` in every response; returns the error.
 fn fails(mischief: Mischief) -> String {
     let server = Server::start(&[("w.bin", &noise(300_000))]);
     server.always("w.bin", Some(mischief.clone()));
@@ -198,7 +199,7 @@ fn nothing_is_fetched_twice() {
         assert_eq!(server.asked(path).len(), 1, "{path} was fetched twice");
     }
 
-    // What is damaged is fetched anew, and only that.
+    // Only damaged files are downloaded again.
     std::fs::write(target.folder().join("class/set/a.h5"), "short").unwrap();
     std::fs::write(target.folder().join("class/set/mine.txt"), "mine").unwrap();
     let third = fetch(&server, &wanted, &target.folder()).unwrap();
@@ -217,7 +218,7 @@ fn archives_stay_when_kept() {
     fetch_with(&hub, &wanted, &target.folder(), true).unwrap();
     assert_eq!(files(&target.folder()), ["set.zip", "set/a"]);
 
-    // The archive is here: a lost file comes from it, not from the hub.
+    // The archive is still here: a lost file comes from it, not from the hub.
     std::fs::remove_file(target.folder().join("set/a")).unwrap();
     fetch_with(&hub, &wanted, &target.folder(), false).unwrap();
     assert_eq!(files(&target.folder()), ["set/a"]);
@@ -225,7 +226,7 @@ fn archives_stay_when_kept() {
 }
 
 #[test]
-fn dropped_connections_go_on_where_they_broke() {
+fn downloads_resume_after_dropped_connections() {
     let bytes = noise(300_000);
     let server = Server::start(&[("w.bin", &bytes)]);
     server.misbehave("w.bin", &[Mischief::Drop(100_000), Mischief::Drop(50_000)]);
@@ -239,14 +240,14 @@ fn dropped_connections_go_on_where_they_broke() {
 }
 
 #[test]
-fn an_interrupted_fetch_goes_on_at_the_next_run() {
+fn an_interrupted_fetch_resumes_in_the_next_run() {
     let bytes = noise(300_000);
     let server = Server::start(&[("w.bin", &bytes)]);
     server.misbehave("w.bin", &[Mischief::Drop(200_000)]);
     server.always("w.bin", Some(Mischief::Status(503, None)));
     let target = Target::new();
     let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("w.bin") && error.contains("503") && error.contains("goes on"), "{error}");
+    assert!(error.contains("w.bin") && error.contains("503") && error.contains("to resume"), "{error}");
     assert!(!target.folder().join("w.bin").exists());
 
     server.always("w.bin", None);
@@ -261,7 +262,7 @@ fn an_interrupted_fetch_goes_on_at_the_next_run() {
 }
 
 #[test]
-fn a_spoilt_part_is_begun_anew() {
+fn a_damaged_part_is_downloaded_again() {
     let bytes = noise(300_000);
     let server = Server::start(&[("w.bin", &bytes)]);
     let part = format!("w.bin.{}.part", &sha256(&bytes)[..8]);
@@ -291,7 +292,7 @@ fn servers_recover() {
 }
 
 #[test]
-fn retry_after_is_waited_for() {
+fn retry_after_is_respected() {
     let start = Instant::now();
     assert_eq!(recovers(&[Mischief::Status(429, Some(1))]), 2);
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
@@ -301,13 +302,13 @@ fn retry_after_is_waited_for() {
 }
 
 #[test]
-fn servers_that_never_recover_end_in_a_clear_error() {
+fn permanent_server_failures_end_in_a_clear_error() {
     let cases = [
         (Mischief::Status(500, None), "500"),
-        (Mischief::Length(1_000), "announces 1000 bytes where 300000 are expected"),
+        (Mischief::Length(1_000), "expected 300000 bytes, but the server announces 1000"),
         (Mischief::TooMany(1), "more than the 300000 bytes"),
         (Mischief::WrongBytes, "SHA-256"),
-        (Mischief::Drop(0), "broke off after 0 of 300000 bytes"),
+        (Mischief::Drop(0), "connection lost after 0 of 300000 bytes"),
     ];
     for (mischief, told) in cases {
         let error = fails(mischief);
@@ -316,7 +317,7 @@ fn servers_that_never_recover_end_in_a_clear_error() {
 }
 
 #[test]
-fn refusals_name_the_token() {
+fn refusals_mention_the_token() {
     let server = Server::start(&[("w.bin", b"weights"), ("README.md", b"text")]);
     server.in_git("README.md");
     server.require("hf_right");
@@ -331,7 +332,7 @@ fn refusals_name_the_token() {
         fetch_with(&Hub::new(settings), &wanted, &target.folder(), false)
     };
     let error = with("hf_wrong").unwrap_err().to_string();
-    assert!(error.contains("may not read this"), "{error}");
+    assert!(error.contains("has no read access"), "{error}");
     with("hf_right").unwrap();
     assert_eq!((target.read("w.bin"), target.read("README.md")), (b"weights".to_vec(), b"text".to_vec()));
     assert!(server.asked("w.bin").iter().all(|seen| seen.token.is_none()), "the token went to another host");
@@ -341,16 +342,19 @@ fn refusals_name_the_token() {
     let settings = Settings { token: Some(Secret::new("hf_right")), ..settings(&server) };
     let error = fetch_with(&Hub::new(settings), &order(vec![source("v.bin")]), &target.folder(), false);
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("where the hub's link leads, answers 403"), "{error}");
+    assert!(error.contains("where the hub redirects to, answered 403"), "{error}");
     assert!(!target.folder().join("v.bin").exists());
 }
 
 #[test]
-fn what_the_hub_lacks_is_told() {
+fn missing_files_and_repositories_are_reported() {
     let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
     let target = Target::new();
     let error = fetch(&server, &[source("TerraFM-L.pth")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("no file `TerraFM-L.pth`") && error.contains("it has TerraFM-B.pth"), "{error}");
+    assert!(
+        error.contains("no file `TerraFM-L.pth`") && error.contains("available files: TerraFM-B.pth"),
+        "{error}"
+    );
 
     let mut other = order(vec![source("TerraFM-B.pth")]);
     other.repository.name = "no/such".into();
@@ -366,10 +370,10 @@ fn pinned_hashes_are_compared_with_the_listing_and_the_bytes() {
     let target = Target::new();
     let pinned = Source { sha256: Some("0".repeat(64)), ..source("w.bin") };
     let error = fetch(&server, &[pinned], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("as the hub lists it, its SHA-256"), "{error}");
+    assert!(error.contains("in the hub's listing: expected SHA-256"), "{error}");
     assert_eq!(server.asked("w.bin").len(), 0);
 
-    // The published MD5 is another hash than the hub lists: only the bytes can tell.
+    // The published MD5 is not in the hub's listing, so only the bytes can reveal a mismatch.
     let wrong = Source { md5: Some("0".repeat(32)), ..source("w.bin") };
     let error = fetch(&server, &[wrong], &target.folder()).unwrap_err().to_string();
     assert!(error.contains("MD5") && error.contains("nothing was kept"), "{error}");
@@ -382,7 +386,7 @@ fn pinned_hashes_are_compared_with_the_listing_and_the_bytes() {
     server.put("v.bin", b"other weights");
     server.list_as("v.bin", &sha256(b"weights"));
     let error = fetch(&server, &[source("v.bin")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains(&format!("expected {}", sha256(b"weights"))), "{error}");
+    assert!(error.contains(&format!("expected SHA-256 {}", sha256(b"weights"))), "{error}");
     assert_eq!(files(&target.folder()), ["w.bin"]);
 }
 
@@ -395,7 +399,7 @@ fn hostile_archives_are_refused() {
         writer.finish().unwrap().into_inner()
     };
     let bomb = zipped(&[("set/zeros", &vec![0; 20 << 20])]);
-    // The name is replaced in the finished archive: no writer would put it there.
+    // The name is replaced in the finished archive, because no writer would accept it.
     let named = |name: &str| {
         let plain = "set/..........";
         let mut bytes = zipped(&[(plain, b"evil")]);
@@ -406,15 +410,15 @@ fn hostile_archives_are_refused() {
         bytes
     };
     let cases = [
-        (named("../evil"), "leads out of its folder"),
-        (named("set/../../e"), "leads out of its folder"),
-        (named("/tmp/e"), "leads out of its folder"),
-        (named("set\\..\\..\\e"), "leads out of its folder"),
-        (zipped(&[("set/a", b"a"), ("other/b", b"b")]), "`other/b` does not lie in `set/`"),
+        (named("../evil"), "points outside its folder"),
+        (named("set/../../e"), "points outside its folder"),
+        (named("/tmp/e"), "points outside its folder"),
+        (named("set\\..\\..\\e"), "points outside its folder"),
+        (zipped(&[("set/a", b"a"), ("other/b", b"b")]), "expected all files in `set/`, found `other/b`"),
         (link, "link or a device"),
-        (bomb, "more than 100 times"),
+        (bomb, "limit is 100 times"),
         (b"PK no archive".to_vec(), "set.zip"),
-        (zipped(&[]), "holds no files"),
+        (zipped(&[]), "contains no files"),
     ];
     for (bytes, told) in cases {
         let server = Server::start(&[("set.zip", &bytes)]);
@@ -422,7 +426,7 @@ fn hostile_archives_are_refused() {
         let error = fetch(&server, &[archive("set.zip", "set")], &target.folder()).unwrap_err().to_string();
         assert!(error.contains(told), "expected {told:?}: {error}");
         assert!(!target.folder().join("set").exists(), "{told}: unpacked");
-        assert!(target.is_alone(), "{told}: something lies outside");
+        assert!(target.is_alone(), "{told}: there is something outside");
         assert!(ledger::read(&target.folder()).unwrap().is_empty());
     }
 }
@@ -431,8 +435,7 @@ fn hostile_archives_are_refused() {
 fn archives_that_lie_about_sizes_are_refused() {
     let honest = zipped(&[("set/a", &noise(40_000))]);
     let size = 40_000u32.to_le_bytes();
-    for (declared, told) in [(20_000u32, ["holds more than", "damaged"]), (60_000, ["ends after", "damaged"])]
-    {
+    for (declared, told) in [(20_000u32, ["has more than", "damaged"]), (60_000, ["ends after", "damaged"])] {
         let mut bytes = honest.clone();
         while let Some(at) = bytes.windows(4).position(|window| window == size) {
             bytes[at..at + 4].copy_from_slice(&declared.to_le_bytes());
@@ -443,7 +446,7 @@ fn archives_that_lie_about_sizes_are_refused() {
         assert!(told.iter().any(|told| error.contains(told)), "declared {declared}: {error}");
         assert!(!target.folder().join("set").exists());
     }
-    // A byte of the packed data is another: the CRC tells.
+    // One byte of the packed data differs; the CRC detects it.
     let mut bytes = zipped(&[("set/a", &noise(40_000))]);
     bytes[20_000] ^= 1;
     let server = Server::start(&[("set.zip", &bytes)]);
@@ -454,16 +457,16 @@ fn archives_that_lie_about_sizes_are_refused() {
 }
 
 #[test]
-fn listed_names_stay_inside() {
+fn listed_names_must_stay_inside_the_folder() {
     let server = Server::start(&[("../evil.h5", b"evil")]);
     let target = Target::new();
     let error = fetch(&server, &[source("*/evil.h5")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("leads out of its folder"), "{error}");
+    assert!(error.contains("points outside its folder"), "{error}");
     assert!(target.is_alone());
 }
 
 #[test]
-fn what_others_put_there_is_left() {
+fn files_of_others_are_left_unchanged() {
     let server = Server::start(&[("set.zip", &zipped(&[("set/a", b"new")])), ("w.bin", b"weights")]);
     let target = Target::new();
     std::fs::create_dir(target.folder().join("set")).unwrap();
@@ -472,7 +475,7 @@ fn what_others_put_there_is_left() {
     let done = fetch(&server, &[archive("set.zip", "set"), source("w.bin")], &target.folder()).unwrap();
     assert_eq!(done.foreign, [target.folder().join("set")]);
     assert_eq!(target.read("set/a"), b"old");
-    // A single file is known by its hash, whoever brought it.
+    // A single file is recognised by its hash, whoever put it there.
     assert_eq!((server.asked("set.zip").len(), server.asked("w.bin").len()), (0, 0));
 
     std::fs::write(target.folder().join("v.bin"), "other!!").unwrap();
@@ -494,7 +497,7 @@ fn a_new_revision_replaces_the_old_one() {
 }
 
 #[test]
-fn two_at_once_share_the_work() {
+fn concurrent_fetches_share_the_work() {
     let bytes = noise(2_000_000);
     let packed = zipped(&[("set/a", &bytes)]);
     let server = Server::start(&[("w.bin", &bytes), ("set.zip", &packed)]);
@@ -512,7 +515,7 @@ fn two_at_once_share_the_work() {
 }
 
 #[test]
-fn one_failure_ends_the_run_and_keeps_what_is_whole() {
+fn one_failure_ends_the_run_and_keeps_complete_files() {
     let server = Server::start(&[("a.bin", b"a"), ("b.bin", b"b")]);
     server.always("b.bin", Some(Mischief::Status(500, None)));
     let target = Target::new();
@@ -524,7 +527,7 @@ fn one_failure_ends_the_run_and_keeps_what_is_whole() {
 }
 
 #[test]
-fn many_small_files_come_over_pages() {
+fn listings_span_several_pages() {
     let names: Vec<String> = (1..=37).map(|n| format!("images/train/image_{n}.h5")).collect();
     let mut listed: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
     listed.push(("annotations/train/image_1.h5", b"stray"));
@@ -552,11 +555,11 @@ fn proxies_are_used() {
         let target = Target::new();
         fetch_with(&Hub::new(settings), &order(vec![source("w.bin")]), &target.folder(), false)
     };
-    // The name exists nowhere: what arrives came by the proxy.
+    // The name does not exist, so anything that arrives came through the proxy.
     through("").unwrap();
     assert!(server.connects().contains(&"hub.invalid:80".to_owned()), "{:?}", server.connects());
     let error = through("hub.invalid").unwrap_err().to_string();
-    assert!(error.contains("the name `hub.invalid` is not known here (DNS) (3 tries)"), "{error}");
+    assert!(error.contains("cannot resolve the name `hub.invalid` (DNS) (3 tries)"), "{error}");
 }
 
 #[test]
@@ -567,7 +570,7 @@ fn the_hubs_own_cache_is_used() {
     let blobs = cache.path().join("datasets--owner--name/blobs");
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::write(blobs.join(sha256(&packed)), &packed).unwrap();
-    // Damaged: it must come from the hub.
+    // Damaged, so it must come from the hub.
     std::fs::write(blobs.join(sha256(&weights)), vec![0; weights.len()]).unwrap();
     let settings = Settings { cache: Some(cache.path().to_owned()), ..settings(&server) };
     let target = Target::new();
@@ -585,7 +588,7 @@ fn the_hubs_own_cache_is_used() {
 }
 
 #[test]
-fn disk_is_counted_before() {
+fn disk_space_is_checked_before_fetching() {
     let big = zipped(&[("set/a", &noise(100_000))]);
     let server = Server::start(&[("set.zip", &big), ("w.bin", &noise(50_000))]);
     let target = Target::new();
@@ -641,7 +644,7 @@ To fetch: {fetch}; disk needed: about {disk}, free: 7.00 GB
     );
     assert_eq!(size, expected);
 
-    // Some of it is here.
+    // Some of it is already here.
     std::fs::create_dir(target.folder().join("set")).unwrap();
     fetch_with(&hub, &order(vec![source("w.bin")]), &target.folder(), false).unwrap();
     let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
@@ -652,7 +655,7 @@ To fetch: {fetch}; disk needed: about {disk}, free: 7.00 GB
     assert!(shown.contains("2 files  here already\n") && shown.contains("To fetch: 0 B;"), "{shown}");
 }
 
-/// Keeps what it is told.
+/// Records all progress reports.
 #[derive(Default)]
 struct Told(Mutex<Vec<(Work, String, u64)>>, std::sync::Arc<Mutex<Vec<u64>>>);
 
@@ -674,7 +677,7 @@ impl Track for TrackTold {
 }
 
 #[test]
-fn progress_is_told() {
+fn progress_is_reported() {
     let packed = zipped(&[("set/a", &noise(600_000))]);
     let server = Server::start(&[("set.zip", &packed)]);
     let target = Target::new();
@@ -689,9 +692,9 @@ fn progress_is_told() {
     assert!(seen.contains(&packed) && seen.last() == Some(&600_000), "{seen:?}");
 }
 
-/// The committed descriptions: they parse, name all tasks, and say nothing else than the suites do.
+/// The committed catalogues parse, contain all tasks, and agree with the suites.
 #[test]
-fn catalogues_are_sound() {
+fn catalogues_are_valid() {
     let home = Home::find().unwrap();
     let geobench = Catalogue::load(&home, "geobench").unwrap();
     let suite = Suite::load(&home, "geobench").unwrap();
@@ -727,7 +730,7 @@ fn catalogues_are_sound() {
 }
 
 #[test]
-fn weights_are_fetched_to_their_place() {
+fn weights_are_fetched_to_their_location() {
     let home = Home::find().unwrap();
     let model = ModelConfig::load(&home, "terrafm-b").unwrap();
     let mut order = weights("terrafm-b", &model).unwrap();
@@ -741,17 +744,17 @@ fn weights_are_fetched_to_their_place() {
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/owner/name/resolve/")));
 }
 
-/// Answers of a server that limits requests, without a body.
+/// Responses without body of a server that limits requests.
 fn refusals(headers: &[(&'static str, String)]) -> Mischief {
     Mischief::Answer(429, headers.to_vec(), "")
 }
 
 #[test]
-fn rate_limits_are_waited_for_as_the_hub_tells_them() {
+fn rate_limits_of_the_hub_are_respected() {
     let window = || refusals(&[("RateLimit", "\"resolvers\";r=0;t=1".into())]);
     let fraction = refusals(&[("Retry-After", "0.5".into())]);
     let start = Instant::now();
-    // The day began with the first of these dates by the server's own clock.
+    // The first of these dates is the current time by the server's own clock.
     let date = refusals(&[
         ("Date", "Sun, 06 Nov 1994 08:49:36 GMT".into()),
         ("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT".into()),
@@ -761,30 +764,30 @@ fn rate_limits_are_waited_for_as_the_hub_tells_them() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 
     let error = fails(refusals(&[("RateLimit", "\"resolvers\";r=0;t=99999".into())]));
-    assert!(error.contains("asks to wait 99999 s") && error.contains("goes on where it stopped"), "{error}");
+    assert!(error.contains("asks to wait 99999 s") && error.contains("later to resume"), "{error}");
 }
 
 #[test]
-fn who_is_told_when_to_come_back_comes_back_more_often() {
-    // Others behind the same address use up the window's requests: four tries would not do.
+fn more_tries_if_the_server_says_when_to_retry() {
+    // Others behind the same address use up the window's requests, so four tries would not suffice.
     let soon = || refusals(&[("Retry-After", "0".into())]);
     assert_eq!(recovers(&std::array::from_fn::<_, 10, _>(|_| soon())), 11);
 }
 
 #[test]
-fn every_byte_that_comes_is_progress() {
+fn every_received_byte_counts_as_progress() {
     let drops = std::array::from_fn::<_, 12, _>(|_| Mischief::Drop(20_000));
     assert_eq!(recovers(&drops), 13);
 }
 
 #[test]
-fn a_server_that_brings_nothing_more_ends_it() {
+fn a_server_that_sends_nothing_more_ends_the_fetch() {
     let server = Server::start(&[("w.bin", &noise(300_000))]);
     server.misbehave("w.bin", &[Mischief::Drop(150_000)]);
     server.always("w.bin", Some(Mischief::Drop(0)));
     let target = Target::new();
     let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("broke off after 150000 of 300000 bytes"), "{error}");
+    assert!(error.contains("connection lost after 150000 of 300000 bytes"), "{error}");
     assert_eq!(
         server.asked("w.bin").len(),
         4,
@@ -793,10 +796,10 @@ fn a_server_that_brings_nothing_more_ends_it() {
 }
 
 #[test]
-fn bytes_of_an_earlier_run_are_not_held_against_the_server() {
+fn bytes_of_an_earlier_run_do_not_count_as_wrong_twice() {
     let bytes = noise(300_000);
     let server = Server::start(&[("w.bin", &bytes)]);
-    // The part is spoilt, and the first answer is, too: that is once, not twice.
+    // Both the part and the first response are damaged, which counts once, not twice.
     server.misbehave("w.bin", &[Mischief::WrongBytes]);
     let target = Target::new();
     let part = format!("w.bin.{}.part", &sha256(&bytes)[..8]);
@@ -818,24 +821,24 @@ fn compressed_answers_are_decompressed() {
 
     let brotli = Mischief::Answer(200, vec![("Content-Encoding", "br".into())], "?");
     let error = fails(brotli);
-    assert!(error.contains("compressed by `br`, which was not asked for (3 tries)"), "{error}");
+    assert!(error.contains("expected an uncompressed response, got `br` (3 tries)"), "{error}");
 }
 
 #[test]
-fn web_pages_are_no_data() {
+fn web_pages_are_not_data() {
     let page = || Mischief::Answer(200, vec![("Content-Type", "text/html; charset=utf-8".into())], "<html>");
     let error = fails(page());
-    assert!(error.contains("answers with a web page, expected data (3 tries)"), "{error}");
+    assert!(error.contains("expected data, got a web page from"), "{error}");
     let server = Server::start(&[("w.bin", b"weights")]);
     server.misbehave_as_hub(&[page(), page(), page()]);
     let target = Target::new();
     let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("web page") && error.contains("log in"), "{error}");
+    assert!(error.contains("web page") && error.contains("login"), "{error}");
     assert_eq!(server.seen().len(), 3);
 }
 
 #[test]
-fn the_hubs_own_words_are_shown() {
+fn the_hubs_own_explanation_is_shown() {
     let words = "Access to dataset owner/name is restricted and you are not in the authorized list.";
     let refused = |code: u16, token: Option<&str>| {
         let server = Server::start(&[("w.bin", b"weights")]);
@@ -861,15 +864,15 @@ fn the_hubs_own_words_are_shown() {
     let expired = "<Error><Code>AccessDenied</Code><Message>Request has\n expired</Message></Error>";
     server.always("w.bin", Some(Mischief::Answer(403, vec![], expired)));
     let error = fetch(&server, &[source("w.bin")], &target.folder()).unwrap_err().to_string();
-    assert!(error.contains("answers 403 Forbidden: Request has expired (3 tries)"), "{error}");
+    assert!(error.contains("answered 403 Forbidden: Request has expired (3 tries)"), "{error}");
     assert!(!error.contains("HF_TOKEN"), "{error}");
 }
 
 #[test]
-fn the_token_goes_to_one_origin() {
+fn the_token_is_sent_to_one_origin_only() {
     let (server, storage) =
         (Server::start(&[("w.bin", b"weights")]), Server::start(&[("w.bin", b"weights")]));
-    // Another port of the same host is another server.
+    // Another port of the same host is another origin.
     server.store_at(&storage.endpoint());
     let settings = Settings { token: Some(Secret::new("hf_secret")), ..settings(&server) };
     let target = Target::new();
@@ -880,7 +883,7 @@ fn the_token_goes_to_one_origin() {
 }
 
 #[test]
-fn secrets_are_in_no_message() {
+fn messages_never_contain_secrets() {
     let server = Server::start(&[("w.bin", b"weights")]);
     let address = server.endpoint();
     let with_login = address.replace("http://", "HTTP://user:geheim@");
@@ -904,13 +907,13 @@ fn secrets_are_in_no_message() {
     server.misbehave_as_hub(&[Mischief::Answer(401, repeats(), "")]);
     silent(&with_login, "*** of *** (***) is wrong");
     silent("http://user:geheim@127.0.0.1:9/x", "no answer from http://127.0.0.1:9");
-    // Signatures of links are secrets, too.
+    // Signatures of links are secrets too.
     server.store_at("http://127.0.0.1:9");
     silent(&address, "no answer from http://127.0.0.1:9");
 }
 
 #[test]
-fn a_dead_or_refusing_proxy_is_named() {
+fn errors_name_a_failing_proxy() {
     let server = Server::start(&[("w.bin", b"weights")]);
     let through = |proxy: &str| {
         let settings = settings_from(&[("HF_ENDPOINT", "http://hub.invalid"), ("http_proxy", proxy)]);
@@ -926,16 +929,16 @@ fn a_dead_or_refusing_proxy_is_named() {
     let address = server.endpoint();
     server.refuse_ways("407 Proxy Authentication Required");
     let error = through(&address);
-    assert!(error.contains(&format!("the proxy {address} (http_proxy) does not lead to")), "{error}");
+    assert!(error.contains(&format!("the proxy {address} (http_proxy) cannot connect to")), "{error}");
     assert!(error.contains("407") && error.contains("USER:PASSWORD"), "{error}");
-    assert_eq!(server.connects().len(), 1, "a proxy that asks for a login was asked again");
+    assert_eq!(server.connects().len(), 1, "a proxy that requires a login was tried again");
     server.refuse_ways("403 Forbidden");
     let error = through(&address);
     assert!(error.contains("403") && error.contains("NO_PROXY"), "{error}");
 }
 
 #[test]
-fn offline_nobody_is_asked() {
+fn offline_mode_sends_no_requests() {
     let server = Server::start(&[("w.bin", b"weights")]);
     let endpoint = server.endpoint();
     let settings = settings_from(&[("HF_ENDPOINT", &*endpoint), ("HF_HUB_OFFLINE", "1")]);
@@ -954,7 +957,7 @@ fn pages_below_a_path_are_followed() {
     server.page(3);
     server.lie_below("/mirror/hf");
     let target = Target::new();
-    // Only listing and routes: bytes lie at the root of the same server.
+    // Only API and routes are below the path: the bytes are at the root of the same server.
     server.store_at(&server.endpoint());
     let done = fetch(&server, &[source("images/*.h5")], &target.folder()).unwrap();
     assert_eq!(done.brought.len(), 7);
@@ -962,29 +965,29 @@ fn pages_below_a_path_are_followed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn archives_unpack_onto_another_disk() {
+fn archives_are_unpacked_onto_another_disk() {
     use std::os::unix::fs::{MetadataExt, symlink};
     let target = Target::new();
     let disk = |folder: &Path| folder.metadata().unwrap().dev();
     let other =
         tempfile::tempdir_in("/dev/shm").ok().filter(|other| disk(other.path()) != disk(&target.folder()));
     let Some(other) = other else {
-        eprintln!("skipped: /dev/shm is no other disk");
+        eprintln!("skipped: /dev/shm is not a separate disk");
         return;
     };
     symlink(other.path(), target.folder().join("class")).unwrap();
     let server = Server::start(&[("set.zip", &zipped(&[("set/a", b"a"), ("set/deep/b", b"b")]))]);
     fetch(&server, &[archive("set.zip", "class/set")], &target.folder()).unwrap();
     assert_eq!(target.read("class/set/deep/b"), b"b");
-    // File by file, where the folder is there.
+    // File by file, because the folder already exists.
     server.put("set.zip", &zipped(&[("set/a", b"A"), ("set/new", b"new")]));
     fetch(&server, &[archive("set.zip", "class/set")], &target.folder()).unwrap();
     assert_eq!(target.read("class/set/a"), b"A");
     assert_eq!(files(other.path()), ["set/a", "set/new"]);
 }
 
-/// A server whose certificate (`tests/fixtures/tls`) is its own issuer and is for other.example. Gives its port, and
-/// counts the connections.
+/// Starts a server whose certificate (`tests/fixtures/tls`) is self-signed and issued for other.example.
+/// Returns its port and a counter of connections.
 fn encrypted() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -999,7 +1002,7 @@ fn encrypted() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     let port = listener.local_addr().unwrap().port();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = count.clone();
-    // Ends with the process.
+    // The thread ends with the process.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -1011,7 +1014,7 @@ fn encrypted() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
 }
 
 #[test]
-fn certificates_are_refused_at_once_with_the_remedy() {
+fn certificate_errors_are_final_and_advise() {
     let (port, count) = encrypted();
     let certificate = crate::common::fixture("tls/other.example.pem");
     let endpoint = format!("https://localhost:{port}");
@@ -1031,7 +1034,7 @@ fn certificates_are_refused_at_once_with_the_remedy() {
     assert!(error.contains("is for other hosts (other.example)"), "{error}");
 }
 
-/// `terrabench fetch weights` of the server's `owner/name`: the program as it is run.
+/// Runs the program: `terrabench fetch weights` from the server's `owner/name`.
 fn program(server: &Server, folder: &Path) -> Command {
     let model = folder.join("model.toml");
     if !model.exists() {
@@ -1056,7 +1059,7 @@ fn program(server: &Server, folder: &Path) -> Command {
 const WEIGHTS: &str = "data/weights/owner/name/TerraFM-B.pth";
 
 #[test]
-fn the_program_fetches_and_says_where() {
+fn the_program_fetches_and_prints_the_path() {
     let server = Server::start(&[("TerraFM-B.pth", b"weights")]);
     let here = tempfile::tempdir().unwrap();
     let run = |more: &[&str]| {
@@ -1076,7 +1079,7 @@ fn the_program_fetches_and_says_where() {
 }
 
 #[test]
-fn killed_it_goes_on_where_it_was() {
+fn a_killed_fetch_resumes() {
     let bytes = noise(3_000_000);
     let server = Server::start(&[("TerraFM-B.pth", &bytes)]);
     server.misbehave("TerraFM-B.pth", &[Mischief::Stall(1_000_000, Duration::from_secs(10))]);
@@ -1095,7 +1098,7 @@ fn killed_it_goes_on_where_it_was() {
     killed.wait().unwrap();
     assert!(!weights.exists());
 
-    // Two at once go on from there: one waits for the other.
+    // Two processes resume at once: one waits for the other.
     let both: Vec<_> =
         (0..2).map(|_| program(&server, here.path()).stdout(Stdio::null()).spawn().unwrap()).collect();
     for mut one in both {

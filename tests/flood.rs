@@ -219,7 +219,7 @@ fn damage_is_told() {
     std::fs::write(&list, &whole[..whole.len() / 2]).unwrap();
     assert!(problem().contains("grid_dict_train.json") && problem().contains("EOF"), "{}", problem());
     std::fs::write(&list, whole.replace("1111013/01/c1-train", "../../elsewhere")).unwrap();
-    assert!(problem().contains("`c1-train`") && problem().contains("leads out"), "{}", problem());
+    assert!(problem().contains("`c1-train`") && problem().contains("points outside"), "{}", problem());
     std::fs::write(&list, whole.replace("1111013/01/c1-train", "1111013/02")).unwrap();
     assert!(problem().contains("`c1-train`") && problem().contains("1111013/02"), "{}", problem());
     std::fs::write(&list, &whole).unwrap();
@@ -240,7 +240,7 @@ fn damage_is_told() {
     let error = read();
     assert!(error.contains("has 2 x 2 pixels, the sample's other files 32 x 32"), "{error}");
     std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(read().contains("MS1_IVH_1111013_01_20170504.tif: as a TIFF image"), "{}", read());
+    assert!(read().contains("MS1_IVH_1111013_01_20170504.tif: invalid TIFF image"), "{}", read());
     std::fs::write(&image, &bytes).unwrap();
     tiff::<Gray8>(&sample.join("MK0_MLU_1111013_01_20170504.tif"), &[7; SIDE * SIDE]);
     assert!(read().contains("the mask holds 7; its codes are 0 to 2"), "{}", read());

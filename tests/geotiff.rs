@@ -1,5 +1,5 @@
-//! GeoTIFF as people have it: every value is the stored one, as GDAL gives it, or the error says what to do. The files are
-//! built here, tag by tag.
+//! GeoTIFF files as found in practice: every value is the stored one, as GDAL returns it, or the error says
+//! what to do. The files are built here, tag by tag.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use terrabench::home::Home;
 use terrabench::progress::Silent;
 use terrabench::task::Suite;
 
-/// A TIFF file to be: tags with their kinds (2 text, 3 short, 4 long) and numbers, and its blocks, those left out as none.
+/// A TIFF file to be written: tags with their types (2 text, 3 short, 4 long) and numbers, and its blocks,
+/// `None` for omitted ones.
 #[derive(Clone)]
 struct Tiff {
     big_endian: bool,
@@ -22,7 +23,7 @@ struct Tiff {
 }
 
 impl Tiff {
-    /// Of `bands` bands of whole numbers of `bits` bits, in one strip a plane.
+    /// Creates an image of `bands` bands of integers of `bits` bits, with one strip per plane.
     fn new([bands, rows, columns]: [usize; 3], bits: u64) -> Self {
         let tags = vec![
             (256, 4, vec![columns as u64]),
@@ -124,13 +125,13 @@ impl Tiff {
         Image::decode(Path::new("made.tif"), self.bytes())
     }
 
-    /// All bands, [bands, rows, columns].
+    /// Reads all bands, [bands, rows, columns].
     fn read(&self) -> Array3<f64> {
         let image = self.decode().unwrap();
         let bands: Vec<Array2<f64>> = (0..image.bands).map(|band| image.band(band)).collect();
         let views: Vec<_> = bands.iter().map(Array2::view).collect();
         let all = ndarray::stack(ndarray::Axis(0), &views).unwrap();
-        // The way of training gives the same.
+        // The method used in training gives the same result.
         for (band, exact) in bands.iter().enumerate() {
             let mut plane = Array2::<f32>::zeros((image.rows, image.columns));
             image.copy_to(&[band], &mut [plane.view_mut()]);
@@ -146,7 +147,7 @@ impl Tiff {
         error
     }
 
-    /// The same file in every form of the container.
+    /// Returns the same file in every variant of the container.
     fn forms(&self) -> Vec<Tiff> {
         [(false, false), (false, true)]
             .map(|(big_endian, big_tiff)| Tiff { big_endian, big_tiff, ..self.clone() })
@@ -154,12 +155,12 @@ impl Tiff {
     }
 }
 
-/// A number of its own for each band, row and column.
+/// A distinct number for each band, row and column.
 fn pixel(band: usize, row: usize, column: usize) -> u16 {
     (1 + 1000 * band + 40 * row + column) as u16
 }
 
-/// Sixteen bits a number, those of a pixel side by side.
+/// 16-bit numbers, interleaved by pixel.
 fn interleaved([bands, rows, columns]: [usize; 3], from_row: usize) -> Vec<u8> {
     let places = (from_row..from_row + rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
     places
@@ -171,7 +172,7 @@ fn expected([bands, rows, columns]: [usize; 3]) -> Array3<f64> {
     Array3::from_shape_fn((bands, rows, columns), |(band, row, column)| f64::from(pixel(band, row, column)))
 }
 
-/// A zlib stream that stores the bytes as they are.
+/// Wraps the bytes in an uncompressed zlib stream.
 fn deflate(bytes: &[u8]) -> Vec<u8> {
     let (mut a, mut b) = (1_u32, 0_u32);
     for byte in bytes {
@@ -183,14 +184,14 @@ fn deflate(bytes: &[u8]) -> Vec<u8> {
     [head, bytes.to_vec(), (b << 16 | a).to_be_bytes().to_vec()].concat()
 }
 
-/// A Zstandard frame that stores the bytes as they are.
+/// Wraps the bytes in an uncompressed Zstandard frame.
 fn zstandard(bytes: &[u8]) -> Vec<u8> {
     let head = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &(bytes.len() as u32).to_le_bytes()].concat();
     let block = (bytes.len() as u32) << 3 | 1;
     [head, block.to_le_bytes()[..3].to_vec(), bytes.to_vec()].concat()
 }
 
-/// Strips of two rows, of which the middle one is left out.
+/// An image of strips of two rows, with the middle one omitted.
 fn sparse(size: [usize; 3]) -> Tiff {
     let strip = |row| Some(interleaved([size[0], 2, size[2]], row));
     Tiff::new(size, 16).tag(278, 4, &[2]).blocks([strip(0), None, strip(4)])
@@ -206,7 +207,7 @@ fn sparse_strip_reads_as_nodata() {
     };
     for form in sparse(size).forms() {
         assert_eq!(form.read(), with(0.0), "big TIFF: {}", form.big_tiff);
-        // As near as the type holds it.
+        // Rounded to the stored type.
         for (text, value) in
             [("7", 7.0), ("0", 0.0), ("-9999", 0.0), ("1e9", 65535.0), ("nan", 0.0), ("x", 0.0)]
         {
@@ -232,12 +233,12 @@ fn sparse_float_band_reads_as_nodata() {
     assert_eq!(found[[0, 0, 1]], 0.5);
 }
 
-/// Tiles of 16 x 16 of an image of 20 x 18 pixels, the planes one behind another or not.
+/// An image of 20 x 18 pixels in tiles of 16 x 16, with planes one after another or interleaved.
 fn tiled(planar: bool) -> Tiff {
     let size = [2, 18, 20];
     let tile = |bands: &[usize], x: usize, y: usize| {
         let places = (0..16).flat_map(|row| (0..16).map(move |column| (y + row, x + column)));
-        // What lies beyond the image is anything.
+        // Pixels outside the image are arbitrary.
         let stored = |band: usize, row: usize, column: usize| match row < 18 && column < 20 {
             true => pixel(band, row, column),
             false => 0xdead,
@@ -254,7 +255,7 @@ fn tiled(planar: bool) -> Tiff {
 }
 
 #[test]
-fn tiles_beyond_the_image_are_cut() {
+fn tiles_crossing_the_edge_are_cropped() {
     for planar in [false, true] {
         for form in tiled(planar).forms() {
             assert_eq!(form.read(), expected([2, 18, 20]), "planar {planar}");
@@ -281,25 +282,25 @@ fn sparse_tile_reads_as_nodata() {
 
 #[test]
 fn a_tile_larger_than_the_image_is_read() {
-    // 256 x 256 pixels of 13 bands hold an image of 3 x 2.
+    // A tile of 256 x 256 pixels and 13 bands for an image of 3 x 2.
     let mut tile = vec![0; 256 * 256 * 13 * 2];
     for (row, stored) in tile.chunks_exact_mut(256 * 13 * 2).take(3).enumerate() {
         stored[..2 * 13 * 2].copy_from_slice(&interleaved([13, 1, 2], row));
     }
     let made = Tiff::new([13, 3, 2], 16).tiles(256, 256).blocks([Some(tile)]);
     assert_eq!(made.read(), expected([13, 3, 2]));
-    assert!(made.tag(322, 4, &[1 << 30]).error().contains("larger than can be true"));
+    assert!(made.tag(322, 4, &[1 << 30]).error().contains("implausible tile size"));
 }
 
 #[test]
-fn a_block_at_the_header_is_damage() {
+fn a_block_at_offset_0_is_an_error() {
     let made = sparse([1, 6, 4]).tag(273, 4, &[8, 0, 24]).tag(279, 4, &[16; 3]);
     assert!(made.error().contains("offset 0"), "{}", made.error());
 }
 
 #[test]
-fn pixels_are_as_stored_whatever_they_are_called() {
-    // 0 white; colours with a palette, of three or four parts, with more bands or fewer; masks; raw sensors.
+fn pixels_are_as_stored_whatever_their_interpretation() {
+    // White is 0; palettes of three or four components, with more or fewer bands; masks; raw sensor data.
     for photometric in [0, 2, 3, 4, 5, 32803, 34892] {
         for bands in [1, 2, 3, 4, 5, 13] {
             let size = [bands, 2, 3];
@@ -316,7 +317,7 @@ fn pixels_are_as_stored_whatever_they_are_called() {
     let floats: Vec<u8> = [0.25_f32, -1.0, 0.75].into_iter().flat_map(f32::to_le_bytes).collect();
     let white = Tiff::new([1, 1, 3], 32).tag(262, 3, &[0]).tag(339, 3, &[3]).blocks([Some(floats)]);
     assert_eq!(white.read().into_raw_vec_and_offset().0, [0.25, -1.0, 0.75]);
-    // Not said at all.
+    // No interpretation at all.
     let unsaid = Tiff::new([2, 2, 3], 16)
         .without(262)
         .tag(305, 2, &[104, 105, 0])
@@ -335,12 +336,12 @@ fn big_endian_files_are_read() {
 }
 
 #[test]
-fn numbers_of_fewer_bits_than_a_byte_are_read() {
+fn integers_of_fewer_than_8_bits_are_read() {
     let size = [2, 3, 5];
     for bits in 1..8_u32 {
         let number =
             |band: usize, row: usize, column: usize| (7 * band + 5 * row + 3 * column) as u64 % (1 << bits);
-        // Rows begin at whole bytes.
+        // Rows start at whole bytes.
         let row = |numbers: Vec<u64>| -> Vec<u8> {
             let text: String =
                 numbers.iter().map(|n| format!("{n:0width$b}", width = bits as usize)).collect();
@@ -377,7 +378,7 @@ fn zstandard_is_read() {
 }
 
 #[test]
-fn what_is_not_read_is_not_called_damaged() {
+fn unsupported_files_are_not_called_damaged() {
     let size = [2, 2, 3];
     let made = Tiff::new(size, 16).blocks([Some(interleaved(size, 0))]);
     let named = [
@@ -397,7 +398,7 @@ fn what_is_not_read_is_not_called_damaged() {
             "{error}"
         );
     }
-    // 12 bits; numbers of two parts; bits backwards; colours that are no planes.
+    // 12 bits; complex numbers; reversed bits; colours that are not planes.
     let others = [(258, vec![12, 12]), (339, vec![5, 5]), (266, vec![2]), (262, vec![6]), (262, vec![8])];
     for (tag, numbers) in others {
         let error = made.clone().tag(tag, 3, &numbers).error();
@@ -406,13 +407,13 @@ fn what_is_not_read_is_not_called_damaged() {
 }
 
 #[test]
-fn damage_of_any_byte_is_no_panic() {
+fn damaged_files_never_panic() {
     let kinds = [sparse([3, 6, 4]).no_data("7"), tiled(true), tiled(false), {
         Tiff::new([13, 4, 5], 16).tag(259, 3, &[50000]).blocks([Some(zstandard(&interleaved([13, 4, 5], 0)))])
     }];
     for made in kinds {
         let whole = made.bytes();
-        // What is not pixels: the header, and tags and their values at the end.
+        // Everything except pixels: the header, and the tags and their values at the end.
         let places = (0..16).chain(whole.len().saturating_sub(400)..whole.len());
         for place in places {
             for bits in [0x01, 0x80, 0xff] {
@@ -425,9 +426,9 @@ fn damage_of_any_byte_is_no_panic() {
     }
 }
 
-/// What `prepare` packs is what the files hold, also where they leave blocks out.
+/// `prepare` packs what the files contain, also for omitted blocks.
 #[test]
-fn packed_sparse_images_hold_nodata() {
+fn packed_sparse_images_contain_nodata() {
     let folder = tempfile::tempdir().unwrap();
     let (root, to) = (folder.path().join("data"), folder.path().join("packed"));
     let tiles = root.join("eurosat_s2/all_imgs/River");

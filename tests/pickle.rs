@@ -1,4 +1,4 @@
-//! The restricted unpickler.
+//! Tests of the restricted unpickler.
 
 use std::collections::BTreeMap;
 
@@ -74,12 +74,12 @@ fn every_protocol_gives_the_same_values() {
         assert_eq!(integers("i4"), (vec![], vec![-70000]), "{name}");
         assert_eq!(floats("empty_array"), (vec![0, 3], vec![]), "{name}");
 
-        // A list that holds itself, and one that stands in another twice.
+        // A list that contains itself, and one that is contained twice in another.
         let inner = get("loop").items().unwrap().nth(1).unwrap();
         assert_eq!(inner.items().unwrap().len(), 2, "{name}");
         assert_eq!(get("shared").items().unwrap().len(), 2, "{name}");
 
-        // What only code could make is named and nothing more.
+        // Objects that only code could create are reported by name and nothing more.
         for (key, class) in
             [("date", "datetime.date"), ("time", "datetime.datetime"), ("objects", "numpy.ndarray")]
         {
@@ -92,9 +92,10 @@ fn every_protocol_gives_the_same_values() {
     }
 }
 
-/// What Python 2 wrote, by hand: its `str` is bytes, and a class may be named without a module's function.
+/// Pickles as Python 2 wrote them, by hand: its `str` is bytes, and a class may be named without a helper
+/// function.
 #[test]
-fn the_opcodes_of_python_2() {
+fn reads_the_opcodes_of_python_2() {
     let bytes = b"(dp0\nS'label'\np1\nI3\nsS'long'\nL-5L\nsU\x05bands](U\x0201T\x02\x00\x00\x0002esS'it'\n(imodule\nClass\ns.";
     let pickle = read(bytes).unwrap();
     let root = pickle.root();
@@ -107,13 +108,13 @@ fn the_opcodes_of_python_2() {
 }
 
 #[test]
-fn popping_takes_off_a_mark_on_top() {
+fn pop_removes_a_mark_on_top() {
     assert_eq!(read(b"N(0.").unwrap().root().value(), &Value::None);
     assert_eq!(read(b"N(K\x01K\x021.").unwrap().root().value(), &Value::None);
 }
 
 #[test]
-fn bytes_literals() {
+fn decodes_bytes_literals() {
     let decoded = |text| bytes_literal(text).unwrap();
     assert_eq!(decoded(r"b''"), b"");
     assert_eq!(decoded(r#"b'a"b'"#), b"a\"b");
@@ -130,7 +131,7 @@ fn bytes_literals() {
     }
 }
 
-/// A refused pickle, and the message.
+/// Returns the message of a refused pickle.
 fn refused(bytes: &[u8]) -> String {
     match read(bytes) {
         Ok(pickle) => panic!("read as {}", pickle.root()),
@@ -141,28 +142,28 @@ fn refused(bytes: &[u8]) -> String {
 #[test]
 fn damaged_pickles_are_refused() {
     let cases: &[(&[u8], &str)] = &[
-        (b"", "ends"),
-        (b"\x80\x04", "ends"),
-        (b"\x80\x09N.", "protocol 9"),
+        (b"", "truncated"),
+        (b"\x80\x04", "truncated"),
+        (b"\x80\x09N.", "got 9"),
         (b".", "the stack is empty"),
         (b"(.", "the stack is empty"),
         (b"t.", "no mark"),
         (b"R.", "the stack is empty"),
         (b"N\x85R.", "the stack is empty"),
-        (b"NNR.", "no tuple"),
-        (b"h\x05.", "nothing is remembered at index 5"),
-        (b"NK\x01a.", "no list or set"),
-        (b"N(K\x01K\x02u.", "no dictionary"),
-        (b"}(K\x01u.", "a key without a value"),
-        (b"K\x01K\x02\x93.", "no string"),
-        (b"Ixyz\n.", "no integer"),
-        (b"I-\n.", "no integer"),
-        (b"Fxyz\n.", "no number"),
-        (b"\x8c\x02\xff\xfe.", "not UTF-8"),
+        (b"NNR.", "not a tuple"),
+        (b"h\x05.", "no value at index 5"),
+        (b"NK\x01a.", "not a list or set"),
+        (b"N(K\x01K\x02u.", "not a dictionary"),
+        (b"}(K\x01u.", "key has no value"),
+        (b"K\x01K\x02\x93.", "not a string"),
+        (b"Ixyz\n.", "not an integer"),
+        (b"I-\n.", "not an integer"),
+        (b"Fxyz\n.", "not a number"),
+        (b"\x8c\x02\xff\xfe.", "not valid UTF-8"),
         (b"S'abc\n.", "quotes"),
         (b"V\\u12\n.", "\\u escape"),
         (b"V\\ud800\n.", "\\u escape"),
-        (b"g-1\n.", "no index"),
+        (b"g-1\n.", "not an index"),
         (b"\xff.", "unknown instruction 0xff"),
         (b"Pid\n.", "persistent id"),
         (b"\x82\x01.", "extension code"),
@@ -171,13 +172,13 @@ fn damaged_pickles_are_refused() {
     for (bytes, message) in cases {
         let refusal = refused(bytes);
         assert!(refusal.contains(message), "{bytes:?}: {refusal}");
-        assert!(refusal.contains("refused at its byte"), "{refusal}");
+        assert!(refusal.contains("pickle at byte"), "{refusal}");
     }
 }
 
-/// Each prefix of a real pickle is damage, and so is each changed byte: neither may panic.
+/// Every prefix of a real pickle is damaged, and so is every changed byte; neither may panic.
 #[test]
-fn no_damage_makes_it_panic() {
+fn damaged_pickles_never_panic() {
     let text = std::fs::read_to_string(common::fixture("pickle/protocols.json")).unwrap();
     let pickles: BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
     for literal in pickles.values() {
@@ -197,7 +198,7 @@ fn no_damage_makes_it_panic() {
     }
 }
 
-/// Asks everything of a value and those directly within.
+/// Queries everything about a value and those directly inside it.
 fn visit(view: View) {
     let _ = (view.to_string(), view.integers(), view.floats(), view.get("label"));
     if let Value::Dict(entries) = view.value() {
@@ -209,7 +210,7 @@ fn visit(view: View) {
 }
 
 #[test]
-fn code_is_named_and_not_run() {
+fn code_is_reported_but_not_executed() {
     let folder = tempfile::tempdir().unwrap();
     let witness = folder.path().join("witness");
     let command = format!("touch {}", witness.display());
@@ -225,18 +226,18 @@ fn code_is_named_and_not_run() {
 }
 
 #[test]
-fn announced_lengths_are_checked_before_anything_is_reserved() {
+fn declared_lengths_are_checked_before_allocating() {
     for opcode in [&b"B"[..], b"X", b"T", b"\x8b"] {
         let bytes = [opcode, &u32::MAX.to_le_bytes(), b"abc."].concat();
-        assert!(refused(&bytes).contains("4294967295 bytes should follow"), "{opcode:?}");
+        assert!(refused(&bytes).contains("expected 4294967295 more bytes"), "{opcode:?}");
     }
     for opcode in [&b"\x8d"[..], b"\x8e", b"\x96"] {
         let bytes = [opcode, &u64::MAX.to_le_bytes(), b"abc."].concat();
-        assert!(refused(&bytes).contains("18446744073709551615 bytes"), "{opcode:?}");
+        assert!(refused(&bytes).contains("18446744073709551615 more bytes"), "{opcode:?}");
     }
     // A memo index that would need gigabytes.
     assert!(refused(b"Nr\xff\xff\xff\xff.").contains("limit"));
-    // An array that claims more than it has, in a way that overflows too.
+    // Arrays that declare more than they contain, also such that the product overflows.
     let array = |extent: &[u8]| {
         let mut bytes =
             b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R".to_vec();
@@ -250,7 +251,7 @@ fn announced_lengths_are_checked_before_anything_is_reserved() {
     assert!(refused(&array(b"J\xff\xff\xff\x7f\x85")).contains("8 bytes of data"));
     let huge = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f".repeat(2);
     assert!(refused(&array(&[&huge[..], b"\x86"].concat())).contains("8 bytes of data"));
-    assert!(refused(&array(b"J\xff\xff\xff\xff\x85")).contains("no list of sizes"));
+    assert!(refused(&array(b"J\xff\xff\xff\xff\x85")).contains("not a list of sizes"));
     assert!(refused(&array(&[b"(", &b"K\x01".repeat(100)[..], b"t"].concat())).contains("100 dimensions"));
 }
 
@@ -259,19 +260,19 @@ fn depth_and_number_of_values_are_bounded() {
     let depth = usize::from(Limits::SAMPLE.depth);
     let nested = |depth: usize| [&b"N"[..], &b"\x85".repeat(depth), b"."].concat();
     assert!(read(&nested(depth)).is_ok());
-    assert!(refused(&nested(depth + 1)).contains("64 deep"));
-    assert!(refused(&nested(5_000_000)).contains("64 deep"));
-    // Lists put into each other from the outside in.
+    assert!(refused(&nested(depth + 1)).contains("64 levels"));
+    assert!(refused(&nested(5_000_000)).contains("64 levels"));
+    // Lists nested from the outside in.
     let lists = [&b"]".repeat(1_000_000)[..], &b"a".repeat(999_999), b"."].concat();
-    assert!(refused(&lists).contains("64 deep"));
-    // A mark a byte, a copy of the top a byte, a value a byte.
+    assert!(refused(&lists).contains("64 levels"));
+    // One mark per byte, one copy of the top per byte, one value per byte.
     assert!(refused(&b"(".repeat(Limits::SAMPLE.values + 2)).contains("limit"));
     assert!(refused(&[&b"N"[..], &b"2".repeat(Limits::SAMPLE.values + 2)].concat()).contains("limit"));
     assert!(refused(&b"N0".repeat(Limits::SAMPLE.values + 2)).contains("limit"));
     assert!(refused(&vec![b'N'; 17 << 20]).contains("more than the limit"));
 }
 
-/// Ten lists, each holding the one before ten times over: ten to the tenth values if copied.
+/// Ten lists, each containing the previous one ten times: ten to the tenth values if copied.
 #[test]
 fn shared_values_are_not_copied() {
     let mut bytes = b"]q\x00".to_vec();
@@ -283,7 +284,7 @@ fn shared_values_are_not_copied() {
     bytes.push(b'.');
     let pickle = read(&bytes).unwrap();
     assert_eq!(pickle.root().items().unwrap().len(), 10);
-    // A megabyte of text made bytes many times over.
+    // A megabyte of text, converted to bytes many times over.
     let mut bytes =
         [&b"X\x00\x00\x10\x00"[..], &vec![b'a'; 1 << 20], b"q\x00c_codecs\nencode\nq\x010"].concat();
     bytes.extend(b"h\x01h\x00U\x06latin1\x86R".repeat(1000));
@@ -291,9 +292,9 @@ fn shared_values_are_not_copied() {
     assert!(refused(&bytes).contains("unpacks to more than"));
 }
 
-/// A checkpoint's tensors refer to storages outside of the pickle; a sample's pickle may not.
+/// A checkpoint's tensors refer to storages outside the pickle; a sample's pickle must not.
 #[test]
-fn references_to_the_outside_are_kept_for_checkpoints_only() {
+fn persistent_ids_are_kept_for_checkpoints_only() {
     let bytes = b"U\x07storageQ.and more";
     assert!(refused(bytes).contains("persistent id"));
     let (pickle, length) = read_first(bytes, &Limits::CHECKPOINT).unwrap();
@@ -302,9 +303,9 @@ fn references_to_the_outside_are_kept_for_checkpoints_only() {
     assert_eq!(pickle.root().at(*id).value().as_str(), Some("storage"));
 }
 
-/// What an object is made of is there to be looked at; a kind of dictionary keeps its entries.
+/// The parts of an object can be inspected; dictionary-like objects keep their entries.
 #[test]
-fn objects_keep_what_they_are_made_of() {
+fn objects_keep_their_parts() {
     let bytes = b"cmy.own\nDict\n)\x81(U\x01aK\x01U\x01bK\x02u}U\x04nameK\x03sb.";
     let pickle = read(bytes).unwrap();
     let root = pickle.root();
@@ -318,7 +319,7 @@ fn objects_keep_what_they_are_made_of() {
     assert_eq!(read(old).unwrap().root().to_string(), "an object of my.own.Dict");
 }
 
-/// Names of files may hold half of a surrogate pair, which Python writes and Rust's text cannot hold.
+/// File names may contain half a surrogate pair, which Python writes but Rust's strings cannot represent.
 #[test]
 fn half_a_surrogate_pair_is_replaced() {
     let pickle = read(b"\x8c\x05a\xed\xb3\xbfb.").unwrap();

@@ -1,4 +1,4 @@
-//! Records say what was compiled, and which configs were read, each by itself.
+//! Records identify the program and the configuration files independently.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,10 +24,10 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_revision_is_the_programs_and_configs_have_hashes_of_their_own() {
+fn records_name_the_programs_revision_and_hash_configs_separately() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
-    // Configs in a checkout of their own, with another revision and a k-NN of their own.
+    // Configuration files in a separate checkout, with another revision and a modified k-NN protocol.
     let home = folder.path().join("home");
     ["benchmarks", "configs"].iter().for_each(|name| copy(&here.join(name), &home.join(name)));
     let knn = home.join("configs/protocols/knn.toml");
@@ -61,7 +61,7 @@ fn the_revision_is_the_programs_and_configs_have_hashes_of_their_own() {
     let made = &records[0].provenance;
     assert_eq!(made.terrabench, env!("CARGO_PKG_VERSION"));
     assert!(other.is_none() || made.git_revision != other, "the revision is that of the configs' folder");
-    // Where this crate is a checkout, it was built from it.
+    // If this crate is a checkout, the program was built from it.
     if git(here, &["ls-files", "--error-unmatch", "Cargo.toml"]).is_some() {
         assert_eq!(made.git_revision, git(here, &["rev-parse", "HEAD"]));
     }

@@ -392,14 +392,12 @@ fn labels_of_every_form_are_read_and_checked() {
     assert!(error.contains("a mask of classes from 0 to 6"), "{error}");
 
     assert!(Made::new(with_pickle(r"b'\x80\x04}.'")).error().contains("no `label`"));
-    for (text, message) in
-        [("b'\\x80\\x04}", "bytes literal"), ("b'\\x80\\x04'", "the pickle is refused at its byte 2")]
-    {
+    for (text, message) in [("b'\\x80\\x04}", "bytes literal"), ("b'\\x80\\x04'", "pickle at byte 2")] {
         assert!(Made::new(with_pickle(text)).error().contains(message));
     }
     let mut bare = FileBuilder::new();
     bare.create_dataset("01 - A").with_i16_data(&[1, 2]).with_shape(&[1, 2]);
-    assert!(Made::new(bare).error().contains("no attribute `pickle`"));
+    assert!(Made::new(bare).error().contains("no string attribute `pickle`"));
 }
 
 #[test]

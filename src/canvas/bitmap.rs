@@ -1,4 +1,4 @@
-//! A picture as pixels.
+//! Renders a picture as pixels.
 
 use plotters::backend::{BitMapBackend, DrawingBackend};
 use plotters::style::{Color as _, RGBAColor, ShapeStyle};
@@ -6,35 +6,35 @@ use plotters::style::{Color as _, RGBAColor, ShapeStyle};
 use super::{Color, DOT_RIM, Dash, Picture, Point, Shape, Text, WHITE, font};
 use crate::{Error, Result};
 
-/// Pixels are drawn so many times finer in each direction and then averaged: smooth edges, letters in their place.
+/// Factor of supersampling in each direction, for smooth edges and precisely placed letters.
 pub const FINER: usize = 2;
 
-/// The largest side of a bitmap in pixels: what a PNG viewer takes without trouble.
+/// Maximum side of a bitmap in pixels, which PNG viewers can handle.
 const LARGEST_SIDE: usize = 1 << 14;
 
-/// RGB pixels that can be drawn on.
+/// RGB pixels to draw on.
 pub struct Bitmap {
     width: usize,
     height: usize,
-    /// [height, width, 3].
+    /// Shape [height, width, 3].
     pixels: Vec<u8>,
 }
 
 impl Bitmap {
-    /// A white bitmap.
+    /// Creates a white bitmap.
     ///
     /// # Errors
-    /// Where a side is zero or longer than 16384 pixels.
+    /// If a side is zero or longer than 16384 pixels.
     pub fn new(width: usize, height: usize) -> Result<Self> {
         if !(1..=LARGEST_SIDE).contains(&width) || !(1..=LARGEST_SIDE).contains(&height) {
             return Err(Error::mismatch(format!(
-                "a picture of {width} x {height} pixels: sides are between 1 and {LARGEST_SIDE}"
+                "expected picture sides between 1 and {LARGEST_SIDE} pixels, got {width} x {height}"
             )));
         }
         Ok(Bitmap { width, height, pixels: vec![255; width * height * 3] })
     }
 
-    /// Lays `rgb` [height, width, 3] with its upper left corner at (x, y); what reaches beyond is cut off.
+    /// Copies `rgb` [height, width, 3] with its upper left corner at (x, y); parts outside are cut off.
     pub fn blit(&mut self, (x, y): (usize, usize), width: usize, rgb: &[u8]) {
         if width == 0 || x >= self.width {
             return;
@@ -47,10 +47,10 @@ impl Bitmap {
         }
     }
 
-    /// Draws a shape whose unit is `scale` pixels.
+    /// Draws a shape, with `scale` pixels per unit.
     ///
     /// # Errors
-    /// Where the plotting library refuses.
+    /// If the plotting library fails.
     pub fn draw(&mut self, shape: &Shape, scale: f64) -> Result<()> {
         let (width, height) = (self.width as u32, self.height as u32);
         let mut backend = BitMapBackend::with_buffer(&mut self.pixels, (width, height));
@@ -82,15 +82,15 @@ impl Bitmap {
         Ok(())
     }
 
-    /// The bitmap as a PNG file.
+    /// Encodes the bitmap as a PNG file.
     ///
     /// # Errors
-    /// As [`encode_png`].
+    /// Like [`encode_png`].
     pub fn png(&self) -> Result<Vec<u8>> {
         encode_png(self.width, self.height, &self.pixels)
     }
 
-    /// Every [`FINER`] x [`FINER`] pixels as their mean.
+    /// Averages each block of [`FINER`] x [`FINER`] pixels.
     #[must_use]
     pub fn averaged(&self) -> Bitmap {
         let (width, height) = (self.width / FINER, self.height / FINER);
@@ -111,10 +111,10 @@ impl Bitmap {
     }
 }
 
-/// The picture as a PNG file, `scale` pixels to a unit.
+/// Renders the picture as a PNG file, with `scale` pixels per unit.
 ///
 /// # Errors
-/// Where the picture is larger than a bitmap may be.
+/// If the picture exceeds the maximum size of a bitmap.
 pub fn png(picture: &Picture, scale: f64) -> Result<Vec<u8>> {
     let side = |length: f64| (length * scale).ceil() as usize * FINER;
     let mut bitmap = Bitmap::new(side(picture.width), side(picture.height))?;
@@ -124,17 +124,17 @@ pub fn png(picture: &Picture, scale: f64) -> Result<Vec<u8>> {
     bitmap.averaged().png()
 }
 
-/// RGB pixels [height, width, 3] as a PNG file.
+/// Encodes RGB pixels [height, width, 3] as a PNG file.
 ///
 /// # Errors
-/// Where the number of pixels is another than `width` x `height`, or a side is zero.
+/// If the number of pixels is not `width` x `height`, or a side is zero.
 pub fn encode_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
     let side = |length: usize| u32::try_from(length).map_err(Error::mismatch);
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side(width)?, side(height)?);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    // Large even areas: half the size of the default's, in a few hundredths of a second.
+    // For large uniform areas: half the size of the default settings, in a few hundredths of a second.
     encoder.set_compression(png::Compression::Default);
     encoder.set_filter(png::FilterType::Up);
     let mut writer = encoder.write_header().map_err(Error::mismatch)?;
@@ -143,12 +143,12 @@ pub fn encode_png(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Blends the glyphs' coverage over what is there.
+/// Blends the glyphs' coverage over the existing pixels.
 fn words(backend: &mut BitMapBackend, text: &Text, scale: f64) -> Result<()> {
     let size = text.size * scale;
     let font = font(size, text.bold);
     let (left, base) = text.start();
-    // plotters draws the base line half the font's height below the point it is given.
+    // plotters draws the base line half the font's height below the given point.
     let corner = ((left * scale).round() as i32, (base * scale - font.get_size() / 2.0).round() as i32);
     font.draw(&text.text, corner, |x, y, coverage| {
         backend.draw_pixel((x, y), rgba(text.color, f64::from(coverage.clamp(0.0, 1.0))).to_backend_color())
@@ -161,7 +161,7 @@ fn rgba(Color(red, green, blue): Color, opacity: f64) -> RGBAColor {
     RGBAColor(red, green, blue, opacity)
 }
 
-/// A line cut up into its strokes.
+/// Splits a line into its strokes.
 fn strokes(points: &[Point], dash: Dash) -> Vec<Vec<Point>> {
     let Dash::Strokes(lengths) = dash else { return vec![points.to_vec()] };
     let (mut strokes, mut stroke) = (Vec::new(), Vec::from_iter(points.first().copied()));

@@ -1,10 +1,10 @@
-//! A picture as SVG.
+//! Renders a picture as SVG.
 
 use std::fmt::Write;
 
 use super::{Anchor, Color, DOT_RIM, Dash, FONT_FAMILY, Picture, Shape, Text};
 
-/// The picture as an SVG document: a layer with an owner is a group with `data-owner`.
+/// Renders the picture as an SVG document; a layer with an owner becomes a group with `data-owner`.
 pub fn svg(picture: &Picture) -> String {
     let Picture { width, height, description, layers } = picture;
     let mut out = format!(
@@ -90,10 +90,10 @@ fn places(points: &[(f64, f64)]) -> String {
     places.join(" ")
 }
 
-/// To two decimals, without those that are zero.
+/// Formats a number with up to two decimals, without trailing zeros.
 fn number(number: f64) -> String {
     let rounded = (number * 100.0).round() / 100.0;
-    // Minus zero is zero.
+    // Write minus zero as zero.
     if rounded == 0.0 { "0".to_owned() } else { rounded.to_string() }
 }
 
@@ -101,7 +101,7 @@ fn hex(Color(red, green, blue): Color) -> String {
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
-/// Text that XML and HTML show as it is, in elements and in quoted attributes.
+/// Escapes text for XML and HTML, in elements and in quoted attributes.
 pub fn xml_text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -111,7 +111,7 @@ pub fn xml_text(text: &str) -> String {
             '>' => escaped += "&gt;",
             '"' => escaped += "&quot;",
             '\'' => escaped += "&#39;",
-            // XML has no way to write these.
+            // XML cannot represent these characters.
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push(' '),
             c => escaped.push(c),
         }

@@ -1,4 +1,4 @@
-//! The data of each suite, where [`crate::locations`] finds them.
+//! Checks the data of each suite, in the folders that [`crate::locations`] finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::locations::{Environment, Place};
 use crate::task::{Suite, Task};
 use crate::{Error, Result, remedy};
 
-/// The partition that has the official number of samples.
+/// The partition with the official number of samples.
 const DEFAULT: &str = "default";
 
-/// Every suite that can be read or fetched.
+/// Checks every suite that can be read or fetched.
 pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
     let fetched = home.names("benchmarks/fetch").unwrap_or_default();
     let read = home.suites().unwrap_or_default();
     let all: BTreeSet<&String> = fetched.iter().chain(&read).collect();
     let each = |name: &String| {
-        // A suite may be one of both only: still to be read here, or published nowhere.
+        // A suite may be only one of the two: not read by the harness yet, or published nowhere.
         let suite = read.contains(name).then(|| Suite::load(home, name)).transpose();
         let catalogue = fetched.contains(name).then(|| Catalogue::load(home, name)).transpose();
         match (suite, catalogue) {
@@ -56,7 +56,10 @@ fn of_suite(
         Ok(None) => {
             let places = environment.places(name, variable, None);
             let places: Vec<String> = places.iter().map(|place| place.folder.display().to_string()).collect();
-            let found = format!("none: ${variable} names no folder, and nothing is in {}", places.join(", "));
+            let found = format!(
+                "not found: ${variable} is not set, and none of these folders exists: {}",
+                places.join(", ")
+            );
             return vec![finding(Standing::Absent, found).remedy(fetch)];
         }
         Err(error) => {
@@ -79,8 +82,10 @@ fn of_suite(
     let mut findings = vec![
         match demo::is_demo(folder) {
             false => finding(Standing::Good, format!("in {} ({said_by})", folder.display())),
-            true => finding(Standing::Doubtful, format!("generated demo data, no benchmark ({said_by})"))
-                .remedy(format!("unset {variable}; `{}` finds them without", remedy::DEMO)),
+            true => {
+                finding(Standing::Doubtful, format!("generated demo data, not the benchmark ({said_by})"))
+                    .remedy(format!("unset {variable}; `{}` does not need it", remedy::DEMO))
+            }
         }
         .at(folder),
     ];
@@ -94,18 +99,18 @@ fn of_suite(
     findings
 }
 
-/// A suite's data folder.
+/// The data folder of a suite.
 struct Found<'a> {
     suite: &'a str,
     folder: &'a Path,
-    /// Whether fetching would bring more to another folder unless it is told.
+    /// Whether fetching would write to a different folder unless this one is passed.
     elsewhere: bool,
-    /// What was fetched into it.
+    /// The ledger of what was fetched into it.
     lines: &'a BTreeMap<String, Line>,
 }
 
 impl Found<'_> {
-    /// A task that the harness reads.
+    /// Checks a task that the harness reads.
     fn task(&self, suite: &Suite, task: &Task, files: Option<&TaskFiles>) -> Finding {
         let Some(folder) = data::task_folder(suite, task, self.folder) else {
             return self.absent(&task.name);
@@ -129,7 +134,7 @@ impl Found<'_> {
             wanted.iter().filter(|name| !partitions.contains(name)).map(|name| name.as_str()).collect();
         if !lacking.is_empty() {
             let there = if partitions.is_empty() { "none".to_owned() } else { partitions.join(", ") };
-            let problem = format!("lacks the partition {}; there: {there}", lacking.join(", "));
+            let problem = format!("partition {} is missing; available: {there}", lacking.join(", "));
             return Err(Error::damaged(folder, problem));
         }
 
@@ -154,19 +159,23 @@ impl Found<'_> {
             finding(Standing::Broken, found).remedy(self.again(&task.name, folder, !lines.is_empty()))
         };
         if let Some(first) = gone.first() {
-            let problem = format!("{missing} of {} samples are not there: {}", files.len(), shown(first));
+            let problem = format!("{missing} of {} sample files are missing: {}", files.len(), shown(first));
             return Ok(broken(format!("{problem}{}", dots(missing))));
         }
         let spoilt: Vec<PathBuf> = lines.iter().flat_map(|line| line.spoilt(self.folder)).collect();
         if let Some(first) = spoilt.first() {
-            let problem = format!("{} files are not as they were fetched: {}", spoilt.len(), shown(first));
+            let problem = format!(
+                "{} files are missing or changed in size since they were fetched: {}",
+                spoilt.len(),
+                shown(first)
+            );
             return Ok(broken(format!("{problem}{}", dots(spoilt.len()))));
         }
         let mut misnamed = None;
-        // One sample and the statistics stand for what is inside of all the files.
+        // One sample and the statistics stand in for the contents of all files.
         if let Some(partition) = wanted.first() {
             let dataset = data::open(suite, task, self.folder, partition)?;
-            // Of the bands that models take: the official statistics of some others say nothing.
+            // Only bands that models use: the official statistics of some others are meaningless.
             let taken = |band: &String| suite.bands.values().any(|name| name == band);
             let mut bands = dataset.bands()?;
             bands.iter_mut().for_each(|names| names.retain(taken));
@@ -174,7 +183,7 @@ impl Found<'_> {
                 dataset.read(split, 0, &bands)?;
                 misnamed = names_differ(task, dataset.as_ref(), split)?;
             }
-            // Those that the files lack are computed from all images, which takes its time.
+            // Statistics missing from the files would be computed from all images, which takes too long here.
             if dataset.statistics_content()?.is_some() {
                 for (image, names) in bands.iter().enumerate() {
                     dataset.statistics(image, names)?;
@@ -186,19 +195,23 @@ impl Found<'_> {
         let found = format!("{told}; partitions {names}{misnamed}");
         Ok(match official {
             true => finding(Standing::Good, found),
-            false => finding(Standing::Doubtful, format!("whole, but not the official data: {found}"))
+            false => finding(Standing::Doubtful, format!("complete, but not the official data: {found}"))
                 .remedy(self.again(&task.name, folder, !lines.is_empty())),
         })
     }
 
-    /// A task that can only be fetched: its files are what is known of it.
+    /// Checks a task that can only be fetched, of which only the files are known.
     fn files(&self, files: &TaskFiles) -> Finding {
         let finding = |standing, found| Finding::new(Area::Data, &files.name, standing, found);
         let lines = self.lines_of(files);
         let spoilt: Vec<PathBuf> = lines.iter().flat_map(|line| line.spoilt(self.folder)).collect();
         let all = files.files.iter().all(|source| lines.iter().any(|line| source.brings(&line.to)));
         if let Some(first) = spoilt.first() {
-            let problem = format!("{} files are not as they were fetched: {}", spoilt.len(), shown(first));
+            let problem = format!(
+                "{} files are missing or changed in size since they were fetched: {}",
+                spoilt.len(),
+                shown(first)
+            );
             let broken = finding(Standing::Broken, format!("{problem}{}", dots(spoilt.len())));
             return broken.remedy(self.fetch(&files.name));
         }
@@ -208,10 +221,10 @@ impl Found<'_> {
             return finding(Standing::Good, format!("{files} files, as fetched"));
         }
         if !lines.is_empty() {
-            let partly = finding(Standing::Absent, "only a part of it was fetched".to_owned());
+            let partly = finding(Standing::Absent, "only partly fetched".to_owned());
             return partly.remedy(self.fetch(&files.name));
         }
-        // A folder that its archive would be unpacked to, or that its files would lie in.
+        // A folder that its archive would be unpacked to, or that would contain its files.
         let mut folders = files.files.iter().filter_map(|source| {
             let path = source.unpack.as_ref().or(source.to.as_ref());
             let folder = path.map_or_else(|| source.path.split('/').next(), |path| Some(path))?;
@@ -219,7 +232,7 @@ impl Found<'_> {
         });
         match folders.next() {
             Some(folder) => {
-                let found = "here, not by `cargo xtask fetch`, so compared with nothing".to_owned();
+                let found = "present, but not fetched by `cargo xtask fetch`, so not verified".to_owned();
                 finding(Standing::Good, found).at(&folder)
             }
             None => self.absent(&files.name),
@@ -232,14 +245,15 @@ impl Found<'_> {
     }
 
     fn absent(&self, task: &str) -> Finding {
-        Finding::new(Area::Data, task, Standing::Absent, "not here").remedy(self.fetch(task))
+        Finding::new(Area::Data, task, Standing::Absent, "not present").remedy(self.fetch(task))
     }
 
     fn fetch(&self, task: &str) -> String {
         remedy::fetch(self.suite, &[task], self.elsewhere.then_some(self.folder))
     }
 
-    /// How to have a task anew: fetching mends what was `fetched`, and leaves alone what others put there.
+    /// Returns the command that obtains a task again: fetching repairs what was `fetched` but leaves other
+    /// files alone.
     fn again(&self, task: &str, folder: &Path, fetched: bool) -> String {
         let fetch = self.fetch(task);
         if fetched {
@@ -250,10 +264,10 @@ impl Found<'_> {
     }
 }
 
-/// Samples of which a few bands are looked at, to tell whether they are what they are called: one may show dark water only.
+/// Number of samples inspected to detect misnamed bands: a single one may show only dark water.
 const LOOKED_AT: usize = 16;
 
-/// What is amiss with the bands' names, where the files show it.
+/// Explains what is wrong with the bands' names, if the files show it.
 fn names_differ(task: &Task, dataset: &dyn Dataset, split: Split) -> Result<Option<String>> {
     if task.quick_look.is_none() {
         return Ok(None);
@@ -276,7 +290,7 @@ fn samples(task: &Task, dataset: &dyn Dataset) -> BTreeMap<Split, Samples> {
     Split::ALL.into_iter().map(|split| (split, count(split))).collect()
 }
 
-/// `train 2000, valid 1000, test 20 of 1000 samples`.
+/// Formats the counts: `train 2000, valid 1000, test 20 of 1000 samples`.
 fn counts(samples: &BTreeMap<Split, Samples>) -> String {
     let told = samples.iter().map(|(split, Samples { listed, official })| match listed == official {
         true => format!("{split} {listed}"),

@@ -1,4 +1,4 @@
-//! Backends with their devices, and LibTorch.
+//! Checks backends with their devices, and LibTorch.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use super::{Area, Finding, Standing};
 use crate::device::{self, BACKENDS, Backend};
 use crate::libtorch::{Surroundings, VERSION};
 
-/// Every backend's devices, and the one that was typed.
+/// Checks every backend's devices, and the one named on the command line.
 pub fn devices(typed: Option<&str>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = BACKENDS.into_iter().flat_map(of_backend).collect();
     if let Some(name) = typed.filter(|name| findings.iter().all(|finding| finding.subject != *name)) {
-        findings.push(tried(name, "as asked for"));
+        findings.push(tried(name, "requested"));
     }
     findings
 }
@@ -24,31 +24,31 @@ fn of_backend(backend: Backend) -> Vec<Finding> {
     }
     match device::quietly(|| device::names(backend)) {
         Ok(names) if names.is_empty() => {
-            vec![finding(Standing::Absent, format!("{about}: this machine has none"))]
+            vec![finding(Standing::Absent, format!("{about}: no device found"))]
         }
         Ok(names) => names.iter().map(|name| tried(name, about)).collect(),
         Err(problem) => {
-            let broken = finding(Standing::Broken, format!("{about}: its driver fails: {problem}"));
-            vec![broken.remedy("use --device flex, or mend the driver")]
+            let broken = finding(Standing::Broken, format!("{about}: the driver failed: {problem}"));
+            vec![broken.remedy("use --device flex, or repair the driver")]
         }
     }
 }
 
 fn tried(name: &str, about: &str) -> Finding {
     match device::try_out(name) {
-        Ok(()) => Finding::new(Area::Devices, name, Standing::Good, format!("{about}: answers")),
+        Ok(()) => Finding::new(Area::Devices, name, Standing::Good, format!("{about}: works")),
         Err(error) => Finding::of_error(Area::Devices, name, Standing::Broken, &error),
     }
 }
 
-/// The LibTorch that a build for `--device libtorch` would take.
+/// Checks the LibTorch that a build for `--device libtorch` would use.
 pub fn libtorch(root: &Path) -> Finding {
     let finding = |standing, found| Finding::new(Area::Libtorch, "libtorch", standing, found);
     let mut passed_over = Vec::new();
     match Surroundings::here(root).find(&mut |line| passed_over.push(line)) {
         Ok(Some(found)) => finding(Standing::Good, found.to_string()).at(&found.folder),
         Ok(None) => {
-            let mut text = format!("no LibTorch {VERSION}; only --device libtorch needs it");
+            let mut text = format!("no LibTorch {VERSION} found; only --device libtorch needs it");
             passed_over.iter().for_each(|line| text.push_str(&format!("; {line}")));
             finding(Standing::Absent, text).remedy("cargo xtask libtorch")
         }

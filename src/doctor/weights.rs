@@ -1,4 +1,4 @@
-//! Published weights that were fetched.
+//! Checks the published weights that were fetched.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::locations::{Environment, Place, weights_path};
 use crate::model::config::ModelConfig;
 use crate::{Error, Result, remedy};
 
-/// The weights of every model of `configs/models/` that has published ones.
+/// Checks the weights of every model in `configs/models/` that has published ones.
 pub fn examine(home: &Home, environment: &Environment) -> Vec<Finding> {
     home.names("configs/models")
         .unwrap_or_default()
@@ -42,7 +42,7 @@ fn of_model(home: &Home, environment: &Environment, name: &str) -> Option<Findin
         Ok(((bytes, blake3), line)) => {
             let from = match &line {
                 Some(line) => format!("{}, as fetched", line.checksum),
-                None => "not fetched by `cargo xtask fetch`, so compared with nothing".to_owned(),
+                None => "not fetched by `cargo xtask fetch`, so not verified".to_owned(),
             };
             let fetched = line.map(|line| line.checksum);
             finding(Standing::Good, format!("{}, blake3:{blake3}; {from}", gigabytes(bytes)))
@@ -56,7 +56,7 @@ fn of_model(home: &Home, environment: &Environment, name: &str) -> Option<Findin
     Some(finding.at(&path))
 }
 
-/// What was noted when the weights were fetched into `folder`.
+/// Returns the ledger's line about the weights in `folder`.
 fn line(folder: &Path, name: &str, model: &ModelConfig) -> Result<Option<Line>> {
     let order = catalogue::weights(name, model)?;
     let source = order.parts.first().and_then(|part| part.sources.first());
@@ -64,14 +64,17 @@ fn line(folder: &Path, name: &str, model: &ModelConfig) -> Result<Option<Line>> 
     Ok(source.and_then(|source| lines.remove(source.to.as_ref()?)))
 }
 
-/// Size and BLAKE3 hash of a file of weights that is what was fetched and can be read as weights.
+/// Returns size and BLAKE3 hash of a weight file, after checking that it is what was fetched and can be opened.
 fn whole(path: &Path, line: Option<&Line>) -> Result<(u64, String)> {
     let bytes = path.metadata().at(path)?.len();
     if let Some(line) = line {
         if bytes != line.size {
-            return Err(Error::damaged(path, format!("it has {bytes} bytes; {} were fetched", line.size)));
+            return Err(Error::damaged(
+                path,
+                format!("expected {} bytes as fetched, found {bytes}", line.size),
+            ));
         }
-        // A line that is spelt otherwise tells nothing.
+        // An unknown kind of hash cannot be checked.
         if let Some(expected) = Checksums::of_identity(&line.checksum) {
             expected.hold(path, bytes, &|_| ())?.at(path)?;
         }

@@ -1,4 +1,4 @@
-//! Web addresses: parsed once, compared by origin, shown without anything secret.
+//! Web addresses: parsed once, compared by origin, displayed without secrets.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     secure: bool,
-    /// In lower case; an IPv6 address with its brackets.
+    /// In lower case; an IPv6 address keeps its brackets.
     host: String,
     port: u16,
-    /// Begins with `/`, or is empty.
+    /// Starts with `/`, or is empty.
     path: String,
-    /// Without the `?`.
+    /// Without the leading `?`.
     query: Option<String>,
 }
 
 impl Address {
-    /// Parses an address. The second value is what stands before an `@`: `user:password`.
-    /// None where it is no address of `http` or `https`.
+    /// Parses an address. The second value is the part before an `@`: `user:password`. Returns `None` if the
+    /// text is not an `http` or `https` address.
     pub fn parse(text: &str) -> Option<(Self, Option<String>)> {
         let (scheme, rest) = text.trim().split_once("://")?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
@@ -48,7 +48,7 @@ impl Address {
         is_host.then_some((address, login))
     }
 
-    /// Where `Location: <location>` of an answer from here leads; none where it is no web address.
+    /// Resolves the `Location` header of a response from this address; `None` if it is not a web address.
     pub fn join(&self, location: &str) -> Option<Self> {
         let location = location.trim();
         if location.contains("://") {
@@ -71,7 +71,7 @@ impl Address {
         Some(next)
     }
 
-    /// The address `route`, which begins with `/`, below this one.
+    /// Appends `route`, which starts with `/`, to this address.
     #[must_use]
     pub fn below(&self, route: &str) -> Self {
         let mut address = self.clone();
@@ -79,7 +79,7 @@ impl Address {
         address
     }
 
-    /// Takes path and query, percent-encoding what no address may hold.
+    /// Sets path and query, percent-encoding characters that an address must not contain.
     fn set_route(&mut self, route: &str) {
         let mut encoded = String::new();
         for byte in route.bytes() {
@@ -105,25 +105,27 @@ impl Address {
         self.query = query;
     }
 
-    /// Whether secrets for this address may go to `other`: same scheme, host and port.
+    /// Whether secrets for this address may be sent to `other`: both have the same scheme, host and port.
     pub fn is_same_origin(&self, other: &Address) -> bool {
         (self.secure, &self.host, self.port) == (other.secure, &other.host, other.port)
     }
 
+    /// Whether the scheme is `https`.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// An IPv6 address without its brackets.
+    /// Returns the host; an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// Returns the port, which is 443 or 80 if the address names none.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Path and query of `next` relative to this address, where it lies below it; else as it is.
+    /// Returns path and query of `next` relative to this address if it is below it, else unchanged.
     pub fn route_of(&self, next: &Address) -> String {
         let own = self.path.trim_end_matches('/');
         let path = next.path.strip_prefix(own).filter(|rest| rest.starts_with('/')).unwrap_or(&next.path);
@@ -133,14 +135,15 @@ impl Address {
         }
     }
 
-    /// Scheme, host and port: `https://huggingface.co`.
+    /// Returns scheme, host and port, such as `https://huggingface.co`.
     pub fn origin(&self) -> String {
         let (scheme, usual) = if self.secure { ("https", 443) } else { ("http", 80) };
         let port = if self.port == usual { String::new() } else { format!(":{}", self.port) };
         format!("{scheme}://{}{port}", self.host)
     }
 
-    /// All of it, as it is asked for. Signed links carry secrets in their query: not to be shown.
+    /// Returns the complete address for a request. Signed links carry secrets in their query, so never display
+    /// it.
     pub(crate) fn full(&self) -> String {
         let query = self.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
         let path = if self.path.is_empty() { "/" } else { &self.path };
@@ -148,7 +151,7 @@ impl Address {
     }
 }
 
-/// Without the query, which may hold a signature.
+/// Omits the query, which may contain a signature.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.origin(), self.path.trim_end_matches('/'))
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_followed() {
+    fn redirect_locations_are_resolved() {
         let from = address("https://hub/x/y?z");
         for (location, to) in [
             ("http://cdn:81/f?s=%3D", "http://cdn:81/f?s=%3D"),
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_below_a_path_are_told_once() {
+    fn routes_below_a_path_do_not_repeat_it() {
         let mirror = address("http://mirror/hf");
         assert_eq!(mirror.below("/api?a").full(), "http://mirror/hf/api?a");
         assert_eq!(mirror.route_of(&address("http://mirror/hf/api?a")), "/api?a");

@@ -1,9 +1,9 @@
-//! Zip archives, unpacked so that a hostile one can do no harm.
+//! Unpacks zip archives such that a malicious one can do no harm.
 //!
-//! Every entry is looked at before the first byte is written: its name must lie inside the one folder the
-//! archive is known to hold, it must be a plain file or a folder, and all entries together may not declare
-//! more than [`LARGEST_EXPANSION`] times the archive's size. While unpacking, no entry may give more bytes
-//! than it declared, and its CRC must hold.
+//! Every entry is checked before the first byte is written: its name must be inside the one folder that the
+//! archive is known to contain, it must be a regular file or a folder, and all entries together may declare at
+//! most [`LARGEST_EXPANSION`] times the archive's size. While unpacking, no entry may yield more bytes than it
+//! declared, and its CRC must match.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Write};
@@ -15,27 +15,28 @@ use crate::error::AtPath;
 use crate::files::{inside, relative_name};
 use crate::{Error, Result};
 
-/// Bytes a byte of an archive may unpack to. Pixels reach 2 or 3, empty masks some ten; deflate can do 1,032.
+/// Maximum ratio of unpacked to packed bytes. Pixels reach 2 or 3, empty masks about ten; deflate can reach
+/// 1,032.
 pub const LARGEST_EXPANSION: u64 = 100;
 
-/// Kinds of files as Unix modes write them.
+/// File types in Unix modes.
 const KIND: u32 = 0o170_000;
 const PLAIN: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
 
-/// What an archive declares to hold.
+/// What an archive declares to contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
-    /// Paths relative to its folder, and sizes in bytes.
+    /// Paths relative to the archive's folder, and sizes in bytes.
     pub files: Vec<(String, u64)>,
-    /// Of all files.
+    /// Size of all files together, in bytes.
     pub bytes: u64,
 }
 
-/// Looks at every entry of the archive at `path`, which must all lie in the folder `root`.
+/// Checks every entry of the archive at `path`; all must be inside the folder `root`.
 ///
 /// # Errors
-/// Where the archive is damaged, or unpacking it would be unsafe.
+/// If the archive is damaged or unsafe to unpack.
 pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
     let (mut archive, size) = open(path)?;
     let refuse = |problem: String| Err(Error::damaged(path, problem).help("it was not unpacked"));
@@ -52,13 +53,11 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
             if is_litter(&name) {
                 continue;
             }
-            return refuse(format!(
-                "`{name}` does not lie in `{root}/`, the folder that the archive should hold"
-            ));
+            return refuse(format!("expected all files in `{root}/`, found `{name}`"));
         };
         match entry.unix_mode().map(|mode| mode & KIND) {
             None | Some(0 | PLAIN | DIRECTORY) => {}
-            Some(_) => return refuse(format!("`{name}` is a link or a device, neither file nor folder")),
+            Some(_) => return refuse(format!("`{name}` is a link or a device, not a file or folder")),
         }
         if entry.encrypted() {
             return refuse(format!("`{name}` is encrypted"));
@@ -67,28 +66,28 @@ pub fn inspect(path: &Path, root: &str) -> Result<Contents> {
             continue;
         }
         if below.is_empty() {
-            return refuse(format!("`{name}` is a file where a folder should be"));
+            return refuse(format!("expected `{name}` to be a folder, found a file"));
         }
         contents.bytes = contents.bytes.saturating_add(entry.size());
         contents.files.push((below, entry.size()));
     }
     if contents.bytes > size.saturating_mul(LARGEST_EXPANSION) {
         return refuse(format!(
-            "{size} bytes would unpack to {}, more than {LARGEST_EXPANSION} times as many",
+            "{size} bytes would unpack to {}; the limit is {LARGEST_EXPANSION} times the archive's size",
             contents.bytes
         ));
     }
     if contents.files.is_empty() {
-        return refuse("it holds no files".to_owned());
+        return refuse("the archive contains no files".to_owned());
     }
     Ok(contents)
 }
 
-/// Unpacks what [`inspect`] saw into `into`, without the folder `root` itself. `seen` is told the bytes
-/// written so far.
+/// Unpacks what [`inspect`] checked into `into`, without the folder `root` itself. Reports the bytes written so
+/// far to `seen`.
 ///
 /// # Errors
-/// Where the archive is damaged or gives more than it declared, or the disk is full.
+/// If the archive is damaged or yields more than it declared, or a file cannot be written.
 pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Result<()> {
     let (mut archive, _) = open(path)?;
     let mut buffer = vec![0; 1 << 18];
@@ -108,13 +107,13 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).at(parent)?;
         }
-        // Two entries of one name are an error here.
+        // Fails if two entries have the same name.
         let mut file = OpenOptions::new().create_new(true).write(true).open(&target).at(&target)?;
         let declared = entry.size();
         let mut limited = entry.take(declared.saturating_add(1));
         let mut length = 0;
         loop {
-            // The CRC is compared when the entry ends.
+            // The CRC is verified when the entry ends.
             let n = limited.read(&mut buffer).map_err(|error| {
                 Error::damaged(path, format!("`{name}` is damaged: {error}")).help("it was not unpacked")
             })?;
@@ -123,7 +122,7 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
             }
             length += n as u64;
             if length > declared {
-                let problem = format!("`{name}` holds more than the {declared} bytes it declares");
+                let problem = format!("`{name}` has more than the {declared} bytes it declares");
                 return Err(Error::damaged(path, problem).help("it was not unpacked"));
             }
             file.write_all(&buffer[..n]).at(&target)?;
@@ -145,7 +144,7 @@ fn open(path: &Path) -> Result<(ZipArchive<BufReader<File>>, u64)> {
     Ok((archive, size))
 }
 
-/// The path of an entry below the folder `root`, with no slash at its end; none where it lies elsewhere.
+/// Returns an entry's path below the folder `root` without a trailing slash; `None` if it is elsewhere.
 fn below(name: &str, root: &str) -> Result<Option<String>> {
     let name = name.strip_suffix('/').unwrap_or(name);
     inside(Path::new(""), name)?;
@@ -155,7 +154,7 @@ fn below(name: &str, root: &str) -> Result<Option<String>> {
     Ok(name.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned))
 }
 
-/// What macOS adds to archives.
+/// Whether an entry is one of those that macOS adds to archives.
 fn is_litter(name: &str) -> bool {
     name.starts_with("__MACOSX/") || name.rsplit('/').next() == Some(".DS_Store")
 }

@@ -1,4 +1,5 @@
-//! What can be fetched, read from `benchmarks/fetch/*.toml` and from the `[weights]` of `configs/models/*.toml`.
+//! What can be fetched: read from `benchmarks/fetch/*.toml` and from the `[weights]` section of
+//! `configs/models/*.toml`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,25 +12,26 @@ use crate::home::{Home, read_toml};
 use crate::model::config::ModelConfig;
 use crate::{Error, Result};
 
-/// Where the official files of a suite are (`benchmarks/fetch/<suite>.toml`).
+/// Where the official files of a suite are published (`benchmarks/fetch/<suite>.toml`).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Catalogue {
-    /// As on the command line: `geobench`.
+    /// Name on the command line, such as `geobench`.
     pub name: String,
-    /// As in prose: `GEO-Bench`.
+    /// Name in prose, such as `GEO-Bench`.
     pub title: String,
-    /// The environment variable that names the folder of the data.
+    /// Environment variable that names the data folder.
     pub environment: String,
-    /// The data set on the hub.
+    /// The data set repository on the hub, `owner/name`.
     pub repository: String,
-    /// A commit of it, or a branch where no commit is known.
+    /// Its commit, or a branch if no commit is known.
     pub revision: String,
-    /// How many bytes a byte of an archive unpacks to, about.
+    /// Approximate ratio of unpacked to packed bytes of its archives, 1 to 100.
     #[serde(default = "one")]
     pub expansion: f64,
-    /// Where licences are told that are not here.
+    /// Where to find licences that are not listed here.
     pub licences: Option<String>,
+    /// The tasks, each with its files.
     pub tasks: Vec<TaskFiles>,
 }
 
@@ -41,66 +43,75 @@ fn one() -> f64 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TaskFiles {
-    /// As on the command line: `m-eurosat`.
+    /// Name on the command line, such as `m-eurosat`.
     pub name: String,
-    /// The licence of its data, by its SPDX name.
+    /// Licence of the task's data, as an SPDX identifier.
     pub licence: Option<String>,
-    /// Fetched only when named.
+    /// Whether the task is fetched only when named.
     #[serde(default)]
     pub on_request: bool,
+    /// The task's files.
     pub files: Vec<Source>,
 }
 
-/// A file of the repository, or several.
+/// One file of the repository, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Source {
-    /// In the repository. A `*` stands for any characters but `/`, and then names several files.
+    /// Path in the repository. A `*` matches any characters except `/`; the source then stands for several
+    /// files.
     pub path: String,
-    /// In the data folder, where it is not the same path.
+    /// Path in the data folder, if it differs.
     pub to: Option<String>,
-    /// An archive: the folder it unpacks to, relative to the data folder; its last part is the one folder
-    /// that the archive holds.
+    /// For an archive, the folder it unpacks to, relative to the data folder. Its last component is the one
+    /// folder that the archive contains.
     pub unpack: Option<String>,
+    /// Pinned SHA-256 hash, in lower-case hexadecimal.
     pub sha256: Option<String>,
+    /// Pinned MD5 hash, in lower-case hexadecimal.
     pub md5: Option<String>,
 }
 
 impl Source {
-    /// The hashes that are pinned.
+    /// Returns the pinned hashes.
     pub fn checksums(&self) -> Checksums {
         Checksums { sha256: self.sha256.clone(), md5: self.md5.clone(), git: None }
     }
 
-    /// Whether a file that lies at `to` in the data folder comes from it.
+    /// Whether the file at `to` in the data folder comes from this source.
     pub fn brings(&self, to: &str) -> bool {
         matches(self.to.as_ref().unwrap_or(&self.path), to)
     }
 
-    /// Whether the repository's file `path` is meant.
+    /// Whether this source stands for the repository's file `path`.
     pub fn names(&self, path: &str) -> bool {
         matches(&self.path, path)
     }
 }
 
-/// What shall be fetched from one repository.
+/// What to fetch from one repository.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// Name in prose.
     pub title: String,
+    /// The repository and its revision.
     pub repository: Repository,
-    /// Tasks (or the model) with their licences, where these are known, and files.
+    /// Tasks (or the model), each with its files and its licence if known.
     pub parts: Vec<Part>,
-    /// How many bytes a byte of an archive unpacks to, about.
+    /// Approximate ratio of unpacked to packed bytes of its archives, 1 to 100.
     pub expansion: f64,
-    /// Where licences are told that are not in `parts`.
+    /// Where to find licences that are not in `parts`.
     pub licences: Option<String>,
 }
 
-/// One task's share of an order.
+/// The share of one task in an order.
 #[derive(Debug, Clone)]
 pub struct Part {
+    /// Name of the task, or of the model's file.
     pub name: String,
+    /// Licence of its data, as an SPDX identifier, if known.
     pub licence: Option<String>,
+    /// Its files.
     pub sources: Vec<Source>,
 }
 
@@ -108,7 +119,7 @@ impl Catalogue {
     /// Reads `benchmarks/fetch/<name>.toml`.
     ///
     /// # Errors
-    /// Where there is no such file, it has unknown keys, or says what cannot be.
+    /// If the file does not exist, has unknown keys or contains invalid values.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.suite(&format!("fetch/{name}"));
         if !path.is_file() {
@@ -124,12 +135,12 @@ impl Catalogue {
 
     fn problem(&self) -> Option<String> {
         if !(1.0..=100.0).contains(&self.expansion) {
-            return Some(format!("expansion {} is not between 1 and 100", self.expansion));
+            return Some(format!("expected an expansion between 1 and 100, got {}", self.expansion));
         }
         let mut names = BTreeSet::new();
         for task in &self.tasks {
             if !names.insert(&task.name) {
-                return Some(format!("task `{}` stands there twice", task.name));
+                return Some(format!("task `{}` is listed twice", task.name));
             }
             if task.files.is_empty() {
                 return Some(format!("task `{}` has no files", task.name));
@@ -138,12 +149,15 @@ impl Catalogue {
                 let hex =
                     |hash: &Option<String>, digits| hash.as_ref().is_none_or(|hash| is_hex(hash, digits));
                 if !hex(&file.sha256, 64) || !hex(&file.md5, 32) {
-                    return Some(format!("a hash of `{}` has the wrong form", file.path));
+                    return Some(format!(
+                        "a hash of `{}` is not lower-case hexadecimal of the right length",
+                        file.path
+                    ));
                 }
                 let several = file.path.contains('*');
                 if several && (file.to.is_some() || file.unpack.is_some() || file.sha256.is_some()) {
                     return Some(format!(
-                        "`{}` may name several files: no `to`, `unpack` or hash",
+                        "`{}` may match several files, so it must not have `to`, `unpack` or `sha256`",
                         file.path
                     ));
                 }
@@ -152,23 +166,23 @@ impl Catalogue {
         None
     }
 
-    /// The files of `tasks`, or of all that are not on request where none is named.
+    /// Orders the files of `tasks`, or of all tasks that are not on request if `tasks` is empty.
     ///
     /// # Errors
-    /// Where the suite has no such task: the message lists the names.
+    /// If the suite has no such task; the help text lists its tasks.
     pub fn order(&self, tasks: &[String]) -> Result<Order> {
         for name in tasks {
             if !self.tasks.iter().any(|task| task.name == *name) {
                 let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
                 return Err(Error::request(format!("{} has no task `{name}` to fetch", self.title))
-                    .help(format!("its tasks are {}", known.join(", "))));
+                    .help(format!("available tasks: {}", known.join(", "))));
             }
         }
         let chosen = self
             .tasks
             .iter()
             .filter(|task| if tasks.is_empty() { !task.on_request } else { tasks.contains(&task.name) });
-        // Two tasks may share an archive (the S1 and S2 tasks of one data set): it is the first one's.
+        // Two tasks may share an archive (the S1 and S2 tasks of one data set); it counts towards the first.
         let mut seen: Vec<&Source> = Vec::new();
         let mut parts = Vec::new();
         for task in chosen {
@@ -194,14 +208,14 @@ impl Catalogue {
     }
 }
 
-/// The weights of `model`, to lie at [`crate::locations::weights_path`].
+/// Orders the weights of `model`, to be stored at [`crate::locations::weights_path`].
 ///
 /// # Errors
-/// Where the model's TOML names no weights.
+/// If the model's TOML names no weights.
 pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     let Some(source) = &model.weights else {
         return Err(Error::request(format!("no weights are published for `{name}`")).help(
-            "those of a model whose TOML has [weights] can be fetched; --weights random:0 needs none",
+            "only models whose TOML has a [weights] section can be fetched; use --weights random:0 to run without weights",
         ));
     };
     let to = crate::locations::weights_path(Path::new(""), source);
@@ -225,7 +239,7 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     })
 }
 
-/// Whether `path` fits `pattern`, where `*` stands for any characters but `/`.
+/// Whether `path` matches `pattern`, where `*` stands for any characters except `/`.
 fn matches(pattern: &str, path: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == path };
     let Some(rest) = path.strip_prefix(before) else { return false };

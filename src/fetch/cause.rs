@@ -1,4 +1,4 @@
-//! What kept a request from its answer, by cause: what to do differs, and so does how long to try.
+//! Classifies failed requests by cause, which determines the advice to the user and how long to keep trying.
 
 use std::io::ErrorKind;
 
@@ -9,16 +9,16 @@ use super::clock::date;
 use super::patience::Trouble;
 use super::proxy::NamedProxy;
 
-/// A request that got no answer.
+/// A request that got no response.
 pub(crate) struct Unanswered<'a> {
     pub to: &'a Address,
     pub proxy: Option<&'a NamedProxy>,
-    /// Whether the hub has answered this process before: what is amiss now may pass.
+    /// Whether the hub has responded to this process before; if so, the failure may be temporary.
     pub answered_before: bool,
 }
 
 impl Unanswered<'_> {
-    /// Why, from what the client says.
+    /// Classifies the client's error.
     pub fn trouble(&self, error: &ureq::Error) -> Trouble {
         use ureq::Error as E;
         let origin = self.to.origin();
@@ -28,7 +28,8 @@ impl Unanswered<'_> {
         match error {
             E::HostNotFound => self.unknown_host(),
             E::Io(io) if is_lookup(io) => {
-                // Without a network the resolver says so; where it knows that there is no such name, it stays so.
+                // Without a network the resolver reports a temporary failure; if it knows that the name does
+                // not exist, trying again is pointless.
                 if io.to_string().contains("emporary") && self.answered_before {
                     self.passing(io)
                 } else {
@@ -48,56 +49,53 @@ impl Unanswered<'_> {
             },
             E::Timeout(_) | E::ConnectionFailed | E::Protocol(_) => self.passing(error),
             E::ConnectProxyFailed(what) => self.refused_by_proxy(what),
-            _ => Trouble::fatal(format!("{origin}: {error}"), "HF_ENDPOINT names the hub; is it an address?"),
+            _ => Trouble::fatal(format!("{origin}: {error}"), "check that HF_ENDPOINT is a valid address"),
         }
     }
 
     fn unknown_host(&self) -> Trouble {
         match self.proxy {
             Some(proxy) => Trouble::stubborn(
-                format!("the name of the proxy {proxy} is not known here (DNS)"),
-                format!("is there a network? {} names the proxy: correct or unset it", proxy.variable),
+                format!("cannot resolve the name of the proxy {proxy} (DNS)"),
+                format!("check the network connection, and correct or unset {}", proxy.variable),
             ),
             None => Trouble::stubborn(
-                format!("the name `{}` is not known here (DNS)", self.to.host()),
-                "is there a network? HTTPS_PROXY names the way through a proxy, HF_ENDPOINT another hub",
+                format!("cannot resolve the name `{}` (DNS)", self.to.host()),
+                "check the network connection; if it needs a proxy, set HTTPS_PROXY; to use another hub, set HF_ENDPOINT",
             ),
         }
     }
 
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     fn unreached(&self, error: &std::io::Error) -> Trouble {
         match self.proxy {
             Some(proxy) => Trouble::stubborn(
                 format!("no answer from the proxy {proxy}: {error}"),
-                format!(
-                    "correct or unset {}; NO_PROXY lists hosts that need no proxy: {}",
-                    proxy.variable,
-                    self.to.host()
-                ),
+                format!("correct or unset {}, or add {} to NO_PROXY", proxy.variable, self.to.host()),
             ),
             None => Trouble::stubborn(
                 format!("no answer from {}: {error}", self.to.origin()),
-                "is there a network? HTTPS_PROXY names the way through a proxy, HF_ENDPOINT another hub",
+                "check the network connection; if it needs a proxy, set HTTPS_PROXY; to use another hub, set HF_ENDPOINT",
             ),
         }
     }
 
     fn passing(&self, error: &dyn std::fmt::Display) -> Trouble {
-        let by = self.proxy.map_or(String::new(), |proxy| format!(" by the proxy {proxy}"));
+        let by = self.proxy.map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
         Trouble::passing(format!("no answer from {}{by}: {error}", self.to.origin()))
     }
 
     fn refused_by_proxy(&self, what: &str) -> Trouble {
         let Some(proxy) = self.proxy else { return self.passing(&what) };
         let variable = proxy.variable;
-        let problem = format!("the proxy {proxy} does not lead to {}: {what}", self.to.origin());
+        let problem = format!("the proxy {proxy} cannot connect to {}: {what}", self.to.origin());
         if what.contains("407") {
-            let remedy = format!("it asks for a login: set {variable} to http://USER:PASSWORD@host:port");
+            let remedy =
+                format!("the proxy requires a login: set {variable} to http://USER:PASSWORD@host:port");
             return Trouble::fatal(problem, remedy);
         }
         let remedy = format!(
-            "ask who runs it to allow {}, or reach it without: add it to NO_PROXY or unset {variable}",
+            "ask its operator to allow {}, or bypass the proxy by adding that host to NO_PROXY or unsetting {variable}",
             self.to.host()
         );
         Trouble::stubborn(problem, remedy)
@@ -106,18 +104,18 @@ impl Unanswered<'_> {
     fn encryption(&self, error: &rustls::Error) -> Trouble {
         use CertificateError as C;
         let origin = self.to.origin();
-        let set_clock = "is the clock right (`date -u`)? If it is, the fault is the server's, or that of a proxy that \
-                         opens connections";
+        let set_clock = "check this machine's clock (`date -u`); if it is right, the server is at fault, or a proxy that \
+                         intercepts connections";
         let rustls::Error::InvalidCertificate(certificate) = error else {
             return Trouble::stubborn(
-                format!("{origin} speaks no encryption that is understood: {error}"),
-                "is it an http:// address? HF_ENDPOINT names the hub, HTTPS_PROXY the proxy",
+                format!("the TLS handshake with {origin} failed: {error}"),
+                "check that HF_ENDPOINT and HTTPS_PROXY do not use https:// for a server that only supports http://",
             );
         };
         match certificate {
             C::NotValidYetContext { time, not_before } => Trouble::fatal(
                 format!(
-                    "the certificate of {origin} is not valid before {}, and by this machine's clock it is {}",
+                    "the certificate of {origin} is not valid before {}, but this machine's clock says {}",
                     date(not_before.as_secs()),
                     date(time.as_secs())
                 ),
@@ -125,37 +123,38 @@ impl Unanswered<'_> {
             ),
             C::ExpiredContext { time, not_after } => Trouble::fatal(
                 format!(
-                    "the certificate of {origin} expired on {}, and by this machine's clock it is {}",
+                    "the certificate of {origin} expired on {}, but this machine's clock says {}",
                     date(not_after.as_secs()),
                     date(time.as_secs())
                 ),
                 set_clock,
             ),
-            C::NotValidYet | C::Expired => {
-                Trouble::fatal(format!("the certificate of {origin} is not valid now: {error}"), set_clock)
-            }
+            C::NotValidYet | C::Expired => Trouble::fatal(
+                format!("the certificate of {origin} is not currently valid: {error}"),
+                set_clock,
+            ),
             C::NotValidForNameContext { presented, .. } => Trouble::fatal(
                 format!(
                     "the certificate of {origin} is for other hosts ({})",
                     presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
                 ),
-                "a network that asks to log in answers so, and so does a server under another name: see HF_ENDPOINT \
+                "the network may require a login, or the server may be addressed by the wrong name: check HF_ENDPOINT \
                  and HTTPS_PROXY",
             ),
             C::NotValidForName => Trouble::fatal(
                 format!("the certificate of {origin} is for another host"),
-                "a network that asks to log in answers so, and so does a server under another name: see HF_ENDPOINT \
+                "the network may require a login, or the server may be addressed by the wrong name: check HF_ENDPOINT \
                  and HTTPS_PROXY",
             ),
             _ => Trouble::fatal(
                 format!("the certificate of {origin} is not trusted: {certificate}"),
-                "where a proxy opens encrypted connections, set SSL_CERT_FILE to a PEM file with its certificate",
+                "if a proxy intercepts encrypted connections, set SSL_CERT_FILE to a PEM file with its certificate",
             ),
         }
     }
 }
 
-/// The error of encryption behind what the client says, which passes it on as one of input.
+/// Extracts the TLS error, which the client may wrap into an I/O error.
 fn tls(error: &ureq::Error) -> Option<&rustls::Error> {
     match error {
         ureq::Error::Rustls(error) => Some(error),
@@ -166,12 +165,12 @@ fn tls(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// The host of `DnsName("host")`.
+/// Extracts the host from `DnsName("host")`.
 fn bare(name: &str) -> &str {
     name.split('"').nth(1).unwrap_or(name)
 }
 
-/// Whether a name was looked up in vain: std has no kind for it.
+/// Whether a name lookup failed; std has no error kind for it.
 fn is_lookup(error: &std::io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address information")
 }
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_longer_once_the_hub_has_answered() {
+    fn temporary_failures_are_retried_longer_once_the_hub_has_answered() {
         let refused = || ureq::Error::Io(io::ErrorKind::ConnectionRefused.into());
         assert!(matches!(trouble(refused(), false), Trouble::Stubborn(_)));
         assert!(matches!(trouble(refused(), true), Trouble::Passing { .. }));
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_refused_at_once_with_their_remedy() {
+    fn certificate_errors_are_final_and_advise() {
         use rustls::pki_types::UnixTime;
         let refused = |why| {
             let why = rustls::Error::InvalidCertificate(why);
@@ -215,11 +214,9 @@ mod tests {
         assert!(said.contains("not trusted") && said.contains("set SSL_CERT_FILE"), "{said}");
         let early = CertificateError::NotValidYetContext { time: at(5), not_before: at(1_767_225_600) };
         let said = refused(early);
-        assert!(said.contains("before 2026-01-01") && said.contains("clock it is 1970-01-01"), "{said}");
+        assert!(said.contains("before 2026-01-01") && said.contains("clock says 1970-01-01"), "{said}");
         let late = CertificateError::ExpiredContext { time: at(1_767_225_600), not_after: at(5) };
-        assert!(
-            refused(late).contains("expired on 1970-01-01, and by this machine's clock it is 2026-01-01")
-        );
+        assert!(refused(late).contains("expired on 1970-01-01, but this machine's clock says 2026-01-01"));
         assert!(refused(CertificateError::NotValidForName).contains("for another host"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a file must hash to, and hashing it while its bytes pass.
+//! The hashes a file must have, and computing them while its bytes pass through.
 
 use std::path::Path;
 
@@ -9,31 +9,34 @@ use sha2::Sha256;
 use crate::Result;
 use crate::error::AtPath;
 
-/// The hashes that are known of a file, as lower-case hexadecimal. All that are there must hold.
+/// The known hashes of a file, in lower-case hexadecimal. All that are present must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checksums {
-    /// SHA-256 of the bytes: what the hub calls a large file by.
+    /// SHA-256 of the bytes; the hub identifies large files by it.
     pub sha256: Option<String>,
-    /// MD5 of the bytes, as torchgeo publishes it.
+    /// MD5 of the bytes, as published by torchgeo.
     pub md5: Option<String>,
-    /// SHA-1 of git's blob, for files that the hub keeps in git itself.
+    /// SHA-1 of the git blob, for files that the hub stores in git itself.
     pub git: Option<String>,
 }
 
-/// A hash that is not what it must be.
+/// A hash that differs from the expected one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("its {kind} is {found}, expected {expected}")]
+#[error("expected {kind} {expected}, got {found}")]
 pub struct Mismatch {
+    /// Which hash: `SHA-256`, `MD5` or `git hash`.
     pub kind: &'static str,
+    /// The expected hash.
     pub expected: String,
+    /// The hash that was found.
     pub found: String,
 }
 
 impl Checksums {
-    /// These hashes and `more` of the same file.
+    /// Merges these hashes with `more` of the same file.
     ///
     /// # Errors
-    /// Where both know a hash of one kind and differ: `self` is the expected one.
+    /// If both contain a hash of the same kind and they differ; that of `self` is the expected one.
     pub fn and(&self, more: &Checksums) -> std::result::Result<Checksums, Mismatch> {
         let both = |kind, ours: &Option<String>, theirs: &Option<String>| match (ours, theirs) {
             (Some(expected), Some(found)) if expected != found => {
@@ -48,13 +51,13 @@ impl Checksums {
         })
     }
 
-    /// The strongest of them with its kind, which names the content: `sha256:ab…`.
+    /// Returns the strongest hash with its kind, which identifies the content: `sha256:ab…`.
     pub fn identity(&self) -> Option<String> {
         let named = |kind: &str, hash: &Option<String>| hash.as_ref().map(|hash| format!("{kind}:{hash}"));
         named("sha256", &self.sha256).or_else(|| named("git", &self.git)).or_else(|| named("md5", &self.md5))
     }
 
-    /// The hash that [`Checksums::identity`] told; none where it is of another kind.
+    /// Parses what [`Checksums::identity`] returned; `None` if the kind is unknown.
     pub fn of_identity(identity: &str) -> Option<Self> {
         let (kind, hash) = identity.split_once(':')?;
         let mut checksums = Checksums::default();
@@ -68,10 +71,11 @@ impl Checksums {
         Some(checksums)
     }
 
-    /// Whether the file at `path`, of `size` bytes, has these hashes. `seen` is told the bytes read so far.
+    /// Checks whether the file at `path`, of `size` bytes, has these hashes. Reports the bytes read so far to
+    /// `seen`.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn hold(
         &self,
         path: &Path,
@@ -94,7 +98,7 @@ impl Checksums {
     }
 }
 
-/// Hashes under way.
+/// Hashes being computed.
 pub struct Checking {
     sha256: Option<(String, Sha256)>,
     md5: Option<(String, Md5)>,
@@ -102,9 +106,9 @@ pub struct Checking {
 }
 
 impl Checking {
-    /// Begins to hash a file of `size` bytes.
+    /// Starts hashing a file of `size` bytes.
     pub fn new(expected: &Checksums, size: u64) -> Self {
-        // Git hashes a header before the bytes.
+        // git hashes a header before the bytes.
         let blob = || Sha1::new_with_prefix(format!("blob {size}\0"));
         Checking {
             sha256: expected.sha256.clone().map(|hash| (hash, Sha256::new())),
@@ -113,7 +117,7 @@ impl Checking {
         }
     }
 
-    /// The next bytes of the file.
+    /// Hashes the next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
         if let Some((_, state)) = &mut self.sha256 {
             state.update(bytes);
@@ -126,10 +130,10 @@ impl Checking {
         }
     }
 
-    /// The end of the file.
+    /// Compares the hashes at the end of the file.
     ///
     /// # Errors
-    /// Where a hash is another than expected.
+    /// If a hash differs from the expected one.
     pub fn finish(self) -> std::result::Result<(), Mismatch> {
         self.sha256.map_or(Ok(()), |(expected, state)| same("SHA-256", expected, &state.finalize()))?;
         self.md5.map_or(Ok(()), |(expected, state)| same("MD5", expected, &state.finalize()))?;
@@ -142,7 +146,7 @@ fn same(kind: &'static str, expected: String, digest: &[u8]) -> std::result::Res
     if found == expected { Ok(()) } else { Err(Mismatch { kind, expected, found }) }
 }
 
-/// Whether `hash` is that many lower-case hexadecimal digits.
+/// Whether `hash` consists of the given number of lower-case hexadecimal digits.
 pub(crate) fn is_hex(hash: &str, digits: usize) -> bool {
     hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -157,7 +161,7 @@ mod tests {
         checking.finish()
     }
 
-    /// RFC 1321 and FIPS 180-2 give the hashes of "abc"; git's is what `git hash-object` prints.
+    /// RFC 1321 and FIPS 180-2 give the hashes of "abc"; the git hash is what `git hash-object` prints.
     #[test]
     fn hashes_are_the_published_ones() {
         let abc = Checksums {

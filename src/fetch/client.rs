@@ -1,7 +1,7 @@
-//! One request to the hub: redirects, secrets, proxies, and what answers mean.
+//! Sends one request to the hub: redirects, secrets, proxies, and the meaning of responses.
 //!
-//! Redirects are followed here, since each hop decides anew which proxy leads to it and whether it may see the token:
-//! only the hub's own origin may.
+//! Redirects are followed here because each hop needs its own decision about the proxy and about the token,
+//! which only the hub's own origin may see.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,25 +21,25 @@ use super::proxy::NamedProxy;
 use super::secret::cleaned;
 use super::settings::Settings;
 
-/// Redirects that are followed for one request.
+/// Maximum number of redirects per request.
 const MOST_HOPS: usize = 10;
-/// So much of a refusal is read for its reason.
+/// How many bytes of an error response are read to find its reason.
 const LONGEST_REFUSAL: u64 = 4_096;
 
 type Tried<T> = std::result::Result<T, Trouble>;
 
-/// Asks the hub.
+/// Sends requests to the hub.
 pub(crate) struct Client {
     pub settings: Settings,
     straight: ureq::Agent,
-    /// An agent for each proxy: connections are kept, and certificates are read once.
+    /// One agent per proxy, so that connections are reused and certificates parsed only once.
     through: Vec<(NamedProxy, ureq::Agent)>,
-    /// Whether the hub has answered yet.
+    /// Whether the hub has responded yet.
     answered: AtomicBool,
 }
 
 impl Client {
-    /// A client; connects to nothing yet.
+    /// Creates a client without connecting.
     pub fn new(settings: Settings) -> Self {
         let agent = |proxy| agent(&settings, proxy);
         let through =
@@ -47,11 +47,12 @@ impl Client {
         Client { straight: agent(None), through, settings, answered: AtomicBool::new(false) }
     }
 
-    /// The answer to `route`, which must be a success. `page` is the page of what is asked about, for people.
+    /// Requests `route`; the response must be a success. `page` is the web page to show to users in advice.
     pub fn get(&self, route: &str, headers: &[(&str, String)], page: &str) -> Tried<Response<Body>> {
         if let Some(variable) = self.settings.offline {
-            let remedy = format!("unset {variable} to fetch; what is here already can be used without");
-            return Err(Trouble::fatal(format!("{variable} is set: the hub was not asked"), remedy));
+            let remedy =
+                format!("unset {variable} to fetch; files that are already here can be used without it");
+            return Err(Trouble::fatal(format!("{variable} is set, so the hub was not contacted"), remedy));
         }
         let mut address = self.settings.endpoint.below(route);
         for _ in 0..MOST_HOPS {
@@ -68,7 +69,7 @@ impl Client {
             address = match location.and_then(|location| address.join(&location)) {
                 Some(next) => next,
                 None => {
-                    let problem = format!("{address} answers {status} and does not say where to go");
+                    let problem = format!("{address} answered {status} without a valid location");
                     return Err(Trouble::stubborn(problem, ALTERED));
                 }
             };
@@ -77,7 +78,7 @@ impl Client {
         Err(Trouble::stubborn(problem, ALTERED))
     }
 
-    /// One hop.
+    /// Sends one request without following redirects.
     fn ask(&self, address: &Address, headers: &[(&str, String)]) -> Tried<Response<Body>> {
         let proxy = self.settings.proxies.on_the_way_to(address);
         let agent = proxy
@@ -98,7 +99,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Trouble while the body of an answer is read.
+    /// Classifies a failure while the body of a response was read.
     pub fn broken(&self, error: &ureq::Error) -> Trouble {
         let to = &self.settings.endpoint;
         let proxy = self.settings.proxies.on_the_way_to(to);
@@ -109,14 +110,14 @@ impl Client {
         self.settings.endpoint.is_same_origin(address)
     }
 
-    /// The login in HF_ENDPOINT is what a mirror asks for before it looks at any token.
+    /// A login in HF_ENDPOINT takes precedence: a mirror asks for it before it looks at any token.
     fn authorization(&self) -> Option<String> {
         let login = self.settings.login.as_ref();
         let basic = login.map(|login| format!("Basic {}", BASE64_STANDARD.encode(login.expose())));
         basic.or_else(|| self.settings.token.as_ref().map(|token| format!("Bearer {}", token.expose())))
     }
 
-    /// What an answer without success means.
+    /// Classifies an error response.
     fn refusal(&self, address: &Address, response: Response<Body>, page: &str) -> Trouble {
         let (parts, body) = response.into_parts();
         let (status, headers) = (parts.status, parts.headers);
@@ -124,9 +125,11 @@ impl Client {
         let told = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         let code = header(&headers, "x-error-code");
         match status.as_u16() {
-            416 => Trouble::Restart(crate::Error::network("the server has less of the file than it lists")),
+            416 => Trouble::Restart(crate::Error::network(
+                "the server has fewer bytes of the file than it lists",
+            )),
             408 | 425 | 429 | 500..=599 => Trouble::Passing {
-                error: crate::Error::network(format!("the server answers {status}{told}")),
+                error: crate::Error::network(format!("the server answered {status}{told}")),
                 wait: match asked_wait(&headers, SystemTime::now()) {
                     Some(wait) => Wait::Asked(wait),
                     None if status == StatusCode::TOO_MANY_REQUESTS => Wait::Untold,
@@ -134,11 +137,11 @@ impl Client {
                 },
             },
             _ if !self.is_hub(address) => Trouble::stubborn(
-                format!("{}, where the hub's link leads, answers {status}{told}", address.origin()),
-                "such links hold for a time: a proxy that keeps answers spoils them, and so does a wrong clock",
+                format!("{}, where the hub redirects to, answered {status}{told}", address.origin()),
+                "such links expire: check for a caching proxy and a wrong clock",
             ),
             401 | 403 if code == Some("GatedRepo") => Trouble::fatal(
-                format!("the server answers {status}{told}"),
+                format!("the server answered {status}{told}"),
                 match self.settings.token {
                     None => format!(
                         "accept the terms on {page}, then set HF_TOKEN to an access token of that account"
@@ -149,40 +152,40 @@ impl Client {
                 },
             ),
             401 | 403 => Trouble::fatal(
-                format!("the server answers {status}{told}"),
+                format!("the server answered {status}{told}"),
                 match (&self.settings.login, &self.settings.token) {
-                    (Some(_), _) => "the user and password in HF_ENDPOINT may not read this".to_owned(),
+                    (Some(_), _) => "the user and password in HF_ENDPOINT have no read access".to_owned(),
                     (None, None) => format!(
-                        "set HF_TOKEN to an access token of your account; where the repository is gated, accept its \
+                        "set HF_TOKEN to an access token of your account; if the repository is gated, accept its \
                          terms on {page} first"
                     ),
                     (None, Some(_)) => format!(
-                        "the token in use (HF_TOKEN, or the one of `hf auth login`) may not read this: give it read \
-                         access, and where the repository is gated, accept its terms on {page}"
+                        "the token in use (HF_TOKEN, or the one from `hf auth login`) has no read access: grant it read \
+                         access and, if the repository is gated, accept its terms on {page}"
                     ),
                 },
             ),
             404 => Trouble::fatal(
-                format!("the server answers {status}{told}"),
+                format!("the server answered {status}{told}"),
                 match code {
                     Some("RevisionNotFound") => {
-                        format!("there is no such revision any more: see {page}")
+                        format!("the revision no longer exists: see {page}")
                     }
                     _ => format!(
-                        "there is no such repository, revision or file ({page}); a private one shows itself only to a \
-                         token in HF_TOKEN that may read it"
+                        "no such repository, revision or file ({page}); a private repository is only visible to a \
+                         token in HF_TOKEN with read access"
                     ),
                 },
             ),
-            _ => Trouble::Final(crate::Error::network(format!("the server answers {status}{told}"))),
+            _ => Trouble::Final(crate::Error::network(format!("the server answered {status}{told}"))),
         }
     }
 
-    /// The server's own sentence: the hub's header, the hub's JSON, or a storage's XML.
+    /// Extracts the server's own explanation: from the hub's header, the hub's JSON, or the storage's XML.
     fn reason(&self, headers: &HeaderMap, body: Body) -> Option<String> {
         let said = header(headers, "x-error-message").map(str::to_owned).or_else(|| {
             let mut bytes = Vec::new();
-            // What can't be read has no reason to tell.
+            // A body that cannot be read has no reason to show.
             body.into_reader().take(LONGEST_REFUSAL).read_to_end(&mut bytes).ok()?;
             let text = String::from_utf8_lossy(&bytes);
             let json = serde_json::from_str::<serde_json::Value>(&text).ok();
@@ -194,15 +197,16 @@ impl Client {
     }
 }
 
-const ALTERED: &str = "something on the way alters answers: see HF_ENDPOINT and HTTPS_PROXY";
+const ALTERED: &str =
+    "something between here and the hub alters responses: check HF_ENDPOINT and HTTPS_PROXY";
 
-/// A network that asks to log in answers everything with its own page.
+/// Detects a captive portal, which responds to every request with its own page.
 fn page_instead(address: &Address, response: &Response<Body>) -> Option<Trouble> {
     let kind = header(response.headers(), "content-type")?;
     kind.trim_start().to_ascii_lowercase().starts_with("text/html").then(|| {
         Trouble::stubborn(
-            format!("{} answers with a web page, expected data", address.origin()),
-            "networks that ask to log in (hotel, campus) answer so: open any page in a browser. Else see HF_ENDPOINT \
+            format!("expected data, got a web page from {}", address.origin()),
+            "the network may require a login (hotel, campus): open any page in a browser. Otherwise check HF_ENDPOINT \
              and HTTPS_PROXY",
         )
     })
@@ -218,7 +222,7 @@ fn agent(settings: &Settings, proxy: Option<ureq::Proxy>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        // Sizes and ranges are counted in the file's own bytes.
+        // Sizes and ranges refer to the file's uncompressed bytes.
         .accept_encoding("identity")
         .user_agent(concat!("terrabench/", env!("CARGO_PKG_VERSION")))
         .proxy(proxy)
@@ -232,7 +236,7 @@ fn agent(settings: &Settings, proxy: Option<ureq::Proxy>) -> ureq::Agent {
 }
 
 impl Settings {
-    /// A sentence of the server on one line and without the secrets that it may repeat.
+    /// Puts a message of the server on one line and removes secrets that it may repeat.
     fn cleaned(&self, text: &str) -> String {
         let own = self.login.iter().chain(&self.token).map(|secret| secret.expose());
         let passwords = own.clone().filter_map(|login| login.split_once(':')).map(|(_, password)| password);

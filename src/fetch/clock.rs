@@ -1,4 +1,4 @@
-//! Times as servers write them, and how long a server asks to wait.
+//! Parses times from servers, and how long a server asks to wait.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,14 +8,14 @@ const DAY: u64 = 86_400;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// How long the server asks to wait: `Retry-After` in seconds or as a date, else the time until the window of
-/// `RateLimit: "api";r=0;t=45` (or of the older `RateLimit-Reset: 45`) ends.
+/// Returns how long the server asks to wait: `Retry-After` in seconds or as a date, else the time until the
+/// window of `RateLimit: "api";r=0;t=45` (or of the older `RateLimit-Reset: 45`) ends.
 pub(crate) fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let header = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let seconds = |text: &str| Duration::try_from_secs_f64(text.trim().parse().ok()?).ok();
     if let Some(wait) = header("retry-after") {
         return seconds(wait).or_else(|| {
-            // By the server's own clock, where it tells it: this machine's may be wrong.
+            // By the server's own clock if it sends it, since this machine's may be wrong.
             let now = header("date").and_then(http_date).unwrap_or(now);
             Some(http_date(wait)?.duration_since(now).unwrap_or_default())
         });
@@ -26,7 +26,7 @@ pub(crate) fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duratio
             let mut all = window.split(';').filter_map(|part| part.trim().split_once('='));
             all.find(|(known, _)| known.trim() == name).map(|(_, value)| value)
         };
-        // A window with requests left is not the one that is full.
+        // A window with requests left is not the exhausted one.
         if parameter("r").is_some_and(|left| left.trim() != "0") {
             return None;
         }
@@ -35,7 +35,7 @@ pub(crate) fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duratio
     ends.max().or_else(|| seconds(header("ratelimit-reset")?))
 }
 
-/// Parses `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Parses a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(text: &str) -> Option<SystemTime> {
     let mut words = text.split_once(',')?.1.split_whitespace();
     let day: u64 = words.next()?.parse().ok()?;
@@ -52,7 +52,7 @@ fn http_date(text: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// Days from 1970-01-01 to the first of a month.
+/// Returns the number of days from 1970-01-01 to the first of a month.
 fn days_before(year: u64, month: u64) -> u64 {
     let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
     let years: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
@@ -60,9 +60,9 @@ fn days_before(year: u64, month: u64) -> u64 {
     years + days.iter().take(month as usize - 1).sum::<u64>()
 }
 
-/// `1970-01-01`, in UTC.
+/// Formats seconds since the Unix epoch as a UTC date, such as `1970-01-01`.
 pub(crate) fn date(seconds: u64) -> String {
-    // No certificate names a later year than 9999.
+    // No certificate is dated later than the year 9999.
     let days = seconds.min(253_402_300_799) / DAY;
     let year = (1970..).take_while(|year| days_before(*year, 1) <= days).last().unwrap_or(1970);
     let month = (1..=12).take_while(|month| days_before(year, *month) <= days).last().unwrap_or(1);
@@ -73,7 +73,7 @@ pub(crate) fn date(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    /// 1994-11-06 08:49:37, the example of RFC 9110; `date +%s` gives the number.
+    /// 1994-11-06 08:49:37, the example in RFC 9110; `date +%s` gives the number.
     const EXAMPLE: u64 = 784_111_777;
 
     fn asked(headers: &[(&'static str, &str)]) -> Option<Duration> {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_say_how_long_to_wait() {
+    fn parses_how_long_servers_ask_to_wait() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(asked(&[("retry-after", "120")]), seconds(120));
         assert_eq!(asked(&[("retry-after", "44.8")]), Some(Duration::from_millis(44_800)));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn days_have_dates() {
+    fn formats_dates() {
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(EXAMPLE), "1994-11-06");
         assert_eq!(date(951_782_400), "2000-02-29");

@@ -1,8 +1,8 @@
-//! One file from the hub to the disk: resumed where it stopped, tried again when it breaks, and whole and
-//! verified or not there.
+//! Downloads one file from the hub: resumes where it stopped, retries when the connection breaks, and leaves
+//! either a complete, verified file or none.
 //!
-//! The bytes go to a part file that is named by the expected hash, so a part is only ever continued into
-//! the same content; the last word has the hash of all bytes.
+//! The bytes go to a part file whose name contains the expected hash, so a part is only ever continued with the
+//! same content. The hash of all bytes decides in the end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -18,19 +18,19 @@ use crate::{Error, Result};
 /// A file to download.
 pub(crate) struct Download<'a> {
     pub hub: &'a Hub,
-    /// At a commit.
+    /// The repository at a commit.
     pub repository: &'a Repository,
     pub entry: &'a Entry,
-    /// Set from elsewhere to end early; what came so far stays in the part file.
+    /// Set from elsewhere to stop early; the bytes received so far stay in the part file.
     pub stop: &'a AtomicBool,
-    /// Bytes that are to fetch in all, with other files: patience grows with them.
+    /// Bytes left to fetch over all files: the more are left, the more patience.
     pub left: u64,
-    /// Told the bytes that are here so far. Goes back when a file must begin anew.
+    /// Receives the number of bytes received so far, which decreases when a file has to start over.
     pub seen: &'a dyn Fn(u64),
     pub note: &'a dyn Fn(&str),
 }
 
-/// Where the bytes of `entry` go until they are whole: beside `target`.
+/// Returns the path of the part file of `entry`, next to `target`.
 pub(crate) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
     let identity = entry.checksums.identity().unwrap_or_default();
     let hash = identity.split_once(':').map_or("", |(_, hash)| hash);
@@ -39,7 +39,7 @@ pub(crate) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// A file that grows.
+/// A part file being written.
 struct Part<'a> {
     path: &'a Path,
     file: File,
@@ -49,7 +49,7 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Continues the part at `path`, or begins one.
+    /// Continues the part at `path`, or starts one.
     fn open(path: &'a Path, entry: &'a Entry) -> Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).at(path)?;
@@ -86,10 +86,10 @@ impl<'a> Part<'a> {
 }
 
 impl Download<'_> {
-    /// Downloads to `part` and verifies; the part is then the whole file.
+    /// Downloads to `part` and verifies it; afterwards it is the complete file.
     ///
     /// # Errors
-    /// Where patience ends, the hub refuses, the bytes are twice not the expected ones, or the disk is full.
+    /// If patience runs out, the hub refuses, the hash is wrong twice, or a file cannot be written.
     pub fn run(&self, part: &Path) -> Result<()> {
         let subject = format!("{}: {}", self.repository.name, self.entry.path);
         let mut whole = Part::open(part, self.entry)?;
@@ -97,7 +97,8 @@ impl Download<'_> {
         let mut failures = Failures::default();
         let mut was_wrong = false;
         let mut etag: Option<String> = None;
-        // Bytes of an earlier run are no fault of today's server: only what came now can be wrong twice.
+        // Bytes from an earlier run are no fault of the server: only bytes received in this run can be wrong
+        // twice.
         let mut is_of_this_run = whole.length == 0;
         let mut furthest = whole.length;
         loop {
@@ -109,12 +110,12 @@ impl Download<'_> {
                 if was_wrong && is_of_this_run {
                     drop(whole);
                     std::fs::remove_file(part).at(part)?;
-                    return Err(Error::network(format!("{subject}: twice, {mismatch}")).help(
-                        "nothing was kept. Either something on the way alters the file (a proxy, a mirror in \
-                         HF_ENDPOINT), or it is no longer the one that was published",
+                    return Err(Error::network(format!("{subject}: wrong twice: {mismatch}")).help(
+                        "nothing was kept. Either something in between alters the file (a proxy, a mirror in \
+                         HF_ENDPOINT), or the published file has changed",
                     ));
                 }
-                (self.note)(&format!("{subject}: {mismatch}; fetching it anew"));
+                (self.note)(&format!("{subject}: {mismatch}; downloading it again"));
                 was_wrong |= is_of_this_run;
                 whole.restart()?;
                 etag = None;
@@ -137,7 +138,8 @@ impl Download<'_> {
                     }
                     Err(trouble) => Some(trouble),
                 };
-            // Every byte that came further than before is progress: it ends, however often the connection breaks.
+            // Every byte beyond the furthest so far is progress, so the download ends however often the
+            // connection breaks.
             if whole.length > furthest {
                 furthest = whole.length;
                 failures.forgive();
@@ -148,29 +150,31 @@ impl Download<'_> {
         }
     }
 
-    /// Appends what the server sends; tells why it ended early, if it did.
+    /// Appends what the server sends. Returns why it ended early, if it did.
     fn receive(&self, opened: Opened, part: &mut Part) -> Result<Option<Trouble>> {
         let rest = self.entry.size - opened.from;
         if let Some(announced) = opened.length
             && announced != rest
         {
             return Ok(Some(Trouble::stubborn(
-                format!("the server announces {announced} bytes where {rest} are expected"),
-                "a proxy that keeps answers may hold another file: see HTTPS_PROXY and HF_ENDPOINT",
+                format!("expected {rest} bytes, but the server announces {announced}"),
+                "a caching proxy may have stored a different file: check HTTPS_PROXY and HF_ENDPOINT",
             )));
         }
         let mut body = opened.body;
         let mut buffer = vec![0; 1 << 18];
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(Error::network("stopped, since another file failed"));
+                return Err(Error::network("stopped because another file failed"));
             }
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    let problem =
-                        format!("broke off after {} of {} bytes: {error}", part.length, self.entry.size);
+                    let problem = format!(
+                        "connection lost after {} of {} bytes: {error}",
+                        part.length, self.entry.size
+                    );
                     return Ok(Some(Trouble::passing(problem)));
                 }
             };
@@ -179,14 +183,14 @@ impl Download<'_> {
             }
             if n as u64 > self.entry.size - part.length {
                 part.restart()?;
-                let problem = format!("the server sends more than the {} bytes it lists", self.entry.size);
+                let problem = format!("the server sent more than the {} bytes it lists", self.entry.size);
                 return Ok(Some(Trouble::passing(problem)));
             }
             part.push(&buffer[..n])?;
             (self.seen)(part.length);
         }
         if part.length < self.entry.size {
-            let problem = format!("broke off after {} of {} bytes", part.length, self.entry.size);
+            let problem = format!("connection lost after {} of {} bytes", part.length, self.entry.size);
             return Ok(Some(Trouble::passing(problem)));
         }
         Ok(None)

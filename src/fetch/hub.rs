@@ -1,9 +1,9 @@
-//! The few routes of the Hugging Face hub that fetching needs, over `ureq`.
+//! The few routes of the Hugging Face hub that fetching needs, using `ureq`.
 //!
 //! ```text
-//! GET /api/{models,datasets}/R/revision/REV              the commit behind REV, the card's licence
-//! GET /api/{models,datasets}/R/tree/COMMIT?recursive=…   path, size, hash of each file; paged by a Link header
-//! GET [/datasets]/R/resolve/COMMIT/PATH                  the bytes, by a redirect; Range and If-Range
+//! GET /api/{models,datasets}/R/revision/REV              the commit of REV, the licence on the card
+//! GET /api/{models,datasets}/R/tree/COMMIT?recursive=…   path, size and hash of each file; paged by a Link header
+//! GET [/datasets]/R/resolve/COMMIT/PATH                  the bytes, through a redirect; Range and If-Range
 //! ```
 
 use std::io::Read;
@@ -21,20 +21,22 @@ use super::patience::{Patience, Trouble};
 use super::settings::Settings;
 use crate::{Error, Result};
 
-/// The answer of one API request is not read beyond this; the hub sends some hundred kilobytes a page.
+/// Maximum size of an API response in bytes; the hub sends a few hundred kilobytes per page.
 const LARGEST_ANSWER: u64 = 64 << 20;
-/// The listing of one repository is not followed beyond this many pages of (today) 1,000 files.
+/// Maximum number of pages per listing, of (currently) 1,000 files each.
 const MOST_PAGES: usize = 1_000;
 
-/// What a repository holds.
+/// The kind of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// A model repository.
     Model,
+    /// A data set repository.
     Dataset,
 }
 
 impl Kind {
-    /// As in the API's paths and in the names of cache folders.
+    /// Returns the name used in API paths and cache folders.
     fn plural(self) -> &'static str {
         match self {
             Kind::Model => "models",
@@ -46,6 +48,7 @@ impl Kind {
 /// A repository at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
+    /// Whether it holds a model or a data set.
     pub kind: Kind,
     /// `owner/name`.
     pub name: String,
@@ -53,21 +56,23 @@ pub struct Repository {
     pub revision: String,
 }
 
-/// What the hub says of a repository at a revision.
+/// What the hub says about a repository at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// The commit that the revision is.
+    /// The commit that the revision resolves to.
     pub commit: String,
-    /// The licence on its card.
+    /// The licence on the repository's card.
     pub licence: Option<String>,
 }
 
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Path in the repository.
     pub path: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
+    /// The hashes that the hub lists.
     pub checksums: Checksums,
 }
 
@@ -77,38 +82,38 @@ pub struct Hub {
     note: fn(&str),
 }
 
-/// The bytes of a file from some offset on.
+/// The bytes of a file, starting at some offset.
 pub(crate) struct Opened {
     pub body: Box<dyn Read>,
-    /// The first byte's offset in the file: what was asked for, or 0.
+    /// Offset of the first byte: the requested one, or 0.
     pub from: u64,
-    /// How many bytes the server announces.
+    /// Number of bytes that the server announces.
     pub length: Option<u64>,
-    /// The version of the file that the server sends, where it can be continued by.
+    /// The version of the file being sent, if it can be used to resume.
     pub etag: Option<String>,
 }
 
 impl Hub {
-    /// A client; connects to nothing yet.
+    /// Creates a client without connecting.
     pub fn new(settings: Settings) -> Self {
         Hub { client: Client::new(settings), note: |_| () }
     }
 
-    /// The same client, which tells `note` why it asks for a listing again.
+    /// Returns the client with a function that receives a note whenever a listing is requested again.
     #[must_use]
     pub fn noting(self, note: fn(&str)) -> Self {
         Hub { note, ..self }
     }
 
-    /// How long this client keeps trying.
+    /// Returns how long this client keeps trying.
     pub(crate) fn patience(&self) -> &Patience {
         &self.client.settings.patience
     }
 
-    /// The commit behind the revision, and the card's licence.
+    /// Asks for the commit behind the revision and the card's licence.
     ///
     /// # Errors
-    /// Where the hub cannot be reached, refuses, or knows no such repository.
+    /// If the hub cannot be reached, refuses, or has no such repository.
     pub fn about(&self, repository: &Repository) -> Result<About> {
         #[derive(Deserialize)]
         struct Answer {
@@ -124,7 +129,8 @@ impl Hub {
         let route = format!("/api/{}/{}/revision/{}", kind.plural(), encode(name, "/"), encode(revision, ""));
         let (answer, _) = self.json::<Answer>(&route, repository)?;
         if !is_hex(&answer.sha, 40) {
-            let problem = format!("{name}: the hub says that `{revision}` is `{}`, no commit", answer.sha);
+            let problem =
+                format!("{name}: expected a commit for `{revision}`, but the hub says `{}`", answer.sha);
             return Err(Error::network(problem));
         }
         let licence = answer.card.and_then(|card| card.license).and_then(|licence| match licence {
@@ -137,10 +143,10 @@ impl Hub {
         Ok(About { commit: answer.sha, licence })
     }
 
-    /// All files of the repository at its revision.
+    /// Lists all files of the repository at its revision.
     ///
     /// # Errors
-    /// Where the hub cannot be reached, refuses, or knows no such repository.
+    /// If the hub cannot be reached, refuses, or has no such repository.
     pub fn list(&self, repository: &Repository) -> Result<Vec<Entry>> {
         #[derive(Deserialize)]
         struct Item {
@@ -182,11 +188,11 @@ impl Hub {
                 None => return Ok(entries),
             }
         }
-        Err(Error::network(format!("{name}: the hub lists files over more than {MOST_PAGES} pages")))
+        Err(Error::network(format!("{name}: the hub's file list has more than {MOST_PAGES} pages")))
     }
 
-    /// Opens a file of the repository, from byte `from` on if the server can and the file is still the one
-    /// with `etag`.
+    /// Opens a file of the repository, starting at byte `from` if the server supports it and the file still has
+    /// the given `etag`.
     pub(crate) fn open(
         &self,
         repository: &Repository,
@@ -210,9 +216,11 @@ impl Hub {
         let encoding = encoding(&response)?;
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let problem = match (is_partial, encoding) {
-            (true, Encoding::Gzip) => Some("the server compresses a part of the file: it can't be continued"),
+            (true, Encoding::Gzip) => {
+                Some("the server compressed the rest of the file, so it cannot be resumed")
+            }
             (true, Encoding::Plain) if first_byte(response.headers()) != Some(from) => {
-                Some("the server sends another range than asked for")
+                Some("the server sent a different range than requested")
             }
             _ => None,
         };
@@ -227,14 +235,14 @@ impl Hub {
             Encoding::Plain => {
                 Opened { body: Box::new(body), from: if is_partial { from } else { 0 }, length, etag }
             }
-            // Its length is that of the compressed bytes, and no offset counts in it.
+            // The announced length counts compressed bytes, and offsets do not apply to them.
             Encoding::Gzip => {
                 Opened { body: Box::new(MultiGzDecoder::new(body)), from: 0, length: None, etag: None }
             }
         })
     }
 
-    /// The page of a repository, for people.
+    /// Returns the web page of a repository.
     fn page(&self, repository: &Repository) -> String {
         let folder = match repository.kind {
             Kind::Model => "",
@@ -243,14 +251,14 @@ impl Hub {
         format!("{}/{folder}{}", self.client.settings.endpoint, repository.name)
     }
 
-    /// Where the hub's own cache holds the file with this SHA-256, if it does.
+    /// Returns the path of the file with this SHA-256 in the hub's local cache, if it is there.
     pub(crate) fn cached(&self, repository: &Repository, sha256: &str) -> Option<PathBuf> {
         let folder = format!("{}--{}", repository.kind.plural(), repository.name.replace('/', "--"));
         let blob = self.client.settings.cache.as_ref()?.join(folder).join("blobs").join(sha256);
         blob.is_file().then_some(blob)
     }
 
-    /// Requests JSON, as often as patience allows.
+    /// Requests JSON, retrying as patience allows.
     fn json<T: serde::de::DeserializeOwned>(
         &self,
         route: &str,
@@ -266,14 +274,14 @@ impl Hub {
                 let (packed, mut plain) = (bytes, Vec::new());
                 let mut limited = MultiGzDecoder::new(&*packed).take(LARGEST_ANSWER);
                 limited.read_to_end(&mut plain).map_err(|error| {
-                    Trouble::passing(format!("the hub's answer can't be decompressed: {error}"))
+                    Trouble::passing(format!("cannot decompress the hub's response: {error}"))
                 })?;
                 bytes = plain;
             }
             let answer = serde_json::from_slice(&bytes).map_err(|error| {
                 Trouble::stubborn(
-                    format!("the hub's answer is not understood: {error}"),
-                    "does HF_ENDPOINT lead to a hub? A proxy may alter answers, too",
+                    format!("cannot parse the hub's response: {error}"),
+                    "check that HF_ENDPOINT is a hub and that no proxy alters responses",
                 )
             })?;
             Ok((answer, response.headers().clone()))
@@ -281,7 +289,7 @@ impl Hub {
     }
 }
 
-/// How an answer is compressed, though it was asked for as it is: some proxies do.
+/// How a response is compressed. Uncompressed data is requested, but some proxies compress it anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Plain,
@@ -295,14 +303,14 @@ fn encoding(response: &Response<Body>) -> std::result::Result<Encoding, Trouble>
         "" | "identity" => Ok(Encoding::Plain),
         "gzip" | "x-gzip" => Ok(Encoding::Gzip),
         other => Err(Trouble::stubborn(
-            format!("the answer is compressed by `{}`, which was not asked for", other.escape_debug()),
-            "a proxy or mirror does so: see HTTPS_PROXY and HF_ENDPOINT",
+            format!("expected an uncompressed response, got `{}`", other.escape_debug()),
+            "a proxy or mirror compresses responses: check HTTPS_PROXY and HF_ENDPOINT",
         )),
     }
 }
 
-/// The route of the page after `route` of a listing. Only path and query are taken: the host stays the endpoint,
-/// whatever a mirror's pages name, and so does the token.
+/// Returns the route of the page after `route` in a listing. Only path and query are used: the host remains the
+/// endpoint, whatever a mirror's pages say, and so does the recipient of the token.
 fn next_page(endpoint: &Address, route: &str, headers: &HeaderMap) -> Option<String> {
     let links = header(headers, "link")?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
@@ -310,12 +318,12 @@ fn next_page(endpoint: &Address, route: &str, headers: &HeaderMap) -> Option<Str
     Some(endpoint.route_of(&endpoint.below(route).join(url)?))
 }
 
-/// The first byte that `Content-Range: bytes 5-9/10` names.
+/// Returns the first byte of a header such as `Content-Range: bytes 5-9/10`.
 fn first_byte(headers: &HeaderMap) -> Option<u64> {
     headers.get("content-range")?.to_str().ok()?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-/// Percent-encodes all but letters, digits, `-._~` and the characters of `keep`.
+/// Percent-encodes everything but letters, digits, `-._~` and the characters in `keep`.
 fn encode(text: &str, keep: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -1,9 +1,9 @@
-//! What was fetched into a folder, so that nothing is fetched twice, and the lock that keeps two fetches
-//! into one folder apart.
+//! Records what was fetched into a folder, so that nothing is fetched twice, and locks the folder against
+//! concurrent fetches.
 //!
-//! Both lie in `<folder>/.terrabench/`: `lock`, and `fetched.jsonl` with one line a file of the hub. A line
-//! is written when the file is whole under its final name (an archive: when all it holds is), so a line
-//! that is missing or damaged only costs another check.
+//! Both files are in `<folder>/.terrabench/`: `lock`, and `fetched.jsonl` with one line per file of the hub. A
+//! line is written once the file is complete under its final name (for an archive, once everything in it is),
+//! so a missing or damaged line only costs another check.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -18,39 +18,40 @@ use crate::error::AtPath;
 const FOLDER: &str = ".terrabench";
 const LINES: &str = "fetched.jsonl";
 
-/// A file of the hub that is here.
+/// A file of the hub that has been fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Its path in the folder.
+    /// Path in the folder.
     pub to: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The hash that held: `sha256:…`.
+    /// The hash that was verified: `sha256:…`.
     pub checksum: String,
-    /// Where it came from: `owner/name`.
+    /// Repository it came from, `owner/name`.
     pub repository: String,
+    /// Commit of the repository.
     pub commit: String,
-    /// What an archive held. The archive itself need not be here any more.
+    /// What the archive contained. The archive itself may have been removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<Unpacked>,
 }
 
-/// What an archive held.
+/// The contents of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unpacked {
-    /// Relative to the data folder.
+    /// Folder it was unpacked to, relative to the data folder.
     pub folder: String,
     /// Paths in that folder, and sizes in bytes.
     pub files: Vec<(String, u64)>,
 }
 
 impl Line {
-    /// Whether all of it is still in `folder`, by names and sizes.
+    /// Whether all of it is still in `folder`, judged by names and sizes.
     pub fn complete(&self, folder: &Path) -> bool {
         self.spoilt(folder).next().is_none()
     }
 
-    /// What of it is no longer in `folder`, or of another size.
+    /// Iterates over those of its files that are missing in `folder` or have a different size.
     pub fn spoilt(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
         let (folder, files) = match &self.unpacked {
             None => (folder.to_owned(), vec![(&self.to, self.size)]),
@@ -66,10 +67,10 @@ impl Line {
     }
 }
 
-/// All lines of `folder`, by path; empty where nothing was fetched.
+/// Reads all lines of `folder` by path; empty if nothing was fetched.
 ///
 /// # Errors
-/// Where the file is there but cannot be read.
+/// If the ledger exists but cannot be read.
 pub fn read(folder: &Path) -> Result<BTreeMap<String, Line>> {
     let path = folder.join(FOLDER).join(LINES);
     let text = match std::fs::read(&path) {
@@ -83,20 +84,20 @@ pub fn read(folder: &Path) -> Result<BTreeMap<String, Line>> {
     Ok(lines.map(|line| (line.to.clone(), line)).collect())
 }
 
-/// The lines of a folder that this process alone may write to.
+/// The ledger of a folder, to which only this process may write.
 pub struct Ledger {
     lines: BTreeMap<String, Line>,
     file: File,
     path: PathBuf,
-    /// Released when it is closed, also by the end of the process.
+    /// The lock is released when the file is closed, at the latest when the process ends.
     _lock: File,
 }
 
 impl Ledger {
-    /// Locks `folder`, which is made where it is missing; waits while another process fetches into it.
+    /// Locks `folder`, creating it if needed; waits while another process fetches into it.
     ///
     /// # Errors
-    /// Where the folder cannot be written to.
+    /// If the folder cannot be written to.
     pub fn open(folder: &Path, note: &dyn Fn(&str)) -> Result<Self> {
         let own = folder.join(FOLDER);
         std::fs::create_dir_all(&own).at(&own)?;
@@ -105,13 +106,13 @@ impl Ledger {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                note(&format!("another fetch writes to {}: waiting for it", folder.display()));
+                note(&format!("another fetch is writing to {}; waiting for it to finish", folder.display()));
                 file.lock().at(&lock)?;
             }
-            // Some cluster file systems have no locks. Alone, all goes well without.
+            // Some cluster file systems have no locks; a single fetch works without.
             Err(TryLockError::Error(error)) => {
                 note(&format!(
-                    "{}: no lock ({error}): start no second fetch into this folder",
+                    "{}: cannot lock ({error}); do not start a second fetch into this folder",
                     lock.display()
                 ));
             }
@@ -124,20 +125,20 @@ impl Ledger {
         Ok(Ledger { lines: read(folder)?, file: lines, path, _lock: file })
     }
 
-    /// The line about the file that is at `to`.
+    /// Looks up the line about the file at `to`.
     pub fn get(&self, to: &str) -> Option<&Line> {
         self.lines.get(to)
     }
 
-    /// All lines.
+    /// Returns all lines by path.
     pub fn lines(&self) -> &BTreeMap<String, Line> {
         &self.lines
     }
 
-    /// Adds a line.
+    /// Appends a line.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the ledger cannot be written.
     pub fn add(&mut self, line: Line) -> Result<()> {
         let mut text = serde_json::to_string(&line).at(&self.path)?;
         text.push('\n');
@@ -147,21 +148,21 @@ impl Ledger {
     }
 }
 
-/// A new, empty folder beside the ledger, which is removed when it goes out of scope.
+/// Creates an empty temporary folder beside the ledger, removed when it goes out of scope.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be created.
 pub fn workplace(folder: &Path) -> Result<tempfile::TempDir> {
     let own = folder.join(FOLDER);
     std::fs::create_dir_all(&own).at(&own)?;
     tempfile::Builder::new().prefix("unpacking-").tempdir_in(&own).at(own)
 }
 
-/// Removes workplaces that a killed process left. Only while the folder is locked.
+/// Removes temporary folders that a killed process left. Call it only while the folder is locked.
 pub fn tidy(folder: &Path) {
     let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("unpacking-")) {
-        // What cannot be removed only takes space.
+        // A folder that cannot be removed only takes space.
         std::fs::remove_dir_all(entry.path()).ok();
     }
 }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_is_as_none() {
+    fn damaged_lines_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let add = |line| Ledger::open(folder.path(), &|_| ()).unwrap().add(line).unwrap();
         add(line("a", 1));
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn completeness_is_names_and_sizes() {
+    fn completeness_is_judged_by_names_and_sizes() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("d")).unwrap();
         std::fs::write(folder.path().join("d/a"), "12").unwrap();

@@ -1,44 +1,54 @@
-//! Fetching data and weights: what is wanted, what is here, and the way from one to the other.
+//! Fetches data and weights: what is wanted, what is here, and how to get from one to the other.
 //!
 //! ```text
 //! catalogue.rs   benchmarks/fetch/*.toml, [weights] of a model -> Order
 //! hub.rs         Order -> the files the hub lists, with sizes and hashes
-//! survey.rs      Order + listing + what is here -> Survey
-//! mod.rs         Survey -> files, several at once
+//! survey.rs      Order + listing + local files -> Survey
+//! mod.rs         Survey -> files, several at a time
 //! download.rs    one file: part, resume, verify, rename
 //! archive.rs     one zip: inspect, unpack
-//! ledger.rs      what is here already; the lock
-//! settings.rs    what the environment asks for
-//! client.rs      one request: redirects, who sees the token, what a refusal means
+//! ledger.rs      what has been fetched; the lock
+//! settings.rs    settings from the environment
+//! client.rs      one request: redirects, who sees the token, what an error response means
 //! address.rs     web addresses and their origins
 //! proxy.rs       HTTPS_PROXY and NO_PROXY
-//! secret.rs      what is never printed
-//! cause.rs       why there is no answer, and whether trying again can help
+//! secret.rs      text that is never printed
+//! cause.rs       why there is no response, and whether trying again can help
 //! clock.rs       how long a server asks to wait
-//! patience.rs    when to try again
+//! patience.rs    when and how often to try again
 //! checksum.rs    SHA-256, MD5, git's hash
 //! ```
 //!
-//! **Why `ureq` and not `hf-hub`.** The hub's own crate (1.0) starts a file from zero when it was
-//! interrupted, compares no hash with the bytes it wrote, and brings 232 crates, among them tokio, the Xet
-//! client and `aws-lc-sys`, whose C code wants cmake on some platforms. Three routes are needed here, and
-//! the promises (resume, verify, never a bad file under its final name) are ours to keep. `ureq` is a
-//! blocking, well-kept client; with rustls on `ring` it adds 22 small crates, under a minute of compiling on
-//! one core, and needs only the C compiler that the rest needs too.
+//! **Why `ureq` and not `hf-hub`.** The hub's own crate (1.0) restarts an interrupted file from zero, does not
+//! verify the hash of the bytes it wrote, and brings 232 crates, among them tokio, the Xet client and
+//! `aws-lc-sys`, whose C code needs cmake on some platforms. Only three routes are needed here, and the
+//! guarantees (resume, verify, never a bad file under its final name) are ours to keep. `ureq` is a blocking,
+//! well-maintained client; with rustls on `ring` it adds 22 small crates and less than a minute of compile time
+//! on one core, and needs only the C compiler that other dependencies need too.
 
+/// Web addresses.
 pub mod address;
+/// Unpacking zip archives.
 pub mod archive;
+/// What can be fetched.
 pub mod catalogue;
 mod cause;
+/// Hashes of files.
 pub mod checksum;
 mod client;
 mod clock;
 mod download;
+/// The Hugging Face hub.
 pub mod hub;
+/// What was fetched into a folder.
 pub mod ledger;
+/// Retries and waiting.
 pub mod patience;
+/// Proxies from the environment.
 pub mod proxy;
+/// Tokens and passwords.
 pub mod secret;
+/// Settings from the environment.
 pub mod settings;
 mod survey;
 
@@ -57,38 +67,38 @@ use crate::error::AtPath;
 use crate::locations::free_space;
 use crate::{Error, Result};
 
-/// Files under way at once: enough to hide the hub's answer time where files are small, few enough for its
-/// limits on requests.
+/// Number of files fetched at once: enough to hide the hub's latency for small files, few enough for its rate
+/// limits.
 const WORKERS: usize = 4;
 
-/// Told how fetching goes on. The harness's own `Progress` counts images in one
-/// thread; here bytes of several files pass at once, and may go back where a file begins anew.
+/// Receives the progress of a fetch. Unlike the harness's own `Progress`, which counts images in one thread,
+/// this follows the bytes of several files at once, which may decrease when a file starts over.
 pub trait Watch: Sync {
-    /// Work on the file `what` of `total` bytes begins; it ends when the returned handle is dropped.
+    /// Starts work on the file `what` of `total` bytes; the work ends when the returned handle is dropped.
     fn begin(&self, work: Work, what: &str, total: u64) -> Box<dyn Track>;
 
-    /// Something worth a line of its own.
+    /// Reports a message that deserves its own line.
     fn note(&self, line: &str);
 }
 
-/// What is done to a file.
+/// What is being done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Its bytes come from the hub.
+    /// Downloading it from the hub.
     Fetch,
-    /// Its bytes are here and are hashed.
+    /// Hashing its local bytes.
     Check,
-    /// What it holds is written; bytes are the unpacked ones.
+    /// Writing its contents; bytes are counted unpacked.
     Unpack,
 }
 
-/// One file's progress.
+/// The progress of one file.
 pub trait Track {
-    /// So many bytes are done.
+    /// Reports the number of bytes done.
     fn at(&self, bytes: u64);
 }
 
-/// Watches nothing.
+/// Ignores all progress.
 pub struct Unwatched;
 
 impl Watch for Unwatched {
@@ -103,22 +113,23 @@ impl Track for Unwatched {
     fn at(&self, _: u64) {}
 }
 
-/// What was done.
+/// The result of a fetch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Files or folders that are new, relative to the folder.
+    /// New files or folders, relative to the data folder.
     pub brought: Vec<String>,
-    /// How many files of the hub were here already.
+    /// Number of the hub's files that were already here.
     pub here: usize,
-    /// Folders that were left as they are.
+    /// Folders that were left unchanged because they were not created by this program.
     pub foreign: Vec<PathBuf>,
 }
 
-/// Brings all of `survey` into its folder. Another run into the same folder waits until this one is over.
+/// Brings everything in `survey` into its folder. A concurrent run into the same folder waits until this one is
+/// done.
 ///
 /// # Errors
-/// The first that happened; files that were finished before are whole and recorded, and those under way
-/// go on from where they were at the next run.
+/// The first error that occurred. Files finished before are complete and recorded; the next run resumes those
+/// in progress.
 pub fn run(hub: &Hub, survey: &Survey, keep: bool, watch: &dyn Watch) -> Result<Outcome> {
     survey.fits(free_space(&survey.folder)?, keep)?;
     let ledger = Ledger::open(&survey.folder, &|line| watch.note(line))?;
@@ -159,7 +170,7 @@ pub fn run(hub: &Hub, survey: &Survey, keep: bool, watch: &dyn Watch) -> Result<
     }
 }
 
-/// What is behind the mutex; a thread that panicked leaves nothing half-changed here.
+/// Locks a mutex; a thread that panicked leaves nothing half-changed here.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -173,12 +184,12 @@ struct Run<'a> {
     outcome: Mutex<Outcome>,
     failure: Mutex<Option<Error>>,
     stop: AtomicBool,
-    /// Bytes of files that are still to come.
+    /// Bytes of files that are still to be fetched.
     left: AtomicU64,
 }
 
 impl Run<'_> {
-    /// Brings one file, whatever its state is by now.
+    /// Brings one file, whatever its current state.
     fn bring(&self, item: &Item) -> Result<()> {
         let (folder, repository) = (&self.survey.folder, &self.survey.repository);
         let line = held(&self.ledger).get(&item.to).cloned();
@@ -191,7 +202,7 @@ impl Run<'_> {
             (State::Foreign, Some(unpack)) => {
                 let foreign = inside(folder, unpack)?;
                 self.watch.note(&format!(
-                    "{} is here, though not by this command: left as it is (remove it to fetch it)",
+                    "{} was not created by this command; leaving it unchanged (remove it to fetch it)",
                     foreign.display()
                 ));
                 held(&self.outcome).foreign.push(foreign);
@@ -214,7 +225,7 @@ impl Run<'_> {
             commit: repository.revision.clone(),
             unpacked,
         })?;
-        // The file itself is not in the way of anything where the hub's cache holds it.
+        // A file in the hub's cache is left where it is.
         if item.unpack.is_some() && !self.keep && file == target {
             std::fs::remove_file(&target).at(&target)?;
         }
@@ -222,16 +233,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The verified file: at `target`, or an archive where the hub's cache has it.
+    /// Returns the path of the verified file: `target`, or the hub's cache for an archive that is there.
     fn obtain(&self, item: &Item, state: State, target: &Path) -> Result<PathBuf> {
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).at(parent)?;
         }
         match state {
             State::Unchecked if self.verified(item, target)? => return Ok(target.to_owned()),
-            State::Unchecked => self
-                .watch
-                .note(&format!("{} is not the file of this revision: fetching it anew", target.display())),
+            State::Unchecked => self.watch.note(&format!(
+                "{} is not the file of this revision; downloading it again",
+                target.display()
+            )),
             State::Cached(blob) if self.verified(item, &blob)? => {
                 if item.unpack.is_some() {
                     return Ok(blob);
@@ -259,7 +271,7 @@ impl Run<'_> {
         Ok(target.to_owned())
     }
 
-    /// Gives the copy `part` its final name if it is whole.
+    /// Gives the copy `part` its final name if it passes verification.
     fn settle(&self, item: &Item, part: &Path, target: &Path) -> Result<PathBuf> {
         if self.verified(item, part)? {
             std::fs::rename(part, target).at(target)?;
@@ -275,8 +287,7 @@ impl Run<'_> {
         Ok(item.entry.checksums.hold(path, item.entry.size, &|bytes| track.at(bytes))?.is_ok())
     }
 
-    /// Unpacks `archive` to the folder `to`, which is there as a whole or, where it was there before, file
-    /// by file.
+    /// Unpacks `archive` to the folder `to`: all at once, or file by file if the folder already exists.
     fn unpack(&self, archive: &Path, to: &str, before: Option<&Line>) -> Result<Unpacked> {
         let folder = &self.survey.folder;
         let root = to.rsplit('/').next().unwrap_or(to);
@@ -284,8 +295,11 @@ impl Run<'_> {
         let free = free_space(folder)?;
         if contents.bytes > free {
             let (needed, free) = (gigabytes(contents.bytes), gigabytes(free));
-            let problem = format!("unpacks to {needed}, and {free} are free in {}", folder.display());
-            return Err(Error::damaged(archive, problem).help("free some and run the same command again"));
+            let problem =
+                format!("needs {needed} unpacked, but only {free} are free in {}", folder.display());
+            return Err(
+                Error::damaged(archive, problem).help("free some space and run the same command again")
+            );
         }
         let workplace = ledger::workplace(folder)?;
         let fresh = workplace.path().join("whole");
@@ -305,8 +319,8 @@ impl Run<'_> {
     }
 }
 
-/// Moves `files` from `fresh` into the folder `target`, and removes what an earlier fetch put there and is
-/// no longer part of it. What anyone else put there stays.
+/// Moves `files` from `fresh` into the folder `target`, and removes files that an earlier fetch put there and
+/// that are no longer part of it. Files from anyone else stay.
 fn replace(fresh: &Path, files: &[(String, u64)], target: &Path, before: Option<&Line>) -> Result<()> {
     for (name, _) in files {
         let to = inside(target, name)?;

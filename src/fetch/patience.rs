@@ -1,4 +1,4 @@
-//! How often and how long a request is tried again.
+//! How often and how long to retry a request.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::{Error, Result};
 /// How long to keep trying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patience {
-    /// Failures in a row, without progress, after which it ends; more where much is left to fetch.
+    /// Number of consecutive failures without progress before giving up; more if much is left to fetch.
     pub tries: u32,
-    /// Before the second try; doubled before each further one, up to [`LONGEST_PAUSE`].
+    /// Wait before the second try; doubled before each further one, up to [`LONGEST_PAUSE`].
     pub first_wait: Duration,
-    /// At most at one time where the server names it. The hub's windows of requests last 300 s.
+    /// Maximum wait that a server may ask for at a time. The hub's rate limit windows last 300 s.
     pub longest_wait: Duration,
-    /// A connection that sends nothing for so long is dropped.
+    /// A connection that receives nothing for this long is dropped.
     pub stall: Duration,
 }
 
@@ -28,29 +28,34 @@ impl Default for Patience {
     }
 }
 
-/// Between two tries, where the server names no time.
+/// Maximum wait between two tries if the server does not specify one.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Tries where trying again hardly helps: with the usual waits they take three seconds.
+/// Number of tries when trying again hardly helps; with the default waits they take three seconds.
 const FEW_TRIES: u32 = 3;
-/// One more try for each of these bytes that are left to fetch: who fetches for hours can wait out an outage.
+/// One more try per this many bytes left to fetch: a fetch that takes hours can wait out an outage.
 const BYTES_PER_TRY: u64 = 500_000_000;
-/// With much left, at most so many times the usual tries: 17 minutes of waiting.
+/// Maximum factor by which the tries grow if much is left: 17 minutes of waiting.
 const MOST_PATIENCE: u32 = 4;
-/// So many times as many refusals that say when to come back: others behind the same address use up its requests.
+/// Factor on tries if the server says when to come back: others behind the same address use up its requests.
 const ASKED_TO_WAIT: u32 = 4;
-/// So many times the usual waits where a server limits requests and does not say for how long: four minutes.
+/// Factor on waits if a server limits requests without saying for how long: four minutes.
 const UNTOLD_WINDOW: u32 = 8;
 
 /// Why a request did not succeed.
 #[derive(Debug)]
 pub enum Trouble {
-    /// May go away: a dropped connection, a server that is busy.
-    Passing { error: Error, wait: Wait },
-    /// Will hardly go away: a host that nobody knows, a web page instead of the answer.
+    /// May go away: a dropped connection, a busy server.
+    Passing {
+        /// What happened.
+        error: Error,
+        /// How long to wait before the next try.
+        wait: Wait,
+    },
+    /// Will hardly go away: an unknown host, a web page instead of a response.
     Stubborn(Error),
-    /// The part that is here can't be continued from this answer: begin anew.
+    /// The local part cannot be resumed from this response; start over.
     Restart(Error),
-    /// Will stay.
+    /// Will not go away.
     Final(Error),
 }
 
@@ -61,45 +66,46 @@ pub enum Wait {
     Usual,
     /// As long as the server asks.
     Asked(Duration),
-    /// The server limits requests and does not say for how long.
+    /// The server limits requests without saying for how long.
     Untold,
 }
 
 impl Trouble {
-    /// A trouble that may go away.
+    /// Creates a failure that may go away.
     pub fn passing(problem: impl ToString) -> Self {
         Trouble::Passing { error: Error::network(problem), wait: Wait::Usual }
     }
 
-    /// A trouble that will hardly go away, with what the user can do about it.
+    /// Creates a failure that will hardly go away, with advice for the user.
     pub fn stubborn(problem: impl ToString, remedy: impl ToString) -> Self {
         Trouble::Stubborn(Error::network(problem).help(remedy))
     }
 
-    /// A trouble that will stay, with what the user can do about it.
+    /// Creates a failure that will not go away, with advice for the user.
     pub fn fatal(problem: impl ToString, remedy: impl ToString) -> Self {
         Trouble::Final(Error::network(problem).help(remedy))
     }
 }
 
-/// Failures in a row.
+/// Consecutive failures.
 #[derive(Debug, Default)]
 pub struct Failures {
     count: u32,
-    /// Refusals that said when to come back.
+    /// Failures for which the server said when to come back.
     asked: u32,
 }
 
 impl Failures {
-    /// Something went forward: earlier failures are forgiven.
+    /// Resets the count after progress.
     pub fn forgive(&mut self) {
         *self = Failures::default();
     }
 
-    /// Counts a failure about `subject` and waits before the next try. `left` bytes are still to fetch.
+    /// Counts a failure concerning `subject` and waits before the next try. `left` bytes are still to be
+    /// fetched.
     ///
     /// # Errors
-    /// Where patience is at its end, or the trouble will stay.
+    /// If patience has run out or the failure is final.
     pub fn wait(
         &mut self,
         trouble: Trouble,
@@ -139,16 +145,16 @@ impl Failures {
 }
 
 impl Patience {
-    /// Failures in a row after which it ends where `left` bytes are still to fetch.
+    /// Returns after how many consecutive failures to give up if `left` bytes are still to be fetched.
     pub fn tries_for(&self, left: u64) -> u32 {
         let more = u32::try_from(left / BYTES_PER_TRY).unwrap_or(u32::MAX);
         self.tries.saturating_add(more).min(self.tries.saturating_mul(MOST_PATIENCE))
     }
 
-    /// Runs `attempt` about `subject` until it succeeds, waiting in between.
+    /// Runs `attempt` until it succeeds, waiting in between; messages name `subject`.
     ///
     /// # Errors
-    /// Where patience is at its end, or the trouble will stay.
+    /// If patience runs out or the failure is final.
     pub fn retry<T>(
         &self,
         subject: &str,
@@ -165,7 +171,7 @@ impl Patience {
     }
 }
 
-/// The same error, which now names its subject and says what came of it.
+/// Adds the subject and the outcome to an error.
 fn about(subject: &str, error: Error, outcome: &str) -> Error {
     match error.path() {
         None => error.reworded(|problem| format!("{subject}: {problem}{outcome}")),
@@ -173,15 +179,15 @@ fn about(subject: &str, error: Error, outcome: &str) -> Error {
     }
 }
 
-/// The same error without its remedy.
+/// Removes an error's advice.
 fn bare(error: Error) -> Error {
     error.help("")
 }
 
-/// The same error, which also says that nothing is lost.
+/// Adds to an error's advice that nothing is lost.
 fn again(error: Error) -> Error {
     let remedy = error.remedy();
-    let what = "the same command, run again later, goes on where it stopped";
+    let what = "run the same command again later to resume";
     let remedy = if remedy.is_empty() { what.to_owned() } else { format!("{remedy}. {}", sentence(what)) };
     error.help(remedy)
 }
@@ -195,7 +201,7 @@ fn sentence(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// How long it waits before each try until it gives up.
+    /// Returns the notes written before each try until it gives up.
     fn waits(wait: Wait, left: u64) -> Vec<String> {
         let patience = Patience { first_wait: Duration::from_micros(1), ..Patience::default() };
         let (mut failures, noted) = (Failures::default(), std::cell::RefCell::new(Vec::new()));
@@ -206,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn patience_grows_with_what_is_left() {
+    fn patience_grows_with_bytes_left() {
         let patience = Patience::default();
         let tries = [0, 499_999_999, 8_400_000_000, 1 << 50].map(|left| patience.tries_for(left));
         assert_eq!(tries, [6, 6, 22, 24]);
         assert_eq!((waits(Wait::Usual, 0).len(), waits(Wait::Usual, 1_000_000_000).len()), (5, 7));
-        // Others use up the requests of the same address: who is told when to come back comes back more often.
+        // Others use up the requests of the same address, so asking to wait grants more tries.
         assert_eq!(waits(Wait::Asked(Duration::from_micros(1)), 0).len(), 23);
     }
 
     #[test]
-    fn stubborn_trouble_is_tried_for_seconds_only() {
+    fn stubborn_failures_are_retried_briefly() {
         let patience = Patience { first_wait: Duration::from_micros(1), ..Patience::default() };
         let mut failures = Failures::default();
         let mut wait = || {
@@ -227,7 +233,9 @@ mod tests {
         wait().unwrap();
         let error = wait().unwrap_err().to_string();
         assert!(
-            error.starts_with("w.bin: nobody knows the host (3 tries)\n  help: look at the name. The same")
+            error.starts_with(
+                "w.bin: nobody knows the host (3 tries)\n  help: look at the name. Run the same"
+            )
         );
     }
 }

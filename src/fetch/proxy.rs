@@ -1,8 +1,8 @@
-//! The way to an address: through a proxy, or straight, as the environment asks for it.
+//! Decides whether an address is reached through a proxy or directly, as configured in the environment.
 //!
-//! `NO_PROXY` lists what is reached straight: `*`, host names with all below them (`example.com`, also written
-//! `.example.com` or `*.example.com`), addresses, and ranges of addresses (`10.0.0.0/8`), each with a port if need
-//! be (`example.com:8080`, `[::1]:80`).
+//! `NO_PROXY` lists what is reached directly: `*`, host names including all subdomains (`example.com`, also
+//! written `.example.com` or `*.example.com`), addresses, and ranges of addresses (`10.0.0.0/8`), each
+//! optionally with a port (`example.com:8080`, `[::1]:80`).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::address::Address;
 use super::secret::without_login;
 use crate::{Error, Result};
 
-/// The proxies of both schemes, and what is reached without.
+/// The proxies of both schemes, and the hosts reached without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<NamedProxy>,
@@ -19,11 +19,11 @@ pub struct Proxies {
     exempt: Vec<Exemption>,
 }
 
-/// A proxy and the variable that names it.
+/// A proxy and the variable that configures it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NamedProxy {
     pub(crate) proxy: ureq::Proxy,
-    /// `HTTPS_PROXY`.
+    /// Name of the variable, such as `HTTPS_PROXY`.
     pub variable: &'static str,
 }
 
@@ -31,8 +31,9 @@ impl NamedProxy {
     fn new(variable: &'static str, url: &str) -> Result<Self> {
         let proxy = ureq::Proxy::new(url.trim()).map_err(|_| {
             let shown = without_login(url);
-            Error::request(format!("{variable} is `{shown}`, which names no proxy"))
-                .help(format!("set {variable} to an address as http://proxy.example.com:3128, or unset it"))
+            Error::request(format!("{variable} is `{shown}`, not a valid proxy address")).help(format!(
+                "set {variable} to an address such as http://proxy.example.com:3128, or unset it"
+            ))
         })?;
         Ok(NamedProxy { proxy, variable })
     }
@@ -66,17 +67,17 @@ struct Exemption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
     All,
-    /// This name and those below it.
+    /// This name and all subdomains.
     Name(String),
-    /// Addresses whose first bits are those of this one.
+    /// Addresses that share this many leading bits with this one.
     Range(IpAddr, u32),
 }
 
 impl Proxies {
-    /// What the environment asks for; `get` looks up a variable that is set and not empty.
+    /// Reads the proxies from the environment; `get` looks up a variable that is set and not empty.
     ///
     /// # Errors
-    /// Where a variable names no proxy.
+    /// If a variable is not a valid proxy address.
     pub(crate) fn from_environment(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let first = |names: &[&'static str]| {
             names
@@ -93,13 +94,13 @@ impl Proxies {
         })
     }
 
-    /// The proxy on the way to `address`; none where it is reached straight.
+    /// Returns the proxy for `address`; `None` if it is reached directly.
     pub fn on_the_way_to(&self, address: &Address) -> Option<&NamedProxy> {
         let proxy = if address.is_secure() { &self.https } else { &self.http };
         proxy.as_ref().filter(|_| !self.exempt.iter().any(|exemption| exemption.holds(address)))
     }
 
-    /// All proxies.
+    /// Iterates over all proxies.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &NamedProxy> {
         self.http.iter().chain(&self.https)
     }
@@ -140,7 +141,7 @@ impl Exemption {
     }
 }
 
-/// `10.0.0.0/8`, `10.1.2.3`, `::1`, `[::1]`.
+/// Parses an address or a range of addresses: `10.0.0.0/8`, `10.1.2.3`, `::1`, `[::1]`.
 fn range(text: &str) -> Option<Hosts> {
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let (network, bits) = match text.split_once('/') {
@@ -152,7 +153,7 @@ fn range(text: &str) -> Option<Hosts> {
     Some(Hosts::Range(network, bits.unwrap_or(all).min(all)))
 }
 
-/// The kind of an address and its first `bits`.
+/// Returns whether the address is IPv4, and its first `bits`.
 fn first_bits(address: IpAddr, bits: u32) -> (bool, u128) {
     match address {
         IpAddr::V4(address) => (true, u128::from(address.to_bits().checked_shr(32 - bits).unwrap_or(0))),
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_is_that_of_the_scheme() {
+    fn the_scheme_selects_the_proxy() {
         let both = proxies(&[("HTTPS_PROXY", "http://secure:1"), ("http_proxy", "http://user:word@plain:2")])
             .unwrap();
         let way = |text| both.on_the_way_to(&address(text)).map(ToString::to_string);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_knows_names_addresses_ranges_and_ports() {
+    fn no_proxy_supports_names_addresses_ranges_and_ports() {
         let straight = |entries: &str, text: &str| {
             let variables = [("ALL_PROXY", "http://proxy:1"), ("NO_PROXY", entries)];
             proxies(&variables).unwrap().on_the_way_to(&address(text)).is_none()

@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-/// A token or password. `{:?}` shows no letter of it; it goes into headers only.
+/// A token or password. `{:?}` does not reveal it; it is only sent in headers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text` from being printed.
+    /// Wraps `text` so that it is not printed.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
-    /// The text itself.
+    /// Returns the text itself.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -24,10 +24,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// `text` of someone else on one line of at most 300 characters, with `***` for each of `secrets`.
+/// Puts a foreign text on one line of at most 300 characters, with `***` in place of each of `secrets`.
 pub(crate) fn cleaned<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = text.to_owned();
-    // A very short one stands in many words: nothing would be left to read.
+    // A very short secret occurs in many words; replacing it would leave nothing readable.
     for secret in secrets.into_iter().filter(|secret| secret.len() >= 3) {
         text = text.replace(secret, "***");
     }
@@ -42,7 +42,7 @@ pub(crate) fn cleaned<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>
         .collect()
 }
 
-/// An address that could not be parsed, without what stands before an `@` in it.
+/// Removes the part before an `@` from an address that could not be parsed.
 pub(crate) fn without_login(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
     let Some((_, shown)) = rest.rsplit_once('@') else { return address.to_owned() };

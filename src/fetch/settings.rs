@@ -1,9 +1,9 @@
-//! How the hub is reached, as the environment asks for it.
+//! How the hub is reached, as configured in the environment.
 //!
-//! As the Python client does, it honours `HF_ENDPOINT`, `HF_TOKEN` (else `HF_TOKEN_PATH`, else the token
-//! that `hf auth login` left in `HF_HOME`), `HF_HUB_OFFLINE`, `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`,
-//! `NO_PROXY`, and takes files from the cache in `HF_HOME` that are there already. `SSL_CERT_FILE` names
-//! certificates to trust instead of the built-in ones.
+//! Like the Python client, this honours `HF_ENDPOINT`, `HF_TOKEN` (else `HF_TOKEN_PATH`, else the token that
+//! `hf auth login` stored in `HF_HOME`), `HF_HUB_OFFLINE`, `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+//! `NO_PROXY`, and uses files that are already in the cache in `HF_HOME`. `SSL_CERT_FILE` names certificates to
+//! trust instead of the built-in ones.
 
 use std::path::{Path, PathBuf};
 
@@ -19,36 +19,41 @@ use crate::{Error, Result};
 /// How the hub is reached.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Address of the hub.
     pub endpoint: Address,
-    /// `user:password` of the endpoint, which goes before the token.
+    /// Login for the endpoint, `user:password`; takes precedence over the token.
     pub login: Option<Secret>,
+    /// Access token of the hub.
     pub token: Option<Secret>,
-    /// The variable that forbids every request.
+    /// The variable that forbids all requests, if set.
     pub offline: Option<&'static str>,
-    /// The hub's own cache on this machine.
+    /// The hub's local cache.
     pub cache: Option<PathBuf>,
+    /// Proxies.
     pub proxies: Proxies,
     /// Certificates to trust instead of the built-in ones.
     pub certificates: Option<Vec<Certificate<'static>>>,
+    /// How long to keep trying.
     pub patience: Patience,
 }
 
 impl Settings {
-    /// The settings that environment variables ask for; `get` looks one up.
+    /// Reads the settings from environment variables; `get` looks one up.
     ///
     /// # Errors
-    /// Where one of them cannot be: not a URL, no certificates in the file, a token that no header can hold.
+    /// If a variable is invalid: not a URL, no certificates in the file, a token that does not fit into a
+    /// header.
     pub fn from_environment(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         let (endpoint, login) = Address::parse(&endpoint).ok_or_else(|| {
             let shown = without_login(endpoint.trim());
-            Error::request(format!("HF_ENDPOINT is `{shown}`, no http:// or https:// address"))
+            Error::request(format!("HF_ENDPOINT is `{shown}`, not an http:// or https:// address"))
                 .help("set it to the address of a hub, or unset it for https://huggingface.co")
         })?;
         let is_true =
             |value: &String| ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str());
-        // The first that is set decides.
+        // The first variable that is set decides.
         let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| get(name).is_some());
         let offline = offline.filter(|name| get(name).as_ref().is_some_and(is_true));
         let home = get("HF_HOME").map(PathBuf::from).or_else(|| {
@@ -56,7 +61,7 @@ impl Settings {
             cache.or_else(|| Some(dirs::home_dir()?.join(".cache"))).map(|dir| dir.join("huggingface"))
         });
         let token = match get("HF_TOKEN") {
-            Some(token) => token_of(&token, "HF_TOKEN", "set it anew")?,
+            Some(token) => token_of(&token, "HF_TOKEN", "set it again")?,
             None => {
                 let file = get("HF_TOKEN_PATH").map(PathBuf::from);
                 let file = file.or_else(|| Some(home.clone()?.join("token")));
@@ -77,16 +82,20 @@ impl Settings {
     }
 }
 
-/// The token that `hf auth login` left in `file`, if it did.
+/// Reads the token that `hf auth login` stored in `file`, if any.
 fn token_in(file: &Path) -> Result<Option<Secret>> {
-    // What can't be read is no token either: public repositories need none.
+    // A file that cannot be read counts as no token: public repositories need none.
     let Ok(bytes) = std::fs::read(file) else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes);
-    token_of(&text, &file.display().to_string(), "`hf auth login` writes it anew; HF_TOKEN goes before it")
+    token_of(
+        &text,
+        &file.display().to_string(),
+        "run `hf auth login` to rewrite it, or set HF_TOKEN, which takes precedence",
+    )
 }
 
-/// The token in `text`, which `place` holds. White space, quotation marks and a byte-order mark around it are left
-/// out, as shells, editors and env files add them.
+/// Cleans the token in `text`, which comes from `place`: strips white space, quotation marks and a byte-order
+/// mark around it, as shells, editors and env files add them.
 fn token_of(text: &str, place: &str, remedy: &str) -> Result<Option<Secret>> {
     let token = text.trim_start_matches('\u{feff}').trim();
     let token = ['"', '\'']
@@ -103,7 +112,7 @@ fn token_of(text: &str, place: &str, remedy: &str) -> Result<Option<Secret>> {
             };
             let place_in = place_in + 1;
             Err(Error::request(format!(
-                "the token in {place} has {found} at character {place_in}: no token has"
+                "the token in {place} has {found} at character {place_in}, which is not allowed"
             ))
             .help(remedy))
         }
@@ -111,7 +120,7 @@ fn token_of(text: &str, place: &str, remedy: &str) -> Result<Option<Secret>> {
     }
 }
 
-/// Without percent-encoding, which a password in an address needs for `@`, `:` and `/`.
+/// Undoes percent-encoding, which a password in an address needs for `@`, `:` and `/`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -132,7 +141,8 @@ fn decoded(text: &str) -> String {
 }
 
 fn certificates(path: String) -> Result<Vec<Certificate<'static>>> {
-    let pem = std::fs::read(&path).at(&path).map_err(|error| error.help("SSL_CERT_FILE names it"))?;
+    let pem =
+        std::fs::read(&path).at(&path).map_err(|error| error.help("SSL_CERT_FILE points to this file"))?;
     let found: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -140,7 +150,9 @@ fn certificates(path: String) -> Result<Vec<Certificate<'static>>> {
         })
         .collect();
     if found.is_empty() {
-        return Err(Error::damaged(&path, "holds no PEM certificate").help("SSL_CERT_FILE names it"));
+        return Err(
+            Error::damaged(&path, "no PEM certificate found").help("SSL_CERT_FILE points to this file")
+        );
     }
     Ok(found)
 }
@@ -156,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_decides() {
+    fn settings_come_from_the_environment() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "hf_file\n").unwrap();
         let home = folder.path().to_str().unwrap();
@@ -195,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn offline_is_said_as_the_python_client_reads_it() {
+    fn offline_is_parsed_like_in_the_python_client() {
         let offline = |name: &str, value: &str| settings(&[(name, value)]).unwrap().offline;
         for yes in ["1", "ON", "yes", "True"] {
             assert_eq!(offline("HF_HUB_OFFLINE", yes), Some("HF_HUB_OFFLINE"), "{yes}");
@@ -209,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_trimmed_and_unusable_ones_named_but_not_shown() {
+    fn tokens_are_trimmed_and_invalid_ones_reported_but_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let path = file.to_str().unwrap();
@@ -251,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_variables_are_refused() {
         let error = |variables: &[(&str, &str)]| settings(variables).unwrap_err().to_string();
         assert!(error(&[("HF_ENDPOINT", "hub")]).contains("HF_ENDPOINT is `hub`"));
         assert!(error(&[("HTTPS_PROXY", "ftp://x")]).contains("HTTPS_PROXY is `ftp://x`"));

@@ -1,4 +1,5 @@
-//! What an order comes to: the files the hub lists, how each stands here, and what it costs to bring them.
+//! Compares an order with the hub and the local folder: which files there are, their state, and the cost of
+//! fetching them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,18 +12,20 @@ use super::ledger::{self, Line};
 use crate::files::inside;
 use crate::{Error, Result};
 
-/// What an order comes to, before anything is fetched.
+/// An order compared with the hub and the local folder, before anything is fetched.
 #[derive(Debug)]
 pub struct Survey {
+    /// Name in prose.
     pub title: String,
-    /// At the commit that was found behind the order's revision.
+    /// The repository at the commit that the order's revision resolves to.
     pub repository: Repository,
     /// The licence on the repository's card.
     pub licence: Option<String>,
-    /// Where licences of the parts are told.
+    /// Where to find the licences of the parts.
     pub licences: Option<String>,
-    /// Where the files go.
+    /// Destination folder.
     pub folder: PathBuf,
+    /// Tasks (or the model).
     pub parts: Vec<SurveyedPart>,
     expansion: f64,
 }
@@ -30,40 +33,47 @@ pub struct Survey {
 /// A task (or model) of a survey.
 #[derive(Debug)]
 pub struct SurveyedPart {
+    /// Name of the task, or of the model's file.
     pub name: String,
+    /// Licence of its data, if known.
     pub licence: Option<String>,
-    /// Empty where an earlier part brings the same files.
+    /// Its files; empty if an earlier part brings the same ones.
     pub items: Vec<Item>,
 }
 
-/// A file of the hub and how it stands here.
+/// A file of the hub and its local state.
 #[derive(Debug)]
 pub struct Item {
+    /// The file on the hub.
     pub entry: Entry,
-    /// Its path in the folder.
+    /// Path in the folder.
     pub to: String,
-    /// The folder that it unpacks to.
+    /// The folder it unpacks to, for an archive.
     pub unpack: Option<String>,
+    /// Its local state.
     pub state: State,
 }
 
-/// How a file stands here.
+/// The local state of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// It was fetched, and all of it is still here.
     Here,
-    /// The folder it would unpack to is here, but not by this program: it is left as it is.
+    /// The folder it would unpack to exists but was not created by this program; it is left unchanged.
     Foreign,
-    /// A file of its size is here, to be hashed.
+    /// A file of the same size exists and must be hashed.
     Unchecked,
-    /// The hub's own cache on this machine has it.
+    /// The hub's local cache has it at this path.
     Cached(PathBuf),
-    /// It must be fetched; so many bytes of it are here already.
-    Missing { part: u64 },
+    /// It must be fetched; `part` bytes are already here.
+    Missing {
+        /// Bytes that are already in the part file.
+        part: u64,
+    },
 }
 
 impl Item {
-    /// Bytes to come from the hub.
+    /// Returns the number of bytes to download.
     pub fn to_fetch(&self) -> u64 {
         match self.state {
             State::Missing { part } => self.entry.size.saturating_sub(part),
@@ -73,10 +83,10 @@ impl Item {
 }
 
 impl Survey {
-    /// Asks the hub for what `order` names and looks at what is in `folder`. Writes nothing.
+    /// Asks the hub for the files in `order` and checks their state in `folder`. Writes nothing.
     ///
     /// # Errors
-    /// Where the hub cannot be reached or refuses, lacks a file, or lists another hash than is pinned.
+    /// If the hub cannot be reached or refuses, a file is missing, or a hash differs from the pinned one.
     pub fn take(hub: &Hub, order: &Order, folder: &Path) -> Result<Self> {
         let about = hub.about(&order.repository)?;
         let repository = Repository { revision: about.commit, ..order.repository.clone() };
@@ -93,7 +103,7 @@ impl Survey {
                 }
                 for entry in meant {
                     let to = source.to.clone().unwrap_or_else(|| entry.path.clone());
-                    // Names of the hub become paths here.
+                    // Names from the hub become local paths.
                     inside(folder, &to)?;
                     if !seen.insert(to.clone()) {
                         continue;
@@ -118,18 +128,17 @@ impl Survey {
         })
     }
 
-    /// All files.
+    /// Iterates over all files.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         self.parts.iter().flat_map(|part| &part.items)
     }
 
-    /// Bytes to come from the hub.
+    /// Returns the number of bytes to download.
     pub fn to_fetch(&self) -> u64 {
         self.items().map(Item::to_fetch).sum()
     }
 
-    /// Bytes of disk that will be needed at most at one time, about: archives are removed once unpacked,
-    /// unless they are kept.
+    /// Estimates the peak disk use in bytes: archives are removed once unpacked, unless they are kept.
     pub fn disk(&self, keep: bool) -> u64 {
         let busy = |item: &&Item| !matches!(item.state, State::Here | State::Foreign);
         let mut archives: Vec<u64> = Vec::new();
@@ -138,7 +147,7 @@ impl Survey {
             match item.unpack {
                 Some(_) => {
                     archives.push(item.to_fetch());
-                    // Rounded up; sizes of files are far below where f64 counts in more than ones.
+                    // Rounded up; file sizes are far below 2^53, up to which f64 is exact.
                     let unpacked = (item.entry.size as f64 * self.expansion).ceil() as u64;
                     stays = stays.saturating_add(unpacked);
                 }
@@ -158,36 +167,37 @@ impl Survey {
         }
     }
 
-    /// Whether all of it fits on a disk with so many bytes `free`.
+    /// Checks that everything fits on a disk with `free` bytes.
     ///
     /// # Errors
-    /// Where it does not.
+    /// If it does not fit.
     pub fn fits(&self, free: u64, keep: bool) -> Result<()> {
         let needed = self.disk(keep);
         if needed <= free {
             return Ok(());
         }
-        let problem = format!("about {} are needed here and {} are free", gigabytes(needed), gigabytes(free));
+        let problem =
+            format!("about {} are needed here, but only {} are free", gigabytes(needed), gigabytes(free));
         Err(Error::damaged(&self.folder, problem)
-            .help("free some, name another folder, or fetch one task after the other (--task)"))
+            .help("free some space, choose another folder, or fetch one task at a time (--task)"))
     }
 }
 
-/// `8.4 GB`.
+/// Formats a number of bytes, such as `8.4 GB`.
 pub fn gigabytes(bytes: u64) -> String {
     indicatif::DecimalBytes(bytes).to_string()
 }
 
-/// The listed file with its pinned hashes, too.
+/// Adds the pinned hashes to a listed file.
 fn pinned(repository: &Repository, source: &Source, listed: &Entry) -> Result<Entry> {
     let checksums = source.checksums().and(&listed.checksums).map_err(|mismatch| {
-        Error::network(format!("{}: {}: as the hub lists it, {mismatch}", repository.name, listed.path)).help(
-            "the repository's revision is another than the one whose hash is pinned in benchmarks/fetch",
-        )
+        Error::network(format!("{}: {}: in the hub's listing: {mismatch}", repository.name, listed.path))
+            .help("the repository's revision differs from the one whose hash is pinned in benchmarks/fetch")
     })?;
     if checksums.identity().is_none() {
-        let problem = format!("{}: {}: the hub lists no hash to verify it by", repository.name, listed.path);
-        return Err(Error::network(problem).help("pin one in benchmarks/fetch"));
+        let problem =
+            format!("{}: {}: the hub lists no hash to verify it with", repository.name, listed.path);
+        return Err(Error::network(problem).help("pin a hash in benchmarks/fetch"));
     }
     Ok(Entry { checksums, ..listed.clone() })
 }
@@ -198,11 +208,13 @@ fn lacking(repository: &Repository, source: &Source, listed: &[Entry]) -> Error 
         names.push("…");
     }
     let Repository { name, revision, .. } = repository;
-    Error::network(format!("{name} has no file `{}` at revision {revision}", source.path))
-        .help(format!("it has {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }))
+    Error::network(format!("{name} has no file `{}` at revision {revision}", source.path)).help(format!(
+        "available files: {}",
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    ))
 }
 
-/// How `item` stands in `folder`, of which the ledger says `line`.
+/// Determines the state of `item` in `folder`; `line` is its line in the ledger.
 pub(crate) fn state(
     hub: &Hub,
     repository: &Repository,

@@ -1,11 +1,11 @@
-//! Weight files as a list of named tensors, each read only when it is asked for.
+//! Opens weight files as a list of named tensors, each read only on request.
 //!
 //! ```text
-//! files.rs                   a path -> the files that hold its weights
-//! kind.rs                    a file's first bytes -> what it is
+//! files.rs                   a path -> the weight files it stands for
+//! kind.rs                    a file's first bytes -> its format
 //! safetensors.rs, torch.rs   a file -> its tensors
 //! tensors.rs                 the values of a pickle -> named tensors
-//! storage.rs                 where numbers lie, and reading them
+//! storage.rs                 where a tensor's numbers are stored, and reading them
 //! ```
 
 mod files;
@@ -30,25 +30,29 @@ use self::storage::Numbers;
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// What to pass as weights.
-pub const HELP: &str = "pass a PyTorch state dict (.pth, .pt, .bin, .ckpt), a .safetensors file, the .index.json of \
-                        several, or a folder that holds one of these";
+/// Help text: what may be passed as weights.
+pub const HELP: &str = "pass a PyTorch state dict (.pth, .pt, .bin, .ckpt), a .safetensors file, the .index.json of a \
+                        sharded checkpoint, or a folder that contains one of these";
 
-/// How a file stores the numbers of a tensor. Only real floating-point numbers can be weights.
+/// How a file stores a tensor's numbers. Only real floating-point numbers can be weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dtype {
+    /// 64-bit float.
     F64,
+    /// 32-bit float.
     F32,
+    /// 16-bit float of IEEE 754.
     F16,
+    /// 16-bit bfloat.
     Bf16,
-    /// A tensor of another type: `int64`, `sparse`.
+    /// A tensor of another type, such as `int64` or `sparse`.
     Other(Cow<'static, str>),
-    /// No tensor: what it is instead.
+    /// Not a tensor; describes the value found instead.
     NoTensor(String),
 }
 
 impl Dtype {
-    /// By PyTorch's name for it, as in `float32`.
+    /// Parses PyTorch's name of a type, such as `float32`.
     fn named(name: &str) -> Self {
         match name {
             "float64" | "double" => Dtype::F64,
@@ -59,7 +63,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes per number; 0 where it is not read.
+    /// Bytes per number; 0 for types that are not read.
     fn size(&self) -> usize {
         match self {
             Dtype::F64 => 8,
@@ -83,17 +87,18 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A tensor of a weight file, or what stands there instead of one.
+/// One entry of a weight file: a tensor, or whatever is stored in its place.
 pub struct Stored {
-    /// As the file has it, nested dictionaries joined by dots.
+    /// Name in the file, with nested dictionary keys joined by dots.
     pub name: String,
+    /// Type of the numbers.
     pub dtype: Dtype,
-    /// Empty for what is no tensor.
+    /// Size of each dimension; empty if the entry is not a tensor.
     pub shape: Vec<usize>,
     numbers: Result<Numbers, String>,
 }
 
-/// Shape and type: `[1, 2] (float32)`.
+/// Shape and type, such as `[1, 2] (float32)`.
 impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.dtype {
@@ -104,28 +109,28 @@ impl fmt::Display for Stored {
 }
 
 impl Stored {
-    /// What is no tensor.
+    /// Creates an entry that is not a tensor.
     fn no_tensor(name: String, what: String) -> Self {
         let numbers = Err(what.clone());
         Stored { name, dtype: Dtype::NoTensor(what), shape: Vec::new(), numbers }
     }
 
-    /// Whether it is a tensor, of whatever type.
+    /// Whether the entry is a tensor, of any type.
     pub fn is_tensor(&self) -> bool {
         !matches!(self.dtype, Dtype::NoTensor(_))
     }
 
-    /// Whether its numbers are of a type that weights have.
+    /// Whether the numbers have a type that weights can have.
     pub fn is_real(&self) -> bool {
         self.dtype.size() > 0
     }
 
-    /// The numbers in row-major order, as float32.
+    /// Reads the numbers as float32, in row-major order.
     ///
-    /// As many are allocated as the shape says: compare it with the expected one first.
+    /// Allocates as many numbers as the shape says, so compare the shape with the expected one first.
     ///
     /// # Errors
-    /// Where the file ends too early or is damaged, or the numbers are not real.
+    /// If the file is truncated or damaged, or the numbers are not real floating-point numbers.
     pub fn read(&self) -> io::Result<Vec<f32>> {
         let invalid = |problem: &dyn fmt::Display| {
             io::Error::new(io::ErrorKind::InvalidData, format!("`{}`: {problem}", self.name))
@@ -150,13 +155,15 @@ fn widen<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f
     bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
 }
 
-/// The tensors of a weight file, sorted by name. `path` is a PyTorch checkpoint, a safetensors file, the index of
-/// several, or a folder that holds one of these. What a file is, its bytes say, not its name.
+/// Opens the tensors of a weight file, sorted by name. `path` is a PyTorch checkpoint, a safetensors file, the
+/// index of a sharded checkpoint, or a folder that contains one of these. The format is recognised by the
+/// file's first bytes, not by its name.
 ///
-/// Nothing in a checkpoint is executed, and nothing is allocated on its word alone.
+/// Nothing in a checkpoint is executed, and no memory is allocated solely because a file's header claims a
+/// size.
 ///
 /// # Errors
-/// Where a file is missing, truncated or of another format.
+/// If a file is missing, truncated or of another format.
 pub fn open(path: &Path) -> Result<Vec<Stored>> {
     let mut tensors = match files::locate(path)? {
         WeightFiles::One(file) => open_file(&file)?,
@@ -166,14 +173,19 @@ pub fn open(path: &Path) -> Result<Vec<Stored>> {
                 let tensors = open_file(part)?;
                 if let Some(lacking) = names.iter().find(|name| !tensors.iter().any(|has| has.name == **name))
                 {
-                    let problem = format!("lacks `{lacking}`, which {} says it holds", index.display());
-                    return Err(Error::damaged(part, problem).help("fetch the parts and their index again"));
+                    let problem = format!(
+                        "tensor `{lacking}`, listed for this file in {}, is missing",
+                        index.display()
+                    );
+                    return Err(
+                        Error::damaged(part, problem).help("download all shards and their index again")
+                    );
                 }
                 for tensor in tensors {
                     if let Some(twice) = all.insert(tensor.name.clone(), tensor) {
-                        let problem = format!("`{}` is in another part too", twice.name);
+                        let problem = format!("tensor `{}` is also in another shard", twice.name);
                         return Err(
-                            Error::damaged(part, problem).help("fetch the parts and their index again")
+                            Error::damaged(part, problem).help("download all shards and their index again")
                         );
                     }
                 }
@@ -190,18 +202,17 @@ fn open_file(path: &Path) -> Result<Vec<Stored>> {
         Kind::Safetensors => safetensors::open(path),
         Kind::Zip => torch::open_zip(path),
         Kind::Pickle => torch::open_pickle(path),
-        Kind::Json => Err(Error::unsupported(path, "is JSON text, no weights").help(HELP)),
+        Kind::Json => Err(Error::unsupported(path, "is JSON text, not a weight file").help(HELP)),
     }
 }
 
-/// The hash of the weights at `path`, in hexadecimal.
+/// Hashes the weights at `path`; returns hexadecimal.
 ///
-/// Of a single file: its BLAKE3 hash, wherever it lies; so a folder has the hash of the file that [`open`] takes from
-/// it. Of several parts: the BLAKE3 hash of their hashes (32 bytes each), sorted; names of parts and the index do not
-/// count.
-///
+/// The hash of a single file is its BLAKE3 hash, wherever it is stored, so a folder has the hash of the file
+/// that [`open`] selects from it. The hash of a sharded checkpoint is the BLAKE3 hash of the sorted hashes of
+/// its shards (32 bytes each); the names of the shards and the index do not matter.
 /// # Errors
-/// Where a file cannot be read.
+/// If a file cannot be read.
 pub fn hash(path: &Path) -> Result<String> {
     let hash = match files::locate(path)? {
         WeightFiles::One(file) => hash_file(&file)?,

@@ -1,8 +1,9 @@
-//! GeoTIFF images: the one place that knows a TIFF library. Pixels only; where on Earth they lie is not read.
+//! GeoTIFF images. This is the only module that uses a TIFF library. It reads pixels only, no georeferencing.
 //!
-//! Strips or tiles, pixel or band interleaved; plain, deflate, LZW, PackBits or Zstandard, with or without differencing; whole
-//! numbers of 1 to 64 bits and floats of 16 to 64. Numbers are those that are stored, as GDAL gives them, whether the file
-//! calls them gray, colours or places in a palette. Blocks that a sparse file leaves out are its nodata value, else 0.
+//! Supported are strips and tiles, interleaved by pixel or by band; uncompressed, deflate, LZW, PackBits and
+//! Zstandard, with or without a predictor; integers of 1 to 64 bits and floats of 16 to 64. Numbers are
+//! returned as stored, like GDAL does, whether the file declares them grayscale, RGB or palette indices. Blocks
+//! that a sparse file omits read as its nodata value, or as 0 if it has none.
 
 mod directory;
 
@@ -17,46 +18,52 @@ use self::directory::{Directory, tag, unread_compression};
 use super::hdf5::Dtype;
 use crate::{Error, Result};
 
-/// An image with more pixels than this, over all bands, is taken for damage: 13 bands of 3,200 x 3,200.
+/// Maximum number of pixels over all bands; larger images are taken for damage. Equals 13 bands of 3,200 x
+/// 3,200.
 const MAX_SAMPLES: usize = 1 << 27;
 
-const DAMAGED: &str = "the file is damaged or of another data set: fetch it again";
+const DAMAGED: &str = "the file is damaged or belongs to another data set: download it again";
 const CONVERT: &str = "convert with gdal_translate -co COMPRESS=DEFLATE";
 const CONVERT_NUMBERS: &str = "convert with gdal_translate -ot Float32 -co COMPRESS=DEFLATE";
 
 /// A decoded image.
 #[derive(Debug)]
 pub struct Image {
+    /// Number of bands.
     pub bands: usize,
+    /// Number of rows.
     pub rows: usize,
+    /// Number of columns.
     pub columns: usize,
     pixels: DecodingResult,
-    /// Whether the bands lie one behind another, and not interleaved by pixel.
+    /// Whether the bands are stored one after another instead of interleaved by pixel.
     planar: bool,
 }
 
-/// How the file at hand stores its pixels.
+/// How the current file stores its pixels.
 struct Stored {
     bands: usize,
     rows: usize,
     columns: usize,
     planar: bool,
-    /// Of a number.
+    /// Bits per number.
     bits: usize,
-    /// Whether it is read block by block; the library then takes tiles that reach beyond the image to be in it.
+    /// Whether the image is decoded block by block; the library is then told that tiles crossing the edge are
+    /// inside the image.
     by_block: bool,
-    /// Blocks that the file leaves out, in order.
+    /// Indices of blocks that the file omits, in ascending order.
     missing: Vec<usize>,
 }
 
 impl Image {
-    /// Decodes the bytes of the file at `path`.
+    /// Decodes `bytes`, the contents of the file at `path`.
     ///
     /// # Errors
-    /// Where it is no TIFF, damaged, of a kind that is not read, or too large to be true.
+    /// If the bytes are not a TIFF file, are damaged, use an unsupported feature, or declare an implausible
+    /// size.
     pub fn decode(path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
         let wrong =
-            |problem: &dyn std::fmt::Display| Error::damaged(path, format!("as a TIFF image: {problem}"));
+            |problem: &dyn std::fmt::Display| Error::damaged(path, format!("invalid TIFF image: {problem}"));
         let damaged = |problem: &dyn std::fmt::Display| wrong(problem).help(DAMAGED);
         let library = |error: TiffError| match error {
             TiffError::UnsupportedError(problem) => wrong(&problem).help(CONVERT_NUMBERS),
@@ -78,7 +85,9 @@ impl Image {
         let [rows, columns] = [tag::HEIGHT, tag::WIDTH].map(|tag| find(tag).unwrap_or(0));
         let samples = rows.checked_mul(columns).and_then(|pixels| pixels.checked_mul(bands));
         let samples = samples.filter(|samples| (1..=MAX_SAMPLES).contains(samples)).ok_or_else(|| {
-            damaged(&format!("{bands} bands of {rows} x {columns} pixels, which cannot be true"))
+            damaged(&format!(
+                "implausible size: {bands} bands of {rows} x {columns} pixels (limit 2^27 values)"
+            ))
         })?;
         let planar = find(tag::PLANAR) == Some(2);
         let missing = directory.missing_blocks(&bytes).map_err(|problem| damaged(&problem))?;
@@ -88,14 +97,15 @@ impl Image {
         let cut =
             tile.filter(|(width, height)| !columns.is_multiple_of(*width) || !rows.is_multiple_of(*height));
         directory.call_gray(&mut bytes);
-        // The library takes the lowest tiles of all bands but the first to be whole: so all are.
+        // The library assumes that the bottom tiles of all bands except the first are complete, so make all of
+        // them complete.
         let by_block = !missing.is_empty() || (planar && cut.is_some());
         if let Some((width, height)) = cut.filter(|_| by_block) {
             let whole = [(tag::WIDTH, columns, width), (tag::HEIGHT, rows, height)];
             for (tag, length, side) in whole {
                 let length = length.checked_next_multiple_of(side);
                 if !length.is_some_and(|length| directory.set(&mut bytes, tag, length as u64)) {
-                    return Err(wrong(&"its tiles reach too far beyond it").help(CONVERT));
+                    return Err(wrong(&"its tiles extend too far beyond the image").help(CONVERT));
                 }
             }
         }
@@ -104,11 +114,11 @@ impl Image {
         // Tiles may be larger than the image.
         let of_tile = tile.map(|(width, height)| width.saturating_mul(height).saturating_mul(bands));
         if of_tile.is_some_and(|numbers| numbers > MAX_SAMPLES) {
-            return Err(damaged(&"its tiles are larger than can be true"));
+            return Err(damaged(&"implausible tile size (limit 2^27 values)"));
         }
         let largest = of_tile.unwrap_or(0).max(samples);
         let mut limits = Limits::default();
-        // Of eight bytes each.
+        // At most eight bytes per number.
         limits.decoding_buffer_size = 8 * largest;
         limits.intermediate_buffer_size = (8 * largest).max(bytes.len());
         let mut decoder = decoder.with_limits(limits.clone());
@@ -117,7 +127,10 @@ impl Image {
         if bits < 8 {
             pixels = match pixels {
                 DecodingResult::U8(packed) => DecodingResult::U8(stored.unpack(&packed)),
-                _ => return Err(wrong(&format!("signed numbers of {bits} bits")).help(CONVERT_NUMBERS)),
+                _ => {
+                    return Err(wrong(&format!("signed numbers of {bits} bits are not supported"))
+                        .help(CONVERT_NUMBERS));
+                }
             };
         }
         if let DecodingResult::F16(half) = &pixels {
@@ -125,7 +138,7 @@ impl Image {
         }
         let mut image = Image { bands, rows, columns, pixels, planar };
         if image.len() != samples {
-            return Err(damaged(&format!("{} numbers, {samples} expected", image.len())));
+            return Err(damaged(&format!("expected {samples} numbers, found {}", image.len())));
         }
         if let Some(value) = no_data.filter(|value| *value != 0.0) {
             for block in &stored.missing {
@@ -135,7 +148,7 @@ impl Image {
         Ok(image)
     }
 
-    /// What the file stores. Floats of 16 bits are read as 32, numbers of fewer than 8 bits as 8.
+    /// Returns the stored type. Floats of 16 bits count as 32, integers of fewer than 8 bits as 8.
     pub fn dtype(&self) -> Dtype {
         match &self.pixels {
             DecodingResult::U8(_) => Dtype::Uint8,
@@ -151,7 +164,8 @@ impl Image {
         }
     }
 
-    /// Writes `value`, as near as the type holds it, into a rectangle of one band or, interleaved by pixel, of all.
+    /// Writes `value`, rounded to the stored type, into a rectangle of one band or, if interleaved by pixel, of
+    /// all bands.
     fn fill(&mut self, place: Rectangle, value: f64) {
         match &mut self.pixels {
             DecodingResult::U8(pixels) => place.fill(pixels, value.round() as u8),
@@ -184,10 +198,10 @@ impl Image {
         }
     }
 
-    /// Copies bands (from 0) into planes [rows, columns], one each, rounded to float32.
+    /// Copies bands (counted from 0) into one plane [rows, columns] each, rounded to float32.
     ///
     /// # Panics
-    /// Where a band is not there or a plane has another size.
+    /// If a band does not exist or a plane has a different size.
     pub fn copy_to(&self, bands: &[usize], planes: &mut [ArrayViewMut2<'_, f32>]) {
         match &self.pixels {
             DecodingResult::U8(pixels) => self.copy(pixels, bands, planes, f32::from),
@@ -204,10 +218,10 @@ impl Image {
         }
     }
 
-    /// One band (from 0), exactly but for integers beyond 2^53.
+    /// Returns one band (counted from 0) as [rows, columns], exact except for integers beyond 2^53.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// If the band does not exist.
     pub fn band(&self, band: usize) -> Array2<f64> {
         let mut plane = Array2::zeros((self.rows, self.columns));
         let (bands, planes) = (&[band], &mut [plane.view_mut()]);
@@ -248,14 +262,14 @@ impl Image {
     }
 }
 
-/// Part of an image's numbers as they lie in memory.
+/// A rectangle of an image, in terms of the numbers in memory.
 #[derive(Debug, Clone, Copy)]
 struct Rectangle {
-    /// Place of the first number.
+    /// Index of the first number.
     start: usize,
-    /// From one row to the next, in numbers.
+    /// Distance between rows, in numbers.
     stride: usize,
-    /// Numbers of a row.
+    /// Numbers per row.
     width: usize,
     rows: usize,
 }
@@ -274,12 +288,12 @@ impl Rectangle {
 type Bytes<'b> = Decoder<Cursor<&'b [u8]>>;
 
 impl Stored {
-    /// Numbers of a pixel that lie side by side.
+    /// Returns how many numbers of a pixel are stored side by side.
     fn interleaved(&self) -> usize {
         if self.planar { 1 } else { self.bands }
     }
 
-    /// All numbers as they are stored; 0 in blocks that are left out.
+    /// Reads all numbers as stored; blocks that the file omits are 0.
     fn read(&self, decoder: &mut Bytes, limits: &Limits) -> TiffResult<DecodingResult> {
         let mut pixels = DecodingResult::U8(Vec::new());
         if !self.by_block {
@@ -298,7 +312,7 @@ impl Stored {
             let Ok(number) = u32::try_from(block) else { break };
             let mut part = decoder.read_chunk(number)?;
             let place = self.rectangle(decoder, block);
-            // Blocks begin at whole bytes, or the library refuses the file.
+            // Blocks start at whole bytes, or the library refuses the file.
             let from = place.start / place.stride * stride + row_bytes(place.start % place.stride);
             let width = row_bytes(place.width).min(stored_row);
             let (mut part, mut whole) = (part.as_buffer(0), pixels.as_buffer(0));
@@ -313,7 +327,7 @@ impl Stored {
         Ok(pixels)
     }
 
-    /// Blocks side by side, and those of a plane.
+    /// Returns the number of blocks per row of blocks, and per plane.
     fn grid(&self, decoder: &Bytes) -> (usize, usize) {
         let (width, height) = decoder.chunk_dimensions();
         let across = self.columns.div_ceil(length(width).max(1));
@@ -324,7 +338,7 @@ impl Stored {
         self.grid(decoder).1 * if self.planar { self.bands } else { 1 }
     }
 
-    /// Where a block's numbers lie in the image's.
+    /// Returns the rectangle that a block covers.
     fn rectangle(&self, decoder: &Bytes, block: usize) -> Rectangle {
         let (width, height) = decoder.chunk_dimensions();
         let (width, height) = (length(width), length(height));
@@ -340,7 +354,7 @@ impl Stored {
         }
     }
 
-    /// Numbers of fewer than 8 bits, whose rows begin at whole bytes, as bytes.
+    /// Unpacks numbers of fewer than 8 bits, whose rows start at whole bytes, into one byte each.
     fn unpack(&self, packed: &[u8]) -> Vec<u8> {
         let (bits, width) = (self.bits, self.columns * self.interleaved());
         let mask = (1_u16 << bits) - 1;
@@ -354,7 +368,7 @@ impl Stored {
     }
 }
 
-/// A side as the library counts it.
+/// Converts a side length from the library's type.
 fn length(side: u32) -> usize {
     usize::try_from(side).unwrap_or(usize::MAX)
 }

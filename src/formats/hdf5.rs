@@ -1,7 +1,7 @@
-//! HDF5 files: the one place that knows an HDF5 library.
+//! HDF5 files. This is the only module that uses an HDF5 library.
 //!
-//! `hdf5-pure` reads them without a C library. With the feature `libhdf5` there is a second reader over the
-//! original library, to compare with and for files that the first one refuses.
+//! `hdf5-pure` reads them without a C library. The feature `libhdf5` adds a second reader based on the original
+//! library, for comparison and for files that the first one refuses.
 
 mod chunked;
 mod explain;
@@ -31,20 +31,22 @@ pub use self::rows::Rows;
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-const DAMAGED: &str = "the file is damaged: fetch it again";
+const DAMAGED: &str = "the file is damaged: download it again";
 
-/// More elements than this in one dataset are taken for damage: 16384 x 16384.
+/// Maximum number of elements in a dataset; larger ones are taken for damage. Equals 16384 x 16384.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Which library reads.
+/// The library that reads a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
+    /// `hdf5-pure`, without C code.
     Pure,
+    /// The original library.
     #[cfg(feature = "libhdf5")]
     Libhdf5,
 }
 
-/// An open file.
+/// An open HDF5 file.
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
@@ -73,23 +75,34 @@ enum DatasetOf {
     Libhdf5(libhdf5::Dataset),
 }
 
-/// The numbers that a dataset can hold.
+/// The number types of datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
+    /// 8-bit signed integer.
     Int8,
+    /// 16-bit signed integer.
     Int16,
+    /// 32-bit signed integer.
     Int32,
+    /// 64-bit signed integer.
     Int64,
+    /// 8-bit unsigned integer.
     Uint8,
+    /// 16-bit unsigned integer.
     Uint16,
+    /// 32-bit unsigned integer.
     Uint32,
+    /// 64-bit unsigned integer.
     Uint64,
+    /// 16-bit float.
     Float16,
+    /// 32-bit float.
     Float32,
+    /// 64-bit float.
     Float64,
 }
 
-/// numpy's names: `int16`, `float32`.
+/// numpy's names, such as `int16` or `float32`.
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -123,12 +136,12 @@ impl Dtype {
         Dtype::Float64,
     ];
 
-    /// The type of that name.
+    /// Finds the type with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.to_string() == name)
     }
 
-    /// How a file describes it.
+    /// Returns HDF5's description of the type.
     fn stored(self) -> Datatype {
         match self {
             Dtype::Int8 => hdf5_pure::make_i8_type(),
@@ -149,7 +162,7 @@ impl Dtype {
         }
     }
 
-    /// Appends a number as the file stores it, little-endian; none where the type does not hold it exactly.
+    /// Appends a number as stored, in little-endian order; `None` if the type cannot represent it exactly.
     pub fn encode(self, number: f64, out: &mut Vec<u8>) -> Option<()> {
         macro_rules! integer {
             ($type:ty) => {{
@@ -164,7 +177,7 @@ impl Dtype {
             Dtype::Uint8 => integer!(u8),
             Dtype::Uint16 => integer!(u16),
             Dtype::Uint32 => integer!(u32),
-            // Numbers beyond 2^53 were rounded on their way here.
+            // Numbers beyond 2^53 have already been rounded as f64.
             Dtype::Int64 | Dtype::Uint64 => None,
             Dtype::Float16 => {
                 let stored = f16::from_f64(number);
@@ -181,7 +194,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a number.
+    /// Returns the number of bytes per number.
     pub fn size(self) -> usize {
         match self {
             Dtype::Int8 | Dtype::Uint8 => 1,
@@ -191,12 +204,12 @@ impl Dtype {
         }
     }
 
-    /// Appends the numbers in `bytes`, stored plainly: little-endian.
+    /// Decodes little-endian numbers from `bytes` and appends them to `out`.
     pub fn decode<T: Element>(self, bytes: &[u8], out: &mut Vec<T>) {
         T::decode(self, bytes, out);
     }
 
-    /// Whether values can be infinite or no number.
+    /// Whether values can be infinite or NaN.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::Float16 | Dtype::Float32 | Dtype::Float64)
     }
@@ -214,9 +227,9 @@ mod sealed {
     use super::Dtype;
 
     pub trait Element: Copy {
-        /// Appends the numbers in `bytes`, stored as `dtype`, little-endian.
+        /// Decodes little-endian numbers of type `dtype` and appends them.
         fn decode(dtype: Dtype, bytes: &[u8], out: &mut Vec<Self>);
-        /// All elements, converted by the library.
+        /// Reads all elements, converted by the library.
         fn pure(dataset: &hdf5_pure::Dataset) -> Result<Vec<Self>, hdf5_pure::Error>;
         #[cfg(feature = "libhdf5")]
         fn libhdf5(dataset: &hdf5::Dataset) -> Result<Vec<Self>, hdf5::Error>;
@@ -262,11 +275,11 @@ mod sealed {
     }
 }
 
-/// Opens the file at `path` and applies `read`. Where that fails and libhdf5 is built in, tries once more
-/// with libhdf5.
+/// Opens the file at `path` and applies `read`. If that fails and libhdf5 is built in, tries again with
+/// libhdf5.
 ///
 /// # Errors
-/// What `read` says with the pure reader.
+/// The error that `read` returned with the pure reader.
 pub fn with_file<T>(path: &Path, read: impl Fn(&File) -> Result<T>) -> Result<T> {
     let pure = File::open(path, Library::Pure).and_then(|file| read(&file));
     #[cfg(feature = "libhdf5")]
@@ -279,10 +292,10 @@ pub fn with_file<T>(path: &Path, read: impl Fn(&File) -> Result<T>) -> Result<T>
 }
 
 impl File {
-    /// Opens a file; the pure reader takes all of it into memory with one read.
+    /// Opens a file; the pure reader reads all of it into memory at once.
     ///
     /// # Errors
-    /// Where it is absent, truncated or no HDF5 file.
+    /// If the file is absent, truncated or not an HDF5 file.
     pub fn open(path: &Path, library: Library) -> Result<Self> {
         let inner = match library {
             Library::Pure => {
@@ -293,7 +306,7 @@ impl File {
                 }
                 let (size, expected) = (file.file_size(), file.superblock().eof_address);
                 if size < expected {
-                    let problem = format!("truncated: {size} bytes of {expected}");
+                    let problem = format!("truncated: expected {expected} bytes, found {size}");
                     return Err(Error::damaged(path, problem).help(DAMAGED));
                 }
                 FileOf::Pure(file)
@@ -304,15 +317,16 @@ impl File {
         Ok(File { path: path.to_owned(), inner })
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The datasets of the root group, in the file's order, each under the name of the link that leads to it.
+    /// Lists the datasets of the root group in the file's order, each under the name of the link that leads to
+    /// it.
     ///
     /// # Errors
-    /// Where the file is damaged.
+    /// If the file is damaged.
     pub fn datasets(&self) -> Result<Vec<Dataset<'_>>> {
         let dataset = |name, inner| Dataset { file: self, name, inner };
         match &self.inner {
@@ -334,7 +348,7 @@ impl File {
         }
     }
 
-    /// The datasets with those that soft links lead to. Other soft links are left out, as h5py does.
+    /// Adds the datasets that soft links lead to. Other soft links are left out, as in h5py.
     fn with_soft_links(
         &self,
         file: &hdf5_pure::File,
@@ -350,7 +364,7 @@ impl File {
         datasets
     }
 
-    /// The datasets where the library stumbles with this error, as it does over soft links of the old form.
+    /// Lists the datasets if the library fails with this error, as it does for soft links of the old form.
     fn linked_datasets(
         &self,
         file: &hdf5_pure::File,
@@ -375,10 +389,10 @@ impl File {
         Ok(datasets)
     }
 
-    /// A string among the root group's attributes.
+    /// Returns a string attribute of the root group.
     ///
     /// # Errors
-    /// Where there is none of that name, or it is no string.
+    /// If there is no such attribute or it is not a string.
     pub fn string_attribute(&self, name: &str) -> Result<String> {
         let text = match &self.inner {
             FileOf::Pure(file) => {
@@ -390,12 +404,12 @@ impl File {
             FileOf::Libhdf5(file) => file.string_attribute(name),
         };
         text.ok_or_else(|| {
-            Error::damaged(&self.path, format!("the root has no attribute `{name}` that is a string"))
+            Error::damaged(&self.path, format!("the root group has no string attribute `{name}`"))
         })
     }
 }
 
-/// What `links` finds of the root group, in a file whose offsets and lengths have eight bytes.
+/// Applies `links` to the root group if the file's offsets and lengths have eight bytes.
 fn root_links(
     file: &hdf5_pure::File,
     links: impl Fn(&[u8], u64, u64) -> Option<Vec<(String, Link)>>,
@@ -408,20 +422,20 @@ fn root_links(
 }
 
 impl Dataset<'_> {
-    /// The name in the file.
+    /// Returns the dataset's name in the file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Something is wrong with this dataset.
+    /// Creates an error about this dataset.
     pub fn error(&self, problem: impl fmt::Display) -> Error {
         Error::damaged(&self.file.path, format!("dataset `{}`: {problem}", self.name))
     }
 
-    /// What the file stores.
+    /// Returns the stored type.
     ///
     /// # Errors
-    /// Where that is not numbers.
+    /// If the dataset does not hold numbers of a supported type.
     pub fn dtype(&self) -> Result<Dtype> {
         match &self.inner {
             DatasetOf::Pure(dataset) => self.number_format(dataset).map(|format| format.dtype),
@@ -430,21 +444,21 @@ impl Dataset<'_> {
         }
     }
 
-    /// Rows and columns.
+    /// Returns the number of rows and columns.
     ///
     /// # Errors
-    /// Where the dataset has not two dimensions, or is too large to be true.
+    /// If the dataset does not have two dimensions or has an implausible size.
     pub fn shape(&self) -> Result<[usize; 2]> {
         let dimensions = self.dimensions()?;
         dimensions[..]
             .try_into()
-            .map_err(|_| self.error(format!("has shape {dimensions:?}; expected rows and columns")))
+            .map_err(|_| self.error(format!("expected a shape of rows and columns, got {dimensions:?}")))
     }
 
-    /// The length of each dimension, outermost first.
+    /// Returns the length of each dimension, outermost first.
     ///
     /// # Errors
-    /// Where the dataset is too large to be true.
+    /// If the dataset has an implausible size.
     pub fn dimensions(&self) -> Result<Vec<usize>> {
         let shape: Vec<u64> = match &self.inner {
             DatasetOf::Pure(dataset) => dataset.shape().map_err(|error| self.unread(&error))?,
@@ -456,22 +470,23 @@ impl Dataset<'_> {
             let elements = sides.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
             elements.is_some_and(|n| n <= MAX_ELEMENTS)
         });
-        sides.ok_or_else(|| self.error(format!("has shape {shape:?}, too large to be true")))
+        sides.ok_or_else(|| self.error(format!("implausible shape {shape:?} (limit 2^28 elements)")))
     }
 
-    /// Appends all elements, row by row, and says what they are stored as, and how many rows and columns.
+    /// Appends all elements, row by row. Returns the stored type and the number of rows and columns.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If the elements cannot be read.
     pub fn append_to<T: Element>(&self, out: &mut Vec<T>) -> Result<(Dtype, [usize; 2])> {
         let shape = self.shape()?;
         Ok((self.append_elements(shape[0] * shape[1], out)?, shape))
     }
 
-    /// All elements in the file's order, the last dimension fastest, with the length of each dimension.
+    /// Reads all elements in the file's order, the last dimension varying fastest. Returns the stored type, the
+    /// length of each dimension and the elements.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If the elements cannot be read.
     pub fn elements<T: Element>(&self) -> Result<(Dtype, Vec<usize>, Vec<T>)> {
         let dimensions = self.dimensions()?;
         let mut elements = Vec::new();
@@ -479,7 +494,7 @@ impl Dataset<'_> {
         Ok((dtype, dimensions, elements))
     }
 
-    /// Appends all elements, `expected` ones.
+    /// Appends all elements, of which there must be `expected`.
     fn append_elements<T: Element>(&self, expected: usize, out: &mut Vec<T>) -> Result<Dtype> {
         let before = out.len();
         let dtype = match &self.inner {
@@ -488,7 +503,7 @@ impl Dataset<'_> {
                 let unread = |error| self.unread(&error);
                 match (self.bytes(dataset), format.is_plain()) {
                     (Some(bytes), true) => T::decode(format.dtype, bytes, out),
-                    // The library converts no others.
+                    // The library does not convert numbers in any other format.
                     (None, true) if format.dtype != Dtype::Float16 => {
                         out.extend(T::pure(dataset).map_err(unread)?);
                     }
@@ -508,21 +523,23 @@ impl Dataset<'_> {
         };
         match out.len() - before {
             found if found == expected => Ok(dtype),
-            found => Err(self.error(format!("has {found} elements; its shape has room for {expected}"))),
+            found => Err(self.error(format!("expected {expected} elements from its shape, found {found}"))),
         }
     }
 
-    /// What the library says of this dataset.
+    /// Explains the library's error about this dataset.
     fn unread(&self, error: &hdf5_pure::Error) -> Error {
         explain::error(&self.file.path, Some(&self.name), error)
     }
 
     fn number_format(&self, dataset: &hdf5_pure::Dataset) -> Result<NumberFormat> {
         let stored = dataset.datatype().map_err(|error| self.unread(&error))?;
-        NumberFormat::of(&stored).ok_or_else(|| self.error(format!("holds {stored}, which is not read")))
+        NumberFormat::of(&stored)
+            .ok_or_else(|| self.error(format!("values of type {stored} are not supported")))
     }
 
-    /// The elements where they lie in the file in one piece, unfiltered: the official layout, no copy needed.
+    /// Returns the elements without copying if they are stored contiguously and unfiltered, the layout of the
+    /// official files.
     fn bytes(&self, dataset: &hdf5_pure::Dataset) -> Option<&[u8]> {
         #[cfg_attr(not(feature = "libhdf5"), expect(irrefutable_let_patterns))]
         let FileOf::Pure(file) = &self.file.inner else { return None };

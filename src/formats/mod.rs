@@ -1,8 +1,14 @@
-//! File formats: bytes to arrays. Knows no task and no model.
+//! Readers and writers of file formats: bytes to arrays. Nothing here knows about tasks or models.
 
+/// Weight files: PyTorch checkpoints and safetensors.
 pub mod checkpoint;
+/// GeoTIFF rasters.
 pub mod geotiff;
+/// HDF5 files, including NetCDF 4.
 pub mod hdf5;
+/// Python pickles, read without executing them.
 pub mod pickle;
+/// Writing safetensors files reproducibly.
 pub mod tensors;
+/// Text and JSON from other tools, with byte-order marks and NaN.
 pub mod text;

@@ -1,14 +1,14 @@
-//! A restricted unpickler: reads a pickle into plain values and never runs anything.
+//! A restricted unpickler: reads a pickle into plain values and never executes anything.
 //!
-//! A pickle is a program for a stack machine. Where it names a class or a function, the name is kept and
-//! what it would make becomes a [`Value::Object`], with its arguments as they are written; only the few
-//! functions through which numpy and old protocols write plain data are understood. Nothing is looked up or
-//! imported.
+//! A pickle is a program for a stack machine. If it names a class or a function, only the name is kept, and the
+//! object it would create becomes a [`Value::Object`] with its arguments as written. Only the few functions
+//! through which numpy and old protocols write plain data are interpreted. Nothing is looked up or imported.
 //!
-//! Two kinds of file are read with it, each within its [`Limits`]: GEO-Bench's samples and PyTorch's checkpoints.
+//! Two kinds of files are read this way, each within its [`Limits`]: GEO-Bench samples and PyTorch checkpoints.
 //!
-//! All values lie in one flat list and name each other by position. So shared values cost nothing, cycles
-//! are harmless and nothing recurses, dropping included. Memory is a small multiple of the input's length.
+//! All values are stored in one flat list and refer to each other by index. Shared values therefore cost
+//! nothing, cycles are harmless and nothing recurses, not even dropping. Memory use is a small multiple of the
+//! input's length.
 
 mod literal;
 mod machine;
@@ -20,76 +20,88 @@ use std::fmt;
 pub use literal::bytes_literal;
 pub use numpy::{Array, Dtype, Kind};
 
-/// What a pickle may ask for.
+/// Upper bounds on what reading one pickle may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Its longest length, in bytes, and how many bytes it may unpack.
+    /// Maximum length of the pickle, in bytes; also the maximum number of bytes it may unpack.
     pub bytes: usize,
-    /// How many values it may make, and how many may wait on its stack.
+    /// Maximum number of values it may create, and maximum number on its stack.
     pub values: usize,
-    /// How deep values may lie in each other.
+    /// Maximum nesting depth of values.
     pub depth: u16,
-    /// Keep references to something outside of it as [`Value::Persistent`] instead of refusing them.
+    /// Whether to keep references to data outside the pickle as [`Value::Persistent`] instead of refusing them.
     pub persistent_ids: bool,
 }
 
 impl Limits {
-    /// For a GEO-Bench sample, whose pickle has some thousand bytes.
+    /// Limits for a GEO-Bench sample, whose pickle takes a few thousand bytes.
     pub const SAMPLE: Limits = Limits { bytes: 16 << 20, values: 1 << 20, depth: 64, persistent_ids: false };
-    /// For a PyTorch checkpoint, whose tensors refer to storages outside of the pickle. Optimizer states, settings
-    /// and logs lie beside the weights.
+    /// Limits for a PyTorch checkpoint, whose tensors refer to storages outside the pickle. Optimizer states,
+    /// settings and logs are stored beside the weights.
     pub const CHECKPOINT: Limits =
         Limits { bytes: 256 << 20, values: 1 << 22, depth: 1000, persistent_ids: true };
 }
 
-/// Why a pickle was not read, and where in it.
+/// Why and where a pickle was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the pickle is refused at its byte {at}: {problem}")]
+#[error("invalid or unsupported pickle at byte {at}: {problem}")]
 pub struct Refusal {
-    /// Where the instruction begins.
+    /// Byte offset of the offending instruction.
     pub at: usize,
+    /// What is wrong, without the offset.
     pub problem: String,
 }
 
-/// The place of a value in its [`Pickle`].
+/// Index of a value in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id(u32);
 
-/// A value; those within it are named by their [`Id`].
+/// One value; nested values are referred to by their [`Id`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
+    /// Python's `None`.
     None,
+    /// `True` or `False`.
     Bool(bool),
+    /// An integer that fits 64 bits.
     Int(i64),
-    /// An integer of more than 64 bits.
+    /// An integer of more than 64 bits; its digits are not kept.
     BigInt,
+    /// A float.
     Float(f64),
+    /// A string of Python 3.
     Str(Cow<'a, str>),
-    /// `bytes`, `bytearray`, and the `str` of Python 2.
+    /// `bytes`, `bytearray`, or a Python 2 `str`.
     Bytes(Cow<'a, [u8]>),
     /// A list or a set.
     List(Vec<Id>),
+    /// A tuple.
     Tuple(Vec<Id>),
-    /// In the order of writing; a later entry of the same key wins.
+    /// A dictionary, in the order of writing; a later entry with the same key wins.
     Dict(Vec<(Id, Id)>),
     /// A class or function, by name only.
     Global {
+        /// Index of the module's name.
         module: Id,
+        /// Index of the name within the module.
         name: Id,
     },
-    /// What only running code could make: an instance of a class or the result of a function.
+    /// Anything that only running code could create: an instance of a class or the result of a function.
     Object {
+        /// The class or function, usually a [`Value::Global`].
         class: Id,
-        /// A tuple: what the class or function would be called with.
+        /// The arguments the class or function would be called with, a tuple.
         arguments: Option<Id>,
-        /// What would be set on it; of most classes a dictionary of attributes.
+        /// The state that would be set on it; for most classes a dictionary of attributes.
         state: Option<Id>,
-        /// Its entries, where it is a kind of dictionary.
+        /// Its entries, if it is some kind of dictionary.
         entries: Vec<(Id, Id)>,
     },
-    /// What lies outside of the pickle, under this id.
+    /// Data outside the pickle, referred to by this id.
     Persistent(Id),
+    /// A numpy dtype.
     Dtype(Dtype),
+    /// A numpy array.
     Array(Array),
 }
 
@@ -98,7 +110,7 @@ impl Value<'_> {
         Value::Object { class, arguments, state: None, entries: Vec::new() }
     }
 
-    /// A string, that of Python 2 included.
+    /// Returns a string, including Python 2 strings that are valid UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::Str(text) => Some(text),
@@ -107,7 +119,7 @@ impl Value<'_> {
         }
     }
 
-    /// A whole number. Booleans count as 0 and 1.
+    /// Returns an integer; whole floats count, booleans count as 0 and 1.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Bool(truth) => Some(i64::from(*truth)),
@@ -117,7 +129,7 @@ impl Value<'_> {
         }
     }
 
-    /// A number. Booleans count as 0 and 1.
+    /// Returns a number; booleans count as 0 and 1.
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
@@ -138,16 +150,16 @@ pub struct Pickle<'a> {
 /// Reads the pickle of a GEO-Bench sample: [`read_first`] within [`Limits::SAMPLE`].
 ///
 /// # Errors
-/// As [`read_first`].
+/// Like [`read_first`].
 pub fn read(pickle: &[u8]) -> Result<Pickle<'_>, Refusal> {
     read_first(pickle, &Limits::SAMPLE).map(|(pickle, _)| pickle)
 }
 
-/// Reads the pickle that `bytes` begin with, of any protocol, 0 to 5. Also gives its length in bytes.
+/// Reads the pickle at the start of `bytes`, of any protocol from 0 to 5. Also returns its length in bytes.
 ///
 /// # Errors
-/// Where it is damaged, exceeds a limit or needs something outside of it (extension codes, out-of-band buffers, and
-/// persistent ids unless `limits` allow them).
+/// If the pickle is damaged, exceeds a limit, or needs something outside it (extension codes, out-of-band
+/// buffers, and persistent ids unless `limits` allows them).
 pub fn read_first<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, usize), Refusal> {
     if bytes.len() > limits.bytes {
         let problem = format!("it has {} bytes, more than the limit of {}", bytes.len(), limits.bytes);
@@ -157,19 +169,19 @@ pub fn read_first<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, u
 }
 
 impl<'a> Pickle<'a> {
-    /// The value that the pickle holds.
+    /// Returns the pickle's top-level value.
     pub fn root(&self) -> View<'_, 'a> {
         View { pickle: self, id: self.root }
     }
 
-    /// All values, also those within others or thrown away.
+    /// Iterates over all values, including nested and discarded ones.
     pub fn all(&self) -> impl Iterator<Item = View<'_, 'a>> {
         let count = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
         (0..count).map(|id| View { pickle: self, id: Id(id) })
     }
 }
 
-/// A value within its pickle.
+/// A value together with its pickle.
 #[derive(Clone, Copy)]
 pub struct View<'p, 'a> {
     pickle: &'p Pickle<'a>,
@@ -177,22 +189,22 @@ pub struct View<'p, 'a> {
 }
 
 impl<'p, 'a> View<'p, 'a> {
-    /// The value itself.
+    /// Returns the value itself.
     pub fn value(self) -> &'p Value<'a> {
         &self.pickle.values[self.id.0 as usize]
     }
 
-    /// Where the value lies.
+    /// Returns the value's index.
     pub fn id(self) -> Id {
         self.id
     }
 
-    /// A value within this one.
+    /// Returns the view of another value of the same pickle, usually one nested in this one.
     pub fn at(self, id: Id) -> Self {
         View { id, ..self }
     }
 
-    /// Module and name of a class or function.
+    /// Returns the module and name of a class or function.
     pub fn global(self) -> Option<(&'p str, &'p str)> {
         match self.value() {
             Value::Global { module, name } => {
@@ -202,7 +214,7 @@ impl<'p, 'a> View<'p, 'a> {
         }
     }
 
-    /// A dictionary's entry.
+    /// Looks up an entry of a dictionary.
     pub fn get(self, key: &str) -> Option<Self> {
         let Value::Dict(entries) = self.value() else { return None };
         let (_, value) =
@@ -210,7 +222,7 @@ impl<'p, 'a> View<'p, 'a> {
         Some(self.at(*value))
     }
 
-    /// The items of a list, set or tuple.
+    /// Iterates over the items of a list, set or tuple.
     pub fn items(self) -> Option<impl ExactSizeIterator<Item = Self>> {
         match self.value() {
             Value::List(items) | Value::Tuple(items) => Some(items.iter().map(move |id| self.at(*id))),
@@ -218,7 +230,7 @@ impl<'p, 'a> View<'p, 'a> {
         }
     }
 
-    /// A numpy array with its bytes.
+    /// Returns a numpy array and its raw bytes.
     pub fn array(self) -> Option<(&'p Array, &'p [u8])> {
         match self.value() {
             Value::Array(array) => Some((array, self.pickle.bytes(array.data))),
@@ -226,7 +238,7 @@ impl<'p, 'a> View<'p, 'a> {
         }
     }
 
-    /// The class of an object. Old protocols call a function that is told the class first.
+    /// Names the class of an object. Old protocols call a helper function whose first argument is the class.
     fn class_name(self, class: Id, arguments: Option<Id>) -> Option<(&'p str, &'p str)> {
         let (module, name) = self.at(class).global()?;
         if matches!(module, "copyreg" | "copy_reg")
@@ -239,19 +251,20 @@ impl<'p, 'a> View<'p, 'a> {
         Some((module, name))
     }
 
-    /// Shape and elements, in C order, of a whole number (shape []), a list of them ([n]) or a numpy array.
-    /// Booleans count as 0 and 1, floats where they are whole.
+    /// Returns shape and elements, in C order, of an integer (shape `[]`), a list of integers (`[n]`) or a
+    /// numpy array. Booleans count as 0 and 1; floats are accepted if they are whole.
     ///
     /// # Errors
-    /// What the value is instead.
+    /// If the value is anything else; the error describes it.
     pub fn integers(self) -> Result<(Vec<usize>, Vec<i64>), String> {
         self.numbers(Array::integers, Value::as_int)
     }
 
-    /// Shape and elements, in C order, of a number (shape []), a list of them ([n]) or a numpy array.
+    /// Returns shape and elements, in C order, of a number (shape `[]`), a list of numbers (`[n]`) or a numpy
+    /// array.
     ///
     /// # Errors
-    /// What the value is instead.
+    /// If the value is anything else; the error describes it.
     pub fn floats(self) -> Result<(Vec<usize>, Vec<f64>), String> {
         self.numbers(|array, data| Some(array.floats(data)), Value::as_float)
     }
@@ -276,7 +289,7 @@ impl<'p, 'a> View<'p, 'a> {
 }
 
 impl Pickle<'_> {
-    /// The contents of a bytes object.
+    /// Returns the contents of a bytes object; empty for any other value.
     fn bytes(&self, id: Id) -> &[u8] {
         match &self.values[id.0 as usize] {
             Value::Bytes(bytes) => bytes,
@@ -285,7 +298,7 @@ impl Pickle<'_> {
     }
 }
 
-/// What kind of value it is, for messages.
+/// Describes the kind of value, for error messages.
 impl fmt::Display for View<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |id: Id| self.at(id).value().as_str().unwrap_or("?");
@@ -305,7 +318,7 @@ impl fmt::Display for View<'_, '_> {
                 Some((module, name)) => write!(f, "an object of {module}.{name}"),
                 None => f.write_str("an object of an unknown class"),
             },
-            Value::Persistent(_) => f.write_str("something outside of the pickle"),
+            Value::Persistent(_) => f.write_str("a reference to data outside the pickle"),
             Value::Dtype(_) => f.write_str("a numpy dtype"),
             Value::Array(array) => write!(f, "a numpy array of {} and shape {:?}", array.dtype, array.shape),
         }

@@ -1,13 +1,14 @@
-//! Safetensors files of which the same content gives the same bytes.
+//! Safetensors files that are byte-identical for identical content.
 
 use std::collections::{BTreeMap, HashMap};
 
 use safetensors::tensor::{SafeTensorError, View};
 
-/// Length of the number of a header's bytes, at the start of a file.
+/// Size in bytes of the header's length field at the start of a file.
 const LENGTH: usize = 8;
 
-/// A safetensors file with its header's keys sorted: the crate's own writer has the metadata in an order that is random.
+/// Serializes tensors to safetensors with sorted header keys; the crate's own writer leaves the metadata in
+/// random order.
 ///
 /// ```
 /// # use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ const LENGTH: usize = 8;
 /// ```
 ///
 /// # Errors
-/// Where the tensors cannot be written, as when two share a name.
+/// If the tensors cannot be serialized, for example because two share a name.
 pub fn serialize<S: AsRef<str> + Ord + std::fmt::Display, V: View>(
     tensors: impl IntoIterator<Item = (S, V)>,
     metadata: BTreeMap<String, String>,
@@ -33,7 +34,7 @@ pub fn serialize<S: AsRef<str> + Ord + std::fmt::Display, V: View>(
     {
         value.sort_all_objects();
         let sorted = value.to_string();
-        // The same keys and values take the same room; spaces fill up to a multiple of 8, as before.
+        // The sorted header has the same length as before; trailing spaces keep it a multiple of 8 bytes.
         if let Some(room) = header.get_mut(..sorted.len()) {
             room.copy_from_slice(sorted.as_bytes());
         }

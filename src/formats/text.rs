@@ -1,16 +1,16 @@
-//! Lists and JSON as people's tools write them: with a byte-order mark, with NaN.
+//! Lists and JSON the way other tools write them: with a byte-order mark, with NaN.
 
 use serde::de::DeserializeOwned;
 
-/// Text without the byte-order mark in front, which Excel and pandas' `utf-8-sig` write.
+/// Strips the leading byte-order mark that Excel and pandas' `utf-8-sig` encoding write.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads JSON. NaN and infinities, which Python writes and JSON does not know, count as null.
+/// Parses JSON. NaN and infinities, which Python writes although JSON does not allow them, are read as null.
 ///
 /// # Errors
-/// Where it is damaged or does not fit `T`.
+/// If the JSON is malformed or does not fit `T`.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     serde_json::from_slice(bytes).or_else(|error| match nulls(bytes) {
@@ -19,7 +19,7 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// The same with null for numbers that are none; none where there are no such.
+/// Replaces NaN and infinities by null. Returns `None` if there are none.
 fn nulls(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut strict = Vec::with_capacity(bytes.len());
     let (mut at, mut quoted, mut found) = (0, false, false);
@@ -32,7 +32,7 @@ fn nulls(bytes: &[u8]) -> Option<Vec<u8>> {
             (at, found) = (at + word.len(), true);
             continue;
         }
-        // What is escaped ends no text.
+        // An escaped quote does not end the string.
         let escaped = quoted && *byte == b'\\';
         quoted ^= *byte == b'"';
         let taken = &rest[..rest.len().min(if escaped { 2 } else { 1 })];

@@ -1,5 +1,5 @@
-//! `cargo xtask`: the one door to Terrabench. Builds the harness with the features a command needs and
-//! hands the command over; runs the tests.
+//! `cargo xtask`: the entry point to Terrabench. Builds the harness with the features a command needs and
+//! passes the command on; runs the tests.
 
 #[path = "../../src/cli/args.rs"]
 mod args;
@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
 struct Cli {
-    // The harness reads them: it is given the arguments as they were typed.
+    // Read by the harness, which receives the arguments as typed.
     #[command(flatten)]
     _global: args::GlobalArgs,
     #[command(subcommand)]
@@ -39,7 +39,7 @@ enum Task {
     /// Check formatting and lints, run all tests, then the demo benchmark and its accuracy check
     Test(test::TestArgs),
 
-    /// Run a test binary so that it reports each test's time; cargo starts it
+    /// Run a test binary and report each test's time; started by cargo
     #[command(hide = true)]
     Timed(test::TimedArgs),
 
@@ -49,7 +49,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let task = Cli::parse().task;
-    // For `check`, 1 says that accuracy fell; a harness that cannot be built is no such finding.
+    // For `check`, exit code 1 means that accuracy fell, so a harness that fails to build needs another code.
     let failure = match &task {
         Task::Harness(command) if matches!(**command, args::Command::Check(_)) => ExitCode::from(2),
         _ => ExitCode::FAILURE,
@@ -61,7 +61,8 @@ fn main() -> ExitCode {
 }
 
 fn work(task: Task) -> Result<ExitCode> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask must be inside the workspace")?;
     match task {
         Task::Harness(command) => {
             let feature = feature_of(&command);
@@ -69,7 +70,7 @@ fn work(task: Task) -> Result<ExitCode> {
             let harness = build(root, feature, &environment)?;
             let arguments = std::env::args_os().skip(1);
             let status = Command::new(harness).envs(environment).args(arguments).status()?;
-            // A signal leaves no code; shells report such an end as a failure too.
+            // A signal leaves no exit code; shells report that as a failure too.
             Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
         }
         Task::Test(options) => test::command(root, &options).map(|()| ExitCode::SUCCESS),
@@ -78,7 +79,7 @@ fn work(task: Task) -> Result<ExitCode> {
     }
 }
 
-/// The cargo feature that brings the device a command asks for.
+/// Returns the cargo feature for the device that a command uses.
 fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
@@ -98,12 +99,12 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
 }
 
-/// What a feature needs in the environment, for the build and for the run.
+/// Returns the environment variables that a feature needs, for building and running.
 fn environment(root: &Path, feature: Option<&str>) -> Result<Vec<(&'static str, OsString)>> {
     if feature == Some("libtorch") { provision::environment(root) } else { Ok(Vec::new()) }
 }
 
-/// Builds the harness and returns the path of its binary, which lies beside this one.
+/// Builds the harness and returns the path of its binary, which is next to this one.
 fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsString)]) -> Result<PathBuf> {
     let mut build = cargo(root, ["build", "--release", "--package", "terrabench", "--bin", "terrabench"]);
     if let Some(feature) = feature {
@@ -117,15 +118,15 @@ fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsStr
         build.arg("--quiet");
     } else {
         console::note(format_args!(
-            "Compiling the harness and its dependencies, once: about {FIRST_BUILD} on two cores."
+            "Compiling the harness and its dependencies for the first time: about {FIRST_BUILD} on two cores."
         ));
     }
     run(&mut build)?;
-    ensure!(harness.exists(), "{}: cargo built no such file", harness.display());
+    ensure!(harness.exists(), "{}: cargo did not build this file", harness.display());
     Ok(harness)
 }
 
-/// How long the first build takes; measured as benches/NOTES.md says.
+/// Duration of the first build, measured as described in benches/NOTES.md.
 const FIRST_BUILD: &str = "14 minutes";
 
 /// Whether `file` exists and was written after `other`.
@@ -137,8 +138,8 @@ fn is_newer(file: &Path, other: &Path) -> bool {
 fn cargo<const N: usize>(root: &Path, args: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(args);
-    // `cargo run` describes xtask in these variables. Build scripts that watch them (ring's) would take a cargo that
-    // is started by hand for another environment, and compile again.
+    // `cargo run` describes xtask in these variables. Build scripts that watch them (ring's) would see a
+    // changed environment when cargo is run directly, and compile again.
     for (name, _) in std::env::vars_os() {
         let is_of_package =
             |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
@@ -154,7 +155,7 @@ fn run(command: &mut Command) -> Result<()> {
     let status =
         command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
-        bail!("{} ended with {status}", shown(command));
+        bail!("{} failed: {status}", shown(command));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask libtorch`: the LibTorch that is found, or else one installed into `target/libtorch`; and what a build
-//! with it needs in the environment.
+//! `cargo xtask libtorch`: finds LibTorch or installs it into `target/libtorch`, and determines the environment
+//! that a build with it needs.
 
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal};
@@ -18,17 +18,17 @@ pub struct LibtorchArgs {
     #[arg(long, short)]
     pub yes: bool,
 
-    /// Another package index for the installation, e.g. PyTorch's own of CPU builds
+    /// Package index to install from instead of PyPI, such as PyTorch's index of CPU builds
     #[arg(long, value_name = "URL")]
     pub index: Option<String>,
 }
 
-/// Installs torch from the package index into `target/libtorch`, whole or not at all.
+/// Installs torch from the package index into `target/libtorch`, completely or not at all.
 fn install(surroundings: &Surroundings, index: Option<&str>) -> Result<LibTorch> {
     let partial = surroundings.own.with_extension("partial");
     helped(
         run(Command::new(&surroundings.python).args(["-m", "venv", "--clear"]).arg(&partial)),
-        "the Python needs its module venv (Debian: python3-venv); or set LIBTORCH to an unpacked LibTorch",
+        "install Python's module venv (Debian: python3-venv), or set LIBTORCH to an unpacked LibTorch",
     )?;
     let pip = partial.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     let mut install = Command::new(pip);
@@ -37,10 +37,10 @@ fn install(surroundings: &Surroundings, index: Option<&str>) -> Result<LibTorch>
         install.args(["--index-url", index]);
     }
     helped(run(&mut install), "run the same command again once the package index answers")?;
-    let folder =
-        package(&partial).with_context(|| format!("{}: pip left no torch there", partial.display()))?;
+    let folder = package(&partial)
+        .with_context(|| format!("{}: pip installed no torch package there", partial.display()))?;
     LibTorch::read(&folder, "pip")?.suits(false)?;
-    // Only now has it the name by which it is found.
+    // Only a complete installation gets the name under which it is found.
     if surroundings.own.exists() {
         std::fs::remove_dir_all(&surroundings.own)
             .with_context(|| format!("cannot remove {}", surroundings.own.display()))?;
@@ -50,22 +50,22 @@ fn install(surroundings: &Surroundings, index: Option<&str>) -> Result<LibTorch>
     surroundings.provisioned()?.with_context(|| format!("{} is gone", surroundings.own.display()))
 }
 
-/// The environment for building and running the harness with the feature `libtorch`.
+/// Returns the environment for building and running the harness with the feature `libtorch`.
 ///
 /// # Errors
-/// Where there is no LibTorch, or one of another version: before anything is compiled.
+/// If there is no LibTorch or it has another version; nothing has been compiled by then.
 pub fn environment(root: &Path) -> Result<Vec<(&'static str, OsString)>> {
     let found = Surroundings::here(root).find(&mut tell)?.context(
-        "the device libtorch needs LibTorch, and none was found\n  help: cargo xtask libtorch finds or installs it",
+        "the device libtorch needs LibTorch, and none was found\n  help: run cargo xtask libtorch to find or install it",
     )?;
     console::note(&found);
     Ok(found.environment())
 }
 
-/// The command: tells which LibTorch will be used, and installs one where there is none.
+/// Runs the command: shows which LibTorch will be used, and installs one if there is none.
 ///
 /// # Errors
-/// Where what is there has another version, or the installation is refused or fails.
+/// If the existing one has another version, or the installation is declined or fails.
 pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
     let surroundings = Surroundings::here(root);
     let found = match surroundings.find(&mut tell)? {
@@ -79,14 +79,14 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
                 (None, false) => "from PyPI: about 0.2 GB to download and 1 GB on disk".to_owned(),
             };
             console::tell(format_args!(
-                "No LibTorch {VERSION} here. It would be installed into {}, {sizes}.\n",
+                "No LibTorch {VERSION} found. It would be installed into {}, {sizes}.\n",
                 surroundings.own.display()
             ));
             if !args.yes {
                 let stdin = std::io::stdin();
                 ensure!(
                     stdin.is_terminal(),
-                    "nobody can be asked, since there is no terminal\n  help: pass --yes"
+                    "cannot ask for confirmation without a terminal\n  help: pass --yes"
                 );
                 agree(&mut stdin.lock())?;
             }
@@ -95,14 +95,14 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
     };
     let exports = found.exports();
     Ok(console::print(format_args!(
-        "{found}\n\n`cargo xtask` sets this itself; for cargo alone:\n{exports}\n"
+        "{found}\n\n`cargo xtask` sets this itself; to use cargo directly:\n{exports}\n"
     ))?)
 }
 
 fn agree(terminal: &mut dyn BufRead) -> Result<()> {
-    console::tell("Go on? [y/N] ");
+    console::tell("Continue? [y/N] ");
     let mut answer = String::new();
-    terminal.read_line(&mut answer).context("no answer could be read")?;
+    terminal.read_line(&mut answer).context("cannot read the answer")?;
     ensure!(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"), "nothing was installed");
     Ok(())
 }
@@ -110,7 +110,7 @@ fn agree(terminal: &mut dyn BufRead) -> Result<()> {
 fn run(command: &mut Command) -> Result<()> {
     console::note(format_args!("$ {command:?}"));
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
+    ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }
 
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::libtorch::tests::surroundings;
 
-    /// The Python makes an environment whose own Python installs what `pip` says.
+    /// Returns the script of a stand-in Python that creates an environment whose own Python runs `pip` as given.
     fn installing(pip: &str) -> String {
         format!(
             r#"if [ "$1" != -m ]; then echo; exit 0; fi
@@ -141,7 +141,7 @@ chmod +x "$4/bin/python""#
     }
 
     #[test]
-    fn an_installation_is_whole_or_not_there() {
+    fn an_installation_is_complete_or_absent() {
         let here = tempfile::tempdir().unwrap();
         let broken = surroundings(here.path(), &installing("exit 1"));
         assert!(install(&broken, None).is_err());
@@ -158,7 +158,7 @@ chmod +x "$4/bin/python""#
     }
 
     #[test]
-    fn installing_is_agreed_to() {
+    fn installing_needs_confirmation() {
         agree(&mut "y\n".as_bytes()).unwrap();
         assert!(agree(&mut "\n".as_bytes()).is_err());
     }

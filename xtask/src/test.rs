@@ -1,4 +1,4 @@
-//! `cargo xtask test`: what a change must pass, and `--only` for the loop of editing and testing.
+//! `cargo xtask test`: everything a change must pass, and `--only` for the edit-test loop.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,12 +14,12 @@ use crate::{build, cargo, console, environment, libtorch, run, shown};
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
-    /// Cargo features to test with as well: libhdf5 (needs cmake), libtorch (needs LibTorch), vulkan
+    /// Additional cargo features to test with: libhdf5 (needs cmake), libtorch (needs LibTorch), vulkan
     #[arg(long = "feature", value_name = "FEATURE")]
     features: Vec<String>,
 
-    /// Run only the tests whose path holds NAME (`reader`, `report::csv`); no lints, no demo. Compiles our own crate without
-    /// optimisation, so tests start soon and training takes longer
+    /// Run only the tests whose path contains NAME (`reader`, `report::csv`), without lints and demo. Compiles
+    /// our own crate without optimisation, so tests start sooner but training takes longer
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -33,13 +33,13 @@ pub struct TimedArgs {
     command: Vec<OsString>,
 }
 
-/// Compiles our own crate without optimisation, and its dependencies as always.
+/// Compiles our own crate without optimisation, and its dependencies as usual.
 const UNOPTIMISED: [&str; 2] = ["--config", "profile.release.package.terrabench.opt-level=0"];
 
 /// How many of the slowest tests are listed.
 const SLOWEST: usize = 10;
 
-/// What the cargo commands of one run share: features and their environment.
+/// Features and environment, shared by the cargo commands of one run.
 struct Workspace<'a> {
     root: &'a Path,
     features: Vec<OsString>,
@@ -68,16 +68,16 @@ impl<'a> Workspace<'a> {
     }
 }
 
-/// Runs all steps of the README's test command, each of which must pass; or the tests that `--only` names.
+/// Runs all steps of the README's test command, each of which must pass, or only the tests that `--only` names.
 ///
 /// # Errors
-/// The first step that fails.
+/// If a step fails.
 pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     let workspace = Workspace::new(root, &options.features)?;
     if let Some(name) = &options.only {
         let mut tests = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
         tests.args(UNOPTIMISED).args(["--config", "profile.release.incremental=true"]);
-        // A name of a file in tests/ spares the unit tests, for which the library is compiled once more.
+        // The name of a file in tests/ needs no unit tests, for which the library would be compiled once more.
         let file = name.split("::").next().unwrap_or(name);
         if !root.join("tests").join(file).with_extension("rs").exists() {
             tests.args(["--lib", "--bins"]);
@@ -119,12 +119,12 @@ fn run_tests(workspace: &Workspace) -> Result<()> {
         console::tell(format_args!("{:>8.1} s  {test}\n", time.as_secs_f64()));
     }
     if !status.success() {
-        bail!("{} ended with {status}", shown(&command));
+        bail!("{} failed: {status}", shown(&command));
     }
     Ok(())
 }
 
-/// The name and time of a test that ended, from a line such as `test reader::of_eurosat ... ok <0.012s>`.
+/// Parses the name and time of a finished test from a line such as `test reader::of_eurosat ... ok <0.012s>`.
 fn timed_test(line: &str) -> Option<(&str, Duration)> {
     let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let seconds = rest.rsplit_once('<')?.1.strip_suffix("s>")?.parse().ok()?;
@@ -136,25 +136,26 @@ fn timed_test(line: &str) -> Option<(&str, Duration)> {
 /// # Errors
 /// If it cannot be started.
 pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
-    let (program, arguments) = options.command.split_first().context("no test binary is named")?;
+    let (program, arguments) = options.command.split_first().context("no test binary given")?;
     let mut command = Command::new(program);
     command.args(arguments).args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
     let status = command.status().with_context(|| format!("cannot start {}", shown(&command)))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Lints the workspace by a build, not a check: a check would compile every dependency a second time. Clippy's driver takes
-/// the compiler's place for the workspace's own crates, which are compiled without optimisation since nothing runs them.
+/// Lints the workspace with a build instead of a check, which would compile every dependency a second time.
+/// Clippy's driver takes the compiler's place for the workspace's own crates, which are compiled without
+/// optimisation because nothing runs them.
 fn lint(workspace: &Workspace) -> Result<()> {
     let mut lints = workspace.cargo(["build", "--release", "--workspace", "--all-targets"]);
     lints.args(UNOPTIMISED);
     lints.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
-    // The form in which `cargo clippy -- -D warnings` hands arguments to its driver.
+    // The format in which `cargo clippy -- -D warnings` passes arguments to its driver.
     lints.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
     run(&mut lints)
 }
 
-/// Runs the demo on an empty folder of results and compares it with the reference.
+/// Runs the demo with an empty results folder and compares the results with the reference.
 fn demo(root: &Path) -> Result<()> {
     let harness = build(root, None, &[])?;
     let out = root.join("target/demo-results");
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_from_lines_of_ended_tests() {
+    fn times_are_parsed_from_lines_of_finished_tests() {
         let line = "test reader::of_eurosat ... ok <1.012s>";
         assert_eq!(timed_test(line), Some(("reader::of_eurosat", Duration::from_millis(1012))));
         assert_eq!(timed_test("test reader::of_eurosat ... ignored"), None);

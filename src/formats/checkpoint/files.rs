@@ -1,4 +1,4 @@
-//! From a path to the files that hold its weights.
+//! Resolves a path to the weight files it stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,22 +15,24 @@ use crate::{Error, Result};
 
 /// The files of one set of weights.
 pub enum WeightFiles {
+    /// A single file.
     One(PathBuf),
-    /// Several files, as large models are published.
+    /// Several shards, the form in which large models are published.
     Shards {
+        /// The index file.
         index: PathBuf,
-        /// Which tensors the index says that each part holds.
+        /// For each shard, the tensors that the index lists for it.
         parts: BTreeMap<PathBuf, BTreeSet<String>>,
     },
 }
 
-/// The files at `path`: a file of weights, the index of several, or a folder of either.
+/// Finds the weight files at `path`: a single file, the index of a sharded checkpoint, or a folder with either.
 ///
 /// # Errors
-/// Where there is no such file, or a folder holds none or several.
+/// If the path does not exist, or a folder contains no weight file or several.
 pub fn locate(path: &Path) -> Result<WeightFiles> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::not_found(path, "there is no such file or folder").help(HELP),
+        io::ErrorKind::NotFound => Error::not_found(path, "no such file or folder").help(HELP),
         _ => Error::damaged(path, error),
     })?;
     let file = if metadata.is_dir() { in_folder(path)? } else { path.to_owned() };
@@ -40,7 +42,7 @@ pub fn locate(path: &Path) -> Result<WeightFiles> {
     }
 }
 
-/// What Hugging Face's libraries call them, in the order in which they look.
+/// File names that Hugging Face's libraries use, in their order of preference.
 const USUAL: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -48,10 +50,10 @@ const USUAL: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// How files of weights end.
+/// File name endings of weight files.
 const ENDINGS: [&str; 7] = [".safetensors", ".index.json", ".pth", ".pt", ".bin", ".ckpt", ".th"];
 
-/// The file of weights in a folder.
+/// Selects the weight file in a folder.
 fn in_folder(folder: &Path) -> Result<PathBuf> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).at(folder)? {
@@ -66,7 +68,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     if lower.iter().any(|name| name.ends_with(".distcp")) {
         return Err(Error::not_found(
             folder,
-            "is a distributed checkpoint of PyTorch (.distcp), no file of weights",
+            "is a distributed PyTorch checkpoint (.distcp), not a single weight file",
         )
         .help(
             "convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth",
@@ -74,12 +76,12 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     }
     if has("data.pkl").is_some() {
         return Err(Error::unsupported(folder, "is an unpacked PyTorch checkpoint")
-            .help("pack it again: in the folder above, zip -0 -r weights.pth FOLDER"));
+            .help("repack it: run zip -0 -r weights.pth FOLDER in the parent folder"));
     }
     if lower.iter().any(|name| name == "zero_to_fp32.py" || name.starts_with("zero_pp_rank")) {
         return Err(Error::unsupported(
             folder,
-            "is a checkpoint of DeepSpeed, which spreads weights over files",
+            "is a DeepSpeed checkpoint, which splits the weights over several files",
         )
         .help("merge them: python zero_to_fp32.py FOLDER weights.pth"));
     }
@@ -89,25 +91,28 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     let is_index = |name: &&&String| name.to_ascii_lowercase().ends_with(".index.json");
     let indices: Vec<&String> = weights.iter().filter(is_index).copied().collect();
     match (weights.as_slice(), indices.as_slice()) {
-        ([], _) => Err(Error::not_found(folder, "this folder holds no file of weights").help(HELP)),
+        ([], _) => Err(Error::not_found(folder, "no weight file found in this folder").help(HELP)),
         ([one], _) | (_, [one]) => Ok(folder.join(one)),
         (several, _) => {
             let shown: Vec<&str> = several.iter().take(8).map(|name| name.as_str()).collect();
             let more = if several.len() > shown.len() { ", …" } else { "" };
-            let problem =
-                format!("this folder holds {} files of weights: {}{more}", several.len(), shown.join(", "));
+            let problem = format!(
+                "expected one weight file in this folder, found {}: {}{more}",
+                several.len(),
+                shown.join(", ")
+            );
             Err(Error::damaged(folder, problem).help("pass one of them"))
         }
     }
 }
 
-/// The longest index that is read, in bytes.
+/// Maximum size of an index, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// `model.safetensors.index.json` and its like.
+/// The contents of `model.safetensors.index.json` and similar files.
 #[derive(Deserialize)]
 struct Index {
-    /// Names of tensors to names of files.
+    /// Maps tensor names to file names.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -116,8 +121,11 @@ fn shards(index: PathBuf) -> Result<WeightFiles> {
     File::open(&index).at(&index)?.take(MAX_INDEX).read_to_end(&mut text).at(&index)?;
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let parsed: Index = serde_json::from_slice(text).map_err(|error| {
-        Error::unsupported(&index, format!("is JSON text, but no index of weights (`weight_map`): {error}"))
-            .help(HELP)
+        Error::unsupported(
+            &index,
+            format!("is JSON text, but not a weight index with a `weight_map`: {error}"),
+        )
+        .help(HELP)
     })?;
     let folder = index.parent().unwrap_or(Path::new(""));
     let mut parts: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
@@ -126,13 +134,14 @@ fn shards(index: PathBuf) -> Result<WeightFiles> {
         parts.entry(part).or_default().insert(tensor);
     }
     if parts.is_empty() {
-        return Err(Error::damaged(&index, "this index names no tensors").help(HELP));
+        return Err(Error::damaged(&index, "this index lists no tensors").help(HELP));
     }
     let lacking: Vec<String> =
         parts.keys().filter(|part| !part.is_file()).map(|part| part.display().to_string()).collect();
     if let Some(first) = lacking.first() {
-        let problem = format!("{} of its {} parts are missing: {first}", lacking.len(), parts.len());
-        return Err(Error::damaged(&index, problem).help("put all parts beside the index"));
+        let problem =
+            format!("{} of {} shards are missing, the first is {first}", lacking.len(), parts.len());
+        return Err(Error::damaged(&index, problem).help("put all shards into the folder of the index"));
     }
     Ok(WeightFiles::Shards { index, parts })
 }

@@ -1,4 +1,4 @@
-//! safetensors files: a header in JSON, then the numbers.
+//! safetensors files: a JSON header followed by the numbers.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -14,31 +14,31 @@ use super::{Dtype, Stored};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// The tensors of the file at `path`.
+/// Lists the tensors of the file at `path`.
 ///
 /// # Errors
-/// Where it is truncated, or its header is not what it should be.
+/// If the file is truncated or its header is malformed.
 pub fn open(path: &Path) -> Result<Vec<Stored>> {
     let truncated =
-        |problem: String| Error::damaged(path, problem).help("the file is incomplete: fetch it again");
+        |problem: String| Error::damaged(path, problem).help("the file is incomplete: download it again");
     let mut file = File::open(path).at(path)?;
     let size = file.metadata().at(path)?.len();
     let mut length = [0; 8];
     file.read_exact(&mut length).at(path)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER.min(size.saturating_sub(8)) {
-        return Err(truncated(format!("its header has {length} bytes, the file {size}")));
+        return Err(truncated(format!("the header should have {length} bytes, but the file has {size}")));
     }
     let mut header = Vec::new();
     file.take(length).read_to_end(&mut header).at(path)?;
-    // Also checks that the tensors follow each other without gaps and fit their shapes.
+    // This also checks that the tensors follow each other without gaps and match their shapes.
     let header: Metadata = serde_json::from_slice(&header).map_err(|error| {
-        Error::damaged(path, format!("its safetensors header: {error}")).help("fetch it again")
+        Error::damaged(path, format!("malformed safetensors header: {error}")).help("download it again")
     })?;
     let start = 8 + length;
     if start.checked_add(header.data_len() as u64) != Some(size) {
         return Err(truncated(format!(
-            "{size} bytes, where its header promises {start} + {}: truncated",
+            "expected {start} + {} bytes from the header, found {size}: truncated",
             header.data_len()
         )));
     }

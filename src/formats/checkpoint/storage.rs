@@ -1,4 +1,4 @@
-//! Where the numbers of tensors lie, and reading them.
+//! Where tensors' numbers are stored, and how they are read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -11,20 +11,26 @@ use zip::{CompressionMethod, ZipArchive, ZipReadOptions};
 pub enum Storage {
     /// A part of a file, known to lie within it.
     File {
+        /// The file.
         path: PathBuf,
+        /// Offset of the first byte.
         start: u64,
+        /// Number of bytes.
         length: u64,
     },
     /// An entry of a zip archive.
     Entry {
+        /// The archive.
         archive: Arc<Archive>,
+        /// Index of the entry.
         index: usize,
     },
+    /// Bytes in memory.
     Memory(Vec<u8>),
 }
 
 impl Storage {
-    /// The bytes `from..to`. `needed` of them are used.
+    /// Reads the bytes `from..to`, of which `needed` are used.
     fn read(&self, from: u64, to: u64, needed: u64) -> io::Result<Vec<u8>> {
         match self {
             Storage::File { path, start, length } => {
@@ -42,25 +48,30 @@ impl Storage {
 
 /// A view of a storage.
 pub struct Numbers {
+    /// The viewed storage.
     pub storage: Arc<Storage>,
-    /// Where the first number lies, counted in numbers.
+    /// Position of the first number, counted in numbers.
     pub offset: usize,
-    /// How far apart neighbours along each dimension lie, counted in numbers; none where they follow each other.
+    /// Distance between neighbours along each dimension, counted in numbers; `None` if the numbers are
+    /// contiguous.
     pub strides: Option<Vec<usize>>,
+    /// Whether the most significant byte comes first.
     pub big_endian: bool,
-    /// The numbers are meant with the other sign: a view that PyTorch negates when it is read.
+    /// Whether the sign must be flipped: PyTorch stores such a view lazily and negates it on reading.
     pub negative: bool,
 }
 
 impl Numbers {
-    /// All of a storage.
+    /// Views a whole storage, contiguous and little-endian.
     pub fn all(storage: Arc<Storage>) -> Self {
         Numbers { storage, offset: 0, strides: None, big_endian: false, negative: false }
     }
 
-    /// Little-endian bytes of numbers of `size` bytes each, in row-major order.
+    /// Returns numbers of `size` bytes each as little-endian bytes, in row-major order.
     pub fn read(&self, shape: &[usize], size: usize) -> io::Result<Vec<u8>> {
-        let overflow = || invalid(format!("a view of {shape:?} numbers, which cannot be"));
+        let overflow = || {
+            invalid(format!("implausible shape {shape:?}: its extent overflows or contradicts its strides"))
+        };
         let count = shape.iter().try_fold(1_usize, |count, n| count.checked_mul(*n)).ok_or_else(overflow)?;
         if count == 0 {
             return Ok(Vec::new());
@@ -95,7 +106,7 @@ impl Numbers {
     }
 }
 
-/// Whether numbers with these strides follow each other in row-major order.
+/// Whether numbers with these strides are contiguous in row-major order.
 fn follow(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(n, stride)| {
@@ -111,7 +122,7 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize, count: 
     let mut place = 0;
     for _ in 0..count {
         gathered.extend_from_slice(&bytes[place * size..(place + 1) * size]);
-        // The next index: the last dimension that has not come to its end counts on, those behind it begin again.
+        // Next index: increment the last dimension that has not reached its end, and reset those after it.
         for dimension in (0..shape.len()).rev() {
             index[dimension] += 1;
             place += strides[dimension];
@@ -128,13 +139,13 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize, count: 
 /// A zip archive that is read entry by entry.
 pub struct Archive {
     path: PathBuf,
-    /// Of the whole file, in bytes.
+    /// Size of the whole file, in bytes.
     size: u64,
     zip: Mutex<ZipArchive<BufReader<File>>>,
 }
 
 impl Archive {
-    /// The archive at `path`.
+    /// Opens the archive at `path`.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
@@ -146,7 +157,7 @@ impl Archive {
         self.zip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The names of its entries.
+    /// Returns the names of all entries.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let zip = self.zip();
         let names: Result<Vec<String>, _> =
@@ -154,25 +165,23 @@ impl Archive {
         Ok(names?)
     }
 
-    /// The place of the entry of that name.
+    /// Returns the index of the entry with this name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.zip().index_for_name(name)
     }
 
-    /// All bytes of the entry of that name, which may have `limit` bytes at most.
+    /// Reads the whole entry with this name, which may have at most `limit` bytes.
     pub fn entry(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
-        let index = self.index(name).ok_or_else(|| invalid(format!("it lacks the entry {name}")))?;
+        let index = self.index(name).ok_or_else(|| invalid(format!("the archive has no entry {name}")))?;
         let size = self.zip().by_index_raw(index)?.size();
         if size > limit {
-            return Err(invalid(format!(
-                "its entry {name} has {size} bytes, more than the limit of {limit}"
-            )));
+            return Err(invalid(format!("entry {name} has {size} bytes, more than the limit of {limit}")));
         }
         self.range(index, 0, size, size)
     }
 
-    /// The bytes `from..to` of an entry, of which `needed` are used. PyTorch's are not compressed, so that a part of
-    /// one can be read by itself.
+    /// Reads the bytes `from..to` of an entry, of which `needed` are used. PyTorch does not compress its
+    /// entries, so part of one can be read on its own.
     fn range(&self, index: usize, from: u64, to: u64, needed: u64) -> io::Result<Vec<u8>> {
         let mut zip = self.zip();
         let (stored, packed, size, start, crc) = {
@@ -185,25 +194,27 @@ impl Archive {
         if stored {
             let end = start.and_then(|start| start.checked_add(size)).filter(|end| *end <= self.size);
             let (Some(start), Some(_), true) = (start, end, packed == size) else {
-                return Err(invalid("an entry reaches beyond the end of the file".to_owned()));
+                return Err(invalid("an entry extends past the end of the file".to_owned()));
             };
             if length < size {
                 return read_file(&self.path, start + from, length);
             }
         } else if length / 64 > needed.saturating_add(1 << 14) {
-            // A few bytes of a compressed entry may stand for any number.
-            return Err(invalid(format!("{needed} bytes that lie spread over {length}")));
+            // A few compressed bytes can stand for any number of uncompressed ones.
+            return Err(invalid(format!(
+                "{needed} bytes are spread over {length} bytes of a compressed entry"
+            )));
         }
-        // `torch.save` writes 0 where it was told to compute no checksum.
+        // `torch.save` writes 0 if it was told not to compute a checksum.
         let options = ZipReadOptions::new().ignore_crc32(crc == 0);
         let mut entry = zip.by_index_with_options(index, options)?;
         io::copy(&mut (&mut entry).take(from), &mut io::sink())?;
         let mut bytes = Vec::with_capacity(if stored { length as usize } else { 0 });
         (&mut entry).take(length).read_to_end(&mut bytes)?;
         if to == size {
-            // The checksum is compared when the end is seen.
+            // The checksum is only verified once the end of the entry is reached.
             if entry.read(&mut [0])? > 0 {
-                return Err(invalid(format!("an entry has more than its {size} bytes")));
+                return Err(invalid(format!("an entry has more than the {size} bytes it declares")));
             }
         }
         if bytes.len() as u64 == length {
@@ -224,7 +235,7 @@ fn read_file(path: &Path, start: u64, length: u64) -> io::Result<Vec<u8>> {
 
 fn reaches(to: u64, length: u64) -> io::Result<()> {
     if to > length {
-        return Err(invalid(format!("it needs {to} bytes of its storage, which has {length}")));
+        return Err(invalid(format!("needs {to} bytes of a storage of {length} bytes")));
     }
     Ok(())
 }

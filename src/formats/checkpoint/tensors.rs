@@ -1,8 +1,8 @@
-//! The tensors among the values of a pickle, with their names.
+//! Finds the tensors among the values of a pickle and names them.
 //!
-//! A tensor is pickled as a call of one of PyTorch's functions (`torch/_utils.py`), whose arguments are read here.
-//! Everything else is walked through for tensors: dictionaries of any class, lists, the attributes of objects. What is
-//! of no use to a model is left alone.
+//! A tensor is pickled as a call of one of PyTorch's functions (`torch/_utils.py`), whose arguments are read
+//! here. Everything else is searched for tensors: dictionaries of any class, lists, the attributes of objects.
+//! Values that are of no use to a model are ignored.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -13,30 +13,32 @@ use super::torch::storage_type;
 use super::{Dtype, Stored};
 use crate::formats::pickle::{Id, Kind, Pickle, Value, View};
 
-/// The most tensors that a file may hold, and objects that stand beside them.
+/// Maximum number of tensors in a file, and of other objects stored beside them.
 const MAX_TENSORS: usize = 1 << 17;
-/// The longest name of a tensor, in bytes.
+/// Maximum length of a tensor's name, in bytes.
 const MAX_NAME: usize = 1 << 10;
 
 /// A tensor's reference to its storage.
 pub struct Reference {
+    /// Key of the storage, unique within its file.
     pub key: String,
-    /// As the storage's class says; 0 where that is not known.
+    /// According to the storage's class; 0 if the class is unknown.
     pub bytes_per_number: u64,
-    /// The part of the storage that is meant, counted in numbers: offset and length. Old files have it.
+    /// The part of the storage that is referred to, as offset and length counted in numbers. Only old files
+    /// have it.
     pub view: Option<(u64, u64)>,
     dtype: Dtype,
 }
 
-/// Gives a reference's storage, or says why there is none.
+/// Returns a reference's storage, or explains why there is none.
 type Storages<'s> = dyn Fn(&Reference) -> Result<Arc<Storage>, String> + 's;
 
-/// All references of a pickle.
+/// Collects all storage references of a pickle.
 pub fn references(pickle: &Pickle) -> Vec<Reference> {
     pickle.all().filter_map(|value| reference(value).ok()).collect()
 }
 
-/// A storage's key, which is a number or text.
+/// Returns a storage's key, which is a number or text.
 pub fn key(view: View) -> String {
     match view.value() {
         Value::Int(number) => number.to_string(),
@@ -44,10 +46,10 @@ pub fn key(view: View) -> String {
     }
 }
 
-/// The tensors of a pickle. Their names are the keys that lead to them, joined by dots.
+/// Lists the tensors of a pickle. A name consists of the keys that lead to the tensor, joined by dots.
 ///
 /// # Errors
-/// Where there are too many, or their names are too long.
+/// If there are too many tensors, or a name is too long.
 pub fn named(pickle: &Pickle, storages: &Storages, big_endian: bool) -> Result<Vec<Stored>, String> {
     let mut walk = Walk {
         steps: Vec::new(),
@@ -65,24 +67,24 @@ pub fn named(pickle: &Pickle, storages: &Storages, big_endian: bool) -> Result<V
     Ok(walk.found)
 }
 
-/// A part of a name.
+/// One part of a name.
 enum Step<'p> {
     Key(Cow<'p, str>),
     Place(usize),
-    /// None: the dictionaries in which a module keeps its parameters and modules.
+    /// Contributes nothing: the dictionaries in which a module keeps its parameters and submodules.
     Through,
 }
 
-/// What the root's parent is.
+/// The parent of the root.
 const NO_PARENT: usize = usize::MAX;
 
 struct Walk<'p, 'a, 's> {
-    /// How each place is reached: from which one, by which step. Names are put together for tensors only.
+    /// For each position, its parent and the step from there. Names are only assembled for tensors.
     steps: Vec<(usize, Step<'p>)>,
     waiting: Vec<(usize, View<'p, 'a>)>,
-    /// What is there twice is looked at once, so that it may hold itself.
+    /// Values already visited; each is visited once, so values may contain themselves.
     seen: HashSet<Id>,
-    /// Of numpy arrays, by the place of their bytes.
+    /// Storages of numpy arrays, by the address of their bytes.
     arrays: HashMap<*const u8, Arc<Storage>>,
     storages: &'s Storages<'s>,
     big_endian: bool,
@@ -137,7 +139,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
                 }
             }
             Value::Object { arguments, state, entries, .. } => {
-                // Where a model expects a tensor, the object is named.
+                // Reported by name if a model expects a tensor here.
                 let named = matches!(self.steps[at], (_, Step::Key(_)));
                 if named && entries.is_empty() && self.found.len() < MAX_TENSORS {
                     self.find(at, Stored::no_tensor(String::new(), view.to_string()))?;
@@ -157,7 +159,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
             }
             _ => {}
         }
-        // In the order of the file.
+        // Visit in the order of the file.
         self.waiting[from..].reverse();
         Ok(())
     }
@@ -170,7 +172,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
                 value => match value.as_str() {
                     Some("_parameters" | "_buffers" | "_modules") => Step::Through,
                     Some(text) => Step::Key(Cow::Borrowed(text)),
-                    // No model has parameters below such a key.
+                    // Models have no parameters below such a key.
                     None => Step::Key(Cow::Owned(format!("<{key}>"))),
                 },
             };
@@ -180,7 +182,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
 
     fn find(&mut self, at: usize, stored: Stored) -> Result<(), String> {
         if self.found.len() > MAX_TENSORS {
-            return Err(format!("it holds more than the limit of {MAX_TENSORS} tensors"));
+            return Err(format!("more than the limit of {MAX_TENSORS} tensors"));
         }
         let mut parts = Vec::new();
         let (mut at, mut length) = (at, 0);
@@ -205,11 +207,11 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
         Ok(())
     }
 
-    /// What a call of one of PyTorch's functions makes; none of anything else.
+    /// Interprets a call of one of PyTorch's functions; `None` for anything else.
     fn tensor(&self, view: View<'p, 'a>) -> Option<Stored> {
         let (mut function, mut arguments) = call(view)?;
         let mut view = view;
-        // A parameter is a tensor in another call.
+        // A parameter is a tensor wrapped in another call.
         for _ in 0..4 {
             match (function, arguments.as_slice()) {
                 (("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), [data, ..]) => {
@@ -258,14 +260,15 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
                 other(Some(*size), Cow::Owned(format!("quantised, {dtype}")))
             }
             ("_rebuild_sparse_tensor", [layout, parts, ..]) => {
-                // Indices and values, then the size; two kinds of indices where rows or columns are compressed.
+                // Indices and values, then the size; there are two kinds of indices if rows or columns are
+                // compressed.
                 let parts: Vec<View> = parts.items().map(Iterator::collect).unwrap_or_default();
                 let size = parts.iter().find(|part| sizes(**part).is_some()).copied();
                 let layout = layout_name(*layout);
                 other(size, Cow::Owned(layout))
             }
             ("_rebuild_meta_tensor_no_storage", [_, size, ..]) => {
-                other(Some(*size), "on the device `meta`, without numbers".into())
+                other(Some(*size), "on the device `meta`, without data".into())
             }
             ("_rebuild_nested_tensor", _) => other(None, "nested".into()),
             (function, _) if function.starts_with("_rebuild_") => {
@@ -275,7 +278,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
         }
     }
 
-    /// A tensor that is a view of a storage.
+    /// Reads a tensor that is a view of a storage.
     fn view(
         &self,
         storage: View,
@@ -297,7 +300,7 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
         };
         let dtype = match dtype {
             None => reference.dtype.clone(),
-            Some(dtype) => Dtype::named(dtype.global().map_or("of no known type", |(_, name)| name)),
+            Some(dtype) => Dtype::named(dtype.global().map_or("unknown type", |(_, name)| name)),
         };
         let negative = match metadata.map_or(Ok(false), is_negative) {
             Ok(negative) => negative,
@@ -308,8 +311,8 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
         };
         let numbers = (self.storages)(&reference).and_then(|storage| {
             let offset = offset.value().as_int().and_then(|offset| usize::try_from(offset).ok());
-            let offset = offset.ok_or("its offset is no number")?;
-            let strides = sizes(strides).ok_or("its strides are no numbers")?;
+            let offset = offset.ok_or("its offset is not a number")?;
+            let strides = sizes(strides).ok_or("its strides are not numbers")?;
             let big_endian = self.big_endian;
             Ok(Numbers { storage, offset, strides: Some(strides), big_endian, negative })
         });
@@ -317,12 +320,12 @@ impl<'p, 'a> Walk<'p, 'a, '_> {
     }
 }
 
-/// Function and arguments of a call.
+/// Returns function and arguments of a call.
 fn call<'p, 'a>(view: View<'p, 'a>) -> Option<((&'p str, &'p str), Vec<View<'p, 'a>>)> {
     match view.value() {
         Value::Object { class, arguments: Some(arguments), .. } => {
             let function = view.at(*class).global()?;
-            // Other classes are many, and their arguments of no interest.
+            // There are many other classes, and their arguments do not matter.
             let torch = matches!(function.0, "torch._utils" | "torch._tensor");
             torch.then(|| view.at(*arguments).items().map(|items| (function, items.collect())))?
         }
@@ -330,7 +333,7 @@ fn call<'p, 'a>(view: View<'p, 'a>) -> Option<((&'p str, &'p str), Vec<View<'p, 
     }
 }
 
-/// Sizes or strides: a tuple of whole numbers, or a `torch.Size` of one.
+/// Reads sizes or strides: a tuple of integers, or a `torch.Size` of one.
 fn sizes(view: View) -> Option<Vec<usize>> {
     let view = match view.value() {
         Value::Object { class, arguments: Some(arguments), .. }
@@ -347,7 +350,7 @@ fn sizes(view: View) -> Option<Vec<usize>> {
     view.items()?.map(number).collect()
 }
 
-/// What a value refers to outside of the pickle, or what it is instead:
+/// Parses a reference to data outside the pickle, or describes what the value is instead. Its form:
 /// `("storage", class, key, device, length[, (view's key, offset, length)])`.
 fn reference(view: View) -> Result<Reference, String> {
     let Value::Persistent(id) = view.value() else { return Err(view.to_string()) };
@@ -358,21 +361,21 @@ fn reference(view: View) -> Result<Reference, String> {
     if kind.value().as_str() != Some("storage") {
         return Err(view.to_string());
     }
-    let class = class.global().map_or("no known class", |(_, class)| class);
+    let class = class.global().map_or("of unknown class", |(_, class)| class);
     let (dtype, bytes_per_number) = storage_type(class)
-        .unwrap_or_else(|| (Dtype::Other(Cow::Owned(format!("of the unknown storage {class}"))), 0));
+        .unwrap_or_else(|| (Dtype::Other(Cow::Owned(format!("unknown storage type {class}"))), 0));
     let view = match rest.first().and_then(|view| view.items()).map(Iterator::collect::<Vec<_>>).as_deref() {
         Some([_key, offset, length]) => {
             let number = |view: &View| view.value().as_int().and_then(|number| u64::try_from(number).ok());
-            Some(number(offset).zip(number(length)).ok_or("a storage whose view is no numbers")?)
+            Some(number(offset).zip(number(length)).ok_or("a storage whose view is not given in numbers")?)
         }
         _ => None,
     };
     Ok(Reference { key: key(*name), bytes_per_number, view, dtype })
 }
 
-/// Whether the stored numbers are meant with the other sign, by what PyTorch notes beside a tensor: `neg` and, for
-/// complex numbers, `conj`.
+/// Whether the stored numbers must be negated, according to the properties PyTorch stores with a tensor: `neg`
+/// and, for complex numbers, `conj`.
 fn is_negative(metadata: View) -> Result<bool, String> {
     let entries = match metadata.value() {
         Value::None => return Ok(false),
@@ -392,7 +395,7 @@ fn is_negative(metadata: View) -> Result<bool, String> {
     Ok(negative)
 }
 
-/// The name of a layout, as in `sparse_coo`.
+/// Returns the name of a layout, such as `sparse_coo`.
 fn layout_name(layout: View) -> String {
     let name = match layout.value() {
         Value::Object { arguments: Some(arguments), .. } => {
@@ -405,7 +408,7 @@ fn layout_name(layout: View) -> String {
     name.replace("sparse_", "sparse, ")
 }
 
-/// Strides of an array whose first index runs fastest.
+/// Returns the strides of an array whose first index varies fastest.
 fn column_major(shape: &[usize]) -> Vec<usize> {
     let mut next = 1_usize;
     shape

@@ -1,8 +1,8 @@
-//! PyTorch's checkpoints: a pickle of the saved object, and the storages that its tensors refer to.
+//! PyTorch checkpoints: a pickle of the saved object, and the storages that its tensors refer to.
 //!
-//! Since PyTorch 1.6 they are a zip archive of a folder: `data.pkl`, `byteorder`, `data/<key>`. Before, five pickles
-//! followed each other (magic number, protocol, system, object, keys), then each key's storage with its length in
-//! front. A pickle alone is read too; its arrays are NumPy's.
+//! Since PyTorch 1.6 they are a zip archive of a folder: `data.pkl`, `byteorder`, `data/<key>`. Before, they
+//! were a sequence of five pickles (magic number, protocol, system, object, keys) followed by each key's
+//! storage, prefixed with its length. A plain pickle is read too; its arrays are numpy arrays.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,15 +19,15 @@ use crate::{Error, Result};
 
 const LIMITS: Limits = Limits::CHECKPOINT;
 
-/// The longest text entry that is read, in bytes.
+/// Maximum size of a text entry, in bytes.
 const MAX_TEXT: u64 = 1 << 10;
 
-/// The tensors of the zip archive at `path`.
+/// Lists the tensors of the zip archive at `path`.
 ///
 /// # Errors
-/// Where it is damaged or no checkpoint; the error says what else it is, where that is known.
+/// If the archive is damaged or not a checkpoint; the error says what else it is, if that is known.
 pub fn open_zip(path: &Path) -> Result<Vec<Stored>> {
-    let damaged = |error: Error| error.help("the file is incomplete or damaged: fetch it again");
+    let damaged = |error: Error| error.help("the file is incomplete or damaged: download it again");
     let archive = Archive::open(path).at(path).map_err(damaged)?;
     let names = archive.names().at(path).map_err(damaged)?;
     let roots = names.iter().filter_map(|name| name.strip_suffix("data.pkl"));
@@ -47,43 +47,43 @@ pub fn open_zip(path: &Path) -> Result<Vec<Stored>> {
     let archive = Arc::new(archive);
     let storage = |reference: &Reference| {
         let index = archive.index(&format!("{root}data/{}", reference.key));
-        let index = index.ok_or_else(|| format!("its storage {} is missing", reference.key))?;
+        let index = index.ok_or_else(|| format!("storage {} is missing", reference.key))?;
         Ok(Arc::new(Storage::Entry { archive: Arc::clone(&archive), index }))
     };
     tensors::named(&pickle, &storage, big_endian).map_err(|problem| Error::damaged(path, problem))
 }
 
-/// What a zip archive is that is no checkpoint.
+/// Explains what a zip archive is that is not a checkpoint.
 fn other_archive(path: &Path, names: &[String]) -> Error {
     let ends = |endings: &[&str]| {
         names.iter().find(|name| endings.iter().any(|end| name.to_ascii_lowercase().ends_with(end)))
     };
     if let Some(weights) = ends(&[".safetensors", ".pth", ".pt", ".bin", ".ckpt"]) {
-        return Error::unsupported(path, format!("is a zip archive that holds {weights}"))
+        return Error::unsupported(path, format!("is a zip archive that contains {weights}"))
             .help("unpack it and pass the weights in it");
     }
     let problem = if ends(&[".npy"]).is_some() {
         "is an archive of NumPy arrays (.npz)"
     } else if ends(&["archive_format", "serialized_exported_program.json"]).is_some() {
-        "is a program of torch.export, not a state dict"
+        "is a torch.export program, not a state dict"
     } else {
-        "is a zip archive without data.pkl: no PyTorch checkpoint"
+        "is a zip archive without data.pkl, not a PyTorch checkpoint"
     };
     Error::damaged(path, problem).help(HELP)
 }
 
-/// How files of `torch.save` before PyTorch 1.6 begin: the pickle of a magic number.
+/// The start of files that `torch.save` wrote before PyTorch 1.6: a pickle of the magic number.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// The tensors of a file that begins with a pickle.
+/// Lists the tensors of a file that starts with a pickle.
 ///
 /// # Errors
-/// Where it is damaged.
+/// If the file is damaged.
 pub fn open_pickle(path: &Path) -> Result<Vec<Stored>> {
     let mut file = File::open(path).at(path)?;
     let size = file.metadata().at(path)?.len();
     let limit = size.min(LIMITS.bytes as u64);
-    // The storages behind the pickles are most of the file.
+    // Most of the file are the storages after the pickles, so read only its start at first.
     let mut length = 1_u64 << 20;
     loop {
         let mut start = Vec::new();
@@ -92,9 +92,8 @@ pub fn open_pickle(path: &Path) -> Result<Vec<Stored>> {
         match read_pickles(path, &start, &mut file, size) {
             Err(Problem::Pickle(_)) if length < limit => length *= 8,
             Err(Problem::Pickle(refusal)) => {
-                return Err(
-                    Error::damaged(path, refusal).help("the file is incomplete or damaged: fetch it again")
-                );
+                return Err(Error::damaged(path, refusal)
+                    .help("the file is incomplete or damaged: download it again"));
             }
             Err(Problem::File(error)) => return Err(error),
             Ok(tensors) => return Ok(tensors),
@@ -103,7 +102,7 @@ pub fn open_pickle(path: &Path) -> Result<Vec<Stored>> {
 }
 
 enum Problem {
-    /// Perhaps the pickles are longer than what was read of the file.
+    /// The pickles may be longer than the part of the file that was read.
     Pickle(Refusal),
     File(Error),
 }
@@ -120,12 +119,12 @@ impl From<Error> for Problem {
     }
 }
 
-/// `start`: the first bytes of `file`, which has `size`.
+/// Reads the tensors of `file`, which has `size` bytes; `start` are its first bytes.
 fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result<Vec<Stored>, Problem> {
     let error = |problem: String| Error::damaged(path, problem);
     if !start.starts_with(LEGACY) {
         let (pickle, _) = pickle::read_first(start, &LIMITS)?;
-        let outside = |_: &Reference| Err("its storage lies outside of the pickle".to_owned());
+        let outside = |_: &Reference| Err("its storage is outside the pickle".to_owned());
         return Ok(tensors::named(&pickle, &outside, false).map_err(error)?);
     }
     let mut rest = &start[LEGACY.len()..];
@@ -143,30 +142,30 @@ fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result
     }
     let mut storages = HashMap::new();
     let mut place = at;
-    let keys = keys.root().items().ok_or_else(|| error("its list of storages is none".to_owned()))?;
+    let keys =
+        keys.root().items().ok_or_else(|| error("its list of storage keys is not a list".to_owned()))?;
     for key in keys {
         let key = tensors::key(key);
         let incomplete =
-            |problem: String| error(problem).help("the file is incomplete or damaged: fetch it again");
+            |problem: String| error(problem).help("the file is incomplete or damaged: download it again");
         let mut count = [0; 8];
         file.seek(SeekFrom::Start(place)).at(path)?;
-        file.read_exact(&mut count).map_err(|problem| incomplete(format!("its storage {key}: {problem}")))?;
+        file.read_exact(&mut count).map_err(|problem| incomplete(format!("storage {key}: {problem}")))?;
         let size_of_one = sizes.get(&key).copied().filter(|size| *size > 0);
         let size_of_one =
-            size_of_one.ok_or_else(|| incomplete(format!("its storage {key} is of no known type")))?;
+            size_of_one.ok_or_else(|| incomplete(format!("storage {key} has an unknown type")))?;
         let length = u64::from_le_bytes(count).checked_mul(size_of_one);
         let range = length.and_then(|length| Some((length, (place + 8).checked_add(length)?)));
         let Some((length, end)) = range.filter(|(_, end)| *end <= size) else {
-            return Err(incomplete(format!("its storage {key} reaches beyond the end of the file")).into());
+            return Err(incomplete(format!("storage {key} extends past the end of the file")).into());
         };
         storages.insert(key, (place + 8, length));
         place = end;
     }
     let storage = |reference: &Reference| {
-        let &(start, length) = storages
-            .get(&reference.key)
-            .ok_or_else(|| format!("its storage {} is missing", reference.key))?;
-        // A view of a storage, of which PyTorch saved the whole.
+        let &(start, length) =
+            storages.get(&reference.key).ok_or_else(|| format!("storage {} is missing", reference.key))?;
+        // A view of a storage; PyTorch saved the storage as a whole.
         let (skipped, length) = match reference.view {
             None => (0, length),
             Some((offset, count)) => {
@@ -174,7 +173,7 @@ fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result
                 let end = offset.checked_add(count).and_then(bytes).filter(|end| *end <= length);
                 match (bytes(offset), bytes(count), end) {
                     (Some(skipped), Some(viewed), Some(_)) => (skipped, viewed),
-                    _ => return Err(format!("a view reaches beyond the storage {}", reference.key)),
+                    _ => return Err(format!("a view extends past the end of storage {}", reference.key)),
                 }
             }
         };
@@ -183,7 +182,7 @@ fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result
     Ok(tensors::named(&object, &storage, false).map_err(error)?)
 }
 
-/// Type and bytes per number of a storage, by its class.
+/// Returns the type and bytes per number of a storage class.
 pub fn storage_type(class: &str) -> Option<(Dtype, u64)> {
     let other = |name: &'static str, size: u64| (Dtype::Other(name.into()), size);
     Some(match class {

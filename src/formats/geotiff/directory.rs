@@ -1,7 +1,7 @@
-//! The first directory of a TIFF file, read before the library sees it: what the library refuses, or takes to mean something
-//! else than GDAL does.
+//! Reads the first directory of a TIFF file before the library does, for what the library refuses or interprets
+//! differently from GDAL.
 
-/// Tags that decide how pixels are stored [TIFF 6.0; GDAL].
+/// Tags that determine how pixels are stored [TIFF 6.0; GDAL].
 pub mod tag {
     pub const WIDTH: u16 = 256;
     pub const HEIGHT: u16 = 257;
@@ -17,19 +17,19 @@ pub mod tag {
     pub const TILE_HEIGHT: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
     pub const TILE_SIZES: u16 = 325;
-    /// GDAL's: text that holds a number.
+    /// GDAL's nodata value: a number as text.
     pub const NO_DATA: u16 = 42113;
 }
 
-/// 0 is black: the library returns the numbers as they are stored.
+/// 0 is black: with this interpretation the library returns numbers as stored.
 const MIN_IS_BLACK: u16 = 1;
 
-/// Interpretations under which numbers are no plain planes (YCbCr, which may be subsampled, and those of L*a*b*).
+/// Interpretations in which bands are not plain planes: YCbCr, which may be subsampled, and variants of L*a*b*.
 const NOT_PLANES: [u16; 4] = [6, 8, 9, 10];
 
-/// Further tags without which pixels cannot be read: predictor and kind of the numbers, bits in a byte, rows of a strip.
+/// Further tags needed to read pixels: predictor, sample format, bit order within a byte, rows per strip.
 const FURTHER: [u16; 4] = [317, 339, tag::FILL_ORDER, 278];
-/// All the others of this file.
+/// All other tags that this file uses.
 const NAMED: [u16; 13] = [
     tag::WIDTH,
     tag::HEIGHT,
@@ -46,13 +46,13 @@ const NAMED: [u16; 13] = [
     tag::NO_DATA,
 ];
 
-/// Where one entry's values lie.
+/// One directory entry and where its values are stored.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     tag: u16,
-    /// Of the entry itself in the file.
+    /// Offset of the entry itself.
     start: usize,
-    /// Bytes of a number; 0 where the values are no whole numbers.
+    /// Bytes per number; 0 if the values are not integers.
     size: usize,
     count: usize,
     values: usize,
@@ -67,7 +67,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// None where the file is too short or no TIFF: the library says what is wrong with it.
+    /// Returns `None` if the file is too short or not a TIFF; the library then explains what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let big_endian = match bytes.get(..2)? {
             b"II" => false,
@@ -80,7 +80,7 @@ impl Directory {
             43 => true,
             _ => return None,
         };
-        // Bytes of an offset, of the count of entries, of an entry.
+        // Size in bytes of an offset, of the number of entries, and of an entry.
         let (offset, counted, length) = if big_tiff { (8, 8, 20) } else { (4, 2, 12) };
         let place = |at: usize, size: usize| usize::try_from(number(at, size)?).ok();
         let first = place(if big_tiff { 8 } else { 4 }, offset)?;
@@ -104,19 +104,19 @@ impl Directory {
         Some(Directory { big_endian, big_tiff, entries })
     }
 
-    /// The whole numbers of a tag; none where it is absent. Ends early where the file does.
+    /// Iterates over the integers of a tag; `None` if the tag is absent. Stops early at the end of the file.
     fn numbers<'a>(&'a self, bytes: &'a [u8], tag: u16) -> Option<impl Iterator<Item = u64> + 'a> {
         let entry = *self.entries.iter().find(|entry| entry.tag == tag && entry.size > 0)?;
         let place = move |i: usize| entry.values.checked_add(i.checked_mul(entry.size)?);
         Some((0..entry.count).map_while(move |i| number(bytes, place(i)?, entry.size, self.big_endian)))
     }
 
-    /// The first number of a tag.
+    /// Returns the first number of a tag.
     pub fn number(&self, bytes: &[u8], tag: u16) -> Option<u64> {
         self.numbers(bytes, tag)?.next()
     }
 
-    /// The value of pixels that were not stored, where the file names one.
+    /// Returns the nodata value, if the file declares one.
     pub fn no_data(&self, bytes: &[u8]) -> Option<f64> {
         let text: Vec<u8> = self
             .numbers(bytes, tag::NO_DATA)?
@@ -127,10 +127,10 @@ impl Directory {
         std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
-    /// Which strips or tiles are left out of a sparse file: they have no bytes. What has bytes but no place is damage, and an
-    /// error.
+    /// Lists the strips or tiles that a sparse file omits, which are those without bytes. A block with bytes
+    /// but no offset is damage, hence an error.
     pub fn missing_blocks(&self, bytes: &[u8]) -> Result<Vec<usize>, &'static str> {
-        // Some old files that are not compressed say nothing of sizes.
+        // Some old uncompressed files give no sizes.
         let compressed = self.number(bytes, tag::COMPRESSION).is_some_and(|code| code != 1);
         let both = |offsets, sizes| Some((self.numbers(bytes, offsets)?, self.numbers(bytes, sizes)?));
         if let Some((offsets, sizes)) = both(tag::STRIP_OFFSETS, tag::STRIP_SIZES) {
@@ -140,7 +140,7 @@ impl Directory {
             .map_or(Ok(Vec::new()), |(offsets, sizes)| missing(compressed, offsets.zip(sizes)))
     }
 
-    /// Puts another number in the place of a tag's only one. False where there is no such tag, or no room for the number.
+    /// Overwrites the single number of a tag. Returns false if the tag is absent or the number does not fit.
     pub fn set(&self, bytes: &mut [u8], tag: u16, number: u64) -> bool {
         let Some(entry) = self.entries.iter().find(|entry| entry.tag == tag && entry.count == 1) else {
             return false;
@@ -159,8 +159,9 @@ impl Directory {
         }
     }
 
-    /// Makes the file say that its numbers are gray, 0 black, whatever they are called (a palette, colours, 0 white): the
-    /// library then returns them as they are stored. What is no plain planes stays as it is.
+    /// Declares the numbers to be grayscale with 0 as black, whatever the file calls them (palette, RGB, white
+    /// is 0), so that the library returns them as stored. Files whose bands are not plain planes are left
+    /// alone.
     pub fn call_gray(&self, bytes: &mut [u8]) {
         let photometric = self.entries.iter().find(|entry| entry.tag == tag::PHOTOMETRIC);
         let entry = match photometric {
@@ -168,7 +169,8 @@ impl Directory {
                 Some(found) if NOT_PLANES.iter().any(|other| u64::from(*other) == found) => return,
                 _ => entry,
             },
-            // GDAL reads such files; the library wants the tag, and none of these.
+            // GDAL reads files without this tag, but the library requires it, so overwrite an entry that is not
+            // needed.
             None => {
                 let free = |entry: &&Entry| !NAMED.contains(&entry.tag) && !FURTHER.contains(&entry.tag);
                 match self.entries.iter().find(free) {
@@ -178,7 +180,7 @@ impl Directory {
             }
         };
         let short = |number: u16| if self.big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
-        // Tag, kind (3: two bytes), how many, and the number.
+        // Tag, type (3: two bytes), count and value.
         let (mut how_many, mut value) = (vec![0; if self.big_tiff { 8 } else { 4 }], vec![0; 2]);
         let last = how_many.len() - 1;
         how_many[if self.big_endian { last } else { 0 }] = 1;
@@ -196,21 +198,21 @@ fn missing(compressed: bool, blocks: impl Iterator<Item = (u64, u64)>) -> Result
         match block {
             (0, 0) => missing.push(number),
             (_, 0) if compressed => missing.push(number),
-            (0, _) => return Err("a strip or tile lies at offset 0, where the header is"),
+            (0, _) => return Err("a strip or tile has offset 0, which is the header"),
             _ => {}
         }
     }
     Ok(missing)
 }
 
-/// A whole number of `size` bytes.
+/// Reads an integer of `size` bytes.
 fn number(bytes: &[u8], at: usize, size: usize, big_endian: bool) -> Option<u64> {
     let stored = bytes.get(at..at.checked_add(size)?)?;
     let join = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
     Some(if big_endian { stored.iter().fold(0, join) } else { stored.iter().rev().fold(0, join) })
 }
 
-/// What a compression is called that is not read [GDAL's names]; none where it is.
+/// Names a compression that is not supported [GDAL's names]; `None` if it is supported.
 pub fn unread_compression(code: usize) -> Option<String> {
     Some(match code {
         1 | 5 | 8 | 32773 | 32946 | 50000 => return None,

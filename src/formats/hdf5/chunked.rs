@@ -1,7 +1,7 @@
-//! The chunks of a one-dimensional dataset, looked up once through the library and then read past it.
+//! A one-dimensional chunked dataset: its chunks are located once through the library and then read without it.
 //!
-//! The library goes through the list of chunks at each read, so that a split of many samples takes longer a sample, and its
-//! LZF is slower than ours (`benches/NOTES.md`).
+//! The library searches its list of chunks on each read, so reading a sample takes longer the more samples a
+//! split has. Its LZF decoder is also slower than ours (`benches/NOTES.md`).
 
 use std::cell::Cell;
 use std::fs::File;
@@ -13,28 +13,28 @@ use super::{DAMAGED, Dtype, MAX_ELEMENTS};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// A dataset of one dimension, shuffled, compressed with LZF and checked with Fletcher-32, or less.
+/// A one-dimensional dataset that may be shuffled, compressed with LZF and checksummed with Fletcher-32.
 #[derive(Debug)]
 pub struct Chunked {
     path: PathBuf,
     name: String,
     dtype: Dtype,
-    /// Elements.
+    /// Number of elements.
     length: usize,
-    /// Elements of a chunk.
+    /// Elements per chunk.
     chunk: usize,
     filters: Filters,
     file: File,
     places: Vec<Place>,
 }
 
-/// Where a chunk lies in the file.
+/// Where a chunk is stored in the file.
 #[derive(Debug)]
 struct Place {
     start: u64,
-    /// In bytes, as stored.
+    /// Size in bytes, as stored.
     size: usize,
-    /// A bit for each filter that was not applied.
+    /// Bit mask of the filters that were not applied.
     skipped: u32,
 }
 
@@ -42,26 +42,30 @@ impl Chunked {
     /// Opens the dataset `name` of the file at `path`.
     ///
     /// # Errors
-    /// Where the file is absent or damaged, or the dataset is not there, of more dimensions or stored in another way.
+    /// If the file is absent or damaged, or the dataset is absent, not one-dimensional or stored in another
+    /// way.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
         let Rows { dataset, format, shape, .. } = Rows::open(path, name)?;
         let wrong =
             |problem: String| Error::damaged(path, format!("dataset `{name}`: {problem}")).help(DAMAGED);
         let Some(dataset) = dataset.filter(|_| format.is_plain()) else {
-            return Err(wrong(format!("its {} are not stored plainly", format.dtype)));
+            return Err(wrong(format!(
+                "{} values are not stored as plain little-endian numbers",
+                format.dtype
+            )));
         };
         let dtype = format.dtype;
         let library = |error: hdf5_pure::Error| wrong(error.to_string());
         let filters = dataset.filters();
         let filters = Filters::numbered(&filters).ok_or_else(|| {
-            wrong(format!("has the filters {filters:?}; expected 2 (shuffle), 32000 (LZF), 3 (Fletcher-32)"))
+            wrong(format!("expected the filters 2 (shuffle), 32000 (LZF), 3 (Fletcher-32), got {filters:?}"))
         })?;
         let chunk = dataset.chunk_shape().map_err(library)?;
         let (&[length], Some(&[chunk])) = (&shape[..], chunk.as_deref()) else {
-            return Err(wrong(format!("has shape {shape:?} in chunks of {chunk:?}; expected one dimension")));
+            return Err(wrong(format!("expected one dimension, got shape {shape:?} in chunks of {chunk:?}")));
         };
         let chunk = usize::try_from(chunk).ok().filter(|chunk| (1..=MAX_ELEMENTS).contains(chunk));
-        let chunk = chunk.ok_or_else(|| wrong("has chunks too large to be true".to_owned()))?;
+        let chunk = chunk.ok_or_else(|| wrong("implausible chunk size (limit 2^28 elements)".to_owned()))?;
 
         let file = File::open(path).at(path)?;
         let end = file.metadata().at(path)?.len();
@@ -75,11 +79,18 @@ impl Chunked {
                 Some(size) if found.offset == [(number * chunk) as u64] => {
                     places.push(Place { start: found.address, size, skipped: found.filter_mask });
                 }
-                _ => return Err(wrong(format!("chunk {number} is missing or beyond the file's end"))),
+                _ => {
+                    return Err(wrong(format!(
+                        "chunk {number} is missing or extends past the end of the file"
+                    )));
+                }
             }
         }
         if places.len() != length.div_ceil(chunk) {
-            return Err(wrong(format!("has {} chunks of {chunk} for {length} elements", places.len())));
+            return Err(wrong(format!(
+                "{} chunks of {chunk} elements do not hold {length} elements",
+                places.len()
+            )));
         }
         Ok(Chunked {
             path: path.to_owned(),
@@ -93,30 +104,30 @@ impl Chunked {
         })
     }
 
-    /// Something is wrong with this dataset.
+    /// Creates an error about this dataset.
     pub fn error(&self, problem: impl std::fmt::Display) -> Error {
         Error::damaged(&self.path, format!("dataset `{}`: {problem}", self.name))
     }
 
-    /// What the file stores.
+    /// Returns the stored type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Elements.
+    /// Returns the number of elements.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Hands the bytes of `count` elements from element `first` on to `take`: plain numbers, little-endian. Each chunk that
-    /// they touch is decompressed.
+    /// Passes the bytes of `count` elements, starting at element `first`, to `take` as plain little-endian
+    /// numbers. Decompresses every chunk they touch.
     ///
     /// # Errors
-    /// Where they are not all there, or damaged.
+    /// If some of the elements do not exist or are damaged.
     pub fn read<T>(&self, first: usize, count: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let end = first.checked_add(count).filter(|end| *end <= self.length && count <= MAX_ELEMENTS);
         let end = end.ok_or_else(|| {
-            self.error(format!("has {} elements, not {count} from element {first} on", self.length))
+            self.error(format!("elements {first} to {first} + {count} do not exist: it has {}", self.length))
         })?;
         if count == self.chunk && first.is_multiple_of(self.chunk) {
             return self.whole(first / self.chunk, take);
@@ -132,13 +143,13 @@ impl Chunked {
         Ok(take(&bytes))
     }
 
-    /// Hands the plain bytes of a chunk to `take`.
+    /// Passes the decompressed bytes of a chunk to `take`.
     fn whole<T>(&self, number: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         thread_local! {
             static KEPT: Cell<Buffers> = Cell::default();
         }
         let (place, width) = (&self.places[number], self.dtype.size());
-        // Taken out, not borrowed: `take` may read another chunk.
+        // Taken out rather than borrowed, because `take` may read another chunk.
         let mut chunk = KEPT.take();
         chunk.bytes.resize(place.size, 0);
         read_at(&self.file, &mut chunk.bytes, place.start).at(&self.path)?;
@@ -150,7 +161,7 @@ impl Chunked {
     }
 }
 
-/// Fills `bytes` with what lies from `start` on. Threads share the file: its own position plays no part.
+/// Fills `bytes` from offset `start`. Threads share the file, so its own position is not used.
 #[cfg(unix)]
 pub fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)

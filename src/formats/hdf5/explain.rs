@@ -1,4 +1,4 @@
-//! Errors of the library, damage told apart from what it does not read.
+//! Explains the library's errors: distinguishes damage from unsupported features.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use super::DAMAGED;
 use crate::Error;
 
 const WITH_LIBHDF5: &str =
-    "a build with the cargo feature `libhdf5` reads it; or rewrite the file: h5repack -l CONTI -f NONE";
+    "build with the cargo feature `libhdf5`, or rewrite the file: h5repack -l CONTI -f NONE";
 const REWRITE: &str = "rewrite the file: h5repack -l CONTI -f NONE --high=2";
 const FILTER: &str = "rewrite the file: h5repack -f GZIP=4";
 
-/// What the library says of the file at `path`, or of a dataset of it, and what to do.
+/// Describes an error of the library about the file at `path` or one of its datasets, and adds what to do.
 pub fn error(path: &Path, dataset: Option<&str>, error: &Library) -> Error {
     let (problem, remedy) = unread(error).unwrap_or_else(|| (error.to_string(), DAMAGED));
     let problem = match dataset {
@@ -22,18 +22,18 @@ pub fn error(path: &Path, dataset: Option<&str>, error: &Library) -> Error {
     Error::damaged(path, problem).help(remedy)
 }
 
-/// The feature of HDF5 that is missing, and what to do; none where the file is damaged.
+/// Names the unsupported HDF5 feature and what to do; `None` if the file is damaged.
 fn unread(error: &Library) -> Option<(String, &'static str)> {
     let Library::Format(error) = error else { return None };
     let feature = match error {
-        // Newer than the library that the feature brings, too.
+        // Also newer than the libhdf5 that the cargo feature builds in.
         FormatError::InvalidLayoutVersion(version @ 5..) => {
-            return Some((format!("data layout version {version} (HDF5 2.0) is not read"), REWRITE));
+            return Some((format!("data layout version {version} (HDF5 2.0) is not supported"), REWRITE));
         }
         FormatError::UnsupportedFilter(5) => "filter 5 (n-bit)".to_owned(),
         FormatError::UnsupportedFilter(number) => {
             let name = filter(*number).map_or(String::new(), |name| format!(" ({name})"));
-            return Some((format!("filter {number}{name} is not read"), FILTER));
+            return Some((format!("filter {number}{name} is not supported"), FILTER));
         }
         FormatError::InvalidLayoutVersion(version) => format!("data layout version {version}"),
         FormatError::ChunkedReadError(problem) if problem.contains("version 2 B-tree") => {
@@ -52,10 +52,10 @@ fn unread(error: &Library) -> Option<(String, &'static str)> {
         FormatError::NumericElementTooWide { size } => format!("numbers of {size} bytes"),
         _ => return None,
     };
-    Some((format!("{feature} is not read"), WITH_LIBHDF5))
+    Some((format!("{feature} is not supported"), WITH_LIBHDF5))
 }
 
-/// Filters that this field's files are met with [HDF5's registered filters].
+/// Filters found in this field's files [HDF5's registered filters].
 fn filter(number: u16) -> Option<&'static str> {
     Some(match number {
         4 => "szip",

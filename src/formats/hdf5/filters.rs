@@ -1,31 +1,34 @@
-//! What HDF5 did to a chunk before it was stored, undone: the filters of packed files, in the order in which they are
-//! applied there. Their numbers and forms are those of the HDF5 specification; h5py reads them without a plugin.
+//! Undoes HDF5's filters: those of packed files, in the order in which they are applied there. Their numbers
+//! and formats are those of the HDF5 specification; h5py reads them without a plugin.
 
 use super::lzf;
 
 /// A step between the numbers and the stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
-    /// First bytes of all numbers, then second bytes, …
+    /// Groups the first bytes of all numbers, then the second bytes, …
     Shuffle,
+    /// LZF compression.
     Lzf,
-    /// Four bytes at the end that tell damage.
+    /// Appends a four-byte checksum.
     Fletcher32,
 }
 
-/// A chunk on its way, and room for its next step. Kept from chunk to chunk: the system hands out fresh memory slowly.
+/// A chunk being decoded, and scratch space for the next step. Reused between chunks because fresh memory is
+/// slow to get.
 #[derive(Debug, Default)]
+/// The bytes after the last step.
 pub struct Buffers {
     pub bytes: Vec<u8>,
     room: Vec<u8>,
 }
 
-/// The filters of a dataset, in the order of writing.
+/// The filters of a dataset, in the order in which they were applied.
 #[derive(Debug)]
 pub struct Filters(Vec<Filter>);
 
 impl Filters {
-    /// Of those numbers; none where there are others, or in another order.
+    /// Parses filter numbers; `None` if there are others or they are in another order.
     pub fn numbered(numbers: &[u16]) -> Option<Self> {
         let filter = |number: &u16| match number {
             2 => Some(Filter::Shuffle),
@@ -37,11 +40,11 @@ impl Filters {
         filters.is_sorted_by(|a, b| a < b).then_some(Filters(filters))
     }
 
-    /// Turns the stored bytes of a chunk of numbers of `width` bytes into its `size` plain bytes. `skipped` has a bit for each
-    /// filter that this chunk did without.
+    /// Turns the stored bytes of a chunk of `width`-byte numbers into its `size` plain bytes. `skipped` has a
+    /// bit set for each filter that was not applied to this chunk.
     ///
     /// # Errors
-    /// What is wrong with the stored bytes. Memory: in proportion to them.
+    /// Describes what is wrong with the stored bytes. Memory use is proportional to their length.
     pub fn undo(
         &self,
         chunk: &mut Buffers,
@@ -55,23 +58,23 @@ impl Filters {
                 continue;
             }
             match filter {
-                Filter::Fletcher32 => verify(bytes).ok_or("its checksum does not fit its bytes")?,
+                Filter::Fletcher32 => verify(bytes).ok_or("checksum mismatch")?,
                 Filter::Lzf => {
-                    lzf::decompress(bytes, room, size).ok_or("its compressed bytes make no sense")?;
+                    lzf::decompress(bytes, room, size).ok_or("invalid LZF data")?;
                     std::mem::swap(bytes, room);
                 }
                 Filter::Shuffle => unshuffle(bytes, room, width),
             }
         }
-        if bytes.len() == size { Ok(()) } else { Err("it is too short or too long") }
+        if bytes.len() == size { Ok(()) } else { Err("wrong decompressed size") }
     }
 }
 
-/// Takes the checksum off, where it fits the bytes before it.
+/// Removes the checksum if it matches the bytes before it.
 fn verify(bytes: &mut Vec<u8>) -> Option<()> {
     let (plain, stored) = bytes.split_last_chunk()?;
     let stored = u32::from_le_bytes(*stored);
-    // Both sums are modulo 65,535, for which a writer may put 0 or 65,535.
+    // Both sums are modulo 65,535, so a writer may store 0 or 65,535 for zero.
     let same = |shift: u32| (stored >> shift & 0xffff) % 0xffff == fletcher32(plain) >> shift & 0xffff;
     if !same(0) || !same(16) {
         return None;
@@ -80,14 +83,14 @@ fn verify(bytes: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Words that are summed side by side, so that the processor can take them at once.
+/// Number of words summed side by side, to use SIMD.
 const LANES: usize = 16;
 
 /// Rows of words for which the sums stay below 2^32.
 const ROWS: usize = 256;
 
-/// Fletcher's checksum of big-endian words of two bytes: their sum in the lower half, the sum of all sums on the way in the
-/// upper, modulo 65,535.
+/// Computes Fletcher's checksum of big-endian two-byte words, modulo 65,535: the sum of the words in the lower
+/// half, the sum of all intermediate sums in the upper.
 fn fletcher32(bytes: &[u8]) -> u32 {
     let (mut sum, mut sums) = (0_u64, 0_u64);
     for part in bytes.chunks(2 * LANES * ROWS) {
@@ -99,8 +102,8 @@ fn fletcher32(bytes: &[u8]) -> u32 {
                 sums_of_lane[lane] += of_lane[lane];
             }
         }
-        // A word counts once in each sum from its own place on: LANES times for each row from its own on, but for the
-        // places before it in that row.
+        // A word counts once in each intermediate sum from its own position on: LANES times for each row from
+        // its own on, minus the positions before it in that row.
         sums += (LANES * rows.len()) as u64 * sum;
         for (lane, (of_lane, sums_of_lane)) in (0..).zip(of_lane.into_iter().zip(sums_of_lane)) {
             sum += u64::from(of_lane);
@@ -115,8 +118,8 @@ fn fletcher32(bytes: &[u8]) -> u32 {
     (sums as u32) << 16 | sum as u32
 }
 
-/// Puts numbers of `width` bytes together from their first bytes, second bytes, …: halves are dealt out in turn until each
-/// number has its bytes side by side.
+/// Reassembles `width`-byte numbers from their grouped bytes: interleaves the two halves repeatedly until the
+/// bytes of each number are adjacent.
 fn unshuffle(bytes: &mut Vec<u8>, room: &mut Vec<u8>, width: usize) {
     for _ in 0..width.trailing_zeros() {
         room.resize(bytes.len(), 0);
@@ -133,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_and_numbers() {
+    fn accepts_known_filters_in_order_only() {
         assert!(Filters::numbered(&[2, 32000, 3]).is_some());
         assert!(Filters::numbered(&[]).is_some());
         assert!(Filters::numbered(&[32000, 2]).is_none());
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn checksum_by_its_definition() {
+    fn checksum_matches_its_definition() {
         let all: Vec<u8> =
             (0..40_001_u32).map(|place| (place.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let (mut sum, mut sums) = (0, 0);
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn shuffled_bytes_come_together() {
+    fn unshuffle_restores_numbers() {
         for width in [1, 2, 4, 8] {
             let numbers: Vec<u8> = (0..7 * width as u8).collect();
             let shuffled = (0..width).flat_map(|place| numbers.iter().copied().skip(place).step_by(width));
@@ -170,9 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told() {
+    fn detects_damage() {
         let filters = Filters::numbered(&[2, 3]).unwrap();
-        // Two numbers of two bytes, the first bytes first, and their checksum.
+        // Two two-byte numbers, first bytes first, and their checksum.
         let mut stored = vec![1, 3, 2, 4];
         stored.extend(fletcher32(&[1, 3, 2, 4]).to_le_bytes());
         let undo_without = |skipped, stored: &[u8], size| {
@@ -188,7 +191,7 @@ mod tests {
             spoilt[place] ^= 0x10;
             assert!(undo(&spoilt, 4).is_err());
         }
-        // A chunk that did without the shuffle.
+        // A chunk to which shuffling was not applied.
         assert_eq!(undo_without(1, &stored, 4), Ok(vec![1, 3, 2, 4]));
     }
 }

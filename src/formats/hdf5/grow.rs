@@ -1,4 +1,4 @@
-//! Writing a file of one-dimensional datasets that grow block by block, so that they need not fit into memory.
+//! Writes a file of one-dimensional datasets that grow block by block, so they need not fit into memory.
 
 use std::path::{Path, PathBuf};
 
@@ -8,26 +8,29 @@ use super::Dtype;
 use crate::Result;
 use crate::error::AtPath;
 
-/// A dataset to grow.
+/// Declares a dataset that will grow.
 #[derive(Debug, Clone, Copy)]
 pub struct Column<'a> {
+    /// Name of the dataset in the root group.
     pub name: &'a str,
+    /// Type of its elements.
     pub dtype: Dtype,
-    /// Elements that are compressed together.
+    /// Elements per chunk, which are compressed together.
     pub chunk: usize,
 }
 
-/// A file under way.
+/// A file being written.
 pub struct Growing {
     path: PathBuf,
     file: File,
 }
 
 impl Growing {
-    /// A new file with a text attribute of the root, datasets of bytes that are known already, and empty ones to grow.
+    /// Creates a file with a text attribute on the root group, byte datasets whose contents are given, and
+    /// empty datasets to grow.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn create(
         path: &Path,
         attribute: (&str, &str),
@@ -51,24 +54,24 @@ impl Growing {
                 .with_fletcher32();
         }
         builder.write(path).at(path)?;
-        // The caller sees to it that the file is on the disk before anybody can take it for whole.
+        // The caller ensures that the file is synced before anyone can take it for complete.
         let properties = FileAccessProperties::new().with_sync_policy(SyncPolicy::OnClose);
         let file = File::open_rw_with_options(path, properties).at(path)?;
         Ok(Growing { path: path.to_owned(), file })
     }
 
-    /// Opens one of the growing datasets; [`Growing::append`] takes it.
+    /// Opens one of the growing datasets, to be filled with [`GrowingColumn::append`].
     ///
     /// # Errors
-    /// Where there is no such dataset.
+    /// If there is no such dataset.
     pub fn column(&self, name: &str) -> Result<GrowingColumn> {
         Ok(GrowingColumn { path: self.path.clone(), dataset: self.file.dataset(name).at(&self.path)? })
     }
 
-    /// Brings everything to the disk.
+    /// Flushes everything to the disk.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If writing fails.
     pub fn close(self) -> Result<()> {
         self.file.close().at(&self.path)
     }
@@ -81,10 +84,10 @@ pub struct GrowingColumn {
 }
 
 impl GrowingColumn {
-    /// Appends plain numbers, little-endian: whole chunks, but for the last time.
+    /// Appends plain little-endian numbers; every call but the last must append whole chunks.
     ///
     /// # Errors
-    /// Where the disk is full.
+    /// If writing fails, for example because the disk is full.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.dataset.append_raw(bytes).at(&self.path)
     }

@@ -1,4 +1,4 @@
-//! The same reader over libhdf5.
+//! The same reader based on libhdf5.
 
 use std::path::Path;
 
@@ -8,30 +8,35 @@ use ndarray::IxDyn;
 
 use super::{Dtype, Element};
 
-/// The longest attribute that is stored beside the group itself.
+/// Maximum size of an attribute that is stored in the group's own header.
 const MAX_FIXED: usize = 1 << 16;
 
+/// An open file.
 #[derive(Debug)]
 pub struct File(hdf5::File);
 
+/// A dataset of an open file.
 #[derive(Debug)]
 pub struct Dataset(hdf5::Dataset);
 
 impl File {
+    /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Self, hdf5::Error> {
         hdf5::File::open(path).map(File)
     }
 
+    /// Lists the datasets of the root group with their names.
     pub fn datasets(&self) -> Result<Vec<(String, Dataset)>, hdf5::Error> {
         let datasets = self.0.datasets()?.into_iter();
         Ok(datasets.map(|inner| (inner.name().trim_start_matches('/').to_owned(), Dataset(inner))).collect())
     }
 
-    /// The dataset at a path.
+    /// Returns the dataset at a path.
     pub fn dataset(&self, name: &str) -> Option<Dataset> {
         self.0.dataset(name).ok().map(Dataset)
     }
 
+    /// Returns a string attribute of the root group.
     pub fn string_attribute(&self, name: &str) -> Option<String> {
         let attribute = self.0.attr(name).ok()?;
         // libhdf5 does not convert between these kinds of strings.
@@ -43,6 +48,7 @@ impl File {
 }
 
 impl Dataset {
+    /// Returns the stored type, or describes it if it is not supported.
     pub fn dtype(&self) -> Result<Dtype, String> {
         let stored =
             self.0.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(|error| error.to_string())?;
@@ -57,15 +63,17 @@ impl Dataset {
             TypeDescriptor::Unsigned(IntSize::U8) => Dtype::Uint64,
             TypeDescriptor::Float(FloatSize::U4) => Dtype::Float32,
             TypeDescriptor::Float(FloatSize::U8) => Dtype::Float64,
-            _ => return Err(format!("holds {stored}, which is not read")),
+            _ => return Err(format!("values of type {stored} are not supported")),
         })
     }
 
+    /// Returns the length of each dimension, outermost first.
     pub fn shape(&self) -> Vec<u64> {
         self.0.shape().into_iter().map(|extent| extent as u64).collect()
     }
 
-    /// The bytes of `count` entries of the first dimension from `first` on: plain numbers of the type, little-endian.
+    /// Reads `count` rows (entries of the first dimension), starting at `first`, as plain little-endian numbers
+    /// of the given type.
     pub fn rows(&self, first: usize, count: usize, dtype: Dtype) -> Result<Vec<u8>, hdf5::Error> {
         let all = SliceOrIndex::Unlimited { start: 0, step: 1, block: 1 };
         let mut slices = vec![all; self.0.ndim()];
@@ -93,6 +101,7 @@ impl Dataset {
         })
     }
 
+    /// Reads all elements, converted to `T`.
     pub fn read<T: Element>(&self) -> Result<Vec<T>, hdf5::Error> {
         T::libhdf5(&self.0)
     }

@@ -1,23 +1,23 @@
-//! The soft links of a root group: the library stumbles over those of the old form (a B-tree of symbols) and passes over those
-//! of the new one. Of the latter those are read that stand in the group's header: up to eight links, unless the writer chose
-//! otherwise.
+//! The soft links of a root group. The library fails on those of the old form (a B-tree of symbols) and ignores
+//! those of the new one. Of the latter, only links in the group's header are read here: up to eight, unless the
+//! writer chose otherwise.
 
 use std::collections::BTreeMap;
 
-/// What a name of the root group stands for.
+/// What a name in the root group stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
     /// An object of the file.
     Hard,
-    /// The object at this path, if there is one.
+    /// The object at this path, which may not exist.
     Soft(String),
 }
 
-/// More links than this are taken for damage.
+/// Maximum number of links; more are taken for damage.
 const MAX_LINKS: usize = 1 << 16;
-/// More pieces of a header than this are taken for damage.
+/// Maximum number of header blocks; more are taken for damage.
 const MAX_BLOCKS: usize = 64;
-/// A deeper tree is taken for damage.
+/// Maximum depth of a tree; deeper ones are taken for damage.
 const MAX_DEPTH: u8 = 32;
 
 const MESSAGE_LINK: u64 = 6;
@@ -25,8 +25,8 @@ const MESSAGE_SYMBOLS: u64 = 0x11;
 const MESSAGE_CONTINUES: u64 = 0x10;
 const CACHED_SOFT: u64 = 2;
 
-/// The links of a group of the old form in their order; none where it is of the new form, or damaged. `base` is where the
-/// file's addresses count from, `root` the address of the group's header.
+/// Lists the links of an old-form group in order; `None` if the group has the new form or is damaged. Addresses
+/// in the file are relative to `base`; `root` is the address of the group's header.
 pub fn of_symbols(bytes: &[u8], base: u64, root: u64) -> Option<Vec<(String, Link)>> {
     let group = Group { bytes, base };
     let symbols = |(kind, at, _): &(u64, u64, u64)| {
@@ -39,14 +39,14 @@ pub fn of_symbols(bytes: &[u8], base: u64, root: u64) -> Option<Vec<(String, Lin
     Some(links)
 }
 
-/// The soft links in the header of a group of the new form; none where it is of the old form, or damaged.
+/// Lists the soft links in the header of a new-form group; empty if the group has the old form or is damaged.
 pub fn soft_in_header(bytes: &[u8], base: u64, root: u64) -> Vec<(String, Link)> {
     let group = Group { bytes, base };
     let messages = group.messages(root).unwrap_or_default().into_iter();
     messages.filter(|(kind, ..)| *kind == MESSAGE_LINK).filter_map(|(_, at, _)| group.soft_link(at)).collect()
 }
 
-/// The path that a name leads to over any number of soft links; none where they lead in a circle.
+/// Follows soft links from a name to a path; `None` if they form a cycle.
 pub fn resolved(links: &BTreeMap<&str, &Link>, name: &str) -> Option<String> {
     let mut path = name.to_owned();
     for _ in 0..=links.len() {
@@ -82,25 +82,25 @@ impl Group<'_> {
         usize::try_from(address.checked_add(self.base)?).ok()
     }
 
-    /// A little-endian number at an address.
+    /// Reads a little-endian number at an address.
     fn number(&self, address: u64, size: usize) -> Option<u64> {
         let start = self.place(address)?;
         let stored = self.bytes.get(start..start.checked_add(size)?)?;
         Some(stored.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    /// The address, if the structure there begins with this signature.
+    /// Returns the address if the structure there starts with this signature.
     fn check(&self, address: u64, signature: &[u8; 4]) -> Option<u64> {
         let start = self.place(address)?;
         (self.bytes.get(start..start.checked_add(4)?)? == signature).then_some(address)
     }
 
-    /// The messages of an object's header: kind, address and length of each.
+    /// Lists the messages of an object's header: type, address and length of each.
     fn messages(&self, header: u64) -> Option<Vec<(u64, u64, u64)>> {
         let new = self.check(header, b"OHDR").is_some();
         let (first, extra) = if new {
             let flags = self.number(header + 5, 1)?;
-            // Times, and when attributes change their storage, stand there or not.
+            // Timestamps and attribute storage thresholds are optional.
             let before = 6 + if flags & 0x20 != 0 { 16 } else { 0 } + if flags & 0x10 != 0 { 4 } else { 0 };
             let width = 1 << (flags & 3);
             let size = self.number(header + before, width)?;
@@ -123,7 +123,7 @@ impl Group<'_> {
                 messages.push((kind, at, length));
                 if kind == MESSAGE_CONTINUES {
                     let (start, size) = (self.number(at, 8)?, self.number(at + 8, 8)?);
-                    // A signature in front and a checksum behind.
+                    // Blocks of the new form have a signature in front and a checksum at the end.
                     let (front, both) = if new { (4, 8) } else { (0, 0) };
                     blocks.push((start.checked_add(front)?, size.checked_sub(both)?));
                 }
@@ -133,10 +133,10 @@ impl Group<'_> {
         Some(messages)
     }
 
-    /// The soft link of a link message.
+    /// Parses the soft link of a link message.
     fn soft_link(&self, message: u64) -> Option<(String, Link)> {
         let flags = self.number(message + 1, 1)?;
-        // The kind of a hard link need not be said.
+        // The link type may be omitted for hard links.
         (flags & 8 != 0 && self.number(message + 2, 1)? == 1).then_some(())?;
         let before = 3 + if flags & 4 != 0 { 8 } else { 0 } + if flags & 0x10 != 0 { 1 } else { 0 };
         let width = 1 << (flags & 3);
@@ -169,7 +169,7 @@ impl Group<'_> {
         let tree = self.check(node, b"TREE")?;
         let depth = depth.checked_sub(1)?;
         for number in 0..self.number(tree + 6, 2)? {
-            // A key before each child.
+            // Each child is preceded by a key.
             let child = self.number(tree.checked_add(24 + 8 + 16 * number)?, 8)?;
             self.walk(child, names, depth, links)?;
         }

@@ -1,31 +1,34 @@
-//! LZF, the fast compression that h5py brings along (HDF5 filter 32000): runs of plain bytes, and copies of what came before.
+//! LZF, the fast compression that h5py ships (HDF5 filter 32000): runs of literal bytes, and copies of earlier
+//! output.
 //!
 //! ```text
-//! 000lllll                     l + 1 plain bytes follow
-//! lllddddd dddddddd            l + 2 bytes as they stood d + 1 bytes before; l is 1 to 6
-//! 111ddddd llllllll dddddddd   the same of l + 9 bytes
+//! 000lllll                     l + 1 literal bytes follow
+//! lllddddd dddddddd            copy l + 2 bytes from d + 1 bytes before; l is 1 to 6
+//! 111ddddd llllllll dddddddd   the same with l + 9 bytes
 //! ```
 //!
-//! Pixels give thousands of copies of a few bytes a tile. What they cost is not bytes but guesses of the processor at the
-//! next branch, so that here short pieces are moved in one size, too long, and what comes next overwrites the rest.
+//! Pixels produce thousands of short copies per tile. The cost is dominated by mispredicted branches, not by
+//! bytes moved, so short pieces are moved in one fixed size that is too long; what follows overwrites the
+//! excess.
 
-/// The longest token: a run of 32 plain bytes.
+/// Longest token: a run of 32 literal bytes.
 const TOKEN: usize = 33;
 
-/// Bytes that a move may write beyond the end.
+/// Bytes that a move may write past the end.
 const MARGIN: usize = 32;
 
-/// The most bytes that a byte of the stream can stand for: 264 by 3.
+/// Maximum number of output bytes per input byte: 264 by 3.
 const EXPANSION: usize = 88;
 
-/// Makes `out` the `size` bytes that `stream` stands for; none where it stands for anything else. What was in `out` plays no
-/// part. The stream is lengthened on the way. Memory: in proportion to the stream, whatever `size` says.
+/// Decompresses `stream` into `out`, which becomes `size` bytes long; `None` if the stream does not decode to
+/// exactly that size. Previous contents of `out` are ignored and `stream` is lengthened with padding. Memory
+/// use is proportional to the stream's length, whatever `size` says.
 pub fn decompress(stream: &mut Vec<u8>, out: &mut Vec<u8>, size: usize) -> Option<()> {
     let end = stream.len();
     if size > end.checked_mul(EXPANSION)? {
         return None;
     }
-    // Every token is there in full length; one that is cut off is found out by where it ends.
+    // Padding makes every token complete; a truncated one is detected by where it ends.
     stream.resize(end + TOKEN, 0);
     out.resize(size + MARGIN, 0);
     let ended = decode(stream, end, out, size)?;
@@ -33,7 +36,7 @@ pub fn decompress(stream: &mut Vec<u8>, out: &mut Vec<u8>, size: usize) -> Optio
     (ended == (end, size)).then_some(())
 }
 
-/// Decodes what begins before `end`, and says where in both it stands then.
+/// Decodes the tokens that start before `end`. Returns the final position in both buffers.
 fn decode(stream: &[u8], end: usize, out: &mut [u8], size: usize) -> Option<(usize, usize)> {
     let (mut from, mut to) = (0, 0);
     while from < end {
@@ -59,7 +62,7 @@ fn decode(stream: &[u8], end: usize, out: &mut [u8], size: usize) -> Option<(usi
     Some((from, to))
 }
 
-/// Writes `length` bytes from `to` on as they stand from `from` on, which may be among those that are written.
+/// Copies `length` bytes from position `from` to position `to`; the ranges may overlap.
 #[inline(always)]
 fn again(out: &mut [u8], to: usize, from: usize, length: usize) -> Option<()> {
     let distance = to - from;
@@ -80,8 +83,8 @@ fn again(out: &mut [u8], to: usize, from: usize, length: usize) -> Option<()> {
     Some(())
 }
 
-/// Of each distance below 8, what makes eight bytes of so many: those that are kept, and a factor that has a one wherever
-/// they begin again. From 8 on the eight bytes are there.
+/// For each distance below 8, how to repeat that many bytes up to eight: a mask of the bytes to keep, and a
+/// factor with a one at each position where they start again. From 8 on, all eight bytes are already there.
 const REPEAT: [(u64, u64); 9] = {
     let mut repeat = [(u64::MAX, 1); 9];
     let mut distance = 1;
@@ -105,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream of random tokens, and what it stands for, made byte by byte.
+    /// Generates a stream of random tokens, and its plain bytes computed byte by byte.
     fn random(rng: &mut ChaCha8Rng, tokens: usize) -> (Vec<u8>, Vec<u8>) {
         let (mut stream, mut plain): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
         for _ in 0..tokens {
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token() {
+    fn decodes_every_kind_of_token() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for tokens in (0..40).chain([1000, 5000]) {
             let (stream, plain) = random(&mut rng, tokens);
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_no_panic() {
+    fn damaged_streams_never_panic() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for round in 0..20_000 {
             let (mut stream, plain) = random(&mut rng, 1 + round % 50);
@@ -163,7 +166,7 @@ mod tests {
             let found = decompressed(&stream, plain.len());
             assert!(found.is_none_or(|found| found.len() == plain.len()));
         }
-        // Nothing but chance, and a size that nothing of that length can stand for.
+        // Pure noise, and sizes that no stream of that length can decode to.
         for length in 0..2000 {
             let noise: Vec<u8> = (0..length).map(|_| rng.random()).collect();
             decompressed(&noise, rng.random_range(0..4000));

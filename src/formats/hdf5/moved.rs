@@ -1,5 +1,5 @@
-//! Files that something was put in front of (`h5jam`) without a word in their own addresses: they are read from where the file
-//! proper begins, as HDF5's library does.
+//! Files with a user block in front (`h5jam`) that their own addresses do not account for. They are read from
+//! where the actual file starts, as HDF5's own library does.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +11,7 @@ use super::chunked::read_at;
 
 const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
 
-/// Where the file's signature stands: at 0, or at 512, 1024, 2048, …; none where at none of them.
+/// Finds the file's signature at offset 0, 512, 1024, 2048, …; `None` if it is at none of them.
 fn signature(mut begins: impl FnMut(u64) -> Option<bool>) -> Option<u64> {
     let places = std::iter::once(0).chain((9..63).map(|power| 1 << power));
     places
@@ -20,8 +20,8 @@ fn signature(mut begins: impl FnMut(u64) -> Option<bool>) -> Option<u64> {
         .map(|(place, _)| place)
 }
 
-/// How many bytes in front of the file its addresses do not count. None where that is no number of bytes in front: the library
-/// then says what is wrong.
+/// Returns how many bytes precede the file without being counted in its addresses; `None` if there are none or
+/// the file is invalid, in which case the library explains what is wrong.
 pub fn in_front(bytes: &[u8], superblock: &Superblock) -> Option<usize> {
     if bytes.starts_with(SIGNATURE) {
         return None;
@@ -34,7 +34,7 @@ pub fn in_front(bytes: &[u8], superblock: &Superblock) -> Option<usize> {
     usize::try_from(front).ok().filter(|front| *front > 0)
 }
 
-/// The same of a file that is not in memory.
+/// Like [`in_front`], for a file that is not in memory.
 pub fn in_front_of(path: &Path, superblock: &Superblock) -> std::io::Result<Option<u64>> {
     let mut file = File::open(path)?;
     let mut first = [0; 8];
@@ -50,7 +50,7 @@ pub fn in_front_of(path: &Path, superblock: &Superblock) -> std::io::Result<Opti
     Ok(front.filter(|front| *front > 0))
 }
 
-/// A file without what was put in front of it.
+/// A file without its user block.
 #[derive(Debug)]
 pub struct Behind {
     file: File,
@@ -59,10 +59,10 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// The file at `path` from byte `front` on.
+    /// Opens the file at `path`, starting at byte `front`.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If the file cannot be opened.
     pub fn open(path: &Path, front: u64) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len().saturating_sub(front);

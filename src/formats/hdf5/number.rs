@@ -1,11 +1,11 @@
-//! How a dataset stores its numbers, and their way to plain ones: little-endian, with every bit in use.
+//! How a dataset stores its numbers, and their conversion to plain ones: little-endian, with every bit in use.
 
 use half::f16;
 use hdf5_pure::{Datatype, DatatypeByteOrder, FixedPointLayout, FloatingPointLayout};
 
 use super::Dtype;
 
-/// The layout of IEEE 754's floats of 16 bits.
+/// Layout of IEEE 754 16-bit floats.
 pub const HALF: FloatingPointLayout = FloatingPointLayout {
     bit_offset: 0,
     bit_precision: 16,
@@ -16,12 +16,12 @@ pub const HALF: FloatingPointLayout = FloatingPointLayout {
     exponent_bias: 15,
 };
 
-/// How numbers are stored, and what they are read as.
+/// How numbers are stored, and the type they are read as.
 #[derive(Debug, Clone, Copy)]
 pub struct NumberFormat {
-    /// What they are read as.
+    /// The type they are read as.
     pub dtype: Dtype,
-    /// Bytes of a stored number.
+    /// Bytes per stored number.
     pub size: usize,
     big_endian: bool,
     bits: Bits,
@@ -30,17 +30,17 @@ pub struct NumberFormat {
 /// What the bits of a number mean.
 #[derive(Debug, Clone, Copy)]
 enum Bits {
-    /// What they mean to the processor.
+    /// The processor's own format.
     Plain,
-    /// A whole number in some of them.
+    /// An integer in some of the bits.
     Whole(FixedPointLayout),
-    /// A float whose exponent and mantissa have other places or widths.
+    /// A float whose exponent and mantissa have other positions or widths.
     Float(FloatingPointLayout),
 }
 
 impl NumberFormat {
-    /// None where the dataset holds no numbers, or such as are not read. What is enumerated (numpy's `bool`) is read as the
-    /// numbers that stand for it.
+    /// Returns `None` if the dataset does not hold numbers of a supported type. Enumerations (numpy's `bool`)
+    /// are read as their underlying numbers.
     pub fn of(stored: &Datatype) -> Option<Self> {
         let (size, order) = match stored {
             Datatype::Enumeration { base_type, .. } => return Self::of(base_type),
@@ -86,18 +86,18 @@ impl NumberFormat {
         Some(NumberFormat { dtype, size: usize::try_from(size).ok()?, big_endian, bits })
     }
 
-    /// Plain numbers of the type.
+    /// Creates the format of plain numbers of the given type.
     #[cfg(feature = "libhdf5")]
     pub fn plainly(dtype: Dtype) -> Self {
         NumberFormat { dtype, size: dtype.size(), big_endian: false, bits: Bits::Plain }
     }
 
-    /// Whether stored bytes are plain numbers of the type.
+    /// Whether stored bytes are already plain numbers.
     pub fn is_plain(&self) -> bool {
         !self.big_endian && matches!(self.bits, Bits::Plain)
     }
 
-    /// Stored bytes as plain numbers of the type.
+    /// Converts stored bytes to plain numbers of [`NumberFormat::dtype`].
     pub fn plain(&self, mut stored: Vec<u8>) -> Vec<u8> {
         if self.big_endian {
             stored.chunks_exact_mut(self.size).for_each(<[u8]>::reverse);
@@ -127,7 +127,7 @@ impl NumberFormat {
     }
 }
 
-/// Whether the parts of a float lie within its `size` bytes, and none is wider than these many bits.
+/// Whether the parts of a float fit its `size` bytes, with at most this many bits of exponent and mantissa.
 fn fits(layout: &FloatingPointLayout, size: u32, exponent: u8, mantissa: u8) -> bool {
     let inside = |start: u8, length: u8| u32::from(start) + u32::from(length) < 8 * size;
     (1..=exponent).contains(&layout.exponent_size)
@@ -137,12 +137,12 @@ fn fits(layout: &FloatingPointLayout, size: u32, exponent: u8, mantissa: u8) -> 
         && (1..=8 * size).contains(&(u32::from(layout.bit_offset) + u32::from(layout.bit_precision)))
 }
 
-/// Little-endian bytes, at most eight, as one number.
+/// Joins at most eight little-endian bytes into one number.
 fn word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// `length` bits of a number, from bit `start` on.
+/// Extracts `length` bits of a number, starting at bit `start`.
 fn part(word: u64, start: u32, length: u32) -> u64 {
     word.checked_shr(start).unwrap_or(0) & u64::MAX.checked_shr(64 - length).unwrap_or(0)
 }
@@ -154,7 +154,8 @@ fn whole(word: u64, layout: &FixedPointLayout) -> u64 {
     if negative { bits | u64::MAX.checked_shl(precision).unwrap_or(0) } else { bits }
 }
 
-/// The float that these bits are: sign in the highest of its bits, the mantissa's first 1 left out, as HDF5's library writes.
+/// Decodes a float: the sign is its highest bit and the mantissa's leading 1 is implied, as HDF5's library
+/// writes it.
 fn float(word: u64, layout: &FloatingPointLayout) -> f64 {
     let of = |start: u8, length: u8| part(word, u32::from(start), u32::from(length));
     let exponent = of(layout.exponent_location, layout.exponent_size);
@@ -194,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_of_some_bits() {
+    fn reads_integers_of_fewer_bits() {
         use DatatypeByteOrder::{BigEndian, LittleEndian};
         assert_eq!(numbers(&whole(2, BigEndian, true, [0, 16]), &[1, 2, 0xff, 0xfe]), [258.0, -2.0]);
-        // 12 bits: what lies beside them does not count.
+        // 12 bits; the other bits are ignored.
         assert_eq!(numbers(&whole(2, LittleEndian, true, [0, 12]), &[0xff, 0xaf, 5, 0xf0]), [-1.0, 5.0]);
         assert_eq!(numbers(&whole(2, LittleEndian, false, [4, 12]), &[0xf3, 0xff]), [4095.0]);
         assert_eq!(numbers(&whole(8, LittleEndian, false, [0, 63]), &[0xff; 8]), [(i64::MAX as u64) as f64]);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_of_other_widths() {
+    fn reads_floats_of_other_widths() {
         let stored = |size, byte_order, layout| Datatype::FloatingPoint { size, byte_order, layout };
         let half = [0x00, 0x3c, 0x01, 0x00, 0x00, 0xfc, 0xff, 0x7b];
         let expected = [1.0, 2_f64.powi(-24), f64::NEG_INFINITY, 65504.0];
@@ -226,7 +227,7 @@ mod tests {
         };
         let found = numbers(&stored(2, DatatypeByteOrder::LittleEndian, brain), &[0x40, 0xc0, 0x80, 0x3f]);
         assert_eq!(found, [-3.0, 1.0]);
-        // A float32 read as if its places were given one by one.
+        // A float32 whose layout is spelled out.
         let spelt = Bits::Float(FloatingPointLayout::IEEE754_BINARY32);
         let format = NumberFormat { dtype: Dtype::Float32, size: 4, big_endian: false, bits: spelt };
         for number in [0.1_f32, -1e-40, 3.4e38, f32::INFINITY, -0.0, 7.0] {

@@ -1,4 +1,4 @@
-//! A few rows at a time of a dataset that need not fit into memory.
+//! Reads a dataset a few rows at a time; it need not fit into memory.
 
 use std::path::{Path, PathBuf};
 
@@ -12,33 +12,35 @@ use super::{DAMAGED, Dtype, Element, MAX_ELEMENTS, explain};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// Decompressed chunks that are kept: neighbouring rows often share one.
+/// Size in bytes of the cache of decompressed chunks: neighbouring rows often share one.
 const CACHE_BYTES: usize = 64 << 20;
 const CACHE_SLOTS: usize = 521;
 
-/// A dataset in the root group of a file, read by rows: entries of its first dimension.
+/// A dataset in the root group of a file, read by rows, which are entries of its first dimension.
 #[derive(Debug)]
 pub struct Rows {
     path: PathBuf,
     name: String,
-    /// None where only libhdf5 can open it.
+    /// `None` if only libhdf5 can open it.
     pub(crate) dataset: Option<hdf5_pure::Dataset>,
     pub(crate) format: NumberFormat,
-    /// The length of each dimension, outermost first.
+    /// Length of each dimension, outermost first.
     pub(crate) shape: Vec<usize>,
-    /// Elements of a row.
+    /// Elements per row.
     width: usize,
-    /// Opened once the other reader refuses rows.
+    /// Opened once the pure reader refuses rows.
     #[cfg(feature = "libhdf5")]
     libhdf5: std::sync::OnceLock<Option<libhdf5::Dataset>>,
 }
 
 impl Rows {
-    /// Opens the dataset `name` of the file at `path`. Neighbouring rows that are compressed together are decompressed
-    /// once, as long as they fit into the cache. What is refused is read with libhdf5, where that is built in.
+    /// Opens the dataset `name` of the file at `path`. Rows that are compressed together are decompressed only
+    /// once if they fit into the cache. If the pure reader refuses the dataset, libhdf5 reads it if it is built
+    /// in.
     ///
     /// # Errors
-    /// Where the file is absent or damaged, has no such dataset, or that holds no numbers or rows too large to be true.
+    /// If the file is absent or damaged, has no such dataset, or the dataset does not hold numbers or has an
+    /// implausible row size.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
         let pure = Self::open_pure(path, name);
         #[cfg(feature = "libhdf5")]
@@ -59,18 +61,21 @@ impl Rows {
         let file = stream(path)?;
         let (size, expected) = (file.file_size(), file.superblock().eof_address);
         if size < expected {
-            return Err(damaged(Error::damaged(path, format!("truncated: {size} bytes of {expected}"))));
+            return Err(damaged(Error::damaged(
+                path,
+                format!("truncated: expected {expected} bytes, found {size}"),
+            )));
         }
         let dataset = file.dataset(name).map_err(|error| match file.root().datasets() {
             Ok(known) if !known.iter().any(|known| known == name) => {
-                let problem = format!("holds no dataset `{name}`; datasets there: {}", known.join(", "));
+                let problem = format!("no dataset `{name}` found; available: {}", known.join(", "));
                 damaged(Error::damaged(path, problem))
             }
             _ => unread(error),
         })?;
         let stored = dataset.datatype().map_err(unread)?;
-        let format =
-            NumberFormat::of(&stored).ok_or_else(|| wrong(format!("holds {stored}, which is not read")))?;
+        let format = NumberFormat::of(&stored)
+            .ok_or_else(|| wrong(format!("values of type {stored} are not supported")))?;
         let shape = dataset.shape().map_err(unread)?;
         Self::new(path, name, Some(dataset), format, &shape)
     }
@@ -99,58 +104,61 @@ impl Rows {
                 libhdf5: std::sync::OnceLock::new(),
             }),
             _ => {
-                let problem = format!("dataset `{name}`: has shape {shape:?}, too large to be true");
+                let problem =
+                    format!("dataset `{name}`: implausible shape {shape:?} (limit 2^28 elements per row)");
                 Err(Error::io(path, problem).help(DAMAGED))
             }
         }
     }
 
-    /// A string among the root's attributes of the file at `path`.
+    /// Returns a string attribute of the root group of the file at `path`.
     ///
     /// # Errors
-    /// Where the file cannot be read, or there is none of that name.
+    /// If the file cannot be read or has no such attribute.
     pub fn attribute(path: &Path, name: &str) -> Result<String> {
         let file = hdf5_pure::File::open_streaming(path).at(path)?;
         let attributes = file.root().attrs().at(path)?;
         let text = attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-        text.ok_or_else(|| {
-            Error::damaged(path, format!("the root has no attribute `{name}` that is a string"))
-        })
+        text.ok_or_else(|| Error::damaged(path, format!("the root group has no string attribute `{name}`")))
     }
 
-    /// Something is wrong with this dataset.
+    /// Creates an error about this dataset.
     pub fn error(&self, problem: impl std::fmt::Display) -> Error {
         Error::damaged(&self.path, format!("dataset `{}`: {problem}", self.name))
     }
 
-    /// What the file stores.
+    /// Returns the type the numbers are read as.
     pub fn dtype(&self) -> Dtype {
         self.format.dtype
     }
 
-    /// The length of each dimension, outermost first: rows, …
+    /// Returns the length of each dimension, outermost first; the first is the number of rows.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The bytes of `count` rows from row `first` on: plain numbers, little-endian.
+    /// Reads `count` rows, starting at row `first`, as plain little-endian numbers.
     ///
     /// # Errors
-    /// Where they are not all there, or cannot be read.
+    /// If some of the rows do not exist or cannot be read.
     pub fn bytes(&self, first: usize, count: usize) -> Result<Vec<u8>> {
         let rows = self.shape.first().copied().unwrap_or(0);
         let expected = count
             .checked_mul(self.width)
             .filter(|elements| *elements <= MAX_ELEMENTS)
             .filter(|_| first.checked_add(count).is_some_and(|end| end <= rows))
-            .ok_or_else(|| self.error(format!("has {rows} rows, not {count} from row {first} on")))?;
+            .ok_or_else(|| {
+                self.error(format!("rows {first} to {first} + {count} do not exist: it has {rows} rows"))
+            })?;
         let pure = match &self.dataset {
             Some(dataset) => dataset.read_raw_rows(first as u64, count as u64),
             None => Err(hdf5_pure::Error::NotADataset(self.name.clone())),
         };
         let bytes = match pure {
             Ok(bytes) if bytes.len() == expected * self.format.size => return Ok(self.format.plain(bytes)),
-            Ok(bytes) => Err(self.error(format!("row {first} has {} bytes", bytes.len()))),
+            Ok(bytes) => {
+                Err(self.error(format!("row {first} has an unexpected size of {} bytes", bytes.len())))
+            }
             Err(error) => Err(explain::error(&self.path, Some(&self.name), &error)),
         };
         #[cfg(feature = "libhdf5")]
@@ -170,10 +178,10 @@ impl Rows {
         dataset.rows(first, count, self.dtype()).ok()
     }
 
-    /// The numbers of row `row`.
+    /// Reads the numbers of one row.
     ///
     /// # Errors
-    /// As [`Rows::bytes`].
+    /// Like [`Rows::bytes`].
     pub fn read<T: Element>(&self, row: usize) -> Result<Vec<T>> {
         let mut numbers = Vec::with_capacity(self.width);
         self.dtype().decode(&self.bytes(row, 1)?, &mut numbers);
@@ -181,7 +189,7 @@ impl Rows {
     }
 }
 
-/// Opens a file, without what was put in front of it.
+/// Opens a file, skipping any user block in front of it.
 fn stream(path: &Path) -> Result<hdf5_pure::File> {
     let cached = || {
         let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);

@@ -1,25 +1,25 @@
-//! Python's string literals.
+//! Python's bytes and string literals.
 
 use super::Refusal;
 
-/// Decodes what Python's `repr` writes for a bytes object: `b'…'` or `b"…"` with escapes.
+/// Decodes a literal as Python's `repr` writes it for a bytes object: `b'…'` or `b"…"` with escapes.
 ///
 /// # Errors
-/// Where the text is no such literal.
+/// If the text is not such a literal.
 pub fn bytes_literal(text: &str) -> Result<Vec<u8>, Refusal> {
-    let refuse = |problem: &str| Refusal { at: 0, problem: format!("no bytes literal: {problem}") };
+    let refuse = |problem: &str| Refusal { at: 0, problem: format!("not a bytes literal: {problem}") };
     if !text.is_ascii() {
-        return Err(refuse("it has characters that are not ASCII"));
+        return Err(refuse("it contains non-ASCII characters"));
     }
     let quoted = text.trim_ascii().strip_prefix(['b', 'B']).ok_or_else(|| refuse("it lacks the prefix b"))?;
     unquote(quoted.as_bytes()).map_err(refuse)
 }
 
-/// The bytes between a pair of quotes, escapes decoded.
+/// Decodes the escapes between a pair of quotes.
 pub(crate) fn unquote(quoted: &[u8]) -> Result<Vec<u8>, &'static str> {
     let (quote, mut rest) = match quoted {
         [quote @ (b'\'' | b'"'), inner @ .., last] if quote == last => (*quote, inner),
-        _ => return Err("it is not within a pair of quotes"),
+        _ => return Err("it is not enclosed in a pair of quotes"),
     };
     let mut bytes = Vec::with_capacity(rest.len());
     while let Some(plain) = rest.iter().position(|byte| *byte == b'\\' || *byte == quote) {
@@ -36,7 +36,7 @@ pub(crate) fn unquote(quoted: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(bytes)
 }
 
-/// What stands behind a backslash: the byte it means, if any, and how many bytes it takes.
+/// Decodes what follows a backslash. Returns the byte it stands for, if any, and how many bytes it takes.
 fn unescape(escape: &[u8]) -> Result<(Option<u8>, usize), &'static str> {
     let letter = match escape {
         [] => return Err("it ends within an escape"),
@@ -63,7 +63,7 @@ fn unescape(escape: &[u8]) -> Result<(Option<u8>, usize), &'static str> {
         b'v' => (Some(0x0b), 1),
         b'f' => (Some(0x0c), 1),
         b'r' => (Some(b'\r'), 1),
-        // Python keeps the backslash of an escape that it does not know.
+        // Python keeps the backslash of an unknown escape.
         _ => (Some(b'\\'), 0),
     })
 }
@@ -77,7 +77,7 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// The text of a line in "raw unicode escape": Latin-1 but for \uXXXX and \UXXXXXXXX.
+/// Decodes a line in "raw unicode escape": Latin-1 except for \uXXXX and \UXXXXXXXX.
 pub(crate) fn raw_unicode(line: &[u8]) -> Result<String, &'static str> {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
@@ -96,7 +96,7 @@ pub(crate) fn raw_unicode(line: &[u8]) -> Result<String, &'static str> {
             .iter()
             .try_fold(0_u32, |code, digit| Some(code << 4 | u32::from(hex(*digit)?)))
             .ok_or("a \\u escape lacks digits")?;
-        text.push(char::from_u32(code).ok_or("a \\u escape is no character")?);
+        text.push(char::from_u32(code).ok_or("a \\u escape is not a valid character")?);
         rest = &behind[1 + digits.len()..];
     }
     Ok(text)

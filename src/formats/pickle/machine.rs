@@ -1,4 +1,4 @@
-//! The stack machine that a pickle programs [Python, Lib/pickletools.py describes every instruction].
+//! The stack machine that executes pickle opcodes [Python, Lib/pickletools.py describes every instruction].
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::literal::{raw_unicode, unquote};
 use super::numpy::{Array, Dtype, MAX_DIMENSIONS};
 use super::{Id, Limits, Pickle, Refusal, Value};
 
-/// Runs the program that `input` begins with. Also gives its length.
+/// Runs the program at the start of `input`. Also returns its length.
 pub(crate) fn run<'a>(input: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, usize), Refusal> {
     let mut machine = Machine::new(input, limits);
     match machine.run() {
@@ -18,24 +18,24 @@ pub(crate) fn run<'a>(input: &'a [u8], limits: &Limits) -> Result<(Pickle<'a>, u
 struct Machine<'a> {
     input: &'a [u8],
     limits: Limits,
-    /// Where the next byte is read.
+    /// Offset of the next byte to read.
     at: usize,
-    /// Where the instruction at hand begins.
+    /// Offset of the current instruction.
     start: usize,
     values: Vec<Value<'a>>,
-    /// Of each value: how deep others lay within it when they were put there.
+    /// For each value, how deeply others were nested in it when they were added.
     depths: Vec<u16>,
     stack: Vec<Id>,
-    /// Heights of the stack, none above the next or the stack itself.
+    /// Stack heights in ascending order, none above the current height.
     marks: Vec<usize>,
     memo: Vec<Option<Id>>,
-    /// How many bytes calls may still copy.
+    /// How many more bytes calls may copy.
     copies: usize,
 }
 
 type Step<T = ()> = Result<T, String>;
 
-/// What a call gives.
+/// Result of a call.
 enum Made<'a> {
     New(Value<'a>),
     Known(Id),
@@ -43,7 +43,7 @@ enum Made<'a> {
 
 impl<'a> Machine<'a> {
     fn new(input: &'a [u8], limits: &Limits) -> Self {
-        // A GEO-Bench sample's pickle makes a value of every four bytes.
+        // A GEO-Bench sample's pickle creates about one value per four bytes.
         let expected = (input.len() / 4).min(1 << 16);
         Machine {
             input,
@@ -74,11 +74,11 @@ impl<'a> Machine<'a> {
             // PROTO and FRAME: nothing here depends on them.
             0x80 => match self.byte()? {
                 0..=5 => Ok(()),
-                protocol => Err(format!("protocol {protocol}; 0 to 5 are known")),
+                protocol => Err(format!("expected protocol 0 to 5, got {protocol}")),
             },
             0x95 => self.take(8).map(drop),
 
-            // MARK, POP (which takes off a mark that lies on top), POP_MARK, DUP, then PUT and GET of the memo.
+            // MARK, POP (which removes a mark if one is on top), POP_MARK, DUP, then PUT and GET of the memo.
             b'(' => {
                 self.marks.push(self.stack.len());
                 self.within(self.marks.len(), "marks")
@@ -113,7 +113,7 @@ impl<'a> Machine<'a> {
             b'L' => self.line().and_then(|line| self.decimal(line.strip_suffix('L').unwrap_or(line))),
             b'F' => {
                 let line = self.line()?;
-                let number = line.trim().parse().map_err(|_| format!("`{line}` is no number"))?;
+                let number = line.trim().parse().map_err(|_| format!("`{line}` is not a number"))?;
                 self.push(Value::Float(number))
             }
 
@@ -133,7 +133,8 @@ impl<'a> Machine<'a> {
                 self.push(Value::Bytes(Cow::Owned(bytes)))
             }
 
-            // Lists and sets, tuples, dictionaries: empty, from the items above the mark, one more, more.
+            // Lists and sets, tuples, dictionaries: empty, from the items above the mark, plus one item, plus
+            // several.
             b']' | 0x8f => self.push(Value::List(Vec::new())),
             b'l' | 0x91 => self.above_mark().and_then(|items| self.push(Value::List(items))),
             b'a' => self.pop().and_then(|item| self.append(&[item])),
@@ -148,13 +149,13 @@ impl<'a> Machine<'a> {
             b's' => self.pops::<2>().and_then(|entry| self.insert(&entry)),
             b'u' => self.above_mark().and_then(|items| self.insert(&items)),
 
-            // Names, and what running them would make: GLOBAL, STACK_GLOBAL, REDUCE, NEWOBJ, NEWOBJ_EX, INST,
-            // OBJ, BUILD.
+            // Names, and the objects that running them would create: GLOBAL, STACK_GLOBAL, REDUCE, NEWOBJ,
+            // NEWOBJ_EX, INST, OBJ, BUILD.
             b'c' => self.named().and_then(|class| self.put_on_stack(class)),
             0x93 => {
                 let [module, name] = self.pops()?;
                 if self.value(module).as_str().is_none() || self.value(name).as_str().is_none() {
-                    return Err("a class whose name is no string".to_owned());
+                    return Err("the name of a class is not a string".to_owned());
                 }
                 self.push(Value::Global { module, name })
             }
@@ -175,7 +176,7 @@ impl<'a> Machine<'a> {
             }
             b'o' => match self.above_mark()?.first() {
                 Some(class) => self.push(Value::object(*class, None)),
-                None => Err("an object without a class".to_owned()),
+                None => Err("an object has no class".to_owned()),
             },
             b'b' => self.pop().and_then(|state| self.build(state)),
 
@@ -185,20 +186,20 @@ impl<'a> Machine<'a> {
                 self.push(Value::Persistent(id))
             }
             b'Q' if self.limits.persistent_ids => self.pop().and_then(|id| self.push(Value::Persistent(id))),
-            b'P' | b'Q' => Err("a persistent id refers to something outside of it".to_owned()),
-            0x82..=0x84 => Err("an extension code refers to something outside of it".to_owned()),
-            0x97 | 0x98 => Err("an out-of-band buffer lies outside of it".to_owned()),
+            b'P' | b'Q' => Err("a persistent id refers to data outside the pickle".to_owned()),
+            0x82..=0x84 => Err("an extension code refers to data outside the pickle".to_owned()),
+            0x97 | 0x98 => Err("an out-of-band buffer is stored outside the pickle".to_owned()),
             _ => Err(format!("unknown instruction {instruction:#04x}")),
         }
     }
 
-    // The program.
+    // Reading the program.
 
     fn take(&mut self, length: usize) -> Step<&'a [u8]> {
         let rest = &self.input[self.at..];
         let taken = rest
             .get(..length)
-            .ok_or_else(|| format!("it ends: {length} bytes should follow, {} do", rest.len()))?;
+            .ok_or_else(|| format!("truncated: expected {length} more bytes, found {}", rest.len()))?;
         self.at += length;
         Ok(taken)
     }
@@ -213,28 +214,29 @@ impl<'a> Machine<'a> {
         self.array().map(|[byte]| byte)
     }
 
-    /// A length or index in N little-endian bytes.
+    /// Reads a length or index stored in N little-endian bytes.
     fn length<const N: usize>(&mut self) -> Step<usize> {
         let bytes = self.take(N)?;
         let length = bytes.iter().rev().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
-        usize::try_from(length).map_err(|_| format!("a length of {length} bytes"))
+        usize::try_from(length)
+            .map_err(|_| format!("a length of {length} bytes exceeds this platform's limit"))
     }
 
     fn line_bytes(&mut self) -> Step<&'a [u8]> {
         let rest = &self.input[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it ends within a line")?;
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or("truncated within a line")?;
         self.at += end + 1;
         Ok(&rest[..end])
     }
 
     fn line(&mut self) -> Step<&'a str> {
-        let line = std::str::from_utf8(self.line_bytes()?).map_err(|_| "a line that is not UTF-8")?;
+        let line = std::str::from_utf8(self.line_bytes()?).map_err(|_| "a line is not valid UTF-8")?;
         Ok(line.trim_end_matches('\r'))
     }
 
     fn line_index(&mut self) -> Step<usize> {
         let line = self.line()?;
-        line.parse().map_err(|_| format!("`{line}` is no index"))
+        line.parse().map_err(|_| format!("`{line}` is not an index"))
     }
 
     // Values.
@@ -243,7 +245,7 @@ impl<'a> Machine<'a> {
         &self.values[id.0 as usize]
     }
 
-    /// Adds a value, on no stack yet.
+    /// Adds a value without putting it on the stack.
     fn add(&mut self, value: Value<'a>) -> Step<Id> {
         self.within(self.values.len() + 1, "values")?;
         let depth = match &value {
@@ -263,11 +265,11 @@ impl<'a> Machine<'a> {
         self.add(value).and_then(|id| self.put_on_stack(id))
     }
 
-    /// How deep what holds these items is.
+    /// Returns the depth of a container of these items.
     fn depth_around(&self, items: &[Id]) -> Step<u16> {
         let deepest = items.iter().map(|id| self.depths[id.0 as usize] + 1).max().unwrap_or(0);
         if deepest > self.limits.depth {
-            return Err(format!("values lie more than {} deep in each other", self.limits.depth));
+            return Err(format!("values are nested more than {} levels deep", self.limits.depth));
         }
         Ok(deepest)
     }
@@ -286,7 +288,7 @@ impl<'a> Machine<'a> {
         self.within(self.stack.len(), "values on the stack")
     }
 
-    /// How many values lie above the topmost mark.
+    /// Returns how many values are above the topmost mark.
     fn height(&self) -> usize {
         self.stack.len() - self.marks.last().unwrap_or(&0)
     }
@@ -302,7 +304,7 @@ impl<'a> Machine<'a> {
         Ok(top)
     }
 
-    /// The N topmost values, the topmost last.
+    /// Pops the N topmost values; the topmost comes last.
     fn pops<const N: usize>(&mut self) -> Step<[Id; N]> {
         let mut values = [Id(0); N];
         for value in values.iter_mut().rev() {
@@ -311,9 +313,9 @@ impl<'a> Machine<'a> {
         Ok(values)
     }
 
-    /// The values above the topmost mark, which goes too.
+    /// Pops the topmost mark and all values above it.
     fn above_mark(&mut self) -> Step<Vec<Id>> {
-        let height = self.marks.pop().ok_or("there is no mark")?;
+        let height = self.marks.pop().ok_or("the stack has no mark")?;
         Ok(self.stack.split_off(height))
     }
 
@@ -329,10 +331,10 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, index: usize) -> Step {
         let known = self.memo.get(index).copied().flatten();
-        self.put_on_stack(known.ok_or_else(|| format!("nothing is remembered at index {index}"))?)
+        self.put_on_stack(known.ok_or_else(|| format!("the memo has no value at index {index}"))?)
     }
 
-    // What instructions with a part of their own do.
+    // Instructions with an implementation of their own.
 
     fn text(&mut self, length: usize) -> Step {
         let bytes = self.take(length)?;
@@ -340,7 +342,7 @@ impl<'a> Machine<'a> {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => {
                 self.copied(bytes.len())?;
-                Cow::Owned(without_surrogates(bytes).ok_or("a string that is not UTF-8")?)
+                Cow::Owned(without_surrogates(bytes).ok_or("a string is not valid UTF-8")?)
             }
         };
         self.push(Value::Str(text))
@@ -351,14 +353,14 @@ impl<'a> Machine<'a> {
         self.push(Value::Bytes(Cow::Borrowed(bytes)))
     }
 
-    /// Counts bytes that are copied.
+    /// Counts copied bytes against the limit.
     fn copied(&mut self, bytes: usize) -> Step {
         let left = self.copies.checked_sub(bytes);
         self.copies = left.ok_or_else(|| format!("it unpacks to more than {} bytes", self.limits.bytes))?;
         Ok(())
     }
 
-    /// An integer in little-endian bytes, two's complement.
+    /// Reads a little-endian integer in two's complement.
     fn long(&mut self, length: usize) -> Step {
         let bytes = self.take(length)?;
         let sign = if bytes.last().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
@@ -376,7 +378,7 @@ impl<'a> Machine<'a> {
         let digits = digits.trim();
         let unsigned = digits.trim_start_matches(['-', '+']);
         if unsigned.is_empty() || !unsigned.bytes().all(|digit| digit.is_ascii_digit()) {
-            return Err(format!("`{digits}` is no integer"));
+            return Err(format!("`{digits}` is not an integer"));
         }
         self.push(digits.parse().map_or(Value::BigInt, Value::Int))
     }
@@ -386,9 +388,9 @@ impl<'a> Machine<'a> {
         let depth = self.depth_around(items)?;
         match &mut self.values[list.0 as usize] {
             Value::List(known) => known.extend_from_slice(items),
-            // A class of lists or sets.
+            // A subclass of list or set.
             Value::Object { .. } => return Ok(()),
-            _ => return Err("items for something that is no list or set".to_owned()),
+            _ => return Err("items appended to a value that is not a list or set".to_owned()),
         }
         self.deepen(list, depth);
         Ok(())
@@ -400,12 +402,12 @@ impl<'a> Machine<'a> {
         let entries = entries(items)?;
         match &mut self.values[dict.0 as usize] {
             Value::Dict(known) => known.extend(entries),
-            // A class of dictionaries.
+            // A subclass of dict.
             Value::Object { entries: known, .. } => {
                 known.extend(entries);
                 return Ok(());
             }
-            _ => return Err("entries for something that is no dictionary".to_owned()),
+            _ => return Err("entries added to a value that is not a dictionary".to_owned()),
         }
         self.deepen(dict, depth);
         Ok(())
@@ -416,7 +418,7 @@ impl<'a> Machine<'a> {
         *known = depth.max(*known);
     }
 
-    /// A class named in two lines.
+    /// Reads a class name, written as two lines.
     fn named(&mut self) -> Step<Id> {
         let (module, name) = (self.line()?, self.line()?);
         let module = self.add(Value::Str(Cow::Borrowed(module)))?;
@@ -424,7 +426,7 @@ impl<'a> Machine<'a> {
         self.add(Value::Global { module, name })
     }
 
-    /// The module and name of a class or function.
+    /// Returns the module and name of a class or function.
     fn name_of(&self, class: Id) -> Option<(&str, &str)> {
         match self.value(class) {
             Value::Global { module, name } => self.value(*module).as_str().zip(self.value(*name).as_str()),
@@ -432,11 +434,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Puts on the stack what calling `callable` would give, as far as that is plain data.
+    /// Pushes the result of calling `callable` if it is plain data, or else an object that records the call.
     fn call(&mut self, callable: Id, tuple: Id) -> Step {
         let arguments = match self.value(tuple) {
             Value::Tuple(arguments) => arguments.as_slice(),
-            _ => return Err("arguments that are no tuple".to_owned()),
+            _ => return Err("the arguments of a call are not a tuple".to_owned()),
         };
         match self.plain(callable, arguments)? {
             None => self.push(Value::object(callable, Some(tuple))),
@@ -450,11 +452,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The functions that write plain data.
+    /// Interprets the functions through which plain data is written; `None` for any other.
     fn plain(&self, function: Id, arguments: &[Id]) -> Step<Option<Made<'a>>> {
         let Some((module, name)) = self.name_of(function) else { return Ok(None) };
         let made = match (module, name, arguments) {
-            // An array: its contents follow as its state.
+            // An array, whose contents follow as its state.
             ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct", [class, ..]) => {
                 Some(Made::New(Value::object(*class, None)))
             }
@@ -464,7 +466,7 @@ impl<'a> Machine<'a> {
                     _ => None,
                 }
             }
-            // An array of protocol 5.
+            // An array in protocol 5.
             (
                 "numpy.core.numeric" | "numpy._core.numeric",
                 "_frombuffer",
@@ -481,13 +483,13 @@ impl<'a> Machine<'a> {
                 let dtype = self.value(*notation).as_str().and_then(Dtype::parse);
                 dtype.map(|dtype| Made::New(Value::Dtype(dtype)))
             }
-            // Bytes in protocols 0 to 2: a string of which each character is a byte.
+            // Bytes in protocols 0 to 2: a string in which each character is a byte.
             ("_codecs", "encode", [text, encoding])
             | ("__builtin__" | "builtins", "bytearray", [text, encoding]) => {
                 match (self.value(*text), self.value(*encoding).as_str()) {
                     (Value::Str(text), Some("latin1" | "latin-1")) => {
                         let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-                        let bytes = bytes.map_err(|_| "bytes that are not Latin-1")?;
+                        let bytes = bytes.map_err(|_| "a bytes object is not encoded as Latin-1")?;
                         Some(Made::New(Value::Bytes(Cow::Owned(bytes))))
                     }
                     _ => None,
@@ -504,7 +506,7 @@ impl<'a> Machine<'a> {
                 matches!(self.value(*items), Value::List(_)).then_some(Made::Known(*items))
             }
             ("collections", "OrderedDict", []) => Some(Made::New(Value::Dict(Vec::new()))),
-            // As Python 2 wrote it: a list of pairs.
+            // The form Python 2 wrote: a list of pairs.
             ("collections", "OrderedDict", [pairs]) => {
                 self.pairs(*pairs).map(|pairs| Made::New(Value::Dict(pairs)))
             }
@@ -513,7 +515,7 @@ impl<'a> Machine<'a> {
         Ok(made)
     }
 
-    /// Gives the topmost value its state, where that makes plain data of it.
+    /// Sets the topmost value's state and turns it into plain data if possible.
     fn build(&mut self, state: Id) -> Step {
         let object = self.top()?;
         if let Value::Object { state: known, .. } = &mut self.values[object.0 as usize] {
@@ -542,7 +544,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The items of a list of pairs.
+    /// Returns the items of a list of pairs.
     fn pairs(&self, list: Id) -> Option<Vec<(Id, Id)>> {
         let Value::List(items) = self.value(list) else { return None };
         let pair = |item: &Id| match self.value(*item) {
@@ -552,7 +554,7 @@ impl<'a> Machine<'a> {
         items.iter().map(|item| pair(item).map(|[key, value]| (key, value))).collect()
     }
 
-    /// None for arrays of anything but numbers.
+    /// Returns `None` for arrays of anything but numbers.
     fn numpy_array(&self, dtype: Id, shape: Id, fortran: bool, data: Id) -> Step<Option<Array>> {
         let (Value::Dtype(dtype), Value::Tuple(shape), Value::Bytes(bytes)) =
             (self.value(dtype), self.value(shape), self.value(data))
@@ -560,18 +562,18 @@ impl<'a> Machine<'a> {
             return Ok(None);
         };
         if shape.len() > MAX_DIMENSIONS {
-            return Err(format!("a numpy array of {} dimensions", shape.len()));
+            return Err(format!("a numpy array has {} dimensions (limit {MAX_DIMENSIONS})", shape.len()));
         }
         let shape: Option<Vec<usize>> = shape
             .iter()
             .map(|extent| self.value(*extent).as_int().and_then(|extent| usize::try_from(extent).ok()))
             .collect();
-        let shape = shape.ok_or("a numpy array whose shape is no list of sizes")?;
+        let shape = shape.ok_or("the shape of a numpy array is not a list of sizes")?;
         Array::new(*dtype, shape, fortran, data, bytes.len()).map(Some)
     }
 }
 
-/// Text in which Python wrote halves of surrogate pairs, as names of files may hold, each replaced by U+FFFD.
+/// Decodes text in which Python wrote lone surrogates, for example from file names; each becomes U+FFFD.
 fn without_surrogates(bytes: &[u8]) -> Option<String> {
     let mut text = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -587,11 +589,11 @@ fn without_surrogates(bytes: &[u8]) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-/// Keys and values in turn.
+/// Pairs up alternating keys and values.
 fn entries(items: &[Id]) -> Step<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err("a key without a value".to_owned());
+        return Err("a dictionary key has no value".to_owned());
     }
     Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
 }

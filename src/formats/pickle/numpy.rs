@@ -1,4 +1,4 @@
-//! numpy's arrays and scalars as pickles hold them: a dtype, a shape and bytes.
+//! numpy arrays and scalars as pickles store them: a dtype, a shape and bytes.
 
 use std::fmt;
 
@@ -6,28 +6,34 @@ use half::f16;
 
 use super::{Id, Value};
 
-/// The most dimensions that numpy's arrays have.
+/// Maximum number of dimensions of a numpy array.
 pub(crate) const MAX_DIMENSIONS: usize = 64;
 
-/// What an element is.
+/// The category of an element's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// Boolean.
     Bool,
+    /// Signed integer.
     Int,
+    /// Unsigned integer.
     Uint,
+    /// Floating-point number.
     Float,
 }
 
-/// The type of an element: `i1` to `i8`, `u1` to `u8`, `f2` to `f8`, `b1`.
+/// The type of an element, as in numpy's notation: `i1` to `i8`, `u1` to `u8`, `f2` to `f8`, `b1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dtype {
+    /// Category.
     pub kind: Kind,
-    /// In bytes.
+    /// Size in bytes.
     pub size: usize,
+    /// Whether the most significant byte comes first.
     pub big_endian: bool,
 }
 
-/// As numpy writes it: `i8`.
+/// numpy's notation, such as `i8`.
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
@@ -41,7 +47,7 @@ impl fmt::Display for Dtype {
 }
 
 impl Dtype {
-    /// From numpy's notation: `i8`, `<f4`, `|b1`. Others (strings, objects, records) are none.
+    /// Parses numpy's notation: `i8`, `<f4`, `|b1`. Returns `None` for other types (strings, objects, records).
     pub(crate) fn parse(notation: &str) -> Option<Self> {
         let plain = notation.trim_start_matches(['<', '>', '|', '=']);
         let (kind, size) = match plain {
@@ -62,7 +68,7 @@ impl Dtype {
         Some(Dtype { kind, size, big_endian: notation.starts_with('>') })
     }
 
-    /// One element as a value.
+    /// Converts the bytes of one element to a value.
     pub(crate) fn scalar(self, bytes: &[u8]) -> Option<Value<'static>> {
         if bytes.len() != self.size {
             return None;
@@ -74,18 +80,18 @@ impl Dtype {
         })
     }
 
-    /// The bytes as an unsigned number.
+    /// Returns the bytes as an unsigned integer.
     fn bits(self, bytes: &[u8]) -> u64 {
         let append = |bits: u64, byte: &u8| bits << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, append) } else { bytes.iter().rev().fold(0, append) }
     }
 
-    /// None where the number is not whole or beyond 64 bits with sign.
+    /// Returns `None` if the number is not whole or does not fit a signed 64-bit integer.
     fn integer(self, bytes: &[u8]) -> Option<i64> {
         let bits = self.bits(bytes);
         match self.kind {
             Kind::Bool => Some(i64::from(bits != 0)),
-            // To the top and back with the sign.
+            // Shift to the top and back to extend the sign.
             Kind::Int => {
                 let unused = 64 - 8 * self.size;
                 Some((bits << unused).cast_signed() >> unused)
@@ -107,24 +113,26 @@ impl Dtype {
     }
 }
 
-/// The number as an integer, where it is whole and exactly representable.
+/// Converts a number to an integer if it is whole and exactly representable.
 pub(crate) fn whole(number: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
-/// An array: its bytes are those of the [`Value::Bytes`] at `data`.
+/// A numpy array; its bytes are those of the [`Value::Bytes`] at `data`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Array {
+    /// Type of the elements.
     pub dtype: Dtype,
+    /// Size of each dimension.
     pub shape: Vec<usize>,
-    /// The first index runs fastest, instead of the last.
+    /// Whether the first index varies fastest (Fortran order) instead of the last (C order).
     pub fortran: bool,
     pub(crate) data: Id,
 }
 
 impl Array {
-    /// An array of `length` bytes of data.
+    /// Creates an array over `length` bytes of data.
     pub(crate) fn new(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -134,22 +142,22 @@ impl Array {
     ) -> Result<Self, String> {
         let expected = shape.iter().try_fold(dtype.size, |size, n| size.checked_mul(*n));
         if expected != Some(length) {
-            return Err(format!("a numpy array of {dtype} and shape {shape:?} with {length} bytes of data"));
+            return Err(format!("a numpy array of {dtype} and shape {shape:?} has {length} bytes of data"));
         }
         Ok(Array { dtype, shape, fortran, data })
     }
 
-    /// In C order; none where an element is not whole or beyond 64 bits with sign.
+    /// Elements in C order; `None` if one is not whole or does not fit a signed 64-bit integer.
     pub(crate) fn integers(&self, data: &[u8]) -> Option<Vec<i64>> {
         self.elements(data).map(|element| self.dtype.integer(element)).collect()
     }
 
-    /// In C order.
+    /// Elements in C order.
     pub(crate) fn floats(&self, data: &[u8]) -> Vec<f64> {
         self.elements(data).map(|element| self.dtype.float(element)).collect()
     }
 
-    /// The bytes of each element, in C order.
+    /// Iterates over the bytes of each element, in C order.
     fn elements<'d>(&self, data: &'d [u8]) -> impl Iterator<Item = &'d [u8]> {
         let size = self.dtype.size;
         let count = data.len() / size;
@@ -159,7 +167,7 @@ impl Array {
         })
     }
 
-    /// Where in Fortran order the element lies whose place in C order is `place`.
+    /// Converts an element's index in C order to its index in Fortran order.
     fn fortran_place(&self, place: usize) -> usize {
         let mut strides: usize = self.shape.iter().product();
         let mut rest = place;
