@@ -12,8 +12,8 @@ use terrabench::model::dofa::{Dofa, DofaConfig, KernelLayout, wavelength_row};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::model::weights::{self, Weights};
-use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
+use terrabench::task::{Sensor, Sensors};
 
 use crate::common::fixture;
 use crate::zoo::{
@@ -359,4 +359,26 @@ fn unsuitable_requests_are_errors() {
     let contradiction = DofaConfig { heads: 5, ..config("tiny", KernelLayout::Flat) }.problem();
     assert_eq!(contradiction.unwrap(), "width 24 is no multiple of heads 5");
     assert_eq!(config("large", KernelLayout::Flat).problem(), None);
+}
+
+#[test]
+fn wavelengths_that_a_model_leaves_out_are_those_of_the_sensors_file() {
+    let home = Home::find().unwrap();
+    let own = std::fs::read_to_string(home.path("configs/models/dofa-b-permuted.toml")).unwrap();
+    let without: String =
+        own.lines().filter(|line| !line.starts_with("wavelengths")).map(|line| format!("{line}\n")).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    std::fs::write(&path, without).unwrap();
+    let config = ModelConfig::load(&home, path.to_str().unwrap()).unwrap();
+    let sensors = Sensors::load(&home).unwrap();
+    for sensor in [Sensor::S2_L1C, Sensor::S1] {
+        let input = &config.sensors[&sensor];
+        let described = |band: &Band| sensors.band(sensor, *band).unwrap().wavelength_um.unwrap();
+        let expected: Vec<f64> = input.bands.iter().map(described).collect();
+        assert_eq!(input.wavelengths, expected, "{sensor}");
+    }
+    // Those of its own stay.
+    let config = ModelConfig::load(&home, "dofa-b-permuted").unwrap();
+    assert_eq!(config.sensors[&Sensor::S2_L1C].wavelengths, MICROMETRES);
 }

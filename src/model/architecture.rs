@@ -33,6 +33,11 @@ pub trait Sizes {
         false
     }
 
+    /// Whether it looks at the wavelengths and bandwidths of bands.
+    fn reads_wavelengths(&self) -> bool {
+        false
+    }
+
     /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one
     /// feature of all.
     fn fuses(&self, _sensors: &[Sensor]) -> bool {
@@ -186,6 +191,11 @@ impl ArchitectureConfig {
     /// Whether it takes any selection of a sensor's bands.
     pub fn takes_any_bands(&self) -> bool {
         self.sizes().is_some_and(Sizes::takes_any_bands)
+    }
+
+    /// Whether it looks at the wavelengths and bandwidths of bands.
+    pub fn reads_wavelengths(&self) -> bool {
+        self.sizes().is_some_and(Sizes::reads_wavelengths)
     }
 
     /// Whether it takes an image of each of these sensors at once.

@@ -9,7 +9,7 @@ use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
 use crate::home::{Home, read_toml};
 use crate::task::bands::{Band, Imputation};
-use crate::task::{Sensor, Task};
+use crate::task::{BandSpec, Sensor, Sensors, Task};
 use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
 
@@ -109,7 +109,8 @@ impl fmt::Display for ImageSize {
 pub struct SensorInput {
     /// In the order of the input channels.
     pub bands: Vec<Band>,
-    /// Central wavelength per band in micrometres, for models that look at it: the numbers that the model was given.
+    /// Central wavelength per band in micrometres, for models that look at it: the numbers that the model was trained with,
+    /// or none for those of `benchmarks/sensors.toml`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wavelengths: Vec<f64>,
     /// Bandwidth per band in micrometres, likewise.
@@ -118,6 +119,19 @@ pub struct SensorInput {
 }
 
 impl SensorInput {
+    /// Fills in the wavelengths that `sensors` gives for all of the bands, and their bandwidths, if it has none of its own.
+    fn complete(&mut self, sensor: Sensor, sensors: &Sensors) {
+        if !self.wavelengths.is_empty() {
+            return;
+        }
+        let of_bands = |number: fn(&BandSpec) -> Option<f64>| -> Vec<f64> {
+            let numbers = self.bands.iter().map(|band| number(sensors.band(sensor, *band).ok()?));
+            numbers.collect::<Option<_>>().unwrap_or_default()
+        };
+        (self.wavelengths, self.bandwidths) =
+            (of_bands(|band| band.wavelength_um), of_bands(|band| band.bandwidth_um));
+    }
+
     /// What contradicts itself, if anything.
     fn problem(&self) -> Option<String> {
         let count = self.bands.len();
@@ -215,11 +229,15 @@ impl ModelConfig {
     /// Where there is no such file, it has unknown keys, or the architecture contradicts itself.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.config("models", name)?;
-        let config: ModelConfig = read_toml(&path)?;
-        match config.problem() {
-            Some(problem) => Err(Error::damaged(path, problem)),
-            None => Ok(config),
+        let mut config: ModelConfig = read_toml(&path)?;
+        if let Some(problem) = config.problem() {
+            return Err(Error::damaged(path, problem));
         }
+        if config.architecture.reads_wavelengths() {
+            let sensors = Sensors::load(home)?;
+            config.sensors.iter_mut().for_each(|(sensor, input)| input.complete(*sensor, &sensors));
+        }
+        Ok(config)
     }
 
     /// What contradicts itself, if anything.

@@ -98,6 +98,10 @@ impl Sizes for CopernicusFmConfig {
         vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
 
+    fn reads_wavelengths(&self) -> bool {
+        true
+    }
+
     fn takes_any_bands(&self) -> bool {
         true
     }

@@ -72,6 +72,10 @@ impl Sizes for DofaConfig {
         vec![MapLevel { width: self.width, stride: SIDE }; self.map_layers.len()]
     }
 
+    fn reads_wavelengths(&self) -> bool {
+        true
+    }
+
     fn takes_any_bands(&self) -> bool {
         self.kernel_layout == KernelLayout::Permuted
     }
