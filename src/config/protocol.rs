@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::training::{
-    Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule, Training,
-    TrainingOrder, fraction, positive,
+    Augmentation, BatchNormConfig, Initialization, IntervalConfig, KeptEpoch, Optimizer, Schedule,
+    TrainingConfig, TrainingOrder, fraction, positive,
 };
 use crate::metrics::Metric;
 use crate::task::{TargetKind, Task};
@@ -219,49 +219,29 @@ impl KnnConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FinetuneConfig {
-    pub epochs: usize,
-    /// Samples a batch: the unit of the schedule and of the loss's mean.
-    pub batch_size: usize,
-    /// Samples a step, a multiple of `batch_size`: the gradients of so many batches are added up.
+    /// A batch is the unit of the schedule and of the loss's mean.
+    #[serde(flatten)]
+    pub training: TrainingConfig,
+    /// Samples per step, a multiple of the batch size: the gradients of so many batches are added up.
     pub effective_batch_size: usize,
-    /// All are trained; the best on validation is reported.
-    pub learning_rates: Vec<f64>,
-    /// Which samples an epoch's batches hold.
+    /// The order of the samples in an epoch.
     #[serde(default)]
     pub order: TrainingOrder,
+    /// What happens to training images.
     pub augmentation: Augmentation,
     /// Longer gradients (over all parameters) are shrunk to this norm.
     pub clip_norm: f64,
-    pub optimizer: Optimizer,
-    pub schedule: Schedule,
-    pub interval: IntervalConfig,
-    /// At most so many samples of each split, to try something out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// The command line made this shorter than the file says: its numbers enter no table.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub short: bool,
 }
 
 impl FinetuneConfig {
-    /// Batches a step.
+    /// Batches per step.
     pub fn accumulated(&self) -> usize {
-        self.effective_batch_size / self.batch_size
+        self.effective_batch_size / self.training.batch_size
     }
 
     pub(crate) fn problem(&self) -> Option<String> {
-        let training = Training {
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            least: (1, "a batch must hold a sample"),
-            learning_rates: &self.learning_rates,
-            limit: self.limit,
-            optimizer: self.optimizer,
-            schedule: self.schedule,
-            interval: self.interval,
-        };
-        let (batch_size, effective) = (self.batch_size, self.effective_batch_size);
-        training.problem().or_else(|| {
+        let (batch_size, effective) = (self.training.batch_size, self.effective_batch_size);
+        self.training.problem(1, "a batch must hold a sample").or_else(|| {
             if effective == 0 || !effective.is_multiple_of(batch_size) {
                 Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
             } else if !positive(self.clip_norm) {

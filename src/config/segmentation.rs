@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::training::{Augmentation, IntervalConfig, Optimizer, Schedule, Training};
+use super::training::{Augmentation, TrainingConfig};
 
 /// A linear layer on each patch token of frozen features; see [`crate::protocol::segmentation_probe`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,36 +12,15 @@ use super::training::{Augmentation, IntervalConfig, Optimizer, Schedule, Trainin
 pub struct SegmentationProbeConfig {
     /// Side in pixels of the tiles that images and masks are cut into; each is resized to the model's input.
     pub tile: usize,
-    pub epochs: usize,
-    /// Tiles a step; an epoch's last, smaller batch is kept.
-    pub batch_size: usize,
-    /// All are trained; the best on validation is reported.
-    pub learning_rates: Vec<f64>,
-    pub optimizer: Optimizer,
-    pub schedule: Schedule,
-    /// Over the images of the test split.
-    pub interval: IntervalConfig,
-    /// At most so many images of each split, to try something out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// The command line made this shorter than the file says: its numbers enter no table.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub short: bool,
+    /// A batch is of tiles; an epoch's last, smaller batch is kept.
+    #[serde(flatten)]
+    pub training: TrainingConfig,
 }
 
 impl SegmentationProbeConfig {
     pub(crate) fn problem(&self) -> Option<String> {
-        let training = Training {
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            least: (1, "a batch must hold a tile"),
-            learning_rates: &self.learning_rates,
-            limit: self.limit,
-            optimizer: self.optimizer,
-            schedule: self.schedule,
-            interval: self.interval,
-        };
-        (self.tile == 0).then(|| "tile is 0".to_owned()).or_else(|| training.problem())
+        let training = || self.training.problem(1, "a batch must hold a tile");
+        (self.tile == 0).then(|| "tile is 0".to_owned()).or_else(training)
     }
 }
 
@@ -49,24 +28,16 @@ impl SegmentationProbeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct UpernetConfig {
+    /// What happens to the encoder.
     pub encoder: EncoderUse,
-    pub epochs: usize,
-    /// Images a step, at least 2; what fills no whole batch is left out of an epoch.
-    pub batch_size: usize,
-    /// All are trained; the epoch that is best on validation is tested.
-    pub learning_rates: Vec<f64>,
+    /// A batch holds at least 2 images; what fills no whole batch is left out of an epoch. The epoch that is best on
+    /// validation is tested.
+    #[serde(flatten)]
+    pub training: TrainingConfig,
+    /// What happens to training images.
     pub augmentation: Augmentation,
+    /// The sizes of the head.
     pub head: UperNetConfig,
-    pub optimizer: Optimizer,
-    pub schedule: Schedule,
-    /// Over the images of the test split.
-    pub interval: IntervalConfig,
-    /// At most so many images of each split, to try something out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// The command line made this shorter than the file says: its numbers enter no table.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub short: bool,
 }
 
 /// The sizes of a UPerNet.
@@ -119,17 +90,7 @@ impl fmt::Display for EncoderUse {
 
 impl UpernetConfig {
     pub(crate) fn problem(&self) -> Option<String> {
-        let training = Training {
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            least: (2, "batch norm needs at least 2 images"),
-            learning_rates: &self.learning_rates,
-            limit: self.limit,
-            optimizer: self.optimizer,
-            schedule: self.schedule,
-            interval: self.interval,
-        };
-        self.head.problem().or_else(|| training.problem())
+        self.head.problem().or_else(|| self.training.problem(2, "batch norm needs at least 2 images"))
     }
 }
 

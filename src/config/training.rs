@@ -67,22 +67,33 @@ impl Augmentation {
     }
 }
 
-/// What every training over learning rates is given, to be checked.
-pub(crate) struct Training<'c> {
+/// A training over a list of learning rates: the part of a protocol's file that all protocols with gradients share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainingConfig {
+    /// Passes over the training samples per learning rate.
     pub epochs: usize,
+    /// Samples per batch: images, or tiles for the segmentation probe.
     pub batch_size: usize,
-    /// The least that a batch must hold, and why.
-    pub least: (usize, &'static str),
-    pub learning_rates: &'c [f64],
-    pub limit: Option<usize>,
+    /// All are trained; the best on validation is reported.
+    pub learning_rates: Vec<f64>,
+    /// How a gradient becomes a step.
     pub optimizer: Optimizer,
+    /// How the learning rate runs over a training.
     pub schedule: Schedule,
+    /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
+    /// The largest number of samples per split, to try something out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Whether the command line made it shorter than the file says: its numbers enter no table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
 }
 
-impl Training<'_> {
-    pub(crate) fn problem(&self) -> Option<String> {
-        let (least, why) = self.least;
+impl TrainingConfig {
+    /// Why a value is out of its range. A batch must hold `least` samples, because of `why`.
+    pub(crate) fn problem(&self, least: usize, why: &str) -> Option<String> {
         if self.epochs == 0 {
             Some("epochs is 0".to_owned())
         } else if self.batch_size < least {

@@ -14,8 +14,8 @@ use ndarray::{Array2, ArrayView1, s};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::{Length, Needs, Protocol, Session, TrainingSetup};
-use crate::config::{FinetuneConfig, TrainingOrder};
+use super::{Needs, Protocol, Session, TrainingSetup};
+use crate::config::{FinetuneConfig, TrainingConfig, TrainingOrder};
 use crate::data::{Sample, Split, Target, loader};
 use crate::features::{Extractor, images};
 use crate::metrics::Better;
@@ -41,17 +41,12 @@ impl Protocol for FinetuneConfig {
         &[TargetKind::Class, TargetKind::Labels]
     }
 
-    fn length(&mut self) -> Option<Length<'_>> {
-        let FinetuneConfig { epochs, learning_rates, limit, short, .. } = self;
-        Some(Length { epochs, learning_rates, limit, is_short: short })
+    fn training(&self) -> Option<&TrainingConfig> {
+        Some(&self.training)
     }
 
-    fn limit(&self) -> Option<usize> {
-        self.limit
-    }
-
-    fn is_short(&self) -> bool {
-        self.short
+    fn training_mut(&mut self) -> Option<&mut TrainingConfig> {
+        Some(&mut self.training)
     }
 
     fn problem(&self) -> Option<String> {
@@ -115,7 +110,7 @@ pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<
         pace: SnapshotPace::default(),
     };
     let mut resumed = search.resume();
-    while search.valid.len() < config.learning_rates.len() {
+    while search.valid.len() < config.training.learning_rates.len() {
         let start = match resumed.take() {
             Some(start) => start,
             None => search.start(),
@@ -129,13 +124,14 @@ pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<
     let (chosen, valid) = best(&search.valid).expect("a learning rate gave the best logits");
     let truth = Targets::from_labels(&setup.labels(config, Split::Test)?, task.classes)?;
     let selected = [
-        ("learning-rate", config.learning_rates[chosen].to_string()),
-        ("epochs", config.epochs.to_string()),
+        ("learning-rate", config.training.learning_rates[chosen].to_string()),
+        ("epochs", config.training.epochs.to_string()),
         ("order", config.order.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
-    let outcome = Outcome::of_logits(task.metric, logits.view(), &truth, &config.interval, seed, selected)?;
-    let rates = config.learning_rates.iter().zip(&search.valid);
+    let outcome =
+        Outcome::of_logits(task.metric, logits.view(), &truth, &config.training.interval, seed, selected)?;
+    let rates = config.training.learning_rates.iter().zip(&search.valid);
     let outcome = outcome.with_diverged(rates.filter(|(_, valid)| valid.is_none()).map(|(rate, _)| rate));
     Ok(Outcome { validation: Some(valid), ..outcome })
 }
@@ -176,8 +172,10 @@ impl Search<'_> {
         };
         let Snapshot { standing: Standing { rate, epochs, valid }, best, network, optimizer } = snapshot;
         match self.restore(&network, &optimizer) {
-            Ok((network, optimizer)) if rate == valid.len() && rate < self.config.learning_rates.len() => {
-                let rate = self.config.learning_rates[rate];
+            Ok((network, optimizer))
+                if rate == valid.len() && rate < self.config.training.learning_rates.len() =>
+            {
+                let rate = self.config.training.learning_rates[rate];
                 let line = format!("goes on with learning rate {rate} after {epochs} epochs");
                 self.setup.progress.note(&line);
                 self.valid = valid;
@@ -198,7 +196,10 @@ impl Search<'_> {
     fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
         let network = state::load(self.start().network, network)?;
         let plain = self.setup.device.clone().inner();
-        Ok((network, optim::Optimizer::resume(Rule::of(self.config.optimizer).0, optimizer, &plain)?))
+        Ok((
+            network,
+            optim::Optimizer::resume(Rule::of(self.config.training.optimizer).0, optimizer, &plain)?,
+        ))
     }
 
     fn start(&self) -> LearningRateRun {
@@ -207,7 +208,7 @@ impl Search<'_> {
         let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
         LearningRateRun {
             network,
-            optimizer: optim::Optimizer::new(Rule::of(self.config.optimizer).0),
+            optimizer: optim::Optimizer::new(Rule::of(self.config.training.optimizer).0),
             epochs: 0,
         }
     }
@@ -217,20 +218,24 @@ impl Search<'_> {
         let (config, setup) = (self.config, self.setup);
         let rate = self.valid.len();
         let recipe = Recipe {
-            epochs: config.epochs,
-            batch_size: config.batch_size,
+            epochs: config.training.epochs,
+            batch_size: config.training.batch_size,
             accumulated: config.accumulated(),
             clip_norm: config.clip_norm,
-            schedule: config.schedule,
-            learning_rate: config.learning_rates[rate],
-            momentum: Rule::of(self.config.optimizer).1,
+            schedule: config.training.schedule,
+            learning_rate: config.training.learning_rates[rate],
+            momentum: Rule::of(self.config.training.optimizer).1,
             outputs: setup.task.classes,
             at_once: setup.batch_size,
             device: setup.device.clone(),
         };
-        for epoch in training.epochs..config.epochs {
-            let name =
-                format!("learning rate {}, epoch {} of {}", recipe.learning_rate, epoch + 1, config.epochs);
+        for epoch in training.epochs..config.training.epochs {
+            let name = format!(
+                "learning rate {}, epoch {} of {}",
+                recipe.learning_rate,
+                epoch + 1,
+                config.training.epochs
+            );
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
             if !loss.is_finite() || !state::is_finite(&training.network) {
@@ -240,7 +245,7 @@ impl Search<'_> {
             }
             tracing::debug!(loss, "{name}");
             // The last epoch always: its network is evaluated next, which takes long.
-            if self.pace.is_due() || epoch + 1 == config.epochs {
+            if self.pace.is_due() || epoch + 1 == config.training.epochs {
                 let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
                 let best =
                     self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
@@ -303,7 +308,7 @@ impl Search<'_> {
 impl TrainingSetup<'_> {
     /// The samples that count: all, or `limit` of them, the same for every seed, in the split's order.
     fn samples(&self, config: &FinetuneConfig, split: Split) -> Vec<usize> {
-        subset(self.input.dataset.samples(split).len(), config.limit)
+        subset(self.input.dataset.samples(split).len(), config.training.limit)
     }
 
     fn labels(&self, config: &FinetuneConfig, split: Split) -> Result<Vec<Target>> {

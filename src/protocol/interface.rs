@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 
+use crate::config::TrainingConfig;
 use crate::features::source::FeatureSource;
 use crate::features::{Input, Preparation};
 use crate::model::Architecture;
@@ -41,19 +42,14 @@ pub trait Protocol: Send + Sync {
         None
     }
 
-    /// The values that the command line may shorten, if any.
-    fn length(&mut self) -> Option<Length<'_>> {
+    /// The training over learning rates, if it is one: the command line may shorten it.
+    fn training(&self) -> Option<&TrainingConfig> {
         None
     }
 
-    /// The largest number of samples per split that it looks at.
-    fn limit(&self) -> Option<usize> {
+    /// Like [`Protocol::training`], to change it.
+    fn training_mut(&mut self) -> Option<&mut TrainingConfig> {
         None
-    }
-
-    /// Whether the command line made it shorter than its file says.
-    fn is_short(&self) -> bool {
-        false
     }
 
     /// Drops what decides no number on `task`: settings of other tasks.
@@ -99,15 +95,6 @@ impl Needs {
     pub fn takes_setup(self) -> bool {
         !matches!(self, Needs::Pooled | Needs::Tokens)
     }
-}
-
-/// What [`Protocol::length`] lets the command line change.
-pub struct Length<'p> {
-    pub epochs: &'p mut usize,
-    pub learning_rates: &'p mut Vec<f64>,
-    /// Samples per split.
-    pub limit: &'p mut Option<usize>,
-    pub is_short: &'p mut bool,
 }
 
 /// One cell to score.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Length, Protocol};
+use super::Protocol;
 use crate::config::{
     FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, RidgeConfig, SegmentationProbeConfig,
     Shortening, UpernetConfig,
@@ -77,24 +77,34 @@ impl ProtocolConfig {
             return Ok(self);
         }
         let mut protocol = self.clone();
-        let Some(Length { epochs, learning_rates, limit, .. }) = protocol.length() else {
-            return Err(Error::mismatch(format!("protocol `{name}` cannot be shortened")).help(
+        let Some(training) = protocol.training_mut() else {
+            return Err(Error::request(format!("protocol `{name}` cannot be shortened")).help(
                 "--epochs, --learning-rates and --limit are for finetune, segmentation-probe and upernet",
             ));
         };
-        *epochs = shortening.epochs.unwrap_or(*epochs);
+        training.epochs = shortening.epochs.unwrap_or(training.epochs);
         if !shortening.learning_rates.is_empty() {
-            learning_rates.clone_from(&shortening.learning_rates);
+            training.learning_rates.clone_from(&shortening.learning_rates);
         }
-        *limit = shortening.limit.or(*limit);
+        training.limit = shortening.limit.or(training.limit);
         let is_shorter = protocol != self;
-        if let Some(length) = protocol.length() {
-            *length.is_short |= is_shorter;
+        if let Some(training) = protocol.training_mut() {
+            training.short |= is_shorter;
         }
         match protocol.problem() {
             Some(problem) => Err(Error::mismatch(format!("protocol `{name}`, shortened: {problem}"))),
             None => Ok(protocol),
         }
+    }
+
+    /// The largest number of samples per split that it looks at.
+    pub fn limit(&self) -> Option<usize> {
+        self.training().and_then(|training| training.limit)
+    }
+
+    /// Whether the command line made it shorter than its file says.
+    pub fn is_short(&self) -> bool {
+        self.training().is_some_and(|training| training.short)
     }
 
     /// The part that decides numbers on `task`: all but the settings of other tasks.

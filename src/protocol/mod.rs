@@ -11,5 +11,5 @@ pub mod segmentation_probe;
 pub mod sweep;
 pub mod upernet;
 
-pub use interface::{Length, Needs, Protocol, Session, TrainingSetup};
+pub use interface::{Needs, Protocol, Session, TrainingSetup};
 pub use list::ProtocolConfig;

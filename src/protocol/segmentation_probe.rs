@@ -15,8 +15,8 @@ use rayon::prelude::*;
 
 use self::pixels::Pixels;
 use super::linear_probe::{Linear, Memory, shuffled};
-use super::{Length, Needs, Protocol, Session};
-use crate::config::{Initialization, Optimizer, SegmentationProbeConfig};
+use super::{Needs, Protocol, Session};
+use crate::config::{Initialization, Optimizer, SegmentationProbeConfig, TrainingConfig};
 use crate::features::source::FeatureSource;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
 use crate::metrics::Better;
@@ -41,17 +41,12 @@ impl Protocol for SegmentationProbeConfig {
         &[TargetKind::Mask]
     }
 
-    fn length(&mut self) -> Option<Length<'_>> {
-        let SegmentationProbeConfig { epochs, learning_rates, limit, short, .. } = self;
-        Some(Length { epochs, learning_rates, limit, is_short: short })
+    fn training(&self) -> Option<&TrainingConfig> {
+        Some(&self.training)
     }
 
-    fn limit(&self) -> Option<usize> {
-        self.limit
-    }
-
-    fn is_short(&self) -> bool {
-        self.short
+    fn training_mut(&mut self) -> Option<&mut TrainingConfig> {
+        Some(&mut self.training)
     }
 
     fn problem(&self) -> Option<String> {
@@ -64,7 +59,7 @@ impl Protocol for SegmentationProbeConfig {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
         let strategies = source.strategies();
         let tokens = |source: &mut &mut dyn FeatureSource, strategy, split| {
-            source.tokens(strategy, split, self.tile, self.limit)
+            source.tokens(strategy, split, self.tile, self.training.limit)
         };
         let validate = |source: &mut &mut dyn FeatureSource, strategy| {
             best_head(self, task, seed, |split| tokens(source, strategy, split))
@@ -110,7 +105,7 @@ fn best_head(
     })?;
     drop(train_tokens);
     let counts = confusions(&trained.heads, task.classes, config.tile, &tokens(Split::Valid)?)?;
-    let rates = || config.learning_rates.iter().zip(&counts);
+    let rates = || config.training.learning_rates.iter().zip(&counts);
     if counts.iter().all(Option::is_none) {
         return Err(Error::not_finite("the segmentation probe diverged with every learning rate")
             .help("use lower learning rates, and check the weights and the normalisation"));
@@ -143,12 +138,12 @@ fn score_head(
     let images: Vec<Confusion> =
         tiles.chunks(test.tiles_an_image.max(1)).filter_map(Confusion::sum).collect();
     let selected = [
-        ("learning-rate", config.learning_rates[*rate].to_string()),
-        ("epochs", config.epochs.to_string()),
+        ("learning-rate", config.training.learning_rates[*rate].to_string()),
+        ("epochs", config.training.epochs.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
     let mut outcome =
-        outcome::of_masks(task, &images, &config.interval, seed)?.with_diverged(diverged.iter());
+        outcome::of_masks(task, &images, &config.training.interval, seed)?.with_diverged(diverged.iter());
     outcome.selected.extend(selected.map(|(name, value)| (name.to_owned(), value)));
     outcome.validation = Some(*valid);
     outcome.masks = outcome::to_show(images.len())
@@ -186,7 +181,7 @@ pub fn train(
         return Err(Error::mismatch(format!("initial weights {found:?}, expected {expected:?}")));
     }
     let learnt = start.weight.len() + start.bias.len();
-    let mut heads: Vec<Head> = (config.learning_rates.iter())
+    let mut heads: Vec<Head> = (config.training.learning_rates.iter())
         .map(|rate| Head {
             parameters: start.weight.iter().chain(&start.bias).copied().collect(),
             learning_rate: *rate,
@@ -194,18 +189,18 @@ pub fn train(
             losses: Vec::new(),
         })
         .collect();
-    for epoch in 0..config.epochs {
+    for epoch in 0..config.training.epochs {
         let order = order(epoch);
-        let batches = order.len().div_ceil(config.batch_size);
-        for (batch, tiles) in order.chunks(config.batch_size).enumerate() {
-            let position = Position { epoch, epochs: config.epochs, batch, batches };
+        let batches = order.len().div_ceil(config.training.batch_size);
+        for (batch, tiles) in order.chunks(config.training.batch_size).enumerate() {
+            let position = Position { epoch, epochs: config.training.epochs, batch, batches };
             let batch = Batch::read(tokens, tiles)?;
             if batch.counting == 0 {
                 continue;
             }
             heads.par_iter_mut().for_each(|head| {
-                let rates = config.schedule.at(head.learning_rate, position);
-                head.step(&batch, &pixels, config.optimizer, rates);
+                let rates = config.training.schedule.at(head.learning_rate, position);
+                head.step(&batch, &pixels, config.training.optimizer, rates);
             });
         }
     }

@@ -26,8 +26,8 @@ use ndarray::Array2;
 use rand::seq::SliceRandom;
 
 use self::pixels::{BatchTruth, PixelScores};
-use super::{Length, Needs, Protocol, Session, TrainingSetup};
-use crate::config::{EncoderUse, UpernetConfig};
+use super::{Needs, Protocol, Session, TrainingSetup};
+use crate::config::{EncoderUse, TrainingConfig, UpernetConfig};
 use crate::data::{Sample, Split, loader};
 use crate::features::images;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
@@ -70,17 +70,12 @@ impl Protocol for UpernetConfig {
         &[TargetKind::Mask, TargetKind::ValueMap]
     }
 
-    fn length(&mut self) -> Option<Length<'_>> {
-        let UpernetConfig { epochs, learning_rates, limit, short, .. } = self;
-        Some(Length { epochs, learning_rates, limit, is_short: short })
+    fn training(&self) -> Option<&TrainingConfig> {
+        Some(&self.training)
     }
 
-    fn limit(&self) -> Option<usize> {
-        self.limit
-    }
-
-    fn is_short(&self) -> bool {
-        self.short
+    fn training_mut(&mut self) -> Option<&mut TrainingConfig> {
+        Some(&mut self.training)
     }
 
     fn problem(&self) -> Option<String> {
@@ -110,7 +105,7 @@ pub fn run(
 ) -> Result<Outcome> {
     let mut search = Search::new(config, seed, setup, frozen);
     search.resume();
-    while search.scores.len() < config.learning_rates.len() * config.epochs {
+    while search.scores.len() < config.training.learning_rates.len() * config.training.epochs {
         search.epoch()?;
     }
     search.outcome()
@@ -165,7 +160,7 @@ impl<'a> Search<'a> {
             Some(_) => None,
             None => Some(self.setup.trained()?.clone().fork(device)),
         };
-        let (rule, _) = Rule::of(self.config.optimizer);
+        let (rule, _) = Rule::of(self.config.training.optimizer);
         Ok(LearningRateRun { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
     }
 
@@ -188,8 +183,8 @@ impl<'a> Search<'a> {
 
     fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, LearningRateRun)> {
         let Snapshot { standing: Standing { rate, epochs, valid }, network, optimizer, .. } = snapshot;
-        let all = self.config.learning_rates.len() * self.config.epochs;
-        if rate * self.config.epochs + epochs != valid.len() || valid.len() > all {
+        let all = self.config.training.learning_rates.len() * self.config.training.epochs;
+        if rate * self.config.training.epochs + epochs != valid.len() || valid.len() > all {
             return Err(Error::mismatch("is of another search"));
         }
         let start = self.start()?.network;
@@ -198,20 +193,20 @@ impl<'a> Search<'a> {
         }
         let network = state::load(start, &network)?;
         let plain = self.setup.device.clone().inner();
-        let (rule, _) = Rule::of(self.config.optimizer);
+        let (rule, _) = Rule::of(self.config.training.optimizer);
         let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
         Ok((valid, LearningRateRun { network, optimizer }))
     }
 
     /// Trains the next epoch and scores it on validation.
     fn epoch(&mut self) -> Result<()> {
-        let (epochs, done) = (self.config.epochs, self.scores.len());
+        let (epochs, done) = (self.config.training.epochs, self.scores.len());
         let (rate, epoch) = (done / epochs, done % epochs);
         let training = match self.training.take() {
             Some(training) if epoch > 0 => training,
             _ => self.start()?,
         };
-        let learning_rate = self.config.learning_rates[rate];
+        let learning_rate = self.config.training.learning_rates[rate];
         let name = format!("learning rate {learning_rate}, epoch {} of {epochs}", epoch + 1);
         let (training, loss) = self.train(training, learning_rate, epoch, &name)?;
         let images = match loss.is_finite() && state::is_finite(&training.network) {
@@ -223,7 +218,7 @@ impl<'a> Search<'a> {
             self.scores.resize((rate + 1) * epochs, None);
             return Ok(());
         };
-        let score = images.over_batches(self.setup.task.metric, self.config.batch_size)?;
+        let score = images.over_batches(self.setup.task.metric, self.config.training.batch_size)?;
         self.tell_of_memory();
         tracing::debug!(loss, score, "{name}");
         self.scores.push(Some(score));
@@ -284,7 +279,7 @@ impl<'a> Search<'a> {
     ) -> Result<(LearningRateRun, f64)> {
         let (config, setup) = (self.config, self.setup);
         let mut order = self.samples(Split::Train);
-        let size = config.batch_size.min(order.len());
+        let size = config.training.batch_size.min(order.len());
         if size < 2 {
             return Err(Error::mismatch(format!(
                 "{} training samples; UPerNet needs at least 2",
@@ -301,7 +296,7 @@ impl<'a> Search<'a> {
         let read =
             |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
         let step = setup.progress.begin(name, order.len());
-        let (_, momentum) = Rule::of(config.optimizer);
+        let (_, momentum) = Rule::of(config.training.optimizer);
         let LearningRateRun { mut network, mut optimizer } = training;
         loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
             let (mut total, mut counted, mut empty) = (0.0, 0_u32, 0);
@@ -324,8 +319,8 @@ impl<'a> Search<'a> {
                 if !f64::is_finite(total) {
                     break;
                 }
-                let position = Position { epoch, epochs: config.epochs, batch, batches };
-                let rates = config.schedule.at(learning_rate, position);
+                let position = Position { epoch, epochs: config.training.epochs, batch, batches };
+                let rates = config.training.schedule.at(learning_rate, position);
                 let pace =
                     Pace { learning_rate: rates.learning_rate, momentum: rates.momentum.unwrap_or(momentum) };
                 network = optimizer.step(network, &mut gradients, pace);
@@ -357,7 +352,7 @@ impl<'a> Search<'a> {
     }
 
     fn samples(&self, split: Split) -> Vec<usize> {
-        subset(self.setup.input.dataset.samples(split).len(), self.config.limit)
+        subset(self.setup.input.dataset.samples(split).len(), self.config.training.limit)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -437,16 +432,22 @@ impl<'a> Search<'a> {
             Error::not_finite("UPerNet's logits of the test split are not finite")
                 .help("use lower learning rates, and check the weights and the normalisation")
         })?;
-        let rates = config.learning_rates.iter().zip(self.scores.chunks(config.epochs));
+        let rates = config.training.learning_rates.iter().zip(self.scores.chunks(config.training.epochs));
         let diverged = rates.filter(|(_, scores)| scores.contains(&None)).map(|(rate, _)| rate);
-        let mut outcome = images.outcome(task, &config.interval, self.seed)?.with_diverged(diverged);
-        let reported = images.over_batches(task.metric, config.batch_size)?;
+        let mut outcome = images.outcome(task, &config.training.interval, self.seed)?.with_diverged(diverged);
+        let reported = images.over_batches(task.metric, config.training.batch_size)?;
         outcome.scores.insert(format!("reported_{}", task.metric), reported);
-        outcome.scoring.report_batch = Some(config.batch_size);
+        outcome.scoring.report_batch = Some(config.training.batch_size);
         outcome.selected.extend([
             ("encoder".to_owned(), config.encoder.to_string()),
-            ("learning-rate".to_owned(), config.learning_rates[chosen / config.epochs].to_string()),
-            ("epoch".to_owned(), format!("{} of {}", chosen % config.epochs + 1, config.epochs)),
+            (
+                "learning-rate".to_owned(),
+                config.training.learning_rates[chosen / config.training.epochs].to_string(),
+            ),
+            (
+                "epoch".to_owned(),
+                format!("{} of {}", chosen % config.training.epochs + 1, config.training.epochs),
+            ),
             ("validation".to_owned(), task.metric.about().scale.fine(valid)),
         ]);
         Ok(Outcome { validation: Some(valid), masks, ..outcome })
