@@ -23,7 +23,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let task = suite.task(&args.task)?;
     if task.dates.is_some() {
         let problem =
-            format!("{}: a sample is two images, whose features no file of vectors holds", task.name);
+            format!("{}: a sample is a pair of images, which cannot be exported as one vector", task.name);
         return Err(Error::request(problem).help("`bench --protocol upernet` compares them").into());
     }
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
@@ -53,7 +53,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes features, labels and names to a safetensors file: whole under its name, or not at all.
+/// Writes features, labels and sample names to a safetensors file. The write is atomic.
 fn write(path: &std::path::Path, features: &Features) -> Result<()> {
     let (n, d) = features.matrix.dim();
     let vectors: Vec<u8> = features.matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -67,7 +67,7 @@ fn write(path: &std::path::Path, features: &Features) -> Result<()> {
     crate::files::write_atomically(path, &bytes)
 }
 
-/// Type, shape and little-endian bytes of the labels.
+/// Returns type, shape and little-endian bytes of the labels.
 fn labels(labels: &[Target]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let n = labels.len();
     let mut bytes = Vec::new();
