@@ -1,4 +1,4 @@
-//! Solvers on arrays: nearest neighbours and L-BFGS.
+//! Solvers on plain arrays: nearest neighbours and L-BFGS.
 
 pub mod lbfgs;
 pub mod neighbours;
