@@ -242,7 +242,7 @@ fn a_band_order_that_contradicts_the_statistics_is_reported() {
     });
     let text = only(&case.notes(&[]).0, "band-order").to_owned();
     assert!(text.contains("a different order") && text.contains("`04 - Red` has a mean of"), "{text}");
-    assert!(text.contains("as `08 - NIR` should"), "{text}");
+    assert!(text.contains("expected for `08 - NIR`"), "{text}");
 }
 
 #[test]
