@@ -1,4 +1,4 @@
-//! Random numbers of a seed.
+//! Seeded random numbers.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -6,14 +6,15 @@ use rand_chacha::ChaCha8Rng;
 use crate::config::Augmentation;
 use crate::transform::augment::Turn;
 
-/// One of a seed's streams, so that no draw depends on how many others there were. The same on every machine.
+/// Returns one of a seed's independent streams, so that no draw depends on the number of other draws. The numbers are the
+/// same on every machine.
 pub fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);
     random
 }
 
-/// What happens to a sample of the train split in an epoch; threads and order do not matter.
+/// Draws the augmentation of a train sample for one epoch, independently of threads and order.
 pub fn turn(augmentation: Augmentation, seed: u64, epoch: usize, sample: usize) -> Turn {
     let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());
     let mut random = ChaCha8Rng::from_seed(*key.as_bytes());

@@ -1,4 +1,4 @@
-//! Silent mistakes, each provoked: the record of the cell tells it, once, also where features came from the cache.
+//! Provokes each silent mistake: the cell's record must report it once, even if the features came from the cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use terrabench::task::bands::{Band, Imputation};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
-/// A small TerraFM, quick with any number of images.
+/// A small TerraFM that is fast on any number of images.
 const MODEL: &str = r#"
 name = "Small"
 backbone = "ViT-24"
@@ -51,7 +51,7 @@ fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
 }
 
-/// The demo's files of one task as if they were real, a model, and a place for results.
+/// The demo's files of one task, presented as real data, with a model and a folder for results.
 struct Case {
     root: tempfile::TempDir,
     task: &'static str,
@@ -82,7 +82,7 @@ impl Case {
         self.path("data/classification_v1.0").join(self.task)
     }
 
-    /// Changes a JSON file of the data.
+    /// Changes a JSON file of the dataset.
     fn change(&self, file: &str, change: impl FnOnce(&mut Value)) {
         let path = self.folder().join(file);
         let mut json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -108,7 +108,7 @@ impl Case {
         self.command(&[&model[..], args].concat()).output().unwrap()
     }
 
-    /// Runs k-NN with the small model: the notes of the only record, and what was said.
+    /// Runs k-NN with the small model and returns the notes of the only record, and the output.
     fn notes(&self, args: &[&str]) -> (Vec<Note>, String) {
         let output = self.small(args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -123,7 +123,7 @@ impl Case {
     }
 }
 
-/// The one note of that kind.
+/// Returns the only note of this kind.
 fn only<'n>(notes: &'n [Note], kind: &str) -> &'n str {
     let of_kind: Vec<&Note> = notes.iter().filter(|note| note.kind == kind).collect();
     assert_eq!(of_kind.len(), 1, "{kind} in {notes:?}");
@@ -139,7 +139,7 @@ fn names(partition: &Value, split: &str) -> Vec<Value> {
 }
 
 #[test]
-fn test_images_among_the_training_images_are_told_once_and_with_cached_features_too() {
+fn test_images_in_train_are_reported_once_also_with_cached_features() {
     let case = Case::new("m-eurosat");
     let mut leaked = Vec::new();
     case.change_partition(|partition| {
@@ -153,18 +153,18 @@ fn test_images_among_the_training_images_are_told_once_and_with_cached_features_
     assert_eq!(said.matches("warning: shared-images").count(), 1, "{said}");
     assert!(!has(&notes, "duplicate-images"));
 
-    // Every feature comes from the cache now.
+    // Now every feature comes from the cache.
     std::fs::remove_dir_all(case.path("out")).unwrap();
     let (again, said) = case.notes(&[]);
     assert!(!said.contains("images/s"), "nothing is extracted: {said}");
     assert_eq!(again, notes);
-    // And none does.
+    // And now none does.
     std::fs::remove_dir_all(case.path("out")).unwrap();
     assert_eq!(case.notes(&["--no-cache"]).0, notes);
 }
 
 #[test]
-fn duplicates_within_test_are_told_also_in_other_files_under_other_names() {
+fn duplicates_within_test_are_reported_even_under_other_names() {
     let case = Case::new("m-eurosat");
     let mut twin = String::new();
     case.change_partition(|partition| {
@@ -174,7 +174,7 @@ fn duplicates_within_test_are_told_also_in_other_files_under_other_names() {
         test.push("other_file".into());
         partition["test"] = test.into();
     });
-    // The same pixels in another file.
+    // The same pixels in a different file.
     rewrite(&case.folder(), &twin, "other_file", |band, pixels| Some((band.to_owned(), pixels.clone())));
     let bytes = |name: &str| std::fs::read(case.folder().join(format!("{name}.hdf5"))).unwrap();
     assert_ne!(bytes(&twin), bytes("other_file"));
@@ -187,7 +187,7 @@ fn duplicates_within_test_are_told_also_in_other_files_under_other_names() {
 }
 
 #[test]
-fn sound_data_give_no_finding_but_their_size() {
+fn sound_data_give_no_finding_except_for_their_size() {
     let case = Case::new("m-eurosat");
     let (notes, said) = case.notes(&[]);
     assert_eq!(notes.len(), 1, "{notes:?}");
@@ -214,7 +214,7 @@ fn the_demo_gives_no_finding() {
 }
 
 #[test]
-fn statistics_of_another_unit_are_told() {
+fn statistics_in_another_unit_are_reported() {
     let case = Case::new("m-eurosat");
     case.change("band_stats.json", |bands| {
         for band in bands.as_object_mut().unwrap().values_mut() {
@@ -227,22 +227,22 @@ fn statistics_of_another_unit_are_told() {
     let text = only(&notes, "pixel-unit");
     assert!(text.contains("pixels of train look like digital numbers"), "{text}");
     assert!(text.contains("`dataset` like reflectance") && text.contains("`01 - Coastal aerosol`"), "{text}");
-    // Statistics in the pixels' unit, though the files' own are not.
+    // Statistics in the unit of the pixels, although the files' own are not.
     std::fs::remove_dir_all(case.path("out")).unwrap();
     let (notes, _) = case.notes(&["--normalization", "S2C"]);
     assert!(!has(&notes, "pixel-unit"), "{notes:?}");
 }
 
 #[test]
-fn a_band_order_that_contradicts_the_statistics_is_told() {
+fn a_band_order_that_contradicts_the_statistics_is_reported() {
     let case = Case::new("m-eurosat");
     case.change("band_stats.json", |bands| {
         let (red, nir) = (bands["04 - Red"].take(), bands["08 - NIR"].take());
         (bands["04 - Red"], bands["08 - NIR"]) = (nir, red);
     });
     let text = only(&case.notes(&[]).0, "band-order").to_owned();
-    assert!(text.contains("another order") && text.contains("`04 - Red` has a mean of"), "{text}");
-    assert!(text.contains("as `08 - NIR` should"), "{text}");
+    assert!(text.contains("a different order") && text.contains("`04 - Red` has a mean of"), "{text}");
+    assert!(text.contains("expected for `08 - NIR`"), "{text}");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn geobench_of(case: &Case) -> geobench::Geobench {
     geobench::Geobench::open(&suite, suite.task(case.task).unwrap(), &case.path("data"), "default").unwrap()
 }
 
-/// Weights whose every number is `value`.
+/// Weights in which every number is `value`.
 fn weights_of(case: &Case, value: f32) -> PathBuf {
     let config: ModelConfig = toml::from_str(MODEL).unwrap();
     let module = terrafm(&config, &device::by_name("flex").unwrap());
@@ -290,7 +290,7 @@ fn weights_of(case: &Case, value: f32) -> PathBuf {
 }
 
 #[test]
-fn constant_features_are_told_and_features_that_are_no_numbers_are_an_error() {
+fn constant_features_are_reported_and_nan_features_are_an_error() {
     let case = Case::new("m-eurosat");
     let model = case.path("model.toml");
     let run = |value| {
@@ -322,15 +322,15 @@ fn a_setting_without_effect_names_the_other_record() {
     let case = Case::new("m-eurosat");
     case.notes(&[]);
     let first: Vec<String> = case.records().into_keys().collect();
-    // The same arithmetic by another name.
+    // The same arithmetic under another name.
     assert!(case.small(&["--normalization", "dataset-1.0-standardize"]).status.success());
     let records = case.records();
     let (_, second) = records.iter().find(|(name, _)| !first.contains(name)).unwrap();
     let text = only(&second.notes, "setting-without-effect");
     let expected =
-        format!("test features are identical to those of `{}`, though normalisation differs", first[0]);
+        format!("test features are identical to those of `{}`, although normalisation differs", first[0]);
     assert!(text.starts_with(&expected), "{text}");
-    // One that has an effect.
+    // A setting with an effect.
     assert!(case.small(&["--normalization", "satlas"]).status.success());
     let told =
         case.records().into_values().filter(|record| has(&record.notes, "setting-without-effect")).count();
@@ -340,7 +340,7 @@ fn a_setting_without_effect_names_the_other_record() {
 // Image statistics ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn image_statistics_equal_torchgeo_benchs() {
+fn image_statistics_equal_those_of_torchgeo_bench() {
     let Some(root) = common::real().map(|real| real.join("geobench")) else {
         eprintln!("skipped: no real pixels (TERRABENCH_REAL)");
         return;
@@ -385,7 +385,7 @@ fn image_statistics_equal_torchgeo_benchs() {
 }
 
 #[test]
-fn image_statistics_run_without_weights_by_every_protocol_on_frozen_features() {
+fn image_statistics_run_without_weights_with_every_protocol_on_frozen_features() {
     let case = Case::new("m-eurosat");
     let protocols = ["--protocol", "knn", "--protocol", "linear-probe", "--protocol", "logistic"];
     let output = case.command(&[&["--model", "image-stats"][..], &protocols].concat()).output().unwrap();
@@ -410,13 +410,13 @@ fn image_statistics_run_without_weights_by_every_protocol_on_frozen_features() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(word) && !said.contains("panicked"), "{said}");
     };
-    fails(&["--weights", "random:0"], "leave out --weights");
+    fails(&["--weights", "random:0"], "remove --weights");
     fails(&["--normalization", "satlas"], "leave out --normalization");
     fails(&["--protocol", "finetune"], "choose knn, linear-probe or logistic");
 }
 
 #[test]
-fn a_value_below_image_statistics_is_marked_whichever_was_recorded_first() {
+fn a_value_below_image_statistics_is_marked_in_either_order_of_recording() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("geobench")).unwrap();
     let put = |model: &str, weights: &str, value: f64, task: &str| {
@@ -446,7 +446,7 @@ fn a_value_below_image_statistics_is_marked_whichever_was_recorded_first() {
 
 // m-brick-kiln ----------------------------------------------------------------------------------------------------------
 
-/// Writes a sample's file anew as `to`: `change` gives each band its name and pixels, or leaves it out.
+/// Rewrites a sample's file as `to`. `change` returns each band's new name and pixels, or nothing to drop the band.
 fn rewrite(
     folder: &Path,
     from: &str,
@@ -476,8 +476,8 @@ fn rewrite(
     std::fs::write(folder.join(format!("{to}.hdf5")), file.finish().unwrap()).unwrap();
 }
 
-/// What the official m-brick-kiln stores under each name: the band of that content, or a colour of the quick-look that is
-/// made of a band.
+/// What the official m-brick-kiln stores under each name: the band with that content, or a colour of the quick-look, made
+/// from a band.
 const STORED: [(&str, &str); 13] = [
     ("01 - Coastal aerosol", "01 - Coastal aerosol"),
     ("02 - Blue", "02 - Blue"),
@@ -494,7 +494,7 @@ const STORED: [(&str, &str); 13] = [
     ("12 - SWIR", "quick-look of 02 - Blue"),
 ];
 
-/// Brings the demo's m-brick-kiln, whose bands are what they are called, into the official layout.
+/// Converts the demo's m-brick-kiln, whose bands are named correctly, to the official layout.
 fn as_released(case: &Case) {
     let folder = case.folder();
     let names: Vec<String> = std::fs::read_dir(&folder)
@@ -575,7 +575,7 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
             );
         }
     }
-    // Thirteen bands want B10, which is none of the files' either.
+    // A model with thirteen bands also needs B10, which the files lack as well.
     let mut model: ModelConfig = toml::from_str(MODEL).unwrap();
     model.sensors.values_mut().for_each(|sensor| sensor.bands.insert(10, Band::B10));
     let home = Home::find().unwrap();
@@ -596,7 +596,7 @@ fn brick_kiln_by_content_gives_each_band_its_own_pixels_and_imputes_what_is_miss
 fn records_of_the_released_brick_kiln_as_named_carry_the_note() {
     let case = Case::new("m-brick-kiln");
     let (notes, _) = case.notes(&[]);
-    assert!(!has(&notes, "band-names"), "the demo's bands are what they are called: {notes:?}");
+    assert!(!has(&notes, "band-names"), "the demo's bands are named correctly: {notes:?}");
     std::fs::remove_dir_all(case.path("out")).unwrap();
 
     as_released(&case);
@@ -622,11 +622,11 @@ fn records_of_the_released_brick_kiln_as_named_carry_the_note() {
 }
 
 #[test]
-fn by_content_on_files_that_hold_what_their_names_say_is_told() {
+fn selecting_by_content_from_correctly_named_files_is_reported() {
     let case = Case::new("m-brick-kiln");
     let (notes, _) = case.notes(&["--bands", "by-content"]);
     let text = only(&notes, "band-names");
-    assert!(text.starts_with("bands are taken by content, but `1"), "{text}");
+    assert!(text.starts_with("bands are selected by content, but `1"), "{text}");
 }
 
 #[test]
@@ -645,7 +645,7 @@ fn inspect_and_doctor_recognise_the_released_brick_kiln() {
         (text(&output.stdout), text(&output.stderr))
     };
     let inspect = ["inspect", "--task", "m-brick-kiln"];
-    let sentence = "the bands of m-brick-kiln are not what they are called";
+    let sentence = "the band names of m-brick-kiln are wrong";
     assert!(!say(&inspect).0.contains(sentence));
     assert!(!say(&["doctor"]).0.contains(sentence));
     as_released(&case);

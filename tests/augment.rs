@@ -1,4 +1,4 @@
-//! Flips and rotations against the reference's.
+//! Compares flips and rotations with the reference's.
 
 use crate::common;
 use ndarray::{Array2, Array3, Axis};
@@ -7,7 +7,7 @@ use terrabench::transform::augment::{Dihedral, Turn};
 use terrabench::transform::rotate;
 
 #[test]
-fn squares_turn_as_the_reference_turns_them() {
+fn squares_turn_as_in_the_reference() {
     let text = std::fs::read_to_string(common::fixture("protocols/augmentations.json")).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
     let names: Vec<&str> = golden["order"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
@@ -40,7 +40,7 @@ fn oblong_images_keep_every_pixel() {
 }
 
 #[test]
-fn images_and_masks_rotate_as_the_reference_rotates_them() {
+fn images_and_masks_rotate_as_in_the_reference() {
     let text = std::fs::read_to_string(common::fixture("protocols/rotation.json")).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
     let numbers = |value: &Value| -> Vec<f64> {
@@ -66,7 +66,7 @@ fn images_and_masks_rotate_as_the_reference_rotates_them() {
 
 #[test]
 fn a_turned_mask_stays_on_its_image() {
-    // Where the mask has a class the image has its number, far from edges between them.
+    // Away from edges between classes, each image pixel equals the label of the mask.
     let mask = Array2::from_shape_fn((64, 64), |(y, x)| i16::from(y > 20) + 2 * i16::from(x > 40) + 1);
     let image = mask.mapv(f32::from).insert_axis(Axis(0));
     for dihedral in Dihedral::ALL {

@@ -1,4 +1,4 @@
-//! The program as a user meets it: errors that say what to do, exit codes, finished records kept.
+//! The program as a user sees it: errors that say what to do, exit codes, finished records kept.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use crate::common;
 fn terrabench(cache: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache);
-    // Data and weights of this machine are none of the tests'.
+    // Keep the tests independent of this machine's data and weights.
     command.env("TERRABENCH_DATA", cache.join("data")).env("XDG_DATA_HOME", cache.join("platform"));
     command
 }
@@ -16,7 +16,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What was said by a run that must have failed.
+/// Returns the error output of a run, which must have failed.
 fn failed(output: &Output) -> String {
     let said = stderr(output);
     assert!(!output.status.success() && !said.contains("panicked"), "{said}");
@@ -39,7 +39,7 @@ fn without_data_the_message_says_how_to_get_it() {
 }
 
 #[test]
-fn what_is_missing_names_the_command_that_fetches_it() {
+fn missing_data_name_the_command_that_fetches_them() {
     let folder = tempfile::tempdir().unwrap();
     let says = |args: &[&str], command: &str| {
         let said = failure(folder.path(), args);
@@ -50,7 +50,7 @@ fn what_is_missing_names_the_command_that_fetches_it() {
     let asked = ["bench", "geobench", "--task", "m-eurosat", "--task", "m-so2sat"];
     let both = "cargo xtask fetch geobench --task m-eurosat --task m-so2sat";
     says(&[&asked[..], &random].concat(), both);
-    // Without --task, those of the tables that the protocol fills: k-NN's are the tasks of classification.
+    // Without --task, the tasks of the tables that the protocol fills: for k-NN, those of classification.
     let knn = "cargo xtask fetch geobench --task m-eurosat --task m-bigearthnet --task m-so2sat --task m-brick-kiln";
     says(&[&["bench", "geobench"][..], &random].concat(), knn);
     says(&["inspect", "--task", "m-cashew-plant"], "cargo xtask fetch geobench --task m-cashew-plant");
@@ -58,7 +58,7 @@ fn what_is_missing_names_the_command_that_fetches_it() {
     let features = ["features", "--task", "m-eurosat", "--split", "test", "--out", &*out.to_string_lossy()];
     says(&[&features[..], &random].concat(), "cargo xtask fetch geobench --task m-eurosat");
 
-    // A folder that was typed is the one that is fetched to: what is not there, and what lacks the task.
+    // Data are fetched into the folder given with --data, whether it does not exist or lacks the task.
     let nowhere = folder.path().join("nowhere");
     let inspect = ["inspect", "--task", "m-eurosat", "--data", &*nowhere.to_string_lossy()];
     let command = format!("cargo xtask fetch geobench --task m-eurosat --data {}", nowhere.display());
@@ -140,7 +140,7 @@ fn the_demo_runs_and_resumes() {
     assert_eq!(records(), first, "a second run computes nothing");
 }
 
-/// A folder of GEO-Bench's layout to spoil: a copy of one task or more of the demo's data.
+/// A folder in GEO-Bench's layout that the test may damage: a copy of one or more of the demo's tasks.
 fn spoilable(folder: &Path, tasks: &[&str]) -> PathBuf {
     let home = terrabench::home::Home::find().unwrap();
     let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
@@ -158,7 +158,7 @@ fn spoilable(folder: &Path, tasks: &[&str]) -> PathBuf {
 }
 
 #[test]
-fn a_broken_task_is_named_and_keeps_no_other_from_its_record() {
+fn a_broken_task_is_named_and_does_not_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let data = spoilable(folder.path(), &["m-eurosat", "m-brick-kiln"]);
     let out = folder.path().join("results");
@@ -223,7 +223,7 @@ fn features_are_exported_with_labels_and_names() {
 }
 
 #[test]
-fn inspect_prints_one_json_object_a_sample() {
+fn inspect_prints_one_json_object_per_sample() {
     let Some(real) = common::real() else {
         eprintln!("skipped: no real pixels (TERRABENCH_REAL)");
         return;

@@ -231,7 +231,7 @@ fn implausible_numbers_are_refused_with_the_allowed_maximum() {
         assert!(said.contains(option) && said.contains(told), "{said}");
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = format!("must be at most {} with the {cores} cores of this machine", 64.max(4 * cores));
+    let most = format!("must be at most {} on this machine ({cores} cores)", 64.max(4 * cores));
     let mut features = terrabench(here.path());
     features.args(["features", "--task", "m-eurosat", "--split", "test", "--out", "x", "--threads", "5000"]);
     assert!(said(&features.output().unwrap()).contains(&most));

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use ndarray::{Array1, Array2, Array3, s};
 use terrabench::config::{
     Augmentation, EncoderUse, FinetuneConfig, LinearProbeConfig, Optimizer, Schedule,
-    SegmentationProbeConfig, UperNetConfig, UpernetConfig,
+    SegmentationProbeConfig, TrainingConfig, UperNetConfig, UpernetConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::Features;
@@ -102,11 +102,13 @@ fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
     let run = |learning_rates: Vec<f64>| {
         let config = SegmentationProbeConfig {
             tile: 4,
-            epochs: 2,
-            batch_size: 2,
-            learning_rates,
-            schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
-            ..config.clone()
+            training: TrainingConfig {
+                epochs: 2,
+                batch_size: 2,
+                learning_rates,
+                schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
+                ..config.training.clone()
+            },
         };
         run_on_tokens(&config, &task, 0, &["dataset"], |_, split| Ok(tokens(split)))
     };
@@ -131,11 +133,14 @@ fn fine_tuning_passes_over_a_learning_rate_whose_features_overflow() {
     let input = input(&task, Generated::new(&task, [6, 6, 6]), &[NormalizationKind::Standardize], 32);
     let run = |learning_rates: Vec<f64>| {
         let config = FinetuneConfig {
-            epochs: 1,
-            batch_size: 6,
             effective_batch_size: 6,
-            learning_rates,
-            schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
+            training: TrainingConfig {
+                epochs: 1,
+                batch_size: 6,
+                learning_rates,
+                schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
+                ..config.training.clone()
+            },
             ..config.clone()
         };
         let folder = tempfile::tempdir().unwrap();
@@ -161,13 +166,15 @@ fn upernet_passes_over_a_learning_rate_whose_maps_overflow() {
         let run = |learning_rates: Vec<f64>| {
             let config = UpernetConfig {
                 encoder,
-                epochs: 1,
-                batch_size: 4,
-                learning_rates,
                 augmentation: Augmentation::None,
                 head: UperNetConfig { channels: 8, auxiliary_channels: 8, ..UperNetConfig::default() },
-                schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
-                ..config.clone()
+                training: TrainingConfig {
+                    epochs: 1,
+                    batch_size: 4,
+                    learning_rates,
+                    schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
+                    ..config.training.clone()
+                },
             };
             let folder = tempfile::tempdir().unwrap();
             run_upernet(&config, 0, &subject(&task, &input, folder.path()), 1 << 30)
@@ -232,7 +239,8 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
 #[test]
 fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
     let ProtocolConfig::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
-    let config = SegmentationProbeConfig { tile: 4, epochs: 1, learning_rates: vec![1e-2], ..config };
+    let training = TrainingConfig { epochs: 1, learning_rates: vec![1e-2], ..config.training };
+    let config = SegmentationProbeConfig { tile: 4, training };
     let task = task(TargetKind::Mask, 2, Metric::Miou);
     let masks = Array3::from_shape_fn((4, 4, 4), |(tile, y, x)| ((tile + y + x) % 2) as i16);
     let run = |broken: &dyn Fn(usize, Split) -> bool| {

@@ -648,11 +648,11 @@ To fetch: {fetch}; disk needed: about {disk}, free: 7.00 GB
     std::fs::create_dir(target.folder().join("set")).unwrap();
     fetch_with(&hub, &order(vec![source("w.bin")]), &target.folder(), false).unwrap();
     let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
-    assert!(shown.contains("MIT  here, though not by this command: left as it is\n"), "{shown}");
-    assert!(shown.contains("second      51.00 kB  2 files  50.00 kB of it here\n"), "{shown}");
+    assert!(shown.contains("MIT  present, but not from this command: left as it is\n"), "{shown}");
+    assert!(shown.contains("second      51.00 kB  2 files  50.00 kB of it present\n"), "{shown}");
     fetch_with(&hub, &order(vec![source("v.bin")]), &target.folder(), false).unwrap();
     let shown = describe(&Survey::take(&hub, &wanted, &target.folder()).unwrap(), false, 0);
-    assert!(shown.contains("2 files  here already\n") && shown.contains("To fetch: 0 B;"), "{shown}");
+    assert!(shown.contains("2 files  already present\n") && shown.contains("To fetch: 0 B;"), "{shown}");
 }
 
 /// Records all progress reports.

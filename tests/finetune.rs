@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, ArrayD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use terrabench::config::{FinetuneConfig, Schedule, Shortening};
+use terrabench::config::{FinetuneConfig, Schedule, Shortening, TrainingConfig};
 use terrabench::data::{Sample, Target};
 use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
@@ -171,12 +171,16 @@ fn the_schedule_is_the_reference_s() {
     let text = std::fs::read_to_string(common::fixture("protocols/schedules.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     let golden = &golden["galileo"]["warmup5_min1e-6"];
-    assert_eq!(config.epochs as u64, golden["epochs"].as_u64().unwrap());
+    assert_eq!(config.training.epochs as u64, golden["epochs"].as_u64().unwrap());
     let batches = 7;
     for (step, expected) in golden["lr"].as_array().unwrap().iter().enumerate() {
-        let position =
-            Position { epoch: step / batches, epochs: config.epochs, batch: step % batches, batches };
-        let found = config.schedule.at(1e-3, position).learning_rate;
+        let position = Position {
+            epoch: step / batches,
+            epochs: config.training.epochs,
+            batch: step % batches,
+            batches,
+        };
+        let found = config.training.schedule.at(1e-3, position).learning_rate;
         assert!((found - expected.as_f64().unwrap()).abs() < 1e-12, "step {step}: {found}, not {expected}");
     }
     assert_eq!(golden["lr"].as_array().unwrap().len(), 350);
@@ -264,10 +268,8 @@ fn fine_tuning_beats_the_frozen_features() {
 
     let ProtocolConfig::Finetune(full) = ProtocolConfig::load(&home, "finetune").unwrap() else { panic!() };
     let config_ft = FinetuneConfig {
-        epochs: 30,
-        batch_size: 10,
         effective_batch_size: 10,
-        learning_rates: vec![1e-3],
+        training: TrainingConfig { epochs: 30, batch_size: 10, learning_rates: vec![1e-3], ..full.training },
         ..full
     };
     let subject = TrainingSetup {

@@ -1,4 +1,5 @@
-//! TerraFM against the numbers of the published PyTorch code (tests/fixtures/model), and what weight files may be.
+//! Compares TerraFM with the numbers of the published PyTorch code (tests/fixtures/model), and tests the handling of weight
+//! files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use terrabench::{ErrorKind, Result};
 
 use crate::common::fixture;
 
-/// The backend under test: LibTorch where it is compiled in.
+/// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
     device::by_name(if cfg!(feature = "libtorch") { "libtorch" } else { "flex" }).unwrap()
 }
@@ -41,7 +42,7 @@ fn load_tiny(path: impl Into<PathBuf>) -> Result<LoadedModel> {
 
 // ---- The formula of the golden numbers ----
 
-/// Element `index` of the tensor with `seed`, in [-2, 2).
+/// Element `index` of the tensor with seed `seed`, in [-2, 2).
 fn formula(seed: u64, index: usize) -> f64 {
     let mut z = (index as u64).wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -55,7 +56,7 @@ fn images(seed: u64, shape: [usize; 4]) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
-/// The values of a parameter of a full-size model.
+/// The values of a parameter of a full-size model, from the formula.
 fn formula_weights(name: &str, shape: &[usize]) -> Vec<f32> {
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
@@ -100,12 +101,12 @@ fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let differences = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
-    // Not f64::max, which would pass over a NaN.
+    // Not f64::max, which would ignore a NaN.
     let difference = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
     assert!(difference <= tolerance, "{what} differs by {difference:e}, more than {tolerance:e}");
 }
 
-/// Mean, population standard deviation and the first 64 values, as the golden file has them.
+/// Mean, population standard deviation and the first 64 values, as in the golden file.
 #[track_caller]
 fn assert_summary(golden: &HashMap<String, Vec<f32>>, name: &str, found: &[f32]) {
     let n = found.len() as f64;
@@ -129,7 +130,7 @@ fn tiny_inputs() -> Vec<(&'static str, Tensor<4>, Sensor)> {
     ]
 }
 
-/// The tiny model as it is trained.
+/// The tiny model in its trainable form.
 fn tiny_module() -> TerraFm {
     let file = Weights::File(fixture("model/tiny.safetensors"));
     let model = terrafm(&tiny_config(), &device());
@@ -268,7 +269,7 @@ fn features_do_not_depend_on_the_batch_or_the_threads() {
     let one = with_threads(1);
     assert_eq!(one, with_threads(1), "a second run");
     if cfg!(feature = "libtorch") {
-        return; // LibTorch takes the batch as one and has threads of its own.
+        return; // LibTorch takes the batch as a whole and has its own threads.
     }
     assert_eq!(one, with_threads(2), "two threads");
     assert_eq!(one, with_threads(3), "three threads");
@@ -323,7 +324,7 @@ fn all_formats_give_the_same_model() {
 /// A stored tensor: its type, shape and bytes.
 type Raw = (Dtype, Vec<usize>, Vec<u8>);
 
-/// The tiny weights, changed by `change`, as a file of their own.
+/// Writes the tiny weights, modified by `change`, to a new file.
 fn changed(folder: &Path, change: impl FnOnce(&mut HashMap<String, Raw>)) -> PathBuf {
     let bytes = std::fs::read(fixture("model/tiny.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -385,7 +386,7 @@ fn every_misfit_is_named() {
 }
 
 #[test]
-fn more_than_the_model_has_is_only_reported() {
+fn extra_tensors_are_only_reported() {
     let folder = tempfile::tempdir().unwrap();
     let extra = |tensors: &mut HashMap<String, Raw>| {
         tensors.insert("head.weight".into(), (Dtype::F32, vec![2, 1], vec![0; 8]));
@@ -406,12 +407,12 @@ fn more_than_the_model_has_is_only_reported() {
     assert!(model.encoder.features(images(3, [1, 12, 96, 96]), Sensor::S2_L1C).is_err());
 }
 
-/// All tensors below a prefix.
+/// Moves all tensors below a prefix.
 fn renamed(prefix: &str) -> impl FnOnce(&mut HashMap<String, Raw>) + '_ {
     move |tensors| *tensors = tensors.drain().map(|(name, raw)| (format!("{prefix}{name}"), raw)).collect()
 }
 
-/// The tensors once below each prefix; those of all but the first prefix are one more than the file's.
+/// Copies the tensors below each prefix. The first value of `norm.bias` is 0 in the first copy and 1 in the others.
 fn copied(prefixes: &'static [&str]) -> impl FnOnce(&mut HashMap<String, Raw>) {
     move |tensors| {
         let (one, zero) = (1.0_f32.to_le_bytes(), 0.0_f32.to_le_bytes());
@@ -429,7 +430,7 @@ fn copied(prefixes: &'static [&str]) -> impl FnOnce(&mut HashMap<String, Raw>) {
 }
 
 #[test]
-fn parts_of_names_that_wrappers_insert_are_passed_over() {
+fn name_parts_inserted_by_wrappers_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     for wrapped in [
         |name: &str| format!("_orig_mod.{name}"),
@@ -454,24 +455,24 @@ fn parts_of_names_that_wrappers_insert_are_passed_over() {
         let cls = tensors["cls_token"].clone();
         tensors.insert("_orig_mod.cls_token".into(), cls);
     })));
-    assert!(message.contains("both `_orig_mod.cls_token` and `cls_token` are `cls_token`"), "{message}");
+    assert!(message.contains("both `_orig_mod.cls_token` and `cls_token` map to `cls_token`"), "{message}");
 }
 
-/// Of several models that fit, the one that the field evaluates is taken, and told.
+/// Of several matching models, the one conventionally evaluated is used and reported.
 #[test]
-fn of_a_student_and_its_teacher_the_teacher_is_taken() {
+fn teacher_is_preferred_to_student() {
     let folder = tempfile::tempdir().unwrap();
     let first: [(&[&str], &str); 6] = [
-        (&["teacher.", "student."], "`teacher`; also there: `student`"),
-        (&["teacher.backbone.", "student.backbone."], "`teacher.backbone`; also there: `student.backbone`"),
-        (&["state_dict_ema.", "state_dict."], "`state_dict_ema`; also there: `state_dict`"),
-        (&["model_ema.module.", "model."], "`model_ema.module`; also there: `model`"),
-        (&["target_encoder.", "encoder."], "`target_encoder`; also there: `encoder`"),
-        (&["", "student."], "those without a prefix; also there: `student`"),
+        (&["teacher.", "student."], "`teacher`; also present: `student`"),
+        (&["teacher.backbone.", "student.backbone."], "`teacher.backbone`; also present: `student.backbone`"),
+        (&["state_dict_ema.", "state_dict."], "`state_dict_ema`; also present: `state_dict`"),
+        (&["model_ema.module.", "model."], "`model_ema.module`; also present: `model`"),
+        (&["target_encoder.", "encoder."], "`target_encoder`; also present: `encoder`"),
+        (&["", "student."], "those without a prefix; also present: `student`"),
     ];
     for (prefixes, says) in first {
         let model = load_tiny(changed(folder.path(), copied(prefixes))).unwrap();
-        assert_eq!(model.report.taken.as_deref(), Some(format!("weights taken: {says}").as_str()));
+        assert_eq!(model.report.taken.as_deref(), Some(format!("weights used: {says}").as_str()));
         assert_eq!(model.report.unexpected.len(), 68, "{says}");
         let alone = load_tiny(changed(folder.path(), copied(&[""]))).unwrap();
         let image = images(3, [1, 12, 96, 96]);
@@ -482,22 +483,22 @@ fn of_a_student_and_its_teacher_the_teacher_is_taken() {
 }
 
 #[test]
-fn models_below_any_single_prefix_are_taken_and_told() {
+fn a_model_below_any_single_prefix_is_used_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     for prefix in ["student", "net.encoder", "online_network.0"] {
         let path = changed(folder.path(), renamed(&format!("{prefix}.")));
         let report = load_tiny(path).unwrap().report;
         assert!(report.is_complete() && report.unexpected.is_empty(), "{prefix}: {report}");
-        assert_eq!(report.taken, Some(format!("weights taken: `{prefix}`")));
+        assert_eq!(report.taken, Some(format!("weights used: `{prefix}`")));
     }
-    // Which of two is meant, nobody can know.
+    // Nothing tells which of the two is meant.
     for prefixes in [&["s1_encoder.", "s2_encoder."][..], &["model.", "state_dict."]] {
         let message = error(load_tiny(changed(folder.path(), copied(prefixes))));
         let shown = prefixes.iter().map(|prefix| format!("`{}`", prefix.trim_end_matches('.')));
         let shown = shown.collect::<Vec<_>>().join(", ");
-        assert!(message.contains(&format!("holds several models that fit: {shown}")), "{message}");
+        assert!(message.contains(&format!("contains several matching models: {shown}")), "{message}");
     }
-    // One tensor of another model is no other model.
+    // A single tensor of another model does not make a model.
     let path = changed(folder.path(), |tensors| {
         let cls = tensors["cls_token"].clone();
         tensors.insert("teacher.cls_token".into(), cls);
@@ -507,13 +508,13 @@ fn models_below_any_single_prefix_are_taken_and_told() {
 }
 
 #[test]
-fn one_part_of_several_is_told_to_be_one() {
+fn a_single_shard_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let path = changed(folder.path(), |tensors| tensors.retain(|name, _| name.starts_with("blocks")));
     let part = folder.path().join("model-00001-of-00002.safetensors");
     std::fs::rename(path, &part).unwrap();
     let message = error(load_tiny(&part));
-    assert!(message.contains("pass their .index.json, or the folder"), "{message}");
+    assert!(message.contains("pass their .index.json or the folder"), "{message}");
 }
 
 #[test]
@@ -549,7 +550,7 @@ fn numbers_that_are_not_finite_are_refused() {
         tensors.get_mut("norm.bias").unwrap().2[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
     });
     let message = error(load_tiny(&path));
-    assert!(message.contains("norm.bias holds NaN at index 1"), "{message}");
+    assert!(message.contains("norm.bias: expected finite numbers, found NaN at index 1"), "{message}");
     assert!(message.contains(path.to_str().unwrap()), "{message}");
 }
 
@@ -564,7 +565,7 @@ fn damaged_files_are_errors_that_name_the_file() {
             let message = error(load_tiny(&path));
             assert!(message.contains(path.to_str().unwrap()), "{file} cut to {length}: {message}");
         }
-        // A wrong byte anywhere in the structures: maybe an error, never a panic.
+        // A wrong byte anywhere in the structures may be an error, but never a panic.
         let (start, end) = (0..4_000, whole.len() - 4_000..whole.len());
         for at in start.chain(end).step_by(37) {
             let mut damaged = whole.clone();
@@ -612,10 +613,10 @@ fn hostile_files_are_refused() {
     }
 }
 
-// ---- Requests that cannot be met ----
+// ---- Unsuitable requests ----
 
 #[test]
-fn images_that_do_not_suit_are_errors() {
+fn unsuitable_images_are_errors() {
     let frozen = load_tiny(fixture("model/tiny.pth")).unwrap().encoder;
     let module = tiny_module();
     let backbones: [&dyn Encoder; 2] = [frozen.as_ref(), &module];
@@ -623,9 +624,9 @@ fn images_that_do_not_suit_are_errors() {
         for (shape, sensor, says) in [
             ([1, 12, 225, 224], Sensor::S2_L1C, "225 x 224"),
             ([1, 12, 224, 230], Sensor::S2_L1C, "224 x 230"),
-            ([1, 12, 8, 8], Sensor::S2_L1C, "patches of 16"),
-            ([1, 13, 224, 224], Sensor::S2_L1C, "13 bands"),
-            ([1, 12, 224, 224], Sensor::S1, "takes 2"),
+            ([1, 12, 8, 8], Sensor::S2_L1C, "multiples of 16 pixels"),
+            ([1, 13, 224, 224], Sensor::S2_L1C, "found 13"),
+            ([1, 12, 224, 224], Sensor::S1, "expected 2"),
         ] {
             let image = Tensor::zeros(shape, &device());
             let problem = backbone.features(image.clone(), sensor).unwrap_err().to_string();
@@ -638,7 +639,7 @@ fn images_that_do_not_suit_are_errors() {
 }
 
 #[test]
-fn weights_by_name() {
+fn weights_are_parsed_from_text() {
     let parse = |text: &str| text.parse::<Weights>();
     assert_eq!(parse("random:7").unwrap(), Weights::Random(7));
     assert_eq!(parse("some/TerraFM-B.pth").unwrap(), Weights::File("some/TerraFM-B.pth".into()));
@@ -648,7 +649,7 @@ fn weights_by_name() {
 }
 
 #[test]
-fn devices_by_name() {
+fn devices_are_parsed_from_text() {
     assert_eq!(device::by_name("flex").unwrap(), Device::flex());
     for name in ["", "cuda", "flex:0", "libtorch:cuda:x", "libtorch:mps", "vulkan:-1"] {
         let problem = device::by_name(name).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The optimisers against PyTorch 2.9.0, with a rate and a momentum that move with every step.
+//! Compares the optimisers with PyTorch 2.9.0, with a learning rate and a momentum that change at every step.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -7,11 +7,11 @@ use terrabench::train::optim::{Optimizer, Pace, Rule};
 #[derive(Module, Debug)]
 struct Point {
     at: Param<Tensor<1>>,
-    /// Never has a gradient.
+    /// A parameter that never has a gradient.
     apart: Param<Tensor<1>>,
 }
 
-/// Rate and momentum of each step, as a one-cycle schedule moves them. The first rate is 0, as after a warm-up.
+/// Learning rate and momentum of each step, as in a one-cycle schedule. The first rate is 0, as after a warm-up.
 const PACES: [(f64, f64); 5] = [(0.0, 0.95), (0.2, 0.9), (0.5, 0.85), (0.1, 0.875), (0.01, 0.95)];
 
 fn device() -> Device {
@@ -27,7 +27,7 @@ fn values(x: &Param<Tensor<1>>) -> Vec<f32> {
     x.val().to_data().try_into_vec().unwrap()
 }
 
-/// The places on the way down x² + 2y² + z²/2 + w² + z - 3w.
+/// Minimises x² + 2y² + z²/2 + w² + z - 3w and returns the points visited.
 fn descend(mut point: Point, optimizer: &mut Optimizer, paces: &[(f64, f64)]) -> (Point, Vec<Vec<f32>>) {
     let squares = Tensor::from_floats([1.0, 2.0, 0.5, 1.0], &device());
     let slopes = Tensor::from_floats([0.0, 0.0, 1.0, -3.0], &device());
@@ -51,7 +51,7 @@ fn check(rule: Rule, expected: [[f32; 4]; 5]) {
     }
     assert_eq!(values(&end.apart), [1.0; 4], "no gradient, no step");
 
-    // The same in two halves, the second with what the first one's state says.
+    // Repeats the descent in two halves; the second resumes from the first one's state.
     let mut first = Optimizer::new(rule);
     let (middle, _) = descend(point(), &mut first, &PACES[..3]);
     let mut second = Optimizer::resume(rule, &first.state(), &Device::flex()).unwrap();
@@ -60,7 +60,7 @@ fn check(rule: Rule, expected: [[f32; 4]; 5]) {
 }
 
 #[test]
-fn gradient_descent_with_moving_momentum_is_pytorchs() {
+fn sgd_with_changing_momentum_matches_pytorch() {
     check(
         Rule::Sgd { weight_decay: 1e-2 },
         [
@@ -74,7 +74,7 @@ fn gradient_descent_with_moving_momentum_is_pytorchs() {
 }
 
 #[test]
-fn adamw_with_moving_beta1_is_pytorchs() {
+fn adamw_with_changing_beta1_matches_pytorch() {
     check(
         Rule::ADAMW,
         [
@@ -88,8 +88,8 @@ fn adamw_with_moving_beta1_is_pytorchs() {
 }
 
 #[test]
-fn what_is_no_state_of_an_optimiser_is_told() {
+fn foreign_entries_in_a_state_are_errors() {
     let state = [("at.2".to_owned(), ndarray::ArrayD::zeros(vec![4]))].into();
     let error = Optimizer::resume(Rule::ADAMW, &state, &Device::flex()).unwrap_err();
-    assert!(error.to_string().contains("`at.2` is not of an optimiser's state"));
+    assert!(error.to_string().contains("`at.2` is not part of an optimiser's state"));
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use ndarray::{Array1, Array2, array};
 use terrabench::config::{
     Augmentation, EmbeddingDtype, EncoderUse, IntervalConfig, KnnConfig, LogSpaced, RidgeConfig,
-    UpernetConfig,
+    TrainingConfig, UpernetConfig,
 };
 use terrabench::data::{Split, Target};
 use terrabench::features::Features;
@@ -418,7 +418,8 @@ fn upernet_config() -> UpernetConfig {
         panic!()
     };
     assert_eq!(config.encoder, EncoderUse::Frozen);
-    (config.epochs, config.learning_rates, config.batch_size) = (2, vec![3e-3], 2);
+    let training = TrainingConfig { epochs: 2, learning_rates: vec![3e-3], batch_size: 2, ..config.training };
+    config.training = training;
     (config.head.channels, config.head.auxiliary_channels) = (8, 8);
     config
 }

@@ -94,8 +94,8 @@ fn labels_out_of_range_are_told() {
         let labels = Array3::from_elem((1, 2, 2), label);
         PixelLabels::new(labels.view(), 7, ignore, &device()).unwrap_err().to_string()
     };
-    assert!(message(7, Some(-1)).contains("the label 7; labels are 0 to 6 or -1 (ignored)"));
-    assert!(message(-2, None).contains("the label -2; labels are 0 to 6"));
+    assert!(message(7, Some(-1)).contains("expected labels from 0 to 6 or -1 (ignored), found 7"));
+    assert!(message(-2, None).contains("expected labels from 0 to 6, found -2"));
 }
 
 /// Galileo's loop: two batches an epoch, the rates of its schedule.
@@ -154,7 +154,7 @@ fn the_probe_trains_as_the_reference_where_logits_are_resized() {
 fn tokens_that_are_no_square_are_told() {
     let head = PixelLinear::new(8, 3, 2, &device());
     let error = head.forward(Tensor::zeros([1, 15, 8], &device()), 8).unwrap_err();
-    assert!(error.to_string().contains("15 patch tokens are no square grid"));
+    assert!(error.to_string().contains("expected a square grid of patch tokens, found 15 tokens"));
 }
 
 /// The masks of the reference run, `ignore` written where its labels are ignored.

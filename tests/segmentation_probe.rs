@@ -6,7 +6,7 @@ use crate::common;
 use crate::golden::{close, floats, integers, json, numbers};
 use crate::source::run_on_tokens;
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2};
-use terrabench::config::SegmentationProbeConfig;
+use terrabench::config::{SegmentationProbeConfig, TrainingConfig};
 use terrabench::data::{Sample, Target};
 use terrabench::features::tiles::{IGNORED, Tokens, mask_of};
 use terrabench::home::Home;
@@ -56,11 +56,13 @@ fn check(name: &str) {
     };
     // A second head of another rate beside it changes nothing.
     let config = SegmentationProbeConfig {
-        epochs,
-        batch_size: 4,
         tile: 8,
-        learning_rates: vec![1e-4, highest],
-        ..config()
+        training: TrainingConfig {
+            epochs,
+            batch_size: 4,
+            learning_rates: vec![1e-4, highest],
+            ..config().training
+        },
     };
     let train = of(0, 8);
     let trained = segmentation_probe::train(&config, classes, &train, &start, |_| (0..8).collect()).unwrap();
@@ -93,8 +95,9 @@ fn heads_are_trained_as_the_reference_s_where_logits_are_resized() {
 fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
     let embeddings = ArrayD::from_shape_fn(vec![2, 4, 3], |i| (i[0] + 2 * i[1] + 3 * i[2]) as f32 / 7.0);
     let start = Linear { weight: Array2::from_elem((2 * 4, 3), 0.1), bias: Array1::zeros(8) };
-    let config =
-        SegmentationProbeConfig { epochs: 3, batch_size: 1, tile: 4, learning_rates: vec![0.1], ..config() };
+    let training =
+        TrainingConfig { epochs: 3, batch_size: 1, learning_rates: vec![0.1], ..config().training };
+    let config = SegmentationProbeConfig { tile: 4, training };
     let mut masks = Array3::from_elem((2, 4, 4), IGNORED);
     let train = |masks: &Array3<i16>| {
         segmentation_probe::train(&config, 2, &tokens(&embeddings, masks), &start, |_| vec![0, 1]).unwrap()

@@ -338,10 +338,11 @@ fn bad_maps_are_told() {
     let map = |n, side| Tensor::<4>::zeros([n, 24, side, side], &device());
     let message = |maps, pass: &mut Pass| net.forward(maps, pass).unwrap_err().to_string();
     assert!(
-        message(vec![map(2, 14); 3], &mut Pass::Eval).contains("takes 4 feature maps; the model gives 3")
+        message(vec![map(2, 14); 3], &mut Pass::Eval)
+            .contains("expected 4 feature maps from the model, found 3")
     );
     let mixed = vec![map(2, 14), map(2, 14), map(2, 7), map(2, 14)];
-    assert!(message(mixed, &mut Pass::Eval).contains("of one size"));
+    assert!(message(mixed, &mut Pass::Eval).contains("of the same size"));
     assert!(message(vec![map(1, 14); 4], &mut Pass::Train(&mut random())).contains("at least 2 images"));
     assert!(net.forward(vec![map(1, 14); 4], &mut Pass::Eval).is_ok());
 }
@@ -356,7 +357,7 @@ fn a_state_that_does_not_fit_is_told() {
     };
     let mut missing = params.clone();
     missing.remove("decoder.bottleneck.conv.weight");
-    assert!(load(&missing).contains("there is no `decoder.bottleneck.conv.weight`"));
+    assert!(load(&missing).contains("`decoder.bottleneck.conv.weight` is missing"));
     let mut other = params.clone();
     other.insert("decoder.bottleneck.conv.weight".into(), ArrayD::zeros(vec![16, 89, 3, 3]));
     assert!(load(&other).contains("decoder.bottleneck.conv.weight"));

@@ -9,7 +9,7 @@ use crate::common::encoding::{set_side, sizes_mut};
 use crate::source::run_upernet;
 use burn::tensor::Device;
 use terrabench::Result;
-use terrabench::config::{Augmentation, EncoderUse, Schedule, UpernetConfig};
+use terrabench::config::{Augmentation, EncoderUse, Schedule, TrainingConfig, UpernetConfig};
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split, Target};
 use terrabench::features::{Input, InputOptions};
@@ -146,8 +146,6 @@ const GB: u64 = 1_000_000_000;
 fn small(encoder: EncoderUse, epochs: usize, augmentation: Augmentation) -> UpernetConfig {
     UpernetConfig {
         encoder,
-        epochs,
-        learning_rates: vec![1e-2],
         augmentation,
         head: UperNetConfig {
             channels: 32,
@@ -155,8 +153,12 @@ fn small(encoder: EncoderUse, epochs: usize, augmentation: Augmentation) -> Uper
             dropout: 0.0,
             ..UperNetConfig::default()
         },
-        schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-5 },
-        ..config("upernet")
+        training: TrainingConfig {
+            epochs,
+            learning_rates: vec![1e-2],
+            schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-5 },
+            ..config("upernet").training
+        },
     }
 }
 

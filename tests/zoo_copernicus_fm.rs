@@ -1,4 +1,4 @@
-//! Copernicus-FM against the numbers of the published code (tests/fixtures/zoo/copernicus-fm).
+//! Compares Copernicus-FM with the numbers of the published code (tests/fixtures/zoo/copernicus-fm).
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ const LCZ: [Band; 10] = [
 ];
 const RGBN: [Band; 4] = [Band::B02, Band::B03, Band::B04, Band::B08];
 const S1: [Band; 2] = [Band::VV, Band::VH];
-/// Stand-ins for the 21 bands of Sentinel-3, which are given in their order, and for the channel of a variable.
+/// Stand-ins for the 21 bands of Sentinel-3, passed in this order, and for the channel of a variable.
 const S3: [Band; 21] = [Band::ZEROS; 21];
 const VARIABLE: [Band; 1] = [Band::ZEROS];
 
@@ -111,7 +111,7 @@ fn empty(config: &CopernicusFmConfig, device: &Device) -> CopernicusFm {
     model
 }
 
-/// Both files of the small model.
+/// Reads both files of the small model.
 fn tiny_weights() -> StoredWeights {
     let file = |name: &str| checkpoint::open(&fixture("zoo/copernicus-fm").join(name)).unwrap();
     let stored = file("tiny.safetensors").into_iter().chain(file("tiny_variable.safetensors"));
@@ -128,11 +128,11 @@ fn images(seed: u64, shape: [usize; 4]) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
-/// The places and days of the golden images.
+/// The locations and days of the golden images.
 const PLACES: [[f32; 2]; 2] = [[11.58, 48.15], [-70.25, -33.5]];
 const DAYS: [f64; 2] = [18262.0, 16500.0];
 
-/// What is known of a golden input.
+/// What is known about a golden input.
 #[derive(Clone, Copy, PartialEq)]
 enum Known {
     Nothing,
@@ -142,7 +142,7 @@ enum Known {
     All,
 }
 
-/// A golden input: sensor, bands, formula seed, shape, size of a pixel on the ground, what else is known.
+/// A golden input: sensor, bands, formula seed, shape, ground sampling distance, what else is known.
 struct Case(&'static str, &'static [Band], u64, [usize; 4], f32, Known);
 
 impl Case {
@@ -183,7 +183,7 @@ const POOLED_CASES: [(&str, usize, Case); 11] = [
     ("s1_224", 16, Case("s1", &S1, 3, [2, 2, 224, 224], 10.0, Known::All)),
     ("lcz_112", 16, Case("s2-l1c", &LCZ, 4, [2, 10, 112, 112], 10.0, Known::Area)),
     ("none_224", 16, Case("s2-l1c", &SLOTS, 5, [2, 13, 224, 224], 10.0, Known::Nothing)),
-    // Upstream gives both images the token of an unknown place, since one of them has none.
+    // Upstream gives both images the token of an unknown location, because one of them has none.
     ("mixed_224", 16, Case("s2-l1c", &SLOTS, 6, [2, 13, 224, 224], 10.0, Known::DateArea)),
     ("k8_s2_64", 8, Case("s2-l1c", &SLOTS, 7, [2, 13, 64, 64], 10.0, Known::Nothing)),
     ("rgbn_264", 16, Case("s2-l1c", &RGBN, 21, [1, 4, 264, 264], 10.0, Known::All)),
@@ -235,13 +235,13 @@ fn feature_maps() {
 }
 
 #[test]
-fn positions_kernels_and_fourier_rows() {
+fn positions_kernels_and_fourier_encodings() {
     let golden = Golden::open("zoo/copernicus-fm/tiny_io.safetensors");
     let model = tiny(&config("tiny", 16));
     for side in [3, 4, 7, 8, 12, 16, 32, 36] {
         golden.compare(&format!("pos.{side}"), &numbers(model.positions(side)), POSITIONS);
     }
-    // [out, band, row, column] to [band, row, column, out] and back.
+    // From [out, band, row, column] to [band, row, column, out] and back.
     let taps = images(20, [3, 2, 16, 16]).permute([1, 2, 3, 0]);
     for patch in [4, 8, 24, 64] {
         let found = numbers(resize_taps(taps.clone(), patch).permute([3, 0, 1, 2]));
@@ -256,7 +256,7 @@ fn positions_kernels_and_fourier_rows() {
         ("enc.wave.s2", bands(&S2_WAVELENGTHS, wavelength_row), 1e-6),
         ("enc.wave.s1", bands(&S1_WAVELENGTHS, wavelength_row), 1e-6),
         ("enc.bandwidth.s2", bands(&S2_BANDWIDTHS, bandwidth_row), 1e-6),
-        // Angles of 6e9: the last bits of a wavelength show.
+        // Angles reach 6e9, so the last bits of a wavelength matter.
         ("enc.bandwidth.s1", bands(&S1_BANDWIDTHS, bandwidth_row), 5e-6),
         ("enc.coord", two(&|image| place_row(PLACES[image], 768).unwrap()), 1e-6),
         ("enc.time", two(&|image| date_row(DAYS[image] as f32, 768)), 1e-6),
@@ -267,9 +267,9 @@ fn positions_kernels_and_fourier_rows() {
     golden.assert_all_compared(|name| ["pos", "kernel", "enc"].iter().any(|what| name.starts_with(what)));
 }
 
-/// Upstream lets one image without a place take the place from the whole batch; here an image stands for itself.
+/// In upstream's code, one image without a location removes the locations of the whole batch; here images are independent.
 #[test]
-fn an_image_without_a_place_changes_no_other() {
+fn an_image_without_a_location_does_not_affect_others() {
     let model = tiny(&config("tiny", 16));
     let mut batch = Case("s1", &S1, 3, [2, 2, 112, 112], 10.0, Known::All).batch();
     batch.inputs[0].context.places[1] = None;
@@ -281,7 +281,7 @@ fn an_image_without_a_place_changes_no_other() {
 }
 
 #[test]
-fn metadata_that_the_configuration_leaves_out_counts_as_unknown() {
+fn metadata_excluded_by_the_configuration_counts_as_unknown() {
     let model = tiny(&config("tiny", 16));
     let blind = tiny(&CopernicusFmConfig { metadata: vec![Metadata::Area], ..config("tiny", 16) });
     let batch = |known| Case("s1", &S1, 3, [2, 2, 112, 112], 10.0, known).batch();
@@ -367,7 +367,7 @@ fn configuration_describes_the_golden_model() {
 }
 
 #[test]
-fn the_frozen_model_gives_the_same() {
+fn the_frozen_model_gives_the_same_features() {
     let model = tiny(&config("tiny", 4));
     let frozen = tiny(&config("tiny", 4)).frozen();
     for case in [
@@ -440,8 +440,8 @@ fn unsuitable_requests_are_errors() {
     let found = model.set_language_vector(Sensor::S1, language_vector(1)).unwrap_err().to_string();
     assert!(found.contains("found s1"), "{found}");
     let found = model.set_language_vector(sensor("s5p"), vec![0.0; 3]).unwrap_err().to_string();
-    assert!(found.contains("expected a vector of 2048, found 3"), "{found}");
+    assert!(found.contains("expected a language vector of length 2048, found 3"), "{found}");
     let contradiction = CopernicusFmConfig { width: 30, heads: 3, ..config("tiny", 16) }.problem();
-    assert_eq!(contradiction.unwrap(), "width 30 is no multiple of 4 from 8");
+    assert_eq!(contradiction.unwrap(), "width: expected a multiple of 4 that is at least 8, found 30");
     assert_eq!(config("base", 16).problem(), None);
 }

@@ -1,4 +1,4 @@
-//! CROMA against the numbers of the published PyTorch code (tests/fixtures/zoo/croma).
+//! Compares CROMA with the numbers of the published PyTorch code (tests/fixtures/zoo/croma).
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
@@ -37,7 +37,7 @@ fn to_batch(sensor: Sensor, images: &Array4<f32>) -> Batch {
     batch(sensor, &sensors(&BANDS)[&sensor], images, &Device::flex())
 }
 
-/// Images as Galileo's evaluation feeds them.
+/// Images as preprocessed by Galileo's evaluation.
 fn galileo_input(sensor: Sensor, images: &Array4<f32>) -> Array4<f32> {
     let stored = if sensor == S1 { "VV VH" } else { SENTINEL2 };
     galileo(images, stored, &sensors(&BANDS)[&sensor], 120)
@@ -53,7 +53,7 @@ fn tokens(model: &Croma, batch: &Batch) -> ArrayD<f32> {
     array(tokens)
 }
 
-/// The maps with the layers that they come from.
+/// Returns the maps, each with the index of its layer.
 fn maps(model: &Croma, batch: &Batch) -> Vec<(usize, ArrayD<f32>)> {
     let layers = if batch.inputs[0].sensor == S1 { [2, 3, 4, 5] } else { [3, 5, 7, 11] };
     let maps = model.encode(batch, Want::Maps).unwrap().maps().unwrap();
@@ -119,7 +119,7 @@ fn tiny_model_gives_the_published_numbers() {
     golden.finish("joint");
 }
 
-/// Checks one published size with made-up weights; `is_base` says whether Copernicus-Bench's route is stored, too.
+/// Checks one published size with formula weights; `is_base` says whether Copernicus-Bench's numbers are stored, too.
 fn full_size(golden: &mut Golden, size: &str, config: &CromaConfig, is_base: bool) {
     for (sensor, bands, [galileo_seed, copernicus_seed]) in [(S2, 13, [11, 13]), (S1, 2, [12, 14])] {
         let inputs = sensors(&BANDS).into_iter().filter(|(other, _)| *other == sensor).collect();
@@ -147,14 +147,14 @@ fn full_size(golden: &mut Golden, size: &str, config: &CromaConfig, is_base: boo
 }
 
 #[test]
-fn base_with_made_up_weights_gives_the_published_numbers() {
+fn base_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
     full_size(&mut golden, "base", &config(768, 12), true);
     golden.finish("large");
 }
 
 #[test]
-fn large_with_made_up_weights_gives_the_published_numbers() {
+fn large_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
     full_size(&mut golden, "large", &config(1024, 24), false);
     golden.finish("base");
@@ -203,7 +203,7 @@ fn gradients_are_slopes_of_the_pooled_feature() {
 }
 
 #[test]
-fn requests_that_cannot_be_met_say_what_was_expected() {
+fn unsuitable_requests_say_what_was_expected() {
     let model = tiny(&Device::flex());
     let error = |sensor, shape: [usize; 4], want| {
         let pixels = Tensor::zeros(shape, &Device::flex());
@@ -228,7 +228,7 @@ fn requests_that_cannot_be_met_say_what_was_expected() {
 }
 
 #[test]
-fn contradictions_in_a_configuration_are_named() {
+fn inconsistent_configurations_are_explained() {
     assert_eq!(config(768, 12).problem(), None);
     for (config, problem) in [
         (config(760, 12), "width: expected a multiple of the 16 heads, found 760"),

@@ -1,4 +1,4 @@
-//! DeCUR against the numbers of the published PyTorch code (tests/fixtures/zoo/decur).
+//! Compares DeCUR with the numbers of the published PyTorch code (tests/fixtures/zoo/decur).
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
@@ -30,7 +30,7 @@ fn tiny(sensor: (Sensor, &str), device: &Device) -> Decur {
     filled(new(&config, sensor, device), &file, Decur::checkpoint_name)
 }
 
-/// Images as Galileo's evaluation feeds them.
+/// Images as preprocessed by Galileo's evaluation.
 fn galileo_input(sensor: (Sensor, &str), images: &Array4<f32>) -> Array4<f32> {
     galileo(images, sensor.1, &sensors(&[sensor])[&sensor.0], 224)
 }
@@ -114,7 +114,7 @@ fn configured_models_have_the_checkpoints_parameters() {
 }
 
 #[test]
-fn the_last_map_holds_the_tokens() {
+fn the_last_map_consists_of_the_tokens() {
     let model = tiny(S1, &Device::flex());
     let batch = to_batch(S1, &images(5, [2, 2, 224, 224]));
     let maps = model.encode(&batch, Want::Maps).unwrap().maps().unwrap();
@@ -142,7 +142,7 @@ fn gradients_are_slopes_of_the_pooled_feature() {
 }
 
 #[test]
-fn requests_that_cannot_be_met_say_what_was_expected() {
+fn unsuitable_requests_say_what_was_expected() {
     let model = tiny(S1, &Device::flex());
     let error = |sensor, shape: [usize; 4], want| {
         let pixels = Tensor::zeros(shape, &Device::flex());

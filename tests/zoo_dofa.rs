@@ -1,4 +1,4 @@
-//! DOFA against the numbers of the published code (tests/fixtures/zoo/dofa).
+//! Compares DOFA with the numbers of the published code (tests/fixtures/zoo/dofa).
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::zoo::{
 const GALILEO: [Band; 9] =
     [Band::B04, Band::B03, Band::B02, Band::B05, Band::B06, Band::B07, Band::B08, Band::B11, Band::B12];
 const GALILEO_MICROMETRES: [f64; 9] = [0.665, 0.56, 0.49, 0.705, 0.74, 0.783, 0.842, 1.61, 2.19];
-/// Of [`SLOTS`].
+/// Wavelengths of [`SLOTS`] in micrometres.
 const MICROMETRES: [f64; 13] =
     [0.44, 0.49, 0.56, 0.665, 0.705, 0.74, 0.783, 0.842, 0.86, 0.94, 1.37, 1.61, 2.19];
 const LCZ: [Band; 10] = [
@@ -76,7 +76,7 @@ fn tiny(layout: KernelLayout) -> Dofa {
     filled(empty("tiny", layout, &device()), &stored_weights("zoo/dofa/tiny.safetensors"))
 }
 
-/// The weights of a full-size model, by the golden formula.
+/// The weights of a full-size model, from the golden formula.
 fn full(size: &str, layout: KernelLayout) -> Dofa {
     let value = |name: &str, shape: &[usize]| {
         let scale: fn(f64) -> f64 = match shape.len() {
@@ -89,7 +89,7 @@ fn full(size: &str, layout: KernelLayout) -> Dofa {
     parameters::fill(empty(size, layout, &device()), value).unwrap()
 }
 
-/// A Sentinel-2 or Sentinel-1 image of Galileo's route.
+/// A Sentinel-2 or Sentinel-1 image as in Galileo's evaluation.
 fn galileo(seed: u64, shape: [usize; 4]) -> Batch {
     let (sensor, bands, channels) = match shape[1] {
         2 => (Sensor::S1, S1.as_slice(), vec![0, 1]),
@@ -98,7 +98,7 @@ fn galileo(seed: u64, shape: [usize; 4]) -> Batch {
     Batch::single(sensor, bands.into(), resized_images(seed, shape, &channels, 224))
 }
 
-/// An image of Copernicus-Bench's route: all bands of the task.
+/// An image as in Copernicus-Bench: all bands of the task.
 fn copernicus(seed: u64, shape: [usize; 4], bands: &[Band]) -> Batch {
     let sensor = if bands == S1 { Sensor::S1 } else { Sensor::S2_L1C };
     let channels: Vec<usize> = (0..shape[1]).collect();
@@ -110,7 +110,7 @@ fn pooled(model: &Dofa, batch: &Batch, pooling: Pooling) -> Vec<f32> {
 }
 
 #[test]
-fn galileos_route() {
+fn features_as_in_galileos_evaluation() {
     let golden = Golden::open("zoo/dofa/tiny_io.safetensors");
     let model = tiny(KernelLayout::Flat);
     for (name, seed, shape) in [
@@ -138,12 +138,12 @@ fn galileos_route() {
     });
 }
 
-/// The dates of a series, one after the other; the golden numbers pool them afterwards.
+/// The dates of a series one by one; the golden numbers pool them afterwards.
 #[test]
 fn series_of_dates() {
     let golden = Golden::open("zoo/dofa/tiny_io.safetensors");
     let model = tiny(KernelLayout::Flat);
-    // [2 images, 3 dates, 13 bands, 32, 32], as six images.
+    // [2 images, 3 dates, 13 bands, 32, 32], treated as six images.
     let all = pooled(&model, &galileo(15, [6, 13, 32, 32]), Pooling::MeanAll);
     let all = Array3::from_shape_vec((2, 3, 24), all).unwrap();
     let mean: Vec<f32> = all.mean_axis(Axis(1)).unwrap().into_iter().collect();
@@ -153,7 +153,7 @@ fn series_of_dates() {
 }
 
 #[test]
-fn copernicus_benchs_route() {
+fn features_as_in_copernicus_bench() {
     let golden = Golden::open("zoo/dofa/tiny_io.safetensors");
     let model = tiny(KernelLayout::Permuted);
     let without_b10: Vec<Band> = SLOTS.into_iter().filter(|band| *band != Band::B10).collect();
@@ -200,7 +200,7 @@ fn positions_and_wavelengths() {
     golden.assert_all_compared(|name| name.starts_with("pos") || name.starts_with("waves"));
 }
 
-/// Compares the feature of the first of two images with the golden ones.
+/// Compares the feature of the first of two images with the golden one.
 #[track_caller]
 fn assert_first_image(golden: &Golden, name: &str, found: &[f32]) {
     let expected = &golden.get(name)[..found.len()];
@@ -211,7 +211,7 @@ fn assert_first_image(golden: &Golden, name: &str, found: &[f32]) {
 }
 
 #[test]
-fn full_sizes_of_galileos_route() {
+fn full_sizes_as_in_galileos_evaluation() {
     let golden = Golden::open("zoo/dofa/full_io.safetensors");
     for size in ["base", "large"] {
         let model = full(size, KernelLayout::Flat);
@@ -224,7 +224,7 @@ fn full_sizes_of_galileos_route() {
 }
 
 #[test]
-fn base_of_copernicus_benchs_route() {
+fn base_as_in_copernicus_bench() {
     let golden = Golden::open("zoo/dofa/full_io.safetensors");
     let model = full("base", KernelLayout::Permuted);
     let [s2, s1] = [(13, 13, SLOTS.as_slice()), (14, 2, &S1)]
@@ -252,7 +252,7 @@ fn parameters_are_the_official_ones() {
 }
 
 #[test]
-fn a_checkpoint_may_hold_what_only_its_training_needed() {
+fn a_checkpoint_may_contain_pretraining_parameters() {
     let file = Weights::File(fixture("zoo/dofa/tiny.safetensors"));
     let model = Architecture::Dofa(empty("tiny", KernelLayout::Flat, &device()));
     let (_, _, report) = weights::load(model, &file, false).unwrap();
@@ -279,9 +279,9 @@ fn configurations_describe_the_golden_models() {
     }
 }
 
-/// Kept kernels give the same features, also for a second batch and fewer bands.
+/// Stored kernels give the same features, also for a second batch and for fewer bands.
 #[test]
-fn the_frozen_model_gives_the_same() {
+fn the_frozen_model_gives_the_same_features() {
     let model = tiny(KernelLayout::Permuted);
     let frozen = tiny(KernelLayout::Permuted).frozen();
     let want = Want::Pooled(Pooling::Head);
@@ -323,7 +323,7 @@ fn gradients_reach_the_kernel_maker() {
 }
 
 #[test]
-fn the_order_of_bands_matters_in_the_flat_layout_only() {
+fn the_order_of_bands_only_matters_in_the_flat_layout() {
     let batch = copernicus(6, [1, 13, 112, 112], &SLOTS);
     let backwards: Vec<Band> = SLOTS.into_iter().rev().collect();
     let turned = Batch::single(Sensor::S2_L1C, backwards.into(), batch.inputs[0].pixels.clone().flip([1]));
@@ -347,7 +347,7 @@ fn unsuitable_requests_are_errors() {
         (single(Sensor::S1, &S1, [1, 3, 32, 32]), Want::Tokens, "expected 2 bands, found 3"),
         (single(Sensor::S1, &[Band::VV, Band::B02], [1, 2, 32, 32]), Want::Maps, "found B02"),
         (single(Sensor::S1, &S1, [1, 2, 32, 48]), Want::Tokens, "found 32 x 48"),
-        (single(Sensor::S1, &S1, [1, 2, 8, 8]), Want::Tokens, "from 14 x 14 pixels, found 8 x 8"),
+        (single(Sensor::S1, &S1, [1, 2, 8, 8]), Want::Tokens, "at least 14 x 14 pixels, found 8 x 8"),
         (single(Sensor::S1, &S1, [1, 2, 32, 32]), Want::Pooled(Pooling::Class), "mean-all or head or mean"),
     ] {
         let found = model.encode(&batch, want).unwrap_err().to_string();
@@ -357,7 +357,7 @@ fn unsuitable_requests_are_errors() {
     assert_eq!(pooled(&model, &smallest, Pooling::MeanAll).len(), 24);
 
     let contradiction = DofaConfig { heads: 5, ..config("tiny", KernelLayout::Flat) }.problem();
-    assert_eq!(contradiction.unwrap(), "width 24 is no multiple of heads 5");
+    assert_eq!(contradiction.unwrap(), "width: expected a multiple of the 5 heads, found 24");
     assert_eq!(config("large", KernelLayout::Flat).problem(), None);
 }
 

@@ -1,4 +1,4 @@
-//! Galileo against the numbers of the published code (tests/fixtures/zoo/galileo), and its published weights on real
+//! Compares Galileo with the numbers of the published code (tests/fixtures/zoo/galileo), and its published weights on real
 //! pixels.
 
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ fn golden_model(patch: usize) -> Galileo {
     model
 }
 
-/// Formula images of one sensor, one input per date.
+/// Images of one sensor from the formula, one input per date.
 fn images(seed: u64, n: usize, side: usize, sensor: Sensor, days: &[Option<f64>]) -> Vec<Input> {
     let (stored, channels, bands) =
         if sensor == Sensor::S1 { (2, vec![0, 1], &S1[..]) } else { (13, slots(&S2), &S2[..]) };
@@ -122,7 +122,7 @@ fn small_model_gives_the_golden_outputs() {
             let (tokens, grid) = encode(Want::Tokens).tokens().unwrap();
             assert_eq!(grid, [dates[0].pixels.dims()[2] / patch; 2]);
             golden.compare(&key("spatial"), &numbers(tokens.clone()), SPATIAL);
-            // The last block's map is the tokens, channels first.
+            // The last block's map consists of the tokens, channels first.
             let maps = encode(Want::Maps).maps().unwrap();
             assert_eq!((maps.len(), maps[1].stride), (2, patch));
             let map = maps[1].values.clone().flatten::<3>(2, 3).swap_dims(1, 2);
@@ -170,7 +170,7 @@ fn kernels_embeddings_and_encodings_are_the_golden_ones() {
     });
 }
 
-/// Parts of the official file that no sensor here reaches, and the two computed tables.
+/// Parts of the official file that no sensor here uses, and the two computed tables.
 fn is_left_out(name: &str) -> bool {
     [
         "pos_embed",
@@ -193,7 +193,7 @@ fn parameters_are_those_of_the_official_files() {
         let official = format!("zoo/galileo/params_{size}.json");
         assert_parameters_of(&format!("galileo-{size}"), &official, is_left_out);
     }
-    // Without Sentinel-1 there is no convolution for it.
+    // Without Sentinel-1 the network has no convolution for it.
     let sensors =
         BTreeMap::from([(Sensor::S2_L2A, SensorInput { bands: S2.to_vec(), ..Default::default() })]);
     let model = Galileo::new(&config(4), &sensors, &device());
@@ -205,7 +205,7 @@ fn computed_tables_are_those_of_the_official_file() {
     let weights = stored_weights("zoo/galileo/tiny.safetensors");
     let months: Vec<usize> = (0..12).collect();
     let model = golden_model(4);
-    // [1, 1 place, 12 dates, 1 group, 48]
+    // [1, 1 patch, 12 dates, 1 group, 48]
     let encodings = numbers(model.encodings(Sensor::S1, [1, 1], &[months]));
     for (date, token) in encodings.chunks_exact(48).enumerate() {
         assert_close("pos_embed", &token[12..24], &weights["pos_embed"][12 * date..][..12], 1e-6);
@@ -282,7 +282,7 @@ fn month_of_each_image_comes_from_its_date() {
         input.context.days = days;
         numbers(model.encode(&Batch { inputs: vec![input] }, MEAN).unwrap().pooled().unwrap())
     };
-    // 2 January 1970 and a day in July 2023.
+    // 2 January 1970, and a day in July 2023.
     let (january, july) = (Some(1.0), Some(19_550.0));
     let (in_january, in_july) = (pooled(vec![january; 2]), pooled(vec![july; 2]));
     assert!(zoo::difference(&in_january, &in_july) > 0.1);
@@ -293,7 +293,7 @@ fn month_of_each_image_comes_from_its_date() {
 }
 
 #[test]
-fn requests_that_do_not_fit_say_what_would() {
+fn unsuitable_requests_say_what_is_expected() {
     let model = golden_model(4);
     let encode = |sensor, shape: [usize; 4], want| {
         let batch = Batch::single(sensor, Arc::new([]), Tensor::zeros(shape, &device()));
@@ -319,7 +319,7 @@ fn requests_that_do_not_fit_say_what_would() {
 }
 
 #[test]
-fn sizes_that_contradict_themselves_are_named() {
+fn inconsistent_sizes_are_explained() {
     let fits = config(4);
     assert_eq!(fits.problem(), None);
     for (config, says) in [
@@ -334,7 +334,7 @@ fn sizes_that_contradict_themselves_are_named() {
     }
 }
 
-/// Nano with the published weights, at a patch size.
+/// Nano with the published weights, at a given patch size.
 fn published_nano(folder: &std::path::Path, patch: usize) -> RealModel {
     let mut model = ModelConfig::load(&Home::find().unwrap(), "galileo-nano").unwrap();
     let ArchitectureConfig::Galileo(sizes) = &mut model.architecture else { panic!() };

@@ -1,4 +1,4 @@
-//! MMEarth against the numbers of the published code (tests/fixtures/zoo/mmearth).
+//! Compares MMEarth with the numbers of the published code (tests/fixtures/zoo/mmearth).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SIDE: usize = 112;
 const MEAN: Want = Want::Pooled(Pooling::Mean);
 const OUTPUTS: Tolerance = Tolerance { values: 2e-4, summary: 1e-5 };
 
-/// All but B10.
+/// All bands except B10.
 fn bands() -> Vec<Band> {
     SLOTS.into_iter().filter(|band| *band != Band::B10).collect()
 }
@@ -68,7 +68,7 @@ fn small_model_gives_the_golden_outputs() {
         assert_eq!(grid, [7, 7]);
         golden.compare(&format!("spatial.{name}"), &numbers(tokens), OUTPUTS);
     }
-    // Dates one by one: [2 images, 3 dates], then what becomes of their features.
+    // Dates one by one: [2 images, 3 dates], then the pooling of their features.
     let dates = model.encode(&batch(images(7, [6, 32, 32])), MEAN).unwrap().pooled().unwrap();
     let dates = dates.reshape([2, 3, 40]);
     golden.compare("pooled.s2_t3.mean", &numbers(dates.clone().mean_dim(1)), OUTPUTS);
@@ -103,7 +103,7 @@ fn parameters_are_those_of_the_official_file() {
     assert_parameters_of("mmearth-atto", "zoo/mmearth/params_atto.json", |_| false);
 }
 
-/// The values of an official parameter, which the formula fills by the name and in the layout of the dense model.
+/// The values of an official parameter. The formula uses the name and layout of the dense model.
 fn full_size_weights(official: &str, shape: &[usize]) -> Vec<f32> {
     let name = official.trim_start_matches("encoder.").replace(".ln.", ".").replace(".linear.", ".");
     let name = name.replace(".kernel", ".weight");
@@ -125,7 +125,7 @@ fn full_size_weights(official: &str, shape: &[usize]) -> Vec<f32> {
     if !official.ends_with(".kernel") {
         return dense;
     }
-    // [out, in, row, column] to [column, row, in, out], or [C, 1, row, column] to [column, row, C].
+    // From [out, in, row, column] to [column, row, in, out], or from [C, 1, row, column] to [column, row, C].
     let (into, out) = if shape.len() == 3 { (shape[1], shape[2]) } else { (1, shape[1]) };
     let side = shape[0].isqrt();
     let mut kernel = Vec::with_capacity(dense.len());
@@ -171,7 +171,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn requests_that_do_not_fit_say_what_would() {
+fn unsuitable_requests_say_what_is_expected() {
     let model = golden_model();
     for (sensor, shape, want, says) in [
         (Sensor::S2_L1C, [1, 13, 112, 112], MEAN, "expected 12 bands, found 13"),

@@ -1,4 +1,4 @@
-//! Presto against the numbers of the published code (tests/fixtures/zoo/presto).
+//! Compares Presto with the numbers of the published code (tests/fixtures/zoo/presto).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn golden_model() -> Presto {
 /// The first day of each month of 1970.
 const DAYS: [u16; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
-/// Formula images of one sensor: one input per date, with a list of months per image.
+/// Images of one sensor from the formula: one input per date, with a list of months per image.
 fn images(seed: u64, [n, h, w]: [usize; 3], sensor: Sensor, months: &[&[usize]]) -> Vec<Input> {
     let (stored, channels, bands) =
         if sensor == Sensor::S1 { (2, vec![0, 1], &S1[..]) } else { (13, slots(&S2), &S2[..]) };
@@ -93,7 +93,9 @@ fn small_model_gives_the_golden_outputs() {
 fn computed_tables_are_the_golden_ones() {
     let golden = Golden::open("zoo/presto/tiny_io.safetensors");
     let weights = stored_weights("zoo/presto/tiny.safetensors");
-    // What is left of tokens of no pixels, no channel and no bias: [1, dates, month | channel | position].
+    // Tokens without pixels, channel embedding and bias reduce to [1, dates, month
+    // channel
+    // position].
     let nothing = |name: &str, shape: &[usize]| {
         Ok(if name.contains("embed") { vec![0.0; shape.iter().product()] } else { weights[name].clone() })
     };
@@ -109,7 +111,7 @@ fn computed_tables_are_the_golden_ones() {
     assert!(part(12, 24, 24).iter().all(|value| *value == 0.0));
 }
 
-/// Parts of the official file that no sensor here reaches, and the two computed tables.
+/// Parts of the official file that no sensor here uses, and the two computed tables.
 fn is_left_out(name: &str) -> bool {
     ["pos_embed", "month_embed", "dw_embed", "latlon_embed", "S2_SWIR", "ERA5", "SRTM", "NDVI"]
         .iter()
@@ -175,7 +177,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn requests_that_do_not_fit_say_what_would() {
+fn unsuitable_requests_say_what_is_expected() {
     let model = golden_model();
     for (sensor, bands, want, says) in [
         (Sensor::S2_L1C, 13, MEAN, "expected 8 bands, found 13"),
@@ -192,7 +194,7 @@ fn requests_that_do_not_fit_say_what_would() {
 }
 
 #[test]
-fn sizes_that_contradict_themselves_are_named() {
+fn inconsistent_sizes_are_explained() {
     assert_eq!(SMALL.problem(), None);
     for (config, says) in [
         (PrestoConfig { heads: 5, ..SMALL }, "multiple of heads 5"),

@@ -1,4 +1,4 @@
-//! Prithvi-EO-2.0 against the published code's numbers (tests/fixtures/zoo/prithvi2).
+//! Compares Prithvi-EO-2.0 with the numbers of the published code (tests/fixtures/zoo/prithvi2).
 
 use burn::tensor::Device;
 use ndarray::{Array4, ArrayD, Axis};
@@ -16,7 +16,7 @@ use crate::reference_model::{
     made_up, over_dates, sensors, tensor,
 };
 
-/// The backend under test: LibTorch where it is compiled in.
+/// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
     device::by_name(if cfg!(feature = "libtorch") { "libtorch" } else { "flex" }).unwrap()
 }
@@ -25,7 +25,7 @@ fn same(name: &str) -> String {
     name.to_owned()
 }
 
-/// What the published evaluation feeds the model; trained on B02 B03 B04 B8A B11 B12.
+/// Bands that the published evaluation passes to the model, which was trained on B02 B03 B04 B8A B11 B12.
 const AS_EVALUATED: &str = "B02 B03 B04 B05 B06 B07";
 
 fn input() -> SensorInput {
@@ -45,12 +45,12 @@ fn tiny(device: &Device) -> Prithvi2 {
     filled(model(&tiny_config(), device), "zoo/prithvi2/tiny.safetensors", same)
 }
 
-/// Images [n, rows, columns, bands] by the formula as [n, bands, rows, columns].
+/// Images [n, rows, columns, bands] from the formula, as [n, bands, rows, columns].
 fn bands_last(seed: u64, shape: [usize; 4]) -> Array4<f32> {
     images(seed, shape).permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned()
 }
 
-/// What the published evaluation makes of images with thirteen bands.
+/// Preprocesses images with thirteen bands as in the published evaluation.
 fn prepared(images: &Array4<f32>) -> Batch {
     batch(Sensor::S2_L1C, &input(), &galileo(images, SENTINEL2, &input(), 224), &device())
 }
@@ -66,7 +66,7 @@ fn spatial(model: &Prithvi2, batch: &Batch) -> ArrayD<f32> {
 }
 
 #[test]
-fn tiny_is_the_published_code() {
+fn tiny_matches_the_published_code() {
     let mut golden = Golden::open("zoo/prithvi2/tiny_io.safetensors");
     let model = tiny(&device());
     let inputs = [
@@ -128,7 +128,7 @@ fn tiny_is_the_published_code() {
 }
 
 #[test]
-fn full_size_is_the_published_code() {
+fn full_size_matches_the_published_code() {
     let mut golden = Golden::open("zoo/prithvi2/full_io.safetensors");
     // Positions are computed, not loaded.
     let config = assert_parameters("prithvi2-300m", "zoo/prithvi2/params_300m.json", "encoder.pos_embed");
@@ -147,7 +147,7 @@ fn full_size_is_the_published_code() {
         if *layer == 23 {
             let patches = array(tokens.clone().slice_dim(1, 1..));
             golden.check("spatial.300m", &patches, 1e-4, 1e-5);
-            // Equal to the pooled feature, which the tiny model compares; saves half of the time.
+            // Same as the pooled feature, which the tiny model compares; skipping it saves half of the time.
             golden.check("pool.300m", &patches.mean_axis(Axis(1)).unwrap(), 1e-4, 1e-5);
         }
         golden.check(&format!("features{layer}.300m"), &array(tokens), 2e-4, 1e-5);
@@ -155,7 +155,7 @@ fn full_size_is_the_published_code() {
     golden.finish("-");
 }
 
-/// The decoder and positions of four dates lie beside the encoder in the official file.
+/// The official file also contains the decoder and the positions of four dates.
 #[test]
 fn official_file_loads() {
     let tiny = ArchitectureConfig::Prithvi2(tiny_config());
@@ -191,7 +191,7 @@ fn gradients_are_slopes() {
 }
 
 #[test]
-fn requests_that_do_not_suit_are_errors() {
+fn unsuitable_requests_are_errors() {
     let model = self::model(&tiny_config(), &device());
     let refused = |shape: [usize; 4], want: Want| {
         let mut batch = prepared(&Array4::zeros((1, 13, 224, 224)));
@@ -203,11 +203,11 @@ fn requests_that_do_not_suit_are_errors() {
     let message = refused([1, 6, 224, 230], Want::Tokens);
     assert!(message.contains("multiples of 16 pixels, found 224 x 230"), "{message}");
     let message = refused([1, 6, 224, 224], Want::Pooled(Pooling::Head));
-    assert!(message.contains("no pooling `head`"), "{message}");
+    assert!(message.contains("pooling `head`"), "{message}");
 }
 
 #[test]
-fn contradictions_are_told() {
+fn inconsistent_configurations_are_explained() {
     assert_eq!(tiny_config().problem(), None);
     let narrow = Prithvi2Config { width: 1000, heads: 8, ..tiny_config() };
     assert_eq!(narrow.problem().unwrap(), "width: expected a multiple of 16, found 1000");

@@ -1,4 +1,4 @@
-//! Satlas against the numbers of the published code (tests/fixtures/zoo/satlas).
+//! Compares Satlas with the numbers of the published code (tests/fixtures/zoo/satlas).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn small_model_gives_the_golden_outputs() {
         let pooled = model.encode(&batch, MEAN).unwrap().pooled().unwrap();
         golden.compare(&format!("pooled.{name}"), &numbers(pooled), OUTPUTS);
     }
-    // Dates one by one, then what becomes of their features.
+    // Dates one by one, then the pooling of their features.
     let dates = model.encode(&batch(images(7, [3, 32, 32])), MEAN).unwrap().pooled().unwrap();
     golden.compare("pooled.s2_t3.mean", &numbers(dates.clone().mean_dim(0)), OUTPUTS);
     golden.compare("pooled.s2_t3.max", &numbers(dates.max_dim(0)), OUTPUTS);
@@ -95,7 +95,7 @@ fn stages_of_the_small_model_are_the_golden_ones() {
     golden.assert_all_compared(|name| !name.starts_with("pooled.") && !name.starts_with("spatial."));
 }
 
-/// Computed tables, and what stands behind the last map.
+/// Computed tables, and layers after the last map.
 fn is_left_out(name: &str) -> bool {
     name.contains("relative_") || name.starts_with("backbone.norm.") || name.starts_with("backbone.head.")
 }
@@ -151,7 +151,7 @@ fn swin_b_with_formula_weights() {
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let weights = stored_weights("zoo/satlas/tiny.safetensors");
-    // Two windows a side in the last map but one, so that blocks are shifted.
+    // Two windows per side in the last map but one, so that blocks are shifted.
     let pixels = resized_images(1, [1, 13, 64, 64], &slots(&BANDS), 256);
     let outputs = |model: &Satlas, device: &Device| {
         model.encode(&batch(pixels.clone().to_device(device)), MEAN).unwrap().pooled().unwrap()
@@ -169,7 +169,7 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn requests_that_do_not_fit_say_what_would() {
+fn unsuitable_requests_say_what_is_expected() {
     let model = golden_model();
     for (sensor, shape, want, says) in [
         (Sensor::S2_L1C, [1, 13, 512, 512], MEAN, "expected 9 bands, found 13"),

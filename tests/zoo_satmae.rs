@@ -1,4 +1,4 @@
-//! SatMAE and SatMAE++ against the published code's numbers (tests/fixtures/zoo/satmae, satmaepp).
+//! Compares SatMAE and SatMAE++ with the numbers of the published code (tests/fixtures/zoo/satmae, satmaepp).
 
 use burn::tensor::Device;
 use ndarray::{Array4, ArrayD, Axis};
@@ -16,7 +16,7 @@ use crate::reference_model::{
     made_up, over_dates, sensors, tensor,
 };
 
-/// The backend under test: LibTorch where it is compiled in.
+/// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
     device::by_name(if cfg!(feature = "libtorch") { "libtorch" } else { "flex" }).unwrap()
 }
@@ -25,9 +25,9 @@ fn same(name: &str) -> String {
     name.to_owned()
 }
 
-/// What the published evaluation feeds the model.
+/// Bands that the published evaluation passes to the model.
 const AS_EVALUATED: &str = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09";
-/// What it was trained on.
+/// Bands that the model was trained on.
 const AS_TRAINED: &str = "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12";
 
 fn input(bands: &str) -> SensorInput {
@@ -47,7 +47,7 @@ fn tiny_config() -> SatMaeConfig {
     }
 }
 
-/// The sizes of `configs/models/<name>.toml`, whose parameters are the checkpoint's.
+/// The sizes in `configs/models/<name>.toml`, whose parameters are those of the checkpoint.
 fn full_config(name: &str, parameters: &str) -> SatMaeConfig {
     let config = assert_parameters(name, parameters, "-");
     let evaluated = config.clone().in_suite("geobench", terrabench::model::config::Inputs::AsPublished);
@@ -67,12 +67,12 @@ fn model(config: &SatMaeConfig, device: &Device) -> SatMae {
     SatMae::new(config, &sensors(&[(Sensor::S2_L1C, AS_EVALUATED)]), device)
 }
 
-/// Images [n, rows, columns, bands] by the formula as [n, bands, rows, columns].
+/// Images [n, rows, columns, bands] from the formula, as [n, bands, rows, columns].
 fn bands_last(seed: u64, shape: [usize; 4]) -> Array4<f32> {
     images(seed, shape).permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned()
 }
 
-/// What the published evaluation makes of images with thirteen bands.
+/// Preprocesses images with thirteen bands as in the published evaluation.
 fn prepared(images: &Array4<f32>, side: usize) -> Batch {
     let input = input(AS_EVALUATED);
     batch(Sensor::S2_L1C, &input, &galileo(images, SENTINEL2, &input, side), &device())
@@ -89,7 +89,7 @@ fn spatial(model: &SatMae, batch: &Batch) -> ArrayD<f32> {
     array(tokens)
 }
 
-/// Pooled feature, places and patch embedding of one input.
+/// Compares pooled feature, patch features and patch embedding of one input.
 fn check(golden: &mut Golden, model: &SatMae, key: &str, batch: &Batch, full: bool) {
     golden.check(&format!("pool.{key}"), &pooled(model, batch, Pooling::Mean), 5e-5, 1e-5);
     let spatial = spatial(model, batch);
@@ -101,7 +101,7 @@ fn check(golden: &mut Golden, model: &SatMae, key: &str, batch: &Batch, full: bo
     golden.check(&format!("patch_embed.{key}"), &embedded, 2e-6, 1e-5);
 }
 
-/// All stored numbers of the tiny model in `folder`.
+/// Compares all stored numbers of the tiny model in `folder`.
 fn check_tiny(folder: &str) {
     let full = ["s2_64", "s2_120.img120"];
     let mut golden = Golden::open(&format!("zoo/{folder}/tiny_io.safetensors"));
@@ -162,30 +162,30 @@ fn check_tiny(folder: &str) {
 }
 
 #[test]
-fn tiny_satmae_is_the_published_code() {
+fn tiny_satmae_matches_the_published_code() {
     check_tiny("satmae");
 }
 
 #[test]
-fn tiny_satmaepp_is_the_published_code() {
+fn tiny_satmaepp_matches_the_published_code() {
     check_tiny("satmaepp");
 }
 
-/// The stored numbers of a full-size model filled by the formula.
+/// Compares the stored numbers of a full-size model filled by the formula.
 fn check_full(golden: &mut Golden, model: &SatMae, size: &str, seeds: [u64; 2]) {
     for (key, batch) in [
         (size.to_owned(), prepared(&bands_last(seeds[0], [2, 64, 64, 13]), 96)),
         (format!("{size}.img120"), prepared(&bands_last(seeds[1], [1, 120, 120, 13]), 120)),
     ] {
         let spatial = spatial(model, &batch);
-        // Equal to the pooled feature, which the tiny models compare; saves half of the time.
+        // Same as the pooled feature, which the tiny models compare; skipping it saves half of the time.
         golden.check(&format!("pool.{key}"), &spatial.mean_axis(Axis(1)).unwrap(), 1e-4, 1e-5);
         golden.check(&format!("spatial.{key}"), &spatial, 1e-4, 1e-5);
     }
 }
 
 #[test]
-fn base_is_the_published_code() {
+fn base_matches_the_published_code() {
     let mut golden = Golden::open("zoo/satmae/full_io.safetensors");
     let config = full_config("satmae-b", "zoo/satmae/params_base.json");
     check_full(&mut golden, &made_up(model(&config, &device()), same), "base", [11, 13]);
@@ -193,22 +193,22 @@ fn base_is_the_published_code() {
 }
 
 #[test]
-fn large_is_the_published_code() {
+fn large_matches_the_published_code() {
     let config = full_config("satmae-l", "zoo/satmae/params_large.json");
     let large = made_up(model(&config, &device()), same);
-    // The same code and size as SatMAE Large, whose images differ.
+    // The same code and size as SatMAE Large, but with different images.
     let mut golden = Golden::open("zoo/satmaepp/full_io.safetensors");
     check_full(&mut golden, &large, "large", [12, 14]);
     golden.finish("base");
 }
 
 #[test]
-fn parameters_of_large_are_the_checkpoints() {
+fn parameters_of_large_are_those_of_the_checkpoint() {
     let satmae = full_config("satmae-l", "zoo/satmae/params_large.json");
     assert_eq!(full_config("satmaepp-l", "zoo/satmaepp/params_large.json"), satmae);
 }
 
-/// The decoder lies beside the encoder in the official file.
+/// The official file also contains the decoder.
 #[test]
 fn official_files_load() {
     for folder in ["satmae", "satmaepp"] {
@@ -250,7 +250,7 @@ fn gradients_are_slopes() {
 }
 
 #[test]
-fn requests_that_do_not_suit_are_errors() {
+fn unsuitable_requests_are_errors() {
     let model = self::model(&tiny_config(), &device());
     let refused = |shape: [usize; 4], want: Want| {
         let mut batch = prepared(&Array4::zeros((1, 13, 96, 96)), 96);
@@ -262,7 +262,7 @@ fn requests_that_do_not_suit_are_errors() {
     let message = refused([1, 10, 96, 97], Want::Tokens);
     assert!(message.contains("multiples of 8 pixels, found 96 x 97"), "{message}");
     let message = refused([1, 10, 96, 96], Want::Pooled(Pooling::Head));
-    assert!(message.contains("no pooling `head`"), "{message}");
+    assert!(message.contains("pooling `head`"), "{message}");
 
     let thirteen = SatMae::new(&tiny_config(), &sensors(&[(Sensor::S2_L1C, SENTINEL2)]), &device());
     let batch = prepared(&Array4::zeros((1, 13, 96, 96)), 96);
@@ -271,7 +271,7 @@ fn requests_that_do_not_suit_are_errors() {
 }
 
 #[test]
-fn contradictions_are_told() {
+fn inconsistent_configurations_are_explained() {
     assert_eq!(tiny_config().problem(), None);
     let wide = SatMaeConfig { group_width: 48, ..tiny_config() };
     assert_eq!(wide.problem().unwrap(), "group-width: expected 1 to 47, found 48");

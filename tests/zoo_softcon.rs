@@ -1,4 +1,4 @@
-//! SoftCon against the numbers of the published PyTorch code (tests/fixtures/zoo/softcon).
+//! Compares SoftCon with the numbers of the published PyTorch code (tests/fixtures/zoo/softcon).
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array4, ArrayD};
@@ -34,7 +34,7 @@ fn to_batch(sensor: (Sensor, &str), images: &Array4<f32>) -> Batch {
     batch(sensor.0, &sensors(&[sensor])[&sensor.0], images, &Device::flex())
 }
 
-/// Images as Galileo's evaluation feeds them.
+/// Images as preprocessed by Galileo's evaluation.
 fn galileo_input(images: &Array4<f32>) -> Array4<f32> {
     galileo(images, SENTINEL2, &sensors(&[S2])[&S2.0], 224)
 }
@@ -49,7 +49,7 @@ fn tokens(model: &SoftCon, batch: &Batch) -> ArrayD<f32> {
     array(tokens)
 }
 
-/// The maps with the blocks that they come from.
+/// Returns the maps, each with the index of its block.
 fn maps(model: &SoftCon, batch: &Batch) -> Vec<(usize, ArrayD<f32>)> {
     let maps = model.encode(batch, Want::Maps).unwrap().maps().unwrap();
     assert!(maps.len() == 4 && maps.iter().all(|map| map.stride == 14));
@@ -181,7 +181,7 @@ fn both_levels_of_sentinel_2_share_the_weights() {
 }
 
 #[test]
-fn requests_that_cannot_be_met_say_what_was_expected() {
+fn unsuitable_requests_say_what_was_expected() {
     let model = tiny(S1, &Device::flex());
     let error = |sensor, shape: [usize; 4], want| {
         let pixels = Tensor::zeros(shape, &Device::flex());
@@ -205,7 +205,7 @@ fn requests_that_cannot_be_met_say_what_was_expected() {
 }
 
 #[test]
-fn contradictions_in_a_configuration_are_named() {
+fn inconsistent_configurations_are_explained() {
     assert_eq!(config(384, 6).problem(), None);
     let positions = SoftConConfig { positions: 0, ..config(384, 6) };
     let layers = SoftConConfig { map_layers: vec![3, 12], ..config(384, 6) };

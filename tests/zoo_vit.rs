@@ -1,4 +1,4 @@
-//! The plain vision transformer against timm's (tests/fixtures/zoo/vit, made by its `make.py`).
+//! Compares the plain vision transformer with timm's (tests/fixtures/zoo/vit, made by its `make.py`).
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, batch, formula, images, made_up, sensors, tensor,
 };
 
-/// The backend under test: LibTorch where it is compiled in.
+/// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
     device::by_name(if cfg!(feature = "libtorch") { "libtorch" } else { "flex" }).unwrap()
 }
@@ -103,7 +103,7 @@ fn tiny_outputs_are_timms() {
         let positions = array(vit.positions([rows, columns]));
         golden.check(&format!("pos.{rows}x{columns}"), &positions, 1e-7, 1e-7);
     }
-    // In one model of two sensors, each leaves the other's channels at zero.
+    // In a model of two sensors, each leaves the other's channels at zero.
     let both = sensors(&[(Sensor::S1, "VV VH"), (Sensor::S2_L1C, SENTINEL2)]);
     let vit = tiny(&both, &device());
     let s1 = images(5, [2, 2, 64, 64]);
@@ -125,7 +125,7 @@ fn base_outputs_are_timms() {
     golden.finish("-");
 }
 
-/// Names and shapes of timm's base model for this many bands, in its order.
+/// Names and shapes of the parameters of timm's base model for this many bands, in its order.
 fn timms_parameters(bands: usize) -> Vec<(String, Vec<usize>)> {
     let text = std::fs::read_to_string(fixture("zoo/vit/params_base.json")).unwrap();
     let mut list: Vec<(String, Vec<usize>)> = serde_json::from_str(&text).unwrap();
@@ -139,7 +139,7 @@ fn config(name: &str) -> ModelConfig {
 }
 
 #[test]
-fn baselines_are_timms_base_with_a_channel_per_distinct_band() {
+fn baselines_are_timms_base_with_one_channel_per_distinct_band() {
     for name in ["vit-b", "vit-b-supervised"] {
         let config = config(name);
         let network = Architecture::new(&config.architecture, &config.sensors, &device()).unwrap();
@@ -172,7 +172,7 @@ fn gradients_are_slopes() {
 }
 
 #[test]
-fn images_that_do_not_suit_are_errors() {
+fn unsuitable_images_are_errors() {
     let both = sensors(&[(Sensor::S1, "VV VH"), (Sensor::S2_L1C, SENTINEL2)]);
     let vit = tiny(&both, &device());
     let refused = |sensor: Sensor, shape: [usize; 4]| {
@@ -190,7 +190,7 @@ fn images_that_do_not_suit_are_errors() {
 }
 
 #[test]
-fn contradictions_are_told() {
+fn inconsistent_configurations_are_explained() {
     assert_eq!(tiny_config().problem(), None);
     let problem = |change: fn(&mut VitConfig)| {
         let mut config = tiny_config();

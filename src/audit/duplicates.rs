@@ -1,11 +1,11 @@
-//! The same pixels in two splits, or several times in the test split.
+//! Images that occur in two splits, or several times in the test split.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Check, Finding, count, listed};
 use crate::task::Split;
 
-/// Images by the hash of their pixels, which a split shares with another one, or which test holds more than once.
+/// Finds images with identical pixels (by hash) that two splits share, or that test contains more than once.
 pub fn check(images: &BTreeMap<Split, Vec<(&str, blake3::Hash)>>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (first, second) in
@@ -39,7 +39,8 @@ fn shared(
         if both.len() == 1 { "has" } else { "have" },
         listed(both.iter().map(|(name, _)| *name)),
     );
-    let remedy = format!("take these images out of {first} or {second}: a score on them measures memory");
+    let remedy =
+        format!("remove these images from {first} or {second}: a score on them measures memorisation");
     Some(Finding::new(Check::SharedImages, found, remedy))
 }
 
@@ -62,7 +63,7 @@ fn repeated(test: &[(&str, blake3::Hash)]) -> Option<Finding> {
         if again.len() == 1 { "repeats" } else { "repeat" },
         listed(again.iter().map(|(name, _)| *name)),
     );
-    let remedy = "list each test image once: those that repeat count more than others";
+    let remedy = "list each test image once: repeated images count more than others";
     Some(Finding::new(Check::DuplicateImages, found, remedy))
 }
 
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].check, Check::SharedImages);
         assert_eq!(found[0].found, "2 images of test have the pixels of an image of train: b, x");
-        // Under another name the twin is told.
+        // A twin under another name is named as well.
         let renamed = [(Split::Valid, images(&[("a", 1)])), (Split::Test, images(&[("x", 1)]))];
         let found = check(&renamed.into());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Features that say nothing, and settings that change nothing.
+//! Features that carry no information, and settings without effect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,28 +9,29 @@ use super::observed::bytes;
 use super::{Check, Finding, listed};
 use crate::task::Split;
 
-/// Standard deviation over samples, relative to the features' size, that rounding explains: float32 through a deep
-/// network is off by some 1e-6, and by 1e-5 where sums cancel.
+/// Standard deviation over samples, relative to the features' size, that rounding can explain: float32 through a deep
+/// network is off by about 1e-6, and by 1e-5 if sums cancel.
 const NOISE: f64 = 2e-5;
 
-/// The share of test features that may equal another sample's.
+/// Share of test features that may equal another sample's by chance.
 const EQUAL: f64 = 0.01;
 
-/// The share of features that may be the same for all samples.
+/// Share of features that may be the same for all samples.
 const DEAD: f64 = 0.5;
 
-/// What is kept of a split's features.
+/// Summary of a split's features.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureSummary {
-    /// Of all features, bit for bit.
+    /// Hash of all features, bit for bit.
     pub digest: blake3::Hash,
-    /// Of each sample's.
+    /// Hash of each sample's features.
     pub rows: Vec<blake3::Hash>,
     /// Length of a feature vector.
     pub width: usize,
-    /// Features that are the same for all samples.
+    /// Number of features that are the same for all samples.
     pub dead: usize,
-    /// Root mean square of the deviations from the features' means, relative to that of the features; 0 where all are 0.
+    /// Root mean square of the features' deviations from their means, relative to the root mean square of the features; 0
+    /// if all features are 0.
     pub spread: f64,
 }
 
@@ -48,7 +49,7 @@ impl FeatureSummary {
         rows.iter().for_each(|row| {
             digest.update(row.as_bytes());
         });
-        // Deviations from the first sample: exact zeros where nothing changes, and no cancellation where little does.
+        // Deviations from the first sample: exactly zero if nothing changes, and without cancellation if little does.
         let (mut sums, mut squares, mut sizes) =
             (vec![0.0f64; width], vec![0.0f64; width], vec![0.0f64; width]);
         let first: Vec<f32> = features.rows().into_iter().next().map(|row| row.to_vec()).unwrap_or_default();
@@ -76,17 +77,18 @@ impl FeatureSummary {
     }
 }
 
-/// Features that are constant, nearly constant, or shared by test samples. A split of one sample says nothing.
+/// Finds features that are constant, nearly constant, or shared by test samples. A split of one sample cannot be checked.
 pub fn check(splits: &BTreeMap<Split, FeatureSummary>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let broken = "check that the weights fit the model, and bands, unit and normalisation the pixels";
+    let broken =
+        "check that the weights fit the model, and that bands, unit and normalisation fit the pixels";
     for (split, features) in splits.iter().filter(|(_, features)| features.rows.len() > 1) {
         let FeatureSummary { width, dead, spread, .. } = features;
         let found = if dead == width {
             format!("features of {split} are the same for all {} samples", features.rows.len())
         } else if *spread < NOISE {
             format!(
-                "features of {split} differ between samples by {spread:.1e} of their size, which is rounding"
+                "features of {split} differ between samples by only {spread:.1e} of their size, which is rounding error"
             )
         } else if *dead as f64 > DEAD * *width as f64 {
             format!("{dead} of {width} features of {split} are the same for all samples")
@@ -95,7 +97,7 @@ pub fn check(splits: &BTreeMap<Split, FeatureSummary>) -> Vec<Finding> {
         };
         findings.push(Finding::new(Check::ConstantFeatures, found, broken));
     }
-    // Where all are the same, this is said already.
+    // If all features are the same, that has been reported already.
     if findings.is_empty() {
         findings.extend(equal(splits));
     }
@@ -115,12 +117,13 @@ fn equal(splits: &BTreeMap<Split, FeatureSummary>) -> Option<Finding> {
             test.rows.len(),
             100.0 * share
         );
-        let remedy = "look for duplicate images, and for pixels that normalisation clips to one value";
+        let remedy = "check for duplicate images, and for pixels that normalisation clips to one value";
         Finding::new(Check::EqualFeatures, found, remedy)
     })
 }
 
-/// Normalisations of a sweep that give the same features: `digests` has a name and the digest of the same split for each.
+/// Finds normalisations of a sweep that give the same features. `digests` holds a name and the digest of the same split per
+/// normalisation.
 pub fn without_effect(digests: &[(&str, blake3::Hash)]) -> Option<Finding> {
     let mut by_digest: HashMap<blake3::Hash, Vec<&str>> = HashMap::new();
     digests.iter().for_each(|(name, digest)| by_digest.entry(*digest).or_default().push(name));
@@ -130,16 +133,16 @@ pub fn without_effect(digests: &[(&str, blake3::Hash)]) -> Option<Finding> {
     (!groups.is_empty()).then(|| {
         let found =
             format!("normalisations give identical features: {}", listed(groups.iter().map(String::as_str)));
-        let remedy = "the setting has no effect: check that the model gets the normalised pixels";
+        let remedy = "the setting has no effect: check that the model receives the normalised pixels";
         Finding::new(Check::SettingWithoutEffect, found, remedy)
     })
 }
 
-/// A recorded cell with identical test features, though settings that should change them differ.
+/// Reports a recorded cell whose test features are identical, although settings differ that should change them.
 pub fn without_effect_beside(record: &str, differing: &[String]) -> Option<Finding> {
     (!differing.is_empty()).then(|| {
         let found = format!(
-            "test features are identical to those of `{record}`, though {} differ{}",
+            "test features are identical to those of `{record}`, although {} differ{}",
             differing.join(" and "),
             if differing.len() == 1 { "s" } else { "" }
         );
@@ -185,7 +188,7 @@ mod tests {
     fn features_that_differ_by_rounding_are_told() {
         let noisy = |scale: f32| varied(50, 8).mapv(|x| 3.0 + scale * x);
         let said = found(&noisy(1e-6), &varied(50, 8));
-        assert!(said[0].starts_with("features of train differ between samples by"), "{said:?}");
+        assert!(said[0].starts_with("features of train differ between samples by only"), "{said:?}");
         assert_eq!(found(&noisy(1e-2), &varied(50, 8)), [""; 0]);
     }
 
@@ -227,6 +230,6 @@ mod tests {
     fn a_setting_without_effect_names_the_other_record() {
         assert_eq!(without_effect_beside("r.json", &[]), None);
         let said = without_effect_beside("r.json", &["sensor".to_owned()]).unwrap().found;
-        assert_eq!(said, "test features are identical to those of `r.json`, though sensor differs");
+        assert_eq!(said, "test features are identical to those of `r.json`, although sensor differs");
     }
 }

@@ -1,21 +1,21 @@
-//! Labels from which nothing can be learnt, or which cannot be predicted.
+//! Labels that nothing can be learnt from, or that cannot be predicted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Finding, listed};
 use crate::task::Split;
 
-/// A train split of one class only, and classes of test that train lacks. `samples` holds the classes of each sample
-/// that was read, `names` what the classes are called.
+/// Finds a train split with a single class, and test classes that train lacks. `samples` holds the classes of each sample
+/// that was read, `names` the names of the classes.
 pub fn check(samples: &BTreeMap<Split, Vec<&[usize]>>, names: &[String]) -> Vec<Finding> {
     let Some(train) = samples.get(&Split::Train).filter(|train| !train.is_empty()) else { return Vec::new() };
     let mut findings = Vec::new();
     let name = |class: &usize| names.get(*class).cloned().unwrap_or_else(|| format!("class {class}"));
-    // One sample says nothing, and a mask of one class may be all there is of it.
+    // One sample cannot be judged, and a mask of one class may be the only one.
     if train.len() > 1 && train.iter().all(|classes| classes == &train[0]) && train[0].len() < 2 {
         let which = train[0].first().map_or("with nothing".to_owned(), |class| format!("`{}`", name(class)));
         let found = format!("all {} samples of train are labelled {which}", train.len());
-        let remedy = "check the labels and the partition: every model predicts this class";
+        let remedy = "check the labels and the partition: a model trained on them predicts this class only";
         findings.push(Finding::new(Check::SingleClass, found, remedy));
     }
     let occur = |samples: &[&[usize]]| -> BTreeSet<usize> {
@@ -31,7 +31,8 @@ pub fn check(samples: &BTreeMap<Split, Vec<&[usize]>>, names: &[String]) -> Vec<
             if absent.len() == 1 { "is" } else { "are" },
             listed(absent.iter().map(String::as_str))
         );
-        let remedy = "choose a partition whose train split has them: no model can predict them";
+        let remedy =
+            "choose a partition whose train split contains them: no model can predict them otherwise";
         findings.push(Finding::new(Check::AbsentClass, found, remedy));
     }
     findings
@@ -59,7 +60,7 @@ mod tests {
     fn classes_of_test_that_train_lacks_are_named() {
         let found = check_of(&[&[0], &[1]], &[&[0], &[2], &[2]]);
         assert_eq!(found, ["1 of the 2 classes of test is not in train: town"]);
-        // Labels, any number per image.
+        // Multi-label: any number of labels per image.
         assert_eq!(check_of(&[&[0, 2], &[1]], &[&[0, 1, 2]]), [""; 0]);
         // A class without a name.
         assert_eq!(check_of(&[&[0], &[1]], &[&[7]]), ["1 of the 1 classes of test is not in train: class 7"]);

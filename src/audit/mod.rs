@@ -1,18 +1,18 @@
-//! Silent mistakes made loud: pure functions from what a cell read and computed to findings.
+//! Detects silent mistakes: pure functions from what a cell read and computed to findings.
 //!
 //! ```text
-//! observed.rs     an image -> hash, quantiles and classes; a log of every image that was read
-//! pixels.rs       pixels against statistics: another unit, another order of the bands
-//! names.rs        bands whose names and contents differ
+//! observed.rs     an image -> hash, quantiles and classes; a log of every image read
+//! pixels.rs       pixels against statistics: wrong unit, wrong order of the bands
+//! names.rs        bands whose names contradict their contents
 //! duplicates.rs   the same image in two splits, or twice in test
-//! labels.rs       one class only, classes that train lacks
-//! sizes.rs        partitions of other sizes than the official ones, k above the train set
-//! features.rs     features that are constant or that samples share; settings without effect
-//! baseline.rs     values below those of plain pixel statistics
+//! labels.rs       only one class, classes that train lacks
+//! sizes.rs        partitions of unofficial size, k larger than the train split
+//! features.rs     features that are constant or shared by samples; settings without effect
+//! baseline.rs     scores below those of plain pixel statistics
 //! ```
 //!
-//! Nothing is read a second time: an image is summarised where it is read for the model, and the cache keeps the summary
-//! beside the features, so that cached features give the same findings.
+//! No file is read twice: an image is summarised when it is read for the model, and the cache stores the summary beside the
+//! features, so that cached features give the same findings.
 
 pub mod baseline;
 pub mod duplicates;
@@ -32,9 +32,10 @@ use crate::transform::normalize::BandStatistics;
 
 use self::observed::Observed;
 
-/// Something that makes a number mislead.
+/// A reason why a number may mislead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// The check that made it.
     pub check: Check,
     /// What was expected and what was found, with split, samples and bands.
     pub found: String,
@@ -42,33 +43,46 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Which check made a finding.
+/// The check that made a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
+    /// Features that are the same, or nearly the same, for all samples.
     ConstantFeatures,
+    /// Test features that equal another sample's.
     EqualFeatures,
+    /// A setting that does not change the features.
     SettingWithoutEffect,
+    /// Pixels in a different unit than the statistics that normalise them.
     PixelUnit,
+    /// Band means that contradict the statistics.
     BandOrder,
+    /// Bands whose names contradict their contents.
     BandNames,
+    /// Images that two splits share.
     SharedImages,
+    /// Images that occur more than once in test.
     DuplicateImages,
+    /// A train split with a single class.
     SingleClass,
+    /// Test classes that train lacks.
     AbsentClass,
+    /// Splits of unofficial size.
     PartitionSize,
+    /// A k of k-NN that exceeds the number of train samples.
     Neighbours,
+    /// A score below that of plain pixel statistics.
     BelowBaseline,
 }
 
 impl Finding {
-    /// A finding of `check` with what to do about it.
+    /// Creates a finding of `check` with a remedy.
     pub fn new(check: Check, found: impl ToString, remedy: impl ToString) -> Self {
         Finding { check, found: found.to_string(), remedy: remedy.to_string() }
     }
 }
 
 impl fmt::Display for Check {
-    /// As in records: `shared-images`.
+    /// Formats the name as in records: `shared-images`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Check::ConstantFeatures => "constant-features",
@@ -94,32 +108,34 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What the checks of a cell's data see.
+/// The input of the checks of a cell's data.
 #[derive(Debug)]
 pub struct CellData<'a> {
+    /// The task of the cell.
     pub task: &'a Task,
+    /// The training partition.
     pub partition: &'a str,
-    /// Generated data, whose partitions are small on purpose.
+    /// Whether the data are generated; their partitions are small on purpose.
     pub demo: bool,
-    /// `as-named` or `by-content`.
+    /// How bands are selected: `as-named` or `by-content`.
     pub band_names: &'a str,
-    /// Names of the samples of each split that the protocol uses.
+    /// Names of the samples that the protocol uses, by split.
     pub samples: BTreeMap<Split, &'a [String]>,
-    /// What was read of them.
+    /// Summaries of these samples, as far as they were read.
     pub observed: &'a BTreeMap<Split, Vec<Option<Observed>>>,
-    /// Channels that their own band feeds, neither zeros nor a substitute, and what that band is stored as.
+    /// Channels that are fed by their own band instead of zeros or a substitute, with the name of the stored band.
     pub channels: &'a [(usize, &'a str)],
-    /// What the pixels are normalised by, one per channel, and what that is called.
+    /// Statistics that normalise the pixels, one per channel, with their name.
     pub in_use: Option<(&'a str, Vec<BandStatistics>)>,
-    /// The data set's own statistics of each channel's stored band, where its files hold them.
+    /// The dataset's own statistics of each channel's stored band, if its files contain them.
     pub own: Option<Vec<BandStatistics>>,
-    /// Its means of the task's quick-look bands.
+    /// The dataset's own means of the task's quick-look bands.
     pub quick_look_means: Option<Vec<f64>>,
-    /// Neighbours that vote, of k-NN.
+    /// Number of voting neighbours, for k-NN.
     pub k: Option<usize>,
 }
 
-/// Everything that the checks of a cell's data find.
+/// Runs all checks of a cell's data.
 pub fn examine(cell: &CellData) -> Vec<Finding> {
     let mut findings = Vec::new();
     let seen = |split| {
@@ -127,7 +143,7 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
         all.iter().enumerate().filter_map(|(i, seen)| Some((i, seen.as_ref()?)))
     };
 
-    // Train stands for the data; without it whichever split was read.
+    // Train represents the data; otherwise use whichever split was read.
     let split = Split::ALL.into_iter().find(|split| seen(*split).next().is_some());
     if let Some(split) = split {
         let pooled = pixels::pool(cell.channels, seen(split).map(|(_, seen)| seen.pixels()));
@@ -176,7 +192,7 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
     findings
 }
 
-/// `a, b, c and 4 more`.
+/// Formats a list as `a, b, c and 4 more`.
 fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 3;
     let names: Vec<&str> = names.into_iter().collect();
@@ -185,7 +201,7 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-/// `1 image`, `2 images`.
+/// Formats a count as `1 image`, `2 images`.
 fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

@@ -1,11 +1,11 @@
-//! Files whose bands are not what they are called: recognised by a quick-look among them.
+//! Files whose band names contradict their contents, recognised by a quick-look among the bands.
 
 use super::pixels::BandPixels;
 use super::{Check, Finding, listed};
 use crate::task::Task;
 
-/// Whether the files are those whose names and contents differ, by the largest value of each band: none of the
-/// quick-look's is above its maximum, and that of another band is. `None` where the quick-look was not read.
+/// Decides from the largest value of each band whether the files are misnamed: no quick-look band exceeds the quick-look's
+/// maximum, and some other band does. Returns `None` if the quick-look was not read.
 pub fn holds_quick_look(task: &Task, largest: &[(&str, f64)]) -> Option<bool> {
     let look = task.quick_look.as_ref()?;
     let (of_look, others): (Vec<_>, Vec<_>) =
@@ -17,14 +17,14 @@ pub fn holds_quick_look(task: &Task, largest: &[(&str, f64)]) -> Option<bool> {
     Some(!of_look.iter().any(above) && others.iter().any(above))
 }
 
-/// What is amiss with these files, in a sentence.
+/// Explains in a sentence which bands of these files are misnamed.
 pub fn explanation(task: &Task) -> String {
     let Some(look) = &task.quick_look else { return String::new() };
     let contents: Vec<String> =
         task.by_content.iter().map(|(band, stored)| format!("`{stored}` holds {band}")).collect();
     let absent: Vec<String> = task.absent_by_content.iter().map(ToString::to_string).collect();
     format!(
-        "the bands of {} are not what they are called: {}; {} are red, green and blue of a quick-look (at most {}); \
+        "the band names of {} are wrong: {}; {} are the red, green and blue of a quick-look (at most {}); \
          {} do not exist",
         task.name,
         contents.join(", "),
@@ -34,13 +34,13 @@ pub fn explanation(task: &Task) -> String {
     )
 }
 
-/// Of the option that takes bands by what they hold.
+/// Remedy: the option that selects bands by content.
 pub const REMEDY: &str =
-    "--bands by-content takes them by what they hold; published numbers take them as named";
+    "--bands by-content selects bands by content; published numbers use the names in the files";
 
-/// Bands that are taken as named where contents differ, or by content where they do not.
+/// Reports bands selected by name although the names are wrong, or by content although they are right.
 ///
-/// `quick_look_means` are the data set's own means of the quick-look's bands, which are not read by content.
+/// `quick_look_means` are the dataset's own means of the quick-look bands, which are not read when selecting by content.
 pub fn check(
     task: &Task,
     band_names: &str,
@@ -55,14 +55,14 @@ pub fn check(
     }
     let (band, mean) = look.bands.iter().zip(quick_look_means?).find(|(_, mean)| **mean > look.maximum)?;
     let found = format!(
-        "bands are taken by content, but `{band}` has a mean of {mean:.0} and a quick-look at most {}: these files may hold \
-         what their names say",
+        "bands are selected by content, but `{band}` has a mean of {mean:.0}, above the quick-look's maximum of {}: \
+         these files may be named correctly",
         look.maximum
     );
     Some(Finding::new(
         Check::BandNames,
         found,
-        "look at them with `cargo xtask inspect`, or leave out --bands by-content",
+        "inspect the files with `cargo xtask inspect`, or remove --bands by-content",
     ))
 }
 
@@ -85,7 +85,7 @@ mod tests {
         };
         assert_eq!(with(255.0, 3000.0), Some(true));
         assert_eq!(with(256.0, 3000.0), Some(false));
-        // Nothing at all is bright: nothing is known.
+        // No band is bright: nothing can be concluded.
         assert_eq!(with(100.0, 100.0), Some(false));
         assert_eq!(holds_quick_look(task, &[("08 - NIR", 3000.0)]), None);
         assert_eq!(holds_quick_look(suite.task("m-eurosat").unwrap(), &[("08 - NIR", 3000.0)]), None);

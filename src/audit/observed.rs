@@ -1,4 +1,4 @@
-//! What is kept of an image that was read: a hash, a few numbers per band, its classes.
+//! Summary of an image that was read: a hash, a few numbers per band, its classes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,32 +10,37 @@ use crate::data::{Split, Target};
 /// A band's pixels in one image, in digital numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BandSummary {
+    /// Smallest pixel.
     pub min: f32,
+    /// Largest pixel.
     pub max: f32,
+    /// Mean of all pixels.
     pub mean: f32,
-    /// Quantiles of evenly spaced pixels: 2 %, 50 %, 98 %.
+    /// The 2 % quantile of evenly spaced pixels.
     pub low: f32,
+    /// The 50 % quantile of evenly spaced pixels.
     pub median: f32,
+    /// The 98 % quantile of evenly spaced pixels.
     pub high: f32,
 }
 
-/// Numbers of a [`BandSummary`].
+/// How many numbers a [`BandSummary`] holds.
 pub const NUMBERS: usize = 6;
 
-/// Pixels that quantiles are taken from, per band: their order is found in microseconds.
+/// Number of pixels per band from which quantiles are taken; sorting them takes microseconds.
 const SAMPLED: usize = 256;
 
-/// Pixels that are looked at side by side.
+/// Number of pixels processed side by side.
 const LANES: usize = 16;
 
-/// Pixels that are hashed at once: their bytes stay in the cache.
+/// Number of pixels hashed at once; their bytes stay in the cache.
 const HASHED: usize = 1 << 14;
 
-/// Pixels that are added up in float32 before they are in float64.
+/// Number of pixels summed in float32 before the sum is added in float64.
 const CHUNK: usize = 64 * LANES;
 
 impl BandSummary {
-    /// Summarises a band; one without pixels is all zeros.
+    /// Summarises a band; a band without pixels gives zeros.
     pub fn of(pixels: ArrayView2<f32>) -> Self {
         let columns = pixels.ncols();
         let pixels = pixels.as_standard_layout();
@@ -44,7 +49,7 @@ impl BandSummary {
         if n == 0 {
             return BandSummary::from([0.0; NUMBERS]);
         }
-        // Side by side, which the compiler turns into vector instructions.
+        // Independent lanes, which the compiler turns into vector instructions.
         let (mut min, mut max, mut sum) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], 0.0f64);
         for chunk in pixels.chunks(CHUNK) {
             let mut sums = [0.0f32; LANES];
@@ -63,7 +68,7 @@ impl BandSummary {
             sum += sums.iter().copied().map(f64::from).sum::<f64>();
         }
         let step = n.div_ceil(SAMPLED);
-        // A step that divides the width would see few columns.
+        // A step that divides the width would sample only a few columns.
         let step = if step > 1 && columns.is_multiple_of(step) { step + 1 } else { step };
         let mut sampled: Vec<f32> = pixels.iter().copied().step_by(step).collect();
         sampled.sort_unstable_by(f32::total_cmp);
@@ -91,7 +96,7 @@ impl From<BandSummary> for [f32; NUMBERS] {
     }
 }
 
-/// The numbers' bytes, for hashes: both zeros are the same number.
+/// Bytes of the numbers, for hashing; both zeros count as the same number.
 pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; 4 * numbers.len()];
     for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
@@ -100,12 +105,12 @@ pub(crate) fn bytes(numbers: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// What is kept of an image's pixels.
+/// Summary of an image's pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelSummary {
-    /// Of shape and pixels of the bands of each image that were read, whatever else the file holds.
+    /// Hash of shape and pixels of the bands of each image that were read, independent of the rest of the file.
     pub hash: blake3::Hash,
-    /// In the order of the channels, image by image.
+    /// One summary per channel, image by image.
     pub bands: Vec<BandSummary>,
 }
 
@@ -129,7 +134,7 @@ impl PixelSummary {
     }
 }
 
-/// What is kept of a sample.
+/// Summary of a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed(Arc<Parts>);
 
@@ -140,16 +145,17 @@ struct Parts {
 }
 
 impl Observed {
-    /// Of an image's summary and its label.
+    /// Combines an image's summary with its label.
     pub fn new(pixels: PixelSummary, target: &Target) -> Self {
         Observed(Arc::new(Parts { pixels, classes: classes_of(target) }))
     }
 
+    /// Returns the summary of the sample's pixels.
     pub fn pixels(&self) -> &PixelSummary {
         &self.0.pixels
     }
 
-    /// The classes that occur in the label, or the labels that apply, ascending.
+    /// Returns the classes that occur in the label, or the labels that apply, in ascending order.
     pub fn classes(&self) -> &[usize] {
         &self.0.classes
     }
@@ -162,7 +168,7 @@ fn classes_of(target: &Target) -> Vec<usize> {
             flags.iter().enumerate().filter(|(_, applies)| **applies).map(|(label, _)| label).collect()
         }
         Target::Mask(mask) => {
-            // A class is a byte, nearly always; what lies beyond is what the reader refuses or ignores.
+            // Almost all classes fit into a byte; the reader rejects or ignores the others.
             let mut occurs = [false; 255];
             for code in mask {
                 if let Some(occurs) = usize::try_from(*code).ok().and_then(|code| occurs.get_mut(code)) {
@@ -175,17 +181,17 @@ fn classes_of(target: &Target) -> Vec<usize> {
     }
 }
 
-/// A log of the samples that were read, by split and place. Threads that read share it.
+/// A log of the samples that were read, by split and index. It is shared by the reading threads.
 #[derive(Debug, Default)]
 pub struct Log(Mutex<BTreeMap<Split, Vec<Option<Observed>>>>);
 
 impl Log {
     fn splits(&self) -> std::sync::MutexGuard<'_, BTreeMap<Split, Vec<Option<Observed>>>> {
-        // A thread that panicked left whole entries.
+        // A thread that panicked left complete entries.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a sample.
+    /// Returns the summary of a sample, if it was read.
     pub fn get(&self, split: Split, index: usize) -> Option<Observed> {
         self.splits().get(&split)?.get(index)?.clone()
     }
@@ -195,7 +201,7 @@ impl Log {
         self.splits().get(&split).and_then(|all| all.get(index)).is_some_and(Option::is_some)
     }
 
-    /// Notes a sample.
+    /// Stores the summary of a sample.
     pub fn note(&self, split: Split, index: usize, observed: Observed) {
         let mut splits = self.splits();
         let all = splits.entry(split).or_default();
@@ -205,7 +211,7 @@ impl Log {
         all[index] = Some(observed);
     }
 
-    /// Everything that was noted so far.
+    /// Returns all summaries stored so far.
     pub fn all(&self) -> BTreeMap<Split, Vec<Option<Observed>>> {
         self.splits().clone()
     }
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn quantiles_see_all_columns_of_an_image_as_wide_as_the_step() {
-        // 64 x 64 gives a step of 16, which divides 64: without care only four columns would be seen.
+        // 64 x 64 gives a step of 16, which divides 64: without the correction only four columns would be sampled.
         let pixels = Array2::from_shape_fn((64, 64), |(_, x)| if x % 16 == 0 { 1000.0 } else { 1.0 });
         assert_eq!(BandSummary::of(pixels.view()).median, 1.0);
     }

@@ -1,4 +1,4 @@
-//! Pixels against the statistics that normalise them.
+//! Compares pixels with the statistics that normalise them.
 
 use super::observed::PixelSummary;
 use super::{Check, Finding, listed};
@@ -6,25 +6,29 @@ use crate::task::Split;
 use crate::task::Task;
 use crate::transform::normalize::BandStatistics;
 
-/// A stored band's pixels over the images of a split, in digital numbers.
+/// Pixels of a stored band over the images of a split, in digital numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BandPixels<'a> {
+    /// Name of the stored band.
     pub name: &'a str,
-    /// Its first channel among the model's.
+    /// Index of the first of the model's channels that the band feeds.
     pub channel: usize,
+    /// Smallest pixel of all images.
     pub min: f32,
+    /// Largest pixel of all images.
     pub max: f32,
-    /// Of the images' means.
+    /// Mean of the images' means.
     pub mean: f64,
-    /// Standard error of `mean`, as if the images were drawn at random.
+    /// Standard error of `mean`, as if images were drawn at random.
     pub error: f64,
-    /// Medians over the images of their quantiles: 2 % and 98 %.
+    /// Median over images of their 2 % quantiles.
     pub low: f32,
+    /// Median over images of their 98 % quantiles.
     pub high: f32,
 }
 
-/// Pools the images of a split, for each of the channels with the name of its stored band: one that feeds several channels
-/// counts once. None where no image was read.
+/// Pools the images of a split per stored band. `channels` pairs each channel with the name of its band; a band that feeds
+/// several channels counts once. Returns nothing if no image was read.
 pub fn pool<'a, 'p>(
     channels: &[(usize, &'a str)],
     images: impl Iterator<Item = &'p PixelSummary>,
@@ -64,18 +68,19 @@ pub fn pool<'a, 'p>(
         .collect()
 }
 
-/// A factor between pixels and statistics above which they are of different units. Scenes are darker or brighter than
-/// their data set by less: clouds, the brightest, by 4.
+/// Factor between pixels and statistics above which they must have different units. Scenes differ from their dataset by
+/// less: clouds, the brightest scenes, by a factor of 4.
 const FACTOR: f64 = 8.0;
 
-/// The same below, where statistics are only a scale (a mean of 0): dark water is 1 % of a scale of 20,000.
+/// How many times smaller than the statistics pixels may be if these are only a scale (mean 0): dark water is 1 % of a scale
+/// of 20,000.
 const FACTOR_OF_SCALE: f64 = 400.0;
 
 /// The largest value of a byte.
 const BYTE: f64 = 255.0;
 
-/// Pixels in another unit than the statistics, `statistics` one per channel: decibels against linear numbers, reflectance
-/// 0 to 1 or bytes against digital numbers.
+/// Reports pixels in a different unit than the statistics (one per channel): decibels versus linear numbers, or reflectance
+/// from 0 to 1 or bytes versus digital numbers.
 pub fn unit(
     task: &Task,
     split: Split,
@@ -119,7 +124,7 @@ pub fn unit(
             short(statistics.std),
         );
         let remedy = format!(
-            "choose --normalization dataset, or set `scale` of {} in benchmarks/ so that pixels are in the unit of the statistics",
+            "use --normalization dataset, or set `scale` of {} in benchmarks/ so that pixels have the unit of the statistics",
             task.name
         );
         Finding::new(Check::PixelUnit, found, remedy)
@@ -136,17 +141,17 @@ fn kind(smallest: f64, largest: f64, decibels: bool) -> &'static str {
     }
 }
 
-/// Where the statistics are from.
+/// Origin of the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
-    /// Of the data set itself: means must agree.
+    /// The dataset's own statistics: means must agree.
     Own,
-    /// Of other data, so called: means may differ.
+    /// Statistics of other data, with their name: means may differ.
     Foreign(&'a str),
 }
 
-/// Bands whose means contradict the statistics, `statistics` one per channel: in another order, or far away. Deviations
-/// are in standard deviations of the band.
+/// Reports bands whose means contradict the statistics (one per channel): in a different order, or far off. Deviations are
+/// measured in standard deviations of the band.
 pub fn order(
     split: Split,
     pixels: &[BandPixels],
@@ -154,8 +159,8 @@ pub fn order(
     statistics: &[BandStatistics],
 ) -> Option<Finding> {
     let (name, tolerance, far): (_, f64, f64) = match source {
-        // What sampling of images explains is added below.
-        Source::Own => ("the data set's own statistics", 0.15, 1.0),
+        // The sampling error of the images is added below.
+        Source::Own => ("the dataset's own statistics", 0.15, 1.0),
         Source::Foreign(name) => (name, 0.5, 4.0),
     };
     let bands: Vec<(&BandPixels, &BandStatistics)> = pixels
@@ -171,7 +176,7 @@ pub fn order(
         .filter(|(band, s)| off(band, s) > (6.0 * band.error / s.std).max(tolerance))
         .collect();
 
-    // Numbers on a line fit each other best rank by rank.
+    // On a line, matching by rank is the best match.
     let (mut by_pixels, mut by_statistics) = (apart.clone(), apart.clone());
     by_pixels.sort_by(|a, b| a.0.mean.total_cmp(&b.0.mean));
     by_statistics.sort_by(|a, b| a.1.mean.total_cmp(&b.1.mean));
@@ -184,7 +189,7 @@ pub fn order(
             .filter(|(pixels, own)| pixels.0.name != own.0.name)
             .map(|(pixels, own)| {
                 format!(
-                    "`{}` has a mean of {}, as `{}` should",
+                    "`{}` has a mean of {}, expected for `{}`",
                     pixels.0.name,
                     short(pixels.0.mean),
                     own.0.name
@@ -192,7 +197,7 @@ pub fn order(
             })
             .collect();
         let found = format!(
-            "bands of {split} stand in another order than in {name}: {}",
+            "bands of {split} are in a different order than in {name}: {}",
             listed(pairs.iter().map(String::as_str))
         );
         let remedy = "check `stored-bands` or `bands` in benchmarks/ against the files; `cargo xtask inspect` shows their means";
@@ -203,7 +208,7 @@ pub fn order(
         .filter(|(band, s)| off(band, s) > far.max(6.0 * band.error / s.std))
         .map(|(band, s)| {
             format!(
-                "`{}` has a mean of {}, there {} ± {}",
+                "`{}` has a mean of {}, expected {} ± {}",
                 band.name,
                 short(band.mean),
                 short(s.mean),
@@ -215,7 +220,7 @@ pub fn order(
         let found =
             format!("bands of {split} are far from {name}: {}", listed(away.iter().map(String::as_str)));
         let remedy =
-            "check that files and statistics belong together, and the bands' names and order in benchmarks/";
+            "check that files and statistics belong together, and that names and order of the bands in benchmarks/ are right";
         Finding::new(Check::BandOrder, found, remedy)
     })
 }
@@ -226,7 +231,7 @@ fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
     numbers.get(numbers.len() / 2).copied()
 }
 
-/// Three significant digits.
+/// Formats a number with three significant digits.
 fn short(number: f64) -> String {
     let digits = if number == 0.0 { 0 } else { 2 - number.abs().log10().floor() as i32 };
     format!("{number:.*}", digits.clamp(0, 6) as usize)
@@ -240,7 +245,7 @@ mod tests {
     use crate::home::Home;
     use crate::task::Suite;
 
-    /// Sentinel-2's statistics, B01 to B12 with B8A and without B10, of Copernicus-Bench.
+    /// Copernicus-Bench's statistics of Sentinel-2: B01 to B12 with B8A and without B10.
     const S2: [(&str, f64, f64); 12] = [
         ("B01", 1353.7, 897.3),
         ("B02", 1117.2, 736.0),
@@ -264,8 +269,8 @@ mod tests {
         S2.iter().enumerate().map(|(channel, (name, ..))| (channel, *name)).collect()
     }
 
-    /// Images whose band b has the distribution of the statistics of `source[b]`, brighter or darker by image, passed
-    /// through `change`.
+    /// Images whose band b follows the statistics of `source[b]`, brighter or darker from image to image, transformed by
+    /// `change`.
     fn images(source: &[usize], change: impl Fn(f64) -> f64) -> Vec<PixelSummary> {
         (0..40)
             .map(|image| {
@@ -295,10 +300,10 @@ mod tests {
     #[test]
     fn pixels_in_the_statistics_unit_give_no_finding() {
         assert_eq!(unit_of(|x| x, &statistics()), None);
-        // Dark water and bright clouds are of the same unit still.
+        // Dark water and bright clouds still have the same unit.
         assert_eq!(unit_of(|x| x / 5.0, &statistics()), None);
         assert_eq!(unit_of(|x| x * 4.0, &statistics()), None);
-        // A scale, as Presto's.
+        // Only a scale, as for Presto.
         let scale = vec![BandStatistics { mean: 0.0, std: 10_000.0 }; S2.len()];
         assert_eq!(unit_of(|x| x / 5.0, &scale), None);
     }
@@ -313,7 +318,7 @@ mod tests {
         );
         let scale = vec![BandStatistics { mean: 0.0, std: 10_000.0 }; S2.len()];
         assert!(unit_of(|x| x / 10_000.0, &scale).is_some());
-        // The other way round.
+        // The opposite case.
         let small: Vec<BandStatistics> = statistics()
             .iter()
             .map(|s| BandStatistics { mean: s.mean / 10_000.0, std: s.std / 10_000.0 })
@@ -326,7 +331,7 @@ mod tests {
     fn bytes_against_sixteen_bits_are_told() {
         let said = unit_of(|x| (x / 40.0).min(255.0), &statistics()).unwrap();
         assert!(said.contains("look like bytes from 0 to 255"), "{said}");
-        // Stretched to fill the byte.
+        // Stretched to the full range of a byte.
         assert!(unit_of(|x| (x / 10.0).min(255.0), &statistics()).is_some());
         let bytes: Vec<BandStatistics> =
             statistics().iter().map(|s| BandStatistics { mean: s.mean / 40.0, std: s.std / 40.0 }).collect();
@@ -368,17 +373,20 @@ mod tests {
         swapped.swap(3, 7);
         for whose in [Source::Own, Source::Foreign("S2C")] {
             let said = order_of(&swapped, |x| x, whose).unwrap();
-            assert!(said.contains("`B04` has a mean of 230") && said.contains("as `B08` should"), "{said}");
+            assert!(
+                said.contains("`B04` has a mean of 230") && said.contains("expected for `B08`"),
+                "{said}"
+            );
         }
     }
 
     #[test]
     fn a_band_stored_last_contradicts_the_statistics() {
-        // EuroSAT's files have B8A last: B09, B11 and B12 each stand one place earlier.
+        // EuroSAT's files have B8A last: B09, B11 and B12 each move one position forward.
         let rotated = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 8];
         for whose in [Source::Own, Source::Foreign("S2C")] {
             let said = order_of(&rotated, |x| x, whose).unwrap();
-            assert!(said.contains("another order") && said.contains("`B12`"), "{said}");
+            assert!(said.contains("a different order") && said.contains("`B12`"), "{said}");
         }
     }
 
@@ -390,7 +398,7 @@ mod tests {
         }
         let pooled = pool(&names, images.iter());
         let said = order(Split::Train, &pooled, Source::Foreign("S2C"), &statistics()).unwrap().found;
-        assert!(said.contains("`B09` has a mean of 9000, there 732 ± 475"), "{said}");
+        assert!(said.contains("`B09` has a mean of 9000, expected 732 ± 475"), "{said}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Partitions of other sizes than the official ones, and more neighbours than there are training samples.
+//! Partitions of unofficial size, and k-NN with more neighbours than train samples.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use super::{Check, Finding};
 use crate::task::Split;
 use crate::task::Task;
 
-/// The partition that has the official number of samples.
+/// The partition that must have the official number of samples.
 const DEFAULT: &str = "default";
 
-/// Splits that list another number of samples than the release has. Of the smaller partitions only train differs from
-/// `default`, and by more than its name says (classes keep a sample each), so that its size is not looked at.
+/// Reports splits whose number of samples differs from the release. The train split of a smaller partition is not checked:
+/// its size differs from `default` by more than its name says, because each class keeps at least one sample.
 pub fn check(task: &Task, partition: &str, listed: &BTreeMap<Split, usize>) -> Option<Finding> {
     let other: Vec<String> = listed
         .iter()
@@ -21,18 +21,18 @@ pub fn check(task: &Task, partition: &str, listed: &BTreeMap<Split, usize>) -> O
         .collect();
     (!other.is_empty()).then(|| {
         let found =
-            format!("partition {partition} has other sizes than the official one: {}", other.join(", "));
+            format!("partition {partition} differs in size from the official one: {}", other.join(", "));
         let remedy =
-            "compare with no published number; `cargo xtask doctor` says how to fetch the official files";
+            "do not compare with published numbers; `cargo xtask doctor` shows how to fetch the official files";
         Finding::new(Check::PartitionSize, found, remedy)
     })
 }
 
-/// k-NN with more neighbours than training samples: all of them vote, and weights alone decide.
+/// Reports k-NN with more neighbours than train samples: then all of them vote, and only the weights decide.
 pub fn neighbours(k: usize, train: usize) -> Option<Finding> {
     (k > train).then(|| {
         let found = format!("k is {k}, but train has {train} samples: all of them vote on every image");
-        let remedy = "choose a larger partition, or a protocol with a smaller k";
+        let remedy = "use a larger partition, or a protocol with a smaller k";
         Finding::new(Check::Neighbours, found, remedy)
     })
 }

@@ -1,7 +1,7 @@
-//! The command line exactly as it is typed, turned into validated requests by the commands themselves.
+//! The command line exactly as the user types it. Each command turns its arguments into validated requests.
 //!
-//! This file is compiled into `xtask` too, so that help and mistakes in arguments need no build of the
-//! harness: it may use clap and std only.
+//! This file is also compiled into `xtask`, so that help and argument errors do not require a build of the harness. It may
+//! only use clap and std.
 
 use std::path::PathBuf;
 
@@ -9,91 +9,99 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::fetch_args::FetchArgs;
 
-/// Options of every command.
+/// Options shared by all commands.
 #[derive(Debug, Clone, Args)]
 pub struct GlobalArgs {
-    /// Folder with benchmarks/ and configs/ whose files override the built-in ones [default: $TERRABENCH_HOME, else the
-    /// checkout around the working directory]
+    /// Folder whose benchmarks/ and configs/ files override the built-in ones [default: $TERRABENCH_HOME, else the checkout
+    /// that contains the working directory]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
 }
 
-/// What the harness can do.
+/// The commands of the harness.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Run a benchmark and write its tables
     ///
-    /// Loads the suite's official files, extracts frozen features, scores them with each protocol and writes
-    /// one record a cell (model x task x partition x protocol x seed) and the published tables with our row
-    /// beside them. Finished cells are not computed again.
+    /// Loads the suite's official files, extracts frozen features, scores them with each protocol, and writes one record
+    /// per cell (model x task x partition x protocol x seed). Also writes the published tables with our row added. Finished
+    /// cells are not computed again.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
 
-    /// Print what the reader sees in a task's files
+    /// Show what the reader sees in a task's files
     Inspect(InspectArgs),
 
     /// Export the features of a split as safetensors
     ///
-    /// The file holds `features` [n, d] float32 and `labels` (int64 [n], or uint8 [n, labels] for multi-label
-    /// tasks); its metadata key `samples` is the JSON list of the samples' names in the same order.
+    /// The file contains `features` (float32 [n, d]) and `labels` (int64 [n]; uint8 [n, labels] for multi-label tasks). Its
+    /// metadata key `samples` is a JSON list of the sample names in the same order.
     Features(FeaturesArgs),
 
-    /// Compare records with a reference and fail where accuracy fell: the gate for CI
+    /// Compare records with a reference and fail if accuracy fell: the gate for CI
     ///
-    /// Cells whose predictions of the test split are kept on both sides are compared sample by sample (paired bootstrap),
-    /// others by their values, with the thresholds of the reference's check.toml, else of configs/check.toml. Every recorded
-    /// number is computed again from its predictions, on both sides. Ends with 1 where a cell fell, records what its
-    /// predictions do not give, predicts otherwise than the thresholds allow, has other test samples or is missing; with 2
-    /// where the input, or a file of it, cannot be used. A cell's records compare with those of the same setting.
+    /// If both sides kept the test predictions of a cell, the cell is compared sample by sample (paired bootstrap);
+    /// otherwise by its values. Thresholds come from check.toml in the reference folder, or else from configs/check.toml.
+    /// On both sides, every recorded number is recomputed from its predictions. Records are only compared with records of
+    /// the same setting.
+    ///
+    /// Exits with 1 if a cell fell, is missing, has different test samples, records a value that its predictions do not
+    /// give, or has predictions that differ by more than the thresholds allow. Exits with 2 if the input, or one of its
+    /// files, cannot be used.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
 
-    /// Compare two models on the cells that both have: paired bootstrap and McNemar's test
+    /// Compare two models on the cells they share: paired bootstrap and McNemar's test
     ///
-    /// Where a side has several records of a cell, of other weights or normalisations, they are listed, and options choose.
-    /// Shortened and demo runs are left out where there are others. Ends with 1 where a record's value is not what its
-    /// predictions give, with 3 where files cannot be used; the others are compared.
+    /// If one side has several records of a cell (with different weights or normalisations), they are listed, and options
+    /// select one. Shortened and demo runs are ignored if other records exist.
+    ///
+    /// Exits with 1 if a record's value differs from what its predictions give, and with 3 if some files cannot be used;
+    /// all other cells are still compared.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
 
-    /// Compute scores again from the predictions that are kept beside the records
+    /// Recompute scores from the predictions stored beside the records
     ///
-    /// Ends with 1 where a record says what its predictions do not give, with 3 where files cannot be used.
+    /// Exits with 1 if a record contradicts its predictions, and with 3 if some files cannot be used.
     Rescore(RescoreArgs),
 
-    /// List or empty the cache of extracted features
+    /// List or prune the cache of extracted features
     ///
-    /// Features are kept by all that decides them (weights, preprocessing, pixels, the code's version) and shared by
-    /// protocols, partitions, seeds and later runs. They lie under TERRABENCH_CACHE, or the platform's cache folder.
+    /// The cache key covers everything that affects a feature (weights, preprocessing, pixels, code version), so entries
+    /// are shared by protocols, partitions, seeds and later runs. They are stored in $TERRABENCH_CACHE, or else in the
+    /// platform's cache folder.
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
 
-    /// List the models that can be run: sensors, bands, size, poolings, weights here or the command that fetches them
+    /// List the available models: sensors, bands, input size, poolings, and the path of the weights or the command that
+    /// fetches them
     Models(ModelsArgs),
 
-    /// Fetch official data and published weights, verified and resumable
+    /// Fetch official data and published weights; downloads are verified and can be resumed
     Fetch(FetchArgs),
 
-    /// Pack a suite's many files into one compressed file a split, which is read much faster
+    /// Pack a suite's many files into one compressed file per split, which is much faster to read
     ///
-    /// What is packed is read back and compared. The packed folder takes the place of the data's with --data; records
-    /// made from either are the same. What is there already of the same source is left alone, unless the suite's file
-    /// decodes it otherwise by now (`stored-bands`, `remap`, `ignore`, …): then it says what changed and packs anew.
+    /// Packed data are read back and compared with the source. Pass the packed folder as --data; the records are the same
+    /// for either. An existing packed file of the same source is kept, unless the suite's file now decodes the source
+    /// differently (`stored-bands`, `remap`, `ignore`, …); the command then says what changed and packs it again.
     #[command(after_help = PREPARE_EXAMPLES)]
     Prepare(PrepareArgs),
 
-    /// Tell what is here: devices, LibTorch, data, weights, caches and disk, and how to mend what is amiss
+    /// Diagnose the installation: devices, LibTorch, data, weights, caches and disk, with a remedy for each problem
     ///
-    /// Needs no network and changes nothing. Ends with 1 where something that is here is broken; what is only missing
-    /// is told and no failure.
+    /// Needs no network and changes nothing. Exits with 1 if something is broken; missing items are reported but do not
+    /// count as failures.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
 
-    /// Write tables, pictures and one page from the records that are there
+    /// Write tables, figures and a single-page report from existing records
     ///
-    /// Reads DIR/<suite>/records/ of every suite (and of the demos, kept apart) and runs nothing. report.md links the tables
-    /// (Markdown, CSV) and the pictures (SVG, PNG); report.html is the same in one file that needs no network;
-    /// results.parquet holds all records. Files that cannot be used are listed and left out; the command then ends with 3.
+    /// Reads DIR/<suite>/records/ of every suite (demos are kept apart) and runs nothing. report.md links the tables
+    /// (Markdown, CSV) and figures (SVG, PNG); report.html contains the same in one file that needs no network;
+    /// results.parquet contains all records. Files that cannot be used are listed and skipped; the command then exits with
+    /// 3.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }
@@ -139,7 +147,7 @@ Examples:
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
   cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0";
 
-/// Which data are read.
+/// Which data to read and how to interpret them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
@@ -147,61 +155,63 @@ pub struct DataArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Whether bands are taken by the names in the files, as published numbers do, or by what they hold
+    /// How to select bands: by the names in the files, as the published numbers do, or by content
     #[arg(long, value_name = "HOW", default_value = "as-named")]
     pub bands: BandNames,
 
-    /// What stands in for bands that the model takes and the files lack
+    /// What replaces bands that the model takes but the files lack
     #[arg(long, value_name = "HOW", default_value = "as-task")]
     pub missing_bands: MissingBands,
 
-    /// Which of the model's bands it is given: all, rgb, or names (B02,B03,B04). The others are zeros after normalisation, or
-    /// left out where the model takes any bands
+    /// Which of the model's bands it receives: all, rgb, or a list of names (B02,B03,B04). The others become zeros after
+    /// normalisation, or are left out if the model takes any set of bands
     #[arg(long, value_name = "all|rgb|BANDS", default_value = "all")]
     pub channels: String,
 
-    /// The sensor that the model is told for Sentinel-2 tasks: s2-l1c, s2-l2a [default: the task's]
+    /// Sensor to report to the model for Sentinel-2 tasks: s2-l1c, s2-l2a [default: the task's sensor]
     #[arg(long, value_name = "SENSOR")]
     pub sensor: Option<SensorArg>,
 
-    /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
+    /// Read and hash every data file again, including those that look unchanged since an earlier run
     #[arg(long)]
     pub verify: bool,
 }
 
-/// What stands in for missing bands.
+/// What replaces missing bands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MissingBands {
-    /// The bands that the task names for them (`impute` in benchmarks/)
+    /// The replacement bands named by the task (`impute` in benchmarks/)
     AsTask,
     /// Zeros, after normalisation
     Zeros,
 }
 
-/// A sensor that a model may be told for images of Sentinel-2.
+/// A sensor that can be reported to the model for Sentinel-2 images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SensorArg {
+    /// Sentinel-2 Level-1C: top-of-atmosphere reflectance
     #[value(name = "s2-l1c")]
     S2L1c,
+    /// Sentinel-2 Level-2A: surface reflectance
     #[value(name = "s2-l2a")]
     S2L2a,
 }
 
-/// How the bands of a task whose files name them wrongly are taken.
+/// How to select the bands of a task whose files name them wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BandNames {
-    /// By the names in the files, as published numbers do
+    /// By the names in the files, as the published numbers do
     AsNamed,
-    /// By what the pixels hold (m-eurosat, m-brick-kiln)
+    /// By pixel content (m-eurosat, m-brick-kiln)
     ByContent,
 }
 
-/// Which bands a model is fed.
+/// Which bands a model receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InputsArg {
-    /// As the published numbers were made
+    /// The bands used for the published numbers
     AsPublished,
-    /// As the model was trained
+    /// The bands the model was trained on
     Corrected,
 }
 
@@ -218,47 +228,47 @@ pub enum PoolingArg {
     Head,
 }
 
-/// Which model runs, and where.
+/// Which model to run and where.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A file of configs/models/ (`models` lists them) or a path to such a TOML
-    /// [default: terrafm-b; with --demo: demo]
+    /// A file in configs/models/ (see the command `models`) or a path to such a TOML file [default: terrafm-b; with --demo:
+    /// demo]
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
 
-    /// A PyTorch checkpoint, a .safetensors file, the .index.json of several, a folder with one of these, or
-    /// random:SEED [with --demo: random:0]
+    /// A PyTorch checkpoint, a .safetensors file, the .index.json of a sharded checkpoint, a folder that contains one of
+    /// these, or random:SEED [with --demo: random:0]
     #[arg(long, value_name = "FILE|random:SEED")]
     pub weights: Option<String>,
 
-    /// Accept weights that lack parameters of the model, which then stay random
+    /// Accept weights that lack some of the model's parameters; those parameters keep random values
     #[arg(long)]
     pub allow_partial: bool,
 
-    /// Where tensors live: flex (CPU), libtorch[:cuda:N], vulkan[:N]
+    /// Device for tensors: flex (CPU), libtorch[:cuda:N], vulkan[:N]
     #[arg(long, value_name = "DEVICE", default_value = "flex")]
     pub device: String,
 
-    /// Images a batch
+    /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = batch_size)]
     pub batch_size: usize,
 
-    /// Threads for reading and computing [default: all cores]
+    /// Threads for reading and computing [default: number of cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 
-    /// How pixels are normalised: default (as the suite's reference does, else as dataset), dataset (standardised by the
-    /// dataset's own statistics), sweep (Galileo's strategies, the best on validation is reported on test; bench only)
-    /// or one strategy, as OURS-2.0-norm_no_clip or satlas
+    /// How to normalise pixels: default (as the suite's reference does, else dataset), dataset (standardise with the
+    /// dataset's statistics), sweep (try Galileo's strategies, select on validation, report on test; bench only), or one
+    /// strategy such as OURS-2.0-norm_no_clip or satlas
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
-    /// Which bands a model is fed where the code behind published numbers feeds it others than it was trained on
+    /// Which bands a model receives if the code behind its published numbers uses other bands than it was trained on
     #[arg(long, value_name = "HOW", default_value = "as-published")]
     pub inputs: InputsArg,
 
-    /// How the model's tokens become one vector per image: class, mean, mean-all, head [default: the model's]
+    /// How the model's tokens become one vector per image: class, mean, mean-all, head [default: set by the model]
     #[arg(long, value_name = "NAME")]
     pub pooling: Option<PoolingArg>,
 
@@ -272,59 +282,60 @@ const SHORT: &str = "Short runs (protocols that train with epochs)";
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense; with --demo also demo
+    /// A file in benchmarks/: geobench, copernicus-bench, landslide4sense; with --demo also demo
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
-    /// Run on small generated data with a small random model, to try the harness; never benchmark numbers
+    /// Try the harness on small generated data with a small random model; the results are not benchmark numbers
     #[arg(long, conflicts_with = "data")]
     pub demo: bool,
 
-    /// Only this task (repeatable) [default: those of the tables that the protocols fill]
+    /// Run only this task (repeatable) [default: the tasks in the tables that the protocols fill]
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
 
-    /// Only this training partition (repeatable) [default: those of the tables that the protocols fill]
+    /// Use only this training partition (repeatable) [default: the partitions in the tables that the protocols fill]
     #[arg(long = "partition", value_name = "PARTITION")]
     pub partitions: Vec<String>,
 
-    /// A file of configs/protocols/: knn, linear-probe, logistic, finetune, segmentation-probe, upernet,
-    /// upernet-finetune, copernicus-linear-probe, ridge (repeatable)
-    /// [default: the suite's, `default-protocols` in its file of benchmarks/]
+    /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
+    /// upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
-    /// Seed of what is random in a protocol and of the intervals' resampling (repeatable)
+    /// Seed for a protocol's random choices and for the resampling of intervals (repeatable)
     #[arg(long = "seed", value_name = "N", default_values_t = [0])]
     pub seeds: Vec<u64>,
 
-    /// Train only so many epochs; a shortened run's record says so and enters no table
+    /// Train for only N epochs; the record of a shortened run says so and is not entered in any table
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = SHORT)]
     pub epochs: Option<usize>,
 
-    /// Train only these learning rates
+    /// Train with only these learning rates
     #[arg(long, value_name = "RATE,RATE", value_delimiter = ',', help_heading = SHORT)]
     pub learning_rates: Vec<f64>,
 
-    /// Use only so many samples of each split
+    /// Use only N samples per split
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = SHORT)]
     pub limit: Option<usize>,
 
-    /// Folder for records and tables: they go to DIR/<suite>/, with --demo to DIR/<suite>-demo/
+    /// Output folder: records and tables go to DIR/<suite>/, or with --demo to DIR/<suite>-demo/
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
 
-    /// Memory for the feature maps of a frozen encoder (upernet): bytes, or with kB, MB, GB, TB; what is more goes
-    /// to a file in the cache's folder
+    /// Memory limit for the feature maps of a frozen encoder (upernet), in bytes or with kB, MB, GB, TB; the rest goes to a
+    /// file in the cache folder
     #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size)]
     pub cache_limit: u64,
 
-    /// Compute finished cells again
+    /// Recompute finished cells
     #[arg(long)]
     pub fresh: bool,
+    /// The options for data
 
     #[command(flatten)]
     pub data: DataArgs,
+    /// The options for the model
 
     #[command(flatten)]
     pub model: ModelArgs,
@@ -333,11 +344,11 @@ pub struct BenchArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A file of benchmarks/
+    /// A file in benchmarks/
     #[arg(long, value_name = "SUITE", default_value = "geobench")]
     pub suite: String,
 
-    /// The task to look at
+    /// The task to inspect
     #[arg(long, value_name = "TASK")]
     pub task: String,
 
@@ -345,11 +356,11 @@ pub struct InspectArgs {
     #[arg(long, value_name = "PARTITION", default_value = "default")]
     pub partition: String,
 
-    /// Only this split (repeatable): train, valid, test [default: all]
+    /// Show only this split (repeatable): train, valid, test [default: all]
     #[arg(long = "split", value_name = "SPLIT")]
     pub splits: Vec<SplitArg>,
 
-    /// One JSON object a line, one line a sample
+    /// Print one JSON object per sample, one per line
     #[arg(long)]
     pub json: bool,
 
@@ -361,11 +372,11 @@ pub struct InspectArgs {
 /// Arguments of `features`.
 #[derive(Debug, Clone, Args)]
 pub struct FeaturesArgs {
-    /// A file of benchmarks/
+    /// A file in benchmarks/
     #[arg(long, value_name = "SUITE", default_value = "geobench")]
     pub suite: String,
 
-    /// The task whose images are encoded
+    /// The task whose images to encode
     #[arg(long, value_name = "TASK")]
     pub task: String,
 
@@ -373,16 +384,18 @@ pub struct FeaturesArgs {
     #[arg(long, value_name = "PARTITION", default_value = "default")]
     pub partition: String,
 
-    /// The split whose images are encoded
+    /// The split whose images to encode
     #[arg(long, value_name = "SPLIT")]
     pub split: SplitArg,
 
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// The options for data
 
     #[command(flatten)]
     pub data: DataArgs,
+    /// The options for the model
 
     #[command(flatten)]
     pub model: ModelArgs,
@@ -391,19 +404,19 @@ pub struct FeaturesArgs {
 /// Arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// What `bench` wrote: a folder with records/, or one above such folders
+    /// Output folder of `bench`: a folder that contains records/, or a parent of such folders
     #[arg(long, value_name = "DIR")]
     pub records: PathBuf,
 
-    /// The committed records to compare with, in the same layout
+    /// The reference records, in the same layout
     #[arg(long, value_name = "DIR")]
     pub reference: PathBuf,
 
-    /// A TOML of thresholds [default: check.toml in the reference's folder, else configs/check.toml]
+    /// A TOML file of thresholds [default: check.toml in the reference folder, else configs/check.toml]
     #[arg(long, value_name = "FILE")]
     pub thresholds: Option<PathBuf>,
 
-    /// Do not fail where a cell of the reference is missing
+    /// Do not fail if a cell of the reference is missing
     #[arg(long)]
     pub allow_missing: bool,
 
@@ -411,43 +424,44 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
 
-    /// Append the table, in GitHub's Markdown, to this file
+    /// Append the results as a GitHub Markdown table to this file
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
 
-    /// Make the records the new reference, after showing the difference
+    /// Show the differences, then make these records the new reference
     #[arg(long)]
     pub update: bool,
+    /// Which records to compare
 
     #[command(flatten)]
     pub wanted: WantedArgs,
 }
 
-/// Which records are meant, where a cell has several.
+/// Which records to use if a cell has several.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Which records (each repeatable: any of its values will do)")]
 pub struct WantedArgs {
-    /// Only records of this model, as in the records: TerraFM or "TerraFM ViT-Base"
+    /// Only records of this model, named as in the records: TerraFM or "TerraFM ViT-Base"
     #[arg(long = "model", value_name = "MODEL")]
     pub models: Vec<String>,
 
-    /// Only records of these weights: the beginning of their hash, or random:SEED
+    /// Only records with these weights: the first characters of their hash, or random:SEED
     #[arg(long, value_name = "HASH|random:SEED")]
     pub weights: Vec<String>,
 
-    /// Only records of this normalisation: dataset, sweep, OURS-2.0-norm_no_clip, …
+    /// Only records with this normalisation: dataset, sweep, OURS-2.0-norm_no_clip, …
     #[arg(long, value_name = "NAME")]
     pub normalization: Vec<String>,
 
-    /// Only records whose model was told this sensor: s1, s2-l1c, s2-l2a
+    /// Only records with this sensor reported to the model: s1, s2-l1c, s2-l2a
     #[arg(long, value_name = "SENSOR")]
     pub sensor: Vec<String>,
 
-    /// Only records whose bands were taken so: as-named, by-content
+    /// Only records with bands selected this way: as-named, by-content
     #[arg(long, value_name = "HOW")]
     pub bands: Vec<String>,
 
-    /// Only records with this setting, by the name that lists of settings show: k=20, imputed=nothing, length=shortened
+    /// Only records with this setting, named as in the listings of settings: k=20, imputed=nothing, length=shortened
     #[arg(long = "setting", value_name = "NAME=VALUE")]
     pub settings: Vec<String>,
 }
@@ -455,17 +469,18 @@ pub struct WantedArgs {
 /// Arguments of `compare`.
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
-    /// A model's name as in the records, the beginning of its weights' hash, or a folder of records
+    /// A model's name as in the records, the first characters of its weights' hash, or a folder of records
     #[arg(value_name = "A")]
     pub a: String,
 
-    /// The other one
+    /// The second model, in the same form
     #[arg(value_name = "B")]
     pub b: String,
 
-    /// Where the records of models given by name are
+    /// Folder in which to look up models given by name or hash
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+    /// Which records to compare
 
     #[command(flatten)]
     pub wanted: WantedArgs,
@@ -474,13 +489,14 @@ pub struct CompareArgs {
 /// Arguments of `rescore`.
 #[derive(Debug, Clone, Args)]
 pub struct RescoreArgs {
-    /// What `bench` wrote: a folder with records/, or one above such folders
+    /// Output folder of `bench`: a folder that contains records/, or a parent of such folders
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Compute this metric too, where it fits the labels (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2
+    /// Also compute this metric if it fits the targets (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
+    /// Which records to rescore
 
     #[command(flatten)]
     pub wanted: WantedArgs,
@@ -489,11 +505,11 @@ pub struct RescoreArgs {
 /// Arguments of `prepare`.
 #[derive(Debug, Clone, Args)]
 pub struct PrepareArgs {
-    /// A file of benchmarks/: geobench, copernicus-bench, landslide4sense
+    /// A file in benchmarks/: geobench, copernicus-bench, landslide4sense
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
-    /// Only this task (repeatable) [default: all that are here]
+    /// Pack only this task (repeatable) [default: all tasks whose data are present]
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
 
@@ -501,11 +517,11 @@ pub struct PrepareArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Folder for the packed files, DIR/<task>/<split>.h5
+    /// Output folder; packed files go to DIR/<task>/<split>.h5
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
 
-    /// Read and hash every file of the data anew, also those that look unchanged since an earlier run
+    /// Read and hash every data file again, including those that look unchanged since an earlier run
     #[arg(long)]
     pub verify: bool,
 }
@@ -513,11 +529,11 @@ pub struct PrepareArgs {
 /// Arguments of `doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
-    /// Try this device, too: libtorch[:cuda:N], vulkan[:N]; its backend is built in where it is not
+    /// Also try this device: libtorch[:cuda:N], vulkan[:N]; its backend is added to the build if missing
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
 
-    /// One JSON object a line, one line a finding
+    /// Print one JSON object per finding, one per line
     #[arg(long)]
     pub json: bool,
 }
@@ -525,7 +541,7 @@ pub struct DoctorArgs {
 /// Arguments of `models`.
 #[derive(Debug, Clone, Args)]
 pub struct ModelsArgs {
-    /// One JSON object per model
+    /// Print one JSON object per model, one per line
     #[arg(long)]
     pub json: bool,
 }
@@ -534,24 +550,24 @@ pub struct ModelsArgs {
 #[derive(Debug, Clone, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["list", "prune"])))]
 pub struct CacheArgs {
-    /// Show each entry's size, age, task and model, the most recently used first
+    /// Show the size, age, task and model of each entry, most recently used first
     #[arg(long)]
     pub list: bool,
 
-    /// Remove entries: all, or those that the limits below leave out
+    /// Remove all entries, or those selected by the limits below
     #[arg(long)]
     pub prune: bool,
 
-    /// Remove what was not used for this many days
+    /// Remove entries not used for this many days
     #[arg(long, value_name = "DAYS", requires = "prune", conflicts_with = "list")]
     pub older_than: Option<u32>,
 
-    /// Remove the least recently used entries until the rest is no larger: bytes, or with kB, MB, GB, TB
+    /// Remove the least recently used entries until at most SIZE remains: bytes, or with kB, MB, GB, TB
     #[arg(long, value_name = "SIZE", requires = "prune", conflicts_with = "list", value_parser = size)]
     pub to: Option<u64>,
 }
 
-/// Bytes of `20GB`, `1.5 MB`, `4096`.
+/// Parses a size such as `20GB`, `1.5 MB` or `4096` into bytes.
 fn size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
@@ -561,21 +577,24 @@ fn size(text: &str) -> Result<u64, String> {
         "mb" => 1e6,
         "gb" => 1e9,
         "tb" => 1e12,
-        _ => return Err("units are B, kB, MB, GB, TB".to_owned()),
+        _ => return Err("expected a unit of B, kB, MB, GB or TB".to_owned()),
     };
     match number.trim().parse::<f64>() {
         Ok(number) if (0.0..1e6).contains(&number) || (unit == 1.0 && (0.0..1e18).contains(&number)) => {
             Ok((number * unit) as u64)
         }
-        _ => Err("expected a size as 20GB".to_owned()),
+        _ => Err("expected a size such as 20GB".to_owned()),
     }
 }
 
-/// A split by name.
+/// A split, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SplitArg {
+    /// Training samples
     Train,
+    /// Validation samples
     Valid,
+    /// Test samples
     Test,
 }
 
@@ -587,18 +606,18 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Threads per core that still hide the time that reading files takes; more only cost memory.
+/// Up to this many threads per core help to hide the time spent on reading; more only cost memory.
 const THREADS_PER_CORE: usize = 4;
-/// As many threads are fine on any machine, so that a command line does not depend on it.
+/// A number of threads accepted on every machine, so that command lines are portable.
 const THREADS_ANYWHERE: usize = 64;
 
 fn threads(text: &str) -> Result<usize, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = THREADS_ANYWHERE.max(THREADS_PER_CORE * cores);
-    at_most(text, most, &format!("{most} with the {cores} cores of this machine"))
+    at_most(text, most, &format!("{most} on this machine ({cores} cores)"))
 }
 
-/// Beyond this no device computes faster, and the images of one batch fill gigabytes.
+/// Larger batches are not faster on any device, and the images of one batch already fill gigabytes.
 const LARGEST_BATCH: usize = 4096;
 
 fn batch_size(text: &str) -> Result<usize, String> {
@@ -609,7 +628,7 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
     let too_many = || Err(format!("must be at most {told}"));
     match at_least_one(text) {
         Ok(n) if n > most => too_many(),
-        // Too long for a number is too many, too.
+        // A number with too many digits to parse is also too large.
         Err(_) if text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()) => too_many(),
         done => done,
     }
@@ -618,20 +637,21 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
 /// Arguments of `report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
-    /// Folder of the results, as `bench` writes it
+    /// Results folder, as written by `bench`
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Where the report goes [default: the folder of the results]
+    /// Output folder of the report [default: the results folder]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Only these models in the spider plot: as in the tables, TerraFM or "TerraFM ViT-Base", published and measured
-    /// [default: those of the source's plot and what is measured]
+    /// Show only these models in the spider plot, published or measured, named as in the tables: TerraFM or "TerraFM
+    /// ViT-Base" [default: the models of the published plot and all measured ones]
     #[arg(long, value_name = "MODEL,MODEL", value_delimiter = ',')]
     pub models: Vec<String>,
 
-    /// Only these axes in the spider plot: a table (knn), a task (m-eurosat) or both (knn/m-eurosat), at least three in all
+    /// Show only these axes in the spider plot: a table (knn), a task (m-eurosat) or both (knn/m-eurosat); at least three
+    /// in total
     #[arg(long, value_name = "AXIS,AXIS", value_delimiter = ',')]
     pub axes: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `bench`: runs a suite's cells, writes records and tables, tells what was written.
+//! `bench`: runs the cells of a suite, writes records and tables, and lists the files it wrote.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ Its numbers say nothing about any model or benchmark.";
 
 const DEMO_WEIGHTS: &str = "random:0";
 
-/// Runs the command.
+/// Runs the command. Exits with 0, or with [`super::SOME_UNREADABLE`] if some records could not be read.
 pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
@@ -73,9 +73,8 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     let setting = Setting {
         suite: &suite,
         model: &model,
-        // What was typed must be understood; what is not here may not be needed.
         weights: match weights {
-            // What was typed must be understood; a file that is not here matters to cells that are not recorded.
+            // Invalid --weights stop the run. A missing file only matters for cells that are not recorded yet.
             Err(error) if error.kind() == ErrorKind::Request && typed.is_some() => return Err(error.into()),
             weights => weights,
         },
@@ -101,7 +100,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
             return Err(missing.clone().into());
         }
-        console::note(format_args!("{missing}\nCells that are recorded are listed without it.\n"));
+        console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
@@ -118,7 +117,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
                     written.push(done.path);
                 }
                 Err(error) => {
-                    // At once: whatever goes wrong later, this is known.
+                    // Reported immediately, so that it is known even if a later cell aborts the run.
                     console::note(format_args!("{name}: failed: {error}"));
                     failures.push(format!("{name}: {error}"));
                 }
@@ -137,12 +136,12 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     console::tell(format_args!("\nRecords and tables:\n{}", lines.concat()));
     let code = used(&unreadable);
     if !failures.is_empty() {
-        bail!("{} failed; the others are recorded\n{}", failures.len(), failures.join("\n"));
+        bail!("{} failed; all others are recorded\n{}", failures.len(), failures.join("\n"));
     }
     Ok(code)
 }
 
-/// blake3 of the files of suite, model and normalisation.
+/// blake3 hashes of the configuration files of suite, model and normalisation.
 fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, String>> {
     let files = [
         ("suite", home.suite(suite)),
@@ -152,10 +151,11 @@ fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, Str
     files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
 }
 
-/// Notes the blake3 of a protocol's file under the protocol's name.
+/// Stores the blake3 hash of a protocol's file under the protocol's name.
 ///
 /// # Errors
-/// Where it cannot be read, or another protocol of this run has the name: their cells could not be told apart.
+/// If the file cannot be read, or another protocol of this run has the same name, so that their cells would be
+/// indistinguishable.
 fn note_config(hashes: &mut BTreeMap<String, String>, name: &str, path: &Path) -> Result<()> {
     let hash = hash(path)?;
     match hashes.insert(name.to_owned(), hash.clone()) {
@@ -171,7 +171,7 @@ fn hash(path: &Path) -> Result<String> {
     Ok(blake3::hash(&std::fs::read(path).at(path)?).to_hex().to_string())
 }
 
-/// `accuracy 70.8 [65.1, 76.0]`.
+/// Formats a result as `accuracy 70.8 [65.1, 76.0]`.
 fn told(done: &Done) -> String {
     let record = &done.record;
     let scale = record.metric.about().scale;
@@ -181,7 +181,7 @@ fn told(done: &Done) -> String {
     let reused = match (done.reused, done.unchecked) {
         (false, _) => "",
         (true, false) => ", recorded before",
-        (true, true) => ", recorded before; data or weights are not here to compare with",
+        (true, true) => ", recorded before; data or weights are missing, so it was not verified",
     };
     let made = &record.provenance;
     let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };

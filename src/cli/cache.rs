@@ -1,4 +1,4 @@
-//! `cache`: what the feature cache holds, and making room.
+//! `cache`: lists the contents of the feature cache and removes entries.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub fn run(args: &CacheArgs) -> anyhow::Result<()> {
 fn line(entry: &Listed) -> String {
     let size = DecimalBytes(entry.size).to_string();
     let age = HumanDuration(entry.age).to_string();
-    let about = entry.about.as_ref().map_or("(its description is lost)".to_owned(), |about| {
+    let about = entry.about.as_ref().map_or("(no description)".to_owned(), |about| {
         let weights = about.weights.get(..20).unwrap_or(&about.weights);
         format!("{}  {}  {weights}  {}  {}", about.task, about.model, about.normalization, about.device)
     });

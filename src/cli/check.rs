@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::record::{Collection, Kept, Unreadable, collect_usable, unreadable};
 use crate::{Error, Result};
 
-/// Runs the command: 0 where all is well, 1 where a cell fails, 2 where the input, or some of it, is unusable.
+/// Runs the command. Exits with 0 if all cells pass, 1 if a cell fails, and 2 if the input or part of it is unusable.
 pub fn run(home: &Home, args: &CheckArgs) -> ExitCode {
     match checked(home, args) {
         Ok(code) => code,
@@ -27,20 +27,20 @@ pub fn run(home: &Home, args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// Where there is no reference, how to make one.
+/// If the reference does not exist, adds to `error` how to create it.
 fn how(args: &CheckArgs, error: Error) -> Error {
     if args.reference.exists() {
         return error;
     }
     let (records, reference) = (args.records.display(), args.reference.display());
-    error.help(format!("`cargo xtask check --records {records} --reference {reference} --update` makes one"))
+    error.help(format!("`cargo xtask check --records {records} --reference {reference} --update` creates it"))
 }
 
-/// What is compared.
+/// The records to compare.
 struct Sides {
     records: Vec<Kept>,
     reference: Vec<Kept>,
-    /// Records of either that cannot be used.
+    /// Files of either side that cannot be used.
     unreadable: Vec<Unreadable>,
     suites: Suites,
 }
@@ -64,7 +64,7 @@ fn checked(home: &Home, args: &CheckArgs) -> Result<ExitCode> {
     let first = args.update && !args.reference.exists();
     let sides = sides(home, args, first)?;
     if first {
-        console::tell("There is no reference yet.\n");
+        console::tell("No reference exists yet.\n");
     }
     note(&sides.unreadable);
     let rows = if first { Vec::new() } else { compared(home, args, &sides)? };
@@ -85,7 +85,7 @@ fn note(unreadable: &[Unreadable]) {
     }
 }
 
-/// 1 where a cell fails for sure; else 2 where something cannot be used, which may be why cells are missing.
+/// Returns 1 if a cell definitely fails; otherwise 2 if a file cannot be used, since that may be why cells are missing.
 fn code(rows: &[Row], is_incomplete: bool, allow_missing: bool) -> ExitCode {
     let unsure = |verdict: Verdict| matches!(verdict, Verdict::Missing | Verdict::Unusable);
     let is_missing = rows.iter().any(|row| row.verdict == Verdict::Missing) && !allow_missing;
@@ -123,7 +123,7 @@ fn thresholds(home: &Home, args: &CheckArgs) -> Result<PathBuf> {
     let beside = args.reference.join("check.toml");
     let general = home.path("configs/check.toml");
     [beside, general].into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        Error::request("there are no thresholds: neither the reference nor configs/ holds a check.toml")
+        Error::request("no thresholds found: neither the reference folder nor configs/ contains a check.toml")
             .help("pass --thresholds FILE")
     })
 }

@@ -1,4 +1,4 @@
-//! `compare`: two models, paired.
+//! `compare`: a paired comparison of two models.
 
 use std::process::ExitCode;
 
@@ -11,13 +11,13 @@ use crate::gate::compare::{Comparison, compare, markdown, side};
 use crate::home::Home;
 use crate::record::Unreadable;
 
-/// Runs the command: 1 where a record's value is not what its predictions give.
+/// Runs the command. Exits with 1 if a record's value differs from what its predictions give.
 pub fn run(home: &Home, args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (a, b) = (side(&args.a, &args.results)?, side(&args.b, &args.results)?);
     let suites = Suites::load(home, a.kept.iter().chain(&b.kept).map(|kept| &kept.record));
     let Comparison { rows, unreadable } = compare(a.kept, b.kept, &wanted(&args.wanted)?, &suites)?;
     console::print(markdown(&rows, &args.a, &args.b))?;
-    // Both sides may be of one folder.
+    // Both sides may come from the same folder.
     let mut all: Vec<Unreadable> = a.unreadable;
     for one in b.unreadable.into_iter().chain(unreadable) {
         if all.iter().all(|other| other.path != one.path) {

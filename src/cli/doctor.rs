@@ -1,4 +1,4 @@
-//! `doctor`: tells what is here and what is amiss, for people or as JSON.
+//! `doctor`: prints the findings of a diagnosis, for people or as JSON.
 
 use anyhow::bail;
 
@@ -8,7 +8,7 @@ use crate::doctor::{self, Area, Finding, Standing};
 use crate::home::Home;
 use crate::locations::Environment;
 
-/// Runs the command.
+/// Runs the command. Fails if something is broken.
 pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
     let findings = doctor::examine(home, &Environment::here(), args.device.as_deref());
     console::print(if args.json {
@@ -19,12 +19,12 @@ pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
     })?;
     let broken = findings.iter().filter(|finding| finding.standing == Standing::Broken).count();
     if broken > 0 {
-        bail!("{broken} of what is here is broken: each is told above, with its remedy");
+        bail!("{broken} broken: see the list above, with a remedy for each");
     }
     Ok(())
 }
 
-/// The findings for the eye, by area, each with its remedy below it.
+/// Formats the findings by area, each followed by its remedy.
 fn describe(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.subject.chars().count()).max().unwrap_or(0);
     let mut text = String::new();

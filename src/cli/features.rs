@@ -48,7 +48,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes features, labels and names to a safetensors file: whole under its name, or not at all.
+/// Writes features, labels and sample names to a safetensors file. The write is atomic.
 fn write(path: &std::path::Path, features: &Features) -> Result<()> {
     let (n, d) = features.matrix.dim();
     let vectors: Vec<u8> = features.matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -62,7 +62,7 @@ fn write(path: &std::path::Path, features: &Features) -> Result<()> {
     crate::files::write_atomically(path, &bytes)
 }
 
-/// Type, shape and little-endian bytes of the labels.
+/// Returns type, shape and little-endian bytes of the labels.
 fn labels(labels: &[Target]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let n = labels.len();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! `fetch`: shows what there is to fetch, asks where it is much, fetches, and names what is new.
+//! `fetch`: shows what it would fetch, asks before large downloads, fetches, and lists the new files.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -20,11 +20,11 @@ use crate::home::{Home, variable};
 use crate::locations::{Environment, free_space};
 use crate::model::config::ModelConfig;
 
-/// Above this many bytes the user is asked.
+/// Downloads above this many bytes need the user's consent.
 const MUCH: u64 = 5_000_000_000;
-/// At least this long between two plain lines of progress.
+/// Minimum time between two plain lines of progress.
 const QUIET: Duration = Duration::from_secs(10);
-/// Files below this many bytes get no bar of their own.
+/// Files smaller than this many bytes get no progress bar of their own.
 const BIG: u64 = 32_000_000;
 
 /// Runs the command.
@@ -73,7 +73,9 @@ fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) 
 
     let brought: Vec<PathBuf> = outcome.brought.iter().map(|path| folder.join(path)).collect();
     match brought.as_slice() {
-        [] => console::tell(format_args!("Nothing to fetch: all of it is in {}\n", folder.display())),
+        [] => {
+            console::tell(format_args!("Nothing to fetch: everything is already in {}\n", folder.display()))
+        }
         few if few.len() <= 20 => {
             few.iter().for_each(|path| console::tell(format_args!("{}\n", path.display())));
         }
@@ -82,8 +84,8 @@ fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) 
     Ok(())
 }
 
-/// What a survey found, for the eye: parts with sizes, licences, the sum and the disk, of which `free` bytes
-/// are free.
+/// Describes a survey for the terminal: parts with sizes, licences, the total, and the disk space needed beside the `free`
+/// bytes available.
 pub fn describe(survey: &Survey, keep: bool, free: u64) -> String {
     let repository = &survey.repository;
     let commit = repository.revision.get(..12).unwrap_or(&repository.revision);
@@ -97,7 +99,7 @@ pub fn describe(survey: &Survey, keep: bool, free: u64) -> String {
     let card = survey.licence.as_ref().map(|licence| format!("{licence} (the repository's card)"));
     let licences: Vec<String> = card.into_iter().chain(survey.licences.clone()).collect();
     if licences.is_empty() {
-        writeln!(text, "Licence: the repository's card names none; see the authors' pages").ok();
+        writeln!(text, "Licence: not stated on the repository's card; see the authors' pages").ok();
     } else {
         writeln!(text, "Licence: {}", licences.join("; ")).ok();
     }
@@ -113,48 +115,46 @@ fn size(part: &SurveyedPart) -> String {
     }
 }
 
-/// How a part stands, where not all of it is missing.
+/// Describes the number of files of a part and how much of it is already present.
 fn standing(part: &SurveyedPart) -> String {
     let count = |is: fn(&State) -> bool| part.items.iter().filter(|item| is(&item.state)).count();
     let all = part.items.len();
     let files = if all > 1 { format!("  {all} files") } else { String::new() };
     let here = count(|state| *state == State::Here);
     let told = if count(|state| *state == State::Foreign) > 0 {
-        "  here, though not by this command: left as it is".to_owned()
+        "  present, but not from this command: left as it is".to_owned()
     } else if all > 0 && here == all {
-        "  here already".to_owned()
+        "  already present".to_owned()
     } else if count(|state| matches!(state, State::Cached(_))) == all && all > 0 {
         "  in the hub's cache".to_owned()
     } else {
         let missing: u64 = part.items.iter().map(Item::to_fetch).sum();
         let size: u64 = part.items.iter().map(|item| item.entry.size).sum();
-        if missing < size { format!("  {} of it here", gigabytes(size - missing)) } else { String::new() }
+        if missing < size { format!("  {} of it present", gigabytes(size - missing)) } else { String::new() }
     };
     files + &told
 }
 
-/// Asks on `terminal` whether to fetch so many bytes.
+/// Asks on `terminal` whether to fetch this many bytes.
 fn agree(bytes: u64, terminal: Option<Box<dyn BufRead + '_>>) -> anyhow::Result<()> {
     let much = gigabytes(bytes);
     let Some(mut terminal) = terminal else {
-        bail!(
-            "{much} would be fetched, and nobody can be asked, since there is no terminal\n  help: pass --yes"
-        );
+        bail!("fetching {much} needs confirmation, but standard input is not a terminal\n  help: pass --yes");
     };
     console::tell(format_args!("Fetch {much}? [y/N] "));
     let mut answer = String::new();
-    terminal.read_line(&mut answer).context("no answer could be read")?;
+    terminal.read_line(&mut answer).context("cannot read the answer")?;
     if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         bail!("nothing was fetched");
     }
     Ok(())
 }
 
-/// Shows progress on standard error: a bar a large file and one for all on a terminal, lines otherwise.
+/// Shows progress on standard error: on a terminal, one bar per large file and one for the total; otherwise plain lines.
 struct Shown {
     all: ProgressBar,
     bars: Option<MultiProgress>,
-    /// When the last line was written.
+    /// Time at which the last line was written.
     last: Arc<Mutex<Instant>>,
 }
 
@@ -213,12 +213,12 @@ impl Watch for Shown {
     }
 }
 
-/// One file's share of what is shown.
+/// Progress of one file.
 struct File {
-    /// Where its bytes count, if they come from the hub.
+    /// The total that counts the file's bytes, if they come from the hub.
     all: Option<ProgressBar>,
     bar: Option<ProgressBar>,
-    /// When the last line was written, where there is no terminal.
+    /// Time at which the last line was written; none on a terminal.
     lines: Option<Arc<Mutex<Instant>>>,
     before: Cell<Option<u64>>,
 }
@@ -230,10 +230,10 @@ impl Track for File {
         }
         let Some(all) = &self.all else { return };
         match self.before.replace(Some(bytes)) {
-            // What was here when it began is not among the bytes to fetch.
+            // Bytes present at the start are not among those to fetch.
             None => {}
             Some(before) if bytes >= before => all.inc(bytes - before),
-            // It begins anew: there is more to fetch.
+            // The download restarted: there is more to fetch.
             Some(before) => all.inc_length(before - bytes),
         }
         if let Some(last) = self.lines.as_ref().and_then(|last| last.lock().ok()) {
@@ -257,7 +257,7 @@ fn line_at_times(mut last: MutexGuard<'_, Instant>, done: u64, total: u64, elaps
     }
 }
 
-/// `1.2 GB of 8.4 GB, 40 MB/s, 3 minutes left`.
+/// Formats progress as `1.2 GB of 8.4 GB, 40 MB/s, 3 minutes left`.
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
     let left = if done > 0 && done < total {
@@ -290,7 +290,7 @@ mod tests {
         let all = ProgressBar::hidden();
         all.set_length(100);
         let file = File { all: Some(all.clone()), bar: None, lines: None, before: Cell::new(None) };
-        // 50 were here, 30 came, it began anew, and all 150 came.
+        // 50 bytes were present, 30 arrived, the download restarted, and all 150 arrived.
         [50, 80, 0, 150].into_iter().for_each(|bytes| file.at(bytes));
         assert_eq!((all.position(), all.length()), (180, Some(180)));
     }

@@ -1,4 +1,4 @@
-//! What the reader sees: every sample as JSON, or a summary of a dataset.
+//! Shows what the reader sees: every sample as JSON, or a summary of a dataset.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,11 +13,11 @@ use crate::error::AtPath;
 use crate::task::{TargetKind, Task};
 use crate::{Error, Result};
 
-/// Writes what the files of these splits hold, as stored (no scale): one JSON object a line and sample, in
-/// the partition's order, or a summary to read.
+/// Writes the stored (unscaled) contents of these splits to `out`: one JSON object per sample, one per line, in the
+/// partition's order, or a human-readable summary.
 ///
 /// # Errors
-/// Where a sample cannot be read or `out` not be written.
+/// If a sample cannot be read or `out` cannot be written.
 pub fn print(
     dataset: &dyn Dataset,
     task: &Task,
@@ -34,7 +34,7 @@ pub fn print(
             }
             writeln!(out, "{line}").at("the output")
         })?;
-        // Lines of output are samples only.
+        // Standard output must contain only samples.
         summary.misnamed(task).inspect(|note| console::note(format_args!("note: {note}")));
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub fn print(
     summary.print(task, splits, out).at("the output")
 }
 
-/// Hands every sample to `take`, in order.
+/// Passes every sample to `take`, in order.
 fn each(
     dataset: &dyn Dataset,
     splits: &[Split],
@@ -69,7 +69,7 @@ fn each(
     })
 }
 
-/// A sample as JSON: names, types and shapes, and a few numbers of each band to compare with.
+/// A sample as JSON: names, types and shapes, plus a few numbers per band for comparison with other readers.
 #[derive(Serialize)]
 struct Line<'s> {
     name: &'s str,
@@ -90,7 +90,7 @@ struct Line<'s> {
 #[derive(Serialize)]
 struct MaskLine<'s>(Option<&'s str>, [usize; 2], Option<i32>, Option<i32>);
 
-/// A class, zeros and ones, how many pixels of a mask each class has, a number, or the mean of a map.
+/// A class; zeros and ones; the number of pixels per class of a mask; a number; or the mean of a map.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum LabelLine {
@@ -99,7 +99,7 @@ enum LabelLine {
     Value(f32),
 }
 
-/// The mean of what is measured of a map; NaN where nothing is.
+/// Returns the mean of a map's finite values; NaN if there are none.
 fn mean(map: &Array2<f32>) -> f32 {
     let (sum, count) = map
         .iter()
@@ -108,7 +108,7 @@ fn mean(map: &Array2<f32>) -> f32 {
     (sum / f64::from(count)) as f32
 }
 
-/// A stored number: an integer, or the shortest decimal that gives the float again.
+/// A stored number: an integer, or the shortest decimal that parses back to the same float.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Pixel {
@@ -160,7 +160,7 @@ impl<'s> Line<'s> {
     }
 }
 
-/// How often each class of the task occurs in a label; pixels that a mask ignores are left out.
+/// Counts how often each class of the task occurs in a label, without the pixels that a mask ignores.
 fn class_counts(task: &Task, label: &Target) -> Vec<usize> {
     let mut counts = vec![0; task.classes];
     let mut count = |class: usize| {
@@ -181,10 +181,10 @@ fn class_counts(task: &Task, label: &Target) -> Vec<usize> {
     counts
 }
 
-/// A dataset in numbers, gathered sample by sample.
+/// A summary of a dataset, gathered sample by sample.
 #[derive(Default)]
 struct Summary {
-    /// In the order of the first sample.
+    /// In the order of the first sample's bands.
     bands: Vec<BandSummary>,
     samples: BTreeMap<Split, usize>,
     classes: BTreeMap<Split, Vec<usize>>,
@@ -193,7 +193,7 @@ struct Summary {
 
 struct BandSummary {
     name: String,
-    /// Type and shape; more than one where samples differ.
+    /// Type and shape; several if samples differ.
     forms: Vec<String>,
     count: usize,
     not_finite: usize,
@@ -225,7 +225,7 @@ impl Summary {
         }
     }
 
-    /// What is amiss with the bands' names, where the files show it.
+    /// Explains which bands are misnamed, if the files show it.
     fn misnamed(&self, task: &Task) -> Option<String> {
         let largest: Vec<(&str, f64)> =
             self.bands.iter().map(|band| (band.name.as_str(), band.max)).collect();
@@ -236,11 +236,11 @@ impl Summary {
     fn print(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
         let (Task { name, title, classes, metric, .. }, sensor) = (task, task.sensors());
         let kind = match task.target {
-            TargetKind::Class => "classes, one an image",
-            TargetKind::Labels => "labels, any number an image",
-            TargetKind::Mask => "classes, one a pixel",
-            TargetKind::Value => "number an image",
-            TargetKind::ValueMap => "number a pixel",
+            TargetKind::Class => "classes, one per image",
+            TargetKind::Labels => "labels, any number per image",
+            TargetKind::Mask => "classes, one per pixel",
+            TargetKind::Value => "number per image",
+            TargetKind::ValueMap => "number per pixel",
         };
         writeln!(out, "{name} ({title}): {classes} {kind}; metric {metric}; sensor {sensor}")?;
         if let Some(mask) = &self.mask {
@@ -323,7 +323,7 @@ impl BandSummary {
         if count == 0 {
             return;
         }
-        // Joins the image's moments with those so far [Chan, Golub and LeVeque, 1979].
+        // Merges the image's moments with those accumulated so far [Chan, Golub and LeVeque, 1979].
         let mean = finite.clone().sum::<f64>() / count as f64;
         let squares: f64 = finite.clone().map(|pixel| (pixel - mean).powi(2)).sum();
         let (before, total) = (self.count as f64, (self.count + count) as f64);

@@ -1,5 +1,5 @@
-//! The command line: one file a command. Each turns what was typed into a validated request, runs it and
-//! tells what was written.
+//! The command line, one file per command. Each command turns its arguments into a validated request, runs it and lists the
+//! files it wrote.
 
 pub mod args;
 mod bench;
@@ -51,10 +51,10 @@ pub struct Cli {
     command: args::Command,
 }
 
-/// Runs one command and says with which code the process ends: 0, unless it found something wrong (see the command).
+/// Runs one command and returns the exit code: 0 unless the command reports a problem through another code (see its help).
 ///
 /// # Errors
-/// Whatever kept it from finishing; what was finished before is on disk.
+/// Whatever stopped the command. Everything finished before that is on disk.
 pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -62,7 +62,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("terrabench=warn")),
         )
         .with_writer(std::io::stderr)
-        // It would tell of a closed standard error on standard error, and panic.
+        // Otherwise it would report a closed standard error on standard error, and panic.
         .log_internal_errors(false)
         .init();
     let home = match &cli.global.home {
@@ -96,10 +96,10 @@ impl From<args::SplitArg> for Split {
     }
 }
 
-/// The code of a command that did its work, though without some of the files beside the records.
+/// Exit code of a command that succeeded but could not read some files beside the records.
 pub const SOME_UNREADABLE: u8 = 3;
 
-/// Lists the files that a command went without, and says with which code it ends.
+/// Lists the files that a command skipped and returns its exit code.
 fn used(unreadable: &[Unreadable]) -> ExitCode {
     match unreadable::list(unreadable) {
         None => ExitCode::SUCCESS,
@@ -110,12 +110,12 @@ fn used(unreadable: &[Unreadable]) -> ExitCode {
     }
 }
 
-/// The suite's data folder: what was typed, else where [`crate::locations`] finds it. Where there is none, the error
-/// says how to fetch `tasks`.
+/// Returns the suite's data folder: the one given on the command line, or else where [`crate::locations`] finds it. If
+/// there is none, the error says how to fetch `tasks`.
 fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result<PathBuf> {
     let (environment, variable) = (Environment::here(), &suite.environment);
     let typed = typed.map(PathBuf::as_path);
-    // All of them need not be named one by one.
+    // The remedy need not list every task if all are missing.
     let all = suite.tasks.iter().all(|task| tasks.contains(&&*task.name));
     let how = || remedy::get_data(suite, if all { &[] } else { tasks }, typed);
     match environment.find(&suite.name, variable, typed) {
@@ -123,9 +123,9 @@ fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result
         Ok(None) => {
             let places = environment.places(&suite.name, variable, typed).into_iter();
             let looked: Vec<String> =
-                places.map(|place| format!(", {} is not there", place.folder.display())).collect();
+                places.map(|place| format!(", {} does not exist", place.folder.display())).collect();
             Err(Error::request(format!(
-                "no {} data: neither --data nor ${variable} names a folder{}",
+                "no {} data found: neither --data nor ${variable} names a folder{}",
                 suite.title,
                 looked.concat()
             ))
@@ -135,7 +135,7 @@ fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result
     }
 }
 
-/// Sets the number of threads that computing uses, on every backend that runs on rayon.
+/// Sets the number of compute threads for every backend that uses rayon.
 fn set_threads(threads: Option<usize>) -> Result<usize> {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or(all);
@@ -146,7 +146,7 @@ fn set_threads(threads: Option<usize>) -> Result<usize> {
     Ok(threads)
 }
 
-/// `inspect`.
+/// Runs `inspect`.
 fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
     let suite = Suite::load(home, &args.suite)?;
     let task = suite.task(&args.task)?;
@@ -159,11 +159,11 @@ fn inspect(home: &Home, args: &args::InspectArgs) -> anyhow::Result<()> {
     let mut out = Stream::stdout();
     let done = inspect::print(dataset.as_ref(), task, &splits, args.json, &mut out);
     let done = done.map_err(anyhow::Error::from).and_then(|()| Ok(out.flush()?));
-    // Whoever read it, `head` for instance, has seen enough.
+    // The reader of a closed pipe, such as `head`, has seen enough: not an error.
     if out.is_closed() { Ok(()) } else { done }
 }
 
-/// The suite of that name, as its tasks are to be taken.
+/// Loads a suite, with the sensor given on the command line.
 fn suite(home: &Home, name: &str, data: &args::DataArgs) -> Result<Suite> {
     let suite = Suite::load(home, name)?;
     Ok(match data.sensor {
@@ -180,10 +180,10 @@ fn inputs(args: &args::ModelArgs) -> Inputs {
     }
 }
 
-/// The model of that name as the suite's own code uses it, with the pooling that was asked for.
+/// Returns the model as the suite's own code uses it, with the requested pooling.
 ///
 /// # Errors
-/// Where it cannot be read, or lacks the pooling.
+/// If the model's file cannot be read, or the model lacks the pooling.
 fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
     let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name, inputs(args));
     if let Some(pooling) = args.pooling {
@@ -201,13 +201,14 @@ fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -
     Ok(model)
 }
 
-/// The weights that were typed, else those that were fetched of `model`, which is called `name` on the command line.
+/// Returns the weights given on the command line, or else the fetched weights of `model`, whose name on the command line is
+/// `name`.
 fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     if !model.architecture.has_parameters() {
         return match typed {
             None => Ok(Weights::None),
             Some(_) => {
-                Err(Error::request(format!("{} has no parameters", model.name)).help("leave out --weights"))
+                Err(Error::request(format!("{} has no parameters", model.name)).help("remove --weights"))
             }
         };
     }
@@ -217,7 +218,7 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
                 let takes =
                     "--weights takes a PyTorch state dict (.pth, .pt), a .safetensors file, or random:SEED";
                 let fetch = published.as_ref().map_or(String::new(), |_| {
-                    format!("; `{}` fetches the published ones", remedy::fetch_weights(name))
+                    format!("; `{}` fetches the published weights", remedy::fetch_weights(name))
                 });
                 Err(Error::not_found(path, "no such file").help(format!("{takes}{fetch}")))
             }
@@ -228,7 +229,7 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
                 return Ok(Weights::File(fetched));
             }
             Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
-                "`{}` fetches the published ones (`{}` of `{}` on the Hugging Face hub); or pass \
+                "`{}` fetches the published weights (`{}` of `{}` on the Hugging Face hub); or pass \
                  --weights FILE, or --weights random:0 for the untrained architecture",
                 remedy::fetch_weights(name),
                 source.file,
@@ -240,7 +241,7 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
     }
 }
 
-/// How pixels are taken, as typed.
+/// Converts the options for pixels.
 fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) -> Result<InputOptions> {
     Ok(InputOptions {
         by_content: data.bands == args::BandNames::ByContent,
@@ -251,7 +252,7 @@ fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) ->
     })
 }
 
-/// The feature cache, unless it is turned off. Without a place for it, it is off.
+/// Opens the feature cache. It is off with `--no-cache`, or if the user has no cache folder.
 fn feature_cache(model: &args::ModelArgs) -> Option<Cache> {
     if model.no_cache { None } else { Cache::of_user().ok() }
 }

@@ -1,4 +1,4 @@
-//! `models`: the models that can be run, what they take and where their weights are.
+//! `models`: lists the available models, what they take and where their weights are.
 
 use std::collections::BTreeMap;
 
@@ -14,33 +14,34 @@ use crate::model::config::ModelConfig;
 use crate::task::Sensor;
 use crate::{Error, Result, console, remedy};
 
-/// What is known of a model without its weights.
+/// What is known about a model without its weights.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Listed {
-    /// For `--model`.
+    /// Name for `--model`.
     name: String,
-    /// As in the tables.
+    /// Name as in the published tables.
     title: String,
-    /// Bands by sensor.
+    /// Bands per sensor.
     sensors: BTreeMap<Sensor, Vec<String>>,
-    /// Side in pixels that images are resized to, or `native`.
+    /// Side in pixels to which images are resized, or `native`.
     image: String,
+    /// Names for `--pooling`, the architecture's default first.
     poolings: Vec<String>,
-    /// Feature maps for dense tasks.
+    /// Number of feature maps for dense tasks.
     maps: usize,
-    /// Numbers in all parameters.
+    /// Total number of parameters.
     parameters: usize,
-    /// Length of a pooled vector; none where it depends on the bands.
+    /// Length of a pooled feature; none if it depends on the bands.
     width: Option<usize>,
-    /// The path of fetched weights, or the command that fetches them.
+    /// Path of the fetched weights, or the command that fetches them.
     weights: String,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Where a model's file cannot be read.
+/// If a model's file cannot be read.
 pub fn run(home: &Home, args: &ModelsArgs) -> anyhow::Result<()> {
     let environment = Environment::here();
     let names = home.names("configs/models")?;
@@ -75,7 +76,7 @@ pub fn run(home: &Home, args: &ModelsArgs) -> anyhow::Result<()> {
 fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> {
     let model = ModelConfig::load(home, name)?;
     let (parameters, width) = if model.architecture.has_parameters() {
-        // Parameters are made when they are first used: this only counts them.
+        // Burn initialises parameters on first use, so counting them is cheap.
         let network = Architecture::new(&model.architecture, &model.sensors, &Device::flex())?;
         let numbers = network.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let bands = model.sensors.values().next().map_or(0, |input| input.bands.len());
@@ -108,7 +109,7 @@ fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> 
     })
 }
 
-/// `86.1 million`.
+/// Formats a count as `86.1 million`.
 fn millions(count: usize) -> String {
     if count == 0 { "no".to_owned() } else { format!("{:.1} million", count as f64 / 1e6) }
 }

@@ -1,4 +1,4 @@
-//! `prepare`: packs a suite's tasks, one file a split.
+//! `prepare`: packs a suite's tasks into one file per split.
 
 use super::args::PrepareArgs;
 use super::data_folder;
@@ -17,13 +17,13 @@ pub fn run(home: &Home, args: &PrepareArgs) -> anyhow::Result<()> {
     let root = data_folder(&suite, args.data.as_ref(), &named)?;
     let here = |task: &&Task| data::task_folder(&suite, task, &root).is_some();
     let tasks: Vec<&Task> = match args.tasks.as_slice() {
-        // Of a suite that is here in part, what is here.
+        // By default, pack every task whose data are present.
         [] => suite.tasks.iter().filter(here).collect(),
         some => some.iter().map(|task| suite.task(task)).collect::<Result<_>>()?,
     };
     if tasks.is_empty() {
         let names: Vec<&str> = suite.tasks.iter().map(|task| task.name.as_str()).collect();
-        let problem = format!("{} holds none of {}", root.display(), names.join(", "));
+        let problem = format!("{} contains none of {}", root.display(), names.join(", "));
         return Err(Error::request(problem).help(crate::remedy::get_data(&suite, &[], Some(&root))).into());
     }
     for task in tasks {

@@ -1,4 +1,4 @@
-//! Progress on the terminal: a bar with rate and time left, plain lines where there is no terminal.
+//! Progress reports: a bar with rate and time left on a terminal, plain lines otherwise.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -9,18 +9,18 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use crate::console;
 use crate::progress::{Progress, Step};
 
-/// At least this long between two plain lines about one step.
+/// Minimum time between two plain lines about one step.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Shows progress on standard error.
 pub struct Shown {
     terminal: bool,
-    /// Of what the steps are: the task.
+    /// Name of the task, printed before each step.
     subject: String,
 }
 
 impl Shown {
-    /// Bars where standard error is a terminal, lines otherwise; steps are named after `subject`.
+    /// Shows bars if standard error is a terminal, plain lines otherwise. The names of steps are prefixed with `subject`.
     pub fn new(subject: &str) -> Self {
         Shown { terminal: std::io::stderr().is_terminal(), subject: subject.to_owned() }
     }
@@ -98,7 +98,7 @@ impl Drop for Lines {
     }
 }
 
-/// `m-eurosat test: 40/80 images, 20.1/s, 2 seconds left`.
+/// Formats progress as `m-eurosat test: 40/80 images, 20.1/s, 2 seconds left`.
 fn line(what: &str, done: usize, total: usize, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     let rest = if done < total && rate > 0.0 {

@@ -1,4 +1,4 @@
-//! `report`: tables, pictures and pages from the records that are there.
+//! `report`: writes tables, figures and pages from existing records.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `rescore`: scores from predictions.
+//! `rescore`: recomputes scores from stored predictions.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::gate::rescore::{markdown, metric, rescore};
 use crate::home::Home;
 use crate::record::{Collection, collect_usable};
 
-/// Runs the command: 1 where a record says what its predictions do not give.
+/// Runs the command. Exits with 1 if a record contradicts its predictions.
 pub fn run(home: &Home, args: &RescoreArgs) -> anyhow::Result<ExitCode> {
     let metrics = args.metrics.iter().map(|name| metric(name)).collect::<Result<Vec<_>>>()?;
     let Collection { kept, mut unreadable } = collect_usable(&args.results)?;

@@ -1,11 +1,11 @@
-//! Which records are meant, as typed.
+//! The selection of records given on the command line.
 
 use super::args::WantedArgs;
 use crate::Result;
 use crate::gate::choice::Wanted;
 use crate::record::Aspect;
 
-/// What was typed, checked.
+/// Parses and checks the selection.
 pub(crate) fn wanted(args: &WantedArgs) -> Result<Wanted> {
     let WantedArgs { models, weights, normalization, sensor, bands, settings } = args;
     let named = [(Aspect::Normalization, normalization), (Aspect::Sensor, sensor), (Aspect::Bands, bands)];

@@ -1,7 +1,7 @@
-//! The architectures there are.
+//! The supported architectures.
 //!
-//! To add one: a file beside this one with a config struct and a module that implements [`Encoder`] and [`Network`], one
-//! line in the list at the end of this file, and a TOML per size in `configs/models/`.
+//! To add one: write a file beside this one with a config struct and a module that implements [`Encoder`] and [`Network`],
+//! add one line to the list at the end of this file, and add one TOML per size to `configs/models/`.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +17,18 @@ use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;
 use crate::{Error, Result};
 
-/// The sizes of an architecture, as a model's TOML gives them.
+/// The sizes of an architecture, as given in a model's TOML.
 pub trait Sizes {
-    /// What contradicts itself, if anything.
+    /// Describes an inconsistency in the sizes, if there is one.
     fn problem(&self) -> Option<String>;
 
-    /// The poolings that the architecture has, its usual one first.
+    /// The poolings that the architecture supports, its default first.
     fn poolings(&self) -> &'static [Pooling];
 
-    /// The feature maps for dense tasks, in the order in which they are given.
+    /// The feature maps for dense tasks, in the order in which the encoder returns them.
     fn maps(&self) -> Vec<MapLevel>;
 
-    /// Whether it takes any selection of a sensor's bands, by their wavelengths for instance.
+    /// Whether it accepts any selection of a sensor's bands, for example because it embeds them by wavelength.
     fn takes_any_bands(&self) -> bool {
         false
     }
@@ -45,20 +45,20 @@ pub trait Sizes {
     }
 }
 
-/// A module that encodes images. Its parameters are named by their paths through its fields.
+/// A network that encodes images. Its parameters are named by their paths through its fields.
 pub trait Network: Encoder + Module {
-    /// The sizes it is built from.
+    /// The sizes from which it is built.
     type Config: Sizes;
 
-    /// A network for these sensors; its weights are still to be filled in.
+    /// Builds a network for these sensors, whose weights must still be filled in.
     fn new(config: &Self::Config, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self;
 
-    /// The name in the official checkpoint of the parameter that is called `name` here.
+    /// Returns the name in the official checkpoint of the parameter called `name` here.
     fn checkpoint_name(name: &str) -> String {
         name.to_owned()
     }
 
-    /// The fastest encoder that gives the same, once weights no longer change.
+    /// Returns the fastest encoder with the same results, for use once the weights no longer change.
     fn frozen(self) -> Box<dyn Encoder>
     where
         Self: Sized + 'static,
@@ -67,21 +67,21 @@ pub trait Network: Encoder + Module {
     }
 }
 
-/// Declares the architectures, a line each: name in TOML files, variant, module, config.
+/// Declares the architectures, one per line: name in TOML files, variant, network, config.
 macro_rules! architectures {
     ($($kind:literal => $variant:ident($network:ty, $config:ty);)*) => {
-        /// Which architecture, of what sizes.
+        /// An architecture and its sizes.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind")]
         pub enum ArchitectureConfig {
-            $(#[serde(rename = $kind)] $variant($config),)*
+            $(#[doc = concat!("The architecture `", $kind, "`.")] #[serde(rename = $kind)] $variant($config),)*
             /// [`super::image_stats`]: plain pixel statistics, without parameters.
             #[serde(rename = "image-stats")]
             ImageStats,
         }
 
         impl ArchitectureConfig {
-            /// As in TOML files: `terrafm`.
+            /// Name in TOML files, such as `terrafm`.
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(ArchitectureConfig::$variant(_) => $kind,)*
@@ -97,15 +97,15 @@ macro_rules! architectures {
             }
         }
 
-        /// A network of any architecture. Every protocol that trains takes one.
+        /// A network of any architecture, as taken by every protocol that trains.
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant, reason = "there is one per run")]
         pub enum Architecture {
-            $($variant($network),)*
+            $(#[doc = concat!("A network of the architecture `", $kind, "`.")] $variant($network),)*
         }
 
         impl Architecture {
-            /// The network that `config` describes; its weights are still to be filled in.
+            /// Builds the network described by `config`, whose weights must still be filled in.
             ///
             /// # Errors
             /// If the architecture has no parameters.
@@ -118,19 +118,19 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$variant(config) => {
                         Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
                     })*
-                    ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has nothing to train")
+                    ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has no parameters to train")
                         .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
                 }
             }
 
-            /// The name in the official checkpoint of the parameter that is called `name` here.
+            /// Returns the name in the official checkpoint of the parameter called `name` here.
             pub fn checkpoint_name(&self, name: &str) -> String {
                 match self {
                     $(Architecture::$variant(_) => <$network as Network>::checkpoint_name(name),)*
                 }
             }
 
-            /// The fastest encoder that gives the same, once weights no longer change.
+            /// Returns the fastest encoder with the same results, for use once the weights no longer change.
             pub fn frozen(self) -> Box<dyn Encoder> {
                 match self {
                     $(Architecture::$variant(network) => Network::frozen(network),)*
@@ -155,16 +155,16 @@ macro_rules! architectures {
 }
 
 impl Architecture {
-    /// Names in the official checkpoint and shapes of all parameters, as PyTorch has them.
+    /// Lists the name in the official checkpoint and the shape in PyTorch's layout of every parameter.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let list = parameters::list(self).into_iter();
         list.map(|(name, shape)| (self.checkpoint_name(&name), shape)).collect()
     }
 
-    /// Gives every parameter the numbers that `values` returns for its name in the official checkpoint and its shape.
+    /// Sets every parameter to the numbers that `values` returns for its name in the official checkpoint and its shape.
     ///
     /// # Errors
-    /// The first error of `values`, or if it gives another count of numbers than the shape has.
+    /// The first error of `values`, or if it returns a different number of values than the shape has.
     pub fn fill(self, mut values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<Self> {
         let names: BTreeMap<String, String> = parameters::list(&self)
             .into_iter()
@@ -178,17 +178,17 @@ impl Architecture {
 }
 
 impl ArchitectureConfig {
-    /// Whether it takes every band of the files as it is stored, and not those of a sensor, normalised.
+    /// Whether the model takes every band in its files as stored, instead of the normalised bands of one sensor.
     pub fn takes_stored_pixels(&self) -> bool {
         *self == ArchitectureConfig::ImageStats
     }
 
-    /// Whether it has parameters, which come from weights and can be trained.
+    /// Whether it has parameters, which are loaded from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
         *self != ArchitectureConfig::ImageStats
     }
 
-    /// Whether it takes any selection of a sensor's bands.
+    /// Whether it accepts any selection of a sensor's bands.
     pub fn takes_any_bands(&self) -> bool {
         self.sizes().is_some_and(Sizes::takes_any_bands)
     }
@@ -203,17 +203,17 @@ impl ArchitectureConfig {
         self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
     }
 
-    /// What contradicts itself, if anything.
+    /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
         self.sizes().and_then(Sizes::problem)
     }
 
-    /// The poolings that it has, its usual one first; none where it has no tokens.
+    /// The supported poolings, the default first; empty if the model has no tokens.
     pub fn poolings(&self) -> &'static [Pooling] {
         self.sizes().map_or(&[], Sizes::poolings)
     }
 
-    /// The feature maps for dense tasks, in the order in which they are given.
+    /// The feature maps for dense tasks, in the order in which the encoder returns them.
     pub fn maps(&self) -> Vec<MapLevel> {
         self.sizes().map_or(Vec::new(), Sizes::maps)
     }

@@ -1,4 +1,4 @@
-//! A model's configuration.
+//! Configuration of a model.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,35 +17,36 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelConfig {
-    /// As in the tables: `TerraFM`.
+    /// Name as in the published tables: `TerraFM`.
     pub name: String,
-    /// As in the tables: `ViT-Base`.
+    /// Encoder as in the published tables: `ViT-Base`.
     pub backbone: String,
-    /// The size that images are resized to.
+    /// Size to which images are resized.
     pub image: ImageSize,
-    /// The size for single tasks, by their names.
+    /// Size for individual tasks, by task name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, ImageSize>,
-    /// How tokens become the vector of an image. Default: the architecture's usual pooling.
+    /// How tokens are pooled into one vector per image. Default: the architecture's default pooling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
+    /// The architecture and its sizes.
     pub architecture: ArchitectureConfig,
-    /// What the model takes of each sensor that it knows.
+    /// The bands that the model takes of each sensor it supports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sensors: BTreeMap<Sensor, SensorInput>,
-    /// What stands in for bands that files lack and the task imputes with nothing.
+    /// Replacements for bands that the files lack, if the task does not name any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub impute: Vec<Imputation>,
-    /// What a suite's own code does differently with this model, by the suite's name.
+    /// How each suite's own code deviates for this model, by suite name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub suites: BTreeMap<String, SuiteRoute>,
-    /// Which arithmetic the normalisation sweep uses for this model, as in Galileo's table of models, where a
-    /// model that is not listed has `norm_no_clip`.
+    /// Arithmetic that the normalisation sweep uses for this model, as in Galileo's table of models. Models not listed
+    /// there use `norm_no_clip`.
     #[serde(default = "no_clip")]
     pub normalization: NormalizationKind,
-    /// Where the published weights are; a model without them has random ones.
+    /// Location of the published weights. A model without published weights uses random ones.
     pub weights: Option<WeightsSource>,
-    /// The published row to compare with.
+    /// Row of the published tables to compare with.
     pub published: Option<PublishedRow>,
 }
 
@@ -53,13 +54,13 @@ fn no_clip() -> NormalizationKind {
     NormalizationKind::NormNoClip
 }
 
-/// The size of a model's input.
+/// Input size of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawImageSize", into = "RawImageSize")]
 pub enum ImageSize {
-    /// Images are resized to this side in pixels.
+    /// Resize images to this side in pixels.
     Side(usize),
-    /// Images keep the size they are stored in. Written `"native"`.
+    /// Keep images at their stored size. Written `"native"`.
     Native,
 }
 
@@ -75,11 +76,11 @@ impl TryFrom<RawImageSize> for ImageSize {
 
     fn try_from(raw: RawImageSize) -> std::result::Result<Self, String> {
         match raw {
-            RawImageSize::Side(0) => Err("image must be above 0".to_owned()),
+            RawImageSize::Side(0) => Err("image: expected a size above 0, found 0".to_owned()),
             RawImageSize::Side(side) => Ok(ImageSize::Side(side)),
             RawImageSize::Word(word) if word == "native" => Ok(ImageSize::Native),
             RawImageSize::Word(word) => {
-                Err(format!("image is a number of pixels or \"native\", got {word:?}"))
+                Err(format!("image: expected a number of pixels or \"native\", found {word:?}"))
             }
         }
     }
@@ -107,13 +108,13 @@ impl fmt::Display for ImageSize {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SensorInput {
-    /// In the order of the input channels.
+    /// Bands in the order of the input channels.
     pub bands: Vec<Band>,
     /// Central wavelength per band in micrometres, for models that look at it: the numbers that the model was trained with,
     /// or none for those of `benchmarks/sensors.toml`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wavelengths: Vec<f64>,
-    /// Bandwidth per band in micrometres, likewise.
+    /// Bandwidth per band in micrometres, for models that use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bandwidths: Vec<f64>,
 }
@@ -132,7 +133,7 @@ impl SensorInput {
             (of_bands(|band| band.wavelength_um), of_bands(|band| band.bandwidth_um));
     }
 
-    /// What contradicts itself, if anything.
+    /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
         let count = self.bands.len();
         if count == 0 {
@@ -150,14 +151,14 @@ impl SensorInput {
     }
 }
 
-/// Which bands a model is fed where the code behind published numbers feeds it others than it was trained on.
+/// Which bands a model receives if the code behind its published numbers uses other bands than it was trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Inputs {
-    /// As the published numbers were made.
+    /// The bands used for the published numbers.
     #[default]
     AsPublished,
-    /// As the model was trained.
+    /// The bands the model was trained on.
     Corrected,
 }
 
@@ -170,33 +171,37 @@ impl fmt::Display for Inputs {
     }
 }
 
-/// What a suite's own code does differently with a model.
+/// How a suite's own code deviates for a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SuiteRoute {
+    /// Image size in this suite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSize>,
-    /// The size for single tasks, by their names; it counts more than the suite's own.
+    /// Image size for individual tasks, by task name; takes precedence over `image`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, ImageSize>,
+    /// Pooling in this suite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
-    /// In place of the model's own of the same sensor: the bands that the suite's code feeds, which need not be those that
-    /// the model was trained on.
+    /// Bands that the suite's code passes to the model, which need not be those it was trained on. They replace the model's
+    /// own bands of the same sensor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sensors: BTreeMap<Sensor, SensorInput>,
-    /// Before the model's own.
+    /// Imputations to try before the model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub impute: Vec<Imputation>,
 }
 
-/// A file of weights on the Hugging Face hub.
+/// A weight file on the Hugging Face hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsSource {
+    /// Repository on the hub, as `owner/name`.
     pub repository: String,
+    /// Path of the file in the repository.
     pub file: String,
-    /// A commit of the repository, or a branch where no commit is known.
+    /// A commit of the repository, or a branch if no commit is known.
     #[serde(default = "main_branch")]
     pub revision: String,
 }
@@ -205,12 +210,14 @@ fn main_branch() -> String {
     "main".to_owned()
 }
 
-/// What of a [`ModelConfig`] decides features and numbers. Everything else labels them, or decides through something
-/// that is in the keys itself.
+/// The part of a [`ModelConfig`] that affects features and numbers. All other fields are labels, or act through something
+/// that is part of the cache keys itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DecidingModel<'a> {
+    /// The architecture and its sizes.
     pub architecture: &'a ArchitectureConfig,
+    /// The bands per sensor.
     pub sensors: &'a BTreeMap<Sensor, SensorInput>,
 }
 
@@ -218,7 +225,9 @@ pub struct DecidingModel<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedRow {
+    /// Name of the model in the table.
     pub model: String,
+    /// Name of the encoder in the table.
     pub backbone: String,
 }
 
@@ -226,7 +235,7 @@ impl ModelConfig {
     /// Reads `configs/models/<name>.toml`, or the file at the path `name`.
     ///
     /// # Errors
-    /// Where there is no such file, it has unknown keys, or the architecture contradicts itself.
+    /// If there is no such file, it has unknown keys, or the architecture is inconsistent.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.config("models", name)?;
         let mut config: ModelConfig = read_toml(&path)?;
@@ -240,32 +249,36 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// What contradicts itself, if anything.
+    /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
         if !self.architecture.has_parameters() {
             let more = !self.sensors.is_empty() || self.weights.is_some() || self.pooling.is_some();
-            return more.then(|| "a model without parameters has no sensors, weights or pooling".to_owned());
+            return more.then(|| {
+                "expected no sensors, weights or pooling for a model without parameters".to_owned()
+            });
         }
         if let Some(problem) = self.architecture.problem() {
             return Some(problem);
         }
         if self.normalization == NormalizationKind::Satlas {
-            return Some("normalization is satlas, which has no statistics to sweep over".to_owned());
+            return Some(
+                "normalization: expected a kind with statistics to sweep over, found satlas".to_owned(),
+            );
         }
         let known = self.architecture.poolings();
         let asked =
             self.pooling.iter().chain(self.suites.values().filter_map(|route| route.pooling.as_ref()));
         if let Some(unknown) = asked.copied().find(|pooling| !known.contains(pooling)) {
             let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
-            return Some(format!("pooling is {unknown}; the architecture has {}", known.join(", ")));
+            return Some(format!("pooling: the architecture supports {}, found {unknown}", known.join(", ")));
         }
         let routes = self.suites.values().flat_map(|route| &route.sensors);
         let mut inputs = self.sensors.iter().chain(routes);
         inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
     }
 
-    /// The same model as the suite's own code uses it: its sizes, pooling and imputation and, where `inputs` is as published,
-    /// the bands that it feeds.
+    /// Returns the model as the suite's own code uses it: with its sizes, pooling and imputation and, if `inputs` is as
+    /// published, with the bands that the suite passes to it.
     #[must_use]
     pub fn in_suite(mut self, suite: &str, inputs: Inputs) -> Self {
         if let Some(mut route) = self.suites.get(suite).cloned() {
@@ -281,18 +294,18 @@ impl ModelConfig {
         self
     }
 
-    /// The part that decides. A new field must be told here on which side it is.
+    /// Returns the part that affects results. A new field must be assigned to one side here.
     pub fn deciding(&self) -> DecidingModel<'_> {
         let ModelConfig {
             architecture,
             sensors,
-            // Decide what is made of the pixels and tokens, which is in the keys itself.
+            // These affect how pixels and tokens are processed, which is itself part of the cache keys.
             image: _,
             images: _,
             pooling: _,
             impute: _,
             suites: _,
-            // Decides which strategies a sweep tries, and these are in the keys.
+            // Determines the strategies that a sweep tries, which are part of the cache keys.
             normalization: _,
             // Labels; the weights themselves are in the keys by their hash.
             name: _,
@@ -303,7 +316,7 @@ impl ModelConfig {
         DecidingModel { architecture, sensors }
     }
 
-    /// How tokens become the vector of an image.
+    /// Returns the pooling of tokens into one vector per image.
     pub fn pooling(&self) -> Pooling {
         let usual = self.architecture.poolings().first().copied();
         self.pooling.or(usual).unwrap_or(Pooling::Mean)
@@ -316,7 +329,7 @@ impl ModelConfig {
         sensors.len() > 1 && distinct && self.architecture.fuses(sensors)
     }
 
-    /// Side in pixels of the images of `task` as the model takes them.
+    /// Returns the side in pixels of the images of `task` as the model takes them.
     pub fn side(&self, task: &Task) -> usize {
         let size = match (self.images.get(&task.name), task.input_size) {
             (Some(own), _) => *own,
@@ -329,15 +342,15 @@ impl ModelConfig {
         }
     }
 
-    /// What the model takes of `sensor`.
+    /// Returns what the model takes of `sensor`.
     ///
     /// # Errors
-    /// If it does not know the sensor.
+    /// If the model does not support the sensor.
     pub fn sensor(&self, sensor: Sensor) -> Result<&SensorInput> {
         self.sensors.get(&sensor).ok_or_else(|| {
             let known: Vec<String> = self.sensors.keys().map(Sensor::to_string).collect();
-            Error::request(format!("{} {} cannot take images of sensor {sensor}", self.name, self.backbone))
-                .help(format!("its sensors are {}", known.join(", ")))
+            Error::request(format!("{} {} does not support sensor {sensor}", self.name, self.backbone))
+                .help(format!("supported sensors: {}", known.join(", ")))
         })
     }
 }

@@ -1,9 +1,9 @@
-//! Copernicus-FM [Wang et al., arXiv 2503.11849]: a vision transformer whose patch embedding is made at run time, from
-//! wavelength and bandwidth of each band or from one vector of language. Place, date and patch area are added to every
-//! token.
+//! Copernicus-FM [Wang et al., arXiv 2503.11849]: a vision transformer whose patch embedding is generated at run time, from
+//! wavelength and bandwidth of each band or from one language embedding. Encodings of location, date and patch area are
+//! added to every token.
 //!
-//! Fields are named as in the official checkpoint, so that a parameter's path is its name in a weight file. d is the
-//! width, p the width of the kernel-making network, c the number of bands, t the number of patches.
+//! Fields are named as in the official checkpoint, so that a parameter's path is its name in a weight file. d is the width,
+//! p the width of the kernel-generating network, c the number of bands, t the number of patches.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
@@ -31,7 +31,7 @@ use crate::{Error, Result};
 
 const NAME: &str = "Copernicus-FM";
 
-/// Length of a vector of language.
+/// Length of a language embedding.
 pub const LANGUAGE_WIDTH: usize = 2048;
 
 /// The sizes of a [`CopernicusFm`].
@@ -44,18 +44,18 @@ pub struct CopernicusFmConfig {
     pub depth: usize,
     /// Attention heads per block; divides `width`.
     pub heads: usize,
-    /// Width of the networks that make the kernels, p.
+    /// Width of the networks that generate the kernels, p.
     pub kernel_width: usize,
-    /// Side of a patch in pixels. The stored kernels are of 16 and are resized.
+    /// Side of a patch in pixels. The stored kernels have side 16 and are resized.
     pub patch: usize,
-    /// What of an image's context the model sees; the rest counts as unknown.
+    /// The metadata of an image that the model uses; the rest counts as unknown.
     #[serde(default = "Metadata::all")]
     pub metadata: Vec<Metadata>,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
 }
 
-/// What may be known of an image besides its pixels.
+/// Metadata that may be known about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metadata {
@@ -63,12 +63,12 @@ pub enum Metadata {
     Place,
     /// Days since 1970-01-01.
     Date,
-    /// Ground area of a patch, by the pixels' size before any resizing.
+    /// Ground area of a patch, from the pixel size before any resizing.
     Area,
 }
 
 impl Metadata {
-    /// All there is.
+    /// Returns all kinds of metadata.
     pub fn all() -> Vec<Metadata> {
         vec![Metadata::Place, Metadata::Date, Metadata::Area]
     }
@@ -79,10 +79,10 @@ impl Sizes for CopernicusFmConfig {
         let CopernicusFmConfig { width, depth, heads, kernel_width, patch, ref map_layers, .. } = *self;
         let sizes = || {
             if !width.is_multiple_of(4) || width < 8 {
-                // Sines and cosines of two coordinates.
-                Some(format!("width {width} is no multiple of 4 from 8"))
+                // Sines and cosines of two coordinates need a multiple of 4.
+                Some(format!("width: expected a multiple of 4 that is at least 8, found {width}"))
             } else {
-                (patch == 0).then(|| "patch must be above 0".to_owned())
+                (patch == 0).then(|| "patch: expected a number above 0, found 0".to_owned())
             }
         };
         vit_problem(width, depth, heads, map_layers)
@@ -112,14 +112,14 @@ const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Class, Pooling::Mean];
 
 /// The encoder with all its parameters.
 ///
-/// A sensor without wavelengths is a variable of one channel, such as elevation; it needs
+/// A sensor without wavelengths is a variable with a single channel, such as elevation; it needs
 /// [`CopernicusFm::set_language_vector`].
 #[derive(Module, Debug)]
 pub struct CopernicusFm {
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + 14², d], the class token's first.
+    /// [1, 1 + 14², d], class token first.
     pos_embed: Param<Tensor<3>>,
-    /// In place of an unknown place, area or date: [1, 1, d] each.
+    /// Learned tokens that replace an unknown location, area or date: [1, 1, d] each.
     coord_token: Param<Tensor<3>>,
     scale_token: Param<Tensor<3>>,
     time_token: Param<Tensor<3>>,
@@ -174,34 +174,38 @@ impl Network for CopernicusFm {
 }
 
 impl CopernicusFm {
-    /// Gives the vector of language of a variable, [`LANGUAGE_WIDTH`] numbers.
+    /// Sets the language embedding of a variable, [`LANGUAGE_WIDTH`] numbers.
     ///
     /// # Errors
-    /// If the model has no such variable, or the vector is of another length.
+    /// If the model has no such variable, or the vector has a different length.
     pub fn set_language_vector(&mut self, sensor: Sensor, vector: Vec<f32>) -> Result<()> {
         if !self.sensors.get(&sensor).is_some_and(is_variable) {
             let problem = format!("{NAME}: expected a sensor without wavelengths, found {sensor}");
-            return Err(Error::mismatch(problem).help("give language vectors to variables only"));
+            return Err(Error::mismatch(problem).help("set language vectors for variables only"));
         }
         if vector.len() != LANGUAGE_WIDTH {
             let found = vector.len();
-            let problem = format!("{NAME}, {sensor}: expected a vector of {LANGUAGE_WIDTH}, found {found}");
-            return Err(Error::mismatch(problem).help("take it from the file of vectors beside the weights"));
+            let problem = format!(
+                "{NAME}, {sensor}: expected a language vector of length {LANGUAGE_WIDTH}, found {found}"
+            );
+            return Err(
+                Error::mismatch(problem).help("load it from the file of language vectors beside the weights")
+            );
         }
         self.language.insert(sensor, vector);
         Ok(())
     }
 
-    /// The patch embedding: [n, c, h, w] to [n, t, d].
+    /// Embeds patches: [n, c, h, w] to [n, t, d].
     ///
     /// # Errors
-    /// If the sensor, the bands or the size do not suit the model.
+    /// If the model does not support the sensor, the bands or the size.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
         let input = self.check(batch, Want::Tokens)?;
         Ok(self.kernel(input)?.embed(input.pixels.clone()))
     }
 
-    /// The position embeddings of side x side patches: [1, 1 + side², d], the class token's first.
+    /// Returns the position embeddings of side x side patches: [1, 1 + side², d], class token first.
     pub fn positions(&self, side: usize) -> Tensor<3> {
         let positions = self.pos_embed.val();
         if side == GRID {
@@ -210,10 +214,10 @@ impl CopernicusFm {
         cubic::resize_positions(positions, &cubic::antialiased(GRID, side))
     }
 
-    /// What place, area and date add to every token of each of n images: [n, 1, d].
+    /// Returns the sum of the encodings of location, area and date for each of n images: [n, 1, d].
     ///
-    /// What is unknown of an image is its learned token. Upstream gives the token to the whole batch as soon as one
-    /// image lacks the value; here the images beside it change nothing.
+    /// An unknown value of an image is replaced by its learned token. Upstream replaces it for the whole batch as soon as
+    /// one image lacks the value; here the other images keep theirs.
     fn metadata(&self, context: &Context, n: usize) -> Result<Tensor<3>> {
         let d = self.config.width;
         let sees = |what: Metadata| self.config.metadata.contains(&what);
@@ -237,7 +241,7 @@ impl CopernicusFm {
         Ok(places + areas + days)
     }
 
-    /// What goes into the first block: [n, t, d] embedded patches to [n, 1 + t, d].
+    /// Returns the input of the first block: embedded patches [n, t, d] to [n, 1 + t, d].
     fn tokens(&self, embedded: Tensor<3>, context: &Context, side: usize) -> Result<Tensor<3>> {
         let metadata = self.metadata(context, embedded.dims()[0])?; // [n, 1, d]
         Ok(tokens::with_class(self.cls_token.val(), embedded) + (self.positions(side) + metadata))
@@ -275,12 +279,12 @@ impl KernelEncoder for CopernicusFm {
             (_, Some(maker)) if is_variable(known) => {
                 let vector = self.language.get(&sensor).ok_or_else(|| {
                     Error::mismatch(format!("{NAME}, {sensor}: expected a language vector, found none"))
-                        .help("take it from the file of vectors beside the weights")
+                        .help("load it from the file of language vectors beside the weights")
                 })?;
                 let bands = input.bands.len();
                 if bands != 1 {
                     let problem = format!("{NAME}, {sensor}: expected 1 band, found {bands}");
-                    return Err(Error::mismatch(problem).help("give one variable at a time"));
+                    return Err(Error::mismatch(problem).help("pass one variable at a time"));
                 }
                 let vector = TensorData::new(vector.clone(), [1, LANGUAGE_WIDTH]);
                 maker.kernel(Tensor::from_data(vector, &device), KernelOrder::OutLast)
@@ -293,7 +297,9 @@ impl KernelEncoder for CopernicusFm {
                 let rows = TensorData::new(rows, [wavelengths.len(), p]); // [c, p]
                 maker.kernel(Tensor::from_data(rows, &device), KernelOrder::OutLast)
             }
-            (None, _) => return Err(Error::mismatch(format!("{NAME} was built without sensor {sensor}"))),
+            (None, _) => {
+                return Err(Error::mismatch(format!("{NAME}: no patch embedding for sensor {sensor} found")));
+            }
         };
         Ok(kernel.resize(self.config.patch))
     }
@@ -320,30 +326,30 @@ impl KernelEncoder for CopernicusFm {
     }
 }
 
-/// Whether a sensor is a variable of one channel instead of bands with wavelengths.
+/// Whether a sensor is a variable with a single channel instead of bands with wavelengths.
 fn is_variable(sensor: &SensorInput) -> bool {
     sensor.wavelengths.is_empty()
 }
 
-/// One value per image; all unknown where the context has none or the model does not look at them.
+/// Returns one value per image; all are unknown if the context has none or the model does not use them.
 fn known_values<T: Copy>(values: &[Option<T>], n: usize, sees: bool) -> Vec<Option<T>> {
     if sees && !values.is_empty() { values.to_vec() } else { vec![None; n] }
 }
 
-/// Whether the context is that of n images.
+/// Checks that the context belongs to n images.
 fn check_context(context: &Context, n: usize) -> Result<()> {
     for (what, count) in [("places", context.places.len()), ("days", context.days.len())] {
         if count != 0 && count != n {
             return Err(Error::mismatch(format!(
                 "{NAME}: expected {n} {what}, one per image, found {count}"
             ))
-            .help("leave the list empty where nothing is known"));
+            .help("leave the list empty if nothing is known"));
         }
     }
     Ok(())
 }
 
-/// Rows of d numbers, or `token` [1, 1, d] where there is no row: [n, d].
+/// Stacks rows of d numbers, with `token` [1, 1, d] for missing rows: [n, d].
 fn rows_or_token(rows: Vec<Option<Vec<f32>>>, token: Tensor<3>) -> Tensor<2> {
     let (n, d) = (rows.len(), token.dims()[2]);
     let device = token.device();
@@ -370,20 +376,21 @@ const AREA_RANGE: Range = Range { shortest: 1e-3, longest: 5.1e8 };
 const DATE_RANGE: Range = Range { shortest: 1.0, longest: 365.25 };
 
 impl Range {
-    /// Values beyond the range are errors, as upstream; 0 is none.
+    /// Values outside the range are errors, as upstream; 0 means none.
     fn check(self, what: &str, x: f32) -> Result<f32> {
         let size = f64::from(x).abs();
         if x == 0.0 || (self.shortest..=self.longest).contains(&size) {
             return Ok(x);
         }
         let problem = format!("{what}: expected {} to {}, found {x}", self.shortest, self.longest);
-        Err(Error::mismatch(problem).help("check its unit"))
+        Err(Error::mismatch(problem).help("check the unit"))
     }
 }
 
-/// The sines, then the cosines, of x at n / 2 wavelengths, which are spaced evenly in the logarithm: n numbers.
+/// Returns n numbers: the sines, then the cosines, of x at n / 2 wavelengths, which are evenly spaced on a logarithmic
+/// scale.
 ///
-/// Angles reach 6e9, so that this must be float64.
+/// Angles reach 6e9, so this needs float64.
 fn fourier(x: f32, n: usize, range: Range) -> Vec<f32> {
     let half = n / 2;
     let (first, last) = (range.shortest.log10(), range.longest.log10());
@@ -395,7 +402,7 @@ fn fourier(x: f32, n: usize, range: Range) -> Vec<f32> {
     sines.chain((0..half).map(|j| angle(j).cos() as f32)).collect()
 }
 
-/// The row of a wavelength in nanometres: p numbers.
+/// Encodes a wavelength in nanometres as p numbers.
 ///
 /// # Errors
 /// If it is neither 0 nor between 100 and 1e9.
@@ -403,7 +410,7 @@ pub fn wavelength_row(wavelength: f32, p: usize) -> Result<Vec<f32>> {
     Ok(fourier(WAVELENGTH_RANGE.check("wavelength in nanometres", wavelength)?, p, WAVELENGTH_RANGE))
 }
 
-/// The row of a bandwidth in nanometres: p numbers.
+/// Encodes a bandwidth in nanometres as p numbers.
 ///
 /// # Errors
 /// If it is neither 0 nor between 1 and 1e9.
@@ -411,7 +418,7 @@ pub fn bandwidth_row(bandwidth: f32, p: usize) -> Result<Vec<f32>> {
     Ok(fourier(BANDWIDTH_RANGE.check("bandwidth in nanometres", bandwidth)?, p, BANDWIDTH_RANGE))
 }
 
-/// The rows of bands one after the other: p numbers each.
+/// Concatenates the encodings of bands, p numbers each.
 fn spectral_rows(wavelengths: &[f32], bandwidths: &[f32], p: usize) -> Result<Vec<f32>> {
     let mut rows = Vec::with_capacity(wavelengths.len() * p);
     for (wavelength, bandwidth) in wavelengths.iter().zip(bandwidths) {
@@ -421,12 +428,12 @@ fn spectral_rows(wavelengths: &[f32], bandwidths: &[f32], p: usize) -> Result<Ve
     Ok(rows)
 }
 
-/// The row of a place, longitude and latitude in degrees: d numbers.
+/// Encodes a location, longitude and latitude in degrees, as d numbers.
 ///
 /// # Errors
-/// If a coordinate is far outside of the globe.
+/// If a coordinate is far outside the globe.
 pub fn place_row([longitude, latitude]: [f32; 2], d: usize) -> Result<Vec<f32>> {
-    // Sums in float32, as upstream: their rounding is half a radian at the shortest wavelength.
+    // Sums are in float32, as upstream: their rounding error is half a radian at the shortest wavelength.
     let longitude = PLACE_RANGE.check("longitude + 180", longitude + 180.0)?;
     let latitude = PLACE_RANGE.check("latitude + 90", latitude + 90.0)?;
     let mut row = fourier(longitude, d / 2, PLACE_RANGE);
@@ -434,12 +441,12 @@ pub fn place_row([longitude, latitude]: [f32; 2], d: usize) -> Result<Vec<f32>> 
     Ok(row)
 }
 
-/// The row of a date in whole days since 1970-01-01: d numbers.
+/// Encodes a date in whole days since 1970-01-01 as d numbers.
 pub fn date_row(days: f32, d: usize) -> Vec<f32> {
     fourier(days, d, DATE_RANGE)
 }
 
-/// The row of a patch's area in square kilometres: d numbers.
+/// Encodes a patch's area in square kilometres as d numbers.
 ///
 /// # Errors
 /// If it is neither 0 nor between 0.001 and 5.1e8.
@@ -447,7 +454,7 @@ pub fn area_row(area: f32, d: usize) -> Result<Vec<f32>> {
     Ok(fourier(AREA_RANGE.check("patch area in square kilometres", area)?, d, AREA_RANGE))
 }
 
-/// The area in square kilometres of a patch of pixels of `gsd` metres.
+/// Returns the area in square kilometres of a patch of pixels of `gsd` metres.
 fn patch_area(patch: usize, gsd: f32) -> f32 {
     let side = patch as f64 * f64::from(gsd) / 1000.0;
     (side * side) as f32

@@ -1,4 +1,4 @@
-//! How much of a model its weights cover: for records and tables.
+//! The share of a model's parameters that its weights provide, for records and tables.
 
 use std::fmt;
 
@@ -6,17 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::weights::{Report, Weights};
 
-/// How much of a model its weights cover.
+/// The share of a model's parameters that its weights provide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "state", deny_unknown_fields)]
 pub enum Coverage {
-    /// Every parameter is the file's.
+    /// Every parameter comes from the file.
     Whole,
-    /// Parameters that the file lacks keep random values. Named parameters, not single numbers, are counted; records of
-    /// schema 1 do not say how many.
+    /// Parameters that the file lacks keep random values. The counts are of named parameters, not of single numbers;
+    /// records of schema 1 have no counts.
     Partial {
+        /// Number of parameters found in the file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         loaded: Option<usize>,
+        /// Number of parameters of the model.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parameters: Option<usize>,
     },
@@ -25,12 +27,12 @@ pub enum Coverage {
 }
 
 impl Coverage {
-    /// What loading `weights` gave, by its report.
+    /// Determines the coverage from the report of loading `weights`.
     pub fn of(weights: &Weights, report: &Report) -> Self {
         match weights {
             Weights::Random(_) => Coverage::Random,
             Weights::File(_) if report.is_complete() => Coverage::Whole,
-            // There is nothing to cover.
+            // There are no parameters to cover.
             Weights::None => Coverage::Whole,
             Weights::File(_) => {
                 let loaded = report.loaded.len();
@@ -42,7 +44,7 @@ impl Coverage {
 }
 
 impl fmt::Display for Coverage {
-    /// `whole weights`, `partial weights: 3 of 150 parameters`, `random weights`.
+    /// Formats as `whole weights`, `partial weights: 3 of 150 parameters` or `random weights`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Coverage::Whole => f.write_str("whole weights"),

@@ -1,7 +1,7 @@
 //! CROMA [Fuller et al., arXiv 2311.00566; antofuller/CROMA]: one transformer for Sentinel-2 and one for Sentinel-1.
 //!
-//! There is no class token and no position embedding. Place enters as a fixed penalty on the attention between distant
-//! patches. The checkpoint's joint encoder of both sensors is left out: no benchmark evaluates it. d is the width,
+//! There is no class token and no position embedding. Position enters as a fixed penalty on the attention between distant
+//! patches. The checkpoint's joint encoder of both sensors is left out, because no benchmark evaluates it. d is the width,
 //! t = rows * columns the number of patches.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 const NAME: &str = "CROMA";
 /// Side of a patch in pixels.
 const PATCH: usize = 8;
-/// Attention heads in every size.
+/// Number of attention heads, the same in every size.
 const HEADS: usize = 16;
 /// Hidden width of an MLP, in multiples of the width.
 const MLP_RATIO: usize = 4;
@@ -44,7 +44,7 @@ pub struct CromaConfig {
     pub radar_depth: usize,
     /// Layers (0-based) whose tokens are the feature maps of Sentinel-2.
     pub optical_map_layers: Vec<usize>,
-    /// The same for Sentinel-1.
+    /// Layers (0-based) whose tokens are the feature maps of Sentinel-1.
     pub radar_map_layers: Vec<usize>,
 }
 
@@ -77,29 +77,29 @@ impl Sizes for CromaConfig {
     }
 }
 
-/// Galileo's evaluation takes the head, Copernicus-Bench the mean.
+/// Galileo's evaluation uses the head, Copernicus-Bench the mean.
 const POOLINGS: &[Pooling] = &[Pooling::Head, Pooling::Mean];
 
 fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
 }
 
-/// What distance costs: the attention's additive bias.
+/// The attention's additive bias, a penalty on distance.
 struct DistanceBias {
     /// Distances between patches, in patches: [t, t].
     distances: Tensor<2>,
     /// What a distance of 1 adds to the logits of each head: [1, heads, 1, 1].
     slopes: Tensor<4>,
-    /// The bias of as many queries as are computed at once; the whole bias where that is all.
+    /// The bias of all queries, if they are computed at once.
     whole: Option<Tensor<4>>,
     queries_at_once: usize,
 }
 
-/// Most logits of an image that are computed at once: 64 MiB. A grid of 64 x 64 patches has 16 times as many.
+/// Maximum number of logits per image computed at once: 64 MiB. A grid of 64 x 64 patches has 16 times as many.
 const LOGITS_AT_ONCE: usize = 1 << 24;
 
 impl DistanceBias {
-    /// The bias of a grid of `rows` x `columns` patches, at most `logits_at_once` numbers at a time.
+    /// Creates the bias for a grid of `rows` x `columns` patches, with at most `logits_at_once` logits at a time.
     fn new([rows, columns]: [usize; 2], logits_at_once: usize, device: &Device) -> Self {
         let t = rows * columns;
         // Squared differences of patch coordinates: [t, t].
@@ -125,7 +125,7 @@ impl DistanceBias {
         bias
     }
 
-    /// The bias of the queries from `start` until before `end`: [1, heads, end - start, t].
+    /// Returns the bias of the queries from `start` to before `end`: [1, heads, end - start, t].
     fn of_queries(&self, start: usize, end: usize) -> Tensor<4> {
         match &self.whole {
             Some(whole) => whole.clone(),
@@ -134,12 +134,12 @@ impl DistanceBias {
     }
 }
 
-/// What is added to the attention's logits of a grid of `rows` x `columns` patches: [1, 16, t, t].
+/// Returns the bias added to the attention logits of a grid of `rows` x `columns` patches: [1, 16, t, t].
 pub fn attention_bias(rows: usize, columns: usize, device: &Device) -> Tensor<4> {
     DistanceBias::new([rows, columns], LOGITS_AT_ONCE, device).of_queries(0, rows * columns)
 }
 
-/// Self-attention behind its norm.
+/// Self-attention with a pre-norm.
 #[derive(Module, Debug)]
 struct Attention {
     to_qkv: Linear,
@@ -181,7 +181,7 @@ impl Attention {
     }
 }
 
-/// Two linear layers with a GELU between.
+/// Two linear layers with a GELU in between.
 #[derive(Module, Debug)]
 struct Net {
     expand: Linear,
@@ -202,14 +202,14 @@ impl Net {
     }
 }
 
-/// An MLP behind its norm.
+/// An MLP with a pre-norm.
 #[derive(Module, Debug)]
 struct FeedForward {
     net: Net,
     input_norm: LayerNorm,
 }
 
-/// Attention and MLP, each beside a residual connection.
+/// Attention and MLP, each with a residual connection.
 #[derive(Module, Debug)]
 struct Layer {
     attention: Attention,
@@ -264,7 +264,7 @@ impl SensorEncoder {
         self.linear_input.forward(patches(images, PATCH))
     }
 
-    /// The tokens after the last layer and its norm: [n, bands, h, w] to [n, t, d].
+    /// Returns the tokens after the last layer and its norm: [n, bands, h, w] to [n, t, d].
     fn tokens(&self, images: Tensor<4>) -> Tensor<3> {
         let bias = DistanceBias::new(grid(&images), LOGITS_AT_ONCE, &images.device());
         let tokens = self.embed(images);
@@ -273,8 +273,8 @@ impl SensorEncoder {
         self.transformer.norm_out.forward(tokens)
     }
 
-    /// The tokens after each of `layers`, from the first to the last, without a norm: [n, bands, h, w] to
-    /// [n, d, rows, columns] each.
+    /// Returns the tokens after each of `layers`, from the first to the last, without a norm: [n, bands, h, w] to [n, d,
+    /// rows, columns] each.
     fn maps(&self, images: Tensor<4>, layers: &[usize]) -> Vec<Tensor<4>> {
         let [rows, columns] = grid(&images);
         let bias = DistanceBias::new([rows, columns], LOGITS_AT_ONCE, &images.device());
@@ -292,13 +292,13 @@ impl SensorEncoder {
     }
 }
 
-/// Rows and columns of patches.
+/// Returns the number of rows and columns of patches.
 fn grid(images: &Tensor<4>) -> [usize; 2] {
     let [_, _, h, w] = images.dims();
     [h / PATCH, w / PATCH]
 }
 
-/// From the mean of the tokens to the pooled feature.
+/// Maps the mean of the tokens to the pooled feature.
 #[derive(Module, Debug)]
 struct PooledHead {
     norm: LayerNorm,
@@ -318,7 +318,7 @@ impl PooledHead {
     }
 }
 
-/// The encoders of both sensors, or of one.
+/// The encoders of one or both sensors.
 #[derive(Module, Debug)]
 pub struct Croma {
     s1_encoder: Option<SensorEncoder>,
@@ -334,7 +334,7 @@ pub struct Croma {
 impl Network for Croma {
     type Config = CromaConfig;
 
-    /// With the encoders of `sensors`: of Sentinel-1, of Sentinel-2 at either level, or both.
+    /// Builds the encoders that `sensors` needs: for Sentinel-1, for Sentinel-2 at either level, or both.
     fn new(config: &CromaConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let width = config.width;
         let bands = |is_of: fn(Sensor) -> bool| {
@@ -351,7 +351,7 @@ impl Network for Croma {
         }
     }
 
-    /// `s1_encoder.transformer.layers.2.ffn.net.contract.bias` is `s1_encoder.transformer.layers.2.1.net.3.bias`.
+    /// Maps `s1_encoder.transformer.layers.2.ffn.net.contract.bias` to `s1_encoder.transformer.layers.2.1.net.3.bias`.
     fn checkpoint_name(name: &str) -> String {
         const NAMES: [(&str, &str); 7] = [
             ("gap_ffn.norm.", "GAP_FFN.0."),
@@ -367,16 +367,16 @@ impl Network for Croma {
 }
 
 impl Croma {
-    /// The patch embedding of a batch: [n, t, d].
+    /// Embeds the patches of a batch: [n, t, d].
     ///
     /// # Errors
-    /// If the model cannot take the sensor, the bands or the size.
+    /// If the model does not support the sensor, the bands or the size.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
         let (input, encoder, ..) = self.parts(batch)?;
         Ok(encoder.embed(input.pixels.clone()))
     }
 
-    /// A batch's input and what encodes it: the encoder, the pooled head and the layers of the maps.
+    /// Returns a batch's input and the parts that encode it: the encoder, the pooled head and the layers of the maps.
     fn parts<'a>(
         &'a self,
         batch: &'a Batch,
@@ -403,8 +403,8 @@ impl Encoder for Croma {
         self.config.width
     }
 
-    /// [`Pooling::Head`] is the model's own pooled feature, as in Galileo's evaluation. [`Pooling::Mean`] stops behind
-    /// the head's norm, as in Copernicus-Bench. Maps come from the residual stream, without the final norm.
+    /// [`Pooling::Head`] is the model's own pooled feature, as in Galileo's evaluation. [`Pooling::Mean`] stops after the
+    /// head's norm, as in Copernicus-Bench. Maps come from the residual stream, without the final norm.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let (input, encoder, head, layers) = self.parts(batch)?;
         let images = input.pixels.clone();

@@ -1,8 +1,8 @@
 //! DeCUR [Wang et al., arXiv 2309.05300; zhu-xlab/DeCUR]: timm's plain vision transformer, one per sensor.
 //!
-//! The weights of Sentinel-2 (13 bands) and of Sentinel-1 (VV, VH) are separate files, so a model has one patch
-//! embedding and takes the sensors that share it. Images always have the size of pre-training. d is the width, t the
-//! number of patches.
+//! The weights for Sentinel-2 (13 bands) and Sentinel-1 (VV, VH) are separate files, so a model has one patch embedding and
+//! takes the sensors that share it. Images always have the size used in pre-training. d is the width, t the number of
+//! patches.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ impl Sizes for DecurConfig {
     }
 
     fn poolings(&self) -> &'static [Pooling] {
-        // Galileo's evaluation takes the mean of all tokens.
+        // Galileo's evaluation uses the mean of all tokens.
         &[Pooling::MeanAll, Pooling::Mean, Pooling::Class]
     }
 
@@ -68,7 +68,7 @@ pub struct Decur {
     encoder: PlainVit,
     #[module(skip)]
     sensors: BTreeMap<Sensor, SensorInput>,
-    /// Of the images in pixels.
+    /// Side of the images in pixels.
     #[module(skip)]
     side: usize,
     #[module(skip)]
@@ -78,7 +78,7 @@ pub struct Decur {
 impl Network for Decur {
     type Config = DecurConfig;
 
-    /// With the patch embedding for the bands of `sensors`, which are the same for all.
+    /// Builds the network. All sensors share the patch embedding and have the same number of bands.
     fn new(config: &DecurConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
         Decur {
@@ -95,7 +95,7 @@ impl Network for Decur {
 }
 
 impl Decur {
-    /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches, without class token and positions: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         self.encoder.embed(images)
     }
@@ -106,7 +106,7 @@ impl Encoder for Decur {
         self.encoder.width()
     }
 
-    /// Maps come from behind the final norm, as SoftCon's do: no benchmark publishes results with DeCUR's.
+    /// Maps are taken after the final norm, like SoftCon's: no benchmark publishes results with DeCUR's maps.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let input = known_input(NAME, batch, &self.sensors)?;
         check_bands(NAME, input, self.encoder.bands())?;

@@ -1,8 +1,8 @@
-//! DOFA [Xiong et al., arXiv 2403.15356]: a vision transformer whose patch embedding is made at run time from the
+//! DOFA [Xiong et al., arXiv 2403.15356]: a vision transformer whose patch embedding is generated at run time from the
 //! wavelengths of the bands.
 //!
 //! Fields are named as in the official checkpoints, so that a parameter's path is its name in a weight file. d is the
-//! width, p the width of the kernel-making network, c the number of bands, t the number of patches.
+//! width, p the width of the kernel-generating network, c the number of bands, t the number of patches.
 
 use std::collections::BTreeMap;
 
@@ -39,22 +39,22 @@ pub struct DofaConfig {
     pub depth: usize,
     /// Attention heads per block; divides `width`.
     pub heads: usize,
-    /// Width of the network that makes the kernel, p.
+    /// Width of the network that generates the kernel, p.
     pub kernel_width: usize,
-    /// How the numbers of that network become a kernel.
+    /// How the output of that network is arranged into a kernel.
     pub kernel_layout: KernelLayout,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
 }
 
-/// How the kernel-making network's numbers become a kernel. The weight files of both kinds have the same names and
-/// shapes.
+/// How the output of the kernel-generating network is arranged into a kernel. Weight files of both kinds have the same
+/// names and shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KernelLayout {
-    /// Of the first release: a plain reshape, which mixes the numbers of the bands, so that their order matters.
+    /// First release: a plain reshape, which mixes the bands' outputs, so that the order of the bands matters.
     Flat,
-    /// Of the weights since August 2024: each band has its own numbers.
+    /// Weights since August 2024: each band has its own output.
     Permuted,
 }
 
@@ -88,7 +88,7 @@ const POOLINGS: &[Pooling] = &[Pooling::MeanAll, Pooling::Head, Pooling::Mean];
 #[derive(Module, Debug)]
 pub struct Dofa {
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + 14², d], the class token's first.
+    /// [1, 1 + 14², d], class token first.
     pos_embed: Param<Tensor<3>>,
     patch_embed: KernelMaker,
     blocks: Vec<Block>,
@@ -119,16 +119,16 @@ impl Network for Dofa {
 }
 
 impl Dofa {
-    /// The patch embedding: [n, c, h, w] to [n, t, d].
+    /// Embeds patches: [n, c, h, w] to [n, t, d].
     ///
     /// # Errors
-    /// If the sensor, the bands or the size do not suit the model.
+    /// If the model does not support the sensor, the bands or the size.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
         let input = self.check(batch, Want::Tokens)?;
         Ok(self.kernel(input)?.embed(input.pixels.clone()))
     }
 
-    /// The position embeddings of side x side patches: [1, 1 + side², d], the class token's first.
+    /// Returns the position embeddings of side x side patches: [1, 1 + side², d], class token first.
     pub fn positions(&self, side: usize) -> Tensor<3> {
         let positions = self.pos_embed.val();
         if side == GRID {
@@ -137,7 +137,7 @@ impl Dofa {
         cubic::resize_positions(positions, &cubic::corners_aligned(GRID, side))
     }
 
-    /// What goes into the first block: [n, t, d] embedded patches to [n, 1 + t, d].
+    /// Returns the input of the first block: embedded patches [n, t, d] to [n, 1 + t, d].
     fn tokens(&self, embedded: Tensor<3>, side: usize) -> Tensor<3> {
         tokens::with_class(self.cls_token.val(), embedded) + self.positions(side)
     }
@@ -168,7 +168,7 @@ impl KernelEncoder for Dofa {
             let (expected, found) = (listed(known), listed(&input.bands));
             let problem = format!("{NAME}, sensor {sensor}: expected bands {expected}, found {found}");
             return Err(Error::mismatch(problem)
-                .help("kernel-layout flat depends on the order of the bands: give exactly these"));
+                .help("kernel-layout flat depends on the order of the bands: use exactly these bands"));
         }
         Ok(input)
     }
@@ -202,9 +202,9 @@ impl KernelEncoder for Dofa {
     }
 }
 
-/// The sines, then the cosines, of a wavelength in nanometres at p / 2 frequencies.
+/// Returns the sines, then the cosines, of a wavelength in nanometres at p / 2 frequencies.
 ///
-/// The angles reach 3750, so that the published float32 arithmetic is off by 1e-4; this is exact.
+/// The angles reach 3750, so the published float32 arithmetic is off by 1e-4; this one is exact.
 pub fn wavelength_row(wavelength: f32, p: usize) -> Vec<f32> {
     let half = p / 2;
     let angle = |j: usize| f64::from(wavelength) / 10_000f64.powf(j as f64 / half as f64);

@@ -1,4 +1,4 @@
-//! The boundary between data and models: what a model is given, what it is asked for, what it gives.
+//! The interface between data and models: an encoder's input, the requests to it, and its output.
 
 use std::sync::Arc;
 
@@ -12,21 +12,22 @@ use crate::{Error, Result};
 /// Images of one sensor, normalised and resized for the model.
 #[derive(Debug, Clone)]
 pub struct Input {
+    /// The sensor.
     pub sensor: Sensor,
     /// The band of each channel of `pixels`.
     pub bands: Arc<[Band]>,
-    /// [n, c, h, w], float32.
+    /// Pixels [n, c, h, w], float32.
     pub pixels: Tensor<4>,
     /// When and where each image was taken.
     pub context: Context,
 }
 
-/// When and where images were taken, for models that look at it.
+/// When and where images were taken, for models that use it.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// Days since 1970-01-01 per image; `None` where unknown. Empty where nothing is known.
+    /// Days since 1970-01-01 per image; `None` if unknown. Empty if nothing is known.
     pub days: Vec<Option<f64>>,
-    /// Longitude and latitude of each image's centre in degrees. Empty where nothing is known.
+    /// Longitude and latitude in degrees of each image's centre. Empty if nothing is known.
     pub places: Vec<Option<[f32; 2]>>,
     /// Ground sampling distance of the stored pixels in metres, before any resizing.
     pub gsd_m: Option<f32>,
@@ -35,16 +36,17 @@ pub struct Context {
 /// What a model encodes at once: one input per sensor, each with the same number of images.
 #[derive(Debug, Clone)]
 pub struct Batch {
+    /// One input per sensor.
     pub inputs: Vec<Input>,
 }
 
 impl Batch {
-    /// Images of a single sensor: `pixels` is [n, c, h, w].
+    /// Creates a batch of images of a single sensor: `pixels` is [n, c, h, w].
     pub fn single(sensor: Sensor, bands: Arc<[Band]>, pixels: Tensor<4>) -> Self {
         Batch { inputs: vec![Input { sensor, bands, pixels, context: Context::default() }] }
     }
 
-    /// Number of images per sensor, n.
+    /// Returns the number of images per sensor, n.
     pub fn len(&self) -> usize {
         self.inputs.first().map_or(0, |input| input.pixels.dims()[0])
     }
@@ -54,7 +56,7 @@ impl Batch {
         self.len() == 0
     }
 
-    /// The only input.
+    /// Returns the only input.
     ///
     /// # Errors
     /// If the batch has inputs of several sensors.
@@ -62,13 +64,13 @@ impl Batch {
         match self.inputs.as_slice() {
             [only] => Ok(only),
             several => Err(Error::mismatch(format!(
-                "the model takes images of one sensor at a time, got {}",
+                "expected images of one sensor, found {} sensors",
                 several.len()
             ))),
         }
     }
 
-    /// One batch per image, in order.
+    /// Splits the batch into one batch per image, in order.
     pub fn split(self) -> Vec<Batch> {
         (0..self.len())
             .map(|image| {
@@ -94,7 +96,7 @@ impl Context {
     }
 }
 
-/// How tokens become the one vector of an image.
+/// How tokens are pooled into one vector per image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
@@ -109,7 +111,7 @@ pub enum Pooling {
 }
 
 impl std::fmt::Display for Pooling {
-    /// As in files and on the command line: `mean-all`.
+    /// Formats the name as in files and on the command line: `mean-all`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Pooling::Class => "class",
@@ -120,25 +122,30 @@ impl std::fmt::Display for Pooling {
     }
 }
 
-/// What is asked of an encoder.
+/// A request to an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// One vector per image.
     Pooled(Pooling),
     /// One vector per patch.
     Tokens,
-    /// Feature maps of several layers.
+    /// Feature maps of several layers, for dense tasks.
     Maps,
 }
 
-/// What an encoder gives. n is the number of images.
+/// The output of an encoder. n is the number of images.
 #[derive(Debug, Clone)]
 pub enum Encoded {
-    /// [n, d].
+    /// One vector per image: [n, d].
     Pooled(Tensor<2>),
-    /// Patch tokens [n, rows * columns, d], row by row; `grid` is [rows, columns].
-    Tokens { tokens: Tensor<3>, grid: [usize; 2] },
-    /// From fine to coarse, or from the first layer to the last.
+    /// One vector per patch.
+    Tokens {
+        /// Patch tokens [n, rows * columns, d], row by row.
+        tokens: Tensor<3>,
+        /// Number of [rows, columns] of patches.
+        grid: [usize; 2],
+    },
+    /// Feature maps from fine to coarse, or from the first layer to the last.
     Maps(Vec<Map>),
 }
 
@@ -147,52 +154,54 @@ pub enum Encoded {
 pub struct Map {
     /// [n, d, rows, columns].
     pub values: Tensor<4>,
-    /// Side in pixels of the model's input that one position of the map stands for.
+    /// Side in pixels of the input area that one position of the map represents.
     pub stride: usize,
 }
 
 impl Encoded {
-    /// The pooled vectors [n, d].
+    /// Returns the pooled vectors [n, d].
     ///
     /// # Errors
-    /// If the encoder gave something else.
+    /// If the output is of another kind.
     pub fn pooled(self) -> Result<Tensor<2>> {
         match self {
             Encoded::Pooled(vectors) => Ok(vectors),
-            _ => Err(Error::mismatch("the encoder gave no pooled vectors")),
+            _ => {
+                Err(Error::mismatch("expected pooled vectors from the encoder, found another kind of output"))
+            }
         }
     }
 
-    /// The patch tokens [n, rows * columns, d] and their grid [rows, columns].
+    /// Returns the patch tokens [n, rows * columns, d] and their grid [rows, columns].
     ///
     /// # Errors
-    /// If the encoder gave something else.
+    /// If the output is of another kind.
     pub fn tokens(self) -> Result<(Tensor<3>, [usize; 2])> {
         match self {
             Encoded::Tokens { tokens, grid } => Ok((tokens, grid)),
-            _ => Err(Error::mismatch("the encoder gave no patch tokens")),
+            _ => Err(Error::mismatch("expected patch tokens from the encoder, found another kind of output")),
         }
     }
 
-    /// The feature maps.
+    /// Returns the feature maps.
     ///
     /// # Errors
-    /// If the encoder gave something else.
+    /// If the output is of another kind.
     pub fn maps(self) -> Result<Vec<Map>> {
         match self {
             Encoded::Maps(maps) => Ok(maps),
-            _ => Err(Error::mismatch("the encoder gave no feature maps")),
+            _ => Err(Error::mismatch("expected feature maps from the encoder, found another kind of output")),
         }
     }
 
-    /// Joins what was encoded of parts of a batch, in order.
+    /// Joins the outputs for the parts of a batch, in order.
     ///
     /// # Errors
     /// If there are no parts, or they are of different kinds.
     pub fn join(parts: Vec<Encoded>) -> Result<Encoded> {
         let mut parts = parts;
         match parts.len() {
-            0 => return Err(Error::mismatch("there are no images to encode")),
+            0 => return Err(Error::mismatch("no images to encode")),
             1 => return Ok(parts.remove(0)),
             _ => {}
         }
@@ -217,22 +226,22 @@ impl Encoded {
     }
 }
 
-/// The error of a pooling that an architecture lacks.
+/// Creates the error for a pooling that an architecture lacks.
 pub fn no_pooling(asked: Pooling, known: &[Pooling]) -> Error {
     let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
-    Error::mismatch(format!("this architecture has no pooling `{asked}`"))
-        .help(format!("choose --pooling {}", known.join(" or ")))
+    Error::mismatch(format!("the architecture does not support the pooling `{asked}`"))
+        .help(format!("use --pooling {}", known.join(" or ")))
 }
 
-/// A model without a head.
+/// A model without a task head.
 pub trait Encoder: Send + Sync {
-    /// Length d of a pooled vector of images with this many bands.
+    /// Returns the length d of a pooled vector for images with this many bands.
     fn width(&self, pooling: Pooling, bands: usize) -> usize;
 
     /// Encodes a batch.
     ///
     /// # Errors
-    /// If the model cannot take these sensors, bands or sizes, or cannot give what is wanted.
+    /// If the model does not support these sensors, bands or sizes, or cannot fulfil the request.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded>;
 }
 

@@ -1,8 +1,9 @@
-//! TerraFM for inference: the same function of the images as [`TerraFm`], faster because its weights no
+//! TerraFM for inference: computes the same function of the images as [`TerraFm`], but faster, because its weights no
 //! longer change.
 //!
-//! Two linear maps in a row are one. A stem's convolution, its learned vector and the projection's first layer
-//! become one matrix, the projection's last two layers another: for TerraFM-B a tenth of all arithmetic less.
+//! Two consecutive linear maps can be merged into one. A stem's convolution, its learned vector and the projection's first
+//! layer become one matrix, and the projection's last two layers another. For TerraFM-B this saves a tenth of all
+//! arithmetic.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::device;
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 
-/// TerraFM with its patch embedding folded.
+/// TerraFM with a folded patch embedding.
 pub struct Frozen {
     model: TerraFm,
     /// Patches of pixels to the norm's input: [bands * patch * patch, 3d].
@@ -29,7 +30,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Folds what can be folded.
+    /// Folds consecutive linear maps.
     pub fn new(model: TerraFm) -> Self {
         let projection = &model.patch_embed.projection;
         let fold_stem = |stem: &Sensor| {
@@ -45,14 +46,14 @@ impl Frozen {
         }
     }
 
-    /// The patch embedding: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches: [n, bands, h, w] to [n, t, d].
     fn embed(&self, images: Tensor<4>, sensor: Sensor) -> Tensor<3> {
         let x = self.stems[&sensor].forward(patches(images, self.model.config.patch));
         self.head.forward(self.norm_input.forward(x))
     }
 }
 
-/// `second` after `first`: (x A + a) B + b = x (A B) + (a B + b).
+/// Composes two linear maps, `first` then `second`: (x A + a) B + b = x (A B) + (a B + b).
 fn fold(first: &Linear, second: &Linear) -> Linear {
     let weight = second.weight.val();
     let mut bias = Tensor::zeros([weight.dims()[1]], &weight.device());
@@ -69,9 +70,9 @@ fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
     Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
 }
 
-/// Runs `encode` on the batch, or image by image on all threads where the device likes that better.
+/// Runs `encode` on the batch, or image by image on all threads if that is faster on the device.
 ///
-/// An image's features then depend neither on the images beside it nor on the number of threads.
+/// In the latter case an image's features depend neither on the other images nor on the number of threads.
 pub(super) fn in_parts(
     batch: &Batch,
     encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync,
@@ -101,7 +102,7 @@ impl Encoder for Frozen {
     }
 }
 
-/// An encoder that is given its images one by one on all threads where the device likes that better.
+/// An encoder that processes a batch image by image on all threads if that is faster on the device.
 pub struct InParts<E>(pub E);
 
 impl<E: Encoder> Encoder for InParts<E> {

@@ -1,8 +1,8 @@
-//! Galileo [Tseng et al., arXiv 2502.09356; nasaharvest/galileo]: a vision transformer whose tokens are groups of
-//! bands at a place and a date.
+//! Galileo [Tseng et al., arXiv 2502.09356; nasaharvest/galileo]: a vision transformer with one token per group of bands,
+//! patch and date.
 //!
-//! Sentinel-2 gives 5 tokens per patch and date, Sentinel-1 gives 1; images of both sensors go through the blocks together. The encoder takes images in their own size;
-//! the kernels of its patch embedding are resized to the patch size instead.
+//! Sentinel-2 gives 5 tokens per patch and date, Sentinel-1 gives 1; images of both sensors go through the blocks together.
+//! Images keep their size; the kernels of the patch embedding are resized to the patch size instead.
 //!
 //! Fields are named as in the published files, so that a parameter's path is its name there. d is the width, q a
 //! quarter of it, g the number of groups, p the patch size, t = rows * columns * dates * g the number of tokens.
@@ -34,7 +34,7 @@ use crate::{Error, Result};
 
 const NAME: &str = "Galileo";
 
-/// The ways to pool.
+/// Supported poolings.
 const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
@@ -46,10 +46,10 @@ const MLP_RATIO: usize = 4;
 /// Side in pixels of the trained kernels.
 const SIDE: usize = 8;
 
-/// Longest series, in dates.
+/// Maximum number of dates.
 const DATES: usize = 24;
 
-/// Rows of the table of channel embeddings: those of [`Group`], and NDVI's, which no sensor reaches.
+/// Rows of the table of channel embeddings: those of [`Group`], and NDVI's, which no sensor uses.
 const CHANNELS: usize = 7;
 
 /// The sizes of a Galileo.
@@ -100,13 +100,13 @@ impl Sizes for GalileoConfig {
     }
 }
 
-/// The convolution of one group.
+/// The patch embedding of one group.
 #[derive(Module, Debug)]
 pub struct GroupEmbed {
     proj: Conv,
 }
 
-/// A convolution whose stride is its kernel's side.
+/// A convolution whose stride equals the side of its kernel.
 #[derive(Module, Debug)]
 pub struct Conv {
     /// [d, bands, 8, 8].
@@ -121,7 +121,7 @@ impl GroupEmbed {
         GroupEmbed { proj: Conv { weight, bias: Initializer::Zeros.init([width], device) } }
     }
 
-    /// The group's bands [n, bands, h, w] to [n, h / p * w / p, d].
+    /// Embeds the group's bands: [n, bands, h, w] to [n, h / p * w / p, d].
     fn forward(&self, images: Tensor<4>, patch: usize) -> Tensor<3> {
         // [d, bands, 8, 8] to [bands * p * p, d]
         let weight = resize_kernel(self.proj.weight.val(), patch).flatten::<2>(1, 3).transpose();
@@ -129,7 +129,7 @@ impl GroupEmbed {
     }
 }
 
-/// Patches to tokens, one convolution per group.
+/// Embeds patches, with one convolution per group.
 #[derive(Module, Debug)]
 pub struct SpaceTimeEmbed {
     S1: Option<GroupEmbed>,
@@ -168,7 +168,7 @@ impl SpaceTimeEmbed {
     }
 }
 
-/// Multi-head self-attention with a layer each for queries, keys and values.
+/// Multi-head self-attention with separate layers for queries, keys and values.
 #[derive(Module, Debug)]
 pub struct Attention {
     q: Linear,
@@ -197,7 +197,7 @@ impl Attention {
     }
 }
 
-/// A transformer block: attention and MLP, each behind its norm and beside a residual connection.
+/// A transformer block: attention and MLP, each with a pre-norm and a residual connection.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
@@ -246,7 +246,7 @@ pub struct Galileo {
 impl Network for Galileo {
     type Config = GalileoConfig;
 
-    /// With the groups of bands that `sensors` holds completely.
+    /// Builds the network for the groups of bands that `sensors` contains completely.
     fn new(config: &GalileoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let GalileoConfig { width, depth, heads, .. } = *config;
         let groups: BTreeMap<Sensor, Vec<GroupChannels>> =
@@ -264,7 +264,7 @@ impl Network for Galileo {
 }
 
 impl Galileo {
-    /// The patch embedding of images of one sensor, one input per date: [n, rows * columns, dates, g, d].
+    /// Embeds patches of images of one sensor, one input per date: [n, rows * columns, dates, g, d].
     ///
     /// # Errors
     /// If the model was built without the sensor, or the images' bands or sizes do not suit it.
@@ -282,8 +282,8 @@ impl Galileo {
         Ok(Tensor::stack::<5>(dates.iter().map(date).collect(), 2))
     }
 
-    /// What is added to the tokens of [rows, columns] patches of a sensor: [m, rows * columns, dates, g, d] for m
-    /// lists of months, counted from 0, one per date.
+    /// Encodings to add to the tokens of [rows, columns] patches of a sensor: [m, rows * columns, dates, g, d] for m lists
+    /// of months, counted from 0, one per date.
     pub fn encodings(&self, sensor: Sensor, [rows, columns]: [usize; 2], months: &[Vec<usize>]) -> Tensor<5> {
         let groups = self.groups.get(&sensor).map_or(&[][..], Vec::as_slice);
         let device = self.s_t_channel_embed.val().device();
@@ -304,7 +304,7 @@ impl Galileo {
         let month = months.iter().flatten().flat_map(|month| months::encoding(*month, quarter)).collect();
         let month = table(month, quarter).reshape([m, 1, dates, 1, quarter]);
 
-        // Positions count in pixels: the next patch is `patch` further on.
+        // Positions count in pixels: neighbouring patches are `patch` apart.
         let half = quarter / 2;
         let along = |n: usize| table(sines(n, self.config.patch, half), half);
         let column = along(columns).reshape([1, columns, half]).expand([rows, columns, half]);
@@ -337,7 +337,7 @@ impl Galileo {
         let mut months: Vec<Vec<usize>> =
             (0..n).map(|image| by_date.iter().map(|months| months[image]).collect()).collect();
         if months.iter().all(|other| *other == months[0]) {
-            // The encodings of one image are those of all.
+            // All images share the encodings of the first.
             months.truncate(1);
         }
         let encodings = self.encodings(dates[0].sensor, self.grid(dates), &months);
@@ -347,7 +347,7 @@ impl Galileo {
     /// Tokens after the last block and before the final norm: [n, t, d], by place, then sensor, date and group.
     ///
     /// # Errors
-    /// As [`Galileo::patch_embed`].
+    /// As for [`Galileo::patch_embed`].
     pub fn tokens(&self, dates: &[Input]) -> Result<Tensor<3>> {
         Ok(self.blocks.iter().fold(self.embed(dates)?, |tokens, block| block.forward(tokens)))
     }
@@ -355,7 +355,7 @@ impl Galileo {
     /// Encodes images, one input per sensor and date; those of one sensor stand side by side, and all are of one size.
     ///
     /// # Errors
-    /// As [`Galileo::patch_embed`], and if the model cannot give what is wanted.
+    /// As for [`Galileo::patch_embed`], and if the model cannot fulfil the request.
     pub fn encode_dates(&self, dates: &[Input], want: Want) -> Result<Encoded> {
         match want {
             Want::Pooled(Pooling::Mean) => {
@@ -417,9 +417,9 @@ impl Encoder for Galileo {
     }
 }
 
-/// Encodings of `n` positions `step` apart, [n, entries]: sines, then cosines of `entries / 2` frequencies.
+/// Encodings of `n` positions that are `step` apart, [n, entries]: sines, then cosines of `entries / 2` frequencies.
 ///
-/// The slowest frequency is about 10000^(-1/4), not 1/10000 as usual: upstream halves the exponent twice.
+/// The lowest frequency is about 10000^(-1/4) instead of the usual 1/10000: upstream halves the exponent twice.
 fn sines(n: usize, step: usize, entries: usize) -> Vec<f32> {
     let frequency = |i: usize| 10_000_f64.powf(-(i as f64) / (2 * entries) as f64);
     let angles = |position: usize| {

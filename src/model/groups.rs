@@ -1,11 +1,11 @@
-//! The groups of bands that Presto and Galileo make a token of.
+//! The groups of bands from which Presto and Galileo make tokens.
 
 use burn::tensor::Tensor;
 
 use super::config::SensorInput;
 use crate::task::bands::Band;
 
-/// Bands that become one token. Its number is the row of its encoding in both models' tables.
+/// A group of bands that becomes one token. Its discriminant is the row of its encoding in both models' tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub(crate) enum Group {
@@ -33,7 +33,7 @@ impl Group {
     }
 }
 
-/// A group, and the channels of a sensor's images that feed it.
+/// A group and the channels of a sensor's images that feed it.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupChannels {
     pub(crate) group: Group,
@@ -41,7 +41,7 @@ pub(crate) struct GroupChannels {
 }
 
 impl GroupChannels {
-    /// The groups whose bands are all in `input`. Upstream's code masks the others.
+    /// Returns the groups whose bands are all in `input`. Upstream masks the others.
     pub(crate) fn of(input: &SensorInput) -> Vec<GroupChannels> {
         let channel = |band: &Band| input.bands.iter().position(|known| known == band);
         let group = |group: Group| {
@@ -51,7 +51,7 @@ impl GroupChannels {
         Group::ALL.into_iter().filter_map(group).collect()
     }
 
-    /// The group's bands: [n, bands, …] to [n, its bands, …].
+    /// Selects the group's bands: [n, bands, …] to [n, its bands, …].
     pub(crate) fn pick<const D: usize>(&self, images: &Tensor<D>) -> Tensor<D> {
         let channel = |channel: &usize| images.clone().slice_dim(1, *channel..channel + 1);
         Tensor::cat(self.channels.iter().map(channel).collect(), 1)

@@ -1,5 +1,5 @@
-//! Plain pixel statistics in place of a model: the baseline that a model should beat
-//! [torchgeo/torchgeo-bench, the model `imagestats`].
+//! Plain pixel statistics instead of a model: the baseline that a model should beat [torchgeo/torchgeo-bench, the model
+//! `imagestats`].
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -7,11 +7,10 @@ use rayon::prelude::*;
 use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use crate::{Error, Result};
 
-/// Numbers per band: mean, standard deviation, maximum, minimum.
+/// Number of statistics per band: mean, standard deviation, maximum, minimum.
 const PER_BAND: usize = 4;
 
-/// Statistics of pixels as stored: the means of all bands, then their standard deviations (n - 1), their maxima and their
-/// minima.
+/// Computes statistics of stored pixels: the means of all bands, then their standard deviations (n - 1), maxima and minima.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageStats;
 
@@ -23,15 +22,19 @@ impl Encoder for ImageStats {
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let images = batch.only()?.pixels.clone();
         if !matches!(want, Want::Pooled(_)) {
-            return Err(Error::mismatch("pixel statistics of an image are no maps")
-                .help("choose a protocol that scores images: knn, linear-probe or logistic"));
+            return Err(Error::mismatch(
+                "image-stats: expected a request for one vector per image, found another",
+            )
+            .help("use a protocol that scores images: knn, linear-probe or logistic"));
         }
         let (device, [n, bands, h, w]) = (images.device(), images.dims());
         let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned pixels that are not float32: {error:?}"))
         })?;
         if h * w < 2 {
-            return Err(Error::mismatch(format!("{h} x {w} pixels have no standard deviation")));
+            return Err(Error::mismatch(format!(
+                "image-stats: expected at least 2 pixels for a standard deviation, found {h} x {w}"
+            )));
         }
         let of_bands: Vec<[f32; PER_BAND]> = pixels.par_chunks_exact(h * w).map(statistics).collect();
         // [n, bands, 4] to [n, 4, bands].
@@ -44,7 +47,7 @@ impl Encoder for ImageStats {
     }
 }
 
-/// Sums in float64: in float32 they would be off by 2e-7 of a mean.
+/// Sums are in float64: in float32 a mean would be off by 2e-7 of its value.
 fn statistics(pixels: &[f32]) -> [f32; PER_BAND] {
     let n = pixels.len() as f64;
     let mean = pixels.iter().copied().map(f64::from).sum::<f64>() / n;

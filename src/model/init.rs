@@ -1,4 +1,4 @@
-//! Random weights, the same on every machine and with any number of threads.
+//! Random weights that are the same on every machine and with any number of threads.
 
 use rand::RngCore;
 use rand::SeedableRng;
@@ -7,11 +7,11 @@ use rand_chacha::ChaCha8Rng;
 /// Standard deviation of a vision transformer's initial weights [DINO and timm, trunc_normal_(std=.02)].
 const STD: f32 = 0.02;
 
-/// Initial values of the parameter `name` of a vision transformer: biases 0, norm weights 1, everything else
-/// close to normal with standard deviation 0.02 and within 3.5 of them.
+/// Draws initial values of the parameter `name` of a vision transformer: 0 for biases, 1 for norm weights, and otherwise
+/// approximately normal values with standard deviation 0.02, bounded at 3.5 standard deviations.
 ///
-/// Every parameter has its own stream of random bits, keyed by the seed and its name, so that values depend
-/// on nothing else; and the arithmetic is exact but for one rounding, so that no maths library matters.
+/// Every parameter has its own stream of random bits, keyed by the seed and its name, so its values depend on nothing else.
+/// The arithmetic is exact except for one rounding, so results do not depend on a maths library.
 pub fn random(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     let length = shape.iter().product();
     if name.ends_with(".bias") {
@@ -25,9 +25,9 @@ pub fn random(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     (0..length).map(|_| nearly_normal(bits.next_u64())).collect()
 }
 
-/// The sum of four uniform numbers, centred and scaled: near enough to a normal number, and bounded.
+/// Returns the sum of four uniform numbers, centred and scaled: close to normal, and bounded.
 fn nearly_normal(bits: u64) -> f32 {
-    // Four times (2^16)^2 / 12 is the sum's variance.
+    // The sum's variance is 4 (2^16)^2 / 12.
     const SUM_STD: f32 = 37_837.227;
     let sum: u32 = (0..4).map(|i| u32::from((bits >> (16 * i)) as u16)).sum();
     (sum as f32 - 131_070.0) * (STD / SUM_STD)

@@ -1,8 +1,8 @@
 //! MMEarth [Nedungadi et al., arXiv 2405.02771; vishalned/MMEarth-train]: a ConvNeXt V2 [Woo et al., arXiv
 //! 2301.00808] with a stem of its own, pre-trained on masked images.
 //!
-//! The published file is of the sparse encoder of pre-training. Parameters are named and laid out as there; the dense
-//! convolutions used here take their kernels from them. C is the number of channels of a stage.
+//! The published file contains the sparse encoder used in pre-training. Parameters have the same names and layout as there;
+//! the dense convolutions used here derive their kernels from them. C is the number of channels of a stage.
 
 use std::collections::BTreeMap;
 
@@ -24,19 +24,19 @@ use crate::{Error, Result};
 
 const NAME: &str = "MMEarth";
 
-/// The ways to pool.
+/// Supported poolings.
 const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every layer norm.
 const EPSILON: f64 = 1e-6;
 
-/// The epsilon of the response normalisation. Pre-training had 1e-6; published features have this.
+/// Epsilon of the response normalisation. Pre-training used 1e-6; the published features use this value.
 const RESPONSE_EPSILON: f64 = 1e-4;
 
-/// Pixels of the input per place of each stage's map.
+/// Pixels of the input per position of each stage's map.
 const STRIDES: [usize; 4] = [2, 4, 8, 16];
 
-/// The smallest side of an image in pixels that leaves a last map.
+/// Smallest side of an image in pixels for which the last map is not empty.
 const SMALLEST: usize = 16;
 
 /// The sizes of an MMEarth encoder.
@@ -64,7 +64,7 @@ impl Sizes for MmEarthConfig {
     }
 }
 
-/// A convolution. Its kernel lists places column by column.
+/// A convolution. Its kernel lists positions column by column.
 #[derive(Module, Debug)]
 pub struct Conv {
     /// [side * side, in, out].
@@ -95,7 +95,7 @@ impl Conv {
     }
 }
 
-/// A convolution of each channel by itself, with zeros around the image.
+/// A depthwise convolution with zero padding.
 #[derive(Module, Debug)]
 pub struct DepthwiseConv {
     /// [side * side, C].
@@ -185,7 +185,7 @@ impl ResponseNorm {
 
     /// [n, h, w, 4C] to [n, h, w, 4C].
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        // A channel that is zero everywhere would have no gradient.
+        // The gradient of a channel that is zero everywhere would be NaN.
         let squares = x.clone().square().sum_dims(&[1, 2]).clamp_min(f32::MIN_POSITIVE);
         let norms = squares.sqrt(); // [n, 1, 1, 4C]
         let relative = norms.clone() / (norms.mean_dim(3) + RESPONSE_EPSILON);
@@ -223,17 +223,17 @@ impl Block {
     }
 }
 
-/// What the published file holds beside decoders.
+/// The part of the published file other than decoders.
 #[derive(Module, Debug)]
 pub struct MmEarthEncoder {
-    /// Before stages 1, 2 and 3.
+    /// The layers before stages 1, 2 and 3.
     downsample_layers: Vec<(ChannelNorm, Conv)>,
     initial_conv: (Conv, ChannelNorm),
     stem: (DepthwiseConv, ChannelNorm),
     stages: Vec<Vec<Block>>,
 }
 
-/// The encoder. There is no norm behind its last block: the published features have none.
+/// The encoder. There is no norm after its last block: the published features have none.
 #[derive(Module, Debug)]
 pub struct MmEarth {
     encoder: MmEarthEncoder,
@@ -244,7 +244,7 @@ pub struct MmEarth {
 impl Network for MmEarth {
     type Config = MmEarthConfig;
 
-    /// For sensors of equally many bands.
+    /// Builds the network for sensors with the same number of bands.
     fn new(config: &MmEarthConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let MmEarthConfig { widths, depths } = config;
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
@@ -268,19 +268,19 @@ impl Network for MmEarth {
 }
 
 impl MmEarth {
-    /// The first convolution: [n, bands, h, w] to [n, C, h - 2, w - 2].
+    /// Applies the first convolution: [n, bands, h, w] to [n, C, h - 2, w - 2].
     pub fn initial(&self, images: Tensor<4>) -> Tensor<4> {
         let (conv, norm) = &self.encoder.initial_conv;
         gelu(norm.forward(conv.forward(images)))
     }
 
-    /// The second convolution: [n, C, h - 2, w - 2] to [n, C, h / 2, w / 2].
+    /// Applies the second convolution: [n, C, h - 2, w - 2] to [n, C, h / 2, w / 2].
     pub fn stem(&self, x: Tensor<4>) -> Tensor<4> {
         let (conv, norm) = &self.encoder.stem;
         norm.forward(conv.forward(x))
     }
 
-    /// The maps after each stage: [n, bands, h, w] to [n, C, h / s, w / s] for s = 2, 4, 8, 16.
+    /// Returns the maps after each stage: [n, bands, h, w] to [n, C, h / s, w / s] for s = 2, 4, 8, 16.
     fn maps(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut x = self.stem(self.initial(images));
         let mut maps = Vec::with_capacity(self.encoder.stages.len());
@@ -314,7 +314,7 @@ impl Encoder for MmEarth {
         let [_, _, h, w] = input.pixels.dims();
         if h < SMALLEST || w < SMALLEST {
             let problem = format!("{NAME}: expected sides of at least {SMALLEST} pixels, found {h} x {w}");
-            return Err(Error::mismatch(problem).help("resize the images, as to 112 x 112"));
+            return Err(Error::mismatch(problem).help("resize the images, for example to 112 x 112"));
         }
         let mut maps = self.maps(input.pixels.clone());
         if want == Want::Maps {

@@ -1,6 +1,6 @@
-//! Models: images in, features out. Knows tensors, no data.
+//! Models: images in, features out. This module knows tensors, but not data.
 //!
-//! [`encoder`] is the boundary. [`architecture`] lists the architectures, each a file of its own.
+//! [`encoder`] defines the interface between data and models. [`architecture`] lists the architectures, one file each.
 
 pub mod architecture;
 pub mod combine;
@@ -43,19 +43,20 @@ use self::image_stats::ImageStats;
 use self::weights::{Report, Weights};
 use crate::Result;
 
-/// An encoder with its weights, and what a record says of them.
+/// An encoder with its weights, and what a record says about them.
 pub struct LoadedModel {
+    /// The encoder.
     pub encoder: Box<dyn Encoder>,
-    /// What the weights are: `blake3:<hash of the file>` or `random:<seed>`.
+    /// Identity of the weights: `blake3:<hash of the file>` or `random:<seed>`.
     pub weights_id: String,
-    /// Which parameters were found.
+    /// Which parameters the weights contained.
     pub report: Report,
 }
 
-/// Builds the model that `config` describes on `device` and fills it with `weights`.
+/// Builds the model described by `config` on `device` and loads `weights` into it.
 ///
 /// # Errors
-/// Where the file cannot be read, or parameters are missing or of another shape and `allow_partial` is off.
+/// If the file cannot be read, or if parameters are missing or have a different shape and `allow_partial` is off.
 pub fn load(
     config: &ModelConfig,
     weights: &Weights,
@@ -71,10 +72,10 @@ pub fn load(
     Ok(LoadedModel { encoder: network.frozen(), weights_id, report })
 }
 
-/// The same model with all its parameters as they are trained, on `device` (with autodiff, for training).
+/// Like [`load`], but returns the trainable network with all its parameters. `device` must support autodiff for training.
 ///
 /// # Errors
-/// As [`load`], or where the model has no parameters.
+/// As for [`load`], or if the model has no parameters.
 pub fn trainable(
     config: &ModelConfig,
     weights: &Weights,

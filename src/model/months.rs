@@ -4,25 +4,25 @@ use std::f64::consts::TAU;
 
 use super::encoder::Context;
 
-/// The month assumed where the date is unknown: July. Galileo's evaluation does the same for every model.
+/// Month assumed if the date is unknown: July, as in Galileo's evaluation for every model.
 pub const UNKNOWN: usize = 6;
 
-/// The month of each of `n` images, counted from 0.
+/// Returns the month of each of `n` images, counted from 0.
 pub fn months(context: &Context, n: usize) -> Vec<usize> {
     (0..n).map(|image| context.days.get(image).copied().flatten().map_or(UNKNOWN, month)).collect()
 }
 
-/// The encoding of a month counted from 0, [entries]: its sine `entries / 2` times, then its cosine.
+/// Encodes a month counted from 0 as `entries` numbers: its sine repeated `entries / 2` times, then its cosine.
 pub fn encoding(month: usize, entries: usize) -> impl Iterator<Item = f32> {
     let angle = TAU * month as f64 / 12.0;
     let half = entries / 2;
     std::iter::repeat_n(angle.sin() as f32, half).chain(std::iter::repeat_n(angle.cos() as f32, half))
 }
 
-/// The month, counted from 0, of a day counted from 1970-01-01 [Hinnant, "chrono-Compatible Low-Level Date
+/// Returns the month, counted from 0, of a day counted from 1970-01-01 [Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms"].
 fn month(days: f64) -> usize {
-    // Years start in March here, so that the leap day is the last.
+    // Years start in March here, so that the leap day is the last day.
     let day = days.floor() as i64 + 719_468;
     let in_era = day.rem_euclid(146_097);
     let year = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;

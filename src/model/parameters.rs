@@ -1,4 +1,4 @@
-//! A module's parameters as PyTorch has them.
+//! A module's parameters in PyTorch's names and layouts.
 //!
 //! A parameter's name is its path through the module's fields, which are named as in the original PyTorch code.
 
@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// The parameters of a module in the order of its fields: names and shapes as PyTorch has them.
+/// Lists the parameters of a module in the order of its fields, with names and shapes as in PyTorch.
 pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     #[derive(Default)]
     struct List {
@@ -30,11 +30,10 @@ pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     list.parameters
 }
 
-/// Gives every parameter of `module` the numbers that `values` returns for its name and shape, both as PyTorch
-/// has them.
+/// Sets every parameter of `module` to the numbers that `values` returns for its name and shape, both as in PyTorch.
 ///
 /// # Errors
-/// The first error of `values`, or where it gives another count of numbers than the shape has.
+/// The first error of `values`, or if it returns a different number of values than the shape has.
 pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
     struct Fill<F> {
         place: Place,
@@ -46,7 +45,10 @@ pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<V
             let (name, shape) = (self.place.name(), self.place.shape(param));
             let values = (self.values)(&name, &shape)?;
             if values.len() != shape.iter().product::<usize>() {
-                return Err(Error::mismatch(format!("{} numbers for {name} {shape:?}", values.len())));
+                return Err(Error::mismatch(format!(
+                    "{name}: expected numbers for shape {shape:?}, found {}",
+                    values.len()
+                )));
             }
             let data = match (self.place.is_linear_weight(), &shape[..]) {
                 (true, &[out, into]) => TensorData::new(transpose(&values, out, into), [into, out]),
@@ -83,8 +85,8 @@ pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<V
     fill.error.map_or(Ok(module), Err)
 }
 
-/// [rows, columns] to [columns, rows], in blocks that stay in the cache. A transposed view would do, but
-/// matrix products are slower with it.
+/// Transposes [rows, columns] to [columns, rows], in blocks that fit into the cache. A transposed view would also work, but
+/// slows down matrix products.
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const SIDE: usize = 32;
     let mut transposed = vec![0.0; values.len()];
@@ -100,16 +102,16 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     transposed
 }
 
-/// Where a walk through a module stands.
+/// The position of a walk through a module.
 #[derive(Default)]
 pub(crate) struct Place {
-    /// Field names from the root, and what they are fields of (`Struct:Linear`).
+    /// Field names from the root, each with the type that contains it (`Struct:Linear`).
     path: Vec<(String, String)>,
 }
 
 impl Place {
     pub(crate) fn enter(&mut self, name: &str, container: &str) {
-        // Burn's names of a norm's two parameters, and PyTorch's.
+        // Translates Burn's names of a norm's two parameters into PyTorch's.
         let name = match (container, name) {
             ("Struct:LayerNorm", "gamma") => "weight",
             ("Struct:LayerNorm", "beta") => "bias",
@@ -123,17 +125,17 @@ impl Place {
     }
 
     pub(crate) fn name(&self) -> String {
-        // A variant of an enum is no part of PyTorch's name.
+        // Enum variants are not part of PyTorch's names.
         let fields = self.path.iter().filter(|(_, container)| !container.starts_with("Enum:"));
         fields.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
-    /// What the step before the last `up` ones leads out of: `Struct:Linear`, `Vec`, …; empty above the root.
+    /// Returns the type that contains the step before the last `up` ones: `Struct:Linear`, `Vec`, …; empty above the root.
     pub(crate) fn container(&self, up: usize) -> &str {
         self.path.iter().rev().nth(up).map_or("", |(_, container)| container)
     }
 
-    /// Burn has a linear layer's weight as [in, out], PyTorch as [out, in].
+    /// Whether this is the weight of a linear layer, which Burn stores as [in, out] and PyTorch as [out, in].
     pub(crate) fn is_linear_weight(&self) -> bool {
         self.path.last().is_some_and(|(name, container)| name == "weight" && container == "Struct:Linear")
     }

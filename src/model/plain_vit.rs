@@ -1,14 +1,15 @@
-//! What encoders give that are nothing but a [`PlainVit`]: its tokens, pooled or not, and its maps.
+//! Shared code of the encoders that consist of a [`PlainVit`] only: tokens, pooling and feature maps.
 
 use super::encoder::{Encoded, Input, Map, Pooling, Want};
 use super::requests::lacks_pooling;
 use crate::Result;
 use crate::nn::plain_vit::PlainVit;
 
-/// Gives what is wanted of images that suit `vit`. Tokens and maps come from behind the final norm. `model` is named
-/// in errors.
+/// Fulfils a request for images that suit `vit`. Tokens and maps are taken after the final norm. `model` is the name in
+/// error messages.
 ///
 /// # Errors
+/// If the pooling needs a head.
 /// If the pooling needs a head.
 pub(crate) fn encode(
     model: &str,

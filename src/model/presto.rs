@@ -1,8 +1,8 @@
-//! Presto [Tseng et al., arXiv 2304.14065; nasaharvest/presto]: a transformer for the time series of one pixel.
+//! Presto [Tseng et al., arXiv 2304.14065; nasaharvest/presto]: a transformer for the time series of a single pixel.
 //!
-//! An image is averaged over its pixels first, so that its size does not matter and there are no patch tokens or
-//! feature maps. Tokens are groups of bands at a date. The published numbers were made without B11 and B12, which
-//! Galileo's wrapper puts into wrong places; the group of the two is not built here.
+//! An image is first averaged over its pixels, so its size does not matter, and there are no patch tokens or feature maps.
+//! There is one token per group of bands and date. The published numbers were computed without B11 and B12, which Galileo's
+//! wrapper passes in the wrong channels; their group is therefore not built here.
 //!
 //! Fields are named as in the published file, so that a parameter's path is its name there. d is the width, g the
 //! number of groups.
@@ -29,7 +29,7 @@ use crate::{Error, Result};
 
 const NAME: &str = "Presto";
 
-/// The ways to pool.
+/// Supported poolings.
 const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
@@ -38,10 +38,10 @@ const EPSILON: f64 = 1e-5;
 /// Hidden width of a block's MLP, in multiples of the width.
 const MLP_RATIO: usize = 4;
 
-/// Longest series, in dates.
+/// Maximum number of dates.
 const DATES: usize = 24;
 
-/// Rows of the table of channel embeddings: those of [`Group`], and four more that no sensor reaches.
+/// Rows of the table of channel embeddings: those of [`Group`], and four more that no sensor uses.
 const CHANNELS: usize = 10;
 
 /// The sizes of a Presto.
@@ -79,7 +79,7 @@ impl Sizes for PrestoConfig {
     }
 }
 
-/// Mean spectra to tokens, one layer per group.
+/// Embeds mean spectra, with one layer per group.
 #[derive(Module, Debug)]
 pub struct EoPatchEmbed {
     S1: Option<Linear>,
@@ -116,7 +116,7 @@ impl EoPatchEmbed {
     }
 }
 
-/// A transformer block: attention and MLP, each behind its norm and beside a residual connection.
+/// A transformer block: attention and MLP, each with a pre-norm and a residual connection.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
@@ -154,7 +154,7 @@ pub struct ChannelEmbed {
     weight: Param<Tensor<2>>,
 }
 
-/// What the published file holds beside a decoder.
+/// The part of the published file other than the decoder.
 #[derive(Module, Debug)]
 pub struct PrestoEncoder {
     eo_patch_embed: EoPatchEmbed,
@@ -176,7 +176,7 @@ pub struct Presto {
 impl Network for Presto {
     type Config = PrestoConfig;
 
-    /// With the groups of bands that `sensors` holds completely.
+    /// Builds the network for the groups of bands that `sensors` contains completely.
     fn new(config: &PrestoConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let PrestoConfig { width, depth, heads } = *config;
         let reached = |input: &SensorInput| {
@@ -201,10 +201,11 @@ impl Network for Presto {
 }
 
 impl Presto {
-    /// Tokens before the first block, of images of one sensor, one input per date: [n, g * dates, d], by group, then
-    /// date.
+    /// Returns the input of the first block for images of one sensor, one input per date: [n, g * dates, d], ordered by
+    /// group, then date.
     ///
     /// # Errors
+    /// If the model was built without the sensor, or the images do not suit it.
     /// If the model was built without the sensor, or the images do not suit it.
     pub fn tokens(&self, dates: &[Input]) -> Result<Tensor<3>> {
         self.check(dates)?;
@@ -220,7 +221,7 @@ impl Presto {
         // Mean spectra: [n, bands, h, w] to [n, bands].
         let spectra: Vec<Tensor<2>> =
             dates.iter().map(|date| date.pixels.clone().mean_dims(&[2, 3]).flatten(1, 3)).collect();
-        // Months of all images at a date, date by date, to [n, dates, d / 4].
+        // Months of all images at one date, then the next: to [n, dates, d / 4].
         let months = dates.iter().flat_map(|date| months::months(&date.context, n));
         let month = months.flat_map(|month| months::encoding(month, quarter)).collect();
         let month = table(month, quarter).reshape([count, n, quarter]).swap_dims(0, 1);
@@ -244,7 +245,7 @@ impl Presto {
     /// Encodes images of one sensor, one input per date.
     ///
     /// # Errors
-    /// As [`Presto::tokens`], and if the model cannot give what is wanted.
+    /// As for [`Presto::tokens`], and if the model cannot fulfil the request.
     pub fn encode_dates(&self, dates: &[Input], want: Want) -> Result<Encoded> {
         match want {
             Want::Pooled(Pooling::Mean) => {
@@ -258,16 +259,16 @@ impl Presto {
                 let problem = format!(
                     "{NAME}: expected a request for pooled vectors, found one for patch tokens or feature maps"
                 );
-                Err(Error::mismatch(problem).help("choose a task with one label per image"))
+                Err(Error::mismatch(problem).help("use a task with one label per image"))
             }
         }
     }
 
-    /// Whether the model can take the images.
+    /// Checks that the model can take the images.
     fn check(&self, dates: &[Input]) -> Result<()> {
         if !(1..=DATES).contains(&dates.len()) {
             let problem = format!("{NAME}: expected 1 to {DATES} dates, found {}", dates.len());
-            return Err(Error::mismatch(problem).help("choose some of the dates"));
+            return Err(Error::mismatch(problem).help("select fewer dates"));
         }
         let first = &dates[0];
         for date in dates {
@@ -303,7 +304,7 @@ impl Encoder for Presto {
     }
 }
 
-/// Encodings of `n` positions, [n, entries]: a sine and a cosine in turn, with frequencies down to 1/1000.
+/// Encodings of `n` positions, [n, entries]: alternating sines and cosines, with frequencies down to 1/1000.
 fn positions(n: usize, entries: usize) -> Vec<f32> {
     let entry = |position: usize, i: usize| {
         let angle = position as f64 / 1000_f64.powf((i - i % 2) as f64 / entries as f64);

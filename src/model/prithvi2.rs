@@ -1,5 +1,5 @@
-//! Prithvi-EO-2.0 [Szwarcman et al., arXiv 2412.02732; NASA-IMPACT/Prithvi-EO-2.0] without time and place embeddings:
-//! a plain vision transformer of a single date, whose positions are computed.
+//! Prithvi-EO-2.0 [Szwarcman et al., arXiv 2412.02732; NASA-IMPACT/Prithvi-EO-2.0] without time and location embeddings: a
+//! plain vision transformer for a single date with fixed position embeddings.
 //!
 //! Fields are named as in the checkpoint, so that a parameter's path is its name there. n is the number of images,
 //! t = rows * columns the number of patches, d the width.
@@ -25,7 +25,7 @@ use crate::nn::tokens;
 use crate::nn::vit::{self, Block};
 use crate::task::Sensor;
 
-/// In errors.
+/// Model name in error messages.
 const NAME: &str = "prithvi2";
 
 /// The sizes of a [`Prithvi2`].
@@ -68,7 +68,7 @@ impl Sizes for Prithvi2Config {
 
 const POOLINGS: &[Pooling] = &[Pooling::Mean, Pooling::MeanAll, Pooling::Class];
 
-/// A convolution over one date whose stride is its kernel.
+/// A convolution over one date whose stride equals its kernel.
 #[derive(Module, Debug)]
 struct DateConv {
     /// [d, bands, 1, patch, patch].
@@ -105,7 +105,7 @@ pub struct Prithvi2 {
 impl Network for Prithvi2 {
     type Config = Prithvi2Config;
 
-    /// All sensors share all parameters, and have the same number of bands.
+    /// Builds the network. All sensors share all parameters and have the same number of bands.
     fn new(config: &Prithvi2Config, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let Prithvi2Config { width, depth, heads, mlp_ratio, patch, .. } = *config;
         let bands = sensors.values().map(|sensor| sensor.bands.len()).max().unwrap_or(0);
@@ -127,29 +127,29 @@ impl Network for Prithvi2 {
 }
 
 impl Prithvi2 {
-    /// The patch embedding: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let DateConv { weight, bias } = &self.encoder.patch_embed.proj;
         let weight = weight.val().flatten::<2>(1, 4).transpose(); // [bands * patch * patch, d]
         linear(patches(images, self.config.patch), weight, Some(bias.val()))
     }
 
-    /// What is added to the tokens of a grid of [rows, columns] patches: [1, 1 + t, d], the class token's first.
+    /// Position embeddings of a grid of [rows, columns] patches: [1, 1 + t, d], class token first.
     pub fn positions(&self, [rows, columns]: [usize; 2], device: &Device) -> Tensor<3> {
         let width = self.config.width;
         let table = position_table([rows, columns], width);
         Tensor::from_data(TensorData::new(table, [1, 1 + rows * columns, width]), device)
     }
 
-    /// What enters the first block: [n, bands, h, w] to [n, 1 + t, d].
+    /// Returns the input of the first block: [n, bands, h, w] to [n, 1 + t, d].
     fn first_tokens(&self, images: Tensor<4>) -> Tensor<3> {
         let [_, _, h, w] = images.dims();
         let positions = self.positions(self.grid([h, w]), &images.device());
         tokens::with_class(self.encoder.cls_token.val(), self.embed(images)) + positions
     }
 
-    /// All tokens, the class token first, after each of the blocks (0-based) in `layers`:
-    /// [n, bands, h, w] to [n, 1 + t, d] each. Only those of the last block are normed.
+    /// Returns all tokens, class token first, after each of the blocks (0-based) in `layers`: [n, bands, h, w] to [n, 1 +
+    /// t, d] each. The final norm is applied to those of the last block only.
     pub fn layers(&self, images: Tensor<4>, layers: &[usize]) -> Vec<Tensor<3>> {
         let Transformer { blocks, norm, .. } = &self.encoder;
         let mut found = tokens::after_layers(blocks, self.first_tokens(images), layers);
@@ -203,8 +203,8 @@ impl Encoder for Prithvi2 {
     }
 }
 
-/// [1 + rows * columns, width]: zeros for the class token, then for each patch 6/16 of the width for its column, 6/16
-/// for its row, 4/16 for its date, which is the first.
+/// Position embeddings [1 + rows * columns, width]: zeros for the class token; then for each patch 6/16 of the width for
+/// its column, 6/16 for its row, and 4/16 for its date, which is the first.
 fn position_table([rows, columns]: [usize; 2], width: usize) -> Vec<f32> {
     let place = width / 16 * 6;
     let (by_row, by_column) = (sines(rows, place), sines(columns, place));

@@ -1,4 +1,4 @@
-//! What an encoder checks before it computes: the sensor, the bands, the size and the pooling.
+//! Checks that encoders make before computing: the sensor, the bands, the size and the pooling.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::encoder::{Batch, Input, Pooling};
 use crate::task::Sensor;
 use crate::{Error, Result};
 
-/// The only input of a batch. `model` is named in errors.
+/// Returns the only input of a batch. `model` is the name in error messages.
 ///
 /// # Errors
 /// If the batch has inputs of several sensors, or its sensor is not one of `sensors`.
@@ -24,11 +24,11 @@ pub(crate) fn known_input<'b>(
     let known =
         if known.is_empty() { "no sensor".to_owned() } else { format!("sensor {}", known.join(" or ")) };
     Err(Error::mismatch(format!("{model}: expected {known}, found {}", input.sensor))
-        .help("choose a task of such a sensor, or the model's variant for this one"))
+        .help("use a task of such a sensor, or the model's variant for this sensor"))
 }
 
 /// # Errors
-/// If the images have another number of bands than `expected`.
+/// If the number of bands differs from `expected`.
 pub(crate) fn check_bands(model: &str, input: &Input, expected: usize) -> Result<()> {
     let found = input.pixels.dims()[1];
     if found == expected {
@@ -38,7 +38,7 @@ pub(crate) fn check_bands(model: &str, input: &Input, expected: usize) -> Result
         "{model}, sensor {}: expected {expected} bands, found {found}",
         input.sensor
     ))
-    .help("list the bands in the order of the weights in the model's file in configs/models/"))
+    .help("in the model's file in configs/models/, list the bands in the order of the weights"))
 }
 
 /// # Errors
@@ -57,7 +57,7 @@ pub(crate) fn check_patches(model: &str, input: &Input, patch: usize) -> Result<
 }
 
 /// # Errors
-/// If there are no images, or they have not `side` x `side` pixels.
+/// If there are no images, or they are not `side` x `side` pixels.
 pub(crate) fn check_square(model: &str, input: &Input, side: usize) -> Result<()> {
     let [n, _, h, w] = input.pixels.dims();
     if n == 0 {
@@ -70,14 +70,14 @@ pub(crate) fn check_square(model: &str, input: &Input, side: usize) -> Result<()
     Err(Error::mismatch(problem).help(format!("resize the images to {side} x {side}")))
 }
 
-/// The error of a pooling that the model lacks.
+/// Creates the error for a pooling that the model lacks.
 pub(crate) fn lacks_pooling(model: &str, found: Pooling, has: &[Pooling]) -> Error {
     let has: Vec<String> = has.iter().map(Pooling::to_string).collect();
     let problem = format!("{model}: expected pooling {}, found {}", has.join(" or "), found);
     Error::mismatch(problem).help("set `pooling` to one of these")
 }
 
-/// Says which of the blocks that a configuration's `key` names is none of `depth`.
+/// Reports a block listed under `key` that is not below `depth`, if there is one.
 pub(crate) fn layer_beyond(key: &str, layers: &[usize], depth: usize) -> Option<String> {
     let beyond = layers.iter().find(|layer| **layer >= depth)?;
     Some(format!("{key}: expected blocks below {depth} (0-based), found {beyond}"))

@@ -2,7 +2,7 @@
 //! single Sentinel-2 images.
 //!
 //! Fields are named as in torchvision's model, so that a parameter's path is its name in the published files. Maps are
-//! channels last inside. C is the number of channels of a stage, s = 8 the side of a window, k its 64 positions.
+//! channels-last internally. C is the number of channels of a stage, s = 8 the side of a window, k its 64 positions.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 
 const NAME: &str = "Satlas";
 
-/// The ways to pool.
+/// Supported poolings.
 const POOLINGS: &[Pooling] = &[Pooling::Mean];
 
 /// The epsilon of every norm.
@@ -43,14 +43,14 @@ const WINDOW: usize = 8;
 /// Hidden width of the position bias's MLP.
 const BIAS_WIDTH: usize = 512;
 
-/// Sides of images must be multiples of this, so that every map divides into windows.
+/// Sides of images must be multiples of this, so that every map can be divided into windows.
 const MULTIPLE: usize = 8 * PATCH * WINDOW;
 
 /// The sizes of a Satlas encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SatlasConfig {
-    /// Channels of the first stage. Each further stage has twice as many.
+    /// Channels of the first stage. Each subsequent stage has twice as many.
     pub width: usize,
     /// Number of blocks per stage.
     pub depths: [usize; 4],
@@ -84,7 +84,7 @@ impl SatlasConfig {
     }
 }
 
-/// A layer without parameters. It only counts in the names of the layers behind it.
+/// A layer without parameters. It only counts in the names of the layers after it.
 #[derive(Module, Debug)]
 pub struct Unnamed;
 
@@ -112,7 +112,8 @@ impl Attention {
         }
     }
 
-    /// What is added to the logits of a query and a key for their places in the window: [1, heads, k, k].
+    /// Returns the bias that is added to the logits of a query and a key for their positions in the window: [1, heads, k,
+    /// k].
     fn position_bias(&self) -> Tensor<4> {
         let device = self.logit_scale.val().device();
         let offsets = 2 * WINDOW - 1;
@@ -126,14 +127,14 @@ impl Attention {
         bias.transpose().reshape([1, heads, places, places])
     }
 
-    /// Attention inside windows [m, k, C] of images with `windows` each; `mask` [1, windows, 1, k, k] is added to the
-    /// logits.
+    /// Attention within windows [m, k, C] of images with `windows` windows each. `mask` [1, windows, 1, k, k] is added to
+    /// the logits.
     fn forward(&self, x: Tensor<3>, mask: Option<Tensor<5>>) -> Tensor<3> {
         let [m, k, c] = x.dims();
         let heads = self.logit_scale.dims()[0];
         let device = x.device();
 
-        // The key's bias is left out, whatever the file holds.
+        // The key's bias is ignored, whatever the file contains.
         let bias = self.qkv.bias.as_ref().map(|bias| {
             let [ones, zeros] = [Tensor::<1>::ones([c], &device), Tensor::<1>::zeros([c], &device)];
             bias.val() * Tensor::cat(vec![ones.clone(), zeros, ones], 0)
@@ -157,13 +158,13 @@ impl Attention {
     }
 }
 
-/// Vectors along the last dimension, scaled to length 1.
+/// Scales vectors along the last dimension to length 1.
 fn unit(x: Tensor<4>) -> Tensor<4> {
     let squares = x.clone().square().sum_dim(3);
     x / squares.clamp_min(1e-24).sqrt()
 }
 
-/// A block: attention and MLP, each with its norm behind it and a residual connection beside it.
+/// A block: attention and MLP, each with a post-norm and a residual connection.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
@@ -195,7 +196,7 @@ impl Block {
     /// [n, h, w, C] to [n, h, w, C], with h and w multiples of s.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, c] = x.dims();
-        // A map of a single window is not shifted.
+        // A map that consists of a single window is not shifted.
         let shift = |side: usize| if self.is_shifted && side > WINDOW { WINDOW / 2 } else { 0 };
         let [down, right] = [shift(h), shift(w)];
         let [rows, columns] = [h / WINDOW, w / WINDOW];
@@ -219,7 +220,7 @@ fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
 }
 
-/// Joins 2 x 2 places into one with twice the channels.
+/// Merges 2 x 2 positions into one with twice the channels.
 #[derive(Module, Debug)]
 pub struct Merging {
     reduction: Linear,
@@ -238,7 +239,7 @@ impl Merging {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, c] = x.dims();
         let [rows, columns] = [h / 2, w / 2];
-        // The four places are in the order top left, bottom left, top right, bottom right.
+        // The four positions are ordered top left, bottom left, top right, bottom right.
         let x = x.reshape([n, rows, 2, columns, 2, c]).permute([0, 1, 3, 4, 2, 5]);
         self.norm.forward(self.reduction.forward(x.reshape([n, rows, columns, 4 * c])))
     }
@@ -256,13 +257,13 @@ type Features = (
     Vec<Block>,
 );
 
-/// What the published file holds beside heads.
+/// The part of the published file other than heads.
 #[derive(Module, Debug)]
 pub struct Backbone {
     features: Features,
 }
 
-/// The encoder. The final norm of the published file is not applied.
+/// The encoder. The final norm in the published file is not applied.
 #[derive(Module, Debug)]
 pub struct Satlas {
     backbone: Backbone,
@@ -275,7 +276,7 @@ pub struct Satlas {
 impl Network for Satlas {
     type Config = SatlasConfig;
 
-    /// For sensors of equally many bands.
+    /// Builds the network for sensors with the same number of bands.
     fn new(config: &SatlasConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().map(|input| input.bands.len()).max().unwrap_or(0);
         let embed = (PatchConv::new(bands, config.width, PATCH, device), Unnamed, norm(config.width, device));
@@ -292,7 +293,7 @@ impl Network for Satlas {
 }
 
 impl Satlas {
-    /// The patch embedding: [n, bands, h, w] to [n, h / 4, w / 4, C].
+    /// Embeds patches: [n, bands, h, w] to [n, h / 4, w / 4, C].
     pub fn patch_embed(&self, images: Tensor<4>) -> Tensor<4> {
         let [n, _, h, w] = images.dims();
         let (conv, _, norm) = &self.backbone.features.0;
@@ -301,12 +302,12 @@ impl Satlas {
         tokens.reshape([n, h / PATCH, w / PATCH, width])
     }
 
-    /// What the first block adds to the logits of a query and a key: [1, heads, k, k].
+    /// Returns the bias that the first block adds to the logits of a query and a key: [1, heads, k, k].
     pub fn first_position_bias(&self) -> Option<Tensor<4>> {
         Some(self.backbone.features.1.first()?.attn.position_bias())
     }
 
-    /// The maps after each stage: [n, bands, h, w] to [n, h / p, w / p, C] for p = 4, 8, 16, 32.
+    /// Returns the maps after each stage: [n, bands, h, w] to [n, h / p, w / p, C] for p = 4, 8, 16, 32.
     fn maps(&self, images: Tensor<4>) -> [Tensor<4>; 4] {
         let (_, stage0, merging0, stage1, merging1, stage2, merging2, stage3) = &self.backbone.features;
         let stage = |blocks: &[Block], x: Tensor<4>| blocks.iter().fold(x, |x, block| block.forward(x));
@@ -368,7 +369,7 @@ pub fn coordinates() -> Vec<f32> {
     (0..offsets).flat_map(|row| (0..offsets).flat_map(move |column| [place(row), place(column)])).collect()
 }
 
-/// The row of [`coordinates`] for each query and key of a window: [k * k], query by query.
+/// Returns the row of [`coordinates`] for each query and key of a window: [k * k], query by query.
 fn offset_indices() -> Vec<i32> {
     let places = || (0..WINDOW).flat_map(|row| (0..WINDOW).map(move |column| (row, column)));
     let index = |(query, key): ((usize, usize), (usize, usize))| {
@@ -378,10 +379,10 @@ fn offset_indices() -> Vec<i32> {
     places().flat_map(|query| places().map(move |key| index((query, key)))).collect()
 }
 
-/// Keeps apart what shifting brought together: [1, windows, 1, k, k], -100 for a query and a key from different sides
-/// of the map, else 0.
+/// Separates what shifting brought together: [1, windows, 1, k, k], -100 for a query and a key from different sides of the
+/// map, otherwise 0.
 fn shift_mask([h, w]: [usize; 2], [down, right]: [usize; 2], device: &Device) -> Tensor<5> {
-    // Of a rolled map's rows (or columns): before the last window, in its first part, in its second part.
+    // Regions of a rolled map's rows (or columns): before the last window, in its first part, in its second part.
     let region = |at: usize, side: usize, shift: usize| match at {
         _ if shift == 0 || at < side - WINDOW => 0,
         _ if at < side - shift => 1,

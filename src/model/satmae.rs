@@ -2,8 +2,8 @@
 //! techmn/satmae_pp]: a vision transformer with one patch embedding per group of Sentinel-2 bands. Both have the same
 //! encoder.
 //!
-//! Fields are named as in the checkpoints, so that a parameter's path is its name there. n is the number of images,
-//! g = 3 the number of groups, t = rows * columns the number of places, d the width.
+//! Fields are named as in the checkpoints, so that a parameter's path is its name there. n is the number of images, g = 3
+//! the number of groups, t = rows * columns the number of patches, d the width.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +24,10 @@ use crate::nn::{positions, tokens};
 use crate::task::Sensor;
 use crate::{Error, Result};
 
-/// In errors.
+/// Model name in error messages.
 const NAME: &str = "satmae";
 
-/// Channels of each group. Trained on B02 B03 B04 B05 B06 B07 B08 B8A B11 B12.
+/// Channels of each group. The model was trained on B02 B03 B04 B05 B06 B07 B08 B8A B11 B12.
 const GROUPS: [&[usize]; 3] = [&[0, 1, 2, 6], &[3, 4, 5, 7], &[8, 9]];
 
 /// Number of channels in [`GROUPS`].
@@ -39,7 +39,7 @@ const BANDS: usize = 10;
 pub struct SatMaeConfig {
     /// Length of a token, d.
     pub width: usize,
-    /// How many of its last values hold the embedding of the group, the others that of the position.
+    /// Number of a token's last values that hold the embedding of the group; the others hold that of the position.
     pub group_width: usize,
     /// Number of blocks.
     pub depth: usize,
@@ -49,7 +49,7 @@ pub struct SatMaeConfig {
     pub mlp_ratio: usize,
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Rows and columns of the stored position embedding. Other grids get resized positions.
+    /// Rows and columns of the stored position embedding. For other grids, positions are resized.
     pub positions: usize,
     /// Blocks (0-based) whose tokens are the feature maps, in ascending order.
     #[serde(default)]
@@ -89,11 +89,11 @@ struct PatchEmbed {
 pub struct SatMae {
     /// [1, 1, d].
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + side², d - group-width], the class token's first.
+    /// [1, 1 + side², d - group-width], class token first.
     pos_embed: Param<Tensor<3>>,
     /// [1, g, group-width].
     channel_embed: Param<Tensor<3>>,
-    /// One per group.
+    /// One patch embedding per group.
     patch_embed: Vec<PatchEmbed>,
     blocks: Vec<Block>,
     norm: LayerNorm,
@@ -106,7 +106,7 @@ pub struct SatMae {
 impl Network for SatMae {
     type Config = SatMaeConfig;
 
-    /// All sensors share all parameters.
+    /// Builds the network. All sensors share all parameters.
     fn new(config: &SatMaeConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let SatMaeConfig { width, group_width, depth, heads, mlp_ratio, patch, positions, .. } = *config;
         let embed = |bands: &[usize]| PatchEmbed { proj: PatchConv::new(bands.len(), width, patch, device) };
@@ -124,7 +124,7 @@ impl Network for SatMae {
 }
 
 impl SatMae {
-    /// The patch embedding, group by group: [n, 10, h, w] to [n, g t, d].
+    /// Embeds patches group by group: [n, 10, h, w] to [n, g t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let group = |(embed, bands): (&PatchEmbed, &[usize])| {
             let bands = bands.iter().map(|band| images.clone().slice_dim(1, *band..band + 1)).collect();
@@ -133,13 +133,12 @@ impl SatMae {
         Tensor::cat(self.patch_embed.iter().zip(GROUPS).map(group).collect(), 1)
     }
 
-    /// What is added to the tokens of a grid of [rows, columns] patches for where they are:
-    /// [1, 1 + t, d - group-width], the class token's first.
+    /// Position embeddings of a grid of [rows, columns] patches: [1, 1 + t, d - group-width], class token first.
     pub fn positions(&self, grid: [usize; 2]) -> Tensor<3> {
         positions::resize(self.pos_embed.val(), self.config.positions, grid, positions::half_pixel)
     }
 
-    /// What is added to all tokens for where and what they are: [1, 1 + g t, d], the class token's first.
+    /// Position and group embeddings of all tokens: [1, 1 + g t, d], class token first.
     fn added(&self, grid: [usize; 2]) -> Tensor<3> {
         let positions = self.positions(grid);
         let groups = self.channel_embed.val();
@@ -147,7 +146,7 @@ impl SatMae {
         let class = positions.clone().slice_dim(1, 0..1);
         let places = positions.slice_dim(1, 1..);
         let t = places.dims()[1];
-        // The checkpoint has no group embedding of the class token.
+        // The checkpoint has no group embedding for the class token.
         let none = groups.zeros_like().slice_dim(1, 0..1);
         let mut parts = vec![Tensor::cat(vec![class, none], 2)]; // [1, 1, d]
         for group in 0..count {
@@ -157,20 +156,20 @@ impl SatMae {
         Tensor::cat(parts, 1)
     }
 
-    /// What enters the first block: [n, 10, h, w] to [n, 1 + g t, d].
+    /// Returns the input of the first block: [n, 10, h, w] to [n, 1 + g t, d].
     fn first_tokens(&self, images: Tensor<4>, grid: [usize; 2]) -> Tensor<3> {
         tokens::with_class(self.cls_token.val(), self.embed(images)) + self.added(grid)
     }
 
-    /// All tokens, the class token first, after each of the blocks (0-based) in `layers`, without the final norm:
-    /// [n, 10, h, w] to [n, 1 + g t, d] each.
+    /// Returns all tokens, class token first, after each of the blocks (0-based) in `layers`, without the final norm: [n,
+    /// 10, h, w] to [n, 1 + g t, d] each.
     pub fn layers(&self, images: Tensor<4>, layers: &[usize]) -> Vec<Tensor<3>> {
         let [_, _, h, w] = images.dims();
         let grid = [h / self.config.patch, w / self.config.patch];
         tokens::after_layers(&self.blocks, self.first_tokens(images, grid), layers)
     }
 
-    /// Whether the batch can be encoded.
+    /// Checks that the batch can be encoded.
     fn check<'b>(&self, batch: &'b Batch) -> Result<&'b Input> {
         let input = known_input(NAME, batch, &self.sensors)?;
         let listed = self.sensors[&input.sensor].bands.len();
@@ -187,7 +186,7 @@ impl SatMae {
     }
 }
 
-/// The mean over the groups of each place, without the class token: [n, 1 + g t, d] to [n, t, d].
+/// Averages over the groups of each patch, without the class token: [n, 1 + g t, d] to [n, t, d].
 fn places(tokens: Tensor<3>) -> Tensor<3> {
     let [n, all, d] = tokens.dims();
     let groups = tokens.slice_dim(1, 1..).reshape([n, GROUPS.len(), (all - 1) / GROUPS.len(), d]);
@@ -199,7 +198,7 @@ impl Encoder for SatMae {
         self.config.width
     }
 
-    /// As the published evaluations do, only the class token is normed.
+    /// As in the published evaluations, the norm is only applied to the class token.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let input = self.check(batch)?;
         let SatMaeConfig { patch, ref map_layers, .. } = self.config;

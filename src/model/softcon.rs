@@ -1,8 +1,7 @@
 //! SoftCon [Wang et al., arXiv 2405.20462; zhu-xlab/softcon]: a vision transformer with layer scale, one per sensor.
 //!
-//! The weights of Sentinel-2 (13 bands) and of Sentinel-1 (VV, VH) are separate files, so a model has one patch
-//! embedding and takes the sensors that share it: both levels of Sentinel-2, or Sentinel-1. d is the width, t the
-//! number of patches.
+//! The weights for Sentinel-2 (13 bands) and Sentinel-1 (VV, VH) are separate files, so a model has one patch embedding and
+//! takes the sensors that share it: both levels of Sentinel-2, or Sentinel-1. d is the width, t the number of patches.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +52,7 @@ impl Sizes for SoftConConfig {
     }
 
     fn poolings(&self) -> &'static [Pooling] {
-        // Both benchmarks take the mean of the patch tokens.
+        // Both benchmarks use the mean of the patch tokens.
         &[Pooling::Mean, Pooling::Class, Pooling::MeanAll]
     }
 
@@ -62,7 +61,7 @@ impl Sizes for SoftConConfig {
     }
 }
 
-/// The encoder. The checkpoint's `mask_token` serves pre-training only and is left out.
+/// The encoder. The checkpoint's `mask_token` is only used in pre-training and is left out.
 #[derive(Module, Debug)]
 pub struct SoftCon {
     encoder: PlainVit,
@@ -75,7 +74,7 @@ pub struct SoftCon {
 impl Network for SoftCon {
     type Config = SoftConConfig;
 
-    /// With the patch embedding for the bands of `sensors`, which are the same for all.
+    /// Builds the network. All sensors share the patch embedding and have the same number of bands.
     fn new(config: &SoftConConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let bands = sensors.values().next().map_or(0, |sensor| sensor.bands.len());
         SoftCon {
@@ -91,12 +90,12 @@ impl Network for SoftCon {
 }
 
 impl SoftCon {
-    /// The patch embedding, before class token and positions: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches, without class token and positions: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         self.encoder.embed(images)
     }
 
-    /// What is added to the tokens of h x w images: [1, 1 + t, d], the class token's first.
+    /// Position embeddings of h x w images: [1, 1 + t, d], class token first.
     pub fn positions(&self, h: usize, w: usize) -> Tensor<3> {
         self.encoder.positions(self.encoder.grid([h, w]))
     }

@@ -1,5 +1,5 @@
-//! What models share whose patch embedding is made from the wavelengths of the bands: checks, the kernels that a frozen
-//! model keeps, and what surrounds the blocks. n is the number of images, d the width.
+//! Shared code of the models whose patch embedding is generated from the wavelengths of the bands: checks, the kernels that
+//! a frozen model keeps, and the computation before and after the blocks. n is the number of images, d the width.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,36 +23,36 @@ pub(super) const GRID: usize = 14;
 /// Hidden width of a block's MLP, in multiples of the width.
 pub(super) const MLP_RATIO: usize = 4;
 
-/// A model whose patch embedding depends on an input's sensor and bands alone.
+/// A model whose patch embedding depends only on an input's sensor and bands.
 pub(super) trait KernelEncoder: Encoder {
-    /// The only input of the batch, if the model can give what is wanted of it.
+    /// Returns the only input of the batch, if the model can fulfil the request for it.
     fn check<'b>(&self, batch: &'b Batch, want: Want) -> Result<&'b Input>;
 
-    /// The patch embedding of an input that was checked.
+    /// Returns the patch embedding of a checked input.
     fn kernel(&self, input: &Input) -> Result<Kernel>;
 
-    /// Encodes an input that was checked, with its kernel.
+    /// Encodes a checked input with its kernel.
     fn encode_with(&self, kernel: &Kernel, input: &Input, want: Want) -> Result<Encoded>;
 }
 
 /// Kernels by sensor and bands.
 type Kernels = BTreeMap<(Sensor, Arc<[Band]>), Kernel>;
 
-/// A model whose weights no longer change: it makes a kernel once.
+/// A model whose weights no longer change: it generates each kernel once.
 pub(super) struct FrozenKernels<M> {
     model: M,
     kernels: Mutex<Kernels>,
 }
 
 impl<M: KernelEncoder> FrozenKernels<M> {
-    /// Without kernels yet.
+    /// Wraps a model, without kernels so far.
     pub(super) fn new(model: M) -> Self {
         FrozenKernels { model, kernels: Mutex::default() }
     }
 
     fn kernel(&self, input: &Input) -> Result<Kernel> {
         let key = (input.sensor, Arc::clone(&input.bands));
-        // Not locked while a kernel is made: its thread may take up other work that comes here.
+        // The lock is not held while a kernel is generated: the thread may pick up other work that comes here.
         let kernels = || self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels().get(&key) {
             return Ok(kernel.clone());
@@ -74,32 +74,32 @@ impl<M: KernelEncoder> Encoder for FrozenKernels<M> {
     }
 }
 
-/// What contradicts itself in the sizes of a vision transformer, if anything.
+/// Describes an inconsistency in the sizes of a vision transformer, if there is one.
 pub(super) fn vit_problem(width: usize, depth: usize, heads: usize, map_layers: &[usize]) -> Option<String> {
     if [width, depth, heads].contains(&0) {
-        Some("width, depth and heads must be above 0".to_owned())
+        Some("expected width, depth and heads above 0, found a 0".to_owned())
     } else if !width.is_multiple_of(heads) {
-        Some(format!("width {width} is no multiple of heads {heads}"))
+        Some(format!("width: expected a multiple of the {heads} heads, found {width}"))
     } else {
         layer_beyond("map-layers", map_layers, depth)
     }
 }
 
-/// What is wrong with the width of the kernel-making network, if anything.
+/// Describes what is wrong with the width of the kernel-generating network, if anything.
 pub(super) fn kernel_width_problem(width: usize) -> Option<String> {
     let heads = hypernetwork::HEADS;
     (width == 0 || !width.is_multiple_of(heads))
-        .then(|| format!("kernel-width {width} is no multiple of the {heads} heads of its network"))
+        .then(|| format!("kernel-width: expected a multiple of the network's {heads} heads, found {width}"))
 }
 
-/// A number that a model's TOML gives per band, in micrometres.
+/// A value that a model's TOML gives per band, in micrometres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PerBand {
     Wavelengths,
     Bandwidths,
 }
 
-/// The wavelength or bandwidth of each channel of `input` in nanometres, found by the channel's band.
+/// Returns the wavelength or bandwidth in nanometres of each channel of `input`, looked up by the channel's band.
 pub(super) fn per_channel(
     model: &str,
     input: &Input,
@@ -133,7 +133,7 @@ pub(super) fn per_channel(
     input.bands.iter().map(of_band).collect()
 }
 
-/// Whether the pixels of `input` can be cut into patches.
+/// Checks that the pixels of `input` can be cut into patches.
 pub(super) fn check_pixels(model: &str, input: &Input, patch: usize) -> Result<()> {
     let [n, c, h, w] = input.pixels.dims();
     let (sensor, bands) = (input.sensor, input.bands.len());
@@ -144,28 +144,29 @@ pub(super) fn check_pixels(model: &str, input: &Input, patch: usize) -> Result<(
     if n == 0 {
         return Err(Error::mismatch(format!("{model}: expected images, found none")));
     }
-    // The border of one pixel counts.
+    // The padding of one pixel counts towards a patch.
     let least = patch.saturating_sub(2).max(1);
     if h != w || h < least {
         let problem =
-            format!("{model}: expected square images from {least} x {least} pixels, found {h} x {w}");
-        return Err(Error::mismatch(problem).help("resize to the image size of the model's TOML"));
+            format!("{model}: expected square images of at least {least} x {least} pixels, found {h} x {w}");
+        return Err(Error::mismatch(problem).help("resize the images to the size in the model's TOML"));
     }
     Ok(())
 }
 
-/// Bands as in messages.
+/// Formats bands for error messages.
 pub(super) fn listed(bands: &[Band]) -> String {
     let names: Vec<String> = bands.iter().map(Band::to_string).collect();
     names.join(" ")
 }
 
-/// The mean of the tokens: [n, t, d] to [n, d].
+/// Averages the tokens: [n, t, d] to [n, d].
 pub(super) fn mean(tokens: Tensor<3>) -> Tensor<2> {
     tokens.mean_dim(1).squeeze_dim(1)
 }
 
-/// The patch tokens [n, 1 + side², d] after each of `layers` as maps of patches of `stride` pixels. Not normalised.
+/// Turns the patch tokens [n, 1 + side², d] after each of `layers` into maps of patches of `stride` pixels. No norm is
+/// applied.
 pub(super) fn maps(
     blocks: &[Block],
     tokens: Tensor<3>,
@@ -180,7 +181,7 @@ pub(super) fn maps(
     Encoded::Maps(tokens::after_layers(blocks, tokens, layers).into_iter().map(map).collect())
 }
 
-/// A layer norm that is in no checkpoint: weight 1, bias 0.
+/// A layer norm that is not in any checkpoint: weight 1, bias 0.
 pub(super) fn fresh_norm(x: Tensor<2>) -> Tensor<2> {
     vit::norm(x.dims()[1], &x.device()).forward(x)
 }

@@ -1,39 +1,39 @@
-//! Which of a file's tensors are the model's.
+//! Selects the tensors of a weight file that belong to the model.
 //!
-//! Training code wraps models: names gain prefixes (`module.`, `model.backbone.`) and parts in between
-//! (`_orig_mod.`), and a checkpoint may hold the model several times: the student and its teacher, the weights and
-//! their moving average. The names that a model expects are looked for below every prefix.
+//! Training code wraps models: names gain prefixes (`module.`, `model.backbone.`) and inserted parts (`_orig_mod.`), and a
+//! checkpoint may contain the model several times, for example a student and its teacher, or the weights and their moving
+//! average. The names that a model expects are therefore looked up below every prefix.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::formats::checkpoint::Stored;
 
-/// What wrappers put before a parameter's name: keys of a checkpoint (`model`, `state_dict`, and `teacher` of
+/// Prefixes that wrappers put before a parameter's name: keys of a checkpoint (`model`, `state_dict`, and `teacher` of
 /// self-distillation) and modules around the model (`module` of data-parallel training, `backbone`).
 pub const PREFIXES: [&str; 5] = ["model", "state_dict", "teacher", "module", "backbone"];
 
-/// Parts of names that wrappers insert anywhere: `torch.compile`, fully sharded training, activation checkpoints,
-/// Lightning.
+/// Name parts that wrappers insert anywhere: `torch.compile`, fully sharded training, activation checkpoints, Lightning.
 pub const WRAPPERS: [&str; 5] =
     ["_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"];
 
-/// The tensors of a file that are the model's.
+/// The tensors of a file that belong to the model.
 #[derive(Default)]
 pub struct Subtree<'s> {
-    /// By the model's names.
+    /// These tensors, by the model's parameter names.
     pub found: BTreeMap<String, &'s Stored>,
-    /// The tensors that are not, with the names that they have below the same prefix, or else in the file.
+    /// All other tensors, with their names below the same prefix, or else in the file.
     pub rest: Vec<(String, &'s Stored)>,
-    /// Which tensors were taken, where that does not go without saying.
+    /// Which tensors were selected, if the choice was not obvious.
     pub taken: Option<String>,
 }
 
-/// Finds the tensors of a model that expects parameters of these names and shapes: below the prefix where all fit, of
-/// several a moving average, a teacher, a known prefix, any other, a student, in this order; else where most fit.
+/// Finds the tensors of a model that expects parameters of these names and shapes. Selects the prefix below which all of
+/// them fit. If there are several, prefers in this order: a moving average, a teacher, a known prefix, any other, a
+/// student. If there are none, selects the prefix below which most fit.
 ///
 /// # Errors
-/// Where several prefixes are as good, or two tensors have one name.
+/// If several prefixes are equally good, or two tensors have the same name.
 pub fn find<'s>(stored: &'s [Stored], expected: &[(String, Vec<usize>)]) -> Result<Subtree<'s>, String> {
     let shapes: BTreeMap<&str, &[usize]> =
         expected.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
@@ -58,7 +58,10 @@ pub fn find<'s>(stored: &'s [Stored], expected: &[(String, Vec<usize>)]) -> Resu
         return Ok(Subtree { rest, ..Subtree::default() });
     };
     if let Some((one, other, name)) = chosen.twice {
-        return Err(format!("both `{}` and `{}` are `{name}`; keep one of them", one.name, other.name));
+        return Err(format!(
+            "both `{}` and `{}` map to `{name}`; keep only one of them",
+            one.name, other.name
+        ));
     }
     let whole = |(_, below): &&(&&str, &Prefix)| below.fitting == expected.len();
     let whole: Vec<&str> = candidates.iter().filter(whole).map(|(prefix, _)| **prefix).collect();
@@ -67,15 +70,15 @@ pub fn find<'s>(stored: &'s [Stored], expected: &[(String, Vec<usize>)]) -> Resu
     {
         let shown: Vec<String> = whole.iter().take(8).map(|prefix| shown(prefix)).collect();
         return Err(format!(
-            "holds several models that fit: {}; save the one to be measured in a file of its own",
+            "contains several matching models: {}; save the one to evaluate in a separate file",
             shown.join(", ")
         ));
     }
     let others: Vec<String> = whole.iter().skip(1).map(|other| shown(other)).collect();
     let taken = match others.as_slice() {
         [] if rank(prefix) == Rank::Known => None,
-        [] => Some(format!("weights taken: {}", shown(prefix))),
-        others => Some(format!("weights taken: {}; also there: {}", shown(prefix), others.join(", "))),
+        [] => Some(format!("weights used: {}", shown(prefix))),
+        others => Some(format!("weights used: {}; also present: {}", shown(prefix), others.join(", "))),
     };
     let known: BTreeSet<*const Stored> =
         chosen.found.values().map(|tensor| std::ptr::from_ref(*tensor)).collect();
@@ -91,22 +94,22 @@ pub fn find<'s>(stored: &'s [Stored], expected: &[(String, Vec<usize>)]) -> Resu
     })
 }
 
-/// Whether a stored tensor can be the parameter of that shape.
+/// Whether a stored tensor can be a parameter of this shape.
 pub fn fits(stored: &Stored, shape: &[usize]) -> bool {
     stored.shape == shape && stored.is_real()
 }
 
-/// What lies below a prefix.
+/// The tensors below a prefix.
 #[derive(Default)]
 struct Prefix<'s, 'n> {
     found: BTreeMap<&'n str, &'s Stored>,
-    /// How many of them have the expected shape.
+    /// Number of tensors that have the expected shape.
     fitting: usize,
-    /// Two tensors of one name.
+    /// Two tensors that map to the same name.
     twice: Option<(&'s Stored, &'s Stored, &'n str)>,
 }
 
-/// What is taken where several fit, the first first.
+/// Preference among several matching prefixes, best first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Average,
@@ -141,7 +144,7 @@ fn without_wrappers(name: &str) -> String {
     parts.join(".")
 }
 
-/// Each way to take a name apart into a prefix and the rest.
+/// Returns each way to split a name into a prefix and the rest.
 fn splits(name: &str) -> impl Iterator<Item = (&str, &str)> {
     let dots = name.match_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
     std::iter::once(("", name)).chain(dots)

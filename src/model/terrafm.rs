@@ -1,8 +1,8 @@
-//! TerraFM [Danish et al., arXiv 2506.06281; mbzuai-oryx/TerraFM, terrafm.py]: a vision transformer with a
-//! patch embedding a sensor.
+//! TerraFM [Danish et al., arXiv 2506.06281; mbzuai-oryx/TerraFM, terrafm.py]: a vision transformer with one patch
+//! embedding per sensor.
 //!
-//! Fields are named as upstream's, so that a parameter's path is its name in a weight file. d is the width,
-//! t = h / patch * w / patch the number of patches.
+//! Fields are named as in upstream's code, so that a parameter's path is its name in a weight file. d is the width, t = h /
+//! patch * w / patch the number of patches.
 
 use std::collections::BTreeMap;
 
@@ -46,13 +46,18 @@ impl Sizes for TerraFmConfig {
     fn problem(&self) -> Option<String> {
         let sizes = [self.width, self.depth, self.heads, self.mlp_ratio, self.patch, self.positions];
         if sizes.contains(&0) {
-            return Some("width, depth, heads, mlp-ratio, patch and positions must be above 0".to_owned());
+            return Some(
+                "expected width, depth, heads, mlp-ratio, patch and positions above 0, found a 0".to_owned(),
+            );
         }
         if !self.width.is_multiple_of(self.heads) {
-            return Some(format!("width {} is no multiple of heads {}", self.width, self.heads));
+            return Some(format!(
+                "width: expected a multiple of the {} heads, found {}",
+                self.heads, self.width
+            ));
         }
         let layer = self.map_layers.iter().find(|layer| **layer >= self.depth)?;
-        Some(format!("map-layers names block {layer} of {} (0-based)", self.depth))
+        Some(format!("map-layers: expected blocks below {} (0-based), found {layer}", self.depth))
     }
 
     fn poolings(&self) -> &'static [Pooling] {
@@ -66,7 +71,7 @@ impl Sizes for TerraFmConfig {
 
 const POOLINGS: &[Pooling] = &[Pooling::Class, Pooling::Mean];
 
-/// The projection that all stems share.
+/// The projection shared by all stems.
 #[derive(Module, Debug)]
 pub struct TokenProjection {
     pub(crate) proj1: Linear,
@@ -79,7 +84,7 @@ impl TokenProjection {
     fn new(stem_width: usize, width: usize, device: &Device) -> Self {
         TokenProjection {
             proj1: LinearConfig::new(stem_width, stem_width).with_bias(false).init(device),
-            // Unlike the blocks' norms, upstream builds this one with PyTorch's default epsilon.
+            // Upstream builds this norm, unlike those of the blocks, with PyTorch's default epsilon.
             norm_input: LayerNormConfig::new(stem_width).with_epsilon(1e-5).init(device),
             proj2: LinearConfig::new(stem_width, stem_width).init(device),
             proj3: LinearConfig::new(stem_width, width).init(device),
@@ -93,7 +98,7 @@ impl TokenProjection {
     }
 }
 
-/// Patches to tokens, by the stem of their sensor.
+/// Embeds patches with the stem of their sensor.
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     s2_l2a_embed: Option<Param<Tensor<2>>>,
@@ -125,7 +130,7 @@ impl PatchEmbed {
         }
     }
 
-    /// The stem's convolution and its learned vector, [1, 3d].
+    /// Returns the stem's convolution and its learned vector [1, 3d].
     pub(crate) fn stem(&self, sensor: Sensor) -> Option<(&PatchConv, Tensor<2>)> {
         let (conv, embed) = match sensor {
             Sensor::S2_L2A => (&self.conv2d_s2_l2a, &self.s2_l2a_embed),
@@ -137,7 +142,7 @@ impl PatchEmbed {
     }
 }
 
-/// The encoder with all its parameters, as it is trained. [`super::frozen`] has the faster one for inference.
+/// The trainable encoder with all its parameters. [`super::frozen`] provides the faster one for inference.
 #[derive(Module, Debug)]
 pub struct TerraFm {
     cls_token: Param<Tensor<3>>,
@@ -154,7 +159,7 @@ pub struct TerraFm {
 impl Network for TerraFm {
     type Config = TerraFmConfig;
 
-    /// With a patch embedding for each sensor.
+    /// Builds the network with one patch embedding per sensor.
     fn new(config: &TerraFmConfig, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self {
         let TerraFmConfig { width, depth, heads, mlp_ratio, positions, .. } = *config;
         TerraFm {
@@ -174,17 +179,17 @@ impl Network for TerraFm {
 }
 
 impl TerraFm {
-    /// The patch embedding: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches: [n, bands, h, w] to [n, t, d].
     ///
     /// # Errors
-    /// Where the model lacks the stem, or the images' bands or size do not suit it.
+    /// If the model lacks the stem, or the images' bands or size do not suit it.
     pub fn embed(&self, images: Tensor<4>, sensor: Sensor) -> Result<Tensor<3>> {
         self.check(&images, sensor)?;
         let (conv, embed) = self.patch_embed.stem(sensor).ok_or_else(|| no_stem(sensor))?;
         Ok(self.patch_embed.projection.forward(conv.forward(images) + embed.unsqueeze::<3>()))
     }
 
-    /// What is added to the tokens of h x w images: [1, 1 + t, d], the class token's first.
+    /// Position embeddings of h x w images: [1, 1 + t, d], class token first.
     pub fn positions(&self, h: usize, w: usize) -> Tensor<3> {
         let TerraFmConfig { patch, positions, .. } = self.config;
         if (h, w) == (positions * patch, positions * patch) {
@@ -193,28 +198,27 @@ impl TerraFm {
         resize_positions(self.pos_embed.val(), positions, h / patch, w / patch)
     }
 
-    /// Embedded patches of h x w images with the class token before them and positions added: [n, t, d] to
-    /// [n, 1 + t, d].
+    /// Prepends the class token to embedded patches of h x w images and adds positions: [n, t, d] to [n, 1 + t, d].
     fn tokens(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Tensor<3> {
         let [n, _, d] = embedded.dims();
         let class = self.cls_token.val().expand([n, 1, d]);
         Tensor::cat(vec![class, embedded], 1) + self.positions(h, w)
     }
 
-    /// The class token after the last block and the final norm: [n, t, d] embedded patches of h x w images
-    /// to [n, d].
+    /// Returns the class token after the last block and the final norm: embedded patches [n, t, d] of h x w images to [n,
+    /// d].
     pub(crate) fn class_features(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<2> {
         let mut tokens = self.tokens(embedded, size);
         if let Some((last, blocks)) = self.blocks.split_last() {
             tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
-            // Nothing reads the last block's other tokens.
+            // The last block's other tokens are not used.
             tokens = last.forward_first(tokens, 1);
         }
         self.norm.forward(tokens).squeeze_dim(1)
     }
 
-    /// The other tokens after each of the configured layers and the final norm, in the order of the layers:
-    /// [n, t, d] embedded patches of h x w images to [n, d, h / patch, w / patch] each.
+    /// Returns the patch tokens after each of the configured layers and the final norm, in the order of the layers:
+    /// embedded patches [n, t, d] of h x w images to [n, d, h / patch, w / patch] each.
     pub(crate) fn maps(&self, embedded: Tensor<3>, [h, w]: [usize; 2]) -> Vec<Tensor<4>> {
         let TerraFmConfig { patch, ref map_layers, .. } = self.config;
         let [n, _, d] = embedded.dims();
@@ -231,28 +235,32 @@ impl TerraFm {
         maps
     }
 
-    /// Whether `images` can go through the patch embedding of `sensor`.
+    /// Checks that `images` suit the patch embedding of `sensor`.
     pub(crate) fn check(&self, images: &Tensor<4>, sensor: Sensor) -> Result<()> {
         let [n, bands, h, w] = images.dims();
         let known = || self.sensors.keys().map(Sensor::to_string).collect::<Vec<_>>().join(", ");
         let Some(input) = self.sensors.get(&sensor) else {
-            let problem = format!("the model has no patch embedding for sensor {sensor}");
-            return Err(Error::mismatch(problem).help(format!("it has those for {}", known())));
+            let problem = format!("no patch embedding for sensor {sensor} found");
+            return Err(
+                Error::mismatch(problem).help(format!("the model has patch embeddings for {}", known()))
+            );
         };
         let (expected, patch) = (input.bands.len(), self.config.patch);
         if bands != expected {
-            Err(Error::mismatch(format!("images have {bands} bands; sensor {sensor} takes {expected}")))
+            Err(Error::mismatch(format!("sensor {sensor}: expected {expected} bands, found {bands}")))
         } else if n == 0 || h < patch || w < patch || h % patch != 0 || w % patch != 0 {
-            let problem = format!("{n} images of {h} x {w} pixels cannot be cut into patches of {patch}");
+            let problem = format!(
+                "expected images with sides that are multiples of {patch} pixels, found {n} of {h} x {w}"
+            );
             let side = patch * self.config.positions;
             Err(Error::mismatch(problem)
-                .help(format!("resize to multiples of {patch}, such as {side} x {side}")))
+                .help(format!("resize the images to a multiple of {patch}, such as {side} x {side}")))
         } else {
             Ok(())
         }
     }
 
-    /// What is wanted of embedded patches [n, t, d] of h x w images.
+    /// Fulfils a request for embedded patches [n, t, d] of h x w images.
     pub(crate) fn give(&self, embedded: Tensor<3>, size: [usize; 2], want: Want) -> Result<Encoded> {
         let patch = self.config.patch;
         Ok(match want {
@@ -273,7 +281,7 @@ impl TerraFm {
         })
     }
 
-    /// All tokens after the last block and the final norm: [n, t, d] embedded patches to [n, 1 + t, d].
+    /// Returns all tokens after the last block and the final norm: embedded patches [n, t, d] to [n, 1 + t, d].
     fn last_tokens(&self, embedded: Tensor<3>, size: [usize; 2]) -> Tensor<3> {
         let tokens = self.tokens(embedded, size);
         self.norm.forward(self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens)))
@@ -281,7 +289,7 @@ impl TerraFm {
 }
 
 fn no_stem(sensor: Sensor) -> Error {
-    Error::mismatch(format!("the model was built without a patch embedding for sensor {sensor}"))
+    Error::mismatch(format!("no patch embedding for sensor {sensor} found in the model"))
 }
 
 impl Encoder for TerraFm {

@@ -1,5 +1,5 @@
-//! A plain vision transformer [Dosovitskiy et al., arXiv 2010.11929], as timm builds it: untrained or trained from
-//! scratch it is the baseline of the published tables. Any sensors, any number of bands.
+//! A plain vision transformer [Dosovitskiy et al., arXiv 2010.11929], as built by timm. Untrained or trained from scratch,
+//! it is the baseline of the published tables. It takes any sensor and any number of bands.
 //!
 //! Fields are named as in timm, so that a parameter's path is its name in a weight file. n is the number of images,
 //! t = rows * columns the number of patches, d the width.
@@ -23,7 +23,7 @@ use crate::nn::{cubic, positions, tokens};
 use crate::task::Sensor;
 use crate::task::bands::Band;
 
-/// In errors.
+/// Model name in error messages.
 const NAME: &str = "vit";
 
 /// The sizes of a [`Vit`].
@@ -40,7 +40,7 @@ pub struct VitConfig {
     pub mlp_ratio: usize,
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Rows and columns of the stored position embedding. Other grids get resized positions.
+    /// Rows and columns of the stored position embedding. For other grids, positions are resized.
     pub positions: usize,
     /// Blocks (0-based) whose tokens are the feature maps, in ascending order.
     #[serde(default)]
@@ -75,13 +75,13 @@ struct PatchEmbed {
     proj: PatchConv,
 }
 
-/// A plain vision transformer without a head. With several sensors its patch embedding has one channel per distinct
-/// band; bands that a sensor lacks are zeros.
+/// A plain vision transformer without a head. With several sensors its patch embedding has one channel per distinct band;
+/// bands that a sensor lacks are zero.
 #[derive(Module, Debug)]
 pub struct Vit {
     /// [1, 1, d].
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + side², d], the class token's first.
+    /// [1, 1 + side², d], class token first.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -115,23 +115,23 @@ impl Network for Vit {
 }
 
 impl Vit {
-    /// The patch embedding of images that suit the model: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches of images that suit the model: [n, bands, h, w] to [n, t, d].
     fn embed(&self, input: &Input) -> Tensor<3> {
         let bands = &self.sensors[&input.sensor].bands;
         self.patch_embed.proj.forward(spread(input.pixels.clone(), bands, &self.channels))
     }
 
-    /// What is added to the tokens of a grid of [rows, columns] patches: [1, 1 + t, d], the class token's first.
+    /// Position embeddings of a grid of [rows, columns] patches: [1, 1 + t, d], class token first.
     pub fn positions(&self, grid: [usize; 2]) -> Tensor<3> {
         positions::resize(self.pos_embed.val(), self.config.positions, grid, cubic::antialiased)
     }
 
-    /// What enters the first block: [n, bands, h, w] to [n, 1 + t, d].
+    /// Returns the input of the first block: [n, bands, h, w] to [n, 1 + t, d].
     fn first_tokens(&self, input: &Input, grid: [usize; 2]) -> Tensor<3> {
         tokens::with_class(self.cls_token.val(), self.embed(input)) + self.positions(grid)
     }
 
-    /// One vector per image from what enters the first block: [n, 1 + t, d] to [n, d].
+    /// Pools the input of the first block into one vector per image: [n, 1 + t, d] to [n, d].
     fn pool(&self, first: Tensor<3>, pooling: Pooling) -> Tensor<2> {
         let all = |first| tokens::after_all(&self.blocks, first); // [n, 1 + t, d]
         let pooled = match pooling {
@@ -150,7 +150,7 @@ impl Encoder for Vit {
         self.config.width
     }
 
-    /// Tokens come from behind the final norm. Maps are not normed, as in Copernicus-Bench's baseline.
+    /// Tokens are taken after the final norm. Maps are taken without it, as in Copernicus-Bench's baseline.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         let VitConfig { patch, ref map_layers, .. } = self.config;
         let input = known_input(NAME, batch, &self.sensors)?;
@@ -174,7 +174,7 @@ impl Encoder for Vit {
     }
 }
 
-/// The bands of all sensors, each once, in the order in which they first occur.
+/// Returns the bands of all sensors, each once, in the order of their first occurrence.
 fn distinct_bands(sensors: &BTreeMap<Sensor, SensorInput>) -> Vec<Band> {
     let mut distinct = Vec::new();
     for band in sensors.values().flat_map(|sensor| &sensor.bands) {
@@ -185,7 +185,7 @@ fn distinct_bands(sensors: &BTreeMap<Sensor, SensorInput>) -> Vec<Band> {
     distinct
 }
 
-/// Puts bands into channels, and zeros into channels without a band: [n, bands, h, w] to [n, channels, h, w].
+/// Distributes bands to channels; channels without a band become zero: [n, bands, h, w] to [n, channels, h, w].
 fn spread(images: Tensor<4>, bands: &[Band], channels: &[Band]) -> Tensor<4> {
     if bands == channels {
         return images;

@@ -1,4 +1,4 @@
-//! Weights into modules: from a file, which must hold what the module expects, or random ones.
+//! Loads weights into modules: from a file, which must contain what the module expects, or random ones.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use super::subtree::{self, Subtree, fits};
 use crate::formats::checkpoint::{self, Stored};
 use crate::{Error, Result};
 
-/// Where a model's weights come from.
+/// Source of a model's weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
     /// Initial values drawn with this seed; see [`init::random`].
     Random(u64),
-    /// A PyTorch checkpoint, a safetensors file, the index of several, or a folder with one of these.
+    /// A PyTorch checkpoint, a safetensors file, the index of a sharded checkpoint, or a folder that contains one of these.
     File(PathBuf),
     /// The model has no parameters.
     None,
@@ -27,24 +27,25 @@ pub const NO_WEIGHTS: &str = "none";
 impl FromStr for Weights {
     type Err = Error;
 
-    /// `random:SEED`, or else a path.
+    /// Parses `random:SEED`; anything else is a path.
     fn from_str(text: &str) -> Result<Self> {
         match text.strip_prefix("random:") {
             None => Ok(Weights::File(text.into())),
             Some(seed) => seed.parse().map(Weights::Random).map_err(|_| {
-                Error::request(format!("`{seed}` in `{text}` is no seed"))
-                    .help("give a whole number from 0, as in random:0; a file of such a name as ./random:…")
+                Error::request(format!("expected a seed after `random:` in `{text}`, found `{seed}`")).help(
+                    "pass a non-negative integer, such as random:0; write a file of this name as ./random:…",
+                )
             }),
         }
     }
 }
 
 impl Weights {
-    /// What the weights are, for records: `blake3:<hash of the file>`, `random:<seed>` or `none`. Of folders and of several
-    /// files see [`checkpoint::hash`].
+    /// Returns the identity of the weights for records: `blake3:<hash of the file>`, `random:<seed>` or `none`. For folders
+    /// and sharded checkpoints see [`checkpoint::hash`].
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn id(&self) -> Result<String> {
         match self {
             Weights::Random(seed) => Ok(format!("random:{seed}")),
@@ -54,28 +55,29 @@ impl Weights {
     }
 }
 
-/// What a weight file held of what a model expects. Names are the model's, without prefixes.
+/// Result of matching a weight file with a model's parameters. Names are the model's, without prefixes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
+    /// Parameters that were found with the expected shape.
     pub loaded: Vec<String>,
-    /// Expected, with the shape, but not in the file.
+    /// Parameters that the file lacks, with their expected shapes.
     pub missing: Vec<String>,
-    /// In the file, but nothing that the model has.
+    /// Tensors in the file that the model does not have.
     pub unexpected: Vec<String>,
-    /// In the file with another shape, or not as real numbers; says what was expected and found.
+    /// Parameters in the file with a different shape, or not as real numbers, with what was expected and found.
     pub mismatched: Vec<String>,
-    /// Which of the file's weights were taken, where it holds several or they lie below an unusual prefix.
+    /// Which of the file's weights were used, if it contains several or they are below an unusual prefix.
     pub taken: Option<String>,
 }
 
 impl Report {
-    /// Whether every expected parameter was found. A file may hold more, as upstream's does.
+    /// Whether every expected parameter was found. A file may contain more, as upstream's does.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.mismatched.is_empty()
     }
 }
 
-/// How many names of each kind are shown. Optimizers keep two tensors for each parameter.
+/// Maximum number of names shown per list. Optimisers keep two tensors per parameter.
 const SHOWN: usize = 100;
 
 impl fmt::Display for Report {
@@ -94,15 +96,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Fills `network` with `weights`. Returns it with the weights' identity for records, `blake3:<hash of the
-/// file>` or `random:<seed>`, and what was found.
+/// Loads `weights` into `network`. Returns it with the identity of the weights for records (`blake3:<hash of the file>` or
+/// `random:<seed>`) and the report of what was found.
 ///
-/// With `allow_partial`, parameters that the file lacks or has in another shape keep the values of `random:0`,
-/// and the identity says so (`blake3:<hash>+random:0`).
+/// With `allow_partial`, parameters that the file lacks or has in a different shape keep the values of `random:0`, and the
+/// identity says so (`blake3:<hash>+random:0`).
 ///
 /// # Errors
-/// Where the file cannot be read, holds a number that is not finite, fits nowhere, or does not fit everywhere
-/// and `allow_partial` is off.
+/// If the file cannot be read, contains a number that is not finite, contains no parameter of the model, or lacks some of
+/// them and `allow_partial` is off.
 pub fn load(
     network: Architecture,
     weights: &Weights,
@@ -130,16 +132,16 @@ fn load_file(
     let subtree = subtree::find(&stored, &expected).map_err(|problem| Error::damaged(path, problem))?;
     let report = compare(&expected, &subtree);
     if report.loaded.is_empty() {
-        return Err(Error::damaged(path, format!("holds nothing of this model: {report}"))
-            .help("are these the weights of another model?"));
+        return Err(Error::damaged(path, format!("contains no parameter of this model: {report}"))
+            .help("check that the weights belong to this model"));
     }
     if !report.is_complete() && !allow_partial {
         let help = if is_part(path) {
-            "this is one of several files: pass their .index.json, or the folder"
+            "this file is one shard of several: pass their .index.json or the folder"
         } else {
-            "are these the weights of another model? --allow-partial loads what fits"
+            "check that the weights belong to this model; --allow-partial loads what fits"
         };
-        return Err(Error::damaged(path, format!("does not fit this model: {report}")).help(help));
+        return Err(Error::damaged(path, format!("does not match this model: {report}")).help(help));
     }
     if let Some(taken) = &report.taken {
         tracing::warn!("{}: {taken}", path.display());
@@ -152,7 +154,7 @@ fn load_file(
     Ok((network, format!("blake3:{}{rest}", checkpoint::hash(path)?), report))
 }
 
-/// Whether a file is called as one of several: `model-00001-of-00002.safetensors`.
+/// Whether a file's name marks it as one of several shards: `model-00001-of-00002.safetensors`.
 fn is_part(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     stem.rsplit_once("-of-").is_some_and(|(before, count)| {
@@ -160,12 +162,14 @@ fn is_part(path: &Path) -> bool {
     })
 }
 
-/// The numbers of a tensor, which must be finite.
+/// Reads the numbers of a tensor, which must be finite.
 fn read(stored: &Stored) -> Result<Vec<f32>, String> {
     let values = stored.read().map_err(|error| error.to_string())?;
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
-        Some(at) => Err(format!("{} holds {} at index {at}: no trained weights", stored.name, values[at])),
+        Some(at) => {
+            Err(format!("{}: expected finite numbers, found {} at index {at}", stored.name, values[at]))
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! Bicubic resizing along one side as a matrix, in float64. Apply it with [`super::resample::resample`].
+//! Bicubic resizing along one axis as a matrix, in float64. Apply it with [`super::resample::resample`].
 
 use burn::tensor::Tensor;
 use ndarray::Array2;
 
 use super::resample;
 
-/// Keys' cubic convolution for a sample at distance `t`: `a` is its slope at distance 1.
+/// Keys' cubic convolution for a sample at distance `t`; `a` is its slope at distance 1.
 fn keys(a: f64, t: f64) -> f64 {
     match t.abs() {
         t if t < 1.0 => ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0,
@@ -14,8 +14,8 @@ fn keys(a: f64, t: f64) -> f64 {
     }
 }
 
-/// [to, from]: the first and the last sample stay where they are, the border is repeated, nothing is antialiased
-/// [PyTorch, `interpolate` with `mode="bicubic"`, `align_corners=True`].
+/// Weights [to, from] of bicubic resizing: the first and the last sample stay fixed, the border is repeated, no
+/// antialiasing [PyTorch, `interpolate` with `mode="bicubic"`, `align_corners=True`].
 pub fn corners_aligned(from: usize, to: usize) -> Array2<f64> {
     let step = if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
     let mut weights = Array2::zeros((to, from));
@@ -29,11 +29,11 @@ pub fn corners_aligned(from: usize, to: usize) -> Array2<f64> {
     weights
 }
 
-/// [to, from]: half-pixel centres, antialiased where it shrinks, cut at the border
-/// [PyTorch, `interpolate` with `mode="bicubic"`, `antialias=True`].
+/// Weights [to, from] of bicubic resizing: half-pixel centres, antialiased when shrinking, cut off at the border [PyTorch,
+/// `interpolate` with `mode="bicubic"`, `antialias=True`].
 pub fn antialiased(from: usize, to: usize) -> Array2<f64> {
     let step = from as f64 / to as f64;
-    // How far the kernel is stretched.
+    // Factor by which the kernel is stretched.
     let stretch = step.max(1.0);
     let mut weights = Array2::zeros((to, from));
     for (i, mut row) in weights.rows_mut().into_iter().enumerate() {
@@ -49,8 +49,8 @@ pub fn antialiased(from: usize, to: usize) -> Array2<f64> {
     weights
 }
 
-/// [to, from]: the transposed pseudo-inverse of [`antialiased`], which resizes a patch embedding's kernel so that its
-/// product with a resized patch stays the same [Beyer et al., FlexiViT, arXiv 2212.08013].
+/// The transposed pseudo-inverse [to, from] of [`antialiased`]. It resizes a patch embedding's kernel so that its product
+/// with a resized patch stays the same [Beyer et al., FlexiViT, arXiv 2212.08013].
 pub fn pseudo_inverse(from: usize, to: usize) -> Array2<f64> {
     let a = antialiased(from, to);
     if to == from {
@@ -63,8 +63,8 @@ pub fn pseudo_inverse(from: usize, to: usize) -> Array2<f64> {
     }
 }
 
-/// Applies [m, side] weights along both sides of a grid of position embeddings: [1, 1 + side², d] to
-/// [1, 1 + m², d]. The class token's, which comes first, stays as it is.
+/// Applies weights [m, side] along both axes of a grid of position embeddings: [1, 1 + side², d] to [1, 1 + m², d]. The
+/// class token's embedding comes first and stays unchanged.
 pub fn resize_positions(positions: Tensor<3>, along: &Array2<f64>) -> Tensor<3> {
     let (m, side) = along.dim();
     let d = positions.dims()[2];
@@ -75,7 +75,7 @@ pub fn resize_positions(positions: Tensor<3>, along: &Array2<f64>) -> Tensor<3> 
     Tensor::cat(vec![class, grid], 1)
 }
 
-/// a⁻¹ b for a symmetric, positive definite `a`, which needs no pivoting.
+/// Solves a x = b for a symmetric, positive definite `a`, which needs no pivoting.
 fn solve(mut a: Array2<f64>, mut b: Array2<f64>) -> Array2<f64> {
     let n = a.nrows();
     for i in 0..n {

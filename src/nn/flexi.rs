@@ -1,14 +1,14 @@
-//! Convolution kernels for other patch sizes than the trained one [Beyer et al., FlexiViT, arXiv 2212.08013].
+//! Resizes convolution kernels to patch sizes other than the trained one [Beyer et al., FlexiViT, arXiv 2212.08013].
 
 use burn::tensor::Tensor;
 
 use super::cubic::pseudo_inverse;
 use super::resample::resample;
 
-/// Kernels [out, in, side, side] for patches of `patch` pixels: [out, in, patch, patch].
+/// Resizes kernels [out, in, side, side] for patches of `patch` pixels: [out, in, patch, patch].
 ///
-/// The product of a new kernel with a resized patch is as near as possible to that of the trained kernel with the patch
-/// before. Both sides are resized by the same weights, so that the pseudo-inverse is one per side.
+/// The product of a resized kernel with a resized patch is as close as possible to that of the trained kernel with the
+/// original patch. Both axes are resized by the same weights, so one pseudo-inverse serves both.
 pub fn resize_kernel(kernel: Tensor<4>, patch: usize) -> Tensor<4> {
     let [out, into, side, _] = kernel.dims();
     if patch == side {

@@ -4,16 +4,16 @@ use burn::tensor::{Tensor, activation};
 
 use crate::device;
 
-/// GELU of every element.
+/// Applies GELU to every element.
 ///
-/// The CPU backend calls a scalar erf an element, which took 1/16 of an encoder's time; a rational function
-/// is as exact and goes through the vector unit.
+/// The CPU backend calls a scalar erf per element, which took 1/16 of an encoder's time. A rational function is equally
+/// exact and vectorises.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let device = x.device();
     if !device::is_host(&device) || device.is_autodiff() {
         return activation::gelu(x);
     }
-    // On the host a tensor's data and back is no copy.
+    // On the host, converting a tensor to data and back does not copy.
     let mut data = x.into_data();
     match data.as_mut_slice::<f32>() {
         Ok(values) => {
@@ -24,10 +24,10 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// x Φ(x), with Φ(x) - 1/2 = x P(x²) / Q(x²) within 7.2e-9 for |x| <= 5.5. Beyond, Φ is 0 or 1 in float32.
+/// Returns x Φ(x), with Φ(x) - 1/2 = x P(x²) / Q(x²) within 7.2e-9 for |x| <= 5.5. Beyond that, Φ is 0 or 1 in float32.
 ///
-/// P and Q are a minimax fit made for this program (reweighted least squares on Chebyshev nodes). Without
-/// fused multiplications, so that every machine gives the same bits.
+/// P and Q are a minimax fit made for this program (reweighted least squares on Chebyshev nodes). No fused multiplications
+/// are used, so that every machine gives the same bits.
 #[inline(always)]
 fn gelu_f32(x: f32) -> f32 {
     const P: [f32; 6] =
@@ -53,7 +53,7 @@ mod tests {
         let ours = gelu(x).into_data();
         for ((x, exact), ours) in values.iter().zip(exact.iter::<f32>()).zip(ours.iter::<f32>()) {
             let tolerance = 2e-7 * x.abs().max(1.0) + 2e-7 * exact.abs();
-            assert!((exact - ours).abs() <= tolerance, "gelu({x}) is {exact}, not {ours}");
+            assert!((exact - ours).abs() <= tolerance, "gelu({x}): expected {exact}, found {ours}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Patch embeddings whose kernel a small network makes at run time, from a row of numbers per band
-//! [Xiong et al., DOFA, arXiv 2403.15356].
+//! Patch embeddings whose kernel is generated at run time by a small network, from one row of numbers per band [Xiong et
+//! al., DOFA, arXiv 2403.15356].
 //!
 //! Fields are named as in the checkpoints of DOFA and Copernicus-FM, so that a parameter's path is its name in a
 //! weight file. p is the width of the network, d that of a token, c the number of bands, t = 128 + c + 1.
@@ -12,22 +12,22 @@ use burn::tensor::{Device, Tensor, activation};
 use super::gelu::gelu;
 use super::{cubic, resample};
 
-/// Side in pixels of the kernels that the network makes.
+/// Side in pixels of the generated kernels.
 pub const SIDE: usize = 16;
 
 /// Attention heads of the network.
 pub const HEADS: usize = 4;
 
-/// Learned rows that the rows of the bands are mixed with.
+/// Number of learned rows that are mixed with the rows of the bands.
 const WEIGHT_TOKENS: usize = 128;
 
 /// Hidden width of the transformer layer's MLP.
 const HIDDEN: usize = 2048;
 
-/// Both the kernel and its bias are multiplied by this.
+/// Factor applied to both the kernel and its bias.
 const SCALE: f64 = 0.01;
 
-/// Two linear layers with a ReLU behind each, beside a residual connection.
+/// Two linear layers, each followed by a ReLU, with a residual connection.
 #[derive(Module, Debug)]
 pub struct FcLayer {
     w1: Linear,
@@ -76,7 +76,7 @@ impl SelfAttention {
     }
 }
 
-/// A transformer layer with its norms behind the residual connections.
+/// A transformer layer with post-norms.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
     self_attn: SelfAttention,
@@ -113,7 +113,7 @@ pub struct TransformerEncoder {
     layers: Vec<EncoderLayer>,
 }
 
-/// The network that makes a kernel and its bias.
+/// The network that generates a kernel and its bias.
 #[derive(Module, Debug)]
 pub struct WeightGenerator {
     /// [128, p].
@@ -136,10 +136,10 @@ impl WeightGenerator {
         }
     }
 
-    /// The numbers of a kernel and its bias: [c, p] to [c, 256 d] and [d].
+    /// Generates the numbers of a kernel and its bias: [c, p] to [c, 256 d] and [d].
     fn forward(&self, bands: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         let [c, _] = bands.dims();
-        // No positions: only the place that is read afterwards tells the rows apart.
+        // There are no position embeddings: only the position at which the output is read distinguishes the rows.
         let x = Tensor::cat(vec![self.weight_tokens.val(), bands.clone(), self.bias_token.val()], 0);
         let x = self.transformer_encoder.layers.iter().fold(x, |x, layer| layer.forward(x));
         let end = WEIGHT_TOKENS + c;
@@ -149,16 +149,16 @@ impl WeightGenerator {
     }
 }
 
-/// In which order the network's [c, 256 d] numbers are those of a kernel.
+/// How the network's output [c, 256 d] is arranged into a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelOrder {
-    /// [d, c, row, column] of the whole: the bands' numbers get mixed.
+    /// Read as [d, c, row, column], which mixes the bands' outputs.
     OutFirst,
-    /// [c, row, column, d].
+    /// Read as [c, row, column, d].
     OutLast,
 }
 
-/// Rows of numbers, one per band, to the kernel of a patch embedding.
+/// Generates the kernel of a patch embedding from one row of numbers per band.
 #[derive(Module, Debug)]
 pub struct KernelMaker {
     weight_generator: WeightGenerator,
@@ -166,18 +166,18 @@ pub struct KernelMaker {
 }
 
 impl KernelMaker {
-    /// From rows of width p for tokens of width d. [`HEADS`] divides p.
+    /// Creates a network for rows of width p and tokens of width d. [`HEADS`] must divide p.
     pub fn new(p: usize, d: usize, device: &Device) -> Self {
         KernelMaker { weight_generator: WeightGenerator::new(p, d, device), fclayer: FcLayer::new(p, device) }
     }
 
-    /// [c, p] to the kernel of patches of [`SIDE`] pixels.
+    /// Generates the kernel for patches of [`SIDE`] pixels from rows [c, p].
     pub fn kernel(&self, rows: Tensor<2>, order: KernelOrder) -> Kernel {
         make_kernel(&self.fclayer, &self.weight_generator, rows, order)
     }
 }
 
-/// Like [`KernelMaker`], for one channel that a vector of language describes: v is the vector's length.
+/// Like [`KernelMaker`], but for a single channel described by a language embedding of length v.
 #[derive(Module, Debug)]
 pub struct LanguageKernelMaker {
     language_proj: Linear,
@@ -186,7 +186,7 @@ pub struct LanguageKernelMaker {
 }
 
 impl LanguageKernelMaker {
-    /// From vectors of length v, through rows of width p, for tokens of width d. [`HEADS`] divides p.
+    /// Creates a network for vectors of length v, rows of width p and tokens of width d. [`HEADS`] must divide p.
     pub fn new(v: usize, p: usize, d: usize, device: &Device) -> Self {
         LanguageKernelMaker {
             language_proj: LinearConfig::new(v, p).init(device),
@@ -195,7 +195,7 @@ impl LanguageKernelMaker {
         }
     }
 
-    /// [1, v] to the kernel of patches of [`SIDE`] pixels.
+    /// Generates the kernel for patches of [`SIDE`] pixels from a vector [1, v].
     pub fn kernel(&self, vector: Tensor<2>, order: KernelOrder) -> Kernel {
         make_kernel(&self.fclayer, &self.weight_generator, self.language_proj.forward(vector), order)
     }
@@ -218,7 +218,7 @@ fn make_kernel(
     Kernel { weight: weight * SCALE, bias: bias * SCALE, patch: SIDE }
 }
 
-/// The kernel of a patch embedding: a convolution with a stride of its own side and a border of one pixel of zeros.
+/// The kernel of a patch embedding: a convolution whose stride equals its side, with a zero padding of one pixel.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// [c * patch * patch, d].
@@ -229,7 +229,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of other patches; see [`resize_taps`].
+    /// Resizes the kernel to another patch size; see [`resize_taps`].
     pub fn resize(self, patch: usize) -> Kernel {
         if patch == self.patch {
             return self;
@@ -240,17 +240,17 @@ impl Kernel {
         Kernel { weight: weight.flatten(0, 2), bias, patch }
     }
 
-    /// Number of patches along a side of `pixels`.
+    /// Returns the number of patches along a side of `pixels`.
     pub fn patches(patch: usize, pixels: usize) -> usize {
         (pixels + 2) / patch
     }
 
-    /// Tokens row by row: [n, c, h, w] to [n, rows * columns, d].
+    /// Embeds patches row by row: [n, c, h, w] to [n, rows * columns, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let [n, c, h, w] = images.dims();
         let patch = self.patch;
         let [rows, columns] = [h, w].map(|side| Self::patches(patch, side));
-        // The border shifts patches by a pixel; what is left over below and to the right is dropped.
+        // The padding shifts patches by one pixel; remaining pixels at the bottom and right are dropped.
         let [height, width] = [rows * patch, columns * patch];
         let (bottom, right) = (h.min(height - 1), w.min(width - 1));
         let images = images.slice([0..n, 0..c, 0..bottom, 0..right]);
@@ -263,8 +263,8 @@ impl Kernel {
     }
 }
 
-/// The weight of a convolution of other patches with the same products: [c, side, side, d] to [c, patch, patch, d]; see
-/// [`cubic::pseudo_inverse`].
+/// Resizes the weight of a convolution to another patch size so that products stay the same: [c, side, side, d] to [c,
+/// patch, patch, d]; see [`cubic::pseudo_inverse`].
 pub fn resize_taps(weight: Tensor<4>, patch: usize) -> Tensor<4> {
     let side = weight.dims()[1];
     let along = cubic::pseudo_inverse(side, patch).mapv(|weight| weight as f32);

@@ -1,4 +1,4 @@
-//! Losses of dense predictions.
+//! Losses for dense prediction.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -6,22 +6,22 @@ use ndarray::ArrayView3;
 
 use crate::{Error, Result};
 
-/// The labels of a batch of images, on a device, with the pixels that count.
+/// The labels of a batch of images on a device, with weights that exclude ignored pixels.
 #[derive(Debug, Clone)]
 pub struct PixelLabels {
-    /// [pixels, 1]; 0 where a pixel does not count.
+    /// [pixels, 1]; 0 for ignored pixels.
     classes: Tensor<2, Int>,
-    /// [pixels, 1]: 1 / counting pixels, or 0 where a pixel does not count.
+    /// [pixels, 1]: 1 / number of counted pixels, or 0 for ignored pixels.
     weights: Tensor<2>,
     size: [usize; 2],
     counting: usize,
 }
 
 impl PixelLabels {
-    /// [n, h, w] labels from 0 to `classes` - 1, or `ignore` where a pixel does not count.
+    /// Creates labels from [n, h, w] values from 0 to `classes` - 1, or `ignore` for ignored pixels.
     ///
     /// # Errors
-    /// Where a label is none of these.
+    /// If a label is neither.
     pub fn new(
         labels: ArrayView3<i32>,
         classes: usize,
@@ -34,7 +34,7 @@ impl PixelLabels {
         if let Some(label) = labels.iter().find(|label| counts(label) && !valid(label)) {
             let ignored = ignore.map(|ignore| format!(" or {ignore} (ignored)")).unwrap_or_default();
             return Err(Error::mismatch(format!(
-                "a mask holds the label {label}; labels are 0 to {}{ignored}",
+                "mask: expected labels from 0 to {}{ignored}, found {label}",
                 classes.saturating_sub(1)
             )));
         }
@@ -52,12 +52,12 @@ impl PixelLabels {
         })
     }
 
-    /// How many pixels count.
+    /// Returns the number of pixels that are not ignored.
     pub fn counting(&self) -> usize {
         self.counting
     }
 
-    /// Height and width.
+    /// Returns height and width.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
@@ -106,9 +106,9 @@ pub fn absolute_error(predictions: Tensor<4>, values: &PixelValues) -> Tensor<1>
     ((predictions - values.values.clone()).abs() * values.weights.clone()).sum()
 }
 
-/// Mean over the counting pixels of the negative log-likelihood of their class. Logits are [n, h, w, classes] in
-/// the labels' size. NaN where no pixel counts, as in PyTorch: such a batch ([`PixelLabels::counting`] is 0) must not
-/// reach an optimiser.
+/// Returns the negative log-likelihood of the labels, averaged over pixels that are not ignored. Logits are [n, h, w,
+/// classes] in the size of the labels. The result is NaN if all pixels are ignored, as in PyTorch: such a batch
+/// ([`PixelLabels::counting`] is 0) must not reach an optimiser.
 pub fn cross_entropy(logits: Tensor<4>, labels: &PixelLabels) -> Tensor<1> {
     let [n, h, w, classes] = logits.dims();
     let likelihoods = log_softmax(logits.reshape([n * h * w, classes]), 1);

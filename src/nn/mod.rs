@@ -1,4 +1,4 @@
-//! Building blocks of networks: tensors in, tensors out.
+//! Building blocks of networks: functions and layers from tensors to tensors.
 
 pub mod cubic;
 pub mod flexi;

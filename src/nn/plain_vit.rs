@@ -1,5 +1,5 @@
-//! A plain vision transformer: patch embedding, class token, learned positions, blocks, final norm
-//! [Dosovitskiy et al., arXiv 2010.11929]; with layer scale it is DINOv2's [Oquab et al., arXiv 2304.07193].
+//! A plain vision transformer: patch embedding, class token, learned positions, blocks, final norm [Dosovitskiy et al.,
+//! arXiv 2010.11929]. With layer scale it is DINOv2's [Oquab et al., arXiv 2304.07193].
 //!
 //! Fields are named as in the state dicts of timm and DINOv2. d is the width, t = rows * columns the number of
 //! patches.
@@ -32,7 +32,7 @@ pub struct PlainVitConfig {
 const MLP_RATIO: usize = 4;
 
 impl PlainVitConfig {
-    /// What contradicts itself.
+    /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
         let PlainVitConfig { width, depth, heads, patch, positions, .. } = *self;
         if [width, depth, heads, patch, positions].contains(&0) {
@@ -45,7 +45,7 @@ impl PlainVitConfig {
     }
 }
 
-/// The patch embedding, with the convolution named as in state dicts.
+/// The patch embedding; its convolution is named as in state dicts.
 #[derive(Module, Debug)]
 struct PatchEmbed {
     proj: PatchConv,
@@ -56,7 +56,7 @@ struct PatchEmbed {
 pub struct PlainVit {
     /// [1, 1, d].
     cls_token: Param<Tensor<3>>,
-    /// [1, 1 + positions², d], the class token's first.
+    /// [1, 1 + positions², d], class token first.
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -68,7 +68,7 @@ pub struct PlainVit {
 }
 
 impl PlainVit {
-    /// A model for images of `bands` bands; its weights are still to be filled in.
+    /// Builds a network for images with `bands` bands, whose weights must still be filled in.
     pub fn new(config: &PlainVitConfig, bands: usize, device: &Device) -> Self {
         let PlainVitConfig { width, depth, heads, patch, positions, layer_scale } = *config;
         let block = || match layer_scale {
@@ -86,32 +86,32 @@ impl PlainVit {
         }
     }
 
-    /// Number of bands that an image needs.
+    /// Returns the number of bands that an image must have.
     pub fn bands(&self) -> usize {
         self.patch_embed.proj.bands()
     }
 
-    /// Length of a token, d.
+    /// Returns the length of a token, d.
     pub fn width(&self) -> usize {
         self.cls_token.dims()[2]
     }
 
-    /// Side of a patch in pixels.
+    /// Returns the side of a patch in pixels.
     pub fn patch(&self) -> usize {
         self.patch
     }
 
-    /// Rows and columns of patches of h x w images.
+    /// Returns the number of rows and columns of patches of h x w images.
     pub fn grid(&self, [h, w]: [usize; 2]) -> [usize; 2] {
         [h / self.patch, w / self.patch]
     }
 
-    /// The patch embedding: [n, bands, h, w] to [n, t, d].
+    /// Embeds patches: [n, bands, h, w] to [n, t, d].
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         self.patch_embed.proj.forward(images)
     }
 
-    /// What is added to the tokens of a grid of patches: [1, 1 + t, d], the class token's first.
+    /// Position embeddings of a grid of patches: [1, 1 + t, d], class token first.
     pub fn positions(&self, [rows, columns]: [usize; 2]) -> Tensor<3> {
         if [rows, columns] == [self.positions; 2] {
             return self.pos_embed.val();
@@ -119,14 +119,14 @@ impl PlainVit {
         resize_positions(self.pos_embed.val(), self.positions, rows, columns)
     }
 
-    /// The class token and all patch tokens after the final norm: [n, bands, h, w] to [n, 1 + t, d].
+    /// Returns the class token and all patch tokens after the final norm: [n, bands, h, w] to [n, 1 + t, d].
     pub fn tokens(&self, images: Tensor<4>) -> Tensor<3> {
         let tokens = self.first_tokens(images);
         let tokens = self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens));
         self.norm.forward(tokens)
     }
 
-    /// The patch tokens after each block (0-based) of `layers` and the final norm, from the first block to the
+    /// Returns the patch tokens after each block (0-based) of `layers` and the final norm, from the first block to the
     /// last: [n, bands, h, w] to [n, d, rows, columns] each.
     pub fn maps(&self, images: Tensor<4>, layers: &[usize]) -> Vec<Tensor<4>> {
         let [n, _, h, w] = images.dims();
@@ -145,7 +145,7 @@ impl PlainVit {
         maps
     }
 
-    /// What enters the first block: [n, bands, h, w] to [n, 1 + t, d].
+    /// Returns the input of the first block: [n, bands, h, w] to [n, 1 + t, d].
     fn first_tokens(&self, images: Tensor<4>) -> Tensor<3> {
         let [n, _, h, w] = images.dims();
         let patches = self.embed(images); // [n, t, d]

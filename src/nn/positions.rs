@@ -1,12 +1,12 @@
-//! Position embeddings of grids of patches: fixed tables, and stored ones for another grid.
+//! Position embeddings of grids of patches: fixed tables, and stored tables resized to another grid.
 
 use burn::tensor::Tensor;
 use ndarray::Array2;
 
 use super::resample::resample;
 
-/// Sines and cosines of positions [Vaswani et al., arXiv 1706.03762]: [positions, width], where row p is
-/// sin(p w_0), sin(p w_1), … and then cos(p w_0), cos(p w_1), … with w_j = 10000^(-2j / width). `width` is even.
+/// Sinusoidal position embeddings [Vaswani et al., arXiv 1706.03762]: [positions, width], where row p is sin(p w_0), sin(p
+/// w_1), … and then cos(p w_0), cos(p w_1), … with w_j = 10000^(-2j / width). `width` is even.
 pub fn sines(positions: usize, width: usize) -> Array2<f64> {
     let half = width / 2;
     Array2::from_shape_fn((positions, width), |(position, i)| {
@@ -16,8 +16,8 @@ pub fn sines(positions: usize, width: usize) -> Array2<f64> {
     })
 }
 
-/// [to, from]: bicubic resizing along one side with half-pixel centres and the border repeated, without antialiasing
-/// [PyTorch, `interpolate` with `mode="bicubic"`, `size=to`].
+/// Weights [to, from] of bicubic resizing along one axis: half-pixel centres, border repeated, no antialiasing [PyTorch,
+/// `interpolate` with `mode="bicubic"`, `size=to`].
 pub fn half_pixel(from: usize, to: usize) -> Array2<f64> {
     // Keys' cubic convolution with a = -0.75, PyTorch's choice, for a sample at distance x.
     const A: f64 = -0.75;
@@ -38,9 +38,9 @@ pub fn half_pixel(from: usize, to: usize) -> Array2<f64> {
     weights
 }
 
-/// Position embeddings for a grid of [rows, columns] patches, from those of a `side` x `side` grid:
-/// [1, 1 + side², d] to [1, 1 + rows * columns, d]. The first one, the class token's, stays as it is.
-/// `weights` gives the [to, from] weights of resizing along one side.
+/// Resizes position embeddings from a `side` x `side` grid to a grid of [rows, columns] patches: [1, 1 + side², d] to [1, 1
+/// + rows * columns, d]. The class token's embedding comes first and stays unchanged. `weights` returns the weights [to,
+/// from] of resizing along one axis.
 pub fn resize(
     positions: Tensor<3>,
     side: usize,
@@ -67,7 +67,7 @@ mod tests {
         let table = sines(3, 4);
         let expected = [0.0, 0.0, 1.0, 1.0, 1_f64.sin(), 0.01_f64.sin(), 1_f64.cos(), 0.01_f64.cos()];
         for (found, expected) in table.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+            assert!((found - expected).abs() < 1e-12, "expected {expected}, found {found}");
         }
     }
 

@@ -1,21 +1,21 @@
-//! Resampling of maps as products with small matrices: bilinear resizing as PyTorch does it, and adaptive
-//! average pooling. A product is differentiable on every device, its gradient the product with the transpose.
+//! Resampling of maps as products with small matrices: bilinear resizing as in PyTorch, and adaptive average pooling. A
+//! product is differentiable on every device; its gradient is the product with the transpose.
 
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 
 use crate::transform::resize::taps;
 
-/// Where the first and the last sample of a resized row lie.
+/// Position of the first and the last sample of a resized row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corners {
-    /// On the corner pixels' centres (`align_corners=True`).
+    /// At the centres of the corner pixels (`align_corners=True`).
     Aligned,
-    /// Half a pixel inside the row's ends (`align_corners=False`), also when that is outside all centres.
+    /// Half a pixel inside the row's ends (`align_corners=False`), even if that is outside all centres.
     HalfPixel,
 }
 
-/// [to, from]: the weights of bilinear resizing along one side, both above 0 (no antialiasing).
+/// Weights [to, from] of bilinear resizing along one axis without antialiasing; both lengths must be above 0.
 pub fn bilinear(from: usize, to: usize, corners: Corners) -> Array2<f32> {
     let mut weights = Array2::zeros((to, from));
     let taps = taps(from, to, corners == Corners::Aligned);
@@ -26,9 +26,8 @@ pub fn bilinear(from: usize, to: usize, corners: Corners) -> Array2<f32> {
     weights
 }
 
-/// [to, from]: the weights of adaptive average pooling along one side. Bin i averages the samples from
-/// floor(i * from / to) to ceil((i + 1) * from / to) - 1; neighbouring bins overlap where `to` does not
-/// divide `from` [torch.nn.AdaptiveAvgPool2d].
+/// Weights [to, from] of adaptive average pooling along one axis. Bin i averages the samples from floor(i * from / to) to
+/// ceil((i + 1) * from / to) - 1; neighbouring bins overlap if `to` does not divide `from` [torch.nn.AdaptiveAvgPool2d].
 pub fn average(from: usize, to: usize) -> Array2<f32> {
     Array2::from_shape_fn((to, from), |(i, j)| {
         let (start, end) = (i * from / to, ((i + 1) * from).div_ceil(to));
@@ -36,7 +35,7 @@ pub fn average(from: usize, to: usize) -> Array2<f32> {
     })
 }
 
-/// Applies [h', h] weights to the rows and [w', w] weights to the columns: [n, h, w, c] to [n, h', w', c].
+/// Applies weights [h', h] to the rows and weights [w', w] to the columns: [n, h, w, c] to [n, h', w', c].
 pub fn resample(x: Tensor<4>, rows: &Array2<f32>, columns: &Array2<f32>) -> Tensor<4> {
     let [n, h, w, c] = x.dims();
     let (new_h, new_w) = (rows.nrows(), columns.nrows());
@@ -50,7 +49,7 @@ pub fn resample(x: Tensor<4>, rows: &Array2<f32>, columns: &Array2<f32>) -> Tens
     x.reshape([n, new_h, new_w, c])
 }
 
-/// Bilinear resizing: [n, h, w, c] to [n, size[0], size[1], c].
+/// Resizes bilinearly: [n, h, w, c] to [n, size[0], size[1], c].
 pub fn resize(x: Tensor<4>, size: [usize; 2], corners: Corners) -> Tensor<4> {
     let [_, h, w, _] = x.dims();
     if [h, w] == size {
@@ -59,7 +58,7 @@ pub fn resize(x: Tensor<4>, size: [usize; 2], corners: Corners) -> Tensor<4> {
     resample(x, &bilinear(h, size[0], corners), &bilinear(w, size[1], corners))
 }
 
-/// Adaptive average pooling: [n, h, w, c] to [n, side, side, c].
+/// Applies adaptive average pooling: [n, h, w, c] to [n, side, side, c].
 pub fn average_pool(x: Tensor<4>, side: usize) -> Tensor<4> {
     let [_, h, w, _] = x.dims();
     resample(x, &average(h, side), &average(w, side))

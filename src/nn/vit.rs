@@ -10,10 +10,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::gelu::gelu;
 
-/// The epsilon of the norms in and after the blocks.
+/// Epsilon of the norms in and after the blocks.
 pub const EPSILON: f64 = 1e-6;
 
-/// A layer norm over d with the blocks' epsilon.
+/// Creates a layer norm over d with the blocks' epsilon.
 pub fn norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(EPSILON).init(device)
 }
@@ -28,7 +28,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `heads` divides `width`.
+    /// Creates the layer. `heads` must divide `width`.
     pub fn new(width: usize, heads: usize, device: &Device) -> Self {
         Attention {
             qkv: LinearConfig::new(width, 3 * width).init(device),
@@ -37,7 +37,7 @@ impl Attention {
         }
     }
 
-    /// What the first `queries` tokens make of all: [n, t, d] to [n, queries, d].
+    /// Computes the attention of the first `queries` tokens to all tokens: [n, t, d] to [n, queries, d].
     pub fn forward(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
         let [n, t, d] = x.dims();
         let qkv = self.qkv.forward(x).reshape([n, t, 3, self.heads, d / self.heads]);
@@ -49,7 +49,7 @@ impl Attention {
     }
 }
 
-/// Two linear layers with a GELU between.
+/// Two linear layers with a GELU in between.
 #[derive(Module, Debug)]
 pub struct Mlp {
     fc1: Linear,
@@ -57,7 +57,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// `hidden` values between the layers.
+    /// Creates the layers, with `hidden` values in between.
     pub fn new(width: usize, hidden: usize, device: &Device) -> Self {
         Mlp {
             fc1: LinearConfig::new(width, hidden).init(device),
@@ -89,7 +89,7 @@ impl LayerScale {
     }
 }
 
-/// A transformer block: attention and MLP, each behind its norm and beside a residual connection.
+/// A transformer block: attention and MLP, each with a pre-norm and a residual connection.
 #[derive(Module, Debug)]
 pub struct Block {
     norm1: LayerNorm,
@@ -101,7 +101,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// An MLP hidden width of `mlp_ratio` times `width`.
+    /// Creates a block whose MLP has a hidden width of `mlp_ratio` times `width`.
     pub fn new(width: usize, heads: usize, mlp_ratio: usize, device: &Device) -> Self {
         Block {
             norm1: norm(width, device),
@@ -113,7 +113,7 @@ impl Block {
         }
     }
 
-    /// Adds a learned factor per channel behind attention and MLP.
+    /// Adds a learned factor per channel after attention and MLP.
     pub fn with_layer_scale(self, width: usize, device: &Device) -> Self {
         let scale = || Some(LayerScale::new(width, device));
         Block { ls1: scale(), ls2: scale(), ..self }
@@ -125,8 +125,7 @@ impl Block {
         self.forward_first(x, tokens)
     }
 
-    /// The first `queries` tokens of [`Block::forward`], without the work for the others: [n, t, d] to
-    /// [n, queries, d].
+    /// Computes only the first `queries` tokens of [`Block::forward`]: [n, t, d] to [n, queries, d].
     pub fn forward_first(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
         let asked = self.attn.forward(self.norm1.forward(x.clone()), queries);
         let x = x.slice_dim(1, 0..queries) + scaled(&self.ls1, asked);
@@ -141,11 +140,11 @@ fn scaled(scale: &Option<LayerScale>, x: Tensor<3>) -> Tensor<3> {
     }
 }
 
-/// Position embeddings for a grid of `rows` x `columns` patches, from those of a `side` x `side` grid:
-/// [1, 1 + side², d] to [1, 1 + rows * columns, d], the class token's first.
+/// Resizes position embeddings from a `side` x `side` grid to a grid of `rows` x `columns` patches: [1, 1 + side², d] to
+/// [1, 1 + rows * columns, d], class token first.
 ///
-/// The grid is resized as DINO does with PyTorch [facebookresearch/dino, vision_transformer.py]: bicubic,
-/// half-pixel centres, border repeated, and a step between samples of side / (n + 0.1), not side / n.
+/// The grid is resized as in DINO with PyTorch [facebookresearch/dino, vision_transformer.py]: bicubic, half-pixel centres,
+/// border repeated, and a step between samples of side / (n + 0.1) instead of side / n.
 pub fn resize_positions(positions: Tensor<3>, side: usize, rows: usize, columns: usize) -> Tensor<3> {
     let device = positions.device();
     let d = positions.dims()[2];
@@ -158,7 +157,7 @@ pub fn resize_positions(positions: Tensor<3>, side: usize, rows: usize, columns:
     Tensor::cat(vec![class, grid.reshape([1, rows * columns, d])], 1)
 }
 
-/// How much each of `from` samples counts in each of `to` samples: [to, from], rows sum to 1.
+/// Returns the weight of each of `from` samples in each of `to` samples: [to, from]; rows sum to 1.
 fn bicubic_weights(from: usize, to: usize) -> Vec<f32> {
     // Keys' cubic convolution with a = -0.75, PyTorch's choice, for a sample at distance x.
     const A: f64 = -0.75;

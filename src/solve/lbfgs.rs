@@ -1,5 +1,5 @@
-//! L-BFGS: minimises a smooth function from its values and gradients [Nocedal & Wright, Numerical Optimization,
-//! 2nd edition: algorithms 7.4 and 7.5, line search 3.5 and 3.6].
+//! L-BFGS: minimises a smooth function from its values and gradients [Nocedal & Wright, Numerical Optimization, 2nd
+//! edition: algorithms 7.4 and 7.5 for the direction, 3.5 and 3.6 for the line search].
 
 use std::collections::VecDeque;
 
@@ -7,20 +7,24 @@ use ndarray::Array1;
 
 use crate::config::SolverConfig;
 
-/// Share of the slope that a step must gain at least, and share of it that may be left (strong Wolfe conditions).
+/// Constants of the strong Wolfe conditions: the least share of the slope that a step must gain, and the largest share of
+/// it that may remain.
 const DECREASE: f64 = 1e-4;
 const CURVATURE: f64 = 0.9;
-/// Evaluations of one line search, at most, for each of its two phases.
+/// Maximum number of evaluations in each of the two phases of a line search.
 const TRIALS: usize = 30;
 
-/// Where a minimisation ended.
+/// Result of a minimisation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Minimum {
+    /// The point where the minimisation ended.
     pub point: Array1<f64>,
+    /// The objective's value there.
     pub value: f64,
+    /// Number of iterations, each of which ends with a step.
     pub iterations: usize,
-    /// Whether no component of the gradient is above the tolerance. Otherwise the iterations were used up or
-    /// rounding left no way down.
+    /// Whether every component of the gradient is within the tolerance. If not, the iterations ran out, or rounding left no
+    /// descent direction.
     pub converged: bool,
 }
 
@@ -32,7 +36,7 @@ struct Place {
     gradient: Array1<f64>,
 }
 
-/// Minimises `objective`, which gives value and gradient at a point, from `start`.
+/// Minimises `objective`, which returns its value and gradient at a point, beginning at `start`.
 pub fn minimize(
     mut objective: impl FnMut(&Array1<f64>) -> (f64, Array1<f64>),
     start: Array1<f64>,
@@ -51,7 +55,7 @@ pub fn minimize(
             return Minimum { point: here.point, value: here.value, iterations, converged };
         }
         let direction = history.direction(&here.gradient);
-        // Without a history nothing is known of the scale: the first step has length 1 at most.
+        // Without a history the scale is unknown: limit the length of the first step to 1.
         let length =
             if history.is_empty() { here.gradient.mapv(f64::abs).sum().recip().min(1.0) } else { 1.0 };
         match line_search(&mut visit, &here, &direction, length) {
@@ -68,10 +72,10 @@ pub fn minimize(
     }
 }
 
-/// The latest steps and what they did to the gradient: together an estimate of the inverse curvature.
+/// The latest steps and the gradient changes they caused: together, an estimate of the inverse Hessian.
 struct History {
     limit: usize,
-    /// Step, change of the gradient, and their product; oldest first.
+    /// Step, change of the gradient, and their dot product; oldest first.
     pairs: VecDeque<(Array1<f64>, Array1<f64>, f64)>,
 }
 
@@ -90,7 +94,7 @@ impl History {
 
     fn push(&mut self, step: Array1<f64>, change: Array1<f64>) {
         let product = step.dot(&change);
-        // Only positive curvature keeps the estimate positive definite.
+        // Only pairs of positive curvature keep the estimate positive definite.
         if product > f64::EPSILON * change.dot(&change) {
             if self.pairs.len() == self.limit {
                 self.pairs.pop_front();
@@ -99,7 +103,7 @@ impl History {
         }
     }
 
-    /// Minus the estimated inverse Hessian times the gradient.
+    /// Returns minus the estimated inverse Hessian times the gradient.
     fn direction(&self, gradient: &Array1<f64>) -> Array1<f64> {
         let mut direction = -gradient;
         let mut shares = Vec::with_capacity(self.pairs.len());
@@ -118,15 +122,15 @@ impl History {
     }
 }
 
-/// A place on the line: how far along, and the slope there.
+/// A point on the search line: step length and slope.
 struct Trial {
     length: f64,
     slope: f64,
     place: Place,
 }
 
-/// A place along `direction` that satisfies the strong Wolfe conditions, tried at `length` first; where rounding
-/// allows none, any place that is lower.
+/// Finds a point along `direction` that satisfies the strong Wolfe conditions, trying `length` first. If rounding prevents
+/// that, returns any lower point.
 fn line_search(
     visit: &mut impl FnMut(Array1<f64>) -> Place,
     here: &Place,
@@ -168,7 +172,7 @@ fn line_search(
         next = 2.0 * trial.length;
         low = trial;
     }
-    // Narrow it down; `low` is always the lowest place so far that is low enough.
+    // Narrow the interval; `low` is always the lowest point so far with sufficient decrease.
     if let Some(mut high) = high {
         for _ in 0..TRIALS {
             let trial = at(between(&low, &high));
@@ -188,7 +192,7 @@ fn line_search(
     (low.place.value < here.value).then_some(low.place)
 }
 
-/// Where the cubic through both trials' values and slopes has its minimum, kept away from the ends.
+/// Returns the minimiser of the cubic through both trials' values and slopes, kept away from the ends.
 fn between(a: &Trial, b: &Trial) -> f64 {
     let width = b.length - a.length;
     let d1 = a.slope + b.slope - 3.0 * (b.place.value - a.place.value) / width;

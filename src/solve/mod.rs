@@ -1,4 +1,4 @@
-//! Solvers on arrays: nearest neighbours, L-BFGS and Cholesky.
+//! Solvers on plain arrays: nearest neighbours, L-BFGS and Cholesky.
 
 pub mod cholesky;
 pub mod lbfgs;

@@ -1,4 +1,4 @@
-//! Nearest neighbours by cosine similarity: two searches that give the same answer.
+//! Nearest neighbours by cosine similarity, with two search methods that give the same answer.
 
 use std::ops::Range;
 
@@ -11,41 +11,41 @@ use rayon::prelude::*;
 use crate::config::EmbeddingDtype;
 use crate::{Error, Result};
 
-/// How neighbours are found.
+/// A search method.
 ///
-/// Both rank by the same similarities, the more similar first and of equal ones the lower index first, so
-/// they give the same neighbours, ties included.
+/// Both methods rank by the same similarities, highest first, and break ties by the lower index. They therefore return the
+/// same neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// Every similarity, by blocked matrix products.
+    /// Compute every similarity with blocked matrix products.
     Product,
-    /// A k-d tree of the unit vectors [linfa-nn] finds the candidates; only they are compared.
+    /// Find candidates with a k-d tree of the unit vectors [linfa-nn], and compare only those.
     KdTree,
 }
 
 /// The nearest train rows of each query, most similar first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {
-    /// [queries, k]
+    /// Indices of train rows: [queries, k].
     pub indices: Array2<usize>,
-    /// [queries, k], -1 to 1 but for rounding.
+    /// Cosine similarities: [queries, k], from -1 to 1 up to rounding.
     pub similarities: Array2<f32>,
 }
 
-/// Norms count as at least this, so that a vector of zeros has similarity 0 with everything
-/// [torch.nn.CosineSimilarity].
+/// Lower bound on norms, so that a vector of zeros has similarity 0 with every vector [torch.nn.CosineSimilarity].
 const SMALLEST_NORM: f32 = 1e-8;
 
-/// Train rows and query rows of one product: both operands and the result stay in a core's cache, and memory
-/// does not grow with train rows times queries.
+/// Train rows and query rows per matrix product. Both operands and the result fit into a core's cache, and memory does not
+/// grow with train rows times queries.
 const TRAIN_BLOCK: usize = 512;
 const QUERY_BLOCK: usize = 256;
 
-/// The min(k, n) nearest of the n train rows for each query row, by cosine similarity in the arithmetic of
-/// `dtype`. The same with any number of threads.
+/// Returns the min(k, n) nearest of the n train rows for each query row, by cosine similarity in the arithmetic of `dtype`.
+/// The result does not depend on the number of threads.
 ///
 /// # Errors
-/// Where the widths differ, k, the width or the number of train rows is 0, or a value is not finite: the
+/// If the widths differ, if k, the width or the number of train rows is 0, or if a value is not finite (the message names
+/// the row).
 /// message names the row.
 pub fn nearest(
     train: ArrayView2<'_, f32>,
@@ -56,15 +56,18 @@ pub fn nearest(
 ) -> Result<Neighbours> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
         return Err(Error::mismatch(format!(
-            "train samples have {} features, the samples to predict {}",
+            "the feature widths differ: {} for the train samples, {} for the samples to predict",
             train.ncols(),
             queries.ncols()
         ))
-        .help("both must come from the same model"));
+        .help("extract both with the same model"));
     }
     if k == 0 || train.nrows() == 0 {
-        return Err(Error::mismatch(format!("{k} neighbours among {} train samples", train.nrows()))
-            .help("k must be at least 1, and the train split must not be empty"));
+        return Err(Error::mismatch(format!(
+            "cannot find {k} neighbours among {} train samples",
+            train.nrows()
+        ))
+        .help("k must be at least 1, and the train split must not be empty"));
     }
     let k = k.min(train.nrows());
     let train = Vectors::new("train", train, dtype)?;
@@ -102,7 +105,7 @@ fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best>
         best
     };
     let blocks = train.len().div_ceil(TRAIN_BLOCK);
-    // Every part starts with an empty list that takes in much before its bar is high: no more parts than threads.
+    // Each part begins with an empty list, which accepts many rows before its bar rises: use no more parts than threads.
     let part = blocks.div_ceil(rayon::current_num_threads());
     let firsts = (0..blocks).into_par_iter().map(|block| block * TRAIN_BLOCK).with_min_len(part);
     firsts.fold(none, search_block).reduce(none, merge)
@@ -111,8 +114,8 @@ fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best>
 fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<Best>> {
     let dtype = train.dtype;
     let train = train.units(0..train.len());
-    // Among train vectors of equal length the Euclidean distance ranks as the similarity does. Vectors of
-    // zeros (and bfloat16's rounding) differ in length: one more coordinate, 0 in the queries, evens that out.
+    // Among train vectors of equal length, Euclidean distance ranks like similarity. Vectors of zeros (and rounding to
+    // bfloat16) differ in length; an additional coordinate, 0 in the queries, compensates for that.
     let squares = train.map_axis(Axis(1), |row| row.dot(&row));
     let longest = squares.fold(0.0f32, |longest, square| longest.max(*square));
     let lengthen = |rows: &Array2<f32>, last: Array1<f32>| {
@@ -123,7 +126,7 @@ fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<B
     };
     let points = lengthen(&train, squares.mapv(|square| (longest - square).sqrt()));
     let centres = lengthen(queries, Array1::zeros(queries.nrows()));
-    // How far two squared distances may be apart though rounding makes the similarities equal.
+    // Largest difference of squared distances at which rounding can still make the similarities equal.
     let slack = match dtype {
         EmbeddingDtype::F32 => 1e-6 * train.ncols() as f32,
         EmbeddingDtype::Bf16 => 1e-6 * train.ncols() as f32 + 4.0 / 256.0,
@@ -151,13 +154,13 @@ fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<B
     queries.map(search).collect()
 }
 
-/// The k most similar of the rows offered so far, best first; equal ones in the order they were offered,
-/// which is that of their indices.
+/// The k most similar rows offered so far, best first. Equal ones stay in the order they were offered, which is the order
+/// of their indices.
 #[derive(Clone)]
 struct Best {
     entries: Vec<(f32, usize)>,
     k: usize,
-    /// What is no more similar than this does not get in any more.
+    /// Only rows that are more similar than this are accepted.
     bar: f32,
 }
 
@@ -166,9 +169,9 @@ impl Best {
         Best { entries: Vec::with_capacity(k), k, bar: f32::NEG_INFINITY }
     }
 
-    /// Offers the rows from `first` on.
+    /// Offers the rows starting at index `first`.
     fn offer(&mut self, similarities: &[f32], first: usize) {
-        // Most rows are below the bar: whole chunks are looked at before single rows.
+        // Most rows are below the bar, so test whole chunks before single rows.
         const CHUNK: usize = 32;
         for (chunk, number) in similarities.chunks(CHUNK).zip(0..) {
             if chunk.iter().fold(false, |any, similarity| any | (*similarity > self.bar)) {
@@ -190,7 +193,7 @@ impl Best {
         }
     }
 
-    /// Offers the best of later rows.
+    /// Merges the best of later rows.
     fn merge(&mut self, later: Best) {
         for (similarity, index) in later.entries {
             self.offer_one(similarity, index);
@@ -198,8 +201,8 @@ impl Best {
     }
 }
 
-/// Similarities of unit rows: `out[[i, j]]` is of query i and train row j. A pair's similarity does not
-/// depend on what else is in the block.
+/// Similarities of unit rows: `out[[i, j]]` belongs to query i and train row j. The similarity of a pair does not depend on
+/// the rest of the block.
 fn similarities(
     dtype: EmbeddingDtype,
     queries: ArrayView2<'_, f32>,
@@ -219,8 +222,8 @@ fn similarities(
     }
 }
 
-/// The dot product as PyTorch has it of bfloat16 tensors: products rounded to bfloat16, added up in float32,
-/// the sum rounded.
+/// The dot product as PyTorch computes it for bfloat16 tensors: products rounded to bfloat16, summed in float32, and the
+/// sum rounded.
 fn bf16_dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16; // Independent sums of whole chunks, so that the compiler uses vector instructions.
     let mut sums = [0.0f32; LANES];
@@ -237,7 +240,7 @@ fn bf16_dot(a: &[f32], b: &[f32]) -> f32 {
     to_bf16(sums.iter().sum())
 }
 
-/// Feature vectors [n, d] and what each is divided by to have length 1.
+/// Feature vectors [n, d] and the divisor that gives each length 1.
 struct Vectors<'a> {
     rows: ArrayView2<'a, f32>,
     divisors: Array1<f32>,
@@ -246,18 +249,18 @@ struct Vectors<'a> {
 
 impl<'a> Vectors<'a> {
     /// # Errors
-    /// Where a row is not finite.
+    /// If a row is not finite.
     fn new(split: &str, rows: ArrayView2<'a, f32>, dtype: EmbeddingDtype) -> Result<Self> {
         let divisors = Zip::from(rows.rows()).par_map_collect(|row| {
-            // The sum is finite only where every feature is.
+            // The sum is finite only if every feature is.
             let norm = row.as_slice().map_or_else(|| length(dtype, &row.to_vec()), |row| length(dtype, row));
             if norm.is_finite() { round(dtype, norm as f32).max(SMALLEST_NORM) } else { f32::NAN }
         });
         match divisors.iter().position(|divisor| !divisor.is_finite()) {
             Some(row) => Err(Error::not_finite(format!(
-                "{split} sample {row} has features that are not finite, or too large"
+                "{split} sample {row}: expected finite features, found some that are not finite or too large"
             ))
-            .help("look for NaN pixels, or weights that do not belong to the model")),
+            .help("check for NaN pixels, and that the weights belong to the model")),
             None => Ok(Vectors { rows, divisors, dtype }),
         }
     }
@@ -266,14 +269,14 @@ impl<'a> Vectors<'a> {
         self.rows.nrows()
     }
 
-    /// These rows divided by their norms, every step rounded.
+    /// Returns these rows divided by their norms, with every step rounded.
     fn units(&self, rows: Range<usize>) -> Array2<f32> {
         let mut units = Array2::zeros((rows.len(), self.rows.ncols()));
         let divisors = self.divisors.slice(s![rows.clone()]);
         let rows = self.rows.slice(s![rows, ..]);
         for ((unit, row), divisor) in units.rows_mut().into_iter().zip(rows.rows()).zip(divisors) {
             let all = Zip::from(unit).and(row);
-            // Two loops, as the one without rounding is a single vector instruction.
+            // Two loops, because the one without rounding compiles to a single vector instruction.
             match self.dtype {
                 EmbeddingDtype::F32 => all.for_each(|unit, x| *unit = x / divisor),
                 EmbeddingDtype::Bf16 => all.for_each(|unit, x| *unit = to_bf16(to_bf16(*x) / divisor)),
@@ -283,7 +286,7 @@ impl<'a> Vectors<'a> {
     }
 }
 
-/// The Euclidean length, in double precision.
+/// Euclidean length, in double precision.
 fn length(dtype: EmbeddingDtype, row: &[f32]) -> f64 {
     const LANES: usize = 8; // Independent sums, so that the compiler uses vector instructions.
     let mut sums = [0.0f64; LANES];
@@ -295,7 +298,7 @@ fn length(dtype: EmbeddingDtype, row: &[f32]) -> f64 {
     sums.iter().sum::<f64>().sqrt()
 }
 
-/// The nearest value of `dtype`, ties to even.
+/// Rounds to the nearest value of `dtype`, ties to even.
 pub(crate) fn round(dtype: EmbeddingDtype, x: f32) -> f32 {
     match dtype {
         EmbeddingDtype::F32 => x,
@@ -303,9 +306,9 @@ pub(crate) fn round(dtype: EmbeddingDtype, x: f32) -> f32 {
     }
 }
 
-/// The nearest bfloat16 of a finite number, ties to even: half an ulp less one (or exactly half, where the last
-/// bit that stays is odd) is added to the bits that go. Unlike `half`'s it has no branch, so loops of it
-/// vectorise: 2 s of CPU time against 8 s for 1,000 queries of 20,000 x 768.
+/// Rounds a finite number to the nearest bfloat16, ties to even, by adding half an ulp less one (or exactly half, if the
+/// last kept bit is odd) to the discarded bits. Unlike `half`'s conversion it has no branch, so loops over it vectorise: 2
+/// s of CPU time instead of 8 s for 1,000 queries of 20,000 x 768.
 fn to_bf16(x: f32) -> f32 {
     let bits = x.to_bits();
     let odd = (bits >> 16) & 1;

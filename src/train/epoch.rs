@@ -1,5 +1,5 @@
-//! One epoch of training a network on images: gradients over the parts of a batch, accumulation over batches,
-//! clipping, schedule, step.
+//! One epoch of training on images: gradients over the parts of a batch, accumulation over batches, clipping, schedule,
+//! optimiser step.
 
 use burn::module::Module;
 use burn::tensor::activation::{log_sigmoid, log_softmax};
@@ -15,46 +15,50 @@ use crate::device::prefers_single_images;
 use crate::score::Targets;
 use crate::{Error, Result};
 
-/// What is trained: samples to logits.
+/// A trainable network that maps samples to logits.
 pub trait Classifier: Module + Send + Sync {
     /// The logits [n, outputs] of n samples, whose images are put on `device`.
     ///
     /// # Errors
-    /// Where the images do not suit the network.
+    /// If the images do not suit the network.
     fn logits(&self, samples: &[Sample], device: &Device) -> Result<Tensor<2>>;
 }
 
-/// How an epoch is trained. None of `at_once` and the device decides a number beyond its last digits.
+/// How to train an epoch. `at_once` and `device` affect numbers only in their last digits.
 #[derive(Debug, Clone)]
 pub struct Recipe {
+    /// Number of epochs in the whole training, which the schedule needs.
     pub epochs: usize,
-    /// Samples a batch: the loss is their mean, and the schedule counts batches.
+    /// Samples per batch. The loss is the mean over a batch, and the schedule counts batches.
     pub batch_size: usize,
-    /// Batches a step; the gradient is their mean (over this number also where an epoch ends with fewer).
+    /// Batches per optimiser step. The gradient is the mean over this number, even if an epoch ends with fewer.
     pub accumulated: usize,
+    /// Gradients with a larger Euclidean norm are scaled down to this norm.
     pub clip_norm: f64,
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
+    /// The highest learning rate of the schedule.
     pub learning_rate: f64,
-    /// SGD's momentum or AdamW's beta1, where the schedule does not cycle it.
+    /// SGD's momentum or AdamW's beta1, unless the schedule cycles it.
     pub momentum: f64,
-    /// Classes, or labels that may apply together.
+    /// Number of classes, or of labels that may apply together.
     pub outputs: usize,
-    /// Images that are on the device together.
+    /// Number of images on the device at the same time.
     pub at_once: usize,
-    /// With autodiff.
+    /// The device, with autodiff.
     pub device: Device,
 }
 
-/// Images a graph on the CPU: graphs run beside each other, one a thread, since a tensor operation other than a
-/// product keeps only one thread busy; each graph costs a sum over all parameters. Fixed, so that sums do not depend
-/// on the number of threads.
+/// Images per graph on the CPU. Graphs run in parallel, one per thread, because a tensor operation other than a product
+/// uses only one thread; each graph costs a sum over all parameters. The number is fixed so that sums do not depend on the
+/// number of threads.
 const IMAGES_A_GRAPH: usize = 4;
 
-/// Trains `network` on `count` samples, which come in the order of the epoch, for its `epoch` (from 0). Returns it
-/// with the mean loss; where that is not finite the training has diverged, and the epoch was broken off.
+/// Trains `network` for its `epoch` (counted from 0) on `count` samples, given in the order of the epoch. Returns it with
+/// the mean loss. If the loss is not finite, the training has diverged and the epoch was stopped early.
 ///
 /// # Errors
-/// Where a sample cannot be read, or its label does not fit.
+/// If a sample cannot be read, or its label does not fit.
 pub fn epoch<N: Classifier>(
     mut network: N,
     optimizer: &mut Optimizer,
@@ -74,7 +78,7 @@ pub fn epoch<N: Classifier>(
         while left > 0 {
             let part: Vec<Sample> = samples.by_ref().take(left.min(recipe.at_once)).collect::<Result<_>>()?;
             if part.is_empty() {
-                return Err(Error::mismatch(format!("{count} samples were promised, {left} are missing")));
+                return Err(Error::mismatch(format!("expected {count} samples, but {left} are missing")));
             }
             left -= part.len();
             let (loss, summand) = part_gradients(&network, recipe, &part, 1.0 / (size * accumulated) as f64)?;
@@ -97,7 +101,7 @@ pub fn epoch<N: Classifier>(
     Ok((network, total / count as f64))
 }
 
-/// The gradients of `weight` times the summed loss of these samples, and that loss.
+/// Returns the gradients of `weight` times the summed loss of these samples, and that loss.
 fn part_gradients<N: Classifier>(
     network: &N,
     recipe: &Recipe,
@@ -107,7 +111,7 @@ fn part_gradients<N: Classifier>(
     let device = &recipe.device;
     let size = if prefers_single_images(&device.clone().inner()) { IMAGES_A_GRAPH } else { samples.len() };
     let graph = |samples: &[Sample]| {
-        // A copy that shares the numbers, not the nodes: graphs that share nodes wait for each other.
+        // A copy that shares the numbers but not the nodes: graphs with shared nodes wait for each other.
         let network = network.clone().fork(device);
         let loss = loss(network.logits(samples, device)?, samples, recipe.outputs)? * weight;
         let mut gradients = loss.backward();
@@ -130,7 +134,7 @@ fn part_gradients<N: Classifier>(
 /// MultiLabelSoftMarginLoss, MSELoss].
 ///
 /// # Errors
-/// Where the labels are no classes below `outputs` or not `outputs` labels each.
+/// If the labels are not classes below `outputs`, or not `outputs` labels per sample.
 pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Tensor<1>> {
     let labels: Vec<Target> = samples.iter().map(|sample| sample.target.clone()).collect();
     let device = logits.device();
@@ -150,7 +154,7 @@ pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Ten
             let shape = [labels.nrows(), labels.ncols()];
             let applies: Vec<f32> = labels.iter().map(|label| f32::from(*label)).collect();
             let applies = Tensor::<2>::from_data(TensorData::new(applies, shape), &device);
-            // log(1 - sigmoid(x)) is log(sigmoid(x)) - x.
+            // log(1 - sigmoid(x)) = log(sigmoid(x)) - x
             let likelihood = log_sigmoid(logits.clone()) - logits * (applies.neg() + 1.0);
             -likelihood.sum() / outputs as f64
         }

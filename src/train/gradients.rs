@@ -1,5 +1,5 @@
-//! Gradients of a module by its parameters' names, apart from the graph they came from: to be added up over the
-//! parts of a batch, clipped, and given to an optimiser.
+//! Gradients by parameter name, detached from the graph: they can be summed over the parts of a batch, clipped, and passed
+//! to an optimiser.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{self, Tensor};
 use rayon::prelude::*;
 
-/// A flat gradient for each parameter that has one, on a device without autodiff.
+/// One flat gradient per parameter that has one, on a device without autodiff.
 #[derive(Debug, Clone, Default)]
 pub struct FlatGradients(BTreeMap<String, Tensor<1>>);
 
 impl FlatGradients {
-    /// Takes the gradients of `module`'s parameters out of what a backward pass gave.
+    /// Takes the gradients of `module`'s parameters from the result of a backward pass.
     pub fn take<M: Module>(module: &M, gradients: &mut tensor::Gradients) -> Self {
         let mut take = Take { gradients, path: Vec::new(), found: BTreeMap::new() };
         module.visit(&mut take);
         FlatGradients(take.found)
     }
 
-    /// Adds those of another pass.
+    /// Adds the gradients of another pass.
     pub fn add(&mut self, mut other: Self) {
         let own = std::mem::take(&mut self.0);
         let pairs: Vec<_> = own
@@ -37,7 +37,7 @@ impl FlatGradients {
         self.0.extend(other.0);
     }
 
-    /// Euclidean norm over all of them.
+    /// Returns the Euclidean norm over all gradients.
     pub fn norm(&self) -> f64 {
         let gradients: Vec<Tensor<1>> = self.0.values().cloned().collect();
         let squares: Vec<Tensor<1>> =
@@ -49,10 +49,10 @@ impl FlatGradients {
         squares.expect("converted to float32").into_iter().map(f64::from).sum::<f64>().sqrt()
     }
 
-    /// Shrinks them to the norm `longest` where they are longer [torch.nn.utils.clip_grad_norm_].
+    /// Scales the gradients down to the norm `longest` if they exceed it [torch.nn.utils.clip_grad_norm_].
     pub fn clip(&mut self, longest: f64) {
         let factor = longest / (self.norm() + 1e-6);
-        // Not where the norm is NaN: PyTorch's weights become NaN too.
+        // Not if the norm is NaN: PyTorch's weights become NaN as well.
         if factor >= 1.0 {
             return;
         }
@@ -60,7 +60,7 @@ impl FlatGradients {
         self.0 = gradients.into_par_iter().map(|(name, gradient)| (name, gradient * factor)).collect();
     }
 
-    /// The gradient of one parameter.
+    /// Removes and returns the gradient of one parameter.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)
     }

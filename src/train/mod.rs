@@ -1,4 +1,4 @@
-//! Training a network: epochs, gradients, optimisers, schedules, snapshots.
+//! Training of networks: epochs, gradients, optimisers, schedules and snapshots.
 
 pub mod epoch;
 pub mod gradients;

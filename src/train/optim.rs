@@ -1,9 +1,9 @@
-//! The optimisers of the reference protocols, with PyTorch's arithmetic, over all parameters of a module.
+//! The optimisers of the reference protocols, with PyTorch's arithmetic, for all parameters of a module.
 //!
-//! Not burn-optim's: there a moment's decay is fixed when the optimiser is built, whereas a one-cycle schedule
-//! moves it with every step; a state belongs to the random identity of a parameter, whereas ours has the
-//! parameter's name, so that another process can go on; and an AdamW step there is some fourteen passes over
-//! memory on one thread (measured in benches/NOTES.md).
+//! They replace burn-optim for three reasons. There, a moment's decay is fixed when the optimiser is built, but a one-cycle
+//! schedule changes it at every step. Its state belongs to a parameter's random id, whereas ours is stored by name, so that
+//! another process can resume it. And its AdamW step takes about fourteen passes over memory on one thread (measured in
+//! benches/NOTES.md).
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,33 @@ use super::state::{LazyArray, State};
 use crate::nn::kernels::{self, AdamwStep};
 use crate::{Error, Result, config};
 
-/// How a parameter follows its gradient.
+/// The update rule of an optimiser.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Rule {
-    /// AdamW [torch.optim.AdamW, without amsgrad]. The decay acts on every parameter, norms and biases included.
+    /// AdamW [torch.optim.AdamW, without amsgrad]. Weight decay applies to every parameter, including norms and biases.
     #[serde(rename_all = "kebab-case")]
-    Adamw { beta2: f64, epsilon: f64, weight_decay: f64 },
-    /// Gradient descent with momentum [torch.optim.SGD, dampening 0, not Nesterov]. The decay is added to the
-    /// gradient.
+    Adamw {
+        /// Decay of the second moment; beta1 comes with each step.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        epsilon: f64,
+        /// Decoupled weight decay, per unit of learning rate.
+        weight_decay: f64,
+    },
+    /// Gradient descent with momentum [torch.optim.SGD, dampening 0, not Nesterov]. Weight decay is added to the gradient.
     #[serde(rename_all = "kebab-case")]
-    Sgd { weight_decay: f64 },
+    Sgd {
+        /// Weight decay, added to the gradient.
+        weight_decay: f64,
+    },
 }
 
 impl Rule {
-    /// AdamW with PyTorch's defaults; its beta1 is 0.9 ([`Pace::momentum`]).
+    /// AdamW with PyTorch's defaults; beta1 is 0.9 (see [`Pace::momentum`]).
     pub const ADAMW: Rule = Rule::Adamw { beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
 
-    /// The rule that a protocol's file describes, and its momentum or first beta.
+    /// Returns the rule described in a protocol's file, and its momentum or beta1.
     pub fn of(optimizer: config::Optimizer) -> (Self, f64) {
         match optimizer {
             config::Optimizer::Adamw { betas: [beta1, beta2], eps, weight_decay } => {
@@ -45,42 +54,44 @@ impl Rule {
     }
 }
 
-/// What a schedule says of one step.
+/// The schedule's values for one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
+    /// The learning rate of the step.
     pub learning_rate: f64,
     /// SGD's momentum, or AdamW's beta1.
     pub momentum: f64,
 }
 
-/// A rule and what it remembers of each parameter.
+/// A rule and its state of each parameter.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
     rule: Rule,
     memory: BTreeMap<String, Memory>,
 }
 
-/// What a rule remembers of one parameter, on the parameter's device without autodiff.
+/// The state of one parameter, on the parameter's device without autodiff.
 #[derive(Debug, Clone)]
 struct Memory {
-    /// Steps taken.
+    /// Number of steps taken.
     steps: u32,
     /// AdamW: both moments. SGD: the velocity.
     moments: Vec<Tensor<1>>,
 }
 
 impl Optimizer {
+    /// Creates an optimiser without any state.
     pub fn new(rule: Rule) -> Self {
         Optimizer { rule, memory: BTreeMap::new() }
     }
 
-    /// One step of every parameter that has a gradient; takes the gradients.
+    /// Updates every parameter that has a gradient and consumes the gradients.
     pub fn step<M: Module>(&mut self, module: M, gradients: &mut Gradients, pace: Pace) -> M {
         let gradients = FlatGradients::take(&module, gradients);
         self.apply(module, gradients, pace)
     }
 
-    /// One step of every parameter that has a gradient among these.
+    /// Updates every parameter that has a gradient in `gradients`.
     pub fn apply<M: Module>(&mut self, module: M, gradients: FlatGradients, pace: Pace) -> M {
         module.map(&mut Step { optimizer: self, gradients, pace, path: Vec::new() })
     }
@@ -118,12 +129,12 @@ impl Optimizer {
         }
     }
 
-    /// All that is remembered: for each parameter `<name>.steps` and `<name>.<i>` for its moments, flat.
+    /// Returns the whole state: for each parameter, `<name>.steps` and `<name>.<i>` for its moments, flat.
     pub fn state(&self) -> State {
         self.lazy_state().into_iter().map(|(name, lazy)| (name, lazy.to_array())).collect()
     }
 
-    /// Like [`Optimizer::state`], but each array is copied off its device only when it is asked for.
+    /// Like [`Optimizer::state`], but copies each array off its device only on request.
     pub fn lazy_state(&self) -> BTreeMap<String, LazyArray> {
         let mut state = BTreeMap::new();
         for (name, memory) in &self.memory {
@@ -136,21 +147,21 @@ impl Optimizer {
         state
     }
 
-    /// An optimiser that goes on from `state`, on the (plain) device of the parameters.
+    /// Restores an optimiser from `state`, on the parameters' device without autodiff.
     ///
     /// # Errors
-    /// Where the state is not one of [`Optimizer::state`].
+    /// If the state does not come from [`Optimizer::state`].
     pub fn resume(rule: Rule, state: &State, device: &Device) -> Result<Self> {
         let mut memory: BTreeMap<String, Memory> = BTreeMap::new();
         for (name, array) in state {
-            let unknown = || Error::mismatch(format!("`{name}` is not of an optimiser's state"));
+            let unknown = || Error::mismatch(format!("`{name}` is not part of an optimiser's state"));
             let (parameter, part) = name.rsplit_once('.').ok_or_else(unknown)?;
             let entry =
                 memory.entry(parameter.to_owned()).or_insert(Memory { steps: 0, moments: Vec::new() });
             let values: Vec<f32> = array.iter().copied().collect();
             match part {
                 "steps" => entry.steps = values.first().map(|steps| *steps as u32).ok_or_else(unknown)?,
-                // In order of the names, so moment 0 comes before moment 1.
+                // Sorted by name, so moment 0 comes before moment 1.
                 "0" | "1" => {
                     let length = values.len();
                     entry.moments.push(Tensor::from_data(TensorData::new(values, [length]), device));

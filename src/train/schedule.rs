@@ -1,29 +1,33 @@
-//! How the learning rate, and with it sometimes the momentum, runs over a training.
+//! Schedules of the learning rate, and for some of them of the momentum.
 
 use std::f64::consts::PI;
 
 use crate::config::Schedule;
 
-/// A place in a training: which batch of which epoch (from 0) is next.
+/// A position in a training: the next batch, and its epoch (counted from 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// Epoch of the next batch, counted from 0.
     pub epoch: usize,
+    /// Number of epochs in the training.
     pub epochs: usize,
+    /// Index of the next batch in its epoch, counted from 0.
     pub batch: usize,
-    /// Batches an epoch.
+    /// Batches per epoch.
     pub batches: usize,
 }
 
-/// What is in force when the optimizer takes one step.
+/// The values to use for one optimiser step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
+    /// The learning rate.
     pub learning_rate: f64,
-    /// Replaces the optimizer's momentum (AdamW: its first beta), where the schedule cycles it.
+    /// Replaces the optimiser's momentum (AdamW: beta1) if the schedule cycles it.
     pub momentum: Option<f64>,
 }
 
 impl Schedule {
-    /// The rates at `position` of a training whose highest learning rate is `max_learning_rate`.
+    /// Returns the rates at `position` of a training whose highest learning rate is `max_learning_rate`.
     pub fn at(&self, max_learning_rate: f64, position: Position) -> Rates {
         let Position { epoch, epochs, batch, batches } = position;
         match *self {
@@ -52,21 +56,24 @@ impl Schedule {
     }
 }
 
-/// Linear from 0 during the warm-up, then half a cosine down
-/// [nasaharvest/galileo, src/galileo.py, adjust_learning_rate].
+/// Linear warm-up from 0, then half a cosine down [nasaharvest/galileo, src/galileo.py, adjust_learning_rate].
 ///
-/// It is asked before each step, so with a warm-up the first step has learning rate 0, and `min_learning_rate`
-/// belongs to the end of the last epoch, which no step reaches.
+/// The schedule is evaluated before each step. With a warm-up, the first step therefore has learning rate 0.
+/// `min_learning_rate` belongs to the end of the last epoch, which no step reaches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmupCosine {
+    /// Learning rate at the end of the warm-up.
     pub max_learning_rate: f64,
+    /// Learning rate at the end of the last epoch.
     pub min_learning_rate: f64,
+    /// Length of the warm-up in epochs.
     pub warmup_epochs: f64,
+    /// Length of the training in epochs, warm-up included.
     pub epochs: f64,
 }
 
 impl WarmupCosine {
-    /// The learning rate at `epoch` (from 0), fractions of an epoch included.
+    /// Returns the learning rate at `epoch` (counted from 0, fractions allowed).
     pub fn at(&self, epoch: f64) -> f64 {
         if epoch < self.warmup_epochs {
             self.max_learning_rate * epoch / self.warmup_epochs
@@ -77,13 +84,14 @@ impl WarmupCosine {
     }
 }
 
-/// One cosine up, one down, and the momentum the other way round
-/// [torch.optim.lr_scheduler.OneCycleLR, two phases, `anneal_strategy="cos"`].
+/// One cosine up and one down, with the momentum running in the opposite direction [torch.optim.lr_scheduler.OneCycleLR,
+/// two phases, `anneal_strategy="cos"`].
 ///
-/// The way up ends one step before `warmup_steps`; without a warm-up it would end one step before the first, so
-/// the first learning rate is a little below the highest.
+/// The rise ends one step before `warmup_steps`. Without a warm-up it would end one step before the first step, so the
+/// first learning rate is slightly below the highest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OneCycle {
+    /// Highest learning rate, at the end of the rise.
     pub max_learning_rate: f64,
     /// The first learning rate is the highest divided by this.
     pub start_divisor: f64,
@@ -91,17 +99,19 @@ pub struct OneCycle {
     pub final_divisor: f64,
     /// Lowest and highest momentum.
     pub momentum: [f64; 2],
+    /// Length of the rise in steps.
     pub warmup_steps: usize,
+    /// Length of the training in steps, the rise included.
     pub steps: usize,
 }
 
 impl OneCycle {
-    /// The rates at `step`, from 0.
+    /// Returns the rates at `step` (counted from 0).
     pub fn at(&self, step: usize) -> Rates {
         let start = self.max_learning_rate / self.start_divisor;
         let [low, high] = self.momentum;
         let (step, steps) = (step as f64, self.steps as f64);
-        // torch is given the warm-up as a share of the steps: the rounding is its own.
+        // torch receives the warm-up as a share of the steps; this reproduces its rounding.
         let peak = self.warmup_steps as f64 / steps * steps - 1.0;
         let (learning_rate, momentum) = if step <= peak {
             let done = share(step, 0.0, peak);
@@ -114,7 +124,7 @@ impl OneCycle {
     }
 }
 
-/// How much of the way from `start` to `end` is done at `now`; all of it where there is no way to go.
+/// Returns the fraction of the way from `start` to `end` that is done at `now`; 1 if the two are equal.
 fn share(now: f64, start: f64, end: f64) -> f64 {
     if end > start { (now - start) / (end - start) } else { 1.0 }
 }

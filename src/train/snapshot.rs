@@ -1,5 +1,5 @@
-//! Where a training stands, on disk: so that one that was killed goes on from its last epoch and ends with the
-//! same numbers.
+//! Snapshots of a training on disk, so that an interrupted training resumes after its last epoch and ends with the same
+//! numbers.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -18,34 +18,37 @@ use crate::error::AtPath;
 use crate::files::{remove, replace_with};
 use crate::{Error, Result};
 
-/// How far a search over learning rates is.
+/// Progress of a search over learning rates.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Standing {
-    /// Place of the learning rate that is being trained.
+    /// Index of the learning rate being trained.
     pub rate: usize,
-    /// Its finished epochs.
+    /// Number of its finished epochs.
     pub epochs: usize,
-    /// Validation scores of the learning rates before it, or of the epochs so far; none where the training diverged.
+    /// Validation scores of the earlier learning rates, or of the epochs so far; none if the training diverged.
     pub valid: Vec<Option<f64>>,
 }
 
-/// A search over learning rates after some epoch of one of them.
+/// A search over learning rates after an epoch of one of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
+    /// Progress of the search.
     pub standing: Standing,
-    /// What is kept of the best so far beside its score, such as its test logits.
+    /// Data of the best candidate so far besides its score, such as its test logits.
     pub best: State,
+    /// Parameters of the network being trained.
     pub network: State,
+    /// State of its optimiser.
     pub optimizer: State,
 }
 
-/// What stands beside the tensors.
+/// The metadata stored beside the tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StandingBits {
     rate: usize,
     epochs: usize,
-    /// The bits of each score: JSON's decimals would round.
+    /// The bits of each score, because JSON's decimals would round.
     valid: Vec<Option<u64>>,
 }
 
@@ -55,8 +58,8 @@ const NETWORK: &str = "network.";
 const OPTIMIZER: &str = "optimizer.";
 const BEST: &str = "best.";
 
-/// Writes a snapshot to the safetensors file at `path`, in place of an earlier one, whole or not at all. Arrays are copied
-/// off their device one after the other, so that the memory for it is that of the largest.
+/// Writes a snapshot to the safetensors file at `path`. The write is atomic and replaces an earlier snapshot. Arrays are
+/// copied off their device one at a time, so the memory needed is that of the largest.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -77,7 +80,7 @@ pub fn save<M: Module>(
     write(path, &serde_json::to_string(&bits).at(path)?, best.chain(network).chain(optimizer).collect())
 }
 
-/// Writes a network's numbers to the safetensors file at `path`, as [`save`] does.
+/// Writes a network's parameters to the safetensors file at `path`, like [`save`].
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -85,17 +88,18 @@ pub fn save_network<M: Module>(path: &Path, network: &M) -> Result<()> {
     write(path, "{}", state::lazy_state(network))
 }
 
-/// Where the best network of a search is kept that has its snapshot at `path`: that after the epoch at `place`.
+/// Returns the path of the best network of the search whose snapshot is at `path`: the network after the epoch at index
+/// `place`.
 pub fn best_path(path: &Path, place: usize) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".best{place}"));
     path.with_file_name(name)
 }
 
-/// Removes a snapshot and the networks kept beside it.
+/// Removes a snapshot and the networks stored beside it.
 ///
 /// # Errors
-/// If a file is there and cannot be removed.
+/// If a file exists and cannot be removed.
 pub fn remove_all(path: &Path) -> Result<()> {
     remove(path)?;
     let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else { return Ok(()) };
@@ -109,7 +113,7 @@ pub fn remove_all(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The numbers that [`save_network`] wrote.
+/// Reads the parameters written by [`save_network`].
 ///
 /// # Errors
 /// If the file cannot be read or is not exactly what was written.
@@ -131,7 +135,7 @@ fn write(path: &Path, standing: &str, arrays: BTreeMap<String, LazyArray>) -> Re
     })
 }
 
-/// The JSON text and the arrays of a file that [`write`] wrote.
+/// Returns the JSON text and the arrays of a file written by [`write`].
 fn read(path: &Path, bytes: &[u8]) -> Result<(String, State)> {
     let (_, header) = SafeTensors::read_metadata(bytes).at(path)?;
     let beside = header.metadata().clone().unwrap_or_default();
@@ -139,14 +143,14 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(String, State)> {
     let (standing, stated) = (of(STANDING)?, of(HASH)?);
     let tensors: BTreeMap<String, _> =
         SafeTensors::deserialize(bytes).at(path)?.tensors().into_iter().collect();
-    // Of all that the file says: a flipped bit among the numbers would otherwise go unseen.
+    // The hash covers everything in the file; otherwise a flipped bit among the numbers would go unnoticed.
     let mut hasher = blake3::Hasher::new();
     hasher.update(standing.as_bytes());
     for (name, tensor) in &tensors {
         hasher.update(name.as_bytes()).update(tensor.data());
     }
     if hasher.finalize().to_hex().as_str() != stated {
-        return Err(Error::damaged(path, "its hash is not that of what it holds"));
+        return Err(Error::damaged(path, "its hash does not match its contents"));
     }
     let array = |(name, tensor): (String, safetensors::tensor::TensorView)| {
         let numbers = tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -156,7 +160,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(String, State)> {
 }
 
 impl Snapshot {
-    /// The snapshot at `path`, if there is one.
+    /// Reads the snapshot at `path`, if there is one.
     ///
     /// # Errors
     /// If the file cannot be read or is not exactly what was written.
@@ -182,14 +186,14 @@ impl Snapshot {
             } else if let Some(name) = name.strip_prefix(BEST) {
                 snapshot.best.insert(name.to_owned(), array);
             } else {
-                return Err(Error::damaged(path, format!("holds the unknown `{name}`")));
+                return Err(Error::damaged(path, format!("contains an unknown tensor `{name}`")));
             }
         }
         Ok(Some(snapshot))
     }
 }
 
-/// As safetensors stores it.
+/// Serialised as safetensors stores it.
 impl View for LazyArray {
     fn dtype(&self) -> Dtype {
         Dtype::F32
@@ -208,25 +212,25 @@ impl View for LazyArray {
     }
 }
 
-/// When to write the next snapshot: writing takes at most a twentieth of the time.
+/// Decides when to write the next snapshot. Writing takes at most a twentieth of the time.
 #[derive(Debug, Default)]
 pub struct SnapshotPace {
     last: Option<(Instant, Duration)>,
 }
 
 impl SnapshotPace {
-    /// How many times longer than the writing the training between two snapshots takes at least.
+    /// Training between two snapshots takes at least this many times longer than writing one.
     const SPARE: u32 = 19;
 
-    /// Whether it is time for one.
+    /// Whether a snapshot is due.
     pub fn is_due(&self) -> bool {
         self.last.is_none_or(|(end, took)| end.elapsed() >= took * Self::SPARE)
     }
 
-    /// Writes one, and notes how long that took.
+    /// Writes a snapshot and notes how long that took.
     ///
     /// # Errors
-    /// As `write`.
+    /// As for `write`.
     pub fn write(&mut self, write: impl FnOnce() -> Result<()>) -> Result<()> {
         let start = Instant::now();
         write()?;

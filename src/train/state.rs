@@ -1,5 +1,5 @@
-//! The numbers of a module by name, in PyTorch's names and layouts: to load reference weights, to compare with
-//! them, and to keep and resume a training.
+//! The parameters of a module by name, in PyTorch's names and layouts: to load reference weights, to compare with them, and
+//! to save and resume a training.
 
 use std::collections::BTreeMap;
 
@@ -10,43 +10,43 @@ use ndarray::{ArrayD, Axis, concatenate};
 use crate::model::parameters::Place;
 use crate::{Error, Result};
 
-/// Arrays by name.
+/// Arrays by parameter name.
 pub type State = BTreeMap<String, ArrayD<f32>>;
 
-/// All parameters and running statistics of a module.
+/// Returns all parameters and running statistics of a module.
 pub fn state<M: Module>(module: &M) -> State {
     copied(lazy_state(module))
 }
 
-/// Like [`state`], but each array is copied off its device only when it is asked for, so that a large module need not be
-/// in memory twice.
+/// Like [`state`], but copies each array off its device only on request, so that a large module need not be in memory
+/// twice.
 pub fn lazy_state<M: Module>(module: &M) -> BTreeMap<String, LazyArray> {
     let mut collect = Collect { place: Place::default(), gradients: None, blocks: BTreeMap::new() };
     module.visit(&mut collect);
     collect.joined()
 }
 
-/// An array in PyTorch's layout that is on a device.
+/// An array in PyTorch's layout whose numbers are still on a device.
 pub struct LazyArray {
     shape: Vec<usize>,
-    /// Of convolutions several, which differ in their inputs (the second side) only.
+    /// One block; for a convolution several, which differ only in their inputs (axis 1).
     blocks: Vec<Block>,
 }
 
-/// A tensor on a device and how it becomes an array in PyTorch's layout.
+/// A tensor on a device and its conversion to PyTorch's layout.
 struct Block {
     shape: Vec<usize>,
     copy: Box<dyn Fn() -> ArrayD<f32> + Send + Sync>,
 }
 
 impl LazyArray {
-    /// Of a tensor that is flat as it is.
+    /// Wraps a tensor that stays flat.
     pub fn flat(tensor: Tensor<1>) -> Self {
         let shape = tensor.dims().to_vec();
         Self::new(vec![Block { shape, copy: Box::new(move || array(tensor.clone())) }])
     }
 
-    /// Of an array that is in memory already.
+    /// Wraps an array that is already in memory.
     pub fn of(array: ArrayD<f32>) -> Self {
         let shape = array.shape().to_vec();
         Self::new(vec![Block { shape, copy: Box::new(move || array.clone()) }])
@@ -62,12 +62,12 @@ impl LazyArray {
         LazyArray { shape, blocks }
     }
 
-    /// Its shape.
+    /// Returns its shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// A copy of its numbers.
+    /// Copies its numbers off the device.
     pub fn to_array(&self) -> ArrayD<f32> {
         match self.blocks.as_slice() {
             [one] => (one.copy)(),
@@ -84,7 +84,7 @@ fn copied(arrays: BTreeMap<String, LazyArray>) -> State {
     arrays.into_iter().map(|(name, lazy)| (name, lazy.to_array())).collect()
 }
 
-/// The gradients that a module's parameters have, under the parameters' names.
+/// Returns the gradients of a module's parameters, by parameter name.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
     let mut collect =
         Collect { place: Place::default(), gradients: Some(gradients), blocks: BTreeMap::new() };
@@ -97,10 +97,10 @@ pub fn is_finite<M: Module>(module: &M) -> bool {
     lazy_state(module).values().all(|lazy| lazy.to_array().iter().all(|number| number.is_finite()))
 }
 
-/// Gives a module the numbers of `state`.
+/// Loads `state` into a module.
 ///
 /// # Errors
-/// Where the state lacks a parameter, has one of another shape, or has something that the module has not.
+/// If the state lacks a parameter, has one of a different shape, or contains a name that the module lacks.
 pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
     let mut fill = Fill { place: Place::default(), state, taken: BTreeMap::new(), problem: None };
     let module = module.map(&mut fill);
@@ -111,24 +111,24 @@ pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
     match fill.problem {
         Some(problem) => Err(Error::mismatch(problem)),
         None if unused.is_empty() => Ok(module),
-        None => Err(Error::mismatch(format!("the module has no place for all of {}", unused.join(", ")))),
+        None => Err(Error::mismatch(format!("the module does not use all of {}", unused.join(", ")))),
     }
 }
 
-/// How a parameter is stored here, and PyTorch's layout of the same.
+/// How a parameter is stored here, compared with PyTorch's layout.
 enum Layout {
     Same,
-    /// [i, o] for [o, i].
+    /// [i, o] here, [o, i] in PyTorch.
     Linear,
-    /// [i, o] for [o, i, 1, 1].
+    /// [i, o] here, [o, i, 1, 1] in PyTorch.
     Pointwise,
-    /// One block of [3, 3, i, o] for [o, sum of i, 3, 3].
+    /// One block of [3, 3, i, o] here, [o, sum of i, 3, 3] in PyTorch.
     Conv3x3,
-    /// [i, 2, 2, o] for [i, o, 2, 2].
+    /// [i, 2, 2, o] here, [i, o, 2, 2] in PyTorch.
     Upsample,
 }
 
-/// The name of the parameter at a place and its layout. Blocks of one weight share its name.
+/// Returns the name of the parameter at a path and its layout. Blocks of one weight share its name.
 fn named(place: &Place, rank: usize) -> (String, Layout) {
     let name = place.name();
     match (place.container(0), place.container(1), rank) {
@@ -144,7 +144,7 @@ fn named(place: &Place, rank: usize) -> (String, Layout) {
 }
 
 impl Layout {
-    /// PyTorch's shape of an array that has this one here.
+    /// Returns PyTorch's shape of an array that has `shape` here.
     fn torch_shape(&self, shape: &[usize]) -> Vec<usize> {
         match (self, shape) {
             (Layout::Linear, shape) => shape.iter().rev().copied().collect(),
@@ -213,7 +213,7 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
-/// The numbers of a tensor.
+/// Copies the numbers of a tensor.
 fn array<const D: usize>(tensor: Tensor<D>) -> ArrayD<f32> {
     let shape = tensor.dims().to_vec();
     let values = tensor.into_data().convert::<f32>().try_into_vec().expect("float32 numbers");
@@ -223,20 +223,20 @@ fn array<const D: usize>(tensor: Tensor<D>) -> ArrayD<f32> {
 struct Fill<'a> {
     place: Place,
     state: &'a State,
-    /// How many inputs of each array went to a block.
+    /// Number of inputs of each array already assigned to blocks.
     taken: BTreeMap<String, usize>,
     problem: Option<String>,
 }
 
-/// How many inputs an array in PyTorch's layout has: the length of its second side.
+/// Number of inputs of an array in PyTorch's layout: the length of its second axis.
 fn inputs(array: &ArrayD<f32>) -> usize {
     array.shape().get(1).copied().unwrap_or(1)
 }
 
 impl Fill<'_> {
-    /// The numbers of one parameter of this shape, as it is stored here.
+    /// Returns the numbers of one parameter, in the given shape and in the layout used here.
     fn take(&mut self, name: &str, layout: &Layout, shape: &[usize]) -> Result<ArrayD<f32>, String> {
-        let array = self.state.get(name).ok_or_else(|| format!("there is no `{name}`"))?;
+        let array = self.state.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
         let taken = self.taken.entry(name.to_owned()).or_default();
         let block = match (layout, shape) {
             (Layout::Conv3x3, [_, _, i, _]) if *taken + i <= inputs(array) => {
@@ -247,7 +247,7 @@ impl Fill<'_> {
         *taken += inputs(&block);
         let expected = layout.torch_shape(shape);
         if block.shape() != expected {
-            return Err(format!("`{name}` is {:?}, expected {expected:?}", array.shape()));
+            return Err(format!("`{name}`: expected shape {expected:?}, found {:?}", array.shape()));
         }
         Ok(layout.of_torch(block))
     }

@@ -1,4 +1,4 @@
-//! What happens to training images: the eight ways to lay a square on itself, and rotation.
+//! Augmentations of training images: the eight symmetries of a square, and rotation by any angle.
 
 use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -6,29 +6,31 @@ use serde::{Deserialize, Serialize};
 use super::rotate;
 use crate::task::TargetInterpolation;
 
-/// A flip or rotation by quarter turns. On an image that is not square, those that swap rows and columns swap its
-/// sides too (the reference would resample; no benchmark has such images).
+/// A flip or a rotation by quarter turns. On an image that is not square, those that swap rows and columns also swap its
+/// sides. (The reference would resample; no benchmark has such images.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dihedral {
+    /// Leaves the image unchanged.
     Identity,
-    /// Counter-clockwise.
+    /// A quarter turn counter-clockwise.
     Rotate90,
+    /// Half a turn.
     Rotate180,
-    /// Counter-clockwise, so a quarter turn clockwise.
+    /// Three quarter turns counter-clockwise, which is one quarter turn clockwise.
     Rotate270,
-    /// Left and right change places.
+    /// Swaps left and right.
     FlipHorizontal,
-    /// Top and bottom change places.
+    /// Swaps top and bottom.
     FlipVertical,
-    /// Mirrored at the diagonal from the lower left: a horizontal flip, then a quarter turn.
+    /// Mirrors along the diagonal from the lower left: a horizontal flip, then a quarter turn.
     AntiTranspose,
-    /// Mirrored at the diagonal from the upper left: a vertical flip, then a quarter turn.
+    /// Mirrors along the diagonal from the upper left: a vertical flip, then a quarter turn.
     Transpose,
 }
 
 impl Dihedral {
-    /// In the reference's order [nasaharvest/galileo, DownstreamAugs].
+    /// All eight, in the reference's order [nasaharvest/galileo, DownstreamAugs].
     pub const ALL: [Dihedral; 8] = [
         Dihedral::Identity,
         Dihedral::Rotate90,
@@ -40,13 +42,13 @@ impl Dihedral {
         Dihedral::Transpose,
     ];
 
-    /// A horizontal and a vertical flip, each done or not.
+    /// All combinations of a horizontal and a vertical flip.
     pub const FLIPS: [Dihedral; 4] =
         [Dihedral::Identity, Dihedral::FlipHorizontal, Dihedral::FlipVertical, Dihedral::Rotate180];
 
-    /// The image [c, h, w] so turned: [c, h, w], or [c, w, h] where rows and columns change places.
+    /// Applies the symmetry to an image [c, h, w]. Returns [c, h, w], or [c, w, h] if rows and columns are swapped.
     pub fn apply<T: Clone>(self, image: Array3<T>) -> Array3<T> {
-        // Every one is a transposition or not, then rows and then columns reversed or not.
+        // Each symmetry is an optional transposition, followed by an optional reversal of rows and of columns.
         let (transpose, rows, columns) = match self {
             Dihedral::Identity => return image,
             Dihedral::Rotate90 => (true, true, false),
@@ -71,19 +73,20 @@ impl Dihedral {
     }
 }
 
-/// What happens to one image and its mask.
+/// The augmentation of one image and its mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Turn {
+    /// The flip or quarter turns, which come first.
     pub dihedral: Dihedral,
-    /// And then a rotation, counter-clockwise; see [`rotate`].
+    /// Degrees of a subsequent counter-clockwise rotation; see [`rotate`].
     pub degrees: Option<f64>,
 }
 
 impl Turn {
-    /// Nothing happens.
+    /// No augmentation.
     pub const NONE: Turn = Turn { dihedral: Dihedral::Identity, degrees: None };
 
-    /// The image [c, h, w]; 0 where a rotation brings nothing.
+    /// Applies the augmentation to an image [c, h, w]. Pixels that a rotation leaves empty become 0.
     pub fn image(self, image: Array3<f32>) -> Array3<f32> {
         let image = self.dihedral.apply(image);
         match self.degrees {
@@ -100,7 +103,8 @@ impl Turn {
         }
     }
 
-    /// The mask [h, w], whose labels stay labels; `fill` where a rotation brings nothing.
+    /// Applies the augmentation to a mask [h, w]. Labels are not interpolated; pixels that a rotation leaves empty become
+    /// `fill`.
     pub fn mask<T: Copy>(self, mask: Array2<T>, fill: T) -> Array2<T> {
         let mask = self.dihedral.apply(mask.insert_axis(Axis(0))).remove_axis(Axis(0));
         match self.degrees {

@@ -1,4 +1,4 @@
-//! Pure functions of arrays: normalisation, resizing, flips and rotations.
+//! Pure functions on arrays: normalisation, resizing, flips and rotations.
 
 pub mod augment;
 pub mod normalize;
@@ -12,28 +12,30 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use normalize::Normalization;
 
-/// From digital numbers to what a model takes: normalise, then resize.
+/// The steps from digital numbers to model input: normalise, then resize.
 ///
-/// Its serialised form says everything that decides the pixels a model sees, so it can be fingerprinted.
+/// Its serialised form contains everything that affects the pixels a model sees, so it can be fingerprinted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
+    /// The normalisation of each band.
     pub normalization: Normalization,
-    /// Of the model's input, in pixels.
+    /// Height of the model's input in pixels.
     pub height: usize,
+    /// Width of the model's input in pixels.
     pub width: usize,
-    /// See [`resize::bilinear`].
+    /// Whether the centres of the corner pixels stay fixed; see [`resize::bilinear`].
     pub align_corners: bool,
-    /// Bands, by place, that are zeros once they are normalised.
+    /// Indices of the bands that are set to zero after normalisation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zeroed: Vec<usize>,
 }
 
 impl Preprocess {
-    /// An image [bands, h, w] in digital numbers to the model's input [bands, height, width].
+    /// Turns an image [bands, h, w] of digital numbers into the model's input [bands, height, width].
     ///
     /// # Errors
-    /// Where the image has another number of bands than the normalisation, or a side of 0 pixels.
+    /// If the number of bands differs from that of the normalisation, or a side has 0 pixels.
     pub fn apply(&self, mut image: Array3<f32>) -> Result<Array3<f32>> {
         self.normalization.apply(&mut image)?;
         for (_, mut band) in image.outer_iter_mut().enumerate().filter(|(band, _)| self.zeroed.contains(band))

@@ -1,5 +1,5 @@
-//! Normalisation of pixels by a band's statistics, as Galileo's evaluation defines it
-//! [nasaharvest/galileo, src/eval/datasets/normalize.py].
+//! Normalisation of pixels by a band's statistics, as defined by Galileo's evaluation [nasaharvest/galileo,
+//! src/eval/datasets/normalize.py].
 
 use std::fmt;
 
@@ -8,24 +8,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Mean and standard deviation of a band over a dataset, in digital numbers (scaled as the pixels are).
+/// Mean and standard deviation of a band over a dataset, in digital numbers (scaled like the pixels).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BandStatistics {
+    /// Mean of the band's pixels.
     pub mean: f64,
+    /// Standard deviation of the band's pixels.
     pub std: f64,
 }
 
-/// The arithmetic of a normalisation, without its statistics. Names as in the reference.
+/// The arithmetic of a normalisation, without its statistics. Names follow the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormalizationKind {
     /// (x - mean) / (m std), for a multiplier m.
     Standardize,
-    /// Brings mean - m std to 0 and mean + m std to 1.
+    /// Maps mean - m std to 0 and mean + m std to 1.
     NormNoClip,
-    /// The same, clipped to 0..1.
+    /// Like [`NormalizationKind::NormNoClip`], then clipped to 0..1.
     NormYesClip,
-    /// The same, rounded down to n/255.
+    /// Like [`NormalizationKind::NormYesClip`], then rounded down to n/255.
     NormYesClipInt,
     /// x / 8160, clipped to 0..1; needs no statistics.
     Satlas,
@@ -43,27 +45,39 @@ impl fmt::Display for NormalizationKind {
     }
 }
 
-/// A normalisation ready to be applied: what happens to each band's pixels.
+/// A normalisation ready to be applied, with the constants of each band.
 ///
-/// It holds the numbers it computes with, so that its serialised form tells two normalisations apart.
+/// It stores the numbers it computes with, so that different normalisations have different serialised forms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Normalization {
-    /// (x - mean) / std in float32, one pair a band.
-    Standardize { mean: Vec<f32>, std: Vec<f32> },
-    /// (x - min) / (max - min) in float64 as in the reference, one pair a band.
-    MinMax { min: Vec<f64>, max: Vec<f64>, clip: Clip },
+    /// (x - mean) / std in float32, with one pair of constants per band.
+    Standardize {
+        /// One mean per band.
+        mean: Vec<f32>,
+        /// One standard deviation per band, multiplier included.
+        std: Vec<f32>,
+    },
+    /// (x - min) / (max - min) in float64 as in the reference, with one pair of constants per band.
+    MinMax {
+        /// One value per band, mapped to 0.
+        min: Vec<f64>,
+        /// One value per band, mapped to 1.
+        max: Vec<f64>,
+        /// The treatment of values outside 0..1.
+        clip: Clip,
+    },
     /// x / 8160, clipped to 0..1.
     Satlas,
-    /// x: of models that take pixels as they are stored.
+    /// x unchanged, for models that take stored pixels.
     Identity,
 }
 
-/// What happens to values outside 0..1.
+/// The treatment of values outside 0..1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clip {
-    /// They stay.
+    /// They are kept.
     None,
     /// They become 0 or 1.
     Unit,
@@ -71,28 +85,30 @@ pub enum Clip {
     Codes,
 }
 
-/// The brightest digital number that Satlas looks at: 255 steps of 32.
+/// The largest digital number that Satlas distinguishes: 255 steps of 32.
 const SATLAS_WHITE: f32 = 8160.0;
 
 impl Normalization {
-    /// The normalisation `kind` with these statistics, one a band, and standard deviations times `multiplier`.
+    /// Creates the normalisation `kind` from statistics, one per band, with standard deviations multiplied by `multiplier`.
     ///
-    /// A standard deviation of 0 (or too small to tell from it) counts as 1, so that a constant band becomes
-    /// a constant image (0, or 0.5 for the min-max kinds) rather than NaN or infinite.
+    /// A standard deviation of 0 (or too small to distinguish from it) counts as 1, so that a constant band becomes a
+    /// constant image (0, or 0.5 for the min-max kinds) instead of NaN or infinity.
     ///
     /// # Errors
-    /// Where a statistic is not finite, a standard deviation is negative or `multiplier` is not above 0.
+    /// If a statistic is not finite, a standard deviation is negative, or `multiplier` is not above 0.
     pub fn new(kind: NormalizationKind, statistics: &[BandStatistics], multiplier: f64) -> Result<Self> {
         if !(multiplier > 0.0 && multiplier.is_finite()) {
-            return Err(Error::mismatch(format!("the multiplier of the standard deviation is {multiplier}"))
-                .help("give a number above 0"));
+            return Err(Error::mismatch(format!(
+                "multiplier of standard deviations: expected a number above 0, found {multiplier}"
+            ))
+            .help("give a number above 0"));
         }
         for (band, BandStatistics { mean, std }) in statistics.iter().enumerate() {
             if !(*mean as f32).is_finite() || !((multiplier * std) as f32).is_finite() || *std < 0.0 {
                 return Err(Error::mismatch(format!(
-                    "band {band} has mean {mean} and standard deviation {std}"
+                    "band {band}: expected finite statistics, found mean {mean} and standard deviation {std}"
                 ))
-                .help("statistics must be finite and deviations not negative; compute them again"));
+                .help("compute the statistics again: both must be finite, and the deviation at least 0"));
             }
         }
         let spread = |band: &BandStatistics| {
@@ -117,16 +133,17 @@ impl Normalization {
         })
     }
 
-    /// (x - mean) / std with the statistics as they are, rounded to float32.
+    /// Creates (x - mean) / std from unmodified statistics, rounded to float32.
     ///
     /// # Errors
-    /// As [`Normalization::new`].
+    /// As for [`Normalization::new`].
     pub fn standardize(statistics: &[BandStatistics]) -> Result<Self> {
         Self::new(NormalizationKind::Standardize, statistics, 1.0)
     }
 
-    /// Mean and standard deviation of what each of `bands` channels is taken for: of pixels that it brings to 0 and to ±1,
-    /// of minima and maxima their middle and half their distance. None where nothing is assumed.
+    /// Returns the mean and standard deviation that the normalisation assumes for each of `bands` channels: the pixel
+    /// values mapped to 0 and ±1, or the middle and half the range of minimum and maximum. Returns none if it assumes
+    /// nothing.
     pub fn statistics(&self, bands: usize) -> Option<Vec<BandStatistics>> {
         match self {
             Normalization::Standardize { mean, std } => {
@@ -171,7 +188,7 @@ impl Normalization {
     /// Normalises an image [bands, h, w] of digital numbers in place.
     ///
     /// # Errors
-    /// Where the image has another number of bands than there are statistics.
+    /// If the number of bands differs from the number of statistics.
     pub fn apply(&self, image: &mut Array3<f32>) -> Result<()> {
         match self {
             Normalization::Standardize { mean, std } => {
@@ -184,7 +201,7 @@ impl Normalization {
                     Clip::Unit => {
                         each_band(image, min, max, |x, min, max| scaled(x, min, max).clamp(0.0, 1.0) as f32)
                     }
-                    // The reference calls it rounding, but its cast to an unsigned byte cuts off.
+                    // The reference calls this rounding, but its cast to an unsigned byte truncates.
                     Clip::Codes => each_band(image, min, max, |x, min, max| {
                         ((scaled(x, min, max) * 255.0).clamp(0.0, 255.0).floor() / 255.0) as f32
                     }),
@@ -209,7 +226,7 @@ fn each_band<T: Copy>(
     let bands = image.len_of(Axis(0));
     if bands != first.len() || bands != second.len() {
         return Err(Error::mismatch(format!(
-            "the image has {bands} bands, the statistics are of {}",
+            "expected as many bands as statistics, found {bands} bands and statistics of {}",
             first.len().min(second.len())
         )));
     }

@@ -1,19 +1,17 @@
-//! Resizing: bilinear for images, nearest for masks, with PyTorch's float32 arithmetic
-//! [ATen/native/UpSample.h].
+//! Resizing: bilinear for images, nearest for masks, with PyTorch's float32 arithmetic [ATen/native/UpSample.h].
 
 use ndarray::{Array2, Array3, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Resizes an image [c, h, w] to [c, height, width] by bilinear interpolation, without antialiasing also
-/// when it shrinks.
+/// Resizes an image [c, h, w] to [c, height, width] by bilinear interpolation, without antialiasing even when shrinking.
 ///
-/// With `align_corners` the centres of the corner pixels stay where they are (step (old - 1) / (new - 1)),
-/// otherwise their outer edges do (step old / new, half-pixel centres). The image's own size gives the image.
+/// With `align_corners` the centres of the corner pixels stay fixed (step (old - 1) / (new - 1)); otherwise their outer
+/// edges do (step old / new, half-pixel centres). Resizing to the same size returns the image unchanged.
 ///
 /// # Errors
-/// Where a side is 0, before or after.
+/// If a side is 0, before or after.
 pub fn bilinear(image: Array3<f32>, height: usize, width: usize, align_corners: bool) -> Result<Array3<f32>> {
     let (channels, old_height, old_width) = image.dim();
     check_sides([old_height, old_width], [height, width])?;
@@ -23,7 +21,7 @@ pub fn bilinear(image: Array3<f32>, height: usize, width: usize, align_corners: 
     let columns = taps(old_width, width, align_corners);
     let rows = taps(old_height, height, align_corners);
 
-    // Rows first become as wide as the output, then each output row blends two of them.
+    // First widen the rows to the output's width, then blend two of them per output row.
     let image = image.as_standard_layout();
     let mut resized = Array3::zeros((channels, height, width));
     let mut widened = vec![0.0f32; old_height * width];
@@ -44,7 +42,7 @@ pub fn bilinear(image: Array3<f32>, height: usize, width: usize, align_corners: 
     Ok(resized)
 }
 
-/// The two places of an axis that a place of the resized axis lies between, and how much each counts.
+/// The two source positions that a position of the resized axis lies between, and their weights.
 pub(crate) struct Tap {
     pub before: usize,
     pub after: usize,
@@ -52,7 +50,7 @@ pub(crate) struct Tap {
     pub weight_after: f32,
 }
 
-/// The taps of an axis that is resized from `old` to `new` places, both above 0.
+/// Returns the taps for resizing an axis from `old` to `new` positions, both above 0.
 pub(crate) fn taps(old: usize, new: usize, align_corners: bool) -> Vec<Tap> {
     let step = match (align_corners, new) {
         (true, 1) => 0.0,
@@ -69,20 +67,20 @@ pub(crate) fn taps(old: usize, new: usize, align_corners: bool) -> Vec<Tap> {
     (0..new).map(tap).collect()
 }
 
-/// Which place of the old axis a place of the new one takes its value from.
+/// The rule by which a position of the new axis selects its source on the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Nearest {
-    /// floor(place * old / new): PyTorch's `nearest`, masks in kornia up to 0.8.
+    /// floor(index * old / new): PyTorch's `nearest`; kornia's masks up to version 0.8.
     Floor,
-    /// floor((place + 0.5) * old / new): PyTorch's `nearest-exact`, masks in kornia from 0.9.
+    /// floor((index + 0.5) * old / new): PyTorch's `nearest-exact`; kornia's masks from version 0.9.
     Exact,
 }
 
-/// For each place of an axis that is resized from `old` to `new` places: its source.
+/// Returns the source of each position of an axis that is resized from `old` to `new` positions.
 ///
 /// # Errors
-/// Where `old` or `new` is 0.
+/// If `old` or `new` is 0.
 pub fn nearest_indices(old: usize, new: usize, rule: Nearest) -> Result<Vec<usize>> {
     check_sides([old], [new])?;
     let step = old as f32 / new as f32;
@@ -93,10 +91,10 @@ pub fn nearest_indices(old: usize, new: usize, rule: Nearest) -> Result<Vec<usiz
     Ok((0..new).map(|place| (((place as f32 + offset) * step) as usize).min(old - 1)).collect())
 }
 
-/// Resizes a mask [h, w] to [height, width]: every value comes from one place, so no label is invented.
+/// Resizes a mask [h, w] to [height, width]. Each value is copied from one position, so no new label can appear.
 ///
 /// # Errors
-/// Where a side is 0, before or after.
+/// If a side is 0, before or after.
 pub fn nearest<T: Copy>(
     mask: ArrayView2<'_, T>,
     height: usize,
@@ -110,7 +108,9 @@ pub fn nearest<T: Copy>(
 
 fn check_sides<const N: usize>(old: [usize; N], new: [usize; N]) -> Result<()> {
     if old.contains(&0) || new.contains(&0) {
-        return Err(Error::mismatch(format!("cannot resize from {old:?} to {new:?} pixels: a side is 0")));
+        return Err(Error::mismatch(format!(
+            "cannot resize from {old:?} to {new:?} pixels: expected sides above 0"
+        )));
     }
     Ok(())
 }

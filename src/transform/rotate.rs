@@ -2,12 +2,12 @@
 
 use ndarray::{Array2, Array3, Zip};
 
-/// From a place in the rotated picture to the place that it comes from, as (row, column).
+/// Maps a position in the rotated image to its source position, as (row, column).
 #[derive(Debug, Clone, Copy)]
 struct Source {
     sine: f64,
     cosine: f64,
-    /// Of the middle, between pixels where a side is even.
+    /// The centre of the image, which lies between pixels if a side is even.
     centre: (f64, f64),
 }
 
@@ -27,15 +27,15 @@ impl Source {
     }
 }
 
-/// The place before `x` and how far behind it `x` lies.
+/// Splits `x` into the position before it and the distance from there.
 fn split(x: f64) -> (i64, f32) {
     let floor = x.floor();
-    // Sides are far below 2^53, and so are the places.
+    // Sides are far below 2^53, and so are positions.
     (floor as i64, (x - floor) as f32)
 }
 
-/// The image [c, h, w] turned counter-clockwise by `degrees`, in the same size: bilinear, 0 beyond its edges
-/// [kornia, RandomRotation: torch's grid_sample with align_corners and zeros].
+/// Rotates an image [c, h, w] counter-clockwise by `degrees` and keeps its size: bilinear, with 0 beyond its edges [kornia,
+/// RandomRotation: torch's grid_sample with align_corners and zeros].
 pub fn image(image: &Array3<f32>, degrees: f64) -> Array3<f32> {
     let (channels, rows, columns) = image.dim();
     let source = Source::new(degrees, (rows, columns));
@@ -64,7 +64,7 @@ pub fn image(image: &Array3<f32>, degrees: f64) -> Array3<f32> {
     turned
 }
 
-/// The mask [h, w] turned with its image: the nearest label, so that none is invented, and `fill` beyond its edges.
+/// Rotates a mask [h, w] together with its image: nearest label, so no new label can appear, and `fill` beyond its edges.
 pub fn mask<T: Copy>(mask: &Array2<T>, degrees: f64, fill: T) -> Array2<T> {
     let source = Source::new(degrees, mask.dim());
     let nearest = |place: f64| usize::try_from(place.round_ties_even() as i64).ok();

@@ -1,5 +1,5 @@
-//! Normalisation strategies by name: where statistics come from, how far they reach, which arithmetic uses them.
-//! Galileo's evaluation sweeps over a list of them [nasaharvest/galileo, src/eval/datasets/normalize.py].
+//! Normalisation strategies by name: which statistics to use, with which multiplier, and in which arithmetic. Galileo's
+//! evaluation sweeps over a list of them [nasaharvest/galileo, src/eval/datasets/normalize.py].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,35 +12,36 @@ use crate::task::{Sensor, Sensors, images};
 use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 use crate::{Error, Result};
 
-/// The source of statistics that is the data set at hand.
+/// Source of statistics that stands for the current dataset.
 pub const DATASET: &str = "dataset";
 
-/// What `--normalization` takes for what the task, or else the suite, says.
+/// Value of `--normalization` that stands for the task's choice, or else the suite's.
 pub const DEFAULT: &str = "default";
 
-/// What `--normalization` takes for the whole list of strategies.
+/// Value of `--normalization` that stands for the whole list of strategies.
 pub const SWEEP: &str = "sweep";
 
-/// What the records of models say that take pixels as they are stored.
+/// Normalisation in the records of models that take stored pixels.
 pub const NONE: &str = "none";
 
-/// One way to normalise.
+/// One normalisation strategy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Strategy {
     /// x / 8160, clipped to 0..1.
     Satlas,
-    /// By statistics, with standard deviations times `multiplier`.
+    /// Uses statistics, with standard deviations multiplied by `multiplier`.
     Statistics {
-        /// [`DATASET`] or a name among the known statistics.
+        /// [`DATASET`] or the name of known statistics.
         source: String,
+        /// Factor of the standard deviations, above 0.
         multiplier: f64,
-        /// Not [`NormalizationKind::Satlas`].
+        /// Any kind except [`NormalizationKind::Satlas`].
         kind: NormalizationKind,
     },
 }
 
 impl fmt::Display for Strategy {
-    /// `OURS-2.0-norm_no_clip`, `satlas`.
+    /// Formats the name: `OURS-2.0-norm_no_clip`, `satlas`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Strategy::Satlas => NormalizationKind::Satlas.fmt(f),
@@ -49,7 +50,7 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The sweep and the statistics it draws on (`configs/normalization.toml`).
+/// The sweep and the statistics it uses (`configs/normalization.toml`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Strategies {
@@ -93,7 +94,7 @@ impl Strategies {
     /// Reads `configs/normalization.toml`.
     ///
     /// # Errors
-    /// Where the file cannot be read, has unknown keys, or its sweep names statistics that it lacks.
+    /// If the file cannot be read, has unknown keys, or its sweep refers to statistics that it lacks.
     pub fn load(home: &Home) -> Result<Self> {
         let path = home.path("configs/normalization.toml");
         let strategies: Strategies = read_toml(&path)?;
@@ -103,21 +104,22 @@ impl Strategies {
             .flat_map(|list| &list.sources)
             .find(|source| *source != DATASET && !strategies.knows(source));
         if let Some(source) = unknown {
-            return Err(Error::damaged(path, format!("the sweep names the unknown statistics `{source}`")));
+            return Err(Error::damaged(path, format!("the sweep refers to unknown statistics `{source}`")));
         }
         let sensors = Sensors::load(home)?;
         let dated = strategies.dated.values().flat_map(BTreeMap::values);
         let mut bands = strategies.statistics.values().chain(dated).flat_map(BTreeMap::keys);
         match bands.find(|band| !sensors.knows(**band)) {
             Some(name) => {
-                Err(Error::damaged(path, format!("holds statistics of `{name}`, which is no band")))
+                let problem = format!("expected statistics per band, found `{name}`, which is not a band");
+                Err(Error::damaged(path, problem))
             }
             None => Ok(strategies),
         }
     }
 
-    /// All strategies of the sweep for a sensor and a model of that kind, in order: on equal scores the
-    /// first is taken. Models that standardise take half of each multiplier.
+    /// Returns all strategies of the sweep for a sensor and a kind of model, in order; if scores are equal, the first one
+    /// wins. Models that standardise use half of each multiplier.
     pub fn sweep(&self, sensor: Sensor, kind: NormalizationKind) -> Vec<Strategy> {
         let own = SweepList { sources: vec![DATASET.to_owned()], satlas: false };
         let list = match sensor {
@@ -136,11 +138,11 @@ impl Strategies {
         by_statistics.chain(list.satlas.then_some(Strategy::Satlas)).collect()
     }
 
-    /// The strategies that `--normalization` asks for: `dataset` (standardise by the data set's own statistics),
-    /// `sweep`, a source of statistics (standardise by them as they are), or one by its name.
+    /// Returns the strategies selected by `--normalization`: `dataset` (standardise with the dataset's own statistics),
+    /// `sweep`, a source of statistics (standardise with them unmodified), or one strategy by name.
     ///
     /// # Errors
-    /// Where there is no such strategy.
+    /// If there is no such strategy.
     pub fn asked(&self, typed: &str, sensor: Sensor, kind: NormalizationKind) -> Result<Vec<Strategy>> {
         match typed {
             SWEEP => Ok(self.sweep(sensor, kind)),
@@ -179,7 +181,7 @@ impl Strategies {
         self.statistics.contains_key(source) || self.dated.contains_key(source)
     }
 
-    /// The strategy of that name; any known statistics, any multiplier above 0, any kind.
+    /// Parses a strategy's name: any known statistics, any multiplier above 0, any kind.
     fn named(&self, name: &str) -> Result<Strategy> {
         if name == NormalizationKind::Satlas.to_string() {
             return Ok(Strategy::Satlas);
@@ -201,7 +203,7 @@ impl Strategies {
             let sources: Vec<&str> = sources.into_iter().collect();
             let kinds = BY_STATISTICS.map(|kind| kind.to_string());
             Error::request(format!("unknown normalisation `{name}`")).help(format!(
-                "choose dataset (the data set's own mean and standard deviation), another source's name, sweep, \
+                "choose dataset (the dataset's own mean and standard deviation), another source's name, sweep, \
                  satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
                 sources.join(", "),
                 kinds.join(", ")
@@ -212,8 +214,8 @@ impl Strategies {
     /// What `strategy` does to a model's input `channels`, those of all images of a sample side by side; `dataset` gives the
     /// data set's own, imputed.
     ///
-    /// Statistics from elsewhere are those of the band that the model expects, also where another band's pixels
-    /// stand in for it, as in the reference.
+    /// Statistics from other sources are those of the band that the model expects, even if another band's pixels replace
+    /// it, as in the reference.
     ///
     /// # Errors
     /// Where the source lacks a band, or a statistic is not usable.
@@ -245,7 +247,7 @@ impl Strategies {
             let found = dated.or_else(|| of_any_date?.get(&band));
             found.copied().ok_or_else(|| {
                 let name = images::full_name(band, date);
-                Error::request(format!("normalisation by {source} knows no statistics of band {name}"))
+                Error::request(format!("normalisation by {source}: no statistics of band {name} found"))
                     .help("choose statistics of the task's sensor; see configs/normalization.toml")
             })
         };

@@ -1,7 +1,7 @@
-//! Layers of dense heads on maps [n, h, w, c], channels last.
+//! Layers of dense heads on channels-last maps [n, h, w, c].
 //!
-//! Fields are named as in PyTorch's code, so that a parameter's path is its name there; weights are kept in the
-//! layout that makes a layer a product of matrices, and [`crate::train::state`] turns them into PyTorch's.
+//! Fields are named as in PyTorch's code, so that a parameter's path is its name there. Weights are stored in the layout
+//! that makes a layer a matrix product; [`crate::train::state`] converts them to PyTorch's layout.
 
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
@@ -10,16 +10,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::nn::kernels::{self, Norm};
 
-/// How a forward pass is meant.
+/// Mode of a forward pass.
 #[derive(Debug)]
 pub enum Pass<'a> {
-    /// Running statistics, nothing dropped.
+    /// Uses running statistics and drops nothing.
     Eval,
-    /// Statistics of the batch, which update the running ones; what is dropped is drawn from the generator.
+    /// Uses the statistics of the batch and updates the running ones; the generator draws what is dropped.
     Train(&'a mut ChaCha8Rng),
 }
 
-/// A parameter of independent draws.
+/// Creates a parameter from independent draws.
 fn drawn<const D: usize>(
     shape: [usize; D],
     device: &Device,
@@ -33,23 +33,23 @@ fn constant<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> P
     drawn(shape, device, || value)
 }
 
-/// A uniform number between -bound and bound.
+/// Draws a uniform number between -bound and bound.
 fn uniform(bound: f32, random: &mut ChaCha8Rng) -> f32 {
     bound * (2.0 * random.random::<f32>() - 1.0)
 }
 
-/// A normal number [Box and Muller].
+/// Draws a normal number [Box and Muller].
 fn normal(deviation: f64, random: &mut ChaCha8Rng) -> f32 {
     let (radius, angle): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
     (deviation * (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
 }
 
-/// Standard deviation of Kaiming's initialisation before a ReLU, by what leaves a layer [He et al., 2015].
+/// Standard deviation of Kaiming's initialisation before a ReLU, by fan-out [He et al., 2015].
 fn kaiming(fan_out: usize) -> f64 {
     (2.0 / fan_out as f64).sqrt()
 }
 
-/// A convolution of single pixels: [n, h, w, i] to [n, h, w, o].
+/// A 1x1 convolution: [n, h, w, i] to [n, h, w, o].
 #[derive(Module, Debug)]
 pub struct Pointwise {
     /// [i, o]; PyTorch's is [o, i, 1, 1].
@@ -59,13 +59,13 @@ pub struct Pointwise {
 }
 
 impl Pointwise {
-    /// Without bias, initialised as before a ReLU.
+    /// Creates a layer without bias, initialised for a subsequent ReLU.
     pub fn before_relu(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         let deviation = kaiming(o);
         Pointwise { weight: drawn([i, o], device, || normal(deviation, random)), bias: None }
     }
 
-    /// With bias, initialised as PyTorch does by default.
+    /// Creates a layer with bias, initialised as in PyTorch by default.
     pub fn with_bias(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         let bound = (i as f32).sqrt().recip();
         Pointwise {
@@ -74,6 +74,7 @@ impl Pointwise {
         }
     }
 
+    /// Applies the layer: [n, h, w, i] to [n, h, w, o].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, i] = x.dims();
         let y = x.reshape([n * h * w, i]).matmul(self.weight.val());
@@ -85,14 +86,15 @@ impl Pointwise {
         y.reshape([n, h, w, o])
     }
 
-    /// As [`Pointwise::forward`] of x after `dropout` has dropped channels of it.
+    /// Like [`Pointwise::forward`] after `dropout` has dropped channels of x.
     pub fn forward_dropped(&self, x: Tensor<4>, dropout: Dropout2d, pass: &mut Pass) -> Tensor<4> {
         let [n, h, w, i] = x.dims();
         let device = x.device();
         match dropout.factors(n * i, pass) {
             None => self.forward(x),
             Some(factors) => {
-                // A dropped channel is a weight of zero: [n, i, o] weights instead of a second [n, h, w, i] map.
+                // Dropping a channel is the same as zeroing its weights: weights [n, i, o] are cheaper than a second map
+                // [n, h, w, i].
                 let factors = Tensor::<3>::from_data(TensorData::new(factors, [n, i, 1]), &device);
                 let weight = self.weight.val().unsqueeze::<3>() * factors;
                 let y = x.reshape([n, h * w, i]).matmul(weight);
@@ -107,15 +109,15 @@ impl Pointwise {
     }
 }
 
-/// Drops whole channels of an image in training and scales up the rest.
+/// Drops whole channels of an image in training and scales the others up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout2d {
-    /// The share of channels that are dropped, below 1.
+    /// Share of channels that are dropped, below 1.
     pub probability: f64,
 }
 
 impl Dropout2d {
-    /// The factor of each channel; none where nothing is dropped.
+    /// Returns the factor of each channel; none if nothing is dropped.
     fn factors(self, count: usize, pass: &mut Pass) -> Option<Vec<f32>> {
         let Pass::Train(random) = pass else { return None };
         let keep = 1.0 - self.probability;
@@ -124,23 +126,23 @@ impl Dropout2d {
     }
 }
 
-/// A 3x3 convolution with zero padding and without bias, of several maps side by side that are first resized to
-/// one size.
+/// A 3x3 convolution, with zero padding and without bias, of several concatenated maps that are first resized to the same
+/// size.
 #[derive(Module, Debug)]
 pub struct Conv3x3 {
-    /// For each map [3, 3, i, o]; PyTorch's is one, [o, sum of i, 3, 3].
+    /// One weight [3, 3, i, o] per map; PyTorch has a single one, [o, sum of i, 3, 3].
     weight: Vec<Param<Tensor<4>>>,
 }
 
 impl Conv3x3 {
-    /// For maps of these channels, initialised as before a ReLU.
+    /// Creates a layer for maps with these numbers of channels, initialised for a subsequent ReLU.
     pub fn before_relu(channels: &[usize], o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         let deviation = kaiming(9 * o);
         let block = |i: &usize| drawn([3, 3, *i, o], device, || normal(deviation, random));
         Conv3x3 { weight: channels.iter().map(block).collect() }
     }
 
-    /// One map [n, h, w, i] for each weight to [n, size[0], size[1], o].
+    /// Applies the layer to one map [n, h, w, i] per weight: [n, size[0], size[1], o].
     pub fn forward(&self, maps: impl IntoIterator<Item = Tensor<4>>, size: [usize; 2]) -> Tensor<4> {
         let products = self.weight.iter().zip(maps);
         let products = products.map(|(weight, map)| kernels::conv3x3(map, weight.val(), size));
@@ -148,7 +150,7 @@ impl Conv3x3 {
     }
 }
 
-/// A transposed convolution of kernel 2 and stride 2: [n, h, w, i] to [n, 2h, 2w, o].
+/// A transposed convolution with kernel 2 and stride 2: [n, h, w, i] to [n, 2h, 2w, o].
 #[derive(Module, Debug)]
 pub struct Upsample {
     /// [i, 2, 2, o]; PyTorch's is [i, o, 2, 2].
@@ -158,7 +160,7 @@ pub struct Upsample {
 }
 
 impl Upsample {
-    /// Initialised as PyTorch does by default, which takes the outputs for inputs.
+    /// Creates a layer, initialised as in PyTorch by default, which uses the outputs in place of the inputs.
     pub fn new(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         let bound = ((4 * o) as f32).sqrt().recip();
         Upsample {
@@ -167,6 +169,7 @@ impl Upsample {
         }
     }
 
+    /// Applies the layer: [n, h, w, i] to [n, 2h, 2w, o].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, i] = x.dims();
         let [_, _, _, o] = self.weight.dims();
@@ -176,7 +179,7 @@ impl Upsample {
     }
 }
 
-/// Batch normalisation as PyTorch's: momentum 0.1, and the running variance takes the unbiased one.
+/// Batch normalisation as in PyTorch: momentum 0.1, and a running variance that uses the unbiased estimate.
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// [c].
@@ -190,6 +193,7 @@ const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 impl BatchNorm {
+    /// Creates a layer for c channels with scale 1 and shift 0.
     pub fn new(c: usize, device: &Device) -> Self {
         BatchNorm {
             weight: constant([c], 1.0, device),
@@ -199,7 +203,8 @@ impl BatchNorm {
         }
     }
 
-    /// [n, h, w, c] to the same, negative values cut off where `relu`. A batch must have more than one pixel.
+    /// Normalises a map [n, h, w, c] and sets negative values to 0 if `relu`. A training batch must have more than one
+    /// pixel.
     pub fn forward(&self, x: Tensor<4>, relu: bool, pass: &Pass) -> Tensor<4> {
         match pass {
             Pass::Train(_) => {
@@ -232,7 +237,7 @@ fn update(running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
     running.value_sync();
 }
 
-/// Pointwise convolution, batch norm, ReLU.
+/// Pointwise convolution, batch norm and ReLU.
 #[derive(Module, Debug)]
 pub struct PointwiseNorm {
     conv: Pointwise,
@@ -240,16 +245,18 @@ pub struct PointwiseNorm {
 }
 
 impl PointwiseNorm {
+    /// Creates the layers, from i to o channels.
     pub fn new(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         PointwiseNorm { conv: Pointwise::before_relu(i, o, random, device), bn: BatchNorm::new(o, device) }
     }
 
+    /// Applies the layers: [n, h, w, i] to [n, h, w, o].
     pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
         self.bn.forward(self.conv.forward(x), true, pass)
     }
 }
 
-/// 3x3 convolution, batch norm, ReLU.
+/// 3x3 convolution, batch norm and ReLU.
 #[derive(Module, Debug)]
 pub struct ConvNorm {
     conv: Conv3x3,
@@ -257,12 +264,12 @@ pub struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// For maps of these channels.
+    /// Creates the layers for maps with these numbers of channels.
     pub fn new(channels: &[usize], o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
         ConvNorm { conv: Conv3x3::before_relu(channels, o, random, device), bn: BatchNorm::new(o, device) }
     }
 
-    /// The maps are resized to `size` first.
+    /// Applies the layers, after resizing the maps to `size`.
     pub fn forward(
         &self,
         maps: impl IntoIterator<Item = Tensor<4>>,

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::nn::resample::{Corners, resize};
 use crate::{Error, Result};
 
-/// A linear layer from a token to classes x patch x patch logits. No batch norm, unlike the classification probe.
+/// A linear layer from a token to classes x patch x patch logits. Unlike the classification probe it has no batch norm.
 #[derive(Module, Debug)]
 pub struct PixelLinear {
     linear: Linear,
@@ -17,36 +17,38 @@ pub struct PixelLinear {
 }
 
 impl PixelLinear {
-    /// For tokens of `width` numbers that stand for `patch` x `patch` pixels of the mask.
+    /// Creates a head for tokens of width `width`, each representing `patch` x `patch` pixels of the mask.
     pub fn new(width: usize, classes: usize, patch: usize, device: &Device) -> Self {
         let linear = LinearConfig::new(width, classes * patch * patch).init(device);
         PixelLinear { linear, classes, patch }
     }
 
-    /// Tokens [n, t, width] of a square grid to logits [n, side, side, classes]: the side of the grid in pixels,
-    /// then resized bilinearly with aligned corners to `side` where that differs.
+    /// Maps tokens [n, t, width] of a square grid to logits [n, side, side, classes]. If the grid's size in pixels differs
+    /// from `side`, the logits are resized bilinearly with aligned corners.
     ///
     /// # Errors
-    /// Where the tokens are no square grid.
+    /// If the tokens do not form a square grid.
     pub fn forward(&self, tokens: Tensor<3>, side: usize) -> Result<Tensor<4>> {
         let [_, count, _] = tokens.dims();
         let grid = count.isqrt();
         if grid * grid != count {
-            return Err(Error::mismatch(format!("{count} patch tokens are no square grid")));
+            return Err(Error::mismatch(format!(
+                "expected a square grid of patch tokens, found {count} tokens"
+            )));
         }
         let logits = unpatch(self.linear.forward(tokens), [grid, grid], self.classes, self.patch);
         Ok(resize(logits, [side, side], Corners::Aligned))
     }
 }
 
-/// Side of the patch of a mask's pixels that one token of a grid stands for: sides that the grid does not divide
-/// are rounded up, and the logits resized.
+/// Returns the side in mask pixels of the patch that one token of a grid represents. If the grid does not divide the mask's
+/// side, it is rounded up, and the logits are resized.
 pub fn patch_side(label_side: usize, grid: usize) -> usize {
     label_side.div_ceil(grid)
 }
 
-/// [n, h * w, c * p * p] to [n, h * p, w * p, c]: the class is the slowest of a token's numbers, then the row and
-/// the column inside the patch (`b (h w) (c i j) -> b c (h i) (w j)`, channels last).
+/// Rearranges [n, h * w, c * p * p] to [n, h * p, w * p, c]. Among a token's numbers the class varies slowest, then the row
+/// and the column within the patch (`b (h w) (c i j) -> b c (h i) (w j)`, channels last).
 pub fn unpatch(tokens: Tensor<3>, [h, w]: [usize; 2], classes: usize, patch: usize) -> Tensor<4> {
     let [n, _, _] = tokens.dims();
     let pixels = tokens.reshape([n, h, w, classes, patch, patch]);

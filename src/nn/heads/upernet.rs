@@ -1,9 +1,9 @@
-//! UPerNet [Xiao et al., 2018] on the maps of a plain vision transformer, as Copernicus-Bench builds it from
+//! UPerNet [Xiao et al., 2018] on the feature maps of a plain vision transformer, as Copernicus-Bench builds it from
 //! mmsegmentation's Feature2Pyramid, UPerHead and FCNHead.
 //!
-//! Four maps of one size become a pyramid (x4, x2, x1, x0.5); pyramid pooling looks at the coarsest level as a
-//! whole; every level is added to the next finer one; all levels together give the logits. An auxiliary head on
-//! the third level alone helps training.
+//! Four maps of the same size become a pyramid (x4, x2, x1, x0.5). Pyramid pooling adds global context to the coarsest
+//! level; every level is added to the next finer one; all levels together give the logits. An auxiliary head on the third
+//! level helps training.
 
 use burn::module::Module;
 use burn::nn::Gelu;
@@ -17,26 +17,26 @@ use crate::nn::loss::{PixelLabels, PixelValues, absolute_error, cross_entropy};
 use crate::nn::resample::{Corners, average_pool, resize};
 use crate::{Error, Result};
 
-/// One of an encoder's feature maps.
+/// Size of one of an encoder's feature maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapLevel {
-    /// Channels.
+    /// Number of channels.
     pub width: usize,
-    /// Side in pixels of the encoder's input that one position of the map stands for.
+    /// Side in pixels of the input area that one position of the map represents.
     pub stride: usize,
 }
 
 /// Neck, decoder and auxiliary head.
 #[derive(Module, Debug)]
 pub struct UperNet {
-    /// None where the encoder's maps are a pyramid already.
+    /// None if the encoder's maps already form a pyramid.
     neck: Option<Neck>,
     decoder: Decoder,
     aux_head: AuxiliaryHead,
     auxiliary_weight: f32,
 }
 
-/// What the heads say of each pixel, in their own sizes: [n, h, w, classes].
+/// Logits per pixel, each head's in its own size: [n, h, w, classes].
 #[derive(Debug, Clone)]
 pub struct Logits {
     /// Four times the size of the maps.
@@ -46,9 +46,10 @@ pub struct Logits {
 }
 
 impl UperNet {
-    /// Initialised for training from nothing: what this seed draws.
+    /// Creates heads to be trained from scratch, with initial weights drawn from `seed`.
     ///
-    /// Maps of one stride get the reference's neck. Maps whose strides double from one to the next are taken as they are.
+    /// If all maps have the same stride, the reference's neck is used. Maps whose strides double from one to the next are
+    /// used directly.
     ///
     /// # Errors
     /// If there are not four maps, or their strides are neither equal nor doubling.
@@ -65,7 +66,7 @@ impl UperNet {
         if !is_flat && !maps.windows(2).all(|pair| pair[1].stride == 2 * pair[0].stride) {
             let strides = maps.map(|map| map.stride);
             return Err(Error::mismatch(format!(
-                "UPerNet takes feature maps of one size, or of strides that double; the model's strides are {strides:?}"
+                "UPerNet: expected feature maps with equal or doubling strides, found strides {strides:?}"
             )));
         }
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -78,11 +79,11 @@ impl UperNet {
         })
     }
 
-    /// The logits of four maps [n, width, h, w], shallowest first.
+    /// Returns the logits for four maps [n, width, h, w], shallowest first.
     ///
     /// # Errors
-    /// Where there are not four maps of one size of at least 2x2 pixels, or a batch for training has one image:
-    /// batch norm needs two values, and the coarsest pooled map has one pixel an image.
+    /// If there are not four maps of the same size of at least 2x2 pixels, or a training batch has only one image: batch
+    /// norm needs two values, and the coarsest pooled map has one pixel per image.
     pub fn forward(&self, maps: Vec<Tensor<4>>, pass: &mut Pass) -> Result<Logits> {
         let pyramid = self.pyramid(maps, pass)?;
         Ok(Logits {
@@ -91,10 +92,10 @@ impl UperNet {
         })
     }
 
-    /// The neck's outputs for the same maps: [n, h, w, width], finest first.
+    /// Returns the neck's outputs for the same maps: [n, h, w, width], finest first.
     ///
     /// # Errors
-    /// As [`UperNet::forward`].
+    /// As for [`UperNet::forward`].
     pub fn pyramid(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> Result<[Tensor<4>; 4]> {
         let count = maps.len();
         let maps: [Tensor<4>; 4] = maps.try_into().map_err(|_| wrong_count(count))?;
@@ -103,7 +104,7 @@ impl UperNet {
         if h < 2 || w < 2 || is_flat && maps.iter().any(|map| map.dims() != [n, width, h, w]) {
             let shapes: Vec<[usize; 4]> = maps.iter().map(|map| map.dims()).collect();
             return Err(Error::mismatch(format!(
-                "UPerNet takes 4 feature maps of one size of at least 2x2 pixels, not {shapes:?}"
+                "UPerNet: expected 4 feature maps of the same size of at least 2x2 pixels, found {shapes:?}"
             )));
         }
         if matches!(pass, Pass::Train(_)) && n < 2 {
@@ -119,8 +120,8 @@ impl UperNet {
         })
     }
 
-    /// The training loss against labels of the image's size `[height, width]`: cross-entropy of the decoder's
-    /// logits plus `auxiliary_weight` times that of the auxiliary ones, each resized to the labels.
+    /// Returns the training loss for labels of the image's size `[height, width]`: cross-entropy of the decoder's logits
+    /// plus `auxiliary_weight` times that of the auxiliary logits, each resized to the labels.
     pub fn loss(&self, logits: Logits, labels: &PixelLabels) -> Tensor<1> {
         let loss = |logits| cross_entropy(resize(logits, labels.size(), Corners::HalfPixel), labels);
         loss(logits.decoder) + loss(logits.auxiliary) * self.auxiliary_weight
@@ -135,11 +136,11 @@ impl UperNet {
 }
 
 fn wrong_count(count: usize) -> Error {
-    Error::mismatch(format!("UPerNet takes 4 feature maps; the model gives {count}"))
+    Error::mismatch(format!("UPerNet: expected 4 feature maps from the model, found {count}"))
         .help("name 4 blocks in map-layers of the model's TOML")
 }
 
-/// Feature2Pyramid: four maps of one size to four, two and one times that size, and half of it.
+/// Feature2Pyramid: maps four maps of the same size to 4, 2, 1 and 0.5 times that size.
 #[derive(Module, Debug)]
 pub struct Neck {
     upsample_4x: (Upsample, BatchNorm, Gelu, Upsample),
@@ -167,7 +168,7 @@ impl Neck {
     }
 }
 
-/// Max pooling of 2x2 pixels; an odd last row or column is left out.
+/// Max pooling of 2x2 pixels; an odd last row or column is dropped.
 fn halve(x: Tensor<4>) -> Tensor<4> {
     let [n, h, w, c] = x.dims();
     let (h, w) = (h / 2, w / 2);
@@ -239,7 +240,7 @@ impl Decoder {
         self.conv_seg.forward_dropped(fused, self.dropout, pass)
     }
 
-    /// Each level of the pyramid in the decoder's channels; the coarsest after pyramid pooling.
+    /// Returns each level of the pyramid in the decoder's channels; the coarsest one after pyramid pooling.
     fn levels(&self, pyramid: &[Tensor<4>; 4], pass: &Pass) -> Vec<Tensor<4>> {
         let [finer @ .., coarsest] = pyramid;
         let pooled = self
@@ -258,7 +259,7 @@ fn size(map: &Tensor<4>) -> [usize; 2] {
     [h, w]
 }
 
-/// FCNHead of one convolution.
+/// FCNHead with one convolution.
 #[derive(Module, Debug)]
 pub struct AuxiliaryHead {
     conv_seg: Pointwise,

@@ -1,4 +1,4 @@
-//! The kernels' places in the gradient graph.
+//! Registers the kernels in the gradient graph.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;

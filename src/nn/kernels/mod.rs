@@ -1,11 +1,11 @@
-//! Tensor operations that are slow when composed of Burn's, with a kernel for the CPU.
+//! Tensor operations that are slow when composed of Burn's operations, with dedicated CPU kernels.
 //!
-//! [`Kernels`] holds a portable form of each, in Burn's operations, and its gradient. A backend that does no
-//! better is one line here; `flex` has its own kernels (what they save stands in benches/NOTES.md). The functions
-//! of this module are what the rest of the program calls: differentiable, on any device.
+//! [`Kernels`] contains a portable form of each operation, composed of Burn's, and its gradient. A backend without anything
+//! better needs one line here; `flex` has its own kernels (see benches/NOTES.md for what they save). The functions of this
+//! module are the interface for the rest of the program: differentiable, on any device.
 //!
-//! Maps are [n, h, w, c], channels last: a pixel's channels lie together, so that a convolution is a product of
-//! matrices without a copy.
+//! Maps are [n, h, w, c], channels last: a pixel's channels are contiguous, so a convolution is a matrix product without a
+//! copy.
 
 #![cfg_attr(
     feature = "libtorch",
@@ -22,7 +22,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-/// The operations, on a backend's own tensors.
+/// The operations on a backend's own tensors.
 #[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Cube: cfg(feature = "vulkan"), Autodiff)]
 pub trait Kernels: Backend {
     /// See [`conv3x3`].
@@ -30,7 +30,7 @@ pub trait Kernels: Backend {
         portable::conv3x3::<Self>(x, weight, size)
     }
 
-    /// Gradients of [`Kernels::conv3x3`] with respect to x (where `wants_x`) and the weight, given its output's.
+    /// Gradients of [`Kernels::conv3x3`] with respect to x (if `wants_x`) and the weight, given the gradient of the output.
     fn conv3x3_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -50,8 +50,8 @@ pub trait Kernels: Backend {
         portable::batch_norm::<Self>(x, gamma, beta, norm)
     }
 
-    /// Gradients of [`Kernels::normalize_batch`] with respect to x, gamma and beta, given its output, the statistics
-    /// it returned and its output's gradient.
+    /// Gradients of [`Kernels::normalize_batch`] with respect to x, gamma and beta, given its output, the statistics it
+    /// returned, and the gradient of the output.
     fn normalize_batch_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -81,24 +81,24 @@ impl Kernels for burn::backend::LibTorch {}
 #[cfg(feature = "vulkan")]
 impl Kernels for burn::backend::Cube {}
 
-/// Resizes x bilinearly to `size` (half-pixel centres, as [`super::resample::resize`]) and convolves it:
-/// [n, h, w, i] to [n, size[0], size[1], o], kernel 3, stride 1, zero padding 1, no bias.
-/// The weight is [3, 3, i, o]: row, column, from, to.
+/// Resizes x bilinearly to `size` (half-pixel centres, like [`super::resample::resize`]) and convolves it: [n, h, w, i] to
+/// [n, size[0], size[1], o], kernel 3, stride 1, zero padding 1, no bias. The weight is [3, 3, i, o]: row, column, input,
+/// output.
 pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Kernels>::conv3x3(x.into_dispatch(), weight.into_dispatch(), size))
 }
 
-/// How [`batch_norm`] normalises.
+/// Options of [`batch_norm`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     /// Added to the variance.
     pub epsilon: f64,
-    /// Cut negative values off afterwards.
+    /// Whether to set negative values to 0 afterwards.
     pub relu: bool,
 }
 
-/// Normalises each channel over all pixels of the batch, scales by gamma and shifts by beta. x is [n, h, w, c], gamma and beta are [c].
-/// Returns the output, the mean and the biased variance, [c] each; gradients flow through the output alone.
+/// Normalises each channel over all pixels of the batch, scales by gamma and shifts by beta. x is [n, h, w, c], gamma and
+/// beta are [c]. Returns the output, the mean and the biased variance, [c] each. Gradients flow only through the output.
 pub fn batch_norm(
     x: Tensor<4>,
     gamma: Tensor<1>,
@@ -110,10 +110,12 @@ pub fn batch_norm(
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
-/// The numbers of one AdamW step, corrections for the moments' zero start included.
+/// Constants of one AdamW step, including the bias corrections of the moments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamwStep {
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
     /// 1 - learning rate * weight decay.
     pub keep: f64,
@@ -121,11 +123,12 @@ pub struct AdamwStep {
     pub rate: f64,
     /// sqrt(1 - beta2^t).
     pub root: f64,
+    /// Added to the root of the second moment.
     pub epsilon: f64,
 }
 
-/// One AdamW step of a parameter, given its gradient and its moments; returns parameter and moments.
-/// Not differentiable: the tensors must not be on an autodiff device.
+/// Applies one AdamW step to a parameter, given its gradient and moments. Returns the new parameter and moments. Not
+/// differentiable: the tensors must not be on an autodiff device.
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,

@@ -1,4 +1,4 @@
-//! The kernels in Burn's own operations.
+//! The kernels composed of Burn's operations.
 
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
@@ -34,16 +34,16 @@ pub fn conv3x3_backward<B: Backend>(
     (for_x, for_weight)
 }
 
-/// x is [n, h, w, i], the gradient [n, h, w, o].
+/// Gradient of the weight. x is [n, h, w, i], the gradient [n, h, w, o].
 ///
-/// A product for each of the nine places: Burn's own is a convolution whose kernel is the size of the map, which takes
-/// LibTorch twice as long. In maps with a border, a step to a neighbour is the same number of rows for every pixel.
+/// Computes one product per kernel position. Burn's own gradient is a convolution whose kernel has the size of the map,
+/// which takes LibTorch twice as long. In padded maps, stepping to a neighbour is the same number of rows for every pixel.
 fn conv3x3_weight_backward<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
     let [n, h, w, i] = x.shape().dims();
     let [_, _, _, o] = gradient.shape().dims();
     let (x, gradient) = (pixels::<B>(border::<B>(x)), pixels::<B>(border::<B>(gradient)));
     let line = w + 2;
-    // The border before the first pixel and after the last one.
+    // Number of padding cells before the first pixel and after the last one.
     let around = line + 1;
     let inner = n * (h + 2) * line - 2 * around;
     let rows = |map: FloatTensor<B>, from: usize, count: usize| {
@@ -59,7 +59,7 @@ fn conv3x3_weight_backward<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<
     B::float_reshape(B::float_cat(products, 0), Shape::from([3, 3, i, o]))
 }
 
-/// [n, h, w, c] to [n, h + 2, w + 2, c], with zeros around.
+/// Pads a map with zeros: [n, h, w, c] to [n, h + 2, w + 2, c].
 fn border<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let [n, h, w, c] = x.shape().dims();
     let zeros = B::float_zeros(Shape::from([n, h + 2, w + 2, c]), &x.device(), x.dtype().into());
@@ -90,7 +90,7 @@ fn resize<B: Backend>(x: FloatTensor<B>, [height, width]: [usize; 2]) -> FloatTe
     resample::<B>(x, &rows, &columns)
 }
 
-/// The gradient of resizing from `size`, which is the product with the transposed weights.
+/// Gradient of resizing from `size`: the product with the transposed weights.
 fn resize_backward<B: Backend>(x: FloatTensor<B>, [h, w]: [usize; 2]) -> FloatTensor<B> {
     let [_, height, width, _] = x.shape().dims();
     if [h, w] == [height, width] {
@@ -152,8 +152,8 @@ pub fn batch_norm_backward<B: Backend>(
     let for_beta = B::float_sum_dim(gradient.clone(), 0);
     let product = B::float_sum_dim(B::float_mul(gradient.clone(), centred.clone()), 0);
     let for_gamma = B::float_div(product, deviation.clone());
-    // scale * (gradient - its mean - centred / deviation * the mean of gradient * centred / deviation), with all that
-    // is one number a channel taken together: passes over the map are what this costs.
+    // scale * (gradient - its mean - centred / deviation * the mean of gradient * centred / deviation), with all
+    // per-channel factors combined, because passes over the map dominate the cost.
     let mean =
         |sum: &FloatTensor<B>| B::float_div_scalar(sum.clone(), Scalar::from(shape[0] * shape[1] * shape[2]));
     let along = B::float_div(mean(&for_gamma), deviation);
@@ -162,7 +162,7 @@ pub fn batch_norm_backward<B: Backend>(
     (for_x, flat::<B>(for_gamma), flat::<B>(for_beta))
 }
 
-/// sqrt(variance + epsilon), [1, c].
+/// Returns sqrt(variance + epsilon), [1, c].
 fn deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
     B::float_sqrt(B::float_add_scalar(row::<B>(variance), Scalar::from(epsilon)))
 }

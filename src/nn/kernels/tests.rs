@@ -1,4 +1,4 @@
-//! The CPU's kernels against the portable ones.
+//! Tests of the CPU kernels against the portable ones.
 
 use burn::backend::Flex;
 use burn::backend::ops::{ConvOptions, FloatTensorOps, ModuleOps};
@@ -29,7 +29,7 @@ fn close(a: Floats, b: Floats, tolerance: f32) {
     }
 }
 
-/// Maps of one pixel, of one line, with an odd side, in their own size, enlarged, enlarged unevenly and made smaller.
+/// Input and output sizes: single pixels, single lines, odd sides, unchanged, enlarged, enlarged unevenly and reduced.
 const SIZES: [([usize; 2], [usize; 2]); 8] = [
     ([1, 1], [1, 1]),
     ([1, 5], [1, 5]),

@@ -1,10 +1,10 @@
-//! One AdamW step in one pass over parameter, gradient and moments.
+//! One AdamW step in a single pass over parameter, gradient and moments.
 
 use rayon::prelude::*;
 
 use crate::nn::kernels::AdamwStep;
 
-/// Elements a task: enough to hide what a task costs.
+/// Elements per task: enough to amortise the cost of a task.
 const BLOCK: usize = 1 << 15;
 
 pub fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], step: AdamwStep) {

@@ -1,14 +1,13 @@
-//! The 3x3 convolution of a map, resized or not, as products of matrices.
+//! The 3x3 convolution of a map, with or without resizing, as matrix products.
 //!
-//! Of a map in its own size: the map is copied once with zeros around, so that the neighbour of a pixel in a given
-//! direction lies a fixed number of cells away, for all pixels of the batch alike. The product of one weight
-//! with all pixels is then one product of matrices that begins that many cells further on: nine products,
-//! summed, and the cells between the lines cut away.
+//! Without resizing, the map is copied once with zero padding, so that the neighbour of a pixel in a given direction is a
+//! fixed number of cells away for all pixels of the batch. The product of one kernel position with all pixels is then a
+//! single matrix product that starts at a shifted offset. The nine products are summed, and the padding cells are cut away.
 //!
-//! Of a resized map: resizing mixes pixels, the weights mix channels, and the two commute. So the nine products
-//! are taken on the small map, where they cost (small / large) area, and their results are resized, shifted by
-//! the weight's place and summed: two products with matrices of interpolation weights, one along the columns and
-//! one along the rows.
+//! With resizing: resizing mixes pixels and the weights mix channels, so the two commute. The nine products are therefore
+//! computed on the small map, which costs (small / large) area, and their results are resized, shifted by the kernel
+//! position and summed. That takes two products with matrices of interpolation weights, one along the columns and one along
+//! the rows.
 
 use burn::backend::TensorMetadata;
 use ndarray::Array2;
@@ -18,7 +17,7 @@ use super::Floats;
 use super::matrix::{Into, Layout, multiply};
 use crate::nn::resample::{Corners, bilinear};
 
-/// [n, h, w, i] pixels to [n, height, width, o] pixels.
+/// Shapes of a convolution from [n, h, w, i] to [n, height, width, o].
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     n: usize,
@@ -50,7 +49,7 @@ impl Shape {
         [3, 3, self.i, self.o]
     }
 
-    /// The [i, o] matrix of one place.
+    /// Layout of the [i, o] matrix of one kernel position.
     fn tap(self, row: usize, column: usize) -> Layout {
         Layout::new(self.i, self.o).at((3 * row + column) * self.i * self.o)
     }
@@ -64,7 +63,7 @@ pub fn forward(x: &[f32], weight: &[f32], shape: Shape) -> Vec<f32> {
     if shape.resizes() { resized::forward(x, weight, shape) } else { direct::forward(x, weight, shape) }
 }
 
-/// Gradients of x, where wanted, and of the weight.
+/// Gradients of x, if wanted, and of the weight.
 pub fn backward(
     x: &[f32],
     weight: &[f32],
@@ -79,9 +78,9 @@ pub fn backward(
 mod direct {
     use super::*;
 
-    /// Cells of a padded map: one cell of zeros after each line (its right border, and the next line's left one),
-    /// one line of zeros after each image (its lower border, and the next one's upper one), and one line and one
-    /// cell before the first.
+    /// Cells of a padded map: one zero cell after each line (its right padding and the next line's left padding), one zero
+    /// line after each image (its bottom padding and the next one's top padding), and one line and one cell before the
+    /// first.
     #[derive(Clone, Copy)]
     struct Cells {
         n: usize,
@@ -94,7 +93,7 @@ mod direct {
             self.w + 1
         }
 
-        /// From the first pixel's cell to the last pixel's.
+        /// Number of cells from the first pixel to the last.
         fn span(self) -> usize {
             (self.n * (self.h + 1) - 1) * self.line() - 1
         }
@@ -103,12 +102,12 @@ mod direct {
             self.line() + 1
         }
 
-        /// How far the neighbour that a place of the weight sees lies behind the first neighbour.
+        /// Offset of the neighbour for a kernel position, relative to the first neighbour.
         fn ahead(self, row: usize, column: usize) -> usize {
             row * self.line() + column
         }
 
-        /// The lines of pixels: their first cells, counted from the first pixel's.
+        /// First cells of the lines of pixels, relative to the first pixel.
         fn starts(self) -> impl IndexedParallelIterator<Item = usize> {
             (0..self.n * self.h)
                 .into_par_iter()
@@ -186,7 +185,7 @@ mod direct {
         let for_x = wants_x.then(|| {
             let mut for_x = padded;
             for (row, column) in places() {
-                // A pixel's gradient comes from the neighbours that saw it, which lie on the opposite side.
+                // A pixel's gradient comes from the outputs that used it, which are on the opposite side.
                 let seers = Layout::new(cells.span(), o).at(cells.ahead(2 - row, 2 - column) * o);
                 multiply(
                     (&mut for_x, Layout::new(cells.span(), i)),
@@ -204,7 +203,7 @@ mod direct {
 mod resized {
     use super::*;
 
-    /// Interpolation weights along one side for each place of the weight: [to, from], shifted by the place.
+    /// Interpolation weights along one axis per kernel position: [to, from], shifted by the position.
     fn shifted(from: usize, to: usize) -> [Array2<f32>; 3] {
         let resize = bilinear(from, to, Corners::HalfPixel);
         [0, 1, 2].map(|place| {
@@ -214,7 +213,7 @@ mod resized {
         })
     }
 
-    /// The matrices along the columns, all places in one: [width, w * 3].
+    /// The matrices along the columns, with all kernel positions in one: [width, w * 3].
     fn along_columns(shape: Shape) -> Vec<f32> {
         let places = shifted(shape.w, shape.width);
         let at = |index: usize| {
@@ -224,12 +223,12 @@ mod resized {
         (0..shape.width * 3 * shape.w).map(at).collect()
     }
 
-    /// The matrices along the rows: [height, h] for each place.
+    /// The matrices along the rows: [height, h] per kernel position.
     fn along_rows(shape: Shape) -> [Vec<f32>; 3] {
         shifted(shape.h, shape.height).map(|place| place.iter().copied().collect())
     }
 
-    /// Of the three products of one row of the weight, which lie side by side for each pixel: one of them.
+    /// Layout of one of the three products of a kernel row, which are interleaved per pixel.
     fn product(shape: Shape, column: usize) -> Layout {
         Layout::new(shape.n * shape.h * shape.w, shape.o).at(column * shape.o).pitch(3 * shape.o)
     }
@@ -328,7 +327,7 @@ mod resized {
     }
 }
 
-/// The places of a weight, row by row.
+/// Kernel positions, row by row.
 fn places() -> impl Iterator<Item = (usize, usize)> {
     (0..9).map(|place| (place / 3, place % 3))
 }

@@ -1,8 +1,8 @@
-//! Matrices in slices, and their product.
+//! Matrices stored in slices, and their product.
 
 use gemm::Parallelism;
 
-/// Where the elements of a matrix lie: (r, c) at start + r * row + c * column.
+/// Layout of a matrix in a slice: element (r, c) is at start + r * row + c * column.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     pub start: usize,
@@ -13,17 +13,17 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Rows of `columns` elements, one after another.
+    /// Creates the layout of contiguous rows of `columns` elements.
     pub fn new(rows: usize, columns: usize) -> Self {
         Layout { start: 0, rows, columns, row: columns, column: 1 }
     }
 
-    /// The same matrix, beginning `start` elements into the slice.
+    /// Returns the same layout, starting `start` elements into the slice.
     pub fn at(self, start: usize) -> Self {
         Layout { start, ..self }
     }
 
-    /// The same matrix with `row` elements from one row's start to the next one's.
+    /// Returns the same layout with `row` elements between the starts of consecutive rows.
     pub fn pitch(self, row: usize) -> Self {
         Layout { row, ..self }
     }
@@ -42,20 +42,20 @@ impl Layout {
     }
 }
 
-/// What becomes of the values that the product is written over.
+/// What happens to the previous values of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Into {
     Replace,
     Add,
 }
 
-/// Products below this many multiplications run on one thread: splitting them costs more than it saves.
+/// Products with fewer multiplications than this run on one thread, because splitting them costs more than it saves.
 const PARALLEL_FROM: usize = 1 << 22;
 
-/// output = a * b, or output += a * b.
+/// Computes output = a * b, or output += a * b.
 ///
 /// # Panics
-/// Where shapes do not fit, a matrix leaves its slice, or rows of the output overlap.
+/// If shapes do not match, a matrix exceeds its slice, or rows of the output overlap.
 pub fn multiply(
     (output, to): (&mut [f32], Layout),
     into: Into,
@@ -68,8 +68,8 @@ pub fn multiply(
     let work = to.rows * to.columns * of_a.columns;
     let parallelism = if work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
     let stride = |elements: usize| elements as isize;
-    // SAFETY: by the assertions above every element of the three matrices lies in its slice, and no two elements
-    // of the output are the same place. A slice's length fits `isize`, and so does a stride inside it.
+    // SAFETY: by the assertions above, every element of the three matrices lies within its slice, and no two elements of
+    // the output coincide. A slice's length fits into `isize`, and so does a stride inside it.
     unsafe {
         gemm::gemm(
             to.rows,

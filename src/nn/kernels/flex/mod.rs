@@ -1,6 +1,6 @@
-//! The kernels on the CPU: float32 in contiguous memory, products through `gemm`, passes over memory fused and
-//! spread over rayon's threads. Sums are taken over fixed blocks in a fixed order, so that results do not depend
-//! on the number of threads. Other number types take the portable form.
+//! The kernels on the CPU: float32 in contiguous memory, products through `gemm`, fused passes over memory that are
+//! distributed over rayon's threads. Sums are taken over fixed blocks in a fixed order, so that results do not depend on
+//! the number of threads. Other number types use the portable form.
 
 mod adamw;
 mod conv;
@@ -106,8 +106,8 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Floats {
     Floats::from_data(TensorData::new(values, shape))
 }
 
-/// The same numbers as the whole of a buffer, in order: the tensor itself where it is that already, so that a buffer
-/// that has no other owner can be written to.
+/// Returns a tensor whose buffer contains exactly its numbers, in order. If the tensor already has this form, it is
+/// returned itself, so that a buffer without another owner can be written in place.
 fn contiguous(tensor: Floats) -> Floats {
     let length = tensor.shape().num_elements() * size_of::<f32>();
     let whole = tensor.layout().contiguous_offsets().is_some() && tensor.bytes().len() == length;

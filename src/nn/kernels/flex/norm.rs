@@ -1,18 +1,18 @@
-//! Batch normalisation of rows of channels, in as few passes over memory as its sums allow.
+//! Batch normalisation of rows of channels, with as few passes over memory as its sums allow.
 
 use rayon::prelude::*;
 
-/// Rows a block: sums inside one are float32, sums of blocks float64.
+/// Rows per block: sums within a block are in float32, sums of blocks in float64.
 const BLOCK: usize = 128;
 
-/// What a batch's statistics and the learned parameters make of a channel: (x - mean) * scale + shift. The mean is
-/// taken off first, as what is left may be far smaller.
+/// The affine map of a channel that follows from a batch's statistics and the learned parameters: (x - mean) * scale +
+/// shift. The mean is subtracted first, because the remainder may be much smaller.
 pub struct Affine<'a> {
     mean: &'a [f32],
     scale: Vec<f32>,
     shift: &'a [f32],
-    /// 1 / sqrt(variance + epsilon), in float64: where a channel has few pixels, a gradient is the small difference
-    /// of two terms that it scales.
+    /// 1 / sqrt(variance + epsilon), in float64: if a channel has few pixels, a gradient is the small difference of two
+    /// terms that it scales.
     inverse: Vec<f64>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Affine<'a> {
     }
 }
 
-/// Mean and biased variance of each of c channels.
+/// Returns mean and biased variance of each of c channels.
 pub fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     let rows = (x.len() / c.max(1)) as f64;
     let average = |sums: Vec<f64>| -> Vec<f32> { sums.iter().map(|sum| (sum / rows) as f32).collect() };
@@ -46,7 +46,7 @@ pub fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     (mean, variance)
 }
 
-/// Sums over all rows, in blocks and in order, so that the result is the same with any number of threads.
+/// Sums over all rows, in blocks and in order, so that the result does not depend on the number of threads.
 fn sum(x: &[f32], c: usize, add: impl Fn(&mut [f32], &[f32]) + Sync) -> Vec<f64> {
     let blocks: Vec<Vec<f32>> = x
         .par_chunks((BLOCK * c).max(1))
@@ -86,13 +86,13 @@ pub fn forward(x: &[f32], affine: &Affine, relu: bool) -> Vec<f32> {
     y
 }
 
-/// Turns the output's gradient into that of x; returns those of gamma and beta.
+/// Turns the output's gradient into that of x, and returns those of gamma and beta.
 pub fn backward(x: &[f32], gradient: &mut [f32], affine: &Affine, relu: bool) -> (Vec<f32>, Vec<f32>) {
     let c = affine.scale.len();
     let block = (BLOCK * c).max(1);
     let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
     let Affine { mean, scale, inverse, .. } = affine;
-    // Sums of the gradient, and of the gradient times the centred input, side by side.
+    // Sums of the gradient, and of the gradient times the centred input.
     let sums: Vec<Vec<f32>> = gradient
         .par_chunks_mut(block)
         .zip(x.par_chunks(block))
@@ -115,7 +115,7 @@ pub fn backward(x: &[f32], gradient: &mut [f32], affine: &Affine, relu: bool) ->
     let (plain, centred) = sums.split_at(c);
     let rows = (x.len() / c.max(1)) as f64;
     let average: Vec<f32> = plain.iter().map(|sum| (sum / rows) as f32).collect();
-    // How much of the centred input to take off: mean(gradient * centred) / (variance + epsilon).
+    // Factor of the centred input to subtract: mean(gradient * centred) / (variance + epsilon).
     let slope: Vec<f32> =
         (centred.iter().zip(inverse)).map(|(sum, inverse)| (sum / rows * inverse.powi(2)) as f32).collect();
     gradient.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(gradient, x)| {
