@@ -355,7 +355,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     let cache = folder.path().join("cache");
     let [undisturbed, killed, damaged] = ["a", "b", "c"].map(|name| folder.path().join(name));
     let output = bench(&cache, &undisturbed).output().unwrap();
-    assert!(!said(&output).contains("goes on"), "{}", said(&output));
+    assert!(!said(&output).contains("continuing"), "{}", said(&output));
     let expected = record(&undisturbed);
     assert_eq!(expected["short"], true);
     assert_eq!(expected["samples"], serde_json::json!({"train": 24, "valid": 10, "test": 24}));
@@ -382,10 +382,10 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     std::fs::write(&spoilt, bytes).unwrap();
 
     let output = bench(&cache, &killed).output().unwrap();
-    assert!(said(&output).contains("goes on with learning rate"), "{}", said(&output));
+    assert!(said(&output).contains("continuing with learning rate"), "{}", said(&output));
     assert_eq!(record(&killed), expected);
     let output = bench(&cache, &damaged).output().unwrap();
-    assert!(said(&output).contains("starts anew"), "{}", said(&output));
+    assert!(said(&output).contains("starting from epoch 0"), "{}", said(&output));
     assert_eq!(record(&damaged), expected);
     assert!(snapshots(&killed).is_empty() && snapshots(&damaged).is_empty());
 }

@@ -245,7 +245,7 @@ fn a_killed_run_ends_the_same(protocol: &str) {
     let protocol = &common::changed_protocol(protocol, folder.path(), &head);
     let [undisturbed, killed] = ["a", "b"].map(|name| folder.path().join(name));
     let records = |out: &Path| common::records(&out.join("landslide4sense"));
-    assert!(!said(&bench(&real, &undisturbed, protocol).output().unwrap()).contains("goes on"));
+    assert!(!said(&bench(&real, &undisturbed, protocol).output().unwrap()).contains("continuing"));
     let expected = records(&undisturbed);
     assert_eq!(expected.len(), 1);
     assert!(expected.values().all(|record| record.short));
@@ -261,7 +261,7 @@ fn a_killed_run_ends_the_same(protocol: &str) {
     assert!(records(&killed).is_empty(), "killed too late");
     assert_eq!(snapshots(&killed).len(), 1);
     let said = said(&bench(&real, &killed, protocol).output().unwrap());
-    assert!(said.contains("goes on after"), "{said}");
+    assert!(said.contains("continuing after"), "{said}");
     assert_eq!(records(&killed), expected);
 }
 

@@ -26,9 +26,10 @@ use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
 use crate::task::TargetKind;
 use crate::train::epoch::{self, Classifier, Recipe};
-use crate::train::optim::{self, Rule};
-use crate::train::snapshot::{self, Snapshot, SnapshotPace, Standing};
-use crate::train::state::{self, State};
+use crate::train::optim::Rule;
+use crate::train::search::{self, Resumed, SnapshotKeeper, Trainee};
+use crate::train::snapshot::Standing;
+use crate::train::state;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -107,7 +108,7 @@ pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<
         encoder: setup.trained()?,
         valid: Vec::new(),
         best: None,
-        pace: SnapshotPace::default(),
+        keeper: SnapshotKeeper::new(&setup.snapshot, &config.training, &setup.device, setup.progress),
     };
     let mut resumed = search.resume();
     while search.valid.len() < config.training.learning_rates.len() {
@@ -146,71 +147,39 @@ struct Search<'a> {
     valid: Vec<Option<f64>>,
     /// Test logits of the best.
     best: Option<Array2<f32>>,
-    pace: SnapshotPace,
+    keeper: SnapshotKeeper<'a>,
 }
 
 /// A learning rate's training after some epochs.
 struct LearningRateRun {
-    network: Network,
-    optimizer: optim::Optimizer,
+    trainee: Trainee<Network>,
     epochs: usize,
 }
 
 impl Search<'_> {
-    /// Where the snapshot left off. One that is damaged counts as none.
+    /// Takes up what the snapshot holds.
     fn resume(&mut self) -> Option<LearningRateRun> {
-        let path = &self.setup.snapshot;
-        let note = |problem: &dyn std::fmt::Display| {
-            self.setup.progress.note(&format!("starts anew: {problem}"));
+        let rates = &self.config.training.learning_rates;
+        let fits = |standing: &Standing, _: &Network| match standing.rate {
+            rate if rate == standing.valid.len() && rate < rates.len() => Ok(()),
+            _ => Err(search::foreign()),
         };
-        let snapshot = match Snapshot::load(path) {
-            Ok(snapshot) => snapshot?,
-            Err(error) => {
-                note(&error);
-                return None;
-            }
-        };
-        let Snapshot { standing: Standing { rate, epochs, valid }, best, network, optimizer } = snapshot;
-        match self.restore(&network, &optimizer) {
-            Ok((network, optimizer))
-                if rate == valid.len() && rate < self.config.training.learning_rates.len() =>
-            {
-                let rate = self.config.training.learning_rates[rate];
-                let line = format!("goes on with learning rate {rate} after {epochs} epochs");
-                self.setup.progress.note(&line);
-                self.valid = valid;
-                self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
-                Some(LearningRateRun { network, optimizer, epochs })
-            }
-            Ok(_) => {
-                note(&Error::damaged(path, "is of another search"));
-                None
-            }
-            Err(error) => {
-                note(&Error::damaged(path, error));
-                None
-            }
-        }
+        let Resumed { standing, best, trainee } = self.keeper.resume(|| Ok(self.network()), fits)?;
+        let Standing { rate, epochs, valid } = standing;
+        let line = format!("continuing with learning rate {} after {epochs} epochs", rates[rate]);
+        self.setup.progress.note(&line);
+        self.valid = valid;
+        self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
+        Some(LearningRateRun { trainee, epochs })
     }
 
-    fn restore(&self, network: &State, optimizer: &State) -> Result<(Network, optim::Optimizer)> {
-        let network = state::load(self.start().network, network)?;
-        let plain = self.setup.device.clone().inner();
-        Ok((
-            network,
-            optim::Optimizer::resume(Rule::of(self.config.training.optimizer).0, optimizer, &plain)?,
-        ))
+    fn network(&self) -> Network {
+        let TrainingSetup { device, input, task, .. } = self.setup;
+        Network::new(self.encoder.clone().fork(device), input.spec(), task.classes, self.seed, device)
     }
 
     fn start(&self) -> LearningRateRun {
-        let TrainingSetup { device, input, task, .. } = self.setup;
-        let encoder = self.encoder.clone().fork(device);
-        let network = Network::new(encoder, input.spec(), task.classes, self.seed, device);
-        LearningRateRun {
-            network,
-            optimizer: optim::Optimizer::new(Rule::of(self.config.training.optimizer).0),
-            epochs: 0,
-        }
+        LearningRateRun { trainee: self.keeper.begin(self.network()), epochs: 0 }
     }
 
     /// Trains the next learning rate to its end and scores it; one that diverges gets no score.
@@ -238,22 +207,19 @@ impl Search<'_> {
             );
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
-            if !loss.is_finite() || !state::is_finite(&training.network) {
+            if !loss.is_finite() || !state::is_finite(&training.trainee.network) {
                 setup.progress.note(&format!("{name}: diverged"));
                 self.valid.push(None);
                 return Ok(());
             }
             tracing::debug!(loss, "{name}");
+            let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
+            let best = self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
             // The last epoch always: its network is evaluated next, which takes long.
-            if self.pace.is_due() || epoch + 1 == config.training.epochs {
-                let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
-                let best =
-                    self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
-                let LearningRateRun { network, optimizer, .. } = &training;
-                self.pace.write(|| snapshot::save(&setup.snapshot, &standing, &best, network, optimizer))?;
-            }
+            let is_last = epoch + 1 == config.training.epochs;
+            self.keeper.keep(&standing, &best, &training.trainee, is_last)?;
         }
-        let trained = Trained::new(&training.network.valid());
+        let trained = Trained::new(&training.trainee.network.valid());
         let valid = match trained.evaluate(config, setup, Split::Valid)? {
             Some((logits, labels)) => {
                 let truth = Targets::from_labels(&labels, setup.task.classes)?;
@@ -283,7 +249,7 @@ impl Search<'_> {
         name: &str,
     ) -> Result<(LearningRateRun, f64)> {
         let (config, seed, setup) = (self.config, self.seed, self.setup);
-        let LearningRateRun { network, mut optimizer, .. } = training;
+        let Trainee { network, mut optimizer } = training.trainee;
         let mut order = setup.samples(config, Split::Train);
         if config.order == TrainingOrder::Shuffled {
             order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
@@ -301,7 +267,7 @@ impl Search<'_> {
                 step.advance(images);
             })
         })?;
-        Ok((LearningRateRun { network, optimizer, epochs: epoch + 1 }, loss))
+        Ok((LearningRateRun { trainee: Trainee { network, optimizer }, epochs: epoch + 1 }, loss))
     }
 }
 

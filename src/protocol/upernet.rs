@@ -44,9 +44,10 @@ use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::{TargetKind, Task};
-use crate::train::optim::{self, Pace, Rule};
+use crate::train::optim::{Pace, Rule};
 use crate::train::schedule::Position;
-use crate::train::snapshot::{self, Snapshot, SnapshotPace, Standing};
+use crate::train::search::{self, SnapshotKeeper, Trainee};
+use crate::train::snapshot::{self, Standing};
 use crate::train::state::{self, State};
 use crate::transform::augment::Turn;
 use crate::{Error, Result};
@@ -131,15 +132,10 @@ struct Search<'a> {
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
     /// The learning rate under way.
-    training: Option<LearningRateRun>,
+    training: Option<Trainee<Network>>,
     /// Whether it was told what the maps take.
     told: bool,
-    pace: SnapshotPace,
-}
-
-struct LearningRateRun {
-    network: Network,
-    optimizer: optim::Optimizer,
+    keeper: SnapshotKeeper<'a>,
 }
 
 impl<'a> Search<'a> {
@@ -149,53 +145,37 @@ impl<'a> Search<'a> {
         setup: &'a TrainingSetup<'a>,
         frozen: Option<MapSource<'a>>,
     ) -> Self {
-        let pace = SnapshotPace::default();
-        Search { config, seed, setup, frozen, scores: Vec::new(), training: None, told: false, pace }
+        let keeper = SnapshotKeeper::new(&setup.snapshot, &config.training, &setup.device, setup.progress);
+        Search { config, seed, setup, frozen, scores: Vec::new(), training: None, told: false, keeper }
     }
 
-    fn start(&self) -> Result<LearningRateRun> {
+    fn start(&self) -> Result<Trainee<Network>> {
         let TrainingSetup { maps, device, task, .. } = self.setup;
         let head = UperNet::new(&self.config.head, maps, task.classes, self.seed, device)?;
         let encoder = match self.frozen {
             Some(_) => None,
             None => Some(self.setup.trained()?.clone().fork(device)),
         };
-        let (rule, _) = Rule::of(self.config.training.optimizer);
-        Ok(LearningRateRun { network: Network { encoder, head }, optimizer: optim::Optimizer::new(rule) })
+        Ok(self.keeper.begin(Network { encoder, head }))
     }
 
-    /// Takes up what the snapshot holds. One that is damaged counts as none.
+    /// Takes up what the snapshot holds.
     fn resume(&mut self) {
-        let path = &self.setup.snapshot;
-        match Snapshot::load(path).and_then(|snapshot| snapshot.map(|s| self.restored(s)).transpose()) {
-            Ok(None) => {}
-            Ok(Some((scores, training))) => {
-                let line = format!("goes on after {} epochs", scores.len());
-                self.setup.progress.note(&line);
-                (self.scores, self.training) = (scores, Some(training));
+        let (config, better) = (&self.config.training, self.setup.task.metric.better());
+        let fits = |standing: &Standing, start: &Network| {
+            let Standing { rate, epochs, valid } = standing;
+            let all = config.learning_rates.len() * config.epochs;
+            if rate * config.epochs + epochs != valid.len() || valid.len() > all {
+                return Err(search::foreign());
             }
-            Err(error) => {
-                let line = format!("starts anew: {}: {error}", path.display());
-                self.setup.progress.note(&line);
+            if let Some((best, _)) = best_of(better, valid) {
+                state::load(start.clone(), &snapshot::load_network(&self.best_path(best))?)?;
             }
-        }
-    }
-
-    fn restored(&self, snapshot: Snapshot) -> Result<(Vec<Option<f64>>, LearningRateRun)> {
-        let Snapshot { standing: Standing { rate, epochs, valid }, network, optimizer, .. } = snapshot;
-        let all = self.config.training.learning_rates.len() * self.config.training.epochs;
-        if rate * self.config.training.epochs + epochs != valid.len() || valid.len() > all {
-            return Err(Error::mismatch("is of another search"));
-        }
-        let start = self.start()?.network;
-        if let Some((best, _)) = best_of(self.setup.task.metric.better(), &valid) {
-            state::load(start.clone(), &snapshot::load_network(&self.best_path(best))?)?;
-        }
-        let network = state::load(start, &network)?;
-        let plain = self.setup.device.clone().inner();
-        let (rule, _) = Rule::of(self.config.training.optimizer);
-        let optimizer = optim::Optimizer::resume(rule, &optimizer, &plain)?;
-        Ok((valid, LearningRateRun { network, optimizer }))
+            Ok(())
+        };
+        let Some(resumed) = self.keeper.resume(|| Ok(self.start()?.network), fits) else { return };
+        self.setup.progress.note(&format!("continuing after {} epochs", resumed.standing.valid.len()));
+        (self.scores, self.training) = (resumed.standing.valid, Some(resumed.trainee));
     }
 
     /// Trains the next epoch and scores it on validation.
@@ -226,12 +206,9 @@ impl<'a> Search<'a> {
             snapshot::save_network(&self.best_path(done), &training.network)?;
         }
         // The last epoch of a learning rate always: what follows begins anew.
-        if self.pace.is_due() || epoch + 1 == epochs {
-            let (rate, epochs) = (self.scores.len() / epochs, self.scores.len() % epochs);
-            let standing = Standing { rate, epochs, valid: self.scores.clone() };
-            let LearningRateRun { network, optimizer } = &training;
-            let path = &self.setup.snapshot;
-            self.pace.write(|| snapshot::save(path, &standing, &State::new(), network, optimizer))?;
+        let (rate, epochs_done) = (self.scores.len() / epochs, self.scores.len() % epochs);
+        let standing = Standing { rate, epochs: epochs_done, valid: self.scores.clone() };
+        if self.keeper.keep(&standing, &State::new(), &training, epoch + 1 == epochs)? {
             self.remove_superseded();
         }
         self.training = Some(training);
@@ -272,11 +249,11 @@ impl<'a> Search<'a> {
     /// Samples that fill no whole batch are left out, as in the reference; where all of them do not, they are the batch.
     fn train(
         &self,
-        training: LearningRateRun,
+        training: Trainee<Network>,
         learning_rate: f64,
         epoch: usize,
         name: &str,
-    ) -> Result<(LearningRateRun, f64)> {
+    ) -> Result<(Trainee<Network>, f64)> {
         let (config, setup) = (self.config, self.setup);
         let mut order = self.samples(Split::Train);
         let size = config.training.batch_size.min(order.len());
@@ -297,7 +274,7 @@ impl<'a> Search<'a> {
             |i: usize| reader.item(Split::Train, order[i], turn(config.augmentation, seed, epoch, order[i]));
         let step = setup.progress.begin(name, order.len());
         let (_, momentum) = Rule::of(config.training.optimizer);
-        let LearningRateRun { mut network, mut optimizer } = training;
+        let Trainee { mut network, mut optimizer } = training;
         loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
             let (mut total, mut counted, mut empty) = (0.0, 0_u32, 0);
             for batch in 0..batches {
@@ -330,7 +307,7 @@ impl<'a> Search<'a> {
                     format!("{name}: {empty} of {batches} batches passed over, nothing is measured in them");
                 setup.progress.note(&line);
             }
-            Ok((LearningRateRun { network, optimizer }, total / f64::from(counted.max(1))))
+            Ok((Trainee { network, optimizer }, total / f64::from(counted.max(1))))
         })
     }
 

@@ -4,5 +4,6 @@ pub mod epoch;
 pub mod gradients;
 pub mod optim;
 pub mod schedule;
+pub mod search;
 pub mod snapshot;
 pub mod state;
