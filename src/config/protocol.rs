@@ -20,7 +20,9 @@ pub struct KnnConfig {
     pub k: usize,
     /// A neighbour's vote weighs exp(cosine similarity / temperature).
     pub temperature: f32,
+    /// The precision of the features.
     pub embedding_dtype: EmbeddingDtype,
+    /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
 }
 
@@ -28,6 +30,7 @@ pub struct KnnConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EmbeddingDtype {
+    /// As they come.
     F32,
     /// Rounded to bfloat16, and similarities too, as Galileo's loader and k-NN do.
     Bf16,
@@ -46,6 +49,7 @@ impl fmt::Display for EmbeddingDtype {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LinearProbeConfig {
+    /// Passes over the training samples per learning rate.
     pub epochs: usize,
     /// Samples a step, at least 2: BatchNorm has no variance of one.
     pub batch_size: usize,
@@ -56,16 +60,23 @@ pub struct LinearProbeConfig {
     /// Tasks whose learning rates are others.
     #[serde(default)]
     pub task_learning_rates: BTreeMap<String, Vec<f64>>,
+    /// What happens to training images.
     pub augmentation: Augmentation,
+    /// Which epoch's weights are used.
     pub keep: KeptEpoch,
     /// Whether epochs are compared by the mean over batches of the metric, and that is recorded beside the metric of the
     /// whole test split.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub report_batches: bool,
+    /// The normalisation in front of the linear layer.
     pub batch_norm: BatchNormConfig,
+    /// How the linear layer begins.
     pub initialization: Initialization,
+    /// How a gradient becomes a step.
     pub optimizer: Optimizer,
+    /// How the learning rate runs over a training.
     pub schedule: Schedule,
+    /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
 }
 
@@ -117,7 +128,9 @@ pub struct LogisticConfig {
     /// task's metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label_metric: Option<Metric>,
+    /// How the loss is minimised.
     pub solver: SolverConfig,
+    /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
 }
 
@@ -156,6 +169,7 @@ pub struct RidgeConfig {
     pub strengths: LogSpaced,
     /// Whether validation samples join the training samples once the strength is chosen.
     pub refit_with_validation: bool,
+    /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
 }
 
@@ -169,8 +183,11 @@ impl RidgeConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSpaced {
+    /// The smallest number, above 0.
     pub start: f64,
+    /// The largest number.
     pub stop: f64,
+    /// How many numbers, at least 1.
     pub count: usize,
 }
 

@@ -9,6 +9,7 @@ use crate::transform::augment::Dihedral;
 /// What the command line takes off a training, to try something out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shortening {
+    /// In place of the protocol's.
     pub epochs: Option<usize>,
     /// In place of the protocol's, where there are any.
     pub learning_rates: Vec<f64>,
@@ -116,6 +117,7 @@ impl TrainingConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeptEpoch {
+    /// That of the last epoch.
     Last,
     /// The best on validation, the first of equal ones.
     Best,
@@ -167,10 +169,16 @@ pub enum Optimizer {
         betas: [f64; 2],
         /// Added to the root of the squared gradient's mean.
         eps: f64,
+        /// Share of the learning rate by which parameters shrink per step.
         weight_decay: f64,
     },
     /// Gradient descent with momentum, without dampening or Nesterov's step; the decay is part of the gradient.
-    Sgd { momentum: f64, weight_decay: f64 },
+    Sgd {
+        /// Share of the last step that the next one keeps.
+        momentum: f64,
+        /// Share of the parameters that is added to the gradient.
+        weight_decay: f64,
+    },
 }
 
 impl Optimizer {
@@ -205,6 +213,7 @@ pub enum Schedule {
     },
     /// torch's `OneCycleLR` with cosines.
     OneCycle {
+        /// Epochs in which the learning rate rises.
         warmup_epochs: usize,
         /// The first learning rate is the highest divided by this.
         start_divisor: f64,

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 /// One image of each sample, as an encoder is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSpec {
+    /// The sensor that the encoder is told.
     pub sensor: Sensor,
     /// The band of each channel; empty where the model does not look at bands.
     pub bands: Arc<[Band]>,
@@ -29,6 +30,7 @@ pub struct InputSpec {
     /// How the features of images that are encoded alone become one. None where the encoder is given all images at once, as
     /// a single one is.
     pub combine: Option<Combine>,
+    /// How tokens become one vector per image.
     pub pooling: Pooling,
 }
 

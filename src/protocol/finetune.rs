@@ -98,7 +98,7 @@ impl Classifier for Network {
 /// Fine-tunes on the train split and scores the test split. Goes on from the snapshot where there is one.
 ///
 /// # Errors
-/// Where a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
+/// If a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
 pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<Outcome> {
     let task = setup.task;
     let mut search = Search {

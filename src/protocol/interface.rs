@@ -99,7 +99,9 @@ impl Needs {
 
 /// One cell to score.
 pub struct Session<'a> {
+    /// The task to score.
     pub task: &'a Task,
+    /// The seed of all that is drawn: initial weights, orders, resamples.
     pub seed: u64,
     /// Features of the encoder as it was loaded; none if the protocol trains the encoder.
     pub source: Option<&'a mut dyn FeatureSource>,
@@ -130,7 +132,9 @@ impl<'a> Session<'a> {
 
 /// Everything that a training with gradients needs beside its protocol: data, model, device, snapshot.
 pub struct TrainingSetup<'a> {
+    /// The task to score.
     pub task: &'a Task,
+    /// Its files, opened, and what happens to their pixels.
     pub input: &'a Input,
     /// One of the input's.
     pub strategy: &'a Preparation,
@@ -146,6 +150,7 @@ pub struct TrainingSetup<'a> {
     pub readers: usize,
     /// The file that keeps the training after each epoch.
     pub snapshot: PathBuf,
+    /// Who is told how far the training is.
     pub progress: &'a dyn Progress,
 }
 

@@ -14,7 +14,9 @@ use crate::{Error, Result};
 /// What k-NN predicts, and from which neighbours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
+    /// What is predicted for each query.
     pub targets: Targets,
+    /// The neighbours that voted, per query.
     pub neighbours: Neighbours,
 }
 
@@ -71,7 +73,7 @@ fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeat
 /// index count (the reference leaves that order open).
 ///
 /// # Errors
-/// Where features and labels do not belong together, a feature is not finite, there is no train sample, or the
+/// If features and labels do not belong together, a feature is not finite, there is no train sample, or the
 /// temperature is so low that weights overflow.
 pub fn predict(
     config: &KnnConfig,
@@ -83,10 +85,10 @@ pub fn predict(
     predict_by(Search::Product, config, train, labels, queries)
 }
 
-/// As [`predict`], with the search of one's choice; the prediction is the same.
+/// Like [`predict`], with the search of one's choice; the prediction is the same.
 ///
 /// # Errors
-/// As [`predict`].
+/// Like [`predict`].
 pub fn predict_by(
     search: Search,
     config: &KnnConfig,

@@ -105,12 +105,14 @@ fn score(
 pub struct TrainingSet<'a> {
     /// [variants, n, d]: features of each image under each of [`crate::config::Augmentation::transforms`].
     pub features: ArrayView3<'a, f32>,
+    /// One target per image.
     pub targets: &'a Targets,
 }
 
 /// What a training gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
+    /// One head per learning rate.
     pub heads: Heads,
     /// [rates, steps]: the mean loss of each step's batch, before the step.
     pub losses: Array2<f32>,
@@ -121,7 +123,7 @@ pub struct Trained {
 /// `after_epoch` sees the heads after each epoch (from 0).
 ///
 /// # Errors
-/// Where features, targets and config do not fit together, no batch can be formed, or `after_epoch` fails.
+/// If features, targets and config do not fit together, no batch can be formed, or `after_epoch` fails.
 pub fn train(
     config: &LinearProbeConfig,
     rates: &[f64],
@@ -138,7 +140,7 @@ pub fn train(
 /// [`shuffled`] does; a row that is not there panics.
 ///
 /// # Errors
-/// As [`train`].
+/// Like [`train`].
 pub fn train_from(
     config: &LinearProbeConfig,
     rates: &[f64],
@@ -264,6 +266,7 @@ impl Sweep {
 /// A learning rate with the epoch whose weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
+    /// The highest of its schedule.
     pub learning_rate: f64,
     /// From 0.
     pub epoch: usize,
@@ -288,7 +291,7 @@ pub struct Probed {
 /// diverged: one whose logits on validation are not finite.
 ///
 /// # Errors
-/// As [`train`]; where a split's features do not fit, `score` fails, or gives no number for any head.
+/// Like [`train`]; where a split's features do not fit, `score` fails, or gives no number for any head.
 pub fn probe(
     config: &LinearProbeConfig,
     rates: &[f64],

@@ -17,7 +17,7 @@ macro_rules! protocols {
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "kebab-case")]
         pub enum ProtocolConfig {
-            $($variant($config)),*
+            $(#[doc = concat!("See [`", stringify!($config), "`].")] $variant($config)),*
         }
 
         impl std::ops::Deref for ProtocolConfig {

@@ -124,6 +124,7 @@ pub struct Regression {
     reference: Option<usize>,
     outputs: usize,
     standardizer: Option<Standardizer>,
+    /// Steps of the solver.
     pub iterations: usize,
     /// Whether the solver reached its tolerance.
     pub converged: bool,
@@ -144,7 +145,7 @@ impl Design {
     /// Fits the regression of `c`, from the coefficients of `start` (of the same targets) or from 0.
     ///
     /// # Errors
-    /// Where features and targets do not fit, a feature is not finite or all samples have one class.
+    /// If features and targets do not fit, a feature is not finite or all samples have one class.
     pub fn fit(
         &self,
         targets: &Targets,
@@ -326,10 +327,13 @@ impl Regression {
 /// A C that was tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
+    /// Inverse strength of the regularisation.
     pub c: f64,
     /// Its score on validation; NaN where the regression diverged.
     pub validation: f64,
+    /// Steps of the solver.
     pub iterations: usize,
+    /// Whether the solver reached its tolerance.
     pub converged: bool,
 }
 
@@ -351,7 +355,7 @@ pub struct Swept {
 /// logits on validation are not numbers.
 ///
 /// # Errors
-/// Where the splits do not fit together, all training samples have one class, or `score` fails or gives no number.
+/// If the splits do not fit together, all training samples have one class, or `score` fails or gives no number.
 pub fn sweep(
     config: &LogisticConfig,
     features: ArrayView2<f32>,

@@ -63,6 +63,7 @@ fn score_test(
 /// A strength that was tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
+    /// Strength of the regularisation.
     pub strength: f64,
     /// Its score on validation; NaN where the regression has no solution in finite numbers.
     pub validation: f64,
@@ -71,6 +72,7 @@ pub struct Candidate {
 /// What a sweep gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Swept {
+    /// The best on validation.
     pub chosen: Candidate,
     /// Of every strength, ascending.
     pub candidates: Vec<Candidate>,
@@ -82,7 +84,7 @@ pub struct Swept {
 /// says so and applies the result to test.
 ///
 /// # Errors
-/// Where the splits do not fit together, targets are no numbers, a feature is not finite, or no strength has a score.
+/// If the splits do not fit together, targets are no numbers, a feature is not finite, or no strength has a score.
 pub fn sweep(
     config: &RidgeConfig,
     metric: Metric,
@@ -150,7 +152,7 @@ impl Design {
     /// Prepares features [n, d] and their numbers [n].
     ///
     /// # Errors
-    /// Where there are none, they are not as many, or a feature or number is not finite.
+    /// If there are none, they are not as many, or a feature or number is not finite.
     pub fn new(features: ArrayView2<f32>, values: &[f32]) -> Result<Self> {
         let (n, d) = features.dim();
         if n != values.len() || n == 0 || d == 0 {

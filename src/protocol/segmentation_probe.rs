@@ -166,7 +166,7 @@ pub struct Trained {
 /// (from 0).
 ///
 /// # Errors
-/// Where the initial weights do not fit the tokens, there are no tiles, or tokens cannot be read.
+/// If the initial weights do not fit the tokens, there are no tiles, or tokens cannot be read.
 pub fn train(
     config: &SegmentationProbeConfig,
     classes: usize,
@@ -302,7 +302,7 @@ fn flat<'a>(rows: &'a ArrayView2<f32>) -> &'a [f32] {
 /// that diverged: one with a logit that is not finite.
 ///
 /// # Errors
-/// Where tokens cannot be read, or are of another size than the heads'.
+/// If tokens cannot be read, or are of another size than the heads'.
 pub fn confusions(
     heads: &[Linear],
     classes: usize,
@@ -352,7 +352,7 @@ pub fn confusions(
 /// What a head predicts for the pixels of one image, [h, w]: its tiles put together.
 ///
 /// # Errors
-/// As [`confusions`].
+/// Like [`confusions`].
 fn mask(head: &Linear, classes: usize, tile: usize, tokens: &Tokens, image: usize) -> Result<Array2<i32>> {
     let pixels = Pixels::new(tokens, classes, tile)?;
     let (count, across) = (tokens.tiles_an_image, tokens.tiles_across.max(1));

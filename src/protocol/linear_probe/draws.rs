@@ -11,7 +11,9 @@ const EPOCHS: u64 = 1;
 /// One sample of one epoch: which of its augmented variants is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrawnSample {
+    /// Its place among the training samples.
     pub sample: usize,
+    /// The place of its augmentation.
     pub variant: usize,
 }
 

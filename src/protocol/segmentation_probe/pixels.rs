@@ -33,7 +33,7 @@ impl Pixels {
     /// A token stands for a part of `tile` pixels a side.
     ///
     /// # Errors
-    /// Where there are no tiles or classes, or the masks are not square or differ in size.
+    /// If there are no tiles or classes, or the masks are not square or differ in size.
     pub(crate) fn new(tokens: &Tokens, classes: usize, tile: usize) -> Result<Self> {
         let side = tokens.masks.first().map_or(0, |mask| mask.nrows());
         if [side, tile, classes, tokens.grid].contains(&0) {

@@ -27,7 +27,7 @@ impl BatchTruth {
     /// That of the items, which must be of one size.
     ///
     /// # Errors
-    /// Where they are not.
+    /// If they are not.
     pub(crate) fn new(items: &[MapItem], task: &Task, device: &Device) -> Result<Self> {
         let (h, w) = items.first().map_or((0, 0), |item| item.truth.dim());
         if let Some(item) = items.iter().find(|item| item.truth.dim() != (h, w)) {
@@ -100,7 +100,7 @@ impl PixelScores {
     /// where classes are predicted.
     ///
     /// # Errors
-    /// Where the truth is of another kind, or a predicted number is not finite.
+    /// If the truth is of another kind, or a predicted number is not finite.
     pub(crate) fn add(
         &mut self,
         logits: Tensor<4>,
@@ -134,7 +134,7 @@ impl PixelScores {
     /// The mean over batches of the metric, as the reference logs it.
     ///
     /// # Errors
-    /// Where no pixel counts.
+    /// If no pixel counts.
     pub(crate) fn over_batches(&self, metric: Metric, batch_size: usize) -> Result<f64> {
         match self {
             PixelScores::Classes(images) => mean_iou_over_batches(images, batch_size),
@@ -145,7 +145,7 @@ impl PixelScores {
     /// What a record holds of these images as the test split.
     ///
     /// # Errors
-    /// As [`outcome::of_masks`] and [`outcome::of_value_maps`].
+    /// Like [`outcome::of_masks`] and [`outcome::of_value_maps`].
     pub(crate) fn outcome(&self, task: &Task, config: &IntervalConfig, seed: u64) -> Result<Outcome> {
         match self {
             PixelScores::Classes(images) => outcome::of_masks(task, images, config, seed),
