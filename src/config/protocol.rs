@@ -51,7 +51,7 @@ impl fmt::Display for EmbeddingDtype {
 pub struct LinearProbeConfig {
     /// Passes over the training samples per learning rate.
     pub epochs: usize,
-    /// Samples a step, at least 2: BatchNorm has no variance of one.
+    /// Samples per step, at least 2: BatchNorm has no variance of one.
     pub batch_size: usize,
     /// Whether an epoch's last, incomplete batch is left out.
     pub drop_last: bool,
@@ -124,7 +124,7 @@ pub struct LogisticConfig {
     pub standardize: bool,
     /// Whether validation samples join the training samples once C is chosen.
     pub refit_with_validation: bool,
-    /// What chooses C and is reported where a sample may have several labels: `micro_f1` or `micro_map`. Without it the
+    /// What chooses C and is reported if a sample may have several labels: `micro_f1` or `micro_map`. Without it the
     /// task's metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label_metric: Option<Metric>,
@@ -200,7 +200,7 @@ impl LogSpaced {
         }
     }
 
-    /// The numbers, ascending; only `start` where `count` is 1.
+    /// The numbers, ascending; only `start` if `count` is 1.
     pub fn values(self) -> Vec<f64> {
         let (low, high) = (self.start.log10(), self.stop.log10());
         let gaps = self.count.saturating_sub(1).max(1) as f64;
@@ -214,7 +214,7 @@ impl LogSpaced {
 pub struct SolverConfig {
     /// Number of past steps that stand for the curvature.
     pub history: usize,
-    /// Stops where no component of the gradient is larger.
+    /// Stops when no component of the gradient is larger.
     pub tolerance: f64,
     /// Stops after so many steps at the latest.
     pub max_iterations: usize,

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::transform::augment::Dihedral;
 
-/// What the command line takes off a training, to try something out.
+/// How the command line shortens a training, to try something out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shortening {
     /// In place of the protocol's.
     pub epochs: Option<usize>,
-    /// In place of the protocol's, where there are any.
+    /// Replace the protocol's, if any are given.
     pub learning_rates: Vec<f64>,
     /// Samples of each split.
     pub limit: Option<usize>,
@@ -127,7 +127,7 @@ pub enum KeptEpoch {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchNormConfig {
-    /// Whether a scale and a shift a feature are learnt.
+    /// Whether a scale and a shift per feature are learned.
     pub affine: bool,
     /// Added to the variance.
     pub eps: f64,
@@ -135,11 +135,11 @@ pub struct BatchNormConfig {
     pub momentum: f64,
 }
 
-/// How the linear layer begins. Biases are uniform within ±1/sqrt(features), as torch's `Linear`.
+/// How the linear layer begins. Biases are uniform within ±1/sqrt(features), as in torch's `Linear`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Initialization {
-    /// Weights as biases: torch's default. (Serde finds unknown keys only where there are braces.)
+    /// Weights like biases: torch's default. (Serde finds unknown keys only where there are braces.)
     Uniform {},
     /// Weights normal with mean 0, none beyond ±2.
     TruncatedNormal {
@@ -208,7 +208,7 @@ pub enum Schedule {
     WarmupCosine {
         /// Share of the epochs that warm up, rounded down to whole epochs.
         warmup: f64,
-        /// Where the cosine would end.
+        /// The learning rate at which the cosine would end.
         min_learning_rate: f64,
     },
     /// torch's `OneCycleLR` with cosines.

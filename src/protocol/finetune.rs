@@ -1,4 +1,4 @@
-//! Fine-tuning, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
+//! Fine-tuning, as in Galileo's evaluation [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
 //! linear layer on its feature, trained for each of a list of learning rates; the best on validation is reported on
 //! test. A learning rate that diverges, in training or in the features of validation or test, is never chosen.
 //!
@@ -95,7 +95,7 @@ impl Classifier for Network {
     }
 }
 
-/// Fine-tunes on the train split and scores the test split. Goes on from the snapshot where there is one.
+/// Fine-tunes on the train split and scores the test split. Continues from the snapshot if there is one.
 ///
 /// # Errors
 /// If a sample cannot be read or does not fit, a snapshot cannot be written, or every learning rate diverges.
@@ -143,7 +143,7 @@ struct Search<'a> {
     seed: u64,
     setup: &'a TrainingSetup<'a>,
     encoder: &'a Architecture,
-    /// Scores of the finished learning rates, none where the training diverged.
+    /// Scores of the finished learning rates, none if the training diverged.
     valid: Vec<Option<f64>>,
     /// Test logits of the best.
     best: Option<Array2<f32>>,
@@ -305,7 +305,7 @@ impl Trained {
         }
     }
 
-    /// Logits [n, outputs] and labels of a split; nothing where a feature or a logit is not finite.
+    /// Logits [n, outputs] and labels of a split; none if a feature or a logit is not finite.
     fn evaluate(
         &self,
         config: &FinetuneConfig,

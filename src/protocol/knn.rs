@@ -1,4 +1,4 @@
-//! k nearest neighbours, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/knn.py]. Numbers, which it has not, are
+//! k nearest neighbours, as in Galileo's evaluation [nasaharvest/galileo, src/eval/knn.py]. Numbers, which it has not, are
 //! predicted as the mean of the same neighbours with the same weights.
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
@@ -68,12 +68,12 @@ fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeat
 /// Predicts the labels of `queries` [m, d] from their nearest `train` features [n, d] with these `labels`.
 ///
 /// The min(k, n) neighbours of highest cosine similarity vote with weight exp(similarity / temperature). The
-/// class with the largest sum wins, the lowest of equal ones; for several labels a sample, each applies where
+/// class with the largest sum wins, the lowest of equal ones; for several labels per sample, each applies if
 /// the neighbours that have it outweigh those that do not; of numbers their mean, weighted likewise. Of equally similar neighbours those with the lower
 /// index count (the reference leaves that order open).
 ///
 /// # Errors
-/// If features and labels do not belong together, a feature is not finite, there is no train sample, or the
+/// If the numbers of features and labels differ, a feature is not finite, there is no train sample, or the
 /// temperature is so low that weights overflow.
 pub fn predict(
     config: &KnnConfig,
@@ -85,7 +85,7 @@ pub fn predict(
     predict_by(Search::Product, config, train, labels, queries)
 }
 
-/// Like [`predict`], with the search of one's choice; the prediction is the same.
+/// Like [`predict`], with an explicit search method. All methods give the same prediction.
 ///
 /// # Errors
 /// Like [`predict`].

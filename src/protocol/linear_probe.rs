@@ -1,7 +1,7 @@
 //! Linear probe: BatchNorm and a linear layer, trained on frozen features for a list of learning rates.
 //!
 //! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained at
-//! once: BatchNorm's statistics are computed once a batch, and the heads' logits and gradients are two matrix
+//! once: BatchNorm's statistics are computed once per batch, and the heads' logits and gradients are two matrix
 //! products. The arithmetic is that of training them one by one.
 //!
 //! What the references do is in the protocols' TOML. What differs: the random numbers, and that the learning rates
@@ -109,7 +109,7 @@ pub struct TrainingSet<'a> {
     pub targets: &'a Targets,
 }
 
-/// What a training gives.
+/// Result of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
     /// One head per learning rate.
@@ -270,7 +270,7 @@ pub struct Candidate {
     pub learning_rate: f64,
     /// From 0.
     pub epoch: usize,
-    /// Its score on validation; NaN where the training diverged.
+    /// Its score on validation; NaN if the training diverged.
     pub validation: f64,
 }
 
@@ -291,7 +291,7 @@ pub struct Probed {
 /// diverged: one whose logits on validation are not finite.
 ///
 /// # Errors
-/// Like [`train`]; where a split's features do not fit, `score` fails, or gives no number for any head.
+/// Like [`train`]; also if a split's features do not fit, or `score` fails or gives NaN for every head.
 pub fn probe(
     config: &LinearProbeConfig,
     rates: &[f64],

@@ -1,8 +1,8 @@
-//! Logistic regression on frozen features, as scikit-learn and torchgeo-bench do it.
+//! Logistic regression on frozen features, as in scikit-learn and torchgeo-bench.
 //!
 //! Minimises C Σ loss + ½ |W|², intercepts free, divided by C n as scikit-learn does. Several classes: softmax with
 //! a row of coefficients each; two: the plain logistic loss with one row, which scores the second class; labels:
-//! the plain logistic loss with a row each, which is one binary regression a label, minimised together. A class
+//! the plain logistic loss with one row each, which is one binary regression per label, minimised together. A class
 //! without training samples gets no row and is never predicted.
 
 use ndarray::linalg::general_mat_mul;
@@ -81,7 +81,7 @@ fn score(
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
-/// Training features, in f64 and standardised where wanted.
+/// Training features, in f64 and standardised if the config says so.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Design {
     /// [n, d]
@@ -93,12 +93,12 @@ pub struct Design {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Standardizer {
     mean: Array1<f64>,
-    /// Population standard deviation; 1 where a feature is constant.
+    /// Population standard deviation; 1 if a feature is constant.
     deviation: Array1<f64>,
 }
 
 impl Standardizer {
-    /// Of features [n, d]; nothing where n is 0.
+    /// Of features [n, d]; none if n is 0.
     pub(crate) fn of(features: &Array2<f64>) -> Option<Self> {
         let mean = features.mean_axis(Axis(0))?;
         let deviation = features.std_axis(Axis(0), 0.0).mapv(|s| if s > 0.0 { s } else { 1.0 });
@@ -114,13 +114,13 @@ impl Standardizer {
 /// A fitted regression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Regression {
-    /// [rows, d], of standardised features where the design is.
+    /// [rows, d], for standardised features if the design is standardised.
     pub coefficients: Array2<f64>,
     /// [rows]
     pub intercepts: Array1<f64>,
     /// The class or label that each row scores.
     rows: Vec<usize>,
-    /// The class whose logit is 0 where two classes share a row.
+    /// The class whose logit is 0 if two classes share a row.
     reference: Option<usize>,
     outputs: usize,
     standardizer: Option<Standardizer>,
@@ -329,7 +329,7 @@ impl Regression {
 pub struct Candidate {
     /// Inverse strength of the regularisation.
     pub c: f64,
-    /// Its score on validation; NaN where the regression diverged.
+    /// Its score on validation; NaN if the regression diverged.
     pub validation: f64,
     /// Steps of the solver.
     pub iterations: usize,
@@ -348,7 +348,7 @@ pub struct Swept {
     pub logits: Array2<f32>,
 }
 
-/// Fits a regression of training features [n, d] for each C, chooses by `score` on validation, refits where the config says so and applies the
+/// Fits a regression of training features [n, d] for each C, chooses by `score` on validation, refits if the config says so and applies the
 /// result to test. Each fit begins where the previous C's ended: minima of neighbours lie close together.
 ///
 /// `score` gets logits [n, outputs] and the true targets; more is better. NaN is never chosen, nor is a regression whose

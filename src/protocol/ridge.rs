@@ -65,7 +65,7 @@ fn score_test(
 pub struct Candidate {
     /// Strength of the regularisation.
     pub strength: f64,
-    /// Its score on validation; NaN where the regression has no solution in finite numbers.
+    /// Its score on validation; NaN if the regression has no solution in finite numbers.
     pub validation: f64,
 }
 
@@ -80,11 +80,11 @@ pub struct Swept {
     pub predictions: Targets,
 }
 
-/// Fits a regression of training features [n, d] for each strength, chooses by `metric` on validation, refits where the config
+/// Fits a regression of training features [n, d] for each strength, chooses by `metric` on validation, refits if the config
 /// says so and applies the result to test.
 ///
 /// # Errors
-/// If the splits do not fit together, targets are no numbers, a feature is not finite, or no strength has a score.
+/// If the splits do not fit together, targets are not numbers, a feature is not finite, or no strength has a score.
 pub fn sweep(
     config: &RidgeConfig,
     metric: Metric,
@@ -144,7 +144,7 @@ pub struct Design {
     mean: f64,
     /// The targets less their mean, [n].
     centred: Array1<f64>,
-    /// XᵀX [d, d], or XXᵀ [n, n] where there are fewer samples than features.
+    /// XᵀX [d, d], or XXᵀ [n, n] if there are fewer samples than features.
     products: Array2<f64>,
 }
 
@@ -152,7 +152,7 @@ impl Design {
     /// Prepares features [n, d] and their numbers [n].
     ///
     /// # Errors
-    /// If there are none, they are not as many, or a feature or number is not finite.
+    /// If there are no samples, their numbers differ, or a feature or number is not finite.
     pub fn new(features: ArrayView2<f32>, values: &[f32]) -> Result<Self> {
         let (n, d) = features.dim();
         if n != values.len() || n == 0 || d == 0 {
@@ -176,7 +176,7 @@ impl Design {
     /// Fits the regression of that strength, above 0.
     ///
     /// # Errors
-    /// With [`Error::NotFinite`] where it has no solution in finite numbers.
+    /// Of kind `NotFinite` if it has no solution in finite numbers.
     pub fn fit(&self, strength: f64) -> Result<Regression> {
         let (n, d) = self.features.dim();
         let factor = Cholesky::of(self.products.view(), strength)?;

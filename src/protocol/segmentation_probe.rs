@@ -1,12 +1,12 @@
-//! Segmentation probe, as Galileo's evaluation runs it [nasaharvest/galileo, src/eval/linear_probe.py]: images and
+//! Segmentation probe, as in Galileo's evaluation [nasaharvest/galileo, src/eval/linear_probe.py]: images and
 //! masks are cut into tiles, and a linear layer is trained on the frozen patch tokens of the tiles for each of a list
 //! of learning rates; the best on validation is reported on test. A head that diverges is never chosen.
 //!
 //! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained side
 //! by side on tokens that are read once. The arithmetic is that of training them one by one.
 //!
-//! What differs: the random numbers, float32 tokens where theirs are bfloat16, and that a batch in which no pixel
-//! counts is passed over, where theirs makes the weights NaN.
+//! What differs: the random numbers, float32 tokens instead of bfloat16, and that a batch in which no pixel
+//! counts is skipped instead of making the weights NaN.
 
 mod pixels;
 
@@ -153,10 +153,10 @@ fn score_head(
     Ok(outcome)
 }
 
-/// What a training gives.
+/// Result of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
-    /// One a learning rate: weights [classes * patch * patch, width], the class slowest, then the row.
+    /// One per learning rate: weights [classes * patch * patch, width], the class slowest, then the row.
     pub heads: Vec<Linear>,
     /// [rates, steps]: the mean loss of each step's batch over the pixels that count, before the step.
     pub losses: Array2<f32>,
@@ -298,7 +298,7 @@ fn flat<'a>(rows: &'a ArrayView2<f32>) -> &'a [f32] {
     rows.as_slice().expect("rows lie together")
 }
 
-/// For each head: what it predicts for each tile of `tile` pixels a side, against the tile's mask; nothing for a head
+/// For each head: what it predicts for each tile of `tile` x `tile` pixels, against the tile's mask; none for a head
 /// that diverged: one with a logit that is not finite.
 ///
 /// # Errors
@@ -374,7 +374,7 @@ fn mask(head: &Linear, classes: usize, tile: usize, tokens: &Tokens, image: usiz
     Ok(all)
 }
 
-/// Of all tiles; nothing where no pixel counts.
+/// Of all tiles; none if no pixel counts.
 fn mean_iou(tiles: &[Confusion]) -> Option<f64> {
     Confusion::sum(tiles)?.mean_iou().ok()
 }

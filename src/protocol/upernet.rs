@@ -1,4 +1,4 @@
-//! UPerNet on an encoder's feature maps, as Copernicus-Bench trains it [zhu-xlab/Copernicus-FM, Copernicus-Bench/src]:
+//! UPerNet on an encoder's feature maps, as in Copernicus-Bench [zhu-xlab/Copernicus-FM, Copernicus-Bench/src]:
 //! for each of a list of learning rates; the epoch that is best on validation, over all of them, is tested.
 //!
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
@@ -52,7 +52,7 @@ use crate::train::state::{self, State};
 use crate::transform::augment::Turn;
 use crate::{Error, Result};
 
-/// The head, and the encoder where it is trained along.
+/// The head, and the encoder if it is trained too.
 #[derive(Module, Debug)]
 pub struct Network {
     encoder: Option<Architecture>,
@@ -93,7 +93,7 @@ impl Protocol for UpernetConfig {
 }
 
 /// Trains on the train split and scores the test split. Continues from the snapshot if there is one. The maps are those
-/// of `frozen` or, without it, those of the setup's encoder, which is trained along.
+/// of `frozen` or, without it, those of the setup's encoder, which is trained too.
 ///
 /// # Errors
 /// If a sample cannot be read or its mask does not fit, a snapshot cannot be written, no pixel of validation or
@@ -122,7 +122,7 @@ fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
     maps.into_iter().map(|map| map.values).collect()
 }
 
-/// Where a search over learning rates stands.
+/// State of a search over learning rates.
 struct Search<'a> {
     config: &'a UpernetConfig,
     seed: u64,
@@ -133,7 +133,7 @@ struct Search<'a> {
     scores: Vec<Option<f64>>,
     /// The learning rate under way.
     training: Option<Trainee<Network>>,
-    /// Whether it was told what the maps take.
+    /// Whether the memory of the maps was reported.
     told: bool,
     keeper: SnapshotKeeper<'a>,
 }
@@ -244,7 +244,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// One epoch over the train split; the mean loss, not finite where the training diverged.
+    /// One epoch over the train split; the mean loss, not finite if the training diverged.
     ///
     /// Samples that fill no whole batch are left out, as in the reference; where all of them do not, they are the batch.
     fn train(
@@ -338,7 +338,7 @@ impl<'a> Search<'a> {
         Reader { input, strategy, task, encoder }
     }
 
-    /// For each image of a split what the network predicts, against its pixels; nothing where the network diverged: a
+    /// For each image of a split what the network predicts, against its pixels; none if the network diverged: a
     /// feature map of a trained encoder or a logit is not finite. `shown` sees each predicted mask [h, w] with the
     /// image's place among those used.
     fn evaluate(
@@ -436,12 +436,12 @@ struct Reader<'a> {
     input: &'a Input,
     strategy: &'a Preparation,
     task: &'a Task,
-    /// Where it is frozen.
+    /// The maps of the encoder, if it is frozen.
     encoder: Option<&'a MapSource<'a>>,
 }
 
 impl Reader<'_> {
-    /// A sample, turned; with its images only where the encoder does not know its maps.
+    /// A sample, turned; with its images only if their maps are not known.
     fn item(&self, split: Split, sample: usize, turn: Turn) -> Result<MapItem> {
         // A free angle does not come again.
         let place = turn.degrees.is_none().then_some(ImageKey { split, sample, turn: turn.dihedral });

@@ -10,7 +10,7 @@ use super::draws::DrawnSample;
 
 /// Cuts an epoch's order into batches.
 ///
-/// A last batch of a single sample is left out even where incomplete batches are kept: BatchNorm has no
+/// A last batch of a single sample is left out even if incomplete batches are kept: BatchNorm has no
 /// variance of one (torch stops with an error there).
 pub(crate) fn cut(order: &[DrawnSample], size: usize, drop_last: bool) -> Vec<&[DrawnSample]> {
     let least = if drop_last { size } else { 2 };

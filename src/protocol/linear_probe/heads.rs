@@ -119,7 +119,7 @@ impl HeadLayout {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heads {
     pub(crate) layout: HeadLayout,
-    /// One vector of parameters a learning rate.
+    /// One vector of parameters per learning rate.
     pub(crate) parameters: Vec<Vec<f32>>,
     pub(crate) running: RunningStatistics,
 }
@@ -184,7 +184,7 @@ pub(crate) fn flat<D: Dimension>(array: &mut Array<f32, D>) -> &mut [f32] {
     array.as_slice_mut().expect("arrays of a group are made in standard layout")
 }
 
-/// Normal with mean 0, none beyond ±2: where torch's `trunc_normal_` cuts by default, whatever `std` is.
+/// Normal with mean 0, cut at ±2, where torch's `trunc_normal_` cuts by default, whatever `std` is.
 fn truncated_normal(rng: &mut impl Rng, std: f64) -> f32 {
     loop {
         // Box and Muller's transform; 1 - u is above 0.

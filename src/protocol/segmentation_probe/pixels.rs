@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// Which number of which token belongs to which pixel.
 ///
-/// A token's numbers are [class, row, column] of its patch, the class slowest. Where the patches together have another
+/// A token's numbers are [class, row, column] of its patch, the class slowest. If the patches together have another
 /// side than the mask, the logits are resized bilinearly with aligned corners.
 pub(crate) struct Pixels {
     grid: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Pixels {
     patch: usize,
     /// Of the mask.
     side: usize,
-    /// None where nothing is resized.
+    /// None if nothing is resized.
     taps: Option<Vec<Tap>>,
 }
 
@@ -65,7 +65,7 @@ impl Pixels {
         self.classes * self.patch * self.patch
     }
 
-    /// Tokens a tile.
+    /// Tokens per tile.
     pub(crate) fn tokens(&self) -> usize {
         self.grid * self.grid
     }

@@ -97,7 +97,7 @@ impl PixelScores {
     }
 
     /// Adds an image by its logits [1, rows, columns, classes], which are resized to the truth; returns the predicted mask,
-    /// where classes are predicted.
+    /// if classes are predicted.
     ///
     /// # Errors
     /// If the truth is of another kind, or a predicted number is not finite.
