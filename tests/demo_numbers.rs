@@ -51,7 +51,8 @@ fn tree_height_is_a_map_of_metres_with_parts_that_were_not_surveyed() {
 fn bench_scores_numbers_per_image_and_says_that_the_lowest_error_is_best() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .args(["bench", "demo", "--demo", "--no-cache", "--protocol", "knn", "--protocol", "ridge", "--out"])
+        .args(["bench", "demo", "--demo", "--task", "demo-tree-cover", "--no-cache"])
+        .args(["--protocol", "knn", "--protocol", "ridge", "--out"])
         .arg(folder.path())
         .env("TERRABENCH_CACHE", folder.path().join("cache"))
         .output()

@@ -686,7 +686,7 @@ fn finished_cells_are_listed_without_data_and_weights() {
             output.status.success() && said.contains("recorded before; data or weights"),
             "{gone:?}: {said}"
         );
-        assert!(said.contains("not there") || said.contains("no such file"), "what is missing: {said}");
+        assert!(said.contains("does not exist") || said.contains("no such file"), "what is missing: {said}");
         assert_eq!(tables(), before, "{gone:?}");
     }
     // What is not recorded needs them, and says what.
