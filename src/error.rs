@@ -1,14 +1,14 @@
-//! What can go wrong, told so that the reader knows where, what was expected and found, and what to do.
+//! Errors that say where the problem is, what was expected, what was found, and what to do.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The library's result.
+/// Result type of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure: its kind, the file it is about (if any), the problem and a remedy.
+/// A failure: its kind, the file it concerns (if any), the problem and a remedy.
 ///
 /// ```
 /// use terrabench::{Error, ErrorKind};
@@ -32,25 +32,25 @@ struct Failure {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of failure an [`Error`] is.
+/// The kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// A file, a folder or an entry is not where it is looked for.
+    /// A file, a folder or an entry does not exist.
     NotFound,
-    /// A file holds something else than it should.
+    /// The contents of a file are not what they should be.
     Damaged,
-    /// A file is whole, but of a form that is not read.
+    /// A file is intact, but has a format that is not supported.
     Unsupported,
-    /// Two things do not fit together: shapes, kinds of targets, numbers of samples.
+    /// Two things do not match: shapes, kinds of targets, numbers of samples.
     Mismatch,
     /// The operating system or a server refused to read or write.
     Io,
     /// A device is missing or failed.
     Device,
-    /// A request that cannot be met: an unknown name, options that contradict each other.
+    /// A request that cannot be fulfilled: an unknown name, contradictory options.
     Request,
-    /// A number that must be finite is not: features overflowed, or a training diverged. A candidate that fails so is
-    /// passed over if there are others.
+    /// A number that must be finite is not: features overflowed, or a training diverged. A candidate that fails this way is
+    /// skipped if there are others.
     NotFinite,
 }
 
@@ -65,93 +65,93 @@ impl Error {
         }))
     }
 
-    /// The file or folder at `path` holds something else than it should.
+    /// Makes an error: the contents of the file or folder at `path` are not what they should be.
     pub fn damaged(path: impl AsRef<Path>, problem: impl ToString) -> Self {
         Self::new(ErrorKind::Damaged, Some(path.as_ref().to_owned()), problem)
     }
 
-    /// The file, the folder or the entry that is needed is not there.
+    /// Makes an error: a required file, folder or entry does not exist.
     pub fn not_found(path: impl AsRef<Path>, problem: impl ToString) -> Self {
         Self::new(ErrorKind::NotFound, Some(path.as_ref().to_owned()), problem)
     }
 
-    /// The file at `path` is of a form that is not read.
+    /// Makes an error: the file at `path` has a format that is not supported.
     pub fn unsupported(path: impl AsRef<Path>, problem: impl ToString) -> Self {
         Self::new(ErrorKind::Unsupported, Some(path.as_ref().to_owned()), problem)
     }
 
-    /// Reading or writing `path` failed.
+    /// Makes an error: reading or writing `path` failed.
     pub fn io(path: impl AsRef<Path>, problem: impl ToString) -> Self {
         Self::new(ErrorKind::Io, Some(path.as_ref().to_owned()), problem)
     }
 
-    /// A connection or a server failed.
+    /// Makes an error: a connection or a server failed.
     pub fn network(problem: impl ToString) -> Self {
         Self::new(ErrorKind::Io, None, problem)
     }
 
-    /// Two things do not fit together.
+    /// Makes an error: two things do not match.
     pub fn mismatch(problem: impl ToString) -> Self {
         Self::new(ErrorKind::Mismatch, None, problem)
     }
 
-    /// A device is missing or failed.
+    /// Makes an error: a device is missing or failed.
     pub fn device(problem: impl ToString) -> Self {
         Self::new(ErrorKind::Device, None, problem)
     }
 
-    /// A request that cannot be met.
+    /// Makes an error: a request cannot be fulfilled.
     pub fn request(problem: impl ToString) -> Self {
         Self::new(ErrorKind::Request, None, problem)
     }
 
-    /// A number that must be finite is not.
+    /// Makes an error: a number that must be finite is not.
     pub fn not_finite(problem: impl ToString) -> Self {
         Self::new(ErrorKind::NotFinite, None, problem)
     }
 
-    /// The kind of failure.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The file or folder that it is about.
+    /// Returns the file or folder that the error concerns.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// What was expected and what was found, without path and remedy.
+    /// Returns what was expected and what was found, without path and remedy.
     pub fn problem(&self) -> &str {
         &self.0.problem
     }
 
-    /// What the user can do about it; empty if nothing is known.
+    /// Returns what the user can do about it; empty if unknown.
     pub fn remedy(&self) -> &str {
         &self.0.remedy
     }
 
-    /// The same error with what the user can do about it.
+    /// Adds what the user can do about the error.
     #[must_use]
     pub fn help(mut self, what_to_do: impl ToString) -> Self {
         self.0.remedy = what_to_do.to_string();
         self
     }
 
-    /// The same error about the file at `path`.
+    /// Sets the file that the error concerns.
     #[must_use]
     pub fn in_file(mut self, path: impl AsRef<Path>) -> Self {
         self.0.path = Some(path.as_ref().to_owned());
         self
     }
 
-    /// The same error with another description of the problem.
+    /// Rewrites the description of the problem.
     #[must_use]
     pub fn reworded(mut self, problem: impl FnOnce(&str) -> String) -> Self {
         self.0.problem = problem(&self.0.problem);
         self
     }
 
-    /// The same error with the one that it comes from.
+    /// Attaches the underlying error.
     #[must_use]
     pub fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
@@ -176,10 +176,10 @@ impl StdError for Error {
     }
 }
 
-/// Attaches the file's name to the error of an operation on it.
+/// Adds a file's path to the error of an operation on it.
 pub trait AtPath<T> {
-    /// Turns the error into one about `path`, of a kind that follows from it: what the operating system says, else a
-    /// damaged file. It keeps the error as its source.
+    /// Converts the error to one about `path`. Its kind follows from the operating system's error; any other error means a
+    /// damaged file. The original error is kept as the source.
     fn at(self, path: impl AsRef<Path>) -> Result<T>;
 }
 

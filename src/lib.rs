@@ -1,6 +1,6 @@
 //! Terrabench measures Earth-observation foundation models on the benchmarks their papers report.
 //!
-//! A model is asked for features like this:
+//! Extract features from a model:
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -19,7 +19,7 @@
 //! # Ok::<(), terrabench::Error>(())
 //! ```
 //!
-//! ARCHITECTURE.md lists the modules from the ground up and follows a number through them.
+//! ARCHITECTURE.md lists the modules, lowest layer first, and follows one number through all of them.
 
 pub mod audit;
 pub mod canvas;

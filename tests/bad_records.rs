@@ -113,8 +113,8 @@ fn every_kind_of_bad_file_has_its_reason_and_the_others_are_used() {
     told(path("m-brick-kiln"), Reason::Damaged, &["delete the file"]);
     told(path("m-bigearthnet"), Reason::NewerSchema, &["schema 3", "version of Terrabench"]);
     told(records.join("old.json"), Reason::OlderSchema, &["schema 0"]);
-    told(beside("m-eurosat", " (1)"), Reason::ConflictCopy, &["equal to it", "delete the copy"]);
-    told(beside("m-so2sat", " copy"), Reason::ConflictCopy, &["differs from it", "keep one"]);
+    told(beside("m-eurosat", " (1)"), Reason::ConflictCopy, &["identical copy", "delete the copy"]);
+    told(beside("m-so2sat", " copy"), Reason::ConflictCopy, &["differing copy", "keep one"]);
     told(records.join("a.json"), Reason::WrongName, &["renamed.default.knn"]);
     told(records.join("folder.json"), Reason::Refused, &["cannot be read"]);
     collect(folder.path()).unwrap_err();
@@ -213,7 +213,7 @@ fn a_folder_that_takes_no_record_is_named_before_anything_is_computed() {
     let output = bench(folder.path(), &[]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("no record can be written here") && said.contains("--out"), "{said}");
+    assert!(said.contains("records cannot be written here") && said.contains("--out"), "{said}");
     assert!(!folder.path().join("cache/features").exists(), "features were extracted for nothing");
 }
 

@@ -1,4 +1,4 @@
-//! The gate and what stands behind it: predictions beside records, paired statistics, verdicts, exit codes.
+//! The gate and its parts: stored predictions, paired statistics, verdicts, exit codes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ use terrabench::record::predictions::{Named, read, write};
 use terrabench::record::{Kept, Record, Store, collect};
 use terrabench::score::{Predictions, Targets};
 
-/// Of `n` samples, two classes in turn; the first `right` are predicted as they are.
+/// Predictions for `n` samples of two alternating classes; the first `right` are correct.
 fn classes(n: usize, right: usize) -> Predictions {
     let truth: Vec<usize> = (0..n).map(|i| i % 2).collect();
     let predicted = truth.iter().enumerate().map(|(i, t)| if i < right { *t } else { 1 - t }).collect();
@@ -32,7 +32,7 @@ fn named(predictions: Predictions) -> Named {
     Named { samples, predictions, scoring: None }
 }
 
-/// A record of `right` of `n` samples in a store, with its predictions or without.
+/// Stores a record with `right` of `n` correct samples, with or without its predictions.
 fn keep(store: &Store, n: usize, right: usize, with_predictions: bool, change: impl Fn(&mut Record)) {
     let mut record = record();
     let predictions = classes(n, right);
@@ -93,12 +93,12 @@ fn mcnemars_test_is_the_exact_one() {
     for ((a, b), p) in expected {
         assert!((mcnemar(a, b) - p).abs() < 1e-12 * p.max(1e-3), "{a} {b}: {}", mcnemar(a, b));
     }
-    // Powers of 1/2 that f64 cannot hold.
+    // Powers of 1/2 that underflow f64.
     assert!((0.9..=1.0).contains(&mcnemar(5000, 5001)));
 }
 
 #[test]
-fn a_paired_bootstrap_knows_a_difference_from_noise() {
+fn a_paired_bootstrap_separates_a_difference_from_noise() {
     let of = |a: &[f64], b: &[f64]| {
         let each: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
         Paired::new(&each, 0.95, 2000, 0, |indices| {
@@ -108,7 +108,7 @@ fn a_paired_bootstrap_knows_a_difference_from_noise() {
     };
     let noise: Vec<f64> = (0..200).map(|i| ((i * 7919) % 101) as f64).collect();
     let shifted: Vec<f64> = noise.iter().map(|x| x - 1.0).collect();
-    // The same noise on both sides: paired, a shift of 1 is certain though values range over 100.
+    // The same noise on both sides: paired, a shift of 1 is certain although values range over 100.
     let sure = of(&noise, &shifted);
     assert!((sure.difference - 1.0).abs() < 1e-9 && sure.interval.unwrap().low > 0.99 && sure.p < 0.001);
     let other: Vec<f64> = (0..200).map(|i| ((i * 104729 + 50) % 101) as f64).collect();
@@ -119,7 +119,7 @@ fn a_paired_bootstrap_knows_a_difference_from_noise() {
 }
 
 #[test]
-fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
+fn the_gate_reports_what_fell_rose_stayed_is_missing_or_new() {
     let folder = tempfile::tempdir().unwrap();
     let (now, before) =
         (Store::open(folder.path().join("now")).unwrap(), Store::open(folder.path().join("before")).unwrap());
@@ -157,7 +157,7 @@ fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
     assert_eq!(verdict("new"), Verdict::New);
     assert!(rows[0].verdict.fails() && !rows.last().unwrap().verdict.fails(), "the worst come first");
 
-    // A demand for equal predictions is met by equal ones only.
+    // Only equal predictions satisfy the demand for equal predictions.
     let strict = Thresholds { agreement: Some(100.0), ..thresholds() };
     let rows = check::check(&of("now"), &of("before"), &strict, &Suites::default()).unwrap();
     let verdict = |task: &str| rows.iter().find(|row| row.cell.task == task).unwrap();
@@ -173,7 +173,7 @@ fn the_gate_tells_what_fell_rose_stayed_is_missing_or_new() {
 }
 
 #[test]
-fn one_to_three_test_samples_tell_nothing() {
+fn one_to_three_test_samples_are_never_significant() {
     for n in 1..=3 {
         let folder = tempfile::tempdir().unwrap();
         for (name, right) in [("a", n), ("b", 0)] {
@@ -231,7 +231,7 @@ fn an_update_takes_the_new_records_and_keeps_the_rest() {
 }
 
 #[test]
-fn scores_are_computed_again_from_predictions() {
+fn scores_are_recomputed_from_predictions() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     keep(&store, 40, 30, true, |_| {});
@@ -301,7 +301,7 @@ fn terrabench(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs the demo with a model's TOML and checks it against the committed reference.
+/// Runs the demo with a model's TOML file and checks it against the committed reference.
 fn gate(folder: &Path, model: &str) -> Output {
     let toml = folder.join("demo.toml");
     std::fs::write(&toml, model).unwrap();
@@ -313,7 +313,7 @@ fn gate(folder: &Path, model: &str) -> Output {
     terrabench(&["check", "--records", &text(&out), "--reference", &text(&reference)])
 }
 
-/// The demo's model as it is passes the gate of this repository's CI; with another arithmetic it does not, though the
+/// The unchanged demo model passes the gate of this repository's CI. With a different arithmetic it fails, although the
 /// parameters are the same and scores change little.
 #[test]
 fn a_change_in_the_models_arithmetic_turns_the_gate_red() {
@@ -324,7 +324,7 @@ fn a_change_in_the_models_arithmetic_turns_the_gate_red() {
     let told = String::from_utf8_lossy(&green.stdout).into_owned();
     assert_eq!(green.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&green.stderr));
 
-    // Attention in six heads of 32 in place of three of 64: other products, another scale, the same parameters.
+    // Six attention heads of 32 instead of three of 64: other products, another scale, the same parameters.
     let changed = model.replace("heads = 3", "heads = 6");
     assert_ne!(changed, model);
     let folder = tempfile::tempdir().unwrap();
@@ -358,7 +358,7 @@ fn unusable_input_ends_with_2_and_says_what_to_do() {
     assert!(std::fs::read_to_string(&xml).unwrap().contains("<testsuite name=\"geobench\""));
     assert_eq!(std::fs::read_to_string(&table).unwrap(), String::from_utf8_lossy(&same.stdout));
 
-    // Damaged predictions are no reason to call a cell the same.
+    // Damaged predictions must not make a cell count as the same.
     let damaged = collect(Path::new(&none)).unwrap();
     let Kept { record, store } = &damaged[0];
     let file: PathBuf = store.beside(record, "predictions", "safetensors");

@@ -1,4 +1,4 @@
-//! The readers of Copernicus-Bench against what the benchmark's own wrappers return, and damaged files.
+//! Compares the Copernicus-Bench readers with the benchmark's own wrappers, and reads damaged files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn split_of(name: &serde_json::Value) -> Split {
     }
 }
 
-/// Compares an image with the means of its bands and some pixels, as the oracle has them.
+/// Compares an image with the band means and some pixels that the reference computed.
 fn compare(what: &str, image: &Array3<f32>, golden: &serde_json::Value, pixel_tolerance: f64) {
     for (band, mean) in image.outer_iter().zip(numbers(&golden["band_mean"])) {
         let found = band.iter().map(|x| f64::from(*x)).sum::<f64>() / band.len() as f64;
@@ -77,7 +77,7 @@ fn compare(what: &str, image: &Array3<f32>, golden: &serde_json::Value, pixel_to
 }
 
 #[test]
-fn samples_are_those_of_the_reference() {
+fn samples_match_the_reference() {
     let Some(real) = real() else { return };
     let golden: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(real.join("reader.json")).unwrap()).unwrap();
@@ -100,7 +100,7 @@ fn samples_are_those_of_the_reference() {
             let split = split_of(&serde_json::Value::from(split.as_str()));
             assert_eq!(Some(dataset.samples(split).len() as u64), count.as_u64(), "{name} {split}");
         }
-        // All bands as the reference has them; the model takes a part of them.
+        // The reference has all bands; the model uses a subset.
         let known: Vec<Band> = bands.iter().map(|band| band.parse().unwrap()).collect();
         let strategy = task.normalization.as_ref().or(suite.normalization.as_ref()).unwrap();
         let strategy = options.strategies.asked(strategy, task.input_sensor, model.normalization).unwrap();
@@ -121,7 +121,7 @@ fn samples_are_those_of_the_reference() {
                 let sensor = sensor.trim_end_matches(".tif").trim_end_matches("_allbands");
                 assert_eq!(read.name, sensor, "{what}");
             }
-            // The reference keeps LCZ as reflectance.
+            // The reference keeps LCZ pixels as reflectance.
             let tolerance = if task.scale == 1.0 { 0.0 } else { 1e-7 };
             compare(&what, &pixels.mapv(|x| x / task.scale), sample, tolerance);
             match &read.target {
@@ -149,7 +149,7 @@ fn samples_are_those_of_the_reference() {
             assert_eq!(prepared.shape(), [bands.len(), side, side], "{what}");
             compare(&what, &prepared, &sample["after_transform"], 2e-5);
 
-            // What the model sees is made of the same planes, the masks are as they were.
+            // The model's input is made from the same planes; the masks are unchanged.
             let seen_by_model = input.read(&input.only().unwrap().preprocess, split, index).unwrap();
             let wanted = &model.sensor(task.input_sensor).unwrap().bands;
             for (place, band) in wanted.iter().enumerate() {
@@ -191,7 +191,7 @@ fn sentinel_2_goes_in_without_cirrus_and_lcz_with_stand_ins() {
     assert_eq!(lcz.imputed.len(), 2);
 }
 
-/// A copy that a test may spoil.
+/// A copy that a test may damage.
 fn copied(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -225,7 +225,7 @@ fn an_archive_reads_as_its_folder() {
                 assert_eq!(samples[0], samples[1]);
             }
         }
-        // Cut short, it has no list of entries.
+        // A truncated archive has no list of entries.
         let bytes = std::fs::read(&archive).unwrap();
         std::fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
         assert!(open(folder.path(), name).is_err());
@@ -246,7 +246,7 @@ fn damaged_images_are_errors() {
         dataset.read(Split::Train, 0, &bands).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(read(&whole), Ok(()));
-    // Truncated anywhere, and with any byte of the head and the directory changed: whatever comes, it is no panic.
+    // Truncated anywhere, or with any byte of the header and the directory changed, a file never causes a panic.
     for length in (0..whole.len()).step_by(997) {
         let error = read(&whole[..length]).unwrap_err();
         assert!(error.contains("invalid TIFF image") && error.contains("help:"), "{length}: {error}");
@@ -258,7 +258,7 @@ fn damaged_images_are_errors() {
             let _ = read(&spoilt);
         }
     }
-    // ImageWidth and ImageLength, tags 256 and 257, far too large.
+    // ImageWidth and ImageLength (tags 256 and 257) far too large.
     let mut absurd = whole.clone();
     let directory = u32::from_le_bytes(whole[4..8].try_into().unwrap()) as usize;
     let entries = usize::from(u16::from_le_bytes(whole[directory..directory + 2].try_into().unwrap()));
@@ -272,13 +272,13 @@ fn damaged_images_are_errors() {
     let error = read(&absurd).unwrap_err();
     assert!(error.contains("invalid TIFF image"), "{error}");
 
-    // A file with too few bands; one that the list names and that is not there.
+    // A file with too few bands, and a listed file that does not exist.
     let two = std::fs::read(open(&real, "eurosat-s1").unwrap().files(Split::Train)[0].clone()).unwrap();
     let error = read(&two).unwrap_err();
     assert!(error.contains("has 2 bands; eurosat-s2 has 13"), "{error}");
     std::fs::remove_file(&path).unwrap();
     let error = dataset.read(Split::Train, 0, &bands).unwrap_err().to_string();
-    assert!(error.contains("no such file, though the list of train names it"), "{error}");
+    assert!(error.contains("no such file, but the list of split train names it"), "{error}");
     let error = dataset.read(Split::Train, 1, &[vec!["B99".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("no band `B99`"), "{error}");
 }
@@ -298,7 +298,7 @@ fn damaged_lists_and_masks_are_errors() {
     let eurosat = folder.path().join("eurosat_s2");
     copied(&real.join("eurosat_s2"), &eurosat);
     std::fs::write(eurosat.join("eurosat-val.txt"), "Forest_1.jpg\nDesert_2.jpg\n").unwrap();
-    assert!(problem("eurosat-s2").contains("line 2: `Desert_2.jpg` names the class `Desert`"));
+    assert!(problem("eurosat-s2").contains("line 2: unknown class `Desert` in `Desert_2.jpg`"));
     std::fs::write(eurosat.join("eurosat-val.txt"), "Forest_../../x.jpg\n").unwrap();
     assert!(problem("eurosat-s2").contains("points outside its folder"));
     std::fs::remove_file(eurosat.join("eurosat-val.txt")).unwrap();
@@ -311,11 +311,11 @@ fn damaged_lists_and_masks_are_errors() {
     std::fs::write(&list, text.replace("Marine waters", "Marine water")).unwrap();
     assert!(problem("bigearthnet-s1").contains("no column `Marine waters`"));
     std::fs::write(&list, text.replace(",0,", ",7,")).unwrap();
-    assert!(problem("bigearthnet-s1").contains("a label is `7`"));
+    assert!(problem("bigearthnet-s1").contains("expected the label 0 or 1, found `7`"));
     std::fs::write(&list, text.replace(",0,", ",")).unwrap();
-    assert!(problem("bigearthnet-s1").contains("cells, the first line 21"));
+    assert!(problem("bigearthnet-s1").contains("cells; expected 21"));
 
-    // A mask of another size, and codes that mean nothing.
+    // A mask of another size, and mask codes without a meaning.
     let dfc = folder.path().join("dfc2020_s1s2");
     copied(&real.join("dfc2020_s1s2"), &dfc);
     copied(&real.join("cloud_s2"), &folder.path().join("cloud_s2"));
@@ -327,7 +327,7 @@ fn damaged_lists_and_masks_are_errors() {
     let error = dataset.read(Split::Train, 0, &[vec!["B02".to_owned()]]).unwrap_err().to_string();
     assert!(error.contains("the mask has 1 bands of 512 x 512 pixels, the image 256 x 256"), "{error}");
 
-    // LCZ: without its labels, and cut short.
+    // LCZ: without its labels, and truncated.
     let lcz = folder.path().join("lcz_s2");
     copied(&real.join("lcz_s1s2"), &lcz);
     assert_eq!(open(folder.path(), "lcz-s2").unwrap().samples(Split::Train).len(), 24);

@@ -502,7 +502,7 @@ fn a_suite_the_demo_cannot_imitate_is_refused_by_name() {
     };
     let unknown = refused(&|task| task.name = "m-forestnet".to_owned());
     assert!(unknown.contains("m-forestnet") && unknown.contains("m-so2sat"), "{unknown}");
-    assert!(refused(&|task| task.classes = 3).contains("has 2 classes, not 3"));
+    assert!(refused(&|task| task.classes = 3).contains("has 2 classes; the suite expects 3"));
     assert!(refused(&|task| task.image_size = 0).contains("images of 0 pixels"));
 }
 

@@ -1,5 +1,5 @@
-//! Flood-S1, change detection between two dates: no sample of the release is here, so that the files are made in its
-//! layout.
+//! Flood-S1, change detection between two dates. There are no samples of the release here, so the tests generate files in
+//! its layout.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,11 +20,11 @@ use tiff::encoder::TiffEncoder;
 use tiff::encoder::colortype::{Gray8, Gray32Float};
 
 const SIDE: usize = 32;
-/// Of all images together.
+/// Band names of all images together.
 const BANDS: [&str; 4] = ["VV before", "VH before", "VV after", "VH after"];
-/// Of each date's image.
+/// Band names of the image of each date.
 const OF_IMAGE: [&str; 2] = ["VV", "VH"];
-/// In the order of the list, which is not that of the alphabet.
+/// In the order of the list, which is not alphabetical.
 const NAMES: [&str; 3] = ["c1", "a2", "b3"];
 
 fn suite() -> Suite {
@@ -36,7 +36,7 @@ fn open(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
     data::open(&suite, suite.task("flood-s1").unwrap(), root, "default")
 }
 
-/// Backscatter of file `file` of a sample: some of it below 0, some above what the reference clamps to, one no number.
+/// Backscatter in one file of a sample: some below 0, some above the value at which the reference clamps, one NaN.
 fn pixel(sample: usize, file: usize, place: usize) -> f32 {
     match place {
         0 => f32::NAN,
@@ -59,7 +59,7 @@ where
     encoder.write_image::<C>(SIDE as u32, SIDE as u32, pixels).unwrap();
 }
 
-/// The task's folder below `root`: a few samples a split, with the files that the release has and nothing reads.
+/// The task's folder below `root`: a few samples per split, including the files of the release that nothing reads.
 fn made(root: &Path) -> PathBuf {
     let task = root.join("flood_s1");
     for (number, split) in ["train", "val", "test"].into_iter().enumerate() {
@@ -87,14 +87,14 @@ fn made(root: &Path) -> PathBuf {
 }
 
 #[test]
-fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
+fn samples_contain_two_dates_as_in_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path());
     let dataset = open(folder.path()).unwrap();
     assert_eq!(dataset.bands().unwrap(), [OF_IMAGE; 2]);
     assert_eq!(dataset.samples(Split::Valid), ["c1-val", "a2-val", "b3-val"]);
     assert_eq!(dataset.files(Split::Test).len(), 3 * 5);
-    // Packed files and keys of earlier versions are of this decoding.
+    // Packed files and keys of earlier versions have this decoding.
     let decoding = dataset.decoding().json();
     for part in
         [r#""dates":["before","after"]"#, r#""stored-bands":["VV before","VH before","VV after","VH after"]"#]
@@ -124,7 +124,7 @@ fn samples_are_pixels_of_two_dates_as_the_reference_takes_them() {
     let raw = dataset.read_raw(Split::Valid, 1).unwrap();
     assert!(raw.images[1].bands[1].pixels[[0, 0]].is_nan(), "as it is stored");
     assert_eq!(raw.images[1].bands[0].pixels[[0, 1]], f64::from(-0.01_f32));
-    // One band is one file, and an image without any is left out.
+    // One band is one file, and an image without requested bands is left out.
     let one = dataset.read(Split::Valid, 1, &[vec![], vec!["VV".to_owned()]]).unwrap();
     let [after] = one.images.as_slice() else { panic!("{one:?}") };
     assert_eq!((after.date.as_deref(), after.bands.as_slice()), (Some("after"), &["VV".to_owned()][..]));
@@ -138,7 +138,7 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
     let (home, suite) = (Home::find().unwrap(), suite());
     let task = suite.task("flood-s1").unwrap();
     let mut model = ModelConfig::load(&home, "terrafm-b").unwrap();
-    // No resizing, so that pixels can be compared.
+    // Not resized, so that pixels can be compared.
     set_side(&mut model, SIDE);
     let strategies = Strategies::load(&home).unwrap();
     let open = |normalization: &str| {
@@ -153,7 +153,7 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
     };
     let input = open("default");
     assert_eq!(input.channel_names(), BANDS);
-    // The bands of both dates, one behind the other.
+    // The bands of both dates, one after the other.
     let joined = |sample: Sample| {
         let images: Vec<_> = sample.images.iter().map(|image| image.pixels.view()).collect();
         concatenate(Axis(0), &images).unwrap()
@@ -162,16 +162,16 @@ fn both_dates_go_in_normalised_as_the_reference_does() {
     let read =
         |input: &Input| joined(input.read(&input.only().unwrap().preprocess, Split::Train, 0).unwrap());
     let found = read(&input);
-    // cobench_flood_s1.yaml; the later date's deviations are its means.
+    // cobench_flood_s1.yaml; the deviations of the later date are its means.
     let (mean, std) = ([0.0981, 0.0253, 0.0981, 0.0253], [0.0430, 0.0174, 0.0981, 0.0253]);
     for ((band, row, column), found) in found.indexed_iter() {
         let expected = (stored[[band, row, column]] - mean[band]) / std[band];
         assert!((found - expected).abs() < 1e-5, "{band} {row} {column}: {found}, not {expected}");
     }
-    // A source that does not know of dates serves both.
+    // A source of statistics that does not distinguish dates serves both.
     let plain = read(&open("copernicus-bench"));
     assert!((plain[[2, 5, 5]] - (stored[[2, 5, 5]] + 12.548) / 5.257).abs() < 1e-5);
-    // The data set's own, clipped: no pixel is further from the mean than the range allows.
+    // The data set's own statistics, clipped: no pixel is further from the mean than the range allows.
     let own = read(&open("dataset"));
     assert!(own.iter().all(|x| x.is_finite() && x.abs() < 3.0));
 }
@@ -204,7 +204,7 @@ fn an_archive_and_a_packed_form_read_as_the_folder() {
 }
 
 #[test]
-fn damage_is_told() {
+fn damage_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let task = made(folder.path());
     let sample = task.join("data/1111013/01/c1-train");
@@ -227,23 +227,23 @@ fn damage_is_told() {
     let image = sample.join("MS1_IVH_1111013_01_20170504.tif");
     let second = sample.join("MS1_IVH_1111013_01_20170505.tif");
     std::fs::copy(&image, &second).unwrap();
-    assert!(problem().contains("2 files in") && problem().contains("MS1_IVH_"), "{}", problem());
+    assert!(problem().contains("found 2 in") && problem().contains("MS1_IVH_"), "{}", problem());
     std::fs::remove_file(&second).unwrap();
     std::fs::rename(&image, sample.join("other.tif")).unwrap();
-    assert!(problem().contains("0 files in") && problem().contains("expected one"), "{}", problem());
+    assert!(problem().contains("found 0 in") && problem().contains("expected one"), "{}", problem());
     std::fs::rename(sample.join("other.tif"), &image).unwrap();
 
-    // One of the four is smaller; one is cut short; the mask has a code that means nothing.
+    // One of the four files is smaller; one is truncated; the mask has an unknown code.
     let bytes = std::fs::read(&image).unwrap();
     let mut file = std::fs::File::create(&image).unwrap();
     TiffEncoder::new(&mut file).unwrap().write_image::<Gray32Float>(2, 2, &[0.0; 4]).unwrap();
     let error = read();
-    assert!(error.contains("has 2 x 2 pixels, the sample's other files 32 x 32"), "{error}");
+    assert!(error.contains("is 2 x 2 pixels, but the sample's other files are 32 x 32"), "{error}");
     std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
     assert!(read().contains("MS1_IVH_1111013_01_20170504.tif: invalid TIFF image"), "{}", read());
     std::fs::write(&image, &bytes).unwrap();
     tiff::<Gray8>(&sample.join("MK0_MLU_1111013_01_20170504.tif"), &[7; SIDE * SIDE]);
-    assert!(read().contains("the mask holds 7; its codes are 0 to 2"), "{}", read());
+    assert!(read().contains("the mask contains 7; expected one of 0 to 2"), "{}", read());
 }
 
 /// A small head, and batches that the few samples fill.
@@ -293,7 +293,7 @@ fn upernet_finds_changes_from_files_and_from_the_packed_form() {
     let tuned = run("upernet-finetune", "plain", "c");
     assert_ne!(tuned.2, of_files.2);
 
-    // Which date is which decides the result: the same task with the two dates exchanged.
+    // The order of the dates affects the result: the same task with the two dates swapped.
     for entry in std::fs::read_dir(task.join("data/1111013/01")).unwrap() {
         let sample = entry.unwrap().path();
         for band in ["IVV", "IVH"] {
@@ -321,7 +321,7 @@ fn the_segmentation_probe_runs_on_two_dates() {
     assert_eq!(images, [Some("before"), Some("after")]);
 }
 
-/// The features of a split, as `features` writes them: [n, d].
+/// The features of a split as written by `features`: [n, d].
 fn features(data: &Path, out: &Path) -> (Vec<usize>, Vec<f32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.env("TERRABENCH_CACHE", out.with_extension("cache"));
@@ -364,14 +364,14 @@ fn features_of_two_dates_see_both() {
     assert_ne!(features(&path("data"), &path("c")).1, copied, "the earlier date counts");
 }
 
-/// The suite with an edit of its Flood-S1.
+/// The suite with a change to its Flood-S1 task.
 fn edited(edit: impl FnOnce(&mut Task)) -> Suite {
     let mut suite = suite();
     edit(suite.tasks.iter_mut().find(|task| task.name == "flood-s1").unwrap());
     suite
 }
 
-/// All samples, with every band.
+/// All samples with every band.
 fn samples(suite: &Suite, root: &Path) -> terrabench::Result<Vec<Sample>> {
     let dataset = data::open(suite, suite.task("flood-s1").unwrap(), root, "default")?;
     let bands = dataset.bands()?;
@@ -379,9 +379,9 @@ fn samples(suite: &Suite, root: &Path) -> terrabench::Result<Vec<Sample>> {
     all.map(|(split, index)| dataset.read(split, index, &bands)).collect()
 }
 
-/// A mistake in the suite's file, found after packing: the packed form must not keep it.
+/// A mistake in the suite's file is corrected after packing: the packed files must not keep it.
 #[test]
-fn an_edited_decoding_is_refused_named_and_packed_anew() {
+fn an_edited_decoding_is_refused_named_and_repacked() {
     let folder = tempfile::tempdir().unwrap();
     let [plain, packed] = ["plain", "packed"].map(|name| folder.path().join(name));
     made(&plain);
@@ -413,12 +413,12 @@ fn an_edited_decoding_is_refused_named_and_packed_anew() {
         assert_eq!(samples(&after, &packed).unwrap(), expected, "{name}");
         assert!(pack_as(&after).reused, "{name}");
 
-        // Killed before its index, it leaves files of another decoding, which are not taken up.
+        // Packing killed before the index leaves files of another decoding, which are not reused.
         std::fs::remove_file(packed.join("flood-s1/index.json")).unwrap();
         assert!(!pack_as(&before).reused);
         assert_eq!(samples(&before, &packed).unwrap(), samples(&before, &plain).unwrap(), "{name}");
     }
-    // What labels only is no other decoding.
+    // A change of labels alone is not another decoding.
     let titled = edited(|task| {
         task.title = "Flood".into();
         task.class_names = ["a", "b", "c"].map(String::from).to_vec();
@@ -431,16 +431,16 @@ fn an_edited_decoding_is_refused_named_and_packed_anew() {
     assert!(problem.to_string().contains("MS1_IVV"), "{problem}");
 }
 
-/// Files packed before decodings were recorded: whether `remap` was the same, nobody can tell.
+/// Files packed before decodings were recorded: nobody can know whether `remap` was the same.
 #[test]
-fn packed_files_that_do_not_say_how_they_were_decoded_are_refused() {
+fn packed_files_without_a_recorded_decoding_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let [plain, packed] = ["plain", "packed"].map(|name| folder.path().join(name));
     made(&plain);
     let suite = suite();
     let pack = || pack(&suite, suite.task("flood-s1").unwrap(), &plain, &packed, &Silent).unwrap();
     pack();
-    // As format 2 had it: without `decoding`, the checksum over the rest.
+    // Like format 2: without `decoding`, and with the checksum over the rest.
     let index = packed.join("flood-s1/index.json");
     let text = std::fs::read_to_string(&index).unwrap();
     let start = text.find(",\"decoding\":").unwrap();
@@ -450,9 +450,12 @@ fn packed_files_that_do_not_say_how_they_were_decoded_are_refused() {
     assert!(end > start);
     std::fs::write(&index, without.replace("null}", &format!("\"{sum}\"}}"))).unwrap();
     let error = samples(&suite, &packed).unwrap_err().to_string();
-    assert!(error.contains("format 2 does not say how") && error.contains("cargo xtask prepare"), "{error}");
+    assert!(
+        error.contains("format 2 does not record how") && error.contains("cargo xtask prepare"),
+        "{error}"
+    );
     let done = pack();
-    assert!(!done.reused && done.replaced.unwrap().contains("format 2 does not say how"));
+    assert!(!done.reused && done.replaced.unwrap().contains("format 2 does not record how"));
     assert_eq!(samples(&suite, &packed).unwrap(), samples(&suite, &plain).unwrap());
 }
 

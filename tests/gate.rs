@@ -1,5 +1,5 @@
-//! What the gate, comparisons and `rescore` can be trusted with: recorded values against predictions, which record of a cell counts,
-//! test samples that differ, files that cannot be used.
+//! What the gate, `compare` and `rescore` guarantee: recorded values are checked against predictions, the right record of a cell
+//! counts, differing test samples are found, files that cannot be used are listed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -21,7 +21,7 @@ use crate::sample::{identify, record};
 
 const RESAMPLES: usize = 200;
 
-/// Of `n` samples of two classes, of which the first `right` are predicted as they are.
+/// Predictions for `n` samples of two classes, of which the first `right` are correct.
 fn classes(n: usize, right: usize) -> Predictions {
     let truth: Vec<usize> = (0..n).map(|i| i % 2).collect();
     let predicted = truth.iter().enumerate().map(|(i, t)| if i < right { *t } else { 1 - t }).collect();
@@ -31,7 +31,7 @@ fn classes(n: usize, right: usize) -> Predictions {
     }
 }
 
-/// An image of two classes: pixels of each label that are right, and that are taken for the other.
+/// One image of two classes: per label, the pixels predicted correctly and the pixels predicted as the other class.
 fn image([right_0, wrong_0, wrong_1, right_1]: [u64; 4]) -> Confusion {
     let counts = Array2::from_shape_vec((3, 2), vec![right_0, wrong_0, wrong_1, right_1, 0, 0]).unwrap();
     Confusion::from_counts(counts, Some(-1)).unwrap()
@@ -41,7 +41,7 @@ fn names(n: usize) -> Vec<String> {
     (0..n).map(|i| format!("tile_{i}")).collect()
 }
 
-/// What `bench` would record of these predictions, before `change`.
+/// The record that `bench` would write for these predictions, then modified by `change`.
 fn recorded(predictions: &Predictions, scoring: &Scoring, change: impl Fn(&mut Record)) -> Record {
     let mut record = record();
     if matches!(predictions, Predictions::Masks(_)) {
@@ -63,7 +63,7 @@ fn recorded(predictions: &Predictions, scoring: &Scoring, change: impl Fn(&mut R
     record
 }
 
-/// Puts a record of `right` of 40 samples into a store, with its predictions.
+/// Stores a record with `right` of 40 correct samples and its predictions.
 fn keep(store: &Store, right: usize, change: impl Fn(&mut Record)) {
     let scoring = Scoring { resamples: Some(RESAMPLES), ..Scoring::default() };
     keep_all(store, classes(40, right), scoring, change);
@@ -99,7 +99,7 @@ impl Sides {
         check::check(&now, &before, &thresholds(), &suites).unwrap()
     }
 
-    /// Runs `check` and returns the exit code with all that was said.
+    /// Runs `check` and returns the exit code with the complete output.
     fn check(&self, more: &[&str]) -> (Option<i32>, String) {
         let (now, before) = (self.path("now"), self.path("before"));
         let sides = ["check", "--records", text(&now), "--reference", text(&before)];
@@ -128,20 +128,20 @@ fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
-/// Changes the one record of a store, without its predictions.
+/// Changes the only record of a store, but not its predictions.
 fn edit(store: &Store, change: impl Fn(&mut Record)) {
     let mut record = store.all().unwrap().remove(0);
     change(&mut record);
     store.put(&record).unwrap();
 }
 
-/// Gives a record a score that its predictions need not give.
+/// Sets a score of a record regardless of its predictions.
 fn score(record: &mut Record, name: &str, value: f64) {
     record.scores.insert(name.to_owned(), value);
 }
 
 #[test]
-fn a_value_that_predictions_do_not_give_fails_the_gate_on_either_side() {
+fn a_value_that_contradicts_its_predictions_fails_the_gate_on_either_side() {
     for (side, name) in [("now", "the records"), ("before", "the reference")] {
         let sides = Sides::new();
         keep(&sides.now, 26, |_| {});
@@ -163,7 +163,7 @@ fn a_value_that_predictions_do_not_give_fails_the_gate_on_either_side() {
 }
 
 #[test]
-fn every_recorded_number_is_computed_again() {
+fn every_recorded_number_is_recomputed() {
     let masks = || Predictions::Masks((0..30).map(|i| image([50 + i, i, 3, 20])).collect());
     let scoring = Scoring {
         class_names: ["background", "landslide"].map(String::from).into(),
@@ -199,7 +199,7 @@ fn every_recorded_number_is_computed_again() {
 
 #[test]
 fn a_fall_of_the_score_that_tables_show_fails_the_gate() {
-    // The mean IoU stays, that of the batches falls: errors wander into batches of their own.
+    // The mean IoU stays, but the mean over batches falls because errors move to separate batches.
     let now: Vec<Confusion> =
         (0..64).map(|i| image(if i < 32 { [90, 10, 0, 0] } else { [0, 0, 0, 100] })).collect();
     let before: Vec<Confusion> =
@@ -215,7 +215,7 @@ fn a_fall_of_the_score_that_tables_show_fails_the_gate() {
     let rows = sides.rows();
     assert!((rows[0].now.unwrap() - rows[0].reference.unwrap()).abs() < 1e-9 && finding(&rows), "{rows:?}");
 
-    // The same images: over batches of two, 32 of them, every one of which falls.
+    // The same images in 32 batches of two, each of which falls.
     let sides = Sides::new();
     let images = |wrong: u64| {
         (0..64).map(|i| image(if i % 2 == 0 { [100, 0, 0, 0] } else { [0, 0, wrong, 100 - wrong] })).collect()
@@ -228,7 +228,7 @@ fn a_fall_of_the_score_that_tables_show_fails_the_gate() {
 
 #[test]
 fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
-    // [pixels of the background that are right, wrong; of landslides that are wrong, right]: IoU 81.8 and 81.8, or 83.2 and 80.2.
+    // Pixels [right, wrong] of the background, then [wrong, right] of landslides: IoU 81.8 and 81.8, or 83.2 and 80.2.
     let images = |counts: [u64; 4]| Predictions::Masks((0..64).map(|_| image(counts)).collect());
     let scoring = Scoring {
         class_names: ["background", "landslide"].map(String::from).into(),
@@ -246,7 +246,7 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
     assert_eq!(rows[0].verdict, Verdict::Fell);
     assert_eq!(rows[0].findings, ["iou_landslide fell from 81.82 to 80.20"]);
 
-    // A score that is gone is missing.
+    // A score that disappeared counts as missing.
     let sides = Sides::new();
     keep_all(&sides.before, images([90, 10, 10, 90]), scoring.clone(), task);
     keep_all(&sides.now, images([90, 10, 10, 90]), scoring, task);
@@ -257,7 +257,7 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
 }
 
 #[test]
-fn predictions_of_format_1_are_read_and_what_they_lack_is_told() {
+fn predictions_of_format_1_are_read_and_their_gaps_are_reported() {
     let sides = Sides::new();
     let masks = Predictions::Masks((0..30).map(|i| image([50 + i, i, 3, 20])).collect());
     let scoring = Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), class_names: Vec::new() };
@@ -271,16 +271,16 @@ fn predictions_of_format_1_are_read_and_what_they_lack_is_told() {
     assert_eq!(sides.rows()[0].verdict, Verdict::Same);
     let rescored = terrabench(&["rescore", "--results", text(&sides.path("now"))]);
     assert_eq!(rescored.status.code(), Some(0), "{}", said(&rescored));
-    assert!(said(&rescored).contains("predictions of format 1 do not tell how"), "{}", said(&rescored));
-    // They cannot be computed again, but a fall is seen.
+    assert!(said(&rescored).contains("predictions of format 1 do not store how"), "{}", said(&rescored));
+    // Scores cannot be recomputed, but a fall is still detected.
     edit(&sides.now, |record| score(record, "reported_miou", 35.0));
     let rows = sides.rows();
     assert_eq!(rows[0].verdict, Verdict::Fell, "{rows:?}");
 }
 
 #[test]
-fn missing_doubled_and_reordered_test_samples_are_named() {
-    /// The 40 samples at these places.
+fn missing_duplicated_and_reordered_test_samples_are_named() {
+    /// Keeps the 40 samples at these positions.
     fn keep_places(store: &Store, places: &[usize]) {
         let (all, scoring) = (names(40), Scoring { resamples: Some(RESAMPLES), ..Scoring::default() });
         let predictions = classes(40, 30).select(places);
@@ -296,7 +296,11 @@ fn missing_doubled_and_reordered_test_samples_are_named() {
     let reordered: Vec<usize> = whole.iter().rev().copied().collect();
     for (places, code, expected) in [
         (&without_3, 1, vec![r#"missing from the records: "tile_3""#]),
-        (&doubled_5, 1, vec![r#"missing from the records: "tile_3""#, r#"doubled in the records: "tile_5""#]),
+        (
+            &doubled_5,
+            1,
+            vec![r#"missing from the records: "tile_3""#, r#"duplicated in the records: "tile_5""#],
+        ),
         (&reordered, 0, vec![r#"sample 0 is "tile_39" in the records and "tile_0" in the reference"#]),
     ] {
         let sides = Sides::new();
@@ -309,7 +313,7 @@ fn missing_doubled_and_reordered_test_samples_are_named() {
         let in_a = expected[0].replace("the records", "A").replace("the reference", "B");
         assert!(said(&compared).contains(&in_a), "{}", said(&compared));
     }
-    // Fewer predictions than the record is of.
+    // Fewer predictions than the record states.
     let sides = Sides::new();
     keep_places(&sides.now, &whole);
     keep_places(&sides.before, &whole);
@@ -318,7 +322,7 @@ fn missing_doubled_and_reordered_test_samples_are_named() {
     });
     let (code, told) = sides.check(&[]);
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("the record is of 41 test samples, its predictions of 40"), "{told}");
+    assert!(told.contains("the record has 41 test samples, its predictions 40"), "{told}");
 }
 
 fn of_weights(model: &'static str, weights: &'static str) -> impl Fn(&mut Record) {
@@ -339,7 +343,7 @@ fn a_short_or_demo_run_does_not_stand_in_for_a_whole_one() {
         let newer = |record: &mut Record| {
             of_weights("A", "aaaa")(record);
             record.provenance.finished += 100;
-            record.provenance.normalization = "other".to_owned(); // Another fingerprint.
+            record.provenance.normalization = "other".to_owned(); // Changes the fingerprint.
             stand_in(record);
         };
         keep(&store, 0, newer);
@@ -379,7 +383,7 @@ fn several_records_that_fit_are_listed_and_asked_about() {
     let none = compared(&["--weights", "dddd"]);
     assert!(!none.status.success() && said(&none).contains("weights aaaaaaaaaaaa"), "{}", said(&none));
 
-    // Normalisations likewise, and settings of a protocol.
+    // The same for normalisations and settings of a protocol.
     let of = |change: fn(&mut Record)| {
         move |record: &mut Record| {
             of_weights("A", "aaaaaaaaaaaaaaaa")(record);
@@ -408,7 +412,7 @@ fn several_records_that_fit_are_listed_and_asked_about() {
 }
 
 #[test]
-fn settings_that_differ_between_the_models_are_told() {
+fn settings_that_differ_between_the_models_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     keep(&store, 36, of_weights("A", "aaaa"));
@@ -417,7 +421,7 @@ fn settings_that_differ_between_the_models_are_told() {
         record.provenance.normalization = "satlas".to_owned();
     };
     keep(&store, 30, satlas);
-    // Other weights of A stand in another cell.
+    // A has another record with other weights.
     let other_cell = |record: &mut Record, model, weights| {
         of_weights(model, weights)(record);
         record.cell.task = "m-so2sat".to_owned();
@@ -438,11 +442,11 @@ fn settings_that_differ_between_the_models_are_told() {
 }
 
 #[test]
-fn the_gate_compares_equal_settings_and_asks_where_several_are_left() {
+fn the_gate_compares_equal_settings_and_asks_if_several_remain() {
     let sides = Sides::new();
     keep(&sides.before, 36, of_weights("A", "aaaa"));
     keep(&sides.now, 36, of_weights("A", "aaaa"));
-    // Newer, worse, and of other weights: it has no reference.
+    // Newer, worse and with other weights: it has no reference.
     let newer = |record: &mut Record| {
         of_weights("A", "cccc")(record);
         record.provenance.finished += 100;
@@ -453,7 +457,7 @@ fn the_gate_compares_equal_settings_and_asks_where_several_are_left() {
     assert_eq!(verdicts, [Verdict::New, Verdict::Same]);
     assert!(rows[0].setting.contains("weights cccc"), "{rows:?}");
 
-    // A new training against the old one: compared, and said so.
+    // A new training is compared with the old one, and a finding says so.
     let (code, told) = sides.check(&["--weights", "cccc", "--weights", "aaaa"]);
     assert_eq!(code, Some(0), "{told}");
     let sides = Sides::new();
@@ -466,12 +470,12 @@ fn the_gate_compares_equal_settings_and_asks_where_several_are_left() {
         "{rows:?}"
     );
 
-    // Two new trainings: which?
+    // With two new trainings, the choice is ambiguous.
     keep(&sides.now, 36, of_weights("A", "dddd"));
     let (code, told) = sides.check(&[]);
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("several records fit") && told.contains("choose with --weights"), "{told}");
-    // A short run is another setting than the whole one.
+    // A shortened run is another setting than a complete one.
     let sides = Sides::new();
     keep(&sides.before, 36, |_| {});
     keep(&sides.now, 36, |record| record.short = true);
@@ -489,11 +493,11 @@ fn an_update_refuses_records_that_contradict_their_predictions() {
     edit(&sides.now, |record| record.value = 95.0);
     let (code, told) = sides.check(&["--update"]);
     assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("are no reference") && told.contains("predictions give 90.00"), "{told}");
+    assert!(told.contains("cannot be a reference") && told.contains("predictions give 90.00"), "{told}");
     assert_eq!(sides.before.all().unwrap()[0].value, 90.0);
 }
 
-/// A store with a good record and a damaged one of another task.
+/// A store with one good record and one damaged record of another task.
 fn with_damaged(store: &Store) {
     keep(store, 36, |_| {});
     keep(store, 36, |record| record.cell.task = "m-so2sat".to_owned());
@@ -522,10 +526,10 @@ fn a_damaged_record_stops_neither_check_nor_compare_nor_rescore() {
     assert_eq!(sides.check(&["--junit", text(&xml)]).0, Some(2));
     assert!(std::fs::read_to_string(&xml).unwrap().contains(r#"errors="1""#));
 
-    // Its cell is in the reference: missing, perhaps because the file is damaged.
+    // Its cell is in the reference, so it counts as missing, perhaps because the file is damaged.
     keep(&sides.before, 36, |record| record.cell.task = "m-so2sat".to_owned());
     assert_eq!(sides.check(&[]).0, Some(2));
-    // What a record of the reference says and its predictions do not is certain.
+    // A contradiction between a reference record and its predictions is certain.
     edit(&sides.before, |record| record.value = 95.0);
     assert_eq!(sides.check(&[]).0, Some(1));
 
@@ -544,7 +548,7 @@ fn predictions_that_cannot_be_scored_stop_no_other_record() {
     keep(&store, 36, |_| {});
     keep(&store, 36, |record| {
         record.cell.task = "m-cashew-plant".to_owned();
-        record.metric = Metric::Miou; // Its predictions are classes.
+        record.metric = Metric::Miou; // Its predictions are classes, not masks.
     });
     let results = text(folder.path());
     let rescored = terrabench(&["rescore", "--results", results]);
@@ -572,7 +576,7 @@ fn check_keeps_its_exit_code_when_its_output_is_closed() {
         let (records, reference) = (sides.path(records), sides.path(reference));
         command.args(["check", "--records", text(&records), "--reference", text(&reference)]);
         let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader); // Whoever read it has left.
+        drop(reader); // The reading end of the pipe is closed.
         let status = command.stdout(writer.try_clone().unwrap()).stderr(Stdio::from(writer)).status();
         status.unwrap().code()
     };

@@ -102,7 +102,7 @@ fn images_of_different_types_are_not_packed() {
     (task.images, task.combine) = (images, Some(Combine::Concatenate));
     let error = pack(&suite, &suite.tasks[0], &root, &folder.path().join("packed"), &Silent).unwrap_err();
     let error = error.to_string();
-    assert!(error.contains("band Cloud Probability second is stored in another type"), "{error}");
+    assert!(error.contains("band Cloud Probability second and band"), "{error}");
 }
 
 /// A data set one of whose images is darker than it is.
@@ -311,27 +311,31 @@ fn images_that_contradict_each_other_are_told() {
         (
             "combine = \"concatenate\"\n",
             "combine = \"concatenate\"\nstored-bands = [\"x\"]\n",
-            "give each image its own",
+            "set `stored-bands` per image",
         ),
-        (second, "sensor = \"s2-l1c\"\ninput-sensor = \"s2-l1c\"\n", "two `images` of one sensor and date"),
+        (
+            second,
+            "sensor = \"s2-l1c\"\ninput-sensor = \"s2-l1c\"\n",
+            "two `images` with the same sensor and date",
+        ),
         (
             first,
             "[[tasks.images]]\nsensor = \"s1\"\ninput-sensor = \"s1\"\n",
-            "than the first of its `images`",
+            "from the first of its `images`",
         ),
         (
             "stored-bands = [\"06 - VV.LEE Filtered\", \"05 - VH.LEE Filtered\"]\n",
             "",
             "without `stored-bands`",
         ),
-        ("family = \"geobench\"", "family = \"landslide4sense\"", "does not know"),
+        ("family = \"geobench\"", "family = \"landslide4sense\"", "does not support"),
     ] {
         let found = problem(from, to);
         assert!(found.contains("task `two-sensors`") && found.contains(expected), "{expected}: {found}");
     }
     let third = format!("combine = \"difference\"\n{first}date = \"later\"\nstored-bands = [\"x\"]\n");
     let found = problem("combine = \"concatenate\"\n", &third);
-    assert!(found.contains("the difference of 3 images"), "{found}");
+    assert!(found.contains("has 3 images; combining by difference needs exactly 2"), "{found}");
 }
 
 #[test]

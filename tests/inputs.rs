@@ -1,5 +1,5 @@
-//! Files that people have: HDF5 of other writers (`fixtures/hdf5/make.py`), lists with a byte-order mark, archives of other
-//! tools, JSON with NaN.
+//! Files found in practice: HDF5 from other writers (`fixtures/hdf5/make.py`), lists with a byte-order mark, archives from
+//! other tools, JSON with NaN.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn open(suite: &str, task: &str, root: &Path) -> terrabench::Result<Box<dyn Data
     data::open(&suite, suite.task(task)?, root, "default")
 }
 
-/// A folder with a file of `fixtures/hdf5` as the one sample of m-eurosat.
+/// A folder in which a file of `fixtures/hdf5` is the only sample of m-eurosat.
 struct Sample(tempfile::TempDir);
 
 impl Sample {
@@ -82,7 +82,7 @@ fn hdf5_that_h5py_reads_is_read() {
 }
 
 #[test]
-fn soft_links_are_bands_where_they_lead_to_some() {
+fn soft_links_to_bands_are_bands() {
     let expected: [(&str, &[&str]); 3] = [
         ("soft-links", &["01 - A", "02 - B", "again"]),
         ("soft-links-latest", &["01 - A", "02 - B", "again"]),
@@ -96,7 +96,7 @@ fn soft_links_are_bands_where_they_lead_to_some() {
 }
 
 #[test]
-fn what_is_no_image_is_no_band() {
+fn datasets_that_are_not_images_are_not_bands() {
     assert_eq!(Sample::of("scalars").open().bands().unwrap(), [["01 - A", "02 - B"]]);
     assert_eq!(Sample::of("scalars").raw().images[0].bands.len(), 2);
 }
@@ -132,10 +132,10 @@ fn numbers_of_every_form_are_read() {
     }
 }
 
-/// With libhdf5 the first and the last are read.
+/// libhdf5 reads the first and the last of these.
 #[cfg(not(feature = "libhdf5"))]
 #[test]
-fn what_is_not_read_of_hdf5_is_named_and_not_called_damaged() {
+fn unsupported_hdf5_features_are_named_and_not_called_damaged() {
     let files = [
         ("chunks-by-btree-2", "version-2 B-tree", "`libhdf5`"),
         ("layout-5", "layout version 5", "h5repack"),
@@ -167,7 +167,7 @@ fn libhdf5_reads_what_the_other_reader_does_not() {
 }
 
 #[test]
-fn damage_of_any_byte_of_hdf5_is_no_panic() {
+fn damaging_any_byte_of_hdf5_never_panics() {
     for file in ["soft-links", "soft-links-latest", "jammed", "numbers"] {
         let sample = Sample::of(file);
         let path = sample.folder().join("one.hdf5");
@@ -188,7 +188,7 @@ fn damage_of_any_byte_of_hdf5_is_no_panic() {
     }
 }
 
-/// A split's file of LCZ-S2 with two samples of 2 x 3 pixels, big-endian, with what is put in front.
+/// One split's LCZ-S2 file with two samples of 2 x 3 pixels, big-endian, after `front` extra bytes.
 fn lcz(folder: &Path, front: usize) {
     std::fs::create_dir_all(folder).unwrap();
     let numbers: Vec<f32> = (0..2 * 2 * 3 * 10).map(|number| number as f32 / 100.0).collect();
@@ -233,13 +233,13 @@ fn big_endian_rows_are_read_also_behind_a_user_block() {
     }
 }
 
-/// A task of EuroSAT-S2 with one image a split, in `folder`; `line` writes the image's name into its list.
+/// A EuroSAT-S2 task with one image per split in `folder`; `line` writes the image's name into its list.
 fn eurosat(folder: &Path, line: impl Fn(&str) -> Vec<u8>) {
     std::fs::create_dir_all(folder.join("all_imgs/River")).unwrap();
     for (number, split) in ["train", "val", "test"].into_iter().enumerate() {
         std::fs::write(folder.join(format!("eurosat-{split}.txt")), line(&format!("River_{number}.jpg")))
             .unwrap();
-        // Thirteen bands side by side are one gray image thirteen times as wide, but for a tag.
+        // Without a tag, thirteen bands side by side are one gray image thirteen times as wide.
         let pixels: Vec<u16> = (0..2 * 3 * 13).map(|place| place as u16 + 100 * number as u16).collect();
         let mut bytes = std::io::Cursor::new(Vec::new());
         let mut encoder = TiffEncoder::new(&mut bytes).unwrap();
@@ -277,7 +277,7 @@ fn lists_of_other_tools_are_read() {
     assert!(open("copernicus-bench", "eurosat-s2", folder.path()).is_err());
 }
 
-/// Puts a folder's files into an archive, each under the name that `name` makes of it.
+/// Packs a folder's files into an archive, each under the name that `name` returns for it.
 fn archived(folder: &Path, archive: &Path, name: impl Fn(&str) -> String) {
     let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
     let options = zip::write::SimpleFileOptions::default();
@@ -312,7 +312,7 @@ fn archives_of_other_tools_are_read() {
         archived(&made, &root.join("eurosat_s2.zip"), name);
         assert_eurosat(&root);
 
-        // Unpacked, they are the same.
+        // Unpacked, the files read the same.
         let into = folder.path().join("unpacked/eurosat_s2");
         std::fs::create_dir_all(&into).unwrap();
         let archive = root.join("eurosat_s2.zip");
@@ -324,7 +324,7 @@ fn archives_of_other_tools_are_read() {
 }
 
 #[test]
-fn nan_in_statistics_nobody_needs_does_no_harm() {
+fn nan_in_unused_statistics_is_harmless() {
     let sample = Sample::of("plain");
     let statistics = "\u{feff}{\"01 - A\": {\"mean\": 2.5, \"std\": 2.0, \"median\": NaN, \"max\": Infinity}, \
                       \"02 - B\": {\"mean\": NaN, \"std\": 1.0}}";
@@ -335,10 +335,10 @@ fn nan_in_statistics_nobody_needs_does_no_harm() {
     let found = of("01 - A").unwrap();
     assert_eq!((found[0].mean, found[0].std), (2.5, 2.0));
     let error = of("02 - B").unwrap_err().to_string();
-    assert!(error.contains("`02 - B` has mean NaN"), "{error}");
+    assert!(error.contains("`02 - B`: mean NaN"), "{error}");
 }
 
-/// A sample of m-cashew-plant of this size, all of one class.
+/// A sample of m-cashew-plant of this size with a single class.
 fn cashew(path: &Path, [rows, columns]: [u64; 2]) {
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
     let mut file = FileBuilder::new();
@@ -352,9 +352,9 @@ fn cashew(path: &Path, [rows, columns]: [u64; 2]) {
     std::fs::write(path, file.finish().unwrap()).unwrap();
 }
 
-/// 128 x 128 and 64 x 256 pixels are four tiles of 64 each, but no grid of the same form.
+/// 128 x 128 and 64 x 256 pixels both give four tiles of 64, but in grids of different shape.
 #[test]
-fn images_of_different_sizes_with_as_many_tiles_are_told() {
+fn images_of_different_sizes_with_equal_tile_counts_are_reported() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("segmentation_v1.0/m-cashew-plant");
     std::fs::create_dir_all(&folder).unwrap();
@@ -408,7 +408,7 @@ fn failure(args: &[&str]) -> String {
 }
 
 #[test]
-fn a_misspelt_suite_is_answered_with_the_suites() {
+fn a_misspelt_suite_lists_the_suites() {
     for command in [&["bench", "geobnch"][..], &["inspect", "--suite", "geobnch", "--task", "m-eurosat"]] {
         let said = failure(command);
         for word in ["no suite `geobnch`", "did you mean `geobench`?", "copernicus-bench", "landslide4sense"]
@@ -422,7 +422,7 @@ fn a_misspelt_suite_is_answered_with_the_suites() {
 #[test]
 fn a_task_of_another_suite_names_that_suite() {
     let said = failure(&["bench", "geobench", "--demo", "--task", "eurosat-s2"]);
-    assert!(said.contains("suite `copernicus-bench` has it"), "{said}");
+    assert!(said.contains("the task belongs to suite `copernicus-bench`"), "{said}");
     let said = failure(&["bench", "geobench", "--demo", "--task", "m-euorsat"]);
     assert!(said.contains("did you mean `m-eurosat`?") && said.contains("m-so2sat"), "{said}");
 }

@@ -1,5 +1,5 @@
-//! What decides a number is in its keys, what only labels it is not. Fields are found by walking the serialised
-//! configurations, so that a new one cannot be forgotten.
+//! Everything that decides a number is in its keys; mere labels are not. The tests find fields by walking the serialised
+//! configurations, so that no new field is forgotten.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ use terrabench::transform::strategies::Strategies;
 
 use crate::sample::record;
 
-/// A task of which every field is set: without `..`, so that a new field must be set here too.
+/// A task with every field set: written without `..`, so that a new field must be set here too.
 fn task() -> Task {
     Task {
         name: "m-eurosat".into(),
@@ -71,7 +71,7 @@ fn task() -> Task {
     }
 }
 
-/// The same task of two images per sample.
+/// The same task with two images per sample.
 fn of_two_dates(task: &Task) -> Task {
     let image = |date: &str| TaskImage {
         sensor: Sensor::S2_L1C,
@@ -83,7 +83,7 @@ fn of_two_dates(task: &Task) -> Task {
     Task { images, combine: Some(Combine::Difference), stored_bands: Vec::new(), ..task.clone() }
 }
 
-/// A model of which every field is set.
+/// A model with every field set.
 fn model() -> ModelConfig {
     ModelConfig {
         name: "TerraFM".into(),
@@ -125,7 +125,7 @@ fn model() -> ModelConfig {
     }
 }
 
-/// Where the scalars of a value are: `/architecture/depth`, `/sensors/s1/bands/0`.
+/// Paths of the scalars in a value: `/architecture/depth`, `/sensors/s1/bands/0`.
 fn leaves(value: &Value) -> Vec<String> {
     let below = |key: &str, value: &Value| -> Vec<String> {
         leaves(value).into_iter().map(|rest| format!("/{key}{rest}")).collect()
@@ -139,7 +139,7 @@ fn leaves(value: &Value) -> Vec<String> {
     }
 }
 
-/// The configuration with another value at `leaf`, one that its type takes.
+/// The configuration with another value at `leaf` that its type accepts.
 fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &str) -> T {
     let whole = serde_json::to_value(config).unwrap();
     let old = whole.pointer(leaf).unwrap().clone();
@@ -191,7 +191,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
     panic!("no other value of {leaf} = {old} is taken: add one to the list")
 }
 
-/// A data set that is decoded as it says.
+/// A data set that reports the given decoding.
 struct Redecoded(Box<dyn Dataset>, Decoding);
 
 impl Dataset for Redecoded {
@@ -232,7 +232,7 @@ impl Encoder for NoEncoder {
     }
 }
 
-/// Keys of a cell: of its features, of its record, of what was asked for.
+/// Keys of a cell: of its features, of its record, of its request.
 #[derive(Debug, Clone, PartialEq)]
 struct Keys {
     features: String,
@@ -240,7 +240,7 @@ struct Keys {
     request: String,
 }
 
-/// Opened demo data, and what is the same for all keys.
+/// The opened demo data, and everything that all keys share.
 struct Setting {
     suite: Suite,
     data: PathBuf,
@@ -272,7 +272,7 @@ impl Setting {
         }
     }
 
-    /// The demo's m-eurosat, which is read as `task` says for the keys only.
+    /// Keys of the demo's m-eurosat; `task` affects only the keys.
     fn keys(&self, task: &Task, model: &ModelConfig, protocol: &ProtocolConfig, cell: &Cell) -> Keys {
         let read = self.suite.task("m-eurosat").unwrap();
         let demo = ModelConfig::load(&Home::find().unwrap(), "demo").unwrap();
@@ -321,13 +321,13 @@ impl Setting {
     }
 }
 
-/// What a field is.
+/// The role of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Side {
     Label,
-    /// Decides through bands and statistics that are in the keys: see the tests further down.
+    /// Decides through bands and statistics, which are in the keys: see the tests below.
     Resolved,
-    /// Decides numbers, but no feature.
+    /// Decides numbers, but not features.
     Number,
     Feature,
 }
@@ -377,13 +377,13 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             "quick-look" | "unit" => Side::Label,
             "target-statistics" | "target-interpolation" => Side::Number,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
-            // The extractor takes sensor, statistics and size from its input, where this test leaves them as they are.
+            // The extractor takes sensor, statistics and size from its input, which this test does not change.
             "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,
             _ => Side::Feature,
         };
         assert_side(&format!("task {leaf}"), side, base, &keys(&with_another(task, &leaf)));
     }
-    // Where lists name a sample's classes, their order decides.
+    // If lists identify classes by name, the order of the names decides.
     let listed = Task { layout: Some(DatasetLayout::Eurosat), ..task.clone() };
     let mut swapped = listed.clone();
     swapped.class_names.swap(0, 1);
@@ -399,7 +399,7 @@ fn every_field_of_a_model_decides_or_is_named_as_a_label() {
     for leaf in leaves(&serde_json::to_value(&model).unwrap()) {
         let side = match leaf.split('/').nth(1).unwrap() {
             "name" | "backbone" | "weights" | "published" => Side::Label,
-            // Decide what the input is, which this test leaves as it is.
+            // These decide what the input is, which this test does not change.
             "normalization" | "image" | "images" | "pooling" | "impute" | "suites" => Side::Resolved,
             _ => Side::Feature,
         };
@@ -418,7 +418,7 @@ fn every_field_of_a_protocol_decides() {
         let protocol = ProtocolConfig::load(&home, path.to_str().unwrap()).unwrap();
         let mut whole = serde_json::to_value(&protocol).unwrap();
         kinds.insert(whole["kind"].to_string());
-        // What is left out where it is not set.
+        // Optional settings that are omitted when unset.
         for (key, value) in [("limit", json!(5)), ("short", json!(true)), ("report-batches", json!(true))] {
             let mut with = whole.clone();
             with[key] = value;
@@ -435,14 +435,14 @@ fn every_field_of_a_protocol_decides() {
         for leaf in leaves(&whole) {
             let side = match leaf.split('/').nth(1).unwrap() {
                 "task-learning-rates" => Side::Label,
-                // Another kind has other fields: the files of the other protocols have them.
+                // Another kind has other fields, which the files of the other protocols contain.
                 _ if leaf.ends_with("/kind") => continue,
                 _ => Side::Number,
             };
             let changed = with_another(&protocol, &leaf);
             assert_side(&format!("{} {leaf}", path.display()), side, &base, &keys(&changed));
         }
-        // The task's own rates do decide.
+        // The task's own learning rates do decide.
         if whole.get("task-learning-rates").is_some() {
             whole["task-learning-rates"] = json!({ (task.name.clone()): [0.5] });
             let own: ProtocolConfig = serde_json::from_value(whole).unwrap();
@@ -486,7 +486,7 @@ fn imputed_and_renamed_bands_decide_where_they_are_taken() {
         };
         extractor.key(Identity { model: &demo, weights: "random:0", device: "flex" }).unwrap()
     };
-    // m-so2sat lacks B01 and B09.
+    // m-so2sat has no B01 and B09.
     let so2sat = setting.suite.task("m-so2sat").unwrap();
     let mut other = so2sat.clone();
     other.impute.iter_mut().for_each(|pair| pair.source = Band::B03);
@@ -530,7 +530,7 @@ fn the_index_of_a_gpu_decides_nothing() {
     assert_eq!(distinct.len(), kinds.len());
 }
 
-/// A copy of `benchmarks/` and `configs/` to edit, and runs from there.
+/// A copy of `benchmarks/` and `configs/` to edit, and a way to run from it.
 struct EditableHome {
     folder: tempfile::TempDir,
 }
@@ -564,7 +564,7 @@ impl EditableHome {
         command.env("XDG_DATA_HOME", self.path("nothing")).args(arguments).output().unwrap()
     }
 
-    /// Runs the demo's m-eurosat, with `more`. Returns what was said.
+    /// Runs the demo's m-eurosat with the arguments `more` and returns the output.
     fn demo(&self, more: &[&str]) -> String {
         let first = ["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"];
         let output = self.run(&[&first, more].concat());
@@ -619,14 +619,14 @@ fn with_other_labels_everything_is_reused() {
         assert!(reused(&home.demo(&[])), "{file}: {to}");
     }
     assert!(reused(&home.demo(&["--threads", "1", "--batch-size", "3"])));
-    // The path of a protocol as it is typed.
+    // A protocol's path as typed.
     let absolute = home.path("configs/protocols/knn.toml").to_str().unwrap().to_owned();
     for path in ["configs/protocols/knn.toml", "./configs/../configs/protocols/knn.toml", &absolute] {
         assert!(reused(&home.demo(&["--protocol", path])), "{path}");
     }
     assert_eq!(home.records().len(), 1);
 
-    // A model by another name has a row of that name, and is not run again.
+    // A renamed model has a row under its new name and is not run again.
     home.edit("configs/models/demo.toml", "name = \"Demo\"", "name = \"Renamed\"");
     assert!(reused(&home.demo(&[])));
     let records = home.records();
@@ -686,10 +686,13 @@ fn finished_cells_are_listed_without_data_and_weights() {
             output.status.success() && said.contains("recorded before; data or weights"),
             "{gone:?}: {said}"
         );
-        assert!(said.contains("does not exist") || said.contains("no such file"), "what is missing: {said}");
+        assert!(
+            ["does not exist", "no such f"].iter().any(|words| said.contains(words)),
+            "what is missing: {said}"
+        );
         assert_eq!(tables(), before, "{gone:?}");
     }
-    // What is not recorded needs them, and says what.
+    // Cells that are not recorded need data and weights, and the message says which.
     for more in [&["--seed", "1"][..], &["--fresh"], &["--bands", "by-content"]] {
         let output = bench(more);
         assert!(!output.status.success(), "{more:?}");
@@ -699,7 +702,7 @@ fn finished_cells_are_listed_without_data_and_weights() {
     assert!(!bench(&[]).status.success(), "weights that are here must be those of the record");
 }
 
-/// Makes every remembered hash another one, as if the files had changed without showing it.
+/// Alters every remembered hash, as if the files had changed unnoticed.
 fn forge(memos: &Path) {
     for entry in std::fs::read_dir(memos).unwrap() {
         let path = entry.unwrap().path();
@@ -716,7 +719,7 @@ fn verify_trusts_no_remembered_hash() {
     home.demo(&[]);
     forge(&home.path("cache/fingerprints"));
     assert!(reused(&home.demo(&["--verify"])));
-    // It remembers what it read.
+    // It remembers the hashes that it computed.
     assert!(reused(&home.demo(&[])));
     forge(&home.path("cache/fingerprints"));
     assert!(!home.demo(&[]).contains("recorded before"), "else remembered hashes are used");

@@ -1,5 +1,5 @@
-//! Every metric against torchmetrics and scikit-learn, on random and degenerate inputs. `tests/fixtures/metrics/make.py` made
-//! the figures.
+//! Compares every metric with torchmetrics and scikit-learn on random and degenerate inputs. `tests/fixtures/metrics/make.py`
+//! computed the expected figures.
 
 use ndarray::{Array2, s};
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn integers(value: &Value) -> Vec<i32> {
     value.as_array().unwrap().iter().map(|number| number.as_i64().unwrap() as i32).collect()
 }
 
-/// The figures of a library that has this one, with what their precision allows.
+/// The figures of the libraries that compute this metric, with the tolerance of their precision.
 fn expected<'c>(case: &'c Value, figure: &str) -> Vec<(&'c Value, f64)> {
     let of = |library: &str, tolerance| Some((case[library].get(figure)?, tolerance));
     [of("torchmetrics", SINGLE), of("scikit-learn", DOUBLE)].into_iter().flatten().collect()
@@ -64,7 +64,7 @@ fn all_agree(case: &Value, figure: &str, found: &[f64]) {
 }
 
 #[test]
-fn scores_of_classes_are_those_of_torchmetrics_and_scikit_learn() {
+fn class_scores_match_torchmetrics_and_scikit_learn() {
     for case in cases("classes") {
         let logits = matrix(&case["logits"]);
         let truth: Vec<usize> = integers(&case["truth"]).iter().map(|class| *class as usize).collect();
@@ -91,7 +91,7 @@ fn scores_of_classes_are_those_of_torchmetrics_and_scikit_learn() {
 
 /// torchmetrics and scikit-learn skip absent classes, but not absent labels.
 #[test]
-fn scores_of_labels_are_those_of_torchmetrics_and_scikit_learn() {
+fn label_scores_match_torchmetrics_and_scikit_learn() {
     for case in cases("labels") {
         let logits = matrix(&case["logits"]);
         let truth = matrix(&case["truth"]).mapv(|label| label == 1.0);
@@ -130,7 +130,7 @@ fn scores_of_labels_are_those_of_torchmetrics_and_scikit_learn() {
 }
 
 #[test]
-fn scores_of_masks_are_those_of_torchmetrics_and_scikit_learn() {
+fn mask_scores_match_torchmetrics_and_scikit_learn() {
     for case in cases("masks") {
         let count = case["classes"].as_u64().unwrap() as usize;
         let ignore = case["ignore"].as_i64().map(|label| label as i32);
@@ -149,7 +149,7 @@ fn scores_of_masks_are_those_of_torchmetrics_and_scikit_learn() {
         let all = Confusion::sum(&images).unwrap();
         let batch_size = case["batch_size"].as_u64().unwrap() as usize;
         if case["scikit-learn"].is_null() {
-            // torchmetrics gives NaN and a pixel accuracy of 0.
+            // torchmetrics returns NaN, and a pixel accuracy of 0.
             assert!(all.mean_iou().is_err() && all.pixel_accuracy().is_err(), "{}", case["name"]);
             assert!(mean_iou_over_batches(&images, batch_size).is_err());
             assert!(Predictions::Masks(images).scorer(Metric::Miou).is_err());
@@ -166,7 +166,7 @@ fn scores_of_masks_are_those_of_torchmetrics_and_scikit_learn() {
 }
 
 #[test]
-fn mcnemars_p_values_are_those_of_scipys_binomial_test() {
+fn mcnemars_p_values_match_scipys_binomial_test() {
     for case in cases("mcnemar") {
         let [a, b] = ["only_a", "only_b"].map(|key| case[key].as_u64().unwrap());
         let (found, expected) = (mcnemar(a, b), case["p"].as_f64().unwrap());
@@ -174,7 +174,7 @@ fn mcnemars_p_values_are_those_of_scipys_binomial_test() {
     }
 }
 
-/// Of each sample the difference of two shares of right pixels, say: `wins` in favour of a, then `losses`, then none.
+/// Differences between two scores per sample: `wins` in favour of a, then `losses`, then `ties` without difference.
 fn paired(wins: usize, losses: usize, ties: usize) -> Paired {
     let each = [vec![100.0; wins], vec![-100.0; losses], vec![0.0; ties]].concat();
     let mean = |indices: &[usize]| indices.iter().map(|i| each[*i]).sum::<f64>() / indices.len() as f64;
@@ -182,10 +182,10 @@ fn paired(wins: usize, losses: usize, ties: usize) -> Paired {
 }
 
 #[test]
-fn a_few_samples_that_differ_are_told_by_the_exact_test() {
+fn a_few_differing_samples_are_decided_by_the_exact_test() {
     use std::cmp::Ordering::{Equal, Greater, Less};
     for n in 1..6 {
-        // The bootstrap would say p < 0.001: each resample shows the same difference.
+        // The bootstrap would give p < 0.001: every resample shows the same difference.
         let all = paired(n, 0, 0);
         assert_eq!(all.test, Test::Sign { a: n as u64, b: 0 });
         assert!((all.p - 0.5_f64.powi(n as i32 - 1)).abs() < 1e-12, "{}", all.p);
@@ -194,12 +194,12 @@ fn a_few_samples_that_differ_are_told_by_the_exact_test() {
     assert_eq!(paired(6, 0, 0).verdict(), Greater);
     assert_eq!(paired(1, 9, 0).verdict(), Less);
     assert_eq!(paired(2, 8, 0).verdict(), Equal);
-    // Five that differ among many are as few.
+    // Five differing samples among many are just as few.
     let few = paired(5, 0, 995);
     assert!(few.interval.is_some() && few.test == Test::Sign { a: 5, b: 0 });
     assert!((few.p - 0.0625).abs() < 1e-12 && few.verdict() == Equal);
     assert_eq!(paired(0, 0, 40).p, 1.0);
-    // From the bound on the bootstrap decides.
+    // From this limit on, the bootstrap decides.
     assert!(matches!(paired(FEWEST - 1, 0, 0).test, Test::Sign { .. }));
     let enough = paired(0, FEWEST, 0);
     assert_eq!((enough.test, enough.verdict()), (Test::Bootstrap, Less));
@@ -223,11 +223,11 @@ fn each_sample_is_scored_as_if_it_were_alone() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_have_no_score() {
+fn logits_that_are_not_finite_have_no_score() {
     let targets = Targets::Classes { classes: vec![0, 0], count: 2 };
     let labels = Targets::Labels(Array2::from_elem((2, 2), true));
     for broken in [f32::NAN, f32::INFINITY] {
-        // Taken as they are, NaN and infinity would be class 0 of both samples: all right.
+        // Used as they are, NaN and infinity would predict class 0 for both samples: all correct.
         let logits = ndarray::array![[broken, 0.0], [1.0, 0.0]];
         for (metric, targets) in
             [(Metric::Accuracy, &targets), (Metric::MicroF1, &labels), (Metric::MicroMap, &labels)]

@@ -1,4 +1,4 @@
-//! Packed tasks: the same samples, hashes and records as the files they were made of, and damage to them.
+//! Packed tasks have the same samples, hashes and records as their source files, and damage is detected.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ fn suite(name: &str) -> Suite {
     Suite::load(&Home::find().unwrap(), name).unwrap()
 }
 
-/// Everything of two data sets that a record depends on.
+/// Compares everything in two data sets that a record depends on.
 fn assert_same(task: &str, packed: &dyn Dataset, plain: &dyn Dataset) {
     let bands = packed.bands().unwrap();
-    // Of another type than the pixels, so left out.
+    // Left out of packed files because its type differs from that of the pixels.
     let left_out = |band: &String| task == "m-cashew-plant" && band == "Cloud Probability";
     let mut expected = plain.bands().unwrap();
     expected[0].retain(|band| !left_out(band));
@@ -59,7 +59,7 @@ fn every_task_reads_as_its_source() {
     let to = tempfile::tempdir().unwrap();
     for (name, root) in [("copernicus-bench", "copernicus-bench"), ("geobench", "geobench")] {
         let (suite, root) = (suite(name), real.join(root));
-        // Of Flood-S1 there are no real pixels: tests/flood.rs packs what it makes.
+        // There are no real pixels of Flood-S1: tests/flood.rs packs generated ones.
         for task in suite.tasks.iter().filter(|task| task.name != "flood-s1") {
             let done = pack(&suite, task, &root, to.path(), &Silent).unwrap();
             assert!(!done.reused && done.samples > 0 && done.bytes > 0);
@@ -78,21 +78,21 @@ fn every_task_reads_as_its_source() {
     }
 }
 
-/// What a packed task's folder holds.
+/// The contents of a packed task's folder.
 const WHOLE: [&str; 5] = [".lock", "index.json", "test.h5", "train.h5", "valid.h5"];
 
-/// The files of a folder, with their bytes.
+/// The files of a folder and their bytes.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
-    // One under way may go away in between.
+    // A temporary file may disappear in between.
     paths
         .filter_map(|path| Some((path.file_name()?.to_str().unwrap().to_owned(), std::fs::read(&path).ok()?)))
         .collect()
 }
 
-/// m-eurosat as generated, in `folder`: so many samples of each split, the generated ones again and again, told apart by
-/// what follows their end.
+/// A generated m-eurosat in `folder` with this many samples per split: the generated samples repeated, distinguished by
+/// bytes appended to the files.
 fn generated(folder: &Path, counts: [usize; 3]) -> PathBuf {
     let made = demo::provide(&suite("geobench"), &folder.join("demo")).unwrap();
     let (made, root) = (made.join(EUROSAT), folder.join("data"));
@@ -155,7 +155,7 @@ fn records_are_the_same() {
 }
 
 #[test]
-fn what_is_not_whole_does_not_count() {
+fn incomplete_packed_files_do_not_count() {
     let Some(real) = real() else { return };
     let (suite, root) = (suite("copernicus-bench"), real.join("copernicus-bench"));
     let task = suite.task("eurosat-s1").unwrap();
@@ -166,20 +166,20 @@ fn what_is_not_whole_does_not_count() {
         || data::open(&suite, task, to.path(), "default").map(|_| ()).map_err(|error| error.to_string());
     assert_eq!(open(), Ok(()));
 
-    // Without its index, as after an interruption, there is nothing.
+    // Without its index, as after an interruption, the folder does not count as packed.
     let index = std::fs::read(folder.join("index.json")).unwrap();
     std::fs::remove_file(folder.join("index.json")).unwrap();
-    assert!(open().unwrap_err().contains("is not there"));
+    assert!(open().unwrap_err().contains("no such folder"));
     std::fs::write(folder.join("index.json"), &index[..index.len() / 2]).unwrap();
     assert!(open().unwrap_err().contains("cargo xtask prepare"));
     std::fs::write(folder.join("index.json"), &index).unwrap();
 
-    // A file that is cut short.
+    // A truncated file.
     let file = folder.join("train.h5");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1000]).unwrap();
-    assert!(open().unwrap_err().contains("index.json says"));
-    // Packed anew where it is damaged.
+    assert!(open().unwrap_err().contains("from index.json"));
+    // Packing again repairs the damage.
     std::fs::write(&file, &whole[..100]).unwrap();
     assert!(!pack(&suite, task, &root, to.path(), &Silent).unwrap().reused);
     assert_eq!(open(), Ok(()));
@@ -192,7 +192,7 @@ fn what_is_not_whole_does_not_count() {
         std::fs::write(source.join(format!("eurosat-{split}.txt")), "Forest_1.jpg\n").unwrap();
     }
     assert!(pack(&suite, task, broken.path(), to.path(), &Silent).is_err());
-    // A folder that cannot be written to.
+    // A folder that is not writable.
     let nowhere = broken.path().join("file");
     std::fs::write(&nowhere, "").unwrap();
     assert!(pack(&suite, task, &root, &nowhere, &Silent).is_err());
@@ -203,7 +203,7 @@ fn eurosat(root: &Path) -> terrabench::Result<Box<dyn Dataset>> {
     data::open(&suite, suite.task("m-eurosat").unwrap(), root, "default")
 }
 
-/// Has `command` pack the task, with the cache in `home`.
+/// Makes `command` pack the task, with the cache in `home`.
 fn prepare_eurosat<'c>(command: &'c mut Command, home: &Path, root: &Path, to: &Path) -> &'c mut Command {
     command.env("TERRABENCH_CACHE", home.join("cache"));
     command.args(["prepare", "geobench", "--task", "m-eurosat", "--data"]).arg(root).arg("--to").arg(to)
@@ -218,7 +218,7 @@ fn all_samples(dataset: &dyn Dataset) -> terrabench::Result<Vec<Sample>> {
 }
 
 #[test]
-fn a_flipped_byte_is_refused_or_harmless_and_mended_by_packing_again() {
+fn a_flipped_byte_is_refused_or_harmless_and_repaired_by_packing_again() {
     let folder = tempfile::tempdir().unwrap();
     let root = generated(folder.path(), [3, 1, 2]);
     let (suite, to) = (suite("geobench"), folder.path().join("packed"));
@@ -230,7 +230,7 @@ fn a_flipped_byte_is_refused_or_harmless_and_mended_by_packing_again() {
     let (mut refused, mut harmless) = (0, 0);
     for name in ["index.json", "train.h5", "valid.h5"] {
         let (path, whole) = (to.join("m-eurosat").join(name), &clean[name]);
-        // All of the small parts at the ends, where HDF5 keeps its own books, and some of the pixels.
+        // Every byte of the small parts at the ends, where HDF5 keeps its metadata, and some of the pixels.
         let ends = (0..2000.min(whole.len())).chain(whole.len().saturating_sub(1500)..whole.len());
         for (round, place) in ends.step_by(7).chain((0..whole.len()).step_by(997)).enumerate() {
             let mut spoilt = whole.clone();
@@ -293,9 +293,9 @@ fn files_without_checksums_of_an_earlier_format_are_read() {
     }
 }
 
-/// Format 2 is format 1 with checksums. Of GEO-Bench, its header tells all that decides how files are decoded.
+/// Format 2 is format 1 with checksums. For GEO-Bench, its header determines the decoding completely.
 #[test]
-fn files_of_format_2_are_read_where_only_one_decoding_is_possible() {
+fn files_of_format_2_are_read_if_only_one_decoding_is_possible() {
     let folder = tempfile::tempdir().unwrap();
     let packed = folder.path().join("m-eurosat");
     std::fs::create_dir(&packed).unwrap();
@@ -314,7 +314,7 @@ fn files_of_format_2_are_read_where_only_one_decoding_is_possible() {
 
 #[cfg(unix)]
 #[test]
-fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {
+fn killed_packing_resumes_and_ends_with_the_same_files() {
     let folder = tempfile::tempdir().unwrap();
     let root = generated(folder.path(), [150, 150, 600]);
     let prepare = |to: &Path| {
@@ -327,7 +327,7 @@ fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {
     let clean = files(&clean.join("m-eurosat"));
     assert!(clean.keys().eq(&WHOLE), "{:?}", clean.keys());
 
-    // While the first file is begun, the second, the third.
+    // Kill during the first, the second and the third file.
     for (moment, whole_by_then) in
         [("a", vec![]), ("b", vec!["train.h5"]), ("c", vec!["train.h5", "valid.h5"])]
     {
@@ -376,11 +376,11 @@ fn packing_that_was_killed_goes_on_and_ends_with_the_same_files() {
 
 #[cfg(unix)]
 #[test]
-fn a_full_disk_is_told_and_whole_splits_are_kept() {
+fn a_full_disk_is_reported_and_complete_splits_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let root = generated(folder.path(), [4, 2, 40]);
     let to = folder.path().join("packed");
-    // A limit on the size of files stands for the full disk: more than the small splits need, less than the large one.
+    // A limit on file size stands in for the full disk: the small splits fit below it, the large one does not.
     let prepare = |limit: &str| {
         let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
         let mut command = Command::new("sh");
@@ -406,7 +406,7 @@ fn a_full_disk_is_told_and_whole_splits_are_kept() {
 }
 
 #[test]
-fn two_at_once_pack_once() {
+fn concurrent_runs_pack_once() {
     let folder = tempfile::tempdir().unwrap();
     let root = generated(folder.path(), [60, 4, 4]);
     let to = folder.path().join("packed");

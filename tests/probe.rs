@@ -564,7 +564,7 @@ fn what_does_not_fit_together_is_refused() {
     let valid = features.index_axis(Axis(0), 0);
     let held_out = HeldOut { valid: narrow, valid_targets: &targets, test: valid };
     let error = probe(&config, &[0.1], training, held_out, 0, by_accuracy).unwrap_err().to_string();
-    assert!(error.contains("4 features a training sample, but (3, 4)"), "{error}");
+    assert!(error.contains("4 features per training sample, but (3, 4)"), "{error}");
     let held_out = HeldOut { valid, valid_targets: &targets, test: valid };
     let error = probe(&config, &[0.1], training, held_out, 0, |_, _| Ok(f64::NAN)).unwrap_err().to_string();
     assert!(error.contains("no learning rate has a score"), "{error}");

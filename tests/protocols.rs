@@ -572,8 +572,11 @@ fn labels_become_targets() {
     let mask = Target::Mask(Array2::zeros((4, 4)));
     for (labels, complaint) in [
         (vec![], "no labels"),
-        (vec![Target::Class(0), Target::Class(3)], "sample 1 is labelled with class 3"),
-        (vec![several.clone()], "2 labels, expected 3 labels"),
+        (
+            vec![Target::Class(0), Target::Class(3)],
+            "label of sample 1: expected a class below 3, found class 3",
+        ),
+        (vec![several.clone()], "expected 3 labels, found 2 labels"),
         (vec![Target::Class(0), several], "sample 1"),
         (vec![mask.clone()], "mask"),
         (vec![Target::Class(0), mask], "mask"),

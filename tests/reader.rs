@@ -1,4 +1,4 @@
-//! The GEO-Bench reader: golden values on real pixels, and what it says of damaged data.
+//! The GEO-Bench reader: golden values on real pixels, and its messages about damaged data.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "geobench").unwrap()
 }
 
-/// What the official package read, a dataset an entry; and the folder of the files, where it is.
+/// What the official package read, one entry per dataset, and the folder of the files if it exists.
 fn golden() -> Option<(serde_json::Map<String, Value>, PathBuf)> {
     let Some(real) = common::real() else {
         eprintln!("skipped: no real pixels (set TERRABENCH_REAL)");
@@ -28,7 +28,7 @@ fn golden() -> Option<(serde_json::Map<String, Value>, PathBuf)> {
     Some((golden, real.join("geobench")))
 }
 
-/// Equal, but for the last bits of `mean`.
+/// Asserts equality except for the last bits of `mean`.
 fn assert_same(found: &Value, expected: &Value, key: &str, context: &str) {
     if key != "mean" {
         assert_eq!(found, expected, "{context}: {key}");
@@ -43,7 +43,7 @@ fn assert_same(found: &Value, expected: &Value, key: &str, context: &str) {
 }
 
 #[test]
-fn every_value_is_what_the_official_package_reads() {
+fn every_value_equals_the_official_packages() {
     let Some((golden, root)) = golden() else { return };
     let suite = suite();
     for (name, expected) in &golden {
@@ -86,9 +86,9 @@ fn every_partition_has_its_samples() {
     }
 }
 
-/// `read` gives the wanted bands in the wanted order, in digital numbers.
+/// `read` returns the requested bands in the requested order, in digital numbers.
 #[test]
-fn images_hold_the_wanted_bands_scaled() {
+fn images_contain_the_requested_bands_scaled() {
     let Some((golden, root)) = golden() else { return };
     let suite = suite();
     for (name, expected) in &golden {
@@ -102,7 +102,7 @@ fn images_hold_the_wanted_bands_scaled() {
         sorted.sort_unstable();
         assert_eq!(present, sorted, "{name}");
 
-        // Backwards, and one band twice, as imputation asks for.
+        // In reverse order, and one band twice, as imputation requests it.
         let order: Vec<usize> = (0..stored.len()).rev().chain([0]).collect();
         let wanted: Vec<String> = order.iter().map(|band| stored[*band].to_owned()).collect();
         let mut samples = expected["samples"].as_array().unwrap().iter();
@@ -189,26 +189,26 @@ fn the_summary_adds_up() {
         let expected = ["train", "valid", "test"].map(|split| count(class, split));
         assert_eq!(row(&format!("{class}   ")), expected, "class {class}");
     }
-    // The mean over all images of one size is the mean of their means.
+    // The mean over all images of the same size is the mean of their means.
     let mean: f64 =
         samples.iter().map(|sample| sample["mean"][1].as_f64().unwrap()).sum::<f64>() / samples.len() as f64;
     let blue = row("02 - Blue");
     assert_eq!(blue[..4], ["int16", "64", "x", "64"]);
     assert!((blue[4].parse::<f64>().unwrap() - mean).abs() < 1e-3, "{blue:?}");
-    // band_stats.json was made of the train split alone; here are all, so only the order of size agrees.
+    // band_stats.json covers only the train split; here are all splits, so only the order of magnitude agrees.
     let std: f64 = blue[5].parse().unwrap();
     assert!(std > 500.0 && std < 5000.0, "{std}");
 }
 
-// What follows makes its own files.
+// The tests below create their own files.
 
-/// A GEO-Bench folder of one task.
+/// A GEO-Bench folder with one task.
 struct Made {
     root: tempfile::TempDir,
     task: Task,
 }
 
-/// A pickled dictionary that holds `label`, itself pickled, as the files' attribute has it.
+/// A pickled dictionary with the already pickled `label`, in the form of the files' attribute.
 fn pickled(label: &[u8]) -> String {
     let mut bytes = b"\x80\x04}\x8c\x05label".to_vec();
     bytes.extend(label);
@@ -222,7 +222,7 @@ fn good() -> FileBuilder {
     with_pickle(&pickled(b"K\x02"))
 }
 
-/// The same with this text as attribute.
+/// The same file with this text as its attribute.
 fn with_pickle(text: &str) -> FileBuilder {
     with_attribute(AttrValue::VarLenString(text.to_owned()))
 }
@@ -238,7 +238,7 @@ fn with_attribute(pickle: AttrValue) -> FileBuilder {
 }
 
 impl Made {
-    /// The class task m-eurosat, with the one sample `one` in train.
+    /// The classification task m-eurosat with the single sample `one` in train.
     fn new(file: FileBuilder) -> Self {
         Made::of("m-eurosat", file)
     }
@@ -272,7 +272,7 @@ impl Made {
         self.open()?.read(Split::Train, 0, &[bands])
     }
 
-    /// The message of reading band 01, which must name the sample's file.
+    /// The error message of reading band 01, which must name the sample's file.
     fn error(&self) -> String {
         let error = self.read(&["01 - A"]).expect_err("this should not be read").to_string();
         assert!(error.contains("one.hdf5"), "{error}");
@@ -281,7 +281,7 @@ impl Made {
 }
 
 #[test]
-fn dates_are_no_part_of_a_name() {
+fn dates_are_stripped_from_band_names() {
     let made = Made::new(good());
     let dataset = made.open().unwrap();
     assert_eq!(dataset.bands().unwrap(), [["01 - A", "02 - B"]]);
@@ -412,7 +412,7 @@ fn masks_are_checked_pixel_by_pixel() {
         let Target::Mask(mask) = made.read(&["01 - A"]).unwrap().target else { panic!("no mask") };
         assert_eq!(mask, ndarray::array![[0, 6, -1], [-1, 3, 3]]);
         assert_eq!(made.open().unwrap().bands().unwrap(), [["01 - A", "02 - B"]]);
-        // Ignored pixels are in no class.
+        // Ignored pixels belong to no class.
         let mut out = Vec::new();
         inspect::print(&made.open().unwrap(), &made.task, &[Split::Train], true, &mut out).unwrap();
         let line: Value = serde_json::from_slice(&out).unwrap();
@@ -420,18 +420,18 @@ fn masks_are_checked_pixel_by_pixel() {
         assert_eq!(line["mask"], serde_json::json!(["int16", [2, 3], 0, null]));
         assert_eq!(line["p5_7"], serde_json::json!([null, null]));
     }
-    // 255 is another suite's mark of what does not count.
+    // 255 marks ignored pixels in another suite.
     for wrong in [7, -2, 254, 255, 256] {
         let error = with_mask("label", &[0, 0, 0, 0, 0, wrong]).error();
-        assert!(error.contains(&format!("a mask that holds {wrong}")), "{error}");
+        assert!(error.contains(&format!("a mask that contains {wrong}")), "{error}");
     }
     let mut fractional = good();
     fractional.create_dataset("label").with_f32_data(&[0.0, 0.5]).with_shape(&[1, 2]);
-    assert!(Made::of("m-cashew-plant", fractional).error().contains("a mask that holds 0.5"));
+    assert!(Made::of("m-cashew-plant", fractional).error().contains("a mask that contains 0.5"));
 }
 
 #[test]
-fn pixels_that_are_no_number_are_refused() {
+fn pixels_that_are_not_finite_are_refused() {
     for (pixel, written) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
         let mut file = FileBuilder::new();
         file.create_dataset("01 - A").with_f32_data(&[0.0, 1.0, 2.0, 3.0, 4.0, pixel]).with_shape(&[2, 3]);
@@ -439,7 +439,7 @@ fn pixels_that_are_no_number_are_refused() {
         let made = Made::new(file);
         let error = made.error();
         assert!(error.contains(&format!("`01 - A`: the pixel at row 1, column 2 is {written}")), "{error}");
-        // `inspect` shows what is there.
+        // `inspect` shows the file as it is.
         let raw = made.open().unwrap().read_raw(Split::Train, 0).unwrap();
         assert!(!raw.images[0].bands[0].pixels[[1, 2]].is_finite());
         let mut out = Vec::new();
@@ -449,7 +449,7 @@ fn pixels_that_are_no_number_are_refused() {
 }
 
 #[test]
-fn bands_that_are_missing_or_do_not_fit_are_named() {
+fn missing_and_mismatched_bands_are_named() {
     let error = Made::new(good()).read(&["01 - A", "03 - C"]).unwrap_err().to_string();
     assert!(error.contains("no band `03 - C`") && error.contains("01 - A, 02 - B"), "{error}");
 
@@ -491,9 +491,9 @@ fn damaged_files_are_named() {
     made.error();
 }
 
-/// A file with a byte changed here and there gives an error or a sample, never a panic.
+/// A file with some bytes changed gives an error or a sample, never a panic.
 #[test]
-fn no_damage_makes_it_panic() {
+fn damaged_bytes_never_panic() {
     let made = Made::new(good());
     let whole = std::fs::read(made.sample("one")).unwrap();
     let dataset = made.open().unwrap();
@@ -513,7 +513,7 @@ fn damaged_partitions_are_named() {
         made.partition(&format!(r#"{{"train": ["{name}"], "valid": [], "test": []}}"#));
         let error = made.open().unwrap_err().to_string();
         assert!(error.contains("default_partition.json"), "{name}: {error}");
-        assert!(error.contains("no name of a file"), "{name}: {error}");
+        assert!(error.contains("not a plain file name"), "{name}: {error}");
     }
     for text in ["", "{", r#"{"train": []}"#, r#"{"train": [1], "valid": [], "test": []}"#, "[]"] {
         made.partition(text);
@@ -529,13 +529,13 @@ fn damaged_partitions_are_named() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_a_remedy() {
+fn missing_data_is_reported_with_a_remedy() {
     let made = Made::new(good());
     let suite = suite();
     std::fs::write(made.folder().join("0.01x_train_partition.json"), "{}").unwrap();
     for partition in ["0.33x_train", "../default", ""] {
         let error = Geobench::open(&suite, &made.task, made.root.path(), partition).unwrap_err().to_string();
-        assert!(error.contains("partitions there: 0.01x_train, default"), "{error}");
+        assert!(error.contains("available partitions: 0.01x_train, default"), "{error}");
     }
     let other = suite.task("m-so2sat").unwrap();
     let error = Geobench::open(&suite, other, made.root.path(), "default").unwrap_err().to_string();
@@ -586,7 +586,7 @@ fn a_fingerprint_follows_names_and_contents() {
     assert_eq!(first.len(), 64);
     assert_eq!(of(&sources), first);
     assert_eq!(fingerprint::of_files(&sources, None).unwrap(), first);
-    // Files that look the same from outside are not read again: that is what the memo is for.
+    // Files with unchanged metadata are not read again: that is the purpose of the memo.
     let memos: Vec<_> = std::fs::read_dir(&memo).unwrap().map(|entry| entry.unwrap().path()).collect();
     let [known] = &memos[..] else { panic!("{memos:?}") };
     let remembered = std::fs::read_to_string(known).unwrap();
@@ -597,7 +597,7 @@ fn a_fingerprint_follows_names_and_contents() {
     std::fs::write(known, remembered).unwrap();
     assert_eq!(of(&sources), first);
 
-    // Order and names count, where the files are does not.
+    // Order and names matter, the location of the files does not.
     let swapped = [sources[1].clone(), sources[0].clone()];
     assert_ne!(of(&swapped), first);
     let renamed = [Source { name: "c".to_owned(), ..sources[0].clone() }, sources[1].clone()];
@@ -611,20 +611,20 @@ fn a_fingerprint_follows_names_and_contents() {
         std::fs::write(&sources[0].path, text).unwrap();
         std::fs::File::options().write(true).open(&sources[0].path).unwrap().set_modified(at).unwrap();
     };
-    // Changed in place, of the same length and with its time set back.
+    // Changed in place, with the same length and its modification time set back.
     rewrite("FIRST", modified);
     if cfg!(unix) {
         assert_ne!(of(&sources), first);
     }
     assert_ne!(fingerprint::of_files(&sources, None).unwrap(), first);
-    // Any other time, even before 1970, or length shows that it changed.
+    // Any other time, even before 1970, or another length reveals the change.
     rewrite("First", std::time::UNIX_EPOCH - std::time::Duration::from_secs(5));
     let second = of(&sources);
     assert_ne!(second, first);
     rewrite("longer", modified);
     assert!(![first.as_str(), &second].contains(&of(&sources).as_str()));
 
-    // A damaged memo is found out and written anew.
+    // A damaged memo is detected and rewritten.
     for damage in ["", "zz", "abc\n"] {
         let good = of(&sources);
         for entry in std::fs::read_dir(&memo).unwrap() {
@@ -632,7 +632,7 @@ fn a_fingerprint_follows_names_and_contents() {
         }
         assert_eq!(of(&sources), good);
     }
-    // A memo that cannot be kept only costs time.
+    // A memo that cannot be stored costs only time.
     assert_eq!(fingerprint::of_files(&sources, Some(&sources[1].path)).unwrap(), of(&sources));
 
     std::fs::remove_file(&sources[0].path).unwrap();
@@ -640,11 +640,11 @@ fn a_fingerprint_follows_names_and_contents() {
     assert!(error.contains(sources[0].path.to_str().unwrap()), "{error}");
 }
 
-/// The samples of the splits that are asked for, in their order, and the statistics.
+/// A fingerprint covers the samples of the requested splits, in order, and the statistics.
 #[test]
 fn a_dataset_has_a_fingerprint() {
     const NAME: &str = "reader::a_dataset_has_a_fingerprint";
-    // The memos go to the cache folder, which only the environment can name: so this runs itself again.
+    // The memos go to the cache folder, which only the environment can set, so this test runs itself again.
     if std::env::var_os("TERRABENCH_CACHE").is_none() {
         let cache = tempfile::tempdir().unwrap();
         let again = std::env::current_exe().unwrap();
@@ -682,7 +682,7 @@ fn a_dataset_has_a_fingerprint() {
     assert_ne!(of(both, &[Split::Train, Split::Test]), first);
 }
 
-/// Both libraries see the same names, types, shapes, numbers and attributes in every real file.
+/// Both libraries read the same names, types, shapes, numbers and attributes from every real file.
 #[cfg(feature = "libhdf5")]
 #[test]
 fn libhdf5_reads_the_same() {
@@ -725,7 +725,7 @@ fn libhdf5_reads_the_same() {
     assert!(files > 300, "{files} files");
 }
 
-/// Every kind of string that may hold the pickle is the same to both libraries.
+/// Both libraries read every kind of string that may contain the pickle in the same way.
 #[cfg(feature = "libhdf5")]
 #[test]
 fn libhdf5_reads_every_kind_of_string() {

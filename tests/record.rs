@@ -1,4 +1,4 @@
-//! Records: what names them, how they are stored, what a damaged one does.
+//! Records: their names, how they are stored, and how damaged ones are handled.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ embedding-dtype = "f32"
 interval = { level = 0.95, resamples = 2000 }
 "#;
 
-/// Hands what decides the number of a fixed cell to `look`.
+/// Calls `look` with everything that decides the number of a fixed cell.
 fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
     let (task, model, protocol): (Task, ModelConfig, ProtocolConfig) =
         (toml::from_str(TASK).unwrap(), toml::from_str(MODEL).unwrap(), toml::from_str(PROTOCOL).unwrap());
@@ -85,12 +85,12 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
     })
 }
 
-/// A change here means that every record ever written is computed again: only where that is meant.
+/// A change here means that every existing record is recomputed: change it only on purpose.
 #[test]
 fn the_fingerprint_is_the_same_on_every_machine() {
     let (fingerprint, settings) = with_deciding(|d| (d.fingerprint().unwrap(), d.settings().unwrap()));
     assert_eq!(fingerprint, "5e7dd83d2986848e0c0118e53bcd0ca1");
-    // The settings of every seed are the fingerprint of seed 0.
+    // The settings of every seed equal the fingerprint of seed 0.
     assert_eq!(settings, fingerprint);
 }
 
@@ -175,7 +175,7 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
         for (i, one) in all.iter().enumerate() {
             for other in &all[i + 1..] {
                 assert_ne!(of(one).0, of(other).0, "{one:?}\n{other:?}");
-                // The settings are all but the seed.
+                // The settings cover everything except the seed.
                 if other.cell.seed == 0 {
                     assert_ne!(of(one).1, of(other).1, "{one:?}\n{other:?}");
                 }
@@ -218,7 +218,7 @@ fn a_record_comes_back_as_it_was_put() {
     let name = format!("m-eurosat.default.knn.terrafm-vit-base.seed0.{}.json", &record.fingerprint[..16]);
     assert_eq!(files(&folder.path().join("geobench/records")), [name]);
 
-    // Put again, it replaces itself.
+    // Writing it again replaces it.
     record.value = 60.0;
     assert_eq!(store.put(&record).unwrap(), path);
     assert_eq!(store.all().unwrap(), [record]);
@@ -239,9 +239,9 @@ fn all_records_come_sorted_by_cell() {
     assert_eq!(cells, expected.map(|(task, seed)| (task.to_owned(), seed)));
 }
 
-/// A crash between write and rename leaves a hidden file, and the record that was there before.
+/// A crash between write and rename leaves a hidden file and the earlier record.
 #[test]
-fn an_unfinished_write_is_no_record() {
+fn an_unfinished_write_is_not_a_record() {
     let (folder, store) = store();
     let record = record();
     let path = store.put(&record).unwrap();
@@ -260,7 +260,7 @@ fn an_unfinished_write_is_no_record() {
 fn a_reader_never_meets_half_a_record() {
     let (_folder, store) = store();
     let mut record = record();
-    // Large, so that a write takes long enough to be caught.
+    // Large, so that a write takes long enough to be caught halfway.
     record.scores = (0..20_000).map(|i| (format!("score {i}"), f64::from(i % 101))).collect();
     store.put(&record).unwrap();
     std::thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn a_reader_never_meets_half_a_record() {
     });
 }
 
-/// Changes the stored text of a record and returns what the store then says.
+/// Changes the stored text of a record and returns the store's error message.
 fn damaged(change: impl Fn(String) -> String) -> String {
     let (_folder, store) = store();
     let record = record();
@@ -313,7 +313,7 @@ fn a_record_of_a_newer_program_is_recognised() {
 }
 
 #[test]
-fn what_could_not_be_read_back_is_not_written() {
+fn records_that_could_not_be_read_back_are_not_written() {
     let (folder, store) = store();
     let mut bad = vec![record(); 4];
     bad[0].value = f64::NAN;
@@ -392,7 +392,7 @@ fn named(predicted: &[usize]) -> Named {
     }
 }
 
-/// What `--fresh` writes, killed after each of its steps.
+/// The files written by `--fresh`, killed after each of its steps.
 #[test]
 fn a_fresh_run_killed_between_predictions_and_record_leaves_no_mixed_pair() {
     let (folder, store) = store();
@@ -404,7 +404,7 @@ fn a_fresh_run_killed_between_predictions_and_record_leaves_no_mixed_pair() {
     let sheet = || std::fs::read(store.sheet(&first)).unwrap();
     assert_eq!((found(&first), sheet()), (old.clone(), b"old sheet".to_vec()));
 
-    // Killed before the record: the earlier pair stands, and the next run removes what is left over.
+    // Killed before the record: the earlier pair stays valid, and the next run removes the leftovers.
     let second = Record { value: 100.0, predictions: None, ..first.clone() };
     let _ = store.stage(&second, &new, Some(b"new sheet")).unwrap();
     assert_eq!(found(&store.get(&first.fingerprint).unwrap().unwrap()), old);
@@ -413,7 +413,7 @@ fn a_fresh_run_killed_between_predictions_and_record_leaves_no_mixed_pair() {
     assert_eq!(found(&first), old);
     assert!(files(&folder.path().join("geobench/predictions")).iter().all(|name| !name.starts_with('.')));
 
-    // Killed right after it: the new pair stands, and the next run gives the files their names.
+    // Killed right after the record: the new pair is valid, and the next run renames its files.
     let staged = store.stage(&second, &new, Some(b"new sheet")).unwrap();
     drop(staged);
     let digest = predictions::digest(&new).unwrap();
@@ -426,7 +426,7 @@ fn a_fresh_run_killed_between_predictions_and_record_leaves_no_mixed_pair() {
         assert_eq!(files(&folder.path().join("geobench").join(kind)).len(), 1, "{kind}");
     }
 
-    // Predictions that are not the record's are refused.
+    // Predictions of another record are refused.
     store.put_predictions(&put, &old).unwrap();
     let error = store.predictions(&put).unwrap_err().to_string();
     assert!(error.contains("not the predictions") && error.contains("--fresh"), "{error}");
@@ -442,12 +442,12 @@ fn the_same_predictions_are_the_same_bytes() {
         std::fs::read(&path).unwrap()
     };
     let first = written();
-    // The order of a hash map is another one each time.
+    // The order of a hash map differs each time.
     assert!((0..20).all(|_| written() == first));
 }
 
 #[test]
-fn values_that_are_no_percentage_are_refused() {
+fn values_outside_their_range_are_refused() {
     for (from, to, named) in [
         ("\"value\": 94.5", "\"value\": 250.0", "value is 250"),
         ("\"value\": 94.5", "\"value\": -3.0", "value is -3"),

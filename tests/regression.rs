@@ -75,7 +75,7 @@ fn what_is_not_measured_has_no_part_in_a_score() {
 fn nothing_measured_is_an_error_and_never_nan() {
     let nothing = sums(&[(1.0, f64::NAN)]);
     for metric in [Metric::Rmse, Metric::Mae, Metric::R2] {
-        assert!(nothing.score(metric).unwrap_err().to_string().contains("nothing is measured"), "{metric}");
+        assert!(nothing.score(metric).unwrap_err().to_string().contains("no measured values"), "{metric}");
         assert!(Predictions::ValueMaps(vec![nothing; 3]).scorer(metric).is_err());
     }
     assert!(sums(&[(1.0, 2.0)]).r2().unwrap_err().to_string().contains("at least two"));
@@ -209,7 +209,7 @@ fn statistics_that_cannot_normalise_are_refused() {
     ];
     assert!(load(&numbers).unwrap_err().to_string().contains("`std` above 0"));
     let classes = [("metric = \"accuracy\"", "metric = \"accuracy\"\nunit = \"m\"")];
-    assert!(load(&classes).unwrap_err().to_string().contains("are for numbers"));
+    assert!(load(&classes).unwrap_err().to_string().contains("need a numeric target"));
 }
 
 // Protocols -----------------------------------------------------------------------------------------------------------

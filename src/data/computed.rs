@@ -1,4 +1,4 @@
-//! A data set's own statistics where its files have none: computed over the train images, and remembered.
+//! Band statistics for data sets that come without any: computed over the train images and remembered between runs.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::task::images::full_name;
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, home};
 
-/// Of this code: remembered statistics of another version are computed again.
+/// Version of this code. Statistics remembered by another version are recomputed.
 const VERSION: u32 = 2;
 
-/// Mean and standard deviation (of all, not of a sample) over the pixels of the train images, of these bands of the image at
-/// that place, in the numbers that [`Dataset::read`] gives.
+/// Computes the mean and the (population, not sample) standard deviation of each of these bands of the `image`th image,
+/// over the pixels of all train images as [`Dataset::read`] returns them.
 ///
 /// # Errors
-/// Where an image cannot be read, there is none, or a band is constant.
+/// If an image cannot be read, the train split is empty, or a band is constant.
 pub fn statistics(
     dataset: &dyn Dataset,
     task: &Task,
@@ -31,14 +31,16 @@ pub fn statistics(
             .get(&full_name(band, label.as_deref()))
             .filter(|s| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0);
         found.copied().ok_or_else(|| {
-            Error::mismatch(format!("band {band}: the train images give no mean and deviation"))
-                .help("is the train split empty, or the band constant? fetch the data set again")
+            Error::mismatch(format!(
+                "band {band}: no usable mean and standard deviation over the train images"
+            ))
+            .help("is the train split empty, or the band constant? fetch the data set again")
         })
     };
     bands.iter().map(of).collect()
 }
 
-/// By the bands' full names.
+/// Statistics of all bands by full name.
 fn of_all_bands(dataset: &dyn Dataset, task: &Task) -> Result<BTreeMap<String, BandStatistics>> {
     let bands = dataset.bands()?;
     let names = task.full_names(&bands);
@@ -54,11 +56,11 @@ fn of_all_bands(dataset: &dyn Dataset, task: &Task) -> Result<BTreeMap<String, B
     }
     let statistics = compute(dataset, &bands, names)?;
     if let Some(memo) = memo {
-        // As text that keeps every digit: a second run must compute with the same numbers.
+        // Text that keeps every digit, so that a second run computes with the same numbers.
         let of = |s: &BandStatistics| [format!("{:?}", s.mean), format!("{:?}", s.std)];
         let text: BTreeMap<&String, [String; 2]> = statistics.iter().map(|(band, s)| (band, of(s))).collect();
         let text = serde_json::to_vec_pretty(&text).at(&memo)?;
-        // Only costs the time.
+        // Failing to remember them costs only time.
         if let Err(problem) = write_atomically(&memo, &text) {
             tracing::warn!("cannot remember the statistics: {problem}");
         }
@@ -66,7 +68,7 @@ fn of_all_bands(dataset: &dyn Dataset, task: &Task) -> Result<BTreeMap<String, B
     Ok(statistics)
 }
 
-/// What is remembered, if it is whole.
+/// Parses remembered statistics; `None` if the text is damaged.
 fn recalled(text: &[u8]) -> Option<BTreeMap<String, BandStatistics>> {
     let known: BTreeMap<String, [String; 2]> = serde_json::from_slice(text).ok()?;
     let parsed = known.into_iter().map(|(band, [mean, std])| {
@@ -101,7 +103,7 @@ fn compute(
     Ok(statistics.collect())
 }
 
-/// Count, mean and summed squared deviations of numbers.
+/// Count, mean and sum of squared deviations of a set of numbers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Moments {
     count: f64,
@@ -117,7 +119,7 @@ impl Moments {
         Moments { count, mean, squares: values.map(|value| (value - mean).powi(2)).sum() }
     }
 
-    /// Those of both [Chan et al., 1979].
+    /// Merges two sets [Chan et al., 1979].
     fn add(&mut self, other: Moments) {
         let count = self.count + other.count;
         if count == 0.0 {

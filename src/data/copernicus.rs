@@ -1,4 +1,4 @@
-//! Copernicus-Bench as released: images in GeoTIFF files with a list a split, in a folder or in the release's zip archive
+//! Copernicus-Bench as released: GeoTIFF images with one list per split, in a folder or in the release's zip archive
 //! [hub data set wangyi111/Copernicus-Bench; zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! eurosat_s1/eurosat-{train,val,test}.txt  <Class>_N.jpg; all_imgs/<Class>/<Class>_N.tif
 //! bigearthnet_s1s2/multilabel-{split}.csv  s1_path, s2_path, 19 labels; below BigEarthNet-S1-5%/ and BigEarthNet-S2-5%/
 //! dfc2020_s1s2/dfc-{split}-new.csv         <a>_dfc_<b>.tif; dfc/<a>_dfc_<b>.tif, s1/<a>_s1_<b>.tif, s2/<a>_s2_<b>.tif
-//! flood_s1/grid_dict_{train,val,test}.json an object a sample; a file a band and date: see `flood`
+//! flood_s1/grid_dict_{train,val,test}.json one object per sample; one file per band and date: see `flood`
 //! lcz_s2/lcz_{train,val,test}.h5           rows of HDF5 datasets: see `lcz`
 //! ```
 
@@ -31,24 +31,23 @@ use crate::task::{DatasetLayout, Suite, Task, TaskImage};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
-/// The only division into splits.
+/// The only partition.
 pub const PARTITION: &str = "default";
 
-/// Where else a task's folder may be called otherwise.
+/// Alternative name of the LCZ-S2 folder.
 const LCZ_WITH_S1: &str = "lcz_s1s2";
 
-/// Opens a task: the folder that the suite names for it below `root` or its archive, or `root` itself where that is the
-/// folder.
+/// Opens a task. `root` contains the folder named in the suite or its archive, or is that folder itself.
 ///
 /// # Errors
-/// Where neither is there, a list is missing or damaged, or another partition than `default` is asked for.
+/// If neither folder nor archive exists, a list is missing or damaged, or `partition` is not `default`.
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     if partition != PARTITION {
         return Err(Error::mismatch(format!("{} has no partition `{partition}`", suite.title))
             .help(format!("its only partition is `{PARTITION}`")));
     }
     let place = place(task, root).ok_or_else(|| {
-        let problem = format!("no such folder: the data of {} is not there", task.name);
+        let problem = format!("no such folder; expected the data of {}", task.name);
         Error::damaged(root.join(&task.directory), problem).help(remedy::get_data(
             suite,
             &[&task.name],
@@ -59,11 +58,11 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     match task.layout {
         Some(DatasetLayout::Lcz) => Ok(Box::new(lcz::Lcz::open(task, decoding, &place)?)),
         Some(layout) => Ok(Box::new(Copernicus::open(task, decoding, layout, place)?)),
-        None => Err(Error::mismatch(format!("task {} names no `layout`", task.name))),
+        None => Err(Error::mismatch(format!("task {} has no `layout`", task.name))),
     }
 }
 
-/// A task's folder below `root`, or its archive, if one is there.
+/// Returns a task's folder below `root`, or its archive; `None` if neither exists.
 pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
     let other = (task.layout == Some(DatasetLayout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
     let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
@@ -72,11 +71,11 @@ pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
         .map(|folder| root.join(folder))
         .find(|folder| folder.is_dir())
         .or_else(|| task.archive.iter().map(|archive| root.join(archive)).find(|archive| archive.is_file()))
-        // The data set's own folder may be named too.
+        // `root` may be the task's folder itself.
         .or_else(|| folders.any(|folder| root.ends_with(folder) && root.is_dir()).then(|| root.to_owned()))
 }
 
-/// A task of GeoTIFF images.
+/// A task made of GeoTIFF images.
 #[derive(Debug)]
 struct Copernicus {
     task: Task,
@@ -112,7 +111,7 @@ impl Copernicus {
         items.get(index).ok_or_else(|| {
             Error::damaged(
                 self.files.root(),
-                format!("{split} has {} samples, no number {index}", items.len()),
+                format!("no sample {index}; split {split} has {} samples", items.len()),
             )
         })
     }
@@ -121,20 +120,20 @@ impl Copernicus {
         let path = self.files.path(name);
         let bytes = self.files.read(name).map_err(|error| match self.files.has(name) {
             true => error,
-            false => Error::not_found(&path, format!("no such file, though the list of {split} names it")).help(
-                "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again",
+            false => Error::not_found(&path, format!("no such file, but the list of split {split} names it")).help(
+                "the data set is incomplete or damaged: `cargo xtask doctor` lists every problem and says how to fetch it again",
             ),
         })?;
         Image::decode(&path, bytes)
     }
 
-    /// Something is wrong with what a file holds.
+    /// Makes an error about the contents of a file.
     fn wrong(&self, name: &str, problem: String) -> Error {
         Error::damaged(self.files.path(name), problem)
-            .help("the file is damaged or of another data set: fetch it again")
+            .help("the file is damaged or belongs to another data set: fetch it again")
     }
 
-    /// The task's images, and the place of each one's first band among the bands of all.
+    /// The task's images, each with the index of its first band among all bands of the sample.
     fn sources(&self) -> Vec<(usize, TaskImage)> {
         let mut first = 0;
         let mut placed = |image: TaskImage| {
@@ -145,7 +144,7 @@ impl Copernicus {
         self.task.sources().into_iter().map(&mut placed).collect()
     }
 
-    /// A sample's bands at these places among those of all its images.
+    /// Reads the files that hold the bands at `places`, indices among the bands of all the sample's images.
     fn stored(&self, split: Split, item: &ListedSample, places: &[usize]) -> Result<Stored> {
         let bands = self.task.sources().iter().map(|image| image.stored_bands.len()).sum::<usize>();
         let bands_a_file = bands / item.images.len().max(1);
@@ -160,12 +159,15 @@ impl Copernicus {
             let image = self.decode(split, name)?;
             if image.bands != bands_a_file {
                 let found = image.bands;
-                return Err(wrong(format!("has {found} bands; {} has {bands_a_file}", self.task.name)));
+                return Err(wrong(format!(
+                    "expected {bands_a_file} bands for {}, found {found}",
+                    self.task.name
+                )));
             }
             let (rows, columns) = (image.rows, image.columns);
             if !stored.files.is_empty() && (rows, columns) != (stored.rows, stored.columns) {
                 return Err(wrong(format!(
-                    "has {rows} x {columns} pixels, the sample's other files {} x {}",
+                    "is {rows} x {columns} pixels, but the sample's other files are {} x {}",
                     stored.rows, stored.columns
                 )));
             }
@@ -175,7 +177,7 @@ impl Copernicus {
         Ok(stored)
     }
 
-    /// The label of an image of `rows` x `columns` pixels, and the type in which a mask is stored.
+    /// Reads the label of an image of `rows` x `columns` pixels, and the stored type if it is a mask.
     fn label(
         &self,
         split: Split,
@@ -190,7 +192,9 @@ impl Copernicus {
         let wrong = |problem| self.wrong(name, problem);
         if (stored.bands, stored.rows, stored.columns) != (1, rows, columns) {
             let found = format!("{} bands of {} x {} pixels", stored.bands, stored.rows, stored.columns);
-            return Err(wrong(format!("the mask has {found}, the image {rows} x {columns} pixels")));
+            return Err(wrong(format!(
+                "the mask has {found}; the image needs 1 band of {rows} x {columns} pixels"
+            )));
         }
         let dtype = Some(stored.dtype());
         let class = |stored: &f64| {
@@ -202,7 +206,7 @@ impl Copernicus {
         Ok((Target::Mask(mask), dtype))
     }
 
-    /// Of each image the places of these bands among those of all images.
+    /// Converts the requested bands of each image to indices among the bands of all images.
     fn places_of(&self, bands: &[Vec<String>]) -> Result<Vec<Vec<usize>>> {
         let sources = self.sources();
         let of_image = |(bands, (first, source)): (&Vec<String>, &(usize, TaskImage))| {
@@ -212,9 +216,9 @@ impl Copernicus {
     }
 }
 
-/// Decoded files of a sample, all of one size.
+/// The decoded files of a sample, all of the same size.
 struct Stored {
-    /// A band's place among the task's, divided by it, is its file; the rest is the band there.
+    /// Bands per file: a band's index among the task's divided by this is its file, the remainder its place in that file.
     bands_a_file: usize,
     files: BTreeMap<usize, Image>,
     rows: usize,
@@ -222,30 +226,30 @@ struct Stored {
 }
 
 impl Stored {
-    /// The file of the band at a place, which must be among those that were asked for, and the band in it.
+    /// Returns the file of a requested band and the band's index in that file.
     fn band(&self, place: usize) -> (&Image, usize) {
         (&self.files[&(place / self.bands_a_file)], place % self.bands_a_file)
     }
 }
 
-/// The place of a stored band among those of its image.
+/// Index of a stored band among the bands of its image.
 fn place_of(task: &Task, image: &TaskImage, band: &str) -> Result<usize> {
     image.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
         Error::mismatch(format!("{} has no band `{band}`", task.name))
-            .help(format!("its bands are {}", image.stored_bands.join(", ")))
+            .help(format!("available bands: {}", image.stored_bands.join(", ")))
     })
 }
 
-/// The class that a mask's stored code means, or what the task ignores.
+/// Maps a stored mask code to a class or to the task's ignored label; `None` if the code is unknown.
 fn class_of(task: &Task, stored: f64) -> Option<i32> {
-    // Saturates where it is beyond any code; the comparison notices.
+    // The cast saturates for values outside i32; the comparison below rejects them.
     let code = stored as i32;
     if f64::from(code) != stored {
         return None;
     }
     let class = task.remap.iter().find(|(from, _)| *from == code).map(|(_, to)| *to).unwrap_or(code);
     let known = task.ignore == Some(class) || usize::try_from(class).is_ok_and(|class| class < task.classes);
-    // Where codes are mapped, a code that is not is no class.
+    // If the task maps codes, only mapped codes are classes.
     (known && (task.remap.is_empty() || task.remap.iter().any(|(from, _)| *from == code))).then_some(class)
 }
 
@@ -254,10 +258,10 @@ fn unknown(task: &Task, stored: f64) -> String {
         [] => vec![format!("0 to {}", task.classes.saturating_sub(1))],
         remap => remap.iter().map(|(from, _)| from.to_string()).collect(),
     };
-    format!("the mask holds {stored}; its codes are {}", codes.join(", "))
+    format!("the mask contains {stored}; expected one of {}", codes.join(", "))
 }
 
-/// That every pixel of a band is a finite number.
+/// Checks that every pixel of a band is finite.
 fn check_finite(path: &Path, bands: &[String], image: &Array3<f32>) -> Result<()> {
     for (band, plane) in bands.iter().zip(image.outer_iter()) {
         if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {

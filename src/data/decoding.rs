@@ -1,15 +1,15 @@
-//! How the stored bytes of a data set become arrays: all that decides it, as one value.
+//! Everything that decides how the stored bytes of a data set become arrays, as one value.
 //!
-//! Features, records and packed files are made of decoded samples, so that each names the decoding it is of: by
-//! [`Decoding::hash`] in the feature cache's key, in a record's fingerprint and in the header of packed files.
+//! Features, records and packed files are made from decoded samples, so each of them states its decoding:
+//! [`Decoding::hash`] is part of the feature cache's key, a record's fingerprint and the header of packed files.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::task::{DatasetLayout, Family, TargetKind, Task};
 
-/// Version of the code that reads a family's files. Raise it with every change that gives other pixels or labels for the
-/// same bytes: features, records and packed files of that family are then made anew.
+/// Version of the code that reads a family's files. Raise it with every change that reads other pixels or labels from the
+/// same bytes: features, records and packed files of that family are then recomputed.
 const fn reader_version(family: Family) -> u32 {
     match family {
         Family::Geobench | Family::Landslide4sense | Family::CopernicusBench => 1,
@@ -36,11 +36,11 @@ pub struct Decoding {
     layout: Option<DatasetLayout>,
     label: TargetKind,
     classes: usize,
-    /// Where lists name a sample's classes: the names in the order of their indices.
+    /// Class names in the order of their indices, if the lists identify classes by name.
     class_names: Vec<String>,
-    /// By their full names: see [`crate::task::images::full_name`].
+    /// Full names of the stored bands: see [`crate::task::images::full_name`].
     stored_bands: Vec<String>,
-    /// What the dates of several images are called.
+    /// Labels of the dates, if the task has several images.
     dates: Option<Vec<String>>,
     scale: f64,
     clip: Option<[f64; 2]>,
@@ -48,13 +48,13 @@ pub struct Decoding {
     ignore: Option<i32>,
 }
 
-/// The shortest decimal number that rounds to `number`, as suites' files have it: 0.15, not 0.15000000596.
+/// The shortest decimal that rounds to `number`, as written in a suite's file: 0.15, not 0.15000000596.
 fn as_written(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 impl Decoding {
-    /// How the reader of `family` decodes the files of `task`.
+    /// Describes how the reader of `family` decodes the files of `task`.
     pub fn of(family: Family, task: &Task) -> Self {
         let named = matches!(
             task.layout,
@@ -78,7 +78,7 @@ impl Decoding {
         }
     }
 
-    /// Canonical JSON: keys sorted, no white space.
+    /// Canonical JSON: keys sorted, no whitespace.
     pub fn json(&self) -> String {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         value.sort_all_objects();
@@ -90,7 +90,7 @@ impl Decoding {
         blake3::hash(self.json().as_bytes()).to_hex()[..32].to_owned()
     }
 
-    /// Names what differs from an earlier decoding, given as its [`Decoding::json`]: "`ignore` was 255, is null".
+    /// Lists the differences from an earlier decoding, given as [`Decoding::json`], such as "`ignore` was 255, is null".
     pub fn changes_since(&self, earlier: &str) -> Vec<String> {
         let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
         let (was, is) = (object(earlier), object(&self.json()));
@@ -105,8 +105,8 @@ impl Decoding {
             .collect()
     }
 
-    /// Whether packed files from before decodings were recorded can only be of this one: nothing in the suite's file
-    /// has a say in it but what their own header tells.
+    /// Whether packed files that do not record their decoding can only have this one: it contains nothing beyond what their
+    /// header already states.
     pub(crate) fn is_implied_by_header(&self) -> bool {
         self.layout.is_none() && self.reader == 1
     }

@@ -1,4 +1,4 @@
-//! A hash of everything that a dataset is read from, remembered between runs.
+//! Hashes of everything that a dataset is read from, remembered between runs.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,46 +11,48 @@ use super::loader;
 use crate::error::AtPath;
 use crate::{Result, home};
 
-/// A file that counts, by a name that is the same on every machine.
+/// A file to hash, with a name that is the same on every machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
+    /// Name that goes into the hash, the same on every machine.
     pub name: String,
+    /// Path of the file on this machine.
     pub path: PathBuf,
 }
 
-/// How far apart two changes of a file may be and still have the same time: the clock's tick of file systems, with room.
+/// Two changes of a file closer than this may get the same time stamp: the clock tick of file systems, with a margin.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Set by [`verify`].
 static VERIFYING: AtomicBool = AtomicBool::new(false);
 
-/// What this process hashed itself while it verifies, by what the memo of an earlier run would be called.
+/// Hashes computed by this process while verifying, by the path that a memo would have.
 static HASHED: Mutex<BTreeMap<PathBuf, Vec<blake3::Hash>>> = Mutex::new(BTreeMap::new());
 
-/// Sets whether this process hashes every file itself, once, in place of trusting hashes remembered from earlier runs.
+/// Sets whether this process hashes every file once instead of trusting hashes remembered from earlier runs.
 pub fn verify(every_file: bool) {
     VERIFYING.store(every_file, Ordering::Relaxed);
 }
 
-/// Whether this process trusts nothing that was remembered: see [`verify`].
+/// Whether this process ignores remembered hashes: see [`verify`].
 pub fn is_verifying() -> bool {
     VERIFYING.load(Ordering::Relaxed)
 }
 
-/// Where hashes of files are kept between runs, if anywhere.
+/// Folder in which hashes are kept between runs; `None` if there is no cache folder.
 pub fn memo() -> Option<PathBuf> {
     home::cache_folder().ok().map(|folder| folder.join("fingerprints"))
 }
 
-/// blake3 over the names and contents of these files, in this order, in hexadecimal.
+/// Returns the blake3 hash over the names and contents of these files, in this order, in hexadecimal.
 ///
 /// # Errors
-/// Where a file cannot be read.
+/// If a file cannot be read.
 pub fn of_files(sources: &[Source], memo: Option<&Path>) -> Result<String> {
     Ok(combine(sources.iter().map(|source| &source.name), &contents(sources, memo)?))
 }
 
-/// blake3 over names and the hashes of what they name, in this order, in hexadecimal.
+/// Returns the blake3 hash over names and their contents' hashes, in this order, in hexadecimal.
 pub fn combine(names: impl IntoIterator<Item = impl AsRef<str>>, contents: &[blake3::Hash]) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, content) in names.into_iter().zip(contents) {
@@ -60,15 +62,15 @@ pub fn combine(names: impl IntoIterator<Item = impl AsRef<str>>, contents: &[bla
     hasher.finalize().to_hex().to_string()
 }
 
-/// The blake3 hash of each file's content.
+/// Returns the blake3 hash of each file's content.
 ///
-/// In `memo`, a folder that need not exist yet, they are kept under a hash of the files' names, paths, lengths and
-/// times of modification, on Unix also of their inodes and times of change (which no program can set back), so that
-/// files that have not changed are not read again. A memo that cannot be read or written, or is damaged, only costs
-/// the time. [`verify`] does without what earlier runs remembered.
+/// The folder `memo`, created if needed, remembers them under a hash of the files' names, paths, lengths and
+/// modification times, on Unix also their inodes and change times (which no program can set back), so unchanged
+/// files are not read again. A memo that is damaged or cannot be read or written costs only time. After
+/// [`verify`], remembered hashes are not used.
 ///
 /// # Errors
-/// Where a file cannot be read.
+/// If a file cannot be read.
 pub fn contents(sources: &[Source], memo: Option<&Path>) -> Result<Vec<blake3::Hash>> {
     let of_file = |index: usize| {
         let path = &sources[index].path;
@@ -80,10 +82,10 @@ pub fn contents(sources: &[Source], memo: Option<&Path>) -> Result<Vec<blake3::H
     contents_of(sources, sources.len(), memo, of_file)
 }
 
-/// `count` hashes that depend on these files alone, computed in parallel by `hash` and remembered as in [`contents`].
+/// Returns `count` hashes that depend only on these files, computed in parallel by `hash` and remembered as in [`contents`].
 ///
 /// # Errors
-/// As `hash`, or where a file is not there.
+/// If `hash` fails or a file does not exist.
 pub fn contents_of(
     sources: &[Source],
     count: usize,
@@ -93,7 +95,7 @@ pub fn contents_of(
     let memo = match memo {
         Some(folder) => {
             let (identity, changed) = identity(sources)?;
-            // A file that changed within the last tick could change again and look the same.
+            // A file that changed within the last tick could change again with the same time stamp.
             if SystemTime::now().duration_since(changed).is_ok_and(|age| age < TICK) {
                 std::thread::sleep(TICK);
             }
@@ -114,12 +116,13 @@ pub fn contents_of(
         loader::ordered(count, threads, 2 * threads, hash, |contents| contents.collect::<Result<_>>())?;
     if let Some(memo) = memo {
         if let Err(problem) = remember(&memo, &contents) {
-            tracing::warn!("{}: cannot remember the files' hashes: {problem}", memo.display());
+            tracing::warn!("{}: cannot store the files' hashes: {problem}", memo.display());
         }
         if is_verifying() {
             let first = sources.first().map_or(Path::new(""), |source| source.path.as_path());
             if known.is_some_and(|known| known != contents) {
-                let problem = "what these files hold is not what was remembered, though they look unchanged";
+                let problem =
+                    "the contents differ from the remembered hash although the files look unchanged";
                 tracing::warn!("{} and {} more: {problem}", first.display(), sources.len() - 1);
             }
             hashed().insert(memo, contents.clone());
@@ -132,8 +135,7 @@ fn hashed() -> std::sync::MutexGuard<'static, BTreeMap<PathBuf, Vec<blake3::Hash
     HASHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A hash that changes when one of the files does, from what the file system knows of them, and the latest time at
-/// which one changed.
+/// Returns a hash of the files' metadata, which changes when a file does, and the time of the latest change.
 fn identity(sources: &[Source]) -> Result<(String, SystemTime)> {
     let mut hasher = blake3::Hasher::new();
     let mut latest = UNIX_EPOCH;
@@ -144,7 +146,7 @@ fn identity(sources: &[Source]) -> Result<(String, SystemTime)> {
         update(&mut hasher, name.as_bytes());
         update(&mut hasher, path.as_os_str().as_encoded_bytes());
         hasher.update(&known.len().to_le_bytes());
-        // Before 1970 counts down.
+        // Times before 1970 count backwards.
         let (sign, since) = match modified.duration_since(UNIX_EPOCH) {
             Ok(since) => (0, since),
             Err(before) => (1, before.duration()),
@@ -166,13 +168,13 @@ fn identity(sources: &[Source]) -> Result<(String, SystemTime)> {
     Ok((hasher.finalize().to_hex().to_string(), latest))
 }
 
-/// Hashes bytes with their length, so that no two lists of names hash alike.
+/// Hashes bytes together with their length, so that no two lists of names give the same hash.
 fn update(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
 }
 
-/// A memo is a line a file, and a last one that vouches for the others.
+/// Reads a memo: one line per file, and a last line with the hash of the others.
 fn recall(memo: &Path, count: usize) -> Option<Vec<blake3::Hash>> {
     let text = std::fs::read_to_string(memo).ok()?;
     let (lines, check) = text.strip_suffix('\n')?.rsplit_once('\n')?;
@@ -183,7 +185,7 @@ fn recall(memo: &Path, count: usize) -> Option<Vec<blake3::Hash>> {
     known.filter(|known| known.len() == count)
 }
 
-/// Other processes see the whole memo or none.
+/// Writes a memo atomically: other processes see all of it or none.
 fn remember(memo: &Path, contents: &[blake3::Hash]) -> std::io::Result<()> {
     let folder = memo.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;

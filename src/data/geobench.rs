@@ -1,10 +1,10 @@
-//! GEO-Bench v1: one HDF5 file a sample, partitions and statistics in JSON
+//! GEO-Bench v1: one HDF5 file per sample, partitions and statistics in JSON
 //! [github.com/ServiceNow/geo-bench, geobench/dataset.py].
 //!
 //! ```text
 //! <task>/<partition>_partition.json   {"train": [names], "valid": […], "test": […]}
 //! <task>/band_stats.json              {band: {"mean": …, "std": …, …}}
-//! <task>/<sample>.hdf5                a dataset a band, `label` for masks; attribute `pickle`: all else
+//! <task>/<sample>.hdf5                one dataset per band, `label` for masks; everything else in the attribute `pickle`
 //! ```
 
 mod sample;
@@ -25,12 +25,12 @@ use crate::{Error, Result, remedy};
 
 use sample::{SampleFile, undated};
 
-/// Folders in which people keep the data: below the one they name, or that one itself.
+/// Usual locations of the data relative to the folder that the user names: that folder itself or one of these below it.
 const USUAL_FOLDERS: [&str; 3] = ["", "geobench", "geo-bench-1.0"];
 
 const STATISTICS: &str = "band_stats.json";
 
-/// A task's folder, opened for one partition.
+/// One partition of a task.
 #[derive(Debug, Clone)]
 pub struct Geobench {
     task: Task,
@@ -40,7 +40,7 @@ pub struct Geobench {
     names: Names,
 }
 
-/// A partition file: the samples of each split.
+/// The contents of a partition file: the samples of each split.
 #[derive(Debug, Clone, Deserialize)]
 struct Names {
     train: Vec<String>,
@@ -53,14 +53,14 @@ impl Geobench {
     /// `segmentation_v1.0/`, or is one of these, or holds a folder `geobench` or `geo-bench-1.0` that does.
     ///
     /// # Errors
-    /// Where the task or the partition is not there, or the partition file is damaged.
+    /// If the task or the partition does not exist, or the partition file is damaged.
     pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Self> {
         let folder = task_folder(task, root).ok_or_else(|| missing_task(suite, task, root))?;
         let partition = partition_file(&folder, partition)?;
         let names: Names = read_json(&partition)?;
         for name in [&names.train, &names.valid, &names.test].into_iter().flatten() {
             if !is_plain(name) {
-                let problem = format!("lists the sample {name:?}, which is no name of a file in its folder");
+                let problem = format!("sample {name:?} is not a plain file name");
                 return Err(Error::damaged(&partition, problem));
             }
         }
@@ -71,7 +71,10 @@ impl Geobench {
     fn name(&self, split: Split, index: usize) -> Result<&str> {
         let names = self.samples(split);
         names.get(index).map(String::as_str).ok_or_else(|| {
-            Error::damaged(&self.partition, format!("{split} has {} samples, no number {index}", names.len()))
+            Error::damaged(
+                &self.partition,
+                format!("no sample {index}; split {split} has {} samples", names.len()),
+            )
         })
     }
 
@@ -79,14 +82,14 @@ impl Geobench {
         self.folder.join(format!("{name}.hdf5"))
     }
 
-    /// The files of a split's samples.
+    /// The files of a split's samples, named for the fingerprint.
     fn sources(&self, split: Split) -> Vec<fingerprint::Source> {
         let source =
             |name: &String| fingerprint::Source { name: format!("{split}/{name}"), path: self.path(name) };
         self.samples(split).iter().map(source).collect()
     }
 
-    /// Reads a sample's file.
+    /// Opens a sample's file and calls `read` with it.
     fn with_sample<T>(
         &self,
         split: Split,
@@ -98,7 +101,7 @@ impl Geobench {
         let result = with_file(&path, |file| read(name, &SampleFile::new(file)?));
         if result.is_err() && !path.exists() {
             let partition = self.partition.display();
-            let problem = format!("no such file, though {partition} lists it in {split}");
+            let problem = format!("no such file, but {partition} lists it in split {split}");
             return Err(incomplete(Error::damaged(&path, problem)));
         }
         result
@@ -124,7 +127,7 @@ impl Dataset for Geobench {
 
     fn bands(&self) -> Result<Vec<Vec<String>>> {
         let first = Split::ALL.into_iter().find(|split| !self.samples(*split).is_empty());
-        let split = first.ok_or_else(|| Error::damaged(&self.partition, "lists no sample"))?;
+        let split = first.ok_or_else(|| Error::damaged(&self.partition, "lists no samples"))?;
         let there = self.with_sample(split, 0, |_, file| Ok(file.band_names()))?;
         let of_image = |image: TaskImage| match image.stored_bands.is_empty() {
             true => there.clone(),
@@ -158,14 +161,16 @@ impl Dataset for Geobench {
             let found = stored.iter().find(|(name, _)| undated(name) == band);
             let (_, found) = found.ok_or_else(|| {
                 let known: Vec<&str> = stored.keys().map(String::as_str).collect();
-                Error::damaged(&path, format!("no band `{band}`; bands there: {}", known.join(", ")))
+                Error::damaged(&path, format!("no band `{band}`; bands found: {}", known.join(", ")))
             })?;
-            // What is no number (NaN) cannot be used either.
+            // NaN fails the check below, as do statistics that are missing or not numbers.
             let number = |key| found.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
             let (mean, std) = (number("mean"), number("std"));
             if !mean.is_finite() || !std.is_finite() || std <= 0.0 {
-                let problem = format!("band `{band}` has mean {mean} and standard deviation {std}");
-                return Err(Error::damaged(&path, problem).help("pixels cannot be normalised by that"));
+                let problem =
+                    format!("unusable statistics for band `{band}`: mean {mean}, standard deviation {std}");
+                return Err(Error::damaged(&path, problem)
+                    .help("expected finite numbers, the deviation above 0: fetch the data set again"));
             }
             Ok(BandStatistics { mean: mean * scale, std: std * scale })
         };
@@ -183,9 +188,9 @@ impl Dataset for Geobench {
     }
 }
 
-/// Where the task's files are, if there.
+/// Returns the folder of the task's files, or an error if it does not exist.
 pub(crate) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
-    // The folder `classification_v1.0` itself may be named too.
+    // `root` may be the folder `classification_v1.0` itself.
     let below = [Some(task.directory.as_path()), task.directory.file_name().map(Path::new)];
     let candidates =
         USUAL_FOLDERS.iter().flat_map(|usual| below.into_iter().flatten().map(move |path| (usual, path)));
@@ -195,15 +200,15 @@ pub(crate) fn task_folder(task: &Task, root: &Path) -> Option<PathBuf> {
 fn missing_task(suite: &Suite, task: &Task, root: &Path) -> Error {
     Error::not_found(
         root.join(&task.directory),
-        format!("no such folder: the data of {} is not there", task.name),
+        format!("no such folder; expected the data of {}", task.name),
     )
     .help(remedy::get_data(suite, &[&task.name], Some(root)))
 }
 
-/// What the name of a partition's file ends with.
+/// Suffix of a partition file's name.
 const PARTITION: &str = "_partition.json";
 
-/// The partitions in a task's folder.
+/// Lists the partitions in a task's folder.
 pub(crate) fn partitions(folder: &Path) -> Result<Vec<String>> {
     let mut known: Vec<String> = std::fs::read_dir(folder)
         .at(folder)?
@@ -213,7 +218,7 @@ pub(crate) fn partitions(folder: &Path) -> Result<Vec<String>> {
     Ok(known)
 }
 
-/// The partition's file.
+/// Path of a partition's file.
 fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{partition}{PARTITION}"));
     if is_plain(partition) && path.is_file() {
@@ -222,13 +227,13 @@ fn partition_file(folder: &Path, partition: &str) -> Result<PathBuf> {
     let known = partitions(folder)?;
     let error = Error::not_found(folder, format!("no partition `{partition}`"));
     Err(match known.is_empty() {
-        true => error.help("no file `<partition>_partition.json` is there: fetch the data set again"),
-        false => error.help(format!("partitions there: {}", known.join(", "))),
+        true => error.help("no file `<partition>_partition.json` found: fetch the data set again"),
+        false => error.help(format!("available partitions: {}", known.join(", "))),
     })
 }
 
 fn incomplete(error: Error) -> Error {
-    error.help("the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again")
+    error.help("the data set is incomplete or damaged: `cargo xtask doctor` lists every problem and says how to fetch it again")
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
@@ -236,7 +241,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     text::json(&text).at(path).map_err(incomplete)
 }
 
-/// Whether it names something in a folder, and nothing above or below it.
+/// Whether `name` is a plain file name, without any path.
 fn is_plain(name: &str) -> bool {
     let mut components = Path::new(name).components();
     matches!(components.next(), Some(Component::Normal(only)) if only == name)

@@ -1,4 +1,4 @@
-//! Landslide4Sense as on the Hugging Face hub: an HDF5 file an image and one a mask
+//! Landslide4Sense as published on the Hugging Face hub: one HDF5 file per image and one per mask
 //! [ibm-nasa-geospatial/Landslide4sense].
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! annotations/<train|validation|test>/mask_N.h5  `mask` [rows, columns]
 //! ```
 //!
-//! A split's samples are its images in the order of their names as text: 1, 10, 11, 2 [terratorch,
+//! A split's samples are its images in lexicographic order of their names: 1, 10, 11, 2 [terratorch,
 //! Landslide4SenseNonGeo].
 
 use std::path::{Path, PathBuf};
@@ -23,28 +23,28 @@ use crate::task::{Suite, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
-/// The planes of an image in their order.
+/// The planes of an image, in stored order.
 pub const PLANES: [&str; 14] =
     ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "slope", "DEM"];
 
-/// The only division into splits.
+/// The only partition.
 pub const PARTITION: &str = "default";
 
-/// The data set's folder.
+/// The opened data set.
 #[derive(Debug, Clone)]
 pub struct Landslide4Sense {
     task: Task,
     decoding: Decoding,
     folder: PathBuf,
-    /// Of each split: `image_1`, …
+    /// Image names per split: `image_1`, …
     names: [Vec<String>; 3],
 }
 
 impl Landslide4Sense {
-    /// Opens the folder `root`, or `landslide4sense` in it: the one that holds `images/` and `annotations/`.
+    /// Opens the folder that contains `images/` and `annotations/`: `root`, or `landslide4sense` below it.
     ///
     /// # Errors
-    /// Where a folder or an image's mask is not there, or another partition than `default` is asked for.
+    /// If a folder or an image's mask does not exist, or `partition` is not `default`.
     pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Self> {
         if partition != PARTITION {
             return Err(Error::mismatch(format!("{} has no partition `{partition}`", suite.title))
@@ -53,7 +53,7 @@ impl Landslide4Sense {
         let folder = folder(root).ok_or_else(|| {
             Error::not_found(
                 root.join("images"),
-                format!("no such folder: the data of {} is not there", task.name),
+                format!("no such folder; expected the data of {}", task.name),
             )
             .help(remedy::get_data(suite, &[], Some(root)))
         })?;
@@ -68,7 +68,7 @@ impl Landslide4Sense {
                     let image = dataset.image_path(split, name);
                     return Err(Error::not_found(
                         mask,
-                        format!("no such file, though there is {}", image.display()),
+                        format!("no such file, but its image {} exists", image.display()),
                     )
                     .help("the data set is incomplete: fetch it again, or remove the image"));
                 }
@@ -89,11 +89,14 @@ impl Landslide4Sense {
     fn name(&self, split: Split, index: usize) -> Result<&str> {
         let names = self.samples(split);
         names.get(index).map(String::as_str).ok_or_else(|| {
-            Error::damaged(&self.folder, format!("{split} has {} samples, no number {index}", names.len()))
+            Error::damaged(
+                &self.folder,
+                format!("no sample {index}; split {split} has {} samples", names.len()),
+            )
         })
     }
 
-    /// An image [rows, columns, planes] and its type.
+    /// Reads an image [rows, columns, planes] and its stored type.
     fn image<T: Element>(&self, split: Split, name: &str) -> Result<(Dtype, Array3<T>)> {
         let (dtype, dimensions, pixels) = elements(&self.image_path(split, name), "img")?;
         let wrong = || {
@@ -101,7 +104,7 @@ impl Landslide4Sense {
                 self.image_path(split, name),
                 format!("`img` has shape {dimensions:?}; expected rows, columns and {} planes", PLANES.len()),
             )
-            .help("the file is damaged or of another data set: fetch it again")
+            .help("the file is damaged or belongs to another data set: fetch it again")
         };
         match dimensions[..] {
             [rows, columns, planes] if planes == PLANES.len() => {
@@ -112,7 +115,7 @@ impl Landslide4Sense {
         }
     }
 
-    /// The mask of an image of this size, and its type.
+    /// Reads the mask of an image of this size, and its stored type.
     fn mask(&self, split: Split, name: &str, size: [usize; 2]) -> Result<(Dtype, Array2<i32>)> {
         let path = self.mask_path(split, name);
         let (dtype, dimensions, stored) = elements::<f64>(&path, "mask")?;
@@ -123,21 +126,21 @@ impl Landslide4Sense {
             return Err(Error::damaged(path, problem).help("fetch image and mask again"));
         }
         let class = |stored: f64| {
-            // Saturates where it is beyond any class; the comparison notices.
+            // The cast saturates for values outside i32; the comparison below rejects them.
             let class = stored as i32;
             if f64::from(class) == stored && usize::try_from(class).is_ok_and(|c| c < self.task.classes) {
                 return Ok(class);
             }
             let last = self.task.classes.saturating_sub(1);
-            let problem = format!("`mask` holds {stored}; {} has the classes 0 to {last}", self.task.name);
+            let problem = format!("`mask` contains {stored}; {} has the classes 0 to {last}", self.task.name);
             Err(Error::damaged(&path, problem)
-                .help("the file is damaged or of another data set: fetch it again"))
+                .help("the file is damaged or belongs to another data set: fetch it again"))
         };
         let classes = stored.into_iter().map(class).collect::<Result<Vec<i32>>>()?;
         Ok((dtype, Array2::from_shape_vec(size, classes).at(&path)?))
     }
 
-    /// Images and masks of a split.
+    /// Image files and mask files of a split.
     fn sources(&self, split: Split) -> (Vec<fingerprint::Source>, Vec<fingerprint::Source>) {
         let source = |kind: &str, name: &String, path| fingerprint::Source {
             name: format!("{split}/{kind}/{name}"),
@@ -243,7 +246,7 @@ fn folder_of(split: Split) -> &'static str {
     }
 }
 
-/// The images of a folder by name, in the order of the names as text.
+/// Lists the images of a folder by name, in lexicographic order.
 fn image_names(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let listed = std::fs::read_dir(folder).at(folder);
@@ -256,7 +259,7 @@ fn image_names(folder: &Path) -> Result<Vec<String>> {
             names.push(name.to_owned());
         }
     }
-    // `image_1.h5` comes before `image_10.h5`, as `.` before `0`: so does `image_1` before `image_10`.
+    // Sorting names and file names agrees: `image_1.h5` precedes `image_10.h5` (`.` before `0`), `image_1` precedes `image_10`.
     names.sort();
     Ok(names)
 }
@@ -264,24 +267,24 @@ fn image_names(folder: &Path) -> Result<Vec<String>> {
 fn plane_of(band: &str) -> Result<usize> {
     PLANES.iter().position(|plane| *plane == band).ok_or_else(|| {
         Error::mismatch(format!("Landslide4Sense has no band `{band}`"))
-            .help(format!("its planes are {}", PLANES.join(", ")))
+            .help(format!("available planes: {}", PLANES.join(", ")))
     })
 }
 
-/// A dataset of an HDF5 file: type, length of each dimension, elements.
+/// Reads a dataset of an HDF5 file: type, shape, elements.
 fn elements<T: Element>(path: &Path, name: &str) -> Result<(Dtype, Vec<usize>, Vec<T>)> {
     with_file(path, |file: &File| {
         let datasets = file.datasets()?;
         let found = datasets.iter().find(|dataset| dataset.name() == name).ok_or_else(|| {
             let known: Vec<&str> = datasets.iter().map(|dataset| dataset.name()).collect();
-            Error::damaged(path, format!("holds no dataset `{name}`; datasets there: {}", known.join(", ")))
-                .help("the file is damaged or of another data set: fetch it again")
+            Error::damaged(path, format!("no dataset `{name}`; datasets found: {}", known.join(", ")))
+                .help("the file is damaged or belongs to another data set: fetch it again")
         })?;
         found.elements()
     })
 }
 
-/// The folder that holds `images/` and `annotations/`: `root`, or one of the data set's name in it.
+/// Finds the folder with `images/` and `annotations/`: `root`, or one named after the data set below it.
 pub(crate) fn folder(root: &Path) -> Option<PathBuf> {
     let candidates = ["", "landslide4sense", "Landslide4sense"].map(|below| root.join(below));
     candidates.into_iter().find(|folder| folder.join("images").is_dir())

@@ -5,13 +5,13 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::Result;
 
-/// Reads the items `0..count` on `threads` threads and hands them, in order, to `consume` on the calling
+/// Reads the items `0..count` on `threads` threads and passes them, in order, to `consume` on the calling
 /// thread.
 ///
-/// At most `ahead` items are read but not yet taken (or being read), so memory does not grow with `count`;
-/// with fewer than `threads` only that many threads work. The iterator ends after the first error. Once
-/// `consume` returns, having taken everything or not, the workers stop after the item at hand. A panic in
-/// `read` continues in the caller.
+/// At most `ahead` items are in progress or waiting to be consumed, so memory use does not grow with `count`.
+/// If `ahead` is smaller than `threads`, only `ahead` threads run. The iterator ends after the first error.
+/// Once `consume` returns, whether or not it took every item, each worker stops after its current item. A
+/// panic in `read` resumes on the calling thread.
 pub fn ordered<T: Send, R>(
     count: usize,
     threads: usize,
@@ -19,10 +19,10 @@ pub fn ordered<T: Send, R>(
     read: impl Fn(usize) -> Result<T> + Sync,
     consume: impl FnOnce(Ordered<'_, T>) -> R,
 ) -> R {
-    // Worker w reads items w, w + threads, … and has a queue of its own: taking from the queues in turn
-    // gives the order, and a full queue makes its worker wait.
+    // Worker w reads items w, w + threads, … into its own queue. Taking from the queues in turn restores the
+    // order, and a full queue makes its worker wait.
     let threads = threads.min(ahead).min(count).max(1);
-    // The item that a worker holds while its queue is full counts too.
+    // The item that a worker holds while its queue is full counts towards `ahead` too.
     let queue = (ahead / threads).saturating_sub(1);
     std::thread::scope(|scope| {
         let workers = (0..threads)
@@ -43,7 +43,7 @@ pub struct Ordered<'scope, T> {
 #[derive(Debug)]
 struct Worker<'scope, T> {
     items: Receiver<Result<T>>,
-    /// Taken when the worker is found to have panicked.
+    /// Joined once the worker turns out to have panicked.
     thread: Option<ScopedJoinHandle<'scope, ()>>,
 }
 
@@ -62,7 +62,7 @@ impl<'scope, T: Send> Worker<'scope, T> {
             for index in indices {
                 let item = read(index);
                 let failed = item.is_err();
-                // Sending fails where nobody takes items any more.
+                // Sending fails if the receiver is gone.
                 if sender.send(item).is_err() || failed {
                     break;
                 }
@@ -86,7 +86,7 @@ impl<T> Iterator for Ordered<'_, T> {
                 self.next = if item.is_ok() { self.next + 1 } else { self.count };
                 Some(item)
             }
-            // A worker leaves without an item only by panicking.
+            // Without a panic, a worker sends all of its items.
             Err(_) => {
                 self.next = self.count;
                 if let Some(Err(panic)) = worker.thread.take().map(ScopedJoinHandle::join) {
@@ -98,7 +98,7 @@ impl<T> Iterator for Ordered<'_, T> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // An error may end it sooner.
+        // An error may end the iteration sooner.
         (0, Some(self.count.saturating_sub(self.next)))
     }
 }

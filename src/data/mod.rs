@@ -1,4 +1,4 @@
-//! Datasets: from the official files to samples in memory. Knows transform's types and no model.
+//! Datasets: from the official files to samples in memory. Depends on the types of [`crate::transform`], not on any model.
 
 mod computed;
 pub mod copernicus;
@@ -20,10 +20,11 @@ use crate::task::{Family, Sensor, Suite, Task, TaskImage, images};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Opens a partition of a task with the reader of the suite's family, or packed where it is. `root` is the folder of the suite's data.
+/// Opens a partition of a task, packed if available, otherwise with the reader of the suite's family. `root` is the folder
+/// of the suite's data.
 ///
 /// # Errors
-/// Where the task or the partition is not there, or what is packed was decoded otherwise than the suite says now.
+/// If the task or the partition does not exist, or the packed files' decoding differs from the suite's current one.
 pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<Box<dyn Dataset>> {
     if let Some(folder) = packed::folder(task, root) {
         let decoding = Decoding::of(suite.family, task);
@@ -38,7 +39,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     }
 }
 
-/// The folder (or the archive) of a task's files below `root`, the folder of the suite's data, if it is there.
+/// Returns the folder (or the archive) of a task's files below `root`, the folder of the suite's data, if it exists.
 pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
     if let Some(folder) = packed::folder(task, root) {
         return Some(folder);
@@ -50,10 +51,10 @@ pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The partitions that lie in a task's folder, sorted.
+/// Lists the partitions in a task's folder, sorted.
 ///
 /// # Errors
-/// Where the folder cannot be read.
+/// If the folder cannot be read.
 pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
     if let Some(packed) = packed::partitions(task_folder) {
         return packed;
@@ -65,46 +66,47 @@ pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// What a sample is labelled with.
+/// The label of a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
-    /// The class's index.
+    /// Index of the class, from 0.
     Class(usize),
-    /// Whether each label applies.
+    /// Whether each label applies, in the task's order.
     Labels(Vec<bool>),
-    /// The class of each pixel, [h, w], as stored.
+    /// Class of each pixel, [h, w], as stored.
     Mask(Array2<i32>),
-    /// A number, in the task's unit.
+    /// A number in the task's unit.
     Value(f32),
-    /// A number for each pixel, [h, w], in the task's unit; NaN where nothing is measured.
+    /// One number per pixel, [h, w], in the task's unit; NaN where nothing was measured.
     ValueMap(Array2<f32>),
 }
 
-/// What one sensor saw at one date, as stored but for the type.
+/// What one sensor saw at one date, in stored values converted to `f32`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
+    /// Sensor of the pixels.
     pub sensor: Sensor,
-    /// What its date is called where a sample has several: `before`.
+    /// Label of its date, such as `before`, if a sample has several images of the sensor.
     pub date: Option<String>,
-    /// The stored name of each band.
+    /// Stored name of each band.
     pub bands: Vec<String>,
-    /// [bands, h, w] in the order that was asked for; digital numbers (stored value times the task's scale).
+    /// [bands, h, w] in the requested order; digital numbers (stored value times the task's scale).
     pub pixels: Array3<f32>,
-    /// When it was taken, in days since 1970-01-01, where the reader knows.
+    /// Acquisition time in days since 1970-01-01, if known.
     pub day: Option<f64>,
-    /// Longitude and latitude of its centre in degrees, where the reader knows.
+    /// Longitude and latitude of the centre in degrees, if known.
     pub place: Option<[f32; 2]>,
 }
 
 impl Image {
-    /// The pixels [bands, h, w] of these stored bands of one of a task's images, taken nobody knows when and where.
+    /// Makes an image of one of a task's sources from the pixels [bands, h, w] of these stored bands, time and place unknown.
     pub fn new(source: &TaskImage, bands: &[String], pixels: Array3<f32>) -> Self {
         let TaskImage { sensor, date, .. } = source;
         let (date, bands) = (date.clone(), bands.to_vec());
         Image { sensor: *sensor, date, bands, pixels, day: None, place: None }
     }
 
-    /// The same with other pixels of the same bands, such as a part of them.
+    /// Returns this image with other pixels of the same bands, such as a crop.
     #[must_use]
     pub fn with_pixels(&self, pixels: Array3<f32>) -> Self {
         let (date, bands) = (self.date.clone(), self.bands.clone());
@@ -115,14 +117,16 @@ impl Image {
 /// A labelled piece of land.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
+    /// Name of the sample, unique in its split.
     pub name: String,
-    /// Those that were asked for, in the task's order.
+    /// The requested images, in the task's order.
     pub images: Vec<Image>,
+    /// The label.
     pub target: Target,
 }
 
 impl Sample {
-    /// The same with `change` made to the pixels [bands, h, w] of each image.
+    /// Applies `change` to the pixels [bands, h, w] of each image.
     #[must_use]
     pub fn turned(mut self, change: impl Fn(Array3<f32>) -> Array3<f32>) -> Self {
         for image in &mut self.images {
@@ -132,14 +136,14 @@ impl Sample {
     }
 }
 
-/// A band as it stands in a file.
+/// A band as stored in a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RawBand {
-    /// As stored, but without the date that dated samples append.
+    /// Stored name, without the date that some files append.
     pub name: String,
-    /// `int16`, `uint8`, `float32`, … (numpy's names).
+    /// Stored type in numpy's notation: `int16`, `uint8`, `float32`, …
     pub dtype: String,
-    /// [rows, columns], unscaled, NaN left in place.
+    /// [rows, columns], unscaled; NaN is kept.
     #[serde(skip)]
     pub pixels: Array2<f64>,
 }
@@ -147,26 +151,29 @@ pub struct RawBand {
 /// What one sensor saw at one date, with every stored band.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawImage {
+    /// Sensor of the pixels.
     pub sensor: Sensor,
-    /// As [`Image::date`].
+    /// Like [`Image::date`].
     pub date: Option<String>,
-    /// In the order of the file's `bands_order` where it has one.
+    /// In the order of the file's `bands_order` if it has one.
     pub bands: Vec<RawBand>,
 }
 
 /// A sample with every stored band, for `inspect`.
 #[derive(Debug, Clone)]
 pub struct RawSample {
+    /// Name of the sample, unique in its split.
     pub name: String,
-    /// In the task's order.
+    /// The images in the task's order.
     pub images: Vec<RawImage>,
+    /// The label.
     pub target: Target,
-    /// The type in which a mask is stored.
+    /// Type in which a mask is stored; `None` for other targets.
     pub label_dtype: Option<String>,
 }
 
 impl RawSample {
-    /// Each band by its [`images::full_name`], image by image.
+    /// Iterates over the bands of all images with their [`images::full_name`]s.
     pub fn bands(&self) -> impl Iterator<Item = (String, &RawBand)> {
         let labels =
             images::image_labels(self.images.iter().map(|image| (image.sensor, image.date.as_deref())));
@@ -176,7 +183,7 @@ impl RawSample {
     }
 }
 
-/// The images of a task, each with its bands as `bands` gives them.
+/// Makes the images of a task from the bands that `bands` returns for each.
 fn raw_images(
     task: &Task,
     mut bands: impl FnMut(usize, &TaskImage) -> Result<Vec<RawBand>>,
@@ -190,10 +197,10 @@ fn raw_images(
         .collect()
 }
 
-/// The images of a task that `bands` asks for: those with a band in it, each with its pixels as `pixels` gives them.
+/// Makes the images of a task that `bands` requests, those with at least one band, from the pixels that `pixels` returns.
 ///
 /// # Errors
-/// Where `bands` has more images than the task, or asks for no band at all.
+/// If `bands` has more images than the task, or requests no band at all.
 fn wanted_images(
     task: &Task,
     bands: &[Vec<String>],
@@ -202,7 +209,10 @@ fn wanted_images(
     let sources = task.sources();
     if bands.len() > sources.len() {
         let (found, expected) = (bands.len(), sources.len());
-        return Err(Error::mismatch(format!("bands of {found} images; {} has {expected}", task.name)));
+        return Err(Error::mismatch(format!(
+            "bands requested for {found} images; {} has {expected}",
+            task.name
+        )));
     }
     if bands.iter().all(Vec::is_empty) {
         return Err(Error::mismatch("no band to read"));
@@ -213,7 +223,7 @@ fn wanted_images(
         .collect()
 }
 
-/// Brings stored pixels into the range that the task gives them, if it gives one.
+/// Clips stored pixels to the task's range, if it has one.
 fn clip<'a>(task: &Task, pixels: impl IntoIterator<Item = &'a mut f32>) {
     if let Some([low, high]) = task.clip {
         for pixel in pixels {
@@ -222,62 +232,62 @@ fn clip<'a>(task: &Task, pixels: impl IntoIterator<Item = &'a mut f32>) {
     }
 }
 
-/// One task's files, opened for one partition.
+/// One partition of a task's files.
 pub trait Dataset: Send + Sync {
-    /// The samples of a split, in the partition's order.
+    /// Names of the samples of a split, in the partition's order.
     fn samples(&self, split: Split) -> &[String];
 
-    /// How stored bytes become the samples' arrays.
+    /// How stored bytes become pixels and labels.
     fn decoding(&self) -> &Decoding;
 
-    /// The files that the samples of a split are read from, whether they are there or not.
+    /// The files that the samples of a split are read from, whether they exist or not.
     fn files(&self, split: Split) -> Vec<PathBuf>;
 
-    /// The bands that the files hold of each image, by their stored names.
+    /// Lists the stored names of the bands that the files contain, per image.
     ///
     /// # Errors
-    /// Where the first sample cannot be read.
+    /// If the first sample cannot be read.
     fn bands(&self) -> Result<Vec<Vec<String>>>;
 
-    /// Reads one sample: of each image the bands of these stored names, in this order. An image of which no band is asked
-    /// for is left out.
+    /// Reads one sample. `bands` lists the stored names of the bands to read per image, in the order to return them; an image
+    /// with no bands in the list is left out.
     ///
     /// # Errors
-    /// Where the file is absent, damaged or lacks a band, a pixel is not finite, the label does not fit the task, or no
-    /// band is asked for.
+    /// If the file does not exist, is damaged or lacks a band, a pixel is not finite, the label does not fit the task, or no
+    /// band is requested.
     fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample>;
 
-    /// Reads one sample with all that the file holds.
+    /// Reads one sample with everything that the file contains.
     ///
     /// # Errors
-    /// As [`Dataset::read`], but for pixels that are not finite.
+    /// Like [`Dataset::read`], except that pixels need not be finite.
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample>;
 
-    /// The dataset's own statistics of these stored bands of the image at that place.
+    /// Returns the dataset's own statistics of these stored bands of the `image`th image.
     ///
     /// # Errors
-    /// Where the statistics are missing or lack a band.
+    /// If the statistics are missing or lack a band.
     fn statistics(&self, image: usize, bands: &[String]) -> Result<Vec<BandStatistics>>;
 
-    /// For each sample of a split, in order: a hash of everything that it is read from, its label included. Samples
-    /// of the same hash are the same, whatever partition or data set they stand in.
+    /// Returns, for each sample of a split in order, a hash of everything it is read from, including its label. Equal hashes
+    /// mean equal samples, whatever partition or data set they belong to.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// If a file cannot be read.
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>>;
 
-    /// The name and the hash of the file of the data set's own statistics, where it has one.
+    /// Returns the name and the hash of the file with the data set's own statistics, if it has one.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     fn statistics_content(&self) -> Result<Option<(String, blake3::Hash)>> {
         Ok(None)
     }
 
-    /// A hash of everything that the samples of these splits and the statistics are read from.
+    /// Returns a hash of everything that the samples of these splits and the statistics are read from.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// If a file cannot be read.
     fn fingerprint(&self, splits: &[Split]) -> Result<String> {
         let mut names = Vec::new();
         let mut contents = Vec::new();

@@ -1,24 +1,25 @@
-//! A task packed by `cargo xtask prepare`: one HDF5 file a split, a row a sample, in place of many files.
+//! Tasks packed by `cargo xtask prepare`: one HDF5 file per split, one row per sample, instead of many small files.
 //!
 //! ```text
-//! <task>/<split>.h5    images    stored type; a chunk a sample, [bands, rows, columns]
-//!                      labels    int32; a row a sample: the class, or a number a label or pixel
-//!                      contents  32 bytes a sample: the hash of what it was read from
+//! <task>/<split>.h5    images    stored type; one chunk per sample, [bands, rows, columns]
+//!                      labels    int32; one row per sample: the class, or one number per label or per pixel
+//!                      contents  32 bytes per sample: the hash of what it was read from
 //!                      names     JSON list
 //!                      attribute `terrabench`: JSON, see [`Header`]
-//! <task>/index.json    partitions, statistics and the files' sizes; it is written last, so that without it nothing counts
+//! <task>/index.json    partitions, statistics and file sizes; written last, so an unfinished folder has no index
 //! ```
 //!
-//! Numbers, names, hashes and statistics are those of the files that were packed, so that records are the same.
+//! Values, names, hashes and statistics equal those of the source files, so packing does not change any record.
 //!
-//! Damage is an error. Images and labels: each chunk's Fletcher-32, tested whenever it is read. Names and hashes: the
-//! partition's fingerprint, tested on opening. The index: its own hash. What else HDF5 keeps in the file, where chunks lie
-//! among it: HDF5's checksums. Lengths: the index. What gets past: a word of zeros that turned to ones in the stored bytes,
-//! which Fletcher-32 takes for the same. Files of format 1 have neither Fletcher-32 nor the index's hash.
+//! Damage is reported as an error. Each chunk of images and labels has a Fletcher-32 checksum, tested on every read. The
+//! partition's fingerprint covers names and hashes and is tested on opening. The index contains its own hash, and it
+//! records the length of each file. HDF5's checksums cover everything else, such as the positions of chunks. One kind of
+//! damage goes unnoticed: an all-zero word that became all ones, because Fletcher-32 gives both the same sum. Files of
+//! format 1 have neither Fletcher-32 checksums nor the hash of the index.
 //!
-//! Pixels and labels are packed as they were decoded ([`Decoding`]): index and headers say how, and files that were decoded
-//! otherwise than the suite says now are refused. Formats 1 and 2 do not say how; they are read where their header leaves
-//! no choice.
+//! Pixels and labels are packed as decoded ([`Decoding`]). Index and headers record the decoding, and files whose decoding
+//! differs from the suite's current one are refused. Formats 1 and 2 do not record it; they are read only if their header
+//! leaves one possible decoding.
 
 mod write;
 
@@ -41,8 +42,8 @@ use crate::task::{TargetKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
-/// Of the form of these files: what is written, and what is read. Format 1 has no checksums of pixels, labels and index,
-/// formats 1 and 2 have no decoding.
+/// Version of the file format that is written; [`FORMATS`] are the ones that can be read. Format 1 has no checksums of
+/// pixels, labels and index; formats 1 and 2 do not record the decoding.
 const FORMAT: u32 = 3;
 const FORMATS: std::ops::RangeInclusive<u32> = 1..=FORMAT;
 
@@ -50,58 +51,58 @@ const INDEX: &str = "index.json";
 const ATTRIBUTE: &str = "terrabench";
 const AGAIN: &str = "pack the task again with `cargo xtask prepare`";
 
-/// What a task's folder holds.
+/// The contents of `index.json` in a packed task's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Index {
     format: u32,
     suite: String,
     task: String,
-    /// Of the source, over all splits of each partition.
+    /// Fingerprint of the source over all splits, per partition.
     fingerprints: BTreeMap<String, String>,
-    /// Of each partition and split: rows of the split's file, in order.
+    /// Rows of the split's file in the partition's order, per partition and split.
     partitions: BTreeMap<String, BTreeMap<Split, Vec<usize>>>,
-    /// The source's own: mean and standard deviation of each band, as text that keeps every digit.
+    /// The source's own statistics: mean and standard deviation per band, as text that keeps every digit.
     statistics: BTreeMap<String, [String; 2]>,
-    /// Name and hash of the file they come from.
+    /// Name and hash of the file that the statistics come from.
     statistics_content: Option<(String, String)>,
-    /// Bytes of each split's file.
+    /// Size of each split's file in bytes.
     sizes: BTreeMap<Split, u64>,
     /// [`Decoding::json`] of the pixels and labels in the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decoding: Option<String>,
-    /// blake3 of this index without it.
+    /// blake3 hash of this index with `checksum` unset.
     #[serde(default)]
     checksum: Option<String>,
 }
 
 impl Index {
-    /// What [`Index::checksum`] must be.
+    /// The value that [`Index::checksum`] must have.
     fn hash(&self) -> serde_json::Result<String> {
         let text = serde_json::to_vec(&Index { checksum: None, ..self.clone() })?;
         Ok(blake3::hash(&text).to_hex().to_string())
     }
 }
 
-/// What a split's file holds.
+/// The header stored in a split's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Header {
     format: u32,
     task: String,
     samples: usize,
-    /// By their full names: see [`full_name`].
+    /// Full names of the bands: see [`full_name`].
     bands: Vec<String>,
-    /// Of the pixels, as `uint16`.
+    /// Type of the pixels, such as `uint16`.
     dtype: String,
     rows: usize,
     columns: usize,
     label: TargetKind,
-    /// Numbers of a label.
+    /// Numbers per label.
     label_width: usize,
-    /// The type in which the source stores masks.
+    /// Type in which the source stores its masks.
     label_dtype: Option<String>,
-    /// [`Decoding::hash`] of the pixels and labels.
+    /// [`Decoding::hash`] of the decoding of pixels and labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decoding: Option<String>,
 }
@@ -112,7 +113,7 @@ impl Header {
     }
 }
 
-/// The folder of a packed task below `root`, if it is there and whole.
+/// Returns the folder of a packed task below `root` if it exists and has an index.
 pub fn folder(task: &Task, root: &Path) -> Option<PathBuf> {
     let folders = [root.join(&task.name), root.to_owned()];
     folders.into_iter().find(|folder| folder.ends_with(&task.name) && folder.join(INDEX).is_file())
@@ -124,25 +125,25 @@ fn index(folder: &Path) -> Result<Index> {
     let index: Index = serde_json::from_slice(&text).at(&path).map_err(|error| error.help(AGAIN))?;
     let wrong = |problem: String| Err(Error::unsupported(&path, problem).help(AGAIN));
     if !FORMATS.contains(&index.format) {
-        return wrong(format!("is of format {}; this version reads {FORMATS:?}", index.format));
+        return wrong(format!("has format {}; this version reads formats {FORMATS:?}", index.format));
     }
     if index.format > 1 && index.checksum != Some(index.hash().at(&path)?) {
-        return wrong("is damaged: its checksum does not fit it".to_owned());
+        return wrong("is damaged: its checksum does not match its contents".to_owned());
     }
     Ok(index)
 }
 
-/// How what is packed in `folder` was decoded otherwise than by `decoding`; `None` where it was not.
+/// Describes how the packed files' decoding differs from `decoding`; `None` if they agree.
 fn decoded_otherwise(index: &Index, decoding: &Decoding) -> Option<String> {
     match &index.decoding {
         Some(packed) if *packed == decoding.json() => None,
         Some(packed) => Some(decoding.changes_since(packed).join("; ")),
         None if decoding.is_implied_by_header() => None,
-        None => Some(format!("format {} does not say how pixels and labels were decoded", index.format)),
+        None => Some(format!("format {} does not record how pixels and labels were decoded", index.format)),
     }
 }
 
-/// The partitions of a packed task, if it is one.
+/// Lists the partitions of a packed task; `None` if `folder` is not one.
 pub fn partitions(folder: &Path) -> Option<Result<Vec<String>>> {
     folder.join(INDEX).is_file().then(|| Ok(index(folder)?.partitions.into_keys().collect()))
 }
@@ -157,7 +158,7 @@ pub struct Packed {
     parts: BTreeMap<Split, PackedSplit>,
 }
 
-/// A split's file, and what the partition takes of it.
+/// A split's file and the rows of it that belong to the partition.
 #[derive(Debug)]
 struct PackedSplit {
     path: PathBuf,
@@ -165,17 +166,18 @@ struct PackedSplit {
     dtype: Dtype,
     images: Chunked,
     labels: Labels,
-    /// Rows of the file.
+    /// The partition's rows of the file, in its order.
     rows: Vec<usize>,
     names: Vec<String>,
     contents: Vec<blake3::Hash>,
 }
 
-/// Of all rows of a split's file.
+/// The labels of all rows of a split's file.
 #[derive(Debug)]
 enum Labels {
-    /// Classes and lists of labels are small.
+    /// Classes and lists of labels, small enough to keep in memory.
     Read(Vec<u8>),
+    /// Masks and value maps, read one by one.
     Masks(Chunked),
 }
 
@@ -193,7 +195,7 @@ impl Labels {
         }
     }
 
-    /// Numbers of all rows.
+    /// Total count of numbers over all rows.
     fn length(&self) -> usize {
         match self {
             Labels::Read(all) => all.len() / Dtype::Int32.size(),
@@ -201,7 +203,7 @@ impl Labels {
         }
     }
 
-    /// Hands those of a row, `width` numbers, to `take`.
+    /// Calls `take` with the bytes of one row's `width` numbers.
     fn read<T>(&self, row: usize, width: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match self {
             Labels::Read(all) => {
@@ -224,7 +226,7 @@ impl PackedSplit {
         let wrong = |problem: String| Error::damaged(&path, problem);
         let found = std::fs::metadata(&path).at(&path)?.len();
         if Some(&found) != size {
-            return Err(wrong(format!("has {found} bytes; {INDEX} says {size:?}")));
+            return Err(wrong(format!("expected {size:?} bytes (from {INDEX}), found {found}")));
         }
         let text = Rows::attribute(&path, ATTRIBUTE)?;
         let header: Header = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
@@ -250,7 +252,7 @@ impl PackedSplit {
             && Some(labels.length()) == n.checked_mul(header.label_width)
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
         if !fits || rows.iter().any(|row| *row >= n) {
-            return Err(wrong(format!("does not hold what {INDEX} and its own header say")));
+            return Err(wrong(format!("its contents do not match {INDEX} and its own header")));
         }
         let hashes = contents.bytes(0, 32 * n)?;
         let hashes: Vec<blake3::Hash> =
@@ -269,11 +271,14 @@ impl PackedSplit {
 
     fn row(&self, index: usize) -> Result<usize> {
         self.rows.get(index).copied().ok_or_else(|| {
-            Error::damaged(&self.path, format!("has {} samples here, no number {index}", self.rows.len()))
+            Error::damaged(
+                &self.path,
+                format!("no sample {index}; the partition has {} samples in this file", self.rows.len()),
+            )
         })
     }
 
-    /// Hands the bytes of an image to `take`.
+    /// Calls `take` with the bytes of one image.
     fn image<T>(&self, index: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let width = self.header.image_width();
         self.images.read(self.row(index)? * width, width, take).map_err(|error| error.help(AGAIN))
@@ -311,7 +316,7 @@ impl PackedSplit {
     }
 }
 
-/// The number whose bits a label's column holds in the place of a class.
+/// Reinterprets the 32 bits of a stored label as a real number.
 fn real(bits: i32) -> f32 {
     f32::from_bits(bits.cast_unsigned())
 }
@@ -320,8 +325,8 @@ impl Packed {
     /// Opens a partition of the task that was packed into `folder`.
     ///
     /// # Errors
-    /// Where the partition is not there, a file is damaged or not the one that was packed, or it was decoded otherwise
-    /// than by `decoding`.
+    /// If the partition does not exist, a file is damaged or is not the one that was packed, or the files were packed with
+    /// a decoding other than `decoding`.
     pub fn open(task: &Task, decoding: Decoding, folder: &Path, partition: &str) -> Result<Self> {
         let index = index(folder)?;
         if let Some(problem) = decoded_otherwise(&index, &decoding) {
@@ -332,12 +337,12 @@ impl Packed {
         let splits = index.partitions.get(partition).ok_or_else(|| {
             let known: Vec<&str> = index.partitions.keys().map(String::as_str).collect();
             Error::not_found(folder, format!("no partition `{partition}`"))
-                .help(format!("partitions there: {}", known.join(", ")))
+                .help(format!("available partitions: {}", known.join(", ")))
         })?;
         if index.task != task.name {
             return Err(Error::damaged(
                 folder.join(INDEX),
-                format!("is of {}, not of {}", index.task, task.name),
+                format!("belongs to task {}, not to {}", index.task, task.name),
             ));
         }
         let hash = index.decoding.as_ref().map(|_| decoding.hash());
@@ -352,20 +357,23 @@ impl Packed {
         };
         let parts = Split::ALL.into_iter().map(part).collect::<Result<_>>()?;
         let packed = Packed { task: task.clone(), decoding, folder: folder.to_owned(), index, parts };
-        // Names and hashes have no checksums of their own.
+        // Names and hashes have no checksums of their own; the fingerprint covers them.
         match packed.index.fingerprints.get(partition) == Some(&packed.fingerprint(&Split::ALL)?) {
             true => Ok(packed),
-            false => Err(Error::damaged(folder, format!("names or hashes are not those that {INDEX} is of"))
-                .help(AGAIN)),
+            false => Err(Error::damaged(
+                folder,
+                format!("names or hashes do not match the fingerprint in {INDEX}"),
+            )
+            .help(AGAIN)),
         }
     }
 
-    /// Samples in the files, over all partitions.
+    /// Number of samples in the files, over all partitions.
     fn rows(&self) -> usize {
         self.parts.values().map(|part| part.header.samples).sum()
     }
 
-    /// Of each image the names and places in the files of its bands.
+    /// Lists, per image, the names of its bands and their positions in the file.
     fn bands_of(&self, header: &Header) -> Vec<Vec<(String, usize)>> {
         let labels = self.task.image_labels();
         let ours = |label: &Option<String>| -> Vec<(String, usize)> {
@@ -380,7 +388,7 @@ impl Packed {
     }
 
     fn part(&self, split: Split) -> Result<&PackedSplit> {
-        self.parts.get(&split).ok_or_else(|| Error::damaged(&self.folder, format!("has no {split}")))
+        self.parts.get(&split).ok_or_else(|| Error::damaged(&self.folder, format!("has no split {split}")))
     }
 }
 
@@ -408,7 +416,7 @@ impl Dataset for Packed {
         let plane = rows * columns * part.dtype.size();
         let place = |full: String| {
             part.header.bands.iter().position(|known| *known == full).ok_or_else(|| {
-                part.images.error(format!("no band `{full}`; bands there: {}", part.header.bands.join(", ")))
+                part.images.error(format!("no band `{full}`; bands found: {}", part.header.bands.join(", ")))
             })
         };
         let places: Vec<usize> = self.task.full_names(bands).into_iter().map(place).collect::<Result<_>>()?;
@@ -471,7 +479,7 @@ impl Dataset for Packed {
         };
         let path = self.folder.join(INDEX);
         let found = |band: &String| {
-            of(band).ok_or_else(|| Error::damaged(&path, format!("no usable statistics of band `{band}`")))
+            of(band).ok_or_else(|| Error::damaged(&path, format!("no usable statistics for band `{band}`")))
         };
         bands.iter().map(found).collect()
     }

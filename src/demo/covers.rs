@@ -4,17 +4,17 @@ use super::ground::Cell;
 use super::ground::Material::{self, Asphalt, Broadleaf, Concrete, Grass, RedSoil, Soil};
 use super::random::{Random, choose};
 
-/// What lies at each point (x, y).
+/// Returns what lies at a point (x, y).
 pub type Painter = Box<dyn Fn(f32, f32) -> Cell + Send + Sync>;
 
-/// Whether a point (x, y) is inside.
+/// Whether a point (x, y) is inside the shape.
 pub type Shape = Box<dyn Fn(f32, f32) -> bool + Send + Sync>;
 
 /// A material with the range of its state.
 pub type Crop = (Material, f32, f32);
 
-/// A cover without edges: water, grassland, heath, sand. `patchy` is how far the state varies within it,
-/// `rough` the strength of the fine texture.
+/// A cover without edges: water, grassland, heath, sand. `patchy` sets how far the state varies within it, `rough` the
+/// strength of the fine texture.
 pub fn open(random: &mut Random, (material, low, high): Crop, patchy: f32, rough: f32) -> Painter {
     let (patches, grain) = (random.noise(), random.noise());
     let (state, size) = (random.between(low, high), random.between(8.0, 20.0));
@@ -24,7 +24,7 @@ pub fn open(random: &mut Random, (material, low, high): Crop, patchy: f32, rough
     })
 }
 
-/// Trees in stands of either species, `second` the share of the second one, with lit and shaded crowns.
+/// Trees in stands of either species with lit and shaded crowns; `second` is the fraction of the second species.
 pub fn forest(random: &mut Random, species: [Material; 2], second: f32) -> Painter {
     let (stands, crowns, vigour) = (random.noise(), random.noise(), random.noise());
     let (state, size) = (random.between(0.55, 1.0), random.between(6.0, 14.0));
@@ -36,7 +36,7 @@ pub fn forest(random: &mut Random, species: [Material; 2], second: f32) -> Paint
     })
 }
 
-/// Parcels about `size` wide in a turned grid, each with one of `crops`, worked in furrows; `hedge` is the width of
+/// Parcels about `size` wide in a rotated grid, each with one of `crops` in furrows; `hedge` is the width of
 /// the strips of trees between them.
 pub fn fields(random: &mut Random, size: f32, crops: &'static [Crop], hedge: f32) -> Painter {
     let frame = Frame::draw(random);
@@ -58,8 +58,8 @@ pub fn fields(random: &mut Random, size: f32, crops: &'static [Crop], hedge: f32
     })
 }
 
-/// Rows of plants on bare or grassy ground: orchards, vineyards, plantations. Neighbouring parcels run their rows in
-/// other directions; `gaps` is the share of plants that are missing.
+/// Rows of plants on bare or grassy ground: orchards, vineyards, plantations. Rows of neighbouring parcels run in
+/// different directions; `gaps` is the fraction of missing plants.
 pub fn rows(random: &mut Random, plant: Crop, ground: Crop, spacing: f32, gaps: f32) -> Painter {
     let frame = Frame::draw(random);
     let size = random.between(12.0, 26.0);
@@ -80,20 +80,20 @@ pub fn rows(random: &mut Random, plant: Crop, ground: Crop, spacing: f32, gaps: 
     })
 }
 
-/// Streets and buildings.
+/// Parameters of a town: streets and buildings.
 #[derive(Debug, Clone, Copy)]
 pub struct Town {
     /// Side of a plot.
     pub plot: f32,
-    /// Share of plots with a building.
+    /// Fraction of plots with a building.
     pub built: f32,
-    /// Side of a building as a share of the plot's.
+    /// Side of a building as a fraction of the plot's.
     pub building: f32,
     /// Length of a building's shadow.
     pub shadow: f32,
-    /// Share of the ground between buildings that is green.
+    /// Fraction of green ground between buildings.
     pub green: f32,
-    /// What the rest of the ground is.
+    /// Material of the remaining ground.
     pub paved: Material,
     pub roofs: &'static [Material],
 }
@@ -156,7 +156,7 @@ pub fn kiln(random: &mut Random, base: Painter, side: f32) -> Painter {
     })
 }
 
-/// `top` inside the shape, `base` outside.
+/// Paints `top` inside the shape, `base` outside.
 pub fn over(base: Painter, shape: Shape, top: Painter) -> Painter {
     Box::new(move |x, y| if shape(x, y) { top(x, y) } else { base(x, y) })
 }
@@ -169,19 +169,19 @@ pub fn road(random: &mut Random, base: Painter, side: f32, width: f32) -> Painte
     over(base, way, surface)
 }
 
-/// Single plants or rocks of about `size`, covering this share of the ground.
+/// Single plants or rocks of about `size`, covering this fraction of the ground.
 pub fn scattered(random: &mut Random, size: f32, share: f32) -> Shape {
     let places = random.noise();
     Box::new(move |x, y| places.at((x / size).floor() as i32, (y / size).floor() as i32) < share)
 }
 
-/// Clumps of about `size`, covering roughly this share of the ground.
+/// Clumps of about `size`, covering roughly this fraction of the ground.
 pub fn clumps(random: &mut Random, size: f32, share: f32) -> Shape {
     let field = random.noise();
     Box::new(move |x, y| 0.5 + 0.8 * field.octaves(x / size, y / size, 3) < share)
 }
 
-/// A strip through the middle third of a scene, straying from a straight line by up to `stray`.
+/// A strip through the middle third of a scene, deviating from a straight line by up to `stray`.
 pub fn strip(random: &mut Random, side: f32, width: f32, stray: f32) -> Shape {
     let frame = Frame::inside(random, side);
     let bend = random.noise();
@@ -191,12 +191,12 @@ pub fn strip(random: &mut Random, side: f32, width: f32, stray: f32) -> Shape {
     })
 }
 
-/// One side of a ragged line that cuts off about this share of a scene.
+/// One side of a ragged line that cuts off about this fraction of a scene.
 pub fn part(random: &mut Random, side: f32, share: f32) -> Shape {
     let direction = random.direction();
     let ragged = random.noise();
     let middle = 0.5 * side;
-    // Half of the scene's width in a typical direction; the share is exact only for an edge along an axis.
+    // Half of the scene's width in a typical direction; the fraction is exact only for an edge along an axis.
     let shift = (share - 0.5) * side;
     Box::new(move |x, y| {
         let distance = (x - middle) * direction.0 + (y - middle) * direction.1;
@@ -204,7 +204,7 @@ pub fn part(random: &mut Random, side: f32, share: f32) -> Shape {
     })
 }
 
-/// A turned coordinate system.
+/// A rotated coordinate system.
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     axis: (f32, f32),
@@ -212,12 +212,12 @@ struct Frame {
 }
 
 impl Frame {
-    /// With its origin anywhere.
+    /// Places the origin anywhere.
     fn draw(random: &mut Random) -> Self {
         Frame { axis: random.direction(), origin: (random.between(0.0, 50.0), random.between(0.0, 50.0)) }
     }
 
-    /// With its origin in the middle third of a scene.
+    /// Places the origin in the middle third of a scene.
     fn inside(random: &mut Random, side: f32) -> Self {
         let (low, high) = (side / 3.0, 2.0 * side / 3.0);
         Frame { axis: random.direction(), origin: (random.between(low, high), random.between(low, high)) }
@@ -229,7 +229,7 @@ impl Frame {
     }
 }
 
-/// Number of the cell, and the position in it from 0 to 1.
+/// Returns the number of the cell and the position in it from 0 to 1.
 fn split(position: f32) -> (i32, f32) {
     let cell = position.floor();
     (cell as i32, position - cell)
@@ -242,7 +242,7 @@ fn wave(position: f32) -> f32 {
 }
 
 /// Cells of about `size` with straight edges between scattered centres; each point belongs to the nearest centre.
-/// Gives a number in [0, 1), the same for all points of a cell.
+/// Returns a number in [0, 1) that is the same for all points of a cell.
 pub fn parcels(random: &mut Random, size: f32) -> impl Fn(f32, f32) -> f32 + Send + Sync + use<> {
     let (places_x, places_y, value) = (random.noise(), random.noise(), random.noise());
     move |x, y| {

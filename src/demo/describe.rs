@@ -1,4 +1,4 @@
-//! What the official `geobench` package pickles beside the pixels: descriptions of bands, labels and tasks.
+//! The metadata that the official `geobench` package pickles: descriptions of bands, labels and tasks.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::task::{TargetKind, Task};
 use super::pickle::Value;
 use super::tasks::Content;
 
-/// Ground sample distance in metres.
+/// Ground sampling distance in metres.
 pub const RESOLUTION: i32 = 10;
 
 pub const CLOUD_PROBABILITY: &str = "Cloud Probability";
 
-/// `task_specs.pkl`, where `bands` are the descriptions of all bands.
+/// Contents of `task_specs.pkl`; `bands` describes all bands.
 pub fn specifications(task: &Task, content: &Content, bands: Vec<Value>) -> Value {
     let side = Value::Int(task.image_size as i32);
     let benchmark = task.directory.parent().and_then(Path::to_str).unwrap_or_default();
@@ -32,7 +32,7 @@ pub fn specifications(task: &Task, content: &Content, bands: Vec<Value>) -> Valu
     )
 }
 
-/// The label's kind and its classes; of a mask also the description of its band.
+/// Describes the kind of label and its classes; for a mask also its band.
 pub fn label_type(task: &Task, content: &Content) -> Value {
     let count = ("n_classes", Value::Int(task.classes as i32));
     let names = Value::List(content.class_names.iter().map(|name| (*name).into()).collect());
@@ -61,7 +61,7 @@ pub fn label_type(task: &Task, content: &Content) -> Value {
     }
 }
 
-/// The entry of a sample's attribute for one of its datasets, where `info` describes the band.
+/// Entry of a sample's attribute for one of its datasets; `info` describes the band.
 pub fn dataset(info: Value, date: Option<(u16, u8, u8)>) -> Value {
     let date = date.map_or(Value::None, python_date);
     Value::dict([
@@ -81,12 +81,12 @@ fn python_date((year, month, day): (u16, u8, u8)) -> Value {
     Value::Call(Box::new(Value::Global("datetime", "date")), vec![state])
 }
 
-/// A plane of Sentinel-1.
+/// Describes a Sentinel-1 plane.
 pub fn radar_info(name: &str) -> Value {
     band_info("Sentinel1", name, &[], RESOLUTION, Some(("wavelength", Value::None)))
 }
 
-/// A band of Sentinel-2, by what its name says.
+/// Describes the Sentinel-2 band that a name says.
 pub fn optical_info(band: Band, name: &str) -> Value {
     let (alternatives, resolution, wavelength): (&[&str], i32, f64) = match band {
         Band::B01 => (&["1", "01"], 60, 0.443),
@@ -106,7 +106,7 @@ pub fn optical_info(band: Band, name: &str) -> Value {
     band_info("Sentinel2", name, alternatives, resolution, Some(("wavelength", Value::Float(wavelength))))
 }
 
-/// The cloud mask.
+/// Describes the cloud mask.
 pub fn cloud_info() -> Value {
     band_info("CloudProbability", CLOUD_PROBABILITY, &["CPL"], RESOLUTION, None)
 }

@@ -32,16 +32,16 @@ const RADAR: [&str; 8] = [
     "08 - VV.LEE Filtered.Imaginary",
 ];
 
-/// The shares of the training samples that have a partition of their own, in percent.
+/// Percentages of the training samples for which there is a partition.
 const SHARES: [usize; 7] = [1, 2, 5, 10, 20, 50, 100];
 
-/// No partition has fewer training samples than this, nor than one a class where a sample has one class.
+/// Minimum number of training samples in a partition; single-class tasks have at least one per class.
 const SMALLEST: usize = 4;
 
 /// Writes all files of a task into its directory below `root`.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// If a file cannot be written.
 pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) -> Result<()> {
     let directory = root.join(&task.directory);
     std::fs::create_dir_all(&directory).at(&directory)?;
@@ -70,7 +70,8 @@ pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) ->
         }
     }
 
-    let [train, valid, test] = names.try_into().map_err(|_| Error::mismatch("a split is missing"))?;
+    let [train, valid, test] =
+        names.try_into().map_err(|_| Error::mismatch("the demo needs exactly three splits"))?;
     let write_partition = |name: &str, count: usize| {
         let partition = Partition { train: &train[..count.min(train.len())], valid: &valid, test: &test };
         write_json(&directory.join(format!("{name}_partition.json")), &partition)
@@ -97,21 +98,21 @@ struct Partition<'a> {
 
 /// One dataset of a sample's file.
 struct Plane {
-    /// Without a date.
+    /// Name without a date.
     name: String,
     /// The official package's description of the band.
     info: Value,
     values: Stored,
 }
 
-/// Pixels, row by row, as they are stored.
+/// Pixels as stored, row by row.
 enum Stored {
     Int16(Vec<i16>),
     Float32(Vec<f32>),
     Uint8(Vec<u8>),
 }
 
-/// The planes of a sample, the mask among them, and the label of one without a mask.
+/// The planes of a sample, including the mask, and the label of a sample without a mask.
 struct Sample {
     side: usize,
     planes: Vec<Plane>,
@@ -119,7 +120,7 @@ struct Sample {
     label: Option<Value>,
 }
 
-/// What decides the form of a task's files.
+/// Everything that determines the form of a task's files.
 struct TaskFiles<'a> {
     suite: &'a Suite,
     task: &'a Task,
@@ -127,7 +128,7 @@ struct TaskFiles<'a> {
 }
 
 impl TaskFiles<'_> {
-    /// Draws a sample. Its random numbers are named by task, split and index, so that nothing else changes them.
+    /// Draws a sample. Its random stream is named after task, split and index, so that it depends on nothing else.
     fn sample(&self, split: Split, index: usize) -> Sample {
         let name = format!("{} {} {split} {index}", self.suite.name, self.task.name);
         let mut random = Random::named(&name);
@@ -189,7 +190,7 @@ impl TaskFiles<'_> {
         Sample { side: scene.side, planes, mask, label }
     }
 
-    /// The bands of Sentinel-2 in the order of their names.
+    /// The Sentinel-2 bands in the order of their names.
     fn bands(&self) -> Vec<StoredBand<'_>> {
         let lacks = |band: &Band| *band > Band::B12 || self.content.without.contains(band);
         self.suite
@@ -197,8 +198,8 @@ impl TaskFiles<'_> {
             .iter()
             .filter(|(band, _)| !lacks(band))
             .map(|(band, name)| {
-                // The official m-eurosat holds other bands than its names say; so does the demo's.
-                // Not that of m-brick-kiln, which draws no quick-look.
+                // The contents of the official m-eurosat bands do not match their names; the demo reproduces that.
+                // m-brick-kiln is excluded because it draws no quick-look.
                 let by_content = self.task.quick_look.is_none().then_some(&self.task.by_content);
                 let other = by_content.and_then(|bands| bands.iter().find(|(_, stored)| *stored == name));
                 StoredBand { named: *band, name, content: other.map_or(*band, |(content, _)| *content) }
@@ -213,13 +214,13 @@ impl TaskFiles<'_> {
                 Stored::Float32(numbers.into_iter().map(|number| number / self.task.scale).collect())
             }
             Pixels::Uint8 => {
-                // A cast to u8 stops at 255, as bright clouds do in the official files.
+                // The cast to u8 saturates at 255, as bright clouds do in the official files.
                 Stored::Uint8(numbers.into_iter().map(|number| (number / BYTE).round() as u8).collect())
             }
         }
     }
 
-    /// A sample's HDF5 file.
+    /// Encodes a sample as an HDF5 file.
     fn encode(&self, sample: &Sample) -> Result<Vec<u8>, hdf5_pure::Error> {
         let shape = [sample.side as u64; 2];
         let mut file = FileBuilder::new();
@@ -250,14 +251,14 @@ impl TaskFiles<'_> {
     }
 }
 
-/// A band of Sentinel-2 in a file: what its name says, and what its pixels are.
+/// A Sentinel-2 band in a file: the band that its name says, and the band that its pixels show.
 struct StoredBand<'a> {
     named: Band,
     name: &'a str,
     content: Band,
 }
 
-/// By the bands' names without dates.
+/// Statistics by band name without date.
 fn statistics(samples: &[Vec<Plane>]) -> BTreeMap<&str, Statistics> {
     let count = samples.first().map_or(0, Vec::len);
     (0..count)

@@ -1,10 +1,10 @@
-//! What the ground is made of, and how it looks to Sentinel-1 and Sentinel-2.
+//! Materials of the ground and how they look to Sentinel-1 and Sentinel-2.
 
 use crate::task::bands::Band;
 
 use super::random::mix;
 
-/// A surface.
+/// A surface material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Material {
     Water,
@@ -49,17 +49,17 @@ impl Cell {
     }
 }
 
-/// Surface reflectance times 10,000 in the order B01 … B08 B8A B09 B10 B11 B12. B10 sees no ground.
+/// Surface reflectance times 10,000, in the order B01 … B08 B8A B09 B10 B11 B12. B10 does not see the ground.
 type Spectrum = [f32; 13];
 
-/// The two ends of a material's state and its mean backscatter, VV and VH as linear sigma0.
+/// Spectra at both ends of a material's state, and its mean backscatter, VV and VH as linear sigma0.
 struct Look {
     dry: Spectrum,
     lush: Spectrum,
     backscatter: (f32, f32),
 }
 
-/// Reflectance times 10,000 in a band of Sentinel-2; 0 for a band of Sentinel-1.
+/// Reflectance times 10,000 in a Sentinel-2 band; 0 for a Sentinel-1 band.
 pub fn reflectance(material: Material, state: f32, band: Band) -> f32 {
     let look = look(material);
     let at = |spectrum: &Spectrum| spectrum.get(band.place()).copied().unwrap_or(0.0);
@@ -71,7 +71,7 @@ pub fn backscatter(material: Material) -> (f32, f32) {
     look(material).backscatter
 }
 
-/// Typical values, rounded, of the kind that spectral libraries and Sentinel-2 images show.
+/// Typical rounded values, such as spectral libraries and Sentinel-2 images show.
 #[rustfmt::skip]
 fn look(material: Material) -> &'static Look {
     match material {

@@ -1,19 +1,19 @@
 //! The demo: generated data in a suite's own layout, to try Terrabench and to test it without a download.
 //!
-//! It is no benchmark: the land is drawn by rules and the sensor is modelled roughly, so a score says that the
-//! programs work and nothing about a model. What it shares with the real thing is the difficulty: classes differ in
+//! It is not a benchmark: the land is drawn by rules and the sensor is modelled roughly, so a score shows that the
+//! program works and says nothing about a model. It is hard in the same way as real data: classes differ in
 //! spectrum, in texture or in both, and light, haze, season, clouds, noise and mixed pixels blur them.
 //!
 //! ```text
-//! tasks.rs     how many samples each task has and what its files hold
+//! tasks.rs     number of samples per task and the contents of their files
 //! scenes.rs    what a sample shows, and its label
-//! values.rs    the same of tasks of numbers
+//! values.rs    the same for regression tasks
 //! covers.rs    land covers: how materials lie on the ground
 //! ground.rs    materials: how they look to the sensors
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
 //! random.rs    random numbers and fields that are the same on every machine
-//! files.rs     HDF5 samples, partitions and what goes with them
-//! describe.rs  what the official package says of bands, labels and tasks
+//! files.rs     HDF5 samples, partitions and the files beside them
+//! describe.rs  the official package's descriptions of bands, labels and tasks
 //! statistics.rs, pickle.rs   two of the formats in the files
 //! ```
 
@@ -41,10 +41,10 @@ use crate::{Error, Result};
 
 use tasks::Content;
 
-/// Of the generator: to be raised with every change of what it writes.
+/// Version of the generator. Raise it with every change of what it writes.
 const VERSION: u32 = 1;
 
-/// Side of the largest image that the generator draws, in pixels.
+/// Maximum side of an image that the generator draws, in pixels.
 const LARGEST: usize = 1024;
 
 /// The file that lists all others with their hashes; written last.
@@ -64,15 +64,16 @@ their names say: at least 4, and at least one a class.
 The folder can be deleted at any time; it is written again when it is needed.
 ";
 
-/// The folder of the demo's data for `suite` below `cache`, written first if it is not there whole.
+/// Returns the folder of the demo data for `suite` below `cache`, writing it first if it is missing or damaged.
 ///
-/// The files are the same, byte for byte, on every machine. Their folder is named by the generator's version and by
-/// the suite's tasks. It is written under another name and then renamed, and each of its files is compared with its
-/// hash on every call, so neither an interrupted run nor a damaged file is taken for the whole. Processes that need
-/// the demo at once wait for each other.
+/// The files are identical, byte for byte, on every machine. The folder's name contains the generator's version and a
+/// hash of the suite's tasks. The folder is written under a temporary name and then renamed, and every call compares each
+/// file with its hash, so neither an interrupted run nor a damaged file goes unnoticed. Processes that need the demo at
+/// the same time wait for each other.
 ///
 /// # Errors
-/// Where the suite has a task that there is no demo of, or one with other classes than the demo's, or `cache` cannot be written.
+/// If the suite has a task without a demo, or one whose classes or image size the demo does not support, or `cache` cannot
+/// be written.
 pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     fs::create_dir_all(cache).at(cache)?;
     let name = folder_name(suite)?;
@@ -85,7 +86,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     })?;
     if !is_whole(&root) {
         let partial = cache.join(format!("{name}.partial"));
-        tracing::info!("writing generated data (no benchmark) into {}", root.display());
+        tracing::info!("writing generated data (not a benchmark) into {}", root.display());
         remove(&partial)?;
         write(suite, &partial)?;
         remove(&root)?;
@@ -94,17 +95,17 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// Whether the data below `root` are the demo's.
+/// Whether the data below `root` are demo data.
 pub fn is_demo(root: &Path) -> bool {
     fs::read(root.join(README_NAME)).is_ok_and(|text| text == README.as_bytes())
 }
 
-/// Whether a folder or file of that name in the cache is one that [`provide`] writes.
+/// Whether [`provide`] writes cache entries with such a name.
 pub fn is_demo_name(name: &str) -> bool {
     name.contains("-demo-v")
 }
 
-/// Names the generator's version and everything of the suite that decides the files.
+/// Name of the data folder: the generator's version and a hash of everything in the suite that affects the files.
 fn folder_name(suite: &Suite) -> Result<String> {
     let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::mismatch)?;
     let hash = blake3::hash(decisive.as_bytes()).to_hex();
@@ -121,30 +122,30 @@ fn write(suite: &Suite, root: &Path) -> Result<()> {
     fs::write(&manifest, serde_json::to_string_pretty(&hashes(root)?).at(&manifest)?).at(&manifest)
 }
 
-/// What the demo of a task holds.
+/// Returns the contents of a task's demo, or an error if there is none that fits.
 fn content(suite: &Suite, task: &Task) -> Result<Content> {
     let content = tasks::content(&task.name).ok_or_else(|| {
-        Error::mismatch(format!("there is no demo of the task `{}` of {}", task.name, suite.title))
-            .help(format!("there is one of {}", tasks::NAMES.join(", ")))
+        Error::mismatch(format!("no demo for the task `{}` of {}", task.name, suite.title))
+            .help(format!("tasks with a demo: {}", tasks::NAMES.join(", ")))
     })?;
     let classes = content.class_names.len();
     let problem = if !task.target.is_numeric() && task.classes != classes {
-        format!("its demo has {classes} classes, not {}", task.classes)
+        format!("the demo has {classes} classes; the suite expects {}", task.classes)
     } else if !(1..=LARGEST).contains(&task.image_size) {
-        format!("its demo cannot have images of {} pixels; at most {LARGEST}", task.image_size)
+        format!("the demo cannot draw images of {} pixels (limit {LARGEST})", task.image_size)
     } else {
         return Ok(content);
     };
     Err(Error::mismatch(format!("task `{}` of {}: {problem}", task.name, suite.title)))
 }
 
-/// Whether the folder holds the files that its manifest lists and no others, each as it was written.
+/// Whether the folder contains exactly the files in its manifest, each with its recorded hash.
 fn is_whole(root: &Path) -> bool {
     let listed = fs::read(root.join(MANIFEST)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     listed.is_some_and(|listed: BTreeMap<String, String>| hashes(root).is_ok_and(|found| found == listed))
 }
 
-/// The blake3 hash of each file below `root` but the manifest, by its path relative to `root`.
+/// Returns the blake3 hash of each file below `root` except the manifest, by path relative to `root`.
 fn hashes(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut paths = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -166,7 +167,7 @@ fn hashes(root: &Path) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder if it exists.
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(problem).at(folder),

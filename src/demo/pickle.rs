@@ -1,6 +1,6 @@
-//! Writes pickles: the part of protocol 4 that GEO-Bench's attributes need.
+//! Writes pickles: the subset of protocol 4 that GEO-Bench's attributes need.
 //!
-//! Nothing is memoised, so a string that occurs twice is written twice.
+//! Nothing is memoised, so a repeated string is written again.
 //! Opcodes: Python's `pickletools`.
 
 use std::fmt::Write;
@@ -16,15 +16,15 @@ pub enum Value {
     Bytes(Vec<u8>),
     Tuple(Vec<Value>),
     List(Vec<Value>),
-    /// In this order.
+    /// Entries in this order.
     Dict(Vec<(Value, Value)>),
     /// A class or function: module and name.
     Global(&'static str, &'static str),
-    /// What `callable(*arguments)` returns.
+    /// The result of calling a function or class with these arguments.
     Call(Box<Value>, Vec<Value>),
-    /// What `class.__new__(class)` returns.
+    /// The result of `class.__new__(class)`.
     New(Box<Value>),
-    /// An object after its `__setstate__`, or with these attributes if the state is a dict.
+    /// An object after `__setstate__`, or with these attributes if the state is a dict.
     WithState(Box<Value>, Box<Value>),
 }
 
@@ -35,12 +35,12 @@ impl From<&str> for Value {
 }
 
 impl Value {
-    /// A dict with texts as keys.
+    /// Makes a dict with string keys.
     pub fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
         Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
-    /// An instance of a class with these attributes, made without its `__init__`.
+    /// Makes an instance of a class with these attributes, without calling `__init__`.
     pub fn object<'a>(
         module: &'static str,
         class: &'static str,
@@ -50,7 +50,7 @@ impl Value {
         Value::WithState(Box::new(instance), Box::new(Value::dict(attributes)))
     }
 
-    /// A one-dimensional numpy array of 64-bit integers.
+    /// Makes a one-dimensional numpy array of 64-bit integers.
     pub fn int64_array(values: &[i64]) -> Self {
         let reconstruct = Value::Global("numpy.core.multiarray", "_reconstruct");
         let array = Value::Call(
@@ -87,7 +87,7 @@ impl Value {
         Value::WithState(Box::new(array), Box::new(Value::Tuple(state)))
     }
 
-    /// The pickle of this value.
+    /// Encodes this value as a pickle.
     pub fn pickle(&self) -> Vec<u8> {
         let mut body = Vec::new();
         self.write(&mut body);
@@ -158,7 +158,7 @@ impl Value {
     }
 }
 
-/// The short opcode with a length of one byte where it fits, otherwise the long one with four.
+/// Writes the short opcode with a one-byte length if that suffices, otherwise the long one with four bytes.
 fn sized(out: &mut Vec<u8>, (short, long): (u8, u8), bytes: &[u8]) {
     match u8::try_from(bytes.len()) {
         Ok(length) => out.extend([short, length]),
@@ -197,7 +197,7 @@ pub fn repr(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    // Written by hand after `pickletools`, and equal to what Python unpickles to
+    // Written by hand after `pickletools`; Python unpickles it to
     // {"a": (1, -1, 2.5), "b": [None, True, b"xyz"]}.
     #[test]
     fn a_pickle_has_the_bytes_of_protocol_4() {

@@ -1,17 +1,17 @@
 //! Random numbers and random fields that are the same on every machine.
 //!
-//! Only additions, multiplications, divisions, square roots and rounding to integers: IEEE 754 fixes their
-//! results to the last bit, while sine, exponential and logarithm differ from one library to the next.
+//! Uses only additions, multiplications, divisions, square roots and rounding to integers: IEEE 754 defines their
+//! results to the last bit, while sine, exponential and logarithm differ between libraries.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// A stream of random numbers, named by what it is for. A copy gives the same numbers again.
+/// A stream of random numbers, named by its purpose. A copy repeats the same numbers.
 #[derive(Clone)]
 pub struct Random(ChaCha8Rng);
 
 impl Random {
-    /// The stream of that name.
+    /// Returns the stream of that name.
     pub fn named(name: &str) -> Self {
         Random(ChaCha8Rng::from_seed(*blake3::hash(name.as_bytes()).as_bytes()))
     }
@@ -26,18 +26,18 @@ impl Random {
         low + (high - low) * self.unit()
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.unit() < probability
     }
 
-    /// One of `items`, of which there is at least one.
+    /// Picks one of `items`, of which there must be at least one.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         choose(items, self.unit())
     }
 
-    /// Close to the standard normal distribution, within ±3.5: the sum of four uniform bytes, whose mean is 510
-    /// and whose variance is 4 (256² - 1) / 12.
+    /// Approximately standard normal, within ±3.5: the standardised sum of four uniform bytes, whose mean is 510 and whose
+    /// variance is 4 (256² - 1) / 12.
     pub fn normal(&mut self) -> f32 {
         let sum: u32 = self.0.next_u32().to_le_bytes().into_iter().map(u32::from).sum();
         (sum as f32 - 510.0) / 147.8
@@ -54,7 +54,7 @@ impl Random {
         }
     }
 
-    /// A new random field.
+    /// Makes a new random field.
     pub fn noise(&mut self) -> Noise {
         Noise(self.0.next_u32())
     }
@@ -67,7 +67,7 @@ pub struct Noise(u32);
 impl Noise {
     /// Uniform in [0, 1), independent for each lattice point.
     pub fn at(self, i: i32, j: i32) -> f32 {
-        // Two odd multipliers keep neighbours apart; the rest is the finaliser of MurmurHash3 [Appleby, public domain].
+        // Two odd multipliers separate neighbours; the rest is the finaliser of MurmurHash3 [Appleby, public domain].
         let mut bits = self.0 ^ (i as u32).wrapping_mul(0x9E37_79B1) ^ (j as u32).wrapping_mul(0x7FEB_352D);
         bits = (bits ^ (bits >> 16)).wrapping_mul(0x85EB_CA6B);
         bits = (bits ^ (bits >> 13)).wrapping_mul(0xC2B2_AE35);
@@ -84,7 +84,7 @@ impl Noise {
         2.0 * mix(upper, lower, down) - 1.0
     }
 
-    /// [`Noise::smooth`] at `count` scales, each half as wide and half as high as the one before; in [-1, 1].
+    /// Sums [`Noise::smooth`] at `count` scales, each half as wide and half as high as the previous one; in [-1, 1].
     pub fn octaves(self, x: f32, y: f32, count: u32) -> f32 {
         let (mut sum, mut height, mut total, mut scale) = (0.0, 1.0, 0.0, 1.0);
         for octave in 0..count {
@@ -97,18 +97,18 @@ impl Noise {
     }
 }
 
-/// From `a` at 0 to `b` at 1.
+/// Interpolates from `a` at 0 to `b` at 1.
 pub fn mix(a: f32, b: f32, share: f32) -> f32 {
     a + (b - a) * share
 }
 
-/// The item at `position` in [0, 1) of `items`, of which there is at least one.
+/// Returns the item at the relative `position` in [0, 1) of `items`, of which there must be at least one.
 pub fn choose<T: Copy>(items: &[T], position: f32) -> T {
     let index = (position * items.len() as f32) as usize;
     items[index.min(items.len() - 1)]
 }
 
-/// From 0 at 0 to 1 at 1, level at both.
+/// Rises smoothly from 0 at 0 to 1 at 1, with zero slope at both ends.
 fn ease(t: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }

@@ -14,14 +14,14 @@ use super::ground::Material::{
 };
 use super::random::{Random, choose};
 
-/// A labelled piece of land, square, `side` pixels of 10 m wide.
+/// A labelled square of land, `side` pixels of 10 m wide.
 pub struct Scene {
     pub side: usize,
     pub paint: Painter,
     pub target: Target,
 }
 
-/// Draws the scene of a sample: its number in its split, and the side in pixels.
+/// Draws the scene of a sample from its index in the split and the side in pixels.
 pub type Draw = fn(&mut Random, usize, usize) -> Scene;
 
 const ARABLE: &[Crop] =
@@ -60,7 +60,7 @@ const VILLAGE: Town = Town {
 
 // m-eurosat ----------------------------------------------------------------------------------------------------------
 
-/// The ten classes of EuroSAT in their alphabetical order, in turn; nearly half of the scenes show something else beside.
+/// The ten classes of EuroSAT in alphabetical order, in turn; nearly half of the scenes also show something else.
 pub fn eurosat(random: &mut Random, index: usize, side: usize) -> Scene {
     let class = index % 10;
     let width = side as f32;
@@ -144,7 +144,7 @@ fn orchard(random: &mut Random) -> Painter {
 
 // m-brick-kiln -------------------------------------------------------------------------------------------------------
 
-/// Farmland of a delta: without a kiln, and with one, in turn.
+/// Farmland of a delta, alternately without and with a kiln.
 pub fn brick_kiln(random: &mut Random, index: usize, side: usize) -> Scene {
     let class = index % 2;
     let width = side as f32;
@@ -157,7 +157,7 @@ pub fn brick_kiln(random: &mut Random, index: usize, side: usize) -> Scene {
         over(crops, place, houses)
     };
     let base = {
-        // Bare ground like a kiln's yard, so that its colour alone does not tell.
+        // Bare ground like a kiln's yard, so that colour alone does not give the class away.
         let share = random.between(0.0, 0.2);
         let place = clumps(random, 9.0, share);
         let soil = random.pick(&[RedSoil, Soil]);
@@ -172,7 +172,7 @@ pub fn brick_kiln(random: &mut Random, index: usize, side: usize) -> Scene {
 
 // m-so2sat -----------------------------------------------------------------------------------------------------------
 
-/// The seventeen local climate zones, in turn; a fifth of the scenes show another zone beside.
+/// The seventeen local climate zones, in turn; a fifth of the scenes also show another zone.
 pub fn climate_zones(random: &mut Random, index: usize, side: usize) -> Scene {
     let class = index % 17;
     let mut paint = climate_zone(random, class);
@@ -186,7 +186,7 @@ pub fn climate_zones(random: &mut Random, index: usize, side: usize) -> Scene {
     Scene { side, paint, target: Target::Class(class) }
 }
 
-/// Zones 1 to 10 and A to G [Stewart and Oke 2012] by their number from 0.
+/// Zones 1 to 10 and A to G [Stewart and Oke 2012], numbered from 0.
 #[rustfmt::skip]
 fn climate_zone(random: &mut Random, class: usize) -> Painter {
     let zone = |plot, built, building, shadow, green, paved, roofs| Town { plot, built, building, shadow, green, paved, roofs };
@@ -246,7 +246,7 @@ mod corine {
     pub const SEA: usize = 42;
 }
 
-/// Landscapes of Europe: the classes that occur together, the commonest first.
+/// Landscapes of Europe: classes that occur together, most common first.
 const LANDSCAPES: [&[usize]; 4] = [
     &[corine::CONIFERS, corine::MIXED, corine::SHRUBS, corine::LAKE, corine::PEAT, corine::BROADLEAF],
     &[corine::ARABLE, corine::PASTURE, corine::URBAN, corine::PATCHWORK, corine::BROADLEAF, corine::INDUSTRY],
@@ -254,7 +254,7 @@ const LANDSCAPES: [&[usize]; 4] = [
     &[corine::SEA, corine::PASTURE, corine::BEACH, corine::HEATH, corine::URBAN, corine::ARABLE],
 ];
 
-/// What covers at least this share of an image is among its labels.
+/// Minimum fraction of an image that a class must cover to be among its labels.
 const VISIBLE: f32 = 0.04;
 
 /// Two to four covers of one of four landscapes, in turn.
@@ -347,7 +347,7 @@ pub fn cashew(random: &mut Random, _index: usize, side: usize) -> Scene {
     segmented(random, side, 38.0, &[0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6], covers)
 }
 
-/// Fields of the Western Cape; what was not surveyed is class 0.
+/// Fields of the Western Cape; class 0 was not surveyed.
 pub fn crop_types(random: &mut Random, _index: usize, side: usize) -> Scene {
     let covers: Vec<Painter> = (0..10)
         .map(|class| match class {
@@ -366,7 +366,7 @@ pub fn crop_types(random: &mut Random, _index: usize, side: usize) -> Scene {
     segmented(random, side, 30.0, &[0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 9], covers)
 }
 
-/// Parcels about `size` wide, the class of each drawn from `classes`, each class painted by its cover.
+/// Parcels about `size` wide; each gets a class from `classes` and is painted with that class's cover.
 fn segmented(
     random: &mut Random,
     side: usize,

@@ -1,4 +1,4 @@
-//! How a scene reaches a file: weather, atmosphere, optics, noise.
+//! From a scene to stored numbers: weather, atmosphere, optics, noise.
 
 use crate::task::Sensor;
 use crate::task::bands::Band;
@@ -7,31 +7,31 @@ use super::ground::{Cell, backscatter, reflectance};
 use super::random::{Noise, Random, mix};
 use super::scenes::Scene;
 
-/// Points along a pixel of 10 m: what is smaller than a pixel mixes in it.
+/// Sub-samples along each side of a 10 m pixel, so that details smaller than a pixel mix.
 const FINE: usize = 2;
 
-/// Digital numbers that a band can have: 0 stands for "no data", and brighter clouds saturate.
+/// Range of a band's digital numbers: 0 stands for "no data", and brighter clouds saturate.
 pub const RANGE: (f32, f32) = (1.0, 16_000.0);
 
-/// Path radiance of a clear sky times 10,000, and what the atmosphere lets through, by band (B01 … B12).
+/// Path radiance of a clear sky times 10,000, and the transmittance of the atmosphere, by band (B01 … B12).
 const PATH: [f32; 13] = [980., 720., 440., 270., 210., 150., 125., 105., 90., 45., 8., 12., 6.];
 const CLEAR: [f32; 13] = [0.78, 0.83, 0.88, 0.92, 0.93, 0.94, 0.95, 0.95, 0.96, 0.38, 0.0, 0.95, 0.94];
 /// Reflectance of a thick cloud times 10,000.
 const CLOUD: [f32; 13] =
     [6800., 6700., 6500., 6500., 6600., 6700., 6800., 6900., 7000., 2900., 160., 4600., 3600.];
 
-/// What differs from one overpass to the next.
+/// Conditions that differ between overpasses.
 struct Weather {
-    /// Sun's height and view: a factor on everything.
+    /// Factor on all bands, from the sun's height and the viewing angle.
     gain: f32,
     /// Aerosol, in multiples of a clear sky's path radiance.
     haze: f32,
-    /// Added to the state of every material.
+    /// Offset to the state of every material.
     season: f32,
     clouds: Option<Clouds>,
 }
 
-/// A field of clouds with its shadows.
+/// A field of clouds and their shadows.
 struct Clouds {
     field: Noise,
     size: f32,
@@ -61,23 +61,23 @@ impl Weather {
 }
 
 impl Clouds {
-    /// How much of the ground is hidden, from 0 to 1.
+    /// Fraction of the ground that is hidden, from 0 to 1.
     fn cover(&self, x: f32, y: f32) -> f32 {
         let field = self.field.octaves(x / self.size, y / self.size, 4);
         (2.5 * (field - self.threshold)).clamp(0.0, 1.0)
     }
 }
 
-/// A scene as Sentinel-2 sees it.
+/// A scene as Sentinel-2 records it.
 pub struct View {
-    /// For each band that was asked for: digital numbers (reflectance times 10,000), row by row, whole numbers
-    /// within [`RANGE`].
+    /// Digital numbers (reflectance times 10,000) per requested band, row by row: whole numbers within
+    /// [`RANGE`].
     pub bands: Vec<Vec<f32>>,
-    /// Percent, row by row.
+    /// Cloud probability in percent, row by row.
     pub cloud_probability: Vec<f32>,
 }
 
-/// Sentinel-2's view of a scene, processed to `level`, with clouds at the probability `cloudy`.
+/// Renders a scene as Sentinel-2 records it, processed to `level`, with clouds at the probability `cloudy`.
 pub fn optical(random: &mut Random, scene: &Scene, bands: &[Band], level: Sensor, cloudy: f32) -> View {
     let weather = Weather::draw(random, cloudy);
     let ground = Ground::survey(scene, &weather);
@@ -95,7 +95,7 @@ pub fn optical(random: &mut Random, scene: &Scene, bands: &[Band], level: Sensor
     View { bands, cloud_probability }
 }
 
-/// A band's pixel in multiples of 10 m.
+/// Pixel size of a band in multiples of 10 m.
 fn pixel(band: Band) -> usize {
     match band {
         Band::B02 | Band::B03 | Band::B04 | Band::B08 => 1,
@@ -104,7 +104,7 @@ fn pixel(band: Band) -> usize {
     }
 }
 
-/// A scene at its finest: what lies at each point, and how much of it a cloud hides.
+/// A scene at sub-pixel resolution: what lies at each point, and how much of it a cloud hides.
 struct Ground {
     cells: Vec<Cell>,
     hidden: Vec<f32>,
@@ -135,10 +135,10 @@ impl Ground {
         ground
     }
 
-    /// Digital numbers before the optics, one a point.
+    /// Digital numbers before the optics, one per point.
     fn radiance(&self, band: Band, level: Sensor, weather: &Weather) -> Vec<f32> {
         let of = |table: &[f32; 13]| table.get(band.place()).copied().unwrap_or(0.0);
-        // Surface reflectance: the atmosphere is taken off, but for the haze that the correction misjudged.
+        // Surface reflectance: remove the atmosphere except for the haze that the correction misjudges.
         let (path, clear) = match level {
             Sensor::S2_L2A => (0.25 * (weather.haze - 1.0) * of(&PATH), 1.0),
             _ => (weather.haze * of(&PATH), of(&CLEAR)),
@@ -154,8 +154,8 @@ impl Ground {
     }
 }
 
-/// What a row of detectors makes of it: pixels `pixel` times 10 m wide, each detector with its own gain, noise; then
-/// resampled to 10 m and rounded.
+/// Simulates a row of detectors: pixels of `pixel` times 10 m, a separate gain per detector, noise; then resamples to
+/// 10 m and rounds.
 fn sense(random: &mut Random, fine: &[f32], side: usize, pixel: usize) -> Vec<f32> {
     let count = side.div_ceil(pixel);
     let mut native = shrink(fine, side * FINE, pixel * FINE, count);
@@ -169,8 +169,8 @@ fn sense(random: &mut Random, fine: &[f32], side: usize, pixel: usize) -> Vec<f3
         .collect()
 }
 
-/// Means over squares of `step` x `step` of a square of `side` x `side`, `count` along each side; squares that reach
-/// over the edge take what is there.
+/// Averages a `side` x `side` square over blocks of `step` x `step`, `count` along each side; blocks that reach past the
+/// edge average the values inside.
 fn shrink(values: &[f32], side: usize, step: usize, count: usize) -> Vec<f32> {
     let mut means = Vec::with_capacity(count * count);
     for row in 0..count {
@@ -185,7 +185,7 @@ fn shrink(values: &[f32], side: usize, step: usize, count: usize) -> Vec<f32> {
     means
 }
 
-/// Linear interpolation of `count` x `count` pixels, each `step` wide, to `side` x `side`.
+/// Interpolates `count` x `count` pixels, each `step` wide, linearly to `side` x `side`.
 fn enlarge(values: &[f32], count: usize, step: usize, side: usize) -> Vec<f32> {
     if step == 1 {
         return values.to_vec();
@@ -208,8 +208,8 @@ fn enlarge(values: &[f32], count: usize, step: usize, side: usize) -> Vec<f32> {
     result
 }
 
-/// Sentinel-1's view in the eight planes of So2Sat: VH and VV as complex numbers (real, imaginary), then filtered: VH
-/// and VV intensity, and the real and imaginary part of their covariance.
+/// Renders Sentinel-1's view as the eight planes of So2Sat: VH and VV as complex numbers (real, imaginary), then the
+/// filtered VH and VV intensity, and the real and imaginary part of their covariance.
 pub fn radar(random: &mut Random, scene: &Scene) -> [Vec<f32>; 8] {
     let side = scene.side;
     let mut planes: [Vec<f32>; 8] = Default::default();
@@ -218,7 +218,7 @@ pub fn radar(random: &mut Random, scene: &Scene) -> [Vec<f32>; 8] {
         for column in 0..side {
             let cell = (scene.paint)(column as f32 + 0.5, row as f32 + 0.5);
             let (vv, vh) = backscatter(cell.material);
-            // Speckle: the echoes of many scatterers add up to a complex number with normal parts.
+            // Speckle: the echoes of many scatterers add up to a complex number with normally distributed parts.
             let mut speckle = |power: f32| {
                 let deviation = (0.5 * gain * power).sqrt();
                 (deviation * random.normal(), deviation * random.normal())
@@ -244,7 +244,7 @@ pub fn radar(random: &mut Random, scene: &Scene) -> [Vec<f32>; 8] {
     planes
 }
 
-/// Means over 5 x 5 pixels, fewer at the edges.
+/// Averages over 5 x 5 pixels, fewer at the edges.
 fn smooth(values: &[f32], side: usize) -> Vec<f32> {
     let window = |index: usize| index.saturating_sub(2)..side.min(index + 3);
     let mut means = Vec::with_capacity(side * side);

@@ -1,8 +1,8 @@
-//! Statistics of a band, as in GEO-Bench's `band_stats.json`.
+//! Statistics of a band in the format of GEO-Bench's `band_stats.json`.
 
 use serde::Serialize;
 
-/// A band's statistics over all pixels of the training samples, under the official names.
+/// A band's statistics over all pixels of the training samples, with the official field names.
 #[derive(Serialize)]
 pub struct Statistics {
     min: f64,
@@ -19,7 +19,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of at least one value; sorts them.
+    /// Computes the statistics of at least one value; sorts the values.
     pub fn of(values: &mut [f64]) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -41,7 +41,7 @@ impl Statistics {
     }
 }
 
-/// Of sorted values, linear between neighbours (numpy's default).
+/// Quantile of sorted values, linear between neighbours (numpy's default).
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len() - 1;
     let position = share * last as f64;

@@ -1,4 +1,4 @@
-//! How many samples each task has and what their files hold.
+//! Number of samples per task and the contents of their files.
 
 use crate::task::Split;
 use crate::task::bands::Band;
@@ -6,21 +6,21 @@ use crate::task::bands::Band;
 use super::scenes::{self, Draw};
 use super::values;
 
-/// What is particular to one task's files.
+/// The particulars of one task's files.
 pub struct Content {
-    /// Samples of train, valid and test.
+    /// Number of train, valid and test samples.
     counts: [usize; 3],
     pub draw: Draw,
     pub pixels: Pixels,
-    /// The bands of Sentinel-1 stand before those of Sentinel-2.
+    /// Whether the Sentinel-1 planes precede the Sentinel-2 bands.
     pub radar: bool,
-    /// The share of samples with clouds.
+    /// Fraction of the samples with clouds.
     pub cloudy: f32,
-    /// The cloud's probability in percent stands behind the bands.
+    /// Whether a plane with the cloud probability in percent follows the bands.
     pub cloud_probability: bool,
-    /// Year, month and day, which the official samples append to their bands' names.
+    /// Year, month and day that the official samples append to the names of their bands.
     pub date: Option<(u16, u8, u8)>,
-    /// Bands of Sentinel-2 that the official files lack.
+    /// Sentinel-2 bands missing from the official files.
     pub without: &'static [Band],
     pub class_names: &'static [&'static str],
 }
@@ -35,11 +35,11 @@ pub enum Pixels {
     Uint8,
 }
 
-/// Digital numbers a step of a byte.
+/// Digital numbers per step of a stored byte.
 pub const BYTE: f32 = 40.0;
 
 impl Content {
-    /// The number of samples of a split.
+    /// Number of samples in a split.
     pub fn count(&self, split: Split) -> usize {
         self.counts[split as usize]
     }
@@ -57,7 +57,7 @@ const PLAIN: Content = Content {
     class_names: &[],
 };
 
-/// The names of the tasks there is a demo of.
+/// Names of the tasks that have a demo.
 pub const NAMES: [&str; 10] = [
     "m-eurosat",
     "m-bigearthnet",
@@ -71,12 +71,12 @@ pub const NAMES: [&str; 10] = [
     "demo-tree-height",
 ];
 
-/// What the task of this name holds. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
+/// Returns the contents of a task's demo. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
 /// and m-brick-kiln in each split.
 pub fn content(task: &str) -> Option<Content> {
     Some(match task {
         "m-eurosat" => Content { counts: [70, 10, 40], draw: scenes::eurosat, class_names: EUROSAT, ..PLAIN },
-        // All planes of one type, so that the task can be packed.
+        // All planes have the same type, so that the task can be packed.
         "two-sensors" => Content {
             counts: [40, 10, 20],
             draw: scenes::eurosat,

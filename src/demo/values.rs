@@ -1,4 +1,4 @@
-//! Scenes of the demo's tasks of numbers: how much of an image is wooded, and how high the trees are.
+//! Scenes of the demo's regression tasks: how much of an image is wooded, and how high the trees are.
 
 use ndarray::Array2;
 
@@ -10,7 +10,7 @@ use super::ground::Material::{Broadleaf, Conifer, Crop as Cereal, Grass, Shrub, 
 use super::random::{Noise, Random};
 use super::scenes::{Scene, centre};
 
-/// Trees on farmland or heath; the number is the share of the image that they cover, in percent.
+/// Trees on farmland or heath; the target is the percentage of the image that they cover.
 pub fn tree_cover(random: &mut Random, _index: usize, side: usize) -> Scene {
     let base = if random.chance(0.6) {
         fields(random, 16.0, &[(Cereal, 0.1, 0.8), (Soil, 0.1, 0.9), (Grass, 0.2, 0.7)], 0.0)
@@ -20,7 +20,7 @@ pub fn tree_cover(random: &mut Random, _index: usize, side: usize) -> Scene {
     let second = random.pick(&[0.0, 0.5, 1.0]);
     let trees = forest(random, [Broadleaf, Conifer], second);
     let (size, share) = (random.between(6.0, 14.0), random.between(0.0, 1.0));
-    // Twice the same field: one is painted, one is counted.
+    // Two copies of the same field: one is painted, the other is counted.
     let again = random.clone();
     let stands = clumps(random, size, share);
     let counted = clumps(&mut { again }, size, share);
@@ -30,11 +30,11 @@ pub fn tree_cover(random: &mut Random, _index: usize, side: usize) -> Scene {
     Scene { side, paint: over(base, stands, trees), target: Target::Value(percent) }
 }
 
-/// The tallest trees, in metres.
+/// Height of the tallest trees in metres.
 const TALLEST: f32 = 30.0;
 
-/// Woods that grow taller and darker from place to place; the numbers are the trees' heights in metres, 0 beside the woods.
-/// A strip at one side was not surveyed.
+/// Woods whose trees grow taller and darker in some places than in others; the target map contains tree heights in metres,
+/// 0 outside the woods. A strip along one side was not surveyed.
 pub fn tree_height(random: &mut Random, _index: usize, side: usize) -> Scene {
     let width = side as f32;
     let base = open(random, (Grass, 0.0, 0.6), 0.2, 0.06);

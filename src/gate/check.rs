@@ -1,4 +1,4 @@
-//! The accuracy gate: records against a committed reference, cell by cell.
+//! The accuracy gate: compares records with a committed reference, cell by cell.
 
 mod further;
 mod junit;
@@ -25,27 +25,28 @@ use crate::record::{Aspect, Cell, Kept, Reason, SettingKey, Store, Unreadable};
 use crate::report::tables::paired::paired;
 use crate::{Error, Result};
 
-/// When a cell counts as worse: `configs/check.toml`, or `check.toml` of a reference.
+/// Limits beyond which a cell counts as worse: `configs/check.toml`, or `check.toml` in a reference.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Thresholds {
     /// Coverage of the paired bootstrap's interval, between 0 and 1.
     pub level: f64,
+    /// Resamples per bootstrap, at least 1.
     pub resamples: usize,
-    /// Points that a significant change for the worse must exceed; of metrics in a task's unit percent of the reference's value,
-    /// of R² the number itself ([`crate::metrics::Scale::tolerated`]).
+    /// Threshold that a significant deterioration must exceed: in points for percentages, in percent of the reference's value for
+    /// metrics in a task's unit, and as a plain number for R² ([`crate::metrics::Scale::tolerated`]).
     pub drop: BTreeMap<Metric, f64>,
-    /// Likewise, how much a value may differ where predictions are missing.
+    /// Tolerated difference of values if predictions are missing, in the same units as `drop`.
     pub tolerance: BTreeMap<Metric, f64>,
-    /// The share of samples, in percent, that must be predicted as in the reference, whether right or wrong: for
-    /// references of which every run should give the same. Without it, any share will do.
+    /// Minimum percentage of samples that must be predicted as in the reference, right or wrong, for references that every
+    /// run should reproduce exactly. If unset, any percentage is accepted.
     #[serde(default)]
     pub agreement: Option<f64>,
 }
 
 impl Thresholds {
     /// # Errors
-    /// Where the file cannot be read, has unknown keys or a number that makes no sense.
+    /// If the file cannot be read, has unknown keys or contains a number out of range.
     pub fn load(path: &Path) -> Result<Self> {
         let thresholds: Thresholds = read_toml(path)?;
         let points = thresholds.drop.values().chain(thresholds.tolerance.values()).copied();
@@ -54,50 +55,51 @@ impl Thresholds {
             return Err(Error::damaged(path, format!("{wrong} is not between 0 and 100")));
         }
         if !(thresholds.level > 0.0 && thresholds.level < 1.0) || thresholds.resamples == 0 {
-            return Err(Error::damaged(path, "`level` must lie between 0 and 1, `resamples` be at least 1"));
+            return Err(Error::damaged(path, "`level` must be between 0 and 1, and `resamples` at least 1"));
         }
         Ok(thresholds)
     }
 
-    /// The threshold of `metric` for a value whose reference is `reference`, in that value's unit, whose scale is `scale`.
+    /// Returns the threshold of `metric` in the unit of `scale`, for a value whose reference is `reference`.
     fn of(thresholds: &BTreeMap<Metric, f64>, metric: Metric, scale: Scale, reference: f64) -> Result<f64> {
         let threshold = thresholds.get(&metric).copied().ok_or_else(|| {
-            Error::request(format!("the thresholds have no {metric}"))
+            Error::request(format!("no threshold for {metric}"))
                 .help("add it under [drop] and [tolerance] of check.toml")
         })?;
         Ok(scale.tolerated(threshold, reference))
     }
 }
 
-/// How a cell stands against its reference.
+/// The result of comparing a cell with its reference, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// On either side a record says what its predictions do not give.
+    /// On one side, the record states something that its predictions contradict.
     Contradictory,
     /// Significantly worse, by more than the threshold.
     Fell,
-    /// Test samples are missing, doubled or labelled otherwise.
+    /// Test samples are missing, duplicated or labelled differently.
     OtherSamples,
-    /// Fewer samples than asked for are predicted as in the reference.
+    /// Fewer samples than required are predicted as in the reference.
     Changed,
-    /// On either side predictions are damaged or cannot be scored.
+    /// On one side, predictions are damaged or cannot be scored.
     Unusable,
-    /// In the reference only.
+    /// Only in the reference.
     Missing,
     /// Significantly better, by more than the threshold.
     Rose,
-    /// In the records only.
+    /// Only in the records.
     New,
+    /// No significant change.
     Same,
 }
 
 impl Verdict {
-    /// Whether it fails the gate.
+    /// Whether this verdict fails the gate.
     pub fn fails(self) -> bool {
         !matches!(self, Verdict::Rose | Verdict::New | Verdict::Same)
     }
 
-    /// As in the table, of a metric of which such a value is better.
+    /// Word shown in the table, for a metric of which `better` values are better.
     pub fn word(self, better: Better) -> &'static str {
         match self {
             Verdict::Fell if better == Better::Lower => "worse",
@@ -118,44 +120,53 @@ impl Verdict {
 /// How two values were compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum How {
-    /// Over the test samples of both; `agreement` is the share predicted alike, in percent.
-    Samples { paired: Paired, agreement: f64 },
-    /// By the values alone, and why.
+    /// Over the test samples of both.
+    Samples {
+        /// The paired test.
+        paired: Paired,
+        /// Percentage of samples predicted the same.
+        agreement: f64,
+    },
+    /// By the values alone, with the reason.
     Values(&'static str),
 }
 
-/// A cell's record now beside that of the reference.
+/// A cell's record and that of the reference.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// The cell.
     pub cell: Cell,
-    /// What tells the setting from others of the cell; empty where there is one only.
+    /// What distinguishes the settings from others of the cell; empty if there is only one.
     pub setting: String,
+    /// The metric of the record, or of the reference if there is no record.
     pub metric: Metric,
-    /// As recorded, in the metric's unit.
+    /// Recorded value of the reference, in the metric's unit.
     pub reference: Option<f64>,
+    /// Recorded value of the record, in the metric's unit.
     pub now: Option<f64>,
-    /// Where both are there.
+    /// How the values were compared, if both exist.
     pub how: Option<How>,
+    /// The result.
     pub verdict: Verdict,
-    /// What a reader must know beside the verdict, a sentence each: values that predictions do not give, samples that are
-    /// missing, scores that fell, settings that differ.
+    /// Further facts that a reader must know, one sentence each: values that predictions contradict, missing samples,
+    /// scores that fell, settings that differ.
     pub findings: Vec<String>,
     /// Predictions that cannot be used.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Row {
-    /// In points of percent, or the metric's own unit.
+    /// Change from the reference, in percentage points or the metric's own unit.
     pub fn difference(&self) -> Option<f64> {
         Some(self.now? - self.reference?)
     }
 
-    /// What became of it, in a word.
+    /// The verdict in a word or two.
     pub fn word(&self) -> &'static str {
         self.verdict.word(self.metric.better())
     }
 
-    /// `geobench m-eurosat default knn, Demo ViT-192, untrained, seed 0`.
+    /// Full name of the row: `geobench m-eurosat default knn, Demo ViT-192, untrained, seed 0`.
     pub fn name(&self) -> String {
         let Cell { suite, task, partition, protocol, seed, .. } = &self.cell;
         let setting = if self.setting.is_empty() { String::new() } else { format!(", {}", self.setting) };
@@ -163,14 +174,14 @@ impl Row {
     }
 }
 
-/// Compares each cell with its reference, the worst first.
+/// Compares each cell with its reference and returns the worst first.
 ///
-/// Records of one cell stand against each other where their settings are the same; else, where one of each side is left that
-/// differs in weights or settings of the protocol only, these do, and a finding says so. Of several runs of one setting
-/// the one that was finished last counts.
+/// Records of a cell are compared if their settings agree. If one record per side remains and the two differ only in
+/// weights or settings of the protocol, these are compared too, and a finding says so. Of several runs with the same
+/// settings the most recent counts.
 ///
 /// # Errors
-/// Where several records would fit, a metric has no threshold or a side has no records.
+/// If several records match, a metric has no threshold or a side has no records.
 pub fn check(
     records: &[Kept],
     reference: &[Kept],
@@ -180,7 +191,7 @@ pub fn check(
     for (side, name) in [(records, "the records"), (reference, "the reference")] {
         if side.is_empty() {
             return Err(Error::request(format!("no records found in {name}"))
-                .help("run `bench` first; `check --update` makes a reference"));
+                .help("run `bench` first; `check --update` creates a reference"));
         }
     }
     let pairs = pairs(records, reference)?;
@@ -196,15 +207,15 @@ pub fn check(
     Ok(rows)
 }
 
-/// A record with its scores, computed again, where it has predictions.
+/// A record with its recomputed scores if it has predictions.
 struct Side<'k> {
-    /// As findings call it.
+    /// Name of the side in findings.
     name: &'static str,
     kept: &'k Kept,
     recomputed: Option<Recomputed>,
 }
 
-/// What the comparison of two records found so far.
+/// Intermediate results of the comparison of two records.
 struct Examined {
     verdict: Verdict,
     findings: Vec<String>,
@@ -212,13 +223,13 @@ struct Examined {
 }
 
 impl Examined {
-    /// Adds what makes the verdict at least as bad as `verdict`.
+    /// Adds a finding and makes the verdict at least as bad as `verdict`.
     fn find(&mut self, verdict: Verdict, finding: String) {
         self.verdict = self.verdict.min(verdict);
         self.findings.push(finding);
     }
 
-    /// Computes the record's scores again; `None` where its predictions cannot be used.
+    /// Recomputes the record's scores; `None` if its predictions cannot be used.
     fn side<'k>(&mut self, name: &'static str, kept: &'k Kept, suites: &Suites) -> Option<Side<'k>> {
         match recompute(kept, suites, &[]) {
             Ok(recomputed) => {
@@ -227,7 +238,7 @@ impl Examined {
                 }
                 let shown = suites.shown_scores(&kept.record);
                 let unknown = recomputed.as_ref().and_then(|recomputed| recomputed.unknown(&shown));
-                self.findings.extend(unknown.map(|told| format!("{name}: not computed again: {told}")));
+                self.findings.extend(unknown.map(|told| format!("{name}: not recomputed: {told}")));
                 Some(Side { name, kept, recomputed })
             }
             Err(error) => {
@@ -256,7 +267,7 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
     };
     let metric = pair.records().next().map(|kept| kept.record.metric);
     let value = |kept: Option<&Kept>| kept.map(|kept| kept.record.value);
-    // A shortened run says so even where it is alone.
+    // A shortened run is marked even if it is alone.
     let own = pair.records().next().map(|kept| (kept.record.short, SettingKey::of(&kept.record)));
     let setting = match own {
         Some((short, key)) => match key.among(keys) {
@@ -268,7 +279,7 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
     Ok(Row {
         cell: pair.cell.clone(),
         setting,
-        metric: metric.ok_or_else(|| Error::request("a cell without a record"))?,
+        metric: metric.ok_or_else(|| Error::request("a cell has no record"))?,
         reference: value(pair.before),
         now: value(pair.now),
         how,
@@ -288,7 +299,7 @@ fn compare(
 ) -> Result<How> {
     let metric = now.kept.record.metric;
     if metric != before.kept.record.metric {
-        let how = How::Values("the metric is another one");
+        let how = How::Values("metrics differ");
         found.verdict = found.verdict.min(verdict(how, now, before, thresholds)?);
         return Ok(how);
     }
@@ -301,7 +312,7 @@ fn compare(
         let remark = pairs.remarks.iter().map(|remark| format!("test samples {remark}"));
         match &pairs.predictions {
             None => {
-                how = How::Values("other test samples");
+                how = How::Values("test samples differ");
                 remark.for_each(|remark| found.find(Verdict::OtherSamples, remark));
             }
             Some(b) => {
@@ -338,7 +349,7 @@ fn verdict(how: How, now: &Side, before: &Side, thresholds: &Thresholds) -> Resu
     };
     let enough = match (how, thresholds.agreement) {
         (How::Samples { agreement, .. }, Some(enough)) => agreement >= enough,
-        (How::Values(_), Some(_)) => false, // What must agree sample by sample has to be shown to.
+        (How::Values(_), Some(_)) => false, // Without predictions, agreement is not proven.
         (_, None) => true,
     };
     Ok(match (fell, enough, rose) {
@@ -349,8 +360,8 @@ fn verdict(how: How, now: &Side, before: &Side, thresholds: &Thresholds) -> Resu
     })
 }
 
-/// Compares the scores beside the metric that tables show. `in_order` says whether both sides have the same samples in the same
-/// order; else values are compared.
+/// Compares the further scores that tables show. `in_order` says whether both sides have the same samples in the same order;
+/// otherwise only values are compared.
 fn further_scores(
     now: &Side,
     before: &Side,
@@ -363,7 +374,7 @@ fn further_scores(
     for name in suites.shown_scores(&before.kept.record) {
         let scores = [now, before].map(|side| side.kept.record.scores.get(&name).copied());
         let [Some(value), Some(reference)] = scores else {
-            found.find(Verdict::Missing, format!("{name} is in the reference only"));
+            found.find(Verdict::Missing, format!("{name} is only in the reference"));
             continue;
         };
         let scale = Scale::of_score(&name, metric);
@@ -391,11 +402,11 @@ fn further_scores(
     Ok(())
 }
 
-/// Makes the records the new reference in `folder`: each takes the place of the one that it was compared with, others are
-/// added (where `folder` holds a store per suite, to that of their suite). Settings that only the reference has are kept.
+/// Makes the records the new reference in `folder`: each replaces the one that it was compared with; others are
+/// added (to their suite's store if `folder` has one store per suite). Settings found only in the reference are kept.
 ///
 /// # Errors
-/// Where several records would fit, a record contradicts its predictions, or a file cannot be written or removed.
+/// If several records match, a record contradicts its predictions, or a file cannot be written or removed.
 pub fn update(records: &[Kept], reference: &[Kept], folder: &Path, suites: &Suites) -> Result<()> {
     let pairs = pairs(records, reference)?;
     let mut contradictions = Vec::new();
@@ -407,10 +418,10 @@ pub fn update(records: &[Kept], reference: &[Kept], folder: &Path, suites: &Suit
     }
     if !contradictions.is_empty() {
         return Err(Error::request(format!(
-            "records that contradict their predictions are no reference:{}",
+            "records that contradict their predictions cannot be a reference:{}",
             contradictions.concat()
         ))
-        .help("delete them with their predictions, and run the cells again with `bench --fresh`"));
+        .help("delete them and their predictions, and run the cells again with `bench --fresh`"));
     }
     let below = !reference.is_empty() && Store::existing(folder).is_none();
     for Pair { cell, now, before } in pairs {

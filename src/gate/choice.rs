@@ -1,30 +1,30 @@
-//! Which record of a cell is meant, for commands that take one of each: the newest run of every setting, narrowed by what was
-//! typed. Where several settings are left, the command lists them and asks.
+//! Selects one record per cell for commands that need exactly one: the newest run of each setting, narrowed by the user's
+//! options. If several settings remain, the command lists them and asks the user to choose.
 
 use std::fmt::Write;
 
 use crate::record::{Aspect, Cell, Kept, SettingKey};
 use crate::{Error, Result};
 
-/// What was typed to narrow records down. Of several values of one kind, any will do.
+/// The user's options that select records. Of several values of one kind, any may match.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Names as in the records: `TerraFM`, `TerraFM ViT-Base`.
+    /// Names of models as recorded: `TerraFM`, `TerraFM ViT-Base`.
     pub models: Vec<String>,
-    /// Beginnings of hashes, or `random:<seed>`.
+    /// First digits of hashes, or `random:<seed>`.
     pub weights: Vec<String>,
-    /// Values of other aspects, as lists of settings show them.
+    /// Values of other aspects, as displayed in lists of settings.
     pub settings: Vec<(Aspect, String)>,
 }
 
 impl Wanted {
-    /// `NAME=VALUE` of a setting that has no option of its own: `k=20`, `imputed=B02 for B01`.
+    /// Parses `NAME=VALUE` for a setting without an option of its own: `k=20`, `imputed=B02 for B01`.
     ///
     /// # Errors
-    /// Where there is no `=`.
+    /// If there is no `=`.
     pub fn setting(text: &str) -> Result<(Aspect, String)> {
         let Some((name, value)) = text.split_once('=') else {
-            return Err(Error::request(format!("`{text}` is not NAME=VALUE")).help("type it as in k=20"));
+            return Err(Error::request(format!("`{text}` is not NAME=VALUE")).help("for example k=20"));
         };
         let aspect = match name.trim() {
             "data" => Aspect::Data,
@@ -58,10 +58,10 @@ impl Wanted {
             })
     }
 
-    /// The records that fit.
+    /// Selects the records that match.
     ///
     /// # Errors
-    /// Where none of some records fits: the message lists the settings that are there. `side` is what it calls them.
+    /// If there are records but none matches: the message lists the available settings. `side` names the records in it.
     pub fn narrow(&self, records: Vec<Kept>, side: &str) -> Result<Vec<Kept>> {
         let (fitting, others): (Vec<Kept>, Vec<Kept>) =
             records.into_iter().partition(|kept| self.admits(kept));
@@ -72,16 +72,14 @@ impl Wanted {
                 .collect();
             settings.sort();
             settings.dedup();
-            return Err(Error::request(format!(
-                "no record of {side} fits the options that choose among them"
-            ))
-            .help(format!("there are\n    {}", listed(&settings))));
+            return Err(Error::request(format!("no record of {side} matches the given options"))
+                .help(format!("available:\n    {}", listed(&settings))));
         }
         Ok(fitting)
     }
 }
 
-/// Whether `typed` is the beginning of the weights' hash, with or without what names the hash.
+/// Whether `typed` is the beginning of the weights' hash, with or without the `blake3:` prefix.
 pub(crate) fn is_weights(weights: &str, typed: &str) -> bool {
     let digits = |text: &str| text.strip_prefix("blake3:").unwrap_or(text).to_owned();
     match typed.starts_with("random:") {
@@ -90,15 +88,15 @@ pub(crate) fn is_weights(weights: &str, typed: &str) -> bool {
     }
 }
 
-/// `TerraFM ViT-Base`.
+/// Full name of the model: `TerraFM ViT-Base`.
 pub(crate) fn model_name(cell: &Cell) -> String {
     format!("{} {}", cell.model, cell.backbone).trim_end().to_owned()
 }
 
-/// Of each setting (and model) the run that was finished last, the newest setting first.
+/// Returns the most recent run of each setting (and model), newest first.
 pub(crate) fn newest_of_each<'k>(records: impl IntoIterator<Item = &'k Kept>) -> Vec<&'k Kept> {
     let mut records: Vec<&Kept> = records.into_iter().collect();
-    // Two may be finished within a second: the fingerprint then decides, the same on every run.
+    // Two runs may finish within the same second: the fingerprint then decides, always in the same way.
     records.sort_by_key(|kept| {
         std::cmp::Reverse((kept.record.provenance.finished, kept.record.fingerprint.clone()))
     });
@@ -119,15 +117,15 @@ pub(crate) fn newest_of_each<'k>(records: impl IntoIterator<Item = &'k Kept>) ->
 /// Several records of one cell, of which one is needed.
 #[derive(Debug)]
 pub(crate) struct Several<'k> {
-    /// `m-eurosat default knn seed 0 of A`.
+    /// The cell and the side: `m-eurosat default knn seed 0 of A`.
     pub of: String,
     pub records: Vec<&'k Kept>,
 }
 
-/// Cells in an error before the rest is counted.
+/// Cells listed in an error before the rest is only counted.
 const CELLS: usize = 5;
 
-/// The error that lists what fits and names the options that choose.
+/// Makes the error that lists the candidates and names the options that distinguish them.
 pub(crate) fn ask(several: &[Several]) -> Error {
     let mut text = String::from("several records fit");
     let mut options: Vec<String> = Vec::new();
@@ -156,7 +154,7 @@ pub(crate) fn ask(several: &[Several]) -> Error {
     Error::request(text).help(format!("choose with {}", options.join(", ")))
 }
 
-/// A line per record: its value, model and what tells its setting from the others'.
+/// Formats one line per record: its value, its model and what distinguishes its settings from the others'.
 fn describe(records: &[&Kept]) -> Vec<String> {
     let keys: Vec<SettingKey> = records.iter().map(|kept| SettingKey::of(&kept.record)).collect();
     let line = |(kept, key): (&&Kept, &SettingKey)| {
@@ -174,7 +172,7 @@ fn describe(records: &[&Kept]) -> Vec<String> {
     records.iter().zip(&keys).map(line).collect()
 }
 
-/// The option of `check`, `compare` and `rescore` that chooses the aspect.
+/// The option of `check`, `compare` and `rescore` that selects by this aspect.
 fn option(aspect: &Aspect) -> String {
     match aspect {
         Aspect::Weights => "--weights".to_owned(),

@@ -1,4 +1,4 @@
-//! Two models on the same cells, by their predictions of the same samples.
+//! Compares two models on the same cells by their predictions for the same samples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,57 +18,61 @@ use crate::{Error, Result};
 /// Coverage of the intervals.
 const LEVEL: f64 = 0.95;
 
-/// Resamples of each bootstrap: p-values are then known to some 0.002.
+/// Resamples per bootstrap: p-values are then accurate to about 0.002.
 const RESAMPLES: usize = 10_000;
 
-/// What remarks call the sides.
+/// Names of the sides in remarks.
 const SIDES: [&str; 2] = ["A", "B"];
 
-/// What a cell's model is exchanged in: suite, task, partition, protocol, seed.
+/// Everything that identifies a cell except the model: suite, task, partition, protocol, seed.
 type CellIdentity = (String, String, String, String, u64);
 
-/// A cell of both.
+/// One cell of the comparison.
 #[derive(Debug, Clone)]
 pub struct ComparedCell {
+    /// Identifies the cell: suite, task, partition, protocol, seed.
     pub place: CellIdentity,
-    /// Model and weights of both: `TerraFM ViT-Base, weights 5f3c9a1be204`.
+    /// Model and weights of both sides: `TerraFM ViT-Base, weights 5f3c9a1be204`.
     pub models: [String; 2],
+    /// The metric of both sides.
     pub metric: Metric,
-    /// As recorded, in the metric's unit.
+    /// Recorded value of side A, in the metric's unit.
     pub a: f64,
+    /// Recorded value of side B, in the metric's unit.
     pub b: f64,
-    /// Why there is nothing further, else the paired statistics.
+    /// Paired statistics, or why there are none.
     pub paired: Result<Statistics, &'static str>,
-    /// What a reader must know beside the numbers, a sentence each: settings that differ, records left out.
+    /// Further facts that a reader must know, one sentence each: settings that differ, records left out.
     pub remarks: Vec<String>,
-    /// Whether a side's value is not what its predictions give. (Other scores, which do not show here, only make remarks.)
+    /// Whether one side's value contradicts its predictions. (Contradictions in other scores, not shown here, are only remarks.)
     pub is_contradictory: bool,
 }
 
-/// Of one cell.
+/// Paired statistics of one cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Statistics {
-    /// a - b: by a bootstrap, or where too few samples differ by the sign test.
+    /// Difference a - b with its interval; if too few samples differ, with the sign test.
     pub bootstrap: Paired,
-    /// Samples that only a, and only b, has right (several labels: all of them).
+    /// Number of samples that only A and only B has right (for several labels: all of them).
     pub only: (u64, u64),
-    /// McNemar's exact test of these; none for masks and numbers, of which no two are wholly right.
+    /// p-value of McNemar's exact test on `only`; `None` for masks and numbers, which are hardly ever entirely right.
     pub mcnemar: Option<f64>,
 }
 
-/// The cells of both sides, and what was left out.
+/// The cells that both sides have, and the files left out.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
+    /// One row per cell.
     pub rows: Vec<ComparedCell>,
     /// Predictions that cannot be used.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// The records of `side`: an existing folder's, else those in `results` of the model of that name (`TerraFM`,
-/// `TerraFM ViT-B`) or of weights whose hash begins so.
+/// Collects the records of `side`: the path of a folder, or else the name of a model in `results` (`TerraFM`,
+/// `TerraFM ViT-B`) or the first digits of a hash of weights.
 ///
 /// # Errors
-/// Where there are none: the message lists the models.
+/// If there are no such records: the message lists the models.
 pub fn side(side: &str, results: &Path) -> Result<Collection> {
     if Path::new(side).is_dir() {
         return collect_usable(Path::new(side));
@@ -83,21 +87,21 @@ pub fn side(side: &str, results: &Path) -> Result<Collection> {
         let models: BTreeSet<String> =
             all.iter().map(|kept| format!("`{}`", model_name(&kept.record.cell))).collect();
         let models: Vec<String> = models.into_iter().collect();
-        return Err(Error::damaged(results, format!("has no records of `{side}`")).help(format!(
-            "name a folder of records, the beginning of the weights' hash, or one of the models there: {}",
+        return Err(Error::damaged(results, format!("no records of `{side}` found")).help(format!(
+            "name a folder of records, the first digits of the weights' hash, or one of these models: {}",
             models.join(", ")
         )));
     }
     Ok(Collection { kept: meant, unreadable })
 }
 
-/// The cells that both sides have, sorted.
+/// Compares the cells that both sides have, sorted.
 ///
-/// Records of whole runs on real data come first: shortened runs and generated data are only taken where a side has nothing
-/// else, and each row names what was left out. Of several runs of one setting the one that was finished last counts.
+/// Complete runs on real data take precedence: shortened runs and generated data are used only if a side has nothing
+/// else, and each row lists what was left out. Of several runs with the same settings the most recent counts.
 ///
 /// # Errors
-/// Where the sides share no cell, or where several settings of a cell are left after `wanted`: the message lists them.
+/// If the sides share no cell, or several settings of a cell remain after `wanted`: the message lists them.
 pub fn compare(a: Vec<Kept>, b: Vec<Kept>, wanted: &Wanted, suites: &Suites) -> Result<Comparison> {
     let (a, b) = (wanted.narrow(a, SIDES[0])?, wanted.narrow(b, SIDES[1])?);
     let (a, b) = (by_place(&a), by_place(&b));
@@ -138,15 +142,15 @@ fn by_place(records: &[Kept]) -> BTreeMap<CellIdentity, Vec<&Kept>> {
     places
 }
 
-/// A side's records of one cell.
+/// The records of one cell on one side.
 struct Preferred<'k> {
-    /// One per setting.
+    /// Candidates, one per setting.
     fitting: Vec<&'k Kept>,
-    /// Shortened runs and generated data beside them.
+    /// Shortened runs and generated data that were left out.
     left_out: Vec<&'k Kept>,
 }
 
-/// Takes whole runs on real data, where there are any.
+/// Selects complete runs on real data if there are any.
 fn preferred<'k>(records: &[&'k Kept]) -> Preferred<'k> {
     let (whole, others): (Vec<&Kept>, Vec<&Kept>) = newest_of_each(records.iter().copied())
         .into_iter()
@@ -169,7 +173,7 @@ fn row(
     let mut remarks = Vec::new();
     let keys = [a_kept, b_kept].map(|kept| SettingKey::of(&kept.record));
     let mut differing = keys[0].differences(&keys[1]);
-    differing.retain(|aspect| *aspect != Aspect::Weights); // Two models have their own.
+    differing.retain(|aspect| *aspect != Aspect::Weights); // Two models always differ in weights.
     if !differing.is_empty() {
         let [a, b] = keys.each_ref().map(|key| key.tell(&differing));
         remarks.push(format!("settings differ: A {a}; B {b}"));
@@ -204,13 +208,13 @@ fn row(
     let predictions = (recomputed(SIDES[0], a_kept), recomputed(SIDES[1], b_kept));
     let statistics = match predictions {
         (Err(why), _) | (_, Err(why)) => Err(why),
-        _ if metric != other => Err("other metrics"),
+        _ if metric != other => Err("metrics differ"),
         (Ok(Some(a)), Ok(Some(b))) => {
             let pairs = pair_samples(&a.named, &b.named, SIDES);
             remarks.extend(pairs.remarks.iter().map(|remark| format!("test samples {remark}")));
             match pairs.predictions {
                 Some(b) => Ok(statistics(metric, &a.named.predictions, &b, place.4)?),
-                None => Err("other test samples"),
+                None => Err("test samples differ"),
             }
         }
         _ => Err("no predictions"),
@@ -238,7 +242,7 @@ fn statistics(metric: Metric, a: &Predictions, b: &Predictions, seed: u64) -> Re
     Ok(Statistics { bootstrap, only, mcnemar: is_decided.then(|| mcnemar(only.0, only.1)) })
 }
 
-/// The comparison as Markdown.
+/// Formats the comparison as Markdown.
 pub fn markdown(rows: &[ComparedCell], a: &str, b: &str) -> String {
     let header = [
         "Task",
@@ -257,7 +261,7 @@ pub fn markdown(rows: &[ComparedCell], a: &str, b: &str) -> String {
     ]
     .map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    // Rows of several models, or weights, say so one by one.
+    // If a side has several models or weights, each row names its own.
     let one =
         [0, 1].map(|side| rows.first().filter(|row| rows.iter().all(|r| r.models[side] == row.models[side])));
     let mut text = String::new();
@@ -283,7 +287,7 @@ pub fn markdown(rows: &[ComparedCell], a: &str, b: &str) -> String {
     text
 }
 
-/// A line per remark. `several` has the sides whose rows are of several models or weights.
+/// Formats one line per remark. `several` lists the sides whose rows have several models or weights.
 fn remarks(row: &ComparedCell, several: &[usize]) -> Vec<String> {
     let (_, task, partition, protocol, seed) = &row.place;
     let cell = escape_sentence(&format!("{task} {partition} {protocol}, seed {seed}"));

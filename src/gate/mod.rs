@@ -1,4 +1,4 @@
-//! Judging records: against a reference, against each other, and recomputed from their predictions.
+//! Checks records against a reference, compares them with each other, and recomputes them from their predictions.
 
 pub mod check;
 pub mod choice;

@@ -1,4 +1,4 @@
-//! Recorded scores beside those that the predictions give: for the gate, the comparison of models and `rescore`.
+//! Compares recorded scores with those computed from the predictions: for the gate, `compare` and `rescore`.
 
 use std::collections::BTreeMap;
 
@@ -14,37 +14,38 @@ use crate::score::Scoring;
 use crate::score::predictions::BatchScore;
 use crate::{Error, Result};
 
-/// How far a value may be from the recorded one, in points (of values beyond 100: in percent of them): records keep 15 digits.
+/// Tolerated difference from the recorded value, in points (in percent for values above 100): records keep 15 digits.
 const SLACK: f64 = 1e-9;
 
-/// The same for metrics that rank scores in float32: where exponential functions differ in the last bit, other scores
-/// are equal.
+/// Tolerance for metrics that rank float32 scores: exponential functions that differ in the last bit cause other
+/// ties.
 const RANKED_SLACK: f64 = 1e-3;
 
-/// A record's score, recorded and computed again.
+/// A score as recorded and as recomputed.
 #[derive(Debug, Clone)]
 pub struct Score {
-    /// `accuracy`, `interval low`, `reported_miou`.
+    /// Name of the score: `accuracy`, `interval low`, `reported_miou`.
     pub name: String,
-    /// In its unit.
+    /// Recorded value in its unit; `None` if it was not recorded.
     pub recorded: Option<f64>,
+    /// Recomputed value.
     pub again: Again,
     slack: f64,
 }
 
-/// What the predictions say about a score.
+/// The result of recomputing a score from the predictions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Again {
-    /// Its value.
+    /// The value.
     Value(f64),
-    /// They give no such score.
+    /// The predictions do not have such a score.
     Nothing,
-    /// They cannot tell, and why.
+    /// The predictions are not sufficient, with the reason.
     Unknown(&'static str),
 }
 
 impl Score {
-    /// Whether the record holds another value than its predictions give.
+    /// Whether the recorded value differs from the recomputed one.
     pub fn differs(&self) -> bool {
         match (self.recorded, self.again) {
             (None, _) | (_, Again::Unknown(_)) => false,
@@ -57,24 +58,22 @@ impl Score {
     }
 }
 
-/// The predictions of a record and the scores that they give.
+/// The predictions of a record and the scores computed from them.
 #[derive(Debug, Clone)]
 pub struct Recomputed {
+    /// The predictions.
     pub named: Named,
-    /// The metric first.
+    /// The scores, the metric first.
     pub scores: Vec<Score>,
-    /// Test samples by the record, where it is another number than that of the predictions.
+    /// Number of test samples stated in the record, if it differs from the number of predictions.
     pub recorded_samples: Option<usize>,
 }
 
 impl Recomputed {
-    /// What the record says and its predictions do not, one claim per line.
+    /// Lists the statements of the record that its predictions contradict, one per line.
     pub fn contradictions(&self) -> Vec<String> {
         let samples = self.recorded_samples.map(|recorded| {
-            format!(
-                "the record is of {recorded} test samples, its predictions of {}",
-                self.named.samples.len()
-            )
+            format!("the record has {recorded} test samples, its predictions {}", self.named.samples.len())
         });
         let differing = self.scores.iter().filter(|score| score.differs());
         let scores = differing.filter_map(|score| {
@@ -90,8 +89,8 @@ impl Recomputed {
         samples.into_iter().chain(scores).collect()
     }
 
-    /// The recorded scores among `names`, and the interval, that the predictions cannot tell, with the reason; `None` where they
-    /// tell all.
+    /// Lists the recorded scores among `names`, and the interval, that cannot be recomputed, with the reason; `None` if there are
+    /// none.
     pub fn unknown(&self, names: &[String]) -> Option<String> {
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for Score { name, recorded, again, .. } in &self.scores {
@@ -106,24 +105,24 @@ impl Recomputed {
     }
 }
 
-/// Two numbers with as many decimals as tell them apart, at least two.
+/// Formats two numbers with just enough decimals to distinguish them, at least two.
 fn apart(a: f64, b: f64) -> (String, String) {
     let text = |decimals: usize| (format!("{a:.decimals$}"), format!("{b:.decimals$}"));
     (2..=12).map(text).find(|(a, b)| a != b).unwrap_or_else(|| text(12))
 }
 
-/// Computes every score of the record again from its predictions, and the `extra` metrics that fit its labels; `None`
-/// where there are no predictions.
+/// Recomputes every score of the record from its predictions, and the metrics `extra` that fit the target; `None` if
+/// there are no predictions.
 ///
 /// # Errors
-/// Where predictions are damaged or cannot be scored by the record's metric. The error names their file.
+/// If the predictions are damaged or cannot be scored by the record's metric. The error names their file.
 pub fn recompute(kept: &Kept, suites: &Suites, extra: &[Metric]) -> Result<Option<Recomputed>> {
     let record = &kept.record;
     let Some(named) = kept.store.predictions(record)? else { return Ok(None) };
     let scores = scores(record, &named, suites, extra).map_err(|error| {
         let path = kept.store.predictions_path(record);
         Error::damaged(path, format!("cannot be scored: {error}"))
-            .help("delete the record with its predictions, and run the cell again with `bench --fresh`")
+            .help("delete the record and its predictions, and run the cell again with `bench --fresh`")
     })?;
     let recorded = record.samples.get("test").copied();
     let recorded_samples = recorded.filter(|recorded| *recorded != named.samples.len());
@@ -186,13 +185,13 @@ fn scores(record: &Record, named: &Named, suites: &Suites, extra: &[Metric]) -> 
     Ok(scores)
 }
 
-const OLDER: &str = "predictions of format 1 do not tell how";
+const OLDER: &str = "predictions of format 1 do not store how";
 
-/// The scores beside the metric.
+/// Scores other than the metric.
 struct Further<'a> {
     record: &'a Record,
     named: &'a Named,
-    /// What predictions give by themselves.
+    /// Scores that follow from the predictions alone.
     given: BTreeMap<String, f64>,
 }
 
@@ -203,10 +202,10 @@ impl<'a> Further<'a> {
         Further { record, named, given: named.predictions.scores(names) }
     }
 
-    /// The score of that name, and how far it may be from the recorded one; `None` for scores of validation.
+    /// Recomputes the score of that name and returns it with its tolerance; `None` for scores on validation.
     fn again(&self, name: &str) -> Result<Option<(Again, f64)>> {
         let Further { record, named, given } = self;
-        // What a sweep found on validation: test predictions have no part in it.
+        // Scores of a sweep on validation do not depend on the test predictions.
         if name.starts_with("valid/") {
             return Ok(None);
         }
@@ -230,10 +229,10 @@ impl<'a> Further<'a> {
         }
         let of_predictions = name.starts_with("iou_") || ["macro_f1", "pixel_accuracy"].contains(&name);
         let again = match (&named.scoring, of_predictions) {
-            // Classes may have had other names when it was recorded.
+            // Class names may have changed since the record was made.
             (None, true) => Again::Unknown(OLDER),
             (Some(_), true) => Again::Nothing,
-            (_, false) => Again::Unknown("it is no score of test predictions"),
+            (_, false) => Again::Unknown("not a score of test predictions"),
         };
         Ok(Some((again, SLACK)))
     }
@@ -243,10 +242,10 @@ fn slack(metric: Metric) -> f64 {
     if metric == Metric::MicroMap { RANKED_SLACK } else { SLACK }
 }
 
-/// The metric of that name.
+/// Parses the name of a metric.
 ///
 /// # Errors
-/// Where there is none: the message lists the metrics.
+/// If there is no such metric: the message lists the metrics.
 pub fn metric(name: &str) -> Result<Metric> {
     Metric::deserialize(name.into_deserializer()).map_err(|error: Unknown| Error::request(error))
 }

@@ -1,4 +1,4 @@
-//! Scores computed again from the predictions beside the records.
+//! Recomputes scores from the predictions of records.
 
 use super::choice::model_name;
 pub use super::recompute::{Again, Score, metric};
@@ -8,19 +8,21 @@ use crate::metrics::{Metric, Scale};
 use crate::record::{Kept, Reason, Record, SettingKey, Unreadable};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 
-/// A record and its scores, none where its predictions were not kept.
+/// A record and its recomputed scores.
 #[derive(Debug, Clone)]
 pub struct Rescored {
+    /// The record.
     pub record: Record,
-    /// What tells its setting from those of other records of the cell; empty where nothing does.
+    /// What distinguishes its settings from those of other records of the cell; empty if nothing does.
     pub setting: String,
+    /// Recorded and recomputed scores; `None` if the predictions were not kept.
     pub scores: Option<Vec<Score>>,
-    /// What the record says and its predictions do not, a sentence each.
+    /// Statements of the record that its predictions contradict, one sentence each.
     pub contradictions: Vec<String>,
 }
 
-/// Computes the scores of each record again; `extra` metrics too, where they fit the labels. Predictions that cannot be used
-/// are returned beside those that can.
+/// Recomputes the scores of each record, and the metrics `extra` if they fit the target. Predictions that cannot be used are
+/// returned separately.
 pub fn rescore(records: &[Kept], extra: &[Metric], suites: &Suites) -> (Vec<Rescored>, Vec<Unreadable>) {
     let (mut rescored, mut unreadable) = (Vec::new(), Vec::new());
     for of_cell in records.chunk_by(|a, b| a.record.cell == b.record.cell) {
@@ -43,7 +45,7 @@ pub fn rescore(records: &[Kept], extra: &[Metric], suites: &Suites) -> (Vec<Resc
     (rescored, unreadable)
 }
 
-/// A line per score, as Markdown.
+/// Formats the scores as a Markdown table with one line per score.
 pub fn markdown(rescored: &[Rescored]) -> String {
     let header = ["Task", "Partition", "Protocol", "Model", "Seed", "Score", "Recorded", "Computed", ""];
     let mut lines = Vec::new();

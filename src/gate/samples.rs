@@ -1,4 +1,4 @@
-//! The test samples of two records, one beside the other: which are missing, doubled, in another order or labelled otherwise.
+//! Pairs the test samples of two records and reports which are missing, duplicated, reordered or labelled differently.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,23 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::record::predictions::Named;
 use crate::score::Predictions;
 
-/// Names in a remark before the rest is counted.
+/// Names listed in a remark before the rest is only counted.
 const NAMED: usize = 5;
 
-/// The samples of two records.
+/// The paired samples of two records.
 #[derive(Debug)]
 pub(crate) struct SamplePairs<'b> {
-    /// The second record's predictions in the order of the first one's samples; `None` where samples or labels differ.
+    /// The second record's predictions in the order of the first record's samples; `None` if samples or labels differ.
     pub predictions: Option<Cow<'b, Predictions>>,
-    /// Whether the second record has the samples in another order.
+    /// Whether the order of the samples differs.
     pub reordered: bool,
-    /// What differs, one kind per line: `missing from the records: "a", "b" and 3 more`.
+    /// Differences, one kind per line: `missing from the records: "a", "b" and 3 more`.
     pub remarks: Vec<String>,
 }
 
-/// Pairs the test samples of two records by name. `sides` is what remarks call them.
+/// Pairs the test samples of two records by name. `sides` are the names of the records in remarks.
 ///
-/// Where names are doubled, on both sides alike, samples pair by their place.
+/// If names are duplicated in the same way on both sides, samples are paired by position.
 pub(crate) fn pair_samples<'b>(a: &Named, b: &'b Named, sides: [&str; 2]) -> SamplePairs<'b> {
     let counts = [count(&a.samples), count(&b.samples)];
     let mut remarks = Vec::new();
@@ -30,7 +30,7 @@ pub(crate) fn pair_samples<'b>(a: &Named, b: &'b Named, sides: [&str; 2]) -> Sam
         let missing = counts[other].keys().filter(|name| !counts[side].contains_key(*name));
         remarks.extend(list(missing.copied()).map(|names| format!("missing from {}: {names}", sides[side])));
         let doubled = counts[side].iter().filter(|(_, count)| **count > 1).map(|(name, _)| *name);
-        remarks.extend(list(doubled).map(|names| format!("doubled in {}: {names}", sides[side])));
+        remarks.extend(list(doubled).map(|names| format!("duplicated in {}: {names}", sides[side])));
     }
     let mut pairs = SamplePairs { predictions: None, reordered: false, remarks };
     let predictions = if a.samples == b.samples {
@@ -43,10 +43,10 @@ pub(crate) fn pair_samples<'b>(a: &Named, b: &'b Named, sides: [&str; 2]) -> Sam
         return pairs;
     };
     match a.predictions.relabelled(&predictions) {
-        None => pairs.remarks.push("the labels are of another kind or of other classes".to_owned()),
+        None => pairs.remarks.push("kind or classes of the labels differ".to_owned()),
         Some(places) => match list(places.iter().map(|place| a.samples[*place].as_str())) {
             None => pairs.predictions = Some(predictions),
-            Some(names) => pairs.remarks.push(format!("labelled otherwise: {names}")),
+            Some(names) => pairs.remarks.push(format!("labelled differently: {names}")),
         },
     }
     pairs
@@ -58,7 +58,7 @@ fn count(samples: &[String]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// Where each of `wanted` is in `samples`, which hold the same names, each once.
+/// Position of each of `wanted` in `samples`, which contain the same names, each once.
 fn places(wanted: &[String], samples: &[String]) -> Vec<usize> {
     let of: BTreeMap<&str, usize> =
         samples.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
@@ -73,7 +73,7 @@ fn first_out_of_order(a: &Named, b: &Named, sides: [&str; 2]) -> Option<String> 
     ))
 }
 
-/// `"a", "b" and 3 more`; `None` of nothing.
+/// Formats as `"a", "b" and 3 more`; `None` if empty.
 fn list<'n>(names: impl Iterator<Item = &'n str>) -> Option<String> {
     let names: BTreeSet<&str> = names.collect();
     let shown: Vec<String> = names.iter().take(NAMED).map(|name| format!("\"{name}\"")).collect();
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(remarks(&fewer, &a), (false, vec!["missing from A: \"y\"".to_owned()]));
         assert_eq!(remarks(&a, &fewer), (false, vec!["missing from B: \"y\"".to_owned()]));
         let doubled = named(&[("x", 0, 0), ("x", 1, 1)]);
-        let expected = ["doubled in A: \"x\"", "missing from A: \"y\""].map(String::from);
+        let expected = ["duplicated in A: \"x\"", "missing from A: \"y\""].map(String::from);
         let (paired, mut found) = remarks(&doubled, &a);
         found.sort();
         assert_eq!((paired, found), (false, expected.to_vec()));
@@ -139,6 +139,6 @@ mod tests {
         let a = named(&[("x", 0, 0), ("y", 1, 1)]);
         let exchanged = named(&[("y", 0, 0), ("x", 1, 1)]);
         let (paired, found) = remarks(&a, &exchanged);
-        assert!(!paired && found[1] == r#"labelled otherwise: "x", "y""#, "{found:?}");
+        assert!(!paired && found[1] == r#"labelled differently: "x", "y""#, "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the suites know of records: names of classes, and which scores the tables show.
+//! What the suites state about records: names of classes, and the scores that tables show.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use crate::home::Home;
 use crate::record::Record;
 use crate::task::Suite;
 
-/// The suites of some records. A record whose suite is not there has no names of classes.
+/// The suites of some records. Records of an unknown suite have no class names.
 #[derive(Debug, Default)]
 pub struct Suites(BTreeMap<String, Suite>);
 
 impl Suites {
-    /// Loads the suites of `records`, but those that are no longer there.
+    /// Loads the suites of `records`, skipping those that no longer exist.
     pub fn load<'a>(home: &Home, records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut suites: BTreeMap<&str, Option<Suite>> = BTreeMap::new();
         for record in records {
@@ -21,15 +21,15 @@ impl Suites {
         Suites(suites.into_iter().filter_map(|(name, suite)| Some((name.to_owned(), suite?))).collect())
     }
 
-    /// The names of the record's classes, in order; empty where they are unknown.
+    /// Names of the record's classes, in order; empty if unknown.
     pub fn class_names(&self, record: &Record) -> &[String] {
         let suite = self.0.get(&record.cell.suite);
         let task = suite.and_then(|suite| suite.task(&record.cell.task).ok());
         task.map_or(&[], |task| &task.class_names)
     }
 
-    /// The further scores of the record that tables show, by name: the mean over batches, and what a table of the suite
-    /// names under `scores`.
+    /// Names of the record's further scores that tables show: the mean over batches, and the `scores` listed in
+    /// one of the suite's tables.
     pub fn shown_scores(&self, record: &Record) -> Vec<String> {
         let mut names = vec![reported(record)];
         let tables = self.0.get(&record.cell.suite).map(|suite| suite.tables.iter()).into_iter().flatten();
@@ -43,7 +43,7 @@ impl Suites {
     }
 }
 
-/// The name of the mean over batches of the record's metric: `reported_miou`.
+/// Name of the mean over batches of the record's metric: `reported_miou`.
 pub(crate) fn reported(record: &Record) -> String {
     format!("reported_{}", record.metric)
 }

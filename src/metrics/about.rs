@@ -1,6 +1,6 @@
-//! What each metric is: its name, which of two values is better, its unit, how it is printed, what it can score.
+//! Descriptions of the metrics: name, which of two values is better, unit, number format, kinds of target.
 //!
-//! Whoever compares or prints scores asks here. A new metric is one row of [`Metric::about`].
+//! Code that compares or prints scores uses these. A new metric is one row of [`Metric::about`].
 //!
 //! ```
 //! use terrabench::metrics::{Better, Metric};
@@ -18,12 +18,14 @@ use super::{Metric, TargetKind};
 /// Which of two values is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
+    /// The higher one.
     Higher,
+    /// The lower one.
     Lower,
 }
 
 impl Better {
-    /// Whether `a` is better than `b`; false where either is NaN.
+    /// Whether `a` is better than `b`; false if either is NaN.
     pub fn is_better(self, a: f64, b: f64) -> bool {
         match self {
             Better::Higher => a > b,
@@ -31,7 +33,7 @@ impl Better {
         }
     }
 
-    /// A difference as what is gained by it: positive where it is for the better.
+    /// Converts a difference to a gain: positive if it is an improvement.
     pub fn gain(self, difference: f64) -> f64 {
         match self {
             Better::Higher => difference,
@@ -39,7 +41,7 @@ impl Better {
         }
     }
 
-    /// From "which is higher" to "which is better": `Greater` where the first one is.
+    /// Converts "which is higher" to "which is better": `Greater` if the first one is.
     pub fn turned(self, higher: Ordering) -> Ordering {
         match self {
             Better::Higher => higher,
@@ -48,37 +50,39 @@ impl Better {
     }
 }
 
-/// What the numbers of a score are counted in.
+/// The unit of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// 0 to 100.
+    /// Percent, 0 to 100.
     Percent,
-    /// That of the task's targets, at least 0.
+    /// The unit of the task's targets, at least 0.
     OfTask,
-    /// A pure number, at most 1.
+    /// Dimensionless, at most 1.
     None,
 }
 
 /// How the values of a score are compared and printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scale {
+    /// Which of two values is better.
     pub better: Better,
+    /// Unit of the values.
     pub unit: Unit,
-    /// Decimals in tables and pictures; where single records are compared there is one more.
+    /// Decimals in tables and pictures; comparisons of single records show one more.
     pub decimals: u8,
 }
 
-/// Rounding may bring a value so far beyond an end of its range.
+/// Rounding errors may put a value this far outside its range.
 const SLACK: f64 = 1e-9;
 
 impl Scale {
-    /// Of scores in percent.
+    /// Scores in percent, higher is better.
     pub const PERCENT: Scale = Scale { better: Better::Higher, unit: Unit::Percent, decimals: 1 };
 
     const OF_TASK: Scale = Scale { better: Better::Lower, unit: Unit::OfTask, decimals: 2 };
 
-    /// The scale of a record's score of that name, where the record's metric is `metric`: a metric, the mean over batches of
-    /// one (`reported_rmse`), a normalisation's score on validation (`valid/dataset`), or else a score in percent.
+    /// Returns the scale of the score `name` in a record with this metric: `name` is a metric, its mean over batches
+    /// (`reported_rmse`), a normalisation's score on validation (`valid/dataset`), or otherwise a percentage.
     pub fn of_score(name: &str, metric: Metric) -> Scale {
         match named(name) {
             Some(metric) => metric.about().scale,
@@ -87,12 +91,12 @@ impl Scale {
         }
     }
 
-    /// The metric whose thresholds hold for a record's score of that name: the score's own, where it is one, else `metric`.
+    /// Returns the metric whose thresholds apply to the score `name`: the one it is named after, otherwise `metric`.
     pub fn metric_of(name: &str, metric: Metric) -> Metric {
         named(name).unwrap_or(metric)
     }
 
-    /// Whether a value is in the scale's range; NaN never is.
+    /// Whether a value is in the scale's range; false for NaN.
     pub fn holds(self, value: f64) -> bool {
         match self.unit {
             Unit::Percent => (-SLACK..=100.0 + SLACK).contains(&value),
@@ -101,7 +105,7 @@ impl Scale {
         }
     }
 
-    /// The range that [`Scale::holds`] asks for, in words.
+    /// Describes the range that [`Scale::holds`] checks.
     pub fn range(self) -> &'static str {
         match self.unit {
             Unit::Percent => "percentage from 0 to 100",
@@ -110,26 +114,26 @@ impl Scale {
         }
     }
 
-    /// The value as tables show it.
+    /// Formats a value for tables.
     pub fn shown(self, value: f64) -> String {
         let decimals = usize::from(self.decimals);
         format!("{value:.decimals$}")
     }
 
-    /// The value with one decimal more, for a look at single records.
+    /// Formats a value with one more decimal, for comparing single records.
     pub fn fine(self, value: f64) -> String {
         let decimals = usize::from(self.decimals) + 1;
         format!("{value:.decimals$}")
     }
 
-    /// A difference of values likewise, with its sign.
+    /// Formats a difference with one more decimal and its sign.
     pub fn fine_difference(self, difference: f64) -> String {
         let decimals = usize::from(self.decimals) + 1;
         format!("{difference:+.decimals$}")
     }
 
-    /// How much of a value of that size counts as a change: `threshold` points of percent; of a task's unit, which may be
-    /// anything, `threshold` percent of the reference's value; of a pure number `threshold` itself.
+    /// Returns how large a difference must be to count as a change: `threshold` points for percentages, `threshold` percent of
+    /// the reference's value for scores in a task's unit, and `threshold` itself for dimensionless scores.
     pub fn tolerated(self, threshold: f64, reference: f64) -> f64 {
         match self.unit {
             Unit::Percent | Unit::None => threshold,
@@ -138,26 +142,27 @@ impl Scale {
     }
 }
 
-/// The metric that a score's name names: `rmse`, `reported_rmse`.
+/// Returns the metric that a score is named after: `rmse`, `reported_rmse`.
 fn named(score: &str) -> Option<Metric> {
     let plain = score.strip_prefix("reported_").unwrap_or(score);
     Metric::ALL.into_iter().find(|metric| metric.about().name == plain)
 }
 
-/// All that there is to know of a metric but how it is computed.
+/// Everything about a metric except how to compute it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricInfo {
-    /// As in suites, records and published values: `micro_f1`.
+    /// Name in suites, records and published values: `micro_f1`.
     pub name: &'static str,
-    /// As papers call it: `F1`.
+    /// Name in papers: `F1`.
     pub title: &'static str,
+    /// How its values are compared and printed.
     pub scale: Scale,
-    /// What it can score.
+    /// Kinds of target that it can score.
     pub fits: &'static [TargetKind],
 }
 
 impl MetricInfo {
-    /// The title with the unit behind it where that is not percent: `RMSE in Mg/ha`.
+    /// Title, followed by the unit unless that is percent: `RMSE in Mg/ha`.
     pub fn heading(&self, task_unit: Option<&str>) -> String {
         match (self.scale.unit, task_unit) {
             (Unit::OfTask, Some(unit)) => format!("{} in {unit}", self.title),
@@ -167,7 +172,7 @@ impl MetricInfo {
 }
 
 impl Metric {
-    /// Every metric.
+    /// All metrics.
     pub const ALL: [Metric; 7] = [
         Metric::Accuracy,
         Metric::MicroF1,
@@ -178,7 +183,7 @@ impl Metric {
         Metric::R2,
     ];
 
-    /// Its description.
+    /// Returns the description of this metric.
     pub fn about(self) -> &'static MetricInfo {
         use TargetKind::{Class, Labels, Mask, Value, ValueMap};
         const fn info(
@@ -210,7 +215,7 @@ impl Metric {
         }
     }
 
-    /// Which of two of its values is better.
+    /// Which of two values is better.
     pub fn better(self) -> Better {
         self.about().scale.better
     }

@@ -5,35 +5,35 @@ use ndarray::ArrayView2;
 use super::check_shapes;
 use crate::{Error, Result};
 
-/// The share of samples whose class is right, in percent.
+/// Percentage of samples whose class is right.
 ///
 /// # Errors
-/// Where there are no samples or the lengths differ.
+/// If there are no samples or the lengths differ.
 pub fn accuracy(predictions: &[usize], truth: &[usize]) -> Result<f64> {
     check_shapes(&[predictions.len()], &[truth.len()])?;
     let right = predictions.iter().zip(truth).filter(|(prediction, truth)| prediction == truth).count();
     Ok(100.0 * right as f64 / truth.len() as f64)
 }
 
-/// The share of samples whose class is among the k best-scored, in percent. Of equal scores the lower class
-/// counts as better; with no more than k classes every sample is right.
+/// Percentage of samples whose class is among the k highest scores. On ties the lower class ranks higher; with
+/// at most k classes every sample is right.
 ///
 /// `scores` are [n, classes].
 ///
 /// # Errors
-/// Where there are no samples, the lengths differ, a score is NaN or a class is out of range.
+/// If there are no samples, the lengths differ, a score is NaN or a class is out of range.
 pub fn top_k_accuracy(scores: ArrayView2<'_, f32>, truth: &[usize], k: usize) -> Result<f64> {
     check_shapes(&[scores.nrows()], &[truth.len()])?;
     let mut right = 0;
     for (sample, (scores, &class)) in scores.rows().into_iter().zip(truth).enumerate() {
         let Some(&own) = scores.get(class) else {
             return Err(Error::mismatch(format!(
-                "sample {sample} is of class {class}, scored are {} classes",
+                "sample {sample} has class {class}; expected a class below {}, the number of scores",
                 scores.len()
             )));
         };
         if scores.iter().any(|score| score.is_nan()) {
-            return Err(Error::mismatch(format!("sample {sample} has a score that is not a number")));
+            return Err(Error::mismatch(format!("sample {sample} has a NaN score")));
         }
         let better = |(other, &score): (usize, &f32)| score > own || (score == own && other < class);
         let rank = scores.iter().enumerate().filter(|other| better(*other)).count();

@@ -7,16 +7,16 @@ use crate::{Error, Result};
 
 /// Average precision of one label (or of all decisions at once), in percent.
 ///
-/// Samples are taken from the highest score down; every distinct score is a threshold, so equal scores enter
-/// together, and each gain in recall counts with the precision reached there [torchmetrics, scikit-learn].
-/// Without a positive it is 0.
+/// Samples are taken in descending order of score. Every distinct score is a threshold, so ties enter together, and
+/// each gain in recall is weighted by the precision reached there [torchmetrics, scikit-learn]. Returns 0 if there
+/// are no positives.
 ///
 /// # Errors
-/// Where there are no samples, the lengths differ or a score is NaN.
+/// If there are no samples, the lengths differ or a score is NaN.
 pub fn average_precision(scores: &[f32], truth: &[bool]) -> Result<f64> {
     check_shapes(&[scores.len()], &[truth.len()])?;
     if let Some(sample) = scores.iter().position(|score| score.is_nan()) {
-        return Err(Error::mismatch(format!("score {sample} is not a number")));
+        return Err(Error::mismatch(format!("score {sample} is NaN")));
     }
     let mut ranked: Vec<(f32, bool)> = scores.iter().copied().zip(truth.iter().copied()).collect();
     ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
@@ -37,7 +37,7 @@ pub fn average_precision(scores: &[f32], truth: &[bool]) -> Result<f64> {
 /// Average precision over all samples and labels at once, in percent. Scores and truth are [n, labels].
 ///
 /// # Errors
-/// As [`average_precision`], and where the shapes differ.
+/// Like [`average_precision`], or if the shapes differ.
 pub fn micro_average_precision(scores: ArrayView2<'_, f32>, truth: ArrayView2<'_, bool>) -> Result<f64> {
     check_shapes(scores.shape(), truth.shape())?;
     let scores: Vec<f32> = scores.iter().copied().collect();
@@ -45,11 +45,11 @@ pub fn micro_average_precision(scores: ArrayView2<'_, f32>, truth: ArrayView2<'_
     average_precision(&scores, &truth)
 }
 
-/// The mean average precision of the labels, in percent; a label without positives counts as 0
+/// Mean of the average precision per label, in percent; a label without positives counts as 0
 /// [torchmetrics]. Scores and truth are [n, labels].
 ///
 /// # Errors
-/// As [`micro_average_precision`].
+/// Like [`micro_average_precision`].
 pub fn macro_average_precision(scores: ArrayView2<'_, f32>, truth: ArrayView2<'_, bool>) -> Result<f64> {
     check_shapes(scores.shape(), truth.shape())?;
     let mut sum = 0.0;

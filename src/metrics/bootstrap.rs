@@ -12,20 +12,22 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
+    /// Lower end.
     pub low: f64,
+    /// Upper end.
     pub high: f64,
     /// Coverage, between 0 and 1.
     pub level: f64,
 }
 
-/// The percentile interval of `statistic` over samples drawn with replacement.
+/// Computes the percentile interval of `statistic` over samples drawn with replacement.
 ///
-/// `statistic` gets `samples` indices below `samples`, once a resample. Each resample has its own stream of
-/// ChaCha8 under `seed`, so the interval is the same with any number of threads and on any machine. The
+/// `statistic` is called once per resample with `samples` indices below `samples`. Each resample has its own
+/// ChaCha8 stream under `seed`, so the interval does not depend on the number of threads or the machine. The
 /// percentiles interpolate linearly between the two nearest resamples [numpy.percentile].
 ///
 /// # Errors
-/// Where there are no samples or no resamples, `level` is not between 0 and 1, or the statistic of a resample is
+/// If there are no samples or no resamples, `level` is not between 0 and 1, or the statistic of a resample is
 /// not finite.
 pub fn interval(
     samples: usize,
@@ -39,7 +41,7 @@ pub fn interval(
     Ok(Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail), level })
 }
 
-/// The statistic of each resample, ascending.
+/// Statistic of each resample, ascending.
 pub(crate) fn resampled(
     samples: usize,
     level: f64,
@@ -48,11 +50,13 @@ pub(crate) fn resampled(
     statistic: &(impl Fn(&[usize]) -> f64 + Sync),
 ) -> Result<Vec<f64>> {
     let Ok(any_sample) = Uniform::new(0, samples) else {
-        return Err(Error::mismatch("there is nothing to resample"));
+        return Err(Error::mismatch("no samples to resample"));
     };
     if !(level > 0.0 && level < 1.0) || resamples == 0 {
-        return Err(Error::mismatch(format!("no interval of level {level} from {resamples} resamples"))
-            .help("give a level between 0 and 1 and at least 1 resample"));
+        return Err(Error::mismatch(format!(
+            "cannot compute an interval of level {level} from {resamples} resamples"
+        ))
+        .help("use a level between 0 and 1 and at least 1 resample"));
     }
     let source = ChaCha8Rng::seed_from_u64(seed);
     let resample = |indices: &mut Vec<usize>, stream: u64| {
@@ -65,13 +69,13 @@ pub(crate) fn resampled(
     let mut values: Vec<f64> =
         (0..resamples as u64).into_par_iter().map_init(|| Vec::with_capacity(samples), resample).collect();
     if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-        return Err(Error::mismatch(format!("the statistic of a resample is {value}")));
+        return Err(Error::mismatch(format!("the statistic of a resample is not finite: {value}")));
     }
     values.sort_unstable_by(f64::total_cmp);
     Ok(values)
 }
 
-/// The quantile `q` (0 to 1) of ascending values, at least one.
+/// Quantile `q` (0 to 1) of at least one value in ascending order.
 pub(crate) fn quantile(ascending: &[f64], q: f64) -> f64 {
     let place = q * (ascending.len() - 1) as f64;
     let before = place.floor() as usize;

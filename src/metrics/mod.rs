@@ -1,6 +1,6 @@
-//! Scores of predictions: in percent, or of numbers in their own unit. Knows arrays only.
+//! Scores of predictions, in percent or, for numbers, in their own unit. Works on plain arrays.
 //!
-//! Nothing to score is an error, never NaN.
+//! An empty set of samples is an error, never NaN.
 
 mod about;
 pub mod accuracy;
@@ -22,15 +22,15 @@ pub use self::target::TargetKind;
 use crate::{Error, Result};
 pub use bootstrap::Interval;
 
-/// A metric; [`Metric::about`] tells what it is.
+/// A metric; [`Metric::about`] describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of samples whose class is right.
+    /// Percentage of samples whose class is right.
     Accuracy,
     /// F1 over all samples and labels at once.
     MicroF1,
-    /// Mean over classes of intersection over union.
+    /// Intersection over union, averaged over classes.
     Miou,
     /// Average precision over all samples and labels at once.
     MicroMap,
@@ -48,23 +48,21 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The mean over batches of a metric of each batch, weighted by the batches' sizes.
+/// Computes a metric per batch and averages the results, weighted by batch size.
 ///
-/// References that log a metric per step report this instead of the metric of the whole split; it depends
-/// on the batch size and the order of the samples. `of` scores the samples of a range, the last batch may
-/// be smaller.
+/// References that log a metric per step report this value instead of the metric of the whole split; it depends
+/// on the batch size and the order of the samples. `of` scores a range of samples; the last batch may be
+/// smaller.
 ///
 /// # Errors
-/// Where there are no samples, `batch_size` is 0 or a batch cannot be scored.
+/// If there are no samples, `batch_size` is 0 or a batch cannot be scored.
 pub fn mean_over_batches(
     samples: usize,
     batch_size: usize,
     mut of: impl FnMut(Range<usize>) -> Result<f64>,
 ) -> Result<f64> {
     if samples == 0 || batch_size == 0 {
-        return Err(Error::mismatch(format!(
-            "{samples} samples in batches of {batch_size} cannot be scored"
-        )));
+        return Err(Error::mismatch(format!("cannot score {samples} samples in batches of {batch_size}")));
     }
     let mut sum = 0.0;
     for start in (0..samples).step_by(batch_size) {
@@ -75,16 +73,17 @@ pub fn mean_over_batches(
     Ok(sum / samples as f64)
 }
 
-/// That predictions and truth are of the same samples, and that there are some.
+/// Checks that predictions and truth have the same shape and are not empty.
 pub(crate) fn check_shapes(predictions: &[usize], truth: &[usize]) -> Result<()> {
     if predictions != truth {
         return Err(Error::mismatch(format!(
-            "predictions of shape {predictions:?}, truth of shape {truth:?}"
+            "predictions have shape {predictions:?}; expected {truth:?}, as the truth"
         )));
     }
     if predictions.contains(&0) {
-        return Err(Error::mismatch("there is nothing to score")
-            .help("the split is empty; check the partition's file"));
+        return Err(
+            Error::mismatch("no samples to score").help("the split is empty; check the partition's file")
+        );
     }
     Ok(())
 }

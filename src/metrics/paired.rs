@@ -1,4 +1,4 @@
-//! Two sets of predictions of the same samples, compared sample by sample.
+//! Compares two sets of predictions for the same samples, sample by sample.
 
 use std::cmp::Ordering;
 
@@ -6,40 +6,46 @@ use super::bootstrap::{quantile, resampled};
 use crate::metrics::{Better, Interval};
 use crate::{Error, Result};
 
-/// With fewer samples that differ, the exact sign test decides: resamples of a few all tell the same, however little
-/// that is. (The usual bound below which McNemar's test is computed exactly.)
+/// With fewer differing samples than this, the exact sign test decides: resamples of a few differences all agree, however
+/// weak the evidence is. (The usual limit below which McNemar's test is computed exactly.)
 pub const FEWEST: usize = 25;
 
-/// A difference of two scores on the same samples.
+/// The difference of two scores on the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Paired {
-    /// In points of percent, or the metric's own unit.
+    /// In percentage points, or the metric's own unit.
     pub difference: f64,
-    /// Of the difference; none with fewer than [`FEWEST`] samples.
+    /// Interval of the difference; `None` with fewer than [`FEWEST`] samples.
     pub interval: Option<Interval>,
-    /// Two-sided, by `test`.
+    /// Two-sided p-value of `test`.
     pub p: f64,
+    /// The test that `p` comes from.
     pub test: Test,
-    /// 0 to 1: what [`Paired::verdict`] asks for.
+    /// Confidence level that [`Paired::verdict`] requires, 0 to 1.
     pub level: f64,
 }
 
-/// What a p-value comes from.
+/// The source of a p-value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Test {
-    /// The share of resamples on the other side of 0; never less than 1 / (resamples + 1).
+    /// Share of resamples on the other side of 0; at least 1 / (resamples + 1).
     Bootstrap,
-    /// The exact sign test: how many samples have the higher score on each side.
-    Sign { a: u64, b: u64 },
+    /// The exact sign test.
+    Sign {
+        /// Samples with the higher score on side a.
+        a: u64,
+        /// Samples with the higher score on side b.
+        b: u64,
+    },
 }
 
 impl Paired {
-    /// The percentile interval and p-value of `difference` over samples drawn with replacement, the same samples on
-    /// both sides [Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and 15]. `each` holds the
-    /// difference of each sample's own scores: where fewer than [`FEWEST`] differ, p is the sign test's.
+    /// Computes the percentile interval and the p-value of `difference` over samples drawn with replacement, the same
+    /// samples on both sides [Efron and Tibshirani, An Introduction to the Bootstrap, chapters 13 and 15]. `each` contains
+    /// the difference of each sample's own scores; if fewer than [`FEWEST`] of them differ from 0, p is from the sign test.
     ///
     /// # Errors
-    /// As [`super::bootstrap::interval`].
+    /// Like [`super::bootstrap::interval`].
     pub fn new(
         each: &[f64],
         level: f64,
@@ -67,8 +73,8 @@ impl Paired {
         Ok(Paired { difference: difference(&all), interval, p, test, level })
     }
 
-    /// Which side is higher beyond chance, `Greater` for a: by the interval, where the bootstrap decides, else by the sign
-    /// test. `Equal` where nothing can be told.
+    /// Which side is significantly higher, `Greater` for a: judged by the interval if `test` is the bootstrap, otherwise by the
+    /// sign test. `Equal` if the difference is not significant.
     pub fn verdict(&self) -> Ordering {
         match (self.test, self.interval) {
             (Test::Bootstrap, Some(Interval { low, .. })) if low > 0.0 => Ordering::Greater,
@@ -78,18 +84,18 @@ impl Paired {
         }
     }
 
-    /// Which side is better beyond chance, `Greater` for a: as [`Paired::verdict`], turned where lower is better.
+    /// Which side is significantly better, `Greater` for a: [`Paired::verdict`], reversed if lower is better.
     pub fn winner(&self, better: Better) -> Ordering {
         better.turned(self.verdict())
     }
 }
 
-/// McNemar's exact test, a sign test: the two-sided p-value of `only_a` samples that only one side has right against `only_b` that
-/// only the other has, by the binomial distribution with probability 1/2.
+/// McNemar's exact test, a sign test: two-sided p-value, by the binomial distribution with probability 1/2, of `only_a`
+/// samples that only one side has right against `only_b` samples that only the other side has right.
 pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
     let n = only_a + only_b;
     let fewer = only_a.min(only_b);
-    // Logarithms of the binomial coefficients, one from the one before, since powers of 1/2 leave f64 soon.
+    // Logarithms of the binomial coefficients, computed incrementally: powers of 1/2 soon underflow f64.
     let mut term = -(n as f64) * std::f64::consts::LN_2;
     let mut sum = term.exp();
     for k in 1..=fewer {
@@ -99,13 +105,13 @@ pub fn mcnemar(only_a: u64, only_b: u64) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
-/// The samples that only `a` and only `b` have right.
+/// Counts the samples that only `a` and only `b` has right.
 ///
 /// # Errors
-/// Where they are not as many.
+/// If the lengths differ.
 pub fn discordant(a: &[bool], b: &[bool]) -> Result<(u64, u64)> {
     if a.len() != b.len() {
-        return Err(Error::mismatch(format!("{} samples against {}", a.len(), b.len())));
+        return Err(Error::mismatch(format!("cannot compare {} samples with {}", a.len(), b.len())));
     }
     let count = |wanted: (bool, bool)| a.iter().zip(b).filter(|(a, b)| (**a, **b) == wanted).count() as u64;
     Ok((count((true, false)), count((false, true))))

@@ -1,6 +1,6 @@
-//! Scores of predicted numbers, from sums over what was measured.
+//! Scores of predicted numbers, from sums over the measured values.
 //!
-//! Sums of parts add up to those of the whole, so that resamples, batches and images are scored alike.
+//! Sums of parts add up to the sums of the whole, so resamples, batches and images are scored the same way.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use ndarray::{ArrayView, Dimension};
 use super::Metric;
 use crate::{Error, Result};
 
-/// Sums over the measured numbers of some samples, each with its prediction.
+/// Sums over the measured values of some samples and their predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ErrorSums {
-    /// How many are measured.
+    /// Number of measured values.
     pub count: u64,
-    /// Of |prediction - truth|.
+    /// Sum of |prediction - truth|.
     pub absolute: f64,
-    /// Of (prediction - truth)².
+    /// Sum of (prediction - truth)².
     pub squared: f64,
-    /// Of the truth.
+    /// Sum of the truth.
     pub truth: f64,
-    /// Of truth².
+    /// Sum of truth².
     pub truth_squared: f64,
 }
 
 impl ErrorSums {
-    /// Of one number; nothing where `truth` is NaN, which is: not measured.
+    /// Sums of a single value; empty if `truth` is NaN, which means not measured.
     pub fn of(prediction: f64, truth: f64) -> Self {
         if truth.is_nan() {
             return ErrorSums::default();
@@ -40,11 +40,11 @@ impl ErrorSums {
         }
     }
 
-    /// Of arrays of one shape, a map per image say; NaN in `truth` is not measured. `in_unit` brings the numbers of both, which
-    /// may be normalised, to the unit of the sums.
+    /// Sums over two arrays of the same shape, such as one map per image; NaN in `truth` means not measured. `in_unit` converts
+    /// the values of both, which may be standardised, to the unit of the sums.
     ///
     /// # Errors
-    /// Where the shapes differ, or a prediction of what is measured is not finite.
+    /// If the shapes differ, or the prediction of a measured value is not finite.
     pub fn of_arrays<D: Dimension>(
         predictions: ArrayView<f32, D>,
         truth: ArrayView<f32, D>,
@@ -53,7 +53,7 @@ impl ErrorSums {
         if predictions.shape() != truth.shape() {
             let (found, expected) = (predictions.shape(), truth.shape());
             return Err(Error::mismatch(format!(
-                "predictions of shape {found:?}, truth of shape {expected:?}"
+                "predictions have shape {found:?}; expected {expected:?}, as the truth"
             )));
         }
         let sums: ErrorSums = (predictions.iter().zip(&truth))
@@ -67,20 +67,20 @@ impl ErrorSums {
         }
     }
 
-    /// Whether every sum is a number.
+    /// Whether every sum is finite.
     pub fn is_finite(&self) -> bool {
         [self.absolute, self.squared, self.truth, self.truth_squared].iter().all(|sum| sum.is_finite())
     }
 
-    /// Whether nothing is measured.
+    /// Whether there are no measured values.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Root of the mean squared error, in the truth's unit [sklearn.metrics.root_mean_squared_error].
+    /// Root mean squared error, in the truth's unit [sklearn.metrics.root_mean_squared_error].
     ///
     /// # Errors
-    /// Where nothing is measured.
+    /// If there are no measured values.
     pub fn rmse(&self) -> Result<f64> {
         Ok((self.squared / self.measured("RMSE")?).sqrt())
     }
@@ -88,23 +88,23 @@ impl ErrorSums {
     /// Mean absolute error, in the truth's unit [sklearn.metrics.mean_absolute_error].
     ///
     /// # Errors
-    /// Where nothing is measured.
+    /// If there are no measured values.
     pub fn mae(&self) -> Result<f64> {
         Ok(self.absolute / self.measured("MAE")?)
     }
 
-    /// The coefficient of determination: 1 - sum of squared errors / sum of squared deviations of the truth from its mean
-    /// [sklearn.metrics.r2_score]. Where the truth is constant it is 1 for predictions without error and else 0, as there.
+    /// Coefficient of determination: 1 - sum of squared errors / sum of squared deviations of the truth from its mean
+    /// [sklearn.metrics.r2_score]. For a constant truth it is 1 if all predictions are exact and otherwise 0, as in scikit-learn.
     ///
     /// # Errors
-    /// Where fewer than two numbers are measured. (scikit-learn gives NaN there.)
+    /// If there are fewer than two measured values. (scikit-learn returns NaN.)
     pub fn r2(&self) -> Result<f64> {
         let count = self.measured("R²")?;
         if self.count < 2 {
-            return Err(Error::mismatch("one number is measured; R² needs at least two"));
+            return Err(Error::mismatch("R² needs at least two measured values, found one"));
         }
         let deviations = self.truth_squared - self.truth * self.truth / count;
-        // What rounding leaves of a constant truth.
+        // Rounding errors leave a small deviation even for a constant truth.
         let is_constant = deviations <= self.truth_squared * count * f64::EPSILON;
         Ok(match (is_constant, self.squared == 0.0) {
             (false, _) => 1.0 - self.squared / deviations,
@@ -113,37 +113,37 @@ impl ErrorSums {
         })
     }
 
-    /// The metric of that name.
+    /// Computes a regression metric.
     ///
     /// # Errors
-    /// As [`ErrorSums::rmse`] and [`ErrorSums::r2`], or where the metric is none of numbers.
+    /// Like [`ErrorSums::rmse`] and [`ErrorSums::r2`], or if `metric` is not a regression metric.
     pub fn score(&self, metric: Metric) -> Result<f64> {
         match metric {
             Metric::Rmse => self.rmse(),
             Metric::Mae => self.mae(),
             Metric::R2 => self.r2(),
             Metric::Accuracy | Metric::MicroF1 | Metric::Miou | Metric::MicroMap => {
-                Err(Error::mismatch(format!("{metric} does not fit numbers"))
+                Err(Error::mismatch(format!("{metric} is not a regression metric"))
                     .help("choose rmse, mae or r2 in benchmarks/"))
             }
         }
     }
 
-    /// Every metric that can be computed, by name.
+    /// Returns every metric that can be computed, by name.
     pub fn scores(&self) -> BTreeMap<String, f64> {
         let metrics = [Metric::Rmse, Metric::Mae, Metric::R2];
         metrics.iter().filter_map(|metric| Some((metric.to_string(), self.score(*metric).ok()?))).collect()
     }
 
-    /// Whether `other` is of the same truth, as far as sums tell.
+    /// Whether `other` has the same sums of the truth, which suggests the same truth.
     pub fn same_truth(&self, other: &Self) -> bool {
         (self.count, self.truth, self.truth_squared) == (other.count, other.truth, other.truth_squared)
     }
 
     fn measured(&self, name: &str) -> Result<f64> {
         match self.count {
-            0 => Err(Error::mismatch(format!("nothing is measured, so there is no {name}"))
-                .help("the split is empty, or its maps hold NaN only")),
+            0 => Err(Error::mismatch(format!("no {name}: no measured values"))
+                .help("check whether the split is empty or its maps contain only NaN")),
             count => Ok(count as f64),
         }
     }
@@ -175,21 +175,23 @@ impl<'a> std::iter::Sum<&'a ErrorSums> for ErrorSums {
     }
 }
 
-/// The metric as Copernicus-Bench reports it: that of each batch, weighted by the batch's images. Batches in which nothing
-/// is measured are left out, where theirs make the whole NaN.
+/// The metric as Copernicus-Bench reports it: computed per batch, then averaged, weighted by the number of images. Batches
+/// without measured values are left out; the original returns NaN if there is one.
 ///
 /// # Errors
-/// Where no batch can be scored, or `batch_size` is 0.
+/// If no batch can be scored, or `batch_size` is 0.
 pub fn mean_over_batches(metric: Metric, images: &[ErrorSums], batch_size: usize) -> Result<f64> {
     if batch_size == 0 {
-        return Err(Error::mismatch("batches of 0 images cannot be scored"));
+        return Err(Error::mismatch("cannot score batches of 0 images"));
     }
     let score = |batch: &[ErrorSums]| batch.iter().sum::<ErrorSums>().score(metric);
     let scored: Vec<(f64, usize)> =
         images.chunks(batch_size).filter_map(|batch| Some((score(batch).ok()?, batch.len()))).collect();
     match scored.iter().map(|(_, images)| images).sum::<usize>() {
         0 => Err(images.iter().sum::<ErrorSums>().score(metric).err().unwrap_or_else(|| {
-            Error::mismatch(format!("no batch of {batch_size} images has enough measured for {metric}"))
+            Error::mismatch(format!(
+                "no batch of {batch_size} images has enough measured values for {metric}"
+            ))
         })),
         all => Ok(scored.iter().map(|(score, images)| score * *images as f64).sum::<f64>() / all as f64),
     }

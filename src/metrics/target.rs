@@ -1,33 +1,33 @@
-//! What is predicted of a sample: which metrics can score it follows from that.
+//! Kinds of target. The kind determines which metrics apply.
 
 use serde::{Deserialize, Serialize};
 
-/// What a sample is labelled with.
+/// The kind of a sample's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
-    /// One class an image.
+    /// One class per image.
     Class,
-    /// Any number of labels an image.
+    /// Any number of labels per image.
     #[serde(rename = "multi-label")]
     Labels,
-    /// One class a pixel.
+    /// One class per pixel.
     Mask,
-    /// One number an image.
+    /// One number per image.
     Value,
-    /// One number a pixel.
+    /// One number per pixel.
     ValueMap,
 }
 
 impl TargetKind {
-    /// Whether numbers are predicted, and not classes.
+    /// Whether the target is a number rather than a class.
     pub fn is_numeric(self) -> bool {
         matches!(self, TargetKind::Value | TargetKind::ValueMap)
     }
 }
 
 impl std::fmt::Display for TargetKind {
-    /// As in messages: `one class per image`.
+    /// Formats the kind for messages: `one class per image`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             TargetKind::Class => "one class per image",

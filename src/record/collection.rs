@@ -1,4 +1,4 @@
-//! The records of several stores.
+//! Collects the records of several stores.
 
 use std::path::Path;
 
@@ -6,35 +6,37 @@ use super::{Record, Store, Unreadable, Usable};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-/// A record and the store that it lies in, where the files beside it are too.
+/// A record and the store that contains it and the files beside it.
 #[derive(Debug, Clone)]
 pub struct Kept {
+    /// The record.
     pub record: Record,
+    /// Its store.
     pub store: Store,
 }
 
 /// The records of several stores.
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
-    /// Sorted by cell.
+    /// Records sorted by cell.
     pub kept: Vec<Kept>,
-    /// Files that cannot be used: a command goes on without them, lists them and ends with a code that says so.
+    /// Files that cannot be used: a command continues without them, lists them and reports them in its exit code.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Like [`collect_usable`], with an error in place of a file that cannot be used.
+/// Like [`collect_usable`], but fails if a file cannot be used.
 ///
 /// # Errors
-/// Where there is no store, or a record cannot be read.
+/// If there is no store, or a record cannot be read.
 pub fn collect(folder: &Path) -> Result<Vec<Kept>> {
     let Collection { kept, unreadable } = collect_usable(folder)?;
     unreadable.into_iter().next().map_or(Ok(kept), |first| Err(first.error))
 }
 
-/// The records of the store in `folder`, or of all stores one folder below it, and the files that cannot be used.
+/// Collects the records, and the files that cannot be used, of the store in `folder` or of all stores one level below it.
 ///
 /// # Errors
-/// Where there is no store, or a folder cannot be read.
+/// If there is no store, or a folder cannot be read.
 pub fn collect_usable(folder: &Path) -> Result<Collection> {
     let mut stores: Vec<Store> = Store::existing(folder).into_iter().collect();
     if stores.is_empty() {
@@ -46,8 +48,11 @@ pub fn collect_usable(folder: &Path) -> Result<Collection> {
         stores = below.iter().filter_map(Store::existing).collect();
     }
     if stores.is_empty() {
-        return Err(Error::not_found(folder, "holds no records: neither `records/` nor a folder with it")
-            .help("give the folder that `bench --out` wrote to, as results or results/geobench"));
+        return Err(Error::not_found(
+            folder,
+            "no records found: expected `records/` here or one level below",
+        )
+        .help("name the folder that `bench --out` wrote to, such as results or results/geobench"));
     }
     let mut all = Collection::default();
     for store in stores {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Record;
 use crate::{Error, Result};
 
-/// One row a record, in the order given.
+/// Returns a data frame with one row per record, in the order given.
 ///
 /// | columns | type |
 /// |---|---|
@@ -14,8 +14,8 @@ use crate::{Error, Result};
 /// | `seed` | u64 |
 /// | `demo`, `short` | boolean |
 /// | `metric` | string |
-/// | `value` | f64, in the metric's unit: percent, or that of the task |
-/// | `low`, `high` | f64, likewise; null without an interval |
+/// | `value` | f64, in the metric's unit: percent, or the task's unit |
+/// | `low`, `high` | f64, in the same unit; null without an interval |
 /// | `level` | f64, between 0 and 1; null without an interval |
 /// | `scores`, `selected`, `samples` | string: JSON objects |
 /// | `fingerprint`, `settings`, `weights`, `data` | string |
@@ -30,7 +30,7 @@ use crate::{Error, Result};
 /// | `record` | string: the file's name |
 ///
 /// # Errors
-/// Where the frame cannot be built.
+/// If the frame cannot be built.
 pub fn frame(records: &[Record]) -> Result<DataFrame> {
     fn column<'a, T>(records: &'a [Record], of: impl Fn(&'a Record) -> T) -> Vec<T> {
         records.iter().map(of).collect()

@@ -1,11 +1,11 @@
-//! Records of older schemas, brought to the present one as they are read. Files are left as they are.
+//! Upgrades records of older schemas in memory when they are read. The files do not change.
 
 use serde_json::{Map, Value, json};
 
-/// Brings a record of schema 1 to schema 2, which says how much of the model the weights cover, what the program was built
-/// from, which configs were used and how the protocol was set.
+/// Upgrades a record from schema 1 to schema 2, which adds how much of the model the weights cover, the revision the program
+/// was built from, the configs used and the protocol's settings.
 ///
-/// Schema 1 took `git-revision` from the folder of the configs, not from the program: it becomes `configs.checkout`.
+/// Schema 1 took `git-revision` from the folder of the configs, not from the program, so it becomes `configs.checkout`.
 pub(crate) fn from_1(record: &mut Map<String, Value>) {
     if let Some(Value::Object(made)) = record.get_mut("provenance") {
         let weights = made.get("weights").and_then(Value::as_str).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Records: what one finished cell is, and what decides its number. [`Store`] keeps one atomic file a
-//! cell, [`predictions`] what lies behind it, [`frame()`] lays records out as a data frame.
+//! Records: the result of one finished cell and everything that decides its number. [`Store`] keeps one atomically written
+//! file per record, [`predictions`] the predictions behind it; [`frame()`] lays records out as a data frame.
 
 mod collection;
 mod frame;
@@ -30,141 +30,154 @@ use crate::task::bands::{Channels, Imputation};
 use crate::task::{DecidingTask, Metric};
 use crate::{Error, Result};
 
-/// The form of the record files that this version writes. Raise it when a field changes, and bring older records to it in
+/// Version of the record files that are written. Raise it when a field changes, and upgrade older records in
 /// `migrate.rs`.
 pub const SCHEMA: u32 = 2;
 
-/// Of the code that makes the numbers. Raise it with every change that moves one: cells recorded under
-/// an older version are then computed again.
+/// Version of the code that computes the numbers. Raise it with every change that moves one: cells recorded under
+/// an older version are then recomputed.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Hexadecimal digits of a fingerprint: 128 bits.
 const FINGERPRINT_DIGITS: usize = 32;
 
-/// One cell of a table: the unit of work, of resuming and of a record.
+/// One cell of a table: the unit of work, of resuming and of recording.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Cell {
+    /// Name of the suite.
     pub suite: String,
+    /// Name of the task.
     pub task: String,
+    /// Name of the partition.
     pub partition: String,
+    /// Name of the protocol.
     pub protocol: String,
-    /// Name and backbone as in the tables.
+    /// Name of the model, as shown in tables.
     pub model: String,
+    /// Name of its backbone, as shown in tables.
     pub backbone: String,
+    /// Seed of the run.
     pub seed: u64,
 }
 
-/// A finished cell: scores, interval, what was selected on validation, provenance.
+/// A finished cell: scores, interval, hyperparameters selected on validation, provenance.
 ///
-/// As JSON its numbers keep 15 significant digits.
+/// In JSON, numbers have 15 significant digits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Record {
-    /// Of this file's form.
+    /// Version of the file format: [`SCHEMA`] once read.
     pub schema: u32,
-    /// Names the record: [`Deciding::fingerprint`].
+    /// Identifies the record: [`Deciding::fingerprint`].
     pub fingerprint: String,
-    /// [`Deciding::settings`]: equal in records that may be averaged over their seeds.
+    /// [`Deciding::settings`]: equal in records that may be averaged over seeds.
     pub settings: String,
-    /// [`Deciding::request`]: what was asked for, by which finished cells are found where data or weights are not at
-    /// hand. Empty in records from before it.
+    /// [`Deciding::request`]: what was requested. Finds finished cells when data or weights are not
+    /// available. Empty in older records.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
-    /// [`predictions::digest`] of the predictions that the value was made of: others beside the record are not its own.
-    /// Records from before it have none.
+    /// [`predictions::digest`] of the predictions that the value was computed from; a file with another digest does not
+    /// belong to this record. `None` in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<String>,
-    /// Generated data: never a benchmark number.
+    /// Whether the data were generated: never a benchmark number.
     pub demo: bool,
-    /// The protocol was shortened on the command line: never a benchmark number.
+    /// Whether the protocol was shortened on the command line: never a benchmark number.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub short: bool,
+    /// The cell.
     pub cell: Cell,
-    /// The metric that the tables report.
+    /// The metric shown in the tables.
     pub metric: Metric,
-    /// Its value on the test split, in the metric's unit ([`Metric::about`]).
+    /// Value of the metric on the test split, in the metric's unit ([`Metric::about`]).
     pub value: f64,
+    /// Bootstrap interval of `value`, if the protocol computes one.
     pub interval: Option<Interval>,
-    /// Further scores, by name, each in its unit ([`crate::metrics::Scale::of_score`]).
+    /// Further scores by name, each in its unit ([`crate::metrics::Scale::of_score`]).
     pub scores: BTreeMap<String, f64>,
-    /// What was chosen (on validation, or fixed), by name.
+    /// Hyperparameters by name, chosen on validation or fixed.
     pub selected: BTreeMap<String, String>,
-    /// Samples of each split that were used.
+    /// Number of samples used per split.
     pub samples: BTreeMap<String, usize>,
-    /// How the protocol was set: see [`protocol_settings`]. Empty where it is not known.
+    /// The protocol's settings: see [`protocol_settings`]. Empty if unknown.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub protocol_settings: BTreeMap<String, String>,
-    /// What a reader of the value must know.
+    /// What a reader must know about the value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
+    /// Where the value comes from.
     pub provenance: Provenance,
 }
 
-/// Where a number comes from.
+/// Everything about where a number comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Provenance {
-    /// The program's version.
+    /// Version of the program.
     pub terrabench: String,
-    /// The revision that the program was built from, where that was a git checkout.
+    /// Git revision that the program was built from, if it was built in a checkout.
     pub git_revision: Option<String>,
-    /// Whether the program's sources differed from that revision when it was built.
+    /// Whether the sources differed from that revision at build time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub git_dirty: bool,
-    /// blake3 of each config file that was read, by `suite`, `model`, `protocol`, `normalization`. (A record of schema 1 has
-    /// only `checkout`: the git revision of their folder.)
+    /// blake3 hash of each config file read, by `suite`, `model`, `protocol`, `normalization`. (Records of schema 1 have
+    /// only `checkout`: the git revision of the configs' folder.)
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, String>,
-    /// blake3 of the weights' file, `random:<seed>` (see [`Provenance::random_weights`]), or `none` of a model without
+    /// blake3 hash of the weights file, `random:<seed>` (see [`Provenance::random_weights`]), or `none` for a model without
     /// parameters.
     pub weights: String,
-    /// How much of the model they cover: see [`Provenance::coverage`].
+    /// How much of the model the weights cover: see [`Provenance::coverage`].
     pub coverage: Coverage,
-    /// blake3 of the samples and statistics that were read.
+    /// blake3 hash of the samples and statistics that were read.
     pub data: String,
-    /// blake3 of the test features, of protocols on frozen features: equal where a setting had no effect.
+    /// blake3 hash of the test features, for protocols on frozen features: equal hashes show that a setting had no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<String>,
-    /// That the model was told. Records before version 0.2 call it `stem`.
+    /// Sensor passed to the model. Called `stem` in records before version 0.2.
     #[serde(alias = "stem")]
     pub sensor: Sensor,
-    /// The images of each sample, in order, where it has several; `sensor` is then the first one's.
+    /// The images of each sample, in order, if it has several; `sensor` is then that of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<RecordedImage>,
-    /// How tokens became the vector of an image; records before schema 3 do not say.
+    /// How tokens were pooled to one vector per image; `None` in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
-    /// Which of the model's bands it was given: `all`, `rgb` or names.
+    /// The subset of the model's bands that it received: `all`, `rgb` or names.
     #[serde(default = "all_channels")]
     pub channels: String,
-    /// Whether the model was fed the bands of the published numbers or those that it was trained on.
+    /// Whether the model received the bands of the published numbers or the bands it was trained on.
     #[serde(default)]
     pub inputs: Inputs,
-    /// The stored band behind each input band, in order; of several images each with what tells its image from the others:
+    /// The stored band behind each input band, in order; with several images each is followed by its image's label:
     /// `VV before`, `02 - Blue s2-l1c`.
     pub bands: Vec<String>,
-    /// `as-named` or `by-content`.
+    /// How bands were identified: `as-named` or `by-content`.
     pub band_names: String,
+    /// Bands replaced by others.
     pub imputed: Vec<Imputation>,
-    /// `dataset`, `sweep` (what was chosen then stands in [`Record::selected`]) or a strategy's name.
+    /// `dataset`, `sweep` (the chosen strategy is then in [`Record::selected`]) or the name of a strategy.
     pub normalization: String,
     /// Height and width of the model's input in pixels.
     pub image_size: usize,
+    /// Device of the run.
     pub device: String,
+    /// Number of threads.
     pub threads: usize,
-    /// Unix time in seconds.
+    /// Time of completion, Unix time in seconds.
     pub finished: u64,
+    /// Duration in seconds of wall-clock time.
     pub wall_seconds: f64,
 }
 
-/// One of several images of a sample.
+/// One of several images per sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RecordedImage {
-    /// That the model was told.
+    /// Sensor passed to the model.
     pub sensor: Sensor,
-    /// What its date is called.
+    /// Label of its date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
 }
@@ -174,7 +187,7 @@ fn all_channels() -> String {
 }
 
 impl Provenance {
-    /// The sensors that the model was told, in the order of the images, each once: `s2-l1c`, `s1 + s2-l1c`.
+    /// Lists the sensors passed to the model without duplicates: `s2-l1c`, `s1 + s2-l1c`.
     pub fn sensors(&self) -> String {
         let mut names = vec![self.sensor.name()];
         for image in &self.images {
@@ -185,24 +198,24 @@ impl Provenance {
         names.join(" + ")
     }
 
-    /// How much of the model the weights cover. Weights called `random:<seed>` are random in any case.
+    /// How much of the model the weights cover. Weights called `random:<seed>` always count as random.
     pub fn coverage(&self) -> Coverage {
         if self.weights.starts_with("random:") { Coverage::Random } else { self.coverage }
     }
 
-    /// Whether the model was left at its random initial weights.
+    /// Whether the model kept its random initial weights.
     pub fn random_weights(&self) -> bool {
         self.coverage() == Coverage::Random
     }
 
-    /// Whether part of the model was left at random weights: the value is compared with nothing.
+    /// Whether part of the model kept random weights, so that the value must not be compared with others.
     pub fn partial_weights(&self) -> bool {
         matches!(self.coverage(), Coverage::Partial { .. })
     }
 }
 
-/// Everything that decides the number of a cell, and nothing else: device, threads, time, the program's version and what
-/// only labels (titles, names of models and of protocols' files) are left out.
+/// Everything that decides the number of a cell, and nothing else: excludes device, threads, time, the program's version and
+/// mere labels (titles, names of models and of protocol files).
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Deciding<'a> {
@@ -210,70 +223,81 @@ pub struct Deciding<'a> {
     pub protocol_version: u32,
     /// [`crate::features::FEATURES_VERSION`].
     pub features_version: u32,
+    /// Whether the data are generated.
     pub demo: bool,
-    /// Its suite, task, partition and seed: its other names are labels.
+    /// The cell, of which suite, task, partition and seed count; the other names are labels.
     #[serde(serialize_with = "deciding_cell")]
     pub cell: &'a Cell,
+    /// The fields of the task that affect results.
     pub task: DecidingTask<'a>,
-    /// As [`ProtocolConfig::deciding`] gives it.
+    /// The protocol, reduced by [`ProtocolConfig::deciding`].
     pub protocol: &'a ProtocolConfig,
+    /// The fields of the model that affect results.
     pub model: DecidingModel<'a>,
     /// [`crate::data::decoding::Decoding::hash`] of the samples.
     pub decoding: &'a str,
-    /// As in [`Provenance`], here and below.
+    /// Like [`Provenance::weights`].
     pub weights: &'a str,
+    /// Like [`Provenance::data`].
     pub data: &'a str,
+    /// Like [`Provenance::sensor`].
     pub sensor: Sensor,
-    /// None where the protocol takes no pooled vectors.
+    /// Like [`Provenance::pooling`]; `None` if the protocol does not use pooled features.
     pub pooling: Option<Pooling>,
+    /// Like [`Provenance::channels`].
     pub channels: &'a Channels,
+    /// Like [`Provenance::bands`].
     pub bands: &'a [String],
+    /// Like [`Provenance::band_names`].
     pub band_names: &'a str,
+    /// Like [`Provenance::imputed`].
     pub imputed: &'a [Imputation],
+    /// Like [`Provenance::normalization`].
     pub normalization: &'a str,
-    /// What may happen to the pixels, in the order in which it is tried.
+    /// Candidate preparations of the pixels, in the order in which they are tried.
     pub strategies: &'a [Preparation],
+    /// Like [`Provenance::image_size`].
     pub image_size: usize,
 }
 
 fn deciding_cell<S: Serializer>(cell: &Cell, serializer: S) -> Result<S::Ok, S::Error> {
-    // A new field must be told here on which side it is.
+    // A new field must be assigned to one side here.
     let Cell { suite, task, partition, seed, protocol: _, model: _, backbone: _ } = cell;
     (suite, task, partition, seed).serialize(serializer)
 }
 
 impl Deciding<'_> {
-    /// Names the record of the cell.
+    /// Identifies the record of the cell.
     ///
     /// # Errors
-    /// Where a value has no JSON form, as a path that is not UTF-8.
+    /// If a value has no JSON form, such as a path that is not UTF-8.
     pub fn fingerprint(&self) -> Result<String> {
         fingerprint(self)
     }
 
-    /// What decides the number but for the seed: the fingerprint of the same cell at seed 0.
+    /// Everything that decides the number except the seed: the fingerprint of the same cell at seed 0.
     ///
     /// # Errors
-    /// As [`Deciding::fingerprint`].
+    /// Like [`Deciding::fingerprint`].
     pub fn settings(&self) -> Result<String> {
         fingerprint(&Deciding { cell: &Cell { seed: 0, ..self.cell.clone() }, ..*self })
     }
 
-    /// What was asked for: all that is known without data and weights, with the bands to stand in for missing ones.
+    /// What was requested: everything known without data and weights, with the replacements for missing bands.
     ///
     /// # Errors
-    /// As [`Deciding::fingerprint`].
+    /// Like [`Deciding::fingerprint`].
     pub fn request(&self, impute: &[Imputation]) -> Result<String> {
         let blank = Deciding { weights: "", data: "", bands: &[], imputed: impute, strategies: &[], ..*self };
         fingerprint(&blank)
     }
 }
 
-/// The first 128 bits of the blake3 hash, as 32 hexadecimal digits, of the value's canonical JSON: keys
-/// sorted, no white space.
+/// The first 128 bits of the blake3 hash of the value's canonical JSON (keys sorted, no whitespace), as 32
+/// hexadecimal digits.
 ///
 /// # Errors
-/// Where the value has no JSON form.
+/// If the value has no JSON form.
 pub fn fingerprint(value: &impl Serialize) -> Result<String> {
     let mut json = serde_json::to_value(value)
         .map_err(|e| Error::mismatch(format!("settings without a JSON form: {e}")))?;

@@ -1,4 +1,4 @@
-//! Notes: what a reader of a number must know about it, such as duplicates among the test samples.
+//! Notes: facts that a reader of a number must know, such as duplicates among the test samples.
 //!
 //! ```
 //! use terrabench::record::Note;
@@ -10,18 +10,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A note of a record. Tables mark the record's value with a letter and print the note below.
+/// A note on a record. Tables mark the record's value with a letter and print the note below.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Note {
-    /// What it is about, in a few letters, the same for all notes of the kind: `constant-features`.
+    /// Short name that all notes of the same kind share: `constant-features`.
     pub kind: String,
     /// One sentence without a full stop: what was found, and where. Records with equal texts share a footnote.
     pub text: String,
 }
 
 impl Note {
-    /// A note of that kind.
+    /// Makes a note of that kind.
     pub fn new(kind: impl Into<String>, text: impl Into<String>) -> Self {
         Note { kind: kind.into(), text: text.into() }
     }

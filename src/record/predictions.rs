@@ -1,18 +1,19 @@
-//! The predictions behind a record, in a file beside it: `predictions/<name of the record>.safetensors`.
+//! The predictions of a record, in a separate file: `predictions/<name of the record>.safetensors`.
 //!
-//! | tensor | of | shape |
+//! | tensor | contents | shape |
 //! |---|---|---|
-//! | `predicted`, `truth` | one class an image: uint16 | [n] |
-//! | `predicted`, `truth` | several labels an image: uint8, 0 or 1 | [n, labels] |
-//! | `logits`, `truth` | several labels an image, ranked: float32, and uint8 as above | [n, labels] |
-//! | `predicted`, `truth` | one number an image: float32 | [n] |
-//! | `sums` | maps of numbers: float64, count, sums of errors' sizes and squares, of the truth and its squares | [n, 5] |
+//! | `predicted`, `truth` | one class per image: uint16 | [n] |
+//! | `predicted`, `truth` | several labels per image: uint8, 0 or 1 | [n, labels] |
+//! | `logits`, `truth` | several labels per image, ranked: float32, and uint8 as above | [n, labels] |
+//! | `predicted`, `truth` | one number per image: float32 | [n] |
+//! | `sums` | value maps: float64: count, sums of absolute and squared errors, of the truth and its squares | [n, 5] |
 //! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
 //!
 //! Metadata: `format`, `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
-//! `multi-label`, `scores`, `mask`, `value`, `value-map`), `classes`, for masks `ignore`; and what else it takes to compute the record's scores again,
-//! each where it applies: `class-names` (a JSON list), `report-batch` (samples per batch of `reported_<metric>`), `resamples` (of
-//! the interval). Files without `format` are of format 1, which lacks the last three.
+//! `multi-label`, `scores`, `mask`, `value`, `value-map`), `classes`, and `ignore` for masks. Where they apply, three more
+//! keys store what is needed to recompute the record's scores: `class-names` (a JSON list), `report-batch` (samples per
+//! batch of `reported_<metric>`) and `resamples` (of the interval). Files without `format` have format 1, which lacks
+//! these three.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,26 +31,27 @@ use crate::metrics::segmentation::Confusion;
 use crate::score::{Predictions, Scoring, Targets};
 use crate::{Error, Result};
 
-/// The form of the files that this version writes. Older ones are read.
+/// Version of the file format that is written. Older versions can be read.
 pub const FORMAT: u32 = 2;
 
-/// The most resamples, and the largest batch, that a file can ask for.
+/// Upper limit of the number of resamples and of the batch size that a file can state.
 const LARGEST: usize = 1_000_000;
 
-/// Numbers of an [`ErrorSums`].
+/// Numbers stored per [`ErrorSums`].
 const SUMS: usize = 5;
 
 /// Predictions with the names of their samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named {
-    /// One a sample.
+    /// Names of the samples, one per prediction.
     pub samples: Vec<String>,
+    /// Predictions and labels, in the order of `samples`.
     pub predictions: Predictions,
-    /// How the record's scores follow from them; files of format 1 do not tell.
+    /// Settings needed to recompute the record's scores; `None` for files of format 1.
     pub scoring: Option<Scoring>,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -98,29 +100,29 @@ impl Tensor {
     }
 }
 
-/// Writes the file: whole under its name, or not at all.
+/// Writes the file atomically: completely, or not at all.
 ///
 /// # Errors
-/// Where it cannot be written, or names and predictions are not one a sample.
+/// If it cannot be written, or there is not exactly one name per prediction.
 pub fn write(path: &Path, record: &str, named: &Named) -> Result<()> {
     write_atomically(path, &encode(path, record, named)?)
 }
 
-/// Hash of the predictions and their samples, whichever record they are of: 32 hexadecimal digits.
+/// Hash of the predictions and their samples, independent of the record: 32 hexadecimal digits.
 ///
 /// # Errors
-/// Where names and predictions are not one a sample.
+/// If there is not exactly one name per prediction.
 pub fn digest(named: &Named) -> Result<String> {
     let bytes = encode(Path::new("predictions"), "", named)?;
     Ok(blake3::hash(&bytes).to_hex()[..FINGERPRINT_DIGITS].to_owned())
 }
 
-/// The bytes of the file; the same for the same predictions.
+/// Encodes the file; equal predictions give equal bytes.
 fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     let problem = |problem: String| Error::io(path, format!("cannot be written: {problem}"));
     let Named { samples, predictions, scoring } = named;
     if samples.len() != predictions.len() {
-        return Err(problem(format!("{} names of {} predictions", samples.len(), predictions.len())));
+        return Err(problem(format!("{} sample names for {} predictions", samples.len(), predictions.len())));
     }
     if let Some(no_number) = not_a_number(samples, predictions) {
         return Err(problem(no_number));
@@ -129,7 +131,7 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
         ("record".to_owned(), record.to_owned()),
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
-    // What was read of format 1 stays it.
+    // Predictions read from format 1 are written as format 1 again.
     if let Some(Scoring { class_names, report_batch, resamples }) = scoring {
         metadata.insert("format".to_owned(), FORMAT.to_string());
         if !class_names.is_empty() {
@@ -184,7 +186,7 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     tensors::serialize(views, metadata).at(path)
 }
 
-/// The first sample one of whose numbers is none: it has no rank, or no error.
+/// Describes the first sample with a value that is not a number and so has no rank or error.
 fn not_a_number(samples: &[String], predictions: &Predictions) -> Option<String> {
     let (what, place) = match predictions {
         Predictions::Scores { logits, .. } => {
@@ -201,10 +203,10 @@ fn not_a_number(samples: &[String], predictions: &Predictions) -> Option<String>
     Some(format!("{what} of sample `{sample}` is not a number"))
 }
 
-/// Reads the file of the record with that fingerprint; nothing where there is none.
+/// Reads the file of the record with that fingerprint; `None` if there is no file.
 ///
 /// # Errors
-/// Where it is damaged or of another record.
+/// If it is damaged or belongs to another record.
 pub fn read(path: &Path, record: &str) -> Result<Option<Named>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -221,17 +223,17 @@ pub fn read(path: &Path, record: &str) -> Result<Option<Named>> {
 fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let metadata = header.metadata().clone().unwrap_or_default();
-    let of = |key: &str| metadata.get(key).ok_or_else(|| format!("lacks `{key}`"));
+    let of = |key: &str| metadata.get(key).ok_or_else(|| format!("`{key}` is missing"));
     let format: u32 = match metadata.get("format") {
-        Some(format) => format.parse().map_err(|_| format!("format `{format}`"))?,
+        Some(format) => format.parse().map_err(|_| format!("unknown format `{format}`"))?,
         None => 1,
     };
     if !(1..=FORMAT).contains(&format) {
-        return Err(format!("format {format}; this program reads up to {FORMAT}"));
+        return Err(format!("format {format} is newer than this program, which reads up to {FORMAT}"));
     }
     let found = of("record")?;
     if found != record {
-        return Err(format!("they are those of the record {found}, expected {record}"));
+        return Err(format!("expected predictions of record {record}, found those of record {found}"));
     }
     let samples: Vec<String> = serde_json::from_str(of("samples")?).map_err(|e| e.to_string())?;
     let classes: usize = of("classes")?.parse().map_err(|e| format!("classes: {e}"))?;
@@ -239,8 +241,8 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
     let tensors: BTreeMap<String, _> = file.tensors().into_iter().collect();
     let tensor = |name: &str, dtype: Dtype, rank: usize| match tensors.get(name) {
         Some(t) if t.dtype() == dtype && t.shape().len() == rank => Ok(t),
-        Some(t) => Err(format!("`{name}` is {:?} {:?}", t.dtype(), t.shape())),
-        None => Err(format!("lacks `{name}`")),
+        Some(t) => Err(format!("`{name}` has the unexpected type and shape {:?} {:?}", t.dtype(), t.shape())),
+        None => Err(format!("`{name}` is missing")),
     };
     let labels = |name: &str| -> Result<Array2<bool>, String> {
         let t = tensor(name, Dtype::U8, 2)?;
@@ -253,7 +255,9 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
                 let numbers = tensor(name, Dtype::U16, 1)?.data().as_chunks().0.iter();
                 let read: Vec<usize> = numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
                 match read.iter().find(|class| **class >= classes) {
-                    Some(class) => Err(format!("`{name}` holds class {class} of {classes}")),
+                    Some(class) => {
+                        Err(format!("`{name}` contains class {class}; expected classes below {classes}"))
+                    }
                     None => Ok(Targets::Classes { classes: read, count: classes }),
                 }
             };
@@ -276,7 +280,7 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
             let numbers = t.data().as_chunks().0.iter().map(|bytes| u64::from(u32::from_le_bytes(*bytes)));
             let shape = (t.shape()[0], t.shape()[1], t.shape()[2]);
             if shape.2 != classes {
-                return Err(format!("`counts` is of {} classes, expected {classes}", shape.2));
+                return Err(format!("`counts` has {} classes, expected {classes}", shape.2));
             }
             let all = Array3::from_shape_vec(shape, numbers.collect()).map_err(|e| e.to_string())?;
             let image = |counts: ndarray::ArrayView2<u64>| {
@@ -302,7 +306,7 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         other => return Err(format!("unknown kind `{other}`")),
     };
     if samples.is_empty() {
-        return Err("it has no samples".to_owned());
+        return Err("no samples".to_owned());
     }
     if let Some(problem) = not_a_number(&samples, &predictions) {
         return Err(problem);
@@ -314,18 +318,18 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         Predictions::ValueMaps(images) => [images.len(); 2],
     };
     match lengths.iter().find(|length| **length != samples.len()) {
-        Some(length) => Err(format!("{length} predictions or labels of {} samples", samples.len())),
+        Some(length) => Err(format!("{length} predictions or labels for {} samples", samples.len())),
         None => Ok(Named { samples, predictions, scoring: scoring(format, &metadata)? }),
     }
 }
 
 fn sums(&[count, absolute, squared, truth, truth_squared]: &[f64; SUMS]) -> Result<ErrorSums, String> {
-    // Beyond 2^53 not every count has a number of its own.
+    // Above 2^53, f64 does not represent every integer.
     if count.fract() != 0.0 || !(0.0..=(1_u64 << 53) as f64).contains(&count) {
         return Err(format!("`sums` counts {count} pixels"));
     }
     if [absolute, squared, truth_squared].iter().any(|sum| *sum < 0.0) {
-        return Err("`sums` holds a negative sum of sizes or squares".to_owned());
+        return Err("`sums` contains a negative sum of absolute values or squares".to_owned());
     }
     Ok(ErrorSums { count: count as u64, absolute, squared, truth, truth_squared })
 }

@@ -1,7 +1,7 @@
-//! How a number was made: one key for tables, the gate, comparisons and the page.
+//! How a number was made, as one key for tables, the gate, comparisons and the HTML page.
 //!
 //! A cell (suite, task, partition, protocol, model, seed) says what was measured; its [`SettingKey`] says how. Two records
-//! of one cell may only take each other's place, be averaged or be compared where their settings are the same.
+//! of a cell may replace each other, be averaged or be compared only if their settings agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,42 +12,44 @@ use super::Record;
 use crate::task::bands::Imputation;
 use crate::{Error, Result};
 
-/// One thing that makes a number another one.
+/// One aspect of how a number was made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Aspect {
-    /// Hash of the weights' file, or `random:<seed>`.
+    /// Hash of the weights file, or `random:<seed>`.
     Weights,
     /// Whether the weights cover the whole model: see [`crate::model::Coverage`].
     Coverage,
-    /// Real or generated.
+    /// Whether the data are real or generated.
     Data,
     /// Whether the protocol was shortened on the command line.
     Length,
+    /// Sensor passed to the model.
     Sensor,
-    /// Which of the model's bands it was given.
+    /// The subset of the model's bands that it received.
     Channels,
-    /// Whether the model was fed the bands of the published numbers or those that it was trained on.
+    /// Whether the model received the bands of the published numbers or the bands it was trained on.
     Inputs,
-    /// How tokens became one vector.
+    /// How tokens were pooled to one vector.
     Pooling,
-    /// Bands by name or by content.
+    /// Whether bands were identified by name or by content.
     Bands,
-    /// What stands in for missing bands.
+    /// Which bands replaced missing ones.
     Imputation,
+    /// How pixels were normalised.
     Normalization,
     /// Height and width of the model's input.
     InputSize,
-    /// A setting of the protocol by its name in the protocol's TOML: `k`, `order`, `optimizer.momentum`.
+    /// A setting of the protocol, by its name in the protocol's TOML file: `k`, `order`, `optimizer.momentum`.
     Protocol(String),
 }
 
 impl Aspect {
-    /// Whether it is one of the protocol's settings, which records of schema 1 do not tell.
+    /// Whether this is a setting of the protocol, which records of schema 1 do not contain.
     pub fn is_protocol(&self) -> bool {
         matches!(self, Aspect::Protocol(_))
     }
 
-    /// The option that chooses it on the command line, where there is one.
+    /// The command-line option that sets it, if there is one.
     pub fn option(&self) -> Option<&'static str> {
         match self {
             Aspect::Weights | Aspect::Coverage => Some("--weights"),
@@ -64,20 +66,20 @@ impl Aspect {
     }
 }
 
-/// How a record's number was made. Ordered and equal by all aspects; [`SettingKey::differences`] passes over what one side
-/// does not tell.
+/// How a record's number was made. Order and equality use all aspects; [`SettingKey::differences`] ignores those that one
+/// side does not state.
 ///
-/// `Display` names every aspect; [`SettingKey::among`] only those that differ.
+/// `Display` shows every aspect; [`SettingKey::among`] only those that differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SettingKey {
-    /// The protocol's name: its settings are compared with those of the same protocol only.
+    /// Name of the protocol: settings are compared only within one protocol.
     protocol: String,
-    /// As shown.
+    /// The aspects and their values as displayed.
     aspects: BTreeMap<Aspect, String>,
 }
 
 impl SettingKey {
-    /// The key of a record.
+    /// Returns the key of a record.
     pub fn of(record: &Record) -> Self {
         let made = &record.provenance;
         let data = if record.demo { "generated data" } else { "real data" };
@@ -104,32 +106,32 @@ impl SettingKey {
         }
     }
 
-    /// The same key without some aspects, for those to whom they do not matter: a gate across trainings passes over the weights.
+    /// Removes aspects that do not matter to the caller: a gate across trainings ignores the weights.
     #[must_use]
     pub fn without(mut self, passed_over: impl Fn(&Aspect) -> bool) -> Self {
         self.aspects.retain(|aspect, _| !passed_over(aspect));
         self
     }
 
-    /// The same key, to be compared over protocols.
+    /// Removes the protocol, so that keys can be compared across protocols.
     #[must_use]
     pub fn of_any_protocol(mut self) -> Self {
         self.protocol.clear();
         self
     }
 
-    /// Gives an aspect another value.
+    /// Sets the value of an aspect.
     pub fn set(&mut self, aspect: Aspect, value: String) {
         self.aspects.insert(aspect, value);
     }
 
-    /// The value of an aspect as shown; nothing where the record does not tell.
+    /// The value of an aspect as displayed; `None` if the record does not state it.
     pub fn get(&self, aspect: &Aspect) -> Option<&str> {
         self.aspects.get(aspect).map(String::as_str)
     }
 
-    /// The aspects in which the two differ, but for settings of different protocols and for what a record of schema 1 does
-    /// not tell.
+    /// Lists the aspects in which the two differ, ignoring settings of different protocols and those that a record of schema 1
+    /// does not state.
     pub fn differences(&self, other: &SettingKey) -> Vec<Aspect> {
         let tells = |key: &SettingKey| key.aspects.keys().any(Aspect::is_protocol);
         let untold = |aspect: &Aspect| {
@@ -141,16 +143,16 @@ impl SettingKey {
         aspects.filter(|aspect| !untold(aspect) && self.get(aspect) != other.get(aspect)).cloned().collect()
     }
 
-    /// Whether the two differ in nothing: see [`SettingKey::differences`].
+    /// Whether there are no differences: see [`SettingKey::differences`].
     pub fn is_same(&self, other: &SettingKey) -> bool {
-        // Most are equal, which is quickly seen.
+        // Most keys are equal, which is quick to check.
         self == other || self.differences(other).is_empty()
     }
 
-    /// The values of these aspects: `sensor s2-l2a, normalisation satlas`.
+    /// Formats the values of these aspects: `sensor s2-l2a, normalisation satlas`.
     pub fn tell<'k>(&'k self, aspects: impl IntoIterator<Item = &'k Aspect>) -> String {
         let aspects: Vec<&Aspect> = aspects.into_iter().collect();
-        // `random:0` says it already.
+        // `random:0` already implies the coverage.
         let random = self.get(&Aspect::Weights).is_some_and(|weights| weights.starts_with("random:"));
         let said =
             |aspect: &Aspect| *aspect == Aspect::Coverage && random && aspects.contains(&&Aspect::Weights);
@@ -159,7 +161,8 @@ impl SettingKey {
         told.join(", ")
     }
 
-    /// Only what tells this key from `others`: `weights 5f3c9a1be204, normalisation satlas`. Empty where nothing does.
+    /// Formats only what distinguishes this key from `others`, such as `weights 5f3c9a1be204, normalisation satlas`; empty if
+    /// nothing does.
     pub fn among<'k>(&self, others: impl IntoIterator<Item = &'k SettingKey>) -> String {
         let differing: BTreeSet<Aspect> =
             others.into_iter().flat_map(|other| self.differences(other)).collect();
@@ -190,14 +193,14 @@ impl fmt::Display for SettingKey {
     }
 }
 
-/// `B02 for B01, B8A for B09`, or `nothing`.
+/// Formats as `B02 for B01, B8A for B09`, or `nothing`.
 fn imputation(imputed: &[Imputation]) -> String {
     let pairs: Vec<String> =
         imputed.iter().map(|pair| format!("{} for {}", pair.source, pair.target)).collect();
     if pairs.is_empty() { "nothing".to_owned() } else { pairs.join(", ") }
 }
 
-/// Enough of a hash to tell it from others; `random:<seed>` as it is.
+/// Shortens a hash, keeping enough digits to identify it; `random:<seed>` stays as it is.
 pub fn short(hash: &str) -> &str {
     if hash.starts_with("random:") {
         return hash;
@@ -206,13 +209,13 @@ pub fn short(hash: &str) -> &str {
     digits.get(..12).unwrap_or(digits)
 }
 
-/// A protocol's settings for a record, by dotted name: `k` is `20`, `optimizer.momentum` is `0.9`, a list is its JSON.
-/// Those of the interval are left out: they move no value.
+/// Flattens a protocol's settings for a record, by dotted name: `k` is `20`, `optimizer.momentum` is `0.9`, a list is JSON.
+/// Leaves out the interval's settings, which do not affect any value.
 ///
 /// # Errors
-/// Where the protocol has no JSON form.
+/// If the protocol has no JSON form.
 pub fn protocol_settings(protocol: &impl Serialize) -> Result<BTreeMap<String, String>> {
-    // By way of the text: a number keeps the digits of its own type.
+    // Convert through text so that numbers keep the digits of their own type.
     let text = serde_json::to_string(protocol).map_err(Error::mismatch)?;
     let mut settings = BTreeMap::new();
     flatten("", &serde_json::from_str(&text).map_err(Error::mismatch)?, &mut settings);

@@ -1,4 +1,4 @@
-//! The store: one JSON file a record, written to a temporary name and renamed.
+//! The store: one JSON file per record, written to a temporary name and renamed.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,39 +13,39 @@ use crate::files::{remove, write_atomically};
 use crate::metrics::Scale;
 use crate::{Error, Result};
 
-/// Digits of the fingerprint in a file's name.
+/// Digits of the fingerprint in a file name.
 const DIGITS_IN_NAME: usize = 16;
 
-/// The folder of predictions.
+/// Folder of the predictions.
 const PREDICTIONS: &str = "predictions";
 
-/// The folder of pictures of predicted masks.
+/// Folder of the pictures of predicted masks.
 const SHEETS: &str = "sheets";
 
-/// The longest part of a file's name, in bytes: seven parts stay below the 255 of file systems.
+/// Maximum length of each part of a file name in bytes: seven parts stay below the 255 of file systems.
 const LONGEST_PART: usize = 48;
 
-/// A folder of records. Copying files between such folders merges them.
+/// A folder of records. Stores are merged by copying their files into one folder.
 ///
-/// A file there either holds a whole record or is no record: hidden files (a write that was cut short
-/// leaves one) and names that do not end in `.json` are ignored. A damaged record is an error that names
-/// the file, when resuming too, since only a foreign hand or a failing disk can make one; to whom all
-/// records matter, [`Store::usable`] gives the others. Records of older schemas are brought to the present one.
+/// A file in the folder is either a complete record or not a record at all: hidden files (left by an interrupted write)
+/// and names that do not end in `.json` are ignored. A damaged record is an error that names the file, even when
+/// resuming, because only something outside the program or a failing disk can cause it. [`Store::usable`] returns the
+/// remaining records for callers that need them all. Records of older schemas are upgraded when read.
 #[derive(Debug, Clone)]
 pub struct Store {
     records: PathBuf,
 }
 
-/// What a store holds.
+/// The contents of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Usable {
-    /// Sorted by cell.
+    /// Records sorted by cell.
     pub records: Vec<Record>,
     /// Files that cannot be used, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Why a file is no record, and the record where it is one under another name.
+/// Why a file is refused, and the record in it if it is one under another name.
 struct Refused {
     reason: Reason,
     error: Error,
@@ -53,26 +53,26 @@ struct Refused {
 }
 
 impl Store {
-    /// The records under `<folder>/records/`, which is made if need be.
+    /// Opens the records under `<folder>/records/`, creating the folder if needed.
     ///
     /// # Errors
-    /// Where the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let records = folder.as_ref().join("records");
         std::fs::create_dir_all(&records).at(&records)?;
         Ok(Store { records })
     }
 
-    /// The records under `<folder>/records/`, if that is there.
+    /// Opens the records under `<folder>/records/` if that folder exists.
     pub fn existing(folder: impl AsRef<Path>) -> Option<Self> {
         let records = folder.as_ref().join("records");
         records.is_dir().then_some(Store { records })
     }
 
-    /// The record of that fingerprint, if the cell is done.
+    /// Finds the record with that fingerprint, if the cell is done.
     ///
     /// # Errors
-    /// Where the folder or the record's file cannot be read, or the record is damaged.
+    /// If the folder or the record's file cannot be read, or the record is damaged.
     pub fn get(&self, fingerprint: &str) -> Result<Option<Record>> {
         let Some(digits) = fingerprint.get(..DIGITS_IN_NAME) else { return Ok(None) };
         let end = format!(".{digits}.json");
@@ -85,11 +85,11 @@ impl Store {
         Ok(None)
     }
 
-    /// The record of that fingerprint under the labels of `cell`: one that was made under other labels (the model's or
-    /// the protocol's file has another name by now) is copied, with what lies beside it.
+    /// Finds the record with that fingerprint under the labels of `cell`. A record made under other labels (the file of the
+    /// model or protocol was renamed since) is copied, together with the files beside it.
     ///
     /// # Errors
-    /// As [`Store::get`], or where a copy cannot be written.
+    /// Like [`Store::get`], or if a copy cannot be written.
     pub fn find(&self, fingerprint: &str, cell: &Cell) -> Result<Option<Record>> {
         let Some(any) = self.get(fingerprint)? else { return Ok(None) };
         let asked = Record { cell: cell.clone(), ..any.clone() };
@@ -105,11 +105,11 @@ impl Store {
         }
     }
 
-    /// The finished cells of a request ([`Record::request`]), the one that was finished last first. Files that cannot be
-    /// used are passed over.
+    /// Returns the finished cells of a request ([`Record::request`]), the most recent first. Skips files that cannot be
+    /// used.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn of_request(&self, request: &str) -> Result<Vec<Record>> {
         let mut records: Vec<Record> =
             self.usable()?.records.into_iter().filter(|record| record.request == request).collect();
@@ -117,17 +117,17 @@ impl Store {
         Ok(records)
     }
 
-    /// Writes what lies beside a record, which [`Staged::commit`] then puts: predictions and, of masks, a picture.
-    /// Until then an earlier record of the same name keeps its own.
+    /// Writes the files beside a record before the record itself, which [`Staged::commit`] writes: the predictions and, for
+    /// masks, a picture. Until then an earlier record of the same name keeps its own files.
     ///
     /// ```text
-    /// predictions/.<name>.next   beside an earlier record; of a new one at once under its name
+    /// predictions/.<name>.next   if there is an earlier record; otherwise directly under its final name
     /// sheets/.<name>.next
-    /// records/<name>             the moment from which the new ones count
+    /// records/<name>             once written, the new files count
     /// ```
     ///
     /// # Errors
-    /// As [`Store::put`] and [`predictions::write`].
+    /// Like [`Store::put`] and [`predictions::write`].
     pub fn stage(&self, record: &Record, named: &Named, sheet: Option<&[u8]>) -> Result<Staged<'_>> {
         let record = Record { predictions: Some(predictions::digest(named)?), ..record.clone() };
         check(&record)
@@ -141,11 +141,11 @@ impl Store {
         Ok(Staged { store: self, record })
     }
 
-    /// Ends what a process that was killed had begun: what it wrote for the record takes its place, what it wrote for a
-    /// record that it never put goes.
+    /// Finishes what a killed process began: moves the files it wrote for this record into place, or removes them if it
+    /// never wrote the record.
     ///
     /// # Errors
-    /// Where a file cannot be moved or removed.
+    /// If a file cannot be moved or removed.
     pub fn settle(&self, record: &Record) -> Result<()> {
         let (path, sheet) = (self.predictions_path(record), self.sheet(record));
         if !next(&path).is_file() {
@@ -153,7 +153,7 @@ impl Store {
         }
         let counts = predictions::read(&next(&path), &record.fingerprint)
             .is_ok_and(|named| named.is_some_and(|named| is_surely_of(record, &named)));
-        // The predictions last: they tell that something is left to do.
+        // Predictions last: their `.next` file shows that something is left to do.
         for path in [sheet, path] {
             match counts && next(&path).is_file() {
                 true => std::fs::rename(next(&path), &path).at(&path)?,
@@ -163,11 +163,11 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the record, in place of an earlier one of the same fingerprint, and returns its file.
+    /// Writes the record, replacing an earlier one with the same fingerprint, and returns the path of its file.
     ///
     /// # Errors
-    /// Where the record is not one that could be read back (a number is not finite, the fingerprint is
-    /// not one) or the file cannot be written.
+    /// If the record could not be read back (a number is not finite, the fingerprint is malformed) or the file cannot be
+    /// written.
     pub fn put(&self, record: &Record) -> Result<PathBuf> {
         let path = self.path(record);
         check(record).map_err(|problem| Error::io(&path, format!("cannot be written: {problem}")))?;
@@ -177,52 +177,52 @@ impl Store {
         Ok(path)
     }
 
-    /// Where the record is, or would be.
+    /// Path of the record's file, whether it exists or not.
     pub fn path(&self, record: &Record) -> PathBuf {
         self.records.join(record.file_name())
     }
 
-    /// Removes the record, then what lies beside it.
+    /// Removes the record, then the files beside it.
     ///
     /// # Errors
-    /// Where a file is there and cannot be removed.
+    /// If an existing file cannot be removed.
     pub fn remove(&self, record: &Record) -> Result<()> {
         let beside = [(PREDICTIONS, "safetensors"), (SHEETS, "png")];
         let beside = beside.map(|(kind, extension)| self.beside(record, kind, extension));
         std::iter::once(self.path(record)).chain(beside).try_for_each(|path| remove(&path))
     }
 
-    /// Where a file beside the record is, or would be: `<kind>/<name of the record>.<extension>`.
+    /// Path of a file beside the record, whether it exists or not: `<kind>/<name of the record>.<extension>`.
     pub fn beside(&self, record: &Record, kind: &str, extension: &str) -> PathBuf {
         let name = record.file_name();
         let stem = name.strip_suffix("json").unwrap_or(&name);
         self.records.with_file_name(kind).join(format!("{stem}{extension}"))
     }
 
-    /// Where the picture of the record's predicted masks is, or would be.
+    /// Path of the picture of the record's predicted masks, whether it exists or not.
     pub fn sheet(&self, record: &Record) -> PathBuf {
         self.beside(record, SHEETS, "png")
     }
 
-    /// Writes the predictions behind the record, in place of earlier ones.
+    /// Writes the predictions of the record, replacing earlier ones.
     ///
     /// # Errors
-    /// As [`predictions::write`].
+    /// Like [`predictions::write`].
     pub fn put_predictions(&self, record: &Record, named: &Named) -> Result<()> {
         predictions::write(&self.predictions_path(record), &record.fingerprint, named)
     }
 
-    /// The predictions behind the record, where they were kept.
+    /// Reads the predictions of the record, if they were kept.
     ///
     /// # Errors
-    /// As [`predictions::read`], or where those that are there are not the record's.
+    /// Like [`predictions::read`], or if the stored predictions do not belong to the record.
     pub fn predictions(&self, record: &Record) -> Result<Option<Named>> {
         let path = self.predictions_path(record);
         let found = predictions::read(&path, &record.fingerprint)?;
         if found.as_ref().is_some_and(|named| is_of(record, named)) {
             return Ok(found);
         }
-        // A process that was killed may have put the record and not yet these.
+        // A killed process may have written the record but not yet renamed its predictions.
         if let Ok(Some(named)) = predictions::read(&next(&path), &record.fingerprint)
             && is_surely_of(record, &named)
         {
@@ -230,34 +230,36 @@ impl Store {
         }
         match found {
             None => Ok(None),
-            Some(_) => Err(Error::damaged(path, "not the predictions that the record's value was made of")
-                .help("run the cell again with `bench --fresh`")),
+            Some(_) => {
+                Err(Error::damaged(path, "not the predictions that the record's value was computed from")
+                    .help("run the cell again with `bench --fresh`"))
+            }
         }
     }
 
-    /// Where the predictions behind the record are, or would be.
+    /// Path of the record's predictions, whether they exist or not.
     pub fn predictions_path(&self, record: &Record) -> PathBuf {
         self.beside(record, PREDICTIONS, "safetensors")
     }
 
-    /// Where an unfinished training of the cell with that fingerprint is kept.
+    /// Path of the checkpoint of an unfinished training of the cell with that fingerprint.
     pub fn snapshot(&self, fingerprint: &str) -> PathBuf {
         self.records.with_file_name("checkpoints").join(format!("{fingerprint}.safetensors"))
     }
 
-    /// All records, sorted by cell.
+    /// Reads all records, sorted by cell.
     ///
     /// # Errors
-    /// As [`Store::get`].
+    /// Like [`Store::get`].
     pub fn all(&self) -> Result<Vec<Record>> {
         let Usable { records, unreadable } = self.usable()?;
         unreadable.into_iter().next().map_or(Ok(records), |first| Err(first.error))
     }
 
-    /// The records that can be used, and the files that cannot.
+    /// Reads the records that can be used and lists the files that cannot.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn usable(&self) -> Result<Usable> {
         let mut names = self.names()?;
         names.sort_unstable();
@@ -276,7 +278,7 @@ impl Store {
         Ok(usable)
     }
 
-    /// Tells a copy beside its record from a record that was renamed.
+    /// Distinguishes a copy beside its record from a record that was renamed.
     fn copied(&self, name: &str, refused: Refused, names: &[String]) -> (Reason, Error) {
         let Refused { reason, error, record: Some(record) } = refused else {
             return (refused.reason, refused.error);
@@ -288,32 +290,32 @@ impl Store {
         let path = self.records.join(name);
         let error = match self.read(&proper) {
             Ok(kept) if kept == *record => {
-                Error::damaged(path, format!("a copy of `{proper}`, equal to it")).help("delete the copy")
+                Error::damaged(path, format!("an identical copy of `{proper}`")).help("delete the copy")
             }
-            _ => Error::damaged(path, format!("a copy of `{proper}` that differs from it"))
-                .help("keep one of the two under that name, and delete the other"),
+            _ => Error::damaged(path, format!("a differing copy of `{proper}`"))
+                .help("keep one of the two under that name and delete the other"),
         };
         (Reason::ConflictCopy, error)
     }
 
-    /// Tries whether a record could be written, by a temporary file.
+    /// Checks that records can be written by creating a temporary file.
     ///
     /// # Errors
-    /// Where it could not.
+    /// If it cannot be created.
     pub fn check_writable(&self) -> Result<()> {
         let tried = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.records);
         tried.map(drop).map_err(|problem| {
-            Error::io(&self.records, format!("no record can be written here: {problem}"))
+            Error::io(&self.records, format!("records cannot be written here: {problem}"))
                 .help("name another folder with --out")
         })
     }
 
-    /// The names of the files that should hold records.
+    /// Names of the files that should contain records.
     fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.records).at(&self.records)? {
             let name = entry.at(&self.records)?.file_name();
-            // A name that is not UTF-8 is none of ours.
+            // Names that are not UTF-8 were not written by this program.
             if let Some(name) = name.to_str()
                 && name.ends_with(".json")
                 && !name.starts_with('.')
@@ -334,8 +336,8 @@ impl Store {
         let record = parse(&path, &text).map_err(|(reason, error)| refused(reason, error))?;
         let proper = record.file_name();
         if proper != name {
-            let error = Error::damaged(&path, format!("holds the record `{proper}`"))
-                .help("give the file that name, or delete it");
+            let error = Error::damaged(&path, format!("contains the record `{proper}`"))
+                .help("rename the file to that name or delete it");
             return Err(Refused { reason: Reason::WrongName, error, record: Some(Box::new(record)) });
         }
         Ok(record)
@@ -344,14 +346,14 @@ impl Store {
 
 fn damaged(path: &Path, problem: &str) -> Error {
     Error::damaged(path, format!("not a record: {problem}"))
-        .help("delete the file, and the cell is computed again")
+        .help("delete the file; the cell is then recomputed")
 }
 
-/// The record in a file's text, brought to the present schema.
+/// Parses a record and upgrades it to the current schema.
 fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
     let broken = |problem: String| (Reason::Damaged, damaged(path, &problem));
     let of_schema = |reason, schema: u64, help: &str| {
-        let problem = format!("a record of schema {schema}; this program reads 1 to {SCHEMA}");
+        let problem = format!("a record of schema {schema}; this program reads schemas 1 to {SCHEMA}");
         (reason, Error::damaged(path, problem).help(help))
     };
     if let Ok(record) = serde_json::from_str::<Record>(text)
@@ -366,9 +368,9 @@ fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
         migrate::from_1(fields);
     }
     match schema {
-        None => return Err(broken("it has no number `schema`".to_owned())),
+        None => return Err(broken("expected a number `schema`, found none".to_owned())),
         Some(0) => {
-            let help = "delete the file, and the cell is computed again";
+            let help = "delete the file; the cell is then recomputed";
             return Err(of_schema(Reason::OlderSchema, 0, help));
         }
         Some(newer) if newer > u64::from(SCHEMA) => {
@@ -378,7 +380,7 @@ fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
         Some(_) => {}
     }
     let record: Record = if schema == Some(u64::from(SCHEMA)) {
-        // From the text, whose errors name the line.
+        // Parse the text again: its errors name the line.
         serde_json::from_str(text).map_err(|problem| broken(problem.to_string()))?
     } else {
         serde_json::from_value(json).map_err(|problem| broken(problem.to_string()))?
@@ -387,18 +389,18 @@ fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
     Ok(record)
 }
 
-/// A record whose predictions are written and which is not put yet.
-#[must_use = "the record is put by `commit`"]
+/// A record whose predictions are already written, but which is not written itself.
+#[must_use = "`commit` writes the record"]
 pub struct Staged<'s> {
     store: &'s Store,
     record: Record,
 }
 
 impl Staged<'_> {
-    /// Puts the record, then gives what was written for it its name. Returns the record as it was put, and its file.
+    /// Writes the record, then moves the files beside it into place. Returns the record as written and the path of its file.
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// Like [`Store::put`].
     pub fn commit(self) -> Result<(Record, PathBuf)> {
         let path = self.store.put(&self.record)?;
         self.store.settle(&self.record)?;
@@ -406,27 +408,27 @@ impl Staged<'_> {
     }
 }
 
-/// Where the successor of a file waits until it counts.
+/// Path at which the successor of a file waits until its record is written.
 fn next(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.next"))
 }
 
-/// Whether the record was made of these predictions; of records that do not say so, of any.
+/// Whether the record was made from these predictions; true if the record does not say.
 fn is_of(record: &Record, named: &Named) -> bool {
     let same = |expected: &String| predictions::digest(named).is_ok_and(|found| found == *expected);
     record.predictions.as_ref().is_none_or(same)
 }
 
-/// Whether the record says that it was made of these predictions.
+/// Whether the record states that it was made from these predictions.
 fn is_surely_of(record: &Record, named: &Named) -> bool {
     record.predictions.is_some() && is_of(record, named)
 }
 
-/// What a record must keep to, beyond its types.
+/// Checks constraints on a record beyond its types.
 fn check(record: &Record) -> Result<(), String> {
     if record.schema != SCHEMA {
-        return Err(format!("schema {} instead of {SCHEMA}", record.schema));
+        return Err(format!("expected schema {SCHEMA}, found {}", record.schema));
     }
     for (field, hash) in [("fingerprint", &record.fingerprint), ("settings", &record.settings)] {
         if hash.len() != FINGERPRINT_DIGITS || !hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -443,18 +445,22 @@ fn check(record: &Record) -> Result<(), String> {
         .chain(scores)
         .find(|(_, number, scale)| !scale.holds(*number))
     {
-        return Err(format!("{name} is {number}, which is no {}", scale.range()));
+        return Err(format!("{name} is {number}; expected a {}", scale.range()));
     }
     if let Some(level) = record.interval.map(|i| i.level).filter(|level| !(*level > 0.0 && *level < 1.0)) {
-        return Err(format!("the interval's level is {level}, which is not between 0 and 1"));
+        return Err(format!("the interval's level is {level}; expected a number between 0 and 1"));
     }
     let seconds = record.provenance.wall_seconds;
-    if !seconds.is_finite() { Err(format!("wall-seconds is {seconds}")) } else { Ok(()) }
+    if !seconds.is_finite() {
+        Err(format!("wall-seconds is {seconds}; expected a finite number"))
+    } else {
+        Ok(())
+    }
 }
 
 impl Record {
-    /// The name of the record's file: readable, unique by the first 64 bits of the fingerprint, and
-    /// never more than a name, whatever the cell's names are.
+    /// Name of the record's file: readable, unique by the first 64 bits of the fingerprint, and always a plain file name,
+    /// whatever the cell's names are.
     pub fn file_name(&self) -> String {
         let Cell { task, partition, protocol, model, backbone, seed, suite: _ } = &self.cell;
         let digits = self.fingerprint.get(..DIGITS_IN_NAME).unwrap_or(&self.fingerprint);
@@ -469,12 +475,12 @@ impl Record {
     }
 }
 
-/// `name` in letters that every file system takes: a to z, digits, `_`, `-`, and `.` within.
+/// Restricts `name` to characters that every file system accepts: a to z, digits, `_`, `-`, and `.` inside.
 fn part(name: &str) -> String {
     let mut part = String::new();
     for c in name.chars().map(|c| c.to_ascii_lowercase()) {
         let c = if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' };
-        // One dash for a run of foreign letters.
+        // A run of other characters becomes one dash.
         if part.len() < LONGEST_PART && !(c == '-' && part.ends_with('-')) {
             part.push(c);
         }

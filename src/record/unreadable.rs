@@ -1,4 +1,4 @@
-//! Files that should hold a record and cannot be used: they are listed, and the others go on.
+//! Files that should contain a record but cannot be used. Commands list them and continue with the others.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,26 +8,28 @@ use crate::Error;
 /// A file that cannot be used, and why.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
+    /// Path of the file.
     pub path: PathBuf,
+    /// The kind of problem.
     pub reason: Reason,
-    /// Names the file, what was expected and found, and what to do.
+    /// Names the file, what was expected, what was found, and what to do.
     pub error: Error,
 }
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Not a whole record, or not the predictions of one.
+    /// Not a complete record, or not the predictions of one.
     Damaged,
-    /// The file system refuses to read it.
+    /// The operating system refuses to read it.
     Refused,
-    /// Of a schema that this program no longer reads.
+    /// Has a schema that this program no longer reads.
     OlderSchema,
-    /// Of a schema that only a newer program reads.
+    /// Has a schema that only a newer program reads.
     NewerSchema,
-    /// A copy beside the record, as file managers and sync clients make them: `x (1).json`.
+    /// A copy beside the record, such as file managers and sync clients make: `x (1).json`.
     ConflictCopy,
-    /// A record under another record's name.
+    /// A record stored under another record's name.
     WrongName,
 }
 
@@ -45,20 +47,20 @@ impl fmt::Display for Reason {
 }
 
 impl fmt::Display for Unreadable {
-    /// `damaged: results/…/x.json: not a record: …`.
+    /// Formats as `damaged: results/…/x.json: not a record: …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason, self.error)
     }
 }
 
-/// What a command says of them at its end, one after the other; nothing where there are none.
+/// Lists the files for the end of a command's output; `None` if there are none.
 pub fn list(unreadable: &[Unreadable]) -> Option<String> {
     if unreadable.is_empty() {
         return None;
     }
     let mut text = match unreadable.len() {
-        1 => "1 file cannot be used; the others are used:".to_owned(),
-        n => format!("{n} files cannot be used; the others are used:"),
+        1 => "skipped 1 file that cannot be used:".to_owned(),
+        n => format!("skipped {n} files that cannot be used:"),
     };
     for one in unreadable {
         text += &format!("\n{one}");

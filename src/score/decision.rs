@@ -1,4 +1,4 @@
-//! From logits to decisions: what a head predicts, and which of several candidates is best.
+//! From logits to predictions, and the choice of the best candidate on validation.
 
 use ndarray::{ArrayView1, ArrayView2, Axis, concatenate, s};
 
@@ -7,7 +7,7 @@ use crate::metrics::Better;
 use crate::{Error, ErrorKind, Result};
 
 impl Targets {
-    /// Number of classes or labels: of the logits that a head gives.
+    /// Number of logits per sample: classes, labels, or 1 for numbers.
     pub fn outputs(&self) -> usize {
         match self {
             Targets::Classes { count, .. } => *count,
@@ -16,7 +16,7 @@ impl Targets {
         }
     }
 
-    /// A class that is not below the number of classes, if there is one.
+    /// Returns a class that is not below the number of classes, if there is one.
     pub fn out_of_range(&self) -> Option<usize> {
         match self {
             Targets::Classes { classes, count } => classes.iter().copied().find(|class| class >= count),
@@ -24,7 +24,7 @@ impl Targets {
         }
     }
 
-    /// The targets of a range of the samples, which must be there.
+    /// Returns the targets of a range of samples, which must exist.
     #[must_use]
     pub(crate) fn only(&self, samples: std::ops::Range<usize>) -> Targets {
         match self {
@@ -36,10 +36,10 @@ impl Targets {
         }
     }
 
-    /// These samples' targets and then those of `others`.
+    /// Appends the targets of `others`.
     ///
     /// # Errors
-    /// Where the two are of different kinds or have different numbers of classes.
+    /// If the two are of different kinds or have different numbers of classes.
     pub fn with(&self, others: &Targets) -> Result<Targets> {
         match (self, others) {
             (Targets::Classes { classes, count }, Targets::Classes { classes: more, count: same })
@@ -54,16 +54,16 @@ impl Targets {
                 Ok(Targets::Values([&values[..], more].concat()))
             }
             _ => Err(Error::mismatch(format!(
-                "targets of {} and of {} outputs cannot be joined, or they are of different kinds",
+                "cannot join targets with {} and {} outputs; kind and number of outputs must match",
                 self.outputs(),
                 others.outputs()
             ))),
         }
     }
 
-    /// What logits [n, outputs] predict for targets of this kind: the class of the largest logit, the first of
-    /// equal ones (NaN counts as the largest, as in torch); each label whose logit is above 0, which is
-    /// torch's `sigmoid(logit) > 0.5`; or the number that is the only output.
+    /// Predicts from logits [n, outputs] for targets of this kind: the class of the largest logit, the first one
+    /// on ties (NaN counts as the largest, as in torch); each label whose logit is above 0, which equals
+    /// torch's `sigmoid(logit) > 0.5`; or the single output as a number.
     #[must_use]
     pub fn predicted(&self, logits: ArrayView2<f32>) -> Targets {
         match self {
@@ -89,35 +89,38 @@ fn largest(logits: ArrayView1<f32>) -> usize {
     best.0
 }
 
-/// The splits that a head is not trained on, features [n, d] each: the best head on validation is reported on test.
+/// Features [n, d] of the splits that a head is not trained on. The head that is best on validation is reported on test.
 #[derive(Debug, Clone, Copy)]
 pub struct HeldOut<'a> {
+    /// Features of the validation split, [n, d].
     pub valid: ArrayView2<'a, f32>,
+    /// Targets of the validation split.
     pub valid_targets: &'a Targets,
+    /// Features of the test split, [n, d].
     pub test: ArrayView2<'a, f32>,
 }
 
 impl HeldOut<'_> {
-    /// Checks that the splits fit a training on features of length `width` and these targets.
+    /// Checks that the splits match features of length `width` and these training targets.
     ///
     /// # Errors
-    /// Where they do not, or validation has no samples.
+    /// If they do not match, or validation has no samples.
     pub fn check(&self, width: usize, targets: &Targets) -> Result<()> {
         let (valid, test) = (self.valid, self.test);
         let problem = if valid.ncols() != width || test.ncols() != width {
             let found = (valid.ncols(), test.ncols());
-            format!("{width} features a training sample, but {found:?} a validation and test sample")
+            format!("{width} features per training sample, but {found:?} per validation and test sample")
         } else if valid.nrows() != self.valid_targets.len() {
             format!(
-                "features of {} validation samples, labels of {}",
+                "features of {} validation samples, but labels of {}",
                 valid.nrows(),
                 self.valid_targets.len()
             )
         } else if valid.nrows() == 0 {
-            "no validation samples to choose a head by".to_owned()
+            "no validation samples to select a head with".to_owned()
         } else if self.valid_targets.outputs() != targets.outputs() {
             let (train, valid) = (targets.outputs(), self.valid_targets.outputs());
-            format!("{train} classes in training, {valid} in validation")
+            format!("{train} classes in training, but {valid} in validation")
         } else {
             return Ok(());
         };
@@ -125,15 +128,15 @@ impl HeldOut<'_> {
     }
 }
 
-/// Whether logits decide anything: none is NaN or overflowed. Minus infinity is a class without training samples.
+/// Whether all logits can be used: none is NaN or positive infinity. Negative infinity marks a class without training samples.
 pub fn are_usable(logits: ArrayView2<f32>) -> bool {
     logits.iter().all(|logit| *logit < f32::INFINITY)
 }
 
-/// What a candidate gives; nothing where it diverged.
+/// Turns the result of a candidate that diverged into `None`.
 ///
 /// # Errors
-/// Where `result` has any error but [`ErrorKind::NotFinite`].
+/// If `result` is an error other than [`ErrorKind::NotFinite`].
 pub fn unless_diverged<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -142,10 +145,10 @@ pub fn unless_diverged<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The score of a candidate's logits [n, outputs] on validation; NaN, which is never chosen, where it diverged.
+/// Scores a candidate's logits [n, outputs] on validation. Returns NaN, which is never chosen, if it diverged.
 ///
 /// # Errors
-/// As `score`, but for [`ErrorKind::NotFinite`].
+/// Like `score`, except [`ErrorKind::NotFinite`].
 pub(crate) fn candidate_score(
     logits: ArrayView2<f32>,
     targets: &Targets,
@@ -157,21 +160,21 @@ pub(crate) fn candidate_score(
     Ok(unless_diverged(score(logits, targets))?.unwrap_or(f64::NAN))
 }
 
-/// What [`choose`] found.
+/// The result of [`choose`].
 pub(crate) struct Choice<T> {
-    /// The place of the chosen candidate.
+    /// Index of the chosen candidate.
     pub(crate) place: usize,
-    /// Of every candidate; none where it diverged.
+    /// Score of each candidate on validation; `None` if it diverged.
     pub(crate) validation: Vec<Option<f64>>,
-    /// What `test` gave.
+    /// Result of `test` for the chosen candidate.
     pub(crate) tested: T,
 }
 
-/// Scores each of `count` candidates by `validate` and hands the best (the first of equal ones, by `better`) to `test`. A candidate
-/// whose numbers are not finite, there or in `test`, is passed over.
+/// Scores each of `count` candidates with `validate` and passes the best one (the first on ties, according to `better`) to
+/// `test`. Skips a candidate whose numbers are not finite, whether in `validate` or in `test`.
 ///
 /// # Errors
-/// As `validate` and `test`; with [`ErrorKind::NotFinite`] only where it is that of every candidate.
+/// Like `validate` and `test`; with [`ErrorKind::NotFinite`] only if every candidate fails that way.
 pub(crate) fn choose<S, C, T>(
     better: Better,
     count: usize,
@@ -214,16 +217,16 @@ pub(crate) fn choose<S, C, T>(
         }
     }
     let problem =
-        first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a score on validation"));
+        first_problem.unwrap_or_else(|| Error::not_finite("no candidate has a finite score on validation"));
     Err(match problem.kind() {
-        ErrorKind::NotFinite if count > 1 => {
-            problem.reworded(|first| format!("none of {count} candidates can be scored; the first: {first}"))
-        }
+        ErrorKind::NotFinite if count > 1 => problem.reworded(|first| {
+            format!("none of the {count} candidates can be scored; the first one: {first}")
+        }),
         _ => problem,
     })
 }
 
-/// The place of the best score, the first of equal ones; NaN never wins.
+/// Returns the index of the best score, the first on ties; NaN never wins.
 pub fn first_best(better: Better, scores: impl IntoIterator<Item = f64>) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (i, score) in scores.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Scores of predictions: targets, what was predicted, the outcome of a protocol, and the choice on validation.
+//! Targets, predictions and their scores, the outcome of a protocol, and the choice of candidates on validation.
 
 pub mod decision;
 pub mod outcome;
@@ -27,19 +27,24 @@ use crate::{Error, Result};
 /// Labels or predictions of a set of samples.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Targets {
-    /// One class a sample, each below `count`.
-    Classes { classes: Vec<usize>, count: usize },
-    /// [n, labels]: whether each label applies.
+    /// One class per sample.
+    Classes {
+        /// Index of each sample's class, below `count`.
+        classes: Vec<usize>,
+        /// Number of classes.
+        count: usize,
+    },
+    /// Whether each label applies, [n, labels].
     Labels(Array2<bool>),
-    /// One number a sample, in the task's unit.
+    /// One number per sample, in the task's unit.
     Values(Vec<f32>),
 }
 
 impl Targets {
-    /// The labels of a task with that many classes (or labels), one a sample.
+    /// Collects the labels of a task with `classes` classes (or labels), one per sample.
     ///
     /// # Errors
-    /// Where there are none, kinds are mixed, a label is of pixels, does not fit the number of classes or is no finite number.
+    /// If there are none, kinds are mixed, a label is per pixel, does not fit the number of classes or is not finite.
     pub fn from_labels(labels: &[Target], classes: usize) -> Result<Self> {
         let wrong = |sample: usize, label: &Target, wanted: &str| {
             let found = match label {
@@ -49,11 +54,11 @@ impl Targets {
                 Target::Value(value) => format!("the number {value}"),
                 Target::ValueMap(map) => format!("a map of {} x {} numbers", map.nrows(), map.ncols()),
             };
-            Error::mismatch(format!("sample {sample} is labelled with {found}, expected {wanted}"))
+            Error::mismatch(format!("label of sample {sample}: expected {wanted}, found {found}"))
                 .help("check the task's `target` and `classes` in benchmarks/")
         };
         match labels.first() {
-            None => Err(Error::mismatch("there are no labels").help("the split is empty")),
+            None => Err(Error::mismatch("no labels found").help("the split is empty")),
             Some(Target::Class(_)) => {
                 let class = |(sample, label): (usize, &Target)| match label {
                     Target::Class(class) if *class < classes => Ok(*class),
@@ -85,7 +90,7 @@ impl Targets {
         }
     }
 
-    /// The number of samples.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         match self {
             Targets::Classes { classes, .. } => classes.len(),
@@ -100,7 +105,7 @@ impl Targets {
     }
 }
 
-/// A metric's parts, one a sample, so that a resample is scored by adding them up.
+/// Per-sample parts of a metric; adding them up scores a resample.
 enum Parts {
     Right(Vec<bool>),
     Counts(Vec<Counts>),
@@ -117,7 +122,7 @@ impl Parts {
                 Targets::Classes { classes: predictions, .. },
                 Targets::Classes { classes: truth, .. },
             ) => {
-                accuracy(predictions, truth)?; // The lengths agree and are not 0.
+                accuracy(predictions, truth)?; // Checks that the lengths agree and are not 0.
                 Ok(Parts::Right(predictions.iter().zip(truth).map(|(a, b)| a == b).collect()))
             }
             (Metric::MicroF1, Targets::Labels(predictions), Targets::Labels(truth)) => {
@@ -126,22 +131,22 @@ impl Parts {
             (Metric::Rmse | Metric::Mae | Metric::R2, Targets::Values(predictions), Targets::Values(truth)) => {
                 Parts::of_errors(metric, value_errors(predictions, truth)?)
             }
-            (Metric::MicroMap, ..) => Err(Error::mismatch("micro_map ranks scores, and here are decisions only")
+            (Metric::MicroMap, ..) => Err(Error::mismatch("micro_map needs scores, found only decisions")
                 .help("choose a protocol that trains a head, or another metric in benchmarks/")),
-            _ => Err(Error::mismatch(format!("{metric} does not fit these labels")).help(
-                "accuracy is for one class a sample, micro_f1 and micro_map for several labels, rmse, mae and r2 for \
+            _ => Err(Error::mismatch(format!("{metric} does not fit this kind of target")).help(
+                "accuracy is for one class per sample, micro_f1 and micro_map for several labels, rmse, mae and r2 for \
                  numbers; see benchmarks/",
             )),
         }
     }
 
-    /// Of one sample each; those of which nothing is measured must be left out.
+    /// Takes the error sums of one sample each; samples without measured values must be left out.
     fn of_errors(metric: Metric, samples: Vec<ErrorSums>) -> Result<Self> {
-        samples.iter().sum::<ErrorSums>().score(metric)?; // There is something to score.
+        samples.iter().sum::<ErrorSums>().score(metric)?; // Checks that there is something to score.
         Ok(Parts::Errors(metric, samples))
     }
 
-    /// As [`Parts::new`] of what the logits [n, outputs] predict; a metric that ranks scores sees the logits.
+    /// Like [`Parts::new`] for the predictions made from logits [n, outputs]; a metric that ranks uses the logits themselves.
     fn of_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<Self> {
         if !are_usable(logits) {
             return Err(Error::not_finite("the logits are not finite").help(
@@ -166,8 +171,8 @@ impl Parts {
         }
     }
 
-    /// The metric of the samples at `indices`; NaN where no pixel counts. R² of a single number is 0, as that of others whose
-    /// truth is constant.
+    /// Computes the metric of the samples at `indices`; NaN if no pixel counts. R² of a single number is 0, as for any
+    /// other constant truth.
     fn score(&self, indices: impl ExactSizeIterator<Item = usize>) -> f64 {
         match self {
             Parts::Right(right) => {
@@ -189,8 +194,8 @@ impl Parts {
         }
     }
 
-    /// The metric of each sample alone; NaN where no pixel counts. In the place of R², which a sample alone has not, minus
-    /// the mean squared error: what it ranks resamples of one truth by.
+    /// Computes the metric of each sample alone; NaN if no pixel counts. R², undefined for one sample, is replaced by minus
+    /// its mean squared error, which ranks resamples of the same truth identically.
     fn each(&self) -> Vec<f64> {
         match self {
             Parts::Errors(Metric::R2, samples) => {
@@ -208,10 +213,10 @@ impl Parts {
     }
 }
 
-/// The error of each of these numbers.
+/// Computes the error of each number.
 ///
 /// # Errors
-/// Where there are none, they are not as many, or a prediction is not finite.
+/// If there are none, the counts differ, or a prediction is not finite.
 fn value_errors(predictions: &[f32], truth: &[f32]) -> Result<Vec<ErrorSums>> {
     check_shapes(&[predictions.len()], &[truth.len()])?;
     if let Some(sample) = predictions.iter().position(|prediction| !prediction.is_finite()) {
@@ -222,20 +227,20 @@ fn value_errors(predictions: &[f32], truth: &[f32]) -> Result<Vec<ErrorSums>> {
     Ok(predictions.iter().zip(truth).map(error).collect())
 }
 
-/// The metric of these predictions.
+/// Computes the metric of these predictions.
 ///
 /// # Errors
-/// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
-/// another kind of label.
+/// If there are no samples, predictions and truth differ in number or kind, or the metric is for another kind of
+/// target.
 pub fn score(metric: Metric, predictions: &Targets, truth: &Targets) -> Result<f64> {
     let parts = Parts::new(metric, predictions, truth)?;
     Ok(parts.score(0..parts.len()))
 }
 
-/// The bootstrap interval of the metric over the samples; the same with any number of threads.
+/// Bootstrap interval of the metric over the samples; the result does not depend on the number of threads.
 ///
 /// # Errors
-/// As [`score`] and [`bootstrap::interval`].
+/// Like [`score`] and [`bootstrap::interval`].
 pub fn interval(
     metric: Metric,
     predictions: &Targets,
@@ -246,19 +251,19 @@ pub fn interval(
     Parts::new(metric, predictions, truth)?.interval(config, seed)
 }
 
-/// The metric of logits [n, outputs] of these samples.
+/// Computes the metric from the logits [n, outputs] of these samples.
 ///
 /// # Errors
-/// As [`score`], or where a logit is NaN or infinite.
+/// Like [`score`], or if a logit is NaN or infinite.
 pub fn score_logits(metric: Metric, logits: ArrayView2<f32>, truth: &Targets) -> Result<f64> {
     let parts = Parts::of_logits(metric, logits, truth)?;
     Ok(parts.score(0..parts.len()))
 }
 
-/// The mean over batches of that metric, weighted by their sizes: what references report that log it a batch.
+/// Mean over batches of the metric, weighted by batch size: the value reported by references that log it per batch.
 ///
 /// # Errors
-/// As [`score_logits`] and [`mean_over_batches`].
+/// Like [`score_logits`] and [`mean_over_batches`].
 pub fn reported_score(
     metric: Metric,
     logits: ArrayView2<f32>,

@@ -1,4 +1,4 @@
-//! What a protocol found for one cell.
+//! The result of a protocol for one cell.
 
 use std::collections::BTreeMap;
 
@@ -12,50 +12,51 @@ use crate::metrics::{Interval, Metric, bootstrap};
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// What a protocol found for one cell.
+/// The result of a protocol for one cell.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The task's metric on the test split.
+    /// The task's metric on the test split, in its unit.
     pub value: f64,
+    /// Bootstrap interval of `value`.
     pub interval: Option<Interval>,
-    /// The metric on validation of what was chosen there; where the protocol chose anything.
+    /// Metric on validation of the chosen candidate, if the protocol chose one.
     pub validation: Option<f64>,
-    /// Further scores, by name.
+    /// Further scores by name.
     pub scores: BTreeMap<String, f64>,
-    /// What was chosen (on validation, or fixed), by name.
+    /// Hyperparameters by name, chosen on validation or fixed.
     pub selected: BTreeMap<String, String>,
-    /// Of the test split.
+    /// Predictions for the test split.
     pub predictions: Predictions,
-    /// What else it takes to compute the scores again.
+    /// What is needed, besides the predictions, to recompute the scores.
     pub scoring: Scoring,
-    /// Predicted masks of a few images of the test split, to look at: see [`to_show`].
+    /// Predicted masks of a few test images for display: see [`to_show`].
     pub masks: Vec<Shown>,
 }
 
 /// The predicted classes of one image's pixels.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Its place among the test images that were used.
+    /// Index among the test images used.
     pub image: usize,
-    /// [h, w].
+    /// Predicted class of each pixel, [h, w].
     pub prediction: Array2<i32>,
 }
 
-/// How many images are kept to choose from.
+/// Number of images to keep, of which some are displayed.
 const TO_SHOW: usize = 24;
 
-/// The places of images whose predicted masks are kept: spread over all of them, the same for every model.
+/// Returns the indices of images whose predicted masks are kept: evenly spread, the same for every model.
 pub fn to_show(images: usize) -> Vec<usize> {
     let kept = images.min(TO_SHOW);
     (0..kept).map(|i| i * images / kept).collect()
 }
 
 impl Outcome {
-    /// Scores `predictions` of the test split: the task's metric with its bootstrap interval; beside it macro F1
-    /// where a class occurs, of numbers the other metrics.
+    /// Scores `predictions` for the test split: the task's metric with its bootstrap interval, and in addition macro F1
+    /// if a class occurs, or the other regression metrics.
     ///
     /// # Errors
-    /// As [`super::score`].
+    /// Like [`super::score`].
     pub fn new<const N: usize>(
         metric: Metric,
         predictions: &Targets,
@@ -69,10 +70,10 @@ impl Outcome {
         Self::of_parts(metric, &parts, predictions, config, seed, selected)
     }
 
-    /// The same of logits [n, outputs]: what they predict, and for a metric that ranks scores themselves.
+    /// Like [`Outcome::new`] with the predictions made from logits [n, outputs]; a metric that ranks uses the logits themselves.
     ///
     /// # Errors
-    /// As [`super::score_logits`].
+    /// Like [`super::score_logits`].
     pub fn of_logits<const N: usize>(
         metric: Metric,
         logits: ArrayView2<f32>,
@@ -111,8 +112,8 @@ impl Outcome {
         })
     }
 
-    /// Adds the `chosen` of these normalisation strategies, each one's score on validation, and the names of
-    /// those that diverged, which have none.
+    /// Records a sweep over normalisation strategies: the chosen one, each one's score on validation, and the names
+    /// of those that diverged and so have no score.
     pub(crate) fn of_sweep(mut self, strategies: &[&str], chosen: usize, validation: &[Option<f64>]) -> Self {
         self.selected.insert("normalization".to_owned(), strategies[chosen].to_owned());
         let scores = || strategies.iter().zip(validation);
@@ -126,7 +127,7 @@ impl Outcome {
         self
     }
 
-    /// Adds the candidates, learning rates say, that diverged and so were not chosen from.
+    /// Records the candidates (such as learning rates) that diverged and were excluded from the choice.
     pub(crate) fn with_diverged<C: ToString>(mut self, candidates: impl IntoIterator<Item = C>) -> Self {
         let diverged: Vec<String> = candidates.into_iter().map(|candidate| candidate.to_string()).collect();
         if !diverged.is_empty() {
@@ -136,22 +137,22 @@ impl Outcome {
     }
 }
 
-/// The scores of predictions but for the metric itself.
+/// Scores of predictions other than the metric itself.
 fn beside(metric: Metric, predictions: &Predictions, class_names: &[String]) -> BTreeMap<String, f64> {
     let mut scores = predictions.scores(class_names);
     scores.remove(metric.about().name);
     scores
 }
 
-/// Scores the predicted masks of the test split, an image each: the mean IoU over all pixels with its bootstrap
-/// interval over images, the IoU of each class that occurs (`iou_<name>`, without names `iou_<index>`) and the share
-/// of pixels that are right.
+/// Scores the predicted masks of the test split, one per image: the mean IoU over all pixels with its bootstrap interval
+/// over images, the IoU of each class that occurs (`iou_<name>`, or `iou_<index>` without names) and the pixel
+/// accuracy.
 ///
-/// A class that is neither in labels nor in predictions has no IoU and no part in the mean. Resamples in which no
-/// pixel counts are drawn from the images where some do.
+/// A class that occurs neither in the labels nor in the predictions has no IoU and is not part of the mean. Images
+/// without counted pixels are not drawn.
 ///
 /// # Errors
-/// Where no pixel counts, the task's metric is another one, or as [`bootstrap::interval`].
+/// If no pixel counts, the task's metric is not mIoU, or like [`bootstrap::interval`].
 pub(crate) fn of_masks(
     task: &Task,
     images: &[Confusion],
@@ -165,12 +166,12 @@ pub(crate) fn of_masks(
     of_pixels(task, Predictions::Masks(images.to_vec()), config, seed)
 }
 
-/// Scores the predicted maps of numbers of the test split, sums of errors per image: the task's metric over all pixels that
-/// are measured with its bootstrap interval over images, and the other metrics of numbers. Images in which nothing is
-/// measured are not drawn.
+/// Scores the predicted value maps of the test split, given as sums of errors per image: the task's metric over all
+/// measured pixels with its bootstrap interval over images, and the other regression metrics. Images without measured
+/// pixels are not drawn.
 ///
 /// # Errors
-/// Where nothing is measured, the task's metric is none of numbers, or as [`bootstrap::interval`].
+/// If nothing was measured, the task's metric is not a regression metric, or like [`bootstrap::interval`].
 pub(crate) fn of_value_maps(
     task: &Task,
     images: &[ErrorSums],

@@ -1,4 +1,4 @@
-//! What was predicted for the test split, sample by sample: enough to compute any metric again.
+//! Predictions for the test split, sample by sample: enough to recompute any metric.
 
 mod subsets;
 
@@ -17,49 +17,59 @@ use crate::metrics::segmentation::Confusion;
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Predictions beside labels, one a sample of the test split, in its order.
+/// Predictions and labels, one per sample of the test split, in its order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predictions {
-    /// One class, several labels or a number an image.
-    Targets { predicted: Targets, truth: Targets },
-    /// Logits and whether each label applies, [n, labels], for a metric that ranks them.
-    Scores { logits: Array2<f32>, truth: Array2<bool> },
-    /// Of each image, how many pixels of each label were predicted as each class.
+    /// One class, several labels or one number per image.
+    Targets {
+        /// What the model predicts.
+        predicted: Targets,
+        /// The labels, of the same kind.
+        truth: Targets,
+    },
+    /// Scores of labels, for a metric that ranks them.
+    Scores {
+        /// Logit of each label, [n, labels].
+        logits: Array2<f32>,
+        /// Whether each label applies, [n, labels].
+        truth: Array2<bool>,
+    },
+    /// Per image: pixel counts by label and predicted class.
     Masks(Vec<Confusion>),
-    /// Of each image, sums of the errors of its pixels.
+    /// Per image: sums of its pixels' errors.
     ValueMaps(Vec<ErrorSums>),
 }
 
-/// A metric's parts, one a sample: resamples are scored by adding them up.
+/// Per-sample parts of a metric; adding them up scores a resample.
 pub struct Scorer(Parts);
 
 impl Scorer {
-    /// The number of samples that count.
+    /// Number of samples that count.
     pub fn samples(&self) -> usize {
         self.0.len()
     }
 
-    /// The metric of the samples at `indices`; NaN where nothing in them counts.
+    /// Computes the metric of the samples at `indices`; NaN if nothing in them counts.
     ///
     /// # Panics
-    /// Where an index is not below [`Scorer::samples`].
+    /// If an index is not below [`Scorer::samples`].
     pub fn score(&self, indices: &[usize]) -> f64 {
         self.0.score(indices.iter().copied())
     }
 
-    /// The metric of all samples; NaN where nothing counts.
+    /// Computes the metric of all samples; NaN if nothing counts.
     pub fn all(&self) -> f64 {
         self.0.score(0..self.0.len())
     }
 
-    /// The metric of each sample alone; in the place of R², which a sample alone has not, minus its mean squared error.
+    /// Computes the metric of each sample alone. R², undefined for one sample, is replaced by minus its mean squared error.
     pub fn each(&self) -> Vec<f64> {
         self.0.each()
     }
 }
 
 impl Predictions {
-    /// The number of samples.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         match self {
             Predictions::Targets { predicted, .. } => predicted.len(),
@@ -74,7 +84,7 @@ impl Predictions {
         self.len() == 0
     }
 
-    /// The same with decisions in the place of scores.
+    /// Converts scores to decisions.
     fn decided(&self) -> Cow<'_, Self> {
         match self {
             Predictions::Scores { logits, truth } => {
@@ -85,11 +95,11 @@ impl Predictions {
         }
     }
 
-    /// The metric, ready to score resamples.
+    /// Prepares the metric for scoring resamples.
     ///
     /// # Errors
-    /// Where there are no samples, predictions and truth are not of the same samples and kind, or the metric is for
-    /// another kind of label.
+    /// If there are no samples, predictions and truth differ in number or kind, or the metric is for another kind of
+    /// target.
     pub fn scorer(&self, metric: Metric) -> Result<Scorer> {
         match (self, metric) {
             (Predictions::Targets { predicted, truth }, _) => {
@@ -100,17 +110,17 @@ impl Predictions {
             }
             (Predictions::Scores { .. }, _) => self.decided().scorer(metric),
             (Predictions::Masks(images), Metric::Miou) => {
-                // An image of which every pixel is ignored adds nothing to any sum.
+                // An image with every pixel ignored adds nothing to any sum.
                 let counting = images.iter().filter(|image| image.pixel_accuracy().is_ok());
                 let counting: Vec<Confusion> = counting.cloned().collect();
                 match counting.is_empty() {
-                    true => Err(Error::mismatch("every pixel is ignored, so there is no mean IoU")
-                        .help("the split is empty, or every label is one that is ignored")),
+                    true => Err(Error::mismatch("no mean IoU: every pixel is ignored")
+                        .help("check the split and the task's ignored label")),
                     false => Ok(Scorer(Parts::Pixels(counting))),
                 }
             }
             (Predictions::ValueMaps(images), metric) => {
-                // An image of which nothing is measured adds nothing to any sum.
+                // An image without measured pixels adds nothing to any sum.
                 let measured = images.iter().filter(|image| !image.is_empty());
                 Parts::of_errors(metric, measured.copied().collect()).map(Scorer)
             }
@@ -118,7 +128,7 @@ impl Predictions {
         }
     }
 
-    /// Whether each sample is predicted in full: its class, all its labels, its number, or every pixel that counts.
+    /// Whether each sample is predicted entirely right: its class, all its labels, its number, or every pixel that counts.
     pub fn right(&self) -> Vec<bool> {
         match self {
             Predictions::Targets {
@@ -131,7 +141,7 @@ impl Predictions {
             Predictions::Targets { predicted: Targets::Values(predicted), truth: Targets::Values(truth) } => {
                 predicted.iter().zip(truth).map(|(a, b)| a == b).collect()
             }
-            // Kinds that differ agree nowhere.
+            // Predictions and truth of different kinds never agree.
             Predictions::Targets { predicted, .. } => vec![false; predicted.len()],
             Predictions::Scores { .. } => self.decided().right(),
             Predictions::Masks(images) => {
@@ -143,8 +153,8 @@ impl Predictions {
         }
     }
 
-    /// The share of samples for which `other` predicts the same, in percent; nothing where they are not of the same
-    /// labels. An image's masks count as the same where all counts of pixels are, its maps of numbers where all sums are.
+    /// Percentage of samples for which `other` predicts the same; `None` if their labels differ. Masks agree if all pixel
+    /// counts of the image agree, value maps if all sums do.
     pub fn agreement(&self, other: &Self) -> Option<f64> {
         let same = |equal: &mut dyn Iterator<Item = bool>| equal.filter(|equal| *equal).count();
         let (this, other) = (self.decided(), other.decided());
@@ -173,7 +183,7 @@ impl Predictions {
         (!self.is_empty()).then(|| 100.0 * equal as f64 / self.len() as f64)
     }
 
-    /// Whether `other` predicts the same samples, as far as labels tell.
+    /// Whether `other` has the same labels, which suggests the same samples.
     pub fn same_labels(&self, other: &Self) -> bool {
         let (this, other) = (self.decided(), other.decided());
         match (&*this, &*other) {
@@ -188,8 +198,8 @@ impl Predictions {
         }
     }
 
-    /// Scores by name: `macro_f1`, and `micro_f1` where the metric ranks labels; of masks `pixel_accuracy` and the IoU of each
-    /// class that occurs (`iou_<name>`, without names `iou_<index>`); of numbers `rmse`, `mae` and `r2`.
+    /// Returns further scores by name: `macro_f1`, also `micro_f1` if the metric ranks labels; for masks `pixel_accuracy` and
+    /// the IoU of each class that occurs (`iou_<name>`, or `iou_<index>` without names); for numbers `rmse`, `mae` and `r2`.
     pub fn scores(&self, class_names: &[String]) -> BTreeMap<String, f64> {
         match self {
             Predictions::Targets { predicted: Targets::Values(a), truth: Targets::Values(b) } => {
@@ -231,8 +241,8 @@ impl Predictions {
         }
     }
 
-    /// How many samples (for masks: pixels) of each class were predicted as each, [classes, classes] by label and
-    /// prediction; nothing for several labels an image, where no label stands for another.
+    /// Counts samples (pixels for masks) by label and predicted class, [classes, classes]; `None` for multi-label tasks, which
+    /// have no such matrix.
     pub fn confusion(&self, task: &Task) -> Option<ndarray::Array2<u64>> {
         let n = task.classes;
         let mut counts = ndarray::Array2::zeros((n, n));

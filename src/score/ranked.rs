@@ -1,10 +1,10 @@
-//! Average precision of scores over resamples: ranked once, counted for each.
+//! Average precision over many resamples: sorted once, counted per resample.
 
 use ndarray::{ArrayView2, Axis};
 
 use crate::{Error, Result};
 
-/// The decisions of all samples and labels, from the highest score down.
+/// The decisions of all samples and labels, sorted by descending score.
 #[derive(Debug, Clone)]
 pub(crate) struct Ranked {
     samples: usize,
@@ -19,21 +19,23 @@ struct Decision {
 }
 
 impl Ranked {
-    /// Of logits and truth [n, labels]. Scores are their sigmoids in float32, as the reference hands them to torchmetrics,
-    /// so that very large logits are equal.
+    /// Sorts logits and truth, [n, labels]. Scores are sigmoids in float32, as the reference passes them to torchmetrics, so
+    /// very large logits tie.
     ///
     /// # Errors
-    /// Where there are none, the shapes differ or a logit is NaN.
+    /// If there are no samples, the shapes differ or a logit is NaN.
     pub(crate) fn new(logits: ArrayView2<f32>, truth: ArrayView2<bool>) -> Result<Self> {
         if logits.dim() != truth.dim() || logits.is_empty() {
             let (found, expected) = (logits.dim(), truth.dim());
-            return Err(Error::mismatch(format!("scores of shape {found:?}, labels of shape {expected:?}")));
+            return Err(Error::mismatch(format!(
+                "scores have shape {found:?}; expected {expected:?}, as the labels"
+            )));
         }
         let mut decisions = Vec::with_capacity(logits.len());
         for (sample, (logits, truth)) in logits.outer_iter().zip(truth.outer_iter()).enumerate() {
             for (logit, positive) in logits.iter().zip(truth) {
                 if logit.is_nan() {
-                    return Err(Error::not_finite(format!("a score of sample {sample} is not a number")));
+                    return Err(Error::not_finite(format!("a score of sample {sample} is NaN")));
                 }
                 let score = 1.0 / (1.0 + (-logit).exp());
                 decisions.push(Decision { score, sample, positive: *positive });
@@ -47,8 +49,8 @@ impl Ranked {
         self.samples
     }
 
-    /// Micro-averaged average precision of the samples at `indices`, in percent, as
-    /// [`crate::metrics::average_precision::micro_average_precision`] of them; 0 where nothing is positive.
+    /// Micro-averaged average precision of the samples at `indices`, in percent, equal to
+    /// [`crate::metrics::average_precision::micro_average_precision`] of these samples; 0 if there are no positives.
     pub(crate) fn average_precision(&self, indices: impl Iterator<Item = usize>) -> f64 {
         let mut times = vec![0_u64; self.samples];
         indices.for_each(|sample| times[sample] += 1);
@@ -68,7 +70,7 @@ impl Ranked {
         if found == 0 { 0.0 } else { 100.0 * area / found as f64 }
     }
 
-    /// The average precision of each sample's labels alone, in percent, as [`Ranked::average_precision`] of it.
+    /// Average precision of each sample's labels on its own, in percent, like [`Ranked::average_precision`].
     pub(crate) fn each(&self) -> Vec<f64> {
         let mut samples = vec![Ranked { samples: 1, decisions: Vec::new() }; self.samples];
         for decision in &self.decisions {
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn resamples_are_scored_as_their_samples_would_be() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        // Few distinct logits: many are equal.
+        // Few distinct logits, so that there are many ties.
         let logits = Array2::from_shape_fn((40, 5), |_| random.random_range(-4..4) as f32 / 2.0);
         let truth = Array2::from_shape_fn((40, 5), |_| random.random_bool(0.3));
         let ranked = Ranked::new(logits.view(), truth.view()).unwrap();

@@ -1,12 +1,12 @@
-//! How a record's scores follow from its predictions: what the predictions themselves do not tell.
+//! Settings needed to recompute a record's scores from its predictions.
 
-/// What it takes, beside the predictions, to compute every score of a record again.
+/// Everything besides the predictions that is needed to recompute every score of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scoring {
-    /// Names of the classes of masks, in order, as in `iou_<name>`. Empty for other labels.
+    /// Names of the classes of masks, in order, as in `iou_<name>`. Empty for other targets.
     pub class_names: Vec<String>,
-    /// Samples per batch of the score `reported_<metric>`, where the protocol reports it.
+    /// Samples per batch for the score `reported_<metric>`, if the protocol reports it.
     pub report_batch: Option<usize>,
-    /// Resamples of the metric's interval, drawn with the cell's seed.
+    /// Number of resamples for the metric's interval, drawn with the cell's seed.
     pub resamples: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! Bands by name, and which stored band feeds which input of a model.
+//! Bands by name, and the selection of the stored band that feeds each input of a model.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Result};
 
-/// The name of a band, such as `B8A` or `VV`. Cheap to copy and compare; what the band is stands in
-/// `benchmarks/sensors.toml` ([`super::Sensors`]).
+/// The name of a band, such as `B8A` or `VV`. Cheap to copy and compare; `benchmarks/sensors.toml`
+/// ([`super::Sensors`]) describes the bands.
 ///
 /// ```
 /// use terrabench::task::bands::Band;
@@ -20,28 +20,43 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Band {
-    /// Those of this crate in their order, all others behind them in the order of their names.
+    /// Sort order: bands known to this crate first, then all others by name.
     rank: u16,
     name: &'static str,
 }
 
 impl Band {
+    /// Sentinel-2 coastal aerosol, 443 nm, 60 m.
     pub const B01: Band = Band { rank: 0, name: "B01" };
+    /// Sentinel-2 blue, 490 nm, 10 m.
     pub const B02: Band = Band { rank: 1, name: "B02" };
+    /// Sentinel-2 green, 560 nm, 10 m.
     pub const B03: Band = Band { rank: 2, name: "B03" };
+    /// Sentinel-2 red, 665 nm, 10 m.
     pub const B04: Band = Band { rank: 3, name: "B04" };
+    /// Sentinel-2 red edge, 705 nm, 20 m.
     pub const B05: Band = Band { rank: 4, name: "B05" };
+    /// Sentinel-2 red edge, 740 nm, 20 m.
     pub const B06: Band = Band { rank: 5, name: "B06" };
+    /// Sentinel-2 red edge, 783 nm, 20 m.
     pub const B07: Band = Band { rank: 6, name: "B07" };
+    /// Sentinel-2 near infrared, 842 nm, 10 m.
     pub const B08: Band = Band { rank: 7, name: "B08" };
+    /// Sentinel-2 narrow near infrared, 865 nm, 20 m.
     pub const B8A: Band = Band { rank: 8, name: "B8A" };
+    /// Sentinel-2 water vapour, 945 nm, 60 m.
     pub const B09: Band = Band { rank: 9, name: "B09" };
+    /// Sentinel-2 cirrus, 1375 nm, 60 m; only at level 1C.
     pub const B10: Band = Band { rank: 10, name: "B10" };
+    /// Sentinel-2 short-wave infrared, 1610 nm, 20 m.
     pub const B11: Band = Band { rank: 11, name: "B11" };
+    /// Sentinel-2 short-wave infrared, 2190 nm, 20 m.
     pub const B12: Band = Band { rank: 12, name: "B12" };
+    /// Sentinel-1 backscatter, vertically transmitted and received.
     pub const VV: Band = Band { rank: 13, name: "VV" };
+    /// Sentinel-1 backscatter, vertically transmitted and horizontally received.
     pub const VH: Band = Band { rank: 14, name: "VH" };
-    /// No band: zeros, after normalisation, in place of one that is missing.
+    /// Placeholder for a missing band: zeros after normalisation.
     pub const ZEROS: Band = Band { rank: 15, name: "zeros" };
 
     const KNOWN: [Band; 16] = [
@@ -63,12 +78,12 @@ impl Band {
         Band::ZEROS,
     ];
 
-    /// Its place among the bands of Sentinel-2, which come first.
+    /// Index among the bands of Sentinel-2, which come first.
     pub(crate) fn place(self) -> usize {
         usize::from(self.rank)
     }
 
-    /// As in files: `B8A`.
+    /// Name as in files: `B8A`.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -123,11 +138,13 @@ impl<'de> Deserialize<'de> for Band {
     }
 }
 
-/// The band `target` is missing; the band `source` stands in for it. Written `["B11", "B10"]`.
+/// Replaces the missing band `target` by the band `source`. Written `["B11", "B10"]` (source, target).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(Band, Band)", into = "(Band, Band)")]
 pub struct Imputation {
+    /// The band that is read.
     pub source: Band,
+    /// The missing band.
     pub target: Band,
 }
 
@@ -143,20 +160,21 @@ impl From<Imputation> for (Band, Band) {
     }
 }
 
-/// Which of a model's bands it is given. The others are zeros after normalisation, or left out where the model takes any
-/// bands.
+/// The subset of a model's bands that it receives. The others are zeros after normalisation, or left out if the model
+/// accepts any set of bands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Channels {
-    /// All that the model takes.
+    /// All bands of the model.
     #[default]
     All,
     /// B04, B03 and B02.
     Rgb,
+    /// These bands.
     Named(Vec<Band>),
 }
 
 impl Channels {
-    /// Whether the model is given this band.
+    /// Whether the model receives this band.
     pub fn keeps(&self, band: Band) -> bool {
         match self {
             Channels::All => true,
@@ -165,10 +183,10 @@ impl Channels {
         }
     }
 
-    /// Checks that the model takes the bands that were asked for.
+    /// Checks that the model accepts the requested bands.
     ///
     /// # Errors
-    /// If it lacks one: the message lists those that it takes.
+    /// If it lacks one: the message lists the bands that it accepts.
     pub fn check(&self, wanted: &[Band]) -> Result<()> {
         let asked = match self {
             Channels::All => return Ok(()),
@@ -177,7 +195,7 @@ impl Channels {
         };
         let Some(unknown) = asked.iter().find(|band| !wanted.contains(band)) else { return Ok(()) };
         let known: Vec<&str> = wanted.iter().map(|band| band.name()).collect();
-        Err(Error::request(format!("--channels {self}: the model takes no band {unknown} here"))
+        Err(Error::request(format!("--channels {self}: the model has no band {unknown} here"))
             .help(crate::suggest::help(unknown.name(), &known, "its bands")))
     }
 }
@@ -185,7 +203,7 @@ impl Channels {
 impl FromStr for Channels {
     type Err = Error;
 
-    /// `all`, `rgb`, or names with commas between them.
+    /// Parses `all`, `rgb`, or band names separated by commas.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "all" => Ok(Channels::All),
@@ -215,24 +233,24 @@ impl Serialize for Channels {
     }
 }
 
-/// For each input band of a model, in its order: the band as stored that feeds it.
+/// The stored band that feeds each input band of a model, in the model's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
-    /// Stored names, one for each band the model wants.
+    /// Stored names, one per input band.
     pub stored: Vec<String>,
-    /// The substitutions among them.
+    /// The substitutions made.
     pub imputed: Vec<Imputation>,
-    /// Places among them that become zeros once they are normalised: any stored band stands there.
+    /// Indices of inputs set to zero after normalisation; `stored` contains an arbitrary band there.
     pub zeroed: Vec<usize>,
 }
 
-/// Decides which stored band feeds each wanted band: itself where the files have it, otherwise its
-/// imputation's source.
+/// Selects the stored band that feeds each input band: the band itself if the files have it, otherwise the
+/// source of its imputation.
 ///
-/// `names` says what each band is called in the files, `present` which names the files have.
+/// `names` maps bands to their names in the files; `present` lists the names that the files have.
 ///
 /// # Errors
-/// Where a wanted band is neither stored nor imputed.
+/// If a wanted band is neither stored nor imputed.
 pub fn select(
     wanted: &[Band],
     names: &BTreeMap<Band, String>,
@@ -253,7 +271,7 @@ pub fn select(
         });
         selection.stored.push(name.ok_or_else(|| {
             Error::request(format!(
-                "the model wants band {band}, which is neither stored nor imputed; stored: {}",
+                "the model needs band {band}, which is neither stored nor imputed; stored bands: {}",
                 present.join(", ")
             ))
             .help("add `impute = [[\"<source>\", \"<target>\"]]` to the task in benchmarks/")

@@ -1,5 +1,5 @@
-//! The images of a sample: one per sensor and date. A task of several lists them as `[[tasks.images]]`; every other task has
-//! one, made of the task's own fields.
+//! The images of a sample: one per sensor and date. A task with several lists them as `[[tasks.images]]`; every other task
+//! has one image, described by the task's own fields.
 
 use std::fmt;
 
@@ -7,44 +7,44 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{DatasetLayout, Family, Sensor, Task};
 
-/// An image that each sample of a task holds.
+/// One of the images in each sample of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TaskImage {
-    /// What the pixels are.
+    /// Sensor of the stored pixels.
     pub sensor: Sensor,
-    /// The sensor that a model is told.
+    /// Sensor passed to the model.
     pub input_sensor: Sensor,
-    /// What its date is called, such as `before`, where a sample has several images of one sensor.
+    /// Label of its date, such as `before`, if a sample has several images of one sensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
-    /// The stored names of its bands, in the order in which they are stored. Empty where a sample's only image has the bands
-    /// that its file names.
+    /// Stored names of its bands, in stored order. Empty if a sample has a single image and its file names the
+    /// bands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored_bands: Vec<String>,
 }
 
-/// How the features of a sample's images become one, where the model does not take all images at once.
+/// How the features of a sample's images are combined, if the model does not take all images at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Combine {
-    /// The later image's minus the earlier one's, of two
+    /// The later of two images minus the earlier one
     /// [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/foundation_models/vit_wrapper.py, ViTChange].
     Difference,
-    /// Side by side along the feature axis, in the order of the images.
+    /// Concatenation along the feature axis, in the order of the images.
     Concatenate,
 }
 
 impl Combine {
-    /// Whether settings, records and keys pass over it: tasks of two dates were compared by difference before there was
-    /// another way, and their names stay what they are.
+    /// Whether settings, records and keys omit this value. Difference was once the only way to combine two dates and was not
+    /// written, so omitting it keeps their names stable.
     pub(crate) fn is_unwritten(combine: &Option<Combine>) -> bool {
         !matches!(combine, Some(Combine::Concatenate))
     }
 }
 
-/// What tells each image from the sample's others: nothing of a single one; of several the sensor where sensors differ and
-/// the date where there is one: `s1`, `before`, `s1 before`.
+/// Labels that distinguish the images of a sample: none for a single image; otherwise the sensor if sensors differ and
+/// the date if it has one: `s1`, `before`, `s1 before`.
 pub fn image_labels<'a>(
     images: impl Iterator<Item = (Sensor, Option<&'a str>)> + Clone,
 ) -> Vec<Option<String>> {
@@ -59,8 +59,8 @@ pub fn image_labels<'a>(
     images.map(label).collect()
 }
 
-/// A stored band by one name among all images of a sample, as records, packed files and keys have it: `VV before` of an image
-/// with a label, and else its stored name.
+/// Name of a stored band that is unique among all images of a sample, as used in records, packed files and keys:
+/// `VV before` if the image has a label, otherwise the stored name.
 pub fn full_name(band: impl fmt::Display, label: Option<&str>) -> String {
     match label {
         Some(label) => format!("{band} {label}"),
@@ -69,7 +69,7 @@ pub fn full_name(band: impl fmt::Display, label: Option<&str>) -> String {
 }
 
 impl Task {
-    /// The images of a sample, at least one.
+    /// Returns the images of a sample, at least one.
     pub fn sources(&self) -> Vec<TaskImage> {
         if !self.images.is_empty() {
             return self.images.clone();
@@ -82,7 +82,7 @@ impl Task {
         }]
     }
 
-    /// The sensors of the images, each once, in their order: `s1`, `s2-l1c + s1`.
+    /// Lists the sensors of the images without duplicates: `s1`, `s2-l1c + s1`.
     pub fn sensors(&self) -> String {
         let mut names = vec![self.sensor.name()];
         for image in &self.images {
@@ -93,13 +93,13 @@ impl Task {
         names.join(" + ")
     }
 
-    /// Of each image what tells it from the others: see [`image_labels`].
+    /// Labels that distinguish the images: see [`image_labels`].
     pub fn image_labels(&self) -> Vec<Option<String>> {
         let sources = self.sources();
         image_labels(sources.iter().map(|image| (image.sensor, image.date.as_deref())))
     }
 
-    /// The stored names `bands` per image as one list, by their [`full_name`]s.
+    /// Flattens the stored names in `bands` (per image) to one list of [`full_name`]s.
     pub fn full_names(&self, bands: &[Vec<String>]) -> Vec<String> {
         let labels = self.image_labels();
         let of_image = |(names, label): (&Vec<String>, &Option<String>)| {
@@ -108,48 +108,52 @@ impl Task {
         bands.iter().zip(&labels).flat_map(of_image).collect()
     }
 
-    /// What contradicts itself in the images that the task lists, or what its reader cannot read, if anything.
+    /// Describes an inconsistency in the task's list of images, or something that its reader does not support.
     pub(super) fn image_problem(&self, family: Family) -> Option<String> {
         let Task { images, combine, .. } = self;
         if images.is_empty() {
-            return combine.is_some().then(|| "has one image, and so nothing to `combine`".to_owned());
+            return combine.is_some().then(|| "has `combine`, but only one image".to_owned());
         }
         if !self.stored_bands.is_empty() {
-            return Some("has `stored-bands` beside `images`: give each image its own".to_owned());
+            return Some("has both `images` and `stored-bands`: set `stored-bands` per image".to_owned());
         }
         if let Some(first) = images.first()
             && (first.sensor, first.input_sensor) != (self.sensor, self.input_sensor)
         {
-            return Some("has another `sensor` or `input-sensor` than the first of its `images`".to_owned());
+            return Some(
+                "has a `sensor` or `input-sensor` that differs from the first of its `images`".to_owned(),
+            );
         }
         if images.iter().any(|image| image.stored_bands.is_empty()) {
             return Some("has `images` without `stored-bands`".to_owned());
         }
         let labels = self.image_labels();
         if (1..labels.len()).any(|place| labels[..place].contains(&labels[place])) {
-            return Some("has two `images` of one sensor and date: name each `date`".to_owned());
+            return Some(
+                "has two `images` with the same sensor and date: give each its own `date`".to_owned(),
+            );
         }
         if images.len() > 1 && combine.is_none() {
             return Some("has several `images`: set `combine` to difference or concatenate".to_owned());
         }
         if *combine == Some(Combine::Difference) && images.len() != 2 {
-            return Some(format!("takes the difference of {} images; expected 2", images.len()));
+            return Some(format!("has {} images; combining by difference needs exactly 2", images.len()));
         }
         let known = match family {
             Family::Geobench => true,
             Family::CopernicusBench => self.layout == Some(DatasetLayout::Flood),
             Family::Landslide4sense => false,
         };
-        (!known).then(|| "lists `images`, which the reader of its files does not know".to_owned())
+        (!known).then(|| "lists `images`, which the reader of this family does not support".to_owned())
     }
 }
 
-/// Whether all images have the first one's sensor, which is in the settings already.
+/// Whether all images have the first one's sensor, which is already part of the settings.
 pub(super) fn is_of_one_sensor(images: &&[TaskImage]) -> bool {
     images.iter().all(|image| Some(image.input_sensor) == images.first().map(|first| first.input_sensor))
 }
 
-/// The sensors that a model is told.
+/// Serialises the sensors passed to the model.
 pub(super) fn input_sensors<S: Serializer>(images: &&[TaskImage], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(images.iter().map(|image| image.input_sensor))
 }

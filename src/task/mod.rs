@@ -1,4 +1,4 @@
-//! What is measured: suites, tasks, sensors, bands.
+//! What is measured: suites and tasks, and the sensors and bands of their images.
 
 pub mod bands;
 pub mod images;

@@ -1,4 +1,4 @@
-//! Sensors by name; what their bands are is data (`benchmarks/sensors.toml`).
+//! Sensors by name; their bands are described in a data file, `benchmarks/sensors.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::{Error, Result, suggest};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sensor {
-    /// Sensors of this crate in their order, all others behind them in the order of their names.
+    /// Sort order: sensors known to this crate first, then all others by name.
     rank: u16,
     name: &'static str,
 }
@@ -30,17 +30,17 @@ pub struct Sensor {
 impl Sensor {
     /// Sentinel-1, VV and VH in dB.
     pub const S1: Sensor = Sensor { rank: 0, name: "s1" };
-    /// Sentinel-2 top of atmosphere.
+    /// Sentinel-2 top-of-atmosphere reflectance.
     pub const S2_L1C: Sensor = Sensor { rank: 1, name: "s2-l1c" };
     /// Sentinel-2 surface reflectance.
     pub const S2_L2A: Sensor = Sensor { rank: 2, name: "s2-l2a" };
 
-    /// As in files: `s2-l1c`.
+    /// Name as in files: `s2-l1c`.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// Whether it is Sentinel-2, at either level.
+    /// Whether this is Sentinel-2 at either level.
     pub fn is_sentinel2(self) -> bool {
         self == Sensor::S2_L1C || self == Sensor::S2_L2A
     }
@@ -83,7 +83,7 @@ impl FromStr for Sensor {
     }
 }
 
-/// A copy of the name that lives as long as the process. Names come from TOML files, so there are few of them.
+/// Returns a copy of the name that lives as long as the process. Names come from TOML files, so there are few of them.
 pub(super) fn intern(name: &str) -> Result<&'static str> {
     const MOST: usize = 4096;
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
@@ -92,7 +92,9 @@ pub(super) fn intern(name: &str) -> Result<&'static str> {
         return Ok(known);
     }
     if names.len() == MOST {
-        return Err(Error::request(format!("`{name}`: more than {MOST} names of sensors and bands")));
+        return Err(Error::request(format!(
+            "`{name}`: too many different names of sensors and bands (limit {MOST})"
+        )));
     }
     let kept: &'static str = name.to_owned().leak();
     names.insert(kept);
@@ -112,7 +114,7 @@ impl<'de> Deserialize<'de> for Sensor {
     }
 }
 
-/// All sensors that are described (`benchmarks/sensors.toml`).
+/// All sensors described in `benchmarks/sensors.toml`.
 ///
 /// ```
 /// use terrabench::home::Home;
@@ -128,29 +130,29 @@ impl<'de> Deserialize<'de> for Sensor {
 #[serde(transparent)]
 pub struct Sensors(BTreeMap<Sensor, SensorSpec>);
 
-/// What a sensor measures.
+/// A sensor and its bands.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SensorSpec {
-    /// As in tables and messages.
+    /// Name in tables and messages.
     pub title: String,
-    /// Of its stored pixels.
+    /// Unit of stored pixels.
     pub unit: Unit,
-    /// In the order of their names' numbers.
+    /// The bands in order of their numbers.
     pub bands: Vec<BandSpec>,
 }
 
-/// What stored pixels mean.
+/// The unit of stored pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
     /// Reflectance times 10,000.
     DigitalNumbers,
-    /// 0 to 1.
+    /// Reflectance from 0 to 1.
     Reflectance,
     /// Backscatter in decibels.
     Db,
-    /// Backscatter as a ratio.
+    /// Backscatter as a linear ratio.
     Linear,
 }
 
@@ -158,11 +160,12 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct BandSpec {
+    /// Name of the band.
     pub name: Band,
     /// Centre wavelength in micrometres.
     #[serde(default)]
     pub wavelength_um: Option<f64>,
-    /// Width at half of the maximum in micrometres.
+    /// Full width at half maximum in micrometres.
     #[serde(default)]
     pub bandwidth_um: Option<f64>,
     /// Ground sampling distance in metres.
@@ -187,10 +190,10 @@ impl Sensors {
         Ok(sensors)
     }
 
-    /// What is known of a sensor.
+    /// Returns the description of a sensor.
     ///
     /// # Errors
-    /// If it is not described.
+    /// If the sensor is not described.
     pub fn get(&self, sensor: Sensor) -> Result<&SensorSpec> {
         self.0.get(&sensor).ok_or_else(|| {
             let known: Vec<&str> = self.0.keys().map(|sensor| sensor.name()).collect();
@@ -199,10 +202,10 @@ impl Sensors {
         })
     }
 
-    /// What is known of a band of a sensor.
+    /// Returns the description of one band of a sensor.
     ///
     /// # Errors
-    /// If it is not described.
+    /// If the band is not described.
     pub fn band(&self, sensor: Sensor, band: Band) -> Result<&BandSpec> {
         let spec = self.get(sensor)?;
         spec.bands.iter().find(|known| known.name == band).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! What is measured, read from `benchmarks/*.toml`: suites, tasks and the tables they fill.
+//! Suites, tasks and the tables they fill, read from `benchmarks/*.toml`.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -15,180 +15,196 @@ use crate::task::images::{self, Combine, TaskImage};
 use crate::task::target::{self, TargetInterpolation, TargetStatistics};
 use crate::{Error, Result, suggest};
 
-/// A benchmark: its tasks and the tables that are published of it.
+/// A benchmark: its tasks and the published tables.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Suite {
-    /// As on the command line: `geobench`.
+    /// Name on the command line: `geobench`.
     pub name: String,
-    /// As in prose: `GEO-Bench`.
+    /// Name in prose: `GEO-Bench`.
     pub title: String,
-    /// Which reader of [`crate::data`] understands the files.
+    /// Selects the reader in [`crate::data`].
     pub family: Family,
-    /// The environment variable that names the folder of the data.
+    /// Environment variable with the path of the data folder.
     pub environment: String,
-    /// The data set on the Hugging Face hub; empty where all data are generated (`--demo`).
+    /// Data set on the Hugging Face hub; empty if all data are generated (`--demo`).
     #[serde(default)]
     pub repository: String,
-    /// What a band is called in the files, unless a task says otherwise.
+    /// Name of each band in the files, unless a task overrides it.
     pub bands: BTreeMap<Band, String>,
-    /// What `bench` runs where no protocol is named.
+    /// Protocols that `bench` runs if none is named.
     pub default_protocols: Vec<String>,
-    /// How pixels are normalised where neither the command line nor the task says so; without it by the data set's
-    /// own statistics.
+    /// Normalisation used if neither the command line nor the task chooses one; if unset, the data set's own
+    /// statistics.
     #[serde(default)]
     pub normalization: Option<String>,
     /// How images are resized to the model's input; see [`crate::transform::resize::bilinear`].
     #[serde(default)]
     pub align_corners: bool,
-    /// In the order of the tables.
+    /// The tasks, in the order of the tables.
     pub tasks: Vec<Task>,
     /// The published tables that this suite fills.
     pub tables: Vec<Table>,
-    /// The picture of all of them, where there are enough columns for one.
+    /// Spider plot over all tables, drawn if there are enough columns.
     #[serde(default)]
     pub spider: Option<Spider>,
-    /// The other suites and their tasks, for those who name the wrong suite.
+    /// The other suites and their tasks, for hints when a task belongs to another suite.
     #[serde(skip)]
     others: OtherSuites,
 }
 
-/// A family of datasets that share a layout on disk.
+/// A family of datasets with the same layout on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
-    /// One HDF5 file a sample, partitions in JSON.
+    /// One HDF5 file per sample, partitions in JSON.
     Geobench,
-    /// HDF5 images and masks in folders of their own, a folder a split.
+    /// HDF5 images and masks in separate folders, with one subfolder per split.
     Landslide4sense,
-    /// GeoTIFF files with a list a split, or HDF5 with a row a sample; each task says which.
+    /// GeoTIFF files with one list per split, or HDF5 with one row per sample, depending on the task.
     CopernicusBench,
 }
 
-/// Where a task of Copernicus-Bench has its lists, images and labels; see [`crate::data::copernicus`].
+/// Layout of a Copernicus-Bench task: its lists, images and labels; see [`crate::data::copernicus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DatasetLayout {
+    /// Cloud-S2.
     Cloud,
+    /// EuroSAT-S1 and EuroSAT-S2.
     Eurosat,
+    /// The Sentinel-1 images of BigEarthNet.
     BigearthnetS1,
+    /// The Sentinel-2 images of BigEarthNet.
     BigearthnetS2,
+    /// The Sentinel-1 images of DFC2020.
     Dfc2020S1,
+    /// The Sentinel-2 images of DFC2020.
     Dfc2020S2,
+    /// Flood-S1.
     Flood,
+    /// LCZ-S2.
     Lcz,
 }
 
-/// One dataset of a suite with its label kind, classes and reported metric.
+/// One dataset of a suite with its kind of target, classes and reported metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Task {
-    /// As on the command line and in the files: `m-eurosat`.
+    /// Name on the command line and in the files: `m-eurosat`.
     pub name: String,
-    /// As in the tables: `m-EuroSat`.
+    /// Name in the tables: `m-EuroSat`.
     pub title: String,
-    /// Relative to the suite's data folder.
+    /// Path relative to the suite's data folder.
     pub directory: PathBuf,
+    /// What is predicted.
     pub target: TargetKind,
-    /// Number of classes; for multi-label tasks the number of labels, for tasks of numbers 1.
+    /// Number of classes, of labels for multi-label tasks, or 1 for regression tasks.
     #[serde(default)]
     pub classes: usize,
-    /// Names of the classes, where tables or pictures show them: as many as there are classes, or none.
+    /// Names of the classes as shown in tables and pictures: one per class, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
     /// The metric that the tables report.
     pub metric: Metric,
-    /// What the numbers of `value` and `value-map` are counted in, as in tables: `Mg/ha`.
+    /// Unit of the numbers of `value` and `value-map` tasks as shown in tables: `Mg/ha`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Brings these numbers to mean 0 and standard deviation 1 for training; without it they are trained as they are.
+    /// Standardises these numbers to mean 0 and standard deviation 1 for training; if unset, they are used as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_statistics: Option<TargetStatistics>,
-    /// How a map of numbers is rotated with its image; bilinear, where it is not given.
+    /// How a value map is rotated together with its image; bilinear by default.
     #[serde(default, skip_serializing_if = "TargetInterpolation::is_default")]
     pub target_interpolation: TargetInterpolation,
-    /// What the pixels are: `s1`, `s2-l1c` or `s2-l2a`.
+    /// Sensor of the stored pixels: `s1`, `s2-l1c` or `s2-l2a`.
     pub sensor: Sensor,
-    /// The sensor that a model is told: `sensor`, where it is not given.
+    /// Sensor passed to the model; `sensor` by default.
     pub input_sensor: Sensor,
     /// Height and width of the stored images in pixels.
     pub image_size: usize,
-    /// How many samples the official release has.
+    /// Number of samples in the official release.
     pub samples: SampleCounts,
-    /// Stored values are multiplied by this on reading, statistics too, to give digital numbers.
+    /// Factor from stored values to digital numbers, applied to pixels and statistics on reading.
     #[serde(default = "one")]
     pub scale: f32,
-    /// Bands that the files lack and which band stands in for each.
+    /// Bands missing from the files, and the band that replaces each.
     #[serde(default)]
     pub impute: Vec<Imputation>,
-    /// Where names and contents of bands differ: the name under which each band's pixels are stored.
+    /// For files whose band names are wrong: the name under which each band's pixels are actually stored.
     #[serde(default)]
     pub by_content: BTreeMap<Band, String>,
-    /// Bands that none of the stored ones holds, whatever the names say.
+    /// Bands that the files do not contain under any name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_by_content: Vec<Band>,
-    /// How files whose names and contents differ are recognised.
+    /// How to recognise files whose band names are wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quick_look: Option<QuickLook>,
-    /// Which of the family's layouts the files have, where it has several.
+    /// Layout of the files, if the family has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<DatasetLayout>,
-    /// The release's archive of the folder, which is read in place where the folder is not there.
+    /// The release's archive of the folder, read in place if the folder does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
-    /// Where the files do not name their bands: the names in the order in which they are stored.
+    /// Band names in stored order, if the files do not name their bands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored_bands: Vec<String>,
-    /// The images of a sample where it has several, one per sensor and date, the earlier date first; `sensor` and
-    /// `input-sensor` are then the first one's. Without them see [`Task::sources`].
+    /// The images of a sample if it has several, one per sensor and date, earlier dates first; `sensor` and
+    /// `input-sensor` then equal those of the first image. If empty, see [`Task::sources`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<TaskImage>,
-    /// How the features of several images become one.
+    /// How the features of several images are combined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combine: Option<Combine>,
-    /// Stored pixels below the first become it, those above the second become that, and so do those that are no number.
+    /// Clip stored pixels to `[min, max]`; NaN becomes `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<[f32; 2]>,
-    /// Stored codes of a mask and what each becomes; others stay.
+    /// Pairs of a stored mask code and its replacement; codes not listed stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remap: Vec<(i32, i32)>,
-    /// The label (after `remap`) of pixels that count for nothing.
+    /// Label (after `remap`) of pixels excluded from training and scoring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
-    /// How pixels are normalised where the command line does not say so and the suite says otherwise.
+    /// Normalisation for this task, overriding the suite's; the command line overrides both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<String>,
-    /// Height and width of the model's input in pixels, where the protocols set it and not the model.
+    /// Height and width of the model's input in pixels, if the task sets it instead of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_size: Option<usize>,
 }
 
-/// What of a [`Task`] decides numbers but for what is in the keys already: how its files are decoded
-/// ([`crate::data::decoding`]), which bands and statistics are taken, and the input's size.
+/// The fields of a [`Task`] that affect results and are not in the keys otherwise. The decoding of files
+/// ([`crate::data::decoding`]), bands, statistics and the input size are in the keys already.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DecidingTask<'a> {
+    /// Like [`Task::name`].
     pub name: &'a str,
+    /// Like [`Task::target`].
     pub label: TargetKind,
+    /// Like [`Task::classes`].
     pub classes: usize,
+    /// Like [`Task::metric`].
     pub metric: Metric,
-    /// The sensors of several images, where they differ.
+    /// The images' input sensors, unless all are the same.
     #[serde(
         rename = "sensors",
         skip_serializing_if = "images::is_of_one_sensor",
         serialize_with = "images::input_sensors"
     )]
     pub images: &'a [TaskImage],
+    /// Like [`Task::combine`].
     #[serde(skip_serializing_if = "Combine::is_unwritten")]
     pub combine: Option<Combine>,
+    /// Like [`Task::target_statistics`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_statistics: Option<TargetStatistics>,
+    /// Like [`Task::target_interpolation`].
     #[serde(skip_serializing_if = "TargetInterpolation::is_default")]
     pub target_interpolation: TargetInterpolation,
 }
 
 impl Task {
-    /// The part that decides. A new field must be told here on which side it is.
+    /// Returns the fields that affect results. A new field of [`Task`] must be assigned to one side here.
     pub fn deciding(&self) -> DecidingTask<'_> {
         let Task {
             name,
@@ -199,29 +215,29 @@ impl Task {
             combine,
             target_statistics,
             target_interpolation,
-            // Decide how bytes become arrays: `Decoding`.
+            // Decide how bytes become arrays; part of `Decoding`.
             layout: _,
             stored_bands: _,
             scale: _,
             clip: _,
             remap: _,
             ignore: _,
-            // Decide what is taken of these arrays, which is in the keys: sensor, bands, strategies, size of the input.
+            // Decide which part of these arrays is used; part of the keys as sensor, bands, strategies, input size.
             input_sensor: _,
             impute: _,
             by_content: _,
             absent_by_content: _,
             normalization: _,
             input_size: _,
-            // Say where the files are, whose content is in the keys.
+            // Locate the files; the keys contain their content.
             directory: _,
             archive: _,
-            // Labels.
+            // Only shown.
             title: _,
             class_names: _,
             unit: _,
             sensor: _,
-            // Only recognises files, and notes it.
+            // Only recognises files and leads to a note.
             quick_look: _,
             image_size: _,
             samples: _,
@@ -238,12 +254,12 @@ impl Task {
         }
     }
 
-    /// How its numbers are normalised for training.
+    /// Returns the statistics that standardise the target for training.
     pub fn target_statistics(&self) -> TargetStatistics {
         self.target_statistics.unwrap_or(TargetStatistics::NONE)
     }
 
-    /// What each class is called, in order: its name, without names `class <index>`.
+    /// Returns the label of each class, in order: its name, or `class <index>` if classes have no names.
     pub fn class_labels(&self) -> Vec<String> {
         let name = |class: usize| self.class_names.get(class).cloned();
         (0..self.classes).map(|class| name(class).unwrap_or_else(|| format!("class {class}"))).collect()
@@ -254,27 +270,30 @@ fn one() -> f32 {
     1.0
 }
 
-/// Stored bands that are red, green and blue of a stretched picture, whatever they are called.
+/// Bands to show as red, green and blue in a picture stretched to the full range, whatever they are called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct QuickLook {
-    /// Stored names.
+    /// Stored names of the bands shown as red, green and blue.
     pub bands: Vec<String>,
-    /// No pixel is above it.
+    /// Upper limit of the pixels.
     pub maximum: f64,
 }
 
-/// The official number of samples of each split of the `default` partition.
+/// The official number of samples per split in the `default` partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleCounts {
+    /// Training samples.
     pub train: usize,
+    /// Validation samples.
     pub valid: usize,
+    /// Test samples.
     pub test: usize,
 }
 
 impl SampleCounts {
-    /// The count of one split.
+    /// Returns the count of one split.
     pub fn of(&self, split: Split) -> usize {
         match split {
             Split::Train => self.train,
@@ -284,33 +303,34 @@ impl SampleCounts {
     }
 }
 
-/// A table of the papers: which cells fill it.
+/// A published table and the cells that fill it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Table {
-    /// `<file>.md` and `<file>.csv` among the results.
+    /// File name without extension: the results contain `<file>.md` and `<file>.csv`.
     pub file: String,
+    /// Heading above the table.
     pub title: String,
-    /// A file of `benchmarks/published/`; empty where nothing is published.
+    /// A file in `benchmarks/published/`; empty if nothing is published.
     #[serde(default)]
     pub published: String,
-    /// The protocols of our rows, files of `configs/protocols/`.
+    /// Protocols of our rows, files in `configs/protocols/`.
     pub protocols: Vec<String>,
-    /// Columns, outer.
+    /// Tasks, the outer level of the columns.
     pub tasks: Vec<String>,
-    /// Columns, inner.
+    /// Partitions, the inner level of the columns.
     pub partitions: Vec<String>,
-    /// Further scores of a record, each a column behind that of the metric: `iou_landslide`.
+    /// Further scores of a record, such as `iou_landslide`, each shown in a column after the metric.
     #[serde(default)]
     pub scores: Vec<String>,
-    /// Whether models are the rows or the columns.
+    /// Whether models are rows or columns.
     #[serde(default)]
     pub layout: TableLayout,
-    /// Whether the published values are the metric as the reference reports it, the mean over batches, where a record
-    /// has that too.
+    /// Whether the published values are the mean of the metric over batches, as the reference reports it. If so, our value
+    /// is the same mean if the record has it.
     #[serde(default)]
     pub reported: bool,
-    /// How the published values name what ours are compared with, where they name it otherwise.
+    /// Published names of models, protocols and backbones, if they differ from ours.
     #[serde(default)]
     pub published_as: PublishedAs,
 }
@@ -320,50 +340,55 @@ pub struct Table {
 #[serde(rename_all = "kebab-case")]
 pub enum TableLayout {
     #[default]
+    /// One row per model, one column per task and partition.
     ModelsAsRows,
+    /// One row per task, one column per model.
     DatasetsAsRows,
 }
 
-/// Our names, and those of a table's published values. What is not named here is called alike.
+/// Maps our names to those in a table's published values. Names not listed are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PublishedAs {
     #[serde(default)]
+    /// Published name of each model.
     pub models: BTreeMap<String, String>,
-    /// Protocols of the same published name fill one row (or column) together.
+    /// Published name of each protocol. Protocols with the same published name share one row (or column).
     #[serde(default)]
     pub protocols: BTreeMap<String, String>,
     #[serde(default)]
+    /// Published name of each backbone.
     pub backbones: BTreeMap<String, String>,
 }
 
 impl PublishedAs {
-    /// What `ours` is called there.
+    /// Returns the published name of `ours`.
     pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
         names.get(ours).map_or(ours, String::as_str)
     }
 }
 
-/// A spider plot: columns of the suite's tables as axes.
+/// A spider plot whose axes are columns of the suite's tables.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Spider {
+    /// Title above the plot.
     pub title: String,
-    /// In the order of the axes, clockwise from above.
+    /// The axes, clockwise from the top.
     pub axes: Vec<SpiderAxes>,
-    /// The published models that are shown unless others are asked for.
+    /// Published models shown by default.
     pub models: Vec<String>,
 }
 
-/// The columns of one table as axes.
+/// Columns of one table used as axes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SpiderAxes {
-    /// The table's `file`.
+    /// The table's [`Table::file`].
     pub table: String,
-    /// Only the columns of this partition.
+    /// Partition whose columns are used.
     pub partition: String,
-    /// What tells the axis from another of the same task: `k-NN`.
+    /// Suffix that distinguishes the axis from others of the same task: `k-NN`.
     #[serde(default)]
     pub label: String,
 }
@@ -372,7 +397,7 @@ impl Suite {
     /// Reads `benchmarks/<name>.toml`.
     ///
     /// # Errors
-    /// Where there is no such suite, or the file has unknown keys or names a task twice or not at all.
+    /// If the suite does not exist, or the file has unknown keys, duplicate tasks or inconsistent settings.
     pub fn load(home: &Home, name: &str) -> Result<Self> {
         let path = home.suite(name);
         if !path.is_file() {
@@ -385,52 +410,58 @@ impl Suite {
         suite.tasks.iter_mut().filter(of_numbers).for_each(|task| task.classes = 1);
         for (i, task) in suite.tasks.iter().enumerate() {
             if suite.tasks[..i].iter().any(|other| other.name == task.name) {
-                return Err(Error::damaged(&path, format!("task `{}` stands there twice", task.name)));
+                return Err(Error::damaged(&path, format!("duplicate task `{}`", task.name)));
             }
             if let Some(problem) = target::problem(task) {
                 return Err(Error::damaged(&path, problem));
             }
             let named = task.class_names.len();
             if named != 0 && named != task.classes {
-                let problem = format!("task `{}` names {named} of its {} classes", task.name, task.classes);
+                let problem = format!(
+                    "task `{}` has {named} class names; expected {} or none",
+                    task.name, task.classes
+                );
                 return Err(Error::damaged(&path, problem));
             }
             if suite.family == Family::CopernicusBench
                 && (task.layout.is_none() || (task.stored_bands.is_empty() && task.images.is_empty()))
             {
-                let problem = format!("task `{}` lacks `layout` or `stored-bands`", task.name);
+                let problem = format!("task `{}` needs `layout` and `stored-bands`", task.name);
                 return Err(Error::damaged(&path, problem));
             }
             if suite.family != Family::CopernicusBench && task.clip.is_some() {
-                let problem = format!("task `{}`: this family's reader knows no `clip`", task.name);
+                let problem =
+                    format!("task `{}`: the reader of this family does not support `clip`", task.name);
                 return Err(Error::damaged(&path, problem));
             }
             if let Some(problem) = task.image_problem(suite.family) {
                 return Err(Error::damaged(&path, format!("task `{}` {problem}", task.name)));
             }
             if task.clip.is_some_and(|[low, high]| low.partial_cmp(&high) != Some(Ordering::Less)) {
-                let problem =
-                    format!("task `{}`: `clip` must be two numbers, the lower one first", task.name);
+                let problem = format!("task `{}`: `clip` must be `[min, max]` with min below max", task.name);
                 return Err(Error::damaged(&path, problem));
             }
         }
         for table in &suite.tables {
             for task in &table.tasks {
                 suite.task(task).map_err(|_| {
-                    Error::damaged(&path, format!("table `{}` names the unknown task `{task}`", table.file))
+                    Error::damaged(
+                        &path,
+                        format!("table `{}` refers to the unknown task `{task}`", table.file),
+                    )
                 })?;
             }
         }
         for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
             if !suite.tables.iter().any(|table| table.file == axes.table) {
-                let problem = format!("the spider plot names the unknown table `{}`", axes.table);
+                let problem = format!("the spider plot refers to the unknown table `{}`", axes.table);
                 return Err(Error::damaged(&path, problem));
             }
         }
         Ok(suite)
     }
 
-    /// The same with `sensor` in the place of another one of Sentinel-2.
+    /// Replaces the sensor of all Sentinel-2 tasks by `sensor`.
     #[must_use]
     pub fn with_input_sensor(mut self, sensor: Sensor) -> Self {
         let both = |a: Sensor, b: Sensor| (a == Sensor::S1) == (b == Sensor::S1);
@@ -442,15 +473,19 @@ impl Suite {
         self
     }
 
-    /// The task of that name.
+    /// Finds a task by name.
     ///
     /// # Errors
-    /// Where the suite has none: the message lists the names.
+    /// If the suite has no such task: the message lists its tasks.
     pub fn task(&self, name: &str) -> Result<&Task> {
         self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
             let help = match self.others.with_task(name) {
-                Some(suite) => format!("suite `{suite}` has it; {} has {}", self.name, known.join(", ")),
+                Some(suite) => format!(
+                    "the task belongs to suite `{suite}`; tasks of {}: {}",
+                    self.name,
+                    known.join(", ")
+                ),
                 None => suggest::help(name, &known, "its tasks"),
             };
             Error::request(format!("{} has no task `{name}`", self.title)).help(help)
@@ -458,13 +493,13 @@ impl Suite {
     }
 }
 
-/// All suites, looked at only once a task is not found in one.
+/// All suites, read only if a task is not found in one.
 #[derive(Debug, Clone, Default)]
 struct OtherSuites {
     home: Option<Home>,
 }
 
-/// What of a suite is looked at.
+/// The part of a suite's file that is needed to find a task.
 #[derive(Deserialize)]
 struct Named {
     tasks: Vec<NamedTask>,
@@ -476,7 +511,7 @@ struct NamedTask {
 }
 
 impl OtherSuites {
-    /// The suite that has a task of that name.
+    /// Finds the suite that has a task of this name.
     fn with_task(&self, name: &str) -> Option<String> {
         let home = self.home.as_ref()?;
         let has = |suite: &String| {
@@ -487,17 +522,20 @@ impl OtherSuites {
     }
 }
 
-/// A part of a dataset.
+/// A split of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
+    /// Training samples.
     Train,
+    /// Validation samples, used to select hyperparameters.
     Valid,
+    /// Test samples, on which scores are reported.
     Test,
 }
 
 impl Split {
-    /// In the order of partition files.
+    /// All splits, in the order of partition files.
     pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
 }
 

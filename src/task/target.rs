@@ -1,41 +1,42 @@
-//! What a task asks for: whether target and metric go together, and how numbers are trained.
+//! Targets of a task: whether target and metric fit together, and how numbers are standardised for training.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Task};
 
-/// Mean and standard deviation of a task's numbers, in their unit.
+/// Mean and standard deviation of a regression target, in the task's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetStatistics {
+    /// Mean.
     pub mean: f32,
-    /// Above 0.
+    /// Standard deviation, above 0.
     pub std: f32,
 }
 
 impl TargetStatistics {
-    /// Numbers stay as they are.
+    /// Leaves numbers unchanged.
     pub const NONE: TargetStatistics = TargetStatistics { mean: 0.0, std: 1.0 };
 
-    /// From the unit to what is trained.
+    /// Converts from the task's unit to the training scale.
     pub fn normalize(self, value: f32) -> f32 {
         (value - self.mean) / self.std
     }
 
-    /// From what is trained to the unit.
+    /// Converts from the training scale to the task's unit.
     pub fn denormalize(self, value: f64) -> f64 {
         value * f64::from(self.std) + f64::from(self.mean)
     }
 }
 
-/// What a rotated map of numbers holds between the pixels that were measured.
+/// How a rotated value map is interpolated between measured pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetInterpolation {
-    /// The mean of the four nearest, weighted by how near they are; nothing where one of them is not measured.
+    /// Bilinear; NaN if any of the four neighbours was not measured.
     #[default]
     Bilinear,
-    /// The nearest one.
+    /// Value of the nearest pixel.
     Nearest,
 }
 
@@ -45,7 +46,7 @@ impl TargetInterpolation {
     }
 }
 
-/// What of target, metric, classes and statistics does not go together.
+/// Describes an inconsistency between target, metric, classes and statistics, if there is one.
 pub(super) fn problem(task: &Task) -> Option<String> {
     let Task { name, target, classes, metric, unit, target_statistics, .. } = task;
     let fits = |metric: &&Metric| metric.about().fits.contains(target);
@@ -60,18 +61,18 @@ pub(super) fn problem(task: &Task) -> Option<String> {
     if target.is_numeric() {
         let is_usable = |s: &TargetStatistics| s.mean.is_finite() && s.std.is_finite() && s.std > 0.0;
         return if *classes != 1 {
-            Some(format!("task `{name}` has {classes} classes; a task of numbers has 1, or leaves it out"))
+            Some(format!("task `{name}` has {classes} classes; a regression task has 1, or omits `classes`"))
         } else if !target_statistics.iter().all(is_usable) {
-            Some(format!("task `{name}`: `target-statistics` must be numbers, and `std` above 0"))
+            Some(format!("task `{name}`: `target-statistics` must be finite, with `std` above 0"))
         } else {
             None
         };
     }
     if unit.is_some() || target_statistics.is_some() {
         return Some(format!(
-            "task `{name}`: `unit` and `target-statistics` are for numbers, and it has {}",
+            "task `{name}`: `unit` and `target-statistics` need a numeric target, found {}",
             target
         ));
     }
-    (*classes == 0).then(|| format!("task `{name}` lacks `classes`"))
+    (*classes == 0).then(|| format!("task `{name}` has no `classes`"))
 }

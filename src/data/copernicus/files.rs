@@ -1,4 +1,4 @@
-//! A task's files: in a folder, or in the release's zip archive, read in place.
+//! A task's files, in a folder or inside the release's zip archive, which is read in place.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,35 +13,35 @@ use crate::error::AtPath;
 use crate::files::{inside, relative_name};
 use crate::{Error, Result};
 
-/// A file larger than this inside an archive is taken for damage.
+/// A file inside an archive that claims to be larger than this (1 GiB) is treated as damaged.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Where a task's files are.
+/// The location of a task's files.
 #[derive(Clone)]
 pub enum Files {
     Folder(PathBuf),
     Archive(Archive),
 }
 
-/// An open zip archive. Each reader has its own place in the file.
+/// An open zip archive. Each reader has its own position in the file.
 #[derive(Clone)]
 pub struct Archive {
     path: PathBuf,
     zip: ZipArchive<Shared>,
-    /// Entries by their path below the data set's folder.
+    /// Index of each entry by its path below the data set's folder.
     entries: Arc<BTreeMap<String, usize>>,
 }
 
 impl Files {
-    /// Those in a folder.
+    /// Files in the folder `path`.
     pub fn folder(path: PathBuf) -> Self {
         Files::Folder(path)
     }
 
-    /// Those in the archive at `path`, below the folder `root` in it where it has that.
+    /// Opens the archive at `path`. If its entries lie below a folder called `root`, their paths are relative to that folder.
     ///
     /// # Errors
-    /// Where it is no zip archive, or one of its names leads out of it.
+    /// If the file is not a zip archive, or an entry's path leads outside the archive.
     pub fn archive(path: PathBuf, root: &str) -> Result<Self> {
         let damaged = |error: Error| error.help("the archive is damaged: fetch it again");
         let file = File::open(&path).at(&path)?;
@@ -65,7 +65,7 @@ impl Files {
         Ok(Files::Archive(Archive { path, zip, entries: Arc::new(entries) }))
     }
 
-    /// The folder or the archive.
+    /// Path of the folder or the archive.
     pub fn root(&self) -> &Path {
         match self {
             Files::Folder(folder) => folder,
@@ -73,12 +73,12 @@ impl Files {
         }
     }
 
-    /// What to call a file in errors.
+    /// The path to show for a file in error messages.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
-    /// The file of the disk that `name` is read from.
+    /// The file on disk that `name` is read from: the file itself or the archive.
     pub fn on_disk(&self, name: &str) -> PathBuf {
         match self {
             Files::Folder(folder) => folder.join(name),
@@ -86,7 +86,7 @@ impl Files {
         }
     }
 
-    /// Whether there is a file of that name.
+    /// Whether a file of this name exists.
     pub fn has(&self, name: &str) -> bool {
         match self {
             Files::Folder(folder) => folder.join(name).is_file(),
@@ -94,10 +94,10 @@ impl Files {
         }
     }
 
-    /// The names of the files in a folder, without those of folders in it, sorted.
+    /// Lists the names of the files in a folder, without subfolders, sorted.
     ///
     /// # Errors
-    /// Where there is no such folder, or it cannot be read.
+    /// If the folder does not exist or cannot be read.
     pub fn below(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.path(folder);
         let mut names = Vec::new();
@@ -117,17 +117,17 @@ impl Files {
                 let below = from.map_while(|(name, _)| name.strip_prefix(&prefix));
                 names.extend(below.filter(|name| !name.contains('/')).map(str::to_owned));
                 if names.is_empty() {
-                    return Err(Error::not_found(path, "the archive has no such folder"));
+                    return Err(Error::not_found(path, "no such folder in the archive"));
                 }
             }
         }
         Ok(names)
     }
 
-    /// All bytes of a file.
+    /// Reads a whole file.
     ///
     /// # Errors
-    /// Where it is not there or cannot be read.
+    /// If the file does not exist or cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         match self {
             Files::Folder(folder) => {
@@ -138,10 +138,10 @@ impl Files {
         }
     }
 
-    /// blake3 of the content of each file, remembered between runs.
+    /// Returns the blake3 hash of each file's content, remembered between runs.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// If a file cannot be read.
     pub fn contents(&self, names: &[&str]) -> Result<Vec<blake3::Hash>> {
         let memo = fingerprint::memo();
         match self {
@@ -151,7 +151,7 @@ impl Files {
                 fingerprint::contents(&sources, memo.as_deref())
             }
             Files::Archive(archive) => {
-                // They change when the archive does.
+                // The hashes change whenever the archive does.
                 let source = Source { name: names.join("\n"), path: archive.path.clone() };
                 let hash = |index: usize| Ok(blake3::hash(&archive.read(names[index])?));
                 fingerprint::contents_of(&[source], names.len(), memo.as_deref(), hash)
@@ -170,15 +170,18 @@ impl Archive {
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let shown = || self.path.join(name);
         let Some(&index) = self.entries.get(name) else {
-            return Err(Error::not_found(shown(), "the archive has no such file"));
+            return Err(Error::not_found(shown(), "no such file in the archive"));
         };
         let damaged = |error: Error| error.help("the archive is damaged: fetch it again");
-        // A clone shares the list of entries and has a place of its own.
+        // The clone shares the list of entries but has its own position.
         let mut zip = self.zip.clone();
         let entry = zip.by_index(index).at(shown()).map_err(damaged)?;
         let declared = entry.size();
         if declared > MAX_BYTES {
-            return Err(damaged(Error::damaged(shown(), format!("declares {declared} bytes"))));
+            return Err(damaged(Error::damaged(
+                shown(),
+                format!("the archive declares an implausible size of {declared} bytes"),
+            )));
         }
         let mut bytes = Vec::new();
         entry.take(declared.saturating_add(1)).read_to_end(&mut bytes).at(shown()).map_err(damaged)?;
@@ -186,13 +189,13 @@ impl Archive {
             Ok(length) if length == declared => Ok(bytes),
             _ => Err(damaged(Error::damaged(
                 shown(),
-                format!("{} bytes where the archive declares {declared}", bytes.len()),
+                format!("expected {declared} bytes, as the archive declares; found {}", bytes.len()),
             ))),
         }
     }
 }
 
-/// A file that several readers read, each at its own place.
+/// A file shared by several readers, each with its own position.
 #[derive(Debug, Clone)]
 struct Shared {
     file: Arc<Mutex<File>>,

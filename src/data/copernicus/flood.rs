@@ -1,4 +1,4 @@
-//! Flood-S1's samples: a JSON object a split, each of whose values names a folder of files of one band
+//! Flood-S1's samples: one JSON object per split maps each sample to a folder, which has one file per band and date
 //! [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets/cobench_floods1_wrapper.py].
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //! data/<folder>/MK0_MLU_….tif       the mask
 //! ```
 //!
-//! What else lies there (a second date before, SL2; elevations; areas) is not read.
+//! The other files of a folder (a second date before the flood, SL2; elevations; areas) are not read.
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -19,20 +19,20 @@ use crate::files::{inside, relative_name};
 use crate::formats::text;
 use crate::{Error, Result};
 
-/// What the names of a sample's files begin with, in the order of the task's images and their bands.
+/// Prefixes of a sample's file names, in the order of the task's images and their bands.
 const IMAGES: [&str; 4] = ["SL1_IVV_", "SL1_IVH_", "MS1_IVV_", "MS1_IVH_"];
 const MASK: &str = "MK0_MLU_";
 
-/// A sample as the list has it.
+/// A sample as it appears in the list.
 #[derive(Debug, Deserialize)]
 struct Grid {
     path: String,
 }
 
-/// The samples that `text` lists, in its order, as the reference takes them.
+/// Reads the samples listed in `text`, in the list's order, choosing the same files as the reference.
 ///
 /// # Errors
-/// Where it is not of the layout, or a file is not there or may be any of several.
+/// If `text` does not have the expected layout, or a file is missing or ambiguous.
 pub fn samples(text: &str, files: &Files) -> Result<Vec<ListedSample>, String> {
     let grids: IndexMap<String, Grid> = text::json(text.as_bytes()).map_err(|error| error.to_string())?;
     grids.into_iter().map(|(name, grid)| sample(name, &grid.path, files)).collect()
@@ -48,7 +48,7 @@ fn sample(name: String, path: &str, files: &Files) -> Result<ListedSample, Strin
         match there.iter().filter(fits).collect::<Vec<_>>().as_slice() {
             [one] => Ok(format!("{folder}/{one}")),
             several => Err(format!(
-                "`{name}`: {} files in {} are called {start}<…>.tif; expected one",
+                "`{name}`: expected one file {start}<…>.tif, found {} in {}",
                 several.len(),
                 files.path(&folder).display()
             )),

@@ -1,18 +1,18 @@
-//! A sample before it is read: which files it is made of.
+//! A sample before it is read: the files it consists of.
 
 use crate::data::Target;
 
-/// A sample as its list names it.
+/// A sample as listed.
 #[derive(Debug, Clone)]
 pub struct ListedSample {
     pub name: String,
-    /// The image's files, below the data set's folder: one with all bands, or one a band.
+    /// The image's files relative to the data set's folder: one file with all bands, or one file per band.
     pub images: Vec<String>,
     pub target: TargetPlace,
 }
 
 impl ListedSample {
-    /// All files: the images, then the mask.
+    /// All files: the images, then the mask if there is one.
     pub fn files(&self) -> impl Iterator<Item = &String> {
         let mask = match &self.target {
             TargetPlace::File(mask) => Some(mask),
@@ -22,10 +22,10 @@ impl ListedSample {
     }
 }
 
-/// A sample's target, or where it stands.
+/// A sample's target, or the file that contains it.
 #[derive(Debug, Clone)]
 pub enum TargetPlace {
     Known(Target),
-    /// The mask's file.
+    /// File of the mask.
     File(String),
 }

@@ -1,9 +1,9 @@
-//! LCZ-S2: an HDF5 file a split, a row a sample.
+//! LCZ-S2: one HDF5 file per split, one row per sample.
 //!
 //! ```text
 //! sen2   [n, 32, 32, 10] float32: B02 to B08, B8A, B11, B12 as reflectance
 //! sen1   [n, 32, 32, 8] float32: not read
-//! label  [n, 17]: one 1 in each row
+//! label  [n, 17]: one-hot rows
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 const IMAGES: &str = "sen2";
 const LABELS: &str = "label";
 
-/// The three files.
+/// The files of the three splits.
 #[derive(Debug)]
 pub struct Lcz {
     task: Task,
@@ -33,7 +33,7 @@ pub struct Lcz {
     names: [Vec<String>; 3],
 }
 
-/// A split's file.
+/// The file of one split.
 #[derive(Debug)]
 struct LczSplit {
     path: PathBuf,
@@ -56,8 +56,7 @@ impl LczSplit {
             }
         };
         if labels.shape() != [count, task.classes] {
-            let problem =
-                format!("has shape {:?}; expected {count} rows of {}", labels.shape(), task.classes);
+            let problem = format!("has shape {:?}; expected [{count}, {}]", labels.shape(), task.classes);
             return Err(labels.error(problem));
         }
         Ok(LczSplit { path, images, labels, rows, columns })
@@ -67,7 +66,7 @@ impl LczSplit {
         self.images.shape().first().copied().unwrap_or(0)
     }
 
-    /// [rows, columns, bands], and the class.
+    /// Reads an image, [rows, columns, bands], and its class.
     fn read<T: Element>(&self, index: usize, bands: usize) -> Result<(Array3<T>, Target)> {
         let image = Array3::from_shape_vec((self.rows, self.columns, bands), self.images.read(index)?);
         let image = image.map_err(|error| self.images.error(error))?;
@@ -79,17 +78,17 @@ impl LczSplit {
             }
             _ => Err(self
                 .labels
-                .error(format!("row {index} is {label:?}; expected a single 1 among zeros"))
-                .help("the file is damaged or of another data set: fetch it again")),
+                .error(format!("row {index} is {label:?}; expected one 1 and zeros otherwise"))
+                .help("the file is damaged or belongs to another data set: fetch it again")),
         }
     }
 }
 
 impl Lcz {
-    /// The folder that holds `lcz_train.h5`, `lcz_val.h5` and `lcz_test.h5`.
+    /// Opens the folder with `lcz_train.h5`, `lcz_val.h5` and `lcz_test.h5`.
     ///
     /// # Errors
-    /// Where one is not there or is not of the layout.
+    /// If a file does not exist or does not have the expected layout.
     pub fn open(task: &Task, decoding: Decoding, folder: &Path) -> Result<Self> {
         let part = |split| LczSplit::open(task, folder.join(format!("lcz_{}.h5", split_name(split))));
         let splits = [part(Split::Train)?, part(Split::Valid)?, part(Split::Test)?];
@@ -101,9 +100,10 @@ impl Lcz {
         let part = of(&self.splits, split);
         match index < part.count() {
             true => Ok(part),
-            false => {
-                Err(Error::damaged(&part.path, format!("has {} samples, no number {index}", part.count())))
-            }
+            false => Err(Error::damaged(
+                &part.path,
+                format!("no sample {index}; the file has {} samples", part.count()),
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which samples a split has: the lists of Copernicus-Bench [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
+//! Reads the lists of samples in each split [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets].
 
 use super::files::Files;
 use super::flood;
@@ -10,7 +10,7 @@ use crate::task::Split;
 use crate::task::{DatasetLayout, Task};
 use crate::{Error, Result};
 
-/// A split by the name it has in the files.
+/// Name of a split in file names.
 pub fn split_name(split: Split) -> &'static str {
     match split {
         Split::Train => "train",
@@ -19,10 +19,10 @@ pub fn split_name(split: Split) -> &'static str {
     }
 }
 
-/// The samples of a split, in the list's order.
+/// Reads the samples of a split, in the list's order.
 ///
 /// # Errors
-/// Where the list is not there, is damaged or names a class that the task lacks.
+/// If the list does not exist, is damaged or names a class that the task does not have.
 pub fn read(task: &Task, layout: DatasetLayout, files: &Files, split: Split) -> Result<Vec<ListedSample>> {
     let split = split_name(split);
     let list = match layout {
@@ -33,7 +33,8 @@ pub fn read(task: &Task, layout: DatasetLayout, files: &Files, split: Split) -> 
         DatasetLayout::Flood => format!("grid_dict_{split}.json"),
         DatasetLayout::Lcz => return Err(Error::mismatch(format!("{} has no lists", task.name))),
     };
-    let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` tells what else is, and how to fetch it again";
+    let incomplete = "the data set is incomplete or damaged: `cargo xtask doctor` lists every problem and says how to \
+                      fetch it again";
     let text = String::from_utf8(files.read(&list).map_err(|error| error.help(incomplete))?)
         .map_err(|_| Error::damaged(files.path(&list), "is not UTF-8 text").help(incomplete))?;
     let text = without_mark(&text);
@@ -67,7 +68,7 @@ pub fn read(task: &Task, layout: DatasetLayout, files: &Files, split: Split) -> 
         .collect()
 }
 
-/// The item, if its files lie in the data set's folder.
+/// Returns the item if all its files lie inside the data set's folder.
 fn safe(item: ListedSample) -> Result<ListedSample> {
     let root = std::path::Path::new("");
     for file in item.files() {
@@ -76,7 +77,7 @@ fn safe(item: ListedSample) -> Result<ListedSample> {
     Ok(item)
 }
 
-/// `ROI_00002__…` without an ending.
+/// Parses `ROI_00002__…`, a name without extension.
 fn cloud(line: &str) -> ListedSample {
     ListedSample {
         name: line.to_owned(),
@@ -85,13 +86,17 @@ fn cloud(line: &str) -> ListedSample {
     }
 }
 
-/// `Industrial_7.jpg`: the class and the name of the TIFF.
+/// Parses `Industrial_7.jpg`: the class and the name of the TIFF file.
 fn eurosat(task: &Task, line: &str) -> Result<ListedSample, String> {
     let name = line.strip_suffix(".jpg").or_else(|| line.strip_suffix(".tif")).unwrap_or(line);
     let class = name.split('_').next().unwrap_or_default();
-    // The reference numbers the classes that a split's list has, in alphabetical order: all of them in the release.
+    // The reference numbers the classes found in a split's list alphabetically; in the release each list has all of them.
     let index = task.class_names.iter().position(|known| known == class).ok_or_else(|| {
-        format!("`{line}` names the class `{class}`; {} has {}", task.name, task.class_names.join(", "))
+        format!(
+            "unknown class `{class}` in `{line}`; {} has the classes {}",
+            task.name,
+            task.class_names.join(", ")
+        )
     })?;
     Ok(ListedSample {
         name: name.to_owned(),
@@ -100,7 +105,7 @@ fn eurosat(task: &Task, line: &str) -> Result<ListedSample, String> {
     })
 }
 
-/// `ROIs0000_test_dfc_0_p609.tif`: the mask's name; the images are called by their sensor.
+/// Parses `ROIs0000_test_dfc_0_p609.tif`, the name of the mask; image names contain the sensor instead of `dfc`.
 fn dfc2020(line: &str, sensor: &str) -> ListedSample {
     ListedSample {
         name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
@@ -109,12 +114,12 @@ fn dfc2020(line: &str, sensor: &str) -> ListedSample {
     }
 }
 
-/// Which columns of BigEarthNet's list hold what.
+/// Positions of the columns in BigEarthNet's list.
 #[derive(Debug, Default)]
 struct Columns {
     folder: &'static str,
     path: usize,
-    /// Of each label.
+    /// One column per label.
     labels: Vec<usize>,
     all: usize,
 }
@@ -129,7 +134,7 @@ impl Columns {
             header
                 .iter()
                 .position(|column| column == name)
-                .ok_or_else(|| format!("line 1 has no column `{name}`; columns there: {}", header.join("; ")))
+                .ok_or_else(|| format!("line 1 has no column `{name}`; columns found: {}", header.join("; ")))
         };
         let labels = task.class_names.iter().map(|name| column(name)).collect::<Result<_, _>>()?;
         Ok(Columns { folder, path: column(path)?, labels, all: header.len() })
@@ -138,12 +143,12 @@ impl Columns {
     fn item(&self, line: &str) -> Result<ListedSample, String> {
         let cells = cells(line);
         if cells.len() != self.all {
-            return Err(format!("has {} cells, the first line {}", cells.len(), self.all));
+            return Err(format!("has {} cells; expected {}, as in the header", cells.len(), self.all));
         }
         let label = |column: &usize| match cells[*column].as_str() {
             "0" => Ok(false),
             "1" => Ok(true),
-            other => Err(format!("a label is `{other}`; expected 0 or 1")),
+            other => Err(format!("expected the label 0 or 1, found `{other}`")),
         };
         let labels = self.labels.iter().map(label).collect::<Result<_, _>>()?;
         let path = &relative_name(&cells[self.path]);
@@ -156,7 +161,7 @@ impl Columns {
     }
 }
 
-/// The cells of a line of CSV [RFC 4180].
+/// Splits a line of CSV into cells [RFC 4180].
 fn cells(line: &str) -> Vec<String> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
     let record = reader.records().next().and_then(std::result::Result::ok).unwrap_or_default();

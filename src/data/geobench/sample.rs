@@ -1,4 +1,4 @@
-//! A sample's file: bands, and the label as a dataset or in the pickle.
+//! One GEO-Bench sample file: bands as datasets, the label as a dataset or in the pickle.
 
 use ndarray::{Array2, Array3};
 
@@ -9,10 +9,10 @@ use crate::formats::pickle;
 use crate::task::{TargetKind, Task};
 use crate::{Error, Result};
 
-/// A sample's file while it is read.
+/// An open sample file.
 pub(crate) struct SampleFile<'f> {
     file: &'f hdf5::File,
-    /// The mask among them.
+    /// All datasets, including the mask.
     datasets: Vec<hdf5::Dataset<'f>>,
 }
 
@@ -25,38 +25,38 @@ impl<'f> SampleFile<'f> {
         Error::damaged(self.file.path(), problem)
     }
 
-    /// All datasets but the mask.
+    /// All datasets except the mask.
     fn others(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
         self.datasets.iter().filter(|dataset| !is_label(dataset.name()))
     }
 
-    /// Those of them that have rows and columns: beside them may lie single numbers, or coordinates.
+    /// The datasets with rows and columns; a file may also contain scalars or coordinates.
     fn bands(&self) -> impl Iterator<Item = &hdf5::Dataset<'f>> {
         self.others().filter(|dataset| has_rows(dataset))
     }
 
-    /// Names without dates, in the file's order.
+    /// Band names without dates, in the file's order.
     pub(crate) fn band_names(&self) -> Vec<String> {
         self.bands().map(|band| undated(band.name()).to_owned()).collect()
     }
 
-    /// The band of that name without its date.
+    /// Finds a band by its name without the date.
     fn band(&self, name: &str) -> Result<&hdf5::Dataset<'f>> {
         let mut found = self.others().filter(|band| undated(band.name()) == name);
         match (found.next(), found.next()) {
             (Some(band), None) => Ok(band),
             (Some(band), Some(other)) => Err(self.error(format!(
-                "has band `{name}` of two dates, `{}` and `{}`; one is expected",
+                "has band `{name}` at two dates, `{}` and `{}`; expected one",
                 band.name(),
                 other.name()
             ))),
             (None, _) => Err(self
-                .error(format!("no band `{name}`; bands there: {}", self.band_names().join(", ")))
-                .help("name another band in benchmarks/, or add an `impute` to the task")),
+                .error(format!("no band `{name}`; bands found: {}", self.band_names().join(", ")))
+                .help("choose another band in benchmarks/, or add an `impute` to the task")),
         }
     }
 
-    /// The bands of these names as [bands, rows, columns], times `scale`.
+    /// Reads these bands as [bands, rows, columns], multiplied by `scale`.
     pub(crate) fn image(&self, names: &[String], scale: f32) -> Result<Array3<f32>> {
         let mut pixels: Vec<f32> = Vec::new();
         let mut first: Option<(&str, [usize; 2])> = None;
@@ -67,7 +67,7 @@ impl<'f> SampleFile<'f> {
             match first {
                 None => {
                     first = Some((band.name(), [rows, columns]));
-                    // Only now is it sure that the file has as much as it claims.
+                    // Reserve only after the first band confirmed the size that the file declares.
                     pixels.reserve_exact((names.len() - 1) * rows * columns);
                 }
                 Some((first, [first_rows, first_columns]))
@@ -96,13 +96,13 @@ impl<'f> SampleFile<'f> {
         Array3::from_shape_vec((names.len(), rows, columns), pixels).at(self.file.path())
     }
 
-    /// The bands of an image as stored, in the order that the pickle gives: those of these names, or all where none is named.
+    /// Reads an image's bands as stored, in the pickle's order: the named ones, or all if `names` is empty.
     pub(crate) fn raw_bands(&self, names: &[String]) -> Result<Vec<RawBand>> {
         let order = self.bands_order()?;
         let of_image =
             |band: &&hdf5::Dataset| names.is_empty() || names.iter().any(|name| name == undated(band.name()));
         let mut bands: Vec<_> = self.bands().filter(of_image).collect();
-        // Stable: bands that the order leaves out follow as they come.
+        // Stable sort: bands missing from the order keep the file's order at the end.
         bands.sort_by_key(|band| order.iter().position(|name| name == band.name()).unwrap_or(order.len()));
         let raw = |band: &hdf5::Dataset| {
             let mut pixels = Vec::new();
@@ -113,7 +113,7 @@ impl<'f> SampleFile<'f> {
         bands.into_iter().map(raw).collect()
     }
 
-    /// The names of datasets as the pickle lists them; none where it has no such list.
+    /// The dataset names listed in the pickle; empty if it has no such list.
     fn bands_order(&self) -> Result<Vec<String>> {
         self.with_pickle(|root| {
             let names = root.get("bands_order").and_then(pickle::View::items);
@@ -122,14 +122,14 @@ impl<'f> SampleFile<'f> {
         })
     }
 
-    /// Reads the attribute `pickle`: the text of a Python bytes literal.
+    /// Parses the attribute `pickle`, the text of a Python bytes literal, and calls `read` with it.
     fn with_pickle<T>(&self, read: impl FnOnce(pickle::View<'_, '_>) -> Result<T>) -> Result<T> {
         let text = self.file.string_attribute("pickle")?;
         let bytes = pickle::bytes_literal(&text).at(self.file.path())?;
         read(pickle::read(&bytes).at(self.file.path())?.root())
     }
 
-    /// The label, and the type in which a mask that is a dataset is stored.
+    /// Reads the label, and the stored type if it is a mask.
     pub(crate) fn target(&self, task: &Task) -> Result<(Target, Option<Dtype>)> {
         let mask = self.datasets.iter().find(|dataset| is_label(dataset.name()) && has_rows(dataset));
         if let (TargetKind::Mask, Some(mask)) = (task.target, mask) {
@@ -145,7 +145,7 @@ impl<'f> SampleFile<'f> {
             return Ok((Target::ValueMap(map), Some(dtype)));
         }
         let label = self.with_pickle(|root| {
-            let label = root.get("label").ok_or_else(|| self.error("its pickle holds no `label`"))?;
+            let label = root.get("label").ok_or_else(|| self.error("its pickle has no `label`"))?;
             if task.target == TargetKind::Value {
                 return match label.floats() {
                     Ok((shape, numbers))
@@ -166,7 +166,7 @@ impl<'f> SampleFile<'f> {
                     let applies = numbers.iter().map(|number| match number {
                         0 => Ok(false),
                         1 => Ok(true),
-                        other => Err(self.unfit(task, &format!("a list that holds {other}"))),
+                        other => Err(self.unfit(task, &format!("a list that contains {other}"))),
                     });
                     applies.collect::<Result<_>>().map(Target::Labels)
                 }
@@ -180,7 +180,7 @@ impl<'f> SampleFile<'f> {
         Ok((label, None))
     }
 
-    /// A mask, each pixel of which is a class or ignored.
+    /// Reads a mask and checks that each pixel is a class or ignored.
     fn mask(
         &self,
         task: &Task,
@@ -189,20 +189,20 @@ impl<'f> SampleFile<'f> {
         stored: impl Iterator<Item = f64>,
     ) -> Result<Array2<i32>> {
         let class = |stored: f64| {
-            // Saturates where it is beyond any class; the comparison notices.
+            // The cast saturates for values outside i32; the comparison below rejects them.
             let class = stored as i32;
             let known =
                 usize::try_from(class).is_ok_and(|class| class < task.classes) || task.ignore == Some(class);
             if known && f64::from(class) == stored {
                 return Ok(class);
             }
-            Err(self.unfit(task, &format!("a mask that holds {stored}")))
+            Err(self.unfit(task, &format!("a mask that contains {stored}")))
         };
         let classes = stored.map(class).collect::<Result<Vec<i32>>>()?;
         Array2::from_shape_vec((rows, columns), classes).at(self.file.path())
     }
 
-    /// The label is something else than the task's labels are.
+    /// Makes the error for a label that does not fit the task.
     fn unfit(&self, task: &Task, found: &str) -> Error {
         let last = task.classes.saturating_sub(1);
         let expected = match task.target {
@@ -213,9 +213,9 @@ impl<'f> SampleFile<'f> {
                 format!("a mask of classes from 0 to {last}{ignored}")
             }
             TargetKind::Value => "a number".to_owned(),
-            TargetKind::ValueMap => "a number for each pixel".to_owned(),
+            TargetKind::ValueMap => "a number per pixel".to_owned(),
         };
-        self.error(format!("the label is {found}; {} wants {expected}", task.name))
+        self.error(format!("the label is {found}; {} expects {expected}", task.name))
             .help("the file is damaged or belongs to another task: fetch it again")
     }
 }
@@ -224,12 +224,12 @@ fn is_label(name: &str) -> bool {
     name.starts_with("label")
 }
 
-/// Whether the dataset has two dimensions or more, or cannot say how many: reading it then tells why.
+/// Whether the dataset has at least two dimensions. Returns true if that cannot be read, so that reading reports why.
 fn has_rows(dataset: &hdf5::Dataset) -> bool {
     dataset.dimensions().map_or(true, |dimensions| dimensions.len() >= 2)
 }
 
-/// The band's name without `_YYYY-MM-DD`.
+/// Strips `_YYYY-MM-DD` from a band's name.
 pub(crate) fn undated(name: &str) -> &str {
     let (start, date) = match name.len().checked_sub("_YYYY-MM-DD".len()) {
         Some(end) if name.is_char_boundary(end) => name.split_at(end),

@@ -1,4 +1,4 @@
-//! Packing: from any data set to the files of [`super`].
+//! Packs any data set into the files described in [`super`].
 
 mod split;
 
@@ -17,39 +17,43 @@ use crate::task::images::full_name;
 use crate::task::{Suite, Task};
 use crate::{Error, Result};
 
-/// Held by the process that packs.
+/// File locked by the process that is packing.
 const LOCK: &str = ".lock";
 
-/// What was packed.
+/// The result of packing a task.
 #[derive(Debug, Clone)]
 pub struct Packed {
+    /// Folder of the packed task.
     pub folder: PathBuf,
+    /// Number of packed samples over all splits.
     pub samples: usize,
-    /// Of the packed files.
+    /// Total size of the packed files.
     pub bytes: u64,
-    /// It was there before, of the same source and decoded alike.
+    /// The folder was already packed from the same source with the same decoding.
     pub reused: bool,
-    /// Why what was there before did not do: "`ignore` was 255, is null".
+    /// Why an earlier packed folder was replaced, such as "`ignore` was 255, is null".
     pub replaced: Option<String>,
 }
 
-/// Packs all partitions of a task of the suite's folder `root` into `<to>/<task>`, and reads all of it back. What is
-/// there already of the same source, decoded alike, is read through and left alone, a split's file too where an earlier run ended
-/// before the index. Waits while another process packs into the same folder.
+/// Packs all partitions of a task into `<to>/<task>` and reads everything back. `root` is the folder of the suite's data.
+/// A folder that was already packed from the same source with the same decoding is verified and kept; so is the file of a
+/// split that an interrupted run completed. Waits while another process packs into the same folder.
 ///
-/// Files are written under hidden names and renamed when they are whole; the index is written last. Memory: a few
-/// samples.
+/// Files are written under hidden names and renamed once complete; the index is written last. Only a few samples are in
+/// memory at a time.
 ///
 /// # Errors
-/// Where the source cannot be read, its samples differ in size or type, the disk is full, or what is read back is not
-/// what was written. Splits that were whole by then are kept.
+/// If the source cannot be read, its samples differ in size or type, the disk is full, or the data read back differ from
+/// what was written. Splits completed by then are kept.
 pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn Progress) -> Result<Packed> {
     let source = data::task_folder(suite, task, root)
-        .ok_or_else(|| Error::not_found(root, format!("the data of {} is not there", task.name)))
+        .ok_or_else(|| Error::not_found(root, format!("no data of {} found", task.name)))
         .map_err(|error| error.help(crate::remedy::get_data(suite, &[&task.name], Some(root))))?;
     let folder = to.join(&task.name);
     if same(&source, &folder) {
-        return Err(Error::damaged(&folder, "is the source itself").help("name another folder with --to"));
+        return Err(
+            Error::damaged(&folder, "is the source folder itself").help("name another folder with --to")
+        );
     }
     let names = data::partitions(suite, &source)?;
     let partitions = names
@@ -67,13 +71,13 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
     std::fs::create_dir_all(&folder).at(&folder)?;
     let _lock = lock(&folder, progress)?;
     remove_leftovers(&folder)?;
-    // The process that this one waited for may have packed it.
+    // Another process may have packed the task while this one waited.
     let replaced = match earlier(task, &decoding, &folder, &fingerprints) {
         Earlier::Whole(known) => return Ok(known),
         Earlier::Stale(why) => Some(why),
         Earlier::Nothing => None,
     };
-    // Whatever was there does not count any more from here on.
+    // From here on the earlier contents no longer count.
     let index_path = folder.join(INDEX);
     remove(&index_path)?;
 
@@ -113,7 +117,7 @@ pub fn pack(suite: &Suite, task: &Task, root: &Path, to: &Path, progress: &dyn P
         index.statistics_content = Some((name, content.to_hex().to_string()));
         for (image, (bands, label)) in first.bands()?.into_iter().zip(task.image_labels()).enumerate() {
             for band in bands {
-                // Official statistics of bands that no model takes may be useless.
+                // Official statistics of bands that no model uses may be unusable; leave those out.
                 if let Ok(of) = first.statistics(image, std::slice::from_ref(&band)) {
                     let numbers = of.first().map(|of| [format!("{:?}", of.mean), format!("{:?}", of.std)]);
                     let name = full_name(band, label.as_deref());
@@ -132,26 +136,26 @@ fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Released when it is closed, also by the end of the process.
+/// Locks the folder. The lock is released when the file is closed, at the latest when the process ends.
 fn lock(folder: &Path, progress: &dyn Progress) -> Result<File> {
     let path = folder.join(LOCK);
     let file = File::create(&path).at(&path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            progress.note(&format!("another prepare packs into {}: waiting for it", folder.display()));
+            progress.note(&format!("waiting for another `prepare` that packs into {}", folder.display()));
             file.lock().at(&path)?;
         }
-        // Some cluster file systems have no locks. Alone, all goes well without.
+        // Some cluster file systems do not support locks. A single process needs none.
         Err(TryLockError::Error(error)) => progress.note(&format!(
-            "{}: no lock ({error}): start no second prepare into this folder",
+            "{}: cannot lock ({error}); do not start a second `prepare` into this folder",
             path.display()
         )),
     }
     Ok(file)
 }
 
-/// Removes what a run that was killed had begun.
+/// Removes the unfinished files of a run that was killed.
 fn remove_leftovers(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).at(folder)? {
         let entry = entry.at(folder)?;
@@ -164,12 +168,12 @@ fn remove_leftovers(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What an earlier run left in the folder.
+/// The result of an earlier run in this folder.
 enum Earlier {
     Nothing,
-    /// All of it, of the same source and decoded alike.
+    /// Complete, from the same source with the same decoding.
     Whole(Packed),
-    /// Something else, and how it differs.
+    /// Something else, with a description of the difference.
     Stale(String),
 }
 
@@ -188,7 +192,7 @@ fn earlier(
     }
 }
 
-/// What is there, or why it does not do.
+/// Checks what an earlier run left; the error says why it cannot be reused.
 fn whole(
     task: &Task,
     decoding: &Decoding,
@@ -206,7 +210,7 @@ fn whole(
         return Err(changes);
     }
     if index.fingerprints != *fingerprints {
-        return Err("the source's files changed".to_owned());
+        return Err("the source files changed".to_owned());
     }
     let mut samples = 0;
     for name in index.partitions.keys() {
@@ -219,7 +223,7 @@ fn whole(
     Ok(Packed { folder: folder.to_owned(), samples, bytes, reused: true, replaced: None })
 }
 
-/// Reads all samples of a split's file, once per process: their checksums are tested.
+/// Reads all samples of a split's file to test their checksums, at most once per process.
 pub(crate) fn read_once(path: &Path) -> Result<()> {
     static READ: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,9 +236,9 @@ pub(crate) fn read_once(path: &Path) -> Result<()> {
 
 /// The distinct samples of a split over all partitions.
 struct Places {
-    /// Where each row of the file comes from.
+    /// Source of each row of the file.
     of_rows: Vec<split::SamplePlace>,
-    /// Of each partition, the rows in its order.
+    /// Rows in each partition's order, per partition.
     rows: Vec<Vec<usize>>,
 }
 

@@ -1,4 +1,4 @@
-//! Scores beside the metric, compared over what they are means of: batches for `reported_<metric>`, images for a class.
+//! Compares scores other than the metric by the units they average over: batches for `reported_<metric>`, images for a class.
 
 use super::Thresholds;
 use crate::Result;
@@ -8,11 +8,11 @@ use crate::record::Record;
 use crate::score::Predictions;
 use crate::score::predictions::BatchScore;
 
-/// The difference `a` - `b` of the score of that name, in its unit, by a bootstrap; `None` where predictions do not tell. The
-/// samples of both are the same, in the same order. `record` is that of `a`.
+/// Bootstraps the difference `a` - `b` of the named score, in its unit; `None` if the predictions are not sufficient. Both
+/// sides have the same samples in the same order. `record` belongs to `a`.
 ///
 /// # Errors
-/// Where predictions cannot be scored, or as [`Paired::new`].
+/// If the predictions cannot be scored, or like [`Paired::new`].
 pub(crate) fn paired(
     name: &str,
     record: &Record,
@@ -43,7 +43,7 @@ pub(crate) fn paired(
     let Some(class) = class.and_then(|class| of_a.class_names.iter().position(|name| name == class)) else {
         return Ok(None);
     };
-    // Other images have no part in the score.
+    // Images without the class do not contribute to the score.
     let with_class: Vec<usize> = (0..a.len().min(b.len()))
         .filter(|image| [a, b].iter().any(|side| side.class_iou(class, &[*image]).is_some()))
         .collect();
@@ -56,7 +56,7 @@ pub(crate) fn paired(
         let images: Vec<usize> = places.iter().map(|place| with_class[*place]).collect();
         match (a.class_iou(class, &images), b.class_iou(class, &images)) {
             (Some(a), Some(b)) => a - b,
-            // A resample in which one side has nothing of the class says nothing.
+            // A resample in which one side lacks the class carries no information.
             _ => 0.0,
         }
     };

@@ -1,4 +1,4 @@
-//! The gate's result for CI, as JUnit XML: a test a cell.
+//! The gate's result for CI, as JUnit XML: one test case per cell.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -7,11 +7,11 @@ use super::{Row, Verdict};
 use crate::record::Unreadable;
 use crate::{Error, Result};
 
-/// The XML. Cells that are new count as skipped: there is nothing to compare them with. Records that could not be compared
-/// are errors of the suite `records`.
+/// Writes the XML. New cells count as skipped, because there is nothing to compare them with. Records that could not be
+/// compared are errors of the test suite `records`.
 ///
 /// # Errors
-/// Where it cannot be built.
+/// If the report cannot be built.
 pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
     let mut report = Report::new("terrabench check");
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
@@ -40,7 +40,7 @@ pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
         suites.push(("records".to_owned(), suite));
     }
     report.add_test_suites(suites.into_iter().map(|(_, suite)| suite));
-    report.to_string().map_err(|error| Error::request(format!("the JUnit report cannot be built: {error}")))
+    report.to_string().map_err(|error| Error::request(format!("cannot build the JUnit report: {error}")))
 }
 
 fn status(row: &Row) -> TestCaseStatus {

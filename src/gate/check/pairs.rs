@@ -1,4 +1,4 @@
-//! Which record stands against which of the reference.
+//! Pairs records with those of the reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::Result;
 use crate::gate::choice::{Several, ask, newest_of_each};
 use crate::record::{Aspect, Cell, Kept, SettingKey};
 
-/// A setting of a cell, on both sides or on one.
+/// One setting of a cell, with a record on one side or on both.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair<'k> {
     pub cell: &'k Cell,
@@ -15,26 +15,26 @@ pub(crate) struct Pair<'k> {
 }
 
 impl<'k> Pair<'k> {
-    /// The records of both sides that are there.
+    /// The records of both sides that exist.
     pub fn records(&self) -> impl Iterator<Item = &'k Kept> + use<'k> {
         self.now.into_iter().chain(self.before)
     }
 
-    /// In what the settings of the two differ; `None` where they do not or only one is there.
+    /// Describes how the settings of the two differ; `None` if they agree or only one exists.
     pub fn differences(&self) -> Option<String> {
         let (now, before) = (SettingKey::of(&self.now?.record), SettingKey::of(&self.before?.record));
         let aspects = now.differences(&before);
         let told =
             || format!("{} in the records, {} in the reference", now.tell(&aspects), before.tell(&aspects));
-        (!aspects.is_empty()).then(|| format!("made otherwise: {}", told()))
+        (!aspects.is_empty()).then(|| format!("settings differ: {}", told()))
     }
 }
 
-/// Pairs records of one cell by their settings: first those of equal ones, then those that differ in weights and settings of
-/// the protocol only, since a gate across trainings is there to compare them.
+/// Pairs records of one cell by their settings: first those with equal settings, then those that differ only in weights and
+/// settings of the protocol, because comparing these is the purpose of a gate across trainings.
 ///
 /// # Errors
-/// Where several would fit: the message lists them.
+/// If several records match: the message lists them.
 pub(crate) fn pairs<'k>(now: &'k [Kept], before: &'k [Kept]) -> Result<Vec<Pair<'k>>> {
     let (now, before) = (by_cell(now), by_cell(before));
     let cells: BTreeSet<&Cell> = now.keys().chain(before.keys()).copied().collect();
@@ -63,7 +63,7 @@ fn equal(a: &SettingKey, b: &SettingKey) -> bool {
     a == b
 }
 
-/// Records of older schemas do not tell all.
+/// Whether no setting differs. Records of older schemas do not state every setting.
 fn same(a: &SettingKey, b: &SettingKey) -> bool {
     a.is_same(b)
 }
@@ -74,7 +74,7 @@ fn same_but_for_training(a: &SettingKey, b: &SettingKey) -> bool {
     a.differences(b).iter().all(of_training)
 }
 
-/// Moves records that fit each other, and no other, into pairs. Those that fit several are moved to `several`.
+/// Moves records that match each other and no other into pairs, and those that match several into `several`.
 fn pair_up<'k>(
     cell: &'k Cell,
     now: &mut Vec<&'k Kept>,
@@ -88,7 +88,7 @@ fn pair_up<'k>(
     let (mut taken_now, mut taken_before) = (vec![false; now.len()], vec![false; before.len()]);
     for (i, record) in now.iter().enumerate() {
         let matches: Vec<usize> = (0..before.len()).filter(|j| fits(record, before[*j])).collect();
-        // Those of this side that fit the first of them are no fewer.
+        // The first of them matches at least as many records of this side.
         let rivals: Vec<usize> = match matches.first() {
             Some(first) => (0..now.len()).filter(|i| fits(now[*i], before[*first])).collect(),
             None => continue,

@@ -1,4 +1,4 @@
-//! The gate's table in GitHub-flavoured Markdown.
+//! The gate's result as a table in GitHub-flavoured Markdown.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::record::Unreadable;
 use crate::report::tables::paired::{interval, p_value};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 
-/// What became of the cells, the cells, and the records that could not be compared.
+/// Formats the counts of verdicts, the table of cells, and the records that could not be compared.
 pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
     let mut counts: BTreeMap<(Verdict, &str), usize> = BTreeMap::new();
     rows.iter().for_each(|row| *counts.entry((row.verdict, row.word())).or_default() += 1);
@@ -55,13 +55,13 @@ fn line(row: &Row) -> Vec<String> {
     ]
 }
 
-/// `[-1.20, 0.30], 98.5 % alike`.
+/// Formats how a cell was compared: `[-1.20, 0.30], 98.5 % alike`.
 pub(crate) fn how(row: &Row) -> String {
     match row.how {
         None => "-".to_owned(),
         Some(How::Values(why)) => format!("values only: {why}"),
         Some(How::Samples { paired, agreement }) => {
-            // Where nothing differs there is nothing to test.
+            // Without differing samples there is nothing to test.
             let p = match paired.test {
                 Test::Sign { a, b } if a + b > 0 => format!(", p = {}", p_value(&paired)),
                 _ => String::new(),

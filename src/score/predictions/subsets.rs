@@ -1,4 +1,4 @@
-//! Parts of predictions: some of their samples, their batches, one class.
+//! Parts of predictions: selected samples, batches, one class.
 
 use ndarray::Axis;
 
@@ -12,14 +12,14 @@ use crate::{Error, Result};
 /// The metric of one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchScore {
-    /// In the metric's unit.
+    /// Value in the metric's unit.
     pub score: f64,
-    /// Samples of the batch.
+    /// Number of samples in the batch.
     pub samples: usize,
 }
 
 impl BatchScore {
-    /// The mean of batches, weighted by their samples; NaN without batches.
+    /// Mean over batches weighted by their samples; NaN without batches.
     pub fn mean(batches: impl IntoIterator<Item = BatchScore>) -> f64 {
         let (mut sum, mut samples) = (0.0, 0);
         for batch in batches {
@@ -34,7 +34,7 @@ impl Predictions {
     /// Selects the samples at `places`, in that order.
     ///
     /// # Panics
-    /// Where a place is not below [`Predictions::len`].
+    /// If a place is not below [`Predictions::len`].
     #[must_use]
     pub fn select(&self, places: &[usize]) -> Self {
         match self {
@@ -54,8 +54,8 @@ impl Predictions {
         }
     }
 
-    /// The places of samples whose labels are not those of `other`; `None` where the numbers of samples or the kinds of
-    /// labels differ. Of masks, labels are the same where as many pixels have each, of maps of numbers where their sums are.
+    /// Returns the indices of samples whose labels differ from those of `other`; `None` if the number of samples or the kind
+    /// of target differs. Masks count as equal if the pixel counts per label agree, value maps if their sums do.
     pub fn relabelled(&self, other: &Self) -> Option<Vec<usize>> {
         if self.len() != other.len() {
             return None;
@@ -85,15 +85,15 @@ impl Predictions {
         Some(differ.iter().enumerate().filter(|(_, differs)| **differs).map(|(place, _)| place).collect())
     }
 
-    /// Scores each batch of `batch_size` samples, the last of which may be smaller, in the samples' order. Batches of masks
-    /// or maps in which no pixel counts are left out.
+    /// Scores each batch of `batch_size` samples in order; the last batch may be smaller. Batches of masks or maps in which
+    /// no pixel counts are left out.
     ///
     /// # Errors
-    /// Where there are no samples, `batch_size` is 0, no pixel counts or the metric is for another kind of label.
+    /// If there are no samples, `batch_size` is 0, no pixel counts or the metric is for another kind of target.
     pub fn batch_scores(&self, metric: Metric, batch_size: usize) -> Result<Vec<BatchScore>> {
         if self.is_empty() || batch_size == 0 {
             return Err(Error::mismatch(format!(
-                "{} samples in batches of {batch_size} cannot be scored",
+                "cannot score {} samples in batches of {batch_size}",
                 self.len()
             )));
         }
@@ -106,7 +106,7 @@ impl Predictions {
                 })
                 .collect();
             return match batches.is_empty() {
-                true => Err(Error::mismatch("every pixel is ignored, so there is no mean IoU")),
+                true => Err(Error::mismatch("no mean IoU: every pixel is ignored")),
                 false => Ok(batches),
             };
         }
@@ -134,8 +134,8 @@ impl Predictions {
         scored.collect()
     }
 
-    /// The intersection over union of a class over the images at `images`, in percent; `None` where the class is neither in
-    /// labels nor in predictions there, or where these are no masks.
+    /// Intersection over union of a class over the images at `images`, in percent; `None` if the class occurs neither in
+    /// their labels nor in their predictions, or if these are not masks.
     pub fn class_iou(&self, class: usize, images: &[usize]) -> Option<f64> {
         let Predictions::Masks(all) = self else { return None };
         let sum = Confusion::sum(images.iter().filter_map(|image| all.get(*image)))?;

@@ -13,16 +13,16 @@ use crate::progress::Progress;
 use crate::task::{Suite, TargetKind, Task};
 use crate::{Error, Result};
 
-/// Labels that are compressed together, in numbers, where they are no masks.
+/// Labels per compressed chunk, in numbers, for targets other than masks and maps.
 const LABEL_CHUNK: usize = 1 << 14;
 
-/// How names of files under way end.
+/// Suffix of unfinished files.
 pub const UNFINISHED: &str = ".tmp";
 
 const ROOM: &str = "make room on the disk, or name another folder with --to, and prepare again: it goes on after the \
                     splits that are whole";
 
-/// Where a sample stands in the source: a partition's split and a place in it.
+/// Location of a sample in the source: partition, split and index in it.
 pub type SamplePlace = (usize, Split, usize);
 
 /// The samples of a split.
@@ -31,25 +31,22 @@ pub struct Source<'a> {
     pub task: &'a Task,
     pub decoding: &'a Decoding,
     pub partitions: &'a [(String, Box<dyn Dataset>)],
-    /// Of each row.
+    /// Location of each row's sample.
     pub places: &'a [SamplePlace],
 }
 
-/// A sample's numbers as they are stored.
+/// A sample's pixels and label as stored.
 struct Encoded {
     image: Vec<u8>,
     label: Vec<u8>,
 }
 
-/// Writes a split's file and returns its size; one that is there whole, of the same samples, is kept.
+/// Writes a split's file and returns its size in bytes. Keeps an existing complete file of the same samples.
 pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
     let Source { suite, task, decoding, partitions, places } = source;
     let read = |&(partition, split, place): &SamplePlace| partitions[partition].1.read_raw(split, place);
     let Some(first) = places.first() else {
-        return Err(Error::damaged(
-            path,
-            format!("{}: a split has no samples, so there is nothing to pack", task.name),
-        ));
+        return Err(Error::damaged(path, format!("{}: nothing to pack: a split has no samples", task.name)));
     };
     let bands = partitions.first().map(|(_, dataset)| dataset.bands()).transpose()?.unwrap_or_default();
     let first = read(first)?;
@@ -64,10 +61,10 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     }
 
     let folder = path.parent().unwrap_or(Path::new("."));
-    // Removed when it goes out of scope, unless it is renamed.
+    // Removed when it goes out of scope, unless renamed before.
     let temporary = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(folder).at(path)?;
     let width = header.label_width.max(1);
-    // Masks and maps are read one by one, other targets all at once.
+    // Masks and maps are read one by one; other targets are read all at once.
     let chunk = match header.label {
         TargetKind::Mask | TargetKind::ValueMap => width,
         _ => LABEL_CHUNK.div_ceil(width).min(places.len()) * width,
@@ -121,7 +118,7 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     Ok(bytes)
 }
 
-/// Names and hashes of the samples.
+/// Encodes the names and the hashes of the samples.
 fn named<'a>(
     partitions: &'a [(String, Box<dyn Dataset>)],
     places: &[SamplePlace],
@@ -141,7 +138,7 @@ fn named<'a>(
     Ok((names, contents))
 }
 
-/// Whether the file at `path` says that it holds these samples.
+/// Whether the file at `path` claims to contain these samples.
 fn same_samples(path: &Path, about: &str, names: &[u8], contents: &[u8]) -> bool {
     let holds = |dataset: &str, expected: &[u8]| {
         let found = Rows::open(path, dataset).and_then(|rows| rows.bytes(0, expected.len()));
@@ -152,22 +149,22 @@ fn same_samples(path: &Path, about: &str, names: &[u8], contents: &[u8]) -> bool
         && holds("contents", contents)
 }
 
-/// Reads all samples of a split's file: their checksums are tested.
+/// Reads all samples of a split's file to test their checksums.
 pub fn read_through(path: &Path) -> Result<()> {
     let header: Header = serde_json::from_str(&Rows::attribute(path, ATTRIBUTE)?).at(path)?;
     of_each(&header, path, |_| (), |_, (), ()| Ok(()))
 }
 
-/// Compares all samples of a split's file with what was to be written.
+/// Compares all samples of a split's file with what was written.
 fn read_back(header: &Header, path: &Path, sums: &[(blake3::Hash, blake3::Hash)]) -> Result<()> {
     of_each(header, path, blake3::hash, |row, image, label| match (image, label) == sums[row] {
         true => Ok(()),
-        false => Err(Error::damaged(path, format!("sample {row} reads back as something else"))
+        false => Err(Error::damaged(path, format!("sample {row} differs when read back"))
             .help("the disk may be failing; nothing of this split was kept")),
     })
 }
 
-/// Hands each row's number, and what `of` makes of its image and its label, to `check`.
+/// Applies `of` to each row's image and label and passes the row number and the results to `check`.
 fn of_each<T: Send>(
     header: &Header,
     path: &Path,
@@ -183,12 +180,12 @@ fn of_each<T: Send>(
     loader::ordered(header.samples, threads, 4 * threads, read, |checked| checked.collect())
 }
 
-/// The full names of the bands that go together into one array: those of the type and size of the first one that models
-/// take. What else the source holds (a cloud probability of 8 bits) is left out; no model takes it. The bands that a task
-/// lists of several images are all taken.
+/// Returns the full names of the bands that are packed into one array: those with the type and size of the first band that
+/// models use. Other bands (such as a cloud probability of 8 bits) are left out; no model uses them. If the task lists
+/// several images, all their bands are packed.
 ///
 /// # Errors
-/// Where one of those that are all taken is of another type or size.
+/// If all bands must be packed and one differs in type or size.
 fn alike(suite: &Suite, task: &Task, first: &RawSample, bands: &[Vec<String>]) -> Result<Vec<String>> {
     let mut names = task.full_names(bands);
     let stored: Vec<(String, &RawBand)> = first.bands().collect();
@@ -201,10 +198,10 @@ fn alike(suite: &Suite, task: &Task, first: &RawSample, bands: &[Vec<String>]) -
         };
         if let (false, Some(other)) = (task.images.is_empty(), names.iter().find(|name| !fits(name))) {
             let problem = format!(
-                "{}: band {other} is stored in another type or size than band {like_name}, so that they cannot be packed",
+                "{}: cannot be packed: band {other} and band {like_name} differ in type or size",
                 first.name
             );
-            return Err(Error::mismatch(problem).help("use the task's own files"));
+            return Err(Error::mismatch(problem).help("use the task's unpacked files"));
         }
         names.retain(fits);
     }
@@ -218,10 +215,9 @@ fn header(
     bands: Vec<String>,
     samples: usize,
 ) -> Result<Header> {
-    let unusable =
-        |problem: String| Error::mismatch(format!("{}: {problem}, so that it cannot be packed", first.name));
+    let unusable = |problem: String| Error::mismatch(format!("{}: cannot be packed: {problem}", first.name));
     let band = first.bands().find(|(name, _)| bands.first() == Some(name)).map(|(_, band)| band);
-    let band = band.ok_or_else(|| unusable("it has no bands".to_owned()))?;
+    let band = band.ok_or_else(|| unusable("no bands".to_owned()))?;
     let (rows, columns) = band.pixels.dim();
     let label_width = match &first.target {
         Target::Class(_) => 1,
@@ -247,8 +243,8 @@ fn header(
 
 fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded> {
     let unusable = |problem: String| {
-        Error::mismatch(format!("{}: {problem}, so that it cannot be packed", sample.name))
-            .help("all samples of a task must have the bands, the size and the type of its first one")
+        Error::mismatch(format!("{}: cannot be packed: {problem}", sample.name))
+            .help("all samples of a task must have the same bands, size and type as its first sample")
     };
     let mut image = Vec::with_capacity(header.image_width() * dtype.size());
     let bands: Vec<(String, &RawBand)> = sample.bands().collect();
@@ -257,18 +253,23 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
         let band = band.ok_or_else(|| unusable(format!("band {name} is missing")))?;
         if band.dtype != header.dtype || band.pixels.dim() != (header.rows, header.columns) {
             let (rows, columns) = band.pixels.dim();
-            return Err(unusable(format!("band {name} is {} of {rows} x {columns} pixels", band.dtype)));
+            return Err(unusable(format!(
+                "band {name} has type {} and {rows} x {columns} pixels",
+                band.dtype
+            )));
         }
         for pixel in &band.pixels {
             let fits = dtype.encode(*pixel, &mut image);
-            fits.ok_or_else(|| unusable(format!("band {name}: {pixel} is no {dtype} that is kept exactly")))?;
+            fits.ok_or_else(|| {
+                unusable(format!("band {name}: {pixel} cannot be stored exactly as {dtype}"))
+            })?;
         }
     }
     let numbers: Vec<i32> = match &sample.target {
         Target::Class(class) => vec![i32::try_from(*class).map_err(|_| unusable(format!("class {class}")))?],
         Target::Labels(labels) => labels.iter().map(|label| i32::from(*label)).collect(),
         Target::Mask(mask) => mask.iter().copied().collect(),
-        // As they are: the column holds 32 bits.
+        // Stored bit for bit: the column holds 32 bits.
         Target::Value(value) => vec![value.to_bits().cast_signed()],
         Target::ValueMap(map) => map.iter().map(|value| value.to_bits().cast_signed()).collect(),
     };
@@ -278,7 +279,7 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
         Target::Class(_) | Target::Labels(_) | Target::Value(_) => true,
     };
     if numbers.len() != header.label_width || !mask_fits {
-        return Err(unusable(format!("its label has {} numbers", numbers.len())));
+        return Err(unusable(format!("unexpected label length {}", numbers.len())));
     }
     Ok(Encoded { image, label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect() })
 }
