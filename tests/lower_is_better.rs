@@ -182,7 +182,7 @@ fn a_table_of_errors_names_their_unit_and_no_percent() {
     let text = markdown(&filled);
     assert!(text.contains("RMSE in Mg/ha"), "{text}");
     assert!(text.contains("_1780.33_ [1778.83, 1781.58] (-0.97)"), "{text}");
-    assert!(text.contains("**1766.80**") && text.contains("Of RMSE the lowest value is the best."), "{text}");
+    assert!(text.contains("**1766.80**") && text.contains("For RMSE, lower is better."), "{text}");
     assert!(!text.contains("All values in percent"), "{text}");
     assert!(
         csv(&filled).unwrap().contains(",1780.33,1778.83,1781.58,1781.3,-0.97,true,"),

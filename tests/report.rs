@@ -104,7 +104,7 @@ fn a_table_of_no_records() {
     {
         let filled = fill(&table, &suite, &published, &[], demo).unwrap();
         let text = markdown(&filled);
-        assert!(text.contains(heading) && text.contains("Nothing is measured yet."), "{text}");
+        assert!(text.contains(heading) && text.contains("No measurements yet."), "{text}");
         assert_eq!(csv(&filled).unwrap().lines().count(), 1 + 112);
     }
 }
@@ -334,7 +334,7 @@ fn seeds_are_averaged_and_what_newer_ones_supersede_is_left_out() {
         left_out,
         [
             ("of another metric", 50.0),
-            ("superseded by a newer run with other code, data or configuration", 10.0)
+            ("superseded by a newer run with different code, data or configuration", 10.0)
         ]
     );
     let text = markdown(&filled);

@@ -140,7 +140,7 @@ fn what_is_not_there_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let write =
         |choice: &Choice| write_all(&home(), folder.path(), folder.path(), choice).unwrap_err().to_string();
-    assert!(write(&Choice::default()).contains("no folder below it holds records"));
+    assert!(write(&Choice::default()).contains("no records found below this folder"));
     made::results(folder.path());
     let choice = |models: &[&str], axes: &[&str]| Choice {
         models: models.iter().map(|name| (*name).to_owned()).collect(),
