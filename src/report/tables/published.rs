@@ -51,7 +51,7 @@ pub enum Mark {
     Bold,
 }
 
-/// The columns a file has in any case, and those it may leave out.
+/// Required and optional columns of a file.
 const REQUIRED: [&str; 6] = ["model", "dataset", "protocol", "metric", "value", "mark"];
 const OPTIONAL: [&str; 2] = ["backbone", "partition"];
 
@@ -60,7 +60,7 @@ const SOURCE: &str = "# Source:";
 /// Lines before the first value: the source, the names of the columns.
 const LINES_BEFORE: usize = 2;
 
-/// The published values of a table; none where it names no file of them.
+/// Reads the published values of a table; returns none if the table names no file.
 ///
 /// # Errors
 /// Like [`read`].
