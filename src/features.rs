@@ -36,37 +36,39 @@ use crate::transform::normalize::Normalization;
 use crate::transform::strategies::{self, Channel, Strategies};
 use crate::{Error, Result};
 
-/// Of the code between a sample's file and its features. Raise it with every change that moves a feature: the
-/// features in the cache are then computed again, and so are the records made of them.
+/// Version of the code between a sample's file and its features. Raise it with every change that alters a feature: cached
+/// features, and the records made from them, are then computed again.
 pub const FEATURES_VERSION: u32 = 1;
 
-/// The features of a split with what they belong to, in the partition's order.
+/// The pooled features of a split with their samples and labels, in the partition's order.
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// Names of the samples.
+    /// Names of the samples, n of them.
     pub samples: Vec<String>,
-    /// [n, d].
+    /// [n, d]: one feature vector per sample.
     pub matrix: Array2<f32>,
+    /// The target of each sample.
     pub labels: Vec<Target>,
 }
 
-/// How a task's pixels are taken.
+/// The user's choices about a task's bands and their normalisation.
 #[derive(Debug, Clone)]
 pub struct InputOptions {
-    /// Bands by what they hold where the files name them wrongly, not by their names.
+    /// Select bands by content instead of by name where the file's names are known to be wrong.
     pub by_content: bool,
-    /// `default` (see [`InputOptions::normalization_of`]), or what [`Strategies::asked`] takes.
+    /// `default` (see [`InputOptions::normalization_of`]), or a name that [`Strategies::asked`] accepts.
     pub normalization: String,
+    /// The known normalisation strategies, read from `configs/normalization.toml`.
     pub strategies: Strategies,
-    /// Which of the model's bands it is given.
+    /// The subset of the model's bands that it receives.
     pub channels: Channels,
-    /// Whether bands that the files lack are zeros, and not what the task puts there.
+    /// Whether bands missing from the files become zeros instead of the task's substitutes.
     pub zeros: bool,
 }
 
 impl InputOptions {
-    /// The normalisation that was asked for: by default the task's, else the suite's, else by the data set's own
-    /// statistics.
+    /// Returns the requested normalisation. The default is the task's, else the suite's, else the data set's own
+    /// statistics; none for models that take pixels as stored.
     pub fn normalization_of<'a>(
         &'a self,
         suite: &'a Suite,
@@ -85,7 +87,7 @@ impl InputOptions {
             .map_or(strategies::DATASET, String::as_str)
     }
 
-    /// What stands in for bands that the files of `task` may lack.
+    /// Returns the substitutes for bands that the files of `task` may lack.
     pub fn impute(&self, task: &Task) -> Vec<Imputation> {
         let source = |pair: &Imputation| {
             let keeps = |band| self.channels.keeps(band);
@@ -94,15 +96,17 @@ impl InputOptions {
         task.impute.iter().map(|pair| Imputation { source: source(pair), target: pair.target }).collect()
     }
 
-    /// How the bands of `task` are taken, for its records.
+    /// Returns how the bands of `task` are selected, as its records name it: `by-content` or `as-named`.
     pub fn band_names(&self, task: &Task) -> &'static str {
         if self.by_content && !task.by_content.is_empty() { "by-content" } else { "as-named" }
     }
 }
 
-/// A task's files, opened, and what happens to their pixels on the way into a model.
+/// A task's opened files, and how their pixels are prepared for a model.
 pub struct Input {
+    /// The opened files.
     pub dataset: Box<dyn Dataset>,
+    /// The task that the files belong to.
     pub task: Task,
     /// The images of each sample, at least one.
     pub images: Vec<ImageInput>,
@@ -110,31 +114,32 @@ pub struct Input {
     pub fused: bool,
     /// How the model's tokens become one vector.
     pub pooling: Pooling,
-    /// Whether the model takes tiles of images in their own size.
+    /// Whether the model takes tiles at their native size instead of resized to its input.
     pub keeps_size: bool,
-    /// As it was asked for, or the default.
+    /// The requested normalisation, or the default.
     pub normalization: String,
-    /// At least one: what may happen to the pixels, in the order in which they are tried.
+    /// The candidate preparations, at least one, in the order in which they are tried.
     pub strategies: Vec<Preparation>,
-    /// What the samples were like that were read so far, or whose features were cached.
+    /// Summaries of the samples that were read so far or whose features were cached.
     pub seen: Log,
 }
 
-/// A normalisation strategy, by name, and all that happens to pixels with it.
+/// A normalisation strategy and the preprocessing that applies it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Preparation {
+    /// The strategy's name, such as `OURS-2.0-norm_no_clip`.
     pub name: String,
-    /// Of the channels of all images side by side.
+    /// The preprocessing of the channels of all images, one image after the other.
     pub preprocess: Preprocess,
 }
 
 impl Input {
     /// Opens `task` under the suite's folder `root` and decides which stored band feeds which channel of
-    /// `model`, how it is normalised and to which size it is resized.
+    /// `model`, how each is normalised and to which size it is resized.
     ///
     /// # Errors
-    /// Where the files are not there, the model lacks the task's sensor, a band is missing, or the
+    /// If the files are missing, the model lacks the task's sensor, a band is missing, or the
     /// normalisation is unknown.
     pub fn open(
         suite: &Suite,
@@ -194,7 +199,7 @@ impl Input {
         })
     }
 
-    /// Every band of the files, as stored, resized to the model's size.
+    /// Opens `task` for a model that takes every band as stored, resized to the model's size.
     fn as_stored(
         suite: &Suite,
         task: &Task,
@@ -204,7 +209,7 @@ impl Input {
         options: &InputOptions,
     ) -> Result<Self> {
         if options.normalization != strategies::DEFAULT {
-            let problem = format!("{} takes pixels as they are stored, never normalised", model.name);
+            let problem = format!("{} takes pixels as stored, never normalised", model.name);
             return Err(Error::mismatch(problem).help("leave out --normalization"));
         }
         let task = Task { scale: 1.0, ..task.clone() };
@@ -231,10 +236,10 @@ impl Input {
         })
     }
 
-    /// A sample as stored, in the bands that the model takes. What it is like is noted in [`Input::seen`].
+    /// Reads the model's bands of a sample as stored, and logs a summary of it in [`Input::seen`].
     ///
     /// # Errors
-    /// Where the sample cannot be read.
+    /// If the sample cannot be read.
     pub fn stored(&self, split: Split, index: usize) -> Result<Sample> {
         let sample = self.dataset.read(split, index, &self.stored_bands())?;
         if !self.seen.holds(split, index) {
@@ -244,19 +249,19 @@ impl Input {
         Ok(sample)
     }
 
-    /// A sample as the model takes it.
+    /// Reads a sample and preprocesses its images for the model.
     ///
     /// # Errors
-    /// Where the sample cannot be read.
+    /// If the sample cannot be read or preprocessed.
     pub fn read(&self, preprocess: &Preprocess, split: Split, index: usize) -> Result<Sample> {
         let sample = self.stored(split, index)?;
         Ok(Sample { images: self.prepared(preprocess, sample.images)?, ..sample })
     }
 
-    /// The images of a sample as the model takes them. `preprocess` has the channels of all images side by side.
+    /// Preprocesses a sample's images for the model. `preprocess` covers the channels of all images, one image after the other.
     ///
     /// # Errors
-    /// As [`Preprocess::apply`].
+    /// Like [`Preprocess::apply`].
     pub fn prepared(&self, preprocess: &Preprocess, mut images: Vec<Image>) -> Result<Vec<Image>> {
         if let [only] = images.as_mut_slice() {
             only.pixels = preprocess.apply(std::mem::take(&mut only.pixels))?;
@@ -271,20 +276,21 @@ impl Input {
         Ok(images)
     }
 
-    /// A sample's label, read with as few pixels as can be.
+    /// Reads a sample for its label, with a single band of pixels.
     ///
     /// # Errors
-    /// Where the sample cannot be read.
+    /// If the sample cannot be read.
     pub fn labelled(&self, split: Split, index: usize) -> Result<Sample> {
         self.dataset.read(split, index, &images::one_band(&self.images))
     }
 
-    /// The stored names of the bands that the model is given, per image.
+    /// Returns the stored names of the bands that the model receives, per image.
     pub fn stored_bands(&self) -> Vec<Vec<String>> {
         self.images.iter().map(|image| image.selection.stored.clone()).collect()
     }
 
-    /// The full name of the stored band behind each channel, over all images: `VV`, or `VV before` of one of several.
+    /// Returns the full name of the stored band behind each channel, over all images: `VV`, or `VV before` if a sample has
+    /// several images.
     pub fn channel_names(&self) -> Vec<String> {
         let of_image = |image: &ImageInput| {
             let name = |band: &String| full_name(band, image.label.as_deref());
@@ -293,7 +299,7 @@ impl Input {
         self.images.iter().flat_map(of_image).collect()
     }
 
-    /// The substitutions among the bands; those that several images have in common once.
+    /// Returns the substitutions among the bands, each once even if several images share it.
     pub fn imputed(&self) -> Vec<Imputation> {
         if let [only] = self.images.as_slice() {
             return only.selection.imputed.clone();
@@ -307,7 +313,7 @@ impl Input {
         distinct
     }
 
-    /// How its images go into an encoder, and how what it gives becomes one feature.
+    /// Describes how a sample's images enter an encoder, and how its outputs become one feature.
     pub fn spec(&self) -> InputSpec {
         let image = |image: &ImageInput| ImageSpec {
             sensor: image.sensor,
@@ -321,32 +327,32 @@ impl Input {
         }
     }
 
-    /// Height and width of the model's input in pixels.
+    /// Returns the height and width of the model's input in pixels.
     pub fn image_size(&self) -> usize {
         self.strategies.first().map_or(0, |strategy| strategy.preprocess.height)
     }
 
-    /// The strategies' names, in their order.
+    /// Returns the strategies' names, in order.
     pub fn strategy_names(&self) -> Vec<&str> {
         self.strategies.iter().map(|strategy| strategy.name.as_str()).collect()
     }
 
-    /// The one strategy, for what cannot choose among several.
+    /// Returns the only strategy, for protocols that cannot choose among several.
     ///
     /// # Errors
-    /// Where there are several.
+    /// If there are several.
     pub fn only(&self) -> Result<&Preparation> {
         match self.strategies.as_slice() {
             [only] => Ok(only),
             several => {
-                Err(Error::mismatch(format!("here one normalisation is needed, not {}", several.len()))
-                    .help("name one with --normalization, as OURS-2.0-norm_no_clip"))
+                Err(Error::mismatch(format!("expected exactly one normalisation, got {}", several.len()))
+                    .help("choose one with --normalization, such as OURS-2.0-norm_no_clip"))
             }
         }
     }
 }
 
-/// Channels, over all images, that are zeros once they are normalised.
+/// Returns the channels, counted over all images, that are set to zero after normalisation.
 fn zeroed(images: &[ImageInput]) -> Vec<usize> {
     let mut first = 0;
     let mut all = Vec::new();
@@ -357,33 +363,37 @@ fn zeroed(images: &[ImageInput]) -> Vec<usize> {
     all
 }
 
-/// What the features of an encoder are known by.
+/// Identifies an encoder in the cache key of its features.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
+    /// The model's configuration.
     pub model: &'a ModelConfig,
     /// [`crate::model::LoadedModel::weights_id`].
     pub weights: &'a str,
-    /// As on the command line: features differ by their rounding between kinds of devices ([`device::kind`]).
+    /// The device as on the command line. Rounding differs between kinds of devices ([`device::kind`]).
     pub device: &'a str,
 }
 
-/// Everything between a sample on disk and its feature vector.
+/// Turns samples on disk into feature vectors.
 pub struct Extractor<'a> {
+    /// The encoder to run.
     pub encoder: &'a dyn Encoder,
+    /// The device that holds the encoder.
     pub device: &'a Device,
+    /// The samples to encode.
     pub input: &'a Input,
-    /// One of the input's.
+    /// One of the input's strategies.
     pub strategy: &'a Preparation,
-    /// What images are turned by.
+    /// The flip or rotation applied to each image.
     pub turn: Dihedral,
-    /// Images a batch.
+    /// Samples per batch.
     pub batch_size: usize,
-    /// Threads that read and preprocess.
+    /// Number of threads that read and preprocess.
     pub readers: usize,
 }
 
 impl Extractor<'_> {
-    /// Length of a feature vector, d.
+    /// Returns the length d of a feature vector.
     pub fn width(&self) -> usize {
         self.input.spec().width(self.encoder)
     }
@@ -394,7 +404,7 @@ impl Extractor<'_> {
     /// Memory: at most three batches of images.
     ///
     /// # Errors
-    /// Where a sample cannot be read, a feature is not finite, or `take` fails.
+    /// If a sample cannot be read, a feature is not finite, or `take` fails.
     pub fn extract(
         &self,
         split: Split,
@@ -420,7 +430,7 @@ impl Extractor<'_> {
         Ok(busy)
     }
 
-    /// The features of a batch of preprocessed samples, and the time that the encoder took.
+    /// Returns the features of a batch of preprocessed samples, and the time that the encoder took.
     fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
         let (width, n) = (self.width(), batch.len());
         let spec = self.input.spec();
@@ -434,23 +444,23 @@ impl Extractor<'_> {
         })?;
         let time = start.elapsed();
         let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
-            Error::mismatch(format!("the model returned other features than [n, d]: {error}"))
+            Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             if vector.iter().any(|value| !value.is_finite()) {
                 return Err(Error::not_finite(format!(
                     "{split} {name}: the model's features are not finite"
                 ))
-                .help("check that the weights fit the model and the normalisation fits the pixels"));
+                .help("check that the weights match the model and the normalisation matches the pixels"));
             }
         }
         Ok((Features { samples, matrix, labels }, time))
     }
 
-    /// Cache key: a hash of everything that decides a feature except the sample.
+    /// Returns the cache key: a hash of everything that affects a feature except the sample.
     ///
     /// # Errors
-    /// Where a value has no JSON form.
+    /// If a value cannot be written as JSON.
     pub fn key(&self, identity: Identity) -> Result<String> {
         #[derive(Serialize)]
         struct Ingredients<'a> {
@@ -461,7 +471,7 @@ impl Extractor<'_> {
             weights: &'a str,
             device: &'a str,
             sensor: Sensor,
-            /// Of several images, where they differ.
+            /// The sensor of each image if they differ, else empty.
             #[serde(skip_serializing_if = "Vec::is_empty")]
             sensors: Vec<Sensor>,
             #[serde(skip_serializing_if = "Combine::is_unwritten")]
@@ -493,7 +503,7 @@ impl Extractor<'_> {
             turn: self.turn,
         };
         let json = serde_json::to_vec(&ingredients)
-            .map_err(|error| Error::mismatch(format!("settings without a JSON form: {error}")))?;
+            .map_err(|error| Error::mismatch(format!("the settings cannot be written as JSON: {error}")))?;
         Ok(blake3::hash(&json).to_hex()[..32].to_owned())
     }
 

@@ -1,4 +1,4 @@
-//! One cell from start to record.
+//! Runs cells: from opened data to a stored record.
 
 mod findings;
 pub mod plan;
@@ -35,32 +35,41 @@ use crate::task::{Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
 
-/// What all cells of a run have in common.
+/// The settings shared by all cells of a run.
 pub struct Setting<'a> {
+    /// The suite whose tasks run.
     pub suite: &'a Suite,
+    /// The model to measure.
     pub model: &'a ModelConfig,
-    /// Or why there are none: finished cells are listed all the same.
+    /// The weights, or why there are none; recorded cells are listed anyway.
     pub weights: Result<Weights>,
+    /// Whether weights may cover only part of the model.
     pub allow_partial: bool,
-    /// The suite's folder of data, or why there is none.
+    /// The suite's data folder, or why there is none.
     pub data: Result<PathBuf>,
+    /// Whether the data are generated.
     pub demo: bool,
+    /// How pixels are selected and normalised.
     pub input: InputOptions,
-    /// Which bands the model is fed, for its records; `model` is set accordingly.
+    /// Which bands the model receives, for the records; `model` is configured accordingly.
     pub inputs: Inputs,
+    /// The device to compute on, without autodiff.
     pub device: Device,
-    /// As on the command line.
+    /// The device as on the command line.
     pub device_name: String,
+    /// Images per batch of extraction.
     pub batch_size: usize,
-    /// Bytes of memory for the feature maps of a frozen encoder; what is more goes to disk.
+    /// Bytes of memory for the feature maps of a frozen encoder; the rest spills to disk.
     pub cache_limit: u64,
+    /// Number of threads that read and preprocess.
     pub threads: usize,
-    /// Compute finished cells again.
+    /// Whether to compute finished cells again.
     pub fresh: bool,
-    /// Where features are kept between runs, if anywhere.
+    /// The feature cache, if enabled.
     pub cache: Option<Cache>,
+    /// Version and revision of this program, for the records.
     pub program: Program,
-    /// blake3 of the files of suite, model and normalisation, by these names.
+    /// blake3 of the config files, by `suite`, `model` and `normalization`.
     pub configs: BTreeMap<String, String>,
     /// blake3 of each protocol's file, by the protocol's name.
     pub protocol_configs: BTreeMap<String, String>,
@@ -72,18 +81,20 @@ impl Setting<'_> {
     }
 }
 
-/// A cell's record and where it is.
+/// A finished cell: its record and the record's path.
 #[derive(Debug, Clone)]
 pub struct Done {
+    /// The cell's record.
     pub record: Record,
+    /// Path of the record's file.
     pub path: PathBuf,
-    /// It was there before this run.
+    /// Whether the record existed before this run.
     pub reused: bool,
-    /// Data or weights are not here, so that it is not known whether they are still those of the record.
+    /// Whether the record could not be compared with the current data and weights because either is missing.
     pub unchecked: bool,
 }
 
-/// Runs cells.
+/// Runs the cells of a [`Setting`] and stores their records.
 pub struct Runner<'a> {
     setting: &'a Setting<'a>,
     store: &'a Store,
@@ -93,11 +104,11 @@ pub struct Runner<'a> {
     earlier: Earlier,
 }
 
-/// The model, loaded by the first cell that needs it: a run whose cells are all recorded loads none.
+/// Loads the model when the first cell needs it, so that a run whose cells are all recorded loads none.
 struct LazyModel<'a> {
     setting: &'a Setting<'a>,
     loaded: OnceCell<LoadedModel>,
-    /// For protocols that train it. Its tensors are shared with what is trained until they are changed.
+    /// The model for protocols that train it. Clones share its tensors until training changes them.
     trainable: OnceCell<Architecture>,
 }
 
@@ -124,11 +135,11 @@ impl LazyModel<'_> {
 }
 
 impl<'a> Runner<'a> {
-    /// Partial weights are loaded at once, since only then it is known whether parameters stay random. Weights that are
-    /// not there are an error of the cells that need them.
+    /// Creates a runner. With `allow_partial` it loads the weights at once, because only loading shows whether parameters stay
+    /// random. Missing weights are not an error here but in the cells that need them.
     ///
     /// # Errors
-    /// Where the weights' file is there and cannot be read.
+    /// If the weights' file exists and cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
         let model = LazyModel { setting, loaded: OnceCell::new(), trainable: OnceCell::new() };
         let (weights_id, coverage) = match &setting.weights {
@@ -139,22 +150,22 @@ impl<'a> Runner<'a> {
                 (Ok(loaded.weights_id.clone()), Coverage::of(weights, &loaded.report))
             }
             Ok(weights @ Weights::Random(_)) => (Ok(weights.id()?), Coverage::Random),
-            // Without leave to be partial, weights that are not whole are an error.
+            // Without `allow_partial`, loading fails unless the weights cover the whole model.
             Ok(weights @ (Weights::File(_) | Weights::None)) => (Ok(weights.id()?), Coverage::Whole),
         };
         Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
     }
 
-    /// What of data and weights is not here, if anything.
+    /// Returns why data or weights are missing, if they are.
     pub fn missing(&self) -> Option<&Error> {
         self.setting.data.as_ref().err().or(self.weights_id.as_ref().err())
     }
 
-    /// The recorded cell that was asked for, found without data and weights: the one that was finished last, of these
-    /// weights where they are known.
+    /// Finds the record of a planned cell without data or weights: the one finished last, with the same weights if these are
+    /// known.
     ///
     /// # Errors
-    /// Where records cannot be read.
+    /// If records cannot be read.
     pub fn recorded(&self, task: &Task, planned: &PlannedCell) -> Result<Option<Done>> {
         if self.setting.fresh {
             return Ok(None);
@@ -180,7 +191,7 @@ impl<'a> Runner<'a> {
         self.asked(task, &planned.cell, &protocol, &decoding).request(&impute)
     }
 
-    /// What decides the number of a cell as far as it is known without data and weights.
+    /// Collects what affects the number of a cell, as far as it is known without data and weights.
     fn asked<'d>(
         &'d self,
         task: &'d Task,
@@ -212,7 +223,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs a task's cells. One that fails does not keep the others from running.
+    /// Runs a task's cells. A cell that fails does not stop the others.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let mut known = KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
         let mut outcomes = Vec::new();
@@ -255,7 +266,7 @@ impl<'a> Runner<'a> {
         let setting = self.setting;
         let cell = &planned.cell;
         let sweep = input.strategies.len() > 1;
-        // Validation decides which strategy is reported.
+        // A sweep chooses its strategy on the validation split.
         let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let decoding = input.dataset.decoding().hash();
         let protocol = planned.protocol.deciding(&task.name);
@@ -275,7 +286,7 @@ impl<'a> Runner<'a> {
             self.store.settle(&record)?;
             return Ok(Done { path: self.store.path(&record), record, reused: true, unchecked: false });
         }
-        // Before hours of work, not after.
+        // Fail before hours of work, not after.
         self.store.check_writable()?;
 
         let snapshot = self.store.snapshot(&fingerprint);
@@ -361,14 +372,14 @@ impl<'a> Runner<'a> {
             [] => None,
             masks => self.sheet(&record, task, input, masks, &used)?,
         };
-        // First what lies behind the record: where a record is, its predictions are.
+        // Predictions are written before the record, so that every record has its predictions.
         let named = Named { samples, predictions: outcome.predictions, scoring: Some(outcome.scoring) };
         let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
         remove_all(&snapshot)?;
         Ok(Done { record, path, reused: false, unchecked: false })
     }
 
-    /// blake3 of the config files behind a cell.
+    /// Returns the blake3 hashes of the config files behind a cell.
     fn configs(&self, cell: &Cell) -> BTreeMap<String, String> {
         let mut configs = self.setting.configs.clone();
         if let Some(hash) = self.setting.protocol_configs.get(&cell.protocol) {
@@ -377,8 +388,8 @@ impl<'a> Runner<'a> {
         configs
     }
 
-    /// Draws those of the predicted masks whose labels have the most to see, as a PNG; nothing where the bands have no
-    /// colours. `used` has the places in the test split of the images that were used.
+    /// Draws the predicted masks with the most varied labels as a PNG; `None` if the bands cannot be shown as colours. `used`
+    /// holds the indices in the test split of the samples that were used.
     fn sheet(
         &self,
         record: &Record,
@@ -416,8 +427,8 @@ impl<'a> Runner<'a> {
         sheet::sheet(&heading, &task.class_labels(), &sheet::most_to_see(examples)).map(Some)
     }
 
-    /// The bands of a sheet's pictures, per image, all but one of them without any, and what to call these colours: of the
-    /// images in true colour the last one, else of all the last one that has colours.
+    /// Chooses the image that a sheet shows: the last one in true colour, else the last one that can be shown as colours.
+    /// Returns the bands to read per image (none for the other images) and the colours' name.
     fn shown_bands(&self, input: &Input) -> Result<Option<(Vec<Vec<String>>, &'static str)>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
@@ -434,7 +445,7 @@ impl<'a> Runner<'a> {
         Ok(shown)
     }
 
-    /// The model's features of a task's input.
+    /// Creates the source of the frozen model's features.
     fn source<'s>(
         &'s self,
         input: &'s Input,
@@ -458,7 +469,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// What a protocol that trains with gradients needs.
+    /// Collects what a protocol needs to train with gradients.
     fn setup<'s>(
         &self,
         task: &'s Task,
@@ -485,7 +496,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The images of a sample, where a task has several.
+/// Returns the images of a sample for the record; empty for tasks of a single image.
 fn recorded_images(task: &Task) -> Vec<RecordedImage> {
     let images = task.images.iter();
     images.map(|image| RecordedImage { sensor: image.input_sensor, date: image.date.clone() }).collect()

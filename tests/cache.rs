@@ -1,5 +1,4 @@
-//! The feature cache: what is read is what was written, damage is found out, and everything that decides a feature
-//! is in its key.
+//! The feature cache: it returns what was written, detects damage, and keys features by everything that affects them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,7 +42,7 @@ fn row(number: u8, label: Target) -> CachedSample {
     CachedSample { content: blake3::hash(&[number]), target: label, pixels, features }
 }
 
-/// The chunks of a cache.
+/// Returns the chunks of a cache.
 fn chunks(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let files = entries.flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap());
@@ -62,7 +61,7 @@ fn read(cache: &Cache, key: &str) -> (Vec<CachedSample>, Vec<String>) {
 }
 
 #[test]
-fn an_entry_gives_back_what_was_put_there() {
+fn entry_returns_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().join("features"));
     assert_eq!(read(&cache, "a"), (vec![], vec![]));
@@ -83,7 +82,7 @@ fn an_entry_gives_back_what_was_put_there() {
         }
         assert!(notes.is_empty());
     }
-    // Chunks add up.
+    // Chunks accumulate.
     let third = row(3, Target::Class(0));
     cache.entry("classes").append(&about(), std::slice::from_ref(&third)).unwrap();
     let (found, _) = read(&cache, "classes");
@@ -94,7 +93,7 @@ fn an_entry_gives_back_what_was_put_there() {
 }
 
 #[test]
-fn damage_is_noted_and_costs_only_the_damaged_chunk() {
+fn damage_is_reported_and_costs_only_the_damaged_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let damages: [&dyn Fn(Vec<u8>) -> Vec<u8>; 4] = [
         &|mut bytes| {
@@ -113,15 +112,15 @@ fn damage_is_noted_and_costs_only_the_damaged_chunk() {
         let spoiled = chunks(cache.folder()).remove(0);
         cache.entry("key").append(&about(), std::slice::from_ref(&second)).unwrap();
         std::fs::write(&spoiled, damage(std::fs::read(&spoiled).unwrap())).unwrap();
-        // As a killed write leaves it.
+        // Left behind by a killed write.
         std::fs::write(spoiled.with_file_name(".half.tmp"), b"half").unwrap();
         let (rows, notes) = read(&cache, "key");
         assert_eq!(rows, [second], "damage {i}");
         assert!(notes.len() == 1 && notes[0].contains(spoiled.to_str().unwrap()), "{notes:?}");
         assert!(!spoiled.exists());
-        assert_eq!(read(&cache, "key").1, Vec::<String>::new(), "told once");
+        assert_eq!(read(&cache, "key").1, Vec::<String>::new(), "reported once");
     }
-    // Whole, but of another width than the model's.
+    // Undamaged, but with a different feature length than the model's.
     let cache = Cache::new(folder.path().join("width"));
     cache.entry("key").append(&about(), &[row(1, Target::Class(0))]).unwrap();
     let mut notes = 0;
@@ -131,18 +130,18 @@ fn damage_is_noted_and_costs_only_the_damaged_chunk() {
 
 #[cfg(unix)]
 #[test]
-fn a_chunk_that_cannot_be_read_is_noted_and_stays() {
+fn unreadable_chunk_is_reported_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().join("features"));
     cache.entry("key").append(&about(), &[row(1, Target::Class(0))]).unwrap();
     let chunk = chunks(cache.folder()).remove(0);
     let away = folder.path().join("away");
     std::fs::rename(&chunk, &away).unwrap();
-    // A link to itself: an error of reading that no permission of root's gets past, as EIO is.
+    // A link to itself causes a read error even for root, like EIO.
     std::os::unix::fs::symlink(&chunk, &chunk).unwrap();
     let (rows, notes) = read(&cache, "key");
     assert!(rows.is_empty() && notes.len() == 1 && notes[0].contains("cannot be read"), "{notes:?}");
-    assert!(chunk.is_symlink(), "it is not removed");
+    assert!(chunk.is_symlink(), "the chunk was removed");
     std::fs::rename(&away, &chunk).unwrap();
     assert_eq!(read(&cache, "key"), (vec![row(1, Target::Class(0))], Vec::new()));
 }
@@ -177,7 +176,7 @@ fn pruning_goes_by_age_and_size() {
     assert_eq!(keys(), ["new", "middle"]);
     cache.prune(None, Some(size - 1)).unwrap();
     assert!(keys().is_empty());
-    // Reading counts as use.
+    // Reading an entry counts as using it.
     fill();
     read(&cache, "old");
     cache.prune(Some(5 * day), None).unwrap();
@@ -189,7 +188,7 @@ fn pruning_goes_by_age_and_size() {
     assert!(keys().is_empty());
 }
 
-/// The mean of each band; counts what it is given.
+/// An encoder that returns the mean of each band and counts its images.
 #[derive(Default)]
 struct Means {
     images: AtomicUsize,
@@ -208,7 +207,7 @@ impl Encoder for Means {
     }
 }
 
-/// Keeps the notes.
+/// Collects the notes.
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
@@ -279,7 +278,7 @@ fn assert_same(a: &Features, b: &Features) {
 }
 
 #[test]
-fn a_hit_is_bitwise_equal_and_damage_is_made_good() {
+fn cached_features_are_bitwise_equal_and_damage_is_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let setting = Setting::new(folder.path());
     let cache = Cache::new(folder.path().join("features"));
@@ -330,7 +329,7 @@ fn partitions_share_their_samples_with_and_without_a_cache() {
         let mut bank = FeatureBank::new(cache.clone());
         for input in [&small, &whole, &small] {
             if cache.is_some() {
-                bank = FeatureBank::new(cache.clone()); // As a later run has it.
+                bank = FeatureBank::new(cache.clone()); // Like a later run.
             }
             let extractor = setting.extractor(&backbone, input);
             let features = bank.features(&extractor, setting.identity(), Split::Train, &Silent).unwrap();
@@ -342,7 +341,7 @@ fn partitions_share_their_samples_with_and_without_a_cache() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_costs_only_the_time() {
+fn unwritable_cache_costs_only_time() {
     let folder = tempfile::tempdir().unwrap();
     let setting = Setting::new(folder.path());
     let file = folder.path().join("file");
@@ -360,7 +359,7 @@ fn a_cache_that_cannot_be_written_costs_only_the_time() {
 }
 
 #[test]
-fn the_key_follows_every_ingredient() {
+fn key_depends_on_everything_that_affects_features() {
     let folder = tempfile::tempdir().unwrap();
     let setting = Setting::new(folder.path());
     let backbone = Means::default();
@@ -368,7 +367,7 @@ fn the_key_follows_every_ingredient() {
     let base = setting.extractor(&backbone, &input);
     let key = base.key(setting.identity()).unwrap();
 
-    // What decides no feature is not in it.
+    // Partition, batch size and readers do not affect features.
     let partition = setting.input("m-eurosat", "0.01x_train", "dataset", false);
     assert_eq!(setting.extractor(&backbone, &partition).key(setting.identity()).unwrap(), key);
     let batches = Extractor { batch_size: 1, readers: 1, ..setting.extractor(&backbone, &input) };
@@ -418,7 +417,7 @@ fn terrabench(cache: &Path) -> Command {
     command
 }
 
-/// What a run that must succeed printed on standard output and on standard error.
+/// Runs a command that must succeed; returns its standard output and standard error.
 fn said(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -427,7 +426,7 @@ fn said(command: &mut Command) -> (String, String) {
 }
 
 #[test]
-fn the_command_lists_and_prunes_what_runs_left() {
+fn cache_command_lists_and_prunes_entries() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let bench = |out: &str, more: &[&str]| {
@@ -442,7 +441,7 @@ fn the_command_lists_and_prunes_what_runs_left() {
     assert!(extractions(&first) > 0);
     assert_eq!(extractions(&bench("second", &[])), 0, "another folder of results finds the features");
 
-    // Seeds make a mean and a standard deviation; k-NN itself draws nothing.
+    // Several seeds give a standard deviation; it is 0 because k-NN is deterministic.
     let table = std::fs::read_to_string(folder.path().join("first/geobench-demo/knn.md")).unwrap();
     assert!(table.contains("± 0.0"), "{table}");
 
@@ -462,14 +461,14 @@ fn the_command_lists_and_prunes_what_runs_left() {
 
 #[cfg(unix)]
 #[test]
-fn a_run_killed_while_it_extracts_goes_on_from_its_last_chunk() {
+fn killed_extraction_resumes_from_its_last_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
     let made = demo::provide(&suite, folder.path()).unwrap().join("classification_v1.0/m-eurosat");
     let data = folder.path().join("data/classification_v1.0/m-eurosat");
     std::fs::create_dir_all(&data).unwrap();
 
-    // More samples than a chunk holds: the demo's, told apart by what follows their end.
+    // More samples than fit into a chunk: copies of the demo's, made distinct by appended bytes.
     let train = 2 * CHUNK + 100;
     let text = std::fs::read_to_string(made.join("default_partition.json")).unwrap();
     let names: std::collections::BTreeMap<String, Vec<String>> = serde_json::from_str(&text).unwrap();

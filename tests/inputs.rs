@@ -388,7 +388,7 @@ fn images_of_different_sizes_with_equal_tile_counts_are_reported() {
         out.to_str().unwrap(),
     ]);
     assert!(
-        said.contains("differ in size: two has 64 x 256 pixels, the first one 128 x 128 pixels"),
+        said.contains("differ in size: two has 64 x 256 pixels, the first image 128 x 128 pixels"),
         "{said}"
     );
 }

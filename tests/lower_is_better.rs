@@ -119,7 +119,7 @@ fn a_record_holds_an_error_of_any_size_but_no_negative_one() {
     store.put(&record).unwrap();
     assert_eq!(store.all().unwrap()[0].value, 1780.33);
     record.value = -1.0;
-    assert!(store.put(&record).unwrap_err().to_string().contains("no number from 0 up"));
+    assert!(store.put(&record).unwrap_err().to_string().contains("a number from 0 up"));
     record.metric = Metric::Accuracy;
     record.value = 1780.33;
     assert!(store.put(&record).unwrap_err().to_string().contains("no percentage"));
@@ -182,7 +182,7 @@ fn a_table_of_errors_names_their_unit_and_no_percent() {
     let text = markdown(&filled);
     assert!(text.contains("RMSE in Mg/ha"), "{text}");
     assert!(text.contains("_1780.33_ [1778.83, 1781.58] (-0.97)"), "{text}");
-    assert!(text.contains("**1766.80**") && text.contains("Of RMSE the lowest value is the best."), "{text}");
+    assert!(text.contains("**1766.80**") && text.contains("For RMSE, lower is better."), "{text}");
     assert!(!text.contains("All values in percent"), "{text}");
     assert!(
         csv(&filled).unwrap().contains(",1780.33,1778.83,1781.58,1781.3,-0.97,true,"),
@@ -202,7 +202,7 @@ fn published_errors_may_exceed_a_hundred_and_percentages_may_not() {
     };
     assert_eq!(read("rmse", "1780.33"), Ok(1780.33));
     assert_eq!(read("r2", "-0.5"), Ok(-0.5));
-    assert!(read("rmse", "-1").unwrap_err().contains("no number from 0 up"));
+    assert!(read("rmse", "-1").unwrap_err().contains("a number from 0 up"));
     assert!(read("miou", "1780.33").unwrap_err().contains("not a percentage"));
 }
 
@@ -239,7 +239,7 @@ fn differences_of_errors_are_bars_in_percent_of_the_published_value() {
     let filled = fill(&table, &suite, &published, &records, false).unwrap();
     let picture = terrabench::canvas::svg(&differences::draw(&filled).unwrap());
     assert!(picture.contains("-2.10") && picture.contains("in percent of it"), "{picture}");
-    assert!(picture.contains("a bar to the left is a gain"), "{picture}");
+    assert!(picture.contains("a bar to the left is an improvement"), "{picture}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Tables: published numbers, the layout, the ranking, and what a demo's table must not do.
+//! Tables: published numbers, layout, ranking, and the separation of demo tables.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn knn() -> (Suite, Table, Published) {
     (suite, table, published)
 }
 
-/// A record of one cell of the table.
+/// Returns a record of one cell of the k-NN table.
 fn measured(task: &str, partition: &str, value: f64, change: impl FnOnce(&mut Record)) -> Record {
     let mut record = record();
     record.cell.task = task.into();
@@ -39,7 +39,7 @@ fn measured(task: &str, partition: &str, value: f64, change: impl FnOnce(&mut Re
     record
 }
 
-/// Most cells of TerraFM ViT-Base, as real runs would give them.
+/// Returns records for most cells of TerraFM ViT-Base, like real runs.
 fn records() -> Vec<Record> {
     vec![
         // Equal to the best published value once rounded; above the published ViT-Base by 0.9.
@@ -51,7 +51,7 @@ fn records() -> Vec<Record> {
             record.samples = [("train".to_owned(), 19992), ("test".to_owned(), 986)].into();
         }),
         measured("m-brick-kiln", "default", 94.5, |record| record.interval = None),
-        // The same task with bands by content, and a model left at its random weights: rows of their own.
+        // The same task with bands by content, and a model with random weights: both form separate rows.
         measured("m-eurosat", "default", 93.2, |record| record.provenance.band_names = "by-content".into()),
         measured("m-eurosat", "default", 66.1, |record| {
             record.cell.backbone = "ViT-Large".into();
@@ -69,7 +69,7 @@ fn demo_records() -> Vec<Record> {
     vec![measured("m-eurosat", "default", 99.9, demo), measured("m-bigearthnet", "0.01x_train", 31.25, demo)]
 }
 
-/// Compares with a file of `tests/fixtures/report/`; the text found is left beside the build for a look.
+/// Compares with a file of `tests/fixtures/report/`, and keeps the text in the build's temporary folder for inspection.
 fn assert_golden(name: &str, text: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/report").join(name);
     let found = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -79,7 +79,7 @@ fn assert_golden(name: &str, text: &str) {
 }
 
 #[test]
-fn a_table_of_real_records() {
+fn table_of_real_records_matches_the_golden_files() {
     let (suite, table, published) = knn();
     let records = records();
     let filled = fill(&table, &suite, &published, &records, false).unwrap();
@@ -88,7 +88,7 @@ fn a_table_of_real_records() {
 }
 
 #[test]
-fn a_table_of_demo_records() {
+fn table_of_demo_records_matches_the_golden_files() {
     let (suite, table, published) = knn();
     let records = demo_records();
     let filled = fill(&table, &suite, &published, &records, true).unwrap();
@@ -97,14 +97,14 @@ fn a_table_of_demo_records() {
 }
 
 #[test]
-fn a_table_of_no_records() {
+fn table_without_records_has_only_published_values() {
     let (suite, table, published) = knn();
     for (demo, heading) in
         [(false, "# k-NN classification on GEO-Bench\n"), (true, "(demo)\n\n> **These are demo")]
     {
         let filled = fill(&table, &suite, &published, &[], demo).unwrap();
         let text = markdown(&filled);
-        assert!(text.contains(heading) && text.contains("Nothing is measured yet."), "{text}");
+        assert!(text.contains(heading) && text.contains("No measurements yet."), "{text}");
         assert_eq!(csv(&filled).unwrap().lines().count(), 1 + 112);
     }
 }
@@ -116,21 +116,21 @@ fn row<'t, 'a>(table: &'t ResultTable<'a>, label: &str) -> &'t TableRow<'a> {
     })
 }
 
-/// The published tables as Markdown, line by line, against the source: its rows, its columns, its values to the last digit,
-/// its bold and italic. The source marks by hand; `different` is every place where its marks are not those of its numbers.
+/// Compares the published tables as Markdown, line by line, with the source: rows, columns, values to the last digit, bold and
+/// italic. The source is marked by hand; `different` lists every place where its marks disagree with its numbers.
 #[test]
-fn published_tables_are_those_of_the_source() {
+fn published_tables_match_the_source() {
     let different = [
-        // The second best, left plain.
+        // The second best value, plain in the source.
         "CROMA | ViT-Base | m-Brick-Kiln (1 %): 85.1 is _85.1_ here",
         "DeCUR | ViT-Small | m-BigEarthNet (1 %): 49.6 is _49.6_ here",
         // Equal to TerraFM ViT-Large's 93.0, which is italic.
         "Copernicus-FM | ViT-Base | m-Brick-Kiln (100 %): 93.0 is _93.0_ here",
         "Satlas | Swin-Base | m-BigEarthNet (100 %): 72.8 is _72.8_ here",
-        // Below TerraFM ViT-Large's 99.0, which is bold too; MMEarth's equal value is plain.
+        // Below TerraFM ViT-Large's 99.0, which is also bold; MMEarth's equal value is plain.
         "Satlas | Swin-Base | m-Brick-Kiln (100 %): **98.9** is _98.9_ here",
         "MMEarth | CNN-atto | m-Brick-Kiln (100 %): 98.9 is _98.9_ here",
-        // Of two rows the source marks the best only.
+        // The source marks only the better of two rows.
         "Prithvi-EO-2.0 (300M) |  | Landslide4Sense (100 %): 65.0 is _65.0_ here",
         "Prithvi-EO-2.0 (300M) |  | Landslide4Sense (100 %): 31.5 is _31.5_ here",
     ];
@@ -180,7 +180,7 @@ fn published_tables_are_those_of_the_source() {
     assert_eq!(found, different);
 }
 
-/// A table of one column with these published values.
+/// Returns a table of one column with these published values.
 fn one_column(values: &[f64]) -> (Suite, Table, Published) {
     let (suite, mut table, mut published) = knn();
     table.tasks = vec!["m-eurosat".into()];
@@ -207,14 +207,14 @@ fn best_is_bold_and_second_best_italic_by_the_shown_values() {
         marks(&fill(&table, &suite, &published, &[], false).unwrap())
     };
     assert_eq!(rank(&[1.0, 3.0, 2.0, 0.0]), [None, Bold, Italic, None]);
-    // Ties share their mark; after two best the next value is still the second best.
+    // Ties share their mark; after two best values, the next one is still second best.
     assert_eq!(rank(&[3.0, 1.0, 3.0, 2.0, 2.0]), [Bold, None, Bold, Italic, Italic]);
     // 2.96 and 3.04 are both shown as 3.0.
     assert_eq!(rank(&[2.96, 3.04, 2.94]), [Bold, Bold, Italic]);
     assert_eq!(rank(&[2.0, 2.0]), [Bold, Bold]);
     assert_eq!(rank(&[]), []);
 
-    // Ours rank along; a demo's do not.
+    // Measured rows are ranked; demo rows are not.
     let (suite, table, published) = one_column(&[90.0, 80.0]);
     let records = [measured("m-eurosat", "default", 89.96, |_| ())];
     assert_eq!(marks(&fill(&table, &suite, &published, &records, false).unwrap()), [Bold, Italic, Bold]);
@@ -223,7 +223,7 @@ fn best_is_bold_and_second_best_italic_by_the_shown_values() {
 }
 
 #[test]
-fn numbers_are_shown_to_one_decimal_and_subtract_as_shown() {
+fn differences_are_computed_from_the_rounded_numbers() {
     let round = |number: f64| Rounded::of(number, Scale::PERCENT);
     let shown = |number: f64| round(number).to_string();
     assert_eq!([94.25, 94.249, 0.04, -0.25, 100.0].map(shown), ["94.3", "94.2", "0.0", "-0.3", "100.0"]);
@@ -235,7 +235,7 @@ fn numbers_are_shown_to_one_decimal_and_subtract_as_shown() {
 }
 
 #[test]
-fn differences_are_to_the_same_model_only() {
+fn differences_are_from_the_same_model_only() {
     let (suite, table, published) = knn();
     let records = records();
     let filled = fill(&table, &suite, &published, &records, false).unwrap();
@@ -255,9 +255,10 @@ fn differences_are_to_the_same_model_only() {
 }
 
 #[test]
-fn differences_are_to_what_is_published_under_another_name() {
+fn differences_are_found_under_the_published_name() {
     let home = Home::find().unwrap();
-    // TerraFM ViT-B is `TerraFM (120M)` there, without a backbone; masks of GEO-Bench are of protocol `segmentation`.
+    // Landslide4Sense's table calls TerraFM ViT-B `TerraFM (120M)`, without a backbone; GEO-Bench's segmentation columns have
+    // the protocol `segmentation`.
     let cases = [
         ("landslide4sense", 0, "landslide4sense", "upernet-finetune", Some("+1.2")),
         ("landslide4sense", 0, "landslide4sense", "upernet", None),
@@ -282,7 +283,7 @@ fn differences_are_to_what_is_published_under_another_name() {
 }
 
 #[test]
-fn demo_and_real_never_meet() {
+fn demo_and_real_records_never_mix() {
     let (suite, table, published) = knn();
     let mut mixed = records();
     let demo = measured("m-eurosat", "default", 99.9, |record| record.demo = true);
@@ -296,12 +297,12 @@ fn demo_and_real_never_meet() {
     let filled = fill(&table, &suite, &published, &mixed, true).unwrap();
     assert_eq!((filled.measured.len(), filled.left_out.len()), (1, mixed.len() - 1));
     let cell = filled.measured[0].cells[0].as_ref().unwrap();
-    // Even under the name of a published model, with weights that are not random.
+    // Even with the name of a published model and weights that are not random.
     assert_eq!((cell.mark, cell.difference()), (Mark::None, None));
 }
 
 #[test]
-fn seeds_are_averaged_and_what_newer_ones_supersede_is_left_out() {
+fn seeds_are_averaged_and_superseded_records_left_out() {
     let (suite, table, published) = knn();
     let seeded = |seed: u64, value: f64, normalization: &str, finished: u64| {
         measured("m-eurosat", "default", value, |record| {
@@ -310,7 +311,7 @@ fn seeds_are_averaged_and_what_newer_ones_supersede_is_left_out() {
             record.provenance.finished = finished;
         })
     };
-    // Of other data, say: all that a row tells is the same.
+    // A record of other data, for example: everything that a row states is the same.
     let mut older = seeded(0, 10.0, "dataset", 5);
     older.settings = "0".repeat(32);
     older.fingerprint = "0".repeat(32);
@@ -334,7 +335,7 @@ fn seeds_are_averaged_and_what_newer_ones_supersede_is_left_out() {
         left_out,
         [
             ("of another metric", 50.0),
-            ("superseded by a newer run with other code, data or configuration", 10.0)
+            ("superseded by a newer run with different code, data or configuration", 10.0)
         ]
     );
     let text = markdown(&filled);
@@ -359,7 +360,7 @@ fn two_sets_of_weights_are_two_rows() {
 }
 
 #[test]
-fn a_name_cannot_break_the_table() {
+fn names_cannot_break_the_table() {
     let (suite, table, published) = one_column(&[50.0]);
     let nasty = measured("m-eurosat", "default", 40.0, |record| {
         record.cell.model = "a|b\n# *c* <script>".into();
@@ -374,7 +375,7 @@ fn a_name_cannot_break_the_table() {
 }
 
 #[test]
-fn tables_are_written_from_what_is_on_disk() {
+fn tables_are_written_from_stored_records() {
     let (home, mut suite) = suite();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("geobench");
@@ -386,7 +387,7 @@ fn tables_are_written_from_what_is_on_disk() {
     assert_eq!(files, [folder.join("knn.md"), folder.join("knn.csv")]);
     assert_golden("knn.md", &std::fs::read_to_string(&files[0]).unwrap());
     assert_golden("knn.csv", &std::fs::read_to_string(&files[1]).unwrap());
-    // Written again, they replace themselves, and nothing else lies there.
+    // A second run replaces the files and leaves no others.
     write(&suite, &home, &store, &folder, false).unwrap();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
 
@@ -402,7 +403,7 @@ fn every_published_file_is_read() {
     let read = |file: &str| published::read(&home.published(file)).unwrap();
     let files = ["geobench-knn.csv", "geobench-finetune.csv", "copernicus-bench.csv", "landslide4sense.csv"];
     let counts = files.map(|file| read(file).values.len());
-    // Flood-S1 has six values, of Copernicus-Bench's own paper.
+    // Flood-S1 has six values from Copernicus-Bench's own paper.
     assert_eq!(counts, [112, 78, 56 + 6, 4]);
     assert!(files.iter().all(|file| read(file).source.contains("2506.06281")));
 
@@ -422,7 +423,7 @@ fn every_published_file_is_read() {
     assert_eq!((last.backbone.as_str(), last.partition.as_str(), last.mark), ("", "default", Mark::Bold));
 }
 
-/// What reading a file of this text says.
+/// Returns the error of reading a file with this text.
 fn misread(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("numbers.csv");
@@ -433,7 +434,7 @@ fn misread(text: &str) -> String {
 }
 
 #[test]
-fn a_bad_line_is_named() {
+fn errors_name_the_bad_line() {
     const HEAD: &str = "# Source: a paper\nmodel,backbone,dataset,protocol,metric,value,mark\n";
     const GOOD: &str = "M,B,m-eurosat,knn,accuracy,84.1,bold\n";
     let other = GOOD.replace("M,", "N,");
@@ -464,7 +465,7 @@ fn a_bad_line_is_named() {
 }
 
 #[test]
-fn windows_line_ends_and_a_missing_last_one_are_fine() {
+fn windows_line_ends_and_a_missing_final_newline_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("numbers.csv");
     let text = "# Source: a paper\r\nmodel,dataset,protocol,metric,value,mark\r\nM,d,p,miou,65.0,\r\nN,d,p,miou,70.8,bold";

@@ -1,5 +1,5 @@
-//! The page in a browser: it fills itself, sorts, filters, explains its numbers, works with the keyboard and on narrow
-//! screens, loads nothing, and names in the data cannot run.
+//! The page in a browser: it builds its tables, sorts, filters, explains its numbers, works with the keyboard and on narrow
+//! screens, loads nothing, and never executes names in the data.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use terrabench::home::Home;
 use terrabench::record::Store;
 use terrabench::report::{Choice, write_all};
 
-/// The first browser on the path; where there is none, says so.
+/// Returns the first browser on the path, or prints that there is none.
 fn browser() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -22,7 +22,7 @@ fn browser() -> Option<PathBuf> {
     found
 }
 
-/// Opens the page with `script` appended, which leaves what it saw in `<pre id="seen">`, and returns that.
+/// Opens the page with `script` appended and returns the text that the script writes into `<pre id="seen">`.
 fn seen(browser: &Path, page: &Path, script: &str, width: u32) -> String {
     let folder = page.parent().unwrap();
     let html = std::fs::read_to_string(page).unwrap();
@@ -33,7 +33,7 @@ fn seen(browser: &Path, page: &Path, script: &str, width: u32) -> String {
          const pre = document.createElement('pre'); pre.id = 'seen'; pre.textContent = seen.join('\\n'); document.body.append(pre);</script>"
     );
     std::fs::write(&tested, html.replace("</body>", &format!("{script}</body>"))).unwrap();
-    // A frame is as narrow as asked for; the browser's own window need not be.
+    // A frame can be narrower than the browser's smallest window.
     let frame = folder.join("frame.html");
     std::fs::write(
         &frame,
@@ -66,7 +66,7 @@ fn seen(browser: &Path, page: &Path, script: &str, width: u32) -> String {
     after.split("</pre>").next().unwrap().replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }
 
-/// A page whose names try to run.
+/// Writes a page with names that contain scripts.
 fn page(folder: &Path) -> PathBuf {
     let results = made::results(folder);
     let nasty = made::made("geobench", "m-eurosat", |record| {
@@ -93,7 +93,7 @@ fn page(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_page_answers() {
+fn page_is_interactive_and_runs_no_injected_script() {
     let Some(browser) = browser() else { return };
     let folder = tempfile::tempdir().unwrap();
     let page = page(folder.path());
@@ -174,9 +174,9 @@ fn the_page_answers() {
     }
 }
 
-/// Every picture of the page, in the browser's own font: words inside the canvas, none on another.
+/// Checks every picture of the page with the browser's own font: texts stay inside the canvas and do not overlap.
 #[test]
-fn words_of_all_pictures_stay_apart() {
+fn picture_texts_stay_inside_and_do_not_overlap() {
     let Some(browser) = browser() else { return };
     let folder = tempfile::tempdir().unwrap();
     let page = page(folder.path());
@@ -186,7 +186,7 @@ fn words_of_all_pictures_stay_apart() {
         for (const svg of pictures) {
             const view = svg.viewBox.baseVal, title = svg.querySelector("title").textContent;
             const texts = [...svg.querySelectorAll("text")];
-            // A browser's box is as high as a line; ink is lower.
+            // A browser's text box has the height of a line; the glyphs are smaller.
             const boxes = texts.map((text) => text.getBBox()).map((box) => ({
                 left: box.x, right: box.x + box.width, top: box.y + 0.14 * box.height, bottom: box.y + 0.9 * box.height,
             }));

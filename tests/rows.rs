@@ -1,4 +1,4 @@
-//! Rows of tables: one setting each; what differs is marked or a row of its own; partial weights and notes are told.
+//! Table rows: one setting each, footnotes or separate rows for differences, labels for partial weights and notes.
 
 use crate::sample::{identify, record};
 use terrabench::home::Home;
@@ -11,7 +11,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{Metric, Suite};
 
-/// A record of the k-NN table with a fingerprint of its own.
+/// Returns a record of the k-NN table with its own fingerprint.
 fn measured(task: &str, value: f64, change: impl FnOnce(&mut Record)) -> Record {
     let mut record = record();
     record.cell.task = task.into();
@@ -36,7 +36,7 @@ fn labels(table: &ResultTable) -> Vec<String> {
     table.measured.iter().map(TableRow::label).collect()
 }
 
-/// Values of a row by column, with the texts of their footnotes.
+/// Returns the values of a row by column, with the texts of their footnotes.
 fn cells(table: &ResultTable, row: usize) -> Vec<(String, f64, Vec<String>)> {
     let columns = table.columns.iter().zip(&table.measured[row].cells);
     let cells = columns.filter_map(|(column, cell)| Some((column.task.clone(), cell.as_ref()?)));
@@ -45,7 +45,7 @@ fn cells(table: &ResultTable, row: usize) -> Vec<(String, f64, Vec<String>)> {
 }
 
 #[test]
-fn a_value_made_otherwise_than_its_row_is_marked() {
+fn value_with_a_different_setting_has_a_footnote() {
     let so2sat = |record: &mut Record| {
         record.provenance.imputed = vec![Imputation { source: Band::B02, target: Band::B01 }];
     };
@@ -85,7 +85,7 @@ fn a_value_made_otherwise_than_its_row_is_marked() {
 }
 
 #[test]
-fn a_column_measured_in_two_settings_makes_two_rows() {
+fn column_measured_in_two_settings_makes_two_rows() {
     let sensor = |record: &mut Record| {
         record.provenance.sensor = Sensor::S2_L2A;
         record.provenance.finished += 5;
@@ -115,9 +115,9 @@ fn a_column_measured_in_two_settings_makes_two_rows() {
     });
 }
 
-/// Radar has one sensor; that it differs from Sentinel-2's is no choice.
+/// The task decides between radar and optical, so this is not a difference in setting.
 #[test]
-fn a_stem_of_another_sensor_is_no_other_setting() {
+fn radar_task_is_not_a_different_setting() {
     let records = [
         measured("m-eurosat", 90.0, |_| ()),
         measured("m-so2sat", 50.0, |record| record.provenance.sensor = Sensor::S1),
@@ -126,7 +126,7 @@ fn a_stem_of_another_sensor_is_no_other_setting() {
 }
 
 #[test]
-fn protocols_set_otherwise_are_two_rows_and_unknown_ones_are_superseded() {
+fn protocols_with_different_settings_are_two_rows_and_unknown_ones_are_superseded() {
     let k = |k: &'static str, finished: u64| {
         move |record: &mut Record| {
             record.protocol_settings = [("k".to_owned(), k.to_owned())].into();
@@ -137,10 +137,10 @@ fn protocols_set_otherwise_are_two_rows_and_unknown_ones_are_superseded() {
     let mut records = [
         measured("m-eurosat", 90.0, k("20", 10)),
         measured("m-eurosat", 80.0, k("5", 9)),
-        // Of schema 1: it does not tell its k.
+        // Schema 1, which does not record k.
         measured("m-eurosat", 70.0, |record| record.provenance.finished = 8),
     ];
-    // What decided them is in their settings.
+    // Different k means different settings and fingerprints.
     for (i, record) in records.iter_mut().enumerate() {
         record.settings = format!("{i:032x}");
         record.fingerprint = format!("{i:032x}");
@@ -153,7 +153,7 @@ fn protocols_set_otherwise_are_two_rows_and_unknown_ones_are_superseded() {
 }
 
 #[test]
-fn partial_weights_are_named_everywhere_and_compared_with_nothing() {
+fn partial_weights_are_labelled_everywhere_and_not_compared() {
     let partial = |record: &mut Record| {
         record.provenance.weights = "blake3:5f3c9a1be20476d8a1c2+random:0".into();
         record.provenance.coverage = Coverage::Partial { loaded: Some(1), parameters: Some(150) };
@@ -164,14 +164,18 @@ fn partial_weights_are_named_everywhere_and_compared_with_nothing() {
         let cell = table.measured[0].cells[0].as_ref().unwrap();
         assert_eq!((cell.difference(), cell.mark), (None, Mark::None));
         let best = table.published.iter().filter_map(|row| row.cells[0].as_ref());
-        assert_eq!(best.filter(|cell| cell.mark == Mark::Bold).count(), 1, "the best of the others stays so");
+        assert_eq!(
+            best.filter(|cell| cell.mark == Mark::Bold).count(),
+            1,
+            "the best of the others stays bold"
+        );
         let text = markdown(table);
         assert!(!text.contains("Measured against published"), "{text}");
         assert!(text.contains("5f3c9a1be204, partial weights: 1 of 150 parameters"), "{text}");
         let lines = csv(table).unwrap();
         assert!(lines.contains("\nTerraFM (partial weights: 1 of 150 parameters),"), "{lines}");
     });
-    // An older record says so by its weights only; the demo's table names them too.
+    // An older record shows partial weights only in its weights' id; the demo's table labels them too.
     let records = [measured("m-eurosat", 50.0, |record| {
         partial(record);
         record.provenance.coverage = Coverage::Partial { loaded: None, parameters: None };
@@ -198,7 +202,7 @@ fn notes_of_records_are_footnotes_once_each() {
 }
 
 #[test]
-fn text_of_a_csv_is_no_formula() {
+fn csv_text_is_never_a_formula() {
     for name in ["=cmd|' /C calc'!A0", "+1+2", "-3", "@SUM(A1)", "\tx", "\nx"] {
         let records = [measured("m-eurosat", 40.0, |record| {
             record.cell.model = name.into();
@@ -213,14 +217,14 @@ fn text_of_a_csv_is_no_formula() {
             assert!(text.contains(&expected), "{expected} in {text}");
         });
     }
-    // Numbers stay numbers: a difference below 0 has no apostrophe.
+    // Numbers stay numbers: a negative difference has no apostrophe.
     with_table(&[measured("m-eurosat", 90.0, |_| ())], false, |table| {
         assert!(csv(table).unwrap().contains(",90.0,,,94.2,-4.2,,"), "{}", csv(table).unwrap());
     });
 }
 
 #[test]
-fn a_setting_names_only_what_differs() {
+fn setting_names_only_what_differs() {
     let plain = SettingKey::of(&measured("m-eurosat", 90.0, |_| ()));
     let other = SettingKey::of(&measured("m-eurosat", 90.0, |record| {
         record.short = true;
@@ -240,7 +244,7 @@ fn a_setting_names_only_what_differs() {
 }
 
 #[test]
-fn a_protocols_settings_are_told_by_name_without_the_interval() {
+fn protocol_settings_are_named_and_exclude_the_interval() {
     let home = Home::find().unwrap();
     let load = |name: &str| terrabench::protocol::ProtocolConfig::load(&home, name).unwrap();
     let settings = protocol_settings(&load("knn")).unwrap();
@@ -253,9 +257,9 @@ fn a_protocols_settings_are_told_by_name_without_the_interval() {
     );
 }
 
-/// The whole way: a file that holds one parameter of the model.
+/// End to end, with a file that contains one parameter of the model.
 #[test]
-fn a_run_with_partial_weights_records_how_many_parameters_they_cover() {
+fn run_with_partial_weights_records_how_many_parameters_they_cover() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("one.safetensors");
     let bytes: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), 192).flatten().collect();

@@ -155,7 +155,7 @@ fn masks_that_do_not_fit_are_told() {
     let error = mask_of(&sample(mask), task).unwrap_err().to_string();
     assert!(error.contains("one: the mask holds 7") && error.contains("7 classes"), "{error}");
     let error = mask_of(&sample(Array2::zeros((4, 5))), task).unwrap_err().to_string();
-    assert!(error.contains("4 x 4 pixels, its mask 4 x 5"), "{error}");
+    assert!(error.contains("4 x 4 pixels, but its mask 4 x 5"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Picture sheets of predicted masks, by their pixels.
+//! Picture sheets of predicted masks: checks of their pixels.
 
 use ndarray::{Array2, Array3, array};
 use terrabench::run::sheet::{Example, Heading, colors, most_to_see, sheet};
@@ -15,7 +15,7 @@ fn classes() -> Vec<String> {
     vec!["background".into(), "landslide".into()]
 }
 
-/// A quarter of 64 x 64 pixels is labelled 1, a strip does not count; the prediction misses the left half.
+/// Returns a sample with a labelled quarter of 64 x 64 pixels and an ignored strip; the prediction misses the quarter's left half.
 fn example(name: &str) -> Example {
     let label = Array2::from_shape_fn((64, 64), |(y, x)| match (y, x) {
         (60.., _) => 255,
@@ -27,7 +27,7 @@ fn example(name: &str) -> Example {
     Example { name: name.into(), image, label, prediction }
 }
 
-/// Width and RGB rows.
+/// Decodes a PNG into its width and RGB rows.
 fn decoded(png: &[u8]) -> (usize, Vec<u8>) {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size()];
@@ -37,7 +37,7 @@ fn decoded(png: &[u8]) -> (usize, Vec<u8>) {
 }
 
 #[test]
-fn wrong_pixels_are_marked_where_they_are_and_nowhere_else() {
+fn exactly_the_wrong_pixels_are_marked() {
     let png = sheet(&heading(), &classes(), &[example("one"), example("two")]).unwrap();
     let (width, pixels) = decoded(&png);
     let at = |x: usize, y: usize| -> [u8; 3] { pixels[(y * width + x) * 3..][..3].try_into().unwrap() };
@@ -53,7 +53,7 @@ fn wrong_pixels_are_marked_where_they_are_and_nowhere_else() {
         assert_ne!(panel(3, row, 20, 5), WRONG);
         assert_ne!(panel(3, row, 50, 50), WRONG);
         assert_eq!(panel(1, row, 10, 62), IGNORED);
-        assert_eq!(panel(3, row, 10, 62), IGNORED, "what does not count is no error");
+        assert_eq!(panel(3, row, 10, 62), IGNORED, "an ignored pixel is not an error");
     }
     let errors = pixels.as_chunks::<3>().0.iter().filter(|pixel| **pixel == WRONG).count();
     // 32 x 16 pixels of each sample are wrong; the legend has a swatch of 14 x 14.
@@ -61,7 +61,7 @@ fn wrong_pixels_are_marked_where_they_are_and_nowhere_else() {
 }
 
 #[test]
-fn what_makes_no_picture_is_an_error() {
+fn samples_that_cannot_be_drawn_are_errors() {
     sheet(&heading(), &classes(), &[]).unwrap_err();
     let wrong = Example { prediction: Array2::zeros((32, 64)), ..example("sample 7") };
     let error = sheet(&heading(), &classes(), &[wrong]).unwrap_err().to_string();
@@ -71,7 +71,7 @@ fn what_makes_no_picture_is_an_error() {
 }
 
 #[test]
-fn odd_images_make_a_picture_too() {
+fn unusual_images_can_be_drawn() {
     let nothing = Example {
         name: "n\u{307}".repeat(300),
         image: Array3::from_elem((3, 700, 500), f32::NAN),
@@ -85,7 +85,7 @@ fn odd_images_make_a_picture_too() {
 }
 
 #[test]
-fn samples_with_the_most_to_see_are_shown_in_their_order() {
+fn most_varied_samples_are_shown_in_their_order() {
     let with = |name: &str, label: Array2<i32>| Example {
         name: name.into(),
         image: Array3::zeros((3, 2, 2)),
@@ -105,7 +105,7 @@ fn samples_with_the_most_to_see_are_shown_in_their_order() {
 }
 
 #[test]
-fn colours_come_from_the_bands_that_are_there() {
+fn colours_come_from_the_available_bands() {
     let stored = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let optical = colors(&[Band::B02, Band::B03, Band::B04, Band::B8A], &stored(&["b", "g", "r", "n"]));
     assert_eq!(optical.unwrap(), (["r", "g", "b"].map(String::from), "True colour"));

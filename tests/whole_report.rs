@@ -1,4 +1,4 @@
-//! The whole report: from records alone, quickly, with pictures whose words stay apart and inside, demos apart and marked.
+//! The whole report: made from records alone, quickly, with pictures whose texts do not overlap, and with separate, marked demos.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,7 +19,7 @@ fn home() -> Home {
     Home::find().unwrap()
 }
 
-/// Results with predictions in `folder`, and their report.
+/// Writes results with predictions into `folder`, and their report.
 fn report(folder: &Path) -> Vec<PathBuf> {
     let results = made::results(folder);
     for (name, records) in [("geobench", made::real()), ("geobench-demo", made::demo())] {
@@ -31,7 +31,7 @@ fn report(folder: &Path) -> Vec<PathBuf> {
     write_all(&home(), &results, &results, &Choice::default()).unwrap().files
 }
 
-/// The texts of an SVG with their boxes are in [`Picture`]; here its markup is checked.
+/// Checks the markup of an SVG; [`assert_apart`] checks the positions of texts.
 fn well_formed(svg: &str) {
     let mut open: Vec<&str> = Vec::new();
     for tag in svg.split('<').skip(1) {
@@ -48,7 +48,7 @@ fn well_formed(svg: &str) {
 }
 
 #[test]
-fn all_of_it_is_written_and_linked() {
+fn every_file_is_written_and_linked() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report");
     let _ = std::fs::remove_dir_all(&folder);
     let files = report(&folder);
@@ -56,7 +56,7 @@ fn all_of_it_is_written_and_linked() {
     let index = std::fs::read_to_string(folder.join("report.md")).unwrap();
     let links: Vec<&str> = index.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(links.iter().all(|link| folder.join(link).is_file()), "{links:?}");
-    // Everything but the index itself is reached from it.
+    // The index links every other file.
     for file in &files {
         let name = file.strip_prefix(&folder).unwrap().to_str().unwrap();
         assert!(name == "report.md" || links.contains(&name), "{name} is not linked");
@@ -121,7 +121,7 @@ fn ten_thousand_records_take_two_seconds() {
             record.cell.seed = seed;
             record.value += (seed % 7) as f64 * 0.1;
             sample::identify(&mut record);
-            // Without the flush to the disk that a store waits for.
+            // Avoids the store's flush to disk for every record.
             std::fs::write(records.join(record.file_name()), serde_json::to_string_pretty(&record).unwrap())
                 .unwrap();
             count += 1;
@@ -131,16 +131,16 @@ fn ten_thousand_records_take_two_seconds() {
     write_all(&home(), folder.path(), folder.path(), &Choice::default()).unwrap();
     let took = start.elapsed();
     println!("a report of {count} records: {took:.2?}");
-    // Two seconds is what it takes on a quiet machine; tests run beside others.
+    // It takes two seconds on an idle machine, but other tests run at the same time.
     assert!(took.as_secs_f64() < 10.0, "{took:?}");
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn missing_records_and_unknown_names_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let write =
         |choice: &Choice| write_all(&home(), folder.path(), folder.path(), choice).unwrap_err().to_string();
-    assert!(write(&Choice::default()).contains("no folder below it holds records"));
+    assert!(write(&Choice::default()).contains("no records found below this folder"));
     made::results(folder.path());
     let choice = |models: &[&str], axes: &[&str]| Choice {
         models: models.iter().map(|name| (*name).to_owned()).collect(),
@@ -154,7 +154,7 @@ fn what_is_not_there_is_said() {
     assert!(write(&Choice::default()).contains("no suite `moonbench`"));
 }
 
-/// The tables of GEO-Bench with these records.
+/// Calls `then` with the tables of GEO-Bench filled with these records.
 fn with_tables<T>(
     records: &[Record],
     demo: bool,
@@ -202,7 +202,7 @@ fn assert_apart(picture: &Picture) {
 }
 
 #[test]
-fn the_sources_plot_is_there_by_default() {
+fn default_spider_plot_is_that_of_the_source() {
     let chart = spider(&made::real(), false, &[], &[]).unwrap();
     let axes: Vec<String> = chart.axes.iter().map(|axis| format!("{}/{}", axis.table, axis.task)).collect();
     assert_eq!(axes.len(), 10);
@@ -213,7 +213,7 @@ fn the_sources_plot_is_there_by_default() {
     let of = |name: &str| chart.series.iter().find(|series| series.name == name).unwrap();
     let names: Vec<&str> = chart.series.iter().map(|series| series.name.as_str()).collect();
     assert_eq!(names[..6], ["AnySat", "DOFA", "Galileo", "Prithvi-2.0", "Satlas", "TerraFM"]);
-    // Prithvi has another spelling in the other table.
+    // The two tables spell Prithvi differently.
     assert!(names[..6].iter().all(|name| of(name).values.iter().all(Option::is_some)), "{chart:?}");
     // The better size on each axis: ViT-Large's 95.1 and ViT-Base's 94.5.
     assert_eq!((of("TerraFM").values[6], of("TerraFM").values[9]), (Some(95.1), Some(94.5)));
@@ -227,7 +227,7 @@ fn the_sources_plot_is_there_by_default() {
 }
 
 #[test]
-fn values_stand_at_their_points_and_apart() {
+fn values_are_written_at_their_points_without_overlap() {
     for (records, demo, models, axes) in [
         (made::real(), false, &[][..], &[][..]),
         (made::demo(), true, &[], &[]),
@@ -247,7 +247,7 @@ fn values_stand_at_their_points_and_apart() {
             layer.shapes.iter().filter(|shape| matches!(shape, Shape::Dot { .. })).count()
         };
         let drawn: usize = picture.layers.iter().map(dots).sum();
-        // And one for each line of the legend.
+        // Plus one dot per line of the legend.
         assert_eq!(drawn, values + chart.series.len());
         let number = |text: &str| text.parse::<f64>().is_ok();
         assert_eq!(
@@ -260,7 +260,7 @@ fn values_stand_at_their_points_and_apart() {
 }
 
 #[test]
-fn a_missing_value_breaks_the_line() {
+fn missing_value_breaks_the_line() {
     let chart = spider(&made::real(), false, &["TerraFM"], &[]).unwrap();
     let picture = draw(&chart);
     let name = "TerraFM ViT-Large (measured)";
@@ -287,10 +287,10 @@ fn a_missing_value_breaks_the_line() {
 }
 
 #[test]
-fn a_demo_stands_alone() {
+fn demo_plot_shows_only_demo_records() {
     let chart = spider(&made::demo(), true, &[], &[]).unwrap();
     let names: Vec<&str> = chart.series.iter().map(|series| series.name.as_str()).collect();
     assert_eq!(names, ["Demo ViT-demo (demo, random weights)"]);
-    // Real records are none of a demo's.
+    // A demo's plot ignores real records.
     assert!(spider(&made::real(), true, &[], &[]).is_none());
 }

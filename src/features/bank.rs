@@ -1,4 +1,4 @@
-//! Features that are known already, in memory and in the cache.
+//! Features that were extracted before, in memory and in the cache.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,36 +12,36 @@ use crate::progress::Progress;
 use crate::task::Split;
 use crate::{Error, Result};
 
-/// Samples in a chunk of the cache: what a killed run loses at most.
+/// Samples per chunk of the cache: the most that a killed run loses.
 pub const CHUNK: usize = 256;
 
-/// The features that were extracted so far, in memory and, with a cache, on disk. Samples are known by what they
-/// hold, so that partitions, protocols and seeds share their features.
+/// The features extracted so far, in memory and, with a cache, on disk. Samples are identified by their content, so that
+/// partitions, protocols and seeds share their features.
 ///
-/// With a cache, only the features of the strategy used last are in memory; without one, all.
+/// With a cache, only the features of the most recent strategy stay in memory; without one, all do.
 #[derive(Debug, Default)]
 pub struct FeatureBank {
     cache: Option<Cache>,
-    /// By [`Extractor::key`].
+    /// Rows by [`Extractor::key`].
     known: HashMap<String, Rows>,
     busy: Duration,
 }
 
 impl FeatureBank {
-    /// An empty bank over a cache.
+    /// Creates an empty bank, optionally backed by a cache.
     pub fn new(cache: Option<Cache>) -> Self {
         FeatureBank { cache, ..Self::default() }
     }
 
-    /// The time spent in backbones so far.
+    /// Returns the time spent in encoders so far.
     pub fn busy(&self) -> Duration {
         self.busy
     }
 
-    /// The features of a whole split; only samples that are not known yet are extracted.
+    /// Returns the features of a whole split and extracts only the samples that are still missing.
     ///
     /// # Errors
-    /// As [`Extractor::extract`]. What is wrong with the cache is noted and costs only the time.
+    /// Like [`Extractor::extract`]. Problems with the cache are reported to `progress` and cost only time.
     pub fn features(
         &mut self,
         extractor: &Extractor,
@@ -56,18 +56,18 @@ impl FeatureBank {
         if !self.known.contains_key(&key) {
             let mut rows = Rows::default();
             if let Some(entry) = &entry {
-                // The others can be read again.
+                // Features of other strategies can be read from the cache again.
                 self.known.clear();
                 let read = entry.read(extractor.width(), &mut |line| progress.note(line));
                 match read {
                     Ok(read) => rows.extend(read),
-                    Err(problem) => progress.note(&format!("the feature cache is not read: {problem}")),
+                    Err(problem) => progress.note(&format!("cannot read the feature cache: {problem}")),
                 }
             }
             self.known.insert(key.clone(), rows);
         }
         let rows = self.known.entry(key).or_default();
-        // Of samples that hold the same, one is encoded.
+        // Samples with the same content are encoded once.
         let mut new: HashSet<blake3::Hash> = HashSet::new();
         let missing: Vec<usize> =
             (0..names.len()).filter(|&i| !rows.contains(&contents[i]) && new.insert(contents[i])).collect();
@@ -95,7 +95,7 @@ impl FeatureBank {
                 }
                 Ok(())
             });
-            // What was done before a failure need not be done again.
+            // Features extracted before a failure need not be extracted again.
             fresh.keep();
             self.busy += busy?;
             rows.extend(fresh.rows);
@@ -113,7 +113,7 @@ impl FeatureBank {
                 .ok_or_else(|| Error::mismatch(format!("{name}: the sample was not encoded")))?;
             out.assign(&ArrayView1::from(&row.features));
             labels.push(row.target.clone());
-            // Also of what was not read now, as its features were known.
+            // Samples whose features were cached were not read now; the cache holds their summaries.
             if !seen.holds(split, i) {
                 seen.note(split, i, Observed::new(row.pixels.clone(), &row.target));
             }
@@ -122,26 +122,26 @@ impl FeatureBank {
     }
 }
 
-/// Features as they come from the backbone, on their way into the cache.
+/// Features fresh from the encoder, on their way into the cache.
 struct Fresh<'a> {
-    /// `None` without a cache, or where it cannot be written.
+    /// `None` without a cache, or if it cannot be written.
     entry: Option<Entry>,
     about: About,
     rows: Vec<CachedSample>,
-    /// How many of the rows are in the cache.
+    /// How many of the rows are already in the cache.
     kept: usize,
     progress: &'a dyn Progress,
 }
 
 impl Fresh<'_> {
-    /// Writes what is not in the cache yet.
+    /// Writes the rows that are not in the cache yet.
     fn keep(&mut self) {
         let new = &self.rows[self.kept..];
         if let Some(entry) = &self.entry
             && !new.is_empty()
             && let Err(problem) = entry.append(&self.about, new)
         {
-            self.progress.note(&format!("features are not cached: {problem}"));
+            self.progress.note(&format!("cannot write the feature cache, continuing without it: {problem}"));
             self.entry = None;
         }
         self.kept = self.rows.len();

@@ -1,12 +1,12 @@
-//! Features on disk, addressed by what decides them, so that protocols, seeds, partitions and later runs share them.
+//! Features on disk, addressed by what affects them, so that protocols, seeds, partitions and later runs share them.
 //!
 //! ```text
-//! <cache>/features/<hash of all that decides a feature but the sample>/about.json         what for, for people
-//!                                                                     /<hash>.safetensors  samples and features
+//! <cache>/features/<hash of everything that affects a feature except the sample>/about.json          description for people
+//!                                                                               /<hash>.safetensors  samples and features
 //! ```
 //!
-//! An entry grows by chunks as extraction goes on, so a killed run loses less than a chunk. A chunk is named by
-//! the hash of its bytes: one that was damaged does not fit its name.
+//! An entry grows chunk by chunk during extraction, so a killed run loses less than a chunk. A chunk is named by the hash of
+//! its bytes, which reveals damage.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -25,34 +25,39 @@ use crate::{Error, Result, home};
 const ABOUT: &str = "about.json";
 const CHUNK: &str = "safetensors";
 
-/// What an entry holds, for people: it decides nothing.
+/// Describes an entry to people; nothing else reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct About {
-    /// Of the data for which the entry was made; others with the same pixels share it.
+    /// The task for which the entry was created; other tasks with the same pixels share it.
     pub task: String,
+    /// The model's name and backbone.
     pub model: String,
+    /// The weights' id.
     pub weights: String,
+    /// The normalisation strategy.
     pub normalization: String,
+    /// The device, as on the command line.
     pub device: String,
 }
 
-/// Of the chunks: one of another form is not read.
+/// Version of the chunk format, part of the cache key: chunks of another version are not read.
 pub const FORM: u32 = 2;
 
-/// A sample's label and features.
+/// A sample's features with its label and a summary of its pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachedSample {
     /// Hash of the sample's content.
     pub content: blake3::Hash,
+    /// The sample's label.
     pub target: Target,
-    /// What its pixels are like, so that whoever takes the features knows what they were made from.
+    /// Summary of its pixels, so that cached features give the same findings as new ones.
     pub pixels: PixelSummary,
-    /// [d].
+    /// [d]: the feature vector.
     pub features: Vec<f32>,
 }
 
-/// A folder of entries.
+/// A folder of entries, one per [`crate::features::Extractor::key`].
 #[derive(Debug, Clone)]
 pub struct Cache {
     folder: PathBuf,
@@ -61,44 +66,46 @@ pub struct Cache {
 /// An entry as `cache --list` shows it.
 #[derive(Debug, Clone)]
 pub struct Listed {
+    /// The entry's key, which is its folder's name.
     pub key: String,
+    /// The entry's folder.
     pub folder: PathBuf,
-    /// `None` where the description is lost.
+    /// `None` if the description is missing or unreadable.
     pub about: Option<About>,
     /// Bytes on disk.
     pub size: u64,
-    /// Since the entry was last read or written.
+    /// Time since the entry was last read or written.
     pub age: Duration,
 }
 
 impl Cache {
-    /// The cache in `folder`, which need not exist yet.
+    /// Returns the cache in `folder`, which need not exist yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Cache { folder: folder.into() }
     }
 
-    /// The user's cache: `features/` in [`home::cache_folder`].
+    /// Returns the user's cache: `features/` in [`home::cache_folder`].
     ///
     /// # Errors
-    /// Where the platform names no cache directory.
+    /// If the platform has no cache directory.
     pub fn of_user() -> Result<Self> {
         Ok(Cache::new(home::cache_folder()?.join("features")))
     }
 
-    /// Where it is.
+    /// Returns the cache's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The entry of that key: a hash of all that decides a feature but the sample itself.
+    /// Returns the entry of a key, a hash of everything that affects a feature except the sample.
     pub fn entry(&self, key: &str) -> Entry {
         Entry { folder: self.folder.join(key) }
     }
 
-    /// All entries, the most recently used first.
+    /// Lists all entries, the most recently used first. A missing folder has none.
     ///
     /// # Errors
-    /// Where the folder cannot be read; one that is not there is empty.
+    /// If the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>> {
         if !self.folder.exists() {
             return Ok(Vec::new());
@@ -114,7 +121,7 @@ impl Cache {
             let mut size = 0;
             let mut used = SystemTime::UNIX_EPOCH;
             for file in std::fs::read_dir(&folder).at(&folder)? {
-                // A file may go while we look.
+                // Another process may remove a file meanwhile.
                 let Ok(known) = file.at(&folder)?.metadata() else { continue };
                 size += known.len();
                 used = used.max(known.modified().unwrap_or(SystemTime::UNIX_EPOCH));
@@ -133,10 +140,10 @@ impl Cache {
     }
 
     /// Removes the entries that were not used for `older_than`, then the least recently used ones until the
-    /// rest takes at most `to` bytes. With neither limit, everything. Says what was removed.
+    /// rest takes at most `to` bytes; with neither limit, all entries. Returns the removed entries.
     ///
     /// # Errors
-    /// Where an entry cannot be removed.
+    /// If an entry cannot be removed.
     pub fn prune(&self, older_than: Option<Duration>, to: Option<u64>) -> Result<Vec<Listed>> {
         let mut kept = 0;
         let mut removed = Vec::new();
@@ -154,24 +161,24 @@ impl Cache {
     }
 }
 
-/// The features of many samples that one key decides.
+/// The cached features of one key.
 #[derive(Debug, Clone)]
 pub struct Entry {
     folder: PathBuf,
 }
 
 impl Entry {
-    /// Every row there is. A chunk that cannot be used is passed over, and `note` is told; only one whose bytes do not
-    /// fit its name is removed, as a disk or a network that fails to read may read the next time.
+    /// Reads all rows; a missing folder has none. Skips a chunk that cannot be used and reports it to `note`. Removes a chunk
+    /// only if its bytes do not match its name: an unreadable one may be readable later.
     ///
     /// # Errors
-    /// Where the folder cannot be read; one that is not there is empty.
+    /// If the folder cannot be read.
     pub fn read(&self, width: usize, note: &mut dyn FnMut(&str)) -> Result<Vec<CachedSample>> {
         let mut rows = Vec::new();
         if !self.folder.exists() {
             return Ok(rows);
         }
-        // Marks the entry as used; where that fails it only looks older than it is.
+        // Marks the entry as used; if that fails, it only looks older than it is.
         if let Ok(about) = std::fs::File::options().append(true).open(self.folder.join(ABOUT)) {
             let _ = about.set_modified(SystemTime::now());
         }
@@ -186,7 +193,7 @@ impl Entry {
         chunks.sort();
         for path in chunks {
             let mut passed_over = |problem: &dyn std::fmt::Display| {
-                note(&format!("{}: {problem}; its features are computed again", path.display()));
+                note(&format!("{}: {problem}; computing its features again", path.display()));
             };
             match std::fs::read(&path) {
                 Err(problem) => passed_over(&format!("cannot be read: {problem}")),
@@ -203,10 +210,10 @@ impl Entry {
         Ok(rows)
     }
 
-    /// Adds rows, all at once or not at all.
+    /// Adds rows, all of them or none.
     ///
     /// # Errors
-    /// Where they cannot be written, or labels or features differ in length.
+    /// If they cannot be written, or labels or features differ in length.
     pub fn append(&self, about: &About, rows: &[CachedSample]) -> Result<()> {
         let described = self.folder.join(ABOUT);
         if !described.exists() {
@@ -217,12 +224,12 @@ impl Entry {
     }
 }
 
-/// The hash of the file's bytes, so that what is read can be checked.
+/// Returns a chunk's file name: the hash of its bytes, so that damage shows when it is read.
 fn file_name(bytes: &[u8]) -> String {
     format!("{}.{CHUNK}", blake3::hash(bytes).to_hex())
 }
 
-/// `contents` u8 [n, 32], `features` f32 [n, d], `pixel-hashes` u8 [n, 32], `pixels` f32 [n, bands, 6], and the labels:
+/// Encodes a chunk: `contents` u8 [n, 32], `features` f32 [n, d], `pixel-hashes` u8 [n, 32], `pixels` f32 [n, bands, 6], and the labels:
 /// `classes` u64 [n], `labels` u8 [n, l], `masks` i32 [n, h, w], `values` f32 [n] or `value-maps` f32 [n, h, w].
 fn encode(rows: &[CachedSample]) -> Result<Vec<u8>, String> {
     let n = rows.len();
@@ -267,10 +274,10 @@ fn encode(rows: &[CachedSample]) -> Result<Vec<u8>, String> {
             }
         };
         if form.get_or_insert_with(|| this.clone()) != &this {
-            return Err("the samples' labels differ in kind or length".to_owned());
+            return Err("the samples' labels differ in kind or size".to_owned());
         }
     }
-    let Some((name, dtype, shape)) = form else { return Err("there are no samples".to_owned()) };
+    let Some((name, dtype, shape)) = form else { return Err("no samples to write".to_owned()) };
     let view = |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| e.to_string());
     let tensors = [
         ("contents", view(Dtype::U8, vec![n, blake3::OUT_LEN], &contents)?),
@@ -282,9 +289,9 @@ fn encode(rows: &[CachedSample]) -> Result<Vec<u8>, String> {
     safetensors::serialize(tensors, None).map_err(|e| e.to_string())
 }
 
-/// The rows of a chunk of features of length `width`.
+/// Decodes the rows of a chunk; each feature vector has the length `width`.
 fn decode(bytes: &[u8], width: usize) -> Result<Vec<CachedSample>, String> {
-    let foreign = || "no chunk of features that this version writes".to_owned();
+    let foreign = || "not a feature chunk of this version".to_owned();
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let tensor = |name: &str| file.tensor(name).ok();
     let (contents, features) = tensor("contents").zip(tensor("features")).ok_or_else(foreign)?;
@@ -315,7 +322,7 @@ fn decode(bytes: &[u8], width: usize) -> Result<Vec<CachedSample>, String> {
         .collect())
 }
 
-/// The summaries of a chunk's pixels.
+/// Decodes the pixel summaries of a chunk.
 fn pixels(file: &SafeTensors) -> Option<Vec<PixelSummary>> {
     let (hashes, numbers) = (file.tensor("pixel-hashes").ok()?, file.tensor("pixels").ok()?);
     let [n, bands, NUMBERS] = *numbers.shape() else { return None };
@@ -334,7 +341,7 @@ fn pixels(file: &SafeTensors) -> Option<Vec<PixelSummary>> {
     Some(hashes.map(summary).collect())
 }
 
-/// The labels of a chunk, in whichever form they are there.
+/// Decodes the labels of a chunk, whatever their kind.
 fn labels(file: &SafeTensors) -> Option<Vec<Target>> {
     let tensor = |name: &str, dtype| file.tensor(name).ok().filter(|tensor| tensor.dtype() == dtype);
     if let Some(classes) = tensor("classes", Dtype::U64) {
@@ -356,7 +363,7 @@ fn labels(file: &SafeTensors) -> Option<Vec<Target>> {
     maps(&tensor("value-maps", Dtype::F32)?, f32::from_le_bytes, Target::ValueMap)
 }
 
-/// The maps [h, w] of a tensor [n, h, w] of numbers of four bytes.
+/// Splits a tensor [n, h, w] of four-byte numbers into maps [h, w].
 fn maps<T>(
     tensor: &TensorView,
     number: impl Fn([u8; 4]) -> T,

@@ -1,5 +1,4 @@
-//! The images of a task's samples on their way into a model: which stored band feeds which channel of each, and batches of
-//! them.
+//! Prepares the images of a task's samples for a model: maps stored bands to channels, and builds batches.
 
 use std::sync::Arc;
 
@@ -14,33 +13,32 @@ use crate::task::bands::{self, Band, Channels, Imputation, Selection};
 use crate::task::{Sensor, Suite, Task, TaskImage};
 use crate::{Error, Result};
 
-/// One of the images of each sample, and what a model is given of it.
+/// One of the images of each sample, and the part of it that a model receives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInput {
-    /// What tells it from the sample's other images: `s1`, `before`; none of a single one.
+    /// Distinguishes it from the sample's other images: `s1`, `before`; `None` for a single image.
     pub label: Option<String>,
-    /// What its date is called, if anything.
+    /// Name of its date, if it has one: `before`.
     pub date: Option<String>,
-    /// That the model is told.
+    /// The sensor that the model is told.
     pub sensor: Sensor,
-    /// The band of each channel that the model is given; empty where it takes bands by no name.
+    /// The band of each channel; empty if the model ignores the bands' names.
     pub bands: Arc<[Band]>,
     /// The stored band behind each channel.
     pub selection: Selection,
 }
 
 impl ImageInput {
-    /// Number of channels.
+    /// Returns the number of channels.
     pub fn channels(&self) -> usize {
         self.selection.stored.len()
     }
 }
 
-/// Decides for each image of `task`, whose files hold the bands `present` of it, which stored band feeds which channel of
-/// `model`.
+/// Decides for each image of `task` which of its stored bands, `present`, feeds which channel of `model`.
 ///
 /// # Errors
-/// Where the model lacks a sensor, or a band is missing.
+/// If the model lacks a sensor, or a band is missing.
 pub(super) fn select(
     suite: &Suite,
     task: &Task,
@@ -63,7 +61,7 @@ pub(super) fn select(
     Ok(images)
 }
 
-/// The bands of one image that the model is given, and what is stored of them.
+/// Returns the bands of one image that the model receives, and the stored band behind each.
 fn channels(
     suite: &Suite,
     task: &Task,
@@ -91,17 +89,17 @@ fn channels(
         taken.clone()
     };
     if wanted.is_empty() {
-        let problem = format!("{}: the files store none of the bands that the model takes", task.name);
-        return Err(Error::request(problem).help("choose other --channels, or another model"));
+        let problem = format!("{}: found none of the model's bands in the files", task.name);
+        return Err(Error::request(problem).help("change --channels, or choose another model"));
     }
     let selection = bands::select(&wanted, &names, present, &impute)?;
     Ok((wanted, selection))
 }
 
-/// Every band of each image, as it is stored, for models that look at no band's name.
+/// Selects every band of each image as stored, for models that ignore the bands' names.
 ///
 /// # Errors
-/// Where an image has none of the bands that were asked for.
+/// If an image has none of the requested bands.
 pub(super) fn as_stored(
     suite: &Suite,
     task: &Task,
@@ -117,24 +115,25 @@ pub(super) fn as_stored(
         present.iter_mut().for_each(|stored| stored.retain(kept));
     }
     if present.iter().any(Vec::is_empty) {
-        return Err(Error::request(format!("{} stores none of the bands {}", task.name, options.channels)));
+        return Err(Error::request(format!("{}: found none of the bands {}", task.name, options.channels))
+            .help("change --channels"));
     }
     let input = |((source, label), stored): ((TaskImage, Option<String>), Vec<String>)| ImageInput {
         label,
         date: source.date,
         sensor: source.input_sensor,
-        // Files may name bands that no model knows.
+        // Files may contain bands that no model knows.
         bands: Arc::new([]),
         selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
     };
     Ok(task.sources().into_iter().zip(task.image_labels()).zip(present).map(input).collect())
 }
 
-/// A batch of samples on a device: for each image in order the pixels [n, c, h, w] of all samples, as the model takes them,
-/// and when and where they were taken as far as it is known.
+/// Builds a batch on a device: per image, the preprocessed pixels [n, c, h, w] of all samples, with their dates and
+/// locations if known.
 ///
 /// # Errors
-/// Where samples differ in their number of images, or the images of one place in their size.
+/// If samples differ in their number of images, or corresponding images differ in size.
 pub fn batch<'s>(
     spec: &InputSpec,
     samples: impl Iterator<Item = &'s [Image]>,
@@ -143,13 +142,13 @@ pub fn batch<'s>(
     let samples: Vec<&[Image]> = samples.collect();
     let expected = spec.images.len();
     if let Some(other) = samples.iter().map(|images| images.len()).find(|found| *found != expected) {
-        return Err(Error::request(format!("a sample of {other} images, expected {expected}")));
+        return Err(Error::request(format!("expected samples of {expected} images, found one of {other}")));
     }
     let images = (0..expected).map(|place| stacked(samples.iter().map(|images| &images[place]), device));
     Ok(spec.batch(images.collect::<Result<_>>()?))
 }
 
-/// The pixels [n, c, h, w] of images of one size, and their context.
+/// Stacks images of one size into [n, c, h, w], and collects their context.
 fn stacked<'s>(
     images: impl Iterator<Item = &'s Image> + Clone,
     device: &Device,
@@ -160,13 +159,16 @@ fn stacked<'s>(
     for image in images.clone() {
         if image.pixels.dim() != (c, h, w) {
             let found = image.pixels.dim();
-            return Err(Error::request(format!("images of {:?} and of {found:?} in one batch", (c, h, w)))
-                .help("images of one batch must have one number of bands, height and width"));
+            return Err(Error::request(format!(
+                "expected images of {:?} in this batch, found {found:?}",
+                (c, h, w)
+            ))
+            .help("all images of a batch must have the same number of bands, height and width"));
         }
         pixels.extend(image.pixels.iter());
     }
     let pixels = Tensor::from_data(TensorData::new(pixels, [n, c, h, w]), device);
-    // Where nothing is known of any image there is nothing to say.
+    // An empty list says that no image of the batch has the value.
     fn known<T>(all: Vec<Option<T>>) -> Vec<Option<T>> {
         if all.iter().any(Option::is_some) { all } else { Vec::new() }
     }
@@ -175,13 +177,13 @@ fn stacked<'s>(
     Ok((pixels, Context { days, places, gsd_m: None }))
 }
 
-/// The pixels of a sample's label alone: of the first image one band, of the others none.
+/// Returns the bands to read for a label alone: one band of the first image, none of the others.
 pub(super) fn one_band(images: &[ImageInput]) -> Vec<Vec<String>> {
     let first = images.first().and_then(|image| image.selection.stored.first());
     vec![first.into_iter().cloned().collect()]
 }
 
-/// The images of a sample that [`batch`] takes, of many.
+/// Returns the images of each sample, as [`batch`] takes them.
 pub fn of_samples(samples: &[Sample]) -> impl Iterator<Item = &[Image]> {
     samples.iter().map(|sample| sample.images.as_slice())
 }

@@ -1,4 +1,4 @@
-//! Feature maps of an encoder that does not change: each image's are computed once, where there is room.
+//! Feature maps of a frozen encoder: computed once per image and kept while there is room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,26 +14,30 @@ use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
-/// Which image: a sample, turned by one of a few transforms, so that it may come again.
+/// Identifies a sample under one of the eight flips and rotations, which may occur again in a later epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ImageKey {
+    /// The sample's split.
     pub split: Split,
-    /// Its place in the split.
+    /// The sample's index in the split.
     pub sample: usize,
+    /// The transform applied to its images.
     pub turn: Dihedral,
 }
 
 /// A sample on its way into a batch.
 pub struct MapItem {
-    /// None if the image will not come again.
+    /// The key of its maps; `None` if the image will not occur again.
     pub place: Option<ImageKey>,
+    /// The sample's name.
     pub name: String,
-    /// As the model takes them; none if their maps are known.
+    /// The preprocessed images; `None` if their maps are kept.
     pub images: Option<Vec<Image>>,
+    /// The ground truth of its pixels.
     pub truth: PixelTruth,
 }
 
-/// Gives the feature maps of an encoder that is not trained.
+/// Provides the feature maps of a frozen encoder.
 pub struct MapSource<'a> {
     encoder: Box<dyn Encoder + 'a>,
     spec: InputSpec,
@@ -42,12 +46,12 @@ pub struct MapSource<'a> {
     kept: Option<MapStore>,
 }
 
-/// Feature maps that were computed already, shared by all who use the same encoder on the same images.
+/// Feature maps computed so far, shared by all sources of the same encoder and images.
 #[derive(Clone)]
 pub struct MapStore(Arc<Mutex<KeptMaps>>);
 
 impl MapStore {
-    /// An empty store that holds `limit` bytes in memory; the rest spills to a temporary file that is deleted on exit.
+    /// Creates an empty store that holds `limit` bytes in memory; the rest spills to a temporary file that is deleted on exit.
     pub fn new(limit: u64) -> Self {
         let kept = KeptMaps { limit, rows: HashMap::new(), maps: None, full: None };
         MapStore(Arc::new(Mutex::new(kept)))
@@ -63,19 +67,19 @@ struct KeptMaps {
     /// Bytes in memory.
     limit: u64,
     rows: HashMap<ImageKey, usize>,
-    /// All maps of an image per row, one behind the other, and their shapes; once there are any.
+    /// One row per image with all its maps, and their shapes; `None` until the first maps arrive.
     maps: Option<(Scratch, Vec<MapShape>)>,
-    /// Why no more are kept.
+    /// Why no more maps are kept.
     full: Option<Error>,
 }
 
 impl<'a> MapSource<'a> {
-    /// Computes the maps of each image anew whenever they are asked for.
+    /// Creates a source that computes the maps of an image on every request.
     pub fn new(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device) -> Self {
         MapSource { encoder, spec, device, kept: None }
     }
 
-    /// Computes the maps of each image once, and takes them from `store` afterwards.
+    /// Creates a source that computes the maps of each image once and keeps them in `store`.
     pub fn keeping(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device, store: MapStore) -> Self {
         MapSource { kept: Some(store), ..Self::new(encoder, spec, device) }
     }
@@ -84,19 +88,19 @@ impl<'a> MapSource<'a> {
         self.kept.as_ref().map(MapStore::lock)
     }
 
-    /// Whether the image's maps are kept.
+    /// Returns whether the image's maps are kept.
     pub fn knows(&self, place: ImageKey) -> bool {
         self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
     }
 
-    /// Describes what is kept in one line; none if nothing is.
+    /// Describes the kept maps in one line; `None` if there are none.
     pub fn describe_kept(&self) -> Option<String> {
         let kept = self.kept()?;
         let (maps, shapes) = kept.maps.as_ref()?;
         let (memory, disk) = maps.bytes();
         let full = match &kept.full {
             Some(problem) => {
-                format!("; no more are kept, and their images encoded in every epoch: {problem}")
+                format!("; further images are encoded in every epoch: {problem}")
             }
             None => String::new(),
         };
@@ -109,17 +113,17 @@ impl<'a> MapSource<'a> {
         ))
     }
 
-    /// The maps [n, d, h, w] of these images, shallowest first.
+    /// Returns the maps [n, d, h, w] of these images, shallowest first.
     ///
     /// # Errors
-    /// Where an image does not suit the model, an image that is not known is missing, or kept maps cannot be read.
+    /// If an image does not suit the model, an image without kept maps is missing, or kept maps cannot be read.
     pub fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
         let Some(kept) = self.kept() else {
             return self.encode(items.iter());
         };
         let rows: Vec<Option<usize>> =
             items.iter().map(|item| kept.rows.get(item.place.as_ref()?).copied()).collect();
-        // Readers ask what is known meanwhile: the lock is not held while the device works.
+        // The lock is released while the device works, so that readers can ask which maps are kept.
         drop(kept);
         let new = || items.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(item, _)| item);
         let fresh = match new().next() {
@@ -140,10 +144,10 @@ impl<'a> MapSource<'a> {
     }
 }
 
-/// The images of the samples of a batch.
+/// Returns the images of the samples of a batch.
 ///
 /// # Errors
-/// If a sample's are missing.
+/// If the images of a sample are missing.
 pub fn images<'i>(items: impl IntoIterator<Item = &'i MapItem>) -> Result<Vec<&'i [Image]>> {
     let images = |item: &'i MapItem| {
         let images = item.images.as_deref();
@@ -153,7 +157,7 @@ pub fn images<'i>(items: impl IntoIterator<Item = &'i MapItem>) -> Result<Vec<&'
 }
 
 impl KeptMaps {
-    /// Keeps the maps of these images, as far as there is room.
+    /// Keeps the maps of these images while there is room.
     fn add<'i>(&mut self, items: impl Iterator<Item = &'i MapItem>, fresh: &HostMaps) -> Result<()> {
         let row = fresh.row();
         let limit = self.limit;
@@ -161,12 +165,14 @@ impl KeptMaps {
             self.maps.get_or_insert_with(|| (Scratch::with_memory(row, limit), fresh.shapes.clone()));
         if *shapes != fresh.shapes {
             let (found, expected) = (listed(&fresh.shapes), listed(shapes));
-            return Err(Error::mismatch(format!("feature maps of {found}, expected {expected}")));
+            return Err(Error::mismatch(format!("expected feature maps {expected}, got {found}")));
         }
         for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
             if maps.iter().any(|number| !number.is_finite()) {
                 return Err(Error::not_finite(format!("{}: the model's features are not finite", item.name))
-                    .help("check that the weights fit the model and the normalisation fits the pixels"));
+                    .help(
+                        "check that the weights match the model and the normalisation matches the pixels",
+                    ));
             }
             let (Some(place), None) = (item.place, &self.full) else { continue };
             match scratch.push(maps) {
@@ -179,9 +185,9 @@ impl KeptMaps {
         Ok(())
     }
 
-    /// The maps of all images, one after the other: from these rows, where there is one, else the next of `fresh`.
+    /// Returns the maps of all images, one after the other: from the kept row if there is one, else the next of `fresh`.
     fn together(&self, rows: &[Option<usize>], fresh: Option<HostMaps>) -> Result<(Vec<MapShape>, Vec<f32>)> {
-        let lost = || Error::mismatch("feature maps that were kept are gone");
+        let lost = || Error::mismatch("kept feature maps are missing");
         let fresh = match fresh {
             Some(fresh) if rows.iter().all(Option::is_none) => return Ok((fresh.shapes, fresh.numbers)),
             fresh => fresh,
@@ -207,7 +213,7 @@ struct MapShape {
     stride: usize,
 }
 
-/// As in messages: `4 of 768 x 14 x 14`, or all shapes where they differ.
+/// Formats shapes for messages: `4 of 768 x 14 x 14`, or every shape if they differ.
 fn listed(shapes: &[MapShape]) -> String {
     let one = |shape: &MapShape| format!("{} x {} x {}", shape.dims[0], shape.dims[1], shape.dims[2]);
     match shapes {
@@ -218,10 +224,10 @@ fn listed(shapes: &[MapShape]) -> String {
     }
 }
 
-/// Maps of some images, off the device.
+/// Maps of some images, in host memory.
 struct HostMaps {
     shapes: Vec<MapShape>,
-    /// Of each image all maps, one behind the other.
+    /// All maps of each image, one after the other.
     numbers: Vec<f32>,
 }
 
@@ -233,8 +239,8 @@ impl HostMaps {
         };
         let shapes: Vec<MapShape> = maps.iter().map(shape).collect();
         if shapes.is_empty() || shapes.iter().any(|shape| shape.dims.contains(&0)) {
-            return Err(Error::mismatch("the model gives no feature maps")
-                .help("name blocks in map-layers of the model's TOML"));
+            return Err(Error::mismatch("the model returns no feature maps")
+                .help("list blocks in `map-layers` of the model's TOML"));
         }
         let rows = maps.into_iter().map(|map| map.values.flatten::<2>(1, 3)).collect();
         let numbers = Tensor::cat(rows, 1).into_data().convert::<f32>().try_into_vec::<f32>();
@@ -256,7 +262,7 @@ impl MapShape {
     }
 }
 
-/// The maps [n, d, h, w] of rows that hold all maps of an image.
+/// Splits rows, each with all maps of an image, into maps [n, d, h, w].
 fn tensors(numbers: Vec<f32>, n: usize, shapes: &[MapShape], device: &Device) -> Vec<Map> {
     let row = shapes.iter().map(MapShape::len).sum();
     let rows = Tensor::<2>::from_data(TensorData::new(numbers, [n, row]), device);

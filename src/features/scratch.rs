@@ -1,4 +1,4 @@
-//! Arrays that need not fit into memory.
+//! Arrays larger than memory.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -7,62 +7,65 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::AtPath;
 use crate::{Error, Result, home};
 
-/// Rows of float32 numbers: the first in memory, those beyond a limit in a file without a name, which goes with the
-/// process however that ends. What of the file fits into memory stays there: in the system's page cache.
+/// Rows of float32 numbers: up to a limit in memory, the rest in an unnamed temporary file that disappears with the process,
+/// even if it is killed. The system's page cache keeps the file in memory as far as it fits.
 #[derive(Debug)]
 pub struct Scratch {
-    /// Numbers a row.
+    /// Numbers per row.
     width: usize,
     /// The first rows, at most `room` of them.
     memory: Vec<Box<[f32]>>,
     room: usize,
-    /// The others; there once there are any.
+    /// The remaining rows; `None` until memory is full.
     file: Option<Mutex<File>>,
     filed: usize,
 }
 
 impl Scratch {
-    /// No rows yet, of which all will be on disk.
+    /// Creates an empty array whose rows all go to disk.
     pub fn new(width: usize) -> Self {
         Self::with_memory(width, 0)
     }
 
-    /// No rows yet, of which so many bytes will be in memory.
+    /// Creates an empty array that keeps up to `bytes` bytes in memory.
     pub fn with_memory(width: usize, bytes: u64) -> Self {
         let row = (4 * width).max(1) as u64;
         let room = usize::try_from(bytes / row).unwrap_or(usize::MAX);
         Scratch { width, memory: Vec::new(), room, file: None, filed: 0 }
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.memory.len() + self.filed
     }
 
-    /// Whether there are no rows.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Numbers a row.
+    /// Returns the number of float32 numbers per row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Bytes in memory and on disk.
+    /// Returns the bytes in memory and on disk.
     pub fn bytes(&self) -> (u64, u64) {
         let row = 4 * self.width as u64;
         (row * self.memory.len() as u64, row * self.filed as u64)
     }
 
-    /// Appends a row. The file lies beside the feature cache, else among the temporary files.
+    /// Appends a row. The file lies in the cache folder, or among the temporary files if there is none.
     ///
     /// # Errors
-    /// Where it has another length than the others, the file cannot be made, or the disk is full; the rows before it
-    /// stay.
+    /// If the row has the wrong length, the file cannot be created, or the disk is full; earlier rows stay.
     pub fn push(&mut self, row: &[f32]) -> Result<()> {
         if row.len() != self.width {
-            return Err(Error::mismatch(format!("a row of {} numbers, expected {}", row.len(), self.width)));
+            return Err(Error::mismatch(format!(
+                "expected a row of {} numbers, got {}",
+                self.width,
+                row.len()
+            )));
         }
         if self.memory.len() < self.room {
             self.memory.push(row.into());
@@ -74,21 +77,21 @@ impl Scratch {
             None => self.file.insert(Mutex::new(nameless()?)),
         };
         let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Not at the file's end: a row that did not fit may have left a part of itself there.
+        // Not at the end of the file: a failed write may have left part of a row there.
         let start = (self.filed * bytes.len()) as u64;
         let written = file.seek(SeekFrom::Start(start)).and_then(|_| file.write_all(&bytes));
         written.map_err(|problem| {
-            Error::mismatch(format!("features cannot be kept on disk: {problem}"))
-                .help("set TERRABENCH_CACHE to a folder with more room")
+            Error::mismatch(format!("cannot write features to disk: {problem}"))
+                .help("set TERRABENCH_CACHE to a folder with more free space")
         })?;
         self.filed += 1;
         Ok(())
     }
 
-    /// The rows at these places, one after the other.
+    /// Reads the rows at these indices, one after the other.
     ///
     /// # Errors
-    /// Where a row is not there, or the file cannot be read.
+    /// If a row does not exist, or the file cannot be read.
     pub fn read(&self, rows: &[usize]) -> Result<Vec<f32>> {
         let mut numbers = Vec::with_capacity(rows.len() * self.width);
         for row in rows {
@@ -103,13 +106,13 @@ impl Scratch {
     fn read_filed(&self, row: usize, numbers: &mut Vec<f32>) -> Result<()> {
         let place = row.checked_sub(self.memory.len()).filter(|place| *place < self.filed);
         let Some((place, file)) = place.zip(self.file.as_ref()) else {
-            return Err(Error::mismatch(format!("features of sample {row} of {}", self.len())));
+            return Err(Error::mismatch(format!("no row {row}; the array has {} rows", self.len())));
         };
         let mut bytes = vec![0; 4 * self.width];
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (place * bytes.len()) as u64;
         let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
-        read.map_err(|problem| Error::mismatch(format!("features on disk cannot be read: {problem}")))?;
+        read.map_err(|problem| Error::mismatch(format!("cannot read features from disk: {problem}")))?;
         numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! Where protocols on frozen features get them from.
+//! The interface through which protocols on frozen features obtain them.
 //!
-//! A protocol sees a [`FeatureSource`] and nothing of encoders, devices or files. [`EncoderSource`] runs an encoder
+//! A protocol sees a [`FeatureSource`] and no encoders, devices or files. [`EncoderSource`] runs an encoder
 //! over a task's samples; a source of another kind (a process, a file of vectors) implements the same trait.
 
 use burn::tensor::Device;
@@ -15,23 +15,25 @@ use crate::task::Split;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
-/// Which features of a split: by normalisation strategy, and of images turned how.
+/// Selects features: the split, the normalisation strategy, and the transform of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeatureView {
-    /// A place in [`FeatureSource::strategies`].
+    /// Index into [`FeatureSource::strategies`].
     pub strategy: usize,
+    /// The split.
     pub split: Split,
+    /// The flip or rotation applied to each image.
     pub turn: Dihedral,
 }
 
 impl FeatureView {
-    /// The images of `split` as they are.
+    /// Selects the images of `split` without flips or rotations.
     pub fn upright(strategy: usize, split: Split) -> Self {
         FeatureView { strategy, split, turn: Dihedral::Identity }
     }
 }
 
-/// Gives the features of one task's samples.
+/// Provides the features of one task's samples.
 ///
 /// ```
 /// use ndarray::Array2;
@@ -41,7 +43,7 @@ impl FeatureView {
 /// use terrabench::features::tiles::Tokens;
 /// use terrabench::task::Split;
 ///
-/// /// Two vectors per split that tell the class.
+/// /// Two vectors per split, one per class.
 /// struct Known;
 ///
 /// impl FeatureSource for Known {
@@ -64,17 +66,16 @@ impl FeatureView {
 /// # Ok::<(), terrabench::Error>(())
 /// ```
 pub trait FeatureSource {
-    /// Names of the normalisation strategies that features can be had with, at least one, in the order in which they are
-    /// tried.
+    /// Returns the names of the available normalisation strategies, at least one, in the order in which they are tried.
     fn strategies(&self) -> Vec<String>;
 
-    /// One vector per sample of a split, in the partition's order.
+    /// Returns one vector per sample of a split, in the partition's order.
     ///
     /// # Errors
     /// If a sample cannot be read or encoded, or a feature is not finite.
     fn pooled(&mut self, view: FeatureView) -> Result<Features>;
 
-    /// The patch tokens of a split's tiles of `tile` x `tile` pixels, of at most `limit` images.
+    /// Returns the patch tokens of a split's tiles of `tile` x `tile` pixels, of at most `limit` images.
     ///
     /// # Errors
     /// If the source has no tokens, a sample cannot be read or cut, or a token is not finite.
@@ -85,33 +86,34 @@ pub trait FeatureSource {
         _tile: usize,
         _limit: Option<usize>,
     ) -> Result<Tokens> {
-        Err(Error::mismatch("this source gives one vector per image and no patch tokens"))
+        Err(Error::mismatch("this source provides one vector per image but no patch tokens"))
     }
 
-    /// Feature maps of images as they are asked for.
+    /// Returns a source of feature maps, which computes those of each image on request.
     ///
     /// # Errors
     /// If the source has no maps.
     fn maps(&mut self, _strategy: usize) -> Result<MapSource<'_>> {
-        Err(Error::mismatch("this source gives one vector per image and no feature maps"))
+        Err(Error::mismatch("this source provides one vector per image but no feature maps"))
     }
 }
 
-/// What is known of a task's features already.
+/// The features of a task that were computed so far.
 #[derive(Default)]
 pub struct KnownFeatures {
+    /// Pooled features.
     pub bank: FeatureBank,
-    /// Of the partition and strategy that were used last.
+    /// Feature maps of the most recent partition and strategy.
     maps: Option<(String, usize, MapStore)>,
 }
 
 impl KnownFeatures {
-    /// Nothing yet but what `bank` holds.
+    /// Starts with the features in `bank` and no feature maps.
     pub fn new(bank: FeatureBank) -> Self {
         KnownFeatures { bank, maps: None }
     }
 
-    /// The store of that partition and strategy. One of another is dropped, so that the limit holds for all together.
+    /// Returns the store of that partition and strategy. Drops any other store, so that the limit applies to the total.
     fn map_store(&mut self, partition: &str, strategy: usize, limit: u64) -> MapStore {
         match &self.maps {
             Some((of, at, store)) if of == partition && *at == strategy => store.clone(),
@@ -124,22 +126,27 @@ impl KnownFeatures {
     }
 }
 
-/// An encoder on a device, over a task's input.
+/// Computes features with an encoder on a device.
 pub struct EncoderSource<'a> {
+    /// The frozen encoder.
     pub encoder: &'a dyn Encoder,
+    /// The encoder's part of the cache key.
     pub identity: Identity<'a>,
+    /// The task's samples.
     pub input: &'a Input,
     /// The input's partition, which names its samples.
     pub partition: &'a str,
-    /// Without autodiff.
+    /// The encoder's device, without autodiff.
     pub device: &'a Device,
     /// Images per batch.
     pub batch_size: usize,
-    /// Threads that read and preprocess.
+    /// Number of threads that read and preprocess.
     pub readers: usize,
     /// Bytes of memory for feature maps; the rest spills to disk.
     pub map_limit: u64,
+    /// The features computed so far.
     pub known: &'a mut KnownFeatures,
+    /// Receives progress and notes.
     pub progress: &'a dyn Progress,
 }
 

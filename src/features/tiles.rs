@@ -1,4 +1,4 @@
-//! The patch tokens of a split's tiles: dense features with the masks they belong to.
+//! Patch tokens of a split's tiles, with the tiles' masks.
 
 use ndarray::{Array2, s};
 
@@ -9,31 +9,31 @@ use crate::progress::Step;
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Pixels that count for nothing in a [`Mask`].
+/// Value of ignored pixels in a [`Mask`].
 pub const IGNORED: i16 = -1;
 
-/// The class of each pixel, or [`IGNORED`].
+/// [h, w]: the class of each pixel, or [`IGNORED`].
 pub type Mask = Array2<i16>;
 
 /// Patch tokens and masks of tiles, in order.
 #[derive(Debug)]
 pub struct Tokens {
-    /// A row a tile: [grid * grid, width].
+    /// One row per tile: [grid * grid, width].
     tokens: Scratch,
-    /// Tokens a side.
+    /// Tokens per side of a tile.
     pub grid: usize,
     /// Length of a token.
     pub width: usize,
-    /// Of each tile.
+    /// The mask of each tile.
     pub masks: Vec<Mask>,
-    /// Tiles that each image was cut into.
+    /// Tiles per image.
     pub tiles_an_image: usize,
-    /// How many of them lie side by side.
+    /// Tiles per row of an image.
     pub tiles_across: usize,
 }
 
 impl Tokens {
-    /// No tiles yet; an image is one tile.
+    /// Creates an empty list, with one tile per image.
     pub fn new(grid: usize, width: usize) -> Self {
         let tokens = Scratch::new(grid * grid * width);
         Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1 }
@@ -42,27 +42,27 @@ impl Tokens {
     /// Adds a tile: its tokens [grid * grid, width], row by row, and its mask.
     ///
     /// # Errors
-    /// As [`Scratch::push`].
+    /// Like [`Scratch::push`].
     pub fn push(&mut self, tokens: &[f32], mask: Mask) -> Result<()> {
         self.tokens.push(tokens)?;
         self.masks.push(mask);
         Ok(())
     }
 
-    /// The number of tiles.
+    /// Returns the number of tiles.
     pub fn len(&self) -> usize {
         self.masks.len()
     }
 
-    /// Whether there are no tiles.
+    /// Returns whether there are no tiles.
     pub fn is_empty(&self) -> bool {
         self.masks.is_empty()
     }
 
-    /// The tokens of these tiles: [tiles * grid * grid, width].
+    /// Reads the tokens of these tiles: [tiles * grid * grid, width].
     ///
     /// # Errors
-    /// As [`Scratch::read`].
+    /// Like [`Scratch::read`].
     pub fn read(&self, tiles: &[usize]) -> Result<Array2<f32>> {
         let numbers = self.tokens.read(tiles)?;
         let shape = (tiles.len() * self.grid * self.grid, self.width);
@@ -70,23 +70,24 @@ impl Tokens {
     }
 }
 
-/// A sample's mask: each label a class of the task, or what the task ignores.
+/// Returns a sample's mask, with the task's ignored label as [`IGNORED`].
 ///
 /// # Errors
-/// Where the label is no mask, has another size than the image, or holds anything else.
+/// If the label is not a mask, differs in size from the image, or contains anything but the task's classes and its ignored
+/// label.
 pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     let name = &sample.name;
     let Target::Mask(mask) = &sample.target else {
-        return Err(Error::mismatch(format!("{name}: the label is no mask"))
+        return Err(Error::mismatch(format!("{name}: expected a mask as label"))
             .help("check the task's `target` in benchmarks/"));
     };
     let (h, w) = mask.dim();
     let sizes = sample.images.iter().map(|image| (image.pixels.dim().1, image.pixels.dim().2));
     if let Some((rows, columns)) = sizes.into_iter().find(|size| *size != (h, w)) {
         return Err(Error::mismatch(format!(
-            "{name}: the image is {rows} x {columns} pixels, its mask {h} x {w}"
+            "{name}: the image has {rows} x {columns} pixels, but its mask {h} x {w}"
         ))
-        .help("the file is damaged: fetch it again, or leave the sample out of the partition"));
+        .help("fetch the file again, or leave the sample out of the partition"));
     }
     let class = |label: &i32| {
         let known = usize::try_from(*label).is_ok_and(|class| class < task.classes);
@@ -105,16 +106,16 @@ pub fn mask_of(sample: &Sample, task: &Task) -> Result<Mask> {
     Array2::from_shape_vec(mask.dim(), classes).map_err(Error::mismatch)
 }
 
-/// A part of a sample, as the model takes it.
+/// A tile of a sample, preprocessed for the model.
 struct Tile {
     name: String,
-    /// Its first row in the sample.
+    /// Its top row in the sample.
     y: usize,
     images: Vec<Image>,
     mask: Mask,
 }
 
-/// Cuts a sample into tiles of `side` x `side` pixels, row by row, and prepares each for the model.
+/// Cuts a sample into tiles of `side` x `side` pixels, row by row, and preprocesses each for the model.
 fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>> {
     let mask = mask_of(sample, &extractor.input.task)?;
     let (rows, columns) = mask.dim();
@@ -123,7 +124,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
         let problem =
             format!("{}: {rows} x {columns} pixels cannot be cut into tiles of {side}", sample.name);
         return Err(Error::mismatch(problem)
-            .help("set `tile` of the protocol to a divisor of the images' height and width"));
+            .help("set `tile` in the protocol's TOML to a divisor of the images' height and width"));
     }
     let mut preprocess = extractor.strategy.preprocess.clone();
     if extractor.input.keeps_size {
@@ -147,13 +148,13 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
     Ok(tiles)
 }
 
-/// The model's patch tokens of the tiles of the samples at `indices`: tiles of `side` x `side`
-/// pixels, row by row, each resized to the model's input unless the model takes native sizes.
+/// Computes the patch tokens of the samples at `indices`. Each sample is cut into tiles of `side` x `side` pixels, row by
+/// row; each tile is resized to the model's input unless the model takes native sizes.
 ///
 /// Memory: a batch of tiles and a few samples; the tokens are on disk.
 ///
 /// # Errors
-/// Where a sample cannot be read or cut, its mask does not fit, a token is not finite, or the disk is full.
+/// If a sample cannot be read or cut, its mask does not fit, a token is not finite, or the disk is full.
 pub fn tile_tokens(
     extractor: &Extractor,
     split: Split,
@@ -167,7 +168,7 @@ pub fn tile_tokens(
         cut(extractor, &sample, side)
     };
     let mut tokens = None;
-    // Tiles side by side and one above another.
+    // Tiles per row and per column of an image.
     let mut grid: Option<[usize; 2]> = None;
     loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
         let mut waiting: Vec<Tile> = Vec::new();
@@ -180,11 +181,11 @@ pub fn tile_tokens(
                 let name = tiles.first().map_or("", |tile| tile.name.as_str());
                 let size = |[across, down]: [usize; 2]| format!("{} x {} pixels", down * side, across * side);
                 return Err(Error::mismatch(format!(
-                    "the images of {split} differ in size: {name} has {}, the first one {}",
+                    "the images of {split} differ in size: {name} has {}, the first image {}",
                     size(found),
                     size([across, down])
                 ))
-                .help("the segmentation probe needs images of one size"));
+                .help("the segmentation probe needs images of equal size"));
             }
             waiting.extend(tiles);
             while waiting.len() >= extractor.batch_size {
@@ -202,7 +203,7 @@ pub fn tile_tokens(
     Ok(tokens)
 }
 
-/// Appends a batch's tokens.
+/// Encodes a batch of tiles and appends its tokens.
 fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
     let spec = extractor.input.spec();
     let batch = images::batch(&spec, tiles.iter().map(|tile| tile.images.as_slice()), extractor.device)?;
@@ -210,7 +211,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::mismatch(format!(
-            "the model's patches are {rows} x {columns}; a square grid is needed"
+            "expected a square grid of patches from the model, got {rows} x {columns}"
         )));
     }
     let numbers = vectors.into_data();
@@ -224,7 +225,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
     for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
         if row.iter().any(|number| !number.is_finite()) {
             return Err(Error::not_finite(format!("{}: the model's features are not finite", tile.name))
-                .help("check that the weights fit the model and the normalisation fits the pixels"));
+                .help("check that the weights match the model and the normalisation matches the pixels"));
         }
         tokens.push(row, tile.mask)?;
     }

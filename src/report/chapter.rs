@@ -1,4 +1,4 @@
-//! What the report says of one section.
+//! The report's tables and pictures of one section.
 
 use super::gather::Section;
 use super::tables::table::ResultTable;
@@ -7,24 +7,28 @@ use crate::record::Unreadable;
 
 /// A picture of a section.
 pub struct Figure {
-    /// Without an ending.
+    /// File name without extension.
     pub file: String,
+    /// The caption, which is also the alternative text.
     pub caption: String,
+    /// The picture.
     pub picture: Picture,
 }
 
-/// What the report says of one section.
+/// The report's tables and pictures of one section.
 pub struct Chapter<'a> {
+    /// The section's records.
     pub section: &'a Section,
-    /// Each with the name of its file; also those without a row of ours.
+    /// All tables with their file names, including those without a measured row.
     pub tables: Vec<(&'a str, ResultTable<'a>)>,
+    /// The pictures, in the order of the page.
     pub figures: Vec<Figure>,
-    /// Records and predictions that the report goes without.
+    /// Unusable records and predictions, which the report leaves out.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Chapter<'_> {
-    /// The tables that have a row of ours.
+    /// Iterates over the tables with at least one measured row.
     pub fn filled(&self) -> impl Iterator<Item = &(&str, ResultTable<'_>)> {
         self.tables.iter().filter(|(_, table)| !table.measured.is_empty())
     }

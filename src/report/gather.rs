@@ -1,4 +1,4 @@
-//! All records below a folder of results, by suite.
+//! Reads all records below a results folder, by suite.
 
 use std::path::{Path, PathBuf};
 
@@ -9,34 +9,37 @@ use crate::record::{Record, Store, Unreadable, Usable};
 use crate::task::Suite;
 use crate::{Error, Result, remedy};
 
-/// What ends the name of a folder whose records are of generated data.
+/// Suffix of folders whose records are of generated data.
 const DEMO: &str = "-demo";
 
 /// The records of one suite, or of its demo.
 pub struct Section {
+    /// The suite.
     pub suite: Suite,
+    /// Whether the records are of generated data.
     pub demo: bool,
-    /// `<suite>` or `<suite>-demo`, below the folder of results.
+    /// Folder below the results folder: `<suite>` or `<suite>-demo`.
     pub folder: String,
+    /// The store that the records come from.
     pub store: Store,
-    /// Sorted by cell.
+    /// Records, sorted by cell.
     pub records: Vec<Record>,
-    /// Files that cannot be used.
+    /// Files that cannot be used, with the reasons.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Section {
-    /// As a heading: `GEO-Bench`, `GEO-Bench (demo)`.
+    /// Returns the section's heading: `GEO-Bench`, or `GEO-Bench (demo)`.
     pub fn title(&self) -> String {
         format!("{}{}", self.suite.title, if self.demo { " (demo)" } else { "" })
     }
 }
 
-/// Reads `<results>/<suite>/records/` of every suite and `<results>/<suite>-demo/records/` of every demo: the suites
-/// by name, the demos behind them.
+/// Reads `<results>/<suite>/records/` of every suite and `<results>/<suite>-demo/records/` of every demo. The suites come
+/// first, by name, then the demos.
 ///
 /// # Errors
-/// Where there is none, where a folder with records has the name of no suite, or where a folder cannot be read.
+/// If there are no records, a folder with records is not named after a suite, or a folder cannot be read.
 pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
     for folder in folders(results)? {
@@ -46,8 +49,8 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
         };
         let path = results.join(&folder);
         if !home.suite(name).is_file() {
-            return Err(Error::damaged(&path, format!("holds records, but there is no suite `{name}`"))
-                .help("results lie in `<suite>/records/` and `<suite>-demo/records/`"));
+            return Err(Error::damaged(&path, format!("contains records, but there is no suite `{name}`"))
+                .help("keep records in `<suite>/records/` or `<suite>-demo/records/`"));
         }
         let Some(store) = Store::existing(&path) else { continue };
         let Usable { mut records, unreadable } = store.usable()?;
@@ -55,14 +58,16 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
         sections.push(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder });
     }
     if sections.is_empty() {
-        return Err(Error::not_found(results, "no folder below it holds records")
-            .help(format!("`{}` makes some; or name another folder with --results", remedy::DEMO)));
+        return Err(Error::not_found(results, "no records found below this folder").help(format!(
+            "run `{}` to create some, or choose another folder with --results",
+            remedy::DEMO
+        )));
     }
     sections.sort_by(|a, b| (a.demo, &a.suite.name).cmp(&(b.demo, &b.suite.name)));
     Ok(sections)
 }
 
-/// The names of the folders that hold records.
+/// Returns the names of the folders with records.
 fn folders(results: &Path) -> Result<Vec<String>> {
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(results).at(results)? {

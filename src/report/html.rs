@@ -1,7 +1,7 @@
 //! The report as one page that needs no other file and no network.
 //!
-//! The tables' values and the records behind them are one block of JSON, which `html/page.js` fills the page from; pictures
-//! are inline SVG, sheets data URIs. A policy in the page forbids whatever would be loaded.
+//! One block of JSON holds the tables' values and the records behind them; `html/page.js` builds the tables from it. Pictures
+//! are inline SVG, sheets are data URIs. The page's content security policy forbids loading anything else.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ use crate::record::Record;
 use crate::task::Task;
 use crate::{Error, Result};
 
-/// Sheets beyond this many bytes in all are left out of the page: they stay files.
+/// Total bytes of sheets embedded in the page; further sheets exist as files only.
 const MOST_SHEETS: usize = 32 << 20;
 
 #[derive(Serialize)]
@@ -43,7 +43,7 @@ struct SectionData<'a> {
 struct TableData<'a> {
     title: &'a str,
     source: &'a str,
-    /// Of the measured rows.
+    /// Protocols of the measured rows.
     protocols: Vec<&'a str>,
     columns: Vec<ColumnData>,
     rows: Vec<RowData<'a>>,
@@ -61,9 +61,9 @@ struct ColumnData {
     heading: String,
     metric: String,
     sensor: String,
-    /// What stands behind its numbers: ` %`, ` Mg/ha` or nothing.
+    /// Suffix of its numbers: ` %`, ` Mg/ha` or nothing.
     unit: String,
-    /// Whether the lowest value is the best.
+    /// Whether lower values are better.
     lower: bool,
 }
 
@@ -78,8 +78,9 @@ struct RowData<'a> {
 
 #[derive(Serialize)]
 struct CellData {
-    /// As shown, and as sorted.
+    /// The value as shown.
     value: String,
+    /// The value as sorted.
     number: f64,
     mark: &'static str,
     spread: Option<String>,
@@ -88,13 +89,13 @@ struct CellData {
     published: Option<String>,
     difference: Option<String>,
     inside: Option<bool>,
-    /// Of the footnotes.
+    /// Letters of the footnotes.
     marks: Vec<String>,
-    /// Places among the data's records.
+    /// Indices into the data's records.
     records: Vec<usize>,
 }
 
-/// The records that the page tells of, each once.
+/// The records that the page shows, each once.
 #[derive(Default)]
 struct Told<'a> {
     places: HashMap<&'a str, usize>,
@@ -103,9 +104,9 @@ struct Told<'a> {
 
 struct ToldRecord<'a> {
     record: &'a Record,
-    /// Below the report's folder.
+    /// Path relative to the report's folder.
     file: String,
-    /// As [`ColumnData::unit`].
+    /// Like [`ColumnData::unit`].
     unit: String,
 }
 
@@ -123,10 +124,10 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The page.
+/// Renders the page.
 ///
 /// # Errors
-/// Where a record has no JSON form.
+/// If a record cannot be written as JSON.
 pub fn page(chapters: &[Chapter]) -> Result<String> {
     let mut told = Told::default();
     let sections = chapters.iter().map(|chapter| section(chapter, &mut told)).collect::<Result<Vec<_>>>()?;
@@ -141,7 +142,7 @@ pub fn page(chapters: &[Chapter]) -> Result<String> {
         Ok(json)
     });
     let data = Data { sections, records: records.collect::<Result<_>>()? };
-    // In a script block only `<` could end it or begin a comment.
+    // Only `<` could end a script block or begin a comment in it.
     let data = serde_json::to_string(&data).map_err(Error::request)?.replace('<', "\\u003c");
     let mut room = MOST_SHEETS;
     let body: String = chapters.iter().map(|chapter| body(chapter, &mut room)).collect();
@@ -187,7 +188,7 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
     Ok(SectionData { title: section.title(), folder: &section.folder, demo: section.demo, tables })
 }
 
-/// What stands behind a number of `task`.
+/// Returns the suffix of a number of `task`, such as ` %`.
 fn unit(scale: Scale, task: &Task) -> String {
     match (scale.unit, &task.unit) {
         (Unit::Percent, _) => " %".to_owned(),
@@ -196,7 +197,7 @@ fn unit(scale: Scale, task: &Task) -> String {
     }
 }
 
-/// Published rows, then ours; a demo's stand alone.
+/// Iterates over the published rows, then the measured ones. A demo's table has no published rows.
 fn rows<'t, 'a>(table: &'t ResultTable<'a>) -> impl Iterator<Item = &'t TableRow<'a>> {
     let published = if table.demo { &[][..] } else { &table.published[..] };
     published.iter().chain(&table.measured)
@@ -245,7 +246,7 @@ fn cell_data<'a>(cell: &'a Value<'a>, section: &Section, told: &mut Told<'a>) ->
     }
 }
 
-/// A section's headings, pictures and sheets; its tables are filled in by the script.
+/// Renders a section's headings, pictures and sheets; the script fills in its tables.
 fn body(chapter: &Chapter, room: &mut usize) -> String {
     let section = chapter.section;
     let mut html = format!(
@@ -255,13 +256,13 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
     );
     if section.demo {
         html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and a small model with random \
-                 weights. They say nothing about any model.</p>\n";
+                 weights. They say nothing about the quality of any model.</p>\n";
     }
     if !chapter.unreadable.is_empty() {
         let files = xml_text(&super::names(&chapter.unreadable).join(", "));
-        let _ = writeln!(html, "<p>Files that cannot be used, and that this page goes without: {files}.</p>");
+        let _ = writeln!(html, "<p>Left out because they cannot be used: {files}.</p>");
     }
-    html += "<p class=\"nothing\" hidden>No table here has a measured row, or none that fits the filters.</p>\n<div class=\"tables\"></div>\n";
+    html += "<p class=\"nothing\" hidden>No table with measured rows matches the filters.</p>\n<div class=\"tables\"></div>\n";
     for Figure { caption, picture, .. } in &chapter.figures {
         let _ = write!(
             html,
@@ -275,7 +276,7 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
     html + "</section>\n"
 }
 
-/// The pictures of predicted masks that lie beside the records of the tables.
+/// Renders the picture sheets of the records in the tables, while `room` bytes are left.
 fn sheets(chapter: &Chapter, room: &mut usize) -> String {
     let section = chapter.section;
     let mut html = String::new();
@@ -288,7 +289,7 @@ fn sheets(chapter: &Chapter, room: &mut usize) -> String {
         }
         seen.push(&record.fingerprint);
         let path = section.store.sheet(record);
-        // Most records have none.
+        // Only segmentation records have a sheet.
         let Ok(bytes) = std::fs::read(&path) else { continue };
         if bytes.len() > *room {
             left_out += 1;
@@ -317,7 +318,7 @@ fn sheets(chapter: &Chapter, room: &mut usize) -> String {
     if left_out > 0 {
         let _ = writeln!(
             html,
-            "<p>{left_out} more sheets are not in this page; they lie in {}/sheets/.</p>",
+            "<p>{left_out} more sheets are in {}/sheets/, too many to embed here.</p>",
             xml_text(&section.folder)
         );
     }

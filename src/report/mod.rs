@@ -1,11 +1,11 @@
-//! Tables, pictures and pages: records and published numbers side by side. Reads what is on disk, never runs anything.
+//! Tables, pictures and pages that show records and published numbers side by side. Reads files only; never runs a model.
 //!
 //! ```text
 //! gather.rs     results/ -> Sections: the records of each suite
 //! tables/       records + published values -> ResultTable, written as Markdown and CSV
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
-//! html.rs       all of it as one page
-//! whole.rs      all of it for all suites, and what links it
+//! html.rs       tables and pictures on one page
+//! whole.rs      the report of all suites, with an index
 //! ```
 
 mod chapter;
@@ -31,19 +31,20 @@ use crate::record::{Record, Store, Unreadable, Usable};
 use crate::task::Suite;
 use crate::{Error, Result};
 
-/// What a report was written to, and what could not be used for it.
+/// The files of a report, and the inputs that could not be used for it.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
+    /// Paths of the written files.
     pub files: Vec<PathBuf>,
-    /// Records, and predictions of records, that the report goes without.
+    /// Unusable records and predictions, which the report leaves out.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Writes `<file>.md` and `<file>.csv` into `folder` for every table of the suite that has a row of ours, from
-/// the records in the store that can be used. `demo` says whether the tables are of generated data.
+/// Writes `<file>.md` and `<file>.csv` into `folder` for every table of the suite with a measured row, from the usable records
+/// in the store. `demo` says whether the tables are of generated data.
 ///
 /// # Errors
-/// Where the store or a file of published values cannot be read, or a table cannot be written.
+/// If the store or a file of published values cannot be read, or a table cannot be written.
 pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: bool) -> Result<Written> {
     let Usable { mut records, unreadable } = store.usable()?;
     baseline::mark(&mut records);
@@ -61,7 +62,7 @@ pub fn write(suite: &Suite, home: &Home, store: &Store, folder: &Path, demo: boo
     Ok(Written { files: files.into_iter().map(|(path, _)| path).collect(), unreadable })
 }
 
-/// The files' names with the reason: `x.json (damaged)`.
+/// Returns the files' names with the reasons: `x.json (damaged)`.
 fn names(unreadable: &[Unreadable]) -> Vec<String> {
     let name = |one: &Unreadable| {
         let name = one.path.file_name().unwrap_or(one.path.as_os_str());
@@ -70,7 +71,7 @@ fn names(unreadable: &[Unreadable]) -> Vec<String> {
     unreadable.iter().map(name).collect()
 }
 
-/// All tables of the suite, each with the name of its file.
+/// Fills all tables of the suite; returns each with its file name.
 fn fill_all<'a>(
     suite: &'a Suite,
     home: &Home,
@@ -79,11 +80,10 @@ fn fill_all<'a>(
 ) -> Result<Vec<(&'a str, ResultTable<'a>)>> {
     let mut tables = Vec::new();
     for definition in &suite.tables {
-        // The name comes from a suite's TOML: it must not lead out of the folder.
+        // The name comes from a suite's TOML and must not lead out of the folder.
         if Path::new(&definition.file).file_name() != Some(definition.file.as_ref()) {
-            return Err(Error::request(format!("`{}` is not the name of a file", definition.file)).help(
-                format!("set `file` of that table in benchmarks/{}.toml to a plain name", suite.name),
-            ));
+            return Err(Error::request(format!("table file `{}` is not a plain file name", definition.file))
+                .help(format!("change `file` of that table in benchmarks/{}.toml", suite.name)));
         }
         let published = published::of_table(home, definition)?;
         tables.push((definition.file.as_str(), table::fill(definition, suite, &published, records, demo)?));
@@ -91,7 +91,7 @@ fn fill_all<'a>(
     Ok(tables)
 }
 
-/// `1 %` of 0.01, to three decimals.
+/// Formats a share as percent with at most three decimals: 0.01 as `1 %`.
 fn percent(share: f64) -> String {
     format!("{} %", (share * 1e5).round() / 1e3)
 }

@@ -1,4 +1,4 @@
-//! The whole report: tables and pictures of every suite, the page that links them, and all records as one file.
+//! The whole report: tables and pictures of every suite, an index, and all records as one file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ use crate::record::{Reason, Record, Unreadable, frame};
 use crate::task::Table;
 use crate::{Error, Result};
 
-/// Pixels of a PNG to a unit of its picture: sharp on paper (190 dpi at 17 cm) and dense screens.
+/// PNG pixels per unit of a picture: sharp on paper (190 dpi at 17 cm) and on dense screens.
 const SCALE: f64 = 1.5;
 
-/// Writes the report of all records below `results` that can be used into `out`:
+/// Writes the report of all usable records below `results` into `out`:
 ///
-/// - `<suite>/<table>.md` and `.csv` as `bench` does, and the pictures as `<suite>/<picture>.svg` and `.png`;
-///   a demo's in `<suite>-demo/`
-/// - `results.parquet`: all records, the columns of [`frame`]
+/// - `<suite>/<table>.md` and `.csv` like `bench`, and the pictures as `<suite>/<picture>.svg` and `.png`;
+///   those of a demo in `<suite>-demo/`
+/// - `results.parquet`: all records, with the columns of [`frame`]
 /// - `report.md`, `report.html`
 ///
 /// # Errors
-/// Where there are no records, a folder cannot be read, `choice` names what is not there, or a file cannot be written.
+/// If there are no records, a folder cannot be read, `choice` names an unknown model or axis, or a file cannot be written.
 pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Written> {
     let sections = gather(home, results)?;
     let chapters = sections.iter().map(|section| chapter(home, section)).collect::<Result<Vec<_>>>()?;
@@ -75,7 +75,7 @@ fn chapter<'a>(home: &Home, section: &'a Section) -> Result<Chapter<'a>> {
     Ok(Chapter { section, tables, figures: Vec::new(), unreadable: Vec::new() })
 }
 
-/// One a chapter, where there is anything to see.
+/// Draws the spider plot of each chapter; `None` if a suite has none or no model has values.
 fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>> {
     let mut missing: Option<Vec<&str>> = None;
     let mut figures = Vec::new();
@@ -100,17 +100,18 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
     }
     match missing {
         Some(names) if !names.is_empty() => {
-            Err(Error::request(format!("no table of a spider plot has `{}`", names.join("`, `")))
-                .help("models and axes are named as in the tables: TerraFM, knn, m-eurosat, knn/m-eurosat"))
+            Err(Error::request(format!("no spider plot has a model or axis `{}`", names.join("`, `")))
+                .help("use names from the tables, such as TerraFM, knn, m-eurosat or knn/m-eurosat"))
         }
         None if !(choice.models.is_empty() && choice.axes.is_empty()) => {
-            Err(Error::request("there are no records of a suite that has a spider plot"))
+            Err(Error::request("no suite with records has a spider plot")
+                .help("leave out --models and --axes"))
         }
         _ => Ok(figures),
     }
 }
 
-/// The pictures besides the spider plot. Predictions that cannot be used go to `unreadable`.
+/// Draws the pictures other than the spider plot. Adds predictions that cannot be used to `unreadable`.
 fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
     let mut figures = Vec::new();
@@ -136,7 +137,7 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
             let made = &r.provenance;
             (made.partial_weights(), r.cell.partition != "default", std::cmp::Reverse(made.finished))
         });
-        // Records of earlier versions have no predictions; those of one task differ little in having them.
+        // Records of earlier versions have no predictions; eight attempts suffice in practice.
         for record in newest.into_iter().take(8) {
             let named = match store.predictions(record) {
                 Ok(Some(named)) => named,
@@ -148,7 +149,7 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
                 }
             };
             if let Some(picture) = confusion::draw(task, record, &named.predictions) {
-                let caption = format!("{}: what the classes were taken for", task.title);
+                let caption = format!("{}: predictions compared with labels", task.title);
                 figures.push(Figure { file: format!("{}-confusion", plain(&task.name)), caption, picture });
             }
             break;
@@ -157,13 +158,13 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
     Ok(figures)
 }
 
-/// A name as part of a file's name.
+/// Replaces characters that are unsafe in a file name.
 fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect()
 }
 
-/// The table with all partitions that records of its protocols have, where one protocol fills it and shares of the training
-/// data differ.
+/// Extends a table to all partitions in the records of its protocol. Returns `None` if several protocols fill it, or if there
+/// is only one share of the training data.
 fn over_all_shares(definition: &Table, records: &[Record]) -> Option<Table> {
     let [protocol] = definition.protocols.as_slice() else { return None };
     let here = |record: &&Record| {
@@ -180,7 +181,7 @@ fn over_all_shares(definition: &Table, records: &[Record]) -> Option<Table> {
     (partitions.len() > 1).then(|| Table { partitions, scores: Vec::new(), ..definition.clone() })
 }
 
-/// All records as one Parquet file.
+/// Encodes all records as one Parquet file.
 fn parquet(sections: &[Section]) -> Result<Vec<u8>> {
     let records: Vec<Record> = sections.iter().flat_map(|section| section.records.iter().cloned()).collect();
     let mut frame = frame(&records)?;
@@ -189,10 +190,10 @@ fn parquet(sections: &[Section]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The page that links the others.
+/// Renders the index, which links all other files.
 fn index(chapters: &[Chapter]) -> String {
     let mut text = "# Report\n\n".to_owned();
-    text += "[The same as one page to look at](report.html) · [all records](results.parquet) (Parquet, one row a record)\n";
+    text += "[This report as one interactive page](report.html) · [all records](results.parquet) (Parquet, one row per record)\n";
     for chapter in chapters {
         let Section { folder, records, demo, .. } = chapter.section;
         let _ = write!(text, "\n## {}\n\n", escape(&chapter.section.title()));
@@ -201,7 +202,7 @@ fn index(chapters: &[Chapter]) -> String {
         }
         let _ = writeln!(text, "{} records in `{folder}/records/`.\n", records.len());
         if !chapter.unreadable.is_empty() {
-            text += "Files that cannot be used, and that this report goes without:\n\n";
+            text += "Left out because they cannot be used:\n\n";
             for name in names(&chapter.unreadable) {
                 let _ = writeln!(text, "- {}", escape(&name));
             }
@@ -212,7 +213,7 @@ fn index(chapters: &[Chapter]) -> String {
             let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv)");
         }
         if chapter.filled().next().is_none() {
-            text += "No record fills a table.\n";
+            text += "No table has a measured row.\n";
         }
         for Figure { file, caption, .. } in &chapter.figures {
             let caption = escape(caption);

@@ -1,4 +1,4 @@
-//! What the checks of [`crate::audit`] see of a cell, gathered from what it read and computed anyway.
+//! Collects the input of [`crate::audit`]'s checks from what a cell read and computed anyway.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -17,18 +17,18 @@ use crate::task::Task;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::BandStatistics;
 
-/// Summaries of the features of a cell, by normalisation strategy and split.
+/// Summaries of a cell's features, by normalisation strategy and split.
 #[derive(Debug, Default)]
 pub(crate) struct FeatureLog(BTreeMap<(usize, Split), FeatureSummary>);
 
 impl FeatureLog {
-    /// Summarises features, once for each strategy and split.
+    /// Summarises features, once per strategy and split.
     pub(crate) fn note(&mut self, strategy: usize, split: Split, features: &Features) {
         let summary = || FeatureSummary::of(features.matrix.view());
         self.0.entry((strategy, split)).or_insert_with(summary);
     }
 
-    /// What the features of the `chosen` strategy look like, and which of `strategies` changed nothing.
+    /// Returns findings about the features of the `chosen` strategy, and about `strategies` that had no effect.
     fn findings(&self, chosen: usize, strategies: &[&str]) -> Vec<Finding> {
         let of_chosen = self.0.iter().filter(|((strategy, _), _)| *strategy == chosen);
         let splits = of_chosen.map(|((_, split), summary)| (*split, summary.clone())).collect();
@@ -39,20 +39,20 @@ impl FeatureLog {
             .filter(|((_, split), _)| *split == Split::Train)
             .filter_map(|((strategy, _), summary)| Some((*strategies.get(*strategy)?, summary.digest)))
             .collect();
-        // All the same where all are constant.
+        // Constant features are equal for every strategy, and were found above.
         if findings.is_empty() {
             findings.extend(of_features::without_effect(&digests));
         }
         findings
     }
 
-    /// The digest of the test features of the `chosen` strategy.
+    /// Returns the digest of the test features of the `chosen` strategy.
     fn digest(&self, chosen: usize) -> Option<String> {
         self.0.get(&(chosen, Split::Test)).map(|summary| summary.digest.to_hex().to_string())
     }
 }
 
-/// A source whose features are summarised as they come.
+/// A source that summarises its features as it returns them.
 pub(crate) struct LoggedSource<'a> {
     pub source: EncoderSource<'a>,
     pub log: &'a mut FeatureLog,
@@ -80,7 +80,7 @@ impl FeatureSource for LoggedSource<'_> {
     }
 }
 
-/// A cell whose checks are due.
+/// A finished cell, ready to be checked.
 pub(crate) struct Audited<'a> {
     pub task: &'a Task,
     pub protocol: &'a dyn Protocol,
@@ -88,12 +88,12 @@ pub(crate) struct Audited<'a> {
     pub demo: bool,
     /// `as-named` or `by-content`.
     pub band_names: &'a str,
-    /// Of the protocols on frozen features.
+    /// Summaries of the frozen features; empty if the encoder was trained.
     pub features: &'a FeatureLog,
 }
 
 impl Audited<'_> {
-    /// Fills in what a record tells of its cell's checks.
+    /// Runs the checks and adds the digest of the features and the findings to the record.
     pub(crate) fn fill(&self, record: &mut Record, earlier: &Earlier, store: &Store) {
         let strategies = self.input.strategy_names();
         let chosen = record.selected.get("normalization");
@@ -139,8 +139,8 @@ impl Audited<'_> {
         })
     }
 
-    /// The channels that their own band feeds, and what that is stored as: neither zeros nor a substitute.
-    /// `names` are those of all channels.
+    /// Returns the channels that receive their own band, neither zeros nor a substitute, with the names of the stored bands.
+    /// `names` covers all channels.
     fn native_channels<'n>(&self, names: &'n [String]) -> Vec<(usize, &'n str)> {
         let of_image = |image: &ImageInput| {
             let is_native = |channel: usize| {
@@ -155,22 +155,23 @@ impl Audited<'_> {
     }
 }
 
-/// A data set's own statistics of these bands per image, where its files hold them: computing them would read every image.
+/// Returns a data set's own statistics of these bands per image; `None` if the files do not contain them, because computing
+/// them would read every image.
 fn own_statistics(dataset: &dyn Dataset, bands: &[Vec<String>]) -> Option<Vec<BandStatistics>> {
     dataset.statistics_content().ok().flatten()?;
     let of_image = |(image, bands): (usize, &Vec<String>)| dataset.statistics(image, bands).ok();
     Some(bands.iter().enumerate().map(of_image).collect::<Option<Vec<_>>>()?.concat())
 }
 
-/// The records that were there before the run: their features are compared with. Read once, when first needed.
+/// The records that existed before the run, for comparison of their features. Read once, when first needed.
 #[derive(Debug, Default)]
 pub(crate) struct Earlier(OnceCell<Vec<Record>>);
 
 impl Earlier {
-    /// A record whose test features are those of `record`, although settings that should change them differ.
+    /// Finds an earlier record with the same test features as `record`, although settings differ that should change them.
     fn without_effect(&self, record: &Record, store: &Store) -> Option<Finding> {
         let digest = record.provenance.features.as_ref()?;
-        // What cannot be read is told by whoever writes the tables.
+        // Writing the tables reports unreadable records.
         let all = self.0.get_or_init(|| store.usable().map(|usable| usable.records).unwrap_or_default());
         let same_test = |other: &&Record| {
             let (a, b) = (&record.cell, &other.cell);
@@ -184,7 +185,7 @@ impl Earlier {
     }
 }
 
-/// The settings in which two records differ that should change features.
+/// Returns the settings that should change features and differ between two records.
 fn differing(one: &Record, other: &Record) -> Vec<String> {
     let normalization = |record: &Record| {
         record.selected.get("normalization").unwrap_or(&record.provenance.normalization).clone()

@@ -1,4 +1,4 @@
-//! From what is asked for to cells: suite + model + protocols + partitions + seeds.
+//! Turns the user's choice into cells: suite + model + protocols + partitions + seeds.
 
 use crate::model::config::ModelConfig;
 use crate::protocol::{Needs, Protocol, ProtocolConfig};
@@ -6,38 +6,46 @@ use crate::record::Cell;
 use crate::task::{Suite, Table, TargetKind, Task};
 use crate::{Error, Result};
 
-/// Which part of a suite to run; an empty list means what the suite's tables hold.
+/// The part of a suite to run. See [`plan()`] for the meaning of empty lists.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
+    /// Names of tasks; empty for those of the tables.
     pub tasks: Vec<String>,
+    /// Names of partitions; empty for those of the tables.
     pub partitions: Vec<String>,
+    /// Names or paths of protocols; empty for the suite's default protocols.
     pub protocols: Vec<String>,
+    /// Seeds; empty for seed 0.
     pub seeds: Vec<u64>,
 }
 
-/// A task and its cells to come.
+/// The planned cells of a task.
 #[derive(Debug, Clone)]
 pub struct TaskPlan {
+    /// The task.
     pub task: Task,
-    /// Cells that share a partition are neighbours.
+    /// Its cells; those of the same partition are adjacent.
     pub cells: Vec<PlannedCell>,
 }
 
-/// A cell and how its protocol is set.
+/// A cell with its protocol's configuration.
 #[derive(Debug, Clone)]
 pub struct PlannedCell {
+    /// The cell.
     pub cell: Cell,
+    /// The configuration of its protocol.
     pub protocol: ProtocolConfig,
 }
 
-/// The cells of `choice`, by task in the order of the tables, each once. What is not chosen is what the
-/// tables of the chosen protocols hold (all tables, where none holds them); there a task is passed over whose
-/// labels a protocol cannot score.
+/// Returns the cells of `choice`, each once, by task in the order of the tables.
 ///
-/// `load` reads a protocol by name or path, and tells its name.
+/// Empty lists of tasks and partitions stand for those of the tables that contain a chosen protocol (of all tables if none
+/// does). Tasks that were not chosen by name are skipped if a protocol cannot score their labels.
+///
+/// `load` reads a protocol by name or path, and returns its name and configuration.
 ///
 /// # Errors
-/// Where a task is unknown, a protocol cannot be read or cannot score a task that was asked for by name.
+/// If a task is unknown, or a protocol cannot be read or cannot score a task that was chosen by name.
 pub fn plan(
     suite: &Suite,
     model: &ModelConfig,
@@ -48,7 +56,7 @@ pub fn plan(
     let mut protocols: Vec<(String, ProtocolConfig)> = Vec::new();
     for name in once(typed) {
         let protocol = load(name)?;
-        // A name and a path may be of one file.
+        // A name and a path may denote the same file.
         if !protocols.contains(&protocol) {
             protocols.push(protocol);
         }
@@ -78,7 +86,7 @@ pub fn plan(
                 Err(error) => unfit = unfit.or(Some(error)),
             }
         }
-        // A suite's own protocols are for its different kinds of tasks; what is asked for by name must fit.
+        // A suite's default protocols need not score all of its tasks, but explicitly chosen ones must.
         match unfit {
             Some(error)
                 if !choice.tasks.is_empty() && (!choice.protocols.is_empty() || fitting.is_empty()) =>
@@ -112,7 +120,7 @@ pub fn plan(
     Ok(plans)
 }
 
-/// Names in their order, each once.
+/// Removes repeated names and keeps the order.
 fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
     let mut once: Vec<&String> = Vec::new();
     for name in names {
@@ -123,7 +131,7 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
     once
 }
 
-/// Whether the model has what the protocol needs.
+/// Checks that the model provides what the protocol needs.
 fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if !model.architecture.takes_stored_pixels() {
         for image in task.sources() {
@@ -132,7 +140,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());
     if needs != Needs::Pooled && !model.architecture.has_parameters() {
-        let problem = format!("protocol `{name}` needs an encoder, and {} is none", model.name);
+        let problem = format!("protocol `{name}` needs an encoder, but {} has no parameters", model.name);
         return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
     }
     // A model without maps has one vector per image and no tokens.
@@ -142,10 +150,10 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         _ => return Ok(()),
     };
     let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);
-    Err(Error::request(problem).help("choose another model, or a task that labels images"))
+    Err(Error::request(problem).help("choose another model, or a task with one label per image"))
 }
 
-/// Whether the protocol can score the task.
+/// Checks that the protocol can score the task.
 fn check(task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if let Some(problem) = protocol.misfit(task) {
         let problem = format!("protocol `{name}` cannot score {}: it {problem}", task.name);

@@ -1,4 +1,4 @@
-//! Picture sheets of predicted masks: a few test samples, each as image, label, prediction and errors, with a legend.
+//! Picture sheets of predicted masks: a few test samples, each with image, label, prediction and errors, and a legend.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +9,36 @@ use crate::metrics::segmentation::Confusion;
 use crate::task::bands::Band;
 use crate::{Error, Result};
 
-/// A test sample and what was predicted for it.
+/// A test sample and its predicted mask.
 #[derive(Debug, Clone)]
 pub struct Example {
+    /// The sample's name.
     pub name: String,
     /// [3, h, w]: red, green, blue in any unit; the sheet stretches their contrast.
     pub image: Array3<f32>,
-    /// [h, w]: class of each pixel; what is no class does not count.
+    /// [h, w]: class of each pixel; any other value is ignored.
     pub label: Array2<i32>,
     /// [h, w]: class of each pixel.
     pub prediction: Array2<i32>,
 }
 
-/// What the sheet says about itself.
+/// The text above a sheet.
 #[derive(Debug, Clone)]
 pub struct Heading {
-    /// `m-Cashew-Plant, TerraFM ViT-B`.
+    /// Title, such as `m-Cashew-Plant, TerraFM ViT-B`.
     pub title: String,
-    /// `upernet, seed 0: mIoU 54.3`.
+    /// Subtitle, such as `upernet, seed 0: mean IoU 54.3`.
     pub line: String,
-    /// Over the first column: `true colour`.
+    /// Heading of the first column, such as [`TRUE_COLOR`].
     pub colors: &'static str,
 }
 
-/// What [`colors`] calls red, green and blue.
+/// The name that [`colors`] gives to red, green and blue.
 pub const TRUE_COLOR: &str = "True colour";
 
-/// The image of a sample in colours: which bands to show as red, green and blue, and what to call that.
+/// Chooses the stored bands to show as red, green and blue, and names the combination; `None` if none is known.
 ///
-/// `bands` are the model's; each has its stored name at the same place of `stored`. Sentinel-1 is shown as
-/// VV, VH and their mean.
+/// `bands` are the model's; `stored` holds the stored name of each. Sentinel-1 is shown as VV, VH and VV.
 pub fn colors(bands: &[Band], stored: &[String]) -> Option<([String; 3], &'static str)> {
     let of = |band: Band| stored.get(bands.iter().position(|other| *other == band)?).cloned();
     match (of(Band::B04), of(Band::B03), of(Band::B02)) {
@@ -50,10 +50,10 @@ pub fn colors(bands: &[Band], stored: &[String]) -> Option<([String; 3], &'stati
     }
 }
 
-/// How many samples a sheet shows.
+/// Number of samples on a sheet.
 const SHOWN: usize = 4;
 
-/// The samples whose labels are spread over classes the most evenly, in their order.
+/// Returns the samples whose pixels are spread most evenly over the classes, in their original order.
 pub fn most_to_see(examples: Vec<Example>) -> Vec<Example> {
     let mut places: Vec<(usize, f64)> =
         examples.iter().map(|example| entropy(&example.label)).enumerate().collect();
@@ -63,7 +63,7 @@ pub fn most_to_see(examples: Vec<Example>) -> Vec<Example> {
     examples.into_iter().enumerate().filter(|(place, _)| shown(*place)).map(|(_, example)| example).collect()
 }
 
-/// Of the shares of the labels.
+/// Returns the entropy of the label's class frequencies.
 fn entropy(label: &Array2<i32>) -> f64 {
     let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
     label.iter().for_each(|class| *counts.entry(*class).or_default() += 1);
@@ -71,26 +71,26 @@ fn entropy(label: &Array2<i32>) -> f64 {
     -shares.map(|share| share * share.ln()).sum::<f64>()
 }
 
-/// Side of a panel: small images are enlarged by whole numbers up to it, large ones shown at it.
+/// Largest side of a panel: small images are enlarged by a whole factor to at most this size, large ones shrunk to it.
 const PANEL: usize = 256;
 const MARGIN: usize = 20;
 const GAP: usize = 14;
-/// Below each row, for its caption.
+/// Height of the caption below each row.
 const CAPTION: usize = 30;
-/// Above the rows.
+/// Height of the heading above the rows.
 const HEAD: usize = 92;
 const TEXT: f64 = 13.0;
 const SWATCH: f64 = 14.0;
 const LEGEND_LINE: f64 = 24.0;
 
-/// Of wrong pixels: no class has it.
+/// Colour of wrong pixels; no class has it.
 const WRONG: Color = Color(230, 0, 126);
-/// Of pixels that do not count.
+/// Colour of ignored pixels.
 const IGNORED: Color = Color(60, 60, 60);
-/// Of a class called background.
+/// Colour of a class called background.
 const BACKGROUND: Color = Color(226, 226, 226);
 
-/// Of classes, in order: Okabe and Ito's colours first, then Paul Tol's muted ones ["Colour Schemes", 2021].
+/// Colours of the classes, in order: Okabe and Ito's first, then Paul Tol's muted ones ["Colour Schemes", 2021].
 const CLASSES: [Color; 20] = [
     Color(0, 114, 178),
     Color(230, 159, 0),
@@ -114,14 +114,14 @@ const CLASSES: [Color; 20] = [
     Color(99, 99, 99),
 ];
 
-/// The sheet as a PNG file. `classes` are the names of the classes, in order.
+/// Draws the sheet as a PNG file. `classes` are the names of the classes, in order.
 ///
 /// # Errors
-/// Where there is nothing to show, or an image, its label and its prediction differ in size.
+/// If there are no samples, or an image, its label and its prediction differ in size.
 pub fn sheet(heading: &Heading, classes: &[String], examples: &[Example]) -> Result<Vec<u8>> {
     let rows = examples.iter().map(|example| SheetRow::new(example, classes)).collect::<Result<Vec<_>>>()?;
     let Some(widest) = rows.iter().map(|row| row.width).max() else {
-        return Err(Error::mismatch("a sheet of no samples"));
+        return Err(Error::mismatch("no samples to draw a sheet of"));
     };
     let width = 2 * MARGIN + 4 * widest + 3 * GAP;
     let ignored = examples.iter().any(|example| example.label.iter().any(|l| class(*l, classes).is_none()));
@@ -160,11 +160,11 @@ pub fn sheet(heading: &Heading, classes: &[String], examples: &[Example]) -> Res
     bitmap.averaged().png()
 }
 
-/// A sample's panels, side by side.
+/// A sample's row of panels.
 struct SheetRow {
     width: usize,
     height: usize,
-    /// RGB each, [`FINER`] times as high and wide.
+    /// Image, label, prediction and errors as RGB, each [`FINER`] times as high and wide as drawn.
     panels: [Vec<u8>; 4],
     caption: String,
 }
@@ -175,7 +175,7 @@ impl SheetRow {
         let (bands, h, w) = image.dim();
         if bands != 3 || label.dim() != (h, w) || prediction.dim() != (h, w) || h == 0 || w == 0 {
             return Err(Error::mismatch(format!(
-                "{name}: an image {:?}, a label {:?} and a prediction {:?} make no picture",
+                "{name}: expected an image [3, h, w], a label [h, w] and a prediction [h, w], found {:?}, {:?} and {:?}",
                 image.dim(),
                 label.dim(),
                 prediction.dim()
@@ -198,10 +198,10 @@ impl SheetRow {
     }
 }
 
-/// `image_7: 93.1 % of pixels right`.
+/// Returns a caption such as `image_7: 93.1 % of pixels right`.
 fn caption(example: &Example, classes: &[String]) -> String {
     let mut confusion = Confusion::new(classes.len(), None);
-    // What is no class does not count, whatever number stands for it.
+    // Any value that is not a class is ignored.
     let label = example.label.mapv(|label| if class(label, classes).is_some() { label } else { -1 });
     let counted = confusion.add(label.view(), example.prediction.view()).map(|()| {
         let counts = confusion.counts();
@@ -212,16 +212,16 @@ fn caption(example: &Example, classes: &[String]) -> String {
         Ok((right, all)) if all > 0 => {
             format!("{}: {:.1} % of pixels right", example.name, 100.0 * right as f64 / all as f64)
         }
-        _ => format!("{}: no pixel counts", example.name),
+        _ => format!("{}: all pixels ignored", example.name),
     }
 }
 
-/// The length in the sheet of `length` pixels.
+/// Returns the length on the sheet of `length` pixels.
 fn shown(length: usize) -> usize {
     if length <= PANEL { length * (PANEL / length) } else { PANEL }
 }
 
-/// Pixels at the nearest source, RGB [height, width, 3].
+/// Resizes to RGB [height, width, 3] by nearest neighbour.
 fn rgb(pixels: &Array2<Color>, height: usize, width: usize) -> Vec<u8> {
     let (h, w) = pixels.dim();
     let mut bytes = Vec::with_capacity(height * width * 3);
@@ -234,7 +234,7 @@ fn rgb(pixels: &Array2<Color>, height: usize, width: usize) -> Vec<u8> {
     bytes
 }
 
-/// Each band between its 2nd and 98th percentile.
+/// Stretches each band between its 2nd and 98th percentile.
 fn stretched(image: &Array3<f32>) -> Array2<Color> {
     let limits: Vec<(f32, f32)> = image
         .axis_iter(Axis(0))
@@ -256,7 +256,7 @@ fn stretched(image: &Array3<f32>) -> Array2<Color> {
     })
 }
 
-/// Pale grey of the same lightness, so that errors stand out.
+/// Returns a pale grey that follows the colour's lightness, so that errors stand out.
 fn faded(Color(red, green, blue): Color) -> Color {
     // ITU-R BT.601's weights.
     let light = 0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue);
@@ -264,7 +264,7 @@ fn faded(Color(red, green, blue): Color) -> Color {
     Color(pale, pale, pale)
 }
 
-/// The class that a label names, if any.
+/// Returns the class of a label's value, if it is one.
 fn class(value: i32, classes: &[String]) -> Option<usize> {
     usize::try_from(value).ok().filter(|class| *class < classes.len())
 }
@@ -280,7 +280,7 @@ fn color_of(class: usize, name: &str) -> Color {
     }
 }
 
-/// A colour and what it means, at a place below the rows.
+/// An entry of the legend: a colour and its meaning, at a position below the rows.
 struct Entry {
     x: f64,
     y: f64,
@@ -288,10 +288,10 @@ struct Entry {
     name: String,
 }
 
-/// In lines no longer than `width`.
+/// Lays out the legend in lines no longer than `width`.
 fn legend(classes: &[String], ignored: bool, width: f64) -> Vec<Entry> {
     let of_classes = classes.iter().enumerate().map(|(i, name)| (color_of(i, name), name.clone()));
-    let rest = [(true, WRONG, "wrong"), (ignored, IGNORED, "does not count")];
+    let rest = [(true, WRONG, "wrong"), (ignored, IGNORED, "ignored")];
     let rest = rest.into_iter().filter(|(shown, ..)| *shown).map(|(_, color, name)| (color, name.to_owned()));
     let (mut x, mut y) = (0.0, 0.0);
     let mut entries = Vec::new();

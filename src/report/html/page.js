@@ -1,5 +1,5 @@
 "use strict";
-// Fills the tables from the block of data, and makes them and the spider plots answer. Words from the data enter the page
+// Builds the tables from the data block, and makes tables and spider plots interactive. Strings from the data enter the page
 // as text only, never as markup.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -10,14 +10,14 @@
     return made;
   };
 
-  // What is chosen in the filters; empty is all.
+  // The selected filters; an empty string matches everything.
   const chosen = { suite: "", protocol: "", sensor: "", model: "" };
 
   // --- provenance -------------------------------------------------------------------------------------------------
 
   const dialog = document.getElementById("provenance");
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
-  // A click beside the dialog closes it.
+  // A click outside the dialog closes it.
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   const pairs = (object) => Object.entries(object ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
@@ -25,7 +25,7 @@
 
   const coverage = (covered) => ({
     whole: "the whole model",
-    random: "nothing: all parameters are random",
+    random: "no parameter: all are random",
     partial: covered.parameters === undefined
       ? "part of the model; the rest is random"
       : `${covered.loaded} of ${covered.parameters} parameters; the rest is random`,
@@ -37,7 +37,7 @@
       ["Value", `${record.value.toFixed(record.decimals)}${record.unit} (${record.metric})`],
       ["Interval", interval && `${interval.low.toFixed(record.decimals)} to ${interval.high.toFixed(record.decimals)} (${100 * interval.level} %)`],
       ["Other scores", Object.entries(record.scores).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ")],
-      ["Data", record.demo ? "generated (demo): no benchmark number" : ""],
+      ["Data", record.demo ? "generated (demo): not a benchmark number" : ""],
       ["Task", `${record.cell.task}, ${record.cell.partition}`],
       ["Protocol", record.cell.protocol],
       ["Seed", String(record.cell.seed)],
@@ -59,7 +59,7 @@
       ["Wall time", seconds(made["wall-seconds"])],
       ["Finished", new Date(1000 * made.finished).toISOString().replace("T", " ").replace(".000Z", " UTC")],
       ["Program", `terrabench ${made.terrabench}`],
-      ["Git revision", (made["git-revision"] ?? "not built from a checkout, or not known") + (made["git-dirty"] ? ", changed since" : "")],
+      ["Git revision", (made["git-revision"] ?? "unknown, or not built from a checkout") + (made["git-dirty"] ? ", changed since" : "")],
       ["Config files", pairs(made.configs)],
       ["File", record.file],
     ].filter(([, value]) => value);
@@ -113,11 +113,11 @@
       ...table.columns.map((column, i) => ({ ...column, number: (row) => row.cells[i]?.number ?? null, i })),
     ];
     const heads = titles.map((title) => {
-      // "100 %" stays on one line.
+      // Keep "100 %" on one line.
       const button = element("button", { type: "button", textContent: title.heading.replaceAll(" %", "\u00a0%") });
       const th = element("th", { scope: "col" }, button, title.metric ? element("small", { textContent: ` ${title.metric}`, className: "quiet" }) : null);
       button.addEventListener("click", () => {
-        // Numbers begin with the best, words with A; the third click gives back the source's order.
+        // Numbers start with the best, words with A; the third click restores the source's order.
         const first = title.number !== undefined && !title.lower;
         if (sort.column !== title) Object.assign(sort, { column: title, down: first });
         else if (sort.down === first) sort.down = !first;
@@ -135,14 +135,14 @@
       const title = sort.column;
       if (title.number === undefined) return title.text(a).localeCompare(title.text(b)) * (sort.down ? -1 : 1);
       const [x, y] = [title.number(a), title.number(b)];
-      // What is missing is last either way.
+      // Missing values are last in either direction.
       if (x === null || y === null) return (x === null) - (y === null);
       return (sort.down ? y - x : x - y);
     };
     const wrapper = element("div", { className: "table" },
       element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
-      element("p", { textContent: `${table.source ? `Published: ${table.source}.` : "Nothing is published."}${section.demo ? " Demo rows are compared with nothing." : ""}` }),
+      element("p", { textContent: `${table.source ? `Published: ${table.source}.` : "No published values."}${section.demo ? " Demo rows are not compared with published values." : ""}` }),
       ...table.footnotes.map((note) => element("p", { textContent: `${note.mark} ${note.text}.` })));
     const update = () => {
       const rows = table.rows.filter(shownRow);
@@ -176,7 +176,7 @@
     drawn.forEach((one) => one());
     sections.forEach((section) => {
       section.hidden = chosen.suite !== "" && section.dataset.section !== chosen.suite;
-      // Pictures are of all protocols and sensors.
+      // Pictures cover all protocols and sensors, so only the suite filters them.
       const tables = [...section.querySelectorAll(".table")];
       section.querySelector(".nothing").hidden = tables.some((table) => !table.hidden);
     });

@@ -1,4 +1,4 @@
-//! What a task's classes were taken for, from the predictions beside a record.
+//! Confusion matrices and label counts, from the predictions stored with a record.
 
 use ndarray::Array2;
 
@@ -13,8 +13,8 @@ use crate::task::Task;
 const MARGIN: f64 = 24.0;
 const WIDTH: f64 = 900.0;
 
-/// Draws the confusion matrix of a record's predictions; of several labels an image, how many of each were found, missed
-/// and wrongly predicted. Nothing where the predictions are not the task's.
+/// Draws the confusion matrix of a record's predictions; for several labels per image, how many of each were found, missed
+/// and wrongly predicted. `None` if the predictions do not suit the task.
 pub fn draw(task: &Task, record: &Record, predictions: &Predictions) -> Option<Picture> {
     let cell = &record.cell;
     let made = &record.provenance;
@@ -39,7 +39,7 @@ fn name(task: &Task, class: usize) -> String {
     task.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
 
-/// Title and what is seen; returns where they end.
+/// Draws the title and an explanation; returns the y coordinate of their end.
 fn head(shapes: &mut Vec<Shape>, title: &str, demo: bool, meaning: &[String]) -> f64 {
     let mut y = 34.0;
     let title = shortened(title, WIDTH - 2.0 * MARGIN, 18.0, true);
@@ -70,7 +70,7 @@ fn matrix(task: &Task, demo: bool, what: &str, counts: &Array2<u64>) -> Picture 
     let names: Vec<String> = (0..n).map(|class| shortened(&name(task, class), 170.0, 12.0, false)).collect();
     let widest = names.iter().map(|name| text_width(name, 12.0, false)).fold(20.0, f64::max);
     let left = MARGIN + widest + 10.0;
-    // Columns are named where all names fit; otherwise numbers refer to the rows.
+    // Columns have names if all names fit; otherwise numbers refer to the rows.
     let numbered = names.iter().any(|name| text_width(name, text, false) > size - 2.0);
     let heading = |class: usize| if numbered { (class + 1).to_string() } else { names[class].clone() };
     let grid = top + 20.0;
@@ -125,13 +125,13 @@ fn matrix(task: &Task, demo: bool, what: &str, counts: &Array2<u64>) -> Picture 
     }
 }
 
-/// Whole percents, `<1` for what would be shown as none.
+/// Formats whole percents, with `<1` for shares that would round to 0.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent < 0.5 { "<1".to_owned() } else { format!("{percent:.0}") }
 }
 
-/// From white to dark blue: also in grey a scale from light to dark.
+/// Returns a colour from white to dark blue, which also reads as light to dark in greyscale.
 fn shade(share: f64) -> Color {
     let between = |from: f64, to: f64| (from + (to - from) * share.sqrt()) as u8;
     Color(between(255.0, 8.0), between(255.0, 48.0), between(255.0, 107.0))
@@ -140,7 +140,7 @@ fn shade(share: f64) -> Color {
 fn labels(task: &Task, demo: bool, what: &str, predicted: &Array2<bool>, truth: &Array2<bool>) -> Picture {
     const LINE: f64 = 18.0;
     const KINDS: [(&str, Color); 3] =
-        [("found", PALETTE[0]), ("missed", PALETTE[4]), ("predicted, but not there", PALETTE[3])];
+        [("found", PALETTE[0]), ("missed", PALETTE[4]), ("wrongly predicted", PALETTE[3])];
     let n = truth.ncols().min(predicted.ncols());
     let counts: Vec<[usize; 3]> = (0..n)
         .map(|label| {

@@ -1,4 +1,4 @@
-//! A bar for each measured value: how far it lies from the published one, with its interval.
+//! A bar per measured value: its difference from the published value, with its interval.
 
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
@@ -8,8 +8,8 @@ use crate::metrics::{Better, Scale, Unit};
 use crate::record::Interval;
 use crate::report::tables::table::{ResultTable, Rounded};
 
-/// What the chart shows of one value: how far it lies from the published value, in percent points or, of what is not in
-/// percent, in percent of the published value.
+/// The bar of one value: its difference from the published value, in percentage points or, if the metric is not in percent, in
+/// percent of the published value.
 struct Bar {
     row: String,
     column: String,
@@ -21,7 +21,7 @@ struct Bar {
 }
 
 const WIDTH: f64 = 900.0;
-/// The most that names of rows and of columns may take.
+/// The greatest widths of the rows' and columns' names.
 const ROW: f64 = 270.0;
 const COLUMN: f64 = 190.0;
 const NUMBERS: f64 = 100.0;
@@ -29,13 +29,13 @@ const MARGIN: f64 = 24.0;
 const LINE: f64 = 26.0;
 const TEXT: f64 = 12.0;
 
-/// A picture that is longer than a page helps nobody; the table has them all.
+/// Keeps the picture to about a page; the table has all values.
 const MOST_BARS: usize = 60;
 
 const BETTER: Color = PALETTE[0];
 const WORSE: Color = PALETTE[1];
 
-/// Draws the chart of a table; nothing where no value has a published one to compare with.
+/// Draws the chart of a table; `None` if no measured value has a published counterpart.
 pub fn draw(table: &ResultTable) -> Option<Picture> {
     let mut bars = bars(table);
     let left_out = bars.len().saturating_sub(MOST_BARS);
@@ -69,7 +69,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         bars.iter().filter_map(|bar| bar.interval).map(|i| crate::report::percent(i.level)).collect();
     let whiskers = match levels.first() {
         Some(level) => {
-            format!(" Whiskers: the {level} bootstrap interval over the test samples, moved likewise.")
+            format!(" Whiskers: the {level} bootstrap interval over the test samples, on the same scale.")
         }
         None => String::new(),
     };
@@ -132,7 +132,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     let mut notes =
         vec!["\"inside\": the published value lies in the interval of the measured one.".to_owned()];
     if left_out > 0 {
-        notes.push(format!("{left_out} more values are in the table only."));
+        notes.push(format!("{left_out} more values appear in the table only."));
     }
     for note in notes {
         end += 16.0;
@@ -157,7 +157,7 @@ fn bars(table: &ResultTable) -> Vec<Bar> {
             };
             let scale = column.scale();
             if scale.unit != Unit::Percent && published == 0.0 {
-                continue; // There is no percentage of nothing.
+                continue; // No percentage of 0 exists.
             }
             let apart = |value: f64| match scale.unit {
                 Unit::Percent => value - published,
@@ -180,25 +180,25 @@ fn bars(table: &ResultTable) -> Vec<Bar> {
     bars
 }
 
-/// What the bars are.
+/// Explains the bars.
 fn meaning(bars: &[Bar]) -> String {
     let is_percent = |bar: &Bar| bar.scale.unit == Unit::Percent;
-    let to = "to the published value of the same model and backbone";
+    let to = "from the published value of the same model and backbone";
     let mut text = match (bars.iter().all(is_percent), bars.iter().any(is_percent)) {
-        (true, _) => format!("Difference in percent points {to}."),
+        (true, _) => format!("Difference in percentage points {to}."),
         (false, true) => format!(
-            "Difference {to}: in percent points, or where the metric is not in percent, in percent of that value (the number in \
-             the metric's unit)."
+            "Difference {to}: in percentage points or, if the metric is not in percent, in percent of that value (with the number \
+             in the metric's unit)."
         ),
         (false, false) => format!("Difference {to}, in percent of it; the number is in the metric's unit."),
     };
     if bars.iter().any(|bar| bar.scale.better == Better::Lower) {
-        text += " Of errors lower is better: a bar to the left is a gain.";
+        text += " For errors, lower is better: a bar to the left is an improvement.";
     }
     text
 }
 
-/// A round step that gives two to five of them up to `far`.
+/// Returns a round step that fits two to five times into `far`.
 fn tick(far: f64) -> f64 {
     let magnitude = 10f64.powf((far / 2.0).log10().floor());
     let steps = [1.0, 2.0, 5.0].map(|round| round * magnitude);

@@ -1,4 +1,4 @@
-//! Values beside their points, so that none covers another.
+//! Places values beside their points so that none covers another.
 
 use std::f64::consts::TAU;
 
@@ -7,26 +7,31 @@ use crate::canvas::{Anchor, Bounds, Point, Text};
 /// A value to be written near a point.
 #[derive(Debug, Clone)]
 pub struct Label {
-    /// Whose it is.
+    /// Index of the series it belongs to.
     pub owner: usize,
+    /// The point it describes.
     pub point: Point,
+    /// The text.
     pub text: String,
+    /// Font size in the picture's units.
     pub size: f64,
+    /// Whether the text is bold.
     pub bold: bool,
 }
 
-/// How far from its point a label may stand, in steps.
+/// Length of a step away from the point.
 const STEP: f64 = 3.0;
+/// Greatest number of steps.
 const FARTHEST: usize = 80;
 const DIRECTIONS: usize = 24;
 /// Free space around a label.
 const AIR: f64 = 1.5;
 
-/// Finds a place for each label: as near to its point as may be, clear of the points (discs of `radius`), of what is `taken`,
-/// of earlier labels, and between 0 and `width`. A label that finds none, among very many, is left out.
+/// Places each label as near to its point as possible: clear of the points (discs of `radius`), of the `taken` areas and of
+/// other labels, and between 0 and `width`. Omits labels for which there is no room.
 pub fn place<'l>(labels: &'l [Label], taken: &[Bounds], radius: f64, width: f64) -> Vec<(&'l Label, Text)> {
     let dots: Vec<Bounds> = labels.iter().map(|label| around(label.point, radius)).collect();
-    // Crowded points choose first: those with room find it anyway.
+    // Crowded points choose first; isolated ones find room anyway.
     let crowd = |label: &Label| {
         let near = |other: &&Label| distance(label.point, other.point) < 4.0 * label.size;
         labels.iter().filter(near).count()
@@ -51,7 +56,7 @@ pub fn place<'l>(labels: &'l [Label], taken: &[Bounds], radius: f64, width: f64)
     placed
 }
 
-/// From near to far, first to the sides.
+/// Iterates over candidate positions from near to far, first to the sides.
 fn candidates(label: &Label, radius: f64) -> impl Iterator<Item = Text> {
     let at = |text: &str, point: Point| {
         let mut text = Text::new(text, point, Anchor::Middle, label.size);
@@ -60,7 +65,7 @@ fn candidates(label: &Label, radius: f64) -> impl Iterator<Item = Text> {
     };
     let bounds = at(&label.text, (0.0, 0.0)).bounds();
     let (half_width, half_height) = ((bounds.right - bounds.left) / 2.0, (bounds.bottom - bounds.top) / 2.0);
-    // From the middle of the box to the base line.
+    // Offset from the middle of the box to the baseline.
     let base = -(bounds.top + bounds.bottom) / 2.0;
     (0..FARTHEST).flat_map(move |step| {
         (0..DIRECTIONS).map(move |turn| {

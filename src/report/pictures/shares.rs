@@ -1,4 +1,4 @@
-//! Scores against the share of the training data: a panel a task, a line a model, over all partitions.
+//! Scores against the share of the training data: one panel per task, one line per model, over all partitions.
 
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
@@ -13,10 +13,10 @@ const PANEL: f64 = 270.0;
 const ACROSS: usize = 2;
 const TEXT: f64 = 12.0;
 
-/// More lines than this in one picture cannot be told apart.
+/// More models in one picture would be hard to tell apart.
 const MOST_MODELS: usize = 5;
 
-/// A row of the table as a line, and whether it is dashed.
+/// A row of the table, drawn as a line.
 struct Line<'t, 'a> {
     row: &'t TableRow<'a>,
     name: String,
@@ -24,8 +24,8 @@ struct Line<'t, 'a> {
     dash: Dash,
 }
 
-/// Draws the rows of a table whose columns are tasks at several partitions: measured rows, and the published rows of the
-/// same models. Nothing where no measured row has two shares of one task.
+/// Draws a table whose columns are tasks at several partitions: its measured rows, and the published rows of the same models.
+/// `None` if no measured row has values for two shares of one task.
 pub fn draw(table: &ResultTable) -> Option<Picture> {
     let mut tasks: Vec<(&str, &str, String)> = Vec::new();
     for column in &table.columns {
@@ -46,10 +46,10 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
         let color = if i == 0 { BLACK } else { PALETTE[(i - 1) % PALETTE.len()] };
         lines.push(Line { row, name: row.full_label(), color, dash: Dash::Solid });
         let same = |other: &&TableRow| (&other.model, &other.backbone) == (&row.model, &row.backbone);
-        // What is compared with nothing has no published line beside it.
+        // Rows that are not compared have no published line.
         let compared = !table.demo && !row.is_partial;
         if let Some(published) = table.published.iter().find(same).filter(|_| compared) {
-            // Two measured rows of one model have one published row.
+            // Several measured rows of one model share one published row.
             if !lines.iter().any(|line| std::ptr::eq(line.row, published)) {
                 let name = format!("{} {} (published)", published.model, published.backbone);
                 lines.push(Line { row: published, name, color, dash: Dash::Strokes(&[6.0, 4.0]) });
@@ -99,7 +99,7 @@ pub fn draw(table: &ResultTable) -> Option<Picture> {
     Some(Picture { width: WIDTH, height: y, description: title, layers })
 }
 
-/// A row's values of one task by the share of the training data, in rising order.
+/// Returns a row's values of one task with their shares of the training data, in ascending order.
 fn points<'t, 'a>(table: &ResultTable, row: &'t TableRow<'a>, task: &str) -> Vec<(f64, &'t Value<'a>)> {
     let columns = table.columns.iter().zip(&row.cells).filter(|(c, _)| c.task == task && c.score.is_none());
     let mut points: Vec<(f64, &Value)> =
@@ -108,7 +108,7 @@ fn points<'t, 'a>(table: &ResultTable, row: &'t TableRow<'a>, task: &str) -> Vec
     points
 }
 
-/// How far a value may be off: the interval's ends, or one standard deviation.
+/// Returns the ends of a value's error bar: the interval, or one standard deviation.
 fn ends(value: &Value) -> (f64, f64) {
     match (value.interval, value.spread) {
         (Some(interval), _) => (interval.low, interval.high),
@@ -163,7 +163,7 @@ fn panel(
     for share in ticks {
         shapes.push(stroke(vec![(x(share), bottom), (x(share), bottom + 4.0)], GREY, 1.0, Dash::Solid));
         let label = crate::report::percent(share);
-        // Where two labels would touch, the second is left out; the mark stays.
+        // Omit a label that would touch the previous one, but keep its tick.
         let half = text_width(&label, 11.0, false) / 2.0;
         if x(share) - half > free {
             let label = Text::new(label, (x(share), bottom + 18.0), Anchor::Middle, 11.0);
@@ -192,7 +192,7 @@ fn panel(
     shapes
 }
 
-/// A round step of which at most five go into `range`.
+/// Returns a round step that fits at most five times into `range`.
 fn round_step(range: f64) -> f64 {
     let range = range.max(1e-6);
     let magnitude = 10f64.powf((range / 5.0).log10().floor());

@@ -1,4 +1,5 @@
-//! The spider plot: an axis a column of a suite's tables, a line a model. Here is what it shows; [`draw()`] draws it.
+//! The spider plot: one axis per column of a suite's tables, one line per model. This module selects its contents; [`draw()`]
+//! draws them.
 
 mod draw;
 
@@ -11,74 +12,80 @@ use crate::score::decision::first_best;
 use crate::task::Spider;
 use crate::{Error, Result};
 
-/// What the plot shows, before it is drawn.
+/// The contents of the plot.
 #[derive(Debug, Clone)]
 pub struct Chart {
+    /// The title.
     pub title: String,
-    /// Of generated data.
+    /// Whether the measured values are of generated data.
     pub demo: bool,
-    /// Clockwise from above; at least three.
+    /// At least three axes, clockwise from the top.
     pub axes: Vec<Axis>,
+    /// The models.
     pub series: Vec<Series>,
-    /// What a reader must know besides.
+    /// Notes printed below the plot.
     pub notes: Vec<String>,
 }
 
 /// One column of a table.
 #[derive(Debug, Clone)]
 pub struct Axis {
-    /// The table's `file`, and the task's name.
+    /// The table's `file`.
     pub table: String,
+    /// The task's name.
     pub task: String,
-    /// As in the tables: `m-EuroSat`.
+    /// The task's title, as in the tables: `m-EuroSat`.
     pub title: String,
-    /// The metric, and what tells the axis from another of the same task: `k-NN, F1`.
+    /// The metric, with a label that distinguishes axes of the same task: `k-NN, F1`.
     pub subtitle: String,
-    /// Of its values. Where lower is better the axis is turned round, and marked so: outwards is better on every axis.
+    /// The scale of its values. If lower is better, the axis is reversed and marked: outwards is better on every axis.
     pub scale: Scale,
 }
 
 /// One model.
 #[derive(Debug, Clone)]
 pub struct Series {
+    /// Name in the legend.
     pub name: String,
-    /// By which it is chosen, with and without its backbone.
+    /// The model's name, by which it is chosen, with or without its backbone.
     pub model: String,
+    /// The backbone's name; empty if the line combines several sizes.
     pub backbone: String,
+    /// Where the values come from.
     pub origin: Origin,
-    /// One an axis, on its scale.
+    /// One value per axis, on the axis's scale.
     pub values: Vec<Option<f64>>,
 }
 
-/// What the user wants to see; nothing chosen is the default.
+/// The user's choice of models and axes; empty lists stand for the default.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// `TerraFM` or `TerraFM ViT-Base`.
+    /// Models, such as `TerraFM` or `TerraFM ViT-Base`.
     pub models: Vec<String>,
-    /// `knn`, `m-eurosat` or `knn/m-eurosat`.
+    /// Axes, such as `knn`, `m-eurosat` or `knn/m-eurosat`.
     pub axes: Vec<String>,
 }
 
-/// A plot needs as many axes to have an area.
+/// With fewer axes, a plot has no area.
 pub const FEWEST_AXES: usize = 3;
 
-/// Stands behind the metric of an axis that is turned round.
+/// Marks the metric of a reversed axis.
 const TURNED: &str = "↓";
 
-/// More measured rows than this are drawn only if asked for: the eye cannot follow them.
+/// Greatest number of measured rows drawn by default; more would be hard to follow.
 const MOST_MEASURED: usize = 3;
 
-/// The most lines of all, asked for or not.
+/// Greatest number of lines, even if more were chosen.
 const MOST_SERIES: usize = 12;
 
-/// The plot of these tables, each with its `file`; nothing where no model has a value on the axes.
+/// Selects the contents of the plot from these tables, each given with its `file`; `None` if no model has a value on the axes.
 ///
-/// Published rows of one model are one line, its better size on each axis; asked for by model and backbone, that size
-/// alone. A measured row is a line of its own. A demo's plot shows the demo's rows only.
+/// The published rows of a model form one line, with the better size on each axis; a model chosen with its backbone shows that
+/// size alone. Each measured row is a line of its own. A demo's plot shows the demo's rows only.
 ///
 /// # Errors
-/// Where fewer than three axes are left, or there are more models than can be told apart. Names that nothing here has are
-/// passed over: [`unknown`] finds them.
+/// If fewer than three axes remain, or there are too many models to tell apart. Unknown names in the choice are ignored;
+/// [`unknown`] finds them.
 pub fn chart(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &Choice) -> Result<Option<Chart>> {
     let demo = tables.iter().any(|(_, table)| table.demo);
     let columns = chosen_axes(&all_axes(spider, tables), choice);
@@ -87,10 +94,10 @@ pub fn chart(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &Choice) 
     }
     if columns.len() < FEWEST_AXES {
         return Err(Error::request(format!(
-            "{} axes; a spider plot has at least {FEWEST_AXES}",
+            "a spider plot needs at least {FEWEST_AXES} axes, got {}",
             columns.len()
         ))
-        .help("name more with --axes"));
+        .help("choose more with --axes"));
     }
     let mut notes = Vec::new();
     let published = if demo { Vec::new() } else { published(spider, &columns, choice, &mut notes) };
@@ -98,10 +105,10 @@ pub fn chart(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &Choice) 
     let series: Vec<Series> = published.into_iter().chain(measured).collect();
     if series.len() > MOST_SERIES {
         return Err(Error::request(format!(
-            "{} models in one spider plot; more than {MOST_SERIES} cannot be told apart",
+            "a spider plot shows at most {MOST_SERIES} models, got {}",
             series.len()
         ))
-        .help("name fewer with --models, with their backbones"));
+        .help("choose fewer with --models, with their backbones"));
     }
     if series.is_empty() {
         return Ok(None);
@@ -110,7 +117,7 @@ pub fn chart(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &Choice) 
     Ok(Some(Chart { title: spider.title.clone(), demo, axes, series, notes }))
 }
 
-/// The names of the choice that no table here has.
+/// Returns the names in the choice that match no model or axis of these tables.
 pub fn unknown<'c>(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &'c Choice) -> Vec<&'c str> {
     let axes = all_axes(spider, tables);
     let rows = || tables.iter().flat_map(|(_, table)| table.published.iter().chain(&table.measured));
@@ -120,7 +127,7 @@ pub fn unknown<'c>(spider: &Spider, tables: &[(&str, &ResultTable)], choice: &'c
     no_axis.chain(no_model).map(String::as_str).collect()
 }
 
-/// An axis and where its values are.
+/// An axis and the table column that holds its values.
 struct Found<'t, 'a> {
     axis: Axis,
     table: &'t ResultTable<'a>,
@@ -162,7 +169,7 @@ fn subtitle(label: &str, column: &Column) -> String {
     if label.is_empty() { format!("{metric}{turned}") } else { format!("{label}, {metric}{turned}") }
 }
 
-/// Those asked for, in the order in which they were; all of them where none was.
+/// Returns the chosen axes in the order of the choice, or all axes if none were chosen.
 fn chosen_axes<'t, 'a>(all: &[Found<'t, 'a>], choice: &Choice) -> Vec<Found<'t, 'a>> {
     let mut order: Vec<usize> = Vec::new();
     for name in &choice.axes {
@@ -182,14 +189,14 @@ fn chosen_axes<'t, 'a>(all: &[Found<'t, 'a>], choice: &Choice) -> Vec<Found<'t, 
     order.into_iter().map(copy).collect()
 }
 
-/// Whether a row is the one that `name` means: letters and digits decide, as the source has both `Prithvi-2.0` and
+/// Returns whether `name` denotes a model. Only letters, digits and `+` count, because the source has both `Prithvi-2.0` and
 /// `Prithvi 2.0`.
 fn named(name: &str, model: &str, backbone: &str) -> bool {
     same(name, model) || same(name, &format!("{model} {backbone}"))
 }
 
 fn same(a: &str, b: &str) -> bool {
-    // `SatMAE++` is another model than `SatMAE`.
+    // `SatMAE++` and `SatMAE` are different models.
     let plain = |name: &str| -> String {
         name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
     };
@@ -224,16 +231,16 @@ fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Ve
         let backbone = if with_backbone { backbones.concat() } else { String::new() };
         let name = match with_backbone {
             true => format!("{model} {backbone}"),
-            // The plot's own spelling, where the tables have two.
+            // Tables may spell a name in two ways; use the plot's own spelling.
             false if choice.models.is_empty() => name.clone(),
             false => model.clone(),
         };
-        // Asked for twice.
+        // The user may choose the same model twice.
         if all.iter().any(|other| other.name == name) {
             continue;
         }
         if !with_backbone && backbones.len() > 1 {
-            notes.push(format!("{model}: on each axis the best of {}.", backbones.join(", ")));
+            notes.push(format!("{model}: the best of {} on each axis.", backbones.join(", ")));
         }
         all.push(Series { name, model, backbone, origin: Origin::Published, values });
     }
@@ -244,8 +251,8 @@ fn value(row: &TableRow, column: usize) -> Option<f64> {
     Some(row.cells.get(column)?.as_ref()?.value)
 }
 
-/// What makes a measured model: its name, its backbone, and how its values were made, in so far as tables of several
-/// protocols share it.
+/// Identifies a measured model across tables: its name, its backbone, and the part of its setting that is independent of task
+/// and protocol.
 type Identity = (String, String, SettingKey);
 
 fn identity(row: &TableRow) -> Option<Identity> {
@@ -254,7 +261,7 @@ fn identity(row: &TableRow) -> Option<Identity> {
     Some((row.model.clone(), row.backbone.clone(), setting.of_any_protocol()))
 }
 
-/// What tells `identity` from the other measured models.
+/// Returns what distinguishes `identity` from the other measured models.
 fn told(identity: &Identity, all: &[Identity]) -> Vec<String> {
     let (model, backbone, setting) = identity;
     let same = || all.iter().filter(|other| (&other.0, &other.1) == (model, backbone)).map(|other| &other.2);
@@ -276,12 +283,12 @@ fn told(identity: &Identity, all: &[Identity]) -> Vec<String> {
     told
 }
 
-/// The protocol behind a row's value.
+/// Returns the protocol behind a row's value.
 fn protocol<'a>(row: &TableRow<'a>, column: usize) -> Option<&'a str> {
     Some(&row.cells.get(column)?.as_ref()?.records.first()?.cell.protocol)
 }
 
-/// Whether the value was made otherwise than the rest of its row.
+/// Returns whether the value's setting differs from the rest of its row.
 fn is_otherwise(table: &ResultTable, row: &TableRow, column: usize) -> bool {
     let value = row.cells.get(column).and_then(Option::as_ref);
     let of_setting = |place: &usize| table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
@@ -310,7 +317,7 @@ fn measured(
         for found in columns {
             let rows =
                 || found.table.measured.iter().filter(|row| identity(row).as_ref() == Some(identity_of));
-            // A table of several protocols names the published one first.
+            // A table of several protocols lists the published one first.
             let order = |row: &&TableRow| {
                 let name = protocol(row, found.column);
                 found.table.protocols.iter().position(|known| Some(known.as_str()) == name)
@@ -341,16 +348,16 @@ fn measured(
             notes.push(format!("{name}: {} by {protocol}.", titles.join(", ")));
         }
         if !otherwise.is_empty() {
-            notes.push(format!("{name}: {} with another setting, see the table.", otherwise.join(", ")));
+            notes.push(format!("{name}: {} with a different setting, see the table.", otherwise.join(", ")));
         }
         all.push(Series { name, model: model.to_owned(), backbone: backbone.to_owned(), origin, values });
     }
     if choice.models.is_empty() && all.len() > MOST_MEASURED {
-        // Those with most values; the notes of the others go with them.
+        // Keep the models with the most values, and drop the notes of the others.
         all.sort_by_key(|series| std::cmp::Reverse(series.values.iter().flatten().count()));
         let dropped = all.split_off(MOST_MEASURED);
         notes.retain(|note| !dropped.iter().any(|series| note.starts_with(&format!("{}:", series.name))));
-        notes.push(format!("{} more measured models are not drawn; --models chooses.", dropped.len()));
+        notes.push(format!("{} more measured models are not drawn; choose with --models.", dropped.len()));
     }
     all
 }

@@ -1,4 +1,4 @@
-//! A table as tidy CSV: one line a value.
+//! A table as tidy CSV: one line per value.
 
 use polars::prelude::{CsvWriter, SerWriter, df};
 
@@ -7,20 +7,22 @@ use crate::metrics::{Scale, Unit};
 use crate::record::{Note, Record};
 use crate::{Error, Result};
 
-/// Columns `model`, `backbone`, `origin` (`published`, `measured` or `demo`), `task`, `partition`, `metric`,
-/// `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`.
+/// Renders a table as CSV with the columns `model`, `backbone`, `origin` (`published`, `measured` or `demo`), `task`,
+/// `partition`, `metric`, `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`.
 ///
-/// `model` carries in brackets what tells rows of the same model apart: `TerraFM (random weights)`.
-/// Numbers are in percent, to four decimals, or in the metric's own unit, to six; `low` and `high` bound the confidence interval, `difference`
-/// is to the published value of the same model and backbone (`published`), `inside` says whether that lies in the
-/// interval, by the values as tables show them; `record` names the files behind the value,
-/// separated by spaces; `notes` are the footnotes, each with its kind, separated by `; `. What there is not is empty.
+/// - `model` has in brackets what distinguishes rows of the same model: `TerraFM (random weights)`.
+/// - Numbers are in percent with up to four decimals, or in the metric's own unit with up to six.
+/// - `low` and `high` bound the confidence interval.
+/// - `published` is the published value of the same model and backbone, `difference` the measured value minus it, and `inside`
+///   says whether it lies in the interval, by the values as tables show them.
+/// - `record` names the files behind the value, separated by spaces.
+/// - `notes` holds the footnotes, each with its kind, separated by `; `.
 ///
-/// Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break) has an
-/// apostrophe in front, which spreadsheets read as: text follows.
+/// Missing values are empty. Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a
+/// line break) is prefixed with an apostrophe, which marks it as text.
 ///
 /// # Errors
-/// Where the frame cannot be built or written.
+/// If the data frame cannot be built or written.
 pub fn csv(table: &ResultTable) -> Result<String> {
     let lines: Vec<(&TableRow, &Column, &Value)> = table
         .published
@@ -67,12 +69,12 @@ pub fn csv(table: &ResultTable) -> Result<String> {
     String::from_utf8(bytes).map_err(Error::request)
 }
 
-/// Text that no spreadsheet takes for a formula.
+/// Prefixes text that a spreadsheet would take for a formula.
 fn harmless(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text }
 }
 
-/// To four decimals, enough for one sample in a million; to six of what is not in percent.
+/// Rounds percentages to four decimals, enough for one sample in a million, and other values to six.
 fn round(number: f64, scale: Scale) -> f64 {
     let steps = if scale.unit == Unit::Percent { 1e4 } else { 1e6 };
     (number * steps).round() / steps

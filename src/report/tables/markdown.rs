@@ -1,4 +1,4 @@
-//! A table as Markdown: aligned so that it also reads as plain text.
+//! A table as Markdown, aligned so that it also reads as plain text.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,19 @@ use crate::record::{Aspect, Record, short};
 use crate::task::Split;
 use crate::task::TableLayout;
 
-/// The table, and below it where each value comes from.
+/// Renders the table, followed by notes and the provenance of each measured value.
 pub fn markdown(table: &ResultTable) -> String {
     let mut text = format!("# {}{}\n\n", escape(&table.title), if table.demo { " (demo)" } else { "" });
     if table.demo {
         let others = if table.source.is_empty() { "other numbers" } else { "the published rows" };
         text += &format!(
             "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
-                 > and a small model with random weights. They show that the program works, and say nothing about any\n\
-                 > model: do not compare them with {others}, and do not report them.\n\n"
+                 > and a small model with random weights. They show that the program works, and say nothing about the\n\
+                 > quality of any model: do not compare them with {others}, and do not report them.\n\n"
         );
         text += "## Demo: measured on generated data\n\n";
         text += &if table.measured.is_empty() {
-            "Nothing is measured yet.\n".to_owned()
+            "No measurements yet.\n".to_owned()
         } else {
             values(table, table.measured.iter())
         };
@@ -50,7 +50,7 @@ pub fn markdown(table: &ResultTable) -> String {
     text
 }
 
-/// The values in the table's layout.
+/// Renders the values in the table's layout.
 fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t TableRow<'a>>) -> String {
     match table.layout {
         TableLayout::ModelsAsRows => models_as_rows(&table.columns, rows),
@@ -58,7 +58,7 @@ fn values<'t, 'a: 't>(table: &ResultTable, rows: impl Iterator<Item = &'t TableR
     }
 }
 
-/// The rows under the columns' headings.
+/// Renders the rows under the columns' headings.
 fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t TableRow<'a>>) -> String {
     let mut header = vec!["Model".to_owned(), "Backbone".to_owned()];
     header.extend(columns.iter().map(|c| format!("{}, {}", escape(&c.heading()), c.metric_title())));
@@ -71,8 +71,8 @@ fn models_as_rows<'t, 'a: 't>(columns: &[Column], rows: impl Iterator<Item = &'t
     grid(&header, &rows)
 }
 
-/// One line a measured value that has a published one: how far apart they are, and whether the published value lies in
-/// the interval. Empty where there is none.
+/// Renders one line per measured value with a published counterpart: their difference, and whether the published value lies in
+/// the interval. Empty if there are none.
 fn differences(table: &ResultTable) -> String {
     let header = [
         "Model",
@@ -112,11 +112,11 @@ fn differences(table: &ResultTable) -> String {
     if rows.is_empty() { String::new() } else { grid(&header, &rows) }
 }
 
-/// The records that the table shows, by row and column, each with its row's label and its column.
+/// Returns the records behind the table's values, by row and column, each with its row's label and its column.
 fn shown<'t, 'a>(table: &'t ResultTable<'a>) -> Vec<(String, &'t Column, &'a Record)> {
     let mut shown = Vec::new();
     for row in &table.measured {
-        // A further score is of the same record as the metric before it.
+        // A further score comes from the same record as the metric before it.
         for (column, cell) in
             table.columns.iter().zip(&row.cells).filter(|(column, _)| column.score.is_none())
         {
@@ -149,7 +149,7 @@ fn notes(table: &ResultTable) -> Vec<String> {
         );
     }
     if table.demo {
-        notes.push("Demo rows take no part in the ranking and are compared with nothing.".to_owned());
+        notes.push("Demo rows are not ranked and not compared with published values.".to_owned());
     }
     let cells = || table.measured.iter().flat_map(|row| row.cells.iter().flatten());
     let levels: BTreeSet<String> = cells()
@@ -159,7 +159,7 @@ fn notes(table: &ResultTable) -> Vec<String> {
     if !levels.is_empty() {
         let levels: Vec<String> = levels.into_iter().collect();
         notes.push(format!(
-            "In square brackets behind a value: the {} bootstrap interval over the test samples.",
+            "In square brackets after a value: the {} bootstrap interval over the test samples.",
             levels.join(" or ")
         ));
     }
@@ -168,19 +168,19 @@ fn notes(table: &ResultTable) -> Vec<String> {
     }
     if cells().any(|value| value.reference.is_some()) {
         notes.push(
-            "In round brackets behind a value: the difference to the published value of the same model and backbone."
+            "In round brackets after a value: the difference from the published value of the same model and backbone."
                 .to_owned(),
         );
     }
     if table.measured.iter().any(|row| row.is_partial) {
         notes.push(
-            "Rows of partial weights, whose other parameters are random, take no part in the ranking and are compared \
-             with nothing."
+            "Rows with partial weights, whose remaining parameters are random, are not ranked and not compared with \
+             published values."
                 .to_owned(),
         );
     }
     if !table.demo && table.measured.is_empty() {
-        notes.push("Nothing is measured yet.".to_owned());
+        notes.push("No measurements yet.".to_owned());
     }
     notes.extend(table.measured.iter().filter_map(setting));
     for (place, note) in table.footnotes.iter().enumerate() {
@@ -194,28 +194,28 @@ fn notes(table: &ResultTable) -> Vec<String> {
             .filter(|left_out| left_out.why == why)
             .map(|left_out| format!("`{}`", left_out.record.file_name()))
             .collect();
-        notes.push(format!("Records not shown, as they are {why}: {}.", files.join(", ")));
+        notes.push(format!("Not shown: {why}: {}.", files.join(", ")));
     }
     if !table.unreadable.is_empty() {
         let files: Vec<String> = table.unreadable.iter().map(|name| escape(name)).collect();
-        notes.push(format!("Files beside the records that cannot be used: {}.", files.join(", ")));
+        notes.push(format!("Left out because they cannot be used: {}.", files.join(", ")));
     }
     notes
 }
 
-/// What the columns' values are counted in.
+/// Describes the units of the columns' values.
 fn units(columns: &[Column]) -> &'static str {
     let is_percent = |column: &Column| column.scale().unit == Unit::Percent;
     match (columns.iter().all(is_percent), columns.iter().any(is_percent)) {
         (true, _) => "All values in percent.",
         (false, true) => {
-            "Values in percent, but for errors, which are in the unit that their column names, and R²."
+            "Values in percent, except errors, which are in the unit named in their column, and R²."
         }
-        (false, false) => "Errors in the unit that their column names.",
+        (false, false) => "Errors in the unit named in their column.",
     }
 }
 
-/// Which metrics are better the lower they are; empty where none is.
+/// Says for which metrics lower is better; empty if there are none.
 fn lower_is_better(columns: &[Column]) -> String {
     let lower = columns.iter().filter(|column| column.scale().better == Better::Lower);
     let titles: BTreeSet<String> = lower
@@ -227,17 +227,17 @@ fn lower_is_better(columns: &[Column]) -> String {
     let titles: Vec<String> = titles.into_iter().collect();
     match titles.is_empty() {
         true => String::new(),
-        false => format!(" Of {} the lowest value is the best.", titles.join(" and ")),
+        false => format!(" For {}, lower is better.", titles.join(" and ")),
     }
 }
 
-/// What a record says of weights that cover only part of the model.
+/// Describes the coverage of partial weights; `None` if the weights are not partial.
 fn partial(record: &Record) -> Option<String> {
     let made = &record.provenance;
     made.partial_weights().then(|| made.coverage().to_string())
 }
 
-/// How a row's values were made, but for those with a footnote.
+/// Describes the setting of a row's values, except those with a footnote.
 fn setting(row: &TableRow) -> Option<String> {
     let told = [
         Aspect::Sensor,
@@ -253,7 +253,7 @@ fn setting(row: &TableRow) -> Option<String> {
     Some(format!("{}: {}.", escape(&row.full_label()), escape(&setting)))
 }
 
-/// One line a record: what decided its value.
+/// Renders one line per record: what affected its value.
 fn provenance(shown: &[(String, &Column, &Record)]) -> String {
     let header = [
         "Model",

@@ -1,4 +1,4 @@
-//! Two records' predictions of the same samples.
+//! Compares two records' predictions of the same samples.
 
 use std::cmp::Ordering;
 
@@ -7,11 +7,11 @@ use crate::metrics::{Interval, Metric, Scale};
 use crate::score::Predictions;
 use crate::{Error, Result};
 
-/// The difference `a` - `b` of the metric, in its unit, by a bootstrap over the samples that count; where too few differ, by
-/// the sign test of their own scores.
+/// Tests the difference `a` - `b` of the metric, in its unit, with a bootstrap over the scored samples; if too few samples
+/// differ, with the sign test of the per-sample scores.
 ///
 /// # Errors
-/// Where the samples or their labels differ, or as [`Predictions::scorer`] and [`Paired::new`].
+/// If the samples or their labels differ. Otherwise like [`Predictions::scorer`] and [`Paired::new`].
 pub fn paired(
     metric: Metric,
     a: &Predictions,
@@ -28,7 +28,7 @@ pub fn paired(
     Paired::new(&each, level, resamples, seed, |indices| a.score(indices) - b.score(indices))
 }
 
-/// `[-1.20, +0.30]`, or why there is no interval.
+/// Formats the interval as `[-1.20, +0.30]`, or says why there is none.
 pub(crate) fn interval(paired: &Paired, scale: Scale) -> String {
     match paired.interval {
         Some(Interval { low, high, .. }) => {
@@ -38,7 +38,7 @@ pub(crate) fn interval(paired: &Paired, scale: Scale) -> String {
     }
 }
 
-/// `< 0.001`, or `0.250 (sign test, differing samples: 3; nothing can be told)`.
+/// Formats the p-value as `< 0.001`, or as `0.250 (sign test, differing samples: 3; nothing can be told)`.
 pub(crate) fn p_value(paired: &Paired) -> String {
     let p = probability(paired.p);
     match paired.test {
@@ -53,7 +53,7 @@ pub(crate) fn p_value(paired: &Paired) -> String {
     }
 }
 
-/// A p-value with three decimals.
+/// Formats a p-value with three decimals.
 pub(crate) fn probability(p: f64) -> String {
     if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }

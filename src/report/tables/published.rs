@@ -1,4 +1,4 @@
-//! Published numbers, read from `benchmarks/published/*.csv` (its README describes the columns).
+//! Published numbers, read from `benchmarks/published/*.csv` (the README there describes the columns).
 
 use std::path::Path;
 
@@ -13,34 +13,37 @@ use crate::{Error, Result};
 /// The values of one table of a paper.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// Where the values come from, in words; empty where there are none.
+    /// The source in words; empty if there are no values.
     pub source: String,
-    /// In the order of the source.
+    /// The values in the source's order.
     pub values: Vec<PublishedValue>,
 }
 
 /// One value of a paper.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishedValue {
+    /// The model as the source names it.
     pub model: String,
-    /// Empty where the source names none.
+    /// The backbone; empty if the source names none.
     pub backbone: String,
     /// The task's name.
     pub dataset: String,
-    /// `default` where the source has no training subsets.
+    /// The partition; `default` if the source has no training subsets.
     pub partition: String,
+    /// The protocol's published name.
     pub protocol: String,
-    /// The name of a [`crate::task::Metric`], or of one that no suite here has.
+    /// The name of a [`crate::task::Metric`], or of a metric that is not implemented here.
     pub metric: String,
-    /// In percent, or in the metric's own unit.
+    /// The value in percent, or in the metric's own unit.
     pub value: f64,
-    /// How the source sets the value. Not consistent in the source, so tables do not use it.
+    /// The source's typographic mark. The source is inconsistent, so tables compute their own marks.
     pub mark: Mark,
 }
 
-/// How a table sets a value.
+/// The typographic mark of a value in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
+    /// No mark.
     None,
     /// Second best.
     Italic,
@@ -48,7 +51,7 @@ pub enum Mark {
     Bold,
 }
 
-/// The columns a file has in any case, and those it may leave out.
+/// Required and optional columns of a file.
 const REQUIRED: [&str; 6] = ["model", "dataset", "protocol", "metric", "value", "mark"];
 const OPTIONAL: [&str; 2] = ["backbone", "partition"];
 
@@ -57,10 +60,10 @@ const SOURCE: &str = "# Source:";
 /// Lines before the first value: the source, the names of the columns.
 const LINES_BEFORE: usize = 2;
 
-/// The published values of a table; none where it names no file of them.
+/// Reads the published values of a table; returns none if the table names no file.
 ///
 /// # Errors
-/// As [`read`].
+/// Like [`read`].
 pub fn of_table(home: &Home, table: &Table) -> Result<Published> {
     match table.published.is_empty() {
         true => Ok(Published { source: String::new(), values: Vec::new() }),
@@ -68,18 +71,19 @@ pub fn of_table(home: &Home, table: &Table) -> Result<Published> {
     }
 }
 
-/// Reads a file of published values: a line `# Source: …`, the columns' names, one value a line.
+/// Reads a file of published values: a line `# Source: …`, the columns' names, then one value per line.
 ///
 /// # Errors
-/// Where the file cannot be read, or a line has too many or too few fields, a value that is none of its
-/// metric (of one that is not known here: no percentage), an unknown mark, or a value that stands there already: the message names the line.
+/// If the file cannot be read, or a line has the wrong number of fields, a value outside its metric's range (0 to 100 for
+/// metrics that are not implemented here), an unknown mark, or a value for a cell that already has one. The message names the
+/// line.
 pub fn read(path: &Path) -> Result<Published> {
     let text = std::fs::read_to_string(path).at(path)?;
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
     let source = first.strip_prefix(SOURCE).map(str::trim).filter(|source| !source.is_empty());
     let source = source.ok_or_else(|| {
-        at_line(path, 1, format!("`{first}` does not begin with `{SOURCE}`"))
-            .help("name the paper the values are from")
+        at_line(path, 1, format!("expected `{SOURCE}` and a source, found `{first}`"))
+            .help("name the paper that published the values")
     })?;
     let (columns, rows) = parse(path, rest)?;
     let mut values: Vec<PublishedValue> = Vec::with_capacity(rows.len());
@@ -87,7 +91,7 @@ pub fn read(path: &Path) -> Result<Published> {
         let line = row + LINES_BEFORE + 1;
         let value = value(&columns, fields).map_err(|problem| at_line(path, line, problem))?;
         if let Some(earlier) = values.iter().position(|other| same_cell(other, &value)) {
-            let problem = format!("stands there already, on line {}", earlier + LINES_BEFORE + 1);
+            let problem = format!("repeats the cell of line {}", earlier + LINES_BEFORE + 1);
             return Err(at_line(path, line, problem));
         }
         values.push(value);
@@ -110,7 +114,7 @@ fn same_cell(a: &PublishedValue, b: &PublishedValue) -> bool {
 fn parse(path: &Path, text: &str) -> Result<(Columns, Vec<StringRecord>)> {
     // One value per line: an open quote would swallow the lines after it.
     if let Some(i) = text.lines().position(|line| line.matches('"').count() % 2 == 1) {
-        return Err(at_line(path, i + LINES_BEFORE, "a quote that does not end on this line"));
+        return Err(at_line(path, i + LINES_BEFORE, "the quote does not end on this line"));
     }
     if let Some(i) = text.lines().position(|line| line.trim().is_empty()) {
         return Err(at_line(path, i + LINES_BEFORE, "no value on this line"));
@@ -131,7 +135,7 @@ fn parse(path: &Path, text: &str) -> Result<(Columns, Vec<StringRecord>)> {
     Ok((columns, rows))
 }
 
-/// Where each field stands: in the order of [`REQUIRED`], then [`OPTIONAL`]; an optional column may be absent.
+/// The index of each field's column, in the order of [`REQUIRED`], then [`OPTIONAL`]; `None` for an absent optional column.
 struct Columns([Option<usize>; REQUIRED.len() + OPTIONAL.len()]);
 
 impl Columns {
@@ -167,13 +171,13 @@ fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String
         Ok(percent) if scale.unit == Unit::Percent && (0.0..=100.0).contains(&percent) => percent,
         Ok(number) if scale.unit != Unit::Percent && scale.holds(number) => number,
         _ if scale.unit == Unit::Percent => return Err(format!("value `{value}` is not a percentage")),
-        _ => return Err(format!("value `{value}` is no {}, as {name} is", scale.range())),
+        _ => return Err(format!("value `{value}` is out of range: {name} is a {}", scale.range())),
     };
     let mark = match field(mark).as_deref() {
         None => Mark::None,
         Some("italic") => Mark::Italic,
         Some("bold") => Mark::Bold,
-        Some(other) => return Err(format!("mark `{other}` is not `bold`, `italic` or nothing")),
+        Some(other) => return Err(format!("expected the mark `bold`, `italic` or nothing, found `{other}`")),
     };
     Ok(PublishedValue {
         model: required(model, "model")?,

@@ -1,27 +1,27 @@
-//! Numbers as tables show them.
+//! Numbers rounded for display.
 
 use std::fmt;
 
 use crate::metrics::Scale;
 
-/// A number as tables show it: to the decimals of its scale, halves away from zero. Differences and ranks are those of
-/// the shown numbers, so that the reader's arithmetic on the table holds.
+/// A number as tables show it: rounded to the decimals of its scale, halves away from zero. Differences and ranks are
+/// computed from the shown numbers, so that a reader's arithmetic agrees with the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rounded {
-    /// Of the last decimal.
+    /// The number in units of its last decimal.
     steps: i64,
     decimals: u8,
 }
 
 impl Rounded {
-    /// `number` to the scale's decimals; beyond what i64 holds, the nearest that it does.
+    /// Rounds `number` to the scale's decimals; saturates at the limits of i64.
     pub fn of(number: f64, scale: Scale) -> Self {
         let steps = (number * 10f64.powi(i32::from(scale.decimals))).round() as i64;
         Rounded { steps, decimals: scale.decimals }
     }
 }
 
-/// Of numbers of one scale.
+/// Subtracts numbers of the same scale.
 impl std::ops::Sub for Rounded {
     type Output = Rounded;
 
@@ -31,7 +31,7 @@ impl std::ops::Sub for Rounded {
 }
 
 impl fmt::Display for Rounded {
-    /// `93.4`; with `+`, `+0.3`.
+    /// Formats as `93.4`, or with `{:+}` as `+0.3`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (magnitude, decimals) = (self.steps.unsigned_abs(), usize::from(self.decimals));
         let unit = 10_u64.pow(u32::from(self.decimals));

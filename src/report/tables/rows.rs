@@ -1,8 +1,8 @@
-//! Which records stand in one row of a table: those of one setting.
+//! Groups the records of a model into table rows, one row per setting.
 //!
-//! Some of a setting follows from the task (missing bands, the size of the input, a sensor per sensor), so a row's columns can
-//! differ although nobody chose so. The first row of a model takes a value for every column, and marks what differs from the
-//! setting that most of its columns have. Where a column has values of several settings, the others make rows of their own.
+//! Parts of a setting follow from the task (missing bands, the size of the input, the sensor), so the columns of a row can
+//! differ without a choice of the user. The first row of a model has a value in every column, and marks values that differ from
+//! its most common setting. If a column has values of several settings, the others form rows of their own.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::table::LeftOut;
 use crate::record::{Aspect, Record, SettingKey};
 use crate::task::Sensor;
 
-/// A task and a partition.
+/// A task and a partition, which identify a column.
 pub(crate) type TaskPartition<'a> = (&'a str, &'a str);
 
-/// Records that stand in one cell: of one setting, one per seed.
+/// The records of one table cell: the same setting, one record per seed.
 #[derive(Debug, Clone)]
 pub(crate) struct CellRecords<'a> {
     pub setting: SettingKey,
@@ -22,7 +22,7 @@ pub(crate) struct CellRecords<'a> {
 }
 
 impl<'a> CellRecords<'a> {
-    /// When its newest record was finished; the fingerprint decides within a second.
+    /// Returns when its newest record was finished; the fingerprint breaks ties within a second.
     fn age(&self) -> (u64, &'a str) {
         let ages =
             self.records.iter().map(|record| (record.provenance.finished, record.fingerprint.as_str()));
@@ -33,15 +33,16 @@ impl<'a> CellRecords<'a> {
 /// A row's setting and the records of its cells.
 #[derive(Debug, Clone)]
 pub(crate) struct SettingRow<'a> {
-    /// That of most columns.
+    /// The setting of most columns.
     pub setting: SettingKey,
     pub cells: BTreeMap<TaskPartition<'a>, CellRecords<'a>>,
 }
 
-/// What was chosen otherwise than in a model's first row: aspects with their values.
+/// The aspects, with their values, that differ from a model's first row.
 type Change = Vec<(Aspect, String)>;
 
-/// The rows of one model, the most complete first. Records that a newer one of the same setting supersedes go to `left_out`.
+/// Groups the records of one model into rows, the most complete first. Adds records superseded by a newer one of the same
+/// setting to `left_out`.
 pub(crate) fn rows<'a>(records: &[&'a Record], left_out: &mut Vec<LeftOut<'a>>) -> Vec<SettingRow<'a>> {
     let mut places: BTreeMap<TaskPartition<'a>, Vec<&'a Record>> = BTreeMap::new();
     for record in records {
@@ -60,7 +61,7 @@ pub(crate) fn rows<'a>(records: &[&'a Record], left_out: &mut Vec<LeftOut<'a>>) 
             first.cells.insert(*place, cell);
         }
     }
-    // What is left of a column was made otherwise than its value in the first row: the same change makes one row.
+    // The remaining values differ from the first row in some setting; those with the same change share a row.
     let mut others: Vec<(Change, SettingRow<'a>)> = Vec::new();
     for (place, candidates) in left {
         for cell in candidates {
@@ -83,13 +84,13 @@ pub(crate) fn rows<'a>(records: &[&'a Record], left_out: &mut Vec<LeftOut<'a>>) 
     std::iter::once(first).chain(others.into_iter().map(|(_, row)| row)).collect()
 }
 
-/// What `cell` has otherwise than `usual`.
+/// Returns the aspects in which `cell` differs from `usual`, with the values of `cell`.
 fn change(usual: &SettingKey, cell: &SettingKey) -> Change {
     let value = |aspect: &Aspect| cell.get(aspect).unwrap_or_default().to_owned();
     differing(usual, cell).into_iter().map(|aspect| (aspect.clone(), value(&aspect))).collect()
 }
 
-/// The change as it was asked for: which bands stand in for others, and the size of the input, are the task's answer.
+/// Reduces a change to the user's choice: the imputed bands and the size of the input follow from it and the task.
 fn policy(change: &Change) -> Change {
     let policy = |(aspect, value): &(Aspect, String)| match aspect {
         Aspect::Imputation => (aspect.clone(), value.contains("zeros").to_string()),
@@ -99,7 +100,8 @@ fn policy(change: &Change) -> Change {
     change.iter().map(policy).collect()
 }
 
-/// The records of one cell by setting. Of a setting the newest record's code, data and configuration count, over all seeds.
+/// Groups the records of one cell by setting. Keeps, over all seeds, only records with the same code, data and configuration as
+/// the newest one.
 fn by_setting<'a>(mut records: Vec<&'a Record>, left_out: &mut Vec<LeftOut<'a>>) -> Vec<CellRecords<'a>> {
     records.sort_by_key(|record| std::cmp::Reverse((record.provenance.finished, &record.fingerprint)));
     let mut cells: Vec<CellRecords<'a>> = Vec::new();
@@ -112,7 +114,7 @@ fn by_setting<'a>(mut records: Vec<&'a Record>, left_out: &mut Vec<LeftOut<'a>>)
             }
             Some(_) => left_out.push(LeftOut {
                 record,
-                why: "superseded by a newer run with other code, data or configuration",
+                why: "superseded by a newer run with different code, data or configuration",
             }),
         }
     }
@@ -120,9 +122,9 @@ fn by_setting<'a>(mut records: Vec<&'a Record>, left_out: &mut Vec<LeftOut<'a>>)
     cells
 }
 
-/// The setting that most places have; of equally common ones the newest.
+/// Returns the setting that most columns have; of equally common ones, the newest.
 fn most_common<'a>(left: &BTreeMap<TaskPartition<'a>, Vec<CellRecords<'a>>>) -> Option<SettingKey> {
-    // Of hundreds of cells only a few settings differ.
+    // Hundreds of cells share a few settings.
     let mut distinct: Vec<&CellRecords<'a>> = Vec::new();
     for cell in left.values().flatten() {
         match distinct.iter_mut().find(|other| other.setting == cell.setting) {
@@ -139,7 +141,8 @@ fn most_common<'a>(left: &BTreeMap<TaskPartition<'a>, Vec<CellRecords<'a>>>) -> 
     most.map(|cell| cell.setting.clone())
 }
 
-/// What differs between cells of one row: not the sensor where the sensors are others, which decide it.
+/// Returns the aspects in which a cell differs from its row. Radar against optical is no difference, because the task decides
+/// it.
 pub(crate) fn differing(row: &SettingKey, cell: &SettingKey) -> Vec<Aspect> {
     let radar = |key: &SettingKey| key.get(&Aspect::Sensor) == Some(&*Sensor::S1.to_string());
     let sensors_differ = radar(row) != radar(cell);

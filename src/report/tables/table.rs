@@ -1,5 +1,4 @@
-//! A table of the papers with our rows: what stands in which cell. Rendering is [`super::markdown`]'s and
-//! [`super::csv`]'s.
+//! A table of a paper with measured rows added: the contents of its cells. [`super::markdown`] and [`super::csv`] render it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,95 +14,109 @@ use crate::task::{Metric, PublishedAs, Suite, Table, TableLayout};
 /// A filled table.
 #[derive(Debug, Clone)]
 pub struct ResultTable<'a> {
+    /// The title.
     pub title: String,
-    /// Made of demo records: generated data, nothing to compare with.
+    /// Whether the measured rows are of demo records: generated data, not comparable.
     pub demo: bool,
     /// Where the published values come from.
     pub source: String,
-    /// How it is laid out in Markdown.
+    /// The layout in Markdown.
     pub layout: TableLayout,
-    /// Whether values are means over batches where records have them.
+    /// Whether values are means over batches if records have them.
     pub reported: bool,
-    /// What our rows may be made by, the published protocol first.
+    /// The protocols of measured rows, the published one first.
     pub protocols: Vec<String>,
+    /// The columns.
     pub columns: Vec<Column>,
-    /// In the order of the source.
+    /// Published rows, in the order of the source.
     pub published: Vec<TableRow<'a>>,
-    /// Sorted by model, backbone, weights; of one model the most complete first.
+    /// Measured rows, sorted by model, backbone and weights; the rows of one model by completeness.
     pub measured: Vec<TableRow<'a>>,
-    /// What measured values are marked with: see [`Value::footnotes`].
+    /// Footnotes of measured values; see [`Value::footnotes`].
     pub footnotes: Vec<Note>,
+    /// Records that belong to the table but are not shown.
     pub left_out: Vec<LeftOut<'a>>,
-    /// Names of files that cannot be used, each with the reason: whoever read the records fills them in.
+    /// Names of files that cannot be used, each with the reason; filled in by the reader of the records.
     pub unreadable: Vec<String>,
 }
 
-/// The kind of a footnote about a value that was made otherwise than the rest of its row.
+/// The kind of a footnote about a value whose setting differs from the rest of its row.
 pub const SETTING: &str = "setting";
 
-/// A task at one partition.
+/// A task at one partition, with its metric or a further score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
+    /// The task's name.
     pub task: String,
-    /// As in the tables: `m-EuroSat`.
+    /// The task's title, as in the tables: `m-EuroSat`.
     pub title: String,
+    /// The partition's name.
     pub partition: String,
+    /// The task's metric.
     pub metric: Metric,
-    /// Of the task's numbers: `Mg/ha`.
+    /// Unit of the task's values, such as `Mg/ha`.
     pub unit: Option<String>,
-    /// The further score that stands here in place of the metric: `iou_landslide`.
+    /// The further score shown instead of the metric, such as `iou_landslide`.
     pub score: Option<String>,
 }
 
 /// A model's values.
 #[derive(Debug, Clone)]
 pub struct TableRow<'a> {
+    /// The model's name.
     pub model: String,
+    /// The backbone's name; may be empty.
     pub backbone: String,
+    /// Where the values come from.
     pub origin: Origin,
-    /// What else tells the row from others of the same model: `random weights`.
+    /// What distinguishes the row from others of the same model, such as `random weights`.
     pub qualifiers: Vec<String>,
-    /// How a measured row's values were made; a value made otherwise has a footnote.
+    /// The setting of a measured row; values with a different setting have a footnote.
     pub setting: Option<SettingKey>,
-    /// Whether the weights cover only part of the model: compared with nothing, not ranked.
+    /// Whether the weights cover only part of the model; such rows are not compared and not ranked.
     pub is_partial: bool,
-    /// One a column.
+    /// One cell per column.
     pub cells: Vec<Option<Value<'a>>>,
 }
 
 /// Where a row's values come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// A paper.
     Published,
+    /// Records of real data.
     Measured,
     /// Measured on generated data.
     Demo,
 }
 
-/// What stands in a cell.
+/// The contents of a cell.
 #[derive(Debug, Clone)]
 pub struct Value<'a> {
-    /// On the column's scale; over several seeds their mean.
+    /// The value on the column's scale; the mean if there are several seeds.
     pub value: f64,
-    /// That of the column.
+    /// The column's scale.
     pub scale: Scale,
     /// Standard deviation (n - 1) over several seeds.
     pub spread: Option<f64>,
-    /// Of a single seed.
+    /// Confidence interval of a single seed.
     pub interval: Option<Interval>,
     /// The published value to compare with.
     pub reference: Option<f64>,
+    /// Bold for the best value of the column, italic for the second best.
     pub mark: Mark,
-    /// Places in [`ResultTable::footnotes`].
+    /// Indices into [`ResultTable::footnotes`].
     pub footnotes: Vec<usize>,
-    /// What a measured value was made from, by seed.
+    /// The records behind a measured value, sorted by seed.
     pub records: Vec<&'a Record>,
 }
 
 /// A record that no cell shows, and why.
 #[derive(Debug, Clone)]
 pub struct LeftOut<'a> {
+    /// The record.
     pub record: &'a Record,
+    /// The reason, such as `of another metric`.
     pub why: &'static str,
 }
 
@@ -121,25 +134,25 @@ impl Value<'_> {
         }
     }
 
-    /// A number of its column as tables show it.
+    /// Rounds a number of the column as tables show it.
     pub fn rounded(&self, number: f64) -> Rounded {
         Rounded::of(number, self.scale)
     }
 
-    /// Whether the published value lies in the interval, by the shown numbers.
+    /// Returns whether the published value lies in the interval, by the rounded numbers.
     pub fn inside(&self) -> Option<bool> {
         let (interval, published) = (self.interval?, self.rounded(self.reference?));
         Some((self.rounded(interval.low)..=self.rounded(interval.high)).contains(&published))
     }
 
-    /// The difference to the published value, of the shown numbers.
+    /// Returns the rounded value minus the rounded published value.
     pub fn difference(&self) -> Option<Rounded> {
         Some(self.rounded(self.value) - self.rounded(self.reference?))
     }
 }
 
 impl TableRow<'_> {
-    /// The model's name and, in brackets, what kind of row it is: `TerraFM (measured, random weights)`.
+    /// Returns the model's name with origin and qualifiers in brackets: `TerraFM (measured, random weights)`.
     pub fn label(&self) -> String {
         self.with_notes(match self.origin {
             Origin::Published => None,
@@ -148,17 +161,17 @@ impl TableRow<'_> {
         })
     }
 
-    /// The model's name with the qualifiers only: `TerraFM (random weights)`.
+    /// Returns the model's name with the qualifiers only: `TerraFM (random weights)`.
     pub fn name(&self) -> String {
         self.with_notes(None)
     }
 
-    /// The label with the backbone behind the model's name: `TerraFM ViT-Base (measured)`.
+    /// Like [`TableRow::label`], with the backbone after the model's name: `TerraFM ViT-Base (measured)`.
     pub fn full_label(&self) -> String {
         self.with_backbone().label()
     }
 
-    /// The name likewise: `TerraFM ViT-Base (random weights)`.
+    /// Like [`TableRow::name`], with the backbone after the model's name: `TerraFM ViT-Base (random weights)`.
     pub fn full_name(&self) -> String {
         self.with_backbone().name()
     }
@@ -182,7 +195,7 @@ impl TableRow<'_> {
     }
 }
 
-/// What to call each column: with its share of training data, where not all columns are of all data.
+/// Returns the heading of each column. It includes the share of the training data unless all columns use all of it.
 pub fn headings(columns: &[Column]) -> Vec<String> {
     let whole = columns.iter().all(|column| column.partition == "default");
     let name = |column: &Column| if whole { column.title.clone() } else { column.heading() };
@@ -190,22 +203,22 @@ pub fn headings(columns: &[Column]) -> Vec<String> {
 }
 
 impl Column {
-    /// Whether the published value stands in this column.
+    /// Returns whether the published value belongs to this column.
     fn holds(&self, value: &PublishedValue) -> bool {
         self.task == value.dataset && self.partition == value.partition && self.metric_name() == value.metric
     }
 
-    /// `m-EuroSat (1 %)`.
+    /// Returns a heading such as `m-EuroSat (1 %)`.
     pub fn heading(&self) -> String {
         format!("{} ({})", self.title, partition_title(&self.partition))
     }
 
-    /// The metric or score by its name in records and published values.
+    /// Returns the name of the metric or score in records and published values.
     pub fn metric_name(&self) -> String {
         self.score.clone().unwrap_or_else(|| self.metric.to_string())
     }
 
-    /// How its values are compared and printed.
+    /// Returns how the column's values are compared and printed.
     pub fn scale(&self) -> Scale {
         match &self.score {
             Some(score) => Scale::of_score(score, self.metric),
@@ -213,7 +226,7 @@ impl Column {
         }
     }
 
-    /// The metric as the papers call it, with its unit where that is not percent: `mIoU`, `RMSE in Mg/ha`.
+    /// Returns the metric as papers call it, with its unit if that is not percent: `mIoU`, `RMSE in Mg/ha`.
     pub fn metric_title(&self) -> String {
         let heading = |metric: Metric| metric.about().heading(self.unit.as_deref());
         match &self.score {
@@ -229,16 +242,16 @@ impl Column {
     }
 }
 
-/// The share of the training samples: `default` is `100 %`, `0.01x_train` is `1 %`; other names stay.
+/// Formats a partition as its share of the training samples: `default` as `100 %`, `0.01x_train` as `1 %`; other names stay.
 pub(crate) fn partition_title(partition: &str) -> String {
     match share(partition) {
-        // Rounded, as 100 times a decimal fraction is seldom whole.
+        // Rounded, because 100 times a decimal fraction is rarely a whole number.
         Some(share) => crate::report::percent(share),
         None => partition.to_owned(),
     }
 }
 
-/// The share of the training samples by a partition's name, between 0 and 1.
+/// Returns the share of the training samples, above 0 and up to 1, from a partition's name; `None` if the name has none.
 pub fn share(partition: &str) -> Option<f64> {
     if partition == "default" {
         return Some(1.0);
@@ -247,25 +260,22 @@ pub fn share(partition: &str) -> Option<f64> {
     (share > 0.0 && share <= 1.0).then_some(share)
 }
 
-/// Fills a table: published rows as they are, then a row for each model (and protocol, and its weights, and
-/// whether bands were taken by name or content) among the records, and one more for each further setting in
-/// which a column was measured.
+/// Fills a table: the published rows unchanged, then one row per model, protocol, weights and band selection (by name or by
+/// content) among the records, and one more per further setting in which a column was measured.
 ///
-/// - `demo` says which records count: those made from generated data, or the others. The two never meet:
-///   demo rows have no difference to published ones and take no part in the ranking. Shortened runs are shown among
-///   the demo's only.
-/// - A row is one setting; a value made otherwise (of a task that needs other bands, say) is marked with a footnote, and
-///   so is one whose records carry notes. Where only code, data or configuration changed, the newest record's count, one
-///   for each seed.
-/// - A row of weights that cover only part of the model is named so, has no difference and takes no part in the ranking.
-/// - The difference is to the published value of the same model, backbone and protocol, by the names that the
-///   definition says they are published under; a model with random
-///   weights is another model than the published one and has none.
-/// - The best shown value of a column (the lowest of errors, else the highest) is marked bold and the second best italic;
+/// - `demo` selects the records: those made from generated data, or the others. The two never mix: demo rows have no
+///   difference from published values and are not ranked. Shortened runs appear only in a demo's table.
+/// - A row is one setting. A value with a different setting, such as that of a task with other bands, has a footnote; so does
+///   one whose records carry notes. If only code, data or configuration changed, the newest run counts, with one record per
+///   seed.
+/// - A row with weights that cover only part of the model is labelled accordingly, has no difference and is not ranked.
+/// - The difference is from the published value of the same model, backbone and protocol, under their published names in the
+///   definition. A model with random weights is not the published model, so it has no difference.
+/// - The best rounded value of a column (the lowest error, else the highest score) is bold and the second best italic;
 ///   equal values share their mark. Published and measured rows rank together.
 ///
 /// # Errors
-/// Where the definition names a task that the suite lacks.
+/// If the definition names a task that the suite lacks.
 pub fn fill<'a>(
     definition: &Table,
     suite: &Suite,
@@ -342,8 +352,8 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<TableRow<'st
     rows
 }
 
-/// The records that belong into the table. Those of other tables are passed over in silence, those that
-/// only look as if they belonged go to `left_out`.
+/// Selects the records that belong in the table. Skips those of other tables, and adds those that match a cell but must not be
+/// shown to `left_out`.
 fn eligible<'a>(
     records: &'a [Record],
     columns: &[Column],
@@ -360,8 +370,8 @@ fn eligible<'a>(
             None => continue,
             Some(_) if cell.suite != suite.name || !definition.protocols.contains(&cell.protocol) => continue,
             Some(_) if record.demo && !demo => Some("made from generated data"),
-            Some(_) if !record.demo && demo => Some("made from real data, and this is the demo's table"),
-            Some(_) if record.short && !demo => Some("of a run shortened on the command line"),
+            Some(_) if !record.demo && demo => Some("made from real data, while this is the demo's table"),
+            Some(_) if record.short && !demo => Some("from a run shortened on the command line"),
             Some(column) if record.metric != column.metric => Some("of another metric"),
             Some(_) => None,
         };
@@ -373,15 +383,15 @@ fn eligible<'a>(
     eligible
 }
 
-/// What makes a row of its own among measured models.
+/// What separates measured rows, apart from their setting.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Variant<'a> {
     model: &'a str,
     backbone: &'a str,
-    /// By its name among the published values, where several of ours share one.
+    /// The published name, which several of our protocols may share.
     protocol: &'a str,
     weights: &'a str,
-    /// Whole, partial or random: by the weights, but for records that do not say.
+    /// Whole, partial or random; for old records derived from the weights' id.
     coverage: Coverage,
     band_names: &'a str,
 }
@@ -408,7 +418,7 @@ fn measured_rows<'a>(
         };
         variants.entry(variant).or_default().push(record);
     }
-    // Our own names of the protocols by the published one.
+    // Our protocols by their published name.
     let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for own in &definition.protocols {
         protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
@@ -433,7 +443,7 @@ fn measured_rows<'a>(
                 };
                 let reference = published.values.iter().find(is_reference).filter(|_| comparable);
                 let reference = reference.map(|published| published.value);
-                // Where the reference reports the mean over batches, so do we.
+                // Show the mean over batches if the reference reports that.
                 let reported = format!("reported_{}", column.metric);
                 let reported = Some(reported.as_str()).filter(|name| {
                     let has = |record: &&Record| record.scores.contains_key(*name);
@@ -457,8 +467,8 @@ fn measured_rows<'a>(
     all
 }
 
-/// The footnotes of a cell, by their places: what was made otherwise than in its row, and what its records note. A text
-/// that is there already is used again.
+/// Returns the indices of a cell's footnotes: how its setting differs from the row's, and the notes of its records. Reuses
+/// existing footnotes with the same text.
 fn cell_footnotes(row: &SettingKey, cell: &CellRecords, footnotes: &mut Vec<Note>) -> Vec<usize> {
     let mut notes = Vec::new();
     let differing = differing(row, &cell.setting);
@@ -481,8 +491,8 @@ fn cell_footnotes(row: &SettingKey, cell: &CellRecords, footnotes: &mut Vec<Note
     places
 }
 
-/// What tells a row from those of the same model: the variant from others, and one of its settings (the one at `place`) from
-/// its others. `protocols` are all that the table has room for.
+/// Returns what distinguishes a row from others of the same model: its variant from the other variants, and its setting (the
+/// one at `place`) from the variant's other settings. `protocols` are all protocols of the table.
 fn qualifiers<'v>(
     variant: &Variant<'_>,
     protocols: &BTreeMap<&str, Vec<&str>>,
@@ -517,7 +527,7 @@ fn qualifiers<'v>(
     qualifiers
 }
 
-/// The value of one cell's records: the metric, or the further score of that name.
+/// Computes the value of a cell from its records: the metric, or the further score with the given name.
 fn measured_value<'a>(
     records: &[&'a Record],
     scale: Scale,
@@ -548,7 +558,7 @@ fn measured_value<'a>(
     })
 }
 
-/// Marks best and second best of a column.
+/// Marks the best and second best values of a column.
 fn rank<'v, 'a: 'v>(scale: Scale, values: impl Iterator<Item = &'v mut Value<'a>>) {
     let mut values: Vec<&mut Value> = values.collect();
     let distinct: BTreeSet<Rounded> = values.iter().map(|value| Rounded::of(value.value, scale)).collect();

@@ -1,11 +1,11 @@
-//! What Markdown tables are made of: cells, grids that also read as plain text, names that mean nothing to Markdown.
+//! Parts of Markdown tables: cells, grids that also read as plain text, escaped names.
 
 use std::fmt::Write;
 
 use super::published::Mark;
 use super::table::Value;
 
-/// `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds `93.4 ± 0.2 (+0.3)`.
+/// Formats a cell as `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds as `93.4 ± 0.2 (+0.3)`.
 pub(crate) fn cell_text(value: Option<&Value>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let number = value.rounded(value.value);
@@ -30,17 +30,17 @@ pub(crate) fn cell_text(value: Option<&Value>) -> String {
     text
 }
 
-/// Small raised letters; there is none of q.
+/// Superscript letters; Unicode lacks one for q.
 const LETTERS: &str = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ";
 
-/// The mark of the footnote at that place: `ᵃ`, `ᵇ`, and after the last letter `ᵃᵃ`.
+/// Returns the mark of the footnote with that index: `ᵃ`, `ᵇ`, and after the last letter `ᵃᵃ`.
 pub(crate) fn letter(place: usize) -> String {
     let letters: Vec<char> = LETTERS.chars().collect();
     let letter = letters.get(place % letters.len()).copied().unwrap_or('*');
     std::iter::repeat_n(letter, place / letters.len() + 1).collect()
 }
 
-/// A Markdown table, its columns padded to equal width: words to the left, numbers to the right.
+/// Renders a Markdown table with padded columns: words aligned left, numbers right.
 pub(crate) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
     let numeric = |c: char| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c) || LETTERS.contains(c);
@@ -77,7 +77,7 @@ pub(crate) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Text that Markdown shows as it is, on one line.
+/// Escapes text so that Markdown shows it literally, on one line.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -92,7 +92,7 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A sentence that Markdown shows as it is, on one line. Within words `_` means nothing to it.
+/// Like [`escape`], for sentences: leaves `_` alone, which has no meaning within words.
 pub(crate) fn escape_sentence(text: &str) -> String {
     escape(text).replace("\\_", "_")
 }

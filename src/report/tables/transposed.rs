@@ -1,10 +1,10 @@
-//! A table with a row a data set and a column a model, the backbones in the first row: the layout of Copernicus-Bench's
-//! table in the README of TerraFM.
+//! A table with one row per data set and one column per model, the backbones in the first row: the layout of
+//! Copernicus-Bench's table in the README of TerraFM.
 
 use super::table::{Column, TableRow, headings};
 use super::text::{cell_text, escape, grid};
 
-/// The rows of `columns`, a column for each of `models`.
+/// Renders one row per item of `columns` and one column per item of `models`.
 pub(crate) fn values<'t, 'a: 't>(
     columns: &[Column],
     models: impl Iterator<Item = &'t TableRow<'a>>,

@@ -1,4 +1,4 @@
-//! The spider plot as a picture.
+//! Draws the spider plot.
 
 use crate::canvas::{
     ALARM, Anchor, BLACK, Bounds, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point,
@@ -12,7 +12,7 @@ use super::{Axis, Chart, Series};
 
 const WIDTH: f64 = 900.0;
 const RADIUS: f64 = 285.0;
-/// Where the lowest and the highest model lie on an axis, as shares of its length.
+/// Positions of the lowest and the highest model on an axis, as shares of its length.
 const LOWEST: f64 = 0.22;
 const HIGHEST: f64 = 0.96;
 const MARGIN: f64 = 30.0;
@@ -20,7 +20,7 @@ const VALUE: f64 = 11.0;
 const LEGEND: f64 = 13.0;
 const DOT: f64 = 4.0;
 
-/// Measured lines: black first, then dark tones that no published line has.
+/// Colours of measured lines: black first, then dark tones that no published line has.
 const MEASURED: [Color; 4] = [BLACK, Color(128, 0, 64), Color(0, 60, 110), Color(96, 72, 0)];
 
 const DASHES: [Dash; 3] =
@@ -46,7 +46,7 @@ fn pen(series: &Series, among_its_kind: usize) -> Pen {
     }
 }
 
-/// Draws the plot: published lines dashed with hollow points, measured ones solid with full ones. A missing value breaks
+/// Draws the plot: published lines dashed with hollow points, measured lines solid with filled points. A missing value breaks
 /// the line.
 pub fn draw(chart: &Chart) -> Picture {
     let n = chart.axes.len();
@@ -171,7 +171,7 @@ fn pens(chart: &Chart) -> Vec<Pen> {
     pens
 }
 
-/// Title and what the axes mean; returns where they end.
+/// Draws the title and the explanation of the axes; returns the y coordinate of their end.
 fn head(chart: &Chart, layer: &mut Layer) -> f64 {
     let mut y = 34.0;
     let mut line = |text: Text| {
@@ -192,7 +192,7 @@ fn head(chart: &Chart, layer: &mut Layer) -> f64 {
         }
         (false, false) => "Each axis runs from the lowest to the highest model shown, outwards.",
         (true, _) => {
-            "Each axis runs from the worst to the best model shown, outwards; axes marked ↓ are turned round, as lower is better."
+            "Each axis runs from the worst to the best model shown, outwards; axes marked ↓ are reversed because lower is better."
         }
     };
     line(Text::new(meaning, (WIDTH / 2.0, y), Anchor::Middle, 12.0).color(GREY));
@@ -207,7 +207,7 @@ fn axis_title(axis: &Axis, end: Point, (x, y): (f64, f64)) -> [Text; 2] {
         x if x < -0.2 => (Anchor::End, at.0 - 6.0),
         _ => (Anchor::Middle, WIDTH / 2.0),
     };
-    // The two lines stand above the end of an axis that points up, below that of one that points down.
+    // The two lines are above the end of an axis that points up, and below the end of one that points down.
     let first = at.1 + 4.0 + (y - 1.0) * 8.0 + if y > 0.9 { 6.0 } else { 0.0 };
     [
         Text::new(shortened(&axis.title, room, 13.0, true), (at.0, first), anchor, 13.0).bold(),
@@ -216,7 +216,7 @@ fn axis_title(axis: &Axis, end: Point, (x, y): (f64, f64)) -> [Text; 2] {
     ]
 }
 
-/// The unbroken parts of a closed line; one of a single point is no line.
+/// Returns the unbroken parts of a closed line, without parts of a single point.
 fn runs(points: &[Option<Point>]) -> Vec<Vec<Point>> {
     let n = points.len();
     let Some(gap) = points.iter().position(Option::is_none) else {
@@ -237,7 +237,7 @@ fn runs(points: &[Option<Point>]) -> Vec<Vec<Point>> {
     runs
 }
 
-/// From a point to its label, where that stands apart.
+/// Returns a line from a point to its label, if the label is far away.
 fn leader(point: Point, bounds: &Bounds) -> Option<[Point; 2]> {
     let end = (point.0.clamp(bounds.left, bounds.right), point.1.clamp(bounds.top, bounds.bottom));
     let distance = (end.0 - point.0).hypot(end.1 - point.1);
@@ -249,7 +249,7 @@ fn corners(bounds: &Bounds) -> Vec<Point> {
     vec![(left, top), (right, top), (right, bottom), (left, bottom)]
 }
 
-/// Dark enough to be read as text on white: a contrast of 4.5 or more [WCAG 2.1, 1.4.3].
+/// Darkens a colour for text on white, to a contrast of 4.5 or more [WCAG 2.1, 1.4.3].
 fn darker(Color(red, green, blue): Color) -> Color {
     let dim = |v: u8| (f64::from(v) * 0.65) as u8;
     Color(dim(red), dim(green), dim(blue))
@@ -262,7 +262,7 @@ struct LegendItem {
     width: f64,
 }
 
-/// The legend from `y` downwards, a layer a model, and where it ends.
+/// Draws the legend from `y` downwards, one layer per model; returns the layers and the y coordinate of its end.
 fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
     const SAMPLE: f64 = 34.0;
     const GAP: f64 = 22.0;
@@ -279,7 +279,7 @@ fn legend(chart: &Chart, pens: &[Pen], mut y: f64) -> (Vec<Layer>, f64) {
             LegendItem { series, name, width }
         })
         .collect();
-    // Each row with its width.
+    // Each row of items with its width.
     let mut rows: Vec<(Vec<&LegendItem>, f64)> = Vec::new();
     for item in &items {
         match rows.last_mut() {
