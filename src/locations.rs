@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 /// A folder where data or weights may be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The folder.
     pub folder: PathBuf,
     /// What named it: `--data`, `$GEO_BENCH_DIR`.
@@ -46,15 +46,15 @@ impl Environment<'static> {
 impl Environment<'_> {
     /// Lists the places for `suite`, whose environment variable is `variable`, in the order given in the module
     /// documentation.
-    pub fn places(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Vec<Place> {
-        let named = |folder, said_by| Place { folder, said_by, named: true };
+    pub fn places(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Vec<Location> {
+        let named = |folder, said_by| Location { folder, said_by, named: true };
         let typed = typed.map(|folder| named(folder.to_owned(), "--data".to_owned()));
         let own = (self.variable)(variable).map(|folder| named(folder, format!("${variable}")));
         typed.into_iter().chain(own).chain(self.shared(suite)).collect()
     }
 
-    fn shared(&self, what: &str) -> impl Iterator<Item = Place> {
-        let of = |base: PathBuf, said_by: &str| Place {
+    fn shared(&self, what: &str) -> impl Iterator<Item = Location> {
+        let of = |base: PathBuf, said_by: &str| Location {
             folder: base.join(what),
             said_by: said_by.to_owned(),
             named: false,
@@ -69,7 +69,7 @@ impl Environment<'_> {
     ///
     /// # Errors
     /// If a folder is named explicitly but does not exist.
-    pub fn find(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Option<Place>> {
+    pub fn find(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Option<Location>> {
         let mut places = self.places(suite, variable, typed).into_iter();
         match places.next() {
             Some(first) if first.named && !first.folder.is_dir() => {
@@ -84,7 +84,7 @@ impl Environment<'_> {
     ///
     /// # Errors
     /// If no variable is set and the platform has no data directory.
-    pub fn destination(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Place> {
+    pub fn destination(&self, suite: &str, variable: &str, typed: Option<&Path>) -> Result<Location> {
         let first = self.places(suite, variable, typed).into_iter().next();
         first.ok_or_else(|| nowhere().help(format!("pass --data DIR, or set {variable} or TERRABENCH_DATA")))
     }
@@ -93,12 +93,12 @@ impl Environment<'_> {
     ///
     /// # Errors
     /// If no variable is set and the platform has no data directory.
-    pub fn weights(&self) -> Result<Place> {
+    pub fn weights(&self) -> Result<Location> {
         self.shared("weights").next().ok_or_else(|| nowhere().help("pass --to DIR, or set TERRABENCH_DATA"))
     }
 
     /// Returns the first weights folder that contains the weights of `source`.
-    pub fn place_of_weights(&self, source: &WeightsSource) -> Option<Place> {
+    pub fn place_of_weights(&self, source: &WeightsSource) -> Option<Location> {
         self.shared("weights").find(|place| weights_path(&place.folder, source).is_file())
     }
 
@@ -134,7 +134,7 @@ mod tests {
 
     const VARIABLE: &str = "GEO_BENCH_DIR";
 
-    fn folders(variables: &[(&str, &Path)], typed: Option<&Path>, platform: &Path) -> Vec<Place> {
+    fn folders(variables: &[(&str, &Path)], typed: Option<&Path>, platform: &Path) -> Vec<Location> {
         let get = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };

@@ -14,7 +14,7 @@ use terrabench::metrics::Metric;
 use terrabench::metrics::paired::{Paired, mcnemar};
 use terrabench::metrics::segmentation::Confusion;
 use terrabench::record::predictions::{Named, read, write};
-use terrabench::record::{Kept, Record, Store, collect};
+use terrabench::record::{Record, Store, StoredRecord, collect};
 use terrabench::score::{Predictions, Targets};
 
 /// Predictions for `n` samples of two alternating classes; the first `right` are correct.
@@ -360,7 +360,7 @@ fn unusable_input_ends_with_2_and_says_what_to_do() {
 
     // Damaged predictions must not make a cell count as the same.
     let damaged = collect(Path::new(&none)).unwrap();
-    let Kept { record, store } = &damaged[0];
+    let StoredRecord { record, store } = &damaged[0];
     let file: PathBuf = store.beside(record, "predictions", "safetensors");
     std::fs::write(&file, b"nonsense").unwrap();
     let output = terrabench(&["check", "--records", &now, "--reference", &none]);

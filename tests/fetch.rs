@@ -11,7 +11,7 @@ use crate::hub_server::{COMMIT, Mischief, Server, sha256};
 use terrabench::Result;
 use terrabench::cli::fetch::describe;
 use terrabench::fetch::address::Address;
-use terrabench::fetch::catalogue::{Catalogue, Order, Part, Source, weights};
+use terrabench::fetch::catalogue::{Catalogue, CataloguePart, Order, Source, weights};
 use terrabench::fetch::hub::{Hub, Kind, Repository};
 use terrabench::fetch::patience::Patience;
 use terrabench::fetch::proxy::Proxies;
@@ -69,7 +69,7 @@ fn order(sources: Vec<Source>) -> Order {
     Order {
         title: "Test".into(),
         repository: Repository { kind: Kind::Dataset, name: "owner/name".into(), revision: "main".into() },
-        parts: vec![Part { name: "task".into(), licence: None, sources }],
+        parts: vec![CataloguePart { name: "task".into(), licence: None, sources }],
         expansion: 2.0,
         licences: None,
     }
@@ -613,7 +613,7 @@ fn sizes_and_licences_are_shown() {
     let server = Server::start(&[("set.zip", &packed), ("w.bin", &noise(50_000)), ("v.bin", &[0; 1_000])]);
     let target = Target::new();
     let hub = Hub::new(settings(&server));
-    let part = |name: &str, licence: Option<&str>, sources| Part {
+    let part = |name: &str, licence: Option<&str>, sources| CataloguePart {
         name: name.into(),
         licence: licence.map(str::to_owned),
         sources,

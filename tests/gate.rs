@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use ndarray::Array2;
 use terrabench::gate::Suites;
-use terrabench::gate::check::{self, Row, Thresholds, Verdict};
+use terrabench::gate::check::{self, CheckedCell, Thresholds, Verdict};
 use terrabench::gate::choice::Wanted;
 use terrabench::gate::compare::{self, compare, side};
 use terrabench::home::Home;
@@ -93,7 +93,7 @@ impl Sides {
         self.folder.path().join(name)
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn rows(&self) -> Vec<CheckedCell> {
         let [now, before] = ["now", "before"].map(|name| collect(&self.path(name)).unwrap());
         let suites = Suites::load(&Home::find().unwrap(), now.iter().map(|kept| &kept.record));
         check::check(&now, &before, &thresholds(), &suites).unwrap()
@@ -210,8 +210,9 @@ fn a_fall_of_the_score_that_tables_show_fails_the_gate() {
     keep_all(&sides.now, Predictions::Masks(now), scoring(2), |_| {});
     keep_all(&sides.before, Predictions::Masks(before), scoring(2), |_| {});
     // Other images: only values can be compared.
-    let finding =
-        |rows: &[Row]| rows[0].findings.iter().any(|finding| finding.starts_with("reported_miou fell"));
+    let finding = |rows: &[CheckedCell]| {
+        rows[0].findings.iter().any(|finding| finding.starts_with("reported_miou fell"))
+    };
     let rows = sides.rows();
     assert!((rows[0].now.unwrap() - rows[0].reference.unwrap()).abs() < 1e-9 && finding(&rows), "{rows:?}");
 

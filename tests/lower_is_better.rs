@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use terrabench::gate::Suites;
-use terrabench::gate::check::{self, Row, Thresholds, Verdict, summary};
+use terrabench::gate::check::{self, CheckedCell, Thresholds, Verdict, summary};
 use terrabench::gate::rescore::rescore;
 use terrabench::home::Home;
 use terrabench::metrics::{Better, Metric, bootstrap};
@@ -59,7 +59,7 @@ fn keep(store: &Store, metric: Metric, predictions: Predictions, with_prediction
     record
 }
 
-fn checked(metric: Metric, now: f64, before: f64, with_predictions: bool) -> Vec<Row> {
+fn checked(metric: Metric, now: f64, before: f64, with_predictions: bool) -> Vec<CheckedCell> {
     let folder = tempfile::tempdir().unwrap();
     let thresholds =
         Thresholds::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/check.toml")).unwrap();

@@ -11,9 +11,9 @@ use crate::console;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::gate::Suites;
-use crate::gate::check::{self, Row, Thresholds, Verdict, junit, summary};
+use crate::gate::check::{self, CheckedCell, Thresholds, Verdict, junit, summary};
 use crate::home::Home;
-use crate::record::{Collection, Kept, Unreadable, collect_usable, unreadable};
+use crate::record::{Collection, StoredRecord, Unreadable, collect_usable, unreadable};
 use crate::{Error, Result};
 
 /// Runs the command. Exits with 0 if all cells pass, 1 if a cell fails, and 2 if the input or part of it is unusable.
@@ -38,8 +38,8 @@ fn how(args: &CheckArgs, error: Error) -> Error {
 
 /// The records to compare.
 struct Sides {
-    records: Vec<Kept>,
-    reference: Vec<Kept>,
+    records: Vec<StoredRecord>,
+    reference: Vec<StoredRecord>,
     /// Files of either side that cannot be used.
     unreadable: Vec<Unreadable>,
     suites: Suites,
@@ -86,7 +86,7 @@ fn note(unreadable: &[Unreadable]) {
 }
 
 /// Returns 1 if a cell definitely fails; otherwise 2 if a file cannot be used, since that may be why cells are missing.
-fn code(rows: &[Row], is_incomplete: bool, allow_missing: bool) -> ExitCode {
+fn code(rows: &[CheckedCell], is_incomplete: bool, allow_missing: bool) -> ExitCode {
     let unsure = |verdict: Verdict| matches!(verdict, Verdict::Missing | Verdict::Unusable);
     let is_missing = rows.iter().any(|row| row.verdict == Verdict::Missing) && !allow_missing;
     if rows.iter().any(|row| row.verdict.fails() && !unsure(row.verdict)) {
@@ -100,7 +100,7 @@ fn code(rows: &[Row], is_incomplete: bool, allow_missing: bool) -> ExitCode {
     }
 }
 
-fn compared(home: &Home, args: &CheckArgs, sides: &Sides) -> Result<Vec<Row>> {
+fn compared(home: &Home, args: &CheckArgs, sides: &Sides) -> Result<Vec<CheckedCell>> {
     let Sides { records, reference, unreadable, suites } = sides;
     let thresholds = Thresholds::load(&thresholds(home, args)?)?;
     let rows = check::check(records, reference, &thresholds, suites)?;

@@ -15,7 +15,7 @@ use crate::console;
 use crate::fetch::catalogue::{self, Catalogue, Order};
 use crate::fetch::hub::Hub;
 use crate::fetch::settings::Settings;
-use crate::fetch::{self, Item, State, Survey, SurveyedPart, Track, Watch, Work, gigabytes};
+use crate::fetch::{self, FetchItem, State, Survey, SurveyedPart, Track, Watch, Work, gigabytes};
 use crate::home::{Home, variable};
 use crate::locations::{Environment, free_space};
 use crate::model::config::ModelConfig;
@@ -128,7 +128,7 @@ fn standing(part: &SurveyedPart) -> String {
     } else if count(|state| matches!(state, State::Cached(_))) == all && all > 0 {
         "  in the hub's cache".to_owned()
     } else {
-        let missing: u64 = part.items.iter().map(Item::to_fetch).sum();
+        let missing: u64 = part.items.iter().map(FetchItem::to_fetch).sum();
         let size: u64 = part.items.iter().map(|item| item.entry.size).sum();
         if missing < size { format!("  {} of it present", gigabytes(size - missing)) } else { String::new() }
     };

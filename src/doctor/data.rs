@@ -12,7 +12,7 @@ use crate::fetch::catalogue::{Catalogue, TaskFiles};
 use crate::fetch::ledger::{self, Line};
 use crate::files::inside;
 use crate::home::Home;
-use crate::locations::{Environment, Place};
+use crate::locations::{Environment, Location};
 use crate::task::{Suite, Task};
 use crate::{Error, Result, remedy};
 
@@ -67,7 +67,7 @@ fn of_suite(
             return vec![absent.remedy(format!("{fetch}, or unset {variable}"))];
         }
     };
-    let Place { folder, said_by, .. } = &place;
+    let Location { folder, said_by, .. } = &place;
     let lines = match std::fs::read_dir(folder).at(folder).and_then(|_| ledger::read(folder)) {
         Ok(lines) => lines,
         Err(error) => {

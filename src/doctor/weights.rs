@@ -9,7 +9,7 @@ use crate::fetch::ledger::{self, Line};
 use crate::fetch::{catalogue, gigabytes};
 use crate::formats::checkpoint;
 use crate::home::Home;
-use crate::locations::{Environment, Place, weights_path};
+use crate::locations::{Environment, Location, weights_path};
 use crate::model::config::ModelConfig;
 use crate::{Error, Result, remedy};
 
@@ -30,7 +30,7 @@ fn of_model(home: &Home, environment: &Environment, name: &str) -> Option<Findin
         Err(error) => return Some(broken(error)),
     };
     let source = model.weights.as_ref()?;
-    let Some(Place { folder, .. }) = environment.place_of_weights(source) else {
+    let Some(Location { folder, .. }) = environment.place_of_weights(source) else {
         let absent =
             finding(Standing::Absent, format!("not fetched (`{}` of {})", source.file, source.repository));
         return Some(absent.remedy(remedy::fetch_weights(name)));

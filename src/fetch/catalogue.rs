@@ -97,7 +97,7 @@ pub struct Order {
     /// The repository and its revision.
     pub repository: Repository,
     /// Tasks (or the model), each with its files and its licence if known.
-    pub parts: Vec<Part>,
+    pub parts: Vec<CataloguePart>,
     /// Approximate ratio of unpacked to packed bytes of its archives, 1 to 100.
     pub expansion: f64,
     /// Where to find licences that are not in `parts`.
@@ -106,7 +106,7 @@ pub struct Order {
 
 /// The share of one task in an order.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct CataloguePart {
     /// Name of the task, or of the model's file.
     pub name: String,
     /// Licence of its data, as an SPDX identifier, if known.
@@ -188,7 +188,7 @@ impl Catalogue {
         for task in chosen {
             let own: Vec<&Source> = task.files.iter().filter(|file| !seen.contains(file)).collect();
             seen.extend(&own);
-            parts.push(Part {
+            parts.push(CataloguePart {
                 name: task.name.clone(),
                 licence: task.licence.clone(),
                 sources: own.into_iter().cloned().collect(),
@@ -233,7 +233,7 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
             name: source.repository.clone(),
             revision: source.revision.clone(),
         },
-        parts: vec![Part { name: source.file.clone(), licence: None, sources: vec![file] }],
+        parts: vec![CataloguePart { name: source.file.clone(), licence: None, sources: vec![file] }],
         expansion: 1.0,
         licences: None,
     })

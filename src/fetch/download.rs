@@ -40,7 +40,7 @@ pub(crate) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
 }
 
 /// A part file being written.
-struct Part<'a> {
+struct PartialFile<'a> {
     path: &'a Path,
     file: File,
     length: u64,
@@ -48,13 +48,13 @@ struct Part<'a> {
     entry: &'a Entry,
 }
 
-impl<'a> Part<'a> {
+impl<'a> PartialFile<'a> {
     /// Continues the part at `path`, or starts one.
     fn open(path: &'a Path, entry: &'a Entry) -> Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).at(path)?;
         let checking = Checking::new(&entry.checksums, entry.size);
-        let mut part = Part { path, file, length: 0, checking, entry };
+        let mut part = PartialFile { path, file, length: 0, checking, entry };
         if part.file.metadata().at(path)?.len() > entry.size {
             part.restart()?;
         }
@@ -92,7 +92,7 @@ impl Download<'_> {
     /// If patience runs out, the hub refuses, the hash is wrong twice, or a file cannot be written.
     pub fn run(&self, part: &Path) -> Result<()> {
         let subject = format!("{}: {}", self.repository.name, self.entry.path);
-        let mut whole = Part::open(part, self.entry)?;
+        let mut whole = PartialFile::open(part, self.entry)?;
         (self.seen)(whole.length);
         let mut failures = Failures::default();
         let mut was_wrong = false;
@@ -151,7 +151,7 @@ impl Download<'_> {
     }
 
     /// Appends what the server sends. Returns why it ended early, if it did.
-    fn receive(&self, opened: Opened, part: &mut Part) -> Result<Option<Trouble>> {
+    fn receive(&self, opened: Opened, part: &mut PartialFile) -> Result<Option<Trouble>> {
         let rest = self.entry.size - opened.from;
         if let Some(announced) = opened.length
             && announced != rest

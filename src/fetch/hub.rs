@@ -149,7 +149,7 @@ impl Hub {
     /// If the hub cannot be reached, refuses, or has no such repository.
     pub fn list(&self, repository: &Repository) -> Result<Vec<Entry>> {
         #[derive(Deserialize)]
-        struct Item {
+        struct HubFile {
             #[serde(rename = "type")]
             kind: String,
             path: String,
@@ -168,7 +168,7 @@ impl Hub {
         let mut route = format!("/api/{kind}/{encoded}/tree/{}?recursive=true", encode(revision, ""));
         let mut entries = Vec::new();
         for _ in 0..MOST_PAGES {
-            let (items, headers) = self.json::<Vec<Item>>(&route, repository)?;
+            let (items, headers) = self.json::<Vec<HubFile>>(&route, repository)?;
             for item in items.into_iter().filter(|item| item.kind == "file") {
                 let mut checksums = Checksums::default();
                 let size = match item.lfs {

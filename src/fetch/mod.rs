@@ -61,7 +61,7 @@ use crate::files::{inside, move_to};
 use download::{Download, part_path};
 use hub::Hub;
 use ledger::{Ledger, Line, Unpacked};
-pub use survey::{Item, State, Survey, SurveyedPart, gigabytes};
+pub use survey::{FetchItem, State, Survey, SurveyedPart, gigabytes};
 
 use crate::error::AtPath;
 use crate::locations::free_space;
@@ -145,7 +145,7 @@ pub fn run(hub: &Hub, survey: &Survey, keep: bool, watch: &dyn Watch) -> Result<
         stop: AtomicBool::new(false),
         left: AtomicU64::new(survey.to_fetch()),
     };
-    let items: Vec<&Item> = survey.items().collect();
+    let items: Vec<&FetchItem> = survey.items().collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..WORKERS.min(items.len()) {
@@ -190,7 +190,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Brings one file, whatever its current state.
-    fn bring(&self, item: &Item) -> Result<()> {
+    fn bring(&self, item: &FetchItem) -> Result<()> {
         let (folder, repository) = (&self.survey.folder, &self.survey.repository);
         let line = held(&self.ledger).get(&item.to).cloned();
         let state = survey::state(self.hub, repository, folder, item, line.as_ref())?;
@@ -234,7 +234,7 @@ impl Run<'_> {
     }
 
     /// Returns the path of the verified file: `target`, or the hub's cache for an archive that is there.
-    fn obtain(&self, item: &Item, state: State, target: &Path) -> Result<PathBuf> {
+    fn obtain(&self, item: &FetchItem, state: State, target: &Path) -> Result<PathBuf> {
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).at(parent)?;
         }
@@ -272,7 +272,7 @@ impl Run<'_> {
     }
 
     /// Gives the copy `part` its final name if it passes verification.
-    fn settle(&self, item: &Item, part: &Path, target: &Path) -> Result<PathBuf> {
+    fn settle(&self, item: &FetchItem, part: &Path, target: &Path) -> Result<PathBuf> {
         if self.verified(item, part)? {
             std::fs::rename(part, target).at(target)?;
             return Ok(target.to_owned());
@@ -282,7 +282,7 @@ impl Run<'_> {
             .help("run the same command again"))
     }
 
-    fn verified(&self, item: &Item, path: &Path) -> Result<bool> {
+    fn verified(&self, item: &FetchItem, path: &Path) -> Result<bool> {
         let track = self.watch.begin(Work::Check, &item.to, item.entry.size);
         Ok(item.entry.checksums.hold(path, item.entry.size, &|bytes| track.at(bytes))?.is_ok())
     }

@@ -38,12 +38,12 @@ pub struct SurveyedPart {
     /// Licence of its data, if known.
     pub licence: Option<String>,
     /// Its files; empty if an earlier part brings the same ones.
-    pub items: Vec<Item>,
+    pub items: Vec<FetchItem>,
 }
 
 /// A file of the hub and its local state.
 #[derive(Debug)]
-pub struct Item {
+pub struct FetchItem {
     /// The file on the hub.
     pub entry: Entry,
     /// Path in the folder.
@@ -72,7 +72,7 @@ pub enum State {
     },
 }
 
-impl Item {
+impl FetchItem {
     /// Returns the number of bytes to download.
     pub fn to_fetch(&self) -> u64 {
         match self.state {
@@ -109,8 +109,12 @@ impl Survey {
                         continue;
                     }
                     let entry = pinned(&repository, source, entry)?;
-                    let mut item =
-                        Item { entry, to, unpack: source.unpack.clone(), state: State::Missing { part: 0 } };
+                    let mut item = FetchItem {
+                        entry,
+                        to,
+                        unpack: source.unpack.clone(),
+                        state: State::Missing { part: 0 },
+                    };
                     item.state = state(hub, &repository, folder, &item, lines.get(&item.to))?;
                     items.push(item);
                 }
@@ -129,18 +133,18 @@ impl Survey {
     }
 
     /// Iterates over all files.
-    pub fn items(&self) -> impl Iterator<Item = &Item> {
+    pub fn items(&self) -> impl Iterator<Item = &FetchItem> {
         self.parts.iter().flat_map(|part| &part.items)
     }
 
     /// Returns the number of bytes to download.
     pub fn to_fetch(&self) -> u64 {
-        self.items().map(Item::to_fetch).sum()
+        self.items().map(FetchItem::to_fetch).sum()
     }
 
     /// Estimates the peak disk use in bytes: archives are removed once unpacked, unless they are kept.
     pub fn disk(&self, keep: bool) -> u64 {
-        let busy = |item: &&Item| !matches!(item.state, State::Here | State::Foreign);
+        let busy = |item: &&FetchItem| !matches!(item.state, State::Here | State::Foreign);
         let mut archives: Vec<u64> = Vec::new();
         let mut stays = 0u64;
         for item in self.items().filter(busy) {
@@ -160,7 +164,7 @@ impl Survey {
         stays.saturating_add(archives.iter().take(at_once).sum())
     }
 
-    fn part_of(&self, item: &Item) -> u64 {
+    fn part_of(&self, item: &FetchItem) -> u64 {
         match item.state {
             State::Missing { part } => part.min(item.entry.size),
             _ => 0,
@@ -219,7 +223,7 @@ pub(crate) fn state(
     hub: &Hub,
     repository: &Repository,
     folder: &Path,
-    item: &Item,
+    item: &FetchItem,
     line: Option<&Line>,
 ) -> Result<State> {
     let identity = item.entry.checksums.identity();

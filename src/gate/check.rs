@@ -21,7 +21,7 @@ use super::suites::Suites;
 use crate::home::read_toml;
 use crate::metrics::paired::Paired;
 use crate::metrics::{Better, Metric, Scale};
-use crate::record::{Aspect, Cell, Kept, Reason, SettingKey, Store, Unreadable};
+use crate::record::{Aspect, Cell, Reason, SettingKey, Store, StoredRecord, Unreadable};
 use crate::report::tables::paired::paired;
 use crate::{Error, Result};
 
@@ -133,7 +133,7 @@ pub enum How {
 
 /// A cell's record and that of the reference.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct CheckedCell {
     /// The cell.
     pub cell: Cell,
     /// What distinguishes the settings from others of the cell; empty if there is only one.
@@ -155,7 +155,7 @@ pub struct Row {
     pub unreadable: Vec<Unreadable>,
 }
 
-impl Row {
+impl CheckedCell {
     /// Change from the reference, in percentage points or the metric's own unit.
     pub fn difference(&self) -> Option<f64> {
         Some(self.now? - self.reference?)
@@ -183,11 +183,11 @@ impl Row {
 /// # Errors
 /// If several records match, a metric has no threshold or a side has no records.
 pub fn check(
-    records: &[Kept],
-    reference: &[Kept],
+    records: &[StoredRecord],
+    reference: &[StoredRecord],
     thresholds: &Thresholds,
     suites: &Suites,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<CheckedCell>> {
     for (side, name) in [(records, "the records"), (reference, "the reference")] {
         if side.is_empty() {
             return Err(Error::request(format!("no records found in {name}"))
@@ -211,7 +211,7 @@ pub fn check(
 struct Side<'k> {
     /// Name of the side in findings.
     name: &'static str,
-    kept: &'k Kept,
+    kept: &'k StoredRecord,
     recomputed: Option<Recomputed>,
 }
 
@@ -230,7 +230,7 @@ impl Examined {
     }
 
     /// Recomputes the record's scores; `None` if its predictions cannot be used.
-    fn side<'k>(&mut self, name: &'static str, kept: &'k Kept, suites: &Suites) -> Option<Side<'k>> {
+    fn side<'k>(&mut self, name: &'static str, kept: &'k StoredRecord, suites: &Suites) -> Option<Side<'k>> {
         match recompute(kept, suites, &[]) {
             Ok(recomputed) => {
                 for claim in recomputed.iter().flat_map(Recomputed::contradictions) {
@@ -251,7 +251,12 @@ impl Examined {
     }
 }
 
-fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &Suites) -> Result<Row> {
+fn examine(
+    pair: &Pair,
+    keys: &[SettingKey],
+    thresholds: &Thresholds,
+    suites: &Suites,
+) -> Result<CheckedCell> {
     let start = match (pair.now, pair.before) {
         (Some(_), Some(_)) => Verdict::Same,
         (Some(_), None) => Verdict::New,
@@ -266,7 +271,7 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
         _ => None,
     };
     let metric = pair.records().next().map(|kept| kept.record.metric);
-    let value = |kept: Option<&Kept>| kept.map(|kept| kept.record.value);
+    let value = |kept: Option<&StoredRecord>| kept.map(|kept| kept.record.value);
     // A shortened run is marked even if it is alone.
     let own = pair.records().next().map(|kept| (kept.record.short, SettingKey::of(&kept.record)));
     let setting = match own {
@@ -276,7 +281,7 @@ fn examine(pair: &Pair, keys: &[SettingKey], thresholds: &Thresholds, suites: &S
         },
         None => String::new(),
     };
-    Ok(Row {
+    Ok(CheckedCell {
         cell: pair.cell.clone(),
         setting,
         metric: metric.ok_or_else(|| Error::request("a cell has no record"))?,
@@ -407,7 +412,12 @@ fn further_scores(
 ///
 /// # Errors
 /// If several records match, a record contradicts its predictions, or a file cannot be written or removed.
-pub fn update(records: &[Kept], reference: &[Kept], folder: &Path, suites: &Suites) -> Result<()> {
+pub fn update(
+    records: &[StoredRecord],
+    reference: &[StoredRecord],
+    folder: &Path,
+    suites: &Suites,
+) -> Result<()> {
     let pairs = pairs(records, reference)?;
     let mut contradictions = Vec::new();
     for kept in pairs.iter().filter_map(|pair| pair.now) {

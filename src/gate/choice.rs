@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::record::{Aspect, Cell, Kept, SettingKey};
+use crate::record::{Aspect, Cell, SettingKey, StoredRecord};
 use crate::{Error, Result};
 
 /// The user's options that select records. Of several values of one kind, any may match.
@@ -44,7 +44,7 @@ impl Wanted {
         Ok((aspect, value.trim().to_owned()))
     }
 
-    fn admits(&self, kept: &Kept) -> bool {
+    fn admits(&self, kept: &StoredRecord) -> bool {
         let (cell, key) = (&kept.record.cell, SettingKey::of(&kept.record));
         let any = |wanted: &[String], fits: &dyn Fn(&str) -> bool| {
             wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted))
@@ -62,8 +62,8 @@ impl Wanted {
     ///
     /// # Errors
     /// If there are records but none matches: the message lists the available settings. `side` names the records in it.
-    pub fn narrow(&self, records: Vec<Kept>, side: &str) -> Result<Vec<Kept>> {
-        let (fitting, others): (Vec<Kept>, Vec<Kept>) =
+    pub fn narrow(&self, records: Vec<StoredRecord>, side: &str) -> Result<Vec<StoredRecord>> {
+        let (fitting, others): (Vec<StoredRecord>, Vec<StoredRecord>) =
             records.into_iter().partition(|kept| self.admits(kept));
         if fitting.is_empty() && !others.is_empty() {
             let mut settings: Vec<String> = others
@@ -94,13 +94,15 @@ pub(crate) fn model_name(cell: &Cell) -> String {
 }
 
 /// Returns the most recent run of each setting (and model), newest first.
-pub(crate) fn newest_of_each<'k>(records: impl IntoIterator<Item = &'k Kept>) -> Vec<&'k Kept> {
-    let mut records: Vec<&Kept> = records.into_iter().collect();
+pub(crate) fn newest_of_each<'k>(
+    records: impl IntoIterator<Item = &'k StoredRecord>,
+) -> Vec<&'k StoredRecord> {
+    let mut records: Vec<&StoredRecord> = records.into_iter().collect();
     // Two runs may finish within the same second: the fingerprint then decides, always in the same way.
     records.sort_by_key(|kept| {
         std::cmp::Reverse((kept.record.provenance.finished, kept.record.fingerprint.clone()))
     });
-    let mut newest: Vec<&Kept> = Vec::new();
+    let mut newest: Vec<&StoredRecord> = Vec::new();
     for kept in records {
         let key = SettingKey::of(&kept.record);
         let known = newest.iter().any(|other| {
@@ -119,7 +121,7 @@ pub(crate) fn newest_of_each<'k>(records: impl IntoIterator<Item = &'k Kept>) ->
 pub(crate) struct Several<'k> {
     /// The cell and the side: `m-eurosat default knn seed 0 of A`.
     pub of: String,
-    pub records: Vec<&'k Kept>,
+    pub records: Vec<&'k StoredRecord>,
 }
 
 /// Cells listed in an error before the rest is only counted.
@@ -155,9 +157,9 @@ pub(crate) fn ask(several: &[Several]) -> Error {
 }
 
 /// Formats one line per record: its value, its model and what distinguishes its settings from the others'.
-fn describe(records: &[&Kept]) -> Vec<String> {
+fn describe(records: &[&StoredRecord]) -> Vec<String> {
     let keys: Vec<SettingKey> = records.iter().map(|kept| SettingKey::of(&kept.record)).collect();
-    let line = |(kept, key): (&&Kept, &SettingKey)| {
+    let line = |(kept, key): (&&StoredRecord, &SettingKey)| {
         let record = &kept.record;
         let setting = key.among(&keys);
         let setting = if setting.is_empty() { setting } else { format!(", {setting}") };

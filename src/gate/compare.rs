@@ -9,7 +9,7 @@ use super::samples::pair_samples;
 use super::suites::Suites;
 use crate::metrics::paired::{Paired, discordant, mcnemar};
 use crate::metrics::{Better, Metric, Unit};
-use crate::record::{Aspect, Cell, Collection, Kept, Reason, SettingKey, Unreadable, collect_usable};
+use crate::record::{Aspect, Cell, Collection, Reason, SettingKey, StoredRecord, Unreadable, collect_usable};
 use crate::report::tables::paired::{interval, p_value, paired, probability};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 use crate::score::Predictions;
@@ -78,11 +78,11 @@ pub fn side(side: &str, results: &Path) -> Result<Collection> {
         return collect_usable(Path::new(side));
     }
     let Collection { kept: all, unreadable } = collect_usable(results)?;
-    let is_meant = |kept: &&Kept| {
+    let is_meant = |kept: &&StoredRecord| {
         let (cell, weights) = (&kept.record.cell, &kept.record.provenance.weights);
         cell.model == side || model_name(cell) == side || (side.len() >= 6 && is_weights(weights, side))
     };
-    let meant: Vec<Kept> = all.iter().filter(is_meant).cloned().collect();
+    let meant: Vec<StoredRecord> = all.iter().filter(is_meant).cloned().collect();
     if meant.is_empty() {
         let models: BTreeSet<String> =
             all.iter().map(|kept| format!("`{}`", model_name(&kept.record.cell))).collect();
@@ -102,7 +102,12 @@ pub fn side(side: &str, results: &Path) -> Result<Collection> {
 ///
 /// # Errors
 /// If the sides share no cell, or several settings of a cell remain after `wanted`: the message lists them.
-pub fn compare(a: Vec<Kept>, b: Vec<Kept>, wanted: &Wanted, suites: &Suites) -> Result<Comparison> {
+pub fn compare(
+    a: Vec<StoredRecord>,
+    b: Vec<StoredRecord>,
+    wanted: &Wanted,
+    suites: &Suites,
+) -> Result<Comparison> {
     let (a, b) = (wanted.narrow(a, SIDES[0])?, wanted.narrow(b, SIDES[1])?);
     let (a, b) = (by_place(&a), by_place(&b));
     let (mut chosen, mut several) = (Vec::new(), Vec::new());
@@ -133,8 +138,8 @@ pub fn compare(a: Vec<Kept>, b: Vec<Kept>, wanted: &Wanted, suites: &Suites) -> 
     Ok(comparison)
 }
 
-fn by_place(records: &[Kept]) -> BTreeMap<CellIdentity, Vec<&Kept>> {
-    let mut places: BTreeMap<CellIdentity, Vec<&Kept>> = BTreeMap::new();
+fn by_place(records: &[StoredRecord]) -> BTreeMap<CellIdentity, Vec<&StoredRecord>> {
+    let mut places: BTreeMap<CellIdentity, Vec<&StoredRecord>> = BTreeMap::new();
     for kept in records {
         let Cell { suite, task, partition, protocol, seed, .. } = kept.record.cell.clone();
         places.entry((suite, task, partition, protocol, seed)).or_default().push(kept);
@@ -145,14 +150,14 @@ fn by_place(records: &[Kept]) -> BTreeMap<CellIdentity, Vec<&Kept>> {
 /// The records of one cell on one side.
 struct Preferred<'k> {
     /// Candidates, one per setting.
-    fitting: Vec<&'k Kept>,
+    fitting: Vec<&'k StoredRecord>,
     /// Shortened runs and generated data that were left out.
-    left_out: Vec<&'k Kept>,
+    left_out: Vec<&'k StoredRecord>,
 }
 
 /// Selects complete runs on real data if there are any.
-fn preferred<'k>(records: &[&'k Kept]) -> Preferred<'k> {
-    let (whole, others): (Vec<&Kept>, Vec<&Kept>) = newest_of_each(records.iter().copied())
+fn preferred<'k>(records: &[&'k StoredRecord]) -> Preferred<'k> {
+    let (whole, others): (Vec<&StoredRecord>, Vec<&StoredRecord>) = newest_of_each(records.iter().copied())
         .into_iter()
         .partition(|kept| !kept.record.short && !kept.record.demo);
     match whole.is_empty() {
@@ -190,7 +195,7 @@ fn row(
         }));
     }
     let mut is_contradictory = false;
-    let mut recomputed = |name: &str, kept: &Kept| match recompute(kept, suites, &[]) {
+    let mut recomputed = |name: &str, kept: &StoredRecord| match recompute(kept, suites, &[]) {
         Ok(recomputed) => {
             let claims = recomputed.iter().flat_map(Recomputed::contradictions);
             let claims: Vec<String> = claims.map(|claim| format!("{name}: {claim}")).collect();
@@ -231,7 +236,7 @@ fn row(
     }))
 }
 
-fn model(kept: &Kept) -> String {
+fn model(kept: &StoredRecord) -> String {
     format!("{}, {}", model_name(&kept.record.cell), SettingKey::of(&kept.record).tell(&[Aspect::Weights]))
 }
 

@@ -9,7 +9,7 @@ use serde::de::value::Error as Unknown;
 use super::suites::{Suites, reported};
 use crate::metrics::{Metric, bootstrap};
 use crate::record::predictions::Named;
-use crate::record::{Kept, Record};
+use crate::record::{Record, StoredRecord};
 use crate::score::Scoring;
 use crate::score::predictions::BatchScore;
 use crate::{Error, Result};
@@ -116,7 +116,7 @@ fn apart(a: f64, b: f64) -> (String, String) {
 ///
 /// # Errors
 /// If the predictions are damaged or cannot be scored by the record's metric. The error names their file.
-pub fn recompute(kept: &Kept, suites: &Suites, extra: &[Metric]) -> Result<Option<Recomputed>> {
+pub fn recompute(kept: &StoredRecord, suites: &Suites, extra: &[Metric]) -> Result<Option<Recomputed>> {
     let record = &kept.record;
     let Some(named) = kept.store.predictions(record)? else { return Ok(None) };
     let scores = scores(record, &named, suites, extra).map_err(|error| {

@@ -5,7 +5,7 @@ pub use super::recompute::{Again, Score, metric};
 use super::recompute::{Recomputed, recompute};
 use super::suites::Suites;
 use crate::metrics::{Metric, Scale};
-use crate::record::{Kept, Reason, Record, SettingKey, Unreadable};
+use crate::record::{Reason, Record, SettingKey, StoredRecord, Unreadable};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 
 /// A record and its recomputed scores.
@@ -23,7 +23,11 @@ pub struct Rescored {
 
 /// Recomputes the scores of each record, and the metrics `extra` if they fit the target. Predictions that cannot be used are
 /// returned separately.
-pub fn rescore(records: &[Kept], extra: &[Metric], suites: &Suites) -> (Vec<Rescored>, Vec<Unreadable>) {
+pub fn rescore(
+    records: &[StoredRecord],
+    extra: &[Metric],
+    suites: &Suites,
+) -> (Vec<Rescored>, Vec<Unreadable>) {
     let (mut rescored, mut unreadable) = (Vec::new(), Vec::new());
     for of_cell in records.chunk_by(|a, b| a.record.cell == b.record.cell) {
         let keys: Vec<SettingKey> = of_cell.iter().map(|kept| SettingKey::of(&kept.record)).collect();

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     #[derive(Default)]
     struct List {
-        place: Place,
+        place: ParameterPath,
         parameters: Vec<(String, Vec<usize>)>,
     }
     impl ModuleVisitor for List {
@@ -36,7 +36,7 @@ pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
 /// The first error of `values`, or if it returns a different number of values than the shape has.
 pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
     struct Fill<F> {
-        place: Place,
+        place: ParameterPath,
         values: F,
         error: Option<Error>,
     }
@@ -80,7 +80,7 @@ pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<V
             }
         }
     }
-    let mut fill = Fill { place: Place::default(), values, error: None };
+    let mut fill = Fill { place: ParameterPath::default(), values, error: None };
     let module = module.map(&mut fill);
     fill.error.map_or(Ok(module), Err)
 }
@@ -104,12 +104,12 @@ fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 /// The position of a walk through a module.
 #[derive(Default)]
-pub(crate) struct Place {
+pub(crate) struct ParameterPath {
     /// Field names from the root, each with the type that contains it (`Struct:Linear`).
     path: Vec<(String, String)>,
 }
 
-impl Place {
+impl ParameterPath {
     pub(crate) fn enter(&mut self, name: &str, container: &str) {
         // Translates Burn's names of a norm's two parameters into PyTorch's.
         let name = match (container, name) {

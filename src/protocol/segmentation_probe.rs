@@ -21,7 +21,7 @@ use crate::features::source::FeatureSource;
 use crate::features::tiles::{IGNORED, Mask, Tokens};
 use crate::metrics::Better;
 use crate::metrics::segmentation::Confusion;
-use crate::nn::kernels::flex::matrix::{Into, Layout, multiply};
+use crate::nn::kernels::flex::matrix::{Into, MatrixLayout, multiply};
 use crate::score::decision::{choose, first_best};
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::{Split, TargetKind, Task};
@@ -257,12 +257,12 @@ impl Head {
                 let tile = tile.as_slice_mut().expect("rows lie together");
                 loss += pixels.loss_and_gradient(tile, mask, batch.counting, &mut space);
             }
-            let (n, to) = (tokens.nrows(), Layout::new(outputs, width));
+            let (n, to) = (tokens.nrows(), MatrixLayout::new(outputs, width));
             multiply(
                 (&mut *weight_gradient, to),
                 Into::Add,
-                (flat(&logits.view()), Layout::new(n, outputs).transposed()),
-                (flat(&tokens), Layout::new(n, width)),
+                (flat(&logits.view()), MatrixLayout::new(n, outputs).transposed()),
+                (flat(&tokens), MatrixLayout::new(n, width)),
             );
             for (sum, part) in bias_gradient.iter_mut().zip(logits.sum_axis(Axis(0))) {
                 *sum += part;
@@ -285,10 +285,10 @@ fn logits(tokens: ArrayView2<f32>, weight: ArrayView2<f32>, bias: &[f32]) -> Arr
     logits.outer_iter_mut().for_each(|mut row| row.assign(&ndarray::ArrayView1::from(bias)));
     let (n, width, outputs) = (tokens.nrows(), weight.ncols(), weight.nrows());
     multiply(
-        (logits.as_slice_mut().expect("newly made"), Layout::new(n, outputs)),
+        (logits.as_slice_mut().expect("newly made"), MatrixLayout::new(n, outputs)),
         Into::Add,
-        (flat(&tokens), Layout::new(n, width)),
-        (flat(&weight), Layout::new(outputs, width).transposed()),
+        (flat(&tokens), MatrixLayout::new(n, width)),
+        (flat(&weight), MatrixLayout::new(outputs, width).transposed()),
     );
     logits
 }

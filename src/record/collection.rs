@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// A record and the store that contains it and the files beside it.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct StoredRecord {
     /// The record.
     pub record: Record,
     /// Its store.
@@ -19,7 +19,7 @@ pub struct Kept {
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
     /// Records sorted by cell.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<StoredRecord>,
     /// Files that cannot be used: a command continues without them, lists them and reports them in its exit code.
     pub unreadable: Vec<Unreadable>,
 }
@@ -28,7 +28,7 @@ pub struct Collection {
 ///
 /// # Errors
 /// If there is no store, or a record cannot be read.
-pub fn collect(folder: &Path) -> Result<Vec<Kept>> {
+pub fn collect(folder: &Path) -> Result<Vec<StoredRecord>> {
     let Collection { kept, unreadable } = collect_usable(folder)?;
     unreadable.into_iter().next().map_or(Ok(kept), |first| Err(first.error))
 }
@@ -57,10 +57,10 @@ pub fn collect_usable(folder: &Path) -> Result<Collection> {
     let mut all = Collection::default();
     for store in stores {
         let Usable { records, unreadable } = store.usable()?;
-        all.kept.extend(records.into_iter().map(|record| Kept { record, store: store.clone() }));
+        all.kept.extend(records.into_iter().map(|record| StoredRecord { record, store: store.clone() }));
         all.unreadable.extend(unreadable);
     }
-    let place = |kept: &Kept| (kept.record.cell.clone(), kept.record.fingerprint.clone());
+    let place = |kept: &StoredRecord| (kept.record.cell.clone(), kept.record.fingerprint.clone());
     all.kept.sort_by_cached_key(place);
     Ok(all)
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use self::collection::{Collection, Kept, collect, collect_usable};
+pub use self::collection::{Collection, StoredRecord, collect, collect_usable};
 pub use self::frame::frame;
 pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};

@@ -30,7 +30,7 @@ pub struct Minimum {
 
 /// A point with the objective's value and gradient there.
 #[derive(Debug, Clone)]
-struct Place {
+struct Iterate {
     point: Array1<f64>,
     value: f64,
     gradient: Array1<f64>,
@@ -44,7 +44,7 @@ pub fn minimize(
 ) -> Minimum {
     let mut visit = |point: Array1<f64>| {
         let (value, gradient) = objective(&point);
-        Place { point, value, gradient }
+        Iterate { point, value, gradient }
     };
     let mut here = visit(start);
     let mut history = History::new(solver.history);
@@ -126,17 +126,17 @@ impl History {
 struct Trial {
     length: f64,
     slope: f64,
-    place: Place,
+    place: Iterate,
 }
 
 /// Finds a point along `direction` that satisfies the strong Wolfe conditions, trying `length` first. If rounding prevents
 /// that, returns any lower point.
 fn line_search(
-    visit: &mut impl FnMut(Array1<f64>) -> Place,
-    here: &Place,
+    visit: &mut impl FnMut(Array1<f64>) -> Iterate,
+    here: &Iterate,
     direction: &Array1<f64>,
     length: f64,
-) -> Option<Place> {
+) -> Option<Iterate> {
     let slope = here.gradient.dot(direction);
     if slope >= 0.0 || !slope.is_finite() {
         return None;

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 use ndarray::{ArrayD, Axis, concatenate};
 
-use crate::model::parameters::Place;
+use crate::model::parameters::ParameterPath;
 use crate::{Error, Result};
 
 /// Arrays by parameter name.
@@ -21,7 +21,7 @@ pub fn state<M: Module>(module: &M) -> State {
 /// Like [`state`], but copies each array off its device only on request, so that a large module need not be in memory
 /// twice.
 pub fn lazy_state<M: Module>(module: &M) -> BTreeMap<String, LazyArray> {
-    let mut collect = Collect { place: Place::default(), gradients: None, blocks: BTreeMap::new() };
+    let mut collect = Collect { place: ParameterPath::default(), gradients: None, blocks: BTreeMap::new() };
     module.visit(&mut collect);
     collect.joined()
 }
@@ -87,7 +87,7 @@ fn copied(arrays: BTreeMap<String, LazyArray>) -> State {
 /// Returns the gradients of a module's parameters, by parameter name.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> State {
     let mut collect =
-        Collect { place: Place::default(), gradients: Some(gradients), blocks: BTreeMap::new() };
+        Collect { place: ParameterPath::default(), gradients: Some(gradients), blocks: BTreeMap::new() };
     module.visit(&mut collect);
     copied(collect.joined())
 }
@@ -102,7 +102,7 @@ pub fn is_finite<M: Module>(module: &M) -> bool {
 /// # Errors
 /// If the state lacks a parameter, has one of a different shape, or contains a name that the module lacks.
 pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
-    let mut fill = Fill { place: Place::default(), state, taken: BTreeMap::new(), problem: None };
+    let mut fill = Fill { place: ParameterPath::default(), state, taken: BTreeMap::new(), problem: None };
     let module = module.map(&mut fill);
     let unused: Vec<&str> = (state.iter())
         .filter(|(name, array)| fill.taken.get(*name).copied() != Some(inputs(array)))
@@ -116,7 +116,7 @@ pub fn load<M: Module>(module: M, state: &State) -> Result<M> {
 }
 
 /// How a parameter is stored here, compared with PyTorch's layout.
-enum Layout {
+enum TorchLayout {
     Same,
     /// [i, o] here, [o, i] in PyTorch.
     Linear,
@@ -129,57 +129,57 @@ enum Layout {
 }
 
 /// Returns the name of the parameter at a path and its layout. Blocks of one weight share its name.
-fn named(place: &Place, rank: usize) -> (String, Layout) {
+fn named(place: &ParameterPath, rank: usize) -> (String, TorchLayout) {
     let name = place.name();
     match (place.container(0), place.container(1), rank) {
         ("Vec", "Struct:Conv3x3", _) => {
             let weight = name.rsplit_once('.').map_or(name.as_str(), |(weight, _)| weight);
-            (weight.to_owned(), Layout::Conv3x3)
+            (weight.to_owned(), TorchLayout::Conv3x3)
         }
-        ("Struct:Pointwise", _, 2) => (name, Layout::Pointwise),
-        ("Struct:Upsample", _, 4) => (name, Layout::Upsample),
-        _ if place.is_linear_weight() => (name, Layout::Linear),
-        _ => (name, Layout::Same),
+        ("Struct:Pointwise", _, 2) => (name, TorchLayout::Pointwise),
+        ("Struct:Upsample", _, 4) => (name, TorchLayout::Upsample),
+        _ if place.is_linear_weight() => (name, TorchLayout::Linear),
+        _ => (name, TorchLayout::Same),
     }
 }
 
-impl Layout {
+impl TorchLayout {
     /// Returns PyTorch's shape of an array that has `shape` here.
     fn torch_shape(&self, shape: &[usize]) -> Vec<usize> {
         match (self, shape) {
-            (Layout::Linear, shape) => shape.iter().rev().copied().collect(),
-            (Layout::Pointwise, [i, o]) => vec![*o, *i, 1, 1],
-            (Layout::Conv3x3, [h, w, i, o]) => vec![*o, *i, *h, *w],
-            (Layout::Upsample, [i, h, w, o]) => vec![*i, *o, *h, *w],
+            (TorchLayout::Linear, shape) => shape.iter().rev().copied().collect(),
+            (TorchLayout::Pointwise, [i, o]) => vec![*o, *i, 1, 1],
+            (TorchLayout::Conv3x3, [h, w, i, o]) => vec![*o, *i, *h, *w],
+            (TorchLayout::Upsample, [i, h, w, o]) => vec![*i, *o, *h, *w],
             (_, shape) => shape.to_vec(),
         }
     }
 
     fn to_torch(&self, array: ArrayD<f32>) -> ArrayD<f32> {
         match self {
-            Layout::Same => array,
-            Layout::Linear => array.reversed_axes(),
-            Layout::Pointwise => array.reversed_axes().insert_axis(Axis(2)).insert_axis(Axis(3)),
-            Layout::Conv3x3 => array.permuted_axes(vec![3, 2, 0, 1]),
-            Layout::Upsample => array.permuted_axes(vec![0, 3, 1, 2]),
+            TorchLayout::Same => array,
+            TorchLayout::Linear => array.reversed_axes(),
+            TorchLayout::Pointwise => array.reversed_axes().insert_axis(Axis(2)).insert_axis(Axis(3)),
+            TorchLayout::Conv3x3 => array.permuted_axes(vec![3, 2, 0, 1]),
+            TorchLayout::Upsample => array.permuted_axes(vec![0, 3, 1, 2]),
         }
     }
 
     fn of_torch(&self, array: ArrayD<f32>) -> ArrayD<f32> {
         match self {
-            Layout::Same => array,
-            Layout::Linear => array.reversed_axes(),
-            Layout::Pointwise => {
+            TorchLayout::Same => array,
+            TorchLayout::Linear => array.reversed_axes(),
+            TorchLayout::Pointwise => {
                 array.index_axis_move(Axis(3), 0).index_axis_move(Axis(2), 0).reversed_axes()
             }
-            Layout::Conv3x3 => array.permuted_axes(vec![2, 3, 1, 0]),
-            Layout::Upsample => array.permuted_axes(vec![0, 2, 3, 1]),
+            TorchLayout::Conv3x3 => array.permuted_axes(vec![2, 3, 1, 0]),
+            TorchLayout::Upsample => array.permuted_axes(vec![0, 2, 3, 1]),
         }
     }
 }
 
 struct Collect<'a> {
-    place: Place,
+    place: ParameterPath,
     gradients: Option<&'a Gradients>,
     blocks: BTreeMap<String, Vec<Block>>,
 }
@@ -221,7 +221,7 @@ fn array<const D: usize>(tensor: Tensor<D>) -> ArrayD<f32> {
 }
 
 struct Fill<'a> {
-    place: Place,
+    place: ParameterPath,
     state: &'a State,
     /// Number of inputs of each array already assigned to blocks.
     taken: BTreeMap<String, usize>,
@@ -235,11 +235,11 @@ fn inputs(array: &ArrayD<f32>) -> usize {
 
 impl Fill<'_> {
     /// Returns the numbers of one parameter, in the given shape and in the layout used here.
-    fn take(&mut self, name: &str, layout: &Layout, shape: &[usize]) -> Result<ArrayD<f32>, String> {
+    fn take(&mut self, name: &str, layout: &TorchLayout, shape: &[usize]) -> Result<ArrayD<f32>, String> {
         let array = self.state.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
         let taken = self.taken.entry(name.to_owned()).or_default();
         let block = match (layout, shape) {
-            (Layout::Conv3x3, [_, _, i, _]) if *taken + i <= inputs(array) => {
+            (TorchLayout::Conv3x3, [_, _, i, _]) if *taken + i <= inputs(array) => {
                 array.slice_axis(Axis(1), (*taken..*taken + i).into()).into_owned()
             }
             _ => array.clone(),

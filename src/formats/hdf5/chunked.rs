@@ -25,12 +25,12 @@ pub struct Chunked {
     chunk: usize,
     filters: Filters,
     file: File,
-    places: Vec<Place>,
+    places: Vec<ChunkPlace>,
 }
 
 /// Where a chunk is stored in the file.
 #[derive(Debug)]
-struct Place {
+struct ChunkPlace {
     start: u64,
     /// Size in bytes, as stored.
     size: usize,
@@ -77,7 +77,7 @@ impl Chunked {
             let size = usize::try_from(found.storage_size).ok().filter(|_| inside);
             match size {
                 Some(size) if found.offset == [(number * chunk) as u64] => {
-                    places.push(Place { start: found.address, size, skipped: found.filter_mask });
+                    places.push(ChunkPlace { start: found.address, size, skipped: found.filter_mask });
                 }
                 _ => {
                     return Err(wrong(format!(

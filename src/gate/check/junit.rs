@@ -3,7 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::summary::how;
-use super::{Row, Verdict};
+use super::{CheckedCell, Verdict};
 use crate::record::Unreadable;
 use crate::{Error, Result};
 
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// If the report cannot be built.
-pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
+pub fn junit(rows: &[CheckedCell], unreadable: &[Unreadable]) -> Result<String> {
     let mut report = Report::new("terrabench check");
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
     for row in rows {
@@ -43,7 +43,7 @@ pub fn junit(rows: &[Row], unreadable: &[Unreadable]) -> Result<String> {
     report.to_string().map_err(|error| Error::request(format!("cannot build the JUnit report: {error}")))
 }
 
-fn status(row: &Row) -> TestCaseStatus {
+fn status(row: &CheckedCell) -> TestCaseStatus {
     let scale = row.metric.about().scale;
     let number = |value: Option<f64>| value.map_or("nothing".to_owned(), |value| scale.fine(value));
     let text = format!(

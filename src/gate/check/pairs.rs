@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Result;
 use crate::gate::choice::{Several, ask, newest_of_each};
-use crate::record::{Aspect, Cell, Kept, SettingKey};
+use crate::record::{Aspect, Cell, SettingKey, StoredRecord};
 
 /// One setting of a cell, with a record on one side or on both.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair<'k> {
     pub cell: &'k Cell,
-    pub now: Option<&'k Kept>,
-    pub before: Option<&'k Kept>,
+    pub now: Option<&'k StoredRecord>,
+    pub before: Option<&'k StoredRecord>,
 }
 
 impl<'k> Pair<'k> {
     /// The records of both sides that exist.
-    pub fn records(&self) -> impl Iterator<Item = &'k Kept> + use<'k> {
+    pub fn records(&self) -> impl Iterator<Item = &'k StoredRecord> + use<'k> {
         self.now.into_iter().chain(self.before)
     }
 
@@ -35,7 +35,7 @@ impl<'k> Pair<'k> {
 ///
 /// # Errors
 /// If several records match: the message lists them.
-pub(crate) fn pairs<'k>(now: &'k [Kept], before: &'k [Kept]) -> Result<Vec<Pair<'k>>> {
+pub(crate) fn pairs<'k>(now: &'k [StoredRecord], before: &'k [StoredRecord]) -> Result<Vec<Pair<'k>>> {
     let (now, before) = (by_cell(now), by_cell(before));
     let cells: BTreeSet<&Cell> = now.keys().chain(before.keys()).copied().collect();
     let (mut pairs, mut several) = (Vec::new(), Vec::new());
@@ -51,8 +51,8 @@ pub(crate) fn pairs<'k>(now: &'k [Kept], before: &'k [Kept]) -> Result<Vec<Pair<
     if several.is_empty() { Ok(pairs) } else { Err(ask(&several)) }
 }
 
-fn by_cell(records: &[Kept]) -> BTreeMap<&Cell, Vec<&Kept>> {
-    let mut cells: BTreeMap<&Cell, Vec<&Kept>> = BTreeMap::new();
+fn by_cell(records: &[StoredRecord]) -> BTreeMap<&Cell, Vec<&StoredRecord>> {
+    let mut cells: BTreeMap<&Cell, Vec<&StoredRecord>> = BTreeMap::new();
     records.iter().for_each(|kept| cells.entry(&kept.record.cell).or_default().push(kept));
     cells
 }
@@ -77,14 +77,14 @@ fn same_but_for_training(a: &SettingKey, b: &SettingKey) -> bool {
 /// Moves records that match each other and no other into pairs, and those that match several into `several`.
 fn pair_up<'k>(
     cell: &'k Cell,
-    now: &mut Vec<&'k Kept>,
-    before: &mut Vec<&'k Kept>,
+    now: &mut Vec<&'k StoredRecord>,
+    before: &mut Vec<&'k StoredRecord>,
     is_same: IsSame,
     pairs: &mut Vec<Pair<'k>>,
     several: &mut Vec<Several<'k>>,
 ) {
-    let key = |kept: &Kept| SettingKey::of(&kept.record);
-    let fits = |a: &Kept, b: &Kept| is_same(&key(a), &key(b));
+    let key = |kept: &StoredRecord| SettingKey::of(&kept.record);
+    let fits = |a: &StoredRecord, b: &StoredRecord| is_same(&key(a), &key(b));
     let (mut taken_now, mut taken_before) = (vec![false; now.len()], vec![false; before.len()]);
     for (i, record) in now.iter().enumerate() {
         let matches: Vec<usize> = (0..before.len()).filter(|j| fits(record, before[*j])).collect();
@@ -111,7 +111,7 @@ fn pair_up<'k>(
         rivals.iter().for_each(|place| taken_now[*place] = true);
         matches.iter().for_each(|place| taken_before[*place] = true);
     }
-    let free = |records: &mut Vec<&'k Kept>, taken: &[bool]| {
+    let free = |records: &mut Vec<&'k StoredRecord>, taken: &[bool]| {
         let mut taken = taken.iter();
         records.retain(|_| !taken.next().copied().unwrap_or_default());
     };

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{How, Row, Verdict};
+use super::{CheckedCell, How, Verdict};
 use crate::metrics::paired::Test;
 use crate::record::Unreadable;
 use crate::report::tables::paired::{interval, p_value};
 use crate::report::tables::text::{escape, escape_sentence, grid};
 
 /// Formats the counts of verdicts, the table of cells, and the records that could not be compared.
-pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
+pub fn summary(rows: &[CheckedCell], unreadable: &[Unreadable]) -> String {
     let mut counts: BTreeMap<(Verdict, &str), usize> = BTreeMap::new();
     rows.iter().for_each(|row| *counts.entry((row.verdict, row.word())).or_default() += 1);
     let counted: Vec<String> = counts.iter().map(|((_, word), count)| format!("{count} {word}")).collect();
@@ -23,7 +23,7 @@ pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
         ["Verdict", "Cell", "Metric", "Reference", "Now", "Difference", "Compared"].map(String::from);
     let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
     let mut text = format!("## {heading}\n\n{}.\n\n{}", counted.join(", "), grid(&header, &lines));
-    let finding = |row: &Row, finding: &String| {
+    let finding = |row: &CheckedCell, finding: &String| {
         format!("- {}: {}\n", escape_sentence(&row.name()), escape_sentence(finding))
     };
     let mut findings: Vec<String> =
@@ -37,7 +37,7 @@ pub fn summary(rows: &[Row], unreadable: &[Unreadable]) -> String {
     text
 }
 
-fn line(row: &Row) -> Vec<String> {
+fn line(row: &CheckedCell) -> Vec<String> {
     let scale = row.metric.about().scale;
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| scale.fine(value));
     let verdict = match row.verdict.fails() {
@@ -56,7 +56,7 @@ fn line(row: &Row) -> Vec<String> {
 }
 
 /// Formats how a cell was compared: `[-1.20, 0.30], 98.5 % alike`.
-pub(crate) fn how(row: &Row) -> String {
+pub(crate) fn how(row: &CheckedCell) -> String {
     match row.how {
         None => "-".to_owned(),
         Some(How::Values(why)) => format!("values only: {why}"),

@@ -14,7 +14,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::Floats;
-use super::matrix::{Into, Layout, multiply};
+use super::matrix::{Into, MatrixLayout, multiply};
 use crate::nn::resample::{Corners, bilinear};
 
 /// Shapes of a convolution from [n, h, w, i] to [n, height, width, o].
@@ -50,8 +50,8 @@ impl Shape {
     }
 
     /// Layout of the [i, o] matrix of one kernel position.
-    fn tap(self, row: usize, column: usize) -> Layout {
-        Layout::new(self.i, self.o).at((3 * row + column) * self.i * self.o)
+    fn tap(self, row: usize, column: usize) -> MatrixLayout {
+        MatrixLayout::new(self.i, self.o).at((3 * row + column) * self.i * self.o)
     }
 
     fn resizes(self) -> bool {
@@ -146,9 +146,9 @@ mod direct {
         let padded = cells.pad(x, i);
         let mut y = vec![0.0; cells.span() * o];
         for (row, column) in places() {
-            let neighbours = Layout::new(cells.span(), i).at(cells.ahead(row, column) * i);
+            let neighbours = MatrixLayout::new(cells.span(), i).at(cells.ahead(row, column) * i);
             multiply(
-                (&mut y, Layout::new(cells.span(), o)),
+                (&mut y, MatrixLayout::new(cells.span(), o)),
                 after_first(row, column),
                 (&padded, neighbours),
                 (weight, shape.tap(row, column)),
@@ -172,9 +172,9 @@ mod direct {
         let cells = Cells { n, h, w };
         let padded = cells.pad(x, i);
         let gradient = cells.pad(gradient, o);
-        let pixels = Layout::new(cells.span(), o).at(cells.before() * o);
+        let pixels = MatrixLayout::new(cells.span(), o).at(cells.before() * o);
         for (row, column) in places() {
-            let neighbours = Layout::new(cells.span(), i).at(cells.ahead(row, column) * i);
+            let neighbours = MatrixLayout::new(cells.span(), i).at(cells.ahead(row, column) * i);
             multiply(
                 (&mut for_weight, shape.tap(row, column)),
                 Into::Replace,
@@ -186,9 +186,9 @@ mod direct {
             let mut for_x = padded;
             for (row, column) in places() {
                 // A pixel's gradient comes from the outputs that used it, which are on the opposite side.
-                let seers = Layout::new(cells.span(), o).at(cells.ahead(2 - row, 2 - column) * o);
+                let seers = MatrixLayout::new(cells.span(), o).at(cells.ahead(2 - row, 2 - column) * o);
                 multiply(
-                    (&mut for_x, Layout::new(cells.span(), i)),
+                    (&mut for_x, MatrixLayout::new(cells.span(), i)),
                     after_first(row, column),
                     (&gradient, seers),
                     (weight, shape.tap(row, column).transposed()),
@@ -229,8 +229,8 @@ mod resized {
     }
 
     /// Layout of one of the three products of a kernel row, which are interleaved per pixel.
-    fn product(shape: Shape, column: usize) -> Layout {
-        Layout::new(shape.n * shape.h * shape.w, shape.o).at(column * shape.o).pitch(3 * shape.o)
+    fn product(shape: Shape, column: usize) -> MatrixLayout {
+        MatrixLayout::new(shape.n * shape.h * shape.w, shape.o).at(column * shape.o).pitch(3 * shape.o)
     }
 
     pub fn forward(x: &[f32], weight: &[f32], shape: Shape) -> Vec<f32> {
@@ -247,25 +247,25 @@ mod resized {
                 multiply(
                     (&mut products, product(shape, column)),
                     Into::Replace,
-                    (x, Layout::new(n * h * w, i)),
+                    (x, MatrixLayout::new(n * h * w, i)),
                     (weight, shape.tap(row, column)),
                 );
             }
             let lines = wide.par_chunks_mut(width * o).zip(products.par_chunks(3 * w * o));
             lines.for_each(|(wide, products)| {
                 multiply(
-                    (wide, Layout::new(width, o)),
+                    (wide, MatrixLayout::new(width, o)),
                     Into::Replace,
-                    (&columns, Layout::new(width, 3 * w)),
-                    (products, Layout::new(3 * w, o)),
+                    (&columns, MatrixLayout::new(width, 3 * w)),
+                    (products, MatrixLayout::new(3 * w, o)),
                 );
             });
             for (y, wide) in y.chunks_mut(height * width * o).zip(wide.chunks(h * width * o)) {
                 multiply(
-                    (y, Layout::new(height, width * o)),
+                    (y, MatrixLayout::new(height, width * o)),
                     if row == 0 { Into::Replace } else { Into::Add },
-                    (rows, Layout::new(height, h)),
-                    (wide, Layout::new(h, width * o)),
+                    (rows, MatrixLayout::new(height, h)),
+                    (wide, MatrixLayout::new(h, width * o)),
                 );
             }
         }
@@ -291,31 +291,31 @@ mod resized {
         for (row, rows) in along_rows(shape).iter().enumerate() {
             for (wide, gradient) in wide.chunks_mut(h * width * o).zip(gradient.chunks(height * width * o)) {
                 multiply(
-                    (wide, Layout::new(h, width * o)),
+                    (wide, MatrixLayout::new(h, width * o)),
                     Into::Replace,
-                    (rows, Layout::new(height, h).transposed()),
-                    (gradient, Layout::new(height, width * o)),
+                    (rows, MatrixLayout::new(height, h).transposed()),
+                    (gradient, MatrixLayout::new(height, width * o)),
                 );
             }
             let lines = wide.par_chunks(width * o).zip(products.par_chunks_mut(3 * w * o));
             lines.for_each(|(wide, products)| {
                 multiply(
-                    (products, Layout::new(3 * w, o)),
+                    (products, MatrixLayout::new(3 * w, o)),
                     Into::Replace,
-                    (&columns, Layout::new(width, 3 * w).transposed()),
-                    (wide, Layout::new(width, o)),
+                    (&columns, MatrixLayout::new(width, 3 * w).transposed()),
+                    (wide, MatrixLayout::new(width, o)),
                 );
             });
             for column in 0..3 {
                 multiply(
                     (&mut for_weight, shape.tap(row, column)),
                     Into::Replace,
-                    (x, Layout::new(n * h * w, i).transposed()),
+                    (x, MatrixLayout::new(n * h * w, i).transposed()),
                     (&products, product(shape, column)),
                 );
                 if let Some(for_x) = &mut for_x {
                     multiply(
-                        (for_x, Layout::new(n * h * w, i)),
+                        (for_x, MatrixLayout::new(n * h * w, i)),
                         after_first(row, column),
                         (&products, product(shape, column)),
                         (weight, shape.tap(row, column).transposed()),

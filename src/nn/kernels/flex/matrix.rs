@@ -4,7 +4,7 @@ use gemm::Parallelism;
 
 /// Layout of a matrix in a slice: element (r, c) is at start + r * row + c * column.
 #[derive(Debug, Clone, Copy)]
-pub struct Layout {
+pub struct MatrixLayout {
     pub start: usize,
     pub rows: usize,
     pub columns: usize,
@@ -12,25 +12,25 @@ pub struct Layout {
     pub column: usize,
 }
 
-impl Layout {
+impl MatrixLayout {
     /// Creates the layout of contiguous rows of `columns` elements.
     pub fn new(rows: usize, columns: usize) -> Self {
-        Layout { start: 0, rows, columns, row: columns, column: 1 }
+        MatrixLayout { start: 0, rows, columns, row: columns, column: 1 }
     }
 
     /// Returns the same layout, starting `start` elements into the slice.
     pub fn at(self, start: usize) -> Self {
-        Layout { start, ..self }
+        MatrixLayout { start, ..self }
     }
 
     /// Returns the same layout with `row` elements between the starts of consecutive rows.
     pub fn pitch(self, row: usize) -> Self {
-        Layout { row, ..self }
+        MatrixLayout { row, ..self }
     }
 
     pub fn transposed(self) -> Self {
-        let Layout { start, rows, columns, row, column } = self;
-        Layout { start, rows: columns, columns: rows, row: column, column: row }
+        let MatrixLayout { start, rows, columns, row, column } = self;
+        MatrixLayout { start, rows: columns, columns: rows, row: column, column: row }
     }
 
     fn is_empty(self) -> bool {
@@ -57,10 +57,10 @@ const PARALLEL_FROM: usize = 1 << 22;
 /// # Panics
 /// If shapes do not match, a matrix exceeds its slice, or rows of the output overlap.
 pub fn multiply(
-    (output, to): (&mut [f32], Layout),
+    (output, to): (&mut [f32], MatrixLayout),
     into: Into,
-    (a, of_a): (&[f32], Layout),
-    (b, of_b): (&[f32], Layout),
+    (a, of_a): (&[f32], MatrixLayout),
+    (b, of_b): (&[f32], MatrixLayout),
 ) {
     assert!(to.rows == of_a.rows && to.columns == of_b.columns && of_a.columns == of_b.rows, "shapes differ");
     assert!(to.fits(output.len()) && of_a.fits(a.len()) && of_b.fits(b.len()), "a matrix leaves its slice");
