@@ -21,6 +21,8 @@
 //!
 //! ARCHITECTURE.md lists the modules, lowest layer first, and follows one number through all of them.
 
+#![deny(missing_docs)]
+
 pub mod audit;
 pub mod canvas;
 pub mod cli;

@@ -66,7 +66,9 @@ pub struct Strategies {
 /// A channel of a model's input: its band, and the date of its image where a sample has several dates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Channel<'a> {
+    /// What it holds.
     pub band: Band,
+    /// The date of its image, if a sample has several.
     pub date: Option<&'a str>,
 }
 
