@@ -119,10 +119,10 @@ fn a_record_holds_an_error_of_any_size_but_no_negative_one() {
     store.put(&record).unwrap();
     assert_eq!(store.all().unwrap()[0].value, 1780.33);
     record.value = -1.0;
-    assert!(store.put(&record).unwrap_err().to_string().contains("no number from 0 up"));
+    assert!(store.put(&record).unwrap_err().to_string().contains("expected a number from 0 up"));
     record.metric = Metric::Accuracy;
     record.value = 1780.33;
-    assert!(store.put(&record).unwrap_err().to_string().contains("no percentage"));
+    assert!(store.put(&record).unwrap_err().to_string().contains("expected a percentage"));
 }
 
 // Tables and pictures -------------------------------------------------------------------------------------------------
