@@ -275,7 +275,7 @@ fn damaged_images_are_errors() {
     // A file with too few bands, and a listed file that does not exist.
     let two = std::fs::read(open(&real, "eurosat-s1").unwrap().files(Split::Train)[0].clone()).unwrap();
     let error = read(&two).unwrap_err();
-    assert!(error.contains("has 2 bands; eurosat-s2 has 13"), "{error}");
+    assert!(error.contains("expected 13 bands for eurosat-s2, found 2"), "{error}");
     std::fs::remove_file(&path).unwrap();
     let error = dataset.read(Split::Train, 0, &bands).unwrap_err().to_string();
     assert!(error.contains("no such file, but the list of split train names it"), "{error}");
@@ -325,7 +325,10 @@ fn damaged_lists_and_masks_are_errors() {
     let cloud = std::fs::read_dir(cloud).unwrap().next().unwrap().unwrap().path();
     std::fs::copy(&cloud, &mask).unwrap();
     let error = dataset.read(Split::Train, 0, &[vec!["B02".to_owned()]]).unwrap_err().to_string();
-    assert!(error.contains("the mask has 1 bands of 512 x 512 pixels, the image 256 x 256"), "{error}");
+    assert!(
+        error.contains("the mask has 1 bands of 512 x 512 pixels; the image needs 1 band of 256 x 256"),
+        "{error}"
+    );
 
     // LCZ: without its labels, and truncated.
     let lcz = folder.path().join("lcz_s2");

@@ -57,7 +57,7 @@ fn a_sample_holds_an_image_per_sensor() {
     let held: Vec<_> = sample.images.iter().map(|image| (image.sensor, image.pixels.dim())).collect();
     assert_eq!(held, [(Sensor::S2_L1C, (10, 32, 32)), (Sensor::S1, (2, 32, 32))]);
     let error = dataset.read(Split::Test, 3, &[vec![], vec!["02 - Blue".into()], vec![]]).unwrap_err();
-    assert!(error.to_string().contains("bands of 3 images; two-sensors has 2"), "{error}");
+    assert!(error.to_string().contains("bands requested for 3 images; two-sensors has 2"), "{error}");
 }
 
 #[test]

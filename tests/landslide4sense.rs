@@ -157,7 +157,7 @@ fn what_is_missing_or_does_not_fit_is_told() {
     task.classes = 1;
     let dataset = data::open(&suite, &task, root, "default").unwrap();
     let error = dataset.read(Split::Train, 0, &[vec!["B02".to_owned()]]).unwrap_err().to_string();
-    assert!(error.contains("holds 1") && error.contains("mask_1.h5"), "{error}");
+    assert!(error.contains("contains 1") && error.contains("mask_1.h5"), "{error}");
 
     write_mask(&root.join("annotations/test/mask_1.h5"), 64);
     let error = read(Split::Test, 0);

@@ -122,7 +122,7 @@ fn a_record_holds_an_error_of_any_size_but_no_negative_one() {
     assert!(store.put(&record).unwrap_err().to_string().contains("a number from 0 up"));
     record.metric = Metric::Accuracy;
     record.value = 1780.33;
-    assert!(store.put(&record).unwrap_err().to_string().contains("no percentage"));
+    assert!(store.put(&record).unwrap_err().to_string().contains("expected a percentage"));
 }
 
 // Tables and pictures -------------------------------------------------------------------------------------------------

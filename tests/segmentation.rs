@@ -314,5 +314,5 @@ fn masks_that_do_not_fit_are_told() {
         confusion.add(Array3::zeros((1, 2, 2)).view(), predictions.view()).unwrap_err().to_string()
     };
     assert!(add(&mut confusion, 3, 0).contains("predictions have shape [1, 3, 3]; expected [1, 2, 2]"));
-    assert!(add(&mut confusion, 2, 3).contains("predicted as class 3 of 3"));
+    assert!(add(&mut confusion, 2, 3).contains("predicted as class 3; expected a class below 3"));
 }

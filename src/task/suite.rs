@@ -195,7 +195,7 @@ pub struct DecidingTask<'a> {
     /// Like [`Task::combine`].
     #[serde(skip_serializing_if = "Combine::is_unwritten")]
     pub combine: Option<Combine>,
-    /// Like [`Task::target_statistics`].
+    /// Like [`Task::target_statistics`](field@Task::target_statistics).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_statistics: Option<TargetStatistics>,
     /// Like [`Task::target_interpolation`].
