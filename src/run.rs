@@ -134,6 +134,9 @@ impl LazyModel<'_> {
     }
 }
 
+/// Bands to read per image, and what the colours that they make are called.
+type ShownBands = (Vec<Vec<String>>, &'static str);
+
 impl<'a> Runner<'a> {
     /// Creates a runner. With `allow_partial` it loads the weights at once, because only loading shows whether parameters stay
     /// random. Missing weights are not an error here but in the cells that need them.
@@ -429,7 +432,7 @@ impl<'a> Runner<'a> {
 
     /// Chooses the image that a sheet shows: the last one in true colour, else the last one that can be shown as colours.
     /// Returns the bands to read per image (none for the other images) and the colours' name.
-    fn shown_bands(&self, input: &Input) -> Result<Option<(Vec<Vec<String>>, &'static str)>> {
+    fn shown_bands(&self, input: &Input) -> Result<Option<ShownBands>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
             let bands = &self.setting.model.sensor(image.sensor)?.bands;

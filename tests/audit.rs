@@ -314,7 +314,7 @@ fn constant_features_are_reported_and_nan_features_are_an_error() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("train demo_0000: the model's features are not finite"), "{said}");
-    assert!(said.contains("normalisation fits the pixels"), "{said}");
+    assert!(said.contains("normalisation matches the pixels"), "{said}");
 }
 
 #[test]

@@ -223,7 +223,10 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
         assert_eq!(outcome.selected["diverged-normalizations"], "a, b");
         let error = run(&|_| true).unwrap_err();
         let told = error.to_string();
-        assert!(is_not_finite(&error) && told.contains("none of 3") && told.contains("train/one"), "{told}");
+        assert!(
+            is_not_finite(&error) && told.contains("none of the 3") && told.contains("train/one"),
+            "{told}"
+        );
         // Any other failure is one of the cell.
         let error =
             run_on_features(&*protocol, &task, 0, &strategies, |_| Err(Error::request("a disk fails")));
@@ -262,7 +265,7 @@ fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
     let outcome = run(&|strategy, split| strategy == 0 && split == Split::Test).unwrap();
     assert_eq!(outcome.selected["normalization"], "b");
     let error = run(&|_, _| true).unwrap_err();
-    assert!(is_not_finite(&error) && error.to_string().contains("none of 2"), "{error}");
+    assert!(is_not_finite(&error) && error.to_string().contains("none of the 2"), "{error}");
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub fn half_pixel(from: usize, to: usize) -> Array2<f64> {
     weights
 }
 
-/// Resizes position embeddings from a `side` x `side` grid to a grid of [rows, columns] patches: [1, 1 + side², d] to [1, 1
-/// + rows * columns, d]. The class token's embedding comes first and stays unchanged. `weights` returns the weights [to,
+/// Resizes position embeddings from a `side` x `side` grid to a grid of [rows, columns] patches: [1, side² + 1, d] to
+/// [1, rows * columns + 1, d]. The class token's embedding comes first and stays unchanged. `weights` returns the weights [to,
 /// from] of resizing along one axis.
 pub fn resize(
     positions: Tensor<3>,
