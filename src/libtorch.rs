@@ -253,6 +253,7 @@ pub fn package(folder: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(all(test, unix))]
+#[allow(missing_docs, reason = "tests")]
 pub mod tests {
     use std::fs::{create_dir_all, write};
     use std::os::unix::fs::PermissionsExt;
