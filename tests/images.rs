@@ -181,7 +181,7 @@ fn each_sensor_has_its_half_of_the_concatenated_features() {
         let changed = Input { dataset: Box::new(Darker(opened.dataset, darker)), ..opened };
         for (changed, whole) in features(&model, &changed).iter().zip(&whole) {
             assert_eq!(whole.len(), 2 * 192);
-            let same = [&changed[..192] == &whole[..192], &changed[192..] == &whole[192..]];
+            let same = [changed[..192] == whole[..192], changed[192..] == whole[192..]];
             assert_eq!(same, halves, "image {darker} is darker");
         }
     }

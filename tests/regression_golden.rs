@@ -133,7 +133,7 @@ fn targets_are_normalised_and_turned_as_the_reference_does() {
         let (mean, std, interpolation) = match task {
             "biomass_s3" => (92.3196, 117.8162, TargetInterpolation::Nearest),
             "aqno2_s5p" => (5.3167, 3.9948, TargetInterpolation::Bilinear),
-            "aqo3_s5p" => (4654.2632, 2589.4207, TargetInterpolation::Bilinear),
+            "aqo3_s5p" => (4_654.263, 2589.4207, TargetInterpolation::Bilinear),
             other => panic!("{other}"),
         };
         let statistics = TargetStatistics { mean, std };
