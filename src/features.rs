@@ -447,12 +447,7 @@ impl Extractor<'_> {
             Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
-            if vector.iter().any(|value| !value.is_finite()) {
-                return Err(Error::not_finite(format!(
-                    "{split} {name}: the model's features are not finite"
-                ))
-                .help("check that the weights match the model and the normalisation matches the pixels"));
-            }
+            check_finite(format_args!("{split} {name}"), vector)?;
         }
         Ok((Features { samples, matrix, labels }, time))
     }
@@ -517,4 +512,19 @@ impl Extractor<'_> {
             device: identity.device.to_owned(),
         }
     }
+}
+
+/// Checks what a model gave for one sample, named by `sample`.
+///
+/// # Errors
+/// If a number is not finite.
+fn check_finite<'n>(
+    sample: impl std::fmt::Display,
+    numbers: impl IntoIterator<Item = &'n f32>,
+) -> Result<()> {
+    if numbers.into_iter().all(|number| number.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::not_finite(format!("{sample}: the model's features are not finite"))
+        .help("check that the weights match the model and the normalisation matches the pixels"))
 }

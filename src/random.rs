@@ -14,6 +14,12 @@ pub fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
     random
 }
 
+/// The bound within which the weights and biases of PyTorch's linear layers and convolutions begin, uniformly: one over the
+/// root of the number of inputs [torch.nn.Linear's `reset_parameters`].
+pub fn linear_bound(inputs: usize) -> f32 {
+    (inputs.max(1) as f32).sqrt().recip()
+}
+
 /// Draws the augmentation of a train sample for one epoch, independently of threads and order.
 pub fn turn(augmentation: Augmentation, seed: u64, epoch: usize, sample: usize) -> Turn {
     let key = blake3::hash(format!("terrabench augmentation {seed} {epoch} {sample}").as_bytes());

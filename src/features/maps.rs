@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::truth::PixelTruth;
-use super::{Scratch, images as inputs};
+use super::{Scratch, check_finite, images as inputs};
 use crate::data::Image;
 use crate::model::encoder::Map;
 use crate::model::{Encoder, InputSpec, Want};
@@ -168,12 +168,7 @@ impl KeptMaps {
             return Err(Error::mismatch(format!("expected feature maps {expected}, got {found}")));
         }
         for (item, maps) in items.zip(fresh.numbers.chunks_exact(row)) {
-            if maps.iter().any(|number| !number.is_finite()) {
-                return Err(Error::not_finite(format!("{}: the model's features are not finite", item.name))
-                    .help(
-                        "check that the weights match the model and the normalisation matches the pixels",
-                    ));
-            }
+            check_finite(&item.name, maps)?;
             let (Some(place), None) = (item.place, &self.full) else { continue };
             match scratch.push(maps) {
                 Ok(()) => {

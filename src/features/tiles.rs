@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, s};
 
-use super::{Extractor, Scratch, images};
+use super::{Extractor, Scratch, check_finite, images};
 use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
 use crate::progress::Step;
@@ -223,10 +223,7 @@ fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) 
         None => tokens.insert(Tokens::new(rows, width)),
     };
     for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
-        if row.iter().any(|number| !number.is_finite()) {
-            return Err(Error::not_finite(format!("{}: the model's features are not finite", tile.name))
-                .help("check that the weights match the model and the normalisation matches the pixels"));
-        }
+        check_finite(&tile.name, row)?;
         tokens.push(row, tile.mask)?;
     }
     Ok(())

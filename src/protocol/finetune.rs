@@ -20,7 +20,7 @@ use crate::data::{Sample, Split, Target, loader};
 use crate::features::{Extractor, images};
 use crate::metrics::Better;
 use crate::model::{Architecture, Encoder, InputSpec, Want};
-use crate::random::{stream, turn};
+use crate::random::{linear_bound, stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
@@ -72,7 +72,7 @@ impl Network {
     /// `encoder` with a new layer, uniform within ±1 / sqrt(width) [torch.nn.Linear's default].
     pub fn new(encoder: Architecture, spec: InputSpec, outputs: usize, seed: u64, device: &Device) -> Self {
         let width = spec.width(&encoder);
-        let bound = (width.max(1) as f32).sqrt().recip();
+        let bound = linear_bound(width);
         let mut random = stream(seed, INITIALIZATION);
         let mut uniform = |length: usize| -> Vec<f32> {
             (0..length).map(|_| random.random_range(-bound..=bound)).collect()

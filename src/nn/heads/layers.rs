@@ -9,6 +9,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::nn::kernels::{self, Norm};
+use crate::random::linear_bound;
 
 /// Mode of a forward pass.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Pointwise {
 
     /// Creates a layer with bias, initialised as in PyTorch by default.
     pub fn with_bias(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        let bound = (i as f32).sqrt().recip();
+        let bound = linear_bound(i);
         Pointwise {
             weight: drawn([i, o], device, || uniform(bound, random)),
             bias: Some(drawn([o], device, || uniform(bound, random))),
@@ -162,7 +163,7 @@ pub struct Upsample {
 impl Upsample {
     /// Creates a layer, initialised as in PyTorch by default, which uses the outputs in place of the inputs.
     pub fn new(i: usize, o: usize, random: &mut ChaCha8Rng, device: &Device) -> Self {
-        let bound = ((4 * o) as f32).sqrt().recip();
+        let bound = linear_bound(4 * o);
         Upsample {
             weight: drawn([i, 2, 2, o], device, || uniform(bound, random)),
             bias: drawn([o], device, || uniform(bound, random)),

@@ -35,6 +35,7 @@ impl Linear {
     /// The initial layer of `seed`.
     pub fn initial(how: Initialization, outputs: usize, width: usize, seed: u64) -> Self {
         let mut rng = stream(seed, INITIALIZATION);
+        // Not `random::linear_bound`: its last digit differs for some widths, and so would the numbers of old records.
         let bound = (width.max(1) as f64).sqrt().recip() as f32;
         let bias = Array1::from_shape_simple_fn(outputs, || rng.random_range(-bound..=bound));
         let weight = match how {
