@@ -12,10 +12,10 @@ use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::network::{Network, Sizes};
 use super::requests::{check_bands, check_patches, known_input, lacks_pooling, layer_beyond};
+use super::sensor_input::SensorInput;
 use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::patches;

@@ -11,10 +11,10 @@ use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
+use super::network::{Network, Sizes};
 use super::requests::{known_input, lacks_pooling};
+use super::sensor_input::SensorInput;
 use super::spectral::{
     FrozenKernels, GRID, KernelEncoder, MLP_RATIO, PerBand, check_pixels, fresh_norm, kernel_width_problem,
     listed, maps, mean, per_channel, vit_problem,

@@ -20,10 +20,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use self::check::check_alike;
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::groups::{Group, GroupChannels};
+use super::network::{Network, Sizes};
+use super::sensor_input::SensorInput;
 use super::{months, requests};
 use crate::nn::flexi::resize_kernel;
 use crate::nn::heads::upernet::MapLevel;

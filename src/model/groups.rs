@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::config::SensorInput;
+use super::sensor_input::SensorInput;
 use crate::task::bands::Band;
 
 /// A group of bands that becomes one token. Its discriminant is the row of its encoding in both models' tables.

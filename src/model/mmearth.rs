@@ -13,10 +13,10 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want};
+use super::network::{Network, Sizes};
 use super::requests;
+use super::sensor_input::SensorInput;
 use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;

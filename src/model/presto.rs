@@ -17,10 +17,10 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::groups::{Group, GroupChannels};
+use super::network::{Network, Sizes};
+use super::sensor_input::SensorInput;
 use super::{months, requests};
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::vit::{Attention, Mlp};

@@ -12,10 +12,10 @@ use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want, no_pooling};
+use super::network::{Network, Sizes};
 use super::requests::{check_bands, check_patches, known_input};
+use super::sensor_input::SensorInput;
 use super::vit::VitConfig;
 use crate::Result;
 use crate::nn::heads::upernet::MapLevel;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::config::SensorInput;
 use super::encoder::{Batch, Input, Pooling};
+use super::sensor_input::SensorInput;
 use crate::task::Sensor;
 use crate::{Error, Result};
 

@@ -9,11 +9,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
+use super::network::{Network, Sizes};
 use super::plain_vit;
 use super::requests::{check_bands, check_patches, known_input, layer_beyond};
+use super::sensor_input::SensorInput;
 use crate::Result;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::plain_vit::{PlainVit, PlainVitConfig};

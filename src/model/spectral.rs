@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::frozen::in_parts;
 use super::requests::layer_beyond;
+use super::sensor_input::SensorInput;
 use crate::nn::hypernetwork::{self, Kernel};
 use crate::nn::tokens;
 use crate::nn::vit::{self, Block};

@@ -11,10 +11,10 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{self, Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::frozen::Frozen;
+use super::network::{Network, Sizes};
+use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::PatchConv;
 use crate::nn::vit::{self, Block, resize_positions};

@@ -11,10 +11,10 @@ use burn::nn::{Initializer, LayerNorm};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::{Network, Sizes};
-use super::config::SensorInput;
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::network::{Network, Sizes};
 use super::requests::{check_bands, check_patches, known_input, layer_beyond};
+use super::sensor_input::SensorInput;
 use crate::Result;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::PatchConv;

@@ -121,7 +121,7 @@ impl FromStr for Band {
             let problem = format!("`{name}` is not the name of a band");
             return Err(Error::request(problem).help("use letters, digits and hyphens: B8A"));
         }
-        super::sensor::intern(name).map(|name| Band { rank: u16::MAX, name })
+        super::intern::intern(name).map(|name| Band { rank: u16::MAX, name })
     }
 }
 

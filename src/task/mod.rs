@@ -2,6 +2,7 @@
 
 pub mod bands;
 pub mod images;
+mod intern;
 mod sensor;
 mod suite;
 mod target;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bands::Band;
+use super::intern::intern;
 use crate::home::{Home, read_toml};
 use crate::{Error, Result, suggest};
 
@@ -81,24 +81,6 @@ impl FromStr for Sensor {
         }
         intern(name).map(|name| Sensor { rank: u16::MAX, name })
     }
-}
-
-/// Returns a copy of the name that lives as long as the process. Names come from TOML files, so there are few of them.
-pub(super) fn intern(name: &str) -> Result<&'static str> {
-    const MOST: usize = 4096;
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = names.get(name) {
-        return Ok(known);
-    }
-    if names.len() == MOST {
-        return Err(Error::request(format!(
-            "`{name}`: too many different names of sensors and bands (limit {MOST})"
-        )));
-    }
-    let kept: &'static str = name.to_owned().leak();
-    names.insert(kept);
-    Ok(kept)
 }
 
 impl Serialize for Sensor {

@@ -6,9 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use super::table::LeftOut;
 use crate::record::{Aspect, Record, SettingKey};
 use crate::task::Sensor;
+
+/// A record that no cell shows, and why.
+#[derive(Debug, Clone)]
+pub struct LeftOut<'a> {
+    /// The record.
+    pub record: &'a Record,
+    /// The reason, such as `of another metric`.
+    pub why: &'static str,
+}
 
 /// A task and a partition, which identify a column.
 pub(crate) type TaskPartition<'a> = (&'a str, &'a str);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::published::{Mark, Published, PublishedValue};
 pub use super::rounded::Rounded;
+pub use super::rows::LeftOut;
 use super::rows::{CellRecords, SettingRow, differing, rows};
 use crate::Result;
 use crate::metrics::{Better, Scale};
@@ -109,15 +110,6 @@ pub struct Value<'a> {
     pub footnotes: Vec<usize>,
     /// The records behind a measured value, sorted by seed.
     pub records: Vec<&'a Record>,
-}
-
-/// A record that no cell shows, and why.
-#[derive(Debug, Clone)]
-pub struct LeftOut<'a> {
-    /// The record.
-    pub record: &'a Record,
-    /// The reason, such as `of another metric`.
-    pub why: &'static str,
 }
 
 impl Value<'_> {

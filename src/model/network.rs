@@ -1,0 +1,62 @@
+//! What every architecture provides: its sizes, and a network built from them.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use super::encoder::{Encoder, Pooling};
+use super::frozen::InParts;
+use super::sensor_input::SensorInput;
+use crate::nn::heads::upernet::MapLevel;
+use crate::task::Sensor;
+
+/// The sizes of an architecture, as given in a model's TOML.
+pub trait Sizes {
+    /// Describes an inconsistency in the sizes, if there is one.
+    fn problem(&self) -> Option<String>;
+
+    /// The poolings that the architecture supports, its default first.
+    fn poolings(&self) -> &'static [Pooling];
+
+    /// The feature maps for dense tasks, in the order in which the encoder returns them.
+    fn maps(&self) -> Vec<MapLevel>;
+
+    /// Whether it accepts any selection of a sensor's bands, for example because it embeds them by wavelength.
+    fn takes_any_bands(&self) -> bool {
+        false
+    }
+
+    /// Whether it looks at the wavelengths and bandwidths of bands.
+    fn reads_wavelengths(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one
+    /// feature of all.
+    fn fuses(&self, _sensors: &[Sensor]) -> bool {
+        false
+    }
+}
+
+/// A network that encodes images. Its parameters are named by their paths through its fields.
+pub trait Network: Encoder + Module {
+    /// The sizes from which it is built.
+    type Config: Sizes;
+
+    /// Builds a network for these sensors, whose weights must still be filled in.
+    fn new(config: &Self::Config, sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Self;
+
+    /// Returns the name in the official checkpoint of the parameter called `name` here.
+    fn checkpoint_name(name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// Returns the fastest encoder with the same results, for use once the weights no longer change.
+    fn frozen(self) -> Box<dyn Encoder>
+    where
+        Self: Sized + 'static,
+    {
+        Box::new(InParts(self))
+    }
+}
