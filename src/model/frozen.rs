@@ -10,12 +10,11 @@ use std::collections::BTreeMap;
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
+use super::in_parts::in_parts;
 use super::terrafm::TerraFm;
 use crate::Result;
-use crate::device;
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 
@@ -70,22 +69,6 @@ fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
     Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
 }
 
-/// Runs `encode` on the batch, or image by image on all threads if that is faster on the device.
-///
-/// In the latter case an image's features depend neither on the other images nor on the number of threads.
-pub(super) fn in_parts(
-    batch: &Batch,
-    encode: impl Fn(&Batch) -> Result<Encoded> + Send + Sync,
-) -> Result<Encoded> {
-    let single =
-        batch.inputs.first().is_some_and(|input| device::prefers_single_images(&input.pixels.device()));
-    if !single || batch.len() < 2 {
-        return encode(batch);
-    }
-    let parts = batch.clone().split();
-    Encoded::join(parts.par_iter().with_max_len(1).map(encode).collect::<Result<_>>()?)
-}
-
 impl Encoder for Frozen {
     fn width(&self, pooling: Pooling, bands: usize) -> usize {
         self.model.width(pooling, bands)
@@ -99,18 +82,5 @@ impl Encoder for Frozen {
             let [_, _, h, w] = pixels.dims();
             self.model.give(self.embed(pixels, *sensor), [h, w], want)
         })
-    }
-}
-
-/// An encoder that processes a batch image by image on all threads if that is faster on the device.
-pub struct InParts<E>(pub E);
-
-impl<E: Encoder> Encoder for InParts<E> {
-    fn width(&self, pooling: Pooling, bands: usize) -> usize {
-        self.0.width(pooling, bands)
-    }
-
-    fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
-        in_parts(batch, |part| self.0.encode(part, want))
     }
 }

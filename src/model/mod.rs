@@ -15,6 +15,7 @@ pub mod frozen;
 pub mod galileo;
 mod groups;
 pub mod image_stats;
+mod in_parts;
 pub mod init;
 pub mod mmearth;
 pub mod months;

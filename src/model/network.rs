@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::encoder::{Encoder, Pooling};
-use super::frozen::InParts;
+use super::in_parts::InParts;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;

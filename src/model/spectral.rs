@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Tensor;
 
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
-use super::frozen::in_parts;
+use super::in_parts::in_parts;
 use super::requests::layer_beyond;
 use super::sensor_input::SensorInput;
 use crate::nn::hypernetwork::{self, Kernel};

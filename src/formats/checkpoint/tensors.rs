@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::storage::{Numbers, Storage};
-use super::torch::storage_type;
 use super::{Dtype, Stored};
 use crate::formats::pickle::{Id, Kind, Pickle, Value, View};
 
@@ -419,4 +418,30 @@ fn column_major(shape: &[usize]) -> Vec<usize> {
             stride
         })
         .collect()
+}
+
+/// Returns the type and bytes per number of a storage class.
+fn storage_type(class: &str) -> Option<(Dtype, u64)> {
+    let other = |name: &'static str, size: u64| (Dtype::Other(name.into()), size);
+    Some(match class {
+        "DoubleStorage" => (Dtype::F64, 8),
+        "FloatStorage" => (Dtype::F32, 4),
+        "HalfStorage" => (Dtype::F16, 2),
+        "BFloat16Storage" => (Dtype::Bf16, 2),
+        "LongStorage" => other("int64", 8),
+        "IntStorage" => other("int32", 4),
+        "ShortStorage" => other("int16", 2),
+        "CharStorage" => other("int8", 1),
+        "ByteStorage" => other("uint8", 1),
+        "BoolStorage" => other("bool", 1),
+        "ComplexFloatStorage" => other("complex64", 8),
+        "ComplexDoubleStorage" => other("complex128", 16),
+        "QInt8Storage" => other("qint8", 1),
+        "QUInt8Storage" => other("quint8", 1),
+        "QInt32Storage" => other("qint32", 4),
+        "QUInt4x2Storage" => other("quint4x2", 1),
+        "QUInt2x4Storage" => other("quint2x4", 1),
+        "UntypedStorage" => other("untyped", 1),
+        _ => return None,
+    })
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::storage::{Archive, Storage};
 use super::tensors::{self, Reference};
-use super::{Dtype, HELP, Stored};
+use super::{HELP, Stored};
 use crate::error::AtPath;
 use crate::formats::pickle::{self, Limits, Refusal};
 use crate::{Error, Result};
@@ -180,30 +180,4 @@ fn read_pickles(path: &Path, start: &[u8], file: &mut File, size: u64) -> Result
         Ok(Arc::new(Storage::File { path: path.to_owned(), start: start + skipped, length }))
     };
     Ok(tensors::named(&object, &storage, false).map_err(error)?)
-}
-
-/// Returns the type and bytes per number of a storage class.
-pub fn storage_type(class: &str) -> Option<(Dtype, u64)> {
-    let other = |name: &'static str, size: u64| (Dtype::Other(name.into()), size);
-    Some(match class {
-        "DoubleStorage" => (Dtype::F64, 8),
-        "FloatStorage" => (Dtype::F32, 4),
-        "HalfStorage" => (Dtype::F16, 2),
-        "BFloat16Storage" => (Dtype::Bf16, 2),
-        "LongStorage" => other("int64", 8),
-        "IntStorage" => other("int32", 4),
-        "ShortStorage" => other("int16", 2),
-        "CharStorage" => other("int8", 1),
-        "ByteStorage" => other("uint8", 1),
-        "BoolStorage" => other("bool", 1),
-        "ComplexFloatStorage" => other("complex64", 8),
-        "ComplexDoubleStorage" => other("complex128", 16),
-        "QInt8Storage" => other("qint8", 1),
-        "QUInt8Storage" => other("quint8", 1),
-        "QInt32Storage" => other("qint32", 4),
-        "QUInt4x2Storage" => other("quint4x2", 1),
-        "QUInt2x4Storage" => other("quint2x4", 1),
-        "UntypedStorage" => other("untyped", 1),
-        _ => return None,
-    })
 }
