@@ -127,7 +127,7 @@ fn build(root: &Path, feature: Option<&str>, environment: &[(&'static str, OsStr
 }
 
 /// Duration of the first build, measured as described in benches/NOTES.md.
-const FIRST_BUILD: &str = "8 to 14 minutes";
+const FIRST_BUILD: &str = "14 minutes";
 
 /// Whether `file` exists and was written after `other`.
 fn is_newer(file: &Path, other: &Path) -> bool {
