@@ -2,7 +2,7 @@
 
 mod bank;
 pub mod cache;
-pub mod images;
+pub(crate) mod images;
 pub mod maps;
 mod scratch;
 pub mod source;

@@ -14,14 +14,14 @@
 //! No file is read twice: an image is summarised when it is read for the model, and the cache stores the summary beside the
 //! features, so that cached features give the same findings.
 
-pub mod baseline;
-pub mod duplicates;
+pub(crate) mod baseline;
+pub(crate) mod duplicates;
 pub mod features;
-pub mod labels;
-pub mod names;
+pub(crate) mod labels;
+pub(crate) mod names;
 pub mod observed;
-pub mod pixels;
-pub mod sizes;
+pub(crate) mod pixels;
+pub(crate) mod sizes;
 
 use std::collections::BTreeMap;
 use std::fmt;

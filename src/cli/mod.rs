@@ -1,7 +1,7 @@
 //! The command line, one file per command. Each command turns its arguments into a validated request, runs it and lists the
 //! files it wrote.
 
-pub mod args;
+pub(crate) mod args;
 mod bench;
 mod cache;
 mod check;
@@ -9,7 +9,7 @@ mod compare;
 mod doctor;
 mod features;
 pub mod fetch;
-pub mod fetch_args;
+pub(crate) mod fetch_args;
 pub mod inspect;
 mod models;
 mod prepare;

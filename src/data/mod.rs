@@ -1,7 +1,7 @@
 //! Datasets: from the official files to samples in memory. Depends on the types of [`crate::transform`], not on any model.
 
 mod computed;
-pub mod copernicus;
+pub(crate) mod copernicus;
 pub mod decoding;
 pub mod fingerprint;
 pub mod geobench;

@@ -34,7 +34,7 @@ pub mod archive;
 pub mod catalogue;
 mod cause;
 /// Hashes of files.
-pub mod checksum;
+pub(crate) mod checksum;
 mod client;
 mod clock;
 mod download;

@@ -11,4 +11,4 @@ pub mod pickle;
 /// Writing safetensors files reproducibly.
 pub mod tensors;
 /// Text and JSON from other tools, with byte-order marks and NaN.
-pub mod text;
+pub(crate) mod text;

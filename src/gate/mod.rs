@@ -3,9 +3,9 @@
 pub mod check;
 pub mod choice;
 pub mod compare;
-pub mod recompute;
+pub(crate) mod recompute;
 pub mod rescore;
-pub mod samples;
-pub mod suites;
+pub(crate) mod samples;
+pub(crate) mod suites;
 
 pub use self::suites::Suites;

@@ -3,7 +3,7 @@
 //! [`encoder`] defines the interface between data and models. [`architecture`] lists the architectures, one file each.
 
 pub mod architecture;
-pub mod combine;
+pub(crate) mod combine;
 pub mod config;
 pub mod copernicus_fm;
 mod coverage;
@@ -14,11 +14,11 @@ pub mod encoder;
 pub mod frozen;
 pub mod galileo;
 mod groups;
-pub mod image_stats;
+pub(crate) mod image_stats;
 mod in_parts;
-pub mod init;
+pub(crate) mod init;
 pub mod mmearth;
-pub mod months;
+pub(crate) mod months;
 mod network;
 pub mod parameters;
 mod plain_vit;
@@ -30,7 +30,7 @@ pub mod satmae;
 mod sensor_input;
 pub mod softcon;
 pub(crate) mod spectral;
-pub mod subtree;
+pub(crate) mod subtree;
 pub mod terrafm;
 pub mod vit;
 pub mod weights;

@@ -2,14 +2,14 @@
 
 pub mod cubic;
 pub mod flexi;
-pub mod gelu;
+pub(crate) mod gelu;
 pub mod heads;
 pub mod hypernetwork;
 pub mod kernels;
 pub mod loss;
-pub mod patch;
-pub mod plain_vit;
-pub mod positions;
+pub(crate) mod patch;
+pub(crate) mod plain_vit;
+pub(crate) mod positions;
 pub mod resample;
-pub mod tokens;
+pub(crate) mod tokens;
 pub mod vit;

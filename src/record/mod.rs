@@ -8,7 +8,7 @@ mod note;
 pub mod predictions;
 mod setting;
 mod store;
-pub mod unreadable;
+pub(crate) mod unreadable;
 
 use std::collections::BTreeMap;
 

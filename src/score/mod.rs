@@ -1,11 +1,11 @@
 //! Targets, predictions and their scores, the outcome of a protocol, and the choice of candidates on validation.
 
 pub mod decision;
-pub mod outcome;
+pub(crate) mod outcome;
 pub mod predictions;
 mod ranked;
 mod scoring;
-pub mod subset;
+pub(crate) mod subset;
 
 use ndarray::{Array2, ArrayView2, s};
 

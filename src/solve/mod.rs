@@ -1,5 +1,5 @@
 //! Solvers on plain arrays: nearest neighbours, L-BFGS and Cholesky.
 
-pub mod cholesky;
-pub mod lbfgs;
+pub(crate) mod cholesky;
+pub(crate) mod lbfgs;
 pub mod neighbours;

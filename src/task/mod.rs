@@ -1,7 +1,7 @@
 //! What is measured: suites and tasks, and the sensors and bands of their images.
 
 pub mod bands;
-pub mod images;
+pub(crate) mod images;
 mod intern;
 mod sensor;
 mod suite;

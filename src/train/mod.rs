@@ -1,9 +1,9 @@
 //! Training of networks: epochs, gradients, optimisers, schedules and snapshots.
 
 pub mod epoch;
-pub mod gradients;
+pub(crate) mod gradients;
 pub mod optim;
 pub mod schedule;
-pub mod search;
+pub(crate) mod search;
 pub mod snapshot;
 pub mod state;

@@ -1,7 +1,7 @@
 //! Pictures of results: one file per picture.
 
-pub mod confusion;
+pub(crate) mod confusion;
 pub mod differences;
-pub mod labels;
+pub(crate) mod labels;
 pub mod shares;
 pub mod spider;

@@ -1,12 +1,12 @@
 //! Tables: measured rows beside published ones, as Markdown and CSV.
 
-pub mod baseline;
+pub(crate) mod baseline;
 pub mod csv;
 pub mod markdown;
 pub mod paired;
 pub mod published;
 mod rounded;
-pub mod rows;
+pub(crate) mod rows;
 pub mod table;
-pub mod text;
-pub mod transposed;
+pub(crate) mod text;
+pub(crate) mod transposed;

@@ -4,7 +4,7 @@
 
 mod adamw;
 mod conv;
-pub mod matrix;
+pub(crate) mod matrix;
 mod norm;
 
 use burn::backend::tensor::FloatTensor;
