@@ -148,7 +148,7 @@ pub struct TrainingSetup<'a> {
     pub batch_size: usize,
     /// Threads that read and preprocess.
     pub readers: usize,
-    /// The file that keeps the training after each epoch.
+    /// The file of the last snapshot of the training.
     pub snapshot: PathBuf,
     /// Who is told how far the training is.
     pub progress: &'a dyn Progress,

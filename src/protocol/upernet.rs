@@ -14,7 +14,7 @@
 //! all test pixels, and the mean over test batches is its score `reported_miou` (`reported_rmse`).
 //!
 //! What differs from the reference: the random numbers, masks that keep their size, and that batches in which no pixel
-//! counts are passed over. Every epoch has its snapshot, from which a killed run goes on.
+//! counts are passed over. A killed run continues from its last snapshot.
 
 mod pixels;
 
