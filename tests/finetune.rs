@@ -6,7 +6,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::encoding::set_side;
 use crate::source::run_on_features;
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, ArrayD};
@@ -17,7 +16,7 @@ use terrabench::data::{Sample, Target};
 use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
-use terrabench::model::config::ModelConfig;
+use terrabench::model::config::{ImageSize, ModelConfig};
 use terrabench::model::weights::Weights;
 use terrabench::model::{self};
 use terrabench::progress::Silent;
@@ -235,7 +234,8 @@ fn fine_tuning_beats_the_frozen_features() {
     let data = demo::provide(&suite, folder.path()).unwrap();
     let task = suite.task("m-eurosat").unwrap();
     let (mut config, weights) = tiny();
-    set_side(&mut config, 224);
+    // A quarter of the tokens of 224 pixels, and as much to learn.
+    config.image = ImageSize::Side(112);
     let options = InputOptions {
         by_content: false,
         channels: Default::default(),
@@ -319,7 +319,7 @@ fn bench(cache: &Path, out: &Path) -> Command {
     command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache);
     command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"]);
     command.args(["--protocol", "finetune", "--epochs", "3", "--learning-rates", "1e-4,3e-4,1e-3"]);
-    command.args(["--limit", "24", "--threads", "2", "--out"]).arg(out);
+    command.args(["--limit", "12", "--threads", "2", "--out"]).arg(out);
     command.stderr(Stdio::piped()).stdout(Stdio::null());
     command
 }
@@ -358,7 +358,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     assert!(!said(&output).contains("continuing"), "{}", said(&output));
     let expected = record(&undisturbed);
     assert_eq!(expected["short"], true);
-    assert_eq!(expected["samples"], serde_json::json!({"train": 24, "valid": 10, "test": 24}));
+    assert_eq!(expected["samples"], serde_json::json!({"train": 12, "valid": 10, "test": 12}));
     let snapshots = |out: &Path| files(&out.join("geobench-demo/checkpoints"));
     assert!(snapshots(&undisturbed).is_empty(), "the snapshot goes when the record is there");
 

@@ -162,6 +162,9 @@ fn run(command: &mut Command) -> String {
     stderr
 }
 
+/// Half the side of the model's own file: a quarter of the tokens.
+const SIDE: usize = 112;
+
 /// A split's features and classes, computed without the harness's extraction.
 struct Reference<'a> {
     dataset: &'a Geobench,
@@ -176,8 +179,8 @@ impl Reference<'_> {
             let mut sample = self.dataset.read(split, i, &[self.bands.to_vec()]).unwrap();
             let mut pixels = sample.images.remove(0).pixels;
             normalization.apply(&mut pixels).unwrap();
-            let image = resize::bilinear(pixels, 224, 224, false).unwrap();
-            let data = TensorData::new(image.iter().copied().collect::<Vec<f32>>(), [1, 12, 224, 224]);
+            let image = resize::bilinear(pixels, SIDE, SIDE, false).unwrap();
+            let data = TensorData::new(image.iter().copied().collect::<Vec<f32>>(), [1, 12, SIDE, SIDE]);
             let features =
                 self.model.encoder.features(Tensor::from_data(data, &device), Sensor::S2_L1C).unwrap();
             let features: Vec<f32> = features.into_data().try_into_vec().unwrap();
@@ -210,10 +213,13 @@ fn the_best_on_validation_is_reported_on_test() {
     };
     let partition = "0.10x_train";
     let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("tiny.toml");
+    let whole = std::fs::read_to_string(common::fixture("model/tiny.toml")).unwrap();
+    std::fs::write(&model, whole.replace("image = 224", &format!("image = {SIDE}"))).unwrap();
     let bench = |normalization: &str| {
         let mut command = terrabench(folder.path());
         command.args(["--partition", partition, "--normalization", normalization, "--data"]).arg(&root);
-        command.arg("--model").arg(common::fixture("model/tiny.toml"));
+        command.arg("--model").arg(&model);
         run(command.arg("--weights").arg(common::fixture("model/tiny.pth")))
     };
     bench("sweep");
@@ -223,7 +229,7 @@ fn the_best_on_validation_is_reported_on_test() {
     let home = Home::find().unwrap();
     let suite = Suite::load(&home, "geobench").unwrap();
     let task = suite.task("m-eurosat").unwrap();
-    let config: ModelConfig = read_toml(&common::fixture("model/tiny.toml")).unwrap();
+    let config: ModelConfig = read_toml(&model).unwrap();
     let weights = common::fixture("model/tiny.safetensors").to_str().unwrap().parse().unwrap();
     let device = device::by_name("flex").unwrap();
     let model = terrabench::model::load(&config, &weights, false, &device).unwrap();
