@@ -1,8 +1,77 @@
 //! Devices by name. No other file names a backend.
 
-use burn::tensor::{Device, Tensor};
+use std::fmt;
+
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
+
+/// The number format in which a frozen model computes. Features are stored in float32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    F32,
+    /// float32, whose matrix products round their factors to TensorFloat-32 (10 bits); NVIDIA GPUs from Ampere on.
+    Tf32,
+    /// bfloat16 (8 bits) for weights and everything between input and features.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this is float32, the default, which records and cache keys do not name.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub fn is_f32(&self) -> bool {
+        *self == Precision::F32
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Makes LibTorch's matrix products use TensorFloat-32. LibTorch reads it when it is first used, so it must be set before the
+/// program starts.
+pub const TF32_VARIABLE: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
+
+/// Returns the device called `name` (see [`by_name`]), set to compute in `precision`. For bfloat16 this holds for the whole
+/// program, so it comes before anything else is created on the device.
+///
+/// # Errors
+/// Like [`by_name`], or if the device does not support the precision.
+pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
+    let mut device = by_name(name)?;
+    match precision {
+        Precision::F32 => {}
+        Precision::Tf32 if kind(name) != "libtorch:cuda" => {
+            return Err(Error::device(format!("precision tf32: expected an NVIDIA GPU, found device `{name}`"))
+                .help("use --device libtorch:cuda:0, or --precision f32"));
+        }
+        Precision::Tf32 if std::env::var_os(TF32_VARIABLE).is_none_or(|value| value != "1") => {
+            return Err(Error::device("precision tf32 must be set before the program starts")
+                .help(format!("run it with {TF32_VARIABLE}=1 in the environment; `cargo xtask` sets it")));
+        }
+        Precision::Tf32 => {}
+        Precision::Bf16 => {
+            let problem = |problem: String| {
+                Error::device(format!("precision bf16 on device `{name}`: {problem}")).help("use --precision f32")
+            };
+            if !device.supports_dtype(DType::BF16) {
+                return Err(problem("the device does not support bfloat16".to_owned()));
+            }
+            device.configure(FloatDType::BF16).map_err(|error| problem(error.to_string()))?;
+        }
+    }
+    Ok(device)
+}
 
 /// Returns the device with the name given to `--device`: `flex` (the CPU, in pure Rust), `libtorch` (the CPU
 /// through LibTorch), `libtorch:cuda[:INDEX]` (an NVIDIA GPU through LibTorch) or `vulkan[:INDEX]` (a GPU
@@ -23,13 +92,54 @@ pub fn by_name(name: &str) -> Result<Device> {
     }
 }
 
-/// Returns the device name without its index: `libtorch:cuda` for `libtorch:cuda:1`. Features are rounded
-/// differently between kinds of devices, but not between the GPUs of one machine.
+/// Returns the device name without its index: `libtorch:cuda` for `libtorch:cuda:1`, `libtorch:cuda:all` and for lists of such
+/// devices. Features are rounded differently between kinds of devices, but not between the GPUs of one machine.
 pub fn kind(name: &str) -> &str {
-    match name.rsplit_once(':') {
-        Some((kind, index)) if index.parse::<usize>().is_ok() => kind,
-        _ => name,
+    let first = name.split(',').next().unwrap_or(name);
+    match first.rsplit_once(':') {
+        Some((kind, index)) if index == ALL || index.parse::<usize>().is_ok() => kind,
+        _ => first,
     }
+}
+
+/// In place of an index: every device of the kind.
+const ALL: &str = "all";
+
+/// Returns the devices of a list such as `libtorch:cuda:0,libtorch:cuda:1`, or of `libtorch:cuda:all`, at least one, each set to
+/// compute in `precision`. They must be of one kind, so that all of them give the same features.
+///
+/// # Errors
+/// Like [`with_precision`], if the list is empty, or names several kinds.
+pub fn several(names: &str, precision: Precision) -> Result<Vec<Device>> {
+    let kind_of_all = kind(names);
+    let mut listed: Vec<String> = Vec::new();
+    for name in names.split(',').map(str::trim) {
+        if kind(name) != kind_of_all {
+            return Err(Error::device(format!(
+                "devices `{names}`: expected devices of one kind, found {kind_of_all} and {}",
+                kind(name)
+            ))
+            .help("name devices of one kind, such as libtorch:cuda:0,libtorch:cuda:1"));
+        }
+        match name.strip_suffix(ALL).and_then(|start| start.strip_suffix(':')) {
+            None => listed.push(name.to_owned()),
+            Some(start) => {
+                let backend = BACKENDS.into_iter().find(|backend| start.split(':').next() == Some(backend.name));
+                let known = backend.map_or(Vec::new(), names_of);
+                listed.extend(known.into_iter().filter(|known| kind(known) == start && known != start));
+            }
+        }
+    }
+    if listed.is_empty() {
+        return Err(Error::device(format!("no device `{names}` found"))
+            .help("`cargo xtask doctor` lists the devices of this machine"));
+    }
+    listed.iter().map(|name| with_precision(name, precision)).collect()
+}
+
+/// Whether the device with this name is a GPU.
+pub fn is_gpu(name: &str) -> bool {
+    name.starts_with("libtorch:cuda") || name.starts_with("vulkan")
 }
 
 /// A backend and its purpose.
@@ -56,7 +166,7 @@ pub const BACKENDS: [Backend; 3] = [
 
 /// Lists the devices of a backend on this machine, by the names that [`by_name`] accepts. Asking a driver may
 /// panic.
-pub fn names(backend: Backend) -> Vec<String> {
+pub fn names_of(backend: Backend) -> Vec<String> {
     match backend.name {
         "flex" => vec!["flex".to_owned()],
         #[cfg(feature = "libtorch")]
@@ -96,6 +206,11 @@ pub fn try_out(name: &str) -> Result<()> {
     };
     Err(Error::device(format!("device `{name}` does not work: {problem}"))
         .help("use --device flex, or repair the driver"))
+}
+
+/// Whether a driver's message says that the device's memory is full.
+pub fn is_out_of_memory(problem: &str) -> bool {
+    problem.to_lowercase().contains("out of memory")
 }
 
 /// Runs `work`; on panic returns its message instead of printing it.

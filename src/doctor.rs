@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! machine.rs   backends and devices, LibTorch
+//! self_test.rs what a device computes, and how fast
 //! data.rs      data of each suite: tasks, partitions, sample counts compared with the official ones
 //! weights.rs   fetched weights: whether they are complete, and their hash
 //! storage.rs   caches and free disk space
@@ -10,6 +11,7 @@
 
 mod data;
 mod machine;
+pub mod self_test;
 mod storage;
 mod weights;
 
@@ -51,6 +53,8 @@ pub struct Finding {
 pub enum Area {
     /// Compute devices.
     Devices,
+    /// What a device computes, and how fast.
+    SelfTest,
     /// The LibTorch library.
     Libtorch,
     /// Data of the suites.
@@ -115,9 +119,15 @@ pub struct Samples {
     pub official: usize,
 }
 
-/// Runs all checks; also tries out `device`, if given.
+/// Runs all checks; also tries out `device`, if given, and measures it if it is not the CPU in pure Rust.
 pub fn examine(home: &Home, environment: &Environment, device: Option<&str>) -> Vec<Finding> {
     let mut findings = machine::devices(device);
+    let works = |name: &&str| {
+        findings.iter().any(|finding| finding.subject == **name && finding.standing == Standing::Good)
+    };
+    if let Some(name) = device.filter(|name| *name != "flex").filter(works) {
+        findings.extend(self_test::examine(home, name));
+    }
     findings.push(machine::libtorch(home.folder()));
     findings.extend(data::examine(home, environment));
     findings.extend(weights::examine(home, environment));

@@ -1,28 +1,36 @@
 //! Extraction: a dataset's split through an encoder, in batches read ahead while the device computes.
 
 mod bank;
+pub(crate) mod batch_size;
 pub mod cache;
+pub mod feed;
 pub(crate) mod images;
 pub mod maps;
 mod scratch;
 pub mod source;
+pub(crate) mod stages;
 pub mod tiles;
 pub mod truth;
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use ndarray::Array2;
 use serde::Serialize;
 
 pub use self::bank::{CHUNK, FeatureBank};
+pub use self::batch_size::BatchSize;
 use self::cache::About;
+use self::feed::Feed;
+use self::stages::{Stage, timed};
 pub use self::images::ImageInput;
 pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
-use crate::device;
+use crate::device::{self, Precision};
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
 use crate::model::{Encoder, ImageSpec, InputSpec, Pooling, Want};
@@ -372,6 +380,28 @@ pub struct Identity<'a> {
     pub weights: &'a str,
     /// The device as on the command line. Rounding differs between kinds of devices ([`device::kind`]).
     pub device: &'a str,
+    /// The number format in which the encoder computes.
+    pub precision: Precision,
+}
+
+/// Samples that are read ahead at least while the batch size still grows.
+const READ_AHEAD: usize = 64;
+
+/// A batch whose features the device may still be computing.
+struct Launched {
+    samples: Vec<String>,
+    labels: Vec<Target>,
+    /// [n, d].
+    vectors: Tensor<2>,
+    time: Duration,
+}
+
+/// An encoder on one of several devices.
+pub struct Replica {
+    /// The encoder.
+    pub encoder: Box<dyn Encoder>,
+    /// The device that holds it.
+    pub device: Device,
 }
 
 /// Turns samples on disk into feature vectors.
@@ -380,6 +410,8 @@ pub struct Extractor<'a> {
     pub encoder: &'a dyn Encoder,
     /// The device that holds the encoder.
     pub device: &'a Device,
+    /// The same encoder on further devices, which share the batches.
+    pub further: &'a [Replica],
     /// The samples to encode.
     pub input: &'a Input,
     /// One of the input's strategies.
@@ -387,7 +419,7 @@ pub struct Extractor<'a> {
     /// The flip or rotation applied to each image.
     pub turn: Dihedral,
     /// Samples per batch.
-    pub batch_size: usize,
+    pub batch_size: BatchSize,
     /// Number of threads that read and preprocess.
     pub readers: usize,
 }
@@ -411,38 +443,171 @@ impl Extractor<'_> {
         indices: &[usize],
         take: &mut dyn FnMut(Features) -> Result<()>,
     ) -> Result<Duration> {
-        let read = |i: usize| {
-            let sample = self.input.read(&self.strategy.preprocess, split, indices[i])?;
-            Ok(sample.turned(|pixels| self.turn.apply(pixels)))
-        };
+        if !self.further.is_empty() {
+            return self.extract_on_all(split, indices, take);
+        }
+        let feed = Feed::new(self.input, &self.strategy.preprocess, self.turn, self.device);
+        let read = |i: usize| feed.read(split, indices[i]);
+        // A device that computes by itself gets the next batch before the last one's features are waited for.
+        let in_flight = usize::from(!device::is_host(self.device));
         let mut busy = Duration::ZERO;
-        loader::ordered(indices.len(), self.readers, 2 * self.batch_size, read, |mut samples| {
+        // A batch size that still grows may reach several times its present one.
+        let images = self.batch_size.images();
+        let ahead = 2 * if self.batch_size.is_settled() { images } else { images.max(READ_AHEAD) };
+        loader::ordered(indices.len(), self.readers, ahead, read, |mut samples| {
+            let mut launched = VecDeque::new();
+            let mut last_end = Instant::now();
             loop {
-                let batch: Vec<Sample> = samples.by_ref().take(self.batch_size).collect::<Result<_>>()?;
-                if batch.is_empty() {
+                let size = self.batch_size.images();
+                let batch: Vec<Sample> =
+                    timed(Stage::WaitForSamples, || samples.by_ref().take(size).collect::<Result<_>>())?;
+                let is_last = batch.is_empty();
+                if !is_last {
+                    self.launch_fitting(&feed, &batch, &mut launched)?;
+                }
+                while launched.len() > if is_last { 0 } else { in_flight }
+                    && let Some(oldest) = launched.pop_front()
+                {
+                    let (features, time) = self.finish(split, oldest)?;
+                    busy += time;
+                    self.batch_size.note(features.samples.len(), last_end.elapsed());
+                    last_end = Instant::now();
+                    take(features)?;
+                }
+                if is_last {
                     return Ok(());
                 }
-                let (features, time) = self.encode(split, batch)?;
-                busy += time;
-                take(features)?;
             }
         })?;
         Ok(busy)
     }
 
-    /// Returns the features of a batch of preprocessed samples, and the time that the encoder took.
-    fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
-        let (width, n) = (self.width(), batch.len());
-        let spec = self.input.spec();
-        let images = images::batch(&spec, images::of_samples(&batch), self.device)?;
-        let (samples, labels): (Vec<String>, Vec<Target>) =
-            batch.into_iter().map(|sample| (sample.name, sample.target)).unzip();
+    /// Like [`Extractor::extract`] on several devices of one kind: each has a thread, to which batches are dealt in turn.
+    fn extract_on_all(
+        &self,
+        split: Split,
+        indices: &[usize],
+        take: &mut dyn FnMut(Features) -> Result<()>,
+    ) -> Result<Duration> {
+        let further = self.further.iter().map(|other| (other.encoder.as_ref(), &other.device));
+        let all: Vec<Extractor> = std::iter::once((self.encoder, self.device))
+            .chain(further)
+            .map(|(encoder, device)| Extractor { encoder, device, further: &[], ..self.same() })
+            .collect();
+        let feeds: Vec<Feed> = all
+            .iter()
+            .map(|one| Feed::new(one.input, &one.strategy.preprocess, one.turn, one.device))
+            .collect();
+        // All devices are of one kind, so any feed reads for all.
+        let read = |i: usize| feeds[0].read(split, indices[i]);
+        let size = self.batch_size.images();
+        let ahead = (all.len() + 1) * size;
+        loader::ordered(indices.len(), self.readers, ahead, read, |mut samples| {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = all
+                    .iter()
+                    .zip(&feeds)
+                    .map(|(one, feed)| {
+                        // One batch waits while another is computed.
+                        let (batches, queue) = sync_channel::<Vec<Sample>>(1);
+                        let (sender, done) = sync_channel(2);
+                        scope.spawn(move || {
+                            for batch in queue {
+                                let result = one.encode_whole(feed, split, &batch);
+                                if sender.send(result).is_err() {
+                                    break;
+                                }
+                            }
+                        });
+                        (batches, done)
+                    })
+                    .collect();
+                let mut busy = Duration::ZERO;
+                let (mut dealt, mut taken) = (0, 0);
+                loop {
+                    let batch: Vec<Sample> =
+                        timed(Stage::WaitForSamples, || samples.by_ref().take(size).collect::<Result<_>>())?;
+                    let is_last = batch.is_empty();
+                    if !is_last {
+                        // A worker that is gone has sent an error before, or panicked, which the scope passes on.
+                        if workers[dealt % workers.len()].0.send(batch).is_err() {
+                            return Err(Error::device("a device stopped in the middle of the work"));
+                        }
+                        dealt += 1;
+                    }
+                    while taken < dealt && (is_last || dealt - taken > workers.len()) {
+                        let result = workers[taken % workers.len()].1.recv();
+                        let parts = result.map_err(|_| Error::device("a device stopped in the middle of the work"))?;
+                        taken += 1;
+                        for (features, time) in parts? {
+                            busy += time;
+                            take(features)?;
+                        }
+                    }
+                    if is_last {
+                        return Ok(busy);
+                    }
+                }
+            })
+        })
+    }
+
+    /// This extractor again.
+    fn same(&self) -> Self {
+        Extractor { batch_size: self.batch_size.clone(), ..*self }
+    }
+
+    /// Encodes a batch and waits for its features, in parts if it does not fit into the device's memory at once.
+    fn encode_whole(&self, feed: &Feed, split: Split, batch: &[Sample]) -> Result<Vec<(Features, Duration)>> {
+        let mut launched = VecDeque::new();
+        self.launch_fitting(feed, batch, &mut launched)?;
+        launched.into_iter().map(|part| self.finish(split, part)).collect()
+    }
+
+    /// Starts to encode a batch of samples of `feed`, in parts if it does not fit into the device's memory at once.
+    fn launch_fitting(&self, feed: &Feed, batch: &[Sample], launched: &mut VecDeque<Launched>) -> Result<()> {
+        if device::is_host(self.device) {
+            launched.push_back(self.launch(feed, batch)?);
+            return Ok(());
+        }
+        match device::quietly(|| self.launch(feed, batch)) {
+            Ok(done) => launched.push_back(done?),
+            Err(problem) if device::is_out_of_memory(&problem) && batch.len() > 1 => {
+                self.batch_size.note_too_large(batch.len());
+                let (first, second) = batch.split_at(batch.len() / 2);
+                self.launch_fitting(feed, first, launched)?;
+                self.launch_fitting(feed, second, launched)?;
+            }
+            Err(problem) => {
+                let error = Error::device(format!("the device failed on {} images: {problem}", batch.len()));
+                return Err(error.help("use a smaller --batch-size, or --device flex"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts to encode a batch of samples of `feed`.
+    fn launch(&self, feed: &Feed, batch: &[Sample]) -> Result<Launched> {
+        let images = feed.batch(images::of_samples(batch))?;
+        let (samples, labels) =
+            batch.iter().map(|sample| (sample.name.clone(), sample.target.clone())).unzip();
         let start = Instant::now();
-        let vectors = spec.encode(self.encoder, &images, Want::Pooled(spec.pooling))?.pooled()?;
-        let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
+        let spec = feed.spec();
+        let want = Want::Pooled(spec.pooling);
+        let vectors = timed(Stage::Encode, || spec.encode(self.encoder, &images, want))?.pooled()?;
+        Ok(Launched { samples, labels, vectors, time: start.elapsed() })
+    }
+
+    /// Waits for the features of a batch. Also returns the time that the encoder took, as far as it was waited for.
+    fn finish(&self, split: Split, batch: Launched) -> Result<(Features, Duration)> {
+        let Launched { samples, labels, vectors, time } = batch;
+        let (width, n) = (self.width(), samples.len());
+        let start = Instant::now();
+        let vectors = timed(Stage::WaitForDevice, || vectors.into_data());
+        let vectors = vectors.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
-        let time = start.elapsed();
+        let time = time + start.elapsed();
         let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
             Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
         })?;
@@ -465,6 +630,8 @@ impl Extractor<'_> {
             model: DecidingModel<'a>,
             weights: &'a str,
             device: &'a str,
+            #[serde(skip_serializing_if = "Precision::is_f32")]
+            precision: Precision,
             sensor: Sensor,
             /// The sensor of each image if they differ, else empty.
             #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -489,6 +656,7 @@ impl Extractor<'_> {
             model: identity.model.deciding(),
             weights: identity.weights,
             device: device::kind(identity.device),
+            precision: identity.precision,
             sensor,
             sensors,
             combine: task.combine,

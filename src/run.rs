@@ -15,9 +15,11 @@ use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
 use self::sheet::{Example, Heading};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
+use crate::device::Precision;
 use crate::features::cache::Cache;
 use crate::features::source::{EncoderSource, KnownFeatures};
-use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
+use crate::features::batch_size::BatchSizes;
+use crate::features::{BatchSize, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica};
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
 use crate::model::{self, Architecture, Coverage, LoadedModel};
@@ -26,7 +28,8 @@ use crate::progress::Progress;
 use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
-    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, protocol_settings,
+    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
+    protocol_settings,
 };
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
@@ -55,10 +58,14 @@ pub struct Setting<'a> {
     pub inputs: Inputs,
     /// The device to compute on, without autodiff.
     pub device: Device,
-    /// The device as on the command line.
+    /// Further devices of the same kind, which share the extraction of features.
+    pub further_devices: Vec<Device>,
+    /// The devices as on the command line.
     pub device_name: String,
+    /// The number format of the frozen model.
+    pub precision: Precision,
     /// Images per batch of extraction.
-    pub batch_size: usize,
+    pub batch_sizes: BatchSizes,
     /// Bytes of memory for the feature maps of a frozen encoder; the rest spills to disk.
     pub cache_limit: u64,
     /// Number of threads that read and preprocess.
@@ -108,6 +115,8 @@ pub struct Runner<'a> {
 struct LazyModel<'a> {
     setting: &'a Setting<'a>,
     loaded: OnceCell<LoadedModel>,
+    /// The model on the further devices.
+    replicas: OnceCell<Vec<Replica>>,
     /// The model for protocols that train it. Clones share its tensors until training changes them.
     trainable: OnceCell<Architecture>,
 }
@@ -122,6 +131,19 @@ impl LazyModel<'_> {
                 Ok(self.loaded.get_or_init(|| loaded))
             }
         }
+    }
+
+    fn replicas(&self) -> Result<&[Replica]> {
+        if let Some(replicas) = self.replicas.get() {
+            return Ok(replicas);
+        }
+        let Setting { model, allow_partial, further_devices, .. } = self.setting;
+        let load = |device: &Device| {
+            let encoder = model::load(model, self.setting.weights()?, *allow_partial, device)?.encoder;
+            Ok(Replica { encoder, device: device.clone() })
+        };
+        let replicas = further_devices.iter().map(load).collect::<Result<_>>()?;
+        Ok(self.replicas.get_or_init(|| replicas))
     }
 
     fn trainable(&self, device: &Device) -> Result<Architecture> {
@@ -144,7 +166,12 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// If the weights' file exists and cannot be read.
     pub fn new(setting: &'a Setting<'a>, store: &'a Store) -> Result<Self> {
-        let model = LazyModel { setting, loaded: OnceCell::new(), trainable: OnceCell::new() };
+        let model = LazyModel {
+            setting,
+            loaded: OnceCell::new(),
+            replicas: OnceCell::new(),
+            trainable: OnceCell::new(),
+        };
         let (weights_id, coverage) = match &setting.weights {
             Err(error) => (Err(error.clone()), Coverage::Whole),
             Ok(weights @ Weights::File(path)) if !path.exists() => (weights.id(), Coverage::Whole),
@@ -223,6 +250,7 @@ impl<'a> Runner<'a> {
             normalization: setting.input.normalization_of(setting.suite, task, &setting.model.architecture),
             strategies: &[],
             image_size: setting.model.side(task),
+            precision: setting.precision,
         }
     }
 
@@ -353,6 +381,7 @@ impl<'a> Runner<'a> {
                 imputed: deciding.imputed.to_vec(),
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
+                precision: setting.precision,
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -448,6 +477,14 @@ impl<'a> Runner<'a> {
         Ok(shown)
     }
 
+    /// Returns the number of images per batch, which large devices find by themselves.
+    fn batch_size(&self, input: &Input) -> Result<BatchSize> {
+        let Setting { model, device_name, precision, .. } = self.setting;
+        let grows = !crate::device::prefers_single_images(&self.setting.device);
+        let what = (model.deciding(), input.image_size(), device_name, precision);
+        Ok(self.setting.batch_sizes.of(&fingerprint(&what)?, grows))
+    }
+
     /// Creates the source of the frozen model's features.
     fn source<'s>(
         &'s self,
@@ -460,11 +497,12 @@ impl<'a> Runner<'a> {
         let setting = self.setting;
         Ok(EncoderSource {
             encoder: self.model.get()?.encoder.as_ref(),
-            identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name },
+            identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name, precision: setting.precision },
             input,
             partition: &cell.partition,
             device: &setting.device,
-            batch_size: setting.batch_size,
+            further: self.model.replicas()?,
+            batch_size: self.batch_size(input)?,
             readers: setting.threads,
             map_limit: setting.cache_limit,
             known,
@@ -491,7 +529,7 @@ impl<'a> Runner<'a> {
             encoder,
             maps: input.spec().map_levels(setting.model.architecture.maps()),
             device,
-            batch_size: setting.batch_size,
+            batch_size: setting.batch_sizes.given_or_small(),
             readers: setting.threads,
             snapshot,
             progress,

@@ -366,13 +366,14 @@ fn image_statistics_equal_those_of_torchgeo_bench() {
         let extractor = Extractor {
             encoder: loaded.encoder.as_ref(),
             device: &device,
+            further: &[],
             input: &input,
             strategy: input.only().unwrap(),
             turn: Dihedral::Identity,
-            batch_size: 5,
+            batch_size: 5.into(),
             readers: 2,
         };
-        let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex" };
+        let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex", precision: Default::default() };
         let found =
             FeatureBank::default().features(&extractor, identity, Split::Test, &Silent).unwrap().matrix;
         assert_eq!(found.shape(), expected.shape(), "{name}");

@@ -256,17 +256,18 @@ impl Setting {
     }
 
     fn identity(&self) -> Identity<'_> {
-        Identity { model: &self.model, weights: "random:0", device: "flex" }
+        Identity { model: &self.model, weights: "random:0", device: "flex", precision: Default::default() }
     }
 
     fn extractor<'a>(&'a self, backbone: &'a Means, input: &'a Input) -> Extractor<'a> {
         Extractor {
             encoder: backbone,
             device: &self.device,
+            further: &[],
             input,
             strategy: input.only().unwrap(),
             turn: Dihedral::Identity,
-            batch_size: 7,
+            batch_size: 7.into(),
             readers: 2,
         }
     }
@@ -370,7 +371,7 @@ fn key_depends_on_everything_that_affects_features() {
     // Partition, batch size and readers do not affect features.
     let partition = setting.input("m-eurosat", "0.01x_train", "dataset", false);
     assert_eq!(setting.extractor(&backbone, &partition).key(setting.identity()).unwrap(), key);
-    let batches = Extractor { batch_size: 1, readers: 1, ..setting.extractor(&backbone, &input) };
+    let batches = Extractor { batch_size: 1.into(), readers: 1, ..setting.extractor(&backbone, &input) };
     assert_eq!(batches.key(setting.identity()).unwrap(), key);
 
     let mut keys = vec![key];

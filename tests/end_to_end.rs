@@ -90,14 +90,15 @@ fn features_neighbours_and_votes_equal_the_original() {
         let mut bank = FeatureBank::default();
         for (partition, expected) in &golden.partitions {
             let input = Input::open(&suite, task, partition, &root, &model, &options).unwrap();
-            let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex" };
+            let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex", precision: Default::default() };
             let extractor = Extractor {
                 encoder: loaded.encoder.as_ref(),
                 device: &device,
+                further: &[],
                 input: &input,
                 strategy: input.only().unwrap(),
                 turn: Dihedral::Identity,
-                batch_size: 7,
+                batch_size: 7.into(),
                 readers: 2,
             };
             let mut features = |split| bank.features(&extractor, identity, split, &Silent).unwrap();

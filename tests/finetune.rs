@@ -249,13 +249,14 @@ fn fine_tuning_beats_the_frozen_features() {
     let extractor = Extractor {
         encoder: frozen.encoder.as_ref(),
         device: &Device::flex(),
+        further: &[],
         input: &input,
         strategy: input.only().unwrap(),
         turn: Dihedral::Identity,
-        batch_size: 8,
+        batch_size: 8.into(),
         readers: 2,
     };
-    let identity = Identity { model: &config, weights: &frozen.weights_id, device: "flex" };
+    let identity = Identity { model: &config, weights: &frozen.weights_id, device: "flex", precision: Default::default() };
     let ProtocolConfig::LinearProbe(probe) = ProtocolConfig::load(&home, "linear-probe").unwrap() else {
         panic!()
     };

@@ -156,10 +156,11 @@ fn features(model: &ModelConfig, input: &Input) -> Vec<Vec<f32>> {
     let extractor = Extractor {
         encoder: loaded.encoder.as_ref(),
         device: &device,
+        further: &[],
         input,
         strategy: input.only().unwrap(),
         turn: Dihedral::Identity,
-        batch_size: 2,
+        batch_size: 2.into(),
         readers: 1,
     };
     let mut rows = Vec::new();

@@ -302,17 +302,19 @@ impl Setting {
             normalization: options.normalization_of(&self.suite, task, &model.architecture),
             strategies: &input.strategies,
             image_size: model.side(task),
+            precision: Default::default(),
         };
         let extractor = Extractor {
             encoder: &NoEncoder,
             device: &self.device,
+            further: &[],
             input: &input,
             strategy: input.only().unwrap(),
             turn: Dihedral::Identity,
-            batch_size: 1,
+            batch_size: 1.into(),
             readers: 1,
         };
-        let identity = Identity { model, weights: "random:0", device: "flex" };
+        let identity = Identity { model, weights: "random:0", device: "flex", precision: Default::default() };
         Keys {
             features: extractor.key(identity).unwrap(),
             fingerprint: asked.fingerprint().unwrap(),
@@ -478,13 +480,14 @@ fn imputed_and_renamed_bands_decide_where_they_are_taken() {
         let extractor = Extractor {
             encoder: &NoEncoder,
             device: &setting.device,
+            further: &[],
             input: &input,
             strategy: input.only().unwrap(),
             turn: Dihedral::Identity,
-            batch_size: 1,
+            batch_size: 1.into(),
             readers: 1,
         };
-        extractor.key(Identity { model: &demo, weights: "random:0", device: "flex" }).unwrap()
+        extractor.key(Identity { model: &demo, weights: "random:0", device: "flex", precision: Default::default() }).unwrap()
     };
     // m-so2sat has no B01 and B09.
     let so2sat = setting.suite.task("m-so2sat").unwrap();
@@ -515,13 +518,14 @@ fn the_index_of_a_gpu_decides_nothing() {
     let extractor = Extractor {
         encoder: &NoEncoder,
         device: &setting.device,
+        further: &[],
         input: &input,
         strategy: input.only().unwrap(),
         turn: Dihedral::Identity,
-        batch_size: 1,
+        batch_size: 1.into(),
         readers: 1,
     };
-    let key = |device| extractor.key(Identity { model: &demo, weights: "random:0", device }).unwrap();
+    let key = |device| extractor.key(Identity { model: &demo, weights: "random:0", device, precision: Default::default() }).unwrap();
     assert_eq!(key("libtorch:cuda:0"), key("libtorch:cuda:1"));
     assert_eq!(key("libtorch:cuda"), key("libtorch:cuda:0"));
     assert_eq!(key("vulkan"), key("vulkan:3"));

@@ -38,6 +38,7 @@ mod doctor;
 mod end_to_end;
 mod errors;
 mod feature_source;
+mod feed;
 mod fetch;
 mod finetune;
 mod flood;

@@ -82,6 +82,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         normalization: "dataset",
         strategies: &[],
         image_size: 224,
+        precision: Default::default(),
     })
 }
 
@@ -169,6 +170,7 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
             Deciding { strategies: &swapped, ..base },
             Deciding { strategies: &wider, ..base },
             Deciding { image_size: 240, ..base },
+            Deciding { precision: terrabench::device::Precision::Bf16, ..base },
         ];
         all.extend(cells.iter().map(|cell| Deciding { cell, ..base }));
         let of = |one: &Deciding| (one.fingerprint().unwrap(), one.settings().unwrap());

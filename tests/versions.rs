@@ -609,10 +609,11 @@ fn features_are_those_of_their_version() {
                 let extractor = Extractor {
                     encoder: loaded.encoder.as_ref(),
                     device: &device,
+                    further: &[],
                     input: &input,
                     strategy: &input.strategies[place],
                     turn,
-                    batch_size: 2,
+                    batch_size: 2.into(),
                     readers: 1,
                 };
                 let mut values = Vec::new();

@@ -93,8 +93,15 @@ pub enum Command {
     ///
     /// Needs no network and changes nothing. Exits with 1 if something is broken; missing items are reported but do not
     /// count as failures.
+    ///
+    /// With --device it also measures that device in each precision, in about a minute: whether features equal the CPU's,
+    /// images per second by batch size, the rate of matrix products and of uploads.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+
+    /// Measure one precision of a device; started by the doctor
+    #[command(hide = true)]
+    MeasureDevice(MeasureDeviceArgs),
 
     /// Write tables, figures and a single-page report from existing records
     ///
@@ -228,6 +235,17 @@ pub enum PoolingArg {
     Head,
 }
 
+/// Number format of a frozen model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// float32
+    F32,
+    /// float32, with products of TensorFloat-32
+    Tf32,
+    /// bfloat16
+    Bf16,
+}
+
 /// Which model to run and where.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -246,13 +264,23 @@ pub struct ModelArgs {
     #[arg(long)]
     pub allow_partial: bool,
 
-    /// Device for tensors: flex (CPU), libtorch[:cuda:N], vulkan[:N]
+    /// Device for tensors: flex (CPU), libtorch[:cuda:N], vulkan[:N]. Several of one kind share the extraction of features:
+    /// libtorch:cuda:0,libtorch:cuda:1 or libtorch:cuda:all
     #[arg(long, value_name = "DEVICE", default_value = "flex")]
     pub device: String,
 
-    /// Images per batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = batch_size)]
-    pub batch_size: usize,
+    /// Number format of a frozen model's weights and activations: f32, tf32 (NVIDIA GPUs; products only), bf16. Protocols that
+    /// train with gradients need f32
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub precision: PrecisionArg,
+
+    /// Print where the time of extraction went, by stage
+    #[arg(long)]
+    pub profile: bool,
+
+    /// Images per batch [default: 8 on the CPU; on other devices as many as make it faster]
+    #[arg(long, value_name = "N", value_parser = batch_size)]
+    pub batch_size: Option<usize>,
 
     /// Threads for reading and computing [default: number of cores]
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -536,6 +564,18 @@ pub struct DoctorArgs {
     /// Print one JSON object per finding, one per line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of the hidden command `measure-device`.
+#[derive(Debug, Clone, Args)]
+pub struct MeasureDeviceArgs {
+    /// The device
+    #[arg(long, value_name = "DEVICE")]
+    pub device: String,
+
+    /// The precision
+    #[arg(long, value_name = "FORMAT")]
+    pub precision: PrecisionArg,
 }
 
 /// Arguments of `models`.

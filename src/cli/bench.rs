@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::bail;
 
@@ -16,8 +17,9 @@ use crate::config::Shortening;
 use crate::console;
 use crate::data::fingerprint;
 use crate::demo;
-use crate::device;
+use crate::device::{self, Precision};
 use crate::error::AtPath;
+use crate::features::stages;
 use crate::home::{Home, cache_folder};
 use crate::program::Program;
 use crate::protocol::ProtocolConfig;
@@ -55,7 +57,17 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         Ok::<_, crate::Error>((name, protocol))
     };
     let plans = plan::plan(&suite, &model, &choice, load)?;
-    let device = device::by_name(&args.model.device)?;
+    let precision = args.model.precision.into();
+    let mut cells = plans.iter().flat_map(|plan| &plan.cells);
+    if precision != Precision::F32
+        && let Some(trained) = cells.find(|planned| planned.protocol.needs().takes_setup())
+    {
+        return Err(Error::request(format!("{}: computes in float32, found --precision {precision}", trained.cell.protocol))
+            .help("run it without --precision, or leave it out with --protocol")
+            .into());
+    }
+    let mut devices = device::several(&args.model.device, precision)?;
+    let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
@@ -85,8 +97,10 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         inputs: super::inputs(&args.model),
         cache: feature_cache(&args.model),
         device,
+        further_devices: devices,
+        batch_sizes: super::batch_sizes(&args.model),
         device_name: args.model.device,
-        batch_size: args.model.batch_size,
+        precision,
         cache_limit: args.cache_limit,
         threads,
         fresh: args.fresh,
@@ -102,6 +116,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         }
         console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
+    let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     for plan in &plans {
@@ -123,6 +138,9 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
                 }
             }
         }
+    }
+    if args.model.profile {
+        console::note(format_args!("\nTime of extraction by stage:\n{}", stages::describe(start.elapsed())));
     }
     let tables = report::write(&suite, home, &store, &folder, args.demo);
     let Written { files, unreadable } = tables.unwrap_or_else(|error| {

@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 
-use super::args::DoctorArgs;
+use super::args::{DoctorArgs, MeasureDeviceArgs};
 use crate::console;
-use crate::doctor::{self, Area, Finding, Standing};
+use crate::doctor::{self, Area, Finding, Standing, self_test};
 use crate::home::Home;
 use crate::locations::Environment;
 
@@ -21,6 +21,13 @@ pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
     if broken > 0 {
         bail!("{broken} broken: see the list above, with a remedy for each");
     }
+    Ok(())
+}
+
+/// Prints what one precision of a device gives, for the doctor that started this process.
+pub fn measure(home: &Home, args: &MeasureDeviceArgs) -> anyhow::Result<()> {
+    let measured = self_test::measure(home, &args.device, args.precision.into())?;
+    console::print(format!("{}\n", serde_json::to_string(&measured)?))?;
     Ok(())
 }
 
@@ -46,6 +53,7 @@ fn describe(findings: &[Finding]) -> String {
 fn title(area: Area) -> &'static str {
     match area {
         Area::Devices => "Devices",
+        Area::SelfTest => "Self-test",
         Area::Libtorch => "LibTorch",
         Area::Data => "Data",
         Area::Weights => "Weights",

@@ -1,7 +1,9 @@
 //! `features`: exports the features of a split.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
+use burn::tensor::Device;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::args::FeaturesArgs;
@@ -11,7 +13,7 @@ use crate::console;
 use crate::data::{Target, fingerprint};
 use crate::device;
 use crate::error::AtPath;
-use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
+use crate::features::{Extractor, FeatureBank, Features, Identity, Input, Replica, stages};
 use crate::home::Home;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -24,25 +26,37 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = model_named(home, model_name, &suite, &args.model)?;
     let weights = weights_named(model_name, &model, args.model.weights.as_deref())?;
-    let device = device::by_name(&args.model.device)?;
+    let precision = args.model.precision.into();
+    let mut devices = device::several(&args.model.device, precision)?;
+    let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;
     let options = input_options(home, &args.data, &args.model)?;
     let data = data_folder(&suite, args.data.data.as_ref(), &[&task.name])?;
     let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
     let strategy = input.only()?;
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
-    let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device };
+    let replica = |device: Device| {
+        let encoder = crate::model::load(&model, &weights, args.model.allow_partial, &device)?.encoder;
+        Ok(Replica { encoder, device })
+    };
+    let further = devices.into_iter().map(replica).collect::<Result<Vec<_>>>()?;
+    let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device, precision };
     let extractor = Extractor {
         encoder: loaded.encoder.as_ref(),
         device: &device,
+        further: &further,
         input: &input,
         strategy,
         turn: Dihedral::Identity,
-        batch_size: args.model.batch_size,
+        batch_size: super::batch_sizes(&args.model).of("", !device::prefers_single_images(&device)),
         readers: threads,
     };
     let mut bank = FeatureBank::new(feature_cache(&args.model));
+    let start = Instant::now();
     let features = bank.features(&extractor, identity, args.split.into(), &Shown::new(&task.name))?;
+    if args.model.profile {
+        console::note(format_args!("Time of extraction by stage:\n{}", stages::describe(start.elapsed())));
+    }
     write(&args.out, &features)?;
     console::tell(format_args!("{}\n", args.out.display()));
     Ok(())

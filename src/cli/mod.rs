@@ -26,9 +26,11 @@ use clap::Parser;
 
 use crate::console::{self, Stream};
 use crate::data::{self, Split};
+use crate::device::Precision;
 use crate::features::InputOptions;
+use crate::features::batch_size::BatchSizes;
 use crate::features::cache::Cache;
-use crate::home::Home;
+use crate::home::{Home, cache_folder};
 use crate::locations::Environment;
 use crate::model::Pooling;
 use crate::model::config::{Inputs, ModelConfig};
@@ -81,9 +83,20 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Prepare(args) => prepare::run(&home, &args),
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
+        args::Command::MeasureDevice(args) => doctor::measure(&home, &args),
         args::Command::Report(args) => return report::run(&home, args),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+impl From<args::PrecisionArg> for Precision {
+    fn from(precision: args::PrecisionArg) -> Self {
+        match precision {
+            args::PrecisionArg::F32 => Precision::F32,
+            args::PrecisionArg::Tf32 => Precision::Tf32,
+            args::PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 impl From<args::SplitArg> for Split {
@@ -253,6 +266,11 @@ fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) ->
 }
 
 /// Opens the feature cache. It is off with `--no-cache`, or if the user has no cache folder.
+/// The number of images per batch, as given or as found on this machine before.
+fn batch_sizes(model: &args::ModelArgs) -> BatchSizes {
+    BatchSizes::new(model.batch_size, cache_folder().ok().as_deref())
+}
+
 fn feature_cache(model: &args::ModelArgs) -> Option<Cache> {
     if model.no_cache { None } else { Cache::of_user().ok() }
 }

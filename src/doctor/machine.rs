@@ -22,7 +22,7 @@ fn of_backend(backend: Backend) -> Vec<Finding> {
         let absent = finding(Standing::Absent, format!("{about}: not in this build"));
         return vec![absent.remedy(format!("cargo xtask doctor --device {name}"))];
     }
-    match device::quietly(|| device::names(backend)) {
+    match device::quietly(|| device::names_of(backend)) {
         Ok(names) if names.is_empty() => {
             vec![finding(Standing::Absent, format!("{about}: no device found"))]
         }

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::InputOptions;
+use super::stages::{Stage, timed};
 use crate::data::{Image, Sample};
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Context;
 use crate::model::{Batch, InputSpec};
+use crate::nn::kernels::upload;
 use crate::task::bands::{self, Band, Channels, Imputation, Selection};
 use crate::task::{Sensor, Suite, Task, TaskImage};
+use crate::transform::augment::Dihedral;
+use crate::transform::on_device::DevicePreprocess;
 use crate::{Error, Result};
 
 /// One of the images of each sample, and the part of it that a model receives.
@@ -139,42 +143,90 @@ pub fn batch<'s>(
     samples: impl Iterator<Item = &'s [Image]>,
     device: &Device,
 ) -> Result<Batch> {
-    let samples: Vec<&[Image]> = samples.collect();
-    let expected = spec.images.len();
-    if let Some(other) = samples.iter().map(|images| images.len()).find(|found| *found != expected) {
-        return Err(Error::request(format!("expected samples of {expected} images, found one of {other}")));
-    }
-    let images = (0..expected).map(|place| stacked(samples.iter().map(|images| &images[place]), device));
-    Ok(spec.batch(images.collect::<Result<_>>()?))
-}
-
-/// Stacks images of one size into [n, c, h, w], and collects their context.
-fn stacked<'s>(
-    images: impl Iterator<Item = &'s Image> + Clone,
-    device: &Device,
-) -> Result<(Tensor<4>, Context)> {
-    let (c, h, w) = images.clone().next().map_or((0, 0, 0), |image| image.pixels.dim());
-    let n = images.clone().count();
-    let mut pixels: Vec<f32> = Vec::with_capacity(n * c * h * w);
-    for image in images.clone() {
-        if image.pixels.dim() != (c, h, w) {
-            let found = image.pixels.dim();
+    let all = places(spec, samples)?.into_iter().map(|images| {
+        let size = images.first().map(|image| image.pixels.dim());
+        if let Some(other) = images.iter().map(|image| image.pixels.dim()).find(|dim| Some(*dim) != size) {
             return Err(Error::request(format!(
-                "expected images of {:?} in this batch, found {found:?}",
-                (c, h, w)
+                "expected images of {:?} in this batch, found {other:?}",
+                size.unwrap_or_default()
             ))
             .help("all images of a batch must have the same number of bands, height and width"));
         }
-        pixels.extend(image.pixels.iter());
+        let (pixels, shape) = timed(Stage::Assemble, || stacked(&images));
+        let upload = || Tensor::from_data(TensorData::new(pixels, shape), device);
+        let pixels = timed(Stage::Upload, upload);
+        Ok((pixels, context(&images)))
+    });
+    Ok(spec.batch(all.collect::<Result<_>>()?))
+}
+
+/// Builds a batch like [`batch`] from images as stored, which may differ in size: they are preprocessed on the device, with one of
+/// `parts` per image of a sample.
+///
+/// # Errors
+/// If samples differ in their number of images, or an image does not fit its preprocessing.
+pub(super) fn batch_of_stored<'s>(
+    spec: &InputSpec,
+    samples: impl Iterator<Item = &'s [Image]>,
+    device: &Device,
+    parts: &[DevicePreprocess],
+    turn: Dihedral,
+) -> Result<Batch> {
+    let all = places(spec, samples)?.into_iter().zip(parts).map(|(images, part)| {
+        let equal = images.chunk_by(|a, b| a.pixels.dim() == b.pixels.dim());
+        // Stored pixels need float32, in whichever format the model computes.
+        let beside = Tensor::<1>::zeros([1], (device, DType::F32));
+        let uploaded = |images| {
+            let (pixels, shape) = timed(Stage::Assemble, || stacked(images));
+            timed(Stage::Upload, || part.apply(upload(&beside, pixels, shape), turn))
+        };
+        let ready = equal.map(uploaded).collect::<Result<Vec<_>>>()?;
+        Ok((Tensor::cat(ready, 0).cast(device.settings().float_dtype), context(&images)))
+    });
+    Ok(spec.batch(all.collect::<Result<_>>()?))
+}
+
+/// Collects the images of all samples by their place in a sample.
+fn places<'s>(
+    spec: &InputSpec,
+    samples: impl Iterator<Item = &'s [Image]>,
+) -> Result<Vec<Vec<&'s Image>>> {
+    let expected = spec.images.len();
+    let mut places = vec![Vec::new(); expected];
+    for images in samples {
+        if images.len() != expected {
+            let found = images.len();
+            return Err(Error::request(format!(
+                "expected samples of {expected} images, found one of {found}"
+            )));
+        }
+        places.iter_mut().zip(images).for_each(|(place, image)| place.push(image));
     }
-    let pixels = Tensor::from_data(TensorData::new(pixels, [n, c, h, w]), device);
+    Ok(places)
+}
+
+/// Copies images of one size behind one another: their pixels and their shape [n, c, h, w].
+fn stacked(images: &[&Image]) -> (Vec<f32>, [usize; 4]) {
+    let (c, h, w) = images.first().map_or((0, 0, 0), |image| image.pixels.dim());
+    let mut pixels: Vec<f32> = Vec::with_capacity(images.len() * c * h * w);
+    for image in images {
+        match image.pixels.as_slice() {
+            Some(contiguous) => pixels.extend_from_slice(contiguous),
+            None => pixels.extend(image.pixels.iter()),
+        }
+    }
+    (pixels, [images.len(), c, h, w])
+}
+
+/// Collects when and where images were taken.
+fn context(images: &[&Image]) -> Context {
     // An empty list says that no image of the batch has the value.
     fn known<T>(all: Vec<Option<T>>) -> Vec<Option<T>> {
         if all.iter().any(Option::is_some) { all } else { Vec::new() }
     }
-    let days = known(images.clone().map(|image| image.day).collect());
-    let places = known(images.map(|image| image.place).collect());
-    Ok((pixels, Context { days, places, gsd_m: None }))
+    let days = known(images.iter().map(|image| image.day).collect());
+    let places = known(images.iter().map(|image| image.place).collect());
+    Context { days, places, gsd_m: None }
 }
 
 /// Returns the bands to read for a label alone: one band of the first image, none of the others.

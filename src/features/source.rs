@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use super::maps::{MapSource, MapStore};
 use super::tiles::{Tokens, tile_tokens};
-use super::{Extractor, FeatureBank, Features, Identity, Input};
+use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica};
 use crate::model::Encoder;
 use crate::progress::Progress;
 use crate::score::subset::subset;
@@ -138,8 +138,10 @@ pub struct EncoderSource<'a> {
     pub partition: &'a str,
     /// The encoder's device, without autodiff.
     pub device: &'a Device,
+    /// The same encoder on further devices, which share the extraction of pooled vectors.
+    pub further: &'a [Replica],
     /// Images per batch.
-    pub batch_size: usize,
+    pub batch_size: BatchSize,
     /// Number of threads that read and preprocess.
     pub readers: usize,
     /// Bytes of memory for feature maps; the rest spills to disk.
@@ -159,10 +161,11 @@ impl<'a> EncoderSource<'a> {
         Ok(Extractor {
             encoder: self.encoder,
             device: self.device,
+            further: self.further,
             input: self.input,
             strategy: prepared,
             turn,
-            batch_size: self.batch_size,
+            batch_size: self.batch_size.clone(),
             readers: self.readers,
         })
     }

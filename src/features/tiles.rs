@@ -2,11 +2,13 @@
 
 use ndarray::{Array2, s};
 
-use super::{Extractor, Scratch, check_finite, images};
+use super::feed::Feed;
+use super::{Extractor, Scratch, check_finite};
 use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
 use crate::progress::Step;
 use crate::task::Task;
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Value of ignored pixels in a [`Mask`].
@@ -115,9 +117,9 @@ struct Tile {
     mask: Mask,
 }
 
-/// Cuts a sample into tiles of `side` x `side` pixels, row by row, and preprocesses each for the model.
-fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>> {
-    let mask = mask_of(sample, &extractor.input.task)?;
+/// Cuts a sample into tiles of `side` x `side` pixels, row by row, and prepares each for `feed`.
+fn cut(feed: &Feed, sample: &Sample, task: &Task, side: usize) -> Result<Vec<Tile>> {
+    let mask = mask_of(sample, task)?;
     let (rows, columns) = mask.dim();
     let fits = |length: usize| length > 0 && length.is_multiple_of(side);
     if side == 0 || !fits(rows) || !fits(columns) {
@@ -125,10 +127,6 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
             format!("{}: {rows} x {columns} pixels cannot be cut into tiles of {side}", sample.name);
         return Err(Error::mismatch(problem)
             .help("set `tile` in the protocol's TOML to a divisor of the images' height and width"));
-    }
-    let mut preprocess = extractor.strategy.preprocess.clone();
-    if extractor.input.keeps_size {
-        (preprocess.height, preprocess.width) = (side, side);
     }
     let mut tiles = Vec::new();
     for y in (0..rows).step_by(side) {
@@ -140,7 +138,7 @@ fn cut(extractor: &Extractor, sample: &Sample, side: usize) -> Result<Vec<Tile>>
             tiles.push(Tile {
                 name: sample.name.clone(),
                 y,
-                images: extractor.input.prepared(&preprocess, tile)?,
+                images: feed.prepared(tile)?,
                 mask: mask.slice(s![y..y + side, x..x + side]).to_owned(),
             });
         }
@@ -163,10 +161,12 @@ pub fn tile_tokens(
     step: &dyn Step,
 ) -> Result<Tokens> {
     let input = extractor.input;
-    let read = |i: usize| {
-        let sample = input.stored(split, indices[i])?;
-        cut(extractor, &sample, side)
-    };
+    let mut preprocess = extractor.strategy.preprocess.clone();
+    if input.keeps_size {
+        (preprocess.height, preprocess.width) = (side, side);
+    }
+    let feed = Feed::new(input, &preprocess, Dihedral::Identity, extractor.device);
+    let read = |i: usize| cut(&feed, &input.stored(split, indices[i])?, &input.task, side);
     let mut tokens = None;
     // Tiles per row and per column of an image.
     let mut grid: Option<[usize; 2]> = None;
@@ -188,13 +188,13 @@ pub fn tile_tokens(
                 .help("the segmentation probe needs images of equal size"));
             }
             waiting.extend(tiles);
-            while waiting.len() >= extractor.batch_size {
-                let rest = waiting.split_off(extractor.batch_size);
-                encode(extractor, std::mem::replace(&mut waiting, rest), &mut tokens)?;
+            while waiting.len() >= extractor.batch_size.images() {
+                let rest = waiting.split_off(extractor.batch_size.images());
+                encode(extractor, &feed, std::mem::replace(&mut waiting, rest), &mut tokens)?;
             }
             step.advance(1);
         }
-        if waiting.is_empty() { Ok(()) } else { encode(extractor, waiting, &mut tokens) }
+        if waiting.is_empty() { Ok(()) } else { encode(extractor, &feed, waiting, &mut tokens) }
     })?;
     let mut tokens: Tokens = tokens.ok_or_else(|| Error::mismatch(format!("{split} has no samples")))?;
     let [across, down] = grid.unwrap_or([1, 1]);
@@ -204,10 +204,9 @@ pub fn tile_tokens(
 }
 
 /// Encodes a batch of tiles and appends its tokens.
-fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
-    let spec = extractor.input.spec();
-    let batch = images::batch(&spec, tiles.iter().map(|tile| tile.images.as_slice()), extractor.device)?;
-    let (vectors, [rows, columns]) = spec.encode(extractor.encoder, &batch, Want::Tokens)?.tokens()?;
+fn encode(extractor: &Extractor, feed: &Feed, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
+    let batch = feed.batch(tiles.iter().map(|tile| tile.images.as_slice()))?;
+    let (vectors, [rows, columns]) = feed.spec().encode(extractor.encoder, &batch, Want::Tokens)?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::mismatch(format!(

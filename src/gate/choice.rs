@@ -39,6 +39,7 @@ impl Wanted {
             "imputed" => Aspect::Imputation,
             "normalisation" | "normalization" => Aspect::Normalization,
             "input" => Aspect::InputSize,
+            "precision" => Aspect::Precision,
             other => Aspect::Protocol(other.to_owned()),
         };
         Ok((aspect, value.trim().to_owned()))
@@ -54,7 +55,9 @@ impl Wanted {
             && any(&self.weights, &|wanted| is_weights(weights, wanted))
             && self.settings.iter().all(|(aspect, _)| {
                 let mut values = self.settings.iter().filter(|(other, _)| other == aspect);
-                values.any(|(_, value)| key.get(aspect) == Some(value))
+                // Keys do not state float32.
+                let unstated = (*aspect == Aspect::Precision).then_some("f32");
+                values.any(|(_, value)| key.get(aspect).or(unstated) == Some(value))
             })
     }
 
@@ -189,6 +192,7 @@ fn option(aspect: &Aspect) -> String {
         Aspect::Coverage => "--setting coverage=…".to_owned(),
         Aspect::Imputation => "--setting imputed=…".to_owned(),
         Aspect::InputSize => "--setting input=…".to_owned(),
+        Aspect::Precision => "--setting precision=…".to_owned(),
         Aspect::Protocol(name) => format!("--setting {name}=…"),
     }
 }

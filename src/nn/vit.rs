@@ -9,6 +9,7 @@ use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::gelu::gelu;
+use super::kernels::linear;
 
 /// Epsilon of the norms in and after the blocks.
 pub const EPSILON: f64 = 1e-6;
@@ -40,12 +41,12 @@ impl Attention {
     /// Computes the attention of the first `queries` tokens to all tokens: [n, t, d] to [n, queries, d].
     pub fn forward(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
         let [n, t, d] = x.dims();
-        let qkv = self.qkv.forward(x).reshape([n, t, 3, self.heads, d / self.heads]);
+        let qkv = linear(x, &self.qkv).reshape([n, t, 3, self.heads, d / self.heads]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
         // softmax(q kᵀ / sqrt(d / heads)) v
         let x = attention(q.slice_dim(2, 0..queries), k, v, None, None, Default::default());
-        self.proj.forward(x.swap_dims(1, 2).reshape([n, queries, d]))
+        linear(x.swap_dims(1, 2).reshape([n, queries, d]), &self.proj)
     }
 }
 
@@ -67,7 +68,7 @@ impl Mlp {
 
     /// [n, t, d] to [n, t, d].
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        linear(gelu(linear(x, &self.fc1)), &self.fc2)
     }
 }
 

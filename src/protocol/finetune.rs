@@ -315,10 +315,11 @@ impl Trained {
         let extractor = Extractor {
             encoder: self.encoder.as_ref(),
             device: &setup.device.clone().inner(),
+            further: &[],
             input: setup.input,
             strategy: setup.strategy,
             turn: Dihedral::Identity,
-            batch_size: setup.batch_size,
+            batch_size: setup.batch_size.into(),
             readers: setup.readers,
         };
         let samples = setup.samples(config, split);

@@ -20,6 +20,7 @@ pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
 pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
+use crate::device::Precision;
 use crate::features::Preparation;
 pub use crate::metrics::Interval;
 use crate::model::config::{DecidingModel, Inputs};
@@ -161,6 +162,9 @@ pub struct Provenance {
     pub normalization: String,
     /// Height and width of the model's input in pixels.
     pub image_size: usize,
+    /// The number format in which the frozen model computed.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Device of the run.
     pub device: String,
     /// Number of threads.
@@ -258,6 +262,9 @@ pub struct Deciding<'a> {
     pub strategies: &'a [Preparation],
     /// Like [`Provenance::image_size`].
     pub image_size: usize,
+    /// Like [`Provenance::precision`].
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
 }
 
 fn deciding_cell<S: Serializer>(cell: &Cell, serializer: S) -> Result<S::Ok, S::Error> {

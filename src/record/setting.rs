@@ -39,6 +39,8 @@ pub enum Aspect {
     Normalization,
     /// Height and width of the model's input.
     InputSize,
+    /// The number format in which the frozen model computed; not stated for float32.
+    Precision,
     /// A setting of the protocol, by its name in the protocol's TOML file: `k`, `order`, `optimizer.momentum`.
     Protocol(String),
 }
@@ -60,6 +62,7 @@ impl Aspect {
             Aspect::Bands => Some("--bands"),
             Aspect::Imputation => Some("--missing-bands"),
             Aspect::Normalization => Some("--normalization"),
+            Aspect::Precision => Some("--precision"),
             Aspect::Protocol(_) => Some("--protocol"),
             Aspect::Data | Aspect::Length | Aspect::InputSize => None,
         }
@@ -97,12 +100,13 @@ impl SettingKey {
             (Aspect::Normalization, made.normalization.clone()),
             (Aspect::InputSize, format!("{0} x {0}", made.image_size)),
         ];
+        let precision = (!made.precision.is_f32()).then(|| (Aspect::Precision, made.precision.to_string()));
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
         let protocol = record.protocol_settings.iter();
         let protocol = protocol.map(|(name, value)| (Aspect::Protocol(name.clone()), value.clone()));
         SettingKey {
             protocol: record.cell.protocol.clone(),
-            aspects: named.into_iter().chain(pooling).chain(protocol).collect(),
+            aspects: named.into_iter().chain(precision).chain(pooling).chain(protocol).collect(),
         }
     }
 
@@ -170,7 +174,8 @@ impl SettingKey {
     }
 
     fn told(&self, aspect: &Aspect) -> String {
-        let value = self.get(aspect).unwrap_or("not set");
+        let absent = if *aspect == Aspect::Precision { "f32" } else { "not set" };
+        let value = self.get(aspect).unwrap_or(absent);
         match aspect {
             Aspect::Weights => format!("weights {}", short(value)),
             Aspect::Coverage | Aspect::Data | Aspect::Length => value.to_owned(),
@@ -182,6 +187,7 @@ impl SettingKey {
             Aspect::Imputation => format!("imputed {value}"),
             Aspect::Normalization => format!("normalisation {value}"),
             Aspect::InputSize => format!("input {value}"),
+            Aspect::Precision => format!("precision {value}"),
             Aspect::Protocol(name) => format!("{name} {value}"),
         }
     }

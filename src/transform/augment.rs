@@ -46,11 +46,10 @@ impl Dihedral {
     pub const FLIPS: [Dihedral; 4] =
         [Dihedral::Identity, Dihedral::FlipHorizontal, Dihedral::FlipVertical, Dihedral::Rotate180];
 
-    /// Applies the symmetry to an image [c, h, w]. Returns [c, h, w], or [c, w, h] if rows and columns are swapped.
-    pub fn apply<T: Clone>(self, image: Array3<T>) -> Array3<T> {
-        // Each symmetry is an optional transposition, followed by an optional reversal of rows and of columns.
-        let (transpose, rows, columns) = match self {
-            Dihedral::Identity => return image,
+    /// Returns whether to transpose, and then whether to reverse the rows and the columns.
+    pub(super) fn steps(self) -> (bool, bool, bool) {
+        match self {
+            Dihedral::Identity => (false, false, false),
             Dihedral::Rotate90 => (true, true, false),
             Dihedral::Rotate180 => (false, true, true),
             Dihedral::Rotate270 => (true, false, true),
@@ -58,7 +57,15 @@ impl Dihedral {
             Dihedral::FlipVertical => (false, true, false),
             Dihedral::AntiTranspose => (true, true, true),
             Dihedral::Transpose => (true, false, false),
-        };
+        }
+    }
+
+    /// Applies the symmetry to an image [c, h, w]. Returns [c, h, w], or [c, w, h] if rows and columns are swapped.
+    pub fn apply<T: Clone>(self, image: Array3<T>) -> Array3<T> {
+        if self == Dihedral::Identity {
+            return image;
+        }
+        let (transpose, rows, columns) = self.steps();
         let mut view = image.view();
         if transpose {
             view.swap_axes(1, 2);

@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod normalize;
+pub mod on_device;
 pub mod resize;
 pub mod rotate;
 pub mod strategies;

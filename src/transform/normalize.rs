@@ -86,7 +86,7 @@ pub enum Clip {
 }
 
 /// The largest digital number that Satlas distinguishes: 255 steps of 32.
-const SATLAS_WHITE: f32 = 8160.0;
+pub(super) const SATLAS_WHITE: f32 = 8160.0;
 
 impl Normalization {
     /// Creates the normalisation `kind` from statistics, one per band, with standard deviations multiplied by `multiplier`.

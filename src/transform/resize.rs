@@ -106,7 +106,7 @@ pub fn nearest<T: Copy>(
     Ok(Array2::from_shape_fn((height, width), |(y, x)| mask[[rows[y], columns[x]]]))
 }
 
-fn check_sides<const N: usize>(old: [usize; N], new: [usize; N]) -> Result<()> {
+pub(super) fn check_sides<const N: usize>(old: [usize; N], new: [usize; N]) -> Result<()> {
     if old.contains(&0) || new.contains(&0) {
         return Err(Error::mismatch(format!(
             "cannot resize from {old:?} to {new:?} pixels: expected sides above 0"

@@ -66,17 +66,18 @@ impl RealModel {
         work(&Extractor {
             encoder: self.loaded.encoder.as_ref(),
             device: &device(),
+            further: &[],
             input: &input,
             strategy: input.only().unwrap(),
             turn: Dihedral::Identity,
-            batch_size: 4,
+            batch_size: 4.into(),
             readers: 2,
         })
     }
 
     /// Pooled features of a split. `place` is suite, task, partition and normalisation.
     pub fn features(&self, place: [&str; 4], split: Split, bank: &mut FeatureBank) -> Features {
-        let identity = Identity { model: &self.config, weights: &self.loaded.weights_id, device: "flex" };
+        let identity = Identity { model: &self.config, weights: &self.loaded.weights_id, device: "flex", precision: Default::default() };
         self.with_extractor(place, |extractor| bank.features(extractor, identity, split, &Silent).unwrap())
     }
 

@@ -66,8 +66,11 @@ fn work(task: Task) -> Result<ExitCode> {
     match task {
         Task::Harness(command) => {
             let feature = feature_of(&command);
-            let environment = environment(root, feature)?;
+            let mut environment = environment(root, feature)?;
             let harness = build(root, feature, &environment)?;
+            if takes_tf32(&command) {
+                environment.push((TF32_VARIABLE, "1".into()));
+            }
             let arguments = std::env::args_os().skip(1);
             let status = Command::new(harness).envs(environment).args(arguments).status()?;
             // A signal leaves no exit code; shells report that as a failure too.
@@ -85,6 +88,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
+        args::Command::MeasureDevice(measure) => &measure.device,
         args::Command::Inspect(_)
         | args::Command::Check(_)
         | args::Command::Compare(_)
@@ -97,6 +101,19 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
+}
+
+/// LibTorch reads this when it starts: `terrabench::device::TF32_VARIABLE`.
+const TF32_VARIABLE: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
+
+/// Whether a command asks for TensorFloat-32.
+fn takes_tf32(command: &args::Command) -> bool {
+    let precision = match command {
+        args::Command::Bench(bench) => bench.model.precision,
+        args::Command::Features(features) => features.model.precision,
+        _ => return false,
+    };
+    precision == args::PrecisionArg::Tf32
 }
 
 /// Returns the environment variables that a feature needs, for building and running.

@@ -14,11 +14,14 @@
 
 mod autodiff;
 pub(crate) mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 mod portable;
 #[cfg(test)]
 mod tests;
 
 use burn::backend::tensor::FloatTensor;
+use burn::nn::Linear;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
@@ -64,6 +67,20 @@ pub trait Kernels: Backend {
         portable::batch_norm_backward::<Self>(x, gamma, beta, mean, variance, norm, gradient)
     }
 
+    /// See [`linear`]: x is [.., i], the weight [i, o], the bias [o].
+    fn biased_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        portable::biased_product::<Self>(x, weight, bias)
+    }
+
+    /// See [`upload`]; `beside` is any tensor of the device.
+    fn upload(beside: FloatTensor<Self>, values: Vec<f32>, shape: [usize; 4]) -> FloatTensor<Self> {
+        portable::upload::<Self>(beside, values, shape)
+    }
+
     /// See [`adamw`].
     fn adamw(
         parameter: FloatTensor<Self>,
@@ -76,8 +93,6 @@ pub trait Kernels: Backend {
     }
 }
 
-#[cfg(feature = "libtorch")]
-impl Kernels for burn::backend::LibTorch {}
 #[cfg(feature = "vulkan")]
 impl Kernels for burn::backend::Cube {}
 
@@ -108,6 +123,19 @@ pub fn batch_norm(
     let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
     let (y, mean, variance) = <Dispatch as Kernels>::normalize_batch(x.into_dispatch(), gamma, beta, norm);
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
+}
+
+/// Applies a linear layer: [n, t, i] to [n, t, o]. The bias is added in the product where the backend can.
+pub fn linear(x: Tensor<3>, layer: &Linear) -> Tensor<3> {
+    let Some(bias) = &layer.bias else { return layer.forward(x) };
+    let (weight, bias) = (layer.weight.val().into_dispatch(), bias.val().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Kernels>::biased_product(x.into_dispatch(), weight, bias))
+}
+
+/// Copies numbers to a device: float32 [n, c, h, w], whatever format the device computes in. `beside` is any tensor of the
+/// device.
+pub fn upload(beside: &Tensor<1>, values: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::upload(beside.clone().into_dispatch(), values, shape))
 }
 
 /// Constants of one AdamW step, including the bias corrections of the moments.

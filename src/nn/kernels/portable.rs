@@ -185,6 +185,18 @@ fn flat<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_reshape(x, Shape::from([c]))
 }
 
+pub fn biased_product<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::linear(x, weight, Some(bias))
+}
+
+pub fn upload<B: Backend>(beside: FloatTensor<B>, values: Vec<f32>, shape: [usize; 4]) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape), &beside.device())
+}
+
 pub fn adamw<B: Backend>(
     parameter: FloatTensor<B>,
     gradient: FloatTensor<B>,

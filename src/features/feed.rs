@@ -1,0 +1,85 @@
+//! From samples on disk to batches on a device. The CPU preprocesses in the threads that read; other devices are given stored
+//! pixels, which are fewer than the model's, and preprocess them.
+
+use burn::tensor::Device;
+
+use super::stages::{Stage, timed};
+use super::{Input, images};
+use crate::data::{Image, Sample, Split};
+use crate::model::{Batch, InputSpec};
+use crate::transform::Preprocess;
+use crate::transform::augment::Dihedral;
+use crate::transform::on_device::DevicePreprocess;
+use crate::{Result, device};
+
+/// Reads samples and makes batches of them for one preprocessing, flip or rotation and device.
+pub struct Feed<'a> {
+    input: &'a Input,
+    preprocess: &'a Preprocess,
+    turn: Dihedral,
+    device: &'a Device,
+    spec: InputSpec,
+    /// Per image of a sample; `None` where the CPU preprocesses.
+    on_device: Option<Vec<DevicePreprocess>>,
+}
+
+impl<'a> Feed<'a> {
+    /// Creates a feed that preprocesses where `device` computes, if it can.
+    pub fn new(input: &'a Input, preprocess: &'a Preprocess, turn: Dihedral, device: &'a Device) -> Self {
+        let feed = Feed { input, preprocess, turn, device, spec: input.spec(), on_device: None };
+        if device::is_host(device) || !DevicePreprocess::fits(device) { feed } else { feed.on_device() }
+    }
+
+    /// Preprocesses on the device, whichever it is.
+    #[must_use]
+    pub fn on_device(mut self) -> Self {
+        let mut first = 0;
+        let parts = self.spec.images.iter().map(|image| {
+            let part = self.preprocess.part(first, image.channels);
+            first += image.channels;
+            DevicePreprocess::new(&part, self.device)
+        });
+        self.on_device = Some(parts.collect());
+        self
+    }
+
+    /// How the images of a sample enter an encoder.
+    pub fn spec(&self) -> &InputSpec {
+        &self.spec
+    }
+
+    /// Reads a sample, with its images as [`Feed::batch`] expects them.
+    ///
+    /// # Errors
+    /// If the sample cannot be read or preprocessed.
+    pub fn read(&self, split: Split, index: usize) -> Result<Sample> {
+        let sample = timed(Stage::Read, || self.input.stored(split, index))?;
+        Ok(Sample { images: self.prepared(sample.images)?, ..sample })
+    }
+
+    /// Prepares a sample's stored images for [`Feed::batch`].
+    ///
+    /// # Errors
+    /// If they cannot be preprocessed.
+    pub fn prepared(&self, stored: Vec<Image>) -> Result<Vec<Image>> {
+        if self.on_device.is_some() {
+            return Ok(stored);
+        }
+        let mut images = timed(Stage::Prepare, || self.input.prepared(self.preprocess, stored))?;
+        for image in &mut images {
+            image.pixels = self.turn.apply(std::mem::take(&mut image.pixels));
+        }
+        Ok(images)
+    }
+
+    /// Makes a batch of what [`Feed::read`] or [`Feed::prepared`] returned: pixels [n, c, height, width] per image of a sample.
+    ///
+    /// # Errors
+    /// If samples differ in their number of images, or their images do not fit the preprocessing.
+    pub fn batch<'s>(&self, samples: impl Iterator<Item = &'s [Image]>) -> Result<Batch> {
+        match &self.on_device {
+            None => images::batch(&self.spec, samples, self.device),
+            Some(parts) => images::batch_of_stored(&self.spec, samples, self.device, parts, self.turn),
+        }
+    }
+}
