@@ -19,6 +19,9 @@ pub struct Choice {
     pub seeds: Vec<u64>,
 }
 
+/// Number of feature maps that the protocols on maps need.
+pub(crate) const MAPS: usize = 4;
+
 /// The planned cells of a task.
 #[derive(Debug, Clone)]
 pub struct TaskPlan {
@@ -153,9 +156,15 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         let problem = format!("protocol `{name}` needs an encoder, but {} has no parameters", model.name);
         return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
     }
+    // Only the opened encoder knows what it gives.
+    if !model.architecture.states_maps() {
+        return Ok(());
+    }
     // A model without maps has one vector per image and no tokens.
     let lacks = match needs {
-        Needs::Maps | Needs::TrainableMaps if maps != 4 => format!("needs 4 feature maps, got {maps}"),
+        Needs::Maps | Needs::TrainableMaps if maps != MAPS => {
+            format!("needs {MAPS} feature maps, got {maps}")
+        }
         Needs::Tokens if maps == 0 => "needs patch tokens, got none".to_owned(),
         _ => return Ok(()),
     };
