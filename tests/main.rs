@@ -56,6 +56,8 @@ mod optimizers;
 mod packed;
 mod pickle;
 mod probe;
+mod process;
+mod process_bench;
 mod program;
 mod protocols;
 mod reader;
