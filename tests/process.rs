@@ -172,7 +172,10 @@ fn failure(mode: &str, time_limit: u64) -> Option<String> {
 #[test]
 fn every_failure_says_what_was_expected_what_was_found_and_what_to_do() {
     for (mode, words) in [
-        ("crash-at-start", &["its answer `ready`", "exit status: 1", "the weights are missing", "Traceback"][..]),
+        (
+            "crash-at-start",
+            &["its answer `ready`", "exit status: 1", "the weights are missing", "Traceback"][..],
+        ),
         ("crash-after-2", &["the features of batch 2", "exit status: 1", "RuntimeError: out of memory"]),
         ("exit", &["exit status: 3"]),
         ("print", &["its answer `ready`", "not JSON", "Loading weights ...", "sys.stderr", "os.dup2(2, 1)"]),
@@ -226,7 +229,8 @@ fn a_program_that_does_not_exist_is_named() {
 fn a_failed_process_is_started_once_more_and_then_no_longer() {
     let folder = tempfile::tempdir().unwrap();
     let count = folder.path().join("starts");
-    let Some(encoder) = started("crash-after-2", 60, &[&count.to_string_lossy()]) else { return };
+    let counted = format!("count:{}", count.display());
+    let Some(encoder) = started("crash-after-2", 60, &[&counted]) else { return };
     let remote = encoder.remote().unwrap();
     remote.announce(&announcement(POOLED)).unwrap();
     let encode = || encoder.encode(&batch(2, 0, 1.0), POOLED).map(|_| ());
@@ -238,7 +242,7 @@ fn a_failed_process_is_started_once_more_and_then_no_longer() {
     encode().unwrap();
     assert_eq!(starts(), 2);
 
-    let Some(encoder) = started("exit", 60, &[&count.to_string_lossy()]) else { return };
+    let Some(encoder) = started("exit", 60, &[&counted]) else { return };
     let before = starts();
     for _ in 0..4 {
         let said = encoder.remote().unwrap().announce(&announcement(POOLED)).unwrap_err().to_string();

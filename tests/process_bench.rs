@@ -19,7 +19,7 @@ fn bench(folder: &Path, args: &[&str]) -> Output {
 fn command(program: &str, before: &[&str], folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.env("TERRABENCH_CACHE", folder.join("cache")).args(before);
-    command.args(["bench", "geobench", "--demo", "--limit", "24", "--out"]).arg(folder.join("out")).args(args);
+    command.args(["bench", "geobench", "--demo", "--out"]).arg(folder.join("out")).args(args);
     command
 }
 
@@ -38,7 +38,8 @@ fn an_encoder_process_has_records_and_finished_cells_are_not_computed_again() {
     let Some(python) = python::plain("a bench with an encoder process") else { return };
     let folder = tempfile::tempdir().unwrap();
     let encoder = format!("{python} {} plain", script());
-    let own = ["--encoder", &encoder, "--name", "My model", "--input-bands", "B04,B03,B02", "--input-size", "32"];
+    let own =
+        ["--encoder", &encoder, "--name", "My model", "--input-bands", "B04,B03,B02", "--input-size", "32"];
     let args = [&KNN[..], &own].concat();
     let first = bench(folder.path(), &args);
     assert!(first.status.success(), "{}", said(&first));
@@ -66,16 +67,21 @@ fn a_cell_that_fails_costs_no_other_cell() {
     let folder = tempfile::tempdir().unwrap();
     let run = |mode: &str, task: &str| {
         let encoder = format!("{python} {} {mode}", script());
-        let args = ["--task", "m-eurosat", "--task", task, "--protocol", "knn", "--no-cache", "--encoder", &encoder];
+        let args =
+            ["--task", "m-eurosat", "--task", task, "--protocol", "knn", "--no-cache", "--encoder", &encoder];
         let output = bench(folder.path(), &[&args[..], &["--input-size", "32"]].concat());
         assert!(!output.status.success(), "{mode}");
         said(&output)
     };
     let refused = run("refuse", "m-brick-kiln");
-    for word in ["refuses m-brick-kiln: no bricks here", "in encode.py", "1 failed; all others are recorded"] {
+    for word in ["refuses m-brick-kiln: no bricks here", "in encode.py", "1 failed; all others are recorded"]
+    {
         assert!(refused.contains(word), "{word} in {refused}");
     }
-    assert_eq!(recorded(folder.path()).iter().map(|record| &*record.cell.task).collect::<Vec<_>>(), ["m-eurosat"]);
+    assert_eq!(
+        recorded(folder.path()).iter().map(|record| &*record.cell.task).collect::<Vec<_>>(),
+        ["m-eurosat"]
+    );
     let spoilt = run("nan", "m-brick-kiln");
     assert!(spoilt.contains("the model's features are not finite"), "{spoilt}");
     let wide = run("wrong-width", "m-brick-kiln");
@@ -146,7 +152,7 @@ fn the_images_of_a_sample_come_alone_or_together() {
         let encoder = format!("{python} {} {mode}", script());
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env("TERRABENCH_CACHE", folder.path().join("cache"));
-        command.args(["bench", "demo", "--demo", "--task", "two-sensors", "--protocol", "knn", "--limit", "8"]);
+        command.args(["bench", "demo", "--demo", "--task", "two-sensors", "--protocol", "knn"]);
         let output =
             command.args(["--encoder", &encoder, "--out"]).arg(folder.path().join(mode)).output().unwrap();
         assert!(output.status.success(), "{mode}: {}", said(&output));
@@ -162,7 +168,8 @@ fn tokens_and_maps_feed_the_protocols_on_pixels() {
     let short = ["--task", "m-cashew-plant", "--limit", "2", "--epochs", "1", "--learning-rates", "0.001"];
     let run = |mode: &str, protocol: &str| {
         let encoder = format!("{python} {} {mode}", script());
-        let own = ["--protocol", protocol, "--encoder", &encoder, "--input-size", "64", "--input-bands", "B04,B03"];
+        let own =
+            ["--protocol", protocol, "--encoder", &encoder, "--input-size", "64", "--input-bands", "B04,B03"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env("TERRABENCH_CACHE", folder.path().join("cache")).args(["bench", "geobench", "--demo"]);
         command.args(short).args(own).arg("--out").arg(folder.path().join("out")).output().unwrap()

@@ -12,6 +12,7 @@ pub mod fetch;
 pub(crate) mod fetch_args;
 pub mod inspect;
 mod models;
+mod parity;
 mod prepare;
 mod progress;
 mod report;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
+        args::Command::Parity(args) => return Ok(parity::run(&home, &args)),
         args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
