@@ -54,6 +54,7 @@ mod metrics;
 mod model;
 mod optimizers;
 mod packed;
+mod parity;
 mod pickle;
 mod probe;
 mod process;

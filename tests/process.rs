@@ -287,3 +287,47 @@ fn what_an_encoder_does_not_list_is_not_asked_of_it() {
     }
     encoder.encode(&batch(1, 0, 1.0), POOLED).unwrap();
 }
+
+#[test]
+fn what_decides_features_is_in_the_keys_and_the_time_limit_is_not() {
+    let own = |command: &str, bands: Option<Vec<Band>>, time_limit| OwnEncoder {
+        command: command.parse().unwrap(),
+        name: None,
+        backbone: None,
+        bands,
+        size: OwnEncoder::SIZE,
+        time_limit,
+    };
+    let key = |own: OwnEncoder| {
+        let config = own.config(&sensors()).unwrap();
+        serde_json::to_string(&config.deciding()).unwrap()
+    };
+    let plain = key(own("a b", None, 1));
+    assert_eq!(plain, key(own("a b", None, 2)));
+    assert_ne!(plain, key(own("a c", None, 1)));
+    assert_ne!(plain, key(own("a b", Some(vec![Band::B04]), 1)));
+    // Descriptors differ from run to run.
+    assert_eq!(key(own("fd:3,4", None, 1)), key(own("fd:5,6", None, 1)));
+}
+
+#[test]
+fn bands_that_no_sensor_has_together_are_refused() {
+    let config = |bands: &[Band]| {
+        let own = OwnEncoder {
+            command: "a".parse().unwrap(),
+            name: None,
+            backbone: None,
+            bands: Some(bands.to_vec()),
+            size: OwnEncoder::SIZE,
+            time_limit: 1,
+        };
+        own.config(&sensors())
+    };
+    let taken = config(&[Band::B12, Band::B02]).unwrap();
+    assert_eq!(taken.sensor(Sensor::S2_L1C).unwrap().bands, [Band::B12, Band::B02]);
+    assert!(taken.sensor(Sensor::S1).is_err());
+    let said = config(&[Band::VV, Band::B02]).unwrap_err().to_string();
+    assert!(said.contains("no sensor has all of the bands VV,B02"), "{said}");
+    let said = config(&[Band::B02, Band::B02]).unwrap_err().to_string();
+    assert!(said.contains("names B02 twice"), "{said}");
+}

@@ -87,8 +87,10 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
                 "let the process answer \"fuses\" as the model here does, or choose a task of one sensor",
             ));
     }
+    let mut weights_id = loaded.weights_id;
     if loaded.encoder.remote().is_some() {
         agreed = with(loaded.encoder.as_ref(), agreed.input)?;
+        weights_id.clone_from(&agreed.weights);
     }
     let input = &agreed.input;
     let sides = Sides {
@@ -103,7 +105,7 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
         "{} {}, {}, against `{command}`\n{} of {}{}: {} pixels, normalisation {}\n",
         model.name,
         model.backbone,
-        loaded.weights_id,
+        weights_id,
         task.name,
         suite.title,
         if args.demo { ", generated data" } else { "" },
