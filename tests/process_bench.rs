@@ -201,3 +201,25 @@ fn an_encoder_may_start_the_program_and_speak_through_pipes() {
     let closed = said(&bench(folder.path(), &[&KNN[..], &["--encoder", "fd:90,91"]].concat()));
     assert!(closed.contains("descriptor 90 cannot be opened") && closed.contains("pass_fds"), "{closed}");
 }
+
+#[test]
+fn the_example_runs_and_says_what_it_cannot_do() {
+    let Some(python) = python::plain("examples/encode.py") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = format!("{python} {}/examples/encode.py", env!("CARGO_MANIFEST_DIR"));
+    let output =
+        bench(folder.path(), &[&KNN[..], &["--encoder", &encoder, "--input-size", "native"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let tokens = [
+        "--task",
+        "m-cashew-plant",
+        "--protocol",
+        "segmentation-probe",
+        "--limit",
+        "2",
+        "--encoder",
+        &encoder,
+    ];
+    let refused = said(&bench(folder.path(), &tokens));
+    assert!(refused.contains("there are no tokens here, only pooled features"), "{refused}");
+}
