@@ -1,5 +1,6 @@
 //! Extraction: a dataset's split through an encoder, in batches read ahead while the device computes.
 
+mod agreed;
 mod bank;
 pub(crate) mod batch_size;
 pub mod cache;
@@ -21,6 +22,7 @@ use burn::tensor::{Device, Tensor};
 use ndarray::Array2;
 use serde::Serialize;
 
+pub use self::agreed::Agreed;
 pub use self::bank::{CHUNK, FeatureBank};
 pub use self::batch_size::BatchSize;
 use self::cache::About;
@@ -33,6 +35,7 @@ use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
 use crate::device::{self, Precision};
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
+use crate::model::remote::{Pending, RemoteEncoder};
 use crate::model::{Encoder, ImageSpec, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Channels, Imputation};
@@ -387,15 +390,6 @@ pub struct Identity<'a> {
 /// Samples that are read ahead at least while the batch size still grows.
 const READ_AHEAD: usize = 64;
 
-/// A batch whose features the device may still be computing.
-struct Launched {
-    samples: Vec<String>,
-    labels: Vec<Target>,
-    /// [n, d].
-    vectors: Tensor<2>,
-    time: Duration,
-}
-
 /// An encoder on one of several devices.
 pub struct Replica {
     /// The encoder.
@@ -424,7 +418,7 @@ pub struct Extractor<'a> {
     pub readers: usize,
 }
 
-impl Extractor<'_> {
+impl<'a> Extractor<'a> {
     /// Returns the length d of a feature vector.
     pub fn width(&self) -> usize {
         self.input.spec().width(self.encoder)
@@ -433,7 +427,7 @@ impl Extractor<'_> {
     /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
     /// time spent in the encoder.
     ///
-    /// Memory: at most three batches of images.
+    /// Memory: at most two batches of images, and those in the encoder's hands: one, or as many as it likes to have.
     ///
     /// # Errors
     /// If a sample cannot be read, a feature is not finite, or `take` fails.
@@ -446,10 +440,9 @@ impl Extractor<'_> {
         if !self.further.is_empty() {
             return self.extract_on_all(split, indices, take);
         }
-        let feed = Feed::new(self.input, &self.strategy.preprocess, self.turn, self.device);
+        let feed = Feed::new(self, &self.strategy.preprocess, self.turn);
         let read = |i: usize| feed.read(split, indices[i]);
-        // A device that computes by itself gets the next batch before the last one's features are waited for.
-        let in_flight = usize::from(!device::is_host(self.device));
+        let in_flight = in_flight(self.encoder, self.device);
         let mut busy = Duration::ZERO;
         // A batch size that still grows may reach several times its present one.
         let images = self.batch_size.images();
@@ -465,7 +458,7 @@ impl Extractor<'_> {
                 if !is_last {
                     self.launch_fitting(&feed, &batch, &mut launched)?;
                 }
-                while launched.len() > if is_last { 0 } else { in_flight }
+                while (launched.len() >= in_flight || is_last)
                     && let Some(oldest) = launched.pop_front()
                 {
                     let (features, time) = self.finish(split, oldest)?;
@@ -496,7 +489,7 @@ impl Extractor<'_> {
             .collect();
         let feeds: Vec<Feed> = all
             .iter()
-            .map(|one| Feed::new(one.input, &one.strategy.preprocess, one.turn, one.device))
+            .map(|one| Feed::new(one, &one.strategy.preprocess, one.turn))
             .collect();
         // All devices are of one kind, so any feed reads for all.
         let read = |i: usize| feeds[0].read(split, indices[i]);
@@ -565,8 +558,13 @@ impl Extractor<'_> {
     }
 
     /// Starts to encode a batch of samples of `feed`, in parts if it does not fit into the device's memory at once.
-    fn launch_fitting(&self, feed: &Feed, batch: &[Sample], launched: &mut VecDeque<Launched>) -> Result<()> {
-        if device::is_host(self.device) {
+    fn launch_fitting(
+        &self,
+        feed: &Feed,
+        batch: &[Sample],
+        launched: &mut VecDeque<BatchInFlight<'a>>,
+    ) -> Result<()> {
+        if device::is_host(feed.device()) {
             launched.push_back(self.launch(feed, batch)?);
             return Ok(());
         }
@@ -587,27 +585,27 @@ impl Extractor<'_> {
     }
 
     /// Starts to encode a batch of samples of `feed`.
-    fn launch(&self, feed: &Feed, batch: &[Sample]) -> Result<Launched> {
+    fn launch(&self, feed: &Feed, batch: &[Sample]) -> Result<BatchInFlight<'a>> {
         let images = feed.batch(images::of_samples(batch))?;
         let (samples, labels) =
             batch.iter().map(|sample| (sample.name.clone(), sample.target.clone())).unzip();
         let start = Instant::now();
         let spec = feed.spec();
         let want = Want::Pooled(spec.pooling);
-        let vectors = timed(Stage::Encode, || spec.encode(self.encoder, &images, want))?.pooled()?;
-        Ok(Launched { samples, labels, vectors, time: start.elapsed() })
+        let pending = timed(Stage::Encode, || spec.begin(self.encoder, images, want))?;
+        Ok(BatchInFlight { samples, labels, pending, busy: start.elapsed() })
     }
 
-    /// Waits for the features of a batch. Also returns the time that the encoder took, as far as it was waited for.
-    fn finish(&self, split: Split, batch: Launched) -> Result<(Features, Duration)> {
-        let Launched { samples, labels, vectors, time } = batch;
+    /// Returns the features of a batch, and the time that was spent in the encoder or waiting for it.
+    fn finish(&self, split: Split, batch: BatchInFlight) -> Result<(Features, Duration)> {
+        let BatchInFlight { samples, labels, pending, busy } = batch;
         let (width, n) = (self.width(), samples.len());
         let start = Instant::now();
-        let vectors = timed(Stage::WaitForDevice, || vectors.into_data());
+        let vectors = timed(Stage::WaitForDevice, || Ok::<_, Error>(pending()?.pooled()?.into_data()))?;
         let vectors = vectors.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
-        let time = time + start.elapsed();
+        let time = busy + start.elapsed();
         let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
             Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
         })?;
@@ -680,6 +678,26 @@ impl Extractor<'_> {
             device: identity.device.to_owned(),
         }
     }
+}
+
+/// Samples in an encoder's hands.
+struct BatchInFlight<'a> {
+    samples: Vec<String>,
+    labels: Vec<Target>,
+    pending: Pending<'a>,
+    /// Time spent in the encoder so far.
+    busy: Duration,
+}
+
+/// Returns how many batches an encoder works on at a time. A device that computes by itself gets the next batch before the last
+/// one's features are waited for.
+fn in_flight(encoder: &dyn Encoder, device: &Device) -> usize {
+    encoder.remote().map_or(if device::is_host(device) { 1 } else { 2 }, RemoteEncoder::in_flight)
+}
+
+/// Returns where an encoder takes batches from: the program's own memory if it passes them on, else `device`.
+fn batch_device(encoder: &dyn Encoder, device: &Device) -> Device {
+    if encoder.remote().is_some() { device::host() } else { device.clone() }
 }
 
 /// Checks what a model gave for one sample, named by `sample`.

@@ -60,8 +60,8 @@ fn both_ways(device: &Device) {
         for strategy in &input.strategies {
             for turn in [Dihedral::Identity, Dihedral::AntiTranspose] {
                 let on_cpu = Device::flex();
-                let expected = pixels(&Feed::new(&input, &strategy.preprocess, turn, &on_cpu));
-                let found = pixels(&Feed::new(&input, &strategy.preprocess, turn, device).on_device());
+                let expected = pixels(&Feed::of(&input, &strategy.preprocess, turn, on_cpu));
+                let found = pixels(&Feed::of(&input, &strategy.preprocess, turn, device.clone()).on_device());
                 assert_eq!(expected.len(), input.images.len());
                 for ((shape, found), (expected_shape, expected)) in found.iter().zip(&expected) {
                     assert_eq!(shape, expected_shape, "{task} {}", strategy.name);

@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 
 use super::stages::{Stage, timed};
-use super::{Input, images};
+use super::{Extractor, Input, batch_device, images};
 use crate::data::{Image, Sample, Split};
 use crate::model::{Batch, InputSpec};
 use crate::transform::Preprocess;
@@ -17,17 +17,32 @@ pub struct Feed<'a> {
     input: &'a Input,
     preprocess: &'a Preprocess,
     turn: Dihedral,
-    device: &'a Device,
+    device: Device,
     spec: InputSpec,
     /// Per image of a sample; `None` where the CPU preprocesses.
     on_device: Option<Vec<DevicePreprocess>>,
 }
 
 impl<'a> Feed<'a> {
-    /// Creates a feed that preprocesses where `device` computes, if it can.
-    pub fn new(input: &'a Input, preprocess: &'a Preprocess, turn: Dihedral, device: &'a Device) -> Self {
-        let feed = Feed { input, preprocess, turn, device, spec: input.spec(), on_device: None };
-        if device::is_host(device) || !DevicePreprocess::fits(device) { feed } else { feed.on_device() }
+    /// Creates a feed for an extractor, which preprocesses where the encoder computes if that is another device of this machine.
+    pub fn new(extractor: &Extractor<'a>, preprocess: &'a Preprocess, turn: Dihedral) -> Self {
+        let device = batch_device(extractor.encoder, extractor.device);
+        let feed = Feed::of(extractor.input, preprocess, turn, device);
+        if device::is_host(&feed.device) || !DevicePreprocess::fits(&feed.device) {
+            feed
+        } else {
+            feed.on_device()
+        }
+    }
+
+    /// Creates a feed that preprocesses on the CPU and makes batches on `device`.
+    pub fn of(input: &'a Input, preprocess: &'a Preprocess, turn: Dihedral, device: Device) -> Self {
+        Feed { input, preprocess, turn, device, spec: input.spec(), on_device: None }
+    }
+
+    /// Where batches are made.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Preprocesses on the device, whichever it is.
@@ -37,7 +52,7 @@ impl<'a> Feed<'a> {
         let parts = self.spec.images.iter().map(|image| {
             let part = self.preprocess.part(first, image.channels);
             first += image.channels;
-            DevicePreprocess::new(&part, self.device)
+            DevicePreprocess::new(&part, &self.device)
         });
         self.on_device = Some(parts.collect());
         self
@@ -78,8 +93,8 @@ impl<'a> Feed<'a> {
     /// If samples differ in their number of images, or their images do not fit the preprocessing.
     pub fn batch<'s>(&self, samples: impl Iterator<Item = &'s [Image]>) -> Result<Batch> {
         match &self.on_device {
-            None => images::batch(&self.spec, samples, self.device),
-            Some(parts) => images::batch_of_stored(&self.spec, samples, self.device, parts, self.turn),
+            None => images::batch(&self.spec, samples, &self.device),
+            Some(parts) => images::batch_of_stored(&self.spec, samples, &self.device, parts, self.turn),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Patch tokens of a split's tiles, with the tiles' masks.
 
+use std::collections::VecDeque;
+
 use ndarray::{Array2, s};
 
 use super::feed::Feed;
-use super::{Extractor, Scratch, check_finite};
+use super::{Extractor, Scratch, check_finite, in_flight};
 use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
+use crate::model::remote::Pending;
 use crate::progress::Step;
 use crate::task::Task;
 use crate::transform::augment::Dihedral;
@@ -165,13 +168,15 @@ pub fn tile_tokens(
     if input.keeps_size {
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let feed = Feed::new(input, &preprocess, Dihedral::Identity, extractor.device);
+    let feed = Feed::new(extractor, &preprocess, Dihedral::Identity);
     let read = |i: usize| cut(&feed, &input.stored(split, indices[i])?, &input.task, side);
     let mut tokens = None;
     // Tiles per row and per column of an image.
     let mut grid: Option<[usize; 2]> = None;
     loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
         let mut waiting: Vec<Tile> = Vec::new();
+        let mut flying = VecDeque::new();
+        let in_flight = in_flight(extractor.encoder, extractor.device);
         for tiles in samples {
             let tiles = tiles?;
             let across = tiles.iter().take_while(|tile| tile.y == 0).count();
@@ -190,11 +195,20 @@ pub fn tile_tokens(
             waiting.extend(tiles);
             while waiting.len() >= extractor.batch_size.images() {
                 let rest = waiting.split_off(extractor.batch_size.images());
-                encode(extractor, &feed, std::mem::replace(&mut waiting, rest), &mut tokens)?;
+                flying.push_back(begin(extractor, &feed, std::mem::replace(&mut waiting, rest))?);
+                if flying.len() >= in_flight {
+                    finish(&mut flying, &mut tokens)?;
+                }
             }
             step.advance(1);
         }
-        if waiting.is_empty() { Ok(()) } else { encode(extractor, &feed, waiting, &mut tokens) }
+        if !waiting.is_empty() {
+            flying.push_back(begin(extractor, &feed, waiting)?);
+        }
+        while !flying.is_empty() {
+            finish(&mut flying, &mut tokens)?;
+        }
+        Ok(())
     })?;
     let mut tokens: Tokens = tokens.ok_or_else(|| Error::mismatch(format!("{split} has no samples")))?;
     let [across, down] = grid.unwrap_or([1, 1]);
@@ -203,10 +217,20 @@ pub fn tile_tokens(
     Ok(tokens)
 }
 
-/// Encodes a batch of tiles and appends its tokens.
-fn encode(extractor: &Extractor, feed: &Feed, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
+/// A batch of tiles in the encoder's hands.
+type TilesInFlight<'a> = (Vec<Tile>, Pending<'a>);
+
+/// Starts to encode a batch of tiles.
+fn begin<'a>(extractor: &Extractor<'a>, feed: &Feed, mut tiles: Vec<Tile>) -> Result<TilesInFlight<'a>> {
     let batch = feed.batch(tiles.iter().map(|tile| tile.images.as_slice()))?;
-    let (vectors, [rows, columns]) = feed.spec().encode(extractor.encoder, &batch, Want::Tokens)?.tokens()?;
+    tiles.iter_mut().for_each(|tile| tile.images.clear());
+    Ok((tiles, feed.spec().begin(extractor.encoder, batch, Want::Tokens)?))
+}
+
+/// Waits for the first of these batches and appends its tokens.
+fn finish(flying: &mut VecDeque<TilesInFlight>, tokens: &mut Option<Tokens>) -> Result<()> {
+    let Some((tiles, pending)) = flying.pop_front() else { return Ok(()) };
+    let (vectors, [rows, columns]) = pending()?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::mismatch(format!(
