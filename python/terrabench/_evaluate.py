@@ -46,6 +46,7 @@ def evaluate(
     batch_size: int = 32,
     context: bool | None = None,
     gives: Sequence[str] | None = None,
+    fuses: bool | None = None,
     results: str | os.PathLike[str] = "results",
     fresh: bool = False,
     limit: int | None = None,
@@ -65,8 +66,7 @@ def evaluate(
         model: a `torch.nn.Module`, or anything that can be called with a batch of images [n, c, h, w] and returns
             features [n, d]. It may return a dictionary instead: `pooled` [n, d]; `tokens` [n, rows * columns, d] with
             `grid` (rows, columns), for the protocol `segmentation-probe`; `maps`, a list of [n, d, rows, columns],
-            with `strides`, for `upernet`. If a sample has several images that the model takes at once, it is called
-            with a list of batches.
+            with `strides`, for `upernet`.
         suite: `geobench`, `copernicus-bench` or `landslide4sense`.
         tasks: names of tasks [default: the tasks of the suite's tables].
         partitions: names of training partitions [default: those of the tables].
@@ -94,6 +94,8 @@ def evaluate(
         batch_size: images per batch.
         context: call the model with a second argument, a `terrabench.Context` with bands, wavelengths, dates and places.
         gives: what the model can give, of `pooled`, `tokens` and `maps` [default: found out by calling it].
+        fuses: take all images of a sample at once, as a list of batches, where a task has several: Sentinel-1 and 2,
+            or two dates [default: each image is encoded alone, and the program combines the features].
         results: folder for records and tables, as `terrabench bench --out`.
         fresh: compute finished cells again.
         limit: use only this many samples per split; such records are marked and appear in no table.
@@ -113,7 +115,7 @@ def evaluate(
     """
     explicit = {
         "bands": bands, "size": size, "normalization": normalization, "pixels": pixels, "impute": impute,
-        "name": name, "backbone": backbone, "context": context, "gives": gives, "arrays": arrays,
+        "name": name, "backbone": backbone, "context": context, "gives": gives, "arrays": arrays, "fuses": fuses,
     }  # fmt: skip
     settings = described(model, explicit, identity=identity, device=device, dtype=dtype)
     arguments = ["bench", suite, "--out", os.fspath(Path(results).expanduser()), "--batch-size", str(batch_size)]
@@ -174,7 +176,7 @@ def described(
         raise Error(
             "pixels='stored' are never normalised\n  help: leave out normalization, and normalise in the model"
         )
-    size = chosen["size"] or 224
+    size = 224 if chosen["size"] is None else chosen["size"]
     if size != "native" and (not isinstance(size, int) or size < 1):
         raise Error(f'size: expected a number of pixels or "native", found {size!r}')
     gives = chosen["gives"]
@@ -207,6 +209,7 @@ def described(
         context=bool(chosen["context"]),
         name=name,
         gives=gives,
+        fuses=bool(chosen["fuses"]),
     )
     bands = None if chosen["bands"] is None else _model_file.by_sensor(chosen["bands"])
     toml = {

@@ -192,28 +192,31 @@ class _Hasher:
 
     def function(self, function: types.FunctionType, where: str) -> None:
         self.text("function", function.__module__ or "", function.__qualname__)
+        names = _names(function.__code__)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self.text(name)
             try:
                 inner = cell.cell_contents
             except ValueError:  # Not assigned yet.
                 continue
-            self.add(inner, f"the variable `{name}` of {where}")
+            self.variable(inner, f"the variable `{name}` of {where}", names)
         if _is_library(function.__module__):
             return
         self.code(function.__code__)
         self.add(function.__defaults__, f"a default of {where}")
         self.add(function.__kwdefaults__, f"a default of {where}")
-        names = _names(function.__code__)
         for name in sorted(names & function.__globals__.keys()):
-            value = function.__globals__[name]
             self.text(name)
-            self.add(value, f"the global variable `{name}`")
-            if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
-                # `net.model(x)`: what the code takes from a module of the caller's.
-                for inner in sorted(names & vars(value).keys()):
-                    self.text(inner)
-                    self.add(vars(value)[inner], f"`{name}.{inner}`")
+            self.variable(function.__globals__[name], f"the global variable `{name}`", names)
+
+    def variable(self, value: Any, where: str, names: set[str]) -> None:
+        """Adds a variable of code that looks up `names`."""
+        self.add(value, where)
+        if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
+            # `net.model(x)`: what the code takes from a module of the caller's.
+            for name in sorted(names & vars(value).keys()):
+                self.text(name)
+                self.add(vars(value)[name], f"`{value.__name__}.{name}`")
 
     def imported(self, module: types.ModuleType) -> None:
         """Adds a module: by name if it is a library's, else with its file and those of its own modules."""

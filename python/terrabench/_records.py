@@ -292,10 +292,11 @@ def read(path: Path) -> Record:
         if schema not in (1, SCHEMA):
             raise KeyError("schema")
         return _record(raw, path)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise Error(
-            f"{path}: not a record: {problem!r} is missing or wrong\n  help: delete the file and run the cell again"
-        ) from None
+    except KeyError as problem:
+        wrong = f"{problem} is missing"
+    except (TypeError, ValueError, AttributeError) as problem:
+        wrong = str(problem)
+    raise Error(f"{path}: not a record: {wrong}\n  help: delete the file and run the cell again")
 
 
 def _record(raw: dict[str, Any], path: Path) -> Record:

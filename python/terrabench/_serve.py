@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class Options:
     name: str | None = None
     gives: Sequence[str] | None = None
     """What the model can give, if the caller says so."""
+    fuses: bool = False
+    """Whether the model takes all images of a sample at once."""
 
 
 @dataclass
@@ -168,6 +171,8 @@ class Server:
             }
             if self.options.name is not None:
                 ready["name"] = self.options.name
+            if self.options.fuses:
+                ready["fuses"] = True
             if self.options.gives is not None:
                 ready["wants"] = list(self.options.gives)
             return ready, None
@@ -185,13 +190,16 @@ class Server:
 
     def _inputs(self, message: Message, task: Context) -> tuple[Any, Context]:
         tensors = message.tensors
-        count = len(task.images)
-        missing = [f"image{place}" for place in range(count) if f"image{place}" not in tensors]
-        if missing:
-            raise Error(f"expected the tensors {', '.join(missing)} in the program's batch, found {list(tensors)}")
-        images = [self._image(tensors[f"image{place}"]) for place in range(count)]
+        count = sum(name.startswith("image") for name in tensors)
+        # A batch has all images of its samples, or a single one, which `image` tells.
+        first = 0 if count == len(task.images) else int(message.header.get("image", 0))
+        infos = task.images[first : first + count]
+        names = [f"image{place}" for place in range(count)]
+        if not infos or len(infos) != count or not all(name in tensors for name in names):
+            raise Error(f"expected images of {len(task.images)} kinds in the program's batch, found {list(tensors)}")
+        images = [self._image(tensors[name]) for name in names]
         extra = {name: self._extra(tensors[name]) for name in ("days", "places") if name in tensors}
-        context = Context(task.suite, task.task, task.want, task.images, task.normalization, **extra)
+        context = dataclasses.replace(task, images=infos, **extra)
         return images[0] if count == 1 else images, context
 
     def _image(self, tensor: Tensor) -> Any:
@@ -256,12 +264,12 @@ def features(returned: Any, task: Context, n: int) -> tuple[dict[str, Any], dict
                 f"  help: {_HELP[task.want]}"
             )
         returned = {task.want: returned}
-    found = returned.get(task.want)
-    if found is None:
+    if task.want not in returned:
         raise Error(
             f"{_calls(task)} needs {task.want} from the model, which returned a dictionary with "
             f"{', '.join(map(str, returned)) or 'nothing'}\n  help: {_HELP[task.want]}"
         )
+    found = returned[task.want]
     if task.want == "pooled":
         return line, {"pooled": _checked(found, "[n, d]", 2, n, task)}
     if task.want == "tokens":

@@ -2,6 +2,7 @@
 //! files it wrote.
 
 pub(crate) mod args;
+mod batches;
 mod bench;
 mod cache;
 mod check;
@@ -65,6 +66,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         // Otherwise it would report a closed standard error on standard error, and panic.
         .log_internal_errors(false)
         .init();
+    progress::set(cli.global.progress);
     let home = match &cli.global.home {
         Some(folder) => Home::of(folder)?,
         None => Home::find()?,
@@ -73,6 +75,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Bench(args) => return bench::run(&home, args, program),
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
+        args::Command::Batches(args) => batches::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
         args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),

@@ -86,6 +86,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Features(features) => &features.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::Inspect(_)
+        | args::Command::Batches(_)
         | args::Command::Check(_)
         | args::Command::Compare(_)
         | args::Command::Rescore(_)
