@@ -66,30 +66,54 @@ def checked_kind(kind: str | None) -> str:
     return kind
 
 
-def empty(size: int, kind: str, device: str) -> Any:
-    """Returns a writable buffer of `size` bytes: pinned memory for a GPU, otherwise memory that is not set to zero
-    first where a library can give it."""
-    if kind == "torch":
-        import torch
+class Buffers:
+    """Gives writable buffers for received messages, and gives a buffer again once nothing refers to it any more.
 
-        # Copies from pinned memory to a GPU run beside the model.
-        pinned = device.startswith("cuda")
-        return view_of(torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
-    if kind == "numpy":
-        import numpy
+    New memory costs about as much as filling it, because the system clears each page first.
+    """
 
-        return memoryview(numpy.empty(size, dtype=numpy.uint8))
-    return bytearray(size)
+    _MOST = 8
+
+    def __init__(self, kind: str, device: str) -> None:
+        self.kind, self.pinned = kind, kind == "torch" and device.startswith("cuda")
+        self.kept: list[Any] = []
+
+    def __call__(self, size: int) -> memoryview:
+        """Returns a buffer of `size` bytes: pinned memory for a GPU."""
+        for buffer in self.kept:
+            # The list, the loop's variable and the call's argument; each view of the buffer adds one.
+            if len(buffer) >= size and sys.getrefcount(buffer) == 3:
+                return memoryview(buffer).cast("B")[:size]
+        buffer = self._new(size)
+        self.kept = [*self.kept[-self._MOST + 1 :], buffer]
+        return memoryview(buffer).cast("B")
+
+    def _new(self, size: int) -> Any:
+        if self.kind == "torch":
+            import torch
+
+            # Copies from pinned memory to a GPU run beside the model. A buffer is free only after the features came
+            # back from the GPU, so after the copy of the images.
+            tensor = torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=self.pinned)
+            return _memory(tensor)
+        if self.kind == "numpy":
+            import numpy
+
+            return numpy.empty(size, dtype=numpy.uint8)
+        return bytearray(size)
+
+
+def _memory(tensor: Any) -> Any:
+    """The memory of a contiguous tensor on the CPU, which keeps the tensor alive."""
+    size = tensor.numel() * tensor.element_size()
+    memory = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
+    memory.kept = tensor
+    return memory
 
 
 def view_of(tensor: Any) -> memoryview:
-    """A writable view of the bytes of a contiguous tensor on the CPU, which it keeps alive."""
-    size = tensor.numel() * tensor.element_size()
-    if size == 0:
-        return memoryview(bytearray())
-    storage = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
-    storage.kept = tensor  # ctypes arrays take attributes; a view keeps its array alive
-    return memoryview(storage).cast("B")
+    """Returns the bytes of a contiguous torch tensor on the CPU, without copying them."""
+    return memoryview(_memory(tensor)).cast("B") if tensor.numel() else memoryview(b"")
 
 
 def received(tensor: Tensor, kind: str) -> Any:
@@ -113,9 +137,9 @@ def received(tensor: Tensor, kind: str) -> Any:
         import numpy
 
         return numpy.frombuffer(tensor.data, dtype=_NUMPY[tensor.dtype]).reshape(tensor.shape)
-    if prod(tensor.shape) == 0:
-        return tensor.data.cast(_FORMATS[tensor.dtype])
-    return tensor.data.cast(_FORMATS[tensor.dtype], tensor.shape)
+    bytes_of: Any = tensor.data
+    # A view cannot have a length of 0 among several.
+    return bytes_of.cast(_FORMATS[tensor.dtype], *([tensor.shape] if prod(tensor.shape) else []))
 
 
 def best(tensor: Tensor) -> Any:
@@ -173,6 +197,7 @@ def _from_torch(torch: Any, values: Any) -> Tensor:
 def _from_numpy(values: Any) -> Tensor:
     import numpy
 
+    numbers: Any
     try:
         numbers = numpy.asarray(values)
     except Exception as problem:  # whatever the array's own conversion raises
@@ -215,4 +240,3 @@ def _flatten(values: Any, shape: tuple[int, ...], into: array[float]) -> None:
             _flatten(inner, shape[1:], into)
     except TypeError as problem:
         raise Error(f"expected lists of numbers of equal depth from the model: {problem}") from None
-

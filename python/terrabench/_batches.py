@@ -201,7 +201,7 @@ def encode(
             [*arguments, *options],
             encoder=False,
             display=_progress.Display(),
-            allocate=lambda size: _arrays.empty(size, kind, str(device)),
+            allocate=_arrays.Buffers(kind, str(device)),
         )
         return Batches(child, folder, kind, device)
     except BaseException:

@@ -92,7 +92,7 @@ def evaluate(
         arrays: what the model is called with: `torch`, `numpy` or `memoryview` [default: torch for modules and where
             torch was imported, else numpy where installed].
         batch_size: images per batch.
-        context: call the model with a second argument, a `terrabench.Context` with bands, wavelengths, dates and places.
+        context: call the model with a second argument: a `terrabench.Context` with bands, wavelengths, dates, places.
         gives: what the model can give, of `pooled`, `tokens` and `maps` [default: found out by calling it].
         fuses: take all images of a sample at once, as a list of batches, where a task has several: Sentinel-1 and 2,
             or two dates [default: each image is encoded alone, and the program combines the features].
@@ -173,9 +173,7 @@ def described(
     if pixels not in ("float32", "stored"):
         raise Error(f"pixels: expected float32 or stored, found {pixels!r}")
     if pixels == "stored" and chosen["normalization"] is not None:
-        raise Error(
-            "pixels='stored' are never normalised\n  help: leave out normalization, and normalise in the model"
-        )
+        raise Error("pixels='stored' are never normalised\n  help: leave out normalization, and normalise in the model")
     size = 224 if chosen["size"] is None else chosen["size"]
     if size != "native" and (not isinstance(size, int) or size < 1):
         raise Error(f'size: expected a number of pixels or "native", found {size!r}')

@@ -130,13 +130,13 @@ class Notebook(Display):
     """A bar and the lines below it, in the output of a notebook's cell."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
+        import IPython.display as shown
 
-        self.html = HTML
+        self.shown: Any = shown
         self.lines: list[str] = []
         self.current: Step | None = None
         self.drawn = 0.0
-        self.handle: Any = display(HTML(""), display_id=True)
+        self.handle: Any = self.shown.display(self.shown.HTML(""), display_id=True)
 
     def step(self, step: Step) -> None:
         if step.ended:
@@ -162,7 +162,7 @@ class Notebook(Display):
         if self.current is not None:
             step = self.current
             parts.append(f"<progress value='{step.done}' max='{step.total}'></progress> {html.escape(str(step))}")
-        self.handle.update(self.html("".join(parts)))
+        self.handle.update(self.shown.HTML("".join(parts)))
 
 
 def _print(out: TextIO, text: str) -> None:
@@ -185,6 +185,6 @@ def display(wanted: bool | None) -> Display:
 
 
 def _is_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
+    ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")

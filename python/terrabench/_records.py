@@ -168,8 +168,7 @@ class Records(Sequence[Record]):
         return Records(
             record
             for record in self
-            if all(getattr(record, name) == value for name, value in wanted.items())
-            and (test is None or test(record))
+            if all(getattr(record, name) == value for name, value in wanted.items()) and (test is None or test(record))
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -198,8 +197,11 @@ class Records(Sequence[Record]):
         constant = ("model", "partition", "seed")
         differ = [name for name in constant if len({getattr(record, name) for record in self}) > 1]
         columns = ["task", "protocol", *differ, "metric", "value"]
-        of = lambda record, name: record.shown if name == "value" else str(getattr(record, name))  # noqa: E731
-        return columns, [[of(record, name) for name in columns] for record in self]
+
+        def cell(record: Record, name: str) -> str:
+            return record.shown if name == "value" else str(getattr(record, name))
+
+        return columns, [[cell(record, name) for name in columns] for record in self]
 
     def __repr__(self) -> str:
         if not self._records:
@@ -213,7 +215,10 @@ class Records(Sequence[Record]):
         if not self._records:
             return "<p>no records</p>"
         columns, rows = self._cells()
-        row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"  # noqa: E731
+
+        def row(cells: list[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
         table = "".join([row(columns, "th"), *(row(cells, "td") for cells in rows)])
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._warnings())
         return f"<table>{table}</table>{notes}"
@@ -384,10 +389,12 @@ def _sensors(provenance: Mapping[str, Any]) -> str:
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
-    **{
-        name: ("String", lambda r, name=name: getattr(r, name))
-        for name in ("suite", "task", "partition", "protocol", "model", "backbone")
-    },
+    "suite": ("String", lambda r: r.suite),
+    "task": ("String", lambda r: r.task),
+    "partition": ("String", lambda r: r.partition),
+    "protocol": ("String", lambda r: r.protocol),
+    "model": ("String", lambda r: r.model),
+    "backbone": ("String", lambda r: r.backbone),
     "seed": ("UInt64", lambda r: r.seed),
     "demo": ("Boolean", lambda r: r.demo),
     "short": ("Boolean", lambda r: r.short),

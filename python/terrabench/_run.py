@@ -127,7 +127,7 @@ class Child:
 
     def _next(self, timeout: float | None) -> Message | None:
         kind, value = self._events.get(timeout=timeout)
-        if kind == "message":
+        if isinstance(value, Message):
             return value
         if kind == "problem":
             raise value

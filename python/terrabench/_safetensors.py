@@ -69,8 +69,7 @@ def _tensor(name: str, entry: Any, body: memoryview) -> Tensor:
         raise Malformed(f"the header's entry of tensor `{name}` is not understood: {entry!r:.200}") from None
     if not whole or end - start != size * prod(shape) or end > len(body):
         raise Malformed(
-            f"tensor `{name}` of type {dtype} and shape {shape} does not fit its bytes {start} to {end} "
-            f"of {len(body)}"
+            f"tensor `{name}` of type {dtype} and shape {shape} does not fit its bytes {start} to {end} of {len(body)}"
         )
     return Tensor(dtype, tuple(shape), body[start:end])
 

@@ -116,6 +116,8 @@ class Server:
     task: Context | None = None
     served: int = 0
     """Images encoded so far."""
+    allocate: _arrays.Buffers = field(init=False)
+    """Gives buffers for messages."""
     _torch: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,10 +131,7 @@ class Server:
             if self.options.dtype is None:
                 self.options.dtype = torch.float32 if parameter is None else parameter.dtype
             self.options.device = torch.device(self.options.device)
-
-    def allocate(self, size: int) -> Any:
-        """Returns a buffer for a message, of memory that suits the model's device."""
-        return _arrays.empty(size, self.options.kind, str(self.options.device))
+        self.allocate = _arrays.Buffers(self.options.kind, str(self.options.device))
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -284,8 +283,8 @@ def features(returned: Any, task: Context, n: int) -> tuple[dict[str, Any], dict
 
 _HELP = {
     "pooled": "return one vector per image, [n, d], or a dictionary with `pooled`",
-    "tokens": "return a dictionary with `tokens` [n, rows * columns, d], without class tokens, and `grid` (rows, columns)",
-    "maps": "return a dictionary with `maps`, a list of [n, d, rows, columns], and `strides`, their pixels per position",
+    "tokens": "return a dictionary with `tokens` [n, rows * columns, d], no class token, and `grid` (rows, columns)",
+    "maps": "return a dictionary with `maps`, a list of [n, d, rows, columns], and `strides`, pixels per position",
 }
 
 

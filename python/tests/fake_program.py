@@ -87,9 +87,18 @@ def bench(arguments):
 
     failures, written = [], []
     for task in SCENE["tasks"]:
-        send({"message": "task", "terrabench": SCENE.get("version", 1), "suite": "geobench", "task": task["name"],
-              "images": [image(task)], "want": task.get("want", "pooled"), "batch_size": 2,
-              "normalization": "dataset"})
+        send(
+            {
+                "message": "task",
+                "terrabench": SCENE.get("version", 1),
+                "suite": "geobench",
+                "task": task["name"],
+                "images": [image(task)],
+                "want": task.get("want", "pooled"),
+                "batch_size": 2,
+                "normalization": "dataset",
+            }
+        )
         header, _ = receive()
         saw(ready=header)
         if header is None or header["message"] == "error":
@@ -105,10 +114,16 @@ def bench(arguments):
         total, got = 0, []
         for number, n in enumerate(task["batches"]):
             extra = {"days": ("F64", [n], [18000.0] * n)} if task.get("days") else {}
-            send({"message": "batch", "id": number, "images": n},
-                 pack({"image0": pixels(task, number, n, kind), **extra}))
-            progress = {"progress": f"{task['name']} test", "done": sum(task["batches"][:number]),
-                        "total": sum(task["batches"]), "seconds": 1.0}
+            send(
+                {"message": "batch", "id": number, "images": n},
+                pack({"image0": pixels(task, number, n, kind), **extra}),
+            )
+            progress = {
+                "progress": f"{task['name']} test",
+                "done": sum(task["batches"][:number]),
+                "total": sum(task["batches"]),
+                "seconds": 1.0,
+            }
             print(json.dumps(progress, separators=(",", ":")), file=sys.stderr, flush=True)
             header, tensors = receive()
             saw(features=header, tensors=tensors)
@@ -137,12 +152,32 @@ def bench(arguments):
 def record(out, task, value):
     (out / "records").mkdir(parents=True, exist_ok=True)
     path = out / "records" / f"{task['name']}.default.knn.x.seed0.0123456789abcdef.json"
-    path.write_text(json.dumps({
-        "schema": 2, "fingerprint": "0" * 32, "settings": "0" * 32, "demo": False,
-        "cell": {"suite": "geobench", "task": task["name"], "partition": "default", "protocol": "knn",
-                 "model": "x", "backbone": "y", "seed": 0},
-        "metric": "accuracy", "value": float(value), "interval": None, "scores": {}, "selected": {}, "samples": {},
-        "provenance": {"weights": "w", "data": "d", "sensor": "s2-l2a"}}))
+    path.write_text(
+        json.dumps(
+            {
+                "schema": 2,
+                "fingerprint": "0" * 32,
+                "settings": "0" * 32,
+                "demo": False,
+                "cell": {
+                    "suite": "geobench",
+                    "task": task["name"],
+                    "partition": "default",
+                    "protocol": "knn",
+                    "model": "x",
+                    "backbone": "y",
+                    "seed": 0,
+                },
+                "metric": "accuracy",
+                "value": float(value),
+                "interval": None,
+                "scores": {},
+                "selected": {},
+                "samples": {},
+                "provenance": {"weights": "w", "data": "d", "sensor": "s2-l2a"},
+            }
+        )
+    )
     return path
 
 
@@ -150,13 +185,32 @@ def batches(arguments):
     saw(arguments=arguments)
     out = sys.stdout.buffer
     counts = SCENE["batches"]
-    out.write(json.dumps({"message": "split", "terrabench": 1, "suite": "geobench", "task": "m-eurosat",
-                          "partition": "default", "split": "test", "samples": sum(counts), "batch_size": max(counts),
-                          "normalization": "dataset", "images": [image({})]}).encode() + b"\n")
+    out.write(
+        json.dumps(
+            {
+                "message": "split",
+                "terrabench": 1,
+                "suite": "geobench",
+                "task": "m-eurosat",
+                "partition": "default",
+                "split": "test",
+                "samples": sum(counts),
+                "batch_size": max(counts),
+                "normalization": "dataset",
+                "images": [image({})],
+            }
+        ).encode()
+        + b"\n"
+    )
     for number, n in enumerate(counts):
         data = pack({"labels": ("I64", [n], list(range(n))), "image0": pixels({}, number, n)})
-        header = {"message": "batch", "id": number, "images": n, "samples": [f"{number}-{i}" for i in range(n)],
-                  "bytes": len(data)}
+        header = {
+            "message": "batch",
+            "id": number,
+            "images": n,
+            "samples": [f"{number}-{i}" for i in range(n)],
+            "bytes": len(data),
+        }
         out.write(json.dumps(header).encode() + b"\n" + data)
         out.flush()
         if SCENE.get("fail_after") == number:

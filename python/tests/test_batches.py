@@ -20,8 +20,20 @@ def test_batches_come_with_names_and_labels(fake):
 
 def test_options_reach_the_command_line(fake):
     fake.play(batches=[1])
-    list(terrabench.encode(None, "m-eurosat", "train", demo=True, like="terrafm-b", normalization="dataset",
-                           batch_size=4, threads=2, options=["--verify"], **PLAIN))
+    list(
+        terrabench.encode(
+            None,
+            "m-eurosat",
+            "train",
+            demo=True,
+            like="terrafm-b",
+            normalization="dataset",
+            batch_size=4,
+            threads=2,
+            options=["--verify"],
+            **PLAIN,
+        )
+    )
     (arguments,) = fake.all("arguments")
     assert " ".join(arguments) == (
         "--suite geobench --task m-eurosat --partition default --split train --model terrafm-b --batch-size 4 "

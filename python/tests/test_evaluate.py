@@ -31,8 +31,10 @@ def test_records_of_the_run_come_back(fake):
 
 def test_features_are_those_of_the_model_in_order(fake):
     terrabench.evaluate(sums, **KNOWN)
-    expected = [[float(sum((b * 7 + i) % 251 for i in range(k * 48, k * 48 + 48))) for k in range(n)]
-                for b, n in enumerate([2, 2, 1])]
+    expected = [
+        [float(sum((b * 7 + i) % 251 for i in range(k * 48, k * 48 + 48))) for k in range(n)]
+        for b, n in enumerate([2, 2, 1])
+    ]
     assert [tensors["pooled"]["numbers"] for tensors in fake.all("tensors")] == expected
     assert [header["id"] for header in fake.all("features")] == [0, 1, 2]
 
@@ -57,8 +59,15 @@ def test_options_reach_the_command_line(fake):
 
 def test_the_model_is_described_in_toml(fake):
     tomllib = pytest.importorskip("tomllib")
-    terrabench.evaluate(sums, bands={"s1": ["VV", "VH"], "s2-l2a": ["B04"]}, size="native", name='My "model"',
-                        backbone="ViT-B", impute=[("zeros", "B10")], **KNOWN)
+    terrabench.evaluate(
+        sums,
+        bands={"s1": ["VV", "VH"], "s2-l2a": ["B04"]},
+        size="native",
+        name='My "model"',
+        backbone="ViT-B",
+        impute=[("zeros", "B10")],
+        **KNOWN,
+    )
     (model,) = fake.all("model")
     assert tomllib.loads(model) == {
         "name": 'My "model"', "backbone": "ViT-B", "image": "native", "impute": [["zeros", "B10"]],
@@ -81,8 +90,15 @@ def test_mixed_bands_need_sensors(fake):
 def test_ready_states_identity_pixels_and_name(fake):
     terrabench.evaluate(sums, pixels="stored", gives=["pooled"], **KNOWN)
     (ready,) = fake.all("ready")
-    assert ready == {"message": "ready", "terrabench": 1, "pixels": "stored", "identity": "tests", "in_flight": 2,
-                     "name": "sums", "wants": ["pooled"]}
+    assert ready == {
+        "message": "ready",
+        "terrabench": 1,
+        "pixels": "stored",
+        "identity": "tests",
+        "in_flight": 2,
+        "name": "sums",
+        "wants": ["pooled"],
+    }
 
 
 def test_stored_pixels_keep_their_type(fake):
@@ -130,7 +146,11 @@ def test_a_grid_and_strides_are_inferred_where_they_are_certain(fake):
         ("tokens", {"tokens": [[[1.0]] * 5], "grid": (2, 2)}, "leave class tokens out"),
         ("maps", {"maps": [[[[[1.0] * 3] * 3]]]}, "without `strides`"),
         ("maps", {"maps": [[[[[1.0]]]]], "strides": [1, 2]}, "1 maps and 2 strides"),
-        ("pooled", [[1.0], [2.0]], r"expected pooled \[n, d\] from the model for n = 1 images, found list of shape \[2, 1\]"),
+        (
+            "pooled",
+            [[1.0], [2.0]],
+            r"expected pooled \[n, d\] from the model for n = 1 images, found list of shape \[2, 1\]",
+        ),
         ("pooled", "text", "found str"),
         ("pooled", [["text"]], "expected pooled"),
         ("pooled", None, "found NoneType"),
@@ -202,7 +222,9 @@ def test_unreadable_files_are_a_warning(fake):
 
 def test_another_version_of_the_protocol_is_refused(fake):
     fake.play(version=2)
-    with pytest.raises(terrabench.Error, match="version 1 of the wire protocol, the program speaks 2|the program speaks version 2"):
+    with pytest.raises(
+        terrabench.Error, match="speaks version 1 .* speaks version 2"
+    ):
         terrabench.evaluate(sums, **KNOWN)
 
 
@@ -278,7 +300,8 @@ def test_defaults_of_a_model_yield_to_arguments(fake):
 def test_ctrl_c_stops_both_sides(fake, tmp_path, where):
     fake.play([{"name": "m-eurosat", "batches": [1], "hang": where == "waiting"}])
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import sys, time
         sys.path.insert(0, {str(Path(terrabench.__file__).parent.parent)!r})
         import terrabench
@@ -288,10 +311,12 @@ def test_ctrl_c_stops_both_sides(fake, tmp_path, where):
                 time.sleep(60)
             return [[1.0]]
         terrabench.evaluate(model, identity="x", arrays="memoryview")
-    """))
+    """)
+    )
     # A group of its own, so that only Python gets the signal, as in a notebook.
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout.readline() == "encoding\n"
     time.sleep(0.3)
     started = time.monotonic()

@@ -35,9 +35,13 @@ def test_a_missing_program_says_where_it_was_looked_for(nowhere):
     with pytest.raises(terrabench.Error) as caught:
         terrabench.program()
     text = str(caught.value)
-    for place in ["the environment variable TERRABENCH: not set", str(nowhere / "scripts" / "terrabench"),
-                  "terrabench on PATH: not found",
-                  str(nowhere / "checkout" / "target" / "release" / "terrabench"), "help: build it"]:
+    for place in [
+        "the environment variable TERRABENCH: not set",
+        str(nowhere / "scripts" / "terrabench"),
+        "terrabench on PATH: not found",
+        str(nowhere / "checkout" / "target" / "release" / "terrabench"),
+        "help: build it",
+    ]:
         assert place in text
 
 

@@ -45,7 +45,8 @@ def test_a_notebook_shows_a_bar_and_escapes_text(monkeypatch):
     shown = []
     handle = types.SimpleNamespace(update=shown.append)
     display = types.SimpleNamespace(HTML=str, display=lambda *_, **__: handle)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=1)))
+    shell = types.SimpleNamespace(kernel=1)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=display))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     notebook = _progress.display(None)
     assert isinstance(notebook, Notebook)

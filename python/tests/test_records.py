@@ -147,13 +147,23 @@ def test_a_missing_library_says_how_to_install_it(monkeypatch):
 def test_damaged_safetensors_are_refused():
     from terrabench import _safetensors
 
-    for data in [b"", b"\x00" * 7, struct.pack("<Q", 100) + b"{}", struct.pack("<Q", 2) + b"[]",
-                 struct.pack("<Q", 1) + b"{"]:
+    for data in [
+        b"",
+        b"\x00" * 7,
+        struct.pack("<Q", 100) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 1) + b"{",
+    ]:
         with pytest.raises(_safetensors.Malformed):
             _safetensors.read(data)
-    for entry in [{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, {"dtype": "X", "shape": [], "data_offsets": [0, 0]},
-                  {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [1]}, 3,
-                  {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}]:
+    for entry in [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "X", "shape": [], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1]},
+        3,
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+    ]:
         text = json.dumps({"a": entry}).encode()
         with pytest.raises(_safetensors.Malformed, match="`a`"):
             _safetensors.read(struct.pack("<Q", len(text)) + text + b"\x00" * 4)

@@ -64,7 +64,7 @@ def test_images_share_the_memory_that_was_received(fake):
     from terrabench import _arrays
     from terrabench._safetensors import Tensor
 
-    buffer = _arrays.empty(16, "torch", "cpu")
+    buffer = _arrays.Buffers("torch", "cpu")(16)
     images = _arrays.received(Tensor("F32", (4,), buffer), "torch")
     buffer[:] = b"\x00\x00\x80\x3f" * 4
     assert images.tolist() == [1.0] * 4

@@ -47,7 +47,8 @@ def test_a_network_of_timm_serves_the_program(timm, fake):
 
 class Weights(enum.Enum):
     SENTINEL2_ALL_MOCO = types.SimpleNamespace(
-        meta={"bands": ["B1", "B2", "B8a", "B10"], "in_chans": 4}, transforms=torch.nn.Hardtanh(0.0, 5.0))
+        meta={"bands": ["B1", "B2", "B8a", "B10"], "in_chans": 4}, transforms=torch.nn.Hardtanh(0.0, 5.0)
+    )
     LANDSAT_TM_TOA_MOCO = types.SimpleNamespace(meta={"bands": ["B1", "B2"], "in_chans": 2}, transforms=None)
 
     @property
