@@ -229,7 +229,7 @@ def _task(header: Mapping[str, Any]) -> Context:
     version = header.get("terrabench")
     if version != _wire.VERSION:
         raise Error(
-            f"this package speaks version {_wire.VERSION} of the wire protocol, the program speaks {version}\n"
+            f"this package speaks version {_wire.VERSION} of the wire protocol, the program speaks version {version}\n"
             "  help: install package and program of the same version"
         )
     try:

@@ -8,6 +8,9 @@ from typing import Any
 from ._arrays import is_installed
 from ._errors import Error
 
+_MAPS = 4
+"""Number of maps that the program's protocols take."""
+
 RGB = ("B04", "B03", "B02")
 """Sentinel-2's red, green and blue."""
 
@@ -22,8 +25,8 @@ def timm(name: str, *, bands: Sequence[str] = RGB, pretrained: bool = True, laye
         name: name of the model in timm: `resnet50`, `vit_base_patch16_224.dino`.
         bands: the bands of the images. timm adapts the first layer of pre-trained weights to their number.
         pretrained: whether to load timm's weights.
-        layers: blocks whose outputs are the maps: a number of last blocks or a list of indices [default: all stages of
-            a network with stages; four blocks, evenly spread, of a ViT].
+        layers: the four blocks or stages whose outputs are the maps, by index [default: the last four stages of a
+            network with stages; four blocks, evenly spread, of a ViT].
         **options: further arguments of `timm.create_model`.
 
     Raises:
@@ -159,7 +162,9 @@ def _features(network: Any, images: Any, want: str, layers: Any) -> dict[str, An
     if want == "maps":
         if layers is None and hasattr(network, "blocks") and not hasattr(network, "stages"):
             depth = len(network.blocks)
-            layers = sorted({depth * (quarter + 1) // 4 - 1 for quarter in range(4)})
+            layers = [max(depth * (quarter + 1) // _MAPS - 1, 0) for quarter in range(_MAPS)]
+        elif layers is None:
+            layers = _MAPS
         maps = network.forward_intermediates(images, indices=layers, output_fmt="NCHW", intermediates_only=True)
         return {"maps": maps, "strides": [images.shape[-1] // one.shape[-1] for one in maps]}
     found = network.forward_features(images)
