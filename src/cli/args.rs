@@ -166,7 +166,8 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench geobench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
-  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0";
+  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
+  cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"";
 
 /// Which data to read and how to interpret them.
 #[derive(Debug, Clone, Args)]
@@ -280,8 +281,8 @@ pub struct ModelArgs {
     pub threads: Option<usize>,
 
     /// How to normalise pixels: default (as the suite's reference does, else dataset), dataset (standardise with the
-    /// dataset's statistics), sweep (try Galileo's strategies, select on validation, report on test; bench only), or one
-    /// strategy such as OURS-2.0-norm_no_clip or satlas
+    /// dataset's statistics), none (leave pixels as they are), sweep (try Galileo's strategies, select on validation, report on
+    /// test; bench only), or one strategy such as OURS-2.0-norm_no_clip or satlas
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
@@ -296,6 +297,43 @@ pub struct ModelArgs {
     /// Neither read nor write the feature cache
     #[arg(long)]
     pub no_cache: bool,
+    /// The options for an encoder of one's own
+
+    #[command(flatten)]
+    pub own: OwnEncoderArgs,
+}
+
+const OWN: &str = "Your own encoder (docs/your-model.md)";
+
+/// An encoder in another process, instead of a model of `configs/models/`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = OWN)]
+pub struct OwnEncoderArgs {
+    /// Encode images with this program instead of --model: its standard input and output speak docs/wire-protocol.md. Words are
+    /// split as in a shell. fd:R,W reads and writes two inherited pipes instead
+    #[arg(long, value_name = "COMMAND|fd:R,W", conflicts_with_all = ["model", "weights", "allow_partial", "pooling"])]
+    pub encoder: Option<String>,
+
+    /// Name of the model in records and tables [default: name of the script without extension]
+    #[arg(long, value_name = "NAME", requires = "encoder")]
+    pub name: Option<String>,
+
+    /// Second part of the name, as ViT-Base [default: own encoder]
+    #[arg(long, value_name = "NAME", requires = "encoder")]
+    pub backbone: Option<String>,
+
+    /// The bands that the encoder takes, in its order, such as B04,B03,B02 [default: every band of the task's sensor that the
+    /// files have, in the order of benchmarks/sensors.toml]
+    #[arg(long, value_name = "BANDS", requires = "encoder")]
+    pub input_bands: Option<String>,
+
+    /// Side in pixels to which images are resized, or native [default: 224; the task's own size where its suite sets one]
+    #[arg(long, value_name = "N|native", requires = "encoder")]
+    pub input_size: Option<String>,
+
+    /// Seconds without an answer after which the encoder counts as hanging [default: 600]
+    #[arg(long, value_name = "SECONDS", requires = "encoder", value_parser = clap::value_parser!(u64).range(1..))]
+    pub encoder_timeout: Option<u64>,
 }
 
 const SHORT: &str = "Short runs (protocols that train with epochs)";

@@ -19,6 +19,9 @@ pub struct Choice {
     pub seeds: Vec<u64>,
 }
 
+/// Number of feature maps that the protocols on maps need.
+pub(crate) const MAPS: usize = 4;
+
 /// The planned cells of a task.
 #[derive(Debug, Clone)]
 pub struct TaskPlan {
@@ -139,13 +142,29 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         }
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());
-    if needs != Needs::Pooled && !model.architecture.has_parameters() {
+    if let (true, Some(_)) = (needs.trains_encoder(), model.architecture.outside()) {
+        let problem = format!(
+            "protocol `{name}` trains the model with gradients, but a model of kind `{}` gives only features",
+            model.architecture.kind()
+        );
+        return Err(Error::request(problem).help(
+            "choose a protocol on frozen features: knn, linear-probe, logistic, segmentation-probe or upernet",
+        ));
+    }
+    let is_outside = model.architecture.outside().is_some();
+    if needs != Needs::Pooled && !is_outside && !model.architecture.has_parameters() {
         let problem = format!("protocol `{name}` needs an encoder, but {} has no parameters", model.name);
         return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
     }
+    // Only the opened encoder knows what it gives.
+    if !model.architecture.states_maps() {
+        return Ok(());
+    }
     // A model without maps has one vector per image and no tokens.
     let lacks = match needs {
-        Needs::Maps | Needs::TrainableMaps if maps != 4 => format!("needs 4 feature maps, got {maps}"),
+        Needs::Maps | Needs::TrainableMaps if maps != MAPS => {
+            format!("needs {MAPS} feature maps, got {maps}")
+        }
         Needs::Tokens if maps == 0 => "needs patch tokens, got none".to_owned(),
         _ => return Ok(()),
     };
