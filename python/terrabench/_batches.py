@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from . import _arrays, _model_file, _progress, _wire
+from . import _arrays, _inputs, _progress, _wire
 from ._errors import Error
 from ._evaluate import data_options
 from ._run import Child
@@ -47,8 +45,8 @@ class Batches(Iterator[Batch]):
     images: tuple[ImageInfo, ...]
     """Sensor and bands of each image of a sample."""
 
-    def __init__(self, child: Child, folder: Any, kind: str, device: Any) -> None:
-        self._child, self._folder, self._kind, self._device = child, folder, kind, device
+    def __init__(self, child: Child, kind: str, device: Any) -> None:
+        self._child, self._kind, self._device = child, kind, device
         self._messages = child.messages()
         self._ended = False
         try:
@@ -118,7 +116,6 @@ class Batches(Iterator[Batch]):
         if not self._ended:
             self._ended = True
             self._child.__exit__(KeyboardInterrupt if self._child.process.poll() is None else None)
-            self._folder.cleanup()
 
     def __enter__(self) -> Batches:
         return self
@@ -141,9 +138,9 @@ def encode(
     demo: bool = False,
     like: str | None = None,
     bands: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-    size: int | str = 224,
+    size: int | str | None = None,
     normalization: str | None = None,
-    impute: Iterable[Sequence[str]] = (),
+    impute: Iterable[Sequence[str]] | None = None,
     batch_size: int = 32,
     arrays: str | None = None,
     device: Any = None,
@@ -182,28 +179,21 @@ def encode(
         raise Error(f"device={device!r} needs torch arrays, found arrays={kind!r}\n  help: pass arrays='torch'")
     if split not in ("train", "valid", "test"):
         raise Error(f"split: expected train, valid or test, found {split!r}")
-    if like is not None and bands is not None:
-        raise Error(f"like={like!r} has its own bands\n  help: leave out bands, or like")
-    folder = tempfile.TemporaryDirectory(prefix="terrabench-")
-    try:
-        if like is None:
-            named = None if bands is None else _model_file.by_sensor(bands)
-            like = os.fspath(
-                _model_file.write(
-                    Path(folder.name), name="encode", backbone="custom", size=size, bands=named, impute=impute
-                )
-            )
-        arguments = ["batches", "--suite", suite, "--task", task, "--partition", partition, "--split", split]
-        arguments += ["--model", like, "--batch-size", str(batch_size)] + ["--demo"] * demo + data_options(data, demo)
-        arguments += [] if normalization is None else ["--normalization", normalization]
-        arguments += [] if threads is None else ["--threads", str(threads)]
-        child = Child(
-            [*arguments, *options],
-            encoder=False,
-            display=_progress.Display(),
-            allocate=_arrays.Buffers(kind, str(device)),
-        )
-        return Batches(child, folder, kind, device)
-    except BaseException:
-        folder.cleanup()
-        raise
+    if like is not None and any(given is not None for given in (bands, size, impute)):
+        raise Error(f"like={like!r} has its own bands, size and substitutes\n  help: leave them out, or like")
+    arguments = ["batches", "--suite", suite, "--task", task, "--partition", partition, "--split", split]
+    if like is not None:
+        arguments += ["--model", like]
+    else:
+        # Nothing is started: the options that follow say what an encoder takes.
+        arguments += ["--encoder", "encode", *_inputs.options(size=size, bands=bands, impute=impute)]
+    arguments += ["--batch-size", str(batch_size)] + ["--demo"] * demo + data_options(data, demo)
+    arguments += [] if normalization is None else ["--normalization", normalization]
+    arguments += [] if threads is None else ["--threads", str(threads)]
+    child = Child(
+        [*arguments, *options],
+        encoder=False,
+        display=_progress.Display(),
+        allocate=_arrays.Buffers(kind, str(device)),
+    )
+    return Batches(child, kind, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _identity, _model_file, _progress, _records
+from . import _identity, _inputs, _progress, _records
 from ._arrays import checked_kind
 from ._errors import Error
 from ._records import Records
@@ -76,15 +75,16 @@ def evaluate(
         data: folder of the suite's official files [default: the suite's environment variable, such as GEO_BENCH_DIR].
         demo: use small generated data instead, to try things. The results are not benchmark numbers.
         bands: names of the bands that the model takes, in order (`["B04", "B03", "B02"]`), or such a list per sensor
-            (`{"s1": ["VV", "VH"], "s2-l2a": [...]}`) [default: all bands that the task's sensor has].
-        size: height and width to which images are resized, or "native" [default: 224].
-        normalization: how the program normalises pixels: `dataset` (with the data set's mean and deviation), `sweep`
-            (choose on validation) or the name of a strategy [default: as the suite's reference does].
+            (`{"s1": ["VV", "VH"], "s2-l2a": [...]}`) [default: all bands of the task's sensor that the files have].
+        size: height and width to which images are resized, or "native" [default: 224, or the task's own size where the
+            suite sets one].
+        normalization: how pixels are normalised: `dataset` (with the data set's mean and deviation), `none` (not at all),
+            `sweep` (choose on validation) or the name of a strategy [default: as the suite's reference does].
         pixels: `stored` for pixels as they are in the files, neither normalised nor resized [default: `float32`].
         impute: pairs of bands (source, target): what replaces a band that the files lack. The source `zeros` means
             zeros after normalisation.
         name: the model's name in records and tables [default: its class or function].
-        backbone: its encoder's name in tables [default: "custom"].
+        backbone: its encoder's name in tables [default: "own encoder"].
         identity: a text that changes when the model changes. Needed only if Terrabench cannot tell itself: see
             `docs/python.md`.
         device: torch device of the images [default: that of the model's parameters].
@@ -125,9 +125,7 @@ def evaluate(
     arguments += _option("--normalization", settings.normalization) + _option("--limit", limit)
     arguments += _option("--epochs", epochs) + _option("--threads", threads)
     arguments += ["--fresh"] * fresh + ["--no-cache"] * (not cache or not settings.is_known) + list(options)
-    with tempfile.TemporaryDirectory(prefix="terrabench-") as folder:
-        arguments += ["--model", os.fspath(settings.write(Path(folder)))]
-        code, child = serve(model, settings.serving, arguments, progress)
+    code, child = serve(model, settings.serving, [*arguments, *settings.inputs], progress)
     records = _records.read_all(_written(child.output))
     if code not in (0, SOME_UNREADABLE):
         failure = child.failure(code)
@@ -143,15 +141,11 @@ class Settings:
     """How a model is described to the program and served to it."""
 
     serving: Options
-    toml: dict[str, Any]
-    """Arguments of `_model_file.text`."""
+    inputs: list[str]
+    """Options of the program: names, bands, size."""
     normalization: str | None
     is_known: bool
     """Whether a change of the model changes its identity, so that features may be kept for later runs."""
-
-    def write(self, folder: Path) -> Path:
-        """Writes the model's TOML file."""
-        return _model_file.write(folder, **self.toml)
 
 
 def described(
@@ -174,9 +168,6 @@ def described(
         raise Error(f"pixels: expected float32 or stored, found {pixels!r}")
     if pixels == "stored" and chosen["normalization"] is not None:
         raise Error("pixels='stored' are never normalised\n  help: leave out normalization, and normalise in the model")
-    size = 224 if chosen["size"] is None else chosen["size"]
-    if size != "native" and (not isinstance(size, int) or size < 1):
-        raise Error(f'size: expected a number of pixels or "native", found {size!r}')
     gives = chosen["gives"]
     unknown = [want for want in gives or () if want not in WANTS]
     if unknown:
@@ -209,15 +200,9 @@ def described(
         gives=gives,
         fuses=bool(chosen["fuses"]),
     )
-    bands = None if chosen["bands"] is None else _model_file.by_sensor(chosen["bands"])
-    toml = {
-        "name": name,
-        "backbone": chosen["backbone"] or "custom",
-        "size": size,
-        "bands": bands,
-        "impute": chosen["impute"] or (),
-    }
-    return Settings(serving, toml, chosen["normalization"], is_known)
+    keys = ("backbone", "size", "bands", "impute")
+    inputs = _inputs.options(name=name, **{key: chosen[key] for key in keys})
+    return Settings(serving, inputs, chosen["normalization"], is_known)
 
 
 def serve(model: Any, options: Options, arguments: Sequence[str], progress: bool | None) -> tuple[int, Child]:

@@ -66,8 +66,7 @@ def bench(arguments):
     at = arguments.index("--encoder")
     read_end, write_end = (int(number) for number in arguments[at + 1].removeprefix("fd:").split(","))
     reader, writer = os.fdopen(read_end, "rb"), os.fdopen(write_end, "wb")
-    model = Path(arguments[arguments.index("--model") + 1]).read_text()
-    saw(arguments=arguments, model=model)
+    saw(arguments=arguments)
     out = Path(arguments[arguments.index("--out") + 1]) / "geobench"
 
     def send(header, data=b""):

@@ -16,6 +16,8 @@ def test_batches_come_with_names_and_labels(fake):
     assert [batch.labels.tolist() for batch in found] == [[0, 1], [0, 1], [0]]
     assert found[1].images.shape == (2, 3, 4, 4) and found[1].images[0, 0, 0, 1] == 8.0
     assert found[0].days is None and len(found[2]) == 1
+    (arguments,) = fake.all("arguments")
+    assert "--encoder encode" in " ".join(arguments) and "--input-bands=B04,B03,B02" in arguments
 
 
 def test_options_reach_the_command_line(fake):

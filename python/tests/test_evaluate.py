@@ -51,14 +51,13 @@ def test_options_reach_the_command_line(fake):
         "geobench --out out --batch-size 7 --task m-eurosat --task m-so2sat --partition default",
         "--protocol knn --protocol linear-probe --seed 0 --seed 1",
         f"--data {os.path.expanduser('~')}/geobench --normalization dataset --limit 5 --epochs 2 --threads 3",
-        "--fresh --no-cache --verify --model",
+        "--fresh --no-cache --verify --encoder-timeout",
         "--progress json --encoder fd:",
     ]:
         assert part in line, line
 
 
-def test_the_model_is_described_in_toml(fake):
-    tomllib = pytest.importorskip("tomllib")
+def test_the_model_is_described_by_options(fake):
     terrabench.evaluate(
         sums,
         bands={"s1": ["VV", "VH"], "s2-l2a": ["B04"]},
@@ -68,23 +67,19 @@ def test_the_model_is_described_in_toml(fake):
         impute=[("zeros", "B10")],
         **KNOWN,
     )
-    (model,) = fake.all("model")
-    assert tomllib.loads(model) == {
-        "name": 'My "model"', "backbone": "ViT-B", "image": "native", "impute": [["zeros", "B10"]],
-        "architecture": {"kind": "process"},
-        "sensors": {"s1": {"bands": ["VV", "VH"]}, "s2-l2a": {"bands": ["B04"]}},
-    }  # fmt: skip
-
-
-def test_plain_bands_count_for_both_levels_of_sentinel_2(fake):
-    terrabench.evaluate(sums, bands=["B04", "B03"], **KNOWN)
-    (model,) = fake.all("model")
-    assert '[sensors."s2-l1c"]' in model and '[sensors."s2-l2a"]' in model and model.count('["B04", "B03"]') == 2
-
-
-def test_mixed_bands_need_sensors(fake):
-    with pytest.raises(terrabench.Error, match="one sensor"):
-        terrabench.evaluate(sums, bands=["VV", "B03"], **KNOWN)
+    terrabench.evaluate(sums, bands=["B04", "B03"], size=64, **KNOWN)
+    first, second = fake.all("arguments")
+    for word in [
+        '--name=My "model"',
+        "--backbone=ViT-B",
+        "--input-bands=s1:VV,VH",
+        "--input-bands=s2-l2a:B04",
+        "--input-impute=zeros:B10",
+        "native",
+    ]:
+        assert word in first, first
+    assert "--name=sums" in second and "--input-bands=B04,B03" in second and "64" in second
+    assert not any(word.startswith("--backbone") for word in second)
 
 
 def test_ready_states_identity_pixels_and_name(fake):
@@ -222,9 +217,7 @@ def test_unreadable_files_are_a_warning(fake):
 
 def test_another_version_of_the_protocol_is_refused(fake):
     fake.play(version=2)
-    with pytest.raises(
-        terrabench.Error, match="speaks version 1 .* speaks version 2"
-    ):
+    with pytest.raises(terrabench.Error, match="speaks version 1 .* speaks version 2"):
         terrabench.evaluate(sums, **KNOWN)
 
 
@@ -258,6 +251,8 @@ def test_progress_and_notes_are_shown_but_errors_only_once(fake, capsys):
         ({"size": 0}, "expected a number of pixels"),
         ({"bands": "B04"}, "expected a list of names"),
         ({"bands": []}, "at least one band"),
+        ({"bands": {}}, "at least one sensor"),
+        ({"impute": ["B10"]}, "expected pairs of bands"),
         ({"gives": ["vectors"]}, "found vectors"),
         ({"identity": ""}, "expected a text"),
         ({"arrays": "lists"}, "expected one of torch, numpy, memoryview"),
@@ -291,8 +286,8 @@ def test_defaults_of_a_model_yield_to_arguments(fake):
             return [[1.0]] * images.shape[0]
 
     terrabench.evaluate(Model(), size=64, **KNOWN)
-    (model,) = fake.all("model")
-    assert 'name = "mine"' in model and "image = 64" in model and '["B08"]' in model
+    (arguments,) = fake.all("arguments")
+    assert {"--name=mine", "64", "--input-bands=B08"} <= set(arguments) and "96" not in arguments
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")

@@ -40,7 +40,7 @@ def test_a_function_is_measured(real):
     results = terrabench.evaluate(means, protocols=["knn", "linear-probe"], epochs=2, **few())
     assert {record.protocol for record in results} == {"knn", "linear-probe"}
     (knn,) = results.where(protocol="knn")
-    assert knn.demo and (knn.model, knn.backbone) == ("means", "custom")
+    assert knn.demo and (knn.model, knn.backbone) == ("means", "own encoder")
     predictions = knn.predictions()
     right = sum(int(p) == int(t) for p, t in zip(predictions.predicted, predictions.truth))
     assert 100 * right / len(predictions) == pytest.approx(knn.value)

@@ -42,7 +42,7 @@ def test_a_network_of_timm_serves_the_program(timm, fake):
     model = terrabench.timm("resnet18", pretrained=False)
     assert len(terrabench.evaluate(model, progress=False)) == 1
     assert fake.all("tensors")[0]["pooled"]["shape"] == [2, 512]
-    assert 'name = "resnet18"' in fake.all("model")[0]
+    assert "--name=resnet18" in fake.all("arguments")[0]
 
 
 class Weights(enum.Enum):

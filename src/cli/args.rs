@@ -322,10 +322,14 @@ pub struct OwnEncoderArgs {
     #[arg(long, value_name = "NAME", requires = "encoder")]
     pub backbone: Option<String>,
 
-    /// The bands that the encoder takes, in its order, such as B04,B03,B02 [default: every band of the task's sensor that the
-    /// files have, in the order of benchmarks/sensors.toml]
-    #[arg(long, value_name = "BANDS", requires = "encoder")]
-    pub input_bands: Option<String>,
+    /// The bands that the encoder takes, in its order, such as B04,B03,B02; for one sensor alone s1:VV,VH (repeatable)
+    /// [default: every band of the task's sensor that the files have, in the order of benchmarks/sensors.toml]
+    #[arg(long, value_name = "BANDS|SENSOR:BANDS", requires = "encoder")]
+    pub input_bands: Vec<String>,
+
+    /// The band that replaces one that the files lack, such as zeros:B10 (repeatable)
+    #[arg(long, value_name = "SOURCE:BAND", requires = "input_bands")]
+    pub input_impute: Vec<String>,
 
     /// Side in pixels to which images are resized, or native [default: 224; the task's own size where its suite sets one]
     #[arg(long, value_name = "N|native", requires = "encoder")]

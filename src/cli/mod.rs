@@ -38,7 +38,7 @@ use crate::model::process::{OwnEncoder, TIME_LIMIT};
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
-use crate::task::bands::Band;
+use crate::task::bands::Imputation;
 use crate::task::{Sensor, Sensors, Suite};
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
@@ -217,16 +217,21 @@ fn own_encoder(home: &Home, command: &str, args: &args::OwnEncoderArgs) -> Resul
         command: command.parse()?,
         name: args.name.clone(),
         backbone: args.backbone.clone(),
-        bands: args.input_bands.as_deref().map(bands).transpose()?,
+        bands: args.input_bands.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+        impute: args.input_impute.iter().map(|text| imputation(text)).collect::<Result<_>>()?,
         size: args.input_size.as_deref().map_or(Ok(OwnEncoder::SIZE), str::parse)?,
         time_limit: args.encoder_timeout.unwrap_or(TIME_LIMIT),
     };
     own.config(&Sensors::load(home)?)
 }
 
-/// Parses names of bands separated by commas.
-fn bands(text: &str) -> Result<Vec<Band>> {
-    text.split(',').map(|name| name.trim().parse()).collect()
+/// Parses `zeros:B10`.
+fn imputation(text: &str) -> Result<Imputation> {
+    let (source, target) = text.split_once(':').ok_or_else(|| {
+        Error::request(format!("--input-impute: expected two bands, found `{text}`"))
+            .help("the band that is read, then the missing one: zeros:B10")
+    })?;
+    Ok(Imputation { source: source.trim().parse()?, target: target.trim().parse()? })
 }
 
 /// Returns the weights given on the command line, or else the fetched weights of `model`, whose name on the command line is
