@@ -21,7 +21,6 @@ results = terrabench.evaluate(
     bands=["B02", "B03", "B04", "B08"],
     size=64,
     demo=True,
-    epochs=5,  # a short run: leave this out to get a benchmark number
 )
 print(results)
 predictions = results[0].predictions()

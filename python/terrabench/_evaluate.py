@@ -78,8 +78,8 @@ def evaluate(
             (`{"s1": ["VV", "VH"], "s2-l2a": [...]}`) [default: all bands of the task's sensor that the files have].
         size: height and width to which images are resized, or "native" [default: 224, or the task's own size where the
             suite sets one].
-        normalization: how pixels are normalised: `dataset` (with the data set's mean and deviation), `none` (not at all),
-            `sweep` (choose on validation) or the name of a strategy [default: as the suite's reference does].
+        normalization: how pixels are normalised: `dataset` (with the data set's mean and deviation), `none` (not at
+            all), `sweep` (choose on validation) or the name of a strategy [default: as the suite's reference does].
         pixels: `stored` for pixels as they are in the files, neither normalised nor resized [default: `float32`].
         impute: pairs of bands (source, target): what replaces a band that the files lack. The source `zeros` means
             zeros after normalisation.
@@ -98,8 +98,9 @@ def evaluate(
             or two dates [default: each image is encoded alone, and the program combines the features].
         results: folder for records and tables, as `terrabench bench --out`.
         fresh: compute finished cells again.
-        limit: use only this many samples per split; such records are marked and appear in no table.
-        epochs: train for only this many epochs; such records are marked and appear in no table.
+        limit: use only this many samples per split, with `segmentation-probe` and `upernet`; such records are marked
+            and appear in no table.
+        epochs: train for only this many epochs, with the same protocols and the same effect.
         cache: whether to read and write the cache of features.
         threads: threads of the program [default: all cores].
         progress: `False` shows nothing.

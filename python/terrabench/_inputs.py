@@ -8,7 +8,7 @@ from typing import Any
 from ._errors import Error
 
 NO_TIME_LIMIT = 10 * 365 * 24 * 3600
-"""Seconds for `--encoder-timeout`: a closed pipe tells the program that this side ended, and a debugger may take long."""
+"""Seconds for `--encoder-timeout`: a closed pipe tells the program that this side ended, and debuggers take long."""
 
 
 def options(

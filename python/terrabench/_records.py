@@ -229,8 +229,13 @@ class Records(Sequence[Record]):
             lines.append("Demo: generated data. These numbers say nothing about any model or benchmark.")
         if any(record.short for record in self):
             lines.append("Some runs were shortened: their numbers are not benchmark numbers.")
-        for note in dict.fromkeys(f"{r.task}: {note}" for r in self for note in r.notes):
-            lines.append(f"Note: {note}")
+        kinds: dict[str, dict[str, None]] = {}
+        for record in self:
+            for note in record.notes:
+                kinds.setdefault(record.task, {})[note.partition(":")[0]] = None
+        if kinds:
+            told = "; ".join(f"{task}: {', '.join(found)}" for task, found in kinds.items())
+            lines.append(f"Notes on {told} (each record's `notes` say more)")
         return lines
 
 

@@ -196,6 +196,10 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            if kind is not None:
+                # What the program says about being stopped is of no use beside the exception.
+                self.display.close()
+                self.display = Display()
             if self.process.poll() is None or self._open:
                 interrupted = kind is not None and not issubclass(kind, Exception)
                 self._stop(interrupted)

@@ -160,7 +160,9 @@ class Server:
             Exception: whatever the model raises.
         """
         if message.kind == "task":
-            self.task = _task(message.header)
+            task = _task(message.header)
+            stored = self.options.pixels == "stored"
+            self.task = dataclasses.replace(task, normalization="none") if stored else task
             ready: dict[str, Any] = {
                 "message": "ready",
                 "terrabench": _wire.VERSION,

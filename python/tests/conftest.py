@@ -43,16 +43,21 @@ def fake(tmp_path, monkeypatch) -> Fake:
     return fake
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """A cache for all tests: the demo's data are generated once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def real(tmp_path, monkeypatch) -> Path:
-    """The real program, with a cache of its own. Skips where it is not built."""
+def real(tmp_path, monkeypatch, cache) -> Path:
+    """The real program. Skips where it is not built."""
     named = os.environ.get("TERRABENCH_TEST_PROGRAM")
     built = HERE.parent.parent / "target" / "release" / "terrabench"
     program = Path(named) if named else built
     if not program.is_file():
         pytest.skip(f"{program} is not built: cargo build --release")
     monkeypatch.setenv("TERRABENCH", str(program))
-    cache = Path(os.environ.get("TERRABENCH_TEST_CACHE", tmp_path / "cache"))
     monkeypatch.setenv("TERRABENCH_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     return program

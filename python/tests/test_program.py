@@ -37,7 +37,7 @@ def few(**more):
 
 
 def test_a_function_is_measured(real):
-    results = terrabench.evaluate(means, protocols=["knn", "linear-probe"], epochs=2, **few())
+    results = terrabench.evaluate(means, protocols=["knn", "linear-probe"], **few())
     assert {record.protocol for record in results} == {"knn", "linear-probe"}
     (knn,) = results.where(protocol="knn")
     assert knn.demo and (knn.model, knn.backbone) == ("means", "own encoder")
@@ -52,7 +52,8 @@ def test_finished_cells_need_no_model_and_features_are_cached(real):
     calls = []
 
     def model(images):
-        calls.append(images.shape[0])
+        # A single image of zeros comes in every run: the program learns the width of the features from it.
+        calls.extend([images.shape[0]] * (images.shape[0] > 1))
         return means(images)
 
     first = terrabench.evaluate(model, identity="one", **few())
@@ -144,8 +145,6 @@ class TestTinyVit:
             self.weights,
             "--out",
             out,
-            "--epochs",
-            "3",
             *options,
         )
         return terrabench.load(out)
@@ -161,7 +160,6 @@ class TestTinyVit:
             name="Tiny",
             backbone="ViT-48",
             results="ours",
-            epochs=3,
             **{**QUIET, **more},
         )
 
@@ -184,8 +182,8 @@ class TestTinyVit:
             "--out",
             "native.safetensors",
         )
-        tensors, metadata = _safetensors.read(Path("native.safetensors").read_bytes())
-        native = self.torch.tensor(_arrays.received(tensors["features"], "torch"))
+        tensors, metadata = _safetensors.read(bytearray(Path("native.safetensors").read_bytes()))
+        native = _arrays.received(tensors["features"], "torch")
         batches = terrabench.encode(data, "m-eurosat", "test", like=str(self.toml), arrays="torch")
         names, rows = [], []
         with self.torch.no_grad():

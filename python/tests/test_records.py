@@ -1,5 +1,6 @@
 """Records and predictions, read from the reference of the repository and from files made here."""
 
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -97,6 +98,10 @@ def test_a_table_is_printed_with_the_notice_of_demos():
         "Demo: generated data. These numbers say nothing about any model or benchmark.",
     ]
     assert "<td>47.5 [32.5, 62.5]</td>" in records._repr_html_()
+    noted = [dataclasses.replace(record, demo=False, notes=("few: only 4", "far: 9 km")) for record in records]
+    assert repr(terrabench.Records(noted)).splitlines()[3:] == [
+        "Notes on m-eurosat: few, far (each record's `notes` say more)"
+    ]
     assert repr(terrabench.Records()) == "no records"
 
 

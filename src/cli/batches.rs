@@ -23,8 +23,9 @@ use crate::console::Stream;
 use crate::data::{Image, Sample, Split, Target, fingerprint, loader};
 use crate::demo;
 use crate::error::AtPath;
-use crate::features::{ImageInput, Input};
+use crate::features::Input;
 use crate::home::{Home, cache_folder};
+use crate::model::process::DescribedImage;
 use crate::task::Sensors;
 use crate::{Error, Result};
 
@@ -49,6 +50,8 @@ pub fn run(home: &Home, args: &BatchesArgs) -> anyhow::Result<()> {
     let strategy = input.only()?;
     let (split, size) = (Split::from(args.split), args.model.batch_size);
     let count = input.dataset.samples(split).len();
+    let (announced, sensors) = (input.announced_images(), Sensors::load(home)?);
+    let images: Vec<_> = announced.iter().map(|image| DescribedImage::new(image, Some(&sensors))).collect();
     let mut out = Stream::stdout();
     let head = json!({
         "message": "split",
@@ -60,7 +63,7 @@ pub fn run(home: &Home, args: &BatchesArgs) -> anyhow::Result<()> {
         "samples": count,
         "batch_size": size,
         "normalization": strategy.name,
-        "images": described(&input, &Sensors::load(home)?),
+        "images": images,
     });
     let read = |index: usize| input.read(&strategy.preprocess, split, index);
     let written = write_line(&mut out, &head).and_then(|()| {
@@ -77,31 +80,6 @@ pub fn run(home: &Home, args: &BatchesArgs) -> anyhow::Result<()> {
     });
     // A reader that left has seen enough: not an error.
     if out.is_closed() { Ok(()) } else { Ok(written?) }
-}
-
-/// Describes the images of each sample.
-fn described(input: &Input, sensors: &Sensors) -> Vec<Value> {
-    let nm = |um: Option<f64>| um.map(|um| (um * 1e6).round() / 1e3);
-    let sources = input.task.sources();
-    let image = |(place, image): (usize, &ImageInput)| {
-        let band = |band: &crate::task::bands::Band| {
-            let spec = sensors.band(image.sensor, *band).ok();
-            json!({
-                "name": band.name(),
-                "wavelength_nm": nm(spec.and_then(|spec| spec.wavelength_um)),
-                "bandwidth_nm": nm(spec.and_then(|spec| spec.bandwidth_um)),
-                "gsd_m": spec.map(|spec| spec.gsd_m),
-            })
-        };
-        json!({
-            "sensor": image.sensor.name(),
-            "date": sources.get(place).and_then(|source| source.date.clone()),
-            "bands": image.bands.iter().map(band).collect::<Vec<_>>(),
-            "side": input.image_size(),
-            "stored_side": input.task.image_size,
-        })
-    };
-    input.images.iter().enumerate().map(image).collect()
 }
 
 fn write_line(out: &mut Stream, line: &Value) -> Result<()> {
