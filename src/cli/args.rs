@@ -117,6 +117,13 @@ pub enum Command {
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
 
+    /// Compare a model's features with those of its original, which another process computes from the same pixels
+    ///
+    /// Prints the largest difference, how many k-NN predictions agree, and one verdict. examples/parity/ has the originals'
+    /// encoders. Exits with 0 if the features are the same, 1 if they differ, and 2 if they cannot be compared.
+    #[command(after_help = PARITY_EXAMPLES)]
+    Parity(ParityArgs),
+
     /// Write tables, figures and a single-page report from existing records
     ///
     /// Reads DIR/<suite>/records/ of every suite (demos are kept apart) and runs nothing. report.md links the tables
@@ -126,6 +133,12 @@ pub enum Command {
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }
+
+const PARITY_EXAMPLES: &str = "\
+Examples:
+  cargo xtask parity --model terrafm-b --weights TerraFM-B.pth --demo \\
+    --against \"python examples/parity/encode_terrafm.py --repository TerraFM --weights TerraFM-B.pth\"
+  cargo xtask parity --model galileo-nano --task m-so2sat --data ~/geobench --against \"python encode_upstream.py\"";
 
 const PREPARE_EXAMPLES: &str = "\
 Examples:
@@ -494,6 +507,71 @@ pub struct BatchesArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Arguments of `parity`.
+#[derive(Debug, Clone, Args)]
+pub struct ParityArgs {
+    /// The program that encodes as the original does: it speaks docs/wire-protocol.md, as with --encoder
+    #[arg(long, value_name = "COMMAND")]
+    pub against: String,
+
+    /// A file in benchmarks/
+    #[arg(long, value_name = "SUITE", default_value = "geobench")]
+    pub suite: String,
+
+    /// The task whose images to encode
+    #[arg(long, value_name = "TASK", default_value = "m-eurosat")]
+    pub task: String,
+
+    /// The training partition
+    #[arg(long, value_name = "PARTITION", default_value = "default")]
+    pub partition: String,
+
+    /// Use generated data instead of the suite's
+    #[arg(long, conflicts_with = "data")]
+    pub demo: bool,
+
+    /// What to compare (repeatable)
+    #[arg(long = "want", value_name = "pooled|tokens|maps", default_values_t = [WantArg::Pooled])]
+    pub wants: Vec<WantArg>,
+
+    /// Use at most N samples per split
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub limit: usize,
+
+    /// The largest difference that counts as none, as a share of the largest feature
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3)]
+    pub tolerance: f64,
+    /// The options for data
+
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The options for the model
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// What an encoder gives of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WantArg {
+    /// One vector
+    Pooled,
+    /// One vector per patch
+    Tokens,
+    /// Feature maps of several layers
+    Maps,
+}
+
+impl std::fmt::Display for WantArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            WantArg::Pooled => "pooled",
+            WantArg::Tokens => "tokens",
+            WantArg::Maps => "maps",
+        })
+    }
 }
 
 /// Arguments of `check`.

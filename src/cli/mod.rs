@@ -13,12 +13,14 @@ pub mod fetch;
 pub(crate) mod fetch_args;
 pub mod inspect;
 mod models;
+mod parity;
 mod prepare;
 mod progress;
 mod report;
 mod rescore;
 mod wanted;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +36,7 @@ use crate::locations::Environment;
 use crate::model::Pooling;
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::encoder::no_pooling;
-use crate::model::process::{OwnEncoder, TIME_LIMIT};
+use crate::model::process::{OwnEncoder, TIME_LIMIT, TakenBands};
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
@@ -78,6 +80,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Batches(args) => batches::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
+        args::Command::Parity(args) => return Ok(parity::run(&home, &args)),
         args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
@@ -213,16 +216,29 @@ fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -
 /// # Errors
 /// If the command, a band or the size cannot be parsed, or no sensor has all of the bands.
 fn own_encoder(home: &Home, command: &str, args: &args::OwnEncoderArgs) -> Result<ModelConfig> {
+    let taken = args.input_bands.iter().map(|text| text.parse()).collect::<Result<Vec<TakenBands>>>()?;
+    let (mut any, mut of_sensors) = (None, BTreeMap::new());
+    for TakenBands { sensor, bands } in taken {
+        let before = match sensor {
+            Some(sensor) => of_sensors.insert(sensor, bands),
+            None => any.replace(bands),
+        };
+        if before.is_some() {
+            let which = sensor.map_or("without a sensor".to_owned(), |sensor| format!("for {sensor}"));
+            return Err(Error::request(format!("--input-bands is given twice {which}"))
+                .help("name all bands in one list: B04,B03,B02, or s1:VV,VH for one sensor"));
+        }
+    }
+    let impute = args.input_impute.iter().map(|text| imputation(text)).collect::<Result<_>>()?;
     let own = OwnEncoder {
         command: command.parse()?,
         name: args.name.clone(),
         backbone: args.backbone.clone(),
-        bands: args.input_bands.iter().map(|text| text.parse()).collect::<Result<_>>()?,
-        impute: args.input_impute.iter().map(|text| imputation(text)).collect::<Result<_>>()?,
+        bands: any,
         size: args.input_size.as_deref().map_or(Ok(OwnEncoder::SIZE), str::parse)?,
         time_limit: args.encoder_timeout.unwrap_or(TIME_LIMIT),
     };
-    own.config(&Sensors::load(home)?)
+    own.config_with(of_sensors, impute, &Sensors::load(home)?)
 }
 
 /// Parses `zeros:B10`.

@@ -237,7 +237,7 @@ impl Dialogue {
             return Err(Error::mismatch(format!(
                 "{self}: a file named in its command changed during the run"
             ))
-            .help("start the run again; finished cells of the earlier version are kept apart"));
+            .help("start the run again; a file that the encoder writes must not be named in its command"));
         }
         let connection = Connection::open(&self.resolved).inspect_err(|error| {
             self.failures += 1;
@@ -425,7 +425,7 @@ impl Dialogue {
                         return Ok(Reply::Error { text, traceback });
                     }
                     let problem = format!("it reports an error: {text}{}", indented(&traceback));
-                    return Err(self.fail(problem, "this comes from the encoder; finished cells are kept, so start the run again once it is repaired", TO_END));
+                    return Err(self.fail(problem, "this comes from the encoder; finished cells are kept, so start the run again once it is repaired", Duration::from_secs(1)));
                 }
                 Some(Incoming::Message(reply, _)) => return Ok(reply),
                 Some(Incoming::Garbage { found, text }) => {
