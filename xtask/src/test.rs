@@ -98,13 +98,13 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     python(root, &harness)
 }
 
-/// Names the Python that runs the tests of `python/`.
-const PYTHON: &str = "TERRABENCH_TEST_PYTHON";
+/// Names a Python for the tests.
+const PYTHON: &str = "TERRABENCH_PYTHON";
 
 /// Runs the tests of the Python package, or says that they were skipped because no Python for them was found.
 fn python(root: &Path, harness: &Path) -> Result<()> {
     let named = std::env::var_os(PYTHON).filter(|name| !name.is_empty());
-    let candidates = named.clone().map_or(vec!["python3".into(), "python".into()], |name| vec![name]);
+    let candidates: Vec<OsString> = named.into_iter().chain(["python3".into(), "python".into()]).collect();
     let fits = |name: &&OsString| {
         let check = "import sys, pytest; sys.exit(sys.version_info < (3, 10))";
         let mut probe = Command::new(name);
@@ -112,12 +112,8 @@ fn python(root: &Path, harness: &Path) -> Result<()> {
         probe.status().is_ok_and(|status| status.success())
     };
     let Some(python) = candidates.iter().find(fits) else {
-        if let Some(name) = named {
-            bail!("{}: expected Python 3.10 or newer with pytest, named by {PYTHON}", name.display());
-        }
         console::note(format_args!(
-            "skipped: the tests of python/ need Python 3.10 or newer with pytest; install it, or name such a Python in \
-             {PYTHON}"
+            "skipped: the tests of python/ need Python 3.10 or newer with pytest; {PYTHON} may name one"
         ));
         return Ok(());
     };
