@@ -45,10 +45,12 @@ def program() -> Path:
     if on_path:
         return Path(on_path)
     looked.append(f"{_NAME} on PATH: not found")
-    built = package.parent.parent / "target" / "release" / _NAME
-    if _is_program(built):
-        return built
-    looked.append(f"{built}: no such program")
+    checkout = package.parent.parent
+    if (checkout / "Cargo.toml").is_file():
+        built = checkout / "target" / "release" / _NAME
+        if _is_program(built):
+            return built
+        looked.append(f"{built}: no such program")
     places = "".join(f"\n  {place}" for place in looked)
     raise Error(
         f"cannot find the program terrabench. Looked for it in:{places}\n"

@@ -21,6 +21,8 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python" / "python"))
     package = tmp_path / "checkout" / "python" / "terrabench"
     monkeypatch.setattr(_find, "__file__", str(package / "_find.py"))
+    package.parent.mkdir(parents=True)
+    (package.parent.parent / "Cargo.toml").write_text("")
     return tmp_path
 
 
