@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -101,6 +102,7 @@ class Terminal(Display):
 
     def step(self, step: Step) -> None:
         if step.ended:
+            self.current = ""
             self.note(str(step))
             return
         now = time.monotonic()
@@ -120,9 +122,8 @@ class Terminal(Display):
 
     def _draw(self) -> None:
         if self.current:
-            import shutil
-
-            width = shutil.get_terminal_size().columns
+            # 0 in terminals that do not tell.
+            width = shutil.get_terminal_size().columns or 80
             _print(self.out, f"\r\x1b[K{self.current[: width - 1]}")
 
 

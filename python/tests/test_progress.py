@@ -38,7 +38,8 @@ def test_a_terminal_replaces_its_last_line_and_keeps_notes(monkeypatch):
     shown = out.getvalue()
     assert "[############------------] x: 40/80 images" in shown
     assert "\x1b[Ka note\n" in shown and "\x1b[Kx: 80/80 images, 80.0/s\n" in shown
-    assert shown.endswith("\r\x1b[K")
+    # A finished bar is not drawn again.
+    assert shown.endswith("images, 80.0/s\n\r\x1b[K")
 
 
 def test_a_notebook_shows_a_bar_and_escapes_text(monkeypatch):
