@@ -46,7 +46,7 @@ def timm(name: str, *, bands: Sequence[str] = RGB, pretrained: bool = True, laye
 
 
 def torchgeo(name: str, weights: Any = None, *, layers: Any = None, **options: Any) -> Any:
-    """Returns a model of torchgeo that gives pooled features, tokens and maps.
+    """Returns a ResNet or ViT of torchgeo, as built by timm, that gives pooled features, tokens and maps.
 
     With weights, the model gets the bands that they were trained on, as stored, and applies their own transforms (size
     and normalisation). Without, it has random weights and three bands.
@@ -59,7 +59,7 @@ def torchgeo(name: str, weights: Any = None, *, layers: Any = None, **options: A
 
     Raises:
         Error: if torchgeo is not installed, the weights are unknown or of another sensor than Sentinel-1 or 2, or the
-            model takes more than images.
+            model is called in another way than timm's.
     """
     models = _needed("torchgeo.models", "torchgeo")
     if isinstance(weights, str):
@@ -83,10 +83,14 @@ def torchgeo(name: str, weights: Any = None, *, layers: Any = None, **options: A
         network = models.get_model(name, weights=weights, **options)
     except KeyError:
         raise Error(f"torchgeo has no model {name!r}\n  help: it has {', '.join(models.list_models())}") from None
-    if not hasattr(network, "forward_features"):
+    except TypeError as problem:
+        if "in_chans" not in str(problem):
+            raise
+        network = None
+    if not hasattr(network, "pretrained_cfg"):
         raise Error(
-            f"torchgeo's {name} is called in its own way: {type(network).__name__} has no forward_features\n"
-            "  help: write a function that calls it, and pass that to evaluate with context=True for wavelengths"
+            f"torchgeo's {name} is not built by timm and is called in its own way\n"
+            "  help: write a function that calls it, and pass that to evaluate, with context=True for wavelengths"
         )
     if hasattr(network, "reset_classifier"):
         network.reset_classifier(0)

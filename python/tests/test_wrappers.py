@@ -64,10 +64,13 @@ class Weights(enum.Enum):
 def torchgeo(monkeypatch, timm):
     """The part of torchgeo that is used, with the same names."""
 
+    def own(name, in_chans):
+        return torch.nn.Conv2d(in_chans, 1, 1)
+
     def get_model(name, *, weights=None, **options):
         if weights is not None:
             options["in_chans"] = weights.meta["in_chans"]
-        return {"resnet18": timm.create_model}[name](name, **options)
+        return {"resnet18": timm.create_model, "dofa": lambda name: None, "unet": own}[name](name, **options)
 
     def get_weight(name):
         for weight in Weights:
@@ -102,6 +105,12 @@ def test_wrong_names_of_torchgeo_say_what_there_is(torchgeo):
         terrabench.torchgeo("resnet19")
     with pytest.raises(terrabench.Error, match="Sentinel-1 or Sentinel-2, found B1, B2"):
         terrabench.torchgeo("resnet18", "Weights.LANDSAT_TM_TOA_MOCO")
+
+
+@pytest.mark.parametrize("name", ["dofa", "unet"])
+def test_models_that_timm_did_not_build_are_refused(torchgeo, name):
+    with pytest.raises(terrabench.Error, match=f"{name} is not built by timm.*\n.*write a function"):
+        terrabench.torchgeo(name)
 
 
 @pytest.mark.parametrize("name", ["timm", "torchgeo"])
