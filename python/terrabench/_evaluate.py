@@ -127,7 +127,7 @@ def evaluate(
     arguments += _option("--epochs", epochs) + _option("--threads", threads)
     arguments += ["--fresh"] * fresh + ["--no-cache"] * (not cache or not settings.is_known) + list(options)
     code, child = serve(model, settings.serving, [*arguments, *settings.inputs], progress)
-    records = _records.read_all(_written(child.output))
+    records = written(child.output)
     if code not in (0, SOME_UNREADABLE):
         failure = child.failure(code)
         failure.records = records
@@ -214,22 +214,26 @@ def serve(model: Any, options: Options, arguments: Sequence[str], progress: bool
     """
     server = Server(model, options)
     display = _progress.display(progress)
-    with Child([*arguments, "--progress", "json"], encoder=True, display=display, allocate=server.allocate) as child:
-        with server.ready():
+    child = Child([*arguments, "--progress", "json"], encoder=True, display=display, allocate=server.allocate)
+    try:
+        with child, server.ready():
             for message in child.messages():
                 try:
                     answer = server.answer(message)
-                except BaseException as problem:
-                    if isinstance(problem, Exception):
-                        child.send({"message": "error", "text": f"{type(problem).__name__}: {problem}"})
-                        if not isinstance(problem, Error):
-                            noted(problem, server.task)
+                except Exception as problem:
+                    child.send({"message": "error", "text": f"{type(problem).__name__}: {problem}"})
+                    if not isinstance(problem, Error):
+                        noted(problem, server.task)
                     raise
                 if answer is not None and not child.send(*answer):
                     break
                 if message.kind == "end":
                     child.hang_up()
-        return child.finish(), child
+            return child.finish(), child
+    except Error as problem:
+        # Leaving the block took in the rest of the program's output.
+        problem.records = written(child.output)
+        raise
 
 
 def data_options(data: str | os.PathLike[str] | None, demo: bool) -> list[str]:
@@ -264,7 +268,7 @@ def _option(option: str, value: Any) -> list[str]:
     return [] if value is None else [option, str(value)]
 
 
-def _written(output: Sequence[str]) -> list[Path]:
-    """Returns the records among the files that the program lists."""
+def written(output: Sequence[str]) -> Records:
+    """Reads the records among the files that the program lists."""
     paths = [Path(line.strip()) for line in output if line.startswith("  ") and line.endswith(".json")]
-    return [path for path in paths if path.parent.name == "records" and path.is_file()]
+    return _records.read_all(path for path in paths if path.parent.name == "records" and path.is_file())

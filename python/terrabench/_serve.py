@@ -114,8 +114,8 @@ class Server:
     model: Any
     options: Options
     task: Context | None = None
-    served: int = 0
-    """Images encoded so far."""
+    gives_vectors: bool = False
+    """Whether the model was seen to return nothing but one vector per image."""
     allocate: _arrays.Buffers = field(init=False)
     """Gives buffers for messages."""
     _torch: Any = field(default=None, repr=False)
@@ -163,6 +163,9 @@ class Server:
             task = _task(message.header)
             stored = self.options.pixels == "stored"
             self.task = dataclasses.replace(task, normalization="none") if stored else task
+            if self.gives_vectors and task.want != "pooled":
+                text = f"the protocol needs {task.want}, the model returns one vector per image: {_HELP[task.want]}"
+                return {"message": "error", "text": text}, None
             ready: dict[str, Any] = {
                 "message": "ready",
                 "terrabench": _wire.VERSION,
@@ -185,7 +188,7 @@ class Server:
             returned = self.model(inputs, context) if self.options.context else self.model(inputs)
             answer = features(returned, context, n)
             answer[0]["id"] = message.header.get("id")
-            self.served += n
+            self.gives_vectors = self.task.want == "pooled" and not isinstance(returned, Mapping)
             return answer
         return None
 

@@ -197,16 +197,31 @@ def test_a_killed_program_is_named_by_its_signal(fake):
     assert caught.value.returncode == -9
 
 
-def test_finished_cells_come_with_the_error(fake):
-    fake.play([{"name": "a", "batches": [1]}, {"name": "b", "batches": [1], "want": "tokens"}])
-
-    def model(images):
-        return {"pooled": [[1.0]], "tokens": [[[1.0]]]}
-
+def test_finished_cells_come_with_an_error_of_the_program(fake):
     fake.play([{"name": "a", "batches": [1]}], code=1)
     with pytest.raises(terrabench.Error) as caught:
-        terrabench.evaluate(model, **KNOWN)
+        terrabench.evaluate(sums, **KNOWN)
     assert [record.task for record in caught.value.records] == ["a"]
+
+
+def test_finished_cells_come_with_an_error_about_features(fake):
+    fake.play([{"name": "a", "batches": [1]}, {"name": "b", "batches": [1]}])
+    returned = iter([[[1.0]], [1.0]])
+    with pytest.raises(terrabench.Error, match="expected pooled") as caught:
+        terrabench.evaluate(lambda images: next(returned), **KNOWN)
+    assert [record.task for record in caught.value.records] == ["a"]
+
+
+def test_a_model_of_vectors_refuses_what_it_cannot_give_and_serves_the_rest(fake):
+    tasks = [
+        {"name": "a", "batches": [1]},
+        {"name": "b", "batches": [1], "want": "tokens"},
+        {"name": "c", "batches": [1]},
+    ]
+    fake.play(tasks)
+    with pytest.raises(terrabench.Error, match="the protocol needs tokens, the model returns one vector") as caught:
+        terrabench.evaluate(sums, **KNOWN)
+    assert [record.task for record in caught.value.records] == ["a", "c"]
 
 
 def test_unreadable_files_are_a_warning(fake):
@@ -316,8 +331,8 @@ def test_ctrl_c_stops_both_sides(fake, tmp_path, where):
     time.sleep(0.3)
     started = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in errors and time.monotonic() - started < 8
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors and time.monotonic() - started < 20
     # No process of the group is left.
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
