@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,9 @@ class Batches(Iterator[Batch]):
 
     def __del__(self) -> None:
         if hasattr(self, "_ended"):
-            self.close()
+            # Python may be ending, with parts of it gone already.
+            with contextlib.suppress(Exception):
+                self.close()
 
 
 def encode(

@@ -129,14 +129,14 @@ class TestTinyVit:
     def run(self, *arguments):
         subprocess.run([self.program, *arguments], check=True, capture_output=True, text=True)
 
-    def native(self, *protocols, out="native"):
+    def native(self, *protocols, task="m-eurosat", short=()):
         options = [word for name in protocols for word in ("--protocol", name)]
         self.run(
             "bench",
             "geobench",
             "--demo",
             "--task",
-            "m-eurosat",
+            task,
             "--partition",
             "default",
             "--model",
@@ -144,15 +144,16 @@ class TestTinyVit:
             "--weights",
             self.weights,
             "--out",
-            out,
+            "native",
             *options,
+            *short,
         )
-        return terrabench.load(out)
+        return terrabench.load("native")
 
-    def ours(self, model, **more):
+    def ours(self, model, task="m-eurosat", **more):
         return terrabench.evaluate(
             model,
-            tasks="m-eurosat",
+            tasks=task,
             partitions="default",
             demo=True,
             bands=self.bands,
@@ -224,3 +225,10 @@ class TestTinyVit:
             for key in ("bands", "imputed", "normalization", "image-size", "sensor", "data"):
                 assert one.provenance.get(key) == other.provenance.get(key), key
             assert one.provenance["weights"] != other.provenance["weights"]
+
+    def test_tokens_give_the_native_record(self):
+        task, protocol = "m-cashew-plant", "segmentation-probe"
+        (native,) = self.native(protocol, task=task, short=("--limit", "4", "--epochs", "1"))
+        (ours,) = self.ours(self.model, task=task, protocols=protocol, limit=4, epochs=1)
+        assert ours.scores == pytest.approx(native.scores, abs=1e-9)
+        assert ours.predictions().counts.tolist() == native.predictions().counts.tolist()
