@@ -23,6 +23,7 @@ mod zoo_real;
 mod audit;
 mod augment;
 mod bad_records;
+mod batches;
 mod cache;
 mod canvas;
 mod check;

@@ -16,6 +16,19 @@ pub struct GlobalArgs {
     /// that contains the working directory]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
+
+    /// How to report progress on standard error: bars in a terminal and lines elsewhere, or JSON for programs
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto", hide = true)]
+    pub progress: ProgressArg,
+}
+
+/// How to report progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    /// Bars if standard error is a terminal, lines otherwise
+    Auto,
+    /// One JSON object per line, several per second, among the other lines
+    Json,
 }
 
 /// The commands of the harness.
@@ -37,6 +50,14 @@ pub enum Command {
     /// The file contains `features` (float32 [n, d]) and `labels` (int64 [n]; uint8 [n, labels] for multi-label tasks). Its
     /// metadata key `samples` is a JSON list of the sample names in the same order.
     Features(FeaturesArgs),
+
+    /// Write the images of a split, prepared for a model, to standard output for a loop of your own
+    ///
+    /// The output is a stream: a line of JSON that describes the split, then per batch a line of JSON with the samples'
+    /// names and a safetensors file of `bytes` bytes: `image0` (float32 [n, c, h, w]; image1, … if samples have several
+    /// images), `labels` as in the file of `features`, and `days` and `places` if known. The Python package's `encode`
+    /// reads it.
+    Batches(BatchesArgs),
 
     /// Compare records with a reference and fail if accuracy fell: the gate for CI
     ///
@@ -341,10 +362,14 @@ pub struct OwnEncoderArgs {
     #[arg(long, value_name = "NAME", requires = "encoder")]
     pub backbone: Option<String>,
 
-    /// The bands that the encoder takes, in its order, such as B04,B03,B02 [default: every band of the task's sensor that the
-    /// files have, in the order of benchmarks/sensors.toml]
-    #[arg(long, value_name = "BANDS", requires = "encoder")]
-    pub input_bands: Option<String>,
+    /// The bands that the encoder takes, in its order, such as B04,B03,B02; for one sensor alone s1:VV,VH (repeatable)
+    /// [default: every band of the task's sensor that the files have, in the order of benchmarks/sensors.toml]
+    #[arg(long, value_name = "BANDS|SENSOR:BANDS", requires = "encoder")]
+    pub input_bands: Vec<String>,
+
+    /// The band that replaces one that the files lack, such as zeros:B10 (repeatable)
+    #[arg(long, value_name = "SOURCE:BAND", requires = "input_bands")]
+    pub input_impute: Vec<String>,
 
     /// Side in pixels to which images are resized, or native [default: 224; the task's own size where its suite sets one]
     #[arg(long, value_name = "N|native", requires = "encoder")]
@@ -469,6 +494,38 @@ pub struct FeaturesArgs {
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// The options for data
+
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The options for the model
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Arguments of `batches`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchesArgs {
+    /// A file in benchmarks/
+    #[arg(long, value_name = "SUITE", default_value = "geobench")]
+    pub suite: String,
+
+    /// Use small generated data
+    #[arg(long, conflicts_with = "data")]
+    pub demo: bool,
+
+    /// The task whose images to write
+    #[arg(long, value_name = "TASK")]
+    pub task: String,
+
+    /// The training partition
+    #[arg(long, value_name = "PARTITION", default_value = "default")]
+    pub partition: String,
+
+    /// The split whose images to write
+    #[arg(long, value_name = "SPLIT")]
+    pub split: SplitArg,
     /// The options for data
 
     #[command(flatten)]

@@ -88,7 +88,7 @@ fn write(path: &std::path::Path, features: &Features) -> Result<()> {
 }
 
 /// Returns type, shape and little-endian bytes of the labels.
-fn labels(labels: &[Target]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+pub(super) fn labels(labels: &[Target]) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let n = labels.len();
     let mut bytes = Vec::new();
     let mut kinds = Vec::new();

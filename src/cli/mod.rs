@@ -2,6 +2,7 @@
 //! files it wrote.
 
 pub(crate) mod args;
+mod batches;
 mod bench;
 mod cache;
 mod check;
@@ -19,6 +20,7 @@ mod report;
 mod rescore;
 mod wanted;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,11 +38,11 @@ use crate::locations::Environment;
 use crate::model::Pooling;
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::encoder::no_pooling;
-use crate::model::process::{OwnEncoder, TIME_LIMIT};
+use crate::model::process::{OwnEncoder, TIME_LIMIT, TakenBands};
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
-use crate::task::bands::Band;
+use crate::task::bands::Imputation;
 use crate::task::{Sensor, Sensors, Suite};
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
@@ -69,6 +71,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         // Otherwise it would report a closed standard error on standard error, and panic.
         .log_internal_errors(false)
         .init();
+    progress::set(cli.global.progress);
     let home = match &cli.global.home {
         Some(folder) => Home::of(folder)?,
         None => Home::find()?,
@@ -77,6 +80,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Bench(args) => return bench::run(&home, args, program),
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
+        args::Command::Batches(args) => batches::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
         args::Command::Parity(args) => return Ok(parity::run(&home, &args)),
         args::Command::Compare(args) => return compare::run(&home, &args),
@@ -225,20 +229,38 @@ fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -
 /// # Errors
 /// If the command, a band or the size cannot be parsed, or no sensor has all of the bands.
 fn own_encoder(home: &Home, command: &str, args: &args::OwnEncoderArgs) -> Result<ModelConfig> {
+    let taken = args.input_bands.iter().map(|text| text.parse()).collect::<Result<Vec<TakenBands>>>()?;
+    let (mut any, mut of_sensors) = (None, BTreeMap::new());
+    for TakenBands { sensor, bands } in taken {
+        let before = match sensor {
+            Some(sensor) => of_sensors.insert(sensor, bands),
+            None => any.replace(bands),
+        };
+        if before.is_some() {
+            let which = sensor.map_or("without a sensor".to_owned(), |sensor| format!("for {sensor}"));
+            return Err(Error::request(format!("--input-bands is given twice {which}"))
+                .help("name all bands in one list: B04,B03,B02, or s1:VV,VH for one sensor"));
+        }
+    }
+    let impute = args.input_impute.iter().map(|text| imputation(text)).collect::<Result<_>>()?;
     let own = OwnEncoder {
         command: command.parse()?,
         name: args.name.clone(),
         backbone: args.backbone.clone(),
-        bands: args.input_bands.as_deref().map(bands).transpose()?,
+        bands: any,
         size: args.input_size.as_deref().map_or(Ok(OwnEncoder::SIZE), str::parse)?,
         time_limit: args.encoder_timeout.unwrap_or(TIME_LIMIT),
     };
-    own.config(&Sensors::load(home)?)
+    own.config_with(of_sensors, impute, &Sensors::load(home)?)
 }
 
-/// Parses names of bands separated by commas.
-fn bands(text: &str) -> Result<Vec<Band>> {
-    text.split(',').map(|name| name.trim().parse()).collect()
+/// Parses `zeros:B10`.
+fn imputation(text: &str) -> Result<Imputation> {
+    let (source, target) = text.split_once(':').ok_or_else(|| {
+        Error::request(format!("--input-impute: expected two bands, found `{text}`"))
+            .help("the band that is read, then the missing one: zeros:B10")
+    })?;
+    Ok(Imputation { source: source.trim().parse()?, target: target.trim().parse()? })
 }
 
 /// Returns the weights given on the command line, or else the fetched weights of `model`, whose name on the command line is

@@ -1,16 +1,29 @@
-//! Progress reports: a bar with rate and time left on a terminal, plain lines otherwise.
+//! Progress reports: a bar with rate and time left on a terminal, plain lines otherwise, or JSON for programs.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::args::ProgressArg;
 use crate::console;
 use crate::progress::{Progress, Step};
 
 /// Minimum time between two plain lines about one step.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// Minimum time between two JSON objects about one step.
+const LIVELY: Duration = Duration::from_millis(200);
+
+/// Whether progress is reported as JSON. One setting per process: every command reports in the same way.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses how progress is reported.
+pub fn set(how: ProgressArg) {
+    JSON.store(how == ProgressArg::Json, Ordering::Relaxed);
+}
 
 /// Shows progress on standard error.
 pub struct Shown {
@@ -29,17 +42,22 @@ impl Shown {
 impl Progress for Shown {
     fn begin(&self, what: &str, total: usize) -> Box<dyn Step> {
         let what = format!("{} {what}", self.subject);
-        if self.terminal {
-            Box::new(Bar::new(what, total))
-        } else {
-            Box::new(Lines {
-                what,
-                total,
-                done: Cell::new(0),
-                start: Instant::now(),
-                last: Cell::new(Instant::now()),
-            })
+        let json = JSON.load(Ordering::Relaxed);
+        if self.terminal && !json {
+            return Box::new(Bar::new(what, total));
         }
+        let lines = Lines {
+            what,
+            total,
+            json,
+            done: Cell::new(0),
+            start: Instant::now(),
+            last: Cell::new(Instant::now()),
+        };
+        if json && total > 0 {
+            lines.report(total);
+        }
+        Box::new(lines)
     }
 
     fn note(&self, line: &str) {
@@ -77,25 +95,48 @@ impl Drop for Bar {
 struct Lines {
     what: String,
     total: usize,
+    json: bool,
     done: Cell<usize>,
     start: Instant,
     last: Cell<Instant>,
 }
 
+impl Lines {
+    /// Reports how much of `total` is done.
+    fn report(&self, total: usize) {
+        let (done, elapsed) = (self.done.get(), self.start.elapsed());
+        if self.json {
+            console::note(json_line(&self.what, done, total, elapsed));
+        } else {
+            console::note(line(&self.what, done, total, elapsed));
+        }
+    }
+}
+
 impl Step for Lines {
     fn advance(&self, units: usize) {
         self.done.set(self.done.get() + units);
-        if self.last.get().elapsed() >= QUIET {
+        // In JSON, only the last line may have equal numbers.
+        let ends = self.json && self.done.get() >= self.total;
+        if !ends && self.last.get().elapsed() >= if self.json { LIVELY } else { QUIET } {
             self.last.set(Instant::now());
-            console::note(line(&self.what, self.done.get(), self.total, self.start.elapsed()));
+            self.report(self.total);
         }
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        console::note(line(&self.what, self.done.get(), self.total, self.start.elapsed()));
+        self.report(if self.json { self.done.get() } else { self.total });
     }
+}
+
+/// Formats progress as `{"progress":"m-eurosat test","done":40,"total":80,"seconds":2.0}`. The last line about a step has
+/// equal numbers, also if the step ended early.
+fn json_line(what: &str, done: usize, total: usize, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let what = serde_json::Value::from(what);
+    format!(r#"{{"progress":{what},"done":{done},"total":{total},"seconds":{seconds:.3}}}"#)
 }
 
 /// Formats progress as `m-eurosat test: 40/80 images, 20.1/s, 2 seconds left`.
@@ -118,5 +159,11 @@ mod tests {
         let text = line("m-eurosat test", 40, 80, Duration::from_secs(2));
         assert_eq!(text, "m-eurosat test: 40/80 images, 20.0/s, 2 seconds left");
         assert_eq!(line("x", 0, 80, Duration::ZERO), "x: 0/80 images, 0.0/s");
+    }
+
+    #[test]
+    fn a_json_line_escapes_the_name_of_the_step() {
+        let text = json_line("a \"b\"", 40, 80, Duration::from_secs(2));
+        assert_eq!(text, r#"{"progress":"a \"b\"","done":40,"total":80,"seconds":2.000}"#);
     }
 }

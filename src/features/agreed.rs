@@ -1,6 +1,6 @@
 //! An input as agreed with an encoder that is told which samples come: it may take pixels as stored, or all images at once.
 
-use super::{Input, Preparation};
+use super::{ImageInput, Input, Preparation};
 use crate::model::remote::{AnnouncedImage, Announcement};
 use crate::model::{Encoder, Want};
 use crate::task::Suite;
@@ -67,18 +67,10 @@ impl Input {
         let Some(remote) = encoder.remote() else {
             return Err(Error::mismatch("this encoder is not told what comes"));
         };
-        let side = input.image_size();
-        let images = input.images.iter().map(|image| AnnouncedImage {
-            sensor: image.sensor,
-            date: image.date.clone(),
-            bands: image.bands.to_vec(),
-            side,
-            stored_side: input.task.image_size,
-        });
         let announcement = Announcement {
             suite: suite.name.clone(),
             task: input.task.name.clone(),
-            images: images.collect(),
+            images: input.announced_images(),
             want,
             batch_size,
             normalization: input.normalization.clone(),
@@ -95,6 +87,18 @@ impl Input {
         }
         input.fused = agreement.fuses && input.images.len() > 1;
         Ok((agreement.identity, announcement))
+    }
+
+    /// Describes the images of each sample to whoever takes them.
+    pub(crate) fn announced_images(&self) -> Vec<AnnouncedImage> {
+        let announced = |image: &ImageInput| AnnouncedImage {
+            sensor: image.sensor,
+            date: image.date.clone(),
+            bands: image.bands.to_vec(),
+            side: self.image_size(),
+            stored_side: self.task.image_size,
+        };
+        self.images.iter().map(announced).collect()
     }
 
     /// Neither normalises nor resizes pixels.

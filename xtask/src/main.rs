@@ -93,6 +93,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::MeasureDevice(measure) => &measure.device,
         args::Command::Inspect(_)
+        | args::Command::Batches(_)
         | args::Command::Check(_)
         | args::Command::Compare(_)
         | args::Command::Rescore(_)

@@ -19,7 +19,8 @@ pub struct TestArgs {
     features: Vec<String>,
 
     /// Run only the tests whose path contains NAME (`reader`, `report::csv`), without lints and demo. Compiles
-    /// our own crate without optimisation, so tests start sooner but training takes longer
+    /// our own crate without optimisation, so tests start sooner but training takes longer. `python`: only the tests
+    /// of the Python package
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -74,6 +75,9 @@ impl<'a> Workspace<'a> {
 /// If a step fails.
 pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     let workspace = Workspace::new(root, &options.features)?;
+    if options.only.as_deref() == Some("python") {
+        return python(root, &build(root, None, &[])?);
+    }
     if let Some(name) = &options.only {
         let mut tests = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
         tests.args(UNOPTIMISED).args(["--config", "profile.release.incremental=true"]);
@@ -89,7 +93,34 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     run_tests(&workspace)?;
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
     lint(&workspace)?;
-    demo(root)
+    let harness = build(root, None, &[])?;
+    demo(root, &harness)?;
+    python(root, &harness)
+}
+
+/// Names a Python for the tests.
+const PYTHON: &str = "TERRABENCH_PYTHON";
+
+/// Runs the tests of the Python package, or says that they were skipped because no Python for them was found.
+fn python(root: &Path, harness: &Path) -> Result<()> {
+    let named = std::env::var_os(PYTHON).filter(|name| !name.is_empty());
+    let candidates: Vec<OsString> = named.into_iter().chain(["python3".into(), "python".into()]).collect();
+    let fits = |name: &&OsString| {
+        let check = "import sys, pytest; sys.exit(sys.version_info < (3, 10))";
+        let mut probe = Command::new(name);
+        probe.args(["-c", check]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    };
+    let Some(python) = candidates.iter().find(fits) else {
+        console::note(format_args!(
+            "skipped: the tests of python/ need Python 3.10 or newer with pytest; {PYTHON} may name one"
+        ));
+        return Ok(());
+    };
+    let mut tests = Command::new(python);
+    // -rs lists the tests that were skipped, such as those that need torch.
+    tests.current_dir(root.join("python")).args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]);
+    run(tests.env("TERRABENCH_TEST_PROGRAM", harness).env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
 /// Runs all tests and lists the slowest.
@@ -165,14 +196,13 @@ fn lint(workspace: &Workspace) -> Result<()> {
 }
 
 /// Runs the demo with an empty results folder and compares the results with the reference.
-fn demo(root: &Path) -> Result<()> {
-    let harness = build(root, None, &[])?;
+fn demo(root: &Path, harness: &Path) -> Result<()> {
     let out = root.join("target/demo-results");
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
     let terrabench = || {
-        let mut terrabench = Command::new(&harness);
+        let mut terrabench = Command::new(harness);
         terrabench.current_dir(root);
         terrabench
     };

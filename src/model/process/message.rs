@@ -41,7 +41,7 @@ fn is_first(image: &usize) -> bool {
 
 /// An image of each sample, and its bands.
 #[derive(Debug, Serialize)]
-pub(super) struct Image<'a> {
+pub(crate) struct Image<'a> {
     sensor: &'a str,
     date: Option<&'a str>,
     bands: Vec<Band<'a>>,
@@ -73,7 +73,8 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Image<'a> {
-    fn new(image: &'a AnnouncedImage, sensors: Option<&Sensors>) -> Self {
+    /// Describes an image; `sensors` has the wavelengths of bands.
+    pub(crate) fn new(image: &'a AnnouncedImage, sensors: Option<&Sensors>) -> Self {
         let band = |band: &crate::task::bands::Band| {
             let spec = sensors.and_then(|sensors| sensors.band(image.sensor, *band).ok());
             // Rounded, because a micrometre times 1000 need not be a short number.
