@@ -154,7 +154,9 @@ impl<'a> Runner<'a> {
             }
             Ok(weights @ Weights::Random(_)) => (Ok(weights.id()?), Coverage::Random),
             // Without `allow_partial`, loading fails unless the weights cover the whole model.
-            Ok(weights @ (Weights::File(_) | Weights::None)) => (Ok(weights.id()?), Coverage::Whole),
+            Ok(weights @ (Weights::File(_) | Weights::None)) => {
+                (Ok(model::identity(setting.model, weights)?.unwrap_or_default()), Coverage::Whole)
+            }
         };
         Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
     }

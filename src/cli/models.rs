@@ -34,6 +34,9 @@ struct Listed {
     parameters: usize,
     /// Length of a pooled feature; none if it depends on the bands.
     width: Option<usize>,
+    /// What to say of a width that depends on the bands, or on an encoder that has not been opened.
+    #[serde(skip)]
+    unknown_width: &'static str,
     /// Path of the fetched weights, or the command that fetches them.
     weights: String,
 }
@@ -55,7 +58,7 @@ pub fn run(home: &Home, args: &ModelsArgs) -> anyhow::Result<()> {
     for model in &listed {
         let sensors: Vec<String> =
             model.sensors.iter().map(|(sensor, bands)| format!("{sensor} ({})", bands.join(" "))).collect();
-        let width = model.width.map_or("4 per band".to_owned(), |width| width.to_string());
+        let width = model.width.map_or(model.unknown_width.to_owned(), |width| width.to_string());
         text += &format!(
             "{}\n  {}; {} parameters; features of {width}",
             model.name,
@@ -105,6 +108,10 @@ fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> 
         maps: model.architecture.maps().len(),
         parameters,
         width,
+        unknown_width: match model.architecture.outside() {
+            Some(_) => "a width that the encoder says",
+            None => "4 per band",
+        },
         weights,
     })
 }

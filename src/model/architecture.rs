@@ -1,7 +1,8 @@
 //! The supported architectures.
 //!
 //! To add one: write a file beside this one with a config struct and a module that implements [`Encoder`] and [`Network`],
-//! add one line to the list at the end of this file, and add one TOML per size to `configs/models/`.
+//! add one line to the list at the end of this file, and add one TOML per size to `configs/models/`. A model that is not
+//! computed by a network of this program implements [`Outside`] instead, and has its line in the second list.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +12,27 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 pub use super::network::{Network, Sizes};
+pub use super::outside::Outside;
 use super::parameters;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;
 use crate::{Error, Result};
 
-/// Declares the architectures, one per line: name in TOML files, variant, network, config.
+/// Declares the architectures, one per line: name in TOML files, variant, network, config. Those computed outside this
+/// program have no network.
 macro_rules! architectures {
-    ($($kind:literal => $variant:ident($network:ty, $config:ty);)*) => {
+    (
+        networks { $($kind:literal => $variant:ident($network:ty, $config:ty);)* }
+        outside { $($outside_kind:literal => $outside_variant:ident($outside_config:ty);)* }
+    ) => {
         /// An architecture and its sizes.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind")]
         pub enum ArchitectureConfig {
             $(#[doc = concat!("The architecture `", $kind, "`.")] #[serde(rename = $kind)] $variant($config),)*
+            $(#[doc = concat!("A model of the kind `", $outside_kind, "`, computed outside this program's networks.")]
+            #[serde(rename = $outside_kind)] $outside_variant($outside_config),)*
             /// [`super::image_stats`]: plain pixel statistics, without parameters.
             #[serde(rename = "image-stats")]
             ImageStats,
@@ -35,6 +43,7 @@ macro_rules! architectures {
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(ArchitectureConfig::$variant(_) => $kind,)*
+                    $(ArchitectureConfig::$outside_variant(_) => $outside_kind,)*
                     ArchitectureConfig::ImageStats => "image-stats",
                 }
             }
@@ -42,7 +51,24 @@ macro_rules! architectures {
             fn sizes(&self) -> Option<&dyn Sizes> {
                 match self {
                     $(ArchitectureConfig::$variant(config) => Some(config),)*
+                    $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
                     ArchitectureConfig::ImageStats => None,
+                }
+            }
+
+            /// Returns the model if it is computed outside this program's networks.
+            pub fn outside(&self) -> Option<&dyn Outside> {
+                match self {
+                    $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the model, to complete it, if it is computed outside this program's networks.
+            pub(super) fn outside_mut(&mut self) -> Option<&mut dyn Outside> {
+                match self {
+                    $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
+                    _ => None,
                 }
             }
         }
@@ -68,6 +94,7 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$variant(config) => {
                         Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
                     })*
+                    $(ArchitectureConfig::$outside_variant(_) => Err(no_gradients($outside_kind)),)*
                     ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has no parameters to train")
                         .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
                 }
@@ -135,7 +162,7 @@ impl ArchitectureConfig {
 
     /// Whether it has parameters, which are loaded from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
-        *self != ArchitectureConfig::ImageStats
+        *self != ArchitectureConfig::ImageStats && self.outside().is_none()
     }
 
     /// Whether it accepts any selection of a sensor's bands.
@@ -169,18 +196,29 @@ impl ArchitectureConfig {
     }
 }
 
+/// Creates the error for training a model that is computed outside this program's networks.
+fn no_gradients(kind: &str) -> Error {
+    Error::mismatch(format!("a model of kind `{kind}` gives features but no gradients, so it cannot be trained"))
+        .help("choose a protocol on frozen features: knn, linear-probe, logistic, segmentation-probe or upernet")
+}
+
 architectures! {
-    "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
-    "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
-    "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
-    "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
-    "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
-    "prithvi2" => Prithvi2(super::prithvi2::Prithvi2, super::prithvi2::Prithvi2Config);
-    "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
-    "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
-    "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
-    "galileo" => Galileo(super::galileo::Galileo, super::galileo::GalileoConfig);
-    "presto" => Presto(super::presto::Presto, super::presto::PrestoConfig);
-    "mmearth" => MmEarth(super::mmearth::MmEarth, super::mmearth::MmEarthConfig);
-    "satlas" => Satlas(super::satlas::Satlas, super::satlas::SatlasConfig);
+    networks {
+        "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
+        "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
+        "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);
+        "vit" => Vit(super::vit::Vit, super::vit::VitConfig);
+        "satmae" => SatMae(super::satmae::SatMae, super::satmae::SatMaeConfig);
+        "prithvi2" => Prithvi2(super::prithvi2::Prithvi2, super::prithvi2::Prithvi2Config);
+        "croma" => Croma(super::croma::Croma, super::croma::CromaConfig);
+        "softcon" => SoftCon(super::softcon::SoftCon, super::softcon::SoftConConfig);
+        "decur" => Decur(super::decur::Decur, super::decur::DecurConfig);
+        "galileo" => Galileo(super::galileo::Galileo, super::galileo::GalileoConfig);
+        "presto" => Presto(super::presto::Presto, super::presto::PrestoConfig);
+        "mmearth" => MmEarth(super::mmearth::MmEarth, super::mmearth::MmEarthConfig);
+        "satlas" => Satlas(super::satlas::Satlas, super::satlas::SatlasConfig);
+    }
+    outside {
+        "process" => Process(super::process::ProcessConfig);
+    }
 }

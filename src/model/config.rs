@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +197,10 @@ impl ModelConfig {
         if let Some(problem) = config.problem() {
             return Err(Error::damaged(path, problem));
         }
+        if let Some(outside) = config.architecture.outside_mut() {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            outside.complete(folder, &Sensors::load(home)?)?;
+        }
         if config.architecture.reads_wavelengths() {
             let sensors = Sensors::load(home)?;
             config.sensors.iter_mut().for_each(|(sensor, input)| input.complete(*sensor, &sensors));
@@ -205,7 +210,11 @@ impl ModelConfig {
 
     /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
-        if !self.architecture.has_parameters() {
+        if self.architecture.outside().is_some() {
+            if self.weights.is_some() {
+                return Some("expected no weights: this kind of model brings its own".to_owned());
+            }
+        } else if !self.architecture.has_parameters() {
             let more = !self.sensors.is_empty() || self.weights.is_some() || self.pooling.is_some();
             return more.then(|| {
                 "expected no sensors, weights or pooling for a model without parameters".to_owned()

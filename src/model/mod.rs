@@ -20,10 +20,12 @@ pub(crate) mod init;
 pub mod mmearth;
 pub(crate) mod months;
 mod network;
+mod outside;
 pub mod parameters;
 mod plain_vit;
 pub mod presto;
 pub mod prithvi2;
+pub mod process;
 pub(crate) mod requests;
 pub mod satlas;
 pub mod satmae;
@@ -50,7 +52,8 @@ use crate::Result;
 pub struct LoadedModel {
     /// The encoder.
     pub encoder: Box<dyn Encoder>,
-    /// Identity of the weights: `blake3:<hash of the file>` or `random:<seed>`.
+    /// Identity of the weights: `blake3:<hash of the file>`, `random:<seed>`, or that of a model computed outside this program's
+    /// networks.
     pub weights_id: String,
     /// Which parameters the weights contained.
     pub report: Report,
@@ -66,6 +69,11 @@ pub fn load(
     allow_partial: bool,
     device: &Device,
 ) -> Result<LoadedModel> {
+    if let Some(outside) = config.architecture.outside() {
+        let encoder = outside.open(&config.sensors, device)?;
+        let weights_id = outside.identity()?.unwrap_or_default();
+        return Ok(LoadedModel { encoder, weights_id, report: Report::default() });
+    }
     if !config.architecture.has_parameters() {
         let weights_id = Weights::None.id()?;
         return Ok(LoadedModel { encoder: Box::new(ImageStats), weights_id, report: Report::default() });
@@ -73,6 +81,17 @@ pub fn load(
     let network = Architecture::new(&config.architecture, &config.sensors, device)?;
     let (network, weights_id, report) = weights::load(network, weights, allow_partial)?;
     Ok(LoadedModel { encoder: network.frozen(), weights_id, report })
+}
+
+/// Returns the identity of the model's weights for records. None if only the opened encoder knows it.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn identity(config: &ModelConfig, weights: &Weights) -> Result<Option<String>> {
+    match config.architecture.outside() {
+        Some(outside) => outside.identity(),
+        None => weights.id().map(Some),
+    }
 }
 
 /// Like [`load`], but returns the trainable network with all its parameters. `device` must support autodiff for training.

@@ -139,7 +139,17 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         }
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());
-    if needs != Needs::Pooled && !model.architecture.has_parameters() {
+    if let (true, Some(_)) = (needs.trains_encoder(), model.architecture.outside()) {
+        let problem = format!(
+            "protocol `{name}` trains the model with gradients, but a model of kind `{}` gives only features",
+            model.architecture.kind()
+        );
+        return Err(Error::request(problem).help(
+            "choose a protocol on frozen features: knn, linear-probe, logistic, segmentation-probe or upernet",
+        ));
+    }
+    let is_outside = model.architecture.outside().is_some();
+    if needs != Needs::Pooled && !is_outside && !model.architecture.has_parameters() {
         let problem = format!("protocol `{name}` needs an encoder, but {} has no parameters", model.name);
         return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
     }
