@@ -19,6 +19,8 @@ use anyhow::{Result, bail};
 
 /// The version that `cargo xtask onnxruntime` installs and the tests were written with. Any from 1.17 works.
 pub const VERSION: &str = "1.32.0";
+/// The version that `cargo xtask onnxruntime --cuda` installs.
+pub const VERSION_WITH_CUDA: &str = "1.31.1";
 /// Names the library's file; the crate `ort` knows it too.
 pub const NAMED: &str = "ORT_DYLIB_PATH";
 

@@ -52,6 +52,7 @@ mod loader;
 mod lower_is_better;
 mod metrics;
 mod model;
+mod onnx;
 mod optimizers;
 mod packed;
 mod pickle;

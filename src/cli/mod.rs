@@ -26,6 +26,7 @@ use clap::Parser;
 
 use crate::console::{self, Stream};
 use crate::data::{self, Split};
+use crate::device;
 use crate::features::InputOptions;
 use crate::features::cache::Cache;
 use crate::home::Home;
@@ -186,6 +187,10 @@ fn inputs(args: &args::ModelArgs) -> Inputs {
 /// If the model's file cannot be read, or the model lacks the pooling.
 fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
     let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name, inputs(args));
+    match model.architecture.outside_mut() {
+        Some(outside) => outside.run_on(&args.device),
+        None => device::check_network(&args.device)?,
+    }
     if let Some(pooling) = args.pooling {
         let pooling = match pooling {
             args::PoolingArg::Class => Pooling::Class,

@@ -76,6 +76,7 @@ pub fn plan(
     let seeds = if choice.seeds.is_empty() { &[0][..] } else { &choice.seeds };
 
     let mut plans = Vec::new();
+    let mut first_unfit = None;
     for name in &tasks {
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
@@ -93,7 +94,7 @@ pub fn plan(
             {
                 return Err(error);
             }
-            _ => {}
+            unfit => first_unfit = first_unfit.or(unfit),
         }
         let cells: Vec<PlannedCell> = partitions
             .iter()
@@ -117,7 +118,10 @@ pub fn plan(
             plans.push(TaskPlan { task: task.clone(), cells });
         }
     }
-    Ok(plans)
+    match first_unfit {
+        Some(error) if plans.is_empty() => Err(error),
+        _ => Ok(plans),
+    }
 }
 
 /// Removes repeated names and keeps the order.
@@ -156,7 +160,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
     // A model without maps has one vector per image and no tokens.
     let lacks = match needs {
         Needs::Maps | Needs::TrainableMaps if maps != 4 => format!("needs 4 feature maps, got {maps}"),
-        Needs::Tokens if maps == 0 => "needs patch tokens, got none".to_owned(),
+        Needs::Tokens if !model.architecture.gives_tokens() => "needs patch tokens, got none".to_owned(),
         _ => return Ok(()),
     };
     let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);
