@@ -125,8 +125,8 @@ impl OnnxEncoder {
             return joined(firsts.iter().map(compute).collect::<Result<_>>()?);
         }
         // The first part prepares the engine for this size, which the others then find done.
-        let (first, rest) = firsts.split_at(1);
-        let mut parts = vec![compute(&first[0])?];
+        let Some((first, rest)) = firsts.split_first() else { return Ok(Vec::new()) };
+        let mut parts = vec![compute(first)?];
         parts.extend(rest.par_iter().map(compute).collect::<Result<Vec<_>>>()?);
         joined(parts)
     }
