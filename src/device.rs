@@ -126,6 +126,11 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     })
 }
 
+/// Returns the device whose tensors are stored in the program's own memory.
+pub fn host() -> Device {
+    Device::flex()
+}
+
 /// Whether tensors of `device` are stored in the program's own memory.
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()

@@ -1,5 +1,6 @@
 //! Extraction: a dataset's split through an encoder, in batches read ahead while the device computes.
 
+mod agreed;
 mod bank;
 pub mod cache;
 pub(crate) mod images;
@@ -9,6 +10,7 @@ pub mod source;
 pub mod tiles;
 pub mod truth;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use burn::tensor::Device;
 use ndarray::Array2;
 use serde::Serialize;
 
+pub use self::agreed::Agreed;
 pub use self::bank::{CHUNK, FeatureBank};
 use self::cache::About;
 pub use self::images::ImageInput;
@@ -25,6 +28,7 @@ use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
 use crate::device;
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
+use crate::model::remote::{Pending, RemoteEncoder};
 use crate::model::{Encoder, ImageSpec, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Channels, Imputation};
@@ -401,7 +405,7 @@ impl Extractor<'_> {
     /// Encodes the samples at `indices` of a split and hands each batch's features to `take`, in order. Returns the
     /// time spent in the encoder.
     ///
-    /// Memory: at most three batches of images.
+    /// Memory: at most two batches of images, and those in the encoder's hands: one, or as many as it likes to have.
     ///
     /// # Errors
     /// If a sample cannot be read, a feature is not finite, or `take` fails.
@@ -416,33 +420,48 @@ impl Extractor<'_> {
             Ok(sample.turned(|pixels| self.turn.apply(pixels)))
         };
         let mut busy = Duration::ZERO;
+        let in_flight = in_flight(self.encoder);
         loader::ordered(indices.len(), self.readers, 2 * self.batch_size, read, |mut samples| {
+            let mut waiting = VecDeque::new();
             loop {
                 let batch: Vec<Sample> = samples.by_ref().take(self.batch_size).collect::<Result<_>>()?;
-                if batch.is_empty() {
-                    return Ok(());
+                let has_ended = batch.is_empty();
+                if !has_ended {
+                    waiting.push_back(self.begin(batch)?);
                 }
-                let (features, time) = self.encode(split, batch)?;
-                busy += time;
-                take(features)?;
+                while waiting.len() >= in_flight || has_ended {
+                    let Some(batch) = waiting.pop_front() else { return Ok(()) };
+                    let (features, time) = self.finish(split, batch)?;
+                    busy += time;
+                    take(features)?;
+                }
             }
         })?;
         Ok(busy)
     }
 
-    /// Returns the features of a batch of preprocessed samples, and the time that the encoder took.
-    fn encode(&self, split: Split, batch: Vec<Sample>) -> Result<(Features, Duration)> {
-        let (width, n) = (self.width(), batch.len());
+    /// Starts to encode a batch of preprocessed samples.
+    fn begin(&self, batch: Vec<Sample>) -> Result<BatchInFlight<'_>> {
         let spec = self.input.spec();
-        let images = images::batch(&spec, images::of_samples(&batch), self.device)?;
+        let images =
+            images::batch(&spec, images::of_samples(&batch), &batch_device(self.encoder, self.device))?;
         let (samples, labels): (Vec<String>, Vec<Target>) =
             batch.into_iter().map(|sample| (sample.name, sample.target)).unzip();
         let start = Instant::now();
-        let vectors = spec.encode(self.encoder, &images, Want::Pooled(spec.pooling))?.pooled()?;
+        let pending = spec.begin(self.encoder, images, Want::Pooled(spec.pooling))?;
+        Ok(BatchInFlight { samples, labels, pending, busy: start.elapsed() })
+    }
+
+    /// Returns the features of a batch, and the time that was spent in the encoder or waiting for it.
+    fn finish(&self, split: Split, batch: BatchInFlight) -> Result<(Features, Duration)> {
+        let BatchInFlight { samples, labels, pending, busy } = batch;
+        let (width, n) = (self.width(), samples.len());
+        let start = Instant::now();
+        let vectors = pending()?.pooled()?;
         let vectors = vectors.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
-        let time = start.elapsed();
+        let time = busy + start.elapsed();
         let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
             Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
         })?;
@@ -512,6 +531,25 @@ impl Extractor<'_> {
             device: identity.device.to_owned(),
         }
     }
+}
+
+/// Samples in an encoder's hands.
+struct BatchInFlight<'a> {
+    samples: Vec<String>,
+    labels: Vec<Target>,
+    pending: Pending<'a>,
+    /// Time spent in the encoder so far.
+    busy: Duration,
+}
+
+/// Returns how many batches an encoder works on at a time.
+fn in_flight(encoder: &dyn Encoder) -> usize {
+    encoder.remote().map_or(1, RemoteEncoder::in_flight)
+}
+
+/// Returns where an encoder takes batches from: the program's own memory if it passes them on, else `device`.
+fn batch_device(encoder: &dyn Encoder, device: &Device) -> Device {
+    if encoder.remote().is_some() { device::host() } else { device.clone() }
 }
 
 /// Checks what a model gave for one sample, named by `sample`.

@@ -17,10 +17,12 @@ use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::features::cache::Cache;
 use crate::features::source::{EncoderSource, KnownFeatures};
-use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
+use crate::features::{Agreed, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::model::config::{Inputs, ModelConfig};
+use crate::model::remote::RemoteEncoder;
 use crate::model::weights::Weights;
 use crate::model::{self, Architecture, Coverage, LoadedModel};
+use crate::nn::heads::upernet::MapLevel;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
@@ -98,7 +100,8 @@ pub struct Done {
 pub struct Runner<'a> {
     setting: &'a Setting<'a>,
     store: &'a Store,
-    weights_id: Result<String>,
+    /// None if only the opened encoder knows it.
+    weights_id: Result<Option<String>>,
     coverage: Coverage,
     model: LazyModel<'a>,
     earlier: Earlier,
@@ -147,15 +150,15 @@ impl<'a> Runner<'a> {
         let model = LazyModel { setting, loaded: OnceCell::new(), trainable: OnceCell::new() };
         let (weights_id, coverage) = match &setting.weights {
             Err(error) => (Err(error.clone()), Coverage::Whole),
-            Ok(weights @ Weights::File(path)) if !path.exists() => (weights.id(), Coverage::Whole),
+            Ok(weights @ Weights::File(path)) if !path.exists() => (weights.id().map(Some), Coverage::Whole),
             Ok(weights) if setting.allow_partial => {
                 let loaded = model.get()?;
-                (Ok(loaded.weights_id.clone()), Coverage::of(weights, &loaded.report))
+                (Ok(Some(loaded.weights_id.clone())), Coverage::of(weights, &loaded.report))
             }
-            Ok(weights @ Weights::Random(_)) => (Ok(weights.id()?), Coverage::Random),
+            Ok(weights @ Weights::Random(_)) => (Ok(Some(weights.id()?)), Coverage::Random),
             // Without `allow_partial`, loading fails unless the weights cover the whole model.
             Ok(weights @ (Weights::File(_) | Weights::None)) => {
-                (Ok(model::identity(setting.model, weights)?.unwrap_or_default()), Coverage::Whole)
+                (Ok(model::identity(setting.model, weights)?), Coverage::Whole)
             }
         };
         Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
@@ -177,8 +180,8 @@ impl<'a> Runner<'a> {
         }
         let request = self.request(task, planned)?;
         let same_weights = |record: &Record| match &self.weights_id {
-            Ok(id) => record.provenance.weights == *id,
-            Err(_) => true,
+            Ok(Some(id)) => record.provenance.weights == *id,
+            Ok(None) | Err(_) => true,
         };
         let record = self.store.of_request(&request)?.into_iter().find(same_weights);
         Ok(record.map(|record| Done {
@@ -242,13 +245,18 @@ impl<'a> Runner<'a> {
                 .data
                 .as_ref()
                 .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
+            // Whether a cell may be listed as recorded instead: what is missing was there once.
+            let agreed = match (input, &self.weights_id) {
+                (Ok(input), Ok(Some(id))) => Ok(Agreed { input, weights: id.clone(), announcement: None }),
+                (Ok(input), Ok(None)) => self.agree(input, cells).map_err(|error| (error, false)),
+                (Err(error), _) => Err((error, !here)),
+                (Ok(_), Err(error)) => Err((error.clone(), true)),
+            };
             outcomes.extend(cells.iter().map(|planned| {
-                let done = match (&input, &self.weights_id) {
-                    (Ok(input), Ok(id)) => {
-                        self.run_cell(&plan.task, planned, input, id, &mut known, progress)
-                    }
-                    (Err(error), _) if here => Err(error.clone()),
-                    (Err(error), _) | (_, Err(error)) => {
+                let done = match &agreed {
+                    Ok(agreed) => self.run_cell(&plan.task, planned, agreed, &mut known, progress),
+                    Err((error, false)) => Err(error.clone()),
+                    Err((error, true)) => {
                         self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
                     }
                 };
@@ -258,15 +266,34 @@ impl<'a> Runner<'a> {
         outcomes
     }
 
+    /// Tells an encoder that knows its own identity which samples come. Cells may want different things of it, not all of which
+    /// it need give: the first that it gives decides.
+    fn agree(&self, mut input: Input, cells: &[PlannedCell]) -> Result<Agreed> {
+        let (setting, encoder) = (self.setting, self.model.get()?.encoder.as_ref());
+        let mut refusal = None;
+        for planned in cells {
+            let want = planned.protocol.needs().want(input.pooling);
+            let asked = &setting.input.normalization;
+            match Agreed::with(encoder, setting.suite, input, want, setting.batch_size, asked) {
+                Ok(agreed) => return Ok(agreed),
+                Err((error, rest)) => {
+                    input = rest;
+                    refusal = refusal.or(Some(error));
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Error::mismatch("no cell wants anything of the encoder")))
+    }
+
     fn run_cell(
         &self,
         task: &Task,
         planned: &PlannedCell,
-        input: &Input,
-        weights_id: &str,
+        agreed: &Agreed,
         known: &mut KnownFeatures,
         progress: &dyn Progress,
     ) -> Result<Done> {
+        let Agreed { input, weights: weights_id, .. } = agreed;
         let start = Instant::now();
         let setting = self.setting;
         let cell = &planned.cell;
@@ -280,6 +307,7 @@ impl<'a> Runner<'a> {
             data: &input.dataset.fingerprint(splits)?,
             bands: &input.channel_names(),
             imputed: &input.imputed(),
+            normalization: &input.normalization,
             strategies: &input.strategies,
             image_size: input.image_size(),
             ..self.asked(task, cell, &protocol, &decoding)
@@ -300,6 +328,9 @@ impl<'a> Runner<'a> {
         }
         let mut features = FeatureLog::default();
         let needs = planned.protocol.needs();
+        if agreed.announcement.is_some() {
+            agreed.want(self.model.get()?.encoder.as_ref(), needs.want(input.pooling))?;
+        }
         let setup = match needs.takes_setup() {
             true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), progress)?),
             false => None,
@@ -437,8 +468,9 @@ impl<'a> Runner<'a> {
     fn shown_bands(&self, input: &Input) -> Result<Option<ShownBands>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
-            let bands = &self.setting.model.sensor(image.sensor)?.bands;
-            let Some((names, colors)) = sheet::colors(bands, &image.selection.stored) else { continue };
+            let Some((names, colors)) = sheet::colors(&image.bands, &image.selection.stored) else {
+                continue;
+            };
             if colors == sheet::TRUE_COLOR
                 || shown.as_ref().is_none_or(|(_, other)| *other != sheet::TRUE_COLOR)
             {
@@ -474,6 +506,23 @@ impl<'a> Runner<'a> {
         })
     }
 
+    /// Returns the model's feature maps. An encoder that alone knows them must have been told that they are wanted.
+    fn map_levels(&self) -> Result<Vec<MapLevel>> {
+        let Setting { model, .. } = self.setting;
+        if model.architecture.states_maps() {
+            return Ok(model.architecture.maps());
+        }
+        let encoder = &self.model.get()?.encoder;
+        let levels = encoder.remote().map_or(Ok(Vec::new()), RemoteEncoder::map_levels)?;
+        if levels.len() != plan::MAPS {
+            let problem =
+                format!("the protocol needs {} feature maps, the encoder gives {}", plan::MAPS, levels.len());
+            return Err(Error::mismatch(problem)
+                .help("give one map per stage, or four layers' of a plain transformer"));
+        }
+        Ok(levels)
+    }
+
     /// Collects what a protocol needs to train with gradients.
     fn setup<'s>(
         &self,
@@ -491,7 +540,7 @@ impl<'a> Runner<'a> {
             input,
             strategy: input.only()?,
             encoder,
-            maps: input.spec().map_levels(setting.model.architecture.maps()),
+            maps: input.spec().map_levels(self.map_levels()?),
             device,
             batch_size: setting.batch_size,
             readers: setting.threads,

@@ -300,8 +300,8 @@ fn wrong_names_shapes_and_types_are_explained() {
     assert!(message.contains("expected [n, d], found tokens: float32 [batch, "), "{message}");
     let message = changed("pooled = \"pooled\"", "pooled = \"pooled\"\nwidth = 64");
     assert!(message.contains("width: expected that of the file's output pooled") && message.contains("found 64"), "{message}");
-    let message = changed("width = 48", "width = 96");
-    assert!(message.contains("expected [n, 96, rows, columns] or [n, tokens, 96], found map0"), "{message}");
+    let message = problem(&patches("patches").replace("width = 6", "width = 96"));
+    assert!(message.contains("expected [n, 96, rows, columns] or [n, tokens, 96], found map: float32"), "{message}");
     let message = problem(&EXTRAS.replace("wavelengths-nm", "days"));
     assert!(message.contains("expected an input [n] or [n, 1] for `wavelengths`") || message.contains("[2]"), "{message}");
     let place = EXTRAS.find("[[architecture.inputs]]\nname = \"place\"").unwrap();
@@ -335,6 +335,10 @@ fn images_that_the_file_does_not_take_are_errors() {
     assert!(message.contains("expected sensor s2-l1c, found s1"), "{message}");
     let two = Batch { inputs: vec![other.inputs[0].clone(), other.inputs[0].clone()] };
     assert!(refused(&two, head).contains("expected sensor s2-l1c"));
+    let wide = load(13, &VIT.replacen("width = 48", "width = 96", 1)).unwrap();
+    let error = wide.encoder.encode(&batch(&images(1, [2, 13, 64, 64])), Want::Maps).unwrap_err().to_string();
+    let expected = "output `map0`: expected [n, 96, 8, 8] for 64 x 64 pixels and stride 8, found [2, 48, 8, 8]";
+    assert!(error.contains(expected), "{error}");
     let alone = load(2, &patches("patches")).unwrap();
     let small = batch(&images(1, [1, 2, 16, 16]));
     let error = alone.encoder.encode(&small, Want::Tokens).unwrap_err().to_string();
@@ -512,9 +516,10 @@ fn protocols_that_train_the_model_are_refused_and_upernet_takes_its_maps() {
     let text = std::fs::read_to_string(&onnx).unwrap().replacen("image", "impute = [[\"zeros\", \"B10\"]]\nimage", 1);
     std::fs::write(&onnx, text + &surface).unwrap();
     let model = onnx.to_str().unwrap();
-    for protocol in ["finetune", "upernet-finetune"] {
+    let refused = [("geobench", "finetune"), ("demo", "upernet-finetune")];
+    for (suite, protocol) in refused {
         let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
-            .args(["bench", "geobench", "--demo", "--protocol", protocol, "--model", model, "--out"])
+            .args(["bench", suite, "--demo", "--protocol", protocol, "--model", model, "--out"])
             .arg(here.path().join("refused"))
             .env("TERRABENCH_CACHE", here.path().join("cache"))
             .output()

@@ -96,6 +96,13 @@ pub enum Command {
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
 
+    /// Compare a model's features with those of its original, which another process computes from the same pixels
+    ///
+    /// Prints the largest difference, how many k-NN predictions agree, and one verdict. examples/parity/ has the originals'
+    /// encoders. Exits with 0 if the features are the same, 1 if they differ, and 2 if they cannot be compared.
+    #[command(after_help = PARITY_EXAMPLES)]
+    Parity(ParityArgs),
+
     /// Write tables, figures and a single-page report from existing records
     ///
     /// Reads DIR/<suite>/records/ of every suite (demos are kept apart) and runs nothing. report.md links the tables
@@ -105,6 +112,12 @@ pub enum Command {
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 }
+
+const PARITY_EXAMPLES: &str = "\
+Examples:
+  cargo xtask parity --model terrafm-b --weights TerraFM-B.pth --demo \\
+    --against \"python examples/parity/encode_terrafm.py --repository TerraFM --weights TerraFM-B.pth\"
+  cargo xtask parity --model galileo-nano --task m-so2sat --data ~/geobench --against \"python encode_upstream.py\"";
 
 const PREPARE_EXAMPLES: &str = "\
 Examples:
@@ -145,7 +158,8 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench geobench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
-  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0";
+  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
+  cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"";
 
 /// Which data to read and how to interpret them.
 #[derive(Debug, Clone, Args)]
@@ -259,8 +273,8 @@ pub struct ModelArgs {
     pub threads: Option<usize>,
 
     /// How to normalise pixels: default (as the suite's reference does, else dataset), dataset (standardise with the
-    /// dataset's statistics), sweep (try Galileo's strategies, select on validation, report on test; bench only), or one
-    /// strategy such as OURS-2.0-norm_no_clip or satlas
+    /// dataset's statistics), none (leave pixels as they are), sweep (try Galileo's strategies, select on validation, report on
+    /// test; bench only), or one strategy such as OURS-2.0-norm_no_clip or satlas
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
@@ -275,6 +289,43 @@ pub struct ModelArgs {
     /// Neither read nor write the feature cache
     #[arg(long)]
     pub no_cache: bool,
+    /// The options for an encoder of one's own
+
+    #[command(flatten)]
+    pub own: OwnEncoderArgs,
+}
+
+const OWN: &str = "Your own encoder (docs/your-model.md)";
+
+/// An encoder in another process, instead of a model of `configs/models/`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = OWN)]
+pub struct OwnEncoderArgs {
+    /// Encode images with this program instead of --model: its standard input and output speak docs/wire-protocol.md. Words are
+    /// split as in a shell. fd:R,W reads and writes two inherited pipes instead
+    #[arg(long, value_name = "COMMAND|fd:R,W", conflicts_with_all = ["model", "weights", "allow_partial", "pooling"])]
+    pub encoder: Option<String>,
+
+    /// Name of the model in records and tables [default: name of the script without extension]
+    #[arg(long, value_name = "NAME", requires = "encoder")]
+    pub name: Option<String>,
+
+    /// Second part of the name, as ViT-Base [default: own encoder]
+    #[arg(long, value_name = "NAME", requires = "encoder")]
+    pub backbone: Option<String>,
+
+    /// The bands that the encoder takes, in its order, such as B04,B03,B02 [default: every band of the task's sensor that the
+    /// files have, in the order of benchmarks/sensors.toml]
+    #[arg(long, value_name = "BANDS", requires = "encoder")]
+    pub input_bands: Option<String>,
+
+    /// Side in pixels to which images are resized, or native [default: 224; the task's own size where its suite sets one]
+    #[arg(long, value_name = "N|native", requires = "encoder")]
+    pub input_size: Option<String>,
+
+    /// Seconds without an answer after which the encoder counts as hanging [default: 600]
+    #[arg(long, value_name = "SECONDS", requires = "encoder", value_parser = clap::value_parser!(u64).range(1..))]
+    pub encoder_timeout: Option<u64>,
 }
 
 const SHORT: &str = "Short runs (protocols that train with epochs)";
@@ -399,6 +450,71 @@ pub struct FeaturesArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Arguments of `parity`.
+#[derive(Debug, Clone, Args)]
+pub struct ParityArgs {
+    /// The program that encodes as the original does: it speaks docs/wire-protocol.md, as with --encoder
+    #[arg(long, value_name = "COMMAND")]
+    pub against: String,
+
+    /// A file in benchmarks/
+    #[arg(long, value_name = "SUITE", default_value = "geobench")]
+    pub suite: String,
+
+    /// The task whose images to encode
+    #[arg(long, value_name = "TASK", default_value = "m-eurosat")]
+    pub task: String,
+
+    /// The training partition
+    #[arg(long, value_name = "PARTITION", default_value = "default")]
+    pub partition: String,
+
+    /// Use generated data instead of the suite's
+    #[arg(long, conflicts_with = "data")]
+    pub demo: bool,
+
+    /// What to compare (repeatable)
+    #[arg(long = "want", value_name = "pooled|tokens|maps", default_values_t = [WantArg::Pooled])]
+    pub wants: Vec<WantArg>,
+
+    /// Use at most N samples per split
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub limit: usize,
+
+    /// The largest difference that counts as none, as a share of the largest feature
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3)]
+    pub tolerance: f64,
+    /// The options for data
+
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The options for the model
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// What an encoder gives of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WantArg {
+    /// One vector
+    Pooled,
+    /// One vector per patch
+    Tokens,
+    /// Feature maps of several layers
+    Maps,
+}
+
+impl std::fmt::Display for WantArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            WantArg::Pooled => "pooled",
+            WantArg::Tokens => "tokens",
+            WantArg::Maps => "maps",
+        })
+    }
 }
 
 /// Arguments of `check`.

@@ -39,6 +39,8 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = model_named(home, model_name, &suite, &args.model)?;
+    // An encoder on the command line has no file.
+    let model_file = args.model.own.encoder.is_none().then_some(model_name);
     let choice = Choice {
         tasks: args.tasks,
         partitions: args.partitions,
@@ -91,7 +93,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         threads,
         fresh: args.fresh,
         program: program.clone(),
-        configs: configs(home, &suite.name, model_name)?,
+        configs: configs(home, &suite.name, model_file)?,
         protocol_configs: protocol_configs.into_inner(),
     };
     let runner = Runner::new(&setting, &store)?;
@@ -141,14 +143,11 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     Ok(code)
 }
 
-/// blake3 hashes of the configuration files of suite, model and normalisation.
-fn configs(home: &Home, suite: &str, model: &str) -> Result<BTreeMap<String, String>> {
-    let files = [
-        ("suite", home.suite(suite)),
-        ("model", home.config("models", model)?),
-        ("normalization", home.path("configs/normalization.toml")),
-    ];
-    files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
+/// blake3 hashes of the configuration files of suite, model (if it has one) and normalisation.
+fn configs(home: &Home, suite: &str, model: Option<&str>) -> Result<BTreeMap<String, String>> {
+    let model = model.map(|model| Ok::<_, Error>(("model", home.config("models", model)?))).transpose()?;
+    let files = [("suite", home.suite(suite)), ("normalization", home.path("configs/normalization.toml"))];
+    files.into_iter().chain(model).map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
 }
 
 /// Stores the blake3 hash of a protocol's file under the protocol's name.

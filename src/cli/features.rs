@@ -11,8 +11,9 @@ use crate::console;
 use crate::data::{Target, fingerprint};
 use crate::device;
 use crate::error::AtPath;
-use crate::features::{Extractor, FeatureBank, Features, Identity, Input};
+use crate::features::{Agreed, Extractor, FeatureBank, Features, Identity, Input};
 use crate::home::Home;
+use crate::model::Want;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
@@ -29,9 +30,19 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let options = input_options(home, &args.data, &args.model)?;
     let data = data_folder(&suite, args.data.data.as_ref(), &[&task.name])?;
     let input = Input::open(&suite, task, &args.partition, &data, &model, &options)?;
-    let strategy = input.only()?;
+    input.only()?;
     let loaded = crate::model::load(&model, &weights, args.model.allow_partial, &device)?;
-    let identity = Identity { model: &model, weights: &loaded.weights_id, device: &args.model.device };
+    let (input, weights_id) = if loaded.encoder.remote().is_some() {
+        let want = Want::Pooled(input.pooling);
+        let asked = &args.model.normalization;
+        let agreed = Agreed::with(loaded.encoder.as_ref(), &suite, input, want, args.model.batch_size, asked);
+        let agreed = agreed.map_err(|(error, _)| error)?;
+        (agreed.input, agreed.weights)
+    } else {
+        (input, loaded.weights_id)
+    };
+    let strategy = input.only()?;
+    let identity = Identity { model: &model, weights: &weights_id, device: &args.model.device };
     let extractor = Extractor {
         encoder: loaded.encoder.as_ref(),
         device: &device,

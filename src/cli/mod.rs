@@ -12,6 +12,7 @@ pub mod fetch;
 pub(crate) mod fetch_args;
 pub mod inspect;
 mod models;
+mod parity;
 mod prepare;
 mod progress;
 mod report;
@@ -34,11 +35,12 @@ use crate::locations::Environment;
 use crate::model::Pooling;
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::encoder::no_pooling;
+use crate::model::process::{OwnEncoder, TIME_LIMIT};
 use crate::model::weights::Weights;
 use crate::program::Program;
 use crate::record::{Unreadable, unreadable};
-use crate::task::Sensor;
-use crate::task::Suite;
+use crate::task::bands::Band;
+use crate::task::{Sensor, Sensors, Suite};
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
 
@@ -75,6 +77,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Inspect(args) => inspect(&home, &args),
         args::Command::Features(args) => features::run(&home, &args),
         args::Command::Check(args) => return Ok(check::run(&home, &args)),
+        args::Command::Parity(args) => return Ok(parity::run(&home, &args)),
         args::Command::Compare(args) => return compare::run(&home, &args),
         args::Command::Rescore(args) => return rescore::run(&home, &args),
         args::Command::Cache(args) => cache::run(&args),
@@ -186,6 +189,9 @@ fn inputs(args: &args::ModelArgs) -> Inputs {
 /// # Errors
 /// If the model's file cannot be read, or the model lacks the pooling.
 fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
+    if let Some(command) = &args.own.encoder {
+        return own_encoder(home, command, &args.own);
+    }
     let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name, inputs(args));
     match model.architecture.outside_mut() {
         Some(outside) => outside.run_on(&args.device),
@@ -204,6 +210,27 @@ fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -
         model.pooling = Some(pooling);
     }
     Ok(model)
+}
+
+/// Describes the encoder process given on the command line.
+///
+/// # Errors
+/// If the command, a band or the size cannot be parsed, or no sensor has all of the bands.
+fn own_encoder(home: &Home, command: &str, args: &args::OwnEncoderArgs) -> Result<ModelConfig> {
+    let own = OwnEncoder {
+        command: command.parse()?,
+        name: args.name.clone(),
+        backbone: args.backbone.clone(),
+        bands: args.input_bands.as_deref().map(bands).transpose()?,
+        size: args.input_size.as_deref().map_or(Ok(OwnEncoder::SIZE), str::parse)?,
+        time_limit: args.encoder_timeout.unwrap_or(TIME_LIMIT),
+    };
+    own.config(&Sensors::load(home)?)
+}
+
+/// Parses names of bands separated by commas.
+fn bands(text: &str) -> Result<Vec<Band>> {
+    text.split(',').map(|name| name.trim().parse()).collect()
 }
 
 /// Returns the weights given on the command line, or else the fetched weights of `model`, whose name on the command line is

@@ -165,7 +165,10 @@ fn stacked<'s>(
             ))
             .help("all images of a batch must have the same number of bands, height and width"));
         }
-        pixels.extend(image.pixels.iter());
+        match image.pixels.as_slice() {
+            Some(all) => pixels.extend_from_slice(all),
+            None => pixels.extend(image.pixels.iter()),
+        }
     }
     let pixels = Tensor::from_data(TensorData::new(pixels, [n, c, h, w]), device);
     // An empty list says that no image of the batch has the value.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::truth::PixelTruth;
-use super::{Scratch, check_finite, images as inputs};
+use super::{Scratch, batch_device, check_finite, images as inputs};
 use crate::data::Image;
 use crate::model::encoder::Map;
 use crate::model::{Encoder, InputSpec, Want};
@@ -119,7 +119,8 @@ impl<'a> MapSource<'a> {
     /// If an image does not suit the model, an image without kept maps is missing, or kept maps cannot be read.
     pub fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
         let Some(kept) = self.kept() else {
-            return self.encode(items.iter());
+            let maps = self.encode(items.iter())?.into_iter();
+            return Ok(maps.map(|map| Map { values: map.values.to_device(&self.device), ..map }).collect());
         };
         let rows: Vec<Option<usize>> =
             items.iter().map(|item| kept.rows.get(item.place.as_ref()?).copied()).collect();
@@ -139,7 +140,8 @@ impl<'a> MapSource<'a> {
     }
 
     fn encode<'i>(&self, items: impl Iterator<Item = &'i MapItem>) -> Result<Vec<Map>> {
-        let batch = inputs::batch(&self.spec, images(items)?.into_iter(), &self.device)?;
+        let device = batch_device(self.encoder.as_ref(), &self.device);
+        let batch = inputs::batch(&self.spec, images(items)?.into_iter(), &device)?;
         self.spec.encode(self.encoder.as_ref(), &batch, Want::Maps)?.maps()
     }
 }

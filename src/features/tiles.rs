@@ -1,10 +1,13 @@
 //! Patch tokens of a split's tiles, with the tiles' masks.
 
+use std::collections::VecDeque;
+
 use ndarray::{Array2, s};
 
-use super::{Extractor, Scratch, check_finite, images};
+use super::{Extractor, Scratch, batch_device, check_finite, images, in_flight};
 use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
+use crate::model::remote::Pending;
 use crate::progress::Step;
 use crate::task::Task;
 use crate::{Error, Result};
@@ -172,6 +175,8 @@ pub fn tile_tokens(
     let mut grid: Option<[usize; 2]> = None;
     loader::ordered(indices.len(), extractor.readers, extractor.readers + 1, read, |samples| {
         let mut waiting: Vec<Tile> = Vec::new();
+        let mut flying = VecDeque::new();
+        let in_flight = in_flight(extractor.encoder);
         for tiles in samples {
             let tiles = tiles?;
             let across = tiles.iter().take_while(|tile| tile.y == 0).count();
@@ -190,11 +195,20 @@ pub fn tile_tokens(
             waiting.extend(tiles);
             while waiting.len() >= extractor.batch_size {
                 let rest = waiting.split_off(extractor.batch_size);
-                encode(extractor, std::mem::replace(&mut waiting, rest), &mut tokens)?;
+                flying.push_back(begin(extractor, std::mem::replace(&mut waiting, rest))?);
+                if flying.len() >= in_flight {
+                    finish(&mut flying, &mut tokens)?;
+                }
             }
             step.advance(1);
         }
-        if waiting.is_empty() { Ok(()) } else { encode(extractor, waiting, &mut tokens) }
+        if !waiting.is_empty() {
+            flying.push_back(begin(extractor, waiting)?);
+        }
+        while !flying.is_empty() {
+            finish(&mut flying, &mut tokens)?;
+        }
+        Ok(())
     })?;
     let mut tokens: Tokens = tokens.ok_or_else(|| Error::mismatch(format!("{split} has no samples")))?;
     let [across, down] = grid.unwrap_or([1, 1]);
@@ -203,11 +217,21 @@ pub fn tile_tokens(
     Ok(tokens)
 }
 
-/// Encodes a batch of tiles and appends its tokens.
-fn encode(extractor: &Extractor, tiles: Vec<Tile>, tokens: &mut Option<Tokens>) -> Result<()> {
-    let spec = extractor.input.spec();
-    let batch = images::batch(&spec, tiles.iter().map(|tile| tile.images.as_slice()), extractor.device)?;
-    let (vectors, [rows, columns]) = spec.encode(extractor.encoder, &batch, Want::Tokens)?.tokens()?;
+/// A batch of tiles in the encoder's hands.
+type TilesInFlight<'a> = (Vec<Tile>, Pending<'a>);
+
+/// Starts to encode a batch of tiles.
+fn begin<'a>(extractor: &Extractor<'a>, mut tiles: Vec<Tile>) -> Result<TilesInFlight<'a>> {
+    let (spec, device) = (extractor.input.spec(), batch_device(extractor.encoder, extractor.device));
+    let batch = images::batch(&spec, tiles.iter().map(|tile| tile.images.as_slice()), &device)?;
+    tiles.iter_mut().for_each(|tile| tile.images.clear());
+    Ok((tiles, spec.begin(extractor.encoder, batch, Want::Tokens)?))
+}
+
+/// Waits for the first of these batches and appends its tokens.
+fn finish(flying: &mut VecDeque<TilesInFlight>, tokens: &mut Option<Tokens>) -> Result<()> {
+    let Some((tiles, pending)) = flying.pop_front() else { return Ok(()) };
+    let (vectors, [rows, columns]) = pending()?.tokens()?;
     let width = vectors.dims()[2];
     if rows != columns {
         return Err(Error::mismatch(format!(

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod choice;
 pub mod compare;
+pub mod parity;
 pub(crate) mod recompute;
 pub mod rescore;
 pub(crate) mod samples;

@@ -200,6 +200,11 @@ impl ArchitectureConfig {
         self.sizes().map_or(&[], Sizes::poolings)
     }
 
+    /// Whether [`ArchitectureConfig::maps`] lists the feature maps. Otherwise only the opened encoder knows them.
+    pub fn states_maps(&self) -> bool {
+        self.sizes().is_none_or(Sizes::states_maps)
+    }
+
     /// The feature maps for dense tasks, in the order in which the encoder returns them.
     pub fn maps(&self) -> Vec<MapLevel> {
         self.sizes().map_or(Vec::new(), Sizes::maps)
@@ -208,8 +213,10 @@ impl ArchitectureConfig {
 
 /// Creates the error for training a model that is computed outside this program's networks.
 fn no_gradients(kind: &str) -> Error {
-    Error::mismatch(format!("a model of kind `{kind}` gives features but no gradients, so it cannot be trained"))
-        .help("choose a protocol on frozen features: knn, linear-probe, logistic, segmentation-probe or upernet")
+    Error::mismatch(format!(
+        "a model of kind `{kind}` gives features but no gradients, so it cannot be trained"
+    ))
+    .help("choose a protocol on frozen features: knn, linear-probe, logistic, segmentation-probe or upernet")
 }
 
 architectures! {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::encoder::{Batch, Context, Encoded, Encoder, Input, Map, Pooling, Want};
+use super::remote::Pending;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::bands::Band;
 use crate::task::{Combine, Sensor};
@@ -82,19 +83,49 @@ impl InputSpec {
         levels.into_iter().map(wider).collect()
     }
 
+    /// Starts to encode samples. An encoder that works on several batches at a time gives them back when they are done; any other
+    /// encodes them now.
+    ///
+    /// # Errors
+    /// As [`InputSpec::encode`].
+    pub fn begin<'e>(&self, encoder: &'e dyn Encoder, batch: Batch, want: Want) -> Result<Pending<'e>> {
+        let Some(remote) = encoder.remote() else { return self.encode(encoder, &batch, want).map(done) };
+        self.check(&batch)?;
+        let Some(combine) = self.combine else { return remote.begin(batch, want, 0) };
+        let alone = |(place, input)| remote.begin(Batch { inputs: vec![input] }, want, place);
+        let images = batch.inputs.into_iter().enumerate().map(alone).collect::<Result<Vec<_>>>()?;
+        Ok(Box::new(move || {
+            combined(combine, images.into_iter().map(|image| image()).collect::<Result<_>>()?)
+        }))
+    }
+
+    /// Checks the number of images per sample.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        if batch.inputs.len() == self.images.len() {
+            return Ok(());
+        }
+        let (found, expected) = (batch.inputs.len(), self.images.len());
+        Err(Error::mismatch(format!("samples of {found} images, expected {expected}")))
+    }
+
     /// Encodes samples: pooled vectors [n, d], patch tokens [n, rows * columns, d] or maps [n, d, rows, columns] each.
     ///
     /// # Errors
     /// As [`Encoder::encode`], or where the features of a sample's images cannot be combined.
     pub fn encode(&self, encoder: &dyn Encoder, batch: &Batch, want: Want) -> Result<Encoded> {
-        if batch.inputs.len() != self.images.len() {
-            let (found, expected) = (batch.inputs.len(), self.images.len());
-            return Err(Error::mismatch(format!("samples of {found} images, expected {expected}")));
+        self.check(batch)?;
+        if encoder.remote().is_some() {
+            return self.begin(encoder, batch.clone(), want)?();
         }
         let Some(combine) = self.combine else { return encoder.encode(batch, want) };
         let alone = |input: &Input| encoder.encode(&Batch { inputs: vec![input.clone()] }, want);
         combined(combine, batch.inputs.iter().map(alone).collect::<Result<_>>()?)
     }
+}
+
+/// Returns work that is done.
+fn done<'e>(encoded: Encoded) -> Pending<'e> {
+    Box::new(move || Ok(encoded))
 }
 
 /// One feature of those of each image, in the order of the images.

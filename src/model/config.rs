@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
+use super::process::every_band;
 pub use super::sensor_input::SensorInput;
 use crate::home::{Home, read_toml};
 use crate::task::bands::Imputation;
@@ -94,6 +95,19 @@ impl From<ImageSize> for RawImageSize {
             ImageSize::Side(side) => RawImageSize::Side(side),
             ImageSize::Native => RawImageSize::Word("native".to_owned()),
         }
+    }
+}
+
+impl std::str::FromStr for ImageSize {
+    type Err = Error;
+
+    /// Parses a number of pixels, or `native`.
+    fn from_str(text: &str) -> Result<Self> {
+        let raw = match text.parse() {
+            Ok(side) => RawImageSize::Side(side),
+            Err(_) => RawImageSize::Word(text.to_owned()),
+        };
+        ImageSize::try_from(raw).map_err(|problem| Error::request(problem).help("such as 224 or native"))
     }
 }
 
@@ -198,8 +212,11 @@ impl ModelConfig {
             return Err(Error::damaged(path, problem));
         }
         if let Some(outside) = config.architecture.outside_mut() {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            outside.complete(folder, &Sensors::load(home)?)?;
+            let (folder, sensors) = (path.parent().unwrap_or(Path::new("")), Sensors::load(home)?);
+            outside.complete(folder, &sensors)?;
+            if config.sensors.is_empty() {
+                config.sensors = every_band(&sensors);
+            }
         }
         if config.architecture.reads_wavelengths() {
             let sensors = Sensors::load(home)?;
@@ -217,6 +234,11 @@ impl ModelConfig {
         if self.architecture.outside().is_some() {
             if self.weights.is_some() {
                 return Some("expected no weights: this kind of model brings its own".to_owned());
+            }
+            if self.sensors.is_empty() && !self.architecture.takes_any_bands() {
+                return Some(
+                    "expected the bands of a sensor, [sensors.s2-l2a] bands = […], found none".to_owned(),
+                );
             }
         } else if !self.architecture.has_parameters() {
             let more = !self.sensors.is_empty() || self.weights.is_some() || self.pooling.is_some();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::remote::RemoteEncoder;
 use crate::task::Sensor;
 use crate::task::bands::Band;
 use crate::{Error, Result};
@@ -243,6 +244,11 @@ pub trait Encoder: Send + Sync {
     /// # Errors
     /// If the model does not support these sensors, bands or sizes, or cannot fulfil the request.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded>;
+
+    /// Returns the encoder as one that is told which samples come and that works on several batches at a time, if it is one.
+    fn remote(&self) -> Option<&dyn RemoteEncoder> {
+        None
+    }
 }
 
 impl<E: Encoder + ?Sized> Encoder for &E {
@@ -252,5 +258,9 @@ impl<E: Encoder + ?Sized> Encoder for &E {
 
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
         (**self).encode(batch, want)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteEncoder> {
+        (**self).remote()
     }
 }

@@ -27,6 +27,7 @@ mod plain_vit;
 pub mod presto;
 pub mod prithvi2;
 pub mod process;
+pub mod remote;
 pub(crate) mod requests;
 pub mod satlas;
 pub mod satmae;

@@ -22,6 +22,11 @@ pub trait Sizes {
     /// The feature maps for dense tasks, in the order in which the encoder returns them.
     fn maps(&self) -> Vec<MapLevel>;
 
+    /// Whether [`Sizes::maps`] lists the maps. Otherwise only the opened encoder knows them.
+    fn states_maps(&self) -> bool {
+        true
+    }
+
     /// Whether it accepts any selection of a sensor's bands, for example because it embeds them by wavelength.
     fn takes_any_bands(&self) -> bool {
         false

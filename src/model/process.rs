@@ -1,6 +1,20 @@
-//! Encoders in another process, which may be written in any language. `docs/wire-protocol.md` describes what they exchange
-//! with this program.
+//! Encoders in another process, which may be written in any language: `docs/wire-protocol.md` describes what they exchange with
+//! this program.
+//!
+//! `command` is what to start and its identity; `message` and `tensors` are the two halves of a message; `connection` has the
+//! threads that write and read; `dialogue` is the conversation; `encoder` is how the rest of this program sees it.
 
+mod command;
 mod config;
+mod connection;
+mod dialogue;
+mod encoder;
+mod message;
+mod own;
+mod tensors;
 
-pub use self::config::ProcessConfig;
+pub use self::command::Command;
+pub use self::config::{ProcessConfig, TIME_LIMIT};
+pub use self::encoder::ProcessEncoder;
+pub use self::own::OwnEncoder;
+pub(in crate::model) use self::own::every_band;

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use crate::config::TrainingConfig;
 use crate::features::source::FeatureSource;
 use crate::features::{Input, Preparation};
-use crate::model::Architecture;
+use crate::model::{Architecture, Pooling, Want};
 use crate::nn::heads::upernet::MapLevel;
 use crate::progress::Progress;
 use crate::score::Outcome;
@@ -84,6 +84,15 @@ impl Needs {
     /// Whether the model is trained along.
     pub fn trains_encoder(self) -> bool {
         matches!(self, Needs::TrainablePooled | Needs::TrainableMaps)
+    }
+
+    /// Returns what is wanted of the encoder; `pooling` says how its tokens become one vector.
+    pub fn want(self, pooling: Pooling) -> Want {
+        match self {
+            Needs::Pooled | Needs::TrainablePooled => Want::Pooled(pooling),
+            Needs::Tokens => Want::Tokens,
+            Needs::Maps | Needs::TrainableMaps => Want::Maps,
+        }
     }
 
     /// Whether images are scored by one vector each, and not their pixels.

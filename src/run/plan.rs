@@ -19,6 +19,9 @@ pub struct Choice {
     pub seeds: Vec<u64>,
 }
 
+/// Number of feature maps that the protocols on maps need.
+pub(crate) const MAPS: usize = 4;
+
 /// The planned cells of a task.
 #[derive(Debug, Clone)]
 pub struct TaskPlan {
@@ -76,15 +79,23 @@ pub fn plan(
     let seeds = if choice.seeds.is_empty() { &[0][..] } else { &choice.seeds };
 
     let mut plans = Vec::new();
-    let mut first_unfit = None;
+    // Why the model does not suit a task that the protocol scores, for a run of which nothing is left.
+    let mut refused = None;
     for name in &tasks {
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
         let mut unfit = None;
         for (name, protocol) in &protocols {
-            match check(task, name, &**protocol).and_then(|()| check_model(model, task, name, &**protocol)) {
+            let fits = check(task, name, &**protocol);
+            let of_model = fits.is_ok();
+            match fits.and_then(|()| check_model(model, task, name, &**protocol)) {
                 Ok(()) => fitting.push((name, protocol)),
-                Err(error) => unfit = unfit.or(Some(error)),
+                Err(error) => {
+                    if of_model {
+                        refused = refused.or_else(|| Some(error.clone()));
+                    }
+                    unfit = unfit.or(Some(error));
+                }
             }
         }
         // A suite's default protocols need not score all of its tasks, but explicitly chosen ones must.
@@ -94,7 +105,7 @@ pub fn plan(
             {
                 return Err(error);
             }
-            unfit => first_unfit = first_unfit.or(unfit),
+            _ => {}
         }
         let cells: Vec<PlannedCell> = partitions
             .iter()
@@ -118,7 +129,7 @@ pub fn plan(
             plans.push(TaskPlan { task: task.clone(), cells });
         }
     }
-    match first_unfit {
+    match refused {
         Some(error) if plans.is_empty() => Err(error),
         _ => Ok(plans),
     }
@@ -157,9 +168,15 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         let problem = format!("protocol `{name}` needs an encoder, but {} has no parameters", model.name);
         return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
     }
+    // Only the opened encoder knows what it gives.
+    if !model.architecture.states_maps() {
+        return Ok(());
+    }
     // A model without maps has one vector per image and no tokens.
     let lacks = match needs {
-        Needs::Maps | Needs::TrainableMaps if maps != 4 => format!("needs 4 feature maps, got {maps}"),
+        Needs::Maps | Needs::TrainableMaps if maps != MAPS => {
+            format!("needs {MAPS} feature maps, got {maps}")
+        }
         Needs::Tokens if !model.architecture.gives_tokens() => "needs patch tokens, got none".to_owned(),
         _ => return Ok(()),
     };

@@ -200,6 +200,11 @@ impl Sensors {
         })
     }
 
+    /// Iterates over the sensors and their descriptions.
+    pub fn iter(&self) -> impl Iterator<Item = (Sensor, &SensorSpec)> {
+        self.0.iter().map(|(sensor, spec)| (*sensor, spec))
+    }
+
     /// Whether any sensor has a band of this name.
     pub fn knows(&self, band: Band) -> bool {
         self.0.values().flat_map(|spec| &spec.bands).any(|known| known.name == band)

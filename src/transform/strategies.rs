@@ -21,7 +21,7 @@ pub const DEFAULT: &str = "default";
 /// Value of `--normalization` that stands for the whole list of strategies.
 pub const SWEEP: &str = "sweep";
 
-/// Normalisation in the records of models that take stored pixels.
+/// Normalisation that leaves pixels as they are, as models have it that take stored pixels.
 pub const NONE: &str = "none";
 
 /// One normalisation strategy.
@@ -29,6 +29,8 @@ pub const NONE: &str = "none";
 pub enum Strategy {
     /// x / 8160, clipped to 0..1.
     Satlas,
+    /// x unchanged.
+    None,
     /// Uses statistics, with standard deviations multiplied by `multiplier`.
     Statistics {
         /// [`DATASET`] or the name of known statistics.
@@ -45,6 +47,7 @@ impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Strategy::Satlas => NormalizationKind::Satlas.fmt(f),
+            Strategy::None => f.write_str(NONE),
             Strategy::Statistics { source, multiplier, kind } => write!(f, "{source}-{multiplier:?}-{kind}"),
         }
     }
@@ -140,7 +143,7 @@ impl Strategies {
         by_statistics.chain(list.satlas.then_some(Strategy::Satlas)).collect()
     }
 
-    /// Returns the strategies selected by `--normalization`: `dataset` (standardise with the dataset's own statistics),
+    /// Returns the strategies selected by `--normalization`: `dataset` (standardise with the dataset's own statistics), `none`,
     /// `sweep`, a source of statistics (standardise with them unmodified), or one strategy by name.
     ///
     /// # Errors
@@ -148,6 +151,7 @@ impl Strategies {
     pub fn asked(&self, typed: &str, sensor: Sensor, kind: NormalizationKind) -> Result<Vec<Strategy>> {
         match typed {
             SWEEP => Ok(self.sweep(sensor, kind)),
+            NONE => Ok(vec![Strategy::None]),
             source if source == DATASET || self.knows(source) => Ok(vec![Strategy::Statistics {
                 source: source.to_owned(),
                 multiplier: 1.0,
@@ -206,7 +210,7 @@ impl Strategies {
             let kinds = BY_STATISTICS.map(|kind| kind.to_string());
             Error::request(format!("unknown normalisation `{name}`")).help(format!(
                 "choose dataset (the dataset's own mean and standard deviation), another source's name, sweep, \
-                 satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
+                 none (pixels unchanged), satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
                 sources.join(", "),
                 kinds.join(", ")
             ))
@@ -229,6 +233,7 @@ impl Strategies {
     ) -> Result<Normalization> {
         match strategy {
             Strategy::Satlas => Ok(Normalization::Satlas),
+            Strategy::None => Ok(Normalization::Identity),
             Strategy::Statistics { source, multiplier, kind } => {
                 let statistics =
                     if source == DATASET { dataset()? } else { self.statistics(source, channels)? };

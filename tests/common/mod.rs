@@ -1,6 +1,7 @@
 //! Where test data is.
 
 pub mod encoding;
+pub mod python;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -56,9 +56,11 @@ enum Task {
 
 fn main() -> ExitCode {
     let task = Cli::parse().task;
-    // For `check`, exit code 1 means that accuracy fell, so a harness that fails to build needs another code.
+    // For `check` and `parity`, exit code 1 means that numbers differ, so a harness that fails to build needs another code.
     let failure = match &task {
-        Task::Harness(command) if matches!(**command, args::Command::Check(_)) => ExitCode::from(2),
+        Task::Harness(command) if matches!(**command, args::Command::Check(_) | args::Command::Parity(_)) => {
+            ExitCode::from(2)
+        }
         _ => ExitCode::FAILURE,
     };
     work(task).unwrap_or_else(|error| {
@@ -92,6 +94,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
+        args::Command::Parity(parity) => &parity.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::Inspect(_)
         | args::Command::Check(_)

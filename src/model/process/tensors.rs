@@ -1,0 +1,366 @@
+//! The tensors that follow a line: a safetensors file, written without copying the pixels and read without trusting it.
+
+use std::io::{self, Write};
+
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::message::Header;
+use crate::model::encoder::{Encoded, Map, Want};
+use crate::{Error, Result};
+
+/// A tensor to send.
+pub(super) struct Outgoing {
+    /// Its name in the file.
+    pub(super) name: String,
+    /// Type as safetensors calls it: `F32`.
+    dtype: &'static str,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+/// Little-endian numbers.
+enum Bytes {
+    /// Those of a tensor, as it is.
+    Tensor(TensorData),
+    Plain(Vec<u8>),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Tensor(data) => data.as_bytes(),
+            Bytes::Plain(bytes) => bytes,
+        }
+    }
+}
+
+/// Types of stored pixels, each with the types that hold all of its values after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum PixelType {
+    #[default]
+    U8,
+    U16,
+    I16,
+    F32,
+}
+
+impl PixelType {
+    /// Returns the narrowest type that holds the values of `self` and these.
+    fn widened(self, pixels: &[f32]) -> Self {
+        let (mut low, mut high, mut whole) = (0.0f32, 0.0f32, true);
+        for pixel in pixels {
+            (low, high) = (low.min(*pixel), high.max(*pixel));
+            // Negative zero is no integer: its sign would be lost.
+            whole &= pixel.trunc() == *pixel && (*pixel != 0.0 || pixel.is_sign_positive());
+        }
+        let (unsigned, signed) = match self {
+            PixelType::U8 => (255.0, 0.0),
+            PixelType::U16 => (65535.0, 0.0),
+            PixelType::I16 => (32767.0, -32768.0),
+            PixelType::F32 => return PixelType::F32,
+        };
+        let (high, low) = (high.max(unsigned), low.min(signed));
+        match () {
+            () if !whole => PixelType::F32,
+            () if low >= 0.0 && high <= 255.0 => PixelType::U8,
+            () if low >= 0.0 && high <= 65535.0 => PixelType::U16,
+            () if low >= -32768.0 && high <= 32767.0 => PixelType::I16,
+            () => PixelType::F32,
+        }
+    }
+}
+
+impl Outgoing {
+    /// Prepares pixels [n, c, h, w] as float32.
+    ///
+    /// # Errors
+    /// If the device does not return them.
+    pub(super) fn pixels(name: String, pixels: Tensor<4>) -> Result<Self> {
+        let shape = pixels.dims().to_vec();
+        let data = match pixels.into_data() {
+            data if data.dtype() == DType::F32 => data,
+            data => data.convert::<f32>(),
+        };
+        Ok(Outgoing { name, dtype: "F32", shape, bytes: Bytes::Tensor(data) })
+    }
+
+    /// Prepares stored pixels [n, c, h, w] in the narrowest type that holds them and all pixels before them, which
+    /// `narrowest` remembers.
+    ///
+    /// # Errors
+    /// If the device does not return them.
+    pub(super) fn stored(name: String, pixels: Tensor<4>, narrowest: &mut PixelType) -> Result<Self> {
+        let wide = Self::pixels(name, pixels)?;
+        let Bytes::Tensor(data) = &wide.bytes else { return Ok(wide) };
+        let values = data.as_slice::<f32>().map_err(|problem| Error::mismatch(format!("{problem:?}")))?;
+        *narrowest = narrowest.widened(values);
+        // Two bytes per value.
+        let pairs = |pair: fn(f32) -> [u8; 2]| {
+            let mut bytes = vec![0; 2 * values.len()];
+            for (bytes, value) in bytes.chunks_exact_mut(2).zip(values) {
+                bytes.copy_from_slice(&pair(*value));
+            }
+            bytes
+        };
+        let (dtype, bytes): (_, Vec<u8>) = match narrowest {
+            PixelType::U8 => ("U8", values.iter().map(|value| *value as u8).collect()),
+            PixelType::U16 => ("U16", pairs(|value| (value as u16).to_le_bytes())),
+            PixelType::I16 => ("I16", pairs(|value| (value as i16).to_le_bytes())),
+            PixelType::F32 => return Ok(wide),
+        };
+        Ok(Outgoing { dtype, bytes: Bytes::Plain(bytes), ..wide })
+    }
+
+    /// Prepares days since 1970-01-01, [n]; NaN where unknown.
+    pub(super) fn days(name: String, days: &[Option<f64>]) -> Self {
+        let bytes = days.iter().flat_map(|day| day.unwrap_or(f64::NAN).to_le_bytes()).collect();
+        Outgoing { name, dtype: "F64", shape: vec![days.len()], bytes: Bytes::Plain(bytes) }
+    }
+
+    /// Prepares longitudes and latitudes, [n, 2]; NaN where unknown.
+    pub(super) fn places(name: String, places: &[Option<[f32; 2]>]) -> Self {
+        let numbers = places.iter().flat_map(|place| place.unwrap_or([f32::NAN; 2]));
+        let bytes = numbers.flat_map(f32::to_le_bytes).collect();
+        Outgoing { name, dtype: "F32", shape: vec![places.len(), 2], bytes: Bytes::Plain(bytes) }
+    }
+}
+
+/// A safetensors file that is written piece by piece.
+pub(super) struct Frame {
+    /// The file's first part: the length of its index, and the index.
+    index: Vec<u8>,
+    tensors: Vec<Outgoing>,
+}
+
+impl Frame {
+    pub(super) fn new(tensors: Vec<Outgoing>) -> Self {
+        let mut json = serde_json::Map::new();
+        let mut begin = 0;
+        for tensor in &tensors {
+            let end = begin + tensor.bytes.as_slice().len();
+            let entry = serde_json::json!({
+                "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end],
+            });
+            json.insert(tensor.name.clone(), entry);
+            begin = end;
+        }
+        let mut text = serde_json::Value::Object(json).to_string();
+        // The data begin at a multiple of 8.
+        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+        let mut index = (text.len() as u64).to_le_bytes().to_vec();
+        index.extend(text.into_bytes());
+        Frame { index, tensors }
+    }
+
+    /// Returns the length of the file in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.index.len() + self.tensors.iter().map(|tensor| tensor.bytes.as_slice().len()).sum::<usize>()
+    }
+
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.index)?;
+        self.tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes.as_slice()))
+    }
+}
+
+/// Reads the features of `n` images from the file that followed `header`. The error says what was expected and found.
+///
+/// # Errors
+/// If the file is damaged, or a tensor is missing or has another shape or type.
+pub(super) fn features(
+    header: &Header,
+    file: &[u8],
+    n: usize,
+    want: Want,
+    device: &Device,
+) -> std::result::Result<Encoded, String> {
+    let file = SafeTensors::deserialize(file).map_err(|problem| {
+        format!("expected a safetensors file after the line, found something else: {problem}")
+    })?;
+    match want {
+        Want::Pooled(_) => {
+            let (shape, data) = numbers(&file, "pooled", &["n", "width"])?;
+            counted("pooled", n, &shape)?;
+            Ok(Encoded::Pooled(tensor::<2>(data, &shape, device)))
+        }
+        Want::Tokens => {
+            let (shape, data) = numbers(&file, "tokens", &["n", "rows * columns", "width"])?;
+            counted("tokens", n, &shape)?;
+            let grid = header
+                .grid
+                .ok_or("expected \"grid\":[rows,columns] in the line before tokens, found none")?;
+            if grid[0].checked_mul(grid[1]) != Some(shape[1]) {
+                return Err(format!(
+                    "expected tokens of a grid of {} x {} patches, found {} tokens per image",
+                    grid[0], grid[1], shape[1]
+                ));
+            }
+            Ok(Encoded::Tokens { tokens: tensor::<3>(data, &shape, device), grid })
+        }
+        Want::Maps => {
+            let strides = header.strides.as_ref();
+            let strides = strides.ok_or("expected \"strides\":[…] in the line before maps, found none")?;
+            if strides.is_empty() || strides.contains(&0) {
+                return Err(format!("expected a stride in pixels above 0 per map, found {strides:?}"));
+            }
+            let map = |(place, stride): (usize, &usize)| {
+                let name = format!("map{place}");
+                let (shape, data) = numbers(&file, &name, &["n", "width", "rows", "columns"])?;
+                counted(&name, n, &shape)?;
+                Ok(Map { values: tensor::<4>(data, &shape, device), stride: *stride })
+            };
+            strides.iter().enumerate().map(map).collect::<std::result::Result<_, String>>().map(Encoded::Maps)
+        }
+    }
+}
+
+fn counted(name: &str, n: usize, shape: &[usize]) -> std::result::Result<(), String> {
+    if shape[0] == n {
+        return Ok(());
+    }
+    Err(format!("expected `{name}` of {n} images, found {}", shape[0]))
+}
+
+fn tensor<const D: usize>(data: Vec<f32>, shape: &[usize], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(data, Shape::from(shape.to_vec())), device)
+}
+
+/// Returns the shape and the numbers of a tensor whose dimensions are called `dims`, none of which is 0.
+fn numbers(
+    file: &SafeTensors,
+    name: &str,
+    dims: &[&str],
+) -> std::result::Result<(Vec<usize>, Vec<f32>), String> {
+    let view = file.tensor(name).map_err(|_| {
+        let names = file.names();
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        format!("expected a tensor called `{name}`, found {found}")
+    })?;
+    let shape = view.shape().to_vec();
+    if shape.len() != dims.len() || shape.contains(&0) {
+        return Err(format!("expected `{name}` of shape [{}], found {shape:?}", dims.join(", ")));
+    }
+    Ok((shape, floats(name, &view)?))
+}
+
+fn floats(name: &str, view: &TensorView) -> std::result::Result<Vec<f32>, String> {
+    let bytes = view.data();
+    let half = |pair: &[u8]| [pair[0], pair[1]];
+    match view.dtype() {
+        Dtype::F32 => {
+            let float = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+            Ok(bytes.chunks_exact(4).map(float).collect())
+        }
+        Dtype::F16 => {
+            Ok(bytes.chunks_exact(2).map(|two| half::f16::from_le_bytes(half(two)).to_f32()).collect())
+        }
+        Dtype::BF16 => {
+            Ok(bytes.chunks_exact(2).map(|two| half::bf16::from_le_bytes(half(two)).to_f32()).collect())
+        }
+        other => Err(format!("expected `{name}` of type F32, F16 or BF16, found {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::encoder::Pooling;
+
+    fn pixels(values: &[f32]) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [1, 1, 1, values.len()]), &Device::flex())
+    }
+
+    fn written(tensors: Vec<Outgoing>) -> Vec<u8> {
+        let frame = Frame::new(tensors);
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), frame.len());
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_a_safetensors_file() {
+        let days = Outgoing::days("days".into(), &[Some(1.5), None]);
+        let places = Outgoing::places("places".into(), &[None, Some([1.0, 2.0])]);
+        let bytes =
+            written(vec![Outgoing::pixels("image0".into(), pixels(&[1.0, -2.0])).unwrap(), days, places]);
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let image = file.tensor("image0").unwrap();
+        assert_eq!((image.dtype(), image.shape()), (Dtype::F32, &[1, 1, 1, 2][..]));
+        assert_eq!(floats("image0", &image).unwrap(), [1.0, -2.0]);
+        assert_eq!(file.tensor("days").unwrap().data()[..8], 1.5f64.to_le_bytes());
+        assert_eq!(file.tensor("places").unwrap().shape(), [2, 2]);
+    }
+
+    #[test]
+    fn stored_pixels_go_in_the_narrowest_type_that_holds_them_and_all_before() {
+        let mut narrowest = PixelType::default();
+        for (values, expected) in [
+            (&[0.0, 255.0][..], Dtype::U8),
+            (&[3.0, 256.0], Dtype::U16),
+            (&[3.0], Dtype::U16),
+            (&[65535.0], Dtype::U16),
+            (&[-1.0], Dtype::F32),
+            (&[1.0], Dtype::F32),
+        ] {
+            let stored = Outgoing::stored("image0".into(), pixels(values), &mut narrowest).unwrap();
+            let bytes = written(vec![stored]);
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            assert_eq!(file.tensor("image0").unwrap().dtype(), expected, "{values:?}");
+        }
+        let of = |values: &[f32]| PixelType::U8.widened(values);
+        assert_eq!(of(&[-1.0, 300.0]), PixelType::I16);
+        for values in [&[0.5][..], &[-0.0], &[f32::NAN], &[65536.0], &[-32769.0], &[f32::INFINITY]] {
+            assert_eq!(of(values), PixelType::F32, "{values:?}");
+        }
+        let mut narrowest = PixelType::I16;
+        let stored = Outgoing::stored("image0".into(), pixels(&[-2.0, 300.0]), &mut narrowest).unwrap();
+        assert_eq!(stored.bytes.as_slice(), [254, 255, 44, 1]);
+    }
+
+    #[test]
+    fn features_that_do_not_fit_are_refused() {
+        let header = |grid, strides| Header { id: 0, bytes: 0, grid, strides };
+        let file = |name: &str, shape: &[usize]| {
+            let count = shape.iter().product::<usize>();
+            let values = vec![0u8; 4 * count];
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), &values).unwrap();
+            safetensors::serialize([(name, view)], None).unwrap()
+        };
+        let pooled = Want::Pooled(Pooling::Head);
+        let refused = |file: &[u8], want, header: &Header| {
+            features(header, file, 2, want, &Device::flex()).map(|_| ()).unwrap_err()
+        };
+        let plain = header(None, None);
+        for (bytes, want, header, problem) in [
+            (file("pooled", &[1, 3]), pooled, plain.clone(), "`pooled` of 2 images, found 1"),
+            (file("pooled", &[2, 3, 1]), pooled, plain.clone(), "shape [n, width], found [2, 3, 1]"),
+            (file("pooled", &[2, 0]), pooled, plain.clone(), "found [2, 0]"),
+            (file("features", &[2, 3]), pooled, plain.clone(), "called `pooled`, found features"),
+            (b"print".to_vec(), pooled, plain.clone(), "safetensors"),
+            (file("tokens", &[2, 4, 3]), Want::Tokens, plain.clone(), "\"grid\""),
+            (file("tokens", &[2, 4, 3]), Want::Tokens, header(Some([2, 3]), None), "2 x 3 patches, found 4"),
+            (file("map0", &[2, 4, 3, 3]), Want::Maps, plain, "\"strides\""),
+            (file("map0", &[2, 4, 3, 3]), Want::Maps, header(None, Some(vec![4, 8])), "called `map1`"),
+            (file("map0", &[2, 4, 3, 3]), Want::Maps, header(None, Some(vec![0])), "above 0"),
+        ] {
+            let found = refused(&bytes, want, &header);
+            assert!(found.contains(problem), "{found}");
+        }
+    }
+
+    #[test]
+    fn half_precision_is_read() {
+        let numbers = [1.5f32, -2.0];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::BF16, vec![1, 2], &bytes).unwrap();
+        assert_eq!(floats("pooled", &view).unwrap(), numbers);
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F16, vec![1, 2], &bytes).unwrap();
+        assert_eq!(floats("pooled", &view).unwrap(), numbers);
+        let bytes = [0; 8];
+        let view = TensorView::new(Dtype::F64, vec![1, 1], &bytes).unwrap();
+        assert!(floats("pooled", &view).unwrap_err().contains("found F64"));
+    }
+}
