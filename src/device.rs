@@ -77,19 +77,35 @@ pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
 /// through LibTorch), `libtorch:cuda[:INDEX]` (an NVIDIA GPU through LibTorch) or `vulkan[:INDEX]` (a GPU
 /// through Vulkan). Indices start at 0, the default; Vulkan's discrete GPUs come first.
 ///
+/// `onnx:cuda[:INDEX]` is the CPU too: models of kind `onnx` compute on the GPU of this index, and what follows is computed here.
+///
 /// # Errors
 /// If the name is none of these, this build lacks the backend, or the machine lacks the device.
 pub fn by_name(name: &str) -> Result<Device> {
     match name.split(':').collect::<Vec<_>>()[..] {
         ["flex"] => Ok(Device::flex()),
+        ["onnx", "cuda"] => Ok(Device::flex()),
+        ["onnx", "cuda", index] => number(name, index).map(|_| Device::flex()),
         ["libtorch"] => libtorch(),
         ["libtorch", "cuda"] => libtorch_cuda(name, 0),
         ["libtorch", "cuda", index] => libtorch_cuda(name, number(name, index)?),
         ["vulkan"] => vulkan(name, 0),
         ["vulkan", index] => vulkan(name, number(name, index)?),
         _ => Err(Error::device(format!("no device `{name}`"))
-            .help("available devices: flex, libtorch, libtorch:cuda:INDEX and vulkan:INDEX")),
+            .help("available devices: flex, libtorch, libtorch:cuda:INDEX, vulkan:INDEX and, for ONNX models, onnx:cuda:INDEX")),
     }
+}
+
+/// Checks that a network of this program can be computed on the device with this name.
+///
+/// # Errors
+/// If the device is for models of kind `onnx` only.
+pub fn check_network(name: &str) -> Result<()> {
+    if name.split(':').next() != Some("onnx") {
+        return Ok(());
+    }
+    Err(Error::request(format!("device `{name}` computes models of kind `onnx` only"))
+        .help("use --device flex or libtorch:cuda:INDEX for this model"))
 }
 
 /// Returns the device name without its index: `libtorch:cuda` for `libtorch:cuda:1`, `libtorch:cuda:all` and for lists of such

@@ -44,6 +44,7 @@ pub(crate) mod locations;
 pub mod metrics;
 pub mod model;
 pub mod nn;
+pub mod onnxruntime;
 pub mod program;
 pub mod progress;
 pub mod protocol;

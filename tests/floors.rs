@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error"],
     &["console", "files", "program", "progress", "suggest"],
-    &["libtorch", "device", "canvas", "metrics"],
+    &["libtorch", "onnxruntime", "device", "canvas", "metrics"],
     &["home"],
     &["task"],
     &["remedy", "transform"],

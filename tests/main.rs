@@ -54,6 +54,7 @@ mod loader;
 mod lower_is_better;
 mod metrics;
 mod model;
+mod onnx;
 mod optimizers;
 mod packed;
 mod parity;

@@ -90,6 +90,7 @@ fn sensors() -> BTreeMap<Sensor, SensorInput> {
         bands: bands.to_vec(),
         wavelengths: wavelengths.to_vec(),
         bandwidths: bandwidths.to_vec(),
+        ..Default::default()
     };
     BTreeMap::from([
         (Sensor::S1, input(&S1, &S1_WAVELENGTHS, &S1_BANDWIDTHS)),

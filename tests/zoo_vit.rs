@@ -37,21 +37,22 @@ fn sentinel2() -> BTreeMap<Sensor, SensorInput> {
     sensors(&[(Sensor::S2_L1C, SENTINEL2)])
 }
 
-/// Fills a module by the rule `TINY` of `make.py`.
-fn tiny_weights<M: Module>(module: M) -> M {
-    let values = |name: &str, shape: &[usize]| {
-        let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-        });
-        let value: fn(f64) -> f64 = match shape.len() {
-            _ if name.ends_with(".bias") => |v| v * 0.1,
-            1 => |v| 1.0 + v * 0.2,
-            2 => |v| v * 0.6,
-            _ => |v| v * 0.02,
-        };
-        Ok((0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect())
+/// The made-up values of a parameter, by the rule `TINY` of `make.py`.
+pub fn tiny_values(name: &str, shape: &[usize]) -> Vec<f32> {
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
+    let value: fn(f64) -> f64 = match shape.len() {
+        _ if name.ends_with(".bias") => |v| v * 0.1,
+        1 => |v| 1.0 + v * 0.2,
+        2 => |v| v * 0.6,
+        _ => |v| v * 0.02,
     };
-    parameters::fill(module, values).unwrap()
+    (0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect()
+}
+
+fn tiny_weights<M: Module>(module: M) -> M {
+    parameters::fill(module, |name, shape| Ok(tiny_values(name, shape))).unwrap()
 }
 
 fn tiny(sensors: &BTreeMap<Sensor, SensorInput>, device: &Device) -> Vit {

@@ -29,7 +29,7 @@ use clap::Parser;
 
 use crate::console::{self, Stream};
 use crate::data::{self, Split};
-use crate::device::Precision;
+use crate::device::{self, Precision};
 use crate::features::InputOptions;
 use crate::features::batch_size::BatchSizes;
 use crate::features::cache::Cache;
@@ -209,6 +209,10 @@ fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -
         return own_encoder(home, command, &args.own);
     }
     let mut model = ModelConfig::load(home, name)?.in_suite(&suite.name, inputs(args));
+    match model.architecture.outside_mut() {
+        Some(outside) => outside.run_on(&args.device),
+        None => device::check_network(&args.device)?,
+    }
     if let Some(pooling) = args.pooling {
         let pooling = match pooling {
             args::PoolingArg::Class => Pooling::Class,

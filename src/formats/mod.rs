@@ -6,6 +6,8 @@ pub mod checkpoint;
 pub mod geotiff;
 /// HDF5 files, including NetCDF 4.
 pub mod hdf5;
+/// ONNX files: inputs, outputs, operators and external data.
+pub mod onnx;
 /// Python pickles, read without executing them.
 pub mod pickle;
 /// Writing safetensors files reproducibly.

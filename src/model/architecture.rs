@@ -65,7 +65,7 @@ macro_rules! architectures {
             }
 
             /// Returns the model, to complete it, if it is computed outside this program's networks.
-            pub(super) fn outside_mut(&mut self) -> Option<&mut dyn Outside> {
+            pub(crate) fn outside_mut(&mut self) -> Option<&mut dyn Outside> {
                 match self {
                     $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
                     _ => None,
@@ -175,6 +175,16 @@ impl ArchitectureConfig {
         self.sizes().is_some_and(Sizes::reads_wavelengths)
     }
 
+    /// Whether it looks at the ground sampling distance of the images, as given for the sensor.
+    pub fn reads_gsd(&self) -> bool {
+        self.sizes().is_some_and(Sizes::reads_gsd)
+    }
+
+    /// Whether it gives patch tokens.
+    pub fn gives_tokens(&self) -> bool {
+        self.sizes().is_some_and(Sizes::gives_tokens)
+    }
+
     /// Whether it takes an image of each of these sensors at once.
     pub fn fuses(&self, sensors: &[Sensor]) -> bool {
         self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
@@ -226,6 +236,7 @@ architectures! {
         "satlas" => Satlas(super::satlas::Satlas, super::satlas::SatlasConfig);
     }
     outside {
+        "onnx" => Onnx(super::onnx::OnnxConfig);
         "process" => Process(super::process::ProcessConfig);
     }
 }

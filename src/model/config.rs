@@ -222,6 +222,10 @@ impl ModelConfig {
             let sensors = Sensors::load(home)?;
             config.sensors.iter_mut().for_each(|(sensor, input)| input.complete(*sensor, &sensors));
         }
+        if config.architecture.reads_gsd() {
+            let sensors = Sensors::load(home)?;
+            config.sensors.iter_mut().for_each(|(sensor, input)| input.complete_gsd(*sensor, &sensors));
+        }
         Ok(config)
     }
 

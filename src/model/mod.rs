@@ -20,6 +20,7 @@ pub(crate) mod init;
 pub mod mmearth;
 pub(crate) mod months;
 mod network;
+pub mod onnx;
 mod outside;
 pub mod parameters;
 mod plain_vit;

@@ -37,6 +37,16 @@ pub trait Sizes {
         false
     }
 
+    /// Whether it looks at the ground sampling distance of the images, as given for the sensor.
+    fn reads_gsd(&self) -> bool {
+        false
+    }
+
+    /// Whether it gives patch tokens. Networks that give feature maps do.
+    fn gives_tokens(&self) -> bool {
+        !self.maps().is_empty()
+    }
+
     /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one
     /// feature of all.
     fn fuses(&self, _sensors: &[Sensor]) -> bool {

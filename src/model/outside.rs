@@ -28,6 +28,9 @@ pub trait Outside: Sizes {
         Ok(())
     }
 
+    /// Is told the device named on the command line, for engines that compute on devices of their own.
+    fn run_on(&mut self, _device: &str) {}
+
     /// Returns what stands for the weights in records and keys, such as `onnx:<hash of the file>`: a text that changes
     /// whenever the features may change. None if only the opened encoder knows it.
     ///

@@ -18,6 +18,10 @@ pub struct SensorInput {
     /// Bandwidth per band in micrometres, for models that use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bandwidths: Vec<f64>,
+    /// Ground sampling distance of the images in metres, for models that look at it: a number, or none for the finest of the
+    /// bands in `benchmarks/sensors.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gsd_m: Option<f64>,
 }
 
 impl SensorInput {
@@ -34,11 +38,20 @@ impl SensorInput {
             (of_bands(|band| band.wavelength_um), of_bands(|band| band.bandwidth_um));
     }
 
+    /// Fills in the finest ground sampling distance that `sensors` gives for the bands, if it has none of its own.
+    pub(super) fn complete_gsd(&mut self, sensor: Sensor, sensors: &Sensors) {
+        let of_bands = self.bands.iter().filter_map(|band| Some(sensors.band(sensor, *band).ok()?.gsd_m));
+        self.gsd_m = self.gsd_m.or(of_bands.reduce(f64::min));
+    }
+
     /// Describes an inconsistency, if there is one.
     pub(super) fn problem(&self) -> Option<String> {
         let count = self.bands.len();
         if count == 0 {
             return Some("has no bands".to_owned());
+        }
+        if self.gsd_m.is_some_and(|gsd| !gsd.is_finite() || gsd <= 0.0) {
+            return Some("has a gsd-m that is not above 0".to_owned());
         }
         let per_band = [("wavelengths", &self.wavelengths), ("bandwidths", &self.bandwidths)];
         per_band.into_iter().find_map(|(what, values)| {

@@ -79,14 +79,23 @@ pub fn plan(
     let seeds = if choice.seeds.is_empty() { &[0][..] } else { &choice.seeds };
 
     let mut plans = Vec::new();
+    // Why the model does not suit a task that the protocol scores, for a run of which nothing is left.
+    let mut refused = None;
     for name in &tasks {
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
         let mut unfit = None;
         for (name, protocol) in &protocols {
-            match check(task, name, &**protocol).and_then(|()| check_model(model, task, name, &**protocol)) {
+            let fits = check(task, name, &**protocol);
+            let of_model = fits.is_ok();
+            match fits.and_then(|()| check_model(model, task, name, &**protocol)) {
                 Ok(()) => fitting.push((name, protocol)),
-                Err(error) => unfit = unfit.or(Some(error)),
+                Err(error) => {
+                    if of_model {
+                        refused = refused.or_else(|| Some(error.clone()));
+                    }
+                    unfit = unfit.or(Some(error));
+                }
             }
         }
         // A suite's default protocols need not score all of its tasks, but explicitly chosen ones must.
@@ -120,7 +129,10 @@ pub fn plan(
             plans.push(TaskPlan { task: task.clone(), cells });
         }
     }
-    Ok(plans)
+    match refused {
+        Some(error) if plans.is_empty() => Err(error),
+        _ => Ok(plans),
+    }
 }
 
 /// Removes repeated names and keeps the order.
@@ -165,7 +177,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
         Needs::Maps | Needs::TrainableMaps if maps != MAPS => {
             format!("needs {MAPS} feature maps, got {maps}")
         }
-        Needs::Tokens if maps == 0 => "needs patch tokens, got none".to_owned(),
+        Needs::Tokens if !model.architecture.gives_tokens() => "needs patch tokens, got none".to_owned(),
         _ => return Ok(()),
     };
     let problem = format!("{} {}: protocol `{name}` {lacks}", model.name, model.backbone);

@@ -10,7 +10,11 @@ mod console;
 mod fetch_args;
 #[path = "../../src/libtorch.rs"]
 mod libtorch;
+#[path = "../../src/onnxruntime.rs"]
+#[allow(dead_code, reason = "the harness uses all of it")]
+mod onnxruntime;
 mod provision;
+mod provision_onnx;
 mod test;
 
 use std::ffi::OsString;
@@ -45,6 +49,9 @@ enum Task {
 
     /// Find or install the LibTorch that the device libtorch needs
     Libtorch(provision::LibtorchArgs),
+
+    /// Find or install the ONNX Runtime that models of kind onnx need
+    Onnxruntime(provision_onnx::OnnxruntimeArgs),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +88,7 @@ fn work(task: Task) -> Result<ExitCode> {
         Task::Test(options) => test::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Timed(options) => test::timed(&options),
         Task::Libtorch(options) => provision::command(root, &options).map(|()| ExitCode::SUCCESS),
+        Task::Onnxruntime(options) => provision_onnx::command(root, &options).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -82,14 +82,7 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
                 "No LibTorch {VERSION} found. It would be installed into {}, {sizes}.\n",
                 surroundings.own.display()
             ));
-            if !args.yes {
-                let stdin = std::io::stdin();
-                ensure!(
-                    stdin.is_terminal(),
-                    "cannot ask for confirmation without a terminal\n  help: pass --yes"
-                );
-                agree(&mut stdin.lock())?;
-            }
+            confirm(args.yes)?;
             install(&surroundings, args.index.as_deref())?
         }
     };
@@ -97,6 +90,19 @@ pub fn command(root: &Path, args: &LibtorchArgs) -> Result<()> {
     Ok(console::print(format_args!(
         "{found}\n\n`cargo xtask` sets this itself; to use cargo directly:\n{exports}\n"
     ))?)
+}
+
+/// Asks in the terminal whether to install, unless `yes` answers that.
+///
+/// # Errors
+/// If the answer is no, or there is nobody to ask.
+pub fn confirm(yes: bool) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    ensure!(stdin.is_terminal(), "cannot ask for confirmation without a terminal\n  help: pass --yes");
+    agree(&mut stdin.lock())
 }
 
 fn agree(terminal: &mut dyn BufRead) -> Result<()> {
@@ -107,7 +113,11 @@ fn agree(terminal: &mut dyn BufRead) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command, which is shown first.
+///
+/// # Errors
+/// If it cannot be started or fails.
+pub fn run(command: &mut Command) -> Result<()> {
     console::note(format_args!("$ {command:?}"));
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
