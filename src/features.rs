@@ -8,6 +8,7 @@ mod scratch;
 pub mod source;
 pub mod tiles;
 pub mod truth;
+pub mod vectors;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

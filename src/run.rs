@@ -3,6 +3,7 @@
 mod findings;
 pub mod plan;
 pub mod sheet;
+pub mod vectors;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ use self::sheet::{Example, Heading};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::features::cache::Cache;
-use crate::features::source::{EncoderSource, KnownFeatures};
+use crate::features::source::{EncoderSource, FeatureSource, KnownFeatures};
+use crate::features::vectors::{UNKNOWN, VectorFolder, VectorSource, VectorTask};
 use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
@@ -26,11 +28,12 @@ use crate::progress::Progress;
 use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
-    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, protocol_settings,
+    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, protocol_settings,
 };
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
+use crate::task::bands::Band;
 use crate::task::{Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
@@ -43,6 +46,8 @@ pub struct Setting<'a> {
     pub model: &'a ModelConfig,
     /// The weights, or why there are none; recorded cells are listed anyway.
     pub weights: Result<Weights>,
+    /// The folder with the features, if another program computed them; `weights` are then none.
+    pub vectors: Option<VectorFolder>,
     /// Whether weights may cover only part of the model.
     pub allow_partial: bool,
     /// The suite's data folder, or why there is none.
@@ -164,6 +169,19 @@ impl<'a> Runner<'a> {
         self.setting.data.as_ref().err().or(self.weights_id.as_ref().err())
     }
 
+    /// Returns the identity of the weights for records of `task`; features from files have one per task.
+    fn weights_id(&self, files: Option<&Result<VectorTask>>) -> Result<String> {
+        match files {
+            Some(files) => files.as_ref().map_err(Error::clone)?.id(),
+            None => self.weights_id.clone(),
+        }
+    }
+
+    /// Opens the task's features, if another program computed them.
+    fn vectors(&self, task: &Task) -> Option<Result<VectorTask>> {
+        self.setting.vectors.as_ref().map(|folder| folder.task(&task.name))
+    }
+
     /// Finds the record of a planned cell without data or weights: the one finished last, with the same weights if these are
     /// known.
     ///
@@ -174,7 +192,8 @@ impl<'a> Runner<'a> {
             return Ok(None);
         }
         let request = self.request(task, planned)?;
-        let same_weights = |record: &Record| match &self.weights_id {
+        let weights_id = self.weights_id(self.vectors(task).as_ref());
+        let same_weights = |record: &Record| match &weights_id {
             Ok(id) => record.provenance.weights == *id,
             Err(_) => true,
         };
@@ -203,6 +222,8 @@ impl<'a> Runner<'a> {
         decoding: &'d str,
     ) -> Deciding<'d> {
         let setting = self.setting;
+        let is_known = setting.vectors.is_none();
+        let normalization = setting.input.normalization_of(setting.suite, task, &setting.model.architecture);
         Deciding {
             protocol_version: PROTOCOL_VERSION,
             features_version: FEATURES_VERSION,
@@ -215,20 +236,23 @@ impl<'a> Runner<'a> {
             weights: "",
             data: "",
             sensor: task.input_sensor,
-            pooling: protocol.needs().is_pooled().then(|| setting.model.pooling()),
+            pooling: (is_known && protocol.needs().is_pooled()).then(|| setting.model.pooling()),
             channels: &setting.input.channels,
             bands: &[],
-            band_names: setting.input.band_names(task),
+            band_names: if is_known { setting.input.band_names(task) } else { UNKNOWN },
             imputed: &[],
-            normalization: setting.input.normalization_of(setting.suite, task, &setting.model.architecture),
+            normalization: if is_known { normalization } else { UNKNOWN },
             strategies: &[],
-            image_size: setting.model.side(task),
+            image_size: if is_known { setting.model.side(task) } else { 0 },
         }
     }
 
     /// Runs a task's cells. A cell that fails does not stop the others.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let mut known = KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
+        let files = self.vectors(&plan.task);
+        let weights_id = self.weights_id(files.as_ref());
+        let files = files.and_then(Result::ok);
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
@@ -241,9 +265,10 @@ impl<'a> Runner<'a> {
                 .as_ref()
                 .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
             outcomes.extend(cells.iter().map(|planned| {
-                let done = match (&input, &self.weights_id) {
+                let done = match (&input, &weights_id) {
                     (Ok(input), Ok(id)) => {
-                        self.run_cell(&plan.task, planned, input, id, &mut known, progress)
+                        let origin = Origin { weights_id: id, vectors: files.as_ref() };
+                        self.run_cell(&plan.task, planned, input, origin, &mut known, progress)
                     }
                     (Err(error), _) if here => Err(error.clone()),
                     (Err(error), _) | (_, Err(error)) => {
@@ -261,7 +286,7 @@ impl<'a> Runner<'a> {
         task: &Task,
         planned: &PlannedCell,
         input: &Input,
-        weights_id: &str,
+        origin: Origin<'_>,
         known: &mut KnownFeatures,
         progress: &dyn Progress,
     ) -> Result<Done> {
@@ -273,15 +298,23 @@ impl<'a> Runner<'a> {
         let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let decoding = input.dataset.decoding().hash();
         let protocol = planned.protocol.deciding(&task.name);
-        let deciding = Deciding {
-            weights: weights_id,
-            data: &input.dataset.fingerprint(splits)?,
-            bands: &input.channel_names(),
-            imputed: &input.imputed(),
-            strategies: &input.strategies,
-            image_size: input.image_size(),
+        let (data, bands, imputed) =
+            (input.dataset.fingerprint(splits)?, input.channel_names(), input.imputed());
+        let mut deciding = Deciding {
+            weights: origin.weights_id,
+            data: &data,
             ..self.asked(task, cell, &protocol, &decoding)
         };
+        // Of features from files it is unknown which pixels they were computed from.
+        if origin.vectors.is_none() {
+            deciding = Deciding {
+                bands: &bands,
+                imputed: &imputed,
+                strategies: &input.strategies,
+                image_size: input.image_size(),
+                ..deciding
+            };
+        }
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
             && let Some(record) = self.store.find(&fingerprint, cell)?
@@ -299,17 +332,18 @@ impl<'a> Runner<'a> {
         let mut features = FeatureLog::default();
         let needs = planned.protocol.needs();
         let setup = match needs.takes_setup() {
-            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), progress)?),
+            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), origin, progress)?),
             false => None,
         };
         let outcome = if needs.trains_encoder() {
             planned.protocol.run(Session { task, seed: cell.seed, source: None, setup })?
         } else {
             let (encoding, begun) = (known.bank.busy(), Instant::now());
-            let source = self.source(input, cell, weights_id, known, progress)?;
+            let source = self.source(input, cell, origin, known, progress)?;
             let mut source = LoggedSource { source, log: &mut features };
             let outcome =
                 planned.protocol.run(Session { task, seed: cell.seed, source: Some(&mut source), setup })?;
+            drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
             outcome
@@ -333,7 +367,7 @@ impl<'a> Runner<'a> {
             selected: outcome.selected,
             samples: samples.collect(),
             protocol_settings: protocol_settings(&planned.protocol)?,
-            notes: Vec::new(),
+            notes: origin.vectors.iter().map(|files| Note::new("vectors", files.described())).collect(),
             provenance: Provenance {
                 terrabench: setting.program.version.clone(),
                 git_revision: setting.program.revision.clone(),
@@ -353,6 +387,7 @@ impl<'a> Runner<'a> {
                 imputed: deciding.imputed.to_vec(),
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
+                declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -364,7 +399,7 @@ impl<'a> Runner<'a> {
             protocol: &*planned.protocol,
             input,
             demo: setting.demo,
-            band_names: deciding.band_names,
+            band_names: origin.vectors.is_none().then_some(deciding.band_names),
             features: &features,
         };
         audited.fill(&mut record, &self.earlier, self.store);
@@ -435,8 +470,16 @@ impl<'a> Runner<'a> {
     fn shown_bands(&self, input: &Input) -> Result<Option<ShownBands>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
-            let bands = &self.setting.model.sensor(image.sensor)?.bands;
-            let Some((names, colors)) = sheet::colors(bands, &image.selection.stored) else { continue };
+            let stored = &image.selection.stored;
+            let shown_as = if self.setting.model.architecture.takes_stored_pixels() {
+                let named = self.setting.suite.bands.iter().filter(|(_, name)| stored.contains(name));
+                let (bands, names): (Vec<Band>, Vec<String>) =
+                    named.map(|(band, name)| (*band, name.clone())).unzip();
+                sheet::colors(&bands, &names)
+            } else {
+                sheet::colors(&self.setting.model.sensor(image.sensor)?.bands, stored)
+            };
+            let Some((names, colors)) = shown_as else { continue };
             if colors == sheet::TRUE_COLOR
                 || shown.as_ref().is_none_or(|(_, other)| *other != sheet::TRUE_COLOR)
             {
@@ -453,12 +496,27 @@ impl<'a> Runner<'a> {
         &'s self,
         input: &'s Input,
         cell: &'s Cell,
-        weights_id: &'s str,
+        origin: Origin<'s>,
         known: &'s mut KnownFeatures,
         progress: &'s dyn Progress,
-    ) -> Result<EncoderSource<'s>> {
+    ) -> Result<Box<dyn FeatureSource + 's>> {
         let setting = self.setting;
-        Ok(EncoderSource {
+        let Origin { weights_id, vectors } = origin;
+        if let Some(vectors) = vectors {
+            let root = setting.data.as_deref().map_err(|error| (*error).clone())?;
+            return Ok(Box::new(VectorSource {
+                vectors,
+                input,
+                suite: setting.suite,
+                root,
+                partition: &cell.partition,
+                device: &setting.device,
+                readers: setting.threads,
+                known,
+                progress,
+            }));
+        }
+        Ok(Box::new(EncoderSource {
             encoder: self.model.get()?.encoder.as_ref(),
             identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name },
             input,
@@ -469,7 +527,7 @@ impl<'a> Runner<'a> {
             map_limit: setting.cache_limit,
             known,
             progress,
-        })
+        }))
     }
 
     /// Collects what a protocol needs to train with gradients.
@@ -479,6 +537,7 @@ impl<'a> Runner<'a> {
         input: &'s Input,
         snapshot: PathBuf,
         trains_encoder: bool,
+        origin: Origin<'_>,
         progress: &'s dyn Progress,
     ) -> Result<TrainingSetup<'s>> {
         let setting = self.setting;
@@ -489,7 +548,11 @@ impl<'a> Runner<'a> {
             input,
             strategy: input.only()?,
             encoder,
-            maps: input.spec().map_levels(setting.model.architecture.maps()),
+            maps: match origin.vectors {
+                // One feature per sample, however many images it has.
+                Some(files) => files.map_levels(),
+                None => input.spec().map_levels(setting.model.architecture.maps()),
+            },
             device,
             batch_size: setting.batch_size,
             readers: setting.threads,
@@ -497,6 +560,14 @@ impl<'a> Runner<'a> {
             progress,
         })
     }
+}
+
+/// Where the features of a task's cells come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    weights_id: &'a str,
+    /// The task's files, if another program computed the features.
+    vectors: Option<&'a VectorTask>,
 }
 
 /// Returns the images of a sample for the record; empty for tasks of a single image.

@@ -35,7 +35,10 @@ pub enum Command {
     /// Export the features of a split as safetensors
     ///
     /// The file contains `features` (float32 [n, d]) and `labels` (int64 [n]; uint8 [n, labels] for multi-label tasks). Its
-    /// metadata key `samples` is a JSON list of the sample names in the same order.
+    /// metadata key `samples` is a JSON list of the sample names in the same order. With --tokens it also contains `tokens`
+    /// (float32 [n, rows, columns, d]), with --maps `map0`, `map1`, … (float32 [n, d, rows, columns]). `bench --features`
+    /// reads a folder of such files, which --to writes.
+    #[command(after_help = FEATURES_EXAMPLES)]
     Features(FeaturesArgs),
 
     /// Compare records with a reference and fail if accuracy fell: the gate for CI
@@ -106,6 +109,12 @@ pub enum Command {
     Report(ReportArgs),
 }
 
+const FEATURES_EXAMPLES: &str = "\
+Examples:
+  cargo xtask features --task m-eurosat --split test --out test.safetensors
+  cargo xtask features --task m-eurosat --to my-features
+  cargo xtask features --suite landslide4sense --task landslide4sense --to my-features --tokens 128 --maps";
+
 const PREPARE_EXAMPLES: &str = "\
 Examples:
   cargo xtask prepare copernicus-bench --data ~/copernicus-bench --to ~/packed
@@ -145,7 +154,8 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench geobench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
-  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0";
+  cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
+  cargo xtask bench geobench --data ~/geobench --features my-features --name \"My model\"";
 
 /// Which data to read and how to interpret them.
 #[derive(Debug, Clone, Args)]
@@ -277,6 +287,21 @@ pub struct ModelArgs {
     pub no_cache: bool,
 }
 
+const FROM_FILES: &str = "Features from files";
+
+/// Options about a model's input, which is unknown if features come from files.
+const NOT_FROM_FILES: [&str; 9] = [
+    "model",
+    "weights",
+    "allow_partial",
+    "normalization",
+    "inputs",
+    "pooling",
+    "bands",
+    "missing_bands",
+    "channels",
+];
+
 const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
@@ -331,6 +356,19 @@ pub struct BenchArgs {
     /// Recompute finished cells
     #[arg(long)]
     pub fresh: bool,
+
+    /// Score features that another program computed, instead of running a model: a folder with
+    /// <task>/<split>.safetensors, .npz or .parquet. docs/vectors.md describes the files
+    #[arg(long, value_name = "DIR", help_heading = FROM_FILES, conflicts_with_all = NOT_FROM_FILES)]
+    pub features: Option<PathBuf>,
+
+    /// Name of the model in the tables [default: `name` in DIR/features.toml, else the folder's name]
+    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
+    pub name: Option<String>,
+
+    /// Name of the model's backbone in the tables [default: `backbone` in DIR/features.toml, else none]
+    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
+    pub backbone: Option<String>,
     /// The options for data
 
     #[command(flatten)]
@@ -384,13 +422,25 @@ pub struct FeaturesArgs {
     #[arg(long, value_name = "PARTITION", default_value = "default")]
     pub partition: String,
 
-    /// The split whose images to encode
-    #[arg(long, value_name = "SPLIT")]
-    pub split: SplitArg,
+    /// The split whose images to encode [default with --to: all three]
+    #[arg(long, value_name = "SPLIT", required_unless_present = "to")]
+    pub split: Option<SplitArg>,
 
     /// The safetensors file to write
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "to", conflicts_with = "to")]
+    pub out: Option<PathBuf>,
+
+    /// Write DIR/<task>/<split>.safetensors, as `bench --features DIR` reads them
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+
+    /// Also write the patch tokens of tiles of this many pixels a side, joined to one grid per image
+    #[arg(long, value_name = "PIXELS", value_parser = at_least_one)]
+    pub tokens: Option<usize>,
+
+    /// Also write the feature maps
+    #[arg(long)]
+    pub maps: bool,
     /// The options for data
 
     #[command(flatten)]

@@ -21,6 +21,7 @@ pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
 pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
 use crate::features::Preparation;
+use crate::features::vectors::{PREFIX, UNKNOWN};
 pub use crate::metrics::Interval;
 use crate::model::config::{DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
@@ -125,8 +126,8 @@ pub struct Provenance {
     /// only `checkout`: the git revision of the configs' folder.)
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, String>,
-    /// blake3 hash of the weights file, `random:<seed>` (see [`Provenance::random_weights`]), or `none` for a model without
-    /// parameters.
+    /// blake3 hash of the weights file, `random:<seed>` (see [`Provenance::random_weights`]), `none` for a model without
+    /// parameters, or `vectors:blake3:<hash>` of the files with the task's features (see [`Provenance::is_vectors`]).
     pub weights: String,
     /// How much of the model the weights cover: see [`Provenance::coverage`].
     pub coverage: Coverage,
@@ -159,8 +160,11 @@ pub struct Provenance {
     pub imputed: Vec<Imputation>,
     /// `dataset`, `sweep` (the chosen strategy is then in [`Record::selected`]) or the name of a strategy.
     pub normalization: String,
-    /// Height and width of the model's input in pixels.
+    /// Height and width of the model's input in pixels; 0 if unknown.
     pub image_size: usize,
+    /// What files of features, or the user, say about how the features were made, by name. Nothing of it is checked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub declared: BTreeMap<String, String>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.
@@ -201,6 +205,29 @@ impl Provenance {
     /// How much of the model the weights cover. Weights called `random:<seed>` always count as random.
     pub fn coverage(&self) -> Coverage {
         if self.weights.starts_with("random:") { Coverage::Random } else { self.coverage }
+    }
+
+    /// Whether another program computed the features, so that no model ran.
+    pub fn is_vectors(&self) -> bool {
+        self.weights.starts_with(PREFIX)
+    }
+
+    /// The weights as a setting: equal in records that may share a row. The files with the features of each task have a
+    /// hash of their own, so for these it is what was declared of the weights.
+    pub fn weights_setting(&self) -> String {
+        match (self.is_vectors(), self.declared.get("weights")) {
+            (false, _) => self.weights.clone(),
+            (true, Some(declared)) => format!("{PREFIX}{declared}"),
+            (true, None) => format!("{PREFIX}{UNKNOWN}"),
+        }
+    }
+
+    /// The size of the model's input: `224 x 224`, or `unknown`.
+    pub fn input_size(&self) -> String {
+        match self.image_size {
+            0 => UNKNOWN.to_owned(),
+            side => format!("{side} x {side}"),
+        }
     }
 
     /// Whether the model kept its random initial weights.
