@@ -388,6 +388,7 @@ impl<'a> Runner<'a> {
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
                 declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
+                origin: None,
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

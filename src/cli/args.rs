@@ -107,7 +107,23 @@ pub enum Command {
     /// 3.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
+
+    /// Pack results for others: records, predictions and a model card, with a digest of every file
+    ///
+    /// Writes one folder or .zip file. `report --with` shows its results beside others, under the contributor's name;
+    /// `check --reference` compares others with it. Both refuse a contribution with a file that was changed since. Of
+    /// several runs of a cell with one setting only the newest is packed. Shortened runs, and records without predictions,
+    /// are left out; a record that contradicts its predictions stops the command.
+    #[command(after_help = CONTRIBUTE_EXAMPLES)]
+    Contribute(ContributeArgs),
 }
+
+const CONTRIBUTE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask contribute --name \"Lab X\"
+  cargo xtask contribute geobench --name \"Lab X\" --model \"My model\" --out lab-x.zip
+  cargo xtask report --with lab-x.zip
+  cargo xtask check --records results --reference lab-x.zip";
 
 const FEATURES_EXAMPLES: &str = "\
 Examples:
@@ -124,6 +140,7 @@ Examples:
 const REPORT_EXAMPLES: &str = "\
 Examples:
   cargo xtask report
+  cargo xtask report --with lab-x.zip --with lab-y
   cargo xtask report --models TerraFM,Galileo --axes knn
   cargo xtask report --axes finetune/m-cashew-plant,m-eurosat,m-so2sat --out report";
 
@@ -324,7 +341,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -458,7 +475,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub records: PathBuf,
 
-    /// The reference records, in the same layout
+    /// The reference records, in the same layout, or a contribution: a folder or .zip file from `contribute`
     #[arg(long, value_name = "DIR")]
     pub reference: PathBuf,
 
@@ -684,12 +701,44 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
     }
 }
 
+/// Arguments of `contribute`.
+#[derive(Debug, Clone, Args)]
+pub struct ContributeArgs {
+    /// A folder of the results: a suite, or the demo of one (geobench-demo) [default: every suite with records]
+    #[arg(value_name = "SUITE")]
+    pub suite: Option<String>,
+
+    /// Name of the person or group, as tables will show it
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+
+    /// How to reach you, or where the results are described: a mail address or a link
+    #[arg(long, value_name = "TEXT")]
+    pub contact: Option<String>,
+
+    /// Results folder, as written by `bench`
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// The folder to write, or a file that ends in .zip; an earlier contribution there is replaced
+    #[arg(long, value_name = "DIR|FILE.zip", default_value = "contribution")]
+    pub out: PathBuf,
+    /// Which records to pack
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
 /// Arguments of `report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
     /// Results folder, as written by `bench`
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+
+    /// Also show the results of a contribution: a folder or .zip file from `contribute` (repeatable)
+    #[arg(long = "with", value_name = "DIR|FILE.zip")]
+    pub contributions: Vec<PathBuf>,
 
     /// Output folder of the report [default: the results folder]
     #[arg(long, value_name = "DIR")]

@@ -6,6 +6,7 @@ mod bench;
 mod cache;
 mod check;
 mod compare;
+mod contribute;
 mod doctor;
 mod features;
 pub mod fetch;
@@ -82,6 +83,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
         args::Command::Report(args) => return report::run(&home, args),
+        args::Command::Contribute(args) => return contribute::run(&home, &args, program),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! file per record, [`predictions`] the predictions behind it; [`frame()`] lays records out as a data frame.
 
 mod collection;
+pub mod contribution;
 mod frame;
 mod migrate;
 mod note;
@@ -165,6 +166,9 @@ pub struct Provenance {
     /// What files of features, or the user, say about how the features were made, by name. Nothing of it is checked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declared: BTreeMap<String, String>,
+    /// Name of the contributor whose contribution the record was read from; `None` for own records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.

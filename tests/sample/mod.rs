@@ -54,6 +54,8 @@ pub fn record() -> Record {
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],
             normalization: "dataset".into(),
             image_size: 224,
+            declared: BTreeMap::new(),
+            origin: None,
             device: "flex".into(),
             threads: 2,
             finished: 1_700_000_000,

@@ -62,6 +62,7 @@
       ["Program", `terrabench ${made.terrabench}`],
       ["Git revision", (made["git-revision"] ?? "unknown, or not built from a checkout") + (made["git-dirty"] ? ", changed since" : "")],
       ["Config files", pairs(made.configs)],
+      ["Contributed by", made.origin],
       ["File", record.file],
     ].filter(([, value]) => value);
   };

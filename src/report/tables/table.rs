@@ -388,6 +388,8 @@ struct Variant<'a> {
     /// Whole, partial or random; for old records derived from the weights' id.
     coverage: Coverage,
     band_names: &'a str,
+    /// The contributor's name; `None` for own records.
+    origin: Option<&'a str>,
 }
 
 fn measured_rows<'a>(
@@ -409,6 +411,7 @@ fn measured_rows<'a>(
             weights: record.provenance.weights_setting(),
             coverage: record.provenance.coverage(),
             band_names: &record.provenance.band_names,
+            origin: record.provenance.origin.as_deref(),
         };
         variants.entry(variant).or_default().push(record);
     }
@@ -498,7 +501,8 @@ fn qualifiers<'v>(
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
         .map(|other| other.weights.as_str())
         .collect();
-    let mut qualifiers = Vec::new();
+    let mut qualifiers: Vec<String> =
+        variant.origin.iter().map(|name| format!("contributed by {name}")).collect();
     if protocols.len() > 1 {
         qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
