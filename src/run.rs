@@ -8,6 +8,7 @@ pub mod vectors;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
@@ -170,7 +171,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Returns the identity of the weights for records of `task`; features from files have one per task.
-    fn weights_id(&self, files: Option<&Result<VectorTask>>) -> Result<String> {
+    fn weights_id(&self, files: Option<&Result<Arc<VectorTask>>>) -> Result<String> {
         match files {
             Some(files) => files.as_ref().map_err(Error::clone)?.id(),
             None => self.weights_id.clone(),
@@ -178,7 +179,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Opens the task's features, if another program computed them.
-    fn vectors(&self, task: &Task) -> Option<Result<VectorTask>> {
+    fn vectors(&self, task: &Task) -> Option<Result<Arc<VectorTask>>> {
         self.setting.vectors.as_ref().map(|folder| folder.task(&task.name))
     }
 
@@ -267,7 +268,7 @@ impl<'a> Runner<'a> {
             outcomes.extend(cells.iter().map(|planned| {
                 let done = match (&input, &weights_id) {
                     (Ok(input), Ok(id)) => {
-                        let origin = Origin { weights_id: id, vectors: files.as_ref() };
+                        let origin = Origin { weights_id: id, vectors: files.as_deref() };
                         self.run_cell(&plan.task, planned, input, origin, &mut known, progress)
                     }
                     (Err(error), _) if here => Err(error.clone()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use polars::prelude::{DataFrame, ListChunked, ParquetWriter, df};
+use polars::prelude::{DataFrame, IntoSeries, ListChunked, NamedFrom, ParquetWriter, Series, df};
 use safetensors::tensor::{Dtype, TensorView};
 use terrabench::features::vectors::VectorFolder;
 use terrabench::formats::arrays::{ArrayFile, Number};
@@ -142,19 +142,15 @@ impl Vectors {
         let mut frame: DataFrame = df!("samples" => &self.names).unwrap();
         if list {
             let rows = self.rows.iter().map(|row| {
-                <polars::prelude::Series as polars::prelude::NamedFrom<_, _>>::new("".into(), row.as_slice())
+                Series::new("".into(), row.as_slice())
             });
-            let rows: Vec<polars::prelude::Series> = rows.collect();
-            let lists = ListChunked::from_iter(rows);
-            let lists = polars::prelude::IntoSeries::into_series(lists).with_name("features".into());
+            let lists = ListChunked::from_iter(rows.collect::<Vec<Series>>());
+            let lists = lists.into_series().with_name("features".into());
             frame.with_column(lists.into()).unwrap();
         } else {
             for j in 0..self.shape()[1] {
                 let column: Vec<f64> = self.rows.iter().map(|row| f64::from(row[j])).collect();
-                let column = <polars::prelude::Series as polars::prelude::NamedFrom<_, _>>::new(
-                    format!("x{j}").as_str().into(),
-                    column,
-                );
+                let column = Series::new(format!("x{j}").as_str().into(), column);
                 frame.with_column(column.into()).unwrap();
             }
         }

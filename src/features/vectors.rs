@@ -21,6 +21,7 @@ mod split;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -87,6 +88,8 @@ pub struct VectorFolder {
     about: About,
     /// The files of each task, by split.
     files: BTreeMap<String, BTreeMap<Split, PathBuf>>,
+    /// The tasks opened so far.
+    opened: Mutex<BTreeMap<String, Arc<VectorTask>>>,
 }
 
 impl VectorFolder {
@@ -115,7 +118,7 @@ impl VectorFolder {
             return Err(Error::not_found(path, format!("found no features of the suite's tasks, but {found}"))
                 .help(format!("{layout}; `cargo xtask features --to DIR` writes this layout")));
         }
-        Ok(VectorFolder { path: path.to_owned(), about, files })
+        Ok(VectorFolder { path: path.to_owned(), about, files, opened: Mutex::default() })
     }
 
     /// Returns the path of the folder.
@@ -138,12 +141,22 @@ impl VectorFolder {
         self.files.contains_key(task)
     }
 
-    /// Reads the headers of a task's files and checks that they fit each other.
+    /// Reads the headers of a task's files, once, and checks that they fit each other.
     ///
     /// # Errors
     /// If there are none, a file cannot be read or is faulty, or two splits differ in their widths or in what they
     /// declare.
-    pub fn task(&self, task: &str) -> Result<VectorTask> {
+    pub fn task(&self, task: &str) -> Result<Arc<VectorTask>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = opened.get(task) {
+            return Ok(Arc::clone(known));
+        }
+        let new = Arc::new(self.open_task(task)?);
+        opened.insert(task.to_owned(), Arc::clone(&new));
+        Ok(new)
+    }
+
+    fn open_task(&self, task: &str) -> Result<VectorTask> {
         let files = self.files.get(task).ok_or_else(|| {
             Error::not_found(self.path.join(task), "no features of this task")
                 .help("write <split>.safetensors, .npz or .parquet into this folder, or leave the task out")
