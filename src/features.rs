@@ -12,6 +12,7 @@ pub mod source;
 pub(crate) mod stages;
 pub mod tiles;
 pub mod truth;
+pub mod vectors;
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -3,10 +3,12 @@
 mod findings;
 pub mod plan;
 pub mod sheet;
+pub mod vectors;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
@@ -17,7 +19,8 @@ use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::device::Precision;
 use crate::features::cache::Cache;
-use crate::features::source::{EncoderSource, KnownFeatures};
+use crate::features::source::{EncoderSource, FeatureSource, KnownFeatures};
+use crate::features::vectors::{UNKNOWN, VectorFolder, VectorSource, VectorTask};
 use crate::features::batch_size::BatchSizes;
 use crate::features::{
     Agreed, BatchSize, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica,
@@ -32,12 +35,13 @@ use crate::progress::Progress;
 use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
-    Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
+    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
     protocol_settings,
 };
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
+use crate::task::bands::Band;
 use crate::task::{Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
@@ -50,6 +54,8 @@ pub struct Setting<'a> {
     pub model: &'a ModelConfig,
     /// The weights, or why there are none; recorded cells are listed anyway.
     pub weights: Result<Weights>,
+    /// The folder with the features, if another program computed them; `weights` are then none.
+    pub vectors: Option<VectorFolder>,
     /// Whether weights may cover only part of the model.
     pub allow_partial: bool,
     /// The suite's data folder, or why there is none.
@@ -198,6 +204,19 @@ impl<'a> Runner<'a> {
         self.setting.data.as_ref().err().or(self.weights_id.as_ref().err())
     }
 
+    /// Returns the identity of the weights for records of `task`, unless an encoder alone knows it; features from files have one per task.
+    fn weights_id(&self, files: Option<&Result<Arc<VectorTask>>>) -> Result<Option<String>> {
+        match files {
+            Some(files) => files.as_ref().map_err(Error::clone)?.id().map(Some),
+            None => self.weights_id.clone(),
+        }
+    }
+
+    /// Opens the task's features, if another program computed them.
+    fn vectors(&self, task: &Task) -> Option<Result<Arc<VectorTask>>> {
+        self.setting.vectors.as_ref().map(|folder| folder.task(&task.name))
+    }
+
     /// Finds the record of a planned cell without data or weights: the one finished last, with the same weights if these are
     /// known.
     ///
@@ -208,7 +227,8 @@ impl<'a> Runner<'a> {
             return Ok(None);
         }
         let request = self.request(task, planned)?;
-        let same_weights = |record: &Record| match &self.weights_id {
+        let weights_id = self.weights_id(self.vectors(task).as_ref());
+        let same_weights = |record: &Record| match &weights_id {
             Ok(Some(id)) => record.provenance.weights == *id,
             Ok(None) | Err(_) => true,
         };
@@ -237,6 +257,8 @@ impl<'a> Runner<'a> {
         decoding: &'d str,
     ) -> Deciding<'d> {
         let setting = self.setting;
+        let is_known = setting.vectors.is_none();
+        let normalization = setting.input.normalization_of(setting.suite, task, &setting.model.architecture);
         Deciding {
             protocol_version: PROTOCOL_VERSION,
             features_version: FEATURES_VERSION,
@@ -249,14 +271,14 @@ impl<'a> Runner<'a> {
             weights: "",
             data: "",
             sensor: task.input_sensor,
-            pooling: protocol.needs().is_pooled().then(|| setting.model.pooling()),
+            pooling: (is_known && protocol.needs().is_pooled()).then(|| setting.model.pooling()),
             channels: &setting.input.channels,
             bands: &[],
-            band_names: setting.input.band_names(task),
+            band_names: if is_known { setting.input.band_names(task) } else { UNKNOWN },
             imputed: &[],
-            normalization: setting.input.normalization_of(setting.suite, task, &setting.model.architecture),
+            normalization: if is_known { normalization } else { UNKNOWN },
             strategies: &[],
-            image_size: setting.model.side(task),
+            image_size: if is_known { setting.model.side(task) } else { 0 },
             precision: setting.precision,
         }
     }
@@ -264,6 +286,9 @@ impl<'a> Runner<'a> {
     /// Runs a task's cells. A cell that fails does not stop the others.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let mut known = KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
+        let files = self.vectors(&plan.task);
+        let weights_id = self.weights_id(files.as_ref());
+        let files = files.and_then(Result::ok);
         let mut outcomes = Vec::new();
         for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
             let partition = &cells[0].cell.partition;
@@ -276,7 +301,7 @@ impl<'a> Runner<'a> {
                 .as_ref()
                 .is_ok_and(|data| data::task_folder(setting.suite, &plan.task, data).is_some());
             // Whether a cell may be listed as recorded instead: what is missing was there once.
-            let agreed = match (input, &self.weights_id) {
+            let agreed = match (input, &weights_id) {
                 (Ok(input), Ok(Some(id))) => Ok(Agreed { input, weights: id.clone(), announcement: None }),
                 (Ok(input), Ok(None)) => self.agree(input, cells).map_err(|error| (error, false)),
                 (Err(error), _) => Err((error, !here)),
@@ -284,7 +309,10 @@ impl<'a> Runner<'a> {
             };
             outcomes.extend(cells.iter().map(|planned| {
                 let done = match &agreed {
-                    Ok(agreed) => self.run_cell(&plan.task, planned, agreed, &mut known, progress),
+                    Ok(agreed) => {
+                        let origin = Origin { weights_id: &agreed.weights, vectors: files.as_deref() };
+                        self.run_cell(&plan.task, planned, agreed, origin, &mut known, progress)
+                    }
                     Err((error, false)) => Err(error.clone()),
                     Err((error, true)) => {
                         self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
@@ -320,10 +348,11 @@ impl<'a> Runner<'a> {
         task: &Task,
         planned: &PlannedCell,
         agreed: &Agreed,
+        origin: Origin<'_>,
         known: &mut KnownFeatures,
         progress: &dyn Progress,
     ) -> Result<Done> {
-        let Agreed { input, weights: weights_id, .. } = agreed;
+        let input = &agreed.input;
         let start = Instant::now();
         let setting = self.setting;
         let cell = &planned.cell;
@@ -332,16 +361,24 @@ impl<'a> Runner<'a> {
         let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let decoding = input.dataset.decoding().hash();
         let protocol = planned.protocol.deciding(&task.name);
-        let deciding = Deciding {
-            weights: weights_id,
-            data: &input.dataset.fingerprint(splits)?,
-            bands: &input.channel_names(),
-            imputed: &input.imputed(),
-            normalization: &input.normalization,
-            strategies: &input.strategies,
-            image_size: input.image_size(),
+        let (data, bands, imputed) =
+            (input.dataset.fingerprint(splits)?, input.channel_names(), input.imputed());
+        let mut deciding = Deciding {
+            weights: origin.weights_id,
+            data: &data,
+            normalization: if origin.vectors.is_none() { &input.normalization } else { UNKNOWN },
             ..self.asked(task, cell, &protocol, &decoding)
         };
+        // Of features from files it is unknown which pixels they were computed from.
+        if origin.vectors.is_none() {
+            deciding = Deciding {
+                bands: &bands,
+                imputed: &imputed,
+                strategies: &input.strategies,
+                image_size: input.image_size(),
+                ..deciding
+            };
+        }
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
             && let Some(record) = self.store.find(&fingerprint, cell)?
@@ -362,17 +399,18 @@ impl<'a> Runner<'a> {
             agreed.want(self.model.get()?.encoder.as_ref(), needs.want(input.pooling))?;
         }
         let setup = match needs.takes_setup() {
-            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), progress)?),
+            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), origin, progress)?),
             false => None,
         };
         let outcome = if needs.trains_encoder() {
             planned.protocol.run(Session { task, seed: cell.seed, source: None, setup })?
         } else {
             let (encoding, begun) = (known.bank.busy(), Instant::now());
-            let source = self.source(input, cell, weights_id, known, progress)?;
+            let source = self.source(input, cell, origin, known, progress)?;
             let mut source = LoggedSource { source, log: &mut features };
             let outcome =
                 planned.protocol.run(Session { task, seed: cell.seed, source: Some(&mut source), setup })?;
+            drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
             outcome
@@ -396,7 +434,7 @@ impl<'a> Runner<'a> {
             selected: outcome.selected,
             samples: samples.collect(),
             protocol_settings: protocol_settings(&planned.protocol)?,
-            notes: Vec::new(),
+            notes: origin.vectors.iter().map(|files| Note::new("vectors", files.described())).collect(),
             provenance: Provenance {
                 terrabench: setting.program.version.clone(),
                 git_revision: setting.program.revision.clone(),
@@ -417,6 +455,8 @@ impl<'a> Runner<'a> {
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
                 precision: setting.precision,
+                declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
+                origin: None,
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -428,7 +468,7 @@ impl<'a> Runner<'a> {
             protocol: &*planned.protocol,
             input,
             demo: setting.demo,
-            band_names: deciding.band_names,
+            band_names: origin.vectors.is_none().then_some(deciding.band_names),
             features: &features,
         };
         audited.fill(&mut record, &self.earlier, self.store);
@@ -499,9 +539,16 @@ impl<'a> Runner<'a> {
     fn shown_bands(&self, input: &Input) -> Result<Option<ShownBands>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
-            let Some((names, colors)) = sheet::colors(&image.bands, &image.selection.stored) else {
-                continue;
+            let stored = &image.selection.stored;
+            let shown_as = if self.setting.model.architecture.takes_stored_pixels() {
+                let named = self.setting.suite.bands.iter().filter(|(_, name)| stored.contains(name));
+                let (bands, names): (Vec<Band>, Vec<String>) =
+                    named.map(|(band, name)| (*band, name.clone())).unzip();
+                sheet::colors(&bands, &names)
+            } else {
+                sheet::colors(&image.bands, stored)
             };
+            let Some((names, colors)) = shown_as else { continue };
             if colors == sheet::TRUE_COLOR
                 || shown.as_ref().is_none_or(|(_, other)| *other != sheet::TRUE_COLOR)
             {
@@ -526,12 +573,27 @@ impl<'a> Runner<'a> {
         &'s self,
         input: &'s Input,
         cell: &'s Cell,
-        weights_id: &'s str,
+        origin: Origin<'s>,
         known: &'s mut KnownFeatures,
         progress: &'s dyn Progress,
-    ) -> Result<EncoderSource<'s>> {
+    ) -> Result<Box<dyn FeatureSource + 's>> {
         let setting = self.setting;
-        Ok(EncoderSource {
+        let Origin { weights_id, vectors } = origin;
+        if let Some(vectors) = vectors {
+            let root = setting.data.as_deref().map_err(|error| (*error).clone())?;
+            return Ok(Box::new(VectorSource {
+                vectors,
+                input,
+                suite: setting.suite,
+                root,
+                partition: &cell.partition,
+                device: &setting.device,
+                readers: setting.threads,
+                known,
+                progress,
+            }));
+        }
+        Ok(Box::new(EncoderSource {
             encoder: self.model.get()?.encoder.as_ref(),
             identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name, precision: setting.precision },
             input,
@@ -543,7 +605,7 @@ impl<'a> Runner<'a> {
             map_limit: setting.cache_limit,
             known,
             progress,
-        })
+        }))
     }
 
     /// Returns the model's feature maps. An encoder that alone knows them must have been told that they are wanted.
@@ -570,6 +632,7 @@ impl<'a> Runner<'a> {
         input: &'s Input,
         snapshot: PathBuf,
         trains_encoder: bool,
+        origin: Origin<'_>,
         progress: &'s dyn Progress,
     ) -> Result<TrainingSetup<'s>> {
         let setting = self.setting;
@@ -580,7 +643,11 @@ impl<'a> Runner<'a> {
             input,
             strategy: input.only()?,
             encoder,
-            maps: input.spec().map_levels(self.map_levels()?),
+            maps: match origin.vectors {
+                // One feature per sample, however many images it has.
+                Some(files) => files.map_levels(),
+                None => input.spec().map_levels(self.map_levels()?),
+            },
             device,
             batch_size: setting.batch_sizes.given_or_small(),
             readers: setting.threads,
@@ -588,6 +655,14 @@ impl<'a> Runner<'a> {
             progress,
         })
     }
+}
+
+/// Where the features of a task's cells come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    weights_id: &'a str,
+    /// The task's files, if another program computed the features.
+    vectors: Option<&'a VectorTask>,
 }
 
 /// Returns the images of a sample for the record; empty for tasks of a single image.

@@ -434,7 +434,7 @@ fn a_value_below_image_statistics_is_marked_in_either_order_of_recording() {
     put("TerraFM", "5f3c9a1be20476d8a1c2", 10.0, "m-so2sat");
     put("Image statistics", "none", 78.3, "m-eurosat");
     put("Image statistics", "none", 94.9, "m-brick-kiln");
-    let sections = report::gather(&Home::find().unwrap(), folder.path()).unwrap();
+    let sections = report::gather(&Home::find().unwrap(), folder.path(), &[]).unwrap();
     let marked: Vec<(&str, &str)> = sections[0]
         .records
         .iter()

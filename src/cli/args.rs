@@ -48,7 +48,10 @@ pub enum Command {
     /// Export the features of a split as safetensors
     ///
     /// The file contains `features` (float32 [n, d]) and `labels` (int64 [n]; uint8 [n, labels] for multi-label tasks). Its
-    /// metadata key `samples` is a JSON list of the sample names in the same order.
+    /// metadata key `samples` is a JSON list of the sample names in the same order. With --tokens it also contains `tokens`
+    /// (float32 [n, rows, columns, d]), with --maps `map0`, `map1`, … (float32 [n, d, rows, columns]). `bench --features`
+    /// reads a folder of such files, which --to writes.
+    #[command(after_help = FEATURES_EXAMPLES)]
     Features(FeaturesArgs),
 
     /// Write the images of a split, prepared for a model, to standard output for a loop of your own
@@ -138,6 +141,15 @@ pub enum Command {
     /// 3.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
+
+    /// Pack results for others: records, predictions and a model card, with a digest of every file
+    ///
+    /// Writes one folder or .zip file. `report --with` shows its results beside others, under the contributor's name;
+    /// `check --reference` compares others with it. Both refuse a contribution with a file that was changed since. Of
+    /// several runs of a cell with one setting only the newest is packed. Shortened runs, and records without predictions,
+    /// are left out; a record that contradicts its predictions stops the command.
+    #[command(after_help = CONTRIBUTE_EXAMPLES)]
+    Contribute(ContributeArgs),
 }
 
 const PARITY_EXAMPLES: &str = "\
@@ -145,6 +157,18 @@ Examples:
   cargo xtask parity --model terrafm-b --weights TerraFM-B.pth --demo \\
     --against \"python examples/parity/encode_terrafm.py --repository TerraFM --weights TerraFM-B.pth\"
   cargo xtask parity --model galileo-nano --task m-so2sat --data ~/geobench --against \"python encode_upstream.py\"";
+const CONTRIBUTE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask contribute --name \"Lab X\"
+  cargo xtask contribute geobench --name \"Lab X\" --model \"My model\" --out lab-x.zip
+  cargo xtask report --with lab-x.zip
+  cargo xtask check --records results --reference lab-x.zip";
+
+const FEATURES_EXAMPLES: &str = "\
+Examples:
+  cargo xtask features --task m-eurosat --split test --out test.safetensors
+  cargo xtask features --task m-eurosat --to my-features
+  cargo xtask features --suite landslide4sense --task landslide4sense --to my-features --tokens 128 --maps";
 
 const PREPARE_EXAMPLES: &str = "\
 Examples:
@@ -155,6 +179,7 @@ Examples:
 const REPORT_EXAMPLES: &str = "\
 Examples:
   cargo xtask report
+  cargo xtask report --with lab-x.zip --with lab-y
   cargo xtask report --models TerraFM,Galileo --axes knn
   cargo xtask report --axes finetune/m-cashew-plant,m-eurosat,m-so2sat --out report";
 
@@ -186,7 +211,8 @@ Examples:
   cargo xtask bench geobench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
   cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
-  cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"";
+  cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"
+  cargo xtask bench geobench --data ~/geobench --features my-features --name \"My model\"";
 
 /// Which data to read and how to interpret them.
 #[derive(Debug, Clone, Args)]
@@ -380,6 +406,21 @@ pub struct OwnEncoderArgs {
     pub encoder_timeout: Option<u64>,
 }
 
+const FROM_FILES: &str = "Features from files";
+
+/// Options about a model's input, which is unknown if features come from files.
+const NOT_FROM_FILES: [&str; 9] = [
+    "model",
+    "weights",
+    "allow_partial",
+    "normalization",
+    "inputs",
+    "pooling",
+    "bands",
+    "missing_bands",
+    "channels",
+];
+
 const SHORT: &str = "Short runs (protocols that train with epochs)";
 
 /// Arguments of `bench`.
@@ -402,7 +443,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -434,6 +475,19 @@ pub struct BenchArgs {
     /// Recompute finished cells
     #[arg(long)]
     pub fresh: bool,
+
+    /// Score features that another program computed, instead of running a model: a folder with
+    /// <task>/<split>.safetensors, .npz or .parquet. docs/vectors.md describes the files
+    #[arg(long, value_name = "DIR", help_heading = FROM_FILES, conflicts_with_all = NOT_FROM_FILES)]
+    pub features: Option<PathBuf>,
+
+    /// Name of the model in the tables [default: `name` in DIR/features.toml, else the folder's name]
+    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
+    pub name: Option<String>,
+
+    /// Name of the model's backbone in the tables [default: `backbone` in DIR/features.toml, else none]
+    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
+    pub backbone: Option<String>,
     /// The options for data
 
     #[command(flatten)]
@@ -487,13 +541,25 @@ pub struct FeaturesArgs {
     #[arg(long, value_name = "PARTITION", default_value = "default")]
     pub partition: String,
 
-    /// The split whose images to encode
-    #[arg(long, value_name = "SPLIT")]
-    pub split: SplitArg,
+    /// The split whose images to encode [default with --to: all three]
+    #[arg(long, value_name = "SPLIT", required_unless_present = "to")]
+    pub split: Option<SplitArg>,
 
     /// The safetensors file to write
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "to", conflicts_with = "to")]
+    pub out: Option<PathBuf>,
+
+    /// Write DIR/<task>/<split>.safetensors, as `bench --features DIR` reads them
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+
+    /// Also write the patch tokens of tiles of this many pixels a side, joined to one grid per image
+    #[arg(long, value_name = "PIXELS", value_parser = at_least_one)]
+    pub tokens: Option<usize>,
+
+    /// Also write the feature maps
+    #[arg(long)]
+    pub maps: bool,
     /// The options for data
 
     #[command(flatten)]
@@ -608,7 +674,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     pub records: PathBuf,
 
-    /// The reference records, in the same layout
+    /// The reference records, in the same layout, or a contribution: a folder or .zip file from `contribute`
     #[arg(long, value_name = "DIR")]
     pub reference: PathBuf,
 
@@ -846,12 +912,44 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
     }
 }
 
+/// Arguments of `contribute`.
+#[derive(Debug, Clone, Args)]
+pub struct ContributeArgs {
+    /// A folder of the results: a suite, or the demo of one (geobench-demo) [default: every suite with records]
+    #[arg(value_name = "SUITE")]
+    pub suite: Option<String>,
+
+    /// Name of the person or group, as tables will show it
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+
+    /// How to reach you, or where the results are described: a mail address or a link
+    #[arg(long, value_name = "TEXT")]
+    pub contact: Option<String>,
+
+    /// Results folder, as written by `bench`
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+
+    /// The folder to write, or a file that ends in .zip; an earlier contribution there is replaced
+    #[arg(long, value_name = "DIR|FILE.zip", default_value = "contribution")]
+    pub out: PathBuf,
+    /// Which records to pack
+
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+}
+
 /// Arguments of `report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
     /// Results folder, as written by `bench`
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+
+    /// Also show the results of a contribution: a folder or .zip file from `contribute` (repeatable)
+    #[arg(long = "with", value_name = "DIR|FILE.zip")]
+    pub contributions: Vec<PathBuf>,
 
     /// Output folder of the report [default: the results folder]
     #[arg(long, value_name = "DIR")]

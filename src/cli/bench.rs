@@ -20,13 +20,15 @@ use crate::demo;
 use crate::device::{self, Precision};
 use crate::error::AtPath;
 use crate::features::stages;
+use crate::features::vectors::VectorFolder;
 use crate::home::{Home, cache_folder};
+use crate::model::config::ModelConfig;
 use crate::program::Program;
 use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice};
-use crate::run::{Done, Runner, Setting};
+use crate::run::{self, Done, Runner, Setting};
 use crate::{Error, ErrorKind, Result};
 
 const DEMO_NOTICE: &str = "\
@@ -40,9 +42,14 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
-    let model = model_named(home, model_name, &suite, &args.model)?;
     // An encoder on the command line has no file.
     let model_file = args.model.own.encoder.is_none().then_some(model_name);
+    let tasks = suite.tasks.iter().map(|task| task.name.as_str());
+    let vectors = args.features.as_deref().map(|folder| VectorFolder::open(folder, tasks)).transpose()?;
+    let model = match &vectors {
+        None => model_named(home, model_name, &suite, &args.model)?,
+        Some(folder) => vector_model(folder, args.name, args.backbone)?,
+    };
     let choice = Choice {
         tasks: args.tasks,
         partitions: args.partitions,
@@ -58,7 +65,12 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))
     };
-    let plans = plan::plan(&suite, &model, &choice, load)?;
+    let mut plans = plan::plan(&suite, &model, &choice, load)?;
+    if let Some(folder) = &vectors {
+        let (left, lacks) = run::vectors::narrow(folder, &choice, plans)?;
+        lacks.iter().for_each(|lack| console::note(format_args!("{lack}")));
+        plans = left;
+    }
     let precision = args.model.precision.into();
     let mut cells = plans.iter().flat_map(|plan| &plan.cells);
     if precision != Precision::F32
@@ -92,6 +104,8 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
             Err(error) if error.kind() == ErrorKind::Request && typed.is_some() => return Err(error.into()),
             weights => weights,
         },
+        configs: configs(home, &suite.name, model_name, vectors.as_ref())?,
+        vectors,
         allow_partial: args.model.allow_partial,
         data,
         demo: args.demo,
@@ -107,7 +121,6 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         threads,
         fresh: args.fresh,
         program: program.clone(),
-        configs: configs(home, &suite.name, model_file)?,
         protocol_configs: protocol_configs.into_inner(),
     };
     let runner = Runner::new(&setting, &store)?;
@@ -161,11 +174,42 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     Ok(code)
 }
 
+/// Describes the model behind features from files, by the names on the command line, in the folder, or of the folder.
+fn vector_model(folder: &VectorFolder, name: Option<String>, backbone: Option<String>) -> Result<ModelConfig> {
+    let about = folder.about();
+    let path = std::path::absolute(folder.path()).at(folder.path())?;
+    let own = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.or_else(|| about.name.clone()).or_else(own).unwrap_or_default();
+    let backbone = backbone.or_else(|| about.backbone.clone()).unwrap_or_default();
+    let is_plain = |text: &str| text.chars().count() <= LONGEST_NAME && !text.chars().any(char::is_control);
+    if name.trim().is_empty() || !is_plain(&name) || !is_plain(&backbone) {
+        return Err(Error::request(format!("expected a name of one line with up to {LONGEST_NAME} characters"))
+            .help("pass --name \"My model\""));
+    }
+    Ok(ModelConfig::of_vectors(name.trim(), backbone.trim()))
+}
+
+/// Characters that the name of a model may have.
+const LONGEST_NAME: usize = 80;
+
 /// blake3 hashes of the configuration files of suite, model (if it has one) and normalisation.
-fn configs(home: &Home, suite: &str, model: Option<&str>) -> Result<BTreeMap<String, String>> {
-    let model = model.map(|model| Ok::<_, Error>(("model", home.config("models", model)?))).transpose()?;
-    let files = [("suite", home.suite(suite)), ("normalization", home.path("configs/normalization.toml"))];
-    files.into_iter().chain(model).map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
+fn configs(
+    home: &Home,
+    suite: &str,
+    model: Option<&str>,
+    vectors: Option<&VectorFolder>,
+) -> Result<BTreeMap<String, String>> {
+    let mut files = vec![("suite", home.suite(suite))];
+    match vectors {
+        Some(folder) => files.extend(folder.about_path().map(|path| ("model", path))),
+        None => {
+            if let Some(model) = model {
+                files.push(("model", home.config("models", model)?));
+            }
+            files.push(("normalization", home.path("configs/normalization.toml")));
+        }
+    }
+    files.into_iter().map(|(name, path)| Ok((name.to_owned(), hash(&path)?))).collect()
 }
 
 /// Stores the blake3 hash of a protocol's file under the protocol's name.

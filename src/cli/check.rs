@@ -2,10 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::CheckArgs;
+use super::contribute::opened;
 use super::wanted::wanted;
 use crate::console;
 use crate::error::AtPath;
@@ -45,11 +46,11 @@ struct Sides {
     suites: Suites,
 }
 
-fn sides(home: &Home, args: &CheckArgs, first: bool) -> Result<Sides> {
-    let records = collect_usable(&args.records)?;
+fn sides(home: &Home, args: &CheckArgs, [records, reference]: [&Path; 2], first: bool) -> Result<Sides> {
+    let records = collect_usable(records)?;
     let reference = match first {
         true => Collection::default(),
-        false => collect_usable(&args.reference).map_err(|error| how(args, error))?,
+        false => collect_usable(reference).map_err(|error| how(args, error))?,
     };
     let mut unreadable = records.unreadable;
     unreadable.extend(reference.unreadable);
@@ -62,7 +63,14 @@ fn sides(home: &Home, args: &CheckArgs, first: bool) -> Result<Sides> {
 
 fn checked(home: &Home, args: &CheckArgs) -> Result<ExitCode> {
     let first = args.update && !args.reference.exists();
-    let sides = sides(home, args, first)?;
+    let [records, reference] = [&args.records, &args.reference].map(|path| opened(path));
+    let (records, reference) = (records?, reference?);
+    if args.update && reference.contribution.is_some() {
+        return Err(Error::request("is a contribution, which must not change")
+            .in_file(&args.reference)
+            .help("name another folder with --reference"));
+    }
+    let sides = sides(home, args, [&records.folder, &reference.folder], first)?;
     if first {
         console::tell("No reference exists yet.\n");
     }

@@ -7,6 +7,7 @@ mod bench;
 mod cache;
 mod check;
 mod compare;
+mod contribute;
 mod doctor;
 mod features;
 pub mod fetch;
@@ -92,6 +93,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Doctor(args) => doctor::run(&home, &args),
         args::Command::MeasureDevice(args) => doctor::measure(&home, &args),
         args::Command::Report(args) => return report::run(&home, args),
+        args::Command::Contribute(args) => return contribute::run(&home, &args, program),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -3,16 +3,26 @@
 use std::process::ExitCode;
 
 use super::args::ReportArgs;
+use super::contribute::contributed;
 use super::used;
+use crate::Result;
 use crate::console;
 use crate::home::Home;
+use crate::record::contribution::Contribution;
 use crate::report::{self, Choice};
 
 /// Runs the command.
 pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| args.results.clone());
     let choice = Choice { models: args.models, axes: args.axes };
-    let written = report::write_all(home, &args.results, &out, &choice)?;
+    let opened = args.contributions.iter().map(|path| contributed(home, path)).collect::<Result<Vec<_>>>()?;
+    let contributions: Vec<Contribution> = opened.iter().filter_map(|one| one.contribution.clone()).collect();
+    for one in &contributions {
+        let records: usize = one.manifest.records.values().sum();
+        let (name, id) = (&one.manifest.contributor, one.short_id());
+        console::note(format_args!("{records} records contributed by {name}, contribution {id}"));
+    }
+    let written = report::write_with(home, &args.results, &contributions, &out, &choice)?;
     let lines: Vec<String> = written.files.iter().map(|file| format!("{}\n", file.display())).collect();
     console::tell(lines.concat());
     Ok(used(&written.unreadable))

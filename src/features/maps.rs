@@ -39,11 +39,29 @@ pub struct MapItem {
 
 /// Provides the feature maps of a frozen encoder.
 pub struct MapSource<'a> {
-    encoder: Box<dyn Encoder + 'a>,
-    spec: InputSpec,
+    origin: MapOrigin<'a>,
     /// Without autodiff.
     device: Device,
-    kept: Option<MapStore>,
+}
+
+/// Where maps come from.
+enum MapOrigin<'a> {
+    /// An encoder computes them.
+    Encoder { encoder: Box<dyn Encoder + 'a>, spec: InputSpec, kept: Option<MapStore> },
+    /// They were computed by another program.
+    Stored(Box<dyn StoredMaps + 'a>),
+}
+
+/// Feature maps that were computed before the run.
+pub trait StoredMaps: Send + Sync {
+    /// Returns whether it has the maps of this image.
+    fn holds(&self, place: ImageKey) -> bool;
+
+    /// Reads the maps of these images: their shapes, and for each image the numbers of all its maps.
+    ///
+    /// # Errors
+    /// If it lacks an image, a file cannot be read, or a number is not finite.
+    fn read(&self, places: &[ImageKey]) -> Result<(Vec<MapShape>, Vec<f32>)>;
 }
 
 /// Feature maps computed so far, shared by all sources of the same encoder and images.
@@ -76,21 +94,32 @@ struct KeptMaps {
 impl<'a> MapSource<'a> {
     /// Creates a source that computes the maps of an image on every request.
     pub fn new(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device) -> Self {
-        MapSource { encoder, spec, device, kept: None }
+        MapSource { origin: MapOrigin::Encoder { encoder, spec, kept: None }, device }
+    }
+
+    /// Creates a source of maps that were computed before.
+    pub fn stored(maps: Box<dyn StoredMaps + 'a>, device: Device) -> Self {
+        MapSource { origin: MapOrigin::Stored(maps), device }
     }
 
     /// Creates a source that computes the maps of each image once and keeps them in `store`.
     pub fn keeping(encoder: Box<dyn Encoder + 'a>, spec: InputSpec, device: Device, store: MapStore) -> Self {
-        MapSource { kept: Some(store), ..Self::new(encoder, spec, device) }
+        MapSource { origin: MapOrigin::Encoder { encoder, spec, kept: Some(store) }, device }
     }
 
     fn kept(&self) -> Option<MutexGuard<'_, KeptMaps>> {
-        self.kept.as_ref().map(MapStore::lock)
+        match &self.origin {
+            MapOrigin::Encoder { kept, .. } => kept.as_ref().map(MapStore::lock),
+            MapOrigin::Stored(_) => None,
+        }
     }
 
     /// Returns whether the image's maps are kept.
     pub fn knows(&self, place: ImageKey) -> bool {
-        self.kept().is_some_and(|kept| kept.rows.contains_key(&place))
+        match &self.origin {
+            MapOrigin::Encoder { .. } => self.kept().is_some_and(|kept| kept.rows.contains_key(&place)),
+            MapOrigin::Stored(maps) => maps.holds(place),
+        }
     }
 
     /// Describes the kept maps in one line; `None` if there are none.
@@ -118,6 +147,17 @@ impl<'a> MapSource<'a> {
     /// # Errors
     /// If an image does not suit the model, an image without kept maps is missing, or kept maps cannot be read.
     pub fn maps(&self, items: &[MapItem]) -> Result<Vec<Map>> {
+        if let MapOrigin::Stored(maps) = &self.origin {
+            let place = |item: &MapItem| {
+                item.place.ok_or_else(|| {
+                    Error::mismatch(format!("{}: no stored maps of an image rotated by a free angle", item.name))
+                        .help("use a protocol with `augmentation = \"none\"`, such as upernet-plain")
+                })
+            };
+            let places = items.iter().map(place).collect::<Result<Vec<_>>>()?;
+            let (shapes, numbers) = maps.read(&places)?;
+            return Ok(tensors(numbers, items.len(), &shapes, &self.device));
+        }
         let Some(kept) = self.kept() else {
             let maps = self.encode(items.iter())?.into_iter();
             return Ok(maps.map(|map| Map { values: map.values.to_device(&self.device), ..map }).collect());
@@ -140,9 +180,10 @@ impl<'a> MapSource<'a> {
     }
 
     fn encode<'i>(&self, items: impl Iterator<Item = &'i MapItem>) -> Result<Vec<Map>> {
-        let device = batch_device(self.encoder.as_ref(), &self.device);
-        let batch = inputs::batch(&self.spec, images(items)?.into_iter(), &device)?;
-        self.spec.encode(self.encoder.as_ref(), &batch, Want::Maps)?.maps()
+        let MapOrigin::Encoder { encoder, spec, .. } = &self.origin else { return Ok(Vec::new()) };
+        let device = batch_device(encoder.as_ref(), &self.device);
+        let batch = inputs::batch(spec, images(items)?.into_iter(), &device)?;
+        spec.encode(encoder.as_ref(), &batch, Want::Maps)?.maps()
     }
 }
 
@@ -204,10 +245,11 @@ impl KeptMaps {
 
 /// Shape and stride of one of an encoder's maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct MapShape {
+pub struct MapShape {
     /// [d, h, w].
-    dims: [usize; 3],
-    stride: usize,
+    pub dims: [usize; 3],
+    /// Side in pixels of the input area that one position represents.
+    pub stride: usize,
 }
 
 /// Formats shapes for messages: `4 of 768 x 14 x 14`, or every shape if they differ.

@@ -1,13 +1,17 @@
 //! The interface through which protocols on frozen features obtain them.
 //!
 //! A protocol sees a [`FeatureSource`] and no encoders, devices or files. [`EncoderSource`] runs an encoder
-//! over a task's samples; a source of another kind (a process, a file of vectors) implements the same trait.
+//! over a task's samples; [`super::vectors::VectorSource`] reads what another program computed.
+
+use std::collections::HashMap;
 
 use burn::tensor::Device;
 
 use super::maps::{MapSource, MapStore};
 use super::tiles::{Tokens, tile_tokens};
 use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica};
+use crate::audit::observed::PixelSummary;
+use crate::data::Target;
 use crate::model::Encoder;
 use crate::progress::Progress;
 use crate::score::subset::subset;
@@ -105,12 +109,14 @@ pub struct KnownFeatures {
     pub bank: FeatureBank,
     /// Feature maps of the most recent partition and strategy.
     maps: Option<(String, usize, MapStore)>,
+    /// Labels and summaries of samples that were read for their labels alone, by the samples' contents.
+    pub(super) labels: HashMap<blake3::Hash, (Target, PixelSummary)>,
 }
 
 impl KnownFeatures {
     /// Starts with the features in `bank` and no feature maps.
     pub fn new(bank: FeatureBank) -> Self {
-        KnownFeatures { bank, maps: None }
+        KnownFeatures { bank, ..Self::default() }
     }
 
     /// Returns the store of that partition and strategy. Drops any other store, so that the limit applies to the total.

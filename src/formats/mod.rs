@@ -1,5 +1,7 @@
 //! Readers and writers of file formats: bytes to arrays. Nothing here knows about tasks or models.
 
+/// Arrays of numbers from other programs: safetensors, `.npz`, Parquet.
+pub mod arrays;
 /// Weight files: PyTorch checkpoints and safetensors.
 pub mod checkpoint;
 /// GeoTIFF rasters.

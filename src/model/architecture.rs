@@ -36,6 +36,9 @@ macro_rules! architectures {
             /// [`super::image_stats`]: plain pixel statistics, without parameters.
             #[serde(rename = "image-stats")]
             ImageStats,
+            /// No model: another program computed the features, which are in files.
+            #[serde(rename = "vectors")]
+            Vectors,
         }
 
         impl ArchitectureConfig {
@@ -45,6 +48,7 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$variant(_) => $kind,)*
                     $(ArchitectureConfig::$outside_variant(_) => $outside_kind,)*
                     ArchitectureConfig::ImageStats => "image-stats",
+                    ArchitectureConfig::Vectors => "vectors",
                 }
             }
 
@@ -52,7 +56,7 @@ macro_rules! architectures {
                 match self {
                     $(ArchitectureConfig::$variant(config) => Some(config),)*
                     $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
-                    ArchitectureConfig::ImageStats => None,
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors => None,
                 }
             }
 
@@ -96,6 +100,8 @@ macro_rules! architectures {
                     })*
                     $(ArchitectureConfig::$outside_variant(_) => Err(no_gradients($outside_kind)),)*
                     ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has no parameters to train")
+                        .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
+                    ArchitectureConfig::Vectors => Err(Error::mismatch("files of features have no model to train")
                         .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
                 }
             }
@@ -157,12 +163,17 @@ impl Architecture {
 impl ArchitectureConfig {
     /// Whether the model takes every band in its files as stored, instead of the normalised bands of one sensor.
     pub fn takes_stored_pixels(&self) -> bool {
-        *self == ArchitectureConfig::ImageStats
+        matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors)
+    }
+
+    /// Whether another program computed the features, so that no model runs and nothing is known of its input.
+    pub fn is_vectors(&self) -> bool {
+        *self == ArchitectureConfig::Vectors
     }
 
     /// Whether it has parameters, which are loaded from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
-        *self != ArchitectureConfig::ImageStats && self.outside().is_none()
+        !matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors) && self.outside().is_none()
     }
 
     /// Whether it accepts any selection of a sensor's bands.

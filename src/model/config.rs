@@ -229,6 +229,24 @@ impl ModelConfig {
         Ok(config)
     }
 
+    /// Describes features that another program computed. The backbone's name may be empty.
+    pub fn of_vectors(name: &str, backbone: &str) -> Self {
+        ModelConfig {
+            name: name.to_owned(),
+            backbone: backbone.to_owned(),
+            image: ImageSize::Native,
+            images: BTreeMap::new(),
+            pooling: None,
+            architecture: ArchitectureConfig::Vectors,
+            sensors: BTreeMap::new(),
+            impute: Vec::new(),
+            suites: BTreeMap::new(),
+            normalization: no_clip(),
+            weights: None,
+            published: None,
+        }
+    }
+
     /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
         if self.architecture.outside().is_some() {

@@ -48,7 +48,7 @@ pub use self::coverage::Coverage;
 pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
 use self::image_stats::ImageStats;
 use self::weights::{Report, Weights};
-use crate::Result;
+use crate::{Error, Result};
 
 /// An encoder with its weights, and what a record says about them.
 pub struct LoadedModel {
@@ -75,6 +75,10 @@ pub fn load(
         let encoder = outside.open(&config.sensors, device)?;
         let weights_id = outside.identity()?.unwrap_or_default();
         return Ok(LoadedModel { encoder, weights_id, report: Report::default() });
+    }
+    if config.architecture.is_vectors() {
+        let problem = format!("{} is no model that runs: its features are in files", config.name);
+        return Err(Error::request(problem).help("pass --features DIR instead of --model"));
     }
     if !config.architecture.has_parameters() {
         let weights_id = Weights::None.id()?;

@@ -37,6 +37,11 @@ pub trait Protocol: Send + Sync {
         &Split::ALL
     }
 
+    /// Whether it needs features of flipped or rotated training images.
+    fn turns_images(&self) -> bool {
+        false
+    }
+
     /// How many training samples vote, if that can be more than there are.
     fn neighbours(&self) -> Option<usize> {
         None

@@ -43,6 +43,10 @@ impl Protocol for LinearProbeConfig {
         &[TargetKind::Class, TargetKind::Labels]
     }
 
+    fn turns_images(&self) -> bool {
+        self.augmentation.transforms().len() > 1
+    }
+
     fn keep_deciding(&mut self, task: &str) {
         self.learning_rates = self.rates(task).to_vec();
         self.task_learning_rates.clear();

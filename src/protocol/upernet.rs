@@ -27,7 +27,7 @@ use rand::seq::SliceRandom;
 
 use self::pixels::{BatchTruth, PixelScores};
 use super::{Needs, Protocol, Session, TrainingSetup};
-use crate::config::{EncoderUse, TrainingConfig, UpernetConfig};
+use crate::config::{Augmentation, EncoderUse, TrainingConfig, UpernetConfig};
 use crate::data::{Sample, Split, loader};
 use crate::features::images;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
@@ -69,6 +69,10 @@ impl Protocol for UpernetConfig {
 
     fn targets(&self) -> &'static [TargetKind] {
         &[TargetKind::Mask, TargetKind::ValueMap]
+    }
+
+    fn turns_images(&self) -> bool {
+        self.augmentation != Augmentation::None
     }
 
     fn training(&self) -> Option<&TrainingConfig> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::contribution::Contribution;
 use super::{Record, Store, Unreadable, Usable};
 use crate::error::AtPath;
 use crate::{Error, Result};
@@ -36,8 +37,11 @@ pub fn collect(folder: &Path) -> Result<Vec<StoredRecord>> {
 /// Collects the records, and the files that cannot be used, of the store in `folder` or of all stores one level below it.
 ///
 /// # Errors
-/// If there is no store, or a folder cannot be read.
+/// If there is no store, a folder cannot be read, or the folder is a contribution with a file that was changed.
 pub fn collect_usable(folder: &Path) -> Result<Collection> {
+    if Contribution::is_in(folder) {
+        Contribution::open(folder)?;
+    }
     let mut stores: Vec<Store> = Store::existing(folder).into_iter().collect();
     if stores.is_empty() {
         let mut below = Vec::new();

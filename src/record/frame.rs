@@ -27,6 +27,8 @@ use crate::{Error, Result};
 /// | `image_size`, `threads`, `finished` | u64; pixels, number, Unix seconds |
 /// | `device`, `terrabench`, `git_revision` | string; the last null outside a git checkout |
 /// | `wall_seconds` | f64 |
+/// | `declared` | string: a JSON object of what is known of features from files |
+/// | `origin` | string: the contributor's name; null for own records |
 /// | `record` | string: the file's name |
 ///
 /// # Errors
@@ -80,6 +82,8 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "notes" => json(records, |r| &r.notes)?,
         "finished" => column(records, |r| r.provenance.finished),
         "wall_seconds" => column(records, |r| r.provenance.wall_seconds),
+        "declared" => json(records, |r| &r.provenance.declared)?,
+        "origin" => column(records, |r| r.provenance.origin.as_deref()),
         "record" => column(records, Record::file_name),
     }
     .map_err(Error::mismatch)

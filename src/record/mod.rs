@@ -2,6 +2,7 @@
 //! file per record, [`predictions`] the predictions behind it; [`frame()`] lays records out as a data frame.
 
 mod collection;
+pub mod contribution;
 mod frame;
 mod migrate;
 mod note;
@@ -22,6 +23,7 @@ pub use self::store::{Staged, Store, Usable};
 pub use self::unreadable::{Reason, Unreadable};
 use crate::device::Precision;
 use crate::features::Preparation;
+use crate::features::vectors::{PREFIX, UNKNOWN};
 pub use crate::metrics::Interval;
 use crate::model::config::{DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
@@ -126,8 +128,8 @@ pub struct Provenance {
     /// only `checkout`: the git revision of the configs' folder.)
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, String>,
-    /// blake3 hash of the weights file, `random:<seed>` (see [`Provenance::random_weights`]), or `none` for a model without
-    /// parameters.
+    /// blake3 hash of the weights file, `random:<seed>` (see [`Provenance::random_weights`]), `none` for a model without
+    /// parameters, or `vectors:blake3:<hash>` of the files with the task's features (see [`Provenance::is_vectors`]).
     pub weights: String,
     /// How much of the model the weights cover: see [`Provenance::coverage`].
     pub coverage: Coverage,
@@ -160,11 +162,17 @@ pub struct Provenance {
     pub imputed: Vec<Imputation>,
     /// `dataset`, `sweep` (the chosen strategy is then in [`Record::selected`]) or the name of a strategy.
     pub normalization: String,
-    /// Height and width of the model's input in pixels.
+    /// Height and width of the model's input in pixels; 0 if unknown.
     pub image_size: usize,
     /// The number format in which the frozen model computed.
     #[serde(default, skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,
+    /// What files of features, or the user, say about how the features were made, by name. Nothing of it is checked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub declared: BTreeMap<String, String>,
+    /// Name of the contributor whose contribution the record was read from; `None` for own records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.
@@ -205,6 +213,29 @@ impl Provenance {
     /// How much of the model the weights cover. Weights called `random:<seed>` always count as random.
     pub fn coverage(&self) -> Coverage {
         if self.weights.starts_with("random:") { Coverage::Random } else { self.coverage }
+    }
+
+    /// Whether another program computed the features, so that no model ran.
+    pub fn is_vectors(&self) -> bool {
+        self.weights.starts_with(PREFIX)
+    }
+
+    /// The weights as a setting: equal in records that may share a row. The files with the features of each task have a
+    /// hash of their own, so for these it is what was declared of the weights.
+    pub fn weights_setting(&self) -> String {
+        match (self.is_vectors(), self.declared.get("weights")) {
+            (false, _) => self.weights.clone(),
+            (true, Some(declared)) => format!("{PREFIX}{declared}"),
+            (true, None) => format!("{PREFIX}{UNKNOWN}"),
+        }
+    }
+
+    /// The size of the model's input: `224 x 224`, or `unknown`.
+    pub fn input_size(&self) -> String {
+        match self.image_size {
+            0 => UNKNOWN.to_owned(),
+            side => format!("{side} x {side}"),
+        }
     }
 
     /// Whether the model kept its random initial weights.

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Record;
+use crate::features::vectors::PREFIX;
 use crate::task::bands::Imputation;
 use crate::{Error, Result};
 
@@ -88,7 +89,7 @@ impl SettingKey {
         let data = if record.demo { "generated data" } else { "real data" };
         let length = if record.short { "shortened" } else { "whole protocol" };
         let named = [
-            (Aspect::Weights, made.weights.clone()),
+            (Aspect::Weights, made.weights_setting()),
             (Aspect::Coverage, made.coverage().to_string()),
             (Aspect::Data, data.to_owned()),
             (Aspect::Length, length.to_owned()),
@@ -98,7 +99,7 @@ impl SettingKey {
             (Aspect::Bands, made.band_names.clone()),
             (Aspect::Imputation, imputation(&made.imputed)),
             (Aspect::Normalization, made.normalization.clone()),
-            (Aspect::InputSize, format!("{0} x {0}", made.image_size)),
+            (Aspect::InputSize, made.input_size()),
         ];
         let precision = (!made.precision.is_f32()).then(|| (Aspect::Precision, made.precision.to_string()));
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
@@ -206,12 +207,16 @@ fn imputation(imputed: &[Imputation]) -> String {
     if pairs.is_empty() { "nothing".to_owned() } else { pairs.join(", ") }
 }
 
-/// Shortens a hash, keeping enough digits to identify it; `random:<seed>` stays as it is.
+/// Beginning of the identity of features from files.
+const HASHED: &str = "vectors:blake3:";
+
+/// Shortens a hash, keeping enough digits to identify it; `random:<seed>` and declared names stay as they are.
 pub fn short(hash: &str) -> &str {
-    if hash.starts_with("random:") {
+    if hash.starts_with("random:") || (hash.starts_with(PREFIX) && !hash.starts_with(HASHED)) {
         return hash;
     }
-    let digits = hash.strip_prefix("blake3:").unwrap_or(hash);
+    let digits = hash.strip_prefix(HASHED).unwrap_or(hash);
+    let digits = digits.strip_prefix("blake3:").unwrap_or(digits);
     digits.get(..12).unwrap_or(digits)
 }
 

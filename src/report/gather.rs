@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::tables::baseline;
 use crate::error::AtPath;
 use crate::home::Home;
+use crate::record::contribution::Contribution;
 use crate::record::{Record, Store, Unreadable, Usable};
 use crate::task::Suite;
 use crate::{Error, Result, remedy};
@@ -35,27 +36,34 @@ impl Section {
     }
 }
 
-/// Reads `<results>/<suite>/records/` of every suite and `<results>/<suite>-demo/records/` of every demo. The suites come
-/// first, by name, then the demos.
+/// Reads `<results>/<suite>/records/` of every suite and `<results>/<suite>-demo/records/` of every demo, and adds those of
+/// the contributions. The suites come first, by name, then the demos.
 ///
 /// # Errors
 /// If there are no records, a folder with records is not named after a suite, or a folder cannot be read.
-pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
-    let mut sections = Vec::new();
-    for folder in folders(results)? {
-        let (name, demo) = match folder.strip_suffix(DEMO) {
-            Some(name) => (name, true),
-            None => (folder.as_str(), false),
-        };
-        let path = results.join(&folder);
-        if !home.suite(name).is_file() {
-            return Err(Error::damaged(&path, format!("contains records, but there is no suite `{name}`"))
-                .help("keep records in `<suite>/records/` or `<suite>-demo/records/`"));
+pub fn gather(home: &Home, results: &Path, contributions: &[Contribution]) -> Result<Vec<Section>> {
+    let mut sections: Vec<Section> = Vec::new();
+    // Someone who only received contributions has no results.
+    let own = if contributions.is_empty() || results.is_dir() { folders(results)? } else { Vec::new() };
+    for folder in own {
+        if let Some(store) = Store::existing(results.join(&folder)) {
+            let usable = store.usable()?;
+            sections.push(section(home, results, &folder, store, usable)?);
         }
-        let Some(store) = Store::existing(&path) else { continue };
-        let Usable { mut records, unreadable } = store.usable()?;
-        baseline::mark(&mut records);
-        sections.push(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder });
+    }
+    for contribution in contributions {
+        for folder in contribution.manifest.records.keys() {
+            let Some((store, usable)) = contribution.records(folder)? else { continue };
+            let new = section(home, &contribution.folder, folder, store, usable)?;
+            match sections.iter_mut().find(|section| section.folder == *folder) {
+                None => sections.push(new),
+                Some(known) => {
+                    known.records.extend(new.records);
+                    known.records.sort_by(|a, b| (&a.cell, &a.fingerprint).cmp(&(&b.cell, &b.fingerprint)));
+                    known.unreadable.extend(new.unreadable);
+                }
+            }
+        }
     }
     if sections.is_empty() {
         return Err(Error::not_found(results, "no records found below this folder").help(format!(
@@ -65,6 +73,22 @@ pub fn gather(home: &Home, results: &Path) -> Result<Vec<Section>> {
     }
     sections.sort_by(|a, b| (a.demo, &a.suite.name).cmp(&(b.demo, &b.suite.name)));
     Ok(sections)
+}
+
+/// Makes the section of the records in `<parent>/<folder>/`.
+fn section(home: &Home, parent: &Path, folder: &str, store: Store, usable: Usable) -> Result<Section> {
+    let (name, demo) = match folder.strip_suffix(DEMO) {
+        Some(name) => (name, true),
+        None => (folder, false),
+    };
+    if !home.suite(name).is_file() {
+        let problem = format!("contains records, but there is no suite `{name}`");
+        return Err(Error::damaged(parent.join(folder), problem)
+            .help("keep records in `<suite>/records/` or `<suite>-demo/records/`"));
+    }
+    let Usable { mut records, unreadable } = usable;
+    baseline::mark(&mut records);
+    Ok(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder: folder.to_owned() })
 }
 
 /// Returns the names of the folders with records.

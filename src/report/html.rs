@@ -98,7 +98,8 @@ struct CellData {
 /// The records that the page shows, each once.
 #[derive(Default)]
 struct Told<'a> {
-    places: HashMap<&'a str, usize>,
+    /// By fingerprint and contributor: two may have measured the same.
+    places: HashMap<(&'a str, Option<&'a str>), usize>,
     records: Vec<ToldRecord<'a>>,
 }
 
@@ -112,11 +113,15 @@ struct ToldRecord<'a> {
 
 impl<'a> Told<'a> {
     fn place(&mut self, record: &'a Record, section: &Section) -> usize {
-        *self.places.entry(&record.fingerprint).or_insert_with(|| {
+        let origin = record.provenance.origin.as_deref();
+        *self.places.entry((&record.fingerprint, origin)).or_insert_with(|| {
             let task = section.suite.task(&record.cell.task);
             self.records.push(ToldRecord {
                 record,
-                file: format!("{}/records/{}", section.folder, record.file_name()),
+                file: match origin {
+                    None => format!("{}/records/{}", section.folder, record.file_name()),
+                    Some(name) => format!("{}/records/{} in the contribution of {name}", section.folder, record.file_name()),
+                },
                 unit: task.map_or_else(|_| String::new(), |task| unit(record.metric.about().scale, task)),
             });
             self.records.len() - 1

@@ -11,6 +11,7 @@
 mod chapter;
 mod gather;
 mod html;
+pub mod model_card;
 pub mod pictures;
 pub mod tables;
 mod whole;
@@ -24,7 +25,7 @@ pub use self::tables::csv::csv;
 pub use self::tables::markdown::markdown;
 use self::tables::published;
 use self::tables::table::{self, ResultTable};
-pub use self::whole::write_all;
+pub use self::whole::{write_all, write_with};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Record, Store, Unreadable, Usable};

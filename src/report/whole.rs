@@ -1,5 +1,6 @@
 //! The whole report: tables and pictures of every suite, an index, and all records as one file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use super::{Written, csv, fill_all, html, markdown, names};
 use crate::canvas::{png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
+use crate::record::contribution::Contribution;
 use crate::record::{Reason, Record, Unreadable, frame};
 use crate::task::Table;
 use crate::{Error, Result};
@@ -34,7 +36,21 @@ const SCALE: f64 = 1.5;
 /// # Errors
 /// If there are no records, a folder cannot be read, `choice` names an unknown model or axis, or a file cannot be written.
 pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Written> {
-    let sections = gather(home, results)?;
+    write_with(home, results, &[], out, choice)
+}
+
+/// Like [`write_all`], with the records of contributions, whose rows name the contributor.
+///
+/// # Errors
+/// Like [`write_all`].
+pub fn write_with(
+    home: &Home,
+    results: &Path,
+    contributions: &[Contribution],
+    out: &Path,
+    choice: &Choice,
+) -> Result<Written> {
+    let sections = gather(home, results, contributions)?;
     let chapters = sections.iter().map(|section| chapter(home, section)).collect::<Result<Vec<_>>>()?;
     let spiders = spiders(&chapters, choice)?;
     let mut chapters: Vec<Chapter> = chapters;
@@ -135,7 +151,7 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
         let mut newest: Vec<&Record> = of_task.collect();
         newest.sort_by_key(|r| {
             let made = &r.provenance;
-            (made.partial_weights(), r.cell.partition != "default", std::cmp::Reverse(made.finished))
+            (made.origin.is_some(), made.partial_weights(), r.cell.partition != "default", std::cmp::Reverse(made.finished))
         });
         // Records of earlier versions have no predictions; eight attempts suffice in practice.
         for record in newest.into_iter().take(8) {
@@ -200,7 +216,15 @@ fn index(chapters: &[Chapter]) -> String {
         if *demo {
             text += "> **These are demo numbers, not benchmark numbers**: generated data and a small model with random weights.\n\n";
         }
-        let _ = writeln!(text, "{} records in `{folder}/records/`.\n", records.len());
+        let own = records.iter().filter(|record| record.provenance.origin.is_none()).count();
+        let _ = writeln!(text, "{own} records in `{folder}/records/`.\n");
+        let mut contributed: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in records.iter().filter_map(|record| record.provenance.origin.as_deref()) {
+            *contributed.entry(name).or_default() += 1;
+        }
+        for (name, count) in contributed {
+            let _ = writeln!(text, "{count} records contributed by {}.\n", escape(name));
+        }
         if !chapter.unreadable.is_empty() {
             text += "Left out because they cannot be used:\n\n";
             for name in names(&chapter.unreadable) {

@@ -8,8 +8,9 @@ use crate::audit::features::{self as of_features, FeatureSummary};
 use crate::audit::{self, CellData, Finding};
 use crate::data::{Dataset, Split};
 use crate::features::maps::MapSource;
-use crate::features::source::{EncoderSource, FeatureSource, FeatureView};
+use crate::features::source::{FeatureSource, FeatureView};
 use crate::features::tiles::Tokens;
+use crate::features::vectors;
 use crate::features::{Features, ImageInput, Input};
 use crate::protocol::Protocol;
 use crate::record::{Note, Record, Store};
@@ -54,7 +55,7 @@ impl FeatureLog {
 
 /// A source that summarises its features as it returns them.
 pub(crate) struct LoggedSource<'a> {
-    pub source: EncoderSource<'a>,
+    pub source: Box<dyn FeatureSource + 'a>,
     pub log: &'a mut FeatureLog,
 }
 
@@ -86,8 +87,8 @@ pub(crate) struct Audited<'a> {
     pub protocol: &'a dyn Protocol,
     pub input: &'a Input,
     pub demo: bool,
-    /// `as-named` or `by-content`.
-    pub band_names: &'a str,
+    /// `as-named` or `by-content`; `None` if it is unknown what the model received.
+    pub band_names: Option<&'a str>,
     /// Summaries of the frozen features; empty if the encoder was trained.
     pub features: &'a FeatureLog,
 }
@@ -122,13 +123,17 @@ impl Audited<'_> {
             .quick_look
             .as_ref()
             .and_then(|look| own_statistics(dataset.as_ref(), std::slice::from_ref(&look.bands)));
-        let channels = self.native_channels(&stored);
+        // Nobody knows how pixels became features that another program computed.
+        let (own, of_look, channels) = match self.band_names {
+            Some(_) => (own, of_look, self.native_channels(&stored)),
+            None => (None, None, Vec::new()),
+        };
         let observed = seen.all();
         audit::examine(&CellData {
             task: self.task,
             partition: &record.cell.partition,
             demo: self.demo,
-            band_names: self.band_names,
+            band_names: self.band_names.unwrap_or(vectors::UNKNOWN),
             samples: Split::ALL.into_iter().map(|split| (split, dataset.samples(split))).collect(),
             observed: &observed,
             channels: &channels,

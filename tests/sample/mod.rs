@@ -55,6 +55,8 @@ pub fn record() -> Record {
             normalization: "dataset".into(),
             image_size: 224,
             precision: Default::default(),
+            declared: BTreeMap::new(),
+            origin: None,
             device: "flex".into(),
             threads: 2,
             finished: 1_700_000_000,

@@ -109,7 +109,8 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Cache(_)
         | args::Command::Models(_)
         | args::Command::Fetch(_)
-        | args::Command::Report(_) => return None,
+        | args::Command::Report(_)
+        | args::Command::Contribute(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)

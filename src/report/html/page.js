@@ -54,13 +54,15 @@
       ["Imputed bands", made.imputed.map((pair) => Array.isArray(pair) ? `${pair[0]} for ${pair[1]}` : `${pair.source} for ${pair.target}`).join(", ")],
       ["Normalisation", made.normalization],
       ["Protocol's settings", pairs(record["protocol-settings"])],
-      ["Input", `${made["image-size"]} x ${made["image-size"]} pixels`],
+      ["Input", made["image-size"] ? `${made["image-size"]} x ${made["image-size"]} pixels` : "unknown"],
+      ["Declared, not checked", pairs(made.declared)],
       ["Device", `${made.device}, ${made.threads} threads`],
       ["Wall time", seconds(made["wall-seconds"])],
       ["Finished", new Date(1000 * made.finished).toISOString().replace("T", " ").replace(".000Z", " UTC")],
       ["Program", `terrabench ${made.terrabench}`],
       ["Git revision", (made["git-revision"] ?? "unknown, or not built from a checkout") + (made["git-dirty"] ? ", changed since" : "")],
       ["Config files", pairs(made.configs)],
+      ["Contributed by", made.origin],
       ["File", record.file],
     ].filter(([, value]) => value);
   };

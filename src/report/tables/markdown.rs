@@ -294,7 +294,7 @@ fn provenance(shown: &[(String, &Column, &Record)]) -> String {
                 list(&mut std::iter::once(record.cell.protocol.clone()).chain(selected)),
                 list(&mut samples.into_iter()),
                 made.sensors(),
-                format!("{0} x {0}", made.image_size),
+                made.input_size(),
                 made.normalization.clone(),
                 made.band_names.clone(),
                 list(&mut imputed.into_iter()),

@@ -7,6 +7,7 @@ pub use super::rounded::Rounded;
 pub use super::rows::LeftOut;
 use super::rows::{CellRecords, SettingRow, differing, rows};
 use crate::Result;
+use crate::features::vectors::UNKNOWN;
 use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
 use crate::record::{Interval, Note, Record, SettingKey, short};
@@ -382,10 +383,13 @@ struct Variant<'a> {
     backbone: &'a str,
     /// The published name, which several of our protocols may share.
     protocol: &'a str,
-    weights: &'a str,
+    /// [`crate::record::Provenance::weights_setting`].
+    weights: String,
     /// Whole, partial or random; for old records derived from the weights' id.
     coverage: Coverage,
     band_names: &'a str,
+    /// The contributor's name; `None` for own records.
+    origin: Option<&'a str>,
 }
 
 fn measured_rows<'a>(
@@ -404,9 +408,10 @@ fn measured_rows<'a>(
             model: &record.cell.model,
             backbone: &record.cell.backbone,
             protocol: PublishedAs::name(&published_as.protocols, &record.cell.protocol),
-            weights: &record.provenance.weights,
+            weights: record.provenance.weights_setting(),
             coverage: record.provenance.coverage(),
             band_names: &record.provenance.band_names,
+            origin: record.provenance.origin.as_deref(),
         };
         variants.entry(variant).or_default().push(record);
     }
@@ -494,21 +499,25 @@ fn qualifiers<'v>(
 ) -> Vec<String> {
     let weights: BTreeSet<&str> = all
         .filter(|other| other.model == variant.model && other.backbone == variant.backbone)
-        .map(|other| other.weights)
+        .map(|other| other.weights.as_str())
         .collect();
-    let mut qualifiers = Vec::new();
+    let mut qualifiers: Vec<String> =
+        variant.origin.iter().map(|name| format!("contributed by {name}")).collect();
     if protocols.len() > 1 {
         qualifiers.extend(protocols.get(variant.protocol).map(|own| own.join(", ")));
     }
     if weights.len() > 1 {
-        qualifiers.push(format!("weights {}", short(variant.weights)));
+        qualifiers.push(format!("weights {}", short(&variant.weights)));
+    }
+    if variant.band_names == UNKNOWN {
+        qualifiers.push("features from files".to_owned());
     }
     match variant.coverage {
         Coverage::Random if weights.len() > 1 => {} // `weights random:0` says so.
         Coverage::Random | Coverage::Partial { .. } => qualifiers.push(variant.coverage.to_string()),
         Coverage::Whole => {}
     }
-    if variant.band_names != "as-named" {
+    if !["as-named", UNKNOWN].contains(&variant.band_names) {
         qualifiers.push(format!("bands {}", variant.band_names));
     }
     if let Some(row) = settings.get(place) {
