@@ -73,6 +73,7 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_anysat;
 mod zoo_copernicus_fm;
 mod zoo_croma;
 mod zoo_decur;

@@ -153,6 +153,11 @@ impl ArchitectureConfig {
         self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
     }
 
+    /// The segmentation probe is trained on one of so many tokens along each side of a tile: see [`Sizes`].
+    pub fn probe_thinning(&self) -> usize {
+        self.sizes().map_or(1, Sizes::probe_thinning)
+    }
+
     /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
         self.sizes().and_then(Sizes::problem)
@@ -170,6 +175,7 @@ impl ArchitectureConfig {
 }
 
 architectures! {
+    "anysat" => AnySat(super::anysat::AnySat, super::anysat::AnySatConfig);
     "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
     "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
     "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);

@@ -37,6 +37,12 @@ pub trait Sizes {
     fn fuses(&self, _sensors: &[Sensor]) -> bool {
         false
     }
+
+    /// The segmentation probe is trained on one of so many tokens along each side of a tile, and on all of them if it is 1:
+    /// models with a token per pixel have too many.
+    fn probe_thinning(&self) -> usize {
+        1
+    }
 }
 
 /// A network that encodes images. Its parameters are named by their paths through its fields.
