@@ -20,10 +20,10 @@ use crate::features::source::{EncoderSource, KnownFeatures};
 use crate::features::{FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions};
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::weights::Weights;
-use crate::model::{self, Architecture, Coverage, LoadedModel};
+use crate::model::{self, Architecture, Coverage, LoadedModel, Pooling};
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
+use crate::protocol::{Needs, ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
     Cell, Deciding, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, protocol_settings,
@@ -215,7 +215,7 @@ impl<'a> Runner<'a> {
             weights: "",
             data: "",
             sensor: task.input_sensor,
-            pooling: protocol.needs().is_pooled().then(|| setting.model.pooling()),
+            pooling: recorded_pooling(setting.model, protocol.needs()),
             channels: &setting.input.channels,
             bands: &[],
             band_names: setting.input.band_names(task),
@@ -500,6 +500,16 @@ impl<'a> Runner<'a> {
 }
 
 /// Returns the images of a sample for the record; empty for tasks of a single image.
+/// How a protocol pools the model's tokens; `None` if it does not use pooled features.
+fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
+    let pooling = model.pooling();
+    match needs {
+        Needs::Pooled => Some(pooling),
+        Needs::TrainablePooled => Some(model.architecture.finetuned_pooling(pooling)),
+        Needs::Tokens | Needs::Maps | Needs::TrainableMaps => None,
+    }
+}
+
 fn recorded_images(task: &Task) -> Vec<RecordedImage> {
     let images = task.images.iter();
     images.map(|image| RecordedImage { sensor: image.input_sensor, date: image.date.clone() }).collect()

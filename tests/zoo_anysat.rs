@@ -8,14 +8,13 @@ use terrabench::home::Home;
 use terrabench::model::anysat::{AnySat, AnySatConfig};
 use terrabench::model::architecture::{Architecture, ArchitectureConfig, Network, Sizes};
 use terrabench::model::config::{ModelConfig, SensorInput};
-use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
+use terrabench::model::encoder::{Batch, Context, Encoded, Encoder, Input, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
-use crate::reference_model;
 use crate::zoo::{
     self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows, numbers,
     slots,
@@ -108,7 +107,7 @@ fn golden_input(name: &str) -> Vec<Input> {
 
 const INPUTS: [&str; 8] = ["s2_16", "s2_24", "s1_16", "s2_t3", "s2_3", "s2_18", "s2_32", "s1_t2"];
 
-fn encode(model: &AnySat, dates: &[Input], want: Want) -> terrabench::model::Encoded {
+fn encode(model: &AnySat, dates: &[Input], want: Want) -> Encoded {
     match dates {
         [only] => model.encode(&Batch { inputs: vec![only.clone()] }, want).unwrap(),
         dates => model.encode_dates(dates, want).unwrap(),
@@ -210,7 +209,7 @@ fn the_last_map_is_the_first_half_of_the_tokens() {
         let tokens = tokens.slice_dim(2, 0..d).reshape([n, height / 4, 4, width / 4, 4 * d]);
         let tokens = tokens.slice_dim(2, 0..1).slice_dim(4, 0..d).reshape([n, rows, columns, d]);
         let map = maps[2].values.clone().permute([0, 2, 3, 1]);
-        assert_close("map", &numbers(map), &numbers(tokens), 1e-6);
+        assert_close("map", &numbers(map), &numbers(tokens), 2e-5);
     }
 }
 
@@ -258,37 +257,61 @@ fn the_side_of_a_patch_is_given_in_metres() {
     assert_eq!((maps[0].stride, maps[0].values.dims()), (2, [2, 64, 8, 8]));
 }
 
+/// Parts of the small model, by their paths.
+const LEARNT: [&str; 15] = [
+    "cls_token",
+    "projector_s2.patch_embed.inconv.0.linear.weight",
+    "projector_s2.patch_embed.inconv.3.norm.weight",
+    "projector_s2.patch_embed.in_norm.weight",
+    "projector_s2.patch_embed.mlp.linear.weight",
+    "projector_s2.patch_embed.out_norm.bias",
+    "spatial_encoder.cls_token",
+    "spatial_encoder.predictor_blocks.0.attn.qkv.weight",
+    "spatial_encoder.predictor_blocks.0.attn.rpe_k.lookup_table_weight",
+    "spatial_encoder.predictor_norm.weight",
+    "blocks.1.attn.qkv.weight",
+    "blocks.2.attn.wv.weight",
+    "blocks.2.attn.q_learned",
+    "blocks.2.attn.rpe_k.lookup_table_weight",
+    "blocks.2.mlp.fc1.weight",
+];
+
 #[test]
-fn gradients_are_slopes_of_the_pooled_feature() {
-    let device = Device::flex().autodiff();
-    let model = AnySat::new(&config(), &sensors(), &device);
-    let model = reference_model::filled(model, "zoo/anysat/tiny.safetensors", AnySat::checkpoint_name);
-    for (input, names) in [
-        (
-            "s2_16",
-            &[
-                "cls_token",
-                "projector_s2.patch_embed.inconv.0.weight",
-                "projector_s2.patch_embed.inconv.13.weight",
-                "projector_s2.patch_embed.in_norm.weight",
-                "projector_s2.patch_embed.mlp.0.weight",
-                "projector_s2.patch_embed.out_norm.bias",
-                "spatial_encoder.cls_token",
-                "spatial_encoder.predictor_blocks.0.attn.qkv.weight",
-                "spatial_encoder.predictor_blocks.0.attn.rpe_k.lookup_table_weight",
-                "spatial_encoder.predictor_norm.weight",
-                "blocks.1.attn.qkv.weight",
-                "blocks.2.attn.wv.weight",
-                "blocks.2.attn.q_learned",
-                "blocks.2.mlp.fc1.weight",
-            ][..],
-        ),
-        ("s1_16", &["projector_s1.patch_embed.inconv.4.weight", "projector_s1.patch_embed.mlp.1.weight"]),
+fn gradients_are_those_of_finite_differences() {
+    let weights = zoo::weights_of(&golden_model());
+    let all: Vec<&str> = LEARNT.to_vec();
+    // The relative term hardly reaches the class token, and steps that show in it bend the ReLUs of the projector.
+    let pooled =
+        all.iter().copied().filter(|name| !["rpe_k", "projector"].iter().any(|part| name.contains(part))).collect();
+    let radar = vec!["projector_s1.patch_embed.inconv.1.linear.weight", "projector_s1.patch_embed.mlp.norm.weight"];
+    let dates = vec![
+        "projector_s2.patch_embed.attention_heads.queries",
+        "projector_s2.patch_embed.attention_heads.fc1_k.weight",
+        "projector_s2.patch_embed.in_norm.bias",
+    ];
+    for (input, want, names) in [
+        ("s2_16", Want::Tokens, all),
+        ("s2_16", CLASS, pooled),
+        ("s1_16", Want::Tokens, radar),
+        ("s2_t3", Want::Tokens, dates),
     ] {
-        let input = golden_input(input).remove(0);
-        let pixels = input.pixels.clone().slice_dim(2, 0..8).slice_dim(3, 0..8).to_device(&device);
-        let batch = Batch { inputs: vec![Input { pixels, ..input }] };
-        reference_model::assert_gradients(&model, AnySat::checkpoint_name, &batch, CLASS, names);
+        // One image of 2 x 2 patches.
+        let first = |input: Input| {
+            let pixels = input.pixels.clone().slice_dim(0, 0..1).slice_dim(2, 0..8).slice_dim(3, 0..8);
+            let context = Context { days: input.context.days[..1].to_vec(), ..input.context.clone() };
+            Input { pixels, context, ..input }
+        };
+        let dates: Vec<Input> = golden_input(input).into_iter().map(first).collect();
+        let outputs = |model: &AnySat, device: &Device| {
+            let to_device = |date: &Input| Input { pixels: date.pixels.clone().to_device(device), ..date.clone() };
+            let dates: Vec<Input> = dates.iter().map(to_device).collect();
+            match model.encode_dates(&dates, want).unwrap() {
+                Encoded::Tokens { tokens, .. } => tokens.slice_dim(1, 0..6).squeeze_dim(0),
+                pooled => pooled.pooled().unwrap(),
+            }
+        };
+        let new = |device: &Device| AnySat::new(&config(), &sensors(), device);
+        zoo::assert_gradients_by(0.01, new, &weights, outputs, &names);
     }
 }
 
@@ -352,4 +375,76 @@ fn the_configuration_is_that_of_the_published_numbers() {
     assert_eq!(model.sensors, sensors());
     // Upstream keeps 1/16 of the tokens.
     assert_eq!(model.architecture.probe_thinning(), 4);
+}
+
+/// A model file like that of Base, with the sizes of the small model and a wider stem.
+fn small_model(folder: &std::path::Path) -> std::path::PathBuf {
+    let path = Home::find().unwrap().config("models", "anysat-base").unwrap();
+    let mut text = std::fs::read_to_string(path).unwrap();
+    for (from, to) in [
+        ("width = 768", "width = 64"),
+        ("stem-width = 96", "stem-width = 8"),
+        ("depth = 6 ", "depth = 3 "),
+        ("heads = 12", "heads = 4"),
+        ("map-layers = [1, 3, 5, 6]", "map-layers = [0, 1, 2, 3]"),
+    ] {
+        assert!(text.contains(from), "no `{from}`");
+        text = text.replacen(from, to, 1);
+    }
+    let path = folder.join("small.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Runs a protocol on generated data; returns the records of tasks.
+fn bench(folder: &std::path::Path, task: &str, args: &[&str]) -> Vec<terrabench::record::Record> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"))
+        .env_remove("GEO_BENCH_DIR")
+        .env("TERRABENCH_CACHE", folder.join("cache"))
+        .args(["bench", "geobench", "--demo", "--weights", "random:0", "--partition", "default"])
+        .args(["--task", task, "--model"])
+        .arg(small_model(folder))
+        .args(args)
+        .arg("--out")
+        .arg(folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    crate::common::records(&folder.join("geobench-demo")).into_values().collect()
+}
+
+#[test]
+fn protocols_run_on_generated_data() {
+    let short = ["--epochs", "1", "--learning-rates", "1e-3", "--limit", "4"];
+    for (task, protocol, args) in [
+        ("m-so2sat", "knn", &[][..]),
+        ("m-so2sat", "linear-probe", &short),
+        ("m-so2sat", "finetune", &short),
+        ("m-cashew-plant", "segmentation-probe", &short),
+        ("m-cashew-plant", "upernet", &short),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let args: Vec<&str> = ["--protocol", protocol].iter().chain(args).copied().collect();
+        let records = bench(folder.path(), task, &args);
+        assert_eq!(records.len(), 1, "{task} {protocol}");
+        assert_eq!((records[0].cell.model.as_str(), records[0].cell.protocol.as_str()), ("AnySat", protocol));
+        assert!(records[0].value.is_finite());
+        crate::common::all_scores_follow_from_predictions(&folder.path().join("geobench-demo"));
+    }
+}
+
+#[test]
+fn a_sensor_that_the_model_lacks_is_refused_before_anything_is_read() {
+    use terrabench::protocol::ProtocolConfig;
+    use terrabench::run::plan::{Choice, plan};
+    use terrabench::task::Suite;
+
+    let home = Home::find().unwrap();
+    let suite = Suite::load(&home, "geobench").unwrap();
+    let mut model = ModelConfig::load(&home, "anysat-base").unwrap();
+    model.sensors.retain(|sensor, _| *sensor == Sensor::S1);
+    let choice = Choice { tasks: vec!["m-eurosat".to_owned()], ..Choice::default() };
+    let refused = plan(&suite, &model, &choice, |name| ProtocolConfig::load_named(&home, name));
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("AnySat ViT-Base does not support sensor s2-l1c"), "{said}");
 }

@@ -80,6 +80,16 @@ macro_rules! architectures {
                 }
             }
 
+            /// Returns the network as the original fine-tunes it on pooled features: see [`Network::for_finetuning`].
+            #[must_use]
+            pub fn for_finetuning(self) -> Self {
+                match self {
+                    $(Architecture::$variant(network) => {
+                        Architecture::$variant(Network::for_finetuning(network))
+                    })*
+                }
+            }
+
             /// Returns the fastest encoder with the same results, for use once the weights no longer change.
             pub fn frozen(self) -> Box<dyn Encoder> {
                 match self {
@@ -151,6 +161,11 @@ impl ArchitectureConfig {
     /// Whether it takes an image of each of these sensors at once.
     pub fn fuses(&self, sensors: &[Sensor]) -> bool {
         self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
+    }
+
+    /// How tokens are pooled in fine-tuning where `pooling` is asked for: see [`Sizes::finetuned_pooling`].
+    pub fn finetuned_pooling(&self, pooling: Pooling) -> Pooling {
+        self.sizes().map_or(pooling, |sizes| sizes.finetuned_pooling(pooling))
     }
 
     /// The segmentation probe is trained on one of so many tokens along each side of a tile: see [`Sizes`].
