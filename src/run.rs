@@ -28,11 +28,11 @@ use crate::features::{
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::remote::RemoteEncoder;
 use crate::model::weights::Weights;
-use crate::model::{self, Architecture, Coverage, LoadedModel};
+use crate::model::{self, Architecture, Coverage, LoadedModel, Pooling};
 use crate::nn::heads::upernet::MapLevel;
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::protocol::{ProtocolConfig, Session, TrainingSetup};
+use crate::protocol::{Needs, ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
     Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
@@ -271,7 +271,7 @@ impl<'a> Runner<'a> {
             weights: "",
             data: "",
             sensor: task.input_sensor,
-            pooling: (is_known && protocol.needs().is_pooled()).then(|| setting.model.pooling()),
+            pooling: recorded_pooling(setting.model, protocol.needs()).filter(|_| is_known),
             channels: &setting.input.channels,
             bands: &[],
             band_names: if is_known { setting.input.band_names(task) } else { UNKNOWN },
@@ -663,6 +663,16 @@ struct Origin<'a> {
     weights_id: &'a str,
     /// The task's files, if another program computed the features.
     vectors: Option<&'a VectorTask>,
+}
+
+/// How a protocol pools the model's tokens; `None` if it does not use pooled features.
+fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
+    let pooling = model.pooling();
+    match needs {
+        Needs::Pooled => Some(pooling),
+        Needs::TrainablePooled => Some(model.architecture.finetuned_pooling(pooling)),
+        Needs::Tokens | Needs::Maps | Needs::TrainableMaps => None,
+    }
 }
 
 /// Returns the images of a sample for the record; empty for tasks of a single image.

@@ -81,6 +81,7 @@ mod upernet_protocol;
 mod vectors;
 mod versions;
 mod whole_report;
+mod zoo_anysat;
 mod zoo_copernicus_fm;
 mod zoo_croma;
 mod zoo_decur;

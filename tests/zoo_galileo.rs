@@ -132,7 +132,15 @@ fn small_model_gives_the_golden_outputs() {
     let model = golden_model(4);
     let tokens = model.tokens(&golden_input("s2_32")).unwrap();
     let pooled = tokens.mean_dim(1).squeeze_dim::<2>(1);
-    golden.compare("nonorm.pooled.s2_32.p4", &numbers(pooled), Tolerance { values: 5e-5, summary: 1e-6 });
+    let unnormed = Tolerance { values: 5e-5, summary: 1e-6 };
+    golden.compare("nonorm.pooled.s2_32.p4", &numbers(pooled), unnormed);
+    // As upstream fine-tunes it.
+    let batch = Batch { inputs: golden_input("s2_32") };
+    let tuned = Architecture::Galileo(model).for_finetuning();
+    let pooled = tuned.encode(&batch, MEAN).unwrap().pooled().unwrap();
+    golden.compare("nonorm.pooled.s2_32.p4", &numbers(pooled), unnormed);
+    let frozen = tuned.frozen().encode(&batch, MEAN).unwrap().pooled().unwrap();
+    golden.compare("nonorm.pooled.s2_32.p4", &numbers(frozen), unnormed);
     golden.assert_all_compared(|name| {
         ["pooled.", "spatial.", "nonorm."].iter().any(|start| name.starts_with(start))
     });
@@ -387,6 +395,22 @@ fn published_weights_on_real_tiles() {
         let mean = tokens.read(&[tile]).unwrap().mean_axis(ndarray::Axis(0)).unwrap();
         assert_close(&format!("{task}, tile {tile}"), &mean.to_vec(), expected, 1e-5);
     }
+}
+
+#[test]
+fn fine_tuning_leaves_out_the_final_norm_and_records_it() {
+    use terrabench::protocol::finetune;
+
+    let batch = Batch { inputs: golden_input("s2_32") };
+    let model = Architecture::Galileo(golden_model(4));
+    let expected = numbers(model.clone().for_finetuning().encode(&batch, MEAN).unwrap().pooled().unwrap());
+    let spec = terrabench::model::InputSpec::single(Sensor::S2_L1C, S2.into(), Pooling::Mean);
+    let network = finetune::Network::new(model, spec, 2, 0, &device());
+    let found = numbers(network.encoder().encode(&batch, MEAN).unwrap().pooled().unwrap());
+    assert_eq!(found, expected);
+    let architecture = ModelConfig::load(&Home::find().unwrap(), "galileo-nano").unwrap().architecture;
+    assert_eq!(architecture.finetuned_pooling(Pooling::Mean), Pooling::MeanUnnormed);
+    assert_eq!(Pooling::MeanUnnormed.to_string(), "mean-unnormed");
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
             Err(error) if error.kind() == ErrorKind::Request && typed.is_some() => return Err(error.into()),
             weights => weights,
         },
-        configs: configs(home, &suite.name, model_name, vectors.as_ref())?,
+        configs: configs(home, &suite.name, model_file, vectors.as_ref())?,
         vectors,
         allow_partial: args.model.allow_partial,
         data,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 
 use super::maps::{MapSource, MapStore};
-use super::tiles::{Tokens, tile_tokens};
+use super::tiles::{Tokens, thinned_tile_tokens};
 use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica};
 use crate::audit::observed::PixelSummary;
 use crate::data::Target;
@@ -190,7 +190,13 @@ impl FeatureSource for EncoderSource<'_> {
     fn tokens(&mut self, strategy: usize, split: Split, tile: usize, limit: Option<usize>) -> Result<Tokens> {
         let images = subset(self.input.dataset.samples(split).len(), limit);
         let step = self.progress.begin(&split.to_string(), images.len());
-        tile_tokens(&self.extractor(strategy, Dihedral::Identity)?, split, &images, tile, step.as_ref())
+        // Only training can do with fewer tokens.
+        let thinning = match split {
+            Split::Train => self.identity.model.architecture.probe_thinning(),
+            Split::Valid | Split::Test => 1,
+        };
+        let extractor = self.extractor(strategy, Dihedral::Identity)?;
+        thinned_tile_tokens(&extractor, split, &images, tile, thinning, step.as_ref())
     }
 
     fn maps(&mut self, strategy: usize) -> Result<MapSource<'_>> {

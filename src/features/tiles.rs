@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use ndarray::{Array2, s};
+use rand::seq::index;
 
 use super::feed::Feed;
 use super::{Extractor, Scratch, check_finite, in_flight};
@@ -10,6 +11,7 @@ use crate::data::{Image, Sample, Split, Target, loader};
 use crate::model::Want;
 use crate::model::remote::Pending;
 use crate::progress::Step;
+use crate::random::stream;
 use crate::task::Task;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -35,13 +37,16 @@ pub struct Tokens {
     pub tiles_an_image: usize,
     /// Tiles per row of an image.
     pub tiles_across: usize,
+    /// One of so many tokens along each side of a tile was kept: see [`thinned_tile_tokens`]. Tiles are smaller by this
+    /// factor.
+    pub thinning: usize,
 }
 
 impl Tokens {
     /// Creates an empty list, with one tile per image.
     pub fn new(grid: usize, width: usize) -> Self {
         let tokens = Scratch::new(grid * grid * width);
-        Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1 }
+        Tokens { tokens, grid, width, masks: Vec::new(), tiles_an_image: 1, tiles_across: 1, thinning: 1 }
     }
 
     /// Adds a tile: its tokens [grid * grid, width], row by row, and its mask.
@@ -163,6 +168,21 @@ pub fn tile_tokens(
     side: usize,
     step: &dyn Step,
 ) -> Result<Tokens> {
+    thinned_tile_tokens(extractor, split, indices, side, 1, step)
+}
+
+/// Like [`tile_tokens`], but keeps only one of `thinning` tokens along each side of a tile, drawn at random: see [`Thinning`].
+///
+/// # Errors
+/// As for [`tile_tokens`], or if the tokens of a tile cannot be thinned.
+pub(crate) fn thinned_tile_tokens(
+    extractor: &Extractor,
+    split: Split,
+    indices: &[usize],
+    side: usize,
+    thinning: usize,
+    step: &dyn Step,
+) -> Result<Tokens> {
     let input = extractor.input;
     let mut preprocess = extractor.strategy.preprocess.clone();
     if input.keeps_size {
@@ -197,7 +217,7 @@ pub fn tile_tokens(
                 let rest = waiting.split_off(extractor.batch_size.images());
                 flying.push_back(begin(extractor, &feed, std::mem::replace(&mut waiting, rest))?);
                 if flying.len() >= in_flight {
-                    finish(&mut flying, &mut tokens)?;
+                    finish(&mut flying, thinning, &mut tokens)?;
                 }
             }
             step.advance(1);
@@ -206,7 +226,7 @@ pub fn tile_tokens(
             flying.push_back(begin(extractor, &feed, waiting)?);
         }
         while !flying.is_empty() {
-            finish(&mut flying, &mut tokens)?;
+            finish(&mut flying, thinning, &mut tokens)?;
         }
         Ok(())
     })?;
@@ -228,7 +248,11 @@ fn begin<'a>(extractor: &Extractor<'a>, feed: &Feed, mut tiles: Vec<Tile>) -> Re
 }
 
 /// Waits for the first of these batches and appends its tokens.
-fn finish(flying: &mut VecDeque<TilesInFlight>, tokens: &mut Option<Tokens>) -> Result<()> {
+fn finish(
+    flying: &mut VecDeque<TilesInFlight>,
+    thinning: usize,
+    tokens: &mut Option<Tokens>,
+) -> Result<()> {
     let Some((tiles, pending)) = flying.pop_front() else { return Ok(()) };
     let (vectors, [rows, columns]) = pending()?.tokens()?;
     let width = vectors.dims()[2];
@@ -243,11 +267,110 @@ fn finish(flying: &mut VecDeque<TilesInFlight>, tokens: &mut Option<Tokens>) -> 
     })?;
     let tokens = match tokens {
         Some(tokens) => tokens,
-        None => tokens.insert(Tokens::new(rows, width)),
+        None => tokens.insert(Tokens { thinning, ..Tokens::new(rows / thinning, width) }),
     };
     for (tile, row) in tiles.into_iter().zip(numbers.chunks_exact((width * rows * columns).max(1))) {
         check_finite(&tile.name, row)?;
-        tokens.push(row, tile.mask)?;
+        if thinning == 1 {
+            tokens.push(row, tile.mask)?;
+        } else {
+            let (row, mask) = Thinning::new(rows, thinning, tokens.len())?.apply(row, &tile)?;
+            tokens.push(&row, mask)?;
+        }
     }
     Ok(())
+}
+
+/// Number of tiles that keep the tokens at the same places: a batch of Galileo's evaluation.
+const TILES_ALIKE: usize = 128;
+
+/// Tokens of a tile that are kept for training: 1 of `factor` x `factor`, as in Galileo's evaluation of models with a token
+/// per pixel [nasaharvest/galileo, src/eval/eval.py, `get_embeddings`].
+///
+/// What is kept becomes a smaller tile, each token with the labels of its pixels. Neighbours there are no neighbours in the
+/// image, which a linear layer on single tokens does not see.
+///
+/// The original draws the places anew for each batch of tiles, but not for each seed of the probe, which shares the tokens.
+#[derive(Debug)]
+struct Thinning {
+    /// Tokens per side of a whole tile.
+    grid: usize,
+    /// Tokens per side of what is kept.
+    kept: usize,
+    /// Which tokens are kept, `kept` x `kept` of them.
+    places: Vec<usize>,
+}
+
+impl Thinning {
+    /// Draws the places in the tile number `tile` of a split.
+    ///
+    /// # Errors
+    /// If the tokens of a side are no multiple of `factor`.
+    fn new(grid: usize, factor: usize, tile: usize) -> Result<Self> {
+        if factor == 0 || grid == 0 || !grid.is_multiple_of(factor) {
+            return Err(Error::mismatch(format!(
+                "expected tiles with a multiple of {factor} tokens per side, of which one is kept, got {grid}"
+            ))
+            .help("set `tile` in the protocol's TOML accordingly, or `probe-thinning` in the model's"));
+        }
+        let kept = grid / factor;
+        let mut random = stream(0, (tile / TILES_ALIKE) as u64);
+        let places = index::sample(&mut random, grid * grid, kept * kept).into_vec();
+        Ok(Thinning { grid, kept, places })
+    }
+
+    /// The kept tokens of a tile, [kept * kept, width], with the mask of their pixels.
+    fn apply(&self, tokens: &[f32], tile: &Tile) -> Result<(Vec<f32>, Mask)> {
+        let (rows, columns) = tile.mask.dim();
+        if rows != columns || !rows.is_multiple_of(self.grid) {
+            let grid = self.grid;
+            return Err(Error::mismatch(format!(
+                "{}: expected tiles of a multiple of {grid} pixels for {grid} x {grid} tokens, got {rows} x {columns}",
+                tile.name
+            ))
+            .help("set `tile` in the protocol's TOML accordingly"));
+        }
+        let width = tokens.len() / (self.grid * self.grid);
+        let kept = self.places.iter().flat_map(|place| &tokens[place * width..][..width]).copied().collect();
+        let side = rows / self.grid;
+        let mask = Mask::from_shape_fn((self.kept * side, self.kept * side), |(y, x)| {
+            let place = self.places[y / side * self.kept + x / side];
+            tile.mask[[place / self.grid * side + y % side, place % self.grid * side + x % side]]
+        });
+        Ok((kept, mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn kept_tokens_stay_with_the_labels_of_their_pixels() {
+        // 8 x 8 tokens of two numbers, each of 2 x 2 pixels: number, label and place agree.
+        let tokens: Vec<f32> = (0..64).flat_map(|token| [token as f32, -(token as f32)]).collect();
+        let mask = Mask::from_shape_fn((16, 16), |(y, x)| (4 * (y / 2 * 8 + x / 2) + y % 2 * 2 + x % 2) as i16);
+        let tile = Tile { name: "a".to_owned(), y: 0, images: Vec::new(), mask };
+        let thinning = Thinning::new(8, 4, 0).unwrap();
+        let (kept, mask) = thinning.apply(&tokens, &tile).unwrap();
+        assert_eq!((kept.len(), mask.dim()), (2 * 4, (4, 4)));
+        for (i, token) in kept.chunks_exact(2).enumerate() {
+            assert_eq!(token[1], -token[0]);
+            let labels = mask.slice(s![i / 2 * 2..i / 2 * 2 + 2, i % 2 * 2..i % 2 * 2 + 2]);
+            let expected: Vec<i16> = (0..4).map(|pixel| 4 * token[0] as i16 + pixel).collect();
+            assert_eq!(labels.iter().copied().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn places_change_from_batch_to_batch_of_tiles() {
+        let places = |tile| Thinning::new(64, 4, tile).unwrap().places;
+        assert_eq!(places(0), places(127));
+        assert_ne!(places(0), places(128));
+        assert_eq!(places(0).iter().collect::<BTreeSet<_>>().len(), 256);
+        let problem = Thinning::new(10, 4, 0).unwrap_err().to_string();
+        assert!(problem.contains("a multiple of 4 tokens per side") && problem.contains("got 10"), "{problem}");
+    }
 }

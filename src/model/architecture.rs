@@ -113,6 +113,16 @@ macro_rules! architectures {
                 }
             }
 
+            /// Returns the network as the original fine-tunes it on pooled features: see [`Network::for_finetuning`].
+            #[must_use]
+            pub fn for_finetuning(self) -> Self {
+                match self {
+                    $(Architecture::$variant(network) => {
+                        Architecture::$variant(Network::for_finetuning(network))
+                    })*
+                }
+            }
+
             /// Returns the fastest encoder with the same results, for use once the weights no longer change.
             pub fn frozen(self) -> Box<dyn Encoder> {
                 match self {
@@ -201,6 +211,16 @@ impl ArchitectureConfig {
         self.sizes().is_some_and(|sizes| sizes.fuses(sensors))
     }
 
+    /// How tokens are pooled in fine-tuning where `pooling` is asked for: see [`Sizes::finetuned_pooling`].
+    pub fn finetuned_pooling(&self, pooling: Pooling) -> Pooling {
+        self.sizes().map_or(pooling, |sizes| sizes.finetuned_pooling(pooling))
+    }
+
+    /// The segmentation probe is trained on one of so many tokens along each side of a tile: see [`Sizes`].
+    pub fn probe_thinning(&self) -> usize {
+        self.sizes().map_or(1, Sizes::probe_thinning)
+    }
+
     /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
         self.sizes().and_then(Sizes::problem)
@@ -232,6 +252,7 @@ fn no_gradients(kind: &str) -> Error {
 
 architectures! {
     networks {
+        "anysat" => AnySat(super::anysat::AnySat, super::anysat::AnySatConfig);
         "copernicus-fm" => CopernicusFm(super::copernicus_fm::CopernicusFm, super::copernicus_fm::CopernicusFmConfig);
         "dofa" => Dofa(super::dofa::Dofa, super::dofa::DofaConfig);
         "terrafm" => TerraFm(super::terrafm::TerraFm, super::terrafm::TerraFmConfig);

@@ -105,6 +105,8 @@ pub enum Pooling {
     Class,
     /// Mean of the patch tokens.
     Mean,
+    /// Mean of the patch tokens without the final norm. Only for fine-tuning, of models whose original leaves it out there.
+    MeanUnnormed,
     /// Mean of all tokens, the class token included.
     MeanAll,
     /// The model's own pooling head.
@@ -117,6 +119,7 @@ impl std::fmt::Display for Pooling {
         f.pad(match self {
             Pooling::Class => "class",
             Pooling::Mean => "mean",
+            Pooling::MeanUnnormed => "mean-unnormed",
             Pooling::MeanAll => "mean-all",
             Pooling::Head => "head",
         })

@@ -93,6 +93,12 @@ impl Sizes for GalileoConfig {
         vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
 
+    /// Upstream's evaluation builds the encoder without its final norm for fine-tuning [nasaharvest/galileo, eval.py,
+    /// `add_layernorm_on_exit`].
+    fn finetuned_pooling(&self, pooling: Pooling) -> Pooling {
+        if pooling == Pooling::Mean { Pooling::MeanUnnormed } else { pooling }
+    }
+
     /// Sentinel-1 with Sentinel-2 at either level, as in training.
     fn fuses(&self, sensors: &[Sensor]) -> bool {
         let count = |is_of: fn(&Sensor) -> bool| sensors.iter().filter(|sensor| is_of(sensor)).count();
@@ -241,6 +247,9 @@ pub struct Galileo {
     sensors: BTreeMap<Sensor, SensorInput>,
     #[module(skip)]
     groups: BTreeMap<Sensor, Vec<GroupChannels>>,
+    /// Whether pooled features are of tokens after the final norm.
+    #[module(skip)]
+    norms_pooled: bool,
 }
 
 impl Network for Galileo {
@@ -259,7 +268,13 @@ impl Network for Galileo {
             config: config.clone(),
             sensors: sensors.clone(),
             groups,
+            norms_pooled: true,
         }
+    }
+
+    /// Without the final norm: see [`Sizes::finetuned_pooling`]. Patch tokens and maps keep it.
+    fn for_finetuning(self) -> Self {
+        Galileo { norms_pooled: false, ..self }
     }
 }
 
@@ -359,9 +374,10 @@ impl Galileo {
     pub fn encode_dates(&self, dates: &[Input], want: Want) -> Result<Encoded> {
         match want {
             Want::Pooled(Pooling::Mean) => {
+                let tokens = self.tokens(dates)?;
+                let tokens = if self.norms_pooled { self.norm.forward(tokens) } else { tokens };
                 // [n, t, d] to [n, d]
-                let vectors = self.norm.forward(self.tokens(dates)?).mean_dim(1).squeeze_dim(1);
-                Ok(Encoded::Pooled(vectors))
+                Ok(Encoded::Pooled(tokens.mean_dim(1).squeeze_dim(1)))
             }
             Want::Pooled(other) => Err(requests::lacks_pooling(NAME, other, POOLINGS)),
             Want::Tokens => {

@@ -2,6 +2,7 @@
 //!
 //! [`encoder`] defines the interface between data and models. [`architecture`] lists the architectures, one file each.
 
+pub mod anysat;
 pub mod architecture;
 pub(crate) mod combine;
 pub mod config;

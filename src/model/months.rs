@@ -4,12 +4,17 @@ use std::f64::consts::TAU;
 
 use super::encoder::Context;
 
-/// Month assumed if the date is unknown: July, as in Galileo's evaluation for every model.
+/// Month assumed if the date is unknown: July, as in Galileo's evaluation for its own models and Presto.
 pub const UNKNOWN: usize = 6;
 
 /// Returns the month of each of `n` images, counted from 0.
 pub fn months(context: &Context, n: usize) -> Vec<usize> {
-    (0..n).map(|image| context.days.get(image).copied().flatten().map_or(UNKNOWN, month)).collect()
+    months_or(context, n, UNKNOWN)
+}
+
+/// Like [`months`], with another month for images whose date is unknown.
+pub fn months_or(context: &Context, n: usize, unknown: usize) -> Vec<usize> {
+    (0..n).map(|image| context.days.get(image).copied().flatten().map_or(unknown, month)).collect()
 }
 
 /// Encodes a month counted from 0 as `entries` numbers: its sine repeated `entries / 2` times, then its cosine.

@@ -52,6 +52,17 @@ pub trait Sizes {
     fn fuses(&self, _sensors: &[Sensor]) -> bool {
         false
     }
+
+    /// How tokens are pooled in fine-tuning where `pooling` is asked for: see [`Network::for_finetuning`].
+    fn finetuned_pooling(&self, pooling: Pooling) -> Pooling {
+        pooling
+    }
+
+    /// The segmentation probe is trained on one of so many tokens along each side of a tile, and on all of them if it is 1:
+    /// models with a token per pixel have too many.
+    fn probe_thinning(&self) -> usize {
+        1
+    }
 }
 
 /// A network that encodes images. Its parameters are named by their paths through its fields.
@@ -65,6 +76,15 @@ pub trait Network: Encoder + Module {
     /// Returns the name in the official checkpoint of the parameter called `name` here.
     fn checkpoint_name(name: &str) -> String {
         name.to_owned()
+    }
+
+    /// Returns the network as the original fine-tunes it on pooled features, which may differ from how it is used frozen.
+    #[must_use]
+    fn for_finetuning(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
     }
 
     /// Returns the fastest encoder with the same results, for use once the weights no longer change.

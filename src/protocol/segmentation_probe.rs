@@ -97,7 +97,7 @@ fn best_head(
 ) -> Result<(f64, Best)> {
     let train_tokens = tokens(Split::Train)?;
     let width = train_tokens.width;
-    let outputs = Pixels::new(&train_tokens, task.classes, config.tile)?.outputs();
+    let outputs = Pixels::new(&train_tokens, task.classes, config.tile / train_tokens.thinning)?.outputs();
     let start = Linear::initial(Initialization::Uniform {}, outputs, width, seed);
     let tiles = train_tokens.len();
     let trained = train(config, task.classes, &train_tokens, &start, |epoch| {
@@ -174,7 +174,7 @@ pub fn train(
     start: &Linear,
     order: impl Fn(usize) -> Vec<usize>,
 ) -> Result<Trained> {
-    let pixels = Pixels::new(tokens, classes, config.tile)?;
+    let pixels = Pixels::new(tokens, classes, config.tile / tokens.thinning)?;
     let expected = (pixels.outputs(), tokens.width);
     if start.weight.dim() != expected || start.bias.len() != expected.0 {
         let found = start.weight.dim();

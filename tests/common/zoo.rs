@@ -155,6 +155,12 @@ impl Golden {
     /// Compares with everything stored of a tensor: the whole, its first values, its mean and standard deviation.
     #[track_caller]
     pub fn compare(&self, name: &str, found: &[f32], tolerance: Tolerance) {
+        self.compare_within(name, found, tolerance, tolerance.values);
+    }
+
+    /// Like [`Golden::compare`], with another tolerance for whole tensors stored as `.full`.
+    #[track_caller]
+    pub fn compare_within(&self, name: &str, found: &[f32], tolerance: Tolerance, full: f64) {
         let n = found.len() as f64;
         let mean = found.iter().map(|value| f64::from(*value)).sum::<f64>() / n;
         let variance = found.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / n;
@@ -167,7 +173,7 @@ impl Golden {
             }
         };
         compare(name.to_owned(), found, tolerance.values);
-        compare(format!("{name}.full"), found, tolerance.values);
+        compare(format!("{name}.full"), found, full);
         compare(format!("{name}.first64"), &found[..found.len().min(64)], tolerance.values);
         compare(format!("{name}.mean"), &[mean as f32], tolerance.summary);
         compare(format!("{name}.std"), &[variance.sqrt() as f32], tolerance.summary);
@@ -327,7 +333,8 @@ fn collect<M: Module>(module: &M, gradients: Option<&Gradients>) -> StoredWeight
             if self.path.last().is_some_and(|(name, of)| name == "weight" && of == "Struct:Linear") {
                 values = values.transpose();
             }
-            let name: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+            let fields = self.path.iter().filter(|(_, of)| !of.starts_with("Enum:"));
+            let name: Vec<&str> = fields.map(|(name, _)| name.as_str()).collect();
             self.found.insert(name.join("."), numbers(values));
         }
     }
