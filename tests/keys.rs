@@ -18,7 +18,7 @@ use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOp
 use terrabench::home::Home;
 use terrabench::model::architecture::ArchitectureConfig;
 use terrabench::model::config::{
-    ImageSize, ModelConfig, PublishedRow, SensorInput, SuiteRoute, WeightsSource,
+    ImageSize, ModelConfig, Parity, PublishedRow, SensorInput, SuiteRoute, WeightsSource,
 };
 use terrabench::model::terrafm::TerraFmConfig;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
@@ -120,8 +120,20 @@ fn model() -> ModelConfig {
             repository: "MBZUAI/TerraFM".into(),
             file: "TerraFM-B.pth".into(),
             revision: "main".into(),
+            url: Some("https://example.org/TerraFM-B.pth".into()),
+            size: Some(7),
+            sha256: Some("a".repeat(64)),
+            md5: Some("a".repeat(32)),
+            licence: Some("MIT".into()),
+            licence_source: Some("LICENSE".into()),
         }),
         published: Some(PublishedRow { model: "TerraFM".into(), backbone: "ViT-B".into() }),
+        parity: Some(Parity {
+            difference: 1e-6,
+            of: "features".into(),
+            original: "terrafm.py".into(),
+            test: "tests/model.rs".into(),
+        }),
     }
 }
 
@@ -398,7 +410,7 @@ fn every_field_of_a_model_decides_or_is_named_as_a_label() {
     let base = keys(&model);
     for leaf in leaves(&serde_json::to_value(&model).unwrap()) {
         let side = match leaf.split('/').nth(1).unwrap() {
-            "name" | "backbone" | "weights" | "published" => Side::Label,
+            "name" | "backbone" | "weights" | "published" | "parity" => Side::Label,
             // These decide what the input is, which this test does not change.
             "normalization" | "image" | "images" | "pooling" | "impute" | "suites" => Side::Resolved,
             _ => Side::Feature,

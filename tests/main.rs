@@ -15,6 +15,8 @@ mod source;
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;
+#[path = "common/parity.rs"]
+mod parity;
 #[path = "common/zoo.rs"]
 mod zoo;
 #[path = "common/zoo_real.rs"]
@@ -78,6 +80,7 @@ mod zoo_croma;
 mod zoo_decur;
 mod zoo_dofa;
 mod zoo_galileo;
+mod zoo_listing;
 mod zoo_mmearth;
 mod zoo_presto;
 mod zoo_prithvi2;

@@ -19,6 +19,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, StoredWeights, Tolerance, assert_close, assert_gradients, assert_parameters, device,
     formula, formula_weights, numbers,
@@ -293,6 +294,10 @@ fn metadata_excluded_by_the_configuration_counts_as_unknown() {
 /// The first of the two images of each golden input.
 #[test]
 fn base_with_formula_weights() {
+    assert_parity(&["copernicus-fm-b"], "tests/zoo_copernicus_fm.rs", compare_base);
+}
+
+fn compare_base() {
     const HEAD: &[(&str, Want)] = &[("pooled", Want::Pooled(Pooling::Head))];
     const BOTH: &[(&str, Want)] =
         &[("pooled", Want::Pooled(Pooling::Head)), ("clsnorm", Want::Pooled(Pooling::Class))];

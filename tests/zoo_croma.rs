@@ -9,6 +9,7 @@ use terrabench::model::croma::{Croma, CromaConfig, attention_bias};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
 
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series,
@@ -149,14 +150,16 @@ fn full_size(golden: &mut Golden, size: &str, config: &CromaConfig, is_base: boo
 #[test]
 fn base_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
-    full_size(&mut golden, "base", &config(768, 12), true);
+    let base = || full_size(&mut golden, "base", &config(768, 12), true);
+    assert_parity(&["croma-b"], "tests/zoo_croma.rs", base);
     golden.finish("large");
 }
 
 #[test]
 fn large_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
-    full_size(&mut golden, "large", &config(1024, 24), false);
+    let large = || full_size(&mut golden, "large", &config(1024, 24), false);
+    assert_parity(&["croma-l"], "tests/zoo_croma.rs", large);
     golden.finish("base");
 }
 

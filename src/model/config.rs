@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
+pub use super::published::{Parity, WeightsSource};
 pub use super::sensor_input::SensorInput;
 use crate::home::{Home, read_toml};
 use crate::task::bands::Imputation;
@@ -49,6 +50,9 @@ pub struct ModelConfig {
     pub weights: Option<WeightsSource>,
     /// Row of the published tables to compare with.
     pub published: Option<PublishedRow>,
+    /// How close this implementation is to the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<Parity>,
 }
 
 fn no_clip() -> NormalizationKind {
@@ -147,23 +151,6 @@ pub struct SuiteRoute {
     pub impute: Vec<Imputation>,
 }
 
-/// A weight file on the Hugging Face hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WeightsSource {
-    /// Repository on the hub, as `owner/name`.
-    pub repository: String,
-    /// Path of the file in the repository.
-    pub file: String,
-    /// A commit of the repository, or a branch if no commit is known.
-    #[serde(default = "main_branch")]
-    pub revision: String,
-}
-
-fn main_branch() -> String {
-    "main".to_owned()
-}
-
 /// The part of a [`ModelConfig`] that affects features and numbers. All other fields are labels, or act through something
 /// that is part of the cache keys itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -212,6 +199,10 @@ impl ModelConfig {
             });
         }
         if let Some(problem) = self.architecture.problem() {
+            return Some(problem);
+        }
+        let published = self.weights.as_ref().and_then(WeightsSource::problem);
+        if let Some(problem) = published.or_else(|| self.parity.as_ref().and_then(Parity::problem)) {
             return Some(problem);
         }
         if self.normalization == NormalizationKind::Satlas {
@@ -266,6 +257,7 @@ impl ModelConfig {
             backbone: _,
             weights: _,
             published: _,
+            parity: _,
         } = self;
         DecidingModel { architecture, sensors }
     }

@@ -24,6 +24,7 @@ pub mod parameters;
 mod plain_vit;
 pub mod presto;
 pub mod prithvi2;
+mod published;
 pub(crate) mod requests;
 pub mod satlas;
 pub mod satmae;

@@ -1,0 +1,67 @@
+//! What `models` says about the zoo: licences, where weights are, and how close each model is to the original.
+
+use std::process::Command;
+
+use serde_json::Value;
+use terrabench::home::Home;
+use terrabench::model::config::ModelConfig;
+
+fn models() -> Vec<(String, ModelConfig)> {
+    let home = Home::find().unwrap();
+    let names = home.names("configs/models").unwrap();
+    names.into_iter().map(|name| (name.clone(), ModelConfig::load(&home, &name).unwrap())).collect()
+}
+
+#[test]
+fn weights_have_a_licence_and_say_where_it_is_stated() {
+    let with_weights: Vec<_> = models().into_iter().filter(|(_, model)| model.weights.is_some()).collect();
+    assert!(with_weights.len() > 20, "{}", with_weights.len());
+    for (name, model) in with_weights {
+        let weights = model.weights.unwrap();
+        let stated = [&weights.licence, &weights.licence_source];
+        assert!(stated.iter().all(|text| text.as_ref().is_some_and(|text| !text.is_empty())), "{name}");
+    }
+}
+
+/// The test that a model's file names must exist and measure this model.
+#[test]
+fn models_with_weights_state_their_parity() {
+    for (name, model) in models().into_iter().filter(|(_, model)| model.weights.is_some()) {
+        let parity = model.parity.unwrap_or_else(|| panic!("{name} states no parity"));
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&parity.test);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {path:?}: {error}"));
+        assert!(text.contains("assert_parity"), "{name}: {} measures no parity", parity.test);
+        assert!(parity.difference > 0.0 && parity.difference < 1e-3, "{name}: {}", parity.difference);
+        assert!(!parity.of.is_empty() && !parity.original.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn the_list_shows_licence_parity_and_the_command_that_fetches() {
+    let data = tempfile::tempdir().unwrap();
+    let list = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        let output = command.arg("models").args(arguments).env("TERRABENCH_DATA", data.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = list(&[]);
+    for line in [
+        "  weights: not here: cargo xtask fetch weights satmae-b",
+        "  published: https://zenodo.org/records/7338613/files/pretrain-vit-base-e199.pth?download=1, listed on \
+         https://zenodo.org/records/7338613",
+        "  licence: CC-BY-4.0 (the page on the hub)",
+        "  parity: ",
+    ] {
+        assert!(text.contains(line), "no line {line:?} in\n{text}");
+    }
+    let lines: Vec<Value> = list(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let presto = lines.iter().find(|model| model["name"] == "presto").unwrap();
+    assert_eq!(presto["licence"], "MIT");
+    assert_eq!(presto["parity"]["test"], "tests/zoo_presto.rs");
+    let parameters = presto["parameters"].as_u64().unwrap();
+    assert!((300_000..404_160).contains(&parameters), "{parameters}");
+    assert_eq!(presto["width"], 128);
+    let random = lines.iter().find(|model| model["name"] == "vit-b").unwrap();
+    assert_eq!(random["licence"], Value::Null);
+}
