@@ -31,7 +31,7 @@ use crate::record::{
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
-use crate::task::{Suite, Task};
+use crate::task::{Metadata, Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
 
@@ -220,9 +220,10 @@ impl<'a> Runner<'a> {
             bands: &[],
             band_names: setting.input.band_names(task),
             imputed: &[],
-            normalization: setting.input.normalization_of(setting.suite, task, &setting.model.architecture),
+            normalization: setting.input.normalization_of(setting.suite, task, setting.model),
             strategies: &[],
             image_size: setting.model.side(task),
+            metadata: Metadata::of(task, setting.model.architecture.metadata()),
         }
     }
 
@@ -275,7 +276,7 @@ impl<'a> Runner<'a> {
         let protocol = planned.protocol.deciding(&task.name);
         let deciding = Deciding {
             weights: weights_id,
-            data: &input.dataset.fingerprint(splits)?,
+            data: &input.fingerprint(splits)?,
             bands: &input.channel_names(),
             imputed: &input.imputed(),
             strategies: &input.strategies,
@@ -353,6 +354,7 @@ impl<'a> Runner<'a> {
                 imputed: deciding.imputed.to_vec(),
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
+                metadata: deciding.metadata.kinds(),
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -435,7 +437,7 @@ impl<'a> Runner<'a> {
     fn shown_bands(&self, input: &Input) -> Result<Option<ShownBands>> {
         let mut shown = None;
         for (place, image) in input.images.iter().enumerate() {
-            let bands = &self.setting.model.sensor(image.sensor)?.bands;
+            let bands = &self.setting.model.sensor_on(&input.task, image.sensor)?.bands;
             let Some((names, colors)) = sheet::colors(bands, &image.selection.stored) else { continue };
             if colors == sheet::TRUE_COLOR
                 || shown.as_ref().is_none_or(|(_, other)| *other != sheet::TRUE_COLOR)

@@ -52,6 +52,7 @@ fn task() -> Task {
         sensor: Sensor::S2_L1C,
         input_sensor: Sensor::S2_L1C,
         image_size: 64,
+        gsd_m: Some(10.0),
         samples: SampleCounts { train: 2000, valid: 1000, test: 1000 },
         scale: 2.0,
         impute: vec![Imputation { source: Band::B11, target: Band::B10 }],
@@ -109,8 +110,13 @@ fn model() -> ModelConfig {
                 pooling: Some(Pooling::Mean),
                 sensors: BTreeMap::new(),
                 impute: Vec::new(),
+                task_sensors: BTreeMap::new(),
+                normalization: Some("S2A".to_owned()),
+                normalizations: BTreeMap::from([("m-other".to_owned(), "S2C".to_owned())]),
+                protocols: BTreeMap::from([("knn".to_owned(), "knn-5".to_owned())]),
             },
         )]),
+        route: Default::default(),
         sensors: BTreeMap::from([
             (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
             (Sensor::S1, SensorInput { bands: vec![Band::VV], ..Default::default() }),
@@ -311,9 +317,10 @@ impl Setting {
             bands: &input.channel_names(),
             band_names: options.band_names(task),
             imputed: &input.imputed(),
-            normalization: options.normalization_of(&self.suite, task, &model.architecture),
+            normalization: options.normalization_of(&self.suite, task, model),
             strategies: &input.strategies,
             image_size: model.side(task),
+            metadata: input.metadata,
         };
         let extractor = Extractor {
             encoder: &NoEncoder,
@@ -387,6 +394,8 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
                 Side::Label
             }
             "quick-look" | "unit" => Side::Label,
+            // Decides where the model uses it, which this one does not: see tests/metadata.rs.
+            "gsd-m" => Side::Label,
             "target-statistics" | "target-interpolation" => Side::Number,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
             // The extractor takes sensor, statistics and size from its input, which this test does not change.

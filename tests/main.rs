@@ -52,6 +52,7 @@ mod keys;
 mod landslide4sense;
 mod loader;
 mod lower_is_better;
+mod metadata;
 mod metrics;
 mod model;
 mod optimizers;

@@ -207,7 +207,7 @@ fn galileo(epochs: usize, batch_size: usize) -> LinearProbeConfig {
         augmentation: Augmentation::None,
         keep: KeptEpoch::Last,
         report_batches: false,
-        batch_norm: BatchNormConfig { affine: true, eps: 1e-5, momentum: 0.1 },
+        batch_norm: Some(BatchNormConfig { affine: true, eps: 1e-5, momentum: 0.1 }),
         initialization: Initialization::Uniform {},
         optimizer: Optimizer::Adamw { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
         schedule: Schedule::WarmupCosine { warmup: 0.1, min_learning_rate: 1e-5 },
@@ -220,7 +220,7 @@ fn copernicus(epochs: usize, batch_size: usize, warmup_epochs: usize) -> LinearP
         drop_last: true,
         learning_rates: vec![0.1],
         keep: KeptEpoch::Best,
-        batch_norm: BatchNormConfig { affine: false, eps: 1e-6, momentum: 0.1 },
+        batch_norm: Some(BatchNormConfig { affine: false, eps: 1e-6, momentum: 0.1 }),
         initialization: Initialization::TruncatedNormal { std: 0.01 },
         optimizer: Optimizer::Sgd { momentum: 0.0, weight_decay: 1e-4 },
         schedule: Schedule::OneCycle {
@@ -259,7 +259,7 @@ fn compare_training(golden: &Golden, group: &str, name: &str, config: &LinearPro
     assert_close(name, linear.bias, last("linear.bias"), 1e-4);
     assert_close(name, heads.running().mean.clone(), last("bn.running_mean"), 1e-4);
     assert_close(name, heads.running().variance.clone(), last("bn.running_var"), 1e-4);
-    if config.batch_norm.affine {
+    if config.batch_norm.unwrap().affine {
         let (scale, shift) = heads.affine(1);
         assert_close(name, scale.to_vec(), last("bn.weight"), 1e-4);
         assert_close(name, shift.to_vec(), last("bn.bias"), 1e-4);

@@ -82,6 +82,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         normalization: "dataset",
         strategies: &[],
         image_size: 224,
+        metadata: Default::default(),
     })
 }
 

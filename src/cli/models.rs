@@ -93,7 +93,7 @@ impl Listed {
             text += &format!("  published: {published}\n  licence: {licence}{stated}\n");
         }
         if let Some(Parity { difference, of, original, test }) = &self.parity {
-            text += &format!("  parity: {difference:.0e} at most to {original} ({of}; {test})\n");
+            text += &format!("  parity: {difference:.1e} at most to {original} ({of}; {test})\n");
         }
         text
     }

@@ -39,6 +39,7 @@ impl Wanted {
             "imputed" => Aspect::Imputation,
             "normalisation" | "normalization" => Aspect::Normalization,
             "input" => Aspect::InputSize,
+            "metadata" => Aspect::Metadata,
             other => Aspect::Protocol(other.to_owned()),
         };
         Ok((aspect, value.trim().to_owned()))
@@ -189,6 +190,7 @@ fn option(aspect: &Aspect) -> String {
         Aspect::Coverage => "--setting coverage=…".to_owned(),
         Aspect::Imputation => "--setting imputed=…".to_owned(),
         Aspect::InputSize => "--setting input=…".to_owned(),
+        Aspect::Metadata => "--setting metadata=…".to_owned(),
         Aspect::Protocol(name) => format!("--setting {name}=…"),
     }
 }

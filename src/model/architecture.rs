@@ -14,7 +14,7 @@ pub use super::network::{Network, Sizes};
 use super::parameters;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::Sensor;
+use crate::task::{MetadataKind, Sensor};
 use crate::{Error, Result};
 
 /// Declares the architectures, one per line: name in TOML files, variant, network, config.
@@ -146,6 +146,11 @@ impl ArchitectureConfig {
     /// Whether it looks at the wavelengths and bandwidths of bands.
     pub fn reads_wavelengths(&self) -> bool {
         self.sizes().is_some_and(Sizes::reads_wavelengths)
+    }
+
+    /// What it uses of what is known about an image besides its pixels.
+    pub fn metadata(&self) -> &[MetadataKind] {
+        self.sizes().map_or(&[], Sizes::metadata)
     }
 
     /// Whether it takes an image of each of these sensors at once.

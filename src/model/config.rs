@@ -53,6 +53,9 @@ pub struct ModelConfig {
     /// How close this implementation is to the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parity: Option<Parity>,
+    /// The suite's deviations that are not in the fields above, once the model is used in a suite.
+    #[serde(skip)]
+    pub route: SuiteRoute,
 }
 
 fn no_clip() -> NormalizationKind {
@@ -149,6 +152,18 @@ pub struct SuiteRoute {
     /// Imputations to try before the model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub impute: Vec<Imputation>,
+    /// Like `sensors`, for individual tasks, by task name. The band `zeros` stands for a channel without a band.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub task_sensors: BTreeMap<String, BTreeMap<Sensor, SensorInput>>,
+    /// Normalisation in this suite, as on the command line, which overrides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<String>,
+    /// Normalisation for individual tasks, by task name; takes precedence over `normalization`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normalizations: BTreeMap<String, String>,
+    /// Protocols that the suite's code uses for this model, by the suite's default protocol that each replaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protocols: BTreeMap<String, String>,
 }
 
 /// The part of a [`ModelConfig`] that affects features and numbers. All other fields are labels, or act through something
@@ -217,7 +232,8 @@ impl ModelConfig {
             let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
             return Some(format!("pooling: the architecture supports {}, found {unknown}", known.join(", ")));
         }
-        let routes = self.suites.values().flat_map(|route| &route.sensors);
+        let of_tasks = self.suites.values().flat_map(|route| route.task_sensors.values().flatten());
+        let routes = self.suites.values().flat_map(|route| &route.sensors).chain(of_tasks);
         let mut inputs = self.sensors.iter().chain(routes);
         inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
     }
@@ -228,13 +244,14 @@ impl ModelConfig {
     pub fn in_suite(mut self, suite: &str, inputs: Inputs) -> Self {
         if let Some(mut route) = self.suites.get(suite).cloned() {
             self.image = route.image.unwrap_or(self.image);
-            self.images.extend(route.images);
+            self.images.extend(std::mem::take(&mut route.images));
             self.pooling = route.pooling.or(self.pooling);
-            if inputs == Inputs::AsPublished {
-                self.sensors.extend(route.sensors);
+            match inputs {
+                Inputs::AsPublished => self.sensors.extend(std::mem::take(&mut route.sensors)),
+                Inputs::Corrected => route.task_sensors.clear(),
             }
-            route.impute.append(&mut self.impute);
-            self.impute = route.impute;
+            self.impute.splice(0..0, std::mem::take(&mut route.impute));
+            self.route = route;
         }
         self
     }
@@ -252,6 +269,8 @@ impl ModelConfig {
             suites: _,
             // Determines the strategies that a sweep tries, which are part of the cache keys.
             normalization: _,
+            // Bands, normalisation and protocol are in the keys themselves.
+            route: _,
             // Labels; the weights themselves are in the keys by their hash.
             name: _,
             backbone: _,
@@ -286,6 +305,21 @@ impl ModelConfig {
             ImageSize::Side(side) => side,
             ImageSize::Native => task.image_size,
         }
+    }
+
+    /// Returns the normalisation that the suite's own code uses for the model on `task`, if it has its own.
+    pub fn suite_normalization(&self, task: &Task) -> Option<&str> {
+        let SuiteRoute { normalization, normalizations, .. } = &self.route;
+        normalizations.get(&task.name).or(normalization.as_ref()).map(String::as_str)
+    }
+
+    /// Returns what the model takes of `sensor` on `task`.
+    ///
+    /// # Errors
+    /// If the model does not support the sensor.
+    pub fn sensor_on(&self, task: &Task, sensor: Sensor) -> Result<&SensorInput> {
+        let own = self.route.task_sensors.get(&task.name).and_then(|sensors| sensors.get(&sensor));
+        own.map_or_else(|| self.sensor(sensor), Ok)
     }
 
     /// Returns what the model takes of `sensor`.

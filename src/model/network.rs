@@ -9,7 +9,7 @@ use super::encoder::{Encoder, Pooling};
 use super::in_parts::InParts;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::Sensor;
+use crate::task::{MetadataKind, Sensor};
 
 /// The sizes of an architecture, as given in a model's TOML.
 pub trait Sizes {
@@ -30,6 +30,12 @@ pub trait Sizes {
     /// Whether it looks at the wavelengths and bandwidths of bands.
     fn reads_wavelengths(&self) -> bool {
         false
+    }
+
+    /// What it uses of what is known about an image besides its pixels. It is given nothing else in
+    /// [`super::encoder::Context`].
+    fn metadata(&self) -> &[MetadataKind] {
+        &[]
     }
 
     /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one

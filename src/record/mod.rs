@@ -27,7 +27,7 @@ use crate::model::{Coverage, Pooling};
 use crate::protocol::ProtocolConfig;
 use crate::task::Sensor;
 use crate::task::bands::{Channels, Imputation};
-use crate::task::{DecidingTask, Metric};
+use crate::task::{DecidingTask, Metadata, MetadataKind, Metric};
 use crate::{Error, Result};
 
 /// Version of the record files that are written. Raise it when a field changes, and upgrade older records in
@@ -161,6 +161,9 @@ pub struct Provenance {
     pub normalization: String,
     /// Height and width of the model's input in pixels.
     pub image_size: usize,
+    /// What the model was given about each image besides its pixels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<MetadataKind>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.
@@ -258,6 +261,9 @@ pub struct Deciding<'a> {
     pub strategies: &'a [Preparation],
     /// Like [`Provenance::image_size`].
     pub image_size: usize,
+    /// What the model is given besides the pixels.
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 fn deciding_cell<S: Serializer>(cell: &Cell, serializer: S) -> Result<S::Ok, S::Error> {

@@ -39,6 +39,8 @@ pub enum Aspect {
     Normalization,
     /// Height and width of the model's input.
     InputSize,
+    /// What the model was given about each image besides its pixels.
+    Metadata,
     /// A setting of the protocol, by its name in the protocol's TOML file: `k`, `order`, `optimizer.momentum`.
     Protocol(String),
 }
@@ -61,7 +63,7 @@ impl Aspect {
             Aspect::Imputation => Some("--missing-bands"),
             Aspect::Normalization => Some("--normalization"),
             Aspect::Protocol(_) => Some("--protocol"),
-            Aspect::Data | Aspect::Length | Aspect::InputSize => None,
+            Aspect::Data | Aspect::Length | Aspect::InputSize | Aspect::Metadata => None,
         }
     }
 }
@@ -98,11 +100,13 @@ impl SettingKey {
             (Aspect::InputSize, format!("{0} x {0}", made.image_size)),
         ];
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
+        let kinds: Vec<String> = made.metadata.iter().map(ToString::to_string).collect();
+        let metadata = (!kinds.is_empty()).then(|| (Aspect::Metadata, kinds.join(", ")));
         let protocol = record.protocol_settings.iter();
         let protocol = protocol.map(|(name, value)| (Aspect::Protocol(name.clone()), value.clone()));
         SettingKey {
             protocol: record.cell.protocol.clone(),
-            aspects: named.into_iter().chain(pooling).chain(protocol).collect(),
+            aspects: named.into_iter().chain(pooling).chain(metadata).chain(protocol).collect(),
         }
     }
 
@@ -182,6 +186,7 @@ impl SettingKey {
             Aspect::Imputation => format!("imputed {value}"),
             Aspect::Normalization => format!("normalisation {value}"),
             Aspect::InputSize => format!("input {value}"),
+            Aspect::Metadata => format!("metadata {value}"),
             Aspect::Protocol(name) => format!("{name} {value}"),
         }
     }

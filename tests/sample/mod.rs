@@ -54,6 +54,7 @@ pub fn record() -> Record {
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],
             normalization: "dataset".into(),
             image_size: 224,
+            metadata: Vec::new(),
             device: "flex".into(),
             threads: 2,
             finished: 1_700_000_000,

@@ -247,6 +247,7 @@ fn setting(row: &TableRow) -> Option<String> {
         Aspect::Imputation,
         Aspect::Normalization,
         Aspect::InputSize,
+        Aspect::Metadata,
     ];
     let setting = row.setting.as_ref()?;
     let setting = setting.tell(told.iter().filter(|aspect| setting.get(aspect).is_some()));
