@@ -76,6 +76,7 @@ mod upernet;
 mod upernet_protocol;
 mod versions;
 mod whole_report;
+mod zoo_copernicus_bench;
 mod zoo_copernicus_fm;
 mod zoo_croma;
 mod zoo_decur;

@@ -66,7 +66,7 @@ fn maps(model: &Croma, batch: &Batch) -> Vec<(usize, ArrayD<f32>)> {
 /// The small model's joint encoder has one layer, so it is built with a depth that no published size has.
 #[test]
 fn both_sensors_at_once_give_the_published_numbers() {
-    let golden = Golden::open("zoo/croma/tiny_io.safetensors");
+    let mut golden = Golden::open("zoo/croma/tiny_io.safetensors");
     let config = CromaConfig { joint_depth: 1, ..config(32, 12) };
     assert!(config.fuses(&[S1, S2]) && config.fuses(&[Sensor::S2_L2A, S1]));
     assert!(!config.fuses(&[S1, S1]) && !config.fuses(&[S1]) && !self::config(32, 12).fuses(&[S1, S2]));
@@ -74,9 +74,10 @@ fn both_sensors_at_once_give_the_published_numbers() {
     let model = filled(model, "zoo/croma/tiny.safetensors", Croma::checkpoint_name);
     let mut batch = to_batch(S1, &images(16, [2, 2, 120, 120]));
     batch.inputs.extend(to_batch(S2, &images(17, [2, 12, 120, 120])).inputs);
-    let mut golden = golden;
-    golden.check("joint.pooled", &pooled(&model, &batch, Pooling::Head), 2e-4, 1e-5);
-    golden.check("joint.spatial", &tokens(&model, &batch), 2e-4, 1e-5);
+    assert_parity(&["croma-b-joint", "croma-l-joint"], "tests/zoo_croma.rs", || {
+        golden.check("joint.pooled", &pooled(&model, &batch, Pooling::Head), 2e-4, 1e-5);
+        golden.check("joint.spatial", &tokens(&model, &batch), 2e-4, 1e-5);
+    });
     batch.inputs.reverse();
     golden.check("joint.pooled", &pooled(&model, &batch, Pooling::Mean), 2e-4, 1e-5);
 

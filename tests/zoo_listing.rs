@@ -5,6 +5,8 @@ use std::process::Command;
 use serde_json::Value;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
+use terrabench::report::tables::published;
+use terrabench::task::{PublishedAs, Suite};
 
 fn models() -> Vec<(String, ModelConfig)> {
     let home = Home::find().unwrap();
@@ -64,4 +66,40 @@ fn the_list_shows_licence_parity_and_the_command_that_fetches() {
     assert_eq!(presto["width"], 128);
     let random = lines.iter().find(|model| model["name"] == "vit-b").unwrap();
     assert_eq!(random["licence"], Value::Null);
+}
+
+/// A measured row stands beside the published one if a table knows it by the names of the model's file.
+#[test]
+fn every_models_published_row_is_in_a_table() {
+    let home = Home::find().unwrap();
+    let mut rows = std::collections::BTreeSet::new();
+    for suite in home.suites().unwrap() {
+        let suite = Suite::load(&home, &suite).unwrap();
+        for table in suite.tables.iter().filter(|table| !table.published.is_empty()) {
+            let values = published::read(&home.published(&table.published)).unwrap().values;
+            for (name, model) in models() {
+                let as_published = &table.published_as;
+                let (ours, backbone) = (&model.name, &model.backbone);
+                let named = |value: &published::PublishedValue| {
+                    value.model == *PublishedAs::name(&as_published.models, ours)
+                        && value.backbone == *as_published.backbone(ours, backbone)
+                };
+                if values.iter().any(named) {
+                    rows.insert((table.file.clone(), name));
+                }
+            }
+        }
+    }
+    let found = |table: &str, name: &str| rows.contains(&(table.to_owned(), name.to_owned()));
+    for (name, model) in models() {
+        if model.published.is_some() {
+            assert!(rows.iter().any(|(_, other)| *other == name), "{name} is in no published table");
+        }
+    }
+    for name in ["softcon-b-s1", "softcon-b-s2", "croma-b", "dofa-b-permuted", "copernicus-fm-b", "vit-b"] {
+        assert!(found("copernicus-bench", name), "{name} is not in Copernicus-Bench's table");
+    }
+    for name in ["prithvi2-300m", "satmae-l", "satmaepp-l", "satlas-swin-b", "softcon-b-s2", "galileo-base"] {
+        assert!(found("finetune", name), "{name} is not in GEO-Bench's table");
+    }
 }
