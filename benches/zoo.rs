@@ -9,7 +9,6 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -76,10 +75,10 @@ type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
 fn save(tensors: &Tensors, path: &Path) -> anyhow::Result<()> {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        Ok((name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
-    });
-    let views = views.collect::<anyhow::Result<HashMap<_, _>>>()?;
+    let mut views = Vec::new();
+    for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {
+        views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+    }
     safetensors::serialize_to_file(views, None, path)?;
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use terrabench::home::Home;
-use terrabench::model::config::ModelConfig;
+use terrabench::model::config::{Inputs, ModelConfig};
 use terrabench::report::tables::published;
-use terrabench::task::{PublishedAs, Suite};
+use terrabench::task::{PublishedAs, Sensor, Suite};
 
 fn models() -> Vec<(String, ModelConfig)> {
     let home = Home::find().unwrap();
@@ -101,5 +101,32 @@ fn every_models_published_row_is_in_a_table() {
     }
     for name in ["prithvi2-300m", "satmae-l", "satmaepp-l", "satlas-swin-b", "softcon-b-s2", "galileo-base"] {
         assert!(found("finetune", name), "{name} is not in GEO-Bench's table");
+    }
+}
+
+/// The wrappers behind the published rows pass some models other bands than they were trained on.
+#[test]
+fn corrected_inputs_are_the_bands_of_training() {
+    let home = Home::find().unwrap();
+    let bands = |name: &str, inputs| {
+        let model = ModelConfig::load(&home, name).unwrap().in_suite("geobench", inputs);
+        let bands: Vec<String> = model.sensors[&Sensor::S2_L1C].bands.iter().map(ToString::to_string).collect();
+        bands.join(" ")
+    };
+    for (name, published, trained) in [
+        ("satlas-swin-t", "B02 B03 B04 B05 B06 B07 B01 B08 B8A", "B04 B03 B02 B05 B06 B07 B08 B11 B12"),
+        ("satlas-swin-b", "B02 B03 B04 B05 B06 B07 B01 B08 B8A", "B04 B03 B02 B05 B06 B07 B08 B11 B12"),
+        (
+            "mmearth-atto",
+            "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12",
+            "B01 B02 B03 B04 B05 B06 B07 B8A B08 B09 B11 B12",
+        ),
+        ("prithvi2-300m", "B02 B03 B04 B05 B06 B07", "B02 B03 B04 B8A B11 B12"),
+        ("satmae-b", "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09", "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12"),
+        ("satmae-l", "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09", "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12"),
+        ("satmaepp-l", "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09", "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12"),
+    ] {
+        assert_eq!(bands(name, Inputs::AsPublished), published, "{name}");
+        assert_eq!(bands(name, Inputs::Corrected), trained, "{name}");
     }
 }
