@@ -30,9 +30,28 @@ const TOLERANCE: f64 = 1e-3;
 
 /// All models that have weights, one per architecture and size.
 const MODELS: [&str; 22] = [
-    "terrafm-b", "terrafm-l", "satmae-b", "satmae-l", "satmaepp-l", "prithvi2-300m", "dofa-b", "dofa-l", "croma-b", "croma-l",
-    "softcon-s-s2", "softcon-b-s2", "decur-s-s2", "copernicus-fm-b", "galileo-nano", "galileo-tiny", "galileo-base",
-    "satlas-swin-t", "satlas-swin-b", "mmearth-atto", "presto", "vit-b",
+    "terrafm-b",
+    "terrafm-l",
+    "satmae-b",
+    "satmae-l",
+    "satmaepp-l",
+    "prithvi2-300m",
+    "dofa-b",
+    "dofa-l",
+    "croma-b",
+    "croma-l",
+    "softcon-s-s2",
+    "softcon-b-s2",
+    "decur-s-s2",
+    "copernicus-fm-b",
+    "galileo-nano",
+    "galileo-tiny",
+    "galileo-base",
+    "satlas-swin-t",
+    "satlas-swin-b",
+    "mmearth-atto",
+    "presto",
+    "vit-b",
 ];
 
 /// A model filled with made-up weights, and images for it.
@@ -73,8 +92,10 @@ fn weights(name: &str, shape: &[usize]) -> Vec<f32> {
 type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
 
 fn save(tensors: &Tensors, path: &Path) -> anyhow::Result<()> {
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
     let mut views = Vec::new();
     for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {
         views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?));
@@ -84,7 +105,13 @@ fn save(tensors: &Tensors, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Builds the model `name` as GEO-Bench's wrappers feed it. Saves weights and images for the peer into `folder`, if given.
-fn subject(home: &Home, name: &str, size: usize, device_name: &str, folder: Option<&Path>) -> anyhow::Result<Subject> {
+fn subject(
+    home: &Home,
+    name: &str,
+    size: usize,
+    device_name: &str,
+    folder: Option<&Path>,
+) -> anyhow::Result<Subject> {
     let device = device::by_name(device_name)?;
     let config = ModelConfig::load(home, name)?.in_suite("geobench", Inputs::AsPublished);
     let sensor = if config.sensors.contains_key(&Sensor::S2_L1C) { Sensor::S2_L1C } else { Sensor::S1 };
@@ -94,18 +121,23 @@ fn subject(home: &Home, name: &str, size: usize, device_name: &str, folder: Opti
         ImageSize::Native => NATIVE_SIDE,
     };
     let mut tensors: Tensors = Vec::new();
-    let network = Architecture::new(&config.architecture, &config.sensors, &device)?.fill(|name, shape| {
-        let values = weights(name, shape);
-        if folder.is_some() {
-            tensors.push((name.to_owned(), shape.to_vec(), values.clone()));
-        }
-        Ok(values)
-    })?;
+    let network =
+        Architecture::new(&config.architecture, &config.sensors, &device)?.fill(|name, shape| {
+            let values = weights(name, shape);
+            if folder.is_some() {
+                tensors.push((name.to_owned(), shape.to_vec(), values.clone()));
+            }
+            Ok(values)
+        })?;
     let shape = [size, bands.len(), side, side];
-    let pixels: Vec<f32> = noise("images", shape.iter().product()).iter().map(|value| 0.5 + 0.5 * value).collect();
+    let pixels: Vec<f32> =
+        noise("images", shape.iter().product()).iter().map(|value| 0.5 + 0.5 * value).collect();
     if let Some(folder) = folder {
         save(&tensors, &folder.join("weights.safetensors"))?;
-        save(&vec![("images".to_owned(), shape.to_vec(), pixels.clone())], &folder.join("images.safetensors"))?;
+        save(
+            &vec![("images".to_owned(), shape.to_vec(), pixels.clone())],
+            &folder.join("images.safetensors"),
+        )?;
     }
     let pixels = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
     Ok(Subject {
@@ -124,7 +156,8 @@ impl Subject {
         let features = self.encoder.encode(&self.batch, self.want)?.pooled()?.into_data();
         let seconds = start.elapsed().as_secs_f64();
         let features = features.convert::<f32>().try_into_vec::<f32>();
-        let features = features.map_err(|error| anyhow::anyhow!("features that are not float32: {error:?}"))?;
+        let features =
+            features.map_err(|error| anyhow::anyhow!("features that are not float32: {error:?}"))?;
         ensure!(features.iter().all(|feature| feature.is_finite()), "features that are not finite");
         Ok((features, seconds))
     }
@@ -151,7 +184,8 @@ impl Peer {
 fn difference(ours: &[f32], path: &Path) -> anyhow::Result<f64> {
     let bytes = std::fs::read(path).with_context(|| format!("the peer wrote no {}", path.display()))?;
     let stored = SafeTensors::deserialize(&bytes)?;
-    let theirs = stored.tensor("features")?.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let theirs =
+        stored.tensor("features")?.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     let theirs: Vec<f32> = theirs.collect();
     ensure!(ours.len() == theirs.len(), "{} numbers of ours, {} of the original's", ours.len(), theirs.len());
     let largest = theirs.iter().fold(0f32, |most, value| most.max(value.abs()));
@@ -163,7 +197,8 @@ fn difference(ours: &[f32], path: &Path) -> anyhow::Result<f64> {
 
 fn main() -> anyhow::Result<()> {
     let number = |name: &str, usual: usize| common::option(name).map_or(Ok(usual), |text| text.parse());
-    let (rounds, repetitions, size) = (number("--rounds", 5)?, number("--repetitions", 3)?, number("--batch", 8)?);
+    let (rounds, repetitions, size) =
+        (number("--rounds", 5)?, number("--repetitions", 3)?, number("--batch", 8)?);
     let device = common::option("--device").unwrap_or_else(|| "flex".into());
     let asked = common::option("--models");
     let names: Vec<&str> = asked.as_deref().map_or(MODELS.to_vec(), |names| names.split(',').collect());
@@ -183,7 +218,8 @@ fn main() -> anyhow::Result<()> {
             ("--bands", subject.bands.join(",")),
             ("--features", path("features.safetensors")),
         ];
-        let arguments = arguments.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
+        let arguments =
+            arguments.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
         let original = Peer { arguments };
         let mut python = peer.clone();
         if let Some(command) = &peer {

@@ -269,7 +269,10 @@ impl Input {
                     MetadataKind::Date => "a date in the name of its file",
                     _ => "a georeference in degrees (EPSG:4326), UTM or web Mercator (EPSG:3857)",
                 };
-                let problem = format!("{} {sample}: the model uses the {kind}; expected {expected}, found none", self.task.name);
+                let problem = format!(
+                    "{} {sample}: the model uses the {kind}; expected {expected}, found none",
+                    self.task.name
+                );
                 Err(Error::mismatch(problem).help(
                     "fetch the data set again; if it is packed, pack it again with `cargo xtask prepare`",
                 ))

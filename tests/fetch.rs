@@ -748,7 +748,8 @@ fn weights_are_fetched_to_their_location() {
 fn linked(server: &Server, file: Source) -> Order {
     let path = format!("{}/owner/name/resolve/{COMMIT}/w.bin", server.endpoint());
     let mut order = order(vec![Source { path, to: Some("example.org/page/w.bin".into()), ..file }]);
-    order.repository = Repository { kind: Kind::Web, name: "example.org/page".into(), revision: "main".into() };
+    order.repository =
+        Repository { kind: Kind::Web, name: "example.org/page".into(), revision: "main".into() };
     order.parts[0].licence = Some("MIT".into());
     order
 }
@@ -777,7 +778,10 @@ fn weights_outside_the_hub_are_fetched_from_their_address() {
         let again = fetch_with(&no_hub(), &order, &target.folder(), false).unwrap();
         assert_eq!((again.brought.len(), again.here), (0, 1));
         let lines = ledger::read(&target.folder()).unwrap();
-        assert_eq!(lines["example.org/page/w.bin"].checksum, format!("sha256:{}", crate::hub_server::sha256(&bytes)));
+        assert_eq!(
+            lines["example.org/page/w.bin"].checksum,
+            format!("sha256:{}", crate::hub_server::sha256(&bytes))
+        );
     }
     assert!(server.seen().iter().all(|seen| seen.token.is_none()));
 }
@@ -796,7 +800,10 @@ fn a_file_elsewhere_that_is_not_the_published_one_is_refused() {
     assert!(error.contains("expected 8 bytes, but the server announces 7"), "{error}");
     server.always("w.bin", Some(Mischief::Answer(404, vec![], "")));
     let error = fetched(source(""));
-    assert!(error.contains("download it from https://example.org/page and pass it with --weights"), "{error}");
+    assert!(
+        error.contains("download it from https://example.org/page and pass it with --weights"),
+        "{error}"
+    );
     assert!(!target.folder().join("example.org/page/w.bin").exists());
 }
 
@@ -807,7 +814,12 @@ fn models_outside_the_hub_have_an_address() {
     for (name, address, file, is_hashed) in [
         ("satmae-b", "https://zenodo.org/", "zenodo.org/records/7338613/pretrain-vit-base-e199.pth", true),
         ("satmae-l", "https://zenodo.org/", "zenodo.org/records/7338613/pretrain-vit-large-e199.pth", true),
-        ("mmearth-atto", "https://sid.erda.dk/", "sid.erda.dk/sharelink/g23YOnaaTp/checkpoint-199.pth", false),
+        (
+            "mmearth-atto",
+            "https://sid.erda.dk/",
+            "sid.erda.dk/sharelink/g23YOnaaTp/checkpoint-199.pth",
+            false,
+        ),
         ("presto", "https://github.com/", "github.com/nasaharvest/presto/default_model.pt", true),
     ] {
         let model = ModelConfig::load(&home, name).unwrap();

@@ -12,11 +12,11 @@ mod made;
 #[path = "support/source.rs"]
 mod source;
 
+#[path = "common/parity.rs"]
+mod parity;
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;
-#[path = "common/parity.rs"]
-mod parity;
 #[path = "common/zoo.rs"]
 mod zoo;
 #[path = "common/zoo_real.rs"]

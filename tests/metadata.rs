@@ -20,7 +20,14 @@ use terrabench::transform::strategies::Strategies;
 use crate::common::real;
 
 const TASKS: [&str; 8] = [
-    "cloud-s2", "eurosat-s1", "eurosat-s2", "bigearthnet-s1", "bigearthnet-s2", "dfc2020-s1", "dfc2020-s2", "lcz-s2",
+    "cloud-s2",
+    "eurosat-s1",
+    "eurosat-s2",
+    "bigearthnet-s1",
+    "bigearthnet-s2",
+    "dfc2020-s1",
+    "dfc2020-s2",
+    "lcz-s2",
 ];
 
 /// Real pixels in Copernicus-Bench's layout, if they are there.
@@ -120,7 +127,9 @@ fn places_dates_and_areas_are_those_of_the_reference() {
                     let off = (f64::from(x) - longitude).abs().max((f64::from(y) - latitude).abs());
                     assert!(off < 8e-6, "{what}: {x} {y}, expected {longitude} {latitude}");
                 }
-                (found, expected) => assert!(found.is_none() && expected.is_none(), "{what}: {found:?} {expected:?}"),
+                (found, expected) => {
+                    assert!(found.is_none() && expected.is_none(), "{what}: {found:?} {expected:?}")
+                }
             }
             assert_eq!(context.days.first().copied().flatten(), days, "{what}");
             let patch = f64::from(context.gsd_m.unwrap()) * 16.0 / 1000.0;
@@ -229,7 +238,11 @@ fn packed_files_keep_places_and_dates() {
             }
         }
         assert_eq!(key(&plain, &user), key(&packed, &user), "{name}");
-        assert_eq!(plain.fingerprint(&Split::ALL).unwrap(), packed.fingerprint(&Split::ALL).unwrap(), "{name}");
+        assert_eq!(
+            plain.fingerprint(&Split::ALL).unwrap(),
+            packed.fingerprint(&Split::ALL).unwrap(),
+            "{name}"
+        );
         assert!(data::packed::pack(&suite, task, &root, folder.path(), &Silent).unwrap().reused, "{name}");
     }
 }

@@ -382,7 +382,9 @@ fn gradients_are_those_of_finite_differences() {
     let (n, d) = (24, 7);
     let (features, labels) = features(n, d, 4, 1);
     let norms = [galileo(2, n).batch_norm, None];
-    for (targets, batch_norm) in [(classes(labels.clone(), 4), norms[0]), (multilabel(n, 5), norms[0]), (classes(labels, 4), norms[1])] {
+    for (targets, batch_norm) in
+        [(classes(labels.clone(), 4), norms[0]), (multilabel(n, 5), norms[0]), (classes(labels, 4), norms[1])]
+    {
         // Two full-batch steps of plain descent: the difference of the parameters is the gradient times the rate.
         // The second starts away from scale 1 and shift 0.
         let config = LinearProbeConfig {

@@ -48,7 +48,11 @@ fn prepared(model: &ModelConfig, suite: &Suite, task: &Task) -> (Vec<String>, Pr
     let strategies = options.strategies.asked(name, task.input_sensor, model.normalization).unwrap();
     let [strategy] = strategies.as_slice() else { panic!("{name}") };
     let channels: Vec<Channel> = (0..wanted.len())
-        .map(|place| Channel { band: wanted[place], date: None, is_zeroed: selection.zeroed.contains(&place) })
+        .map(|place| Channel {
+            band: wanted[place],
+            date: None,
+            is_zeroed: selection.zeroed.contains(&place),
+        })
         .collect();
     let normalization = options.strategies.resolve(strategy, &channels, || panic!("{name}")).unwrap();
     let side = model.side(task);
@@ -118,11 +122,15 @@ fn softcons_preprocessing_is_that_of_copernicus_bench() {
 fn corrected_inputs_give_softcon_the_bands_of_its_training() {
     let suite = suite();
     let lcz = suite.task("lcz-s2").unwrap();
-    let bands = |inputs| model("softcon-b-s2", inputs).sensor_on(lcz, lcz.input_sensor).unwrap().bands.clone();
+    let bands =
+        |inputs| model("softcon-b-s2", inputs).sensor_on(lcz, lcz.input_sensor).unwrap().bands.clone();
     let published = bands(Inputs::AsPublished);
     assert_eq!(published.iter().filter(|band| **band == Band::ZEROS).count(), 3);
     assert_eq!(published[9..11], [Band::B08, Band::B8A]);
-    assert_eq!(bands(Inputs::Corrected), ModelConfig::load(&home(), "softcon-b-s2").unwrap().sensors[&lcz.input_sensor].bands);
+    assert_eq!(
+        bands(Inputs::Corrected),
+        ModelConfig::load(&home(), "softcon-b-s2").unwrap().sensors[&lcz.input_sensor].bands
+    );
 }
 
 #[test]
@@ -139,7 +147,8 @@ fn the_normalisation_follows_command_line_model_task_and_suite() {
     assert_eq!(of("default", "lcz-s2", "croma-b"), "copernicus-bench-lcz");
     assert_eq!(of("default", "eurosat-s2", "croma-b"), "copernicus-bench");
     // In another suite, and outside any, nothing of this applies.
-    let elsewhere = ModelConfig::load(&home(), "softcon-b-s2").unwrap().in_suite("geobench", Inputs::AsPublished);
+    let elsewhere =
+        ModelConfig::load(&home(), "softcon-b-s2").unwrap().in_suite("geobench", Inputs::AsPublished);
     assert_eq!(elsewhere.suite_normalization(suite.task("eurosat-s2").unwrap()), None);
 }
 

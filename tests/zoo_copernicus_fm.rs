@@ -15,8 +15,8 @@ use terrabench::model::copernicus_fm::{
 use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::nn::hypernetwork::resize_taps;
-use terrabench::task::{MetadataKind, Sensor};
 use terrabench::task::bands::Band;
+use terrabench::task::{MetadataKind, Sensor};
 
 use crate::common::fixture;
 use crate::parity::assert_parity;

@@ -241,8 +241,7 @@ fn published_sizes_with_formula_weights() {
 fn compare_full_size(golden: &Golden, size: &str, model: &Architecture) {
     for (name, seed, sensor) in [("s2_64", 11, Sensor::S2_L1C), ("s1_64", 12, Sensor::S1)] {
         let images = images(seed, 2, 64, sensor, &[None]);
-        let (tokens, _) =
-            model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
+        let (tokens, _) = model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
         let pooled = tokens.clone().mean_dim(1).squeeze_dim::<2>(1);
         let tolerance = Tolerance { values: 2e-5, summary: 1e-6 };
         golden.compare(&format!("pooled.{size}.{name}"), &numbers(pooled), tolerance);

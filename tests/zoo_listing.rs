@@ -43,7 +43,8 @@ fn the_list_shows_licence_parity_and_the_command_that_fetches() {
     let data = tempfile::tempdir().unwrap();
     let list = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        let output = command.arg("models").args(arguments).env("TERRABENCH_DATA", data.path()).output().unwrap();
+        let output =
+            command.arg("models").args(arguments).env("TERRABENCH_DATA", data.path()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -57,7 +58,8 @@ fn the_list_shows_licence_parity_and_the_command_that_fetches() {
     ] {
         assert!(text.contains(line), "no line {line:?} in\n{text}");
     }
-    let lines: Vec<Value> = list(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> =
+        list(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let presto = lines.iter().find(|model| model["name"] == "presto").unwrap();
     assert_eq!(presto["licence"], "MIT");
     assert_eq!(presto["parity"]["test"], "tests/zoo_presto.rs");
@@ -110,7 +112,8 @@ fn corrected_inputs_are_the_bands_of_training() {
     let home = Home::find().unwrap();
     let bands = |name: &str, inputs| {
         let model = ModelConfig::load(&home, name).unwrap().in_suite("geobench", inputs);
-        let bands: Vec<String> = model.sensors[&Sensor::S2_L1C].bands.iter().map(ToString::to_string).collect();
+        let bands: Vec<String> =
+            model.sensors[&Sensor::S2_L1C].bands.iter().map(ToString::to_string).collect();
         bands.join(" ")
     };
     for (name, published, trained) in [

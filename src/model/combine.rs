@@ -48,12 +48,7 @@ impl InputSpec {
     /// ```
     pub fn single(sensor: Sensor, bands: Arc<[Band]>, pooling: Pooling) -> Self {
         let channels = bands.len();
-        InputSpec {
-            images: vec![ImageSpec { sensor, bands, channels }],
-            combine: None,
-            pooling,
-            gsd_m: None,
-        }
+        InputSpec { images: vec![ImageSpec { sensor, bands, channels }], combine: None, pooling, gsd_m: None }
     }
 
     /// A batch of n samples: for each image in order the normalised and resized pixels [n, c, h, w] of all samples, and when

@@ -57,10 +57,13 @@ fn is_zero(number: &usize) -> bool {
 
 impl Sizes for CromaConfig {
     fn problem(&self) -> Option<String> {
-        let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers, .. } = self;
+        let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers, .. } =
+            self;
         let joint_depth = &self.joint_depth;
         if ![0, *radar_depth].contains(joint_depth) {
-            return Some(format!("joint-depth: expected 0 or {radar_depth} as radar-depth, found {joint_depth}"));
+            return Some(format!(
+                "joint-depth: expected 0 or {radar_depth} as radar-depth, found {joint_depth}"
+            ));
         }
         if [*width, *optical_depth, *radar_depth].contains(&0) {
             return Some("expected width, optical-depth and radar-depth above 0, found a 0".to_owned());
@@ -490,7 +493,8 @@ impl Croma {
         let optical = optical_encoder.tokens(optical.pixels.clone());
         let streams = joint.streams(radar_encoder.tokens(radar.pixels.clone()), &optical, &bias);
         let tokens = streams.last().map(|last| joint.norm_out.forward(last.clone()));
-        let tokens = tokens.ok_or_else(|| Error::mismatch(format!("{NAME}: the joint encoder has no layer")))?;
+        let tokens =
+            tokens.ok_or_else(|| Error::mismatch(format!("{NAME}: the joint encoder has no layer")))?;
         Ok(match want {
             Want::Pooled(Pooling::Head | Pooling::Mean) => {
                 Encoded::Pooled(tokens.mean_dim(1).squeeze_dim::<2>(1))

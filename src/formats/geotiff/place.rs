@@ -76,7 +76,8 @@ fn transverse_mercator(east: f64, north: f64) -> [f64; 2] {
     let [n2, n3, n4, n5, n6] = [2, 3, 4, 5, 6].map(|power| n.powi(power));
     let radius = RADIUS / (1.0 + n) * (1.0 + n2 / 4.0 + n4 / 64.0 + n6 / 256.0);
     let beta = [
-        n / 2.0 - 2.0 / 3.0 * n2 + 37.0 / 96.0 * n3 - n4 / 360.0 - 81.0 / 512.0 * n5 + 96_199.0 / 604_800.0 * n6,
+        n / 2.0 - 2.0 / 3.0 * n2 + 37.0 / 96.0 * n3 - n4 / 360.0 - 81.0 / 512.0 * n5
+            + 96_199.0 / 604_800.0 * n6,
         n2 / 48.0 + n3 / 15.0 - 437.0 / 1_440.0 * n4 + 46.0 / 105.0 * n5 - 1_118_711.0 / 3_870_720.0 * n6,
         17.0 / 480.0 * n3 - 37.0 / 840.0 * n4 - 209.0 / 4_480.0 * n5 + 5_569.0 / 90_720.0 * n6,
         4_397.0 / 161_280.0 * n4 - 11.0 / 504.0 * n5 - 830_251.0 / 7_257_600.0 * n6,
@@ -180,8 +181,7 @@ mod tests {
         for latitude in [1.0, 30.0, 47.25, 71.5, 84.0f64] {
             let steps = 20_000;
             let step = latitude.to_radians() / f64::from(steps);
-            let curvature =
-                |at: f64| RADIUS * (1.0 - e2) / (1.0 - e2 * at.sin().powi(2)).powf(1.5);
+            let curvature = |at: f64| RADIUS * (1.0 - e2) / (1.0 - e2 * at.sin().powi(2)).powf(1.5);
             let arc: f64 = (0..steps).map(|i| curvature((f64::from(i) + 0.5) * step) * step).sum();
             let [lon, lat] = System::Utm { zone: 32, is_south: false }.degrees(500_000.0, 0.9996 * arc);
             assert!((lon - 9.0).abs() < 1e-12 && (lat - latitude).abs() < 1e-8, "{latitude}: {lon} {lat}");

@@ -5,7 +5,9 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use crate::data::decoding::Decoding;
-use crate::data::packed::{ATTRIBUTE, FORMAT, Header, Labels, METADATA_WIDTH, dated_images as dated_images_of};
+use crate::data::packed::{
+    ATTRIBUTE, FORMAT, Header, Labels, METADATA_WIDTH, dated_images as dated_images_of,
+};
 use crate::data::{Dataset, RawBand, RawImage, RawSample, Split, Target, loader};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
@@ -304,8 +306,7 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
         let [longitude, latitude] = image.place.unwrap_or([f32::NAN; 2]).map(f64::from);
         [image.day.unwrap_or(f64::NAN), longitude, latitude]
     };
-    let metadata: Vec<f64> =
-        sample.images.iter().take(header.dated_images).flat_map(of_image).collect();
+    let metadata: Vec<f64> = sample.images.iter().take(header.dated_images).flat_map(of_image).collect();
     if metadata.len() != header.dated_images * METADATA_WIDTH {
         return Err(unusable(format!("expected {} images", header.dated_images)));
     }
