@@ -2,6 +2,7 @@
 //! expected places, dates and areas are those that the reference's own wrappers read from the same files.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use burn::tensor::{Device, Tensor};
@@ -284,4 +285,51 @@ fn area_alone_is_known_of_tasks_without_georeference() {
     ] {
         assert_eq!(suite.task(task).unwrap().known_metadata(), known, "{task}");
     }
+}
+
+#[test]
+fn the_record_says_what_was_given() {
+    let Some(root) = copernicus_bench() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/models/copernicus-fm-b.toml");
+    let mut text = std::fs::read_to_string(path).unwrap();
+    for (published, small) in [
+        ("width = 768", "width = 48"),
+        ("depth = 12", "depth = 1"),
+        ("heads = 12", "heads = 3"),
+        ("kernel-width = 128", "kernel-width = 24"),
+        ("map-layers = [3, 5, 7, 11]", "map-layers = [0]"),
+    ] {
+        assert!(text.contains(published), "{published}");
+        text = text.replace(published, small);
+    }
+    let record = |name: &str, text: &str| -> Value {
+        let (model, out) = (folder.path().join(format!("{name}.toml")), folder.path().join(name));
+        std::fs::write(&model, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.args([
+            "bench",
+            "copernicus-bench",
+            "--task",
+            "eurosat-s1",
+            "--protocol",
+            "knn",
+            "--no-cache",
+        ]);
+        command.args(["--weights", "random:0", "--model"]).arg(model);
+        command.arg("--data").arg(&root).arg("--out").arg(&out);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut records = std::fs::read_dir(out.join("copernicus-bench/records")).unwrap();
+        let path = records.next().unwrap().unwrap().path();
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let given = record("given", &text);
+    assert_eq!(given["provenance"]["metadata"], serde_json::json!(["place", "area"]));
+    let list = r#"metadata = ["place", "date", "area"]"#;
+    assert!(text.contains(list));
+    let blind = record("blind", &text.replace(list, "metadata = []"));
+    assert_eq!(blind["provenance"]["metadata"], Value::Null);
+    // The place changes the features.
+    assert_ne!(given["provenance"]["features"], blind["provenance"]["features"]);
 }

@@ -8,6 +8,7 @@ Exits with code 3 and a word on standard error where the original is not there.
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -183,7 +184,8 @@ def main():
     torch.manual_seed(0)
     if arguments.model not in MODELS:
         raise NoOriginal(f"benches/peers/zoo.py knows no original of {arguments.model}")
-    with tempfile.TemporaryDirectory() as folder:
+    # Originals print what they load; standard output is for the rates.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         model = MODELS[arguments.model](load_file(arguments.weights), Path(folder)).eval()
     given = load_file(arguments.images)["images"]
     images = torch.zeros(given.shape[0], 13, *given.shape[2:])
