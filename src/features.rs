@@ -34,14 +34,13 @@ pub use self::scratch::Scratch;
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
 use crate::device::{self, Precision};
-use crate::model::architecture::ArchitectureConfig;
 use crate::model::config::{DecidingModel, ImageSize, ModelConfig};
 use crate::model::remote::{Pending, RemoteEncoder};
 use crate::model::{Encoder, ImageSpec, InputSpec, Pooling, Want};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Channels, Imputation};
 use crate::task::images::full_name;
-use crate::task::{Combine, Suite, Task};
+use crate::task::{Combine, Metadata, MetadataKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
 use crate::transform::normalize::Normalization;
@@ -79,24 +78,22 @@ pub struct InputOptions {
 }
 
 impl InputOptions {
-    /// Returns the requested normalisation. The default is the task's, else the suite's, else the data set's own
-    /// statistics; none for models that take pixels as stored.
+    /// Returns the requested normalisation. The default is what the suite's code does for the model, else the task's, else the
+    /// suite's, else the data set's own statistics; none for models that take pixels as stored.
     pub fn normalization_of<'a>(
         &'a self,
         suite: &'a Suite,
         task: &'a Task,
-        architecture: &ArchitectureConfig,
+        model: &'a ModelConfig,
     ) -> &'a str {
         if self.normalization != strategies::DEFAULT {
             return &self.normalization;
         }
-        if architecture.takes_stored_pixels() {
+        if model.architecture.takes_stored_pixels() {
             return strategies::NONE;
         }
-        task.normalization
-            .as_ref()
-            .or(suite.normalization.as_ref())
-            .map_or(strategies::DATASET, String::as_str)
+        let of_files = task.normalization.as_ref().or(suite.normalization.as_ref());
+        model.suite_normalization(task).or(of_files.map(String::as_str)).unwrap_or(strategies::DATASET)
     }
 
     /// Returns the substitutes for bands that the files of `task` may lack.
@@ -126,6 +123,8 @@ pub struct Input {
     pub fused: bool,
     /// How the model's tokens become one vector.
     pub pooling: Pooling,
+    /// What the model is given besides the pixels.
+    pub metadata: Metadata,
     /// Whether the model takes tiles at their native size instead of resized to its input.
     pub keeps_size: bool,
     /// The requested normalisation, or the default.
@@ -170,7 +169,11 @@ impl Input {
             .iter()
             .flat_map(|image| {
                 let date = image.date.as_deref();
-                image.bands.iter().map(move |band| Channel { band: *band, date })
+                image.bands.iter().enumerate().map(move |(place, band)| Channel {
+                    band: *band,
+                    date,
+                    is_zeroed: image.selection.zeroed.contains(&place),
+                })
             })
             .collect();
         let zeroed = zeroed(&images);
@@ -194,7 +197,7 @@ impl Input {
                 },
             })
         };
-        let normalization = options.normalization_of(suite, task, &model.architecture);
+        let normalization = options.normalization_of(suite, task, model);
         let sensors: Vec<Sensor> = images.iter().map(|image| image.sensor).collect();
         let asked = options.strategies.asked_of_all(normalization, &sensors, model.normalization)?;
         let strategies = asked.iter().map(prepare).collect::<Result<_>>()?;
@@ -204,6 +207,7 @@ impl Input {
             images,
             fused: model.fuses(&sensors),
             pooling: model.pooling(),
+            metadata: Metadata::of(task, model.architecture.metadata()),
             keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             normalization: normalization.to_owned(),
             strategies,
@@ -240,6 +244,7 @@ impl Input {
             images,
             fused: false,
             pooling: model.pooling(),
+            metadata: Metadata::default(),
             keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             task,
             normalization: strategies::NONE.to_owned(),
@@ -248,17 +253,79 @@ impl Input {
         })
     }
 
-    /// Reads the model's bands of a sample as stored, and logs a summary of it in [`Input::seen`].
+    /// Reads the model's bands of a sample as stored, with the metadata that the model is given, and logs a summary of it in
+    /// [`Input::seen`].
     ///
     /// # Errors
-    /// If the sample cannot be read.
+    /// If the sample cannot be read, or lacks metadata that the task's files should have.
     pub fn stored(&self, split: Split, index: usize) -> Result<Sample> {
-        let sample = self.dataset.read(split, index, &self.stored_bands())?;
+        let mut sample = self.dataset.read(split, index, &self.stored_bands())?;
+        for image in &mut sample.images {
+            image.day = self.given(MetadataKind::Date, &sample.name, image.day)?;
+            image.place = self.given(MetadataKind::Place, &sample.name, image.place)?;
+        }
         if !self.seen.holds(split, index) {
             let pixels = PixelSummary::of(sample.images.iter().map(|image| image.pixels.view()));
             self.seen.note(split, index, Observed::new(pixels, &sample.target));
         }
         Ok(sample)
+    }
+
+    /// Returns what the model is given of `known`: nothing unless it uses this kind.
+    fn given<T>(&self, kind: MetadataKind, sample: &str, known: Option<T>) -> Result<Option<T>> {
+        match known {
+            _ if !self.metadata.has(kind) => Ok(None),
+            Some(known) => Ok(Some(known)),
+            None => {
+                let expected = match kind {
+                    MetadataKind::Date => "a date in the name of its file",
+                    _ => "a georeference in degrees (EPSG:4326), UTM or web Mercator (EPSG:3857)",
+                };
+                let problem = format!(
+                    "{} {sample}: the model uses the {kind}; expected {expected}, found none",
+                    self.task.name
+                );
+                Err(Error::mismatch(problem).help(
+                    "fetch the data set again; if it is packed, pack it again with `cargo xtask prepare`",
+                ))
+            }
+        }
+    }
+
+    /// Returns a hash per sample of a split of everything that its features depend on besides the settings.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
+        let contents = self.dataset.contents(split)?;
+        if !self.metadata.has(MetadataKind::Date) {
+            return Ok(contents);
+        }
+        // Dates are in the files' names, which the hashes of their contents do not cover.
+        let days = self.dataset.days(split);
+        let with_days = |(index, content): (usize, blake3::Hash)| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(content.as_bytes());
+            for day in days.get(index).into_iter().flatten() {
+                hasher.update(&day.unwrap_or(f64::NAN).to_le_bytes());
+            }
+            hasher.finalize()
+        };
+        Ok(contents.into_iter().enumerate().map(with_days).collect())
+    }
+
+    /// Returns a hash of everything that the samples of these splits and the statistics are read from, dates included if the
+    /// model is given them.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn fingerprint(&self, splits: &[Split]) -> Result<String> {
+        let files = self.dataset.fingerprint(splits)?;
+        if !self.metadata.has(MetadataKind::Date) {
+            return Ok(files);
+        }
+        let days = splits.iter().map(|split| self.dataset.days(*split)).collect::<Vec<_>>();
+        digest(&(files, days))
     }
 
     /// Reads a sample and preprocesses its images for the model.
@@ -336,6 +403,7 @@ impl Input {
             images: self.images.iter().map(image).collect(),
             combine: if self.fused { None } else { self.task.combine },
             pooling: self.pooling,
+            gsd_m: self.metadata.gsd_m,
         }
     }
 
@@ -362,6 +430,13 @@ impl Input {
             }
         }
     }
+}
+
+/// Hashes a value by its JSON.
+fn digest(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_vec(value)
+        .map_err(|error| Error::mismatch(format!("the dates cannot be written as JSON: {error}")))?;
+    Ok(blake3::hash(&json).to_hex().to_string())
 }
 
 /// Returns the channels, counted over all images, that are set to zero after normalisation.
@@ -641,6 +716,8 @@ impl<'a> Extractor<'a> {
             bands: &'a [String],
             preprocess: &'a Preprocess,
             turn: Dihedral,
+            #[serde(skip_serializing_if = "Metadata::is_empty")]
+            metadata: Metadata,
         }
         let Input { dataset, images, task, .. } = self.input;
         let mut sensors: Vec<Sensor> = images.iter().map(|image| image.sensor).collect();
@@ -663,6 +740,7 @@ impl<'a> Extractor<'a> {
             bands: &self.input.channel_names(),
             preprocess: &self.strategy.preprocess,
             turn: self.turn,
+            metadata: self.input.metadata,
         };
         let json = serde_json::to_vec(&ingredients)
             .map_err(|error| Error::mismatch(format!("the settings cannot be written as JSON: {error}")))?;

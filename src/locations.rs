@@ -177,8 +177,7 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         let get = |name: &str| (name == "TERRABENCH_DATA").then(|| here.path().to_owned());
         let environment = Environment { variable: &get, platform: None };
-        let source =
-            WeightsSource { repository: "a/b".into(), file: "w.pth".into(), revision: "main".into() };
+        let source = WeightsSource { repository: "a/b".into(), file: "w.pth".into(), ..Default::default() };
         assert_eq!(environment.find_weights(&source), None);
         let path = here.path().join("weights/a/b/w.pth");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

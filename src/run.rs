@@ -42,7 +42,7 @@ use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
 use crate::task::bands::Band;
-use crate::task::{Suite, Task};
+use crate::task::{Metadata, Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
 
@@ -280,6 +280,7 @@ impl<'a> Runner<'a> {
             strategies: &[],
             image_size: if is_known { setting.model.side(task) } else { 0 },
             precision: setting.precision,
+            metadata: Metadata::of(task, setting.model.architecture.metadata()),
         }
     }
 
@@ -362,7 +363,7 @@ impl<'a> Runner<'a> {
         let decoding = input.dataset.decoding().hash();
         let protocol = planned.protocol.deciding(&task.name);
         let (data, bands, imputed) =
-            (input.dataset.fingerprint(splits)?, input.channel_names(), input.imputed());
+            (input.fingerprint(splits)?, input.channel_names(), input.imputed());
         let mut deciding = Deciding {
             weights: origin.weights_id,
             data: &data,
@@ -457,6 +458,7 @@ impl<'a> Runner<'a> {
                 precision: setting.precision,
                 declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
                 origin: None,
+                metadata: deciding.metadata.kinds(),
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

@@ -58,7 +58,7 @@ fn settings_from(variables: &[(&str, &str)]) -> Settings {
 }
 
 fn source(path: &str) -> Source {
-    Source { path: path.into(), to: None, unpack: None, sha256: None, md5: None }
+    Source { path: path.into(), to: None, unpack: None, sha256: None, md5: None, size: None }
 }
 
 fn archive(path: &str, unpack: &str) -> Source {
@@ -742,6 +742,94 @@ fn weights_are_fetched_to_their_location() {
     assert_eq!(target.read("MBZUAI/TerraFM/TerraFM-B.pth"), b"weights");
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/api/models/")));
     assert!(server.seen().iter().any(|seen| seen.path.starts_with("/owner/name/resolve/")));
+}
+
+/// Orders a file at a web address of its own, here one that the test's server offers.
+fn linked(server: &Server, file: Source) -> Order {
+    let path = format!("{}/owner/name/resolve/{COMMIT}/w.bin", server.endpoint());
+    let mut order = order(vec![Source { path, to: Some("example.org/page/w.bin".into()), ..file }]);
+    order.repository =
+        Repository { kind: Kind::Web, name: "example.org/page".into(), revision: "main".into() };
+    order.parts[0].licence = Some("MIT".into());
+    order
+}
+
+/// A hub that nobody runs: files elsewhere need none, and must not see its token.
+fn no_hub() -> Hub {
+    let token = Some(Secret::new("token-of-the-hub".to_owned()));
+    Hub::new(Settings { token, ..settings_for("http://127.0.0.1:9") })
+}
+
+#[test]
+fn weights_outside_the_hub_are_fetched_from_their_address() {
+    let bytes = noise(5_000);
+    let server = Server::start(&[("w.bin", &bytes)]);
+    let sizes = [None, Some(5_000)];
+    let hashes = [None, Some(sha256(&bytes))];
+    for (size, sha256) in sizes.into_iter().flat_map(|size| hashes.clone().map(|hash| (size, hash))) {
+        let order = linked(&server, Source { size, sha256, ..source("") });
+        let target = Target::new();
+        let survey = Survey::take(&no_hub(), &order, &target.folder()).unwrap();
+        let told = describe(&survey, false, 1 << 40);
+        assert!(told.contains("Test: example.org/page, into") && told.contains("  MIT"), "{told}");
+        assert_eq!(survey.to_fetch(), 5_000);
+        fetch_with(&no_hub(), &order, &target.folder(), false).unwrap();
+        assert!(target.read("example.org/page/w.bin") == bytes);
+        let again = fetch_with(&no_hub(), &order, &target.folder(), false).unwrap();
+        assert_eq!((again.brought.len(), again.here), (0, 1));
+        let lines = ledger::read(&target.folder()).unwrap();
+        assert_eq!(
+            lines["example.org/page/w.bin"].checksum,
+            format!("sha256:{}", crate::hub_server::sha256(&bytes))
+        );
+    }
+    assert!(server.seen().iter().all(|seen| seen.token.is_none()));
+}
+
+#[test]
+fn a_file_elsewhere_that_is_not_the_published_one_is_refused() {
+    let server = Server::start(&[("w.bin", b"weights")]);
+    let target = Target::new();
+    let fetched = |file: Source| {
+        let order = linked(&server, file);
+        fetch_with(&no_hub(), &order, &target.folder(), false).unwrap_err().to_string()
+    };
+    let error = fetched(Source { md5: Some("0".repeat(32)), size: Some(7), ..source("") });
+    assert!(error.contains("wrong twice: expected MD5"), "{error}");
+    let error = fetched(Source { size: Some(8), ..source("") });
+    assert!(error.contains("expected 8 bytes, but the server announces 7"), "{error}");
+    server.always("w.bin", Some(Mischief::Answer(404, vec![], "")));
+    let error = fetched(source(""));
+    assert!(
+        error.contains("download it from https://example.org/page and pass it with --weights"),
+        "{error}"
+    );
+    assert!(!target.folder().join("example.org/page/w.bin").exists());
+}
+
+/// Models whose weights are not on the hub name an address, and all that is known to verify the file.
+#[test]
+fn models_outside_the_hub_have_an_address() {
+    let home = Home::find().unwrap();
+    for (name, address, file, is_hashed) in [
+        ("satmae-b", "https://zenodo.org/", "zenodo.org/records/7338613/pretrain-vit-base-e199.pth", true),
+        ("satmae-l", "https://zenodo.org/", "zenodo.org/records/7338613/pretrain-vit-large-e199.pth", true),
+        (
+            "mmearth-atto",
+            "https://sid.erda.dk/",
+            "sid.erda.dk/sharelink/g23YOnaaTp/checkpoint-199.pth",
+            false,
+        ),
+        ("presto", "https://github.com/", "github.com/nasaharvest/presto/default_model.pt", true),
+    ] {
+        let model = ModelConfig::load(&home, name).unwrap();
+        let order = weights(name, &model).unwrap();
+        assert_eq!(order.repository.kind, Kind::Web, "{name}");
+        let source = &order.parts[0].sources[0];
+        assert!(source.path.starts_with(address) && Address::parse(&source.path).is_some(), "{source:?}");
+        assert_eq!(source.to.as_deref(), Some(file), "{name}");
+        assert_eq!(source.checksums().identity().is_some(), is_hashed, "{name}");
+    }
 }
 
 /// Responses without body of a server that limits requests.

@@ -18,7 +18,7 @@ use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOp
 use terrabench::home::Home;
 use terrabench::model::architecture::ArchitectureConfig;
 use terrabench::model::config::{
-    ImageSize, ModelConfig, PublishedRow, SensorInput, SuiteRoute, WeightsSource,
+    ImageSize, ModelConfig, Parity, PublishedRow, SensorInput, SuiteRoute, WeightsSource,
 };
 use terrabench::model::terrafm::TerraFmConfig;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
@@ -52,6 +52,7 @@ fn task() -> Task {
         sensor: Sensor::S2_L1C,
         input_sensor: Sensor::S2_L1C,
         image_size: 64,
+        gsd_m: Some(10.0),
         samples: SampleCounts { train: 2000, valid: 1000, test: 1000 },
         scale: 2.0,
         impute: vec![Imputation { source: Band::B11, target: Band::B10 }],
@@ -109,8 +110,13 @@ fn model() -> ModelConfig {
                 pooling: Some(Pooling::Mean),
                 sensors: BTreeMap::new(),
                 impute: Vec::new(),
+                task_sensors: BTreeMap::new(),
+                normalization: Some("S2A".to_owned()),
+                normalizations: BTreeMap::from([("m-other".to_owned(), "S2C".to_owned())]),
+                protocols: BTreeMap::from([("knn".to_owned(), "knn-5".to_owned())]),
             },
         )]),
+        route: Default::default(),
         sensors: BTreeMap::from([
             (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
             (Sensor::S1, SensorInput { bands: vec![Band::VV], ..Default::default() }),
@@ -120,8 +126,20 @@ fn model() -> ModelConfig {
             repository: "MBZUAI/TerraFM".into(),
             file: "TerraFM-B.pth".into(),
             revision: "main".into(),
+            url: Some("https://example.org/TerraFM-B.pth".into()),
+            size: Some(7),
+            sha256: Some("a".repeat(64)),
+            md5: Some("a".repeat(32)),
+            licence: Some("MIT".into()),
+            licence_source: Some("LICENSE".into()),
         }),
         published: Some(PublishedRow { model: "TerraFM".into(), backbone: "ViT-B".into() }),
+        parity: Some(Parity {
+            difference: 1e-6,
+            of: "features".into(),
+            original: "terrafm.py".into(),
+            test: "tests/model.rs".into(),
+        }),
     }
 }
 
@@ -299,10 +317,11 @@ impl Setting {
             bands: &input.channel_names(),
             band_names: options.band_names(task),
             imputed: &input.imputed(),
-            normalization: options.normalization_of(&self.suite, task, &model.architecture),
+            normalization: options.normalization_of(&self.suite, task, model),
             strategies: &input.strategies,
             image_size: model.side(task),
             precision: Default::default(),
+            metadata: input.metadata,
         };
         let extractor = Extractor {
             encoder: &NoEncoder,
@@ -377,6 +396,8 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
                 Side::Label
             }
             "quick-look" | "unit" => Side::Label,
+            // Decides where the model uses it, which this one does not: see tests/metadata.rs.
+            "gsd-m" => Side::Label,
             "target-statistics" | "target-interpolation" => Side::Number,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
             // The extractor takes sensor, statistics and size from its input, which this test does not change.
@@ -400,7 +421,7 @@ fn every_field_of_a_model_decides_or_is_named_as_a_label() {
     let base = keys(&model);
     for leaf in leaves(&serde_json::to_value(&model).unwrap()) {
         let side = match leaf.split('/').nth(1).unwrap() {
-            "name" | "backbone" | "weights" | "published" => Side::Label,
+            "name" | "backbone" | "weights" | "published" | "parity" => Side::Label,
             // These decide what the input is, which this test does not change.
             "normalization" | "image" | "images" | "pooling" | "impute" | "suites" => Side::Resolved,
             _ => Side::Feature,

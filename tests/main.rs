@@ -12,6 +12,8 @@ mod made;
 #[path = "support/source.rs"]
 mod source;
 
+#[path = "common/parity.rs"]
+mod parity;
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;
@@ -53,6 +55,7 @@ mod keys;
 mod landslide4sense;
 mod loader;
 mod lower_is_better;
+mod metadata;
 mod metrics;
 mod model;
 mod onnx;
@@ -82,11 +85,13 @@ mod vectors;
 mod versions;
 mod whole_report;
 mod zoo_anysat;
+mod zoo_copernicus_bench;
 mod zoo_copernicus_fm;
 mod zoo_croma;
 mod zoo_decur;
 mod zoo_dofa;
 mod zoo_galileo;
+mod zoo_listing;
 mod zoo_mmearth;
 mod zoo_presto;
 mod zoo_prithvi2;

@@ -22,6 +22,7 @@ use terrabench::task::Sensor;
 use terrabench::{ErrorKind, Result};
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 
 /// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
@@ -103,6 +104,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let differences = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
     // Not f64::max, which would ignore a NaN.
     let difference = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
+    crate::parity::note(difference);
     assert!(difference <= tolerance, "{what} differs by {difference:e}, more than {tolerance:e}");
 }
 
@@ -248,12 +250,12 @@ fn full_size(size: &str, name: &str) {
 
 #[test]
 fn base_with_formula_weights() {
-    full_size("base", "terrafm-b");
+    assert_parity(&["terrafm-b"], "tests/model.rs", || full_size("base", "terrafm-b"));
 }
 
 #[test]
 fn large_with_formula_weights() {
-    full_size("large", "terrafm-l");
+    assert_parity(&["terrafm-l"], "tests/model.rs", || full_size("large", "terrafm-l"));
 }
 
 // ---- The same everywhere ----

@@ -207,7 +207,7 @@ fn galileo(epochs: usize, batch_size: usize) -> LinearProbeConfig {
         augmentation: Augmentation::None,
         keep: KeptEpoch::Last,
         report_batches: false,
-        batch_norm: BatchNormConfig { affine: true, eps: 1e-5, momentum: 0.1 },
+        batch_norm: Some(BatchNormConfig { affine: true, eps: 1e-5, momentum: 0.1 }),
         initialization: Initialization::Uniform {},
         optimizer: Optimizer::Adamw { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
         schedule: Schedule::WarmupCosine { warmup: 0.1, min_learning_rate: 1e-5 },
@@ -220,7 +220,7 @@ fn copernicus(epochs: usize, batch_size: usize, warmup_epochs: usize) -> LinearP
         drop_last: true,
         learning_rates: vec![0.1],
         keep: KeptEpoch::Best,
-        batch_norm: BatchNormConfig { affine: false, eps: 1e-6, momentum: 0.1 },
+        batch_norm: Some(BatchNormConfig { affine: false, eps: 1e-6, momentum: 0.1 }),
         initialization: Initialization::TruncatedNormal { std: 0.01 },
         optimizer: Optimizer::Sgd { momentum: 0.0, weight_decay: 1e-4 },
         schedule: Schedule::OneCycle {
@@ -259,7 +259,7 @@ fn compare_training(golden: &Golden, group: &str, name: &str, config: &LinearPro
     assert_close(name, linear.bias, last("linear.bias"), 1e-4);
     assert_close(name, heads.running().mean.clone(), last("bn.running_mean"), 1e-4);
     assert_close(name, heads.running().variance.clone(), last("bn.running_var"), 1e-4);
-    if config.batch_norm.affine {
+    if config.batch_norm.unwrap().affine {
         let (scale, shift) = heads.affine(1);
         assert_close(name, scale.to_vec(), last("bn.weight"), 1e-4);
         assert_close(name, shift.to_vec(), last("bn.bias"), 1e-4);
@@ -337,8 +337,9 @@ fn by_accuracy(logits: ArrayView2<f32>, truth: &Targets) -> Result<f64> {
     Ok(accuracy(logits, truth))
 }
 
-/// The loss of BatchNorm and a linear layer on one batch, in f64 and straight from the definitions.
-fn loss(x: ArrayView2<f32>, parameters: &[f64], targets: &Targets, eps: f64) -> f64 {
+/// The loss of BatchNorm and a linear layer on one batch, in f64 and straight from the definitions; without `eps`, of the
+/// linear layer alone.
+fn loss(x: ArrayView2<f32>, parameters: &[f64], targets: &Targets, eps: Option<f64>) -> f64 {
     let (n, d) = x.dim();
     let outputs = targets.outputs();
     let x = x.mapv(f64::from);
@@ -350,7 +351,10 @@ fn loss(x: ArrayView2<f32>, parameters: &[f64], targets: &Targets, eps: f64) -> 
     let mut total = 0.0;
     for i in 0..n {
         let normalised: Vec<f64> = (0..d)
-            .map(|j| scale[j] * (x[[i, j]] - mean[j]) / (variance[j] + eps).sqrt() + shift[j])
+            .map(|j| match eps {
+                Some(eps) => scale[j] * (x[[i, j]] - mean[j]) / (variance[j] + eps).sqrt() + shift[j],
+                None => x[[i, j]],
+            })
             .collect();
         let z: Vec<f64> = (0..outputs)
             .map(|k| bias[k] + (0..d).map(|j| weight[k * d + j] * normalised[j]).sum::<f64>())
@@ -377,12 +381,16 @@ fn parameters(heads: &Heads, rate: usize) -> Vec<f64> {
 fn gradients_are_those_of_finite_differences() {
     let (n, d) = (24, 7);
     let (features, labels) = features(n, d, 4, 1);
-    for targets in [classes(labels, 4), multilabel(n, 5)] {
+    let norms = [galileo(2, n).batch_norm, None];
+    for (targets, batch_norm) in
+        [(classes(labels.clone(), 4), norms[0]), (multilabel(n, 5), norms[0]), (classes(labels, 4), norms[1])]
+    {
         // Two full-batch steps of plain descent: the difference of the parameters is the gradient times the rate.
         // The second starts away from scale 1 and shift 0.
         let config = LinearProbeConfig {
             optimizer: Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
             schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.5 },
+            batch_norm,
             ..galileo(2, n)
         };
         let training = TrainingSet { features: features.view(), targets: &targets };
@@ -405,13 +413,32 @@ fn gradients_are_those_of_finite_differences() {
             let nudged = |by: f64| {
                 let mut parameters = seen[0].clone();
                 parameters[k] += by;
-                loss(x, &parameters, &targets, 1e-5)
+                loss(x, &parameters, &targets, batch_norm.map(|norm| norm.eps))
             };
             let expected = (nudged(1e-5) - nudged(-1e-5)) / 2e-5;
             let gradient = (seen[0][k] - seen[1][k]) / 0.5;
             assert!((gradient - expected).abs() < 2e-6, "parameter {k}: {gradient}, expected {expected}");
         }
     }
+}
+
+/// Copernicus-Bench's heads of CROMA and SoftCon are a linear layer alone.
+#[test]
+fn a_head_without_batch_norm_is_a_linear_layer() {
+    let (features, labels) = features(40, 7, 4, 5);
+    let targets = classes(labels, 4);
+    let config = LinearProbeConfig { batch_norm: None, ..copernicus(3, 8, 0) };
+    let training = TrainingSet { features: features.view(), targets: &targets };
+    let start = Linear::initial(Initialization::Uniform {}, 4, 7, 3);
+    let trained = train_from(&config, &[0.1], training, &start, |_| unshuffled(40), |_, _| Ok(())).unwrap();
+    let x = features.index_axis(Axis(0), 0);
+    let (found, layer) = (trained.heads.logits(0, x), trained.heads.linear(0));
+    assert_ne!(layer, start);
+    let expected = x.dot(&layer.weight.t()) + &layer.bias;
+    let off = (&found - &expected).fold(0f32, |most, difference| most.max(difference.abs()));
+    assert!(off < 1e-5, "{off}");
+    assert!(trained.heads.running().mean.iter().all(|mean| *mean == 0.0));
+    assert!(trained.heads.running().variance.iter().all(|variance| *variance == 1.0));
 }
 
 #[test]

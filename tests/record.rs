@@ -83,6 +83,7 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         strategies: &[],
         image_size: 224,
         precision: Default::default(),
+        metadata: Default::default(),
     })
 }
 

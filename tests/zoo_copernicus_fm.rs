@@ -9,16 +9,17 @@ use terrabench::model::Architecture;
 use terrabench::model::architecture::{ArchitectureConfig, Network, Sizes};
 use terrabench::model::config::{ModelConfig, SensorInput};
 use terrabench::model::copernicus_fm::{
-    CopernicusFm, CopernicusFmConfig, LANGUAGE_WIDTH, Metadata, area_row, bandwidth_row, date_row, place_row,
+    CopernicusFm, CopernicusFmConfig, LANGUAGE_WIDTH, area_row, bandwidth_row, date_row, place_row,
     wavelength_row,
 };
 use terrabench::model::encoder::{Batch, Context, Encoder, Input, Pooling, Want};
 use terrabench::model::parameters;
 use terrabench::nn::hypernetwork::resize_taps;
-use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
+use terrabench::task::{MetadataKind, Sensor};
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, StoredWeights, Tolerance, assert_close, assert_gradients, assert_parameters, device,
     formula, formula_weights, numbers,
@@ -79,7 +80,7 @@ fn config(size: &str, patch: usize) -> CopernicusFmConfig {
         heads,
         kernel_width,
         patch,
-        metadata: Metadata::all(),
+        metadata: MetadataKind::ALL.to_vec(),
         map_layers: vec![3, 5, 7, 11],
     }
 }
@@ -284,7 +285,7 @@ fn an_image_without_a_location_does_not_affect_others() {
 #[test]
 fn metadata_excluded_by_the_configuration_counts_as_unknown() {
     let model = tiny(&config("tiny", 16));
-    let blind = tiny(&CopernicusFmConfig { metadata: vec![Metadata::Area], ..config("tiny", 16) });
+    let blind = tiny(&CopernicusFmConfig { metadata: vec![MetadataKind::Area], ..config("tiny", 16) });
     let batch = |known| Case("s1", &S1, 3, [2, 2, 112, 112], 10.0, known).batch();
     let all = pooled(&blind, &batch(Known::All), Pooling::Head);
     assert_eq!(all, pooled(&model, &batch(Known::Area), Pooling::Head));
@@ -294,6 +295,10 @@ fn metadata_excluded_by_the_configuration_counts_as_unknown() {
 /// The first of the two images of each golden input.
 #[test]
 fn base_with_formula_weights() {
+    assert_parity(&["copernicus-fm-b"], "tests/zoo_copernicus_fm.rs", compare_base);
+}
+
+fn compare_base() {
     const HEAD: &[(&str, Want)] = &[("pooled", Want::Pooled(Pooling::Head))];
     const BOTH: &[(&str, Want)] =
         &[("pooled", Want::Pooled(Pooling::Head)), ("clsnorm", Want::Pooled(Pooling::Class))];

@@ -9,6 +9,7 @@ use terrabench::model::croma::{Croma, CromaConfig, attention_bias};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
 
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series,
@@ -25,6 +26,7 @@ fn config(width: usize, optical_depth: usize) -> CromaConfig {
         radar_depth: optical_depth / 2,
         optical_map_layers: vec![3, 5, 7, 11],
         radar_map_layers: vec![2, 3, 4, 5],
+        joint_depth: 0,
     }
 }
 
@@ -59,6 +61,43 @@ fn maps(model: &Croma, batch: &Batch) -> Vec<(usize, ArrayD<f32>)> {
     let maps = model.encode(batch, Want::Maps).unwrap().maps().unwrap();
     assert!(maps.len() == 4 && maps.iter().all(|map| map.stride == 8));
     layers.into_iter().zip(maps).map(|(layer, map)| (layer, array(map.values))).collect()
+}
+
+/// The small model's joint encoder has one layer, so it is built with a depth that no published size has.
+#[test]
+fn both_sensors_at_once_give_the_published_numbers() {
+    let mut golden = Golden::open("zoo/croma/tiny_io.safetensors");
+    let config = CromaConfig { joint_depth: 1, ..config(32, 12) };
+    assert!(config.fuses(&[S1, S2]) && config.fuses(&[Sensor::S2_L2A, S1]));
+    assert!(!config.fuses(&[S1, S1]) && !config.fuses(&[S1]) && !self::config(32, 12).fuses(&[S1, S2]));
+    let model = Croma::new(&config, &sensors(&BANDS), &Device::flex());
+    let model = filled(model, "zoo/croma/tiny.safetensors", Croma::checkpoint_name);
+    let mut batch = to_batch(S1, &images(16, [2, 2, 120, 120]));
+    batch.inputs.extend(to_batch(S2, &images(17, [2, 12, 120, 120])).inputs);
+    assert_parity(&["croma-b-joint", "croma-l-joint"], "tests/zoo_croma.rs", || {
+        golden.check("joint.pooled", &pooled(&model, &batch, Pooling::Head), 2e-4, 1e-5);
+        golden.check("joint.spatial", &tokens(&model, &batch), 2e-4, 1e-5);
+    });
+    batch.inputs.reverse();
+    golden.check("joint.pooled", &pooled(&model, &batch, Pooling::Mean), 2e-4, 1e-5);
+
+    let plain = tiny(&Device::flex()).encode(&batch, Want::Tokens).unwrap_err().to_string();
+    assert!(plain.contains("expected an image of one sensor") && plain.contains("joint-depth"), "{plain}");
+    batch.inputs[0] = to_batch(S2, &images(17, [2, 12, 64, 64])).inputs.remove(0);
+    let error = model.encode(&batch, Want::Tokens).unwrap_err().to_string();
+    assert!(error.contains("expected images of one size"), "{error}");
+}
+
+#[test]
+fn joint_models_have_the_checkpoints_parameters() {
+    for (name, size, depth) in [("croma-b-joint", "base", 6), ("croma-l-joint", "large", 12)] {
+        let model = assert_parameters(name, &format!("zoo/croma/params_{size}.json"), "-");
+        let ArchitectureConfig::Croma(config) = &model.architecture else { panic!("{name} is no CROMA") };
+        assert_eq!(config.joint_depth, depth);
+        assert!(model.fuses(&[S1, S2]), "{name}");
+    }
+    let odd = CromaConfig { joint_depth: 5, ..config(768, 12) };
+    assert_eq!(odd.problem().as_deref(), Some("joint-depth: expected 0 or 6 as radar-depth, found 5"));
 }
 
 #[test]
@@ -149,14 +188,16 @@ fn full_size(golden: &mut Golden, size: &str, config: &CromaConfig, is_base: boo
 #[test]
 fn base_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
-    full_size(&mut golden, "base", &config(768, 12), true);
+    let base = || full_size(&mut golden, "base", &config(768, 12), true);
+    assert_parity(&["croma-b"], "tests/zoo_croma.rs", base);
     golden.finish("large");
 }
 
 #[test]
 fn large_with_formula_weights_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/croma/full_io.safetensors");
-    full_size(&mut golden, "large", &config(1024, 24), false);
+    let large = || full_size(&mut golden, "large", &config(1024, 24), false);
+    assert_parity(&["croma-l"], "tests/zoo_croma.rs", large);
     golden.finish("base");
 }
 

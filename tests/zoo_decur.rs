@@ -7,6 +7,7 @@ use terrabench::model::decur::{Decur, DecurConfig};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
 
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series, tensor,
@@ -89,13 +90,17 @@ fn tiny_models_give_the_published_numbers() {
 #[test]
 fn published_size_gives_the_published_numbers() {
     let mut golden = Golden::open("zoo/decur/full_io.safetensors");
-    for (sensor, input, seed, bands) in [(S2, "s2_64", 11, 13), (S1, "s1_64", 12, 2)] {
-        let model = made_up(new(&small(), sensor, &Device::flex()), Decur::checkpoint_name);
-        let batch = to_batch(sensor, &galileo_input(sensor, &images(seed, [2, bands, 64, 64])));
-        let (name, feature) = (format!("pooled.small.{input}"), pooled(&model, &batch));
-        golden.check(&name, &feature, 1e-4, 1e-5);
-        golden.check_rms(&name, &feature, 1e-5);
-        golden.check(&format!("spatial.small.{input}"), &tokens(&model, &batch), 1e-4, 1e-5);
+    for (name, sensor, input, seed, bands) in
+        [("decur-s-s2", S2, "s2_64", 11, 13), ("decur-s-s1", S1, "s1_64", 12, 2)]
+    {
+        assert_parity(&[name], "tests/zoo_decur.rs", || {
+            let model = made_up(new(&small(), sensor, &Device::flex()), Decur::checkpoint_name);
+            let batch = to_batch(sensor, &galileo_input(sensor, &images(seed, [2, bands, 64, 64])));
+            let (name, feature) = (format!("pooled.small.{input}"), pooled(&model, &batch));
+            golden.check(&name, &feature, 1e-4, 1e-5);
+            golden.check_rms(&name, &feature, 1e-5);
+            golden.check(&format!("spatial.small.{input}"), &tokens(&model, &batch), 1e-4, 1e-5);
+        });
     }
     golden.finish("-");
 }

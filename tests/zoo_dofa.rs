@@ -16,6 +16,7 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Sensors};
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, Tolerance, assert_close, assert_gradients_by, assert_parameters, device, filled,
     formula_weights, numbers, resized_images, slots, stored_weights,
@@ -213,18 +214,24 @@ fn assert_first_image(golden: &Golden, name: &str, found: &[f32]) {
 #[test]
 fn full_sizes_as_in_galileos_evaluation() {
     let golden = Golden::open("zoo/dofa/full_io.safetensors");
-    for size in ["base", "large"] {
+    let inputs = [("s2_64", galileo(11, [1, 13, 64, 64])), ("s1_64", galileo(12, [1, 2, 64, 64]))];
+    for (name, size) in [("dofa-b", "base"), ("dofa-l", "large")] {
         let model = full(size, KernelLayout::Flat);
-        for (name, batch) in [("s2_64", galileo(11, [1, 13, 64, 64])), ("s1_64", galileo(12, [1, 2, 64, 64]))]
-        {
-            let found = pooled(&model, &batch, Pooling::MeanAll);
-            assert_first_image(&golden, &format!("pooled.{size}.{name}"), &found);
-        }
+        assert_parity(&[name], "tests/zoo_dofa.rs", || {
+            for (name, batch) in &inputs {
+                let found = pooled(&model, batch, Pooling::MeanAll);
+                assert_first_image(&golden, &format!("pooled.{size}.{name}"), &found);
+            }
+        });
     }
 }
 
 #[test]
 fn base_as_in_copernicus_bench() {
+    assert_parity(&["dofa-b-permuted"], "tests/zoo_dofa.rs", compare_base_of_copernicus_bench);
+}
+
+fn compare_base_of_copernicus_bench() {
     let golden = Golden::open("zoo/dofa/full_io.safetensors");
     let model = full("base", KernelLayout::Permuted);
     let [s2, s1] = [(13, 13, SLOTS.as_slice()), (14, 2, &S1)]

@@ -18,6 +18,7 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Split};
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_close, assert_gradients, assert_parameters_of, device, formula_weights,
     images_of_rows, numbers, slots, stored_weights,
@@ -238,19 +239,22 @@ fn full_size_weights(name: &str, shape: &[usize]) -> Vec<f32> {
 fn published_sizes_with_formula_weights() {
     let golden = Golden::open("zoo/galileo/full_io.safetensors");
     for size in ["nano", "tiny", "base"] {
-        let model = zoo::model(&format!("galileo-{size}"));
-        let model = model.fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();
-        for (name, seed, sensor) in [("s2_64", 11, Sensor::S2_L1C), ("s1_64", 12, Sensor::S1)] {
-            let images = images(seed, 2, 64, sensor, &[None]);
-            let (tokens, _) =
-                model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
-            let pooled = tokens.clone().mean_dim(1).squeeze_dim::<2>(1);
-            let tolerance = Tolerance { values: 2e-5, summary: 1e-6 };
-            golden.compare(&format!("pooled.{size}.{name}"), &numbers(pooled), tolerance);
-            golden.compare(&format!("spatial.{size}.{name}"), &numbers(tokens), tolerance);
-        }
+        let name = format!("galileo-{size}");
+        let model = zoo::model(&name).fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();
+        assert_parity(&[&name], "tests/zoo_galileo.rs", || compare_full_size(&golden, size, &model));
     }
     golden.assert_all_compared(|_| true);
+}
+
+fn compare_full_size(golden: &Golden, size: &str, model: &Architecture) {
+    for (name, seed, sensor) in [("s2_64", 11, Sensor::S2_L1C), ("s1_64", 12, Sensor::S1)] {
+        let images = images(seed, 2, 64, sensor, &[None]);
+        let (tokens, _) = model.encode(&Batch { inputs: images }, Want::Tokens).unwrap().tokens().unwrap();
+        let pooled = tokens.clone().mean_dim(1).squeeze_dim::<2>(1);
+        let tolerance = Tolerance { values: 2e-5, summary: 1e-6 };
+        golden.compare(&format!("pooled.{size}.{name}"), &numbers(pooled), tolerance);
+        golden.compare(&format!("spatial.{size}.{name}"), &numbers(tokens), tolerance);
+    }
 }
 
 #[test]

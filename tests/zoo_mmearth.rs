@@ -13,6 +13,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     self, Golden, SLOTS, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, weights_of,
@@ -139,6 +140,10 @@ fn full_size_weights(official: &str, shape: &[usize]) -> Vec<f32> {
 
 #[test]
 fn published_size_with_formula_weights() {
+    assert_parity(&["mmearth-atto"], "tests/zoo_mmearth.rs", compare_full_size);
+}
+
+fn compare_full_size() {
     let golden = Golden::open("zoo/mmearth/full_io.safetensors");
     let model = zoo::model("mmearth-atto").fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();
     let Architecture::MmEarth(model) = model else { panic!() };

@@ -16,6 +16,7 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Split};
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots, stored_weights,
@@ -125,6 +126,10 @@ fn parameters_are_those_of_the_official_file() {
 
 #[test]
 fn published_size_with_formula_weights() {
+    assert_parity(&["presto"], "tests/zoo_presto.rs", compare_full_size);
+}
+
+fn compare_full_size() {
     let golden = Golden::open("zoo/presto/full_io.safetensors");
     let weights = |name: &str, shape: &[usize]| {
         let value: fn(f64) -> f64 = if name.contains("channel_embed") || name.contains("eo_patch_embed") {

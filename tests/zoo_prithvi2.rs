@@ -11,6 +11,7 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, formula, galileo, images,
     made_up, over_dates, sensors, tensor,
@@ -129,6 +130,10 @@ fn tiny_matches_the_published_code() {
 
 #[test]
 fn full_size_matches_the_published_code() {
+    assert_parity(&["prithvi2-300m"], "tests/zoo_prithvi2.rs", compare_full_size);
+}
+
+fn compare_full_size() {
     let mut golden = Golden::open("zoo/prithvi2/full_io.safetensors");
     // Positions are computed, not loaded.
     let config = assert_parameters("prithvi2-300m", "zoo/prithvi2/params_300m.json", "encoder.pos_embed");

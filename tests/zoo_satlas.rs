@@ -13,6 +13,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, stored_weights,
@@ -140,12 +141,12 @@ fn full_size(size: &str, name: &str) {
 
 #[test]
 fn swin_t_with_formula_weights() {
-    full_size("tiny", "satlas-swin-t");
+    assert_parity(&["satlas-swin-t"], "tests/zoo_satlas.rs", || full_size("tiny", "satlas-swin-t"));
 }
 
 #[test]
 fn swin_b_with_formula_weights() {
-    full_size("base", "satlas-swin-b");
+    assert_parity(&["satlas-swin-b"], "tests/zoo_satlas.rs", || full_size("base", "satlas-swin-b"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, formula, galileo, images,
     made_up, over_dates, sensors, tensor,
@@ -188,7 +189,9 @@ fn check_full(golden: &mut Golden, model: &SatMae, size: &str, seeds: [u64; 2]) 
 fn base_matches_the_published_code() {
     let mut golden = Golden::open("zoo/satmae/full_io.safetensors");
     let config = full_config("satmae-b", "zoo/satmae/params_base.json");
-    check_full(&mut golden, &made_up(model(&config, &device()), same), "base", [11, 13]);
+    let base = made_up(model(&config, &device()), same);
+    let compare = || check_full(&mut golden, &base, "base", [11, 13]);
+    assert_parity(&["satmae-b"], "tests/zoo_satmae.rs", compare);
     golden.finish("large");
 }
 
@@ -198,7 +201,8 @@ fn large_matches_the_published_code() {
     let large = made_up(model(&config, &device()), same);
     // The same code and size as SatMAE Large, but with different images.
     let mut golden = Golden::open("zoo/satmaepp/full_io.safetensors");
-    check_full(&mut golden, &large, "large", [12, 14]);
+    let compare = || check_full(&mut golden, &large, "large", [12, 14]);
+    assert_parity(&["satmae-l", "satmaepp-l"], "tests/zoo_satmae.rs", compare);
     golden.finish("base");
 }
 

@@ -7,6 +7,7 @@ use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::softcon::{SoftCon, SoftConConfig};
 use terrabench::task::Sensor;
 
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series, tensor,
@@ -111,28 +112,33 @@ fn tiny_models_give_the_published_numbers() {
 fn published_sizes_give_the_published_numbers() {
     let mut golden = Golden::open("zoo/softcon/full_io.safetensors");
     for (size, width, heads) in [("small", 384, 6), ("base", 768, 12)] {
-        for sensor in [S2, S1] {
-            let model =
-                made_up(new(&config(width, heads), sensor, &Device::flex()), SoftCon::checkpoint_name);
-            if sensor == S2 {
-                let batch = to_batch(S2, &galileo_input(&images(11, [2, 13, 64, 64])));
-                let (name, feature) = (format!("pooled.{size}.s2_64"), pooled(&model, &batch));
-                golden.check(&name, &feature, 1e-4, 1e-5);
-                golden.check_rms(&name, &feature, 1e-5);
-                golden.check(&format!("spatial.{size}.s2_64"), &tokens(&model, &batch), 1e-4, 1e-5);
-            }
-            let (input, seed, bands) =
-                if sensor == S2 { ("cb_s2_224", 12, 13) } else { ("cb_s1_224", 13, 2) };
-            let batch = to_batch(sensor, &images(seed, [2, bands, 224, 224]));
-            let (name, feature) = (format!("pooled.{size}.{input}"), pooled(&model, &batch));
-            golden.check(&name, &feature, 1e-4, 1e-5);
-            golden.check_rms(&name, &feature, 1e-5);
-            for (layer, map) in maps(&model, &batch) {
-                golden.check(&format!("map{layer}.{size}.{input}"), &map, 1e-4, 1e-5);
-            }
+        for (sensor, name) in [(S2, "s2"), (S1, "s1")] {
+            let (letter, empty) = (&size[..1], new(&config(width, heads), sensor, &Device::flex()));
+            let model = made_up(empty, SoftCon::checkpoint_name);
+            let compare = || compare_full_size(&mut golden, size, sensor, &model);
+            assert_parity(&[&format!("softcon-{letter}-{name}")], "tests/zoo_softcon.rs", compare);
         }
     }
     golden.finish("-");
+}
+
+/// Compares the stored numbers of a full-size model filled by the formula.
+fn compare_full_size(golden: &mut Golden, size: &str, sensor: (Sensor, &str), model: &SoftCon) {
+    if sensor == S2 {
+        let batch = to_batch(S2, &galileo_input(&images(11, [2, 13, 64, 64])));
+        let (name, feature) = (format!("pooled.{size}.s2_64"), pooled(model, &batch));
+        golden.check(&name, &feature, 1e-4, 1e-5);
+        golden.check_rms(&name, &feature, 1e-5);
+        golden.check(&format!("spatial.{size}.s2_64"), &tokens(model, &batch), 1e-4, 1e-5);
+    }
+    let (input, seed, bands) = if sensor == S2 { ("cb_s2_224", 12, 13) } else { ("cb_s1_224", 13, 2) };
+    let batch = to_batch(sensor, &images(seed, [2, bands, 224, 224]));
+    let (name, feature) = (format!("pooled.{size}.{input}"), pooled(model, &batch));
+    golden.check(&name, &feature, 1e-4, 1e-5);
+    golden.check_rms(&name, &feature, 1e-5);
+    for (layer, map) in maps(model, &batch) {
+        golden.check(&format!("map{layer}.{size}.{input}"), &map, 1e-4, 1e-5);
+    }
 }
 
 #[test]

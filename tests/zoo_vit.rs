@@ -15,6 +15,7 @@ use terrabench::model::vit::{Vit, VitConfig};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
+use crate::parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, batch, formula, images, made_up, sensors, tensor,
 };
@@ -122,7 +123,8 @@ fn base_outputs_are_timms() {
     let vit = made_up(Vit::new(&config, &sentinel2(), &device()), same);
     assert_eq!(parameters::list(&vit), timms_parameters(13));
     let mut golden = Golden::open("zoo/vit/full_io.safetensors");
-    check(&mut golden, &vit, "base", &images(6, [1, 13, 224, 224]), &[3, 5, 7, 11]);
+    let compare = || check(&mut golden, &vit, "base", &images(6, [1, 13, 224, 224]), &[3, 5, 7, 11]);
+    assert_parity(&["vit-b", "vit-b-supervised"], "tests/zoo_vit.rs", compare);
     golden.finish("-");
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "not every bench uses every helper")]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The value behind `name` on the command line.
 pub fn option(name: &str) -> Option<String> {
@@ -41,20 +41,37 @@ pub fn in_turn(
 }
 
 fn run_peer(python: &str, script: &str, batch: usize, repetitions: usize) -> anyhow::Result<Vec<f64>> {
+    rates(&peer(python, script, batch, repetitions, &[])?)
+}
+
+/// Runs a script of benches/peers with as many threads as ours, and with `further` arguments.
+pub fn peer(
+    python: &str,
+    script: &str,
+    batch: usize,
+    repetitions: usize,
+    further: &[String],
+) -> anyhow::Result<Output> {
     let number = |option: &str, n: usize| [option.to_owned(), n.to_string()];
-    let output = Command::new(python)
+    let mut command = Command::new(python);
+    command
         .arg(format!("{}/benches/peers/{script}", env!("CARGO_MANIFEST_DIR")))
         .args(number("--batch", batch))
         .args(number("--repetitions", repetitions))
         .args(number("--threads", rayon::current_num_threads()))
-        .output()?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rates = String::from_utf8(output.stdout)?;
-    Ok(rates.lines().map(str::parse).collect::<Result<_, _>>()?)
+        .args(further);
+    Ok(command.output()?)
 }
 
-/// Sorts `rates` and prints their median and range.
-fn report(name: &str, rates: &mut [f64]) {
+/// Reads what a peer printed: images per second, one repetition a line.
+pub fn rates(output: &Output) -> anyhow::Result<Vec<f64>> {
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::str::from_utf8(&output.stdout)?;
+    Ok(text.lines().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+/// Sorts `rates`, of which there is at least one, and prints their median and range.
+pub fn report(name: &str, rates: &mut [f64]) {
     rates.sort_by(f64::total_cmp);
     let (least, most) = (rates[0], rates[rates.len() - 1]);
     println!(

@@ -98,8 +98,8 @@ pub enum Command {
     #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
 
-    /// List the available models: sensors, bands, input size, poolings, and the path of the weights or the command that
-    /// fetches them
+    /// List the available models: sensors, bands, input size, poolings, where the weights are and under which licence, and
+    /// how close each model is to the original code
     Models(ModelsArgs),
 
     /// Fetch official data and published weights; downloads are verified and can be resumed

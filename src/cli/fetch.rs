@@ -87,10 +87,8 @@ fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) 
 /// Describes a survey for the terminal: parts with sizes, licences, the total, and the disk space needed beside the `free`
 /// bytes available.
 pub fn describe(survey: &Survey, keep: bool, free: u64) -> String {
-    let repository = &survey.repository;
-    let commit = repository.revision.get(..12).unwrap_or(&repository.revision);
-    let mut text =
-        format!("{}: {} at {commit}, into {}\n", survey.title, repository.name, survey.folder.display());
+    let (from, folder) = (survey.repository.told(), survey.folder.display());
+    let mut text = format!("{}: {from}, into {folder}\n", survey.title);
     let width = survey.parts.iter().map(|part| part.name.len()).max().unwrap_or(0);
     for part in &survey.parts {
         let licence = part.licence.as_ref().map_or(String::new(), |licence| format!("  {licence}"));
@@ -98,10 +96,15 @@ pub fn describe(survey: &Survey, keep: bool, free: u64) -> String {
     }
     let card = survey.licence.as_ref().map(|licence| format!("{licence} (the repository's card)"));
     let licences: Vec<String> = card.into_iter().chain(survey.licences.clone()).collect();
-    if licences.is_empty() {
-        writeln!(text, "Licence: not stated on the repository's card; see the authors' pages").ok();
-    } else {
-        writeln!(text, "Licence: {}", licences.join("; ")).ok();
+    let is_stated = survey.parts.iter().all(|part| part.licence.is_some());
+    match licences.as_slice() {
+        [] if is_stated => {}
+        [] => {
+            writeln!(text, "Licence: not stated on the repository's card; see the authors' pages").ok();
+        }
+        several => {
+            writeln!(text, "Licence: {}", several.join("; ")).ok();
+        }
     }
     let (fetch, disk) = (gigabytes(survey.to_fetch()), gigabytes(survey.disk(keep)));
     writeln!(text, "To fetch: {fetch}; disk needed: about {disk}, free: {}", gigabytes(free)).ok();

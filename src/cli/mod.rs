@@ -297,11 +297,10 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
                 return Ok(Weights::File(fetched));
             }
             Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
-                "`{}` fetches the published weights (`{}` of `{}` on the Hugging Face hub); or pass \
-                 --weights FILE, or --weights random:0 for the untrained architecture",
+                "`{}` fetches the published weights ({}); or pass --weights FILE, or --weights random:0 for the \
+                 untrained architecture",
                 remedy::fetch_weights(name),
-                source.file,
-                source.repository
+                source.whereabouts()
             )))
         }
         (None, None) => Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone))

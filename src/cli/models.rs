@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::locations::Environment;
 use crate::model::Architecture;
 use crate::model::Encoder;
-use crate::model::config::ModelConfig;
+use crate::model::config::{ModelConfig, Parity, WeightsSource};
 use crate::task::Sensor;
 use crate::{Error, Result, console, remedy};
 
@@ -39,6 +39,18 @@ struct Listed {
     unknown_width: &'static str,
     /// Path of the fetched weights, or the command that fetches them.
     weights: String,
+    /// Where the weights are published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_at: Option<String>,
+    /// Licence of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    licence: Option<String>,
+    /// Where the licence is stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    licence_source: Option<String>,
+    /// Largest difference to the original code's outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parity: Option<Parity>,
 }
 
 /// Runs the command.
@@ -54,26 +66,40 @@ pub fn run(home: &Home, args: &ModelsArgs) -> anyhow::Result<()> {
         console::print(lines.map_err(Error::request)?.join("\n") + "\n")?;
         return Ok(());
     }
-    let mut text = String::new();
-    for model in &listed {
+    let texts: Vec<String> = listed.iter().map(Listed::text).collect();
+    console::print(texts.concat())?;
+    Ok(())
+}
+
+impl Listed {
+    /// Formats the model in a few lines.
+    fn text(&self) -> String {
         let sensors: Vec<String> =
-            model.sensors.iter().map(|(sensor, bands)| format!("{sensor} ({})", bands.join(" "))).collect();
-        let width = model.width.map_or(model.unknown_width.to_owned(), |width| width.to_string());
-        text += &format!(
-            "{}\n  {}; {} parameters; features of {width}",
-            model.name,
-            model.title,
-            millions(model.parameters)
+            self.sensors.iter().map(|(sensor, bands)| format!("{sensor} ({})", bands.join(" "))).collect();
+        let width = self.width.map_or(self.unknown_width.to_owned(), |width| width.to_string());
+        let mut text = format!(
+            "{}\n  {}; {} parameters; features of {width}; images of {}; {} maps\n",
+            self.name,
+            self.title,
+            millions(self.parameters),
+            self.image,
+            self.maps
         );
-        text += &format!("; images of {}; {} maps\n", model.image, model.maps);
         if !sensors.is_empty() {
             text += &format!("  sensors: {}\n", sensors.join(", "));
-            text += &format!("  pooling: {}\n", model.poolings.join(", "));
+            text += &format!("  pooling: {}\n", self.poolings.join(", "));
         }
-        text += &format!("  weights: {}\n", model.weights);
+        text += &format!("  weights: {}\n", self.weights);
+        if let Some(published) = &self.published_at {
+            let licence = self.licence.as_deref().unwrap_or("not stated in the model's file");
+            let stated = self.licence_source.as_ref().map_or(String::new(), |source| format!(" ({source})"));
+            text += &format!("  published: {published}\n  licence: {licence}{stated}\n");
+        }
+        if let Some(Parity { difference, of, original, test }) = &self.parity {
+            text += &format!("  parity: {difference:.1e} at most to {original} ({of}; {test})\n");
+        }
+        text
     }
-    console::print(text)?;
-    Ok(())
 }
 
 fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> {
@@ -113,6 +139,10 @@ fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> 
             None => "4 per band",
         },
         weights,
+        published_at: model.weights.as_ref().map(WeightsSource::whereabouts),
+        licence: model.weights.as_ref().and_then(|source| source.licence.clone()),
+        licence_source: model.weights.as_ref().and_then(|source| source.licence_source.clone()),
+        parity: model.parity,
     })
 }
 

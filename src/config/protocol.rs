@@ -68,8 +68,9 @@ pub struct LinearProbeConfig {
     /// whole test split.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub report_batches: bool,
-    /// The normalisation in front of the linear layer.
-    pub batch_norm: BatchNormConfig,
+    /// The normalisation in front of the linear layer, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<BatchNormConfig>,
     /// How the linear layer begins.
     pub initialization: Initialization,
     /// How a gradient becomes a step.
@@ -101,9 +102,9 @@ impl LinearProbeConfig {
                 "augmentation rotates by free angles, but features are computed once for each turn"
                     .to_owned(),
             )
-        } else if !positive(self.batch_norm.eps) {
+        } else if self.batch_norm.is_some_and(|norm| !positive(norm.eps)) {
             Some("batch-norm.eps is not above 0".to_owned())
-        } else if !fraction(self.batch_norm.momentum) {
+        } else if self.batch_norm.is_some_and(|norm| !fraction(norm.momentum)) {
             Some("batch-norm.momentum is not between 0 and 1".to_owned())
         } else {
             (self.initialization.problem())

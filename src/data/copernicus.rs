@@ -24,7 +24,10 @@ use ndarray::{Array2, Array3};
 use self::files::Files;
 use self::item::{ListedSample, TargetPlace};
 use super::decoding::Decoding;
-use super::{Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, raw_images, wanted_images};
+use super::{
+    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, indices_of_wanted, raw_images,
+    wanted_images,
+};
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
 use crate::task::{DatasetLayout, Suite, Task, TaskImage};
@@ -226,6 +229,14 @@ struct Stored {
 }
 
 impl Stored {
+    /// Returns longitude and latitude of the file of a requested band, as the reference computes them: of the pixel at half
+    /// the height and width, rounded down.
+    fn place(&self, place: usize) -> Option<[f32; 2]> {
+        let (file, _) = self.band(place);
+        let degrees = file.georeference?.degrees(self.rows / 2, self.columns / 2);
+        Some(degrees.map(|degrees| degrees as f32)).filter(|place| place.iter().all(|x| x.is_finite()))
+    }
+
     /// Returns the file of a requested band and the band's index in that file.
     fn band(&self, place: usize) -> (&Image, usize) {
         (&self.files[&(place / self.bands_a_file)], place % self.bands_a_file)
@@ -297,7 +308,7 @@ impl Dataset for Copernicus {
         let places = self.places_of(bands)?;
         let stored = self.stored(split, item, &places.concat())?;
         let (rows, columns) = (stored.rows, stored.columns);
-        let images = wanted_images(&self.task, bands, |image, _, bands| {
+        let mut images = wanted_images(&self.task, bands, |image, _, bands| {
             let places = &places[image];
             let mut pixels = Array3::zeros((places.len(), rows, columns));
             for (place, plane) in places.iter().zip(pixels.outer_iter_mut()) {
@@ -314,8 +325,16 @@ impl Dataset for Copernicus {
             }
             Ok(pixels)
         })?;
+        for (image, index) in images.iter_mut().zip(indices_of_wanted(bands)) {
+            image.day = item.days.get(index).copied().flatten();
+            image.place = places[index].first().and_then(|place| stored.place(*place));
+        }
         let (target, _) = self.label(split, item, [rows, columns])?;
         Ok(Sample { name: item.name.clone(), images, target })
+    }
+
+    fn days(&self, split: Split) -> Vec<Vec<Option<f64>>> {
+        of(&self.items, split).iter().map(|item| item.days.clone()).collect()
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
@@ -324,13 +343,17 @@ impl Dataset for Copernicus {
         let all = sources.iter().map(|(_, image)| image.stored_bands.len()).sum();
         let stored = self.stored(split, item, &(0..all).collect::<Vec<usize>>())?;
         let (target, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
-        let images = raw_images(&self.task, |image, source| {
+        let mut images = raw_images(&self.task, |image, source| {
             let bands = source.stored_bands.iter().zip(sources[image].0..).map(|(name, place)| {
                 let (file, band) = stored.band(place);
                 RawBand { name: name.clone(), dtype: file.dtype().to_string(), pixels: file.band(band) }
             });
             Ok(bands.collect())
         })?;
+        for (index, image) in images.iter_mut().enumerate() {
+            image.day = item.days.get(index).copied().flatten();
+            image.place = sources.get(index).and_then(|(first, _)| stored.place(*first));
+        }
         Ok(RawSample {
             name: item.name.clone(),
             images,

@@ -157,6 +157,10 @@ pub struct RawImage {
     pub date: Option<String>,
     /// In the order of the file's `bands_order` if it has one.
     pub bands: Vec<RawBand>,
+    /// Like [`Image::day`].
+    pub day: Option<f64>,
+    /// Like [`Image::place`].
+    pub place: Option<[f32; 2]>,
 }
 
 /// A sample with every stored band, for `inspect`.
@@ -192,7 +196,7 @@ fn raw_images(
     sources
         .map(|(place, source)| {
             let bands = bands(place, &source)?;
-            Ok(RawImage { sensor: source.sensor, date: source.date, bands })
+            Ok(RawImage { sensor: source.sensor, date: source.date, bands, day: None, place: None })
         })
         .collect()
 }
@@ -221,6 +225,11 @@ fn wanted_images(
     wanted
         .map(|(place, (source, bands))| Ok(Image::new(source, bands, pixels(place, source, bands)?)))
         .collect()
+}
+
+/// Lists the images that [`wanted_images`] makes, by their index in the task.
+fn indices_of_wanted(bands: &[Vec<String>]) -> impl Iterator<Item = usize> {
+    bands.iter().enumerate().filter(|(_, bands)| !bands.is_empty()).map(|(index, _)| index)
 }
 
 /// Clips stored pixels to the task's range, if it has one.
@@ -275,6 +284,12 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If a file cannot be read.
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>>;
+
+    /// Lists the acquisition times of the images of each sample of a split, in days since 1970-01-01, `None` where unknown;
+    /// empty if none is known. [`Dataset::contents`] need not cover them.
+    fn days(&self, _split: Split) -> Vec<Vec<Option<f64>>> {
+        Vec::new()
+    }
 
     /// Returns the name and the hash of the file with the data set's own statistics, if it has one.
     ///

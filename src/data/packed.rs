@@ -4,6 +4,8 @@
 //! <task>/<split>.h5    images    stored type; one chunk per sample, [bands, rows, columns]
 //!                      labels    int32; one row per sample: the class, or one number per label or per pixel
 //!                      contents  32 bytes per sample: the hash of what it was read from
+//!                      metadata  float64; three numbers per image: day, longitude, latitude; NaN where unknown. Only if
+//!                                the task's files say them
 //!                      names     JSON list
 //!                      attribute `terrabench`: JSON, see [`Header`]
 //! <task>/index.json    partitions, statistics and file sizes; written last, so an unfinished folder has no index
@@ -32,13 +34,13 @@ use serde::{Deserialize, Serialize};
 pub use self::write::{Packed as Written, pack};
 use super::decoding::Decoding;
 use super::{
-    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint, raw_images,
-    wanted_images,
+    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint, indices_of_wanted,
+    raw_images, wanted_images,
 };
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Dtype, Rows};
 use crate::task::images::full_name;
-use crate::task::{TargetKind, Task};
+use crate::task::{MetadataKind, TargetKind, Task};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result};
 
@@ -105,6 +107,23 @@ struct Header {
     /// [`Decoding::hash`] of the decoding of pixels and labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decoding: Option<String>,
+    /// Number of images per sample whose days and places are in the file; 0 if they are not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    dated_images: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Numbers per image in `metadata`.
+const METADATA_WIDTH: usize = 3;
+
+/// Number of images per sample of `task` whose days and places are packed.
+fn dated_images(task: &Task) -> usize {
+    let known = task.known_metadata();
+    let is_told = known.contains(&MetadataKind::Place) || known.contains(&MetadataKind::Date);
+    if is_told { task.sources().len() } else { 0 }
 }
 
 impl Header {
@@ -170,6 +189,8 @@ struct PackedSplit {
     rows: Vec<usize>,
     names: Vec<String>,
     contents: Vec<blake3::Hash>,
+    /// Day, longitude and latitude of each image of all rows of the file.
+    metadata: Vec<f64>,
 }
 
 /// The labels of all rows of a split's file.
@@ -251,6 +272,21 @@ impl PackedSplit {
             && Some(images.length()) == n.checked_mul(header.image_width())
             && Some(labels.length()) == n.checked_mul(header.label_width)
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
+        let metadata = match header.dated_images {
+            0 => Vec::new(),
+            images => {
+                let column = Chunked::open(&path, "metadata")?;
+                let expected = images.checked_mul(METADATA_WIDTH).and_then(|width| width.checked_mul(n));
+                if column.dtype() != Dtype::Float64 || Some(column.length()) != expected {
+                    return Err(column.error(format!("expected {n} rows of {images} images")).help(AGAIN));
+                }
+                let number = |bytes: &[u8; 8]| f64::from_le_bytes(*bytes);
+                let all = column.read(0, column.length(), |bytes| {
+                    bytes.as_chunks().0.iter().map(number).collect::<Vec<f64>>()
+                });
+                all.map_err(|error| error.help(AGAIN))?
+            }
+        };
         if !fits || rows.iter().any(|row| *row >= n) {
             return Err(wrong(format!("its contents do not match {INDEX} and its own header")));
         }
@@ -264,6 +300,7 @@ impl PackedSplit {
             rows: rows.to_vec(),
             names: rows.iter().map(|row| names[*row].clone()).collect(),
             contents: rows.iter().map(|row| hashes[*row]).collect(),
+            metadata,
             header,
             path,
         })
@@ -276,6 +313,18 @@ impl PackedSplit {
                 format!("no sample {index}; the partition has {} samples in this file", self.rows.len()),
             )
         })
+    }
+
+    /// Returns day and place of each image of a row of the file; empty if they were not packed.
+    fn metadata(&self, row: usize) -> Vec<(Option<f64>, Option<[f32; 2]>)> {
+        let width = self.header.dated_images * METADATA_WIDTH;
+        let numbers = self.metadata.get(row * width..(row + 1) * width).unwrap_or_default();
+        let known = |number: f64| (!number.is_nan()).then_some(number);
+        let of_image = |[day, longitude, latitude]: &[f64; METADATA_WIDTH]| {
+            let place = known(*longitude).zip(known(*latitude));
+            (known(*day), place.map(|(longitude, latitude)| [longitude as f32, latitude as f32]))
+        };
+        numbers.as_chunks().0.iter().map(of_image).collect()
     }
 
     /// Calls `take` with the bytes of one image.
@@ -438,13 +487,25 @@ impl Dataset for Packed {
             pixels.iter_mut().for_each(|pixel| *pixel *= self.task.scale);
         }
         let mut rest = pixels;
-        let images = wanted_images(&self.task, bands, |_, _, bands| {
+        let mut images = wanted_images(&self.task, bands, |_, _, bands| {
             let later = rest.split_off(bands.len() * rows * columns);
             let pixels = std::mem::replace(&mut rest, later);
             let image = Array3::from_shape_vec((bands.len(), rows, columns), pixels);
             image.map_err(|error| part.images.error(error))
         })?;
+        let metadata = part.metadata(part.row(index)?);
+        for (image, index) in images.iter_mut().zip(indices_of_wanted(bands)) {
+            (image.day, image.place) = metadata.get(index).copied().unwrap_or_default();
+        }
         Ok(Sample { name, images, target: part.label(index)? })
+    }
+
+    fn days(&self, split: Split) -> Vec<Vec<Option<f64>>> {
+        let Some(part) = self.parts.get(&split).filter(|part| part.header.dated_images > 0) else {
+            return Vec::new();
+        };
+        let days = |row: &usize| part.metadata(*row).into_iter().map(|(day, _)| day).collect();
+        part.rows.iter().map(days).collect()
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
@@ -460,9 +521,13 @@ impl Dataset for Packed {
             dtype: header.dtype.clone(),
             pixels: image.index_axis(Axis(0), *place).to_owned(),
         };
+        let mut images = raw_images(&self.task, |image, _| Ok(bands[image].iter().map(band).collect()))?;
+        for (image, known) in images.iter_mut().zip(part.metadata(part.row(index)?)) {
+            (image.day, image.place) = known;
+        }
         Ok(RawSample {
             name: part.names[index].clone(),
-            images: raw_images(&self.task, |image, _| Ok(bands[image].iter().map(band).collect()))?,
+            images,
             target: part.label(index)?,
             label_dtype: header.label_dtype.clone(),
         })

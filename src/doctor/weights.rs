@@ -31,8 +31,7 @@ fn of_model(home: &Home, environment: &Environment, name: &str) -> Option<Findin
     };
     let source = model.weights.as_ref()?;
     let Some(Location { folder, .. }) = environment.place_of_weights(source) else {
-        let absent =
-            finding(Standing::Absent, format!("not fetched (`{}` of {})", source.file, source.repository));
+        let absent = finding(Standing::Absent, format!("not fetched ({})", source.whereabouts()));
         return Some(absent.remedy(remedy::fetch_weights(name)));
     };
     let path = weights_path(&folder, source);

@@ -49,8 +49,8 @@ impl FeatureBank {
         split: Split,
         progress: &dyn Progress,
     ) -> Result<Features> {
-        let dataset = &extractor.input.dataset;
-        let (names, contents) = (dataset.samples(split), dataset.contents(split)?);
+        let input = extractor.input;
+        let (names, contents) = (input.dataset.samples(split), input.contents(split)?);
         let key = extractor.key(identity)?;
         let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
         if !self.known.contains_key(&key) {

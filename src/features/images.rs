@@ -53,7 +53,7 @@ pub(super) fn select(
     let sources = task.sources();
     let mut taken: Vec<Band> = Vec::new();
     for source in &sources {
-        taken.extend(&model.sensor(source.input_sensor)?.bands);
+        taken.extend(&model.sensor_on(task, source.input_sensor)?.bands);
     }
     options.channels.check(&taken)?;
     let mut images = Vec::new();
@@ -79,7 +79,7 @@ fn channels(
         names.extend(task.by_content.clone());
         names.retain(|band, _| !task.absent_by_content.contains(band));
     }
-    let taken = &model.sensor(source.input_sensor)?.bands;
+    let taken = &model.sensor_on(task, source.input_sensor)?.bands;
     let keeps = |band: &Band| options.channels.keeps(*band);
     names.retain(|band, _| keeps(band));
     let mut impute = options.impute(task);

@@ -70,6 +70,9 @@ pub struct Source {
     pub sha256: Option<String>,
     /// Pinned MD5 hash, in lower-case hexadecimal.
     pub md5: Option<String>,
+    /// Size in bytes of a file of [`Kind::Web`], if known.
+    #[serde(skip)]
+    pub size: Option<u64>,
 }
 
 impl Source {
@@ -220,20 +223,22 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
     };
     let to = crate::locations::weights_path(Path::new(""), source);
     let file = Source {
-        path: source.file.clone(),
+        path: source.url.as_ref().unwrap_or(&source.file).clone(),
         to: Some(to.to_string_lossy().replace('\\', "/")),
         unpack: None,
-        sha256: None,
-        md5: None,
+        sha256: source.sha256.clone(),
+        md5: source.md5.clone(),
+        size: source.size,
     };
+    let licence = source.licence.clone();
     Ok(Order {
         title: format!("{} {}", model.name, model.backbone),
         repository: Repository {
-            kind: Kind::Model,
+            kind: if source.url.is_some() { Kind::Web } else { Kind::Model },
             name: source.repository.clone(),
             revision: source.revision.clone(),
         },
-        parts: vec![CataloguePart { name: source.file.clone(), licence: None, sources: vec![file] }],
+        parts: vec![CataloguePart { name: source.file.clone(), licence, sources: vec![file] }],
         expansion: 1.0,
         licences: None,
     })

@@ -146,6 +146,24 @@ fn same(kind: &'static str, expected: String, digest: &[u8]) -> std::result::Res
     if found == expected { Ok(()) } else { Err(Mismatch { kind, expected, found }) }
 }
 
+/// Returns the SHA-256 hash of the file at `path` with its kind: `sha256:ab…`.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn of_file(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path).at(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = std::io::Read::read(&mut file, &mut buffer).at(path)?;
+        if n == 0 {
+            let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok(format!("sha256:{digits}"));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
 /// Whether `hash` consists of the given number of lower-case hexadecimal digits.
 pub(crate) fn is_hex(hash: &str, digits: usize) -> bool {
     hash.len() == digits && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -28,6 +28,14 @@ const LONGEST_REFUSAL: u64 = 4_096;
 
 type Tried<T> = std::result::Result<T, Trouble>;
 
+/// What to request.
+pub(crate) enum Place {
+    /// Path and query below the hub's endpoint.
+    Route(String),
+    /// A web address elsewhere.
+    Address(String),
+}
+
 /// Sends requests to the hub.
 pub(crate) struct Client {
     pub settings: Settings,
@@ -47,14 +55,25 @@ impl Client {
         Client { straight: agent(None), through, settings, answered: AtomicBool::new(false) }
     }
 
-    /// Requests `route`; the response must be a success. `page` is the web page to show to users in advice.
-    pub fn get(&self, route: &str, headers: &[(&str, String)], page: &str) -> Tried<Response<Body>> {
+    /// Requests `place`; the response must be a success. `page` is the web page to show to users in advice.
+    pub fn get(&self, place: &Place, headers: &[(&str, String)], page: &str) -> Tried<Response<Body>> {
         if let Some(variable) = self.settings.offline {
             let remedy =
                 format!("unset {variable} to fetch; files that are already here can be used without it");
             return Err(Trouble::fatal(format!("{variable} is set, so the hub was not contacted"), remedy));
         }
-        let mut address = self.settings.endpoint.below(route);
+        let mut address = match place {
+            Place::Route(route) => self.settings.endpoint.below(route),
+            Place::Address(text) => {
+                let parsed = Address::parse(text).map(|(address, _)| address);
+                parsed.ok_or_else(|| {
+                    Trouble::fatal(
+                        format!("{text:?} is not a web address"),
+                        format!("download the file from {page} and pass it with --weights"),
+                    )
+                })?
+            }
+        };
         for _ in 0..MOST_HOPS {
             let response = self.ask(&address, headers)?;
             let status = response.status();
@@ -62,7 +81,7 @@ impl Client {
                 return page_instead(&address, &response).map_or(Ok(response), Err);
             }
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Err(self.refusal(&address, response, page));
+                return Err(self.refusal(place, &address, response, page));
             }
             let location =
                 response.headers().get("location").map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -118,7 +137,7 @@ impl Client {
     }
 
     /// Classifies an error response.
-    fn refusal(&self, address: &Address, response: Response<Body>, page: &str) -> Trouble {
+    fn refusal(&self, place: &Place, address: &Address, response: Response<Body>, page: &str) -> Trouble {
         let (parts, body) = response.into_parts();
         let (status, headers) = (parts.status, parts.headers);
         let reason = self.reason(&headers, body);
@@ -136,6 +155,10 @@ impl Client {
                     None => Wait::Usual,
                 },
             },
+            _ if matches!(place, Place::Address(_)) => Trouble::fatal(
+                format!("{} answered {status}{told}", address.origin()),
+                format!("the file may have moved: download it from {page} and pass it with --weights"),
+            ),
             _ if !self.is_hub(address) => Trouble::stubborn(
                 format!("{}, where the hub redirects to, answered {status}{told}", address.origin()),
                 "such links expire: check for a caching proxy and a wrong clock",

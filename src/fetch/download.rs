@@ -33,9 +33,9 @@ pub(crate) struct Download<'a> {
 /// Returns the path of the part file of `entry`, next to `target`.
 pub(crate) fn part_path(target: &Path, entry: &Entry) -> PathBuf {
     let identity = entry.checksums.identity().unwrap_or_default();
-    let hash = identity.split_once(':').map_or("", |(_, hash)| hash);
+    let hash = identity.split_once(':').map_or("", |(_, hash)| hash.get(..8).unwrap_or(hash));
     let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", hash.get(..8).unwrap_or(hash)));
+    name.push(if hash.is_empty() { ".part".to_owned() } else { format!(".{hash}.part") });
     target.with_file_name(name)
 }
 

@@ -16,7 +16,7 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 
 use super::address::Address;
 use super::checksum::{Checksums, is_hex};
-use super::client::{Client, header};
+use super::client::{Client, Place, header};
 use super::patience::{Patience, Trouble};
 use super::settings::Settings;
 use crate::{Error, Result};
@@ -33,6 +33,8 @@ pub enum Kind {
     Model,
     /// A data set repository.
     Dataset,
+    /// Not on the hub: the name is the page that describes the file, and paths are whole web addresses.
+    Web,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
         match self {
             Kind::Model => "models",
             Kind::Dataset => "datasets",
+            Kind::Web => "web",
         }
     }
 }
@@ -54,6 +57,18 @@ pub struct Repository {
     pub name: String,
     /// A commit, branch or tag.
     pub revision: String,
+}
+
+impl Repository {
+    /// Formats name and short revision: `owner/name at 1f2e3d4c5b6a`.
+    pub fn told(&self) -> String {
+        match self.kind {
+            Kind::Web => self.name.clone(),
+            Kind::Model | Kind::Dataset => {
+                format!("{} at {}", self.name, self.revision.get(..12).unwrap_or(&self.revision))
+            }
+        }
+    }
 }
 
 /// What the hub says about a repository at a revision.
@@ -201,18 +216,18 @@ impl Hub {
         etag: Option<&str>,
     ) -> std::result::Result<Opened, Trouble> {
         let Repository { kind, name, revision } = repository;
-        let folder = match kind {
-            Kind::Model => "",
-            Kind::Dataset => "/datasets",
-        };
         let (name, revision, file) = (encode(name, "/"), encode(revision, ""), encode(path, "/"));
-        let route = format!("{folder}/{name}/resolve/{revision}/{file}");
+        let place = match kind {
+            Kind::Model => Place::Route(format!("/{name}/resolve/{revision}/{file}")),
+            Kind::Dataset => Place::Route(format!("/datasets/{name}/resolve/{revision}/{file}")),
+            Kind::Web => Place::Address(path.to_owned()),
+        };
         let mut headers = Vec::new();
         if from > 0 {
             headers.push(("range", format!("bytes={from}-")));
             headers.extend(etag.map(|etag| ("if-range", etag.to_owned())));
         }
-        let response = self.client.get(&route, &headers, &self.page(repository))?;
+        let response = self.client.get(&place, &headers, &self.page(repository))?;
         let encoding = encoding(&response)?;
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let problem = match (is_partial, encoding) {
@@ -242,11 +257,27 @@ impl Hub {
         })
     }
 
+    /// Asks for the size in bytes of the file at a web address.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, refuses, or does not announce the size.
+    pub(crate) fn size(&self, repository: &Repository, address: &str) -> Result<u64> {
+        self.patience().retry(&repository.name, &self.note, || {
+            self.open(repository, address, 0, None)?.length.ok_or_else(|| {
+                Trouble::fatal(
+                    format!("{address}: the server does not announce the file's size"),
+                    format!("download it from {} and pass it with --weights", self.page(repository)),
+                )
+            })
+        })
+    }
+
     /// Returns the web page of a repository.
     fn page(&self, repository: &Repository) -> String {
         let folder = match repository.kind {
             Kind::Model => "",
             Kind::Dataset => "datasets/",
+            Kind::Web => return format!("https://{}", repository.name),
         };
         format!("{}/{folder}{}", self.client.settings.endpoint, repository.name)
     }
@@ -266,7 +297,7 @@ impl Hub {
     ) -> Result<(T, HeaderMap)> {
         let page = self.page(repository);
         self.patience().retry(&repository.name, &self.note, || {
-            let mut response = self.client.get(route, &[], &page)?;
+            let mut response = self.client.get(&Place::Route(route.to_owned()), &[], &page)?;
             let encoding = encoding(&response)?;
             let body = response.body_mut().with_config().limit(LARGEST_ANSWER);
             let mut bytes = body.read_to_vec().map_err(|error| self.client.broken(&error))?;

@@ -217,10 +217,15 @@ impl Run<'_> {
             Some(unpack) => Some(self.unpack(&file, unpack, line.as_ref())?),
         };
         let brought = unpacked.as_ref().map_or(&item.to, |unpacked| &unpacked.folder).clone();
+        let checksum = match item.entry.checksums.identity() {
+            Some(identity) => identity,
+            // No hash is published; with this one, later damage is noticed.
+            None => checksum::of_file(&file)?,
+        };
         held(&self.ledger).add(Line {
             to: item.to.clone(),
             size: item.entry.size,
-            checksum: item.entry.checksums.identity().unwrap_or_default(),
+            checksum,
             repository: repository.name.clone(),
             commit: repository.revision.clone(),
             unpacked,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::WORKERS;
 use super::catalogue::{Order, Source};
 use super::download::part_path;
-use super::hub::{Entry, Hub, Repository};
+use super::hub::{About, Entry, Hub, Kind, Repository};
 use super::ledger::{self, Line};
 use crate::files::inside;
 use crate::{Error, Result};
@@ -88,9 +88,16 @@ impl Survey {
     /// # Errors
     /// If the hub cannot be reached or refuses, a file is missing, or a hash differs from the pinned one.
     pub fn take(hub: &Hub, order: &Order, folder: &Path) -> Result<Self> {
-        let about = hub.about(&order.repository)?;
+        let (about, listed) = match order.repository.kind {
+            Kind::Web => (About { commit: String::new(), licence: None }, linked(hub, order)?),
+            Kind::Model | Kind::Dataset => {
+                let about = hub.about(&order.repository)?;
+                let repository = Repository { revision: about.commit.clone(), ..order.repository.clone() };
+                let listed = hub.list(&repository)?;
+                (about, listed)
+            }
+        };
         let repository = Repository { revision: about.commit, ..order.repository.clone() };
-        let listed = hub.list(&repository)?;
         let lines = ledger::read(folder)?;
         let mut seen = BTreeSet::new();
         let mut parts = Vec::new();
@@ -192,8 +199,25 @@ pub fn gigabytes(bytes: u64) -> String {
     indicatif::DecimalBytes(bytes).to_string()
 }
 
+/// Lists the files of an order that are not on the hub, with what is known about them. Without a known hash, a file is
+/// verified by its size alone.
+fn linked(hub: &Hub, order: &Order) -> Result<Vec<Entry>> {
+    let sources = order.parts.iter().flat_map(|part| &part.sources);
+    let entry = |source: &Source| {
+        let size = match source.size {
+            Some(size) => size,
+            None => hub.size(&order.repository, &source.path)?,
+        };
+        Ok(Entry { path: source.path.clone(), size, checksums: source.checksums() })
+    };
+    sources.map(entry).collect()
+}
+
 /// Adds the pinned hashes to a listed file.
 fn pinned(repository: &Repository, source: &Source, listed: &Entry) -> Result<Entry> {
+    if repository.kind == Kind::Web {
+        return Ok(listed.clone());
+    }
     let checksums = source.checksums().and(&listed.checksums).map_err(|mismatch| {
         Error::network(format!("{}: {}: in the hub's listing: {mismatch}", repository.name, listed.path))
             .help("the repository's revision differs from the one whose hash is pinned in benchmarks/fetch")
@@ -227,7 +251,9 @@ pub(crate) fn state(
     line: Option<&Line>,
 ) -> Result<State> {
     let identity = item.entry.checksums.identity();
-    let same = line.is_some_and(|line| Some(&line.checksum) == identity.as_ref() && line.complete(folder));
+    let same = line.is_some_and(|line| {
+        identity.as_ref().is_none_or(|identity| *identity == line.checksum) && line.complete(folder)
+    });
     if same {
         return Ok(State::Here);
     }

@@ -1,4 +1,4 @@
-//! GeoTIFF images. This is the only module that uses a TIFF library. It reads pixels only, no georeferencing.
+//! GeoTIFF images: their pixels, and where they lie. This is the only module that uses a TIFF library.
 //!
 //! Supported are strips and tiles, interleaved by pixel or by band; uncompressed, deflate, LZW, PackBits and
 //! Zstandard, with or without a predictor; integers of 1 to 64 bits and floats of 16 to 64. Numbers are
@@ -6,6 +6,7 @@
 //! that a sparse file omits read as its nodata value, or as 0 if it has none.
 
 mod directory;
+mod place;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -15,6 +16,7 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{TiffError, TiffResult};
 
 use self::directory::{Directory, tag, unread_compression};
+pub use self::place::Georeference;
 use super::hdf5::Dtype;
 use crate::{Error, Result};
 
@@ -35,6 +37,8 @@ pub struct Image {
     pub rows: usize,
     /// Number of columns.
     pub columns: usize,
+    /// Where the pixels lie; `None` if the file does not say it, or in an unsupported coordinate system.
+    pub georeference: Option<Georeference>,
     pixels: DecodingResult,
     /// Whether the bands are stored one after another instead of interleaved by pixel.
     planar: bool,
@@ -92,6 +96,7 @@ impl Image {
         let planar = find(tag::PLANAR) == Some(2);
         let missing = directory.missing_blocks(&bytes).map_err(|problem| damaged(&problem))?;
         let no_data = if missing.is_empty() { None } else { directory.no_data(&bytes) };
+        let georeference = Georeference::read(&directory, &bytes);
         let tile = find(tag::TILE_WIDTH).zip(find(tag::TILE_HEIGHT));
         let tile = tile.filter(|(width, height)| *width > 0 && *height > 0);
         let cut =
@@ -136,7 +141,7 @@ impl Image {
         if let DecodingResult::F16(half) = &pixels {
             pixels = DecodingResult::F32(half.iter().map(|number| number.to_f32()).collect());
         }
-        let mut image = Image { bands, rows, columns, pixels, planar };
+        let mut image = Image { bands, rows, columns, georeference, pixels, planar };
         if image.len() != samples {
             return Err(damaged(&format!("expected {samples} numbers, found {}", image.len())));
         }

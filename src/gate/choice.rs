@@ -40,6 +40,7 @@ impl Wanted {
             "normalisation" | "normalization" => Aspect::Normalization,
             "input" => Aspect::InputSize,
             "precision" => Aspect::Precision,
+            "metadata" => Aspect::Metadata,
             other => Aspect::Protocol(other.to_owned()),
         };
         Ok((aspect, value.trim().to_owned()))
@@ -196,6 +197,7 @@ fn option(aspect: &Aspect) -> String {
         Aspect::Imputation => "--setting imputed=…".to_owned(),
         Aspect::InputSize => "--setting input=…".to_owned(),
         Aspect::Precision => "--setting precision=…".to_owned(),
+        Aspect::Metadata => "--setting metadata=…".to_owned(),
         Aspect::Protocol(name) => format!("--setting {name}=…"),
     }
 }

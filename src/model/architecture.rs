@@ -16,7 +16,7 @@ pub use super::outside::Outside;
 use super::parameters;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::Sensor;
+use crate::task::{MetadataKind, Sensor};
 use crate::{Error, Result};
 
 /// Declares the architectures, one per line: name in TOML files, variant, network, config. Those computed outside this
@@ -204,6 +204,11 @@ impl ArchitectureConfig {
     /// Whether it gives patch tokens.
     pub fn gives_tokens(&self) -> bool {
         self.sizes().is_some_and(Sizes::gives_tokens)
+    }
+
+    /// What it uses of what is known about an image besides its pixels.
+    pub fn metadata(&self) -> &[MetadataKind] {
+        self.sizes().map_or(&[], Sizes::metadata)
     }
 
     /// Whether it takes an image of each of these sensors at once.

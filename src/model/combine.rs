@@ -24,7 +24,7 @@ pub struct ImageSpec {
 }
 
 /// How the images of a task go into an encoder, and how what it gives becomes one feature.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct InputSpec {
     /// At least one.
     pub images: Vec<ImageSpec>,
@@ -33,6 +33,8 @@ pub struct InputSpec {
     pub combine: Option<Combine>,
     /// How tokens become one vector per image.
     pub pooling: Pooling,
+    /// Ground sampling distance of the stored pixels in metres, if the encoder is told.
+    pub gsd_m: Option<f32>,
 }
 
 impl InputSpec {
@@ -47,7 +49,7 @@ impl InputSpec {
     /// ```
     pub fn single(sensor: Sensor, bands: Arc<[Band]>, pooling: Pooling) -> Self {
         let channels = bands.len();
-        InputSpec { images: vec![ImageSpec { sensor, bands, channels }], combine: None, pooling }
+        InputSpec { images: vec![ImageSpec { sensor, bands, channels }], combine: None, pooling, gsd_m: None }
     }
 
     /// A batch of n samples: for each image in order the normalised and resized pixels [n, c, h, w] of all samples, and when
@@ -57,7 +59,7 @@ impl InputSpec {
             sensor: spec.sensor,
             bands: Arc::clone(&spec.bands),
             pixels,
-            context,
+            context: Context { gsd_m: context.gsd_m.or(self.gsd_m), ..context },
         };
         Batch { inputs: self.images.iter().zip(images).map(input).collect() }
     }
@@ -224,7 +226,12 @@ mod tests {
             let bands: Arc<[Band]> = model.sensor(*sensor).unwrap().bands.as_slice().into();
             ImageSpec { sensor: *sensor, channels: bands.len(), bands }
         };
-        InputSpec { images: sensors.iter().map(image).collect(), combine, pooling: Pooling::Class }
+        InputSpec {
+            images: sensors.iter().map(image).collect(),
+            combine,
+            pooling: Pooling::Class,
+            gsd_m: None,
+        }
     }
 
     /// All numbers of what is wanted, and the shape of each tensor.

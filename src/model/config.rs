@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
 use super::process::every_band;
+pub use super::published::{Parity, WeightsSource};
 pub use super::sensor_input::SensorInput;
 use crate::home::{Home, read_toml};
 use crate::task::bands::Imputation;
@@ -51,6 +52,12 @@ pub struct ModelConfig {
     pub weights: Option<WeightsSource>,
     /// Row of the published tables to compare with.
     pub published: Option<PublishedRow>,
+    /// How close this implementation is to the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<Parity>,
+    /// The suite's deviations that are not in the fields above, once the model is used in a suite.
+    #[serde(skip)]
+    pub route: SuiteRoute,
 }
 
 fn no_clip() -> NormalizationKind {
@@ -160,23 +167,18 @@ pub struct SuiteRoute {
     /// Imputations to try before the model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub impute: Vec<Imputation>,
-}
-
-/// A weight file on the Hugging Face hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WeightsSource {
-    /// Repository on the hub, as `owner/name`.
-    pub repository: String,
-    /// Path of the file in the repository.
-    pub file: String,
-    /// A commit of the repository, or a branch if no commit is known.
-    #[serde(default = "main_branch")]
-    pub revision: String,
-}
-
-fn main_branch() -> String {
-    "main".to_owned()
+    /// Like `sensors`, for individual tasks, by task name. The band `zeros` stands for a channel without a band.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub task_sensors: BTreeMap<String, BTreeMap<Sensor, SensorInput>>,
+    /// Normalisation in this suite, as on the command line, which overrides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<String>,
+    /// Normalisation for individual tasks, by task name; takes precedence over `normalization`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normalizations: BTreeMap<String, String>,
+    /// Protocols that the suite's code uses for this model, by the suite's default protocol that each replaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protocols: BTreeMap<String, String>,
 }
 
 /// The part of a [`ModelConfig`] that affects features and numbers. All other fields are labels, or act through something
@@ -267,6 +269,10 @@ impl ModelConfig {
         if let Some(problem) = self.architecture.problem() {
             return Some(problem);
         }
+        let published = self.weights.as_ref().and_then(WeightsSource::problem);
+        if let Some(problem) = published.or_else(|| self.parity.as_ref().and_then(Parity::problem)) {
+            return Some(problem);
+        }
         if self.normalization == NormalizationKind::Satlas {
             return Some(
                 "normalization: expected a kind with statistics to sweep over, found satlas".to_owned(),
@@ -279,7 +285,8 @@ impl ModelConfig {
             let known: Vec<String> = known.iter().map(Pooling::to_string).collect();
             return Some(format!("pooling: the architecture supports {}, found {unknown}", known.join(", ")));
         }
-        let routes = self.suites.values().flat_map(|route| &route.sensors);
+        let of_tasks = self.suites.values().flat_map(|route| route.task_sensors.values().flatten());
+        let routes = self.suites.values().flat_map(|route| &route.sensors).chain(of_tasks);
         let mut inputs = self.sensors.iter().chain(routes);
         inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
     }
@@ -290,13 +297,14 @@ impl ModelConfig {
     pub fn in_suite(mut self, suite: &str, inputs: Inputs) -> Self {
         if let Some(mut route) = self.suites.get(suite).cloned() {
             self.image = route.image.unwrap_or(self.image);
-            self.images.extend(route.images);
+            self.images.extend(std::mem::take(&mut route.images));
             self.pooling = route.pooling.or(self.pooling);
-            if inputs == Inputs::AsPublished {
-                self.sensors.extend(route.sensors);
+            match inputs {
+                Inputs::AsPublished => self.sensors.extend(std::mem::take(&mut route.sensors)),
+                Inputs::Corrected => route.task_sensors.clear(),
             }
-            route.impute.append(&mut self.impute);
-            self.impute = route.impute;
+            self.impute.splice(0..0, std::mem::take(&mut route.impute));
+            self.route = route;
         }
         self
     }
@@ -314,11 +322,14 @@ impl ModelConfig {
             suites: _,
             // Determines the strategies that a sweep tries, which are part of the cache keys.
             normalization: _,
+            // Bands, normalisation and protocol are in the keys themselves.
+            route: _,
             // Labels; the weights themselves are in the keys by their hash.
             name: _,
             backbone: _,
             weights: _,
             published: _,
+            parity: _,
         } = self;
         DecidingModel { architecture, sensors }
     }
@@ -347,6 +358,21 @@ impl ModelConfig {
             ImageSize::Side(side) => side,
             ImageSize::Native => task.image_size,
         }
+    }
+
+    /// Returns the normalisation that the suite's own code uses for the model on `task`, if it has its own.
+    pub fn suite_normalization(&self, task: &Task) -> Option<&str> {
+        let SuiteRoute { normalization, normalizations, .. } = &self.route;
+        normalizations.get(&task.name).or(normalization.as_ref()).map(String::as_str)
+    }
+
+    /// Returns what the model takes of `sensor` on `task`.
+    ///
+    /// # Errors
+    /// If the model does not support the sensor.
+    pub fn sensor_on(&self, task: &Task, sensor: Sensor) -> Result<&SensorInput> {
+        let own = self.route.task_sensors.get(&task.name).and_then(|sensors| sensors.get(&sensor));
+        own.map_or_else(|| self.sensor(sensor), Ok)
     }
 
     /// Returns what the model takes of `sensor`.

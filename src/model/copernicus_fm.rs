@@ -26,7 +26,7 @@ use crate::nn::heads::upernet::MapLevel;
 use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, LanguageKernelMaker};
 use crate::nn::tokens;
 use crate::nn::vit::{self, Block};
-use crate::task::Sensor;
+use crate::task::{MetadataKind, Sensor};
 use crate::{Error, Result};
 
 const NAME: &str = "Copernicus-FM";
@@ -49,29 +49,14 @@ pub struct CopernicusFmConfig {
     /// Side of a patch in pixels. The stored kernels have side 16 and are resized.
     pub patch: usize,
     /// The metadata of an image that the model uses; the rest counts as unknown.
-    #[serde(default = "Metadata::all")]
-    pub metadata: Vec<Metadata>,
+    #[serde(default = "all_metadata")]
+    pub metadata: Vec<MetadataKind>,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
 }
 
-/// Metadata that may be known about an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metadata {
-    /// Longitude and latitude.
-    Place,
-    /// Days since 1970-01-01.
-    Date,
-    /// Ground area of a patch, from the pixel size before any resizing.
-    Area,
-}
-
-impl Metadata {
-    /// Returns all kinds of metadata.
-    pub fn all() -> Vec<Metadata> {
-        vec![Metadata::Place, Metadata::Date, Metadata::Area]
-    }
+fn all_metadata() -> Vec<MetadataKind> {
+    MetadataKind::ALL.to_vec()
 }
 
 impl Sizes for CopernicusFmConfig {
@@ -104,6 +89,10 @@ impl Sizes for CopernicusFmConfig {
 
     fn takes_any_bands(&self) -> bool {
         true
+    }
+
+    fn metadata(&self) -> &[MetadataKind] {
+        &self.metadata
     }
 }
 
@@ -220,10 +209,10 @@ impl CopernicusFm {
     /// one image lacks the value; here the other images keep theirs.
     fn metadata(&self, context: &Context, n: usize) -> Result<Tensor<3>> {
         let d = self.config.width;
-        let sees = |what: Metadata| self.config.metadata.contains(&what);
-        let places = known_values(&context.places, n, sees(Metadata::Place));
-        let days = known_values(&context.days, n, sees(Metadata::Date));
-        let gsd = context.gsd_m.filter(|_| sees(Metadata::Area));
+        let sees = |what: MetadataKind| self.config.metadata.contains(&what);
+        let places = known_values(&context.places, n, sees(MetadataKind::Place));
+        let days = known_values(&context.days, n, sees(MetadataKind::Date));
+        let gsd = context.gsd_m.filter(|_| sees(MetadataKind::Area));
 
         let place = |place: &Option<[f32; 2]>| place.map(|place| place_row(place, d)).transpose();
         let places = places.iter().map(place).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! CROMA [Fuller et al., arXiv 2311.00566; antofuller/CROMA]: one transformer for Sentinel-2 and one for Sentinel-1.
 //!
 //! There is no class token and no position embedding. Position enters as a fixed penalty on the attention between distant
-//! patches. The checkpoint's joint encoder of both sensors is left out, because no benchmark evaluates it. d is the width,
+//! patches. The checkpoint's joint encoder of both sensors is optional, because no published row uses it. d is the width,
 //! t = rows * columns the number of patches.
 
 use std::collections::BTreeMap;
@@ -44,13 +44,27 @@ pub struct CromaConfig {
     pub radar_depth: usize,
     /// Layers (0-based) whose tokens are the feature maps of Sentinel-2.
     pub optical_map_layers: Vec<usize>,
-    /// Layers (0-based) whose tokens are the feature maps of Sentinel-1.
+    /// Layers (0-based) whose tokens are the feature maps of Sentinel-1, and of both sensors at once.
     pub radar_map_layers: Vec<usize>,
+    /// Number of layers that join both sensors: as many as `radar-depth`, or 0 for a model without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub joint_depth: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Sizes for CromaConfig {
     fn problem(&self) -> Option<String> {
-        let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers } = self;
+        let CromaConfig { width, optical_depth, radar_depth, optical_map_layers, radar_map_layers, .. } =
+            self;
+        let joint_depth = &self.joint_depth;
+        if ![0, *radar_depth].contains(joint_depth) {
+            return Some(format!(
+                "joint-depth: expected 0 or {radar_depth} as radar-depth, found {joint_depth}"
+            ));
+        }
         if [*width, *optical_depth, *radar_depth].contains(&0) {
             return Some("expected width, optical-depth and radar-depth above 0, found a 0".to_owned());
         }
@@ -74,6 +88,11 @@ impl Sizes for CromaConfig {
 
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: PATCH }; self.optical_map_layers.len()]
+    }
+
+    fn fuses(&self, sensors: &[Sensor]) -> bool {
+        let optical = sensors.iter().filter(|sensor| sensor.is_sentinel2()).count();
+        self.joint_depth > 0 && sensors.len() == 2 && optical == 1 && sensors.contains(&Sensor::S1)
     }
 }
 
@@ -162,21 +181,49 @@ impl Attention {
         let qkv = self.to_qkv.forward(self.input_norm.forward(x)).reshape([n, t, 3, HEADS, d / HEADS]);
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, n, heads, t, d / heads]
         let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
-        // softmax(q kᵀ / sqrt(d / heads) + bias) v: [n, heads, queries, d / heads]
-        let attend = |start: usize| {
-            let end = (start + bias.queries_at_once).min(t);
-            let bias = bias.of_queries(start, end);
-            attention(
-                q.clone().slice_dim(2, start..end),
-                k.clone(),
-                v.clone(),
-                None,
-                Some(bias),
-                Default::default(),
-            )
-        };
-        let parts: Vec<Tensor<4>> = (0..t).step_by(bias.queries_at_once).map(attend).collect();
-        let x = Tensor::cat(parts, 2); // [n, heads, t, d / heads]
+        let x = attend(q, k, v, bias); // [n, heads, t, d / heads]
+        self.to_out.forward(x.swap_dims(1, 2).reshape([n, t, d]))
+    }
+}
+
+/// Returns softmax(q kᵀ / sqrt(d / heads) + bias) v, [n, heads, t, d / heads] like q, k and v.
+fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: &DistanceBias) -> Tensor<4> {
+    let t = q.dims()[2];
+    let of_queries = |start: usize| {
+        let end = (start + bias.queries_at_once).min(t);
+        let bias = bias.of_queries(start, end);
+        let q = q.clone().slice_dim(2, start..end);
+        attention(q, k.clone(), v.clone(), None, Some(bias), Default::default())
+    };
+    let parts: Vec<Tensor<4>> = (0..t).step_by(bias.queries_at_once).map(of_queries).collect();
+    Tensor::cat(parts, 2)
+}
+
+/// Attention of the tokens of one sensor to those of the other, with one pre-norm for both.
+#[derive(Module, Debug)]
+struct CrossAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    input_norm: LayerNorm,
+}
+
+impl CrossAttention {
+    fn new(width: usize, device: &Device) -> Self {
+        let linear = || LinearConfig::new(width, width);
+        let [to_q, to_k, to_v] = [(); 3].map(|()| linear().with_bias(false).init(device));
+        CrossAttention { to_q, to_k, to_v, to_out: linear().init(device), input_norm: norm(width, device) }
+    }
+
+    /// Queries from `x`, keys and values from `context`, [n, t, d] each: to [n, t, d].
+    fn forward(&self, x: Tensor<3>, context: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
+        let [n, t, d] = x.dims();
+        let (x, context) = (self.input_norm.forward(x), self.input_norm.forward(context));
+        let heads = |x: Tensor<3>| x.reshape([n, t, HEADS, d / HEADS]).swap_dims(1, 2);
+        let q = heads(self.to_q.forward(x));
+        let [k, v] = [&self.to_k, &self.to_v].map(|linear| heads(linear.forward(context.clone())));
+        let x = attend(q, k, v, bias);
         self.to_out.forward(x.swap_dims(1, 2).reshape([n, t, d]))
     }
 }
@@ -292,6 +339,45 @@ impl SensorEncoder {
     }
 }
 
+/// A layer of the joint encoder, with residual connections on Sentinel-1's side.
+#[derive(Module, Debug)]
+struct JointLayer {
+    joint_attention: Attention,
+    cross_attention: CrossAttention,
+    joint_ffn: FeedForward,
+}
+
+/// Joins the tokens of both sensors.
+#[derive(Module, Debug)]
+struct JointEncoder {
+    layers: Vec<JointLayer>,
+    norm_out: LayerNorm,
+}
+
+impl JointEncoder {
+    fn new(width: usize, depth: usize, device: &Device) -> Self {
+        let layer = |_| {
+            let Layer { attention, ffn } = Layer::new(width, device);
+            let cross_attention = CrossAttention::new(width, device);
+            JointLayer { joint_attention: attention, cross_attention, joint_ffn: ffn }
+        };
+        JointEncoder { layers: (0..depth).map(layer).collect(), norm_out: norm(width, device) }
+    }
+
+    /// Tokens of Sentinel-1 and Sentinel-2 after their own norms, [n, t, d] each: to the residual stream after each layer.
+    fn streams(&self, radar: Tensor<3>, optical: &Tensor<3>, bias: &DistanceBias) -> Vec<Tensor<3>> {
+        let mut x = radar;
+        let after = |layer: &JointLayer| {
+            let tokens = layer.joint_attention.forward(x.clone(), bias) + x.clone();
+            let tokens = layer.cross_attention.forward(tokens.clone(), optical.clone(), bias) + tokens;
+            let FeedForward { net, input_norm } = &layer.joint_ffn;
+            x = net.forward(input_norm.forward(tokens.clone())) + tokens;
+            x.clone()
+        };
+        self.layers.iter().map(after).collect()
+    }
+}
+
 /// Returns the number of rows and columns of patches.
 fn grid(images: &Tensor<4>) -> [usize; 2] {
     let [_, _, h, w] = images.dims();
@@ -325,6 +411,7 @@ pub struct Croma {
     s1_gap_ffn: Option<PooledHead>,
     s2_encoder: Option<SensorEncoder>,
     s2_gap_ffn: Option<PooledHead>,
+    joint_encoder: Option<JointEncoder>,
     #[module(skip)]
     sensors: BTreeMap<Sensor, SensorInput>,
     #[module(skip)]
@@ -346,6 +433,8 @@ impl Network for Croma {
             s1_gap_ffn: s1.map(|_| PooledHead::new(width, device)),
             s2_encoder: s2.map(|bands| SensorEncoder::new(bands, width, config.optical_depth, device)),
             s2_gap_ffn: s2.map(|_| PooledHead::new(width, device)),
+            joint_encoder: (config.joint_depth > 0 && s1.is_some() && s2.is_some())
+                .then(|| JointEncoder::new(width, config.joint_depth, device)),
             sensors: sensors.clone(),
             config: config.clone(),
         }
@@ -353,7 +442,10 @@ impl Network for Croma {
 
     /// Maps `s1_encoder.transformer.layers.2.ffn.net.contract.bias` to `s1_encoder.transformer.layers.2.1.net.3.bias`.
     fn checkpoint_name(name: &str) -> String {
-        const NAMES: [(&str, &str); 7] = [
+        const NAMES: [(&str, &str); 10] = [
+            (".joint_attention.", ".0."),
+            (".cross_attention.", ".1."),
+            (".joint_ffn.", ".2."),
             ("gap_ffn.norm.", "GAP_FFN.0."),
             ("gap_ffn.expand.", "GAP_FFN.1."),
             ("gap_ffn.contract.", "GAP_FFN.3."),
@@ -374,6 +466,51 @@ impl Croma {
     pub fn embed(&self, batch: &Batch) -> Result<Tensor<3>> {
         let (input, encoder, ..) = self.parts(batch)?;
         Ok(encoder.embed(input.pixels.clone()))
+    }
+
+    /// Encodes images of both sensors at once. The pooled feature is the plain mean of the joint tokens, as published; maps come
+    /// from the residual stream of the joint encoder, which upstream never uses.
+    fn encode_both(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        let alone = |is_of: fn(Sensor) -> bool| {
+            let input = batch.inputs.iter().find(|input| is_of(input.sensor));
+            input.map(|input| Batch { inputs: vec![input.clone()] })
+        };
+        let (Some(joint), Some(radar), Some(optical)) =
+            (&self.joint_encoder, alone(|sensor| sensor == Sensor::S1), alone(Sensor::is_sentinel2))
+        else {
+            let problem = format!("{NAME}: expected an image of one sensor, or of Sentinel-1 and Sentinel-2");
+            return Err(Error::mismatch(problem).help("for both at once, use a model with joint-depth"));
+        };
+        let ((radar, radar_encoder, ..), (optical, optical_encoder, ..)) =
+            (self.parts(&radar)?, self.parts(&optical)?);
+        let [rows, columns] = grid(&radar.pixels);
+        if radar.pixels.dims()[0] != optical.pixels.dims()[0] || grid(&optical.pixels) != [rows, columns] {
+            let (found, expected) = (optical.pixels.dims(), radar.pixels.dims());
+            let problem = format!("{NAME}: expected images of one size, found {found:?} and {expected:?}");
+            return Err(Error::mismatch(problem).help("resize the images of both sensors to the same size"));
+        }
+        let bias = DistanceBias::new([rows, columns], LOGITS_AT_ONCE, &radar.pixels.device());
+        let optical = optical_encoder.tokens(optical.pixels.clone());
+        let streams = joint.streams(radar_encoder.tokens(radar.pixels.clone()), &optical, &bias);
+        let tokens = streams.last().map(|last| joint.norm_out.forward(last.clone()));
+        let tokens =
+            tokens.ok_or_else(|| Error::mismatch(format!("{NAME}: the joint encoder has no layer")))?;
+        Ok(match want {
+            Want::Pooled(Pooling::Head | Pooling::Mean) => {
+                Encoded::Pooled(tokens.mean_dim(1).squeeze_dim::<2>(1))
+            }
+            Want::Pooled(pooling) => return Err(lacks_pooling(NAME, pooling, POOLINGS)),
+            Want::Tokens => Encoded::Tokens { tokens, grid: [rows, columns] },
+            Want::Maps => {
+                let map = |layer: &usize| {
+                    let stream = streams.get(*layer)?.clone();
+                    let [n, _, d] = stream.dims();
+                    let values = stream.swap_dims(1, 2).reshape([n, d, rows, columns]);
+                    Some(Map { values, stride: PATCH })
+                };
+                Encoded::Maps(self.config.radar_map_layers.iter().filter_map(map).collect())
+            }
+        })
     }
 
     /// Returns a batch's input and the parts that encode it: the encoder, the pooled head and the layers of the maps.
@@ -406,6 +543,9 @@ impl Encoder for Croma {
     /// [`Pooling::Head`] is the model's own pooled feature, as in Galileo's evaluation. [`Pooling::Mean`] stops after the
     /// head's norm, as in Copernicus-Bench. Maps come from the residual stream, without the final norm.
     fn encode(&self, batch: &Batch, want: Want) -> Result<Encoded> {
+        if batch.inputs.len() == 2 {
+            return self.encode_both(batch, want);
+        }
         let (input, encoder, head, layers) = self.parts(batch)?;
         let images = input.pixels.clone();
         let grid = grid(&images);

@@ -28,6 +28,7 @@ mod plain_vit;
 pub mod presto;
 pub mod prithvi2;
 pub mod process;
+mod published;
 pub mod remote;
 pub(crate) mod requests;
 pub mod satlas;

@@ -9,7 +9,7 @@ use super::encoder::{Encoder, Pooling};
 use super::in_parts::InParts;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::Sensor;
+use crate::task::{MetadataKind, Sensor};
 
 /// The sizes of an architecture, as given in a model's TOML.
 pub trait Sizes {
@@ -45,6 +45,12 @@ pub trait Sizes {
     /// Whether it gives patch tokens. Networks that give feature maps do.
     fn gives_tokens(&self) -> bool {
         !self.maps().is_empty()
+    }
+
+    /// What it uses of what is known about an image besides its pixels. It is given nothing else in
+    /// [`super::encoder::Context`].
+    fn metadata(&self) -> &[MetadataKind] {
+        &[]
     }
 
     /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one

@@ -1,4 +1,5 @@
-//! Linear probe: BatchNorm and a linear layer, trained on frozen features for a list of learning rates.
+//! Linear probe: BatchNorm, unless the protocol has none, and a linear layer, trained on frozen features for a list of
+//! learning rates.
 //!
 //! The heads of all learning rates see the same batches in the same order and begin alike, so they are trained at
 //! once: BatchNorm's statistics are computed once per batch, and the heads' logits and gradients are two matrix
@@ -214,13 +215,16 @@ struct Sweep {
 impl Sweep {
     fn new(config: &LinearProbeConfig, rates: &[f64], training: TrainingSet, start: &Linear) -> Result<Self> {
         let (outputs, width) = (training.targets.outputs(), training.width());
-        let layout = HeadLayout { outputs, width, affine: config.batch_norm.affine };
+        let affine = config.batch_norm.is_some_and(|norm| norm.affine);
+        let layout = HeadLayout { outputs, width, affine };
         if start.weight.dim() != (outputs, width) || start.bias.len() != outputs {
             let shape = start.weight.dim();
             return Err(failure(format!("initial weights {shape:?}, expected {:?}", (outputs, width))));
         }
         let groups = Group::divide(layout, config.optimizer, rates, &layout.head(start));
-        Ok(Self { layout, groups, running: RunningStatistics::new(width, config.batch_norm.eps) })
+        // Without BatchNorm, these statistics stay as they are and change nothing.
+        let eps = config.batch_norm.map_or(0.0, |norm| norm.eps);
+        Ok(Self { layout, groups, running: RunningStatistics::new(width, eps) })
     }
 
     fn train(
@@ -239,8 +243,10 @@ impl Sweep {
         let mut position = Position { epoch, epochs: config.epochs, batch: 0, batches: batches.len() };
         // One a thread: normalised in parallel, and still in the cache when the heads see them.
         for some in batches.chunks(rayon::current_num_threads()) {
-            let some = normalize(training.features, some, config.batch_norm.eps);
-            some.iter().for_each(|batch| self.running.update(batch, config.batch_norm.momentum));
+            let some = normalize(training.features, some, config.batch_norm.map(|norm| norm.eps));
+            if let Some(norm) = config.batch_norm {
+                some.iter().for_each(|batch| self.running.update(batch, norm.momentum));
+            }
             self.groups.par_iter_mut().for_each(|group| {
                 let mut position = position;
                 for batch in &some {

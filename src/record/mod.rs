@@ -30,7 +30,7 @@ use crate::model::{Coverage, Pooling};
 use crate::protocol::ProtocolConfig;
 use crate::task::Sensor;
 use crate::task::bands::{Channels, Imputation};
-use crate::task::{DecidingTask, Metric};
+use crate::task::{DecidingTask, Metadata, MetadataKind, Metric};
 use crate::{Error, Result};
 
 /// Version of the record files that are written. Raise it when a field changes, and upgrade older records in
@@ -173,6 +173,9 @@ pub struct Provenance {
     /// Name of the contributor whose contribution the record was read from; `None` for own records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// What the model was given about each image besides its pixels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<MetadataKind>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.
@@ -296,6 +299,9 @@ pub struct Deciding<'a> {
     /// Like [`Provenance::precision`].
     #[serde(skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,
+    /// What the model is given besides the pixels.
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 fn deciding_cell<S: Serializer>(cell: &Cell, serializer: S) -> Result<S::Ok, S::Error> {

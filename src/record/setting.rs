@@ -42,6 +42,8 @@ pub enum Aspect {
     InputSize,
     /// The number format in which the frozen model computed; not stated for float32.
     Precision,
+    /// What the model was given about each image besides its pixels.
+    Metadata,
     /// A setting of the protocol, by its name in the protocol's TOML file: `k`, `order`, `optimizer.momentum`.
     Protocol(String),
 }
@@ -65,7 +67,7 @@ impl Aspect {
             Aspect::Normalization => Some("--normalization"),
             Aspect::Precision => Some("--precision"),
             Aspect::Protocol(_) => Some("--protocol"),
-            Aspect::Data | Aspect::Length | Aspect::InputSize => None,
+            Aspect::Data | Aspect::Length | Aspect::InputSize | Aspect::Metadata => None,
         }
     }
 }
@@ -103,11 +105,13 @@ impl SettingKey {
         ];
         let precision = (!made.precision.is_f32()).then(|| (Aspect::Precision, made.precision.to_string()));
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
+        let kinds: Vec<String> = made.metadata.iter().map(ToString::to_string).collect();
+        let metadata = (!kinds.is_empty()).then(|| (Aspect::Metadata, kinds.join(", ")));
         let protocol = record.protocol_settings.iter();
         let protocol = protocol.map(|(name, value)| (Aspect::Protocol(name.clone()), value.clone()));
         SettingKey {
             protocol: record.cell.protocol.clone(),
-            aspects: named.into_iter().chain(precision).chain(pooling).chain(protocol).collect(),
+            aspects: named.into_iter().chain(precision).chain(pooling).chain(metadata).chain(protocol).collect(),
         }
     }
 
@@ -189,6 +193,7 @@ impl SettingKey {
             Aspect::Normalization => format!("normalisation {value}"),
             Aspect::InputSize => format!("input {value}"),
             Aspect::Precision => format!("precision {value}"),
+            Aspect::Metadata => format!("metadata {value}"),
             Aspect::Protocol(name) => format!("{name} {value}"),
         }
     }

@@ -13,7 +13,7 @@ pub struct Choice {
     pub tasks: Vec<String>,
     /// Names of partitions; empty for those of the tables.
     pub partitions: Vec<String>,
-    /// Names or paths of protocols; empty for the suite's default protocols.
+    /// Names or paths of protocols; empty for the suite's default protocols, or those that its code uses for the model.
     pub protocols: Vec<String>,
     /// Seeds; empty for seed 0.
     pub seeds: Vec<u64>,
@@ -56,8 +56,14 @@ pub fn plan(
     load: impl Fn(&str) -> Result<(String, ProtocolConfig)>,
 ) -> Result<Vec<TaskPlan>> {
     let typed = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
+    // The suite's own code may measure this model otherwise.
+    let replaced = |name: &'_ String| match model.route.protocols.get(name) {
+        Some(other) if choice.protocols.is_empty() => other.clone(),
+        _ => name.clone(),
+    };
+    let typed: Vec<String> = typed.iter().map(replaced).collect();
     let mut protocols: Vec<(String, ProtocolConfig)> = Vec::new();
-    for name in once(typed) {
+    for name in once(&typed) {
         let protocol = load(name)?;
         // A name and a path may denote the same file.
         if !protocols.contains(&protocol) {

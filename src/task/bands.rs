@@ -245,7 +245,7 @@ pub struct Selection {
 }
 
 /// Selects the stored band that feeds each input band: the band itself if the files have it, otherwise the
-/// source of its imputation.
+/// source of its imputation. [`Band::ZEROS`] is always zeros.
 ///
 /// `names` maps bands to their names in the files; `present` lists the names that the files have.
 ///
@@ -260,6 +260,11 @@ pub fn select(
     let stored_name = |band: &Band| names.get(band).filter(|name| present.contains(name)).cloned();
     let mut selection = Selection { stored: Vec::new(), imputed: Vec::new(), zeroed: Vec::new() };
     for (place, band) in wanted.iter().enumerate() {
+        if let (Band::ZEROS, Some(any)) = (*band, present.first()) {
+            selection.zeroed.push(place);
+            selection.stored.push(any.clone());
+            continue;
+        }
         let name = stored_name(band).or_else(|| {
             let pair = impute.iter().find(|pair| pair.target == *band)?;
             selection.imputed.push(*pair);
@@ -310,6 +315,13 @@ mod tests {
         assert_eq!(selection.zeroed, [1]);
         assert_eq!(selection.stored, ["02", "02"]);
         assert_eq!(selection.imputed[0].source.to_string(), "zeros");
+    }
+
+    #[test]
+    fn a_channel_may_have_no_band() {
+        let selection = select(&[Band::ZEROS, Band::B02], &names(), &["02".to_owned()], &[]).unwrap();
+        assert_eq!((selection.zeroed, selection.stored), (vec![0], vec!["02".to_owned(); 2]));
+        assert!(select(&[Band::ZEROS], &names(), &[], &[]).is_err());
     }
 
     #[test]

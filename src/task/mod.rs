@@ -3,11 +3,13 @@
 pub mod bands;
 pub(crate) mod images;
 mod intern;
+mod metadata;
 mod sensor;
 mod suite;
 mod target;
 
 pub use self::images::{Combine, TaskImage};
+pub use self::metadata::{Metadata, MetadataKind};
 pub use self::sensor::{BandSpec, Sensor, SensorSpec, Sensors, Unit};
 pub use self::suite::*;
 pub use self::target::{TargetInterpolation, TargetStatistics};

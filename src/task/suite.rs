@@ -122,6 +122,9 @@ pub struct Task {
     pub input_sensor: Sensor,
     /// Height and width of the stored images in pixels.
     pub image_size: usize,
+    /// Ground sampling distance of the stored images in metres, for models that use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gsd_m: Option<f32>,
     /// Number of samples in the official release.
     pub samples: SampleCounts,
     /// Factor from stored values to digital numbers, applied to pixels and statistics on reading.
@@ -229,6 +232,8 @@ impl Task {
             absent_by_content: _,
             normalization: _,
             input_size: _,
+            // Part of the keys as metadata, if the model uses it.
+            gsd_m: _,
             // Locate the files; the keys contain their content.
             directory: _,
             archive: _,
@@ -357,7 +362,7 @@ pub struct PublishedAs {
     #[serde(default)]
     pub protocols: BTreeMap<String, String>,
     #[serde(default)]
-    /// Published name of each backbone.
+    /// Published name of each backbone, or of the backbone of one model: `SoftCon ViT-Base`.
     pub backbones: BTreeMap<String, String>,
 }
 
@@ -365,6 +370,14 @@ impl PublishedAs {
     /// Returns the published name of `ours`.
     pub fn name<'a>(names: &'a BTreeMap<String, String>, ours: &'a str) -> &'a str {
         names.get(ours).map_or(ours, String::as_str)
+    }
+
+    /// Returns the published name of the backbone of `model`.
+    pub fn backbone<'a>(&'a self, model: &str, ours: &'a str) -> &'a str {
+        match self.backbones.get(&format!("{model} {ours}")) {
+            Some(own) => own,
+            None => Self::name(&self.backbones, ours),
+        }
     }
 }
 
@@ -432,6 +445,10 @@ impl Suite {
             if suite.family != Family::CopernicusBench && task.clip.is_some() {
                 let problem =
                     format!("task `{}`: the reader of this family does not support `clip`", task.name);
+                return Err(Error::damaged(&path, problem));
+            }
+            if task.gsd_m.is_some_and(|gsd| !(gsd > 0.0 && gsd.is_finite())) {
+                let problem = format!("task `{}`: `gsd-m` must be a number of metres above 0", task.name);
                 return Err(Error::damaged(&path, problem));
             }
             if let Some(problem) = task.image_problem(suite.family) {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -29,6 +29,9 @@ pub enum NormalizationKind {
     NormYesClip,
     /// Like [`NormalizationKind::NormYesClip`], then rounded down to n/255.
     NormYesClipInt,
+    /// Like [`NormalizationKind::NormYesClip`], after each band of each image is clipped to its own 1 % and 99 % quantiles
+    /// [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets, `norm_form: softcon` of Sentinel-1].
+    NormQuantileClip,
     /// x / 8160, clipped to 0..1; needs no statistics.
     Satlas,
 }
@@ -40,6 +43,7 @@ impl fmt::Display for NormalizationKind {
             NormalizationKind::NormNoClip => "norm_no_clip",
             NormalizationKind::NormYesClip => "norm_yes_clip",
             NormalizationKind::NormYesClipInt => "norm_yes_clip_int",
+            NormalizationKind::NormQuantileClip => "norm_quantile_clip",
             NormalizationKind::Satlas => "satlas",
         })
     }
@@ -83,7 +87,12 @@ pub enum Clip {
     Unit,
     /// They become 0 or 1, and everything is rounded down to n/255.
     Codes,
+    /// They become 0 or 1, after each band was clipped to its own 1 % and 99 % quantiles.
+    Quantiles,
 }
+
+/// The quantiles of [`Clip::Quantiles`].
+const QUANTILES: [f32; 2] = [0.01, 0.99];
 
 /// The largest digital number that Satlas distinguishes: 255 steps of 32.
 pub(super) const SATLAS_WHITE: f32 = 8160.0;
@@ -129,6 +138,7 @@ impl Normalization {
             NormalizationKind::NormNoClip => min_max(Clip::None),
             NormalizationKind::NormYesClip => min_max(Clip::Unit),
             NormalizationKind::NormYesClipInt => min_max(Clip::Codes),
+            NormalizationKind::NormQuantileClip => min_max(Clip::Quantiles),
             NormalizationKind::Satlas => Normalization::Satlas,
         })
     }
@@ -196,9 +206,12 @@ impl Normalization {
             }
             Normalization::MinMax { min, max, clip } => {
                 let scaled = |x: f32, min: f64, max: f64| (f64::from(x) - min) / (max - min);
+                if *clip == Clip::Quantiles {
+                    image.outer_iter_mut().for_each(clip_to_quantiles);
+                }
                 match clip {
                     Clip::None => each_band(image, min, max, |x, min, max| scaled(x, min, max) as f32),
-                    Clip::Unit => {
+                    Clip::Unit | Clip::Quantiles => {
                         each_band(image, min, max, |x, min, max| scaled(x, min, max).clamp(0.0, 1.0) as f32)
                     }
                     // The reference calls this rounding, but its cast to an unsigned byte truncates.
@@ -214,6 +227,21 @@ impl Normalization {
             Normalization::Identity => Ok(()),
         }
     }
+}
+
+/// Clips a band to its quantiles, interpolated between order statistics in float32 like `torch.quantile`.
+fn clip_to_quantiles(mut band: ArrayViewMut2<f32>) {
+    let mut sorted: Vec<f32> = band.iter().copied().collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return };
+    let [low, high] = QUANTILES.map(|share| {
+        let rank = share * last as f32;
+        let below = (rank as usize).min(last);
+        let (a, b, weight) = (sorted[below], sorted[(below + 1).min(last)], rank - below as f32);
+        // Like torch's `lerp`.
+        if weight < 0.5 { a + weight * (b - a) } else { b - (b - a) * (1.0 - weight) }
+    });
+    band.mapv_inplace(|x| x.max(low).min(high));
 }
 
 /// Replaces each pixel of band b by `f(pixel, first[b], second[b])`.

@@ -73,11 +73,13 @@ pub struct Channel<'a> {
     pub band: Band,
     /// The date of its image, if a sample has several.
     pub date: Option<&'a str>,
+    /// Whether it becomes zero after normalisation, so that its statistics do not matter.
+    pub is_zeroed: bool,
 }
 
 impl From<Band> for Channel<'_> {
     fn from(band: Band) -> Self {
-        Channel { band, date: None }
+        Channel { band, date: None, is_zeroed: false }
     }
 }
 
@@ -249,10 +251,10 @@ impl Strategies {
         channels: &[impl Copy + Into<Channel<'a>>],
     ) -> Result<Vec<BandStatistics>> {
         let (of_any_date, of_dates) = (self.statistics.get(source), self.dated.get(source));
-        let of = |Channel { band, date }: Channel| {
+        let of = |Channel { band, date, is_zeroed }: Channel| {
             let dated = date.and_then(|date| of_dates?.get(date)?.get(&band));
-            let found = dated.or_else(|| of_any_date?.get(&band));
-            found.copied().ok_or_else(|| {
+            let found = dated.or_else(|| of_any_date?.get(&band)).copied();
+            found.or(is_zeroed.then_some(BandStatistics { mean: 0.0, std: 1.0 })).ok_or_else(|| {
                 let name = images::full_name(band, date);
                 Error::request(format!("normalisation by {source}: no statistics of band {name} found"))
                     .help("choose statistics of the task's sensor; see configs/normalization.toml")
@@ -263,9 +265,10 @@ impl Strategies {
 }
 
 /// The kinds that use statistics.
-const BY_STATISTICS: [NormalizationKind; 4] = [
+const BY_STATISTICS: [NormalizationKind; 5] = [
     NormalizationKind::Standardize,
     NormalizationKind::NormNoClip,
     NormalizationKind::NormYesClip,
     NormalizationKind::NormYesClipInt,
+    NormalizationKind::NormQuantileClip,
 ];

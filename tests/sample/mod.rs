@@ -57,6 +57,7 @@ pub fn record() -> Record {
             precision: Default::default(),
             declared: BTreeMap::new(),
             origin: None,
+            metadata: Vec::new(),
             device: "flex".into(),
             threads: 2,
             finished: 1_700_000_000,

@@ -174,6 +174,7 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
         }],
         fused: false,
         pooling: terrabench::model::Pooling::Class,
+        metadata: Default::default(),
         keeps_size: false,
         normalization: "generated".to_owned(),
         strategies: kinds.iter().map(prepare).collect(),

@@ -2,10 +2,10 @@
 //! [zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets/cobench_floods1_wrapper.py].
 //!
 //! ```text
-//! grid_dict_{train,val,test}.json   { "<name>": { "path": "<folder>", … }, … }
-//! data/<folder>/SL1_IVV_….tif       before the flood; SL1_IVH_…
-//! data/<folder>/MS1_IVV_….tif       after it; MS1_IVH_…
-//! data/<folder>/MK0_MLU_….tif       the mask
+//! grid_dict_{train,val,test}.json        { "<name>": { "path": "<folder>", … }, … }
+//! data/<folder>/SL1_IVV_…_20190405.tif   before the flood, with its date; SL1_IVH_…
+//! data/<folder>/MS1_IVV_…_20190417.tif   after it; MS1_IVH_…
+//! data/<folder>/MK0_MLU_….tif            the mask
 //! ```
 //!
 //! The other files of a folder (a second date before the flood, SL2; elevations; areas) are not read.
@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::files::Files;
-use super::item::{ListedSample, TargetPlace};
+use super::item::{ListedSample, TargetPlace, day};
 use crate::files::{inside, relative_name};
 use crate::formats::text;
 use crate::{Error, Result};
@@ -54,7 +54,9 @@ fn sample(name: String, path: &str, files: &Files) -> Result<ListedSample, Strin
             )),
         }
     };
-    let images = IMAGES.into_iter().map(only).collect::<Result<_, _>>()?;
+    let images: Vec<String> = IMAGES.into_iter().map(only).collect::<Result<_, _>>()?;
     let mask = only(MASK)?;
-    Ok(ListedSample { name, images, target: TargetPlace::File(mask) })
+    let date = |file: &String| day(file.rsplit('_').next().unwrap_or_default());
+    let days = [0, IMAGES.len() / 2].map(|place| images.get(place).and_then(date)).to_vec();
+    Ok(ListedSample { name, images, days, target: TargetPlace::File(mask) })
 }

@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::flood;
-use super::item::{ListedSample, TargetPlace};
+use super::item::{ListedSample, TargetPlace, day};
 use crate::data::Target;
 use crate::files::{inside, relative_name};
 use crate::formats::text::without_mark;
@@ -82,6 +82,7 @@ fn cloud(line: &str) -> ListedSample {
     ListedSample {
         name: line.to_owned(),
         images: vec![format!("s2_toa/{line}.tif")],
+        days: vec![line.split("__").nth(1).and_then(day)],
         target: TargetPlace::File(format!("cloud/{line}.tif")),
     }
 }
@@ -101,6 +102,7 @@ fn eurosat(task: &Task, line: &str) -> Result<ListedSample, String> {
     Ok(ListedSample {
         name: name.to_owned(),
         images: vec![format!("all_imgs/{class}/{name}.tif")],
+        days: vec![None],
         target: TargetPlace::Known(Target::Class(index)),
     })
 }
@@ -110,6 +112,7 @@ fn dfc2020(line: &str, sensor: &str) -> ListedSample {
     ListedSample {
         name: line.strip_suffix(".tif").unwrap_or(line).to_owned(),
         images: vec![format!("{sensor}/{}", line.replace("dfc", sensor))],
+        days: vec![None],
         target: TargetPlace::File(format!("dfc/{line}")),
     }
 }
@@ -118,6 +121,8 @@ fn dfc2020(line: &str, sensor: &str) -> ListedSample {
 #[derive(Debug, Default)]
 struct Columns {
     folder: &'static str,
+    /// Index of the date among the parts of a file's name that underscores separate.
+    date: usize,
     path: usize,
     /// One column per label.
     labels: Vec<usize>,
@@ -126,9 +131,9 @@ struct Columns {
 
 impl Columns {
     fn of(task: &Task, layout: DatasetLayout, header: &[String]) -> Result<Self, String> {
-        let (folder, path) = match layout {
-            DatasetLayout::BigearthnetS1 => ("BigEarthNet-S1-5%", "s1_path"),
-            _ => ("BigEarthNet-S2-5%", "s2_path"),
+        let (folder, path, date) = match layout {
+            DatasetLayout::BigearthnetS1 => ("BigEarthNet-S1-5%", "s1_path", 4),
+            _ => ("BigEarthNet-S2-5%", "s2_path", 2),
         };
         let column = |name: &str| {
             header
@@ -137,7 +142,7 @@ impl Columns {
                 .ok_or_else(|| format!("line 1 has no column `{name}`; columns found: {}", header.join("; ")))
         };
         let labels = task.class_names.iter().map(|name| column(name)).collect::<Result<_, _>>()?;
-        Ok(Columns { folder, path: column(path)?, labels, all: header.len() })
+        Ok(Columns { folder, date, path: column(path)?, labels, all: header.len() })
     }
 
     fn item(&self, line: &str) -> Result<ListedSample, String> {
@@ -156,6 +161,7 @@ impl Columns {
         Ok(ListedSample {
             name: file.strip_suffix("_allbands.tif").unwrap_or(file).to_owned(),
             images: vec![format!("{}/{path}", self.folder)],
+            days: vec![file.split('_').nth(self.date).and_then(day)],
             target: TargetPlace::Known(Target::Labels(labels)),
         })
     }

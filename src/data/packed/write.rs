@@ -217,7 +217,11 @@ fn whole(
         samples = Reader::open(task, decoding.clone(), folder, name).map_err(told)?.rows();
     }
     for split in Split::ALL {
-        split::read_through(&folder.join(format!("{split}.h5"))).map_err(told)?;
+        let path = folder.join(format!("{split}.h5"));
+        split::read_through(&path).map_err(told)?;
+        if split::dated_images(&path).map_err(told)? != super::dated_images(task) {
+            return Err("it was packed without the dates and places of its images".to_owned());
+        }
     }
     let bytes = index.sizes.values().sum();
     Ok(Packed { folder: folder.to_owned(), samples, bytes, reused: true, replaced: None })

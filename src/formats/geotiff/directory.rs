@@ -19,6 +19,14 @@ pub mod tag {
     pub const TILE_SIZES: u16 = 325;
     /// GDAL's nodata value: a number as text.
     pub const NO_DATA: u16 = 42113;
+    /// Width and height of a pixel [GeoTIFF].
+    pub const PIXEL_SCALE: u16 = 33550;
+    /// Positions of pixels in model space [GeoTIFF].
+    pub const TIE_POINT: u16 = 33922;
+    /// Matrix from pixels to model space [GeoTIFF].
+    pub const TRANSFORMATION: u16 = 34264;
+    /// The coordinate system [GeoTIFF].
+    pub const GEO_KEYS: u16 = 34735;
 }
 
 /// 0 is black: with this interpretation the library returns numbers as stored.
@@ -52,8 +60,10 @@ struct Entry {
     tag: u16,
     /// Offset of the entry itself.
     start: usize,
-    /// Bytes per number; 0 if the values are not integers.
+    /// Bytes per number; 0 if the values are neither integers nor floats of 64 bits.
     size: usize,
+    /// Whether the values are floats of 64 bits.
+    is_double: bool,
     count: usize,
     values: usize,
 }
@@ -89,24 +99,27 @@ impl Directory {
         let end = first.checked_add(count.checked_mul(length)?)?;
         let mut entries = Vec::new();
         for start in (first..end).step_by(length) {
-            let size = match number(start + 2, 2)? {
+            let kind = number(start + 2, 2)?;
+            let size = match kind {
                 1 | 2 => 1,
                 3 => 2,
                 4 | 13 => 4,
-                16 | 18 => 8,
+                12 | 16 | 18 => 8,
                 _ => 0,
             };
             let (count, inline) = (place(start + 4, offset)?, start + 4 + offset);
             let fits = count.checked_mul(size).is_some_and(|bytes| bytes <= offset);
             let values = if fits { inline } else { place(inline, offset)? };
-            entries.push(Entry { tag: number(start, 2)? as u16, start, size, count, values });
+            let tag = number(start, 2)? as u16;
+            entries.push(Entry { tag, start, size, is_double: kind == 12, count, values });
         }
         Some(Directory { big_endian, big_tiff, entries })
     }
 
     /// Iterates over the integers of a tag; `None` if the tag is absent. Stops early at the end of the file.
-    fn numbers<'a>(&'a self, bytes: &'a [u8], tag: u16) -> Option<impl Iterator<Item = u64> + 'a> {
-        let entry = *self.entries.iter().find(|entry| entry.tag == tag && entry.size > 0)?;
+    pub fn numbers<'a>(&'a self, bytes: &'a [u8], tag: u16) -> Option<impl Iterator<Item = u64> + 'a> {
+        let is_of = |entry: &&Entry| entry.tag == tag && entry.size > 0 && !entry.is_double;
+        let entry = *self.entries.iter().find(is_of)?;
         let place = move |i: usize| entry.values.checked_add(i.checked_mul(entry.size)?);
         Some((0..entry.count).map_while(move |i| number(bytes, place(i)?, entry.size, self.big_endian)))
     }
@@ -114,6 +127,14 @@ impl Directory {
     /// Returns the first number of a tag.
     pub fn number(&self, bytes: &[u8], tag: u16) -> Option<u64> {
         self.numbers(bytes, tag)?.next()
+    }
+
+    /// Returns up to 32 floats of 64 bits of a tag; `None` if the tag is absent or of another type.
+    pub fn doubles(&self, bytes: &[u8], tag: u16) -> Option<Vec<f64>> {
+        let entry = self.entries.iter().find(|entry| entry.tag == tag && entry.is_double)?;
+        let place = |i: usize| entry.values.checked_add(i.checked_mul(8)?);
+        let numbers = (0..entry.count.min(32)).map_while(|i| number(bytes, place(i)?, 8, self.big_endian));
+        Some(numbers.map(f64::from_bits).collect())
     }
 
     /// Returns the nodata value, if the file declares one.

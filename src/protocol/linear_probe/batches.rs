@@ -17,7 +17,7 @@ pub(crate) fn cut(order: &[DrawnSample], size: usize, drop_last: bool) -> Vec<&[
     order.chunks(size).filter(|batch| batch.len() >= least).collect()
 }
 
-/// A batch after BatchNorm's normalisation.
+/// A batch after BatchNorm's normalisation, if there is one.
 pub(crate) struct Batch {
     /// In the batch's order.
     pub(crate) samples: Vec<usize>,
@@ -30,6 +30,17 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// Gathers `rows` from features [variants, n, d] as they are.
+    fn unchanged(features: ArrayView3<f32>, rows: &[DrawnSample]) -> Self {
+        let d = features.len_of(Axis(2));
+        let mut normalized = Array2::zeros((rows.len(), d));
+        for (mut to, row) in normalized.outer_iter_mut().zip(rows) {
+            to.assign(&features.index_axis(Axis(0), row.variant).row(row.sample));
+        }
+        let samples = rows.iter().map(|row| row.sample).collect();
+        Self { samples, normalized, mean: Array1::zeros(d), variance: Array1::ones(d) }
+    }
+
     /// Gathers `rows` from features [variants, n, d] and normalises them by their own statistics.
     pub(crate) fn new(features: ArrayView3<f32>, rows: &[DrawnSample], eps: f64) -> Self {
         let (n, d) = (rows.len(), features.len_of(Axis(2)));
@@ -54,9 +65,17 @@ impl Batch {
     }
 }
 
-/// Normalises several batches at once.
-pub(crate) fn normalize(features: ArrayView3<f32>, batches: &[&[DrawnSample]], eps: f64) -> Vec<Batch> {
-    batches.par_iter().map(|rows| Batch::new(features, rows, eps)).collect()
+/// Normalises several batches at once; without `eps` they stay as they are.
+pub(crate) fn normalize(
+    features: ArrayView3<f32>,
+    batches: &[&[DrawnSample]],
+    eps: Option<f64>,
+) -> Vec<Batch> {
+    let of = |rows: &&[DrawnSample]| match eps {
+        Some(eps) => Batch::new(features, rows, eps),
+        None => Batch::unchanged(features, rows),
+    };
+    batches.par_iter().map(of).collect()
 }
 
 /// BatchNorm's running statistics, which stand for the batch's when a head is used.

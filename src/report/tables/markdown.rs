@@ -248,6 +248,7 @@ fn setting(row: &TableRow) -> Option<String> {
         Aspect::Normalization,
         Aspect::InputSize,
         Aspect::Precision,
+        Aspect::Metadata,
     ];
     let setting = row.setting.as_ref()?;
     let setting = setting.tell(told.iter().filter(|aspect| setting.get(aspect).is_some()));

@@ -434,7 +434,7 @@ fn measured_rows<'a>(
                 };
                 let is_reference = |value: &&PublishedValue| {
                     value.model == PublishedAs::name(&published_as.models, variant.model)
-                        && value.backbone == PublishedAs::name(&published_as.backbones, variant.backbone)
+                        && value.backbone == published_as.backbone(variant.model, variant.backbone)
                         && value.protocol == variant.protocol
                         && column.holds(value)
                 };

@@ -5,8 +5,10 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use crate::data::decoding::Decoding;
-use crate::data::packed::{ATTRIBUTE, FORMAT, Header, Labels};
-use crate::data::{Dataset, RawBand, RawSample, Split, Target, loader};
+use crate::data::packed::{
+    ATTRIBUTE, FORMAT, Header, Labels, METADATA_WIDTH, dated_images as dated_images_of,
+};
+use crate::data::{Dataset, RawBand, RawImage, RawSample, Split, Target, loader};
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::progress::Progress;
@@ -39,6 +41,8 @@ pub struct Source<'a> {
 struct Encoded {
     image: Vec<u8>,
     label: Vec<u8>,
+    /// Day, longitude and latitude of each image, if they are packed.
+    metadata: Vec<u8>,
 }
 
 /// Writes a split's file and returns its size in bytes. Keeps an existing complete file of the same samples.
@@ -69,10 +73,15 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
         TargetKind::Mask | TargetKind::ValueMap => width,
         _ => LABEL_CHUNK.div_ceil(width).min(places.len()) * width,
     };
-    let columns = [
+    let mut columns = vec![
         Column { name: "images", dtype, chunk: header.image_width() },
         Column { name: "labels", dtype: Dtype::Int32, chunk },
     ];
+    let metadata_width = header.dated_images * METADATA_WIDTH;
+    if metadata_width > 0 {
+        let chunk = metadata_width * places.len();
+        columns.push(Column { name: "metadata", dtype: Dtype::Float64, chunk });
+    }
     let known = [("names", names.as_slice()), ("contents", contents.as_slice())];
     let unwritten = |error: Error| match error.path() {
         Some(_) => Error::io(path, format!("cannot be written: {}", error.problem())).help(ROOM),
@@ -86,8 +95,10 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let sums = loader::ordered(places.len(), threads, 4 * threads, encode, |samples| {
         let (mut sums, mut waiting) = (Vec::with_capacity(places.len()), Vec::new());
+        let mut all_metadata = Vec::with_capacity(metadata_width * places.len() * size_of::<f64>());
         for sample in samples {
-            let Encoded { image, label } = sample?;
+            let Encoded { image, label, metadata } = sample?;
+            all_metadata.extend(metadata);
             images.append(&image).map_err(unwritten)?;
             sums.push((blake3::hash(&image), blake3::hash(&label)));
             waiting.extend(label);
@@ -100,6 +111,9 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
         }
         if !waiting.is_empty() {
             labels.append(&waiting).map_err(unwritten)?;
+        }
+        if metadata_width > 0 {
+            growing.column("metadata")?.append(&all_metadata).map_err(unwritten)?;
         }
         Ok::<_, Error>(sums)
     })?;
@@ -147,6 +161,12 @@ fn same_samples(path: &Path, about: &str, names: &[u8], contents: &[u8]) -> bool
     Rows::attribute(path, ATTRIBUTE).is_ok_and(|found| found == about)
         && holds("names", names)
         && holds("contents", contents)
+}
+
+/// Returns the number of images per sample whose days and places are in a split's file.
+pub fn dated_images(path: &Path) -> Result<usize> {
+    let header: Header = serde_json::from_str(&Rows::attribute(path, ATTRIBUTE)?).at(path)?;
+    Ok(header.dated_images)
 }
 
 /// Reads all samples of a split's file to test their checksums.
@@ -238,6 +258,7 @@ fn header(
         label_width,
         label_dtype: first.label_dtype.clone(),
         decoding: Some(decoding.hash()),
+        dated_images: dated_images_of(task),
     })
 }
 
@@ -281,5 +302,17 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
     if numbers.len() != header.label_width || !mask_fits {
         return Err(unusable(format!("unexpected label length {}", numbers.len())));
     }
-    Ok(Encoded { image, label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect() })
+    let of_image = |image: &RawImage| {
+        let [longitude, latitude] = image.place.unwrap_or([f32::NAN; 2]).map(f64::from);
+        [image.day.unwrap_or(f64::NAN), longitude, latitude]
+    };
+    let metadata: Vec<f64> = sample.images.iter().take(header.dated_images).flat_map(of_image).collect();
+    if metadata.len() != header.dated_images * METADATA_WIDTH {
+        return Err(unusable(format!("expected {} images", header.dated_images)));
+    }
+    Ok(Encoded {
+        image,
+        label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        metadata: metadata.iter().flat_map(|number| number.to_le_bytes()).collect(),
+    })
 }
