@@ -28,6 +28,9 @@ macro_rules! architectures {
             /// [`super::image_stats`]: plain pixel statistics, without parameters.
             #[serde(rename = "image-stats")]
             ImageStats,
+            /// [`super::rcf`]: random convolutional features, without parameters.
+            #[serde(rename = "rcf")]
+            Rcf(super::rcf::RcfConfig),
         }
 
         impl ArchitectureConfig {
@@ -36,13 +39,14 @@ macro_rules! architectures {
                 match self {
                     $(ArchitectureConfig::$variant(_) => $kind,)*
                     ArchitectureConfig::ImageStats => "image-stats",
+                    ArchitectureConfig::Rcf(_) => "rcf",
                 }
             }
 
             fn sizes(&self) -> Option<&dyn Sizes> {
                 match self {
                     $(ArchitectureConfig::$variant(config) => Some(config),)*
-                    ArchitectureConfig::ImageStats => None,
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) => None,
                 }
             }
         }
@@ -68,8 +72,10 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$variant(config) => {
                         Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
                     })*
-                    ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has no parameters to train")
-                        .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) => {
+                        Err(Error::mismatch(format!("{} has no parameters to train", config.kind()))
+                            .help("choose a protocol on frozen features: knn, linear-probe or logistic"))
+                    }
                 }
             }
 
@@ -128,14 +134,19 @@ impl Architecture {
 }
 
 impl ArchitectureConfig {
-    /// Whether the model takes every band in its files as stored, instead of the normalised bands of one sensor.
+    /// Whether the model takes every band in its files, whatever it is called, instead of the bands of one sensor.
+    pub fn takes_every_stored_band(&self) -> bool {
+        !self.has_parameters()
+    }
+
+    /// Whether the model takes pixels as stored, never normalised.
     pub fn takes_stored_pixels(&self) -> bool {
         *self == ArchitectureConfig::ImageStats
     }
 
     /// Whether it has parameters, which are loaded from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
-        *self != ArchitectureConfig::ImageStats
+        !matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_))
     }
 
     /// Whether it accepts any selection of a sensor's bands.
@@ -155,7 +166,10 @@ impl ArchitectureConfig {
 
     /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
-        self.sizes().and_then(Sizes::problem)
+        match self {
+            ArchitectureConfig::Rcf(config) => config.problem(),
+            _ => self.sizes().and_then(Sizes::problem),
+        }
     }
 
     /// The supported poolings, the default first; empty if the model has no tokens.

@@ -205,14 +205,14 @@ impl ModelConfig {
 
     /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.architecture.problem() {
+            return Some(problem);
+        }
         if !self.architecture.has_parameters() {
             let more = !self.sensors.is_empty() || self.weights.is_some() || self.pooling.is_some();
             return more.then(|| {
                 "expected no sensors, weights or pooling for a model without parameters".to_owned()
             });
-        }
-        if let Some(problem) = self.architecture.problem() {
-            return Some(problem);
         }
         if self.normalization == NormalizationKind::Satlas {
             return Some(

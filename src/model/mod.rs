@@ -24,6 +24,7 @@ pub mod parameters;
 mod plain_vit;
 pub mod presto;
 pub mod prithvi2;
+pub mod rcf;
 pub(crate) mod requests;
 pub mod satlas;
 pub mod satmae;
@@ -42,7 +43,9 @@ pub use self::combine::{ImageSpec, InputSpec};
 use self::config::ModelConfig;
 pub use self::coverage::Coverage;
 pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
+use self::architecture::ArchitectureConfig;
 use self::image_stats::ImageStats;
+use self::rcf::Rcf;
 use self::weights::{Report, Weights};
 use crate::Result;
 
@@ -66,9 +69,13 @@ pub fn load(
     allow_partial: bool,
     device: &Device,
 ) -> Result<LoadedModel> {
-    if !config.architecture.has_parameters() {
-        let weights_id = Weights::None.id()?;
-        return Ok(LoadedModel { encoder: Box::new(ImageStats), weights_id, report: Report::default() });
+    let without_parameters: Option<Box<dyn Encoder>> = match &config.architecture {
+        ArchitectureConfig::ImageStats => Some(Box::new(ImageStats)),
+        ArchitectureConfig::Rcf(config) => Some(Box::new(Rcf::new(config))),
+        _ => None,
+    };
+    if let Some(encoder) = without_parameters {
+        return Ok(LoadedModel { encoder, weights_id: Weights::None.id()?, report: Report::default() });
     }
     let network = Architecture::new(&config.architecture, &config.sensors, device)?;
     let (network, weights_id, report) = weights::load(network, weights, allow_partial)?;

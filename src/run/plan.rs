@@ -133,7 +133,7 @@ fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
 
 /// Checks that the model provides what the protocol needs.
 fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
-    if !model.architecture.takes_stored_pixels() {
+    if !model.architecture.takes_every_stored_band() {
         for image in task.sources() {
             model.sensor(image.input_sensor)?;
         }
