@@ -69,6 +69,7 @@ mod segmentation;
 mod segmentation_probe;
 mod sheet;
 mod sweep;
+mod torchgeo;
 mod upernet;
 mod upernet_protocol;
 mod versions;
