@@ -31,12 +31,8 @@ fn knn(criterion: &mut Criterion) {
     let (train, queries) = (features(20_000, 1), features(1000, 2));
     let labels =
         Targets::Classes { classes: (0..20_000).map(|sample| sample % CLASSES).collect(), count: CLASSES };
-    let config = |embedding_dtype| KnnConfig {
-        k: 20,
-        temperature: 0.07,
-        embedding_dtype,
-        interval: IntervalConfig { level: 0.95, resamples: 2000 },
-    };
+    let config =
+        |embedding_dtype| KnnConfig::weighted(20, 0.07, embedding_dtype, IntervalConfig::new(0.95, 2000));
     let few = queries.slice(s![..50, ..]);
 
     let mut group = criterion.benchmark_group("knn");
@@ -65,7 +61,7 @@ fn bootstrap(criterion: &mut Criterion) {
         Targets::Labels(Array2::from_shape_simple_fn((1000, 43), || random.random_bool(0.1)))
     };
     let (predictions, truth) = (labels(3), labels(4));
-    let config = IntervalConfig { level: 0.95, resamples: 2000 };
+    let config = IntervalConfig::new(0.95, 2000);
     criterion.bench_function("bootstrap of micro F1", |bencher| {
         bencher.iter(|| interval(Metric::MicroF1, &predictions, &truth, &config, 0).unwrap());
     });

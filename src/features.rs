@@ -43,8 +43,7 @@ use crate::task::images::full_name;
 use crate::task::{Combine, Metadata, MetadataKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
-use crate::transform::normalize::Normalization;
-use crate::transform::strategies::{self, Channel, Strategies};
+use crate::transform::strategies::{self, Channel, Strategies, StoredBands, Strategy};
 use crate::{Error, Result};
 
 /// Version of the code between a sample's file and its features. Raise it with every change that alters a feature: cached
@@ -79,7 +78,8 @@ pub struct InputOptions {
 
 impl InputOptions {
     /// Returns the requested normalisation. The default is what the suite's code does for the model, else the task's, else the
-    /// suite's, else the data set's own statistics; none for models that take pixels as stored.
+    /// suite's, else the data set's own statistics; none for models that take pixels as stored, and torchgeo-bench's for those
+    /// that take every stored band.
     pub fn normalization_of<'a>(
         &'a self,
         suite: &'a Suite,
@@ -91,6 +91,10 @@ impl InputOptions {
         }
         if model.architecture.takes_stored_pixels() {
             return strategies::NONE;
+        }
+        if model.architecture.takes_every_stored_band() {
+            let is_known = self.strategies.knows_bands_of(&task.name);
+            return if is_known { strategies::BANDSPEC_ZSCORE } else { strategies::DATASET };
         }
         let of_files = task.normalization.as_ref().or(suite.normalization.as_ref());
         model.suite_normalization(task).or(of_files.map(String::as_str)).unwrap_or(strategies::DATASET)
@@ -160,8 +164,8 @@ impl Input {
         model: &ModelConfig,
         options: &InputOptions,
     ) -> Result<Self> {
-        if model.architecture.takes_stored_pixels() {
-            return Self::as_stored(suite, task, partition, root, model, options);
+        if model.architecture.takes_every_stored_band() {
+            return Self::of_every_band(suite, task, partition, root, model, options);
         }
         let dataset = data::open(suite, task, root, partition)?;
         let images = images::select(suite, task, &dataset.bands()?, model, options)?;
@@ -185,7 +189,15 @@ impl Input {
                 let all = images.iter().enumerate().map(of_image).collect::<Result<Vec<_>>>()?;
                 Ok(all.concat())
             };
-            let normalization = options.strategies.resolve(strategy, &channels, statistics)?;
+            let normalization = match strategy {
+                Strategy::Bandspec(_) => {
+                    let names: Vec<String> =
+                        images.iter().flat_map(|image| image.selection.stored.clone()).collect();
+                    let bands = StoredBands { task: &task.name, scale: task.scale, names: &names };
+                    options.strategies.of_stored(strategy, bands, statistics)?
+                }
+                _ => options.strategies.resolve(strategy, &channels, statistics)?,
+            };
             Ok(Preparation {
                 name: format!("{strategy}"),
                 preprocess: Preprocess {
@@ -215,8 +227,8 @@ impl Input {
         })
     }
 
-    /// Opens `task` for a model that takes every band as stored, resized to the model's size.
-    fn as_stored(
+    /// Opens `task` for a model that takes every stored band, resized to the model's size.
+    fn of_every_band(
         suite: &Suite,
         task: &Task,
         partition: &str,
@@ -224,21 +236,39 @@ impl Input {
         model: &ModelConfig,
         options: &InputOptions,
     ) -> Result<Self> {
-        if options.normalization != strategies::DEFAULT {
+        let takes_stored_pixels = model.architecture.takes_stored_pixels();
+        if takes_stored_pixels && options.normalization != strategies::DEFAULT {
             let problem = format!("{} takes pixels as stored, never normalised", model.name);
             return Err(Error::mismatch(problem).help("leave out --normalization"));
         }
+        let normalization = options.normalization_of(suite, task, &model.architecture).to_owned();
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
         let images = images::as_stored(suite, &task, dataset.bands()?, options)?;
         let side = model.side(&task);
-        let preprocess = Preprocess {
-            normalization: Normalization::Identity,
-            height: side,
-            width: side,
-            align_corners: false,
-            zeroed: Vec::new(),
+        let asked = if takes_stored_pixels {
+            vec![(strategies::NONE.to_owned(), Strategy::None)]
+        } else {
+            let sensors: Vec<Sensor> = images.iter().map(|image| image.sensor).collect();
+            let asked = options.strategies.asked_of_all(&normalization, &sensors, model.normalization)?;
+            asked.into_iter().map(|strategy| (strategy.to_string(), strategy)).collect()
         };
+        let names: Vec<String> = images.iter().flat_map(|image| image.selection.stored.clone()).collect();
+        let bands = StoredBands { task: &task.name, scale: task.scale, names: &names };
+        let prepare = |(name, strategy): (String, Strategy)| {
+            let statistics = || {
+                let of_image =
+                    |(place, image): (usize, &ImageInput)| dataset.statistics(place, &image.selection.stored);
+                let all = images.iter().enumerate().map(of_image).collect::<Result<Vec<_>>>()?;
+                Ok(all.concat())
+            };
+            let normalization = options.strategies.of_stored(&strategy, bands, statistics)?;
+            let align_corners = false;
+            let preprocess =
+                Preprocess { normalization, height: side, width: side, align_corners, zeroed: Vec::new() };
+            Ok(Preparation { name, preprocess })
+        };
+        let strategies = asked.into_iter().map(prepare).collect::<Result<_>>()?;
         Ok(Input {
             dataset,
             images,
@@ -247,8 +277,8 @@ impl Input {
             metadata: Metadata::default(),
             keeps_size: task.input_size.is_none() && model.image == ImageSize::Native,
             task,
-            normalization: strategies::NONE.to_owned(),
-            strategies: vec![Preparation { name: strategies::NONE.to_owned(), preprocess }],
+            normalization,
+            strategies,
             seen: Log::default(),
         })
     }

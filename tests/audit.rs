@@ -8,23 +8,19 @@ use crate::common::encoding::terrafm;
 use crate::{common, sample};
 use hdf5_pure::{AttrValue, FileBuilder};
 use ndarray::Array2;
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use terrabench::data::{Dataset, Split, geobench};
 use terrabench::demo;
-use terrabench::device;
-use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
+use terrabench::features::{Input, InputOptions};
 use terrabench::formats::hdf5;
 use terrabench::home::Home;
 use terrabench::model::config::ModelConfig;
 use terrabench::model::parameters;
 use terrabench::model::weights::Weights;
-use terrabench::progress::Silent;
 use terrabench::record::{Note, Record, Store};
 use terrabench::report;
 use terrabench::task::Suite;
 use terrabench::task::bands::{Band, Imputation};
-use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
 /// A small TerraFM that is fast on any number of images.
@@ -338,52 +334,6 @@ fn a_setting_without_effect_names_the_other_record() {
 }
 
 // Image statistics ------------------------------------------------------------------------------------------------------
-
-#[test]
-fn image_statistics_equal_those_of_torchgeo_bench() {
-    let Some(root) = common::real().map(|real| real.join("geobench")) else {
-        eprintln!("skipped: no real pixels (TERRABENCH_REAL)");
-        return;
-    };
-    let home = Home::find().unwrap();
-    let (suite, device) = (suite(), device::by_name("flex").unwrap());
-    let model = ModelConfig::load(&home, "image-stats").unwrap();
-    let loaded = terrabench::model::load(&model, &Weights::None, false, &device).unwrap();
-    let options = InputOptions {
-        by_content: false,
-        channels: Default::default(),
-        normalization: "default".to_owned(),
-        strategies: Strategies::load(&home).unwrap(),
-        zeros: false,
-    };
-    let bytes = std::fs::read(common::fixture("baselines/imagestats.safetensors")).unwrap();
-    let golden = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(golden.names().len(), 4);
-    for name in golden.names() {
-        let expected = golden.tensor(name).unwrap();
-        let input =
-            Input::open(&suite, suite.task(name).unwrap(), "default", &root, &model, &options).unwrap();
-        let extractor = Extractor {
-            encoder: loaded.encoder.as_ref(),
-            device: &device,
-            further: &[],
-            input: &input,
-            strategy: input.only().unwrap(),
-            turn: Dihedral::Identity,
-            batch_size: 5.into(),
-            readers: 2,
-        };
-        let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex", precision: Default::default() };
-        let found =
-            FeatureBank::default().features(&extractor, identity, Split::Test, &Silent).unwrap().matrix;
-        assert_eq!(found.shape(), expected.shape(), "{name}");
-        let numbers = expected.data().chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap()));
-        for (i, (found, expected)) in found.iter().zip(numbers).enumerate() {
-            let off = (found - expected).abs() / expected.abs().max(1e-6);
-            assert!(off < 1e-6, "{name}, number {i}: {found} instead of {expected}");
-        }
-    }
-}
 
 #[test]
 fn image_statistics_run_without_weights_with_every_protocol_on_frozen_features() {

@@ -169,6 +169,7 @@ fn every_recorded_number_is_recomputed() {
         class_names: ["background", "landslide"].map(String::from).into(),
         report_batch: Some(8),
         resamples: Some(RESAMPLES),
+        ..Scoring::default()
     };
     type Change = (&'static str, fn(&mut Record));
     let changes: [Change; 6] = [
@@ -234,7 +235,7 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
     let scoring = Scoring {
         class_names: ["background", "landslide"].map(String::from).into(),
         resamples: Some(RESAMPLES),
-        report_batch: None,
+        ..Scoring::default()
     };
     let task = |record: &mut Record| {
         (record.cell.suite, record.cell.task) = ("landslide4sense".to_owned(), "landslide4sense".to_owned());
@@ -261,7 +262,7 @@ fn a_class_that_a_table_shows_falls_though_the_mean_stays() {
 fn predictions_of_format_1_are_read_and_their_gaps_are_reported() {
     let sides = Sides::new();
     let masks = Predictions::Masks((0..30).map(|i| image([50 + i, i, 3, 20])).collect());
-    let scoring = Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), class_names: Vec::new() };
+    let scoring = Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), ..Scoring::default() };
     for store in [&sides.now, &sides.before] {
         let record = recorded(&masks, &scoring, |_| {});
         let named = Named { samples: names(30), predictions: masks.clone(), scoring: None };

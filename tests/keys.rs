@@ -184,6 +184,8 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "class",
         "bilinear",
         "image-stats",
+        "cosine",
+        "streams",
     ];
     let candidates: Vec<Value> = match &old {
         Value::Bool(flag) => vec![json!(!flag)],

@@ -79,6 +79,7 @@ mod segmentation;
 mod segmentation_probe;
 mod sheet;
 mod sweep;
+mod torchgeo;
 mod upernet;
 mod upernet_protocol;
 mod vectors;

@@ -234,7 +234,7 @@ fn logits_that_are_not_finite_have_no_score() {
         {
             let error = score_logits(metric, logits.view(), targets).unwrap_err();
             assert!(error.kind() == ErrorKind::NotFinite, "{metric}: {error}");
-            let interval = IntervalConfig { level: 0.95, resamples: 10 };
+            let interval = IntervalConfig::new(0.95, 10);
             let outcome =
                 terrabench::score::Outcome::of_logits(metric, logits.view(), targets, &interval, 0, []);
             assert!(outcome.is_err_and(|error| error.kind() == ErrorKind::NotFinite));

@@ -211,7 +211,7 @@ fn galileo(epochs: usize, batch_size: usize) -> LinearProbeConfig {
         initialization: Initialization::Uniform {},
         optimizer: Optimizer::Adamw { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
         schedule: Schedule::WarmupCosine { warmup: 0.1, min_learning_rate: 1e-5 },
-        interval: IntervalConfig { level: 0.95, resamples: 100 },
+        interval: IntervalConfig::new(0.95, 100),
     }
 }
 
@@ -665,17 +665,18 @@ fn logits_decide_as_in_torch() {
 // ---------------------------------------------------------------- logistic regression
 
 fn solver(tolerance: f64) -> SolverConfig {
-    SolverConfig { history: 10, tolerance, max_iterations: 4000 }
+    SolverConfig::converged(10, tolerance, 4000)
 }
 
 fn regression() -> LogisticConfig {
     LogisticConfig {
         c: LogSpaced { start: 1e-3, stop: 10.0, count: 5 },
         standardize: false,
+        row_per_class: false,
         refit_with_validation: true,
         multi_label_metric: None,
         solver: solver(1e-6),
-        interval: IntervalConfig { level: 0.95, resamples: 100 },
+        interval: IntervalConfig::new(0.95, 100),
     }
 }
 

@@ -528,7 +528,7 @@ fn an_interval_is_the_same_with_any_number_of_threads() {
 
 #[test]
 fn intervals_resample_the_very_metric() {
-    let config = IntervalConfig { level: 0.95, resamples: 200 };
+    let config = IntervalConfig::new(0.95, 200);
     let mut next = noise(9);
     let mut draw = |_| next() > 0.0;
     let (predictions, truth) =
@@ -607,12 +607,7 @@ fn a_metric_for_another_kind_of_label_is_refused() {
 // ---------------------------------------------------------------- k-NN
 
 fn config(k: usize, embedding_dtype: EmbeddingDtype) -> KnnConfig {
-    KnnConfig {
-        k,
-        temperature: 0.07,
-        embedding_dtype,
-        interval: IntervalConfig { level: 0.95, resamples: 2000 },
-    }
+    KnnConfig::weighted(k, 0.07, embedding_dtype, IntervalConfig::new(0.95, 2000))
 }
 
 const SEARCHES: [Search; 2] = [Search::Product, Search::KdTree];
@@ -870,7 +865,7 @@ fn a_nearer_neighbour_outweighs_two_farther_ones() {
     let query = array![[1.0, 0.0]];
     let near = predict(&config(3, EmbeddingDtype::F32), train.view(), &labels, query.view()).unwrap();
     assert_eq!(predicted_classes(&near), [1]);
-    let flat = KnnConfig { temperature: 10.0, ..config(3, EmbeddingDtype::F32) };
+    let flat = KnnConfig { temperature: Some(10.0), ..config(3, EmbeddingDtype::F32) };
     let flat = predict(&flat, train.view(), &labels, query.view()).unwrap();
     assert_eq!(predicted_classes(&flat), [0]);
 }
@@ -935,6 +930,7 @@ fn what_does_not_fit_together_is_refused() {
     refused(&config, &random(4, 0, 1), &labels, &random(4, 0, 1));
     refused(&KnnConfig { k: 0, ..config.clone() }, &train, &labels, &train);
     for temperature in [0.0, -0.07, f32::NAN, 0.001] {
+        let temperature = Some(temperature);
         refused(&KnnConfig { temperature, ..config.clone() }, &train, &labels, &train);
     }
 }

@@ -28,7 +28,7 @@ use terrabench::transform::normalize::NormalizationKind;
 use crate::generated::{Generated, input, subject, task, unit};
 use crate::source::{run_on_features, run_upernet};
 
-const INTERVAL: IntervalConfig = IntervalConfig { level: 0.95, resamples: 200 };
+const INTERVAL: IntervalConfig = IntervalConfig::new(0.95, 200);
 
 fn home() -> Home {
     Home::find().unwrap()
@@ -216,8 +216,7 @@ fn statistics_that_cannot_normalise_are_refused() {
 
 #[test]
 fn neighbours_predict_their_mean_weighted_as_their_votes() {
-    let config =
-        KnnConfig { k: 2, temperature: 0.5, embedding_dtype: EmbeddingDtype::F32, interval: INTERVAL };
+    let config = KnnConfig::weighted(2, 0.5, EmbeddingDtype::F32, INTERVAL);
     let train = array![[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0_f32]];
     let (queries, labels) = (array![[1.0, 0.0], [1.0, 1.0_f32]], Targets::Values(vec![10.0, 20.0, 90.0]));
     let found = knn::predict(&config, train.view(), &labels, queries.view()).unwrap().targets;

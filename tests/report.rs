@@ -139,7 +139,8 @@ fn published_tables_match_the_source() {
     let mut values = 0;
     for name in ["geobench", "landslide4sense"] {
         let suite = Suite::load(&home, name).unwrap();
-        for table in &suite.tables {
+        // torchgeo-bench publishes rows, not a table with marks.
+        for table in suite.tables.iter().filter(|table| !table.file.starts_with("torchgeo")) {
             let source = published::read(&home.published(&table.published)).unwrap();
             let text = markdown(&fill(table, &suite, &source, &[], false).unwrap());
             let lines = text
@@ -414,6 +415,7 @@ fn every_published_file_is_read() {
         dataset: "m-eurosat".into(),
         partition: "default".into(),
         protocol: "knn".into(),
+        channels: String::new(),
         metric: "accuracy".into(),
         value: 84.1,
         mark: Mark::None,

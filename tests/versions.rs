@@ -265,8 +265,8 @@ fn knn_is_that_of_its_version() {
         let mut digests = Digests::new();
         for dtype in [EmbeddingDtype::F32, EmbeddingDtype::Bf16] {
             for (kind, targets) in both(60, 0) {
-                let interval = IntervalConfig { level: 0.95, resamples: 10 };
-                let config = KnnConfig { k: 7, temperature: 0.07, embedding_dtype: dtype, interval };
+                let interval = IntervalConfig::new(0.95, 10);
+                let config = KnnConfig::weighted(7, 0.07, dtype, interval);
                 let (train, test) = (train.index_axis(Axis(0), 0), test.index_axis(Axis(0), 0));
                 let found = knn::predict(&config, train, &targets, test).unwrap();
                 let similarities = wide(found.neighbours.similarities);
@@ -347,8 +347,8 @@ fn numbers_are_predicted_and_scored_as_by_their_version() {
         let (train, valid) = (train.index_axis(Axis(0), 0), valid.index_axis(Axis(0), 0));
         let (targets, valid_targets) = (numbers(60, 0), numbers(24, 60));
         let mut digests = Digests::new();
-        let interval = IntervalConfig { level: 0.95, resamples: 200 };
-        let config = KnnConfig { k: 7, temperature: 0.07, embedding_dtype: EmbeddingDtype::F32, interval };
+        let interval = IntervalConfig::new(0.95, 200);
+        let config = KnnConfig::weighted(7, 0.07, EmbeddingDtype::F32, interval);
         let found = knn::predict(&config, train, &targets, valid).unwrap().targets;
         digests.insert("knn".to_owned(), digest(decisions(&found)));
         for metric in [Metric::Rmse, Metric::Mae, Metric::R2] {
@@ -547,7 +547,7 @@ fn upernet_is_that_of_its_version() {
 #[test]
 fn scores_and_intervals_are_those_of_their_version() {
     hold("scores", PROTOCOLS, |_| {
-        let interval = IntervalConfig { level: 0.9, resamples: 300 };
+        let interval = IntervalConfig::new(0.9, 300);
         let mut digests = Digests::new();
         let logits = features(1, 50, 0, 0.0).index_axis(Axis(0), 0).slice(s![.., ..3]).mapv(|x| x - 0.9);
         for (metric, truth) in [

@@ -18,12 +18,37 @@ use crate::task::{TargetKind, Task};
 pub struct KnnConfig {
     /// Number of neighbours, at most the number of training samples.
     pub k: usize,
-    /// A neighbour's vote weighs exp(cosine similarity / temperature).
-    pub temperature: f32,
+    /// A neighbour's vote weighs exp(cosine similarity / temperature). Without it, every neighbour has one vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// What makes samples neighbours.
+    #[serde(default, skip_serializing_if = "Distance::is_default")]
+    pub distance: Distance,
     /// The precision of the features.
     pub embedding_dtype: EmbeddingDtype,
+    /// What is reported if a sample may have several labels: `micro_f1` or `micro_map`. Without it the task's metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_label_metric: Option<Metric>,
     /// The confidence interval over the samples of the test split.
     pub interval: IntervalConfig,
+}
+
+/// What makes samples neighbours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distance {
+    /// Cosine similarity.
+    #[default]
+    Cosine,
+    /// Euclidean distance.
+    Euclidean,
+}
+
+impl Distance {
+    /// Whether this is the default, which older records do not name.
+    fn is_default(&self) -> bool {
+        *self == Distance::Cosine
+    }
 }
 
 /// The precision in which embeddings reach a protocol.
@@ -123,6 +148,9 @@ pub struct LogisticConfig {
     pub c: LogSpaced,
     /// Whether features are brought to mean 0 and standard deviation 1 (of the training samples) first.
     pub standardize: bool,
+    /// Whether two classes get a row of coefficients each, as more classes do. Otherwise they share one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub row_per_class: bool,
     /// Whether validation samples join the training samples once C is chosen.
     pub refit_with_validation: bool,
     /// What chooses C and is reported if a sample may have several labels: `micro_f1` or `micro_map`. Without it the
@@ -138,28 +166,40 @@ pub struct LogisticConfig {
 impl LogisticConfig {
     /// What chooses C on `task` and is reported.
     pub fn metric(&self, task: &Task) -> Metric {
-        match task.target {
-            TargetKind::Labels => self.multi_label_metric.unwrap_or(task.metric),
-            _ => task.metric,
-        }
+        metric_on(task, self.multi_label_metric)
     }
 
     pub(crate) fn problem(&self) -> Option<String> {
-        let misfit = |metric: &Metric| !metric.about().fits.contains(&TargetKind::Labels);
-        if let Some(metric) = self.multi_label_metric.filter(misfit) {
-            Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
+        if let Some(problem) = multi_label_problem(self.multi_label_metric) {
+            Some(problem)
         } else if let Some(problem) = self.c.problem("c") {
             Some(problem)
         } else if self.solver.history == 0 {
             Some("solver.history is 0".to_owned())
         } else if self.solver.max_iterations == 0 {
             Some("solver.max-iterations is 0".to_owned())
+        } else if self.solver.final_max_iterations == Some(0) {
+            Some("solver.final-max-iterations is 0".to_owned())
         } else if !positive(self.solver.tolerance) {
             Some("solver.tolerance is not above 0".to_owned())
         } else {
             self.interval.problem()
         }
     }
+}
+
+/// The metric of `task`, or `of_labels` if a sample may have several labels.
+fn metric_on(task: &Task, of_labels: Option<Metric>) -> Metric {
+    match task.target {
+        TargetKind::Labels => of_labels.unwrap_or(task.metric),
+        _ => task.metric,
+    }
+}
+
+fn multi_label_problem(metric: Option<Metric>) -> Option<String> {
+    let misfit = |metric: &Metric| !metric.about().fits.contains(&TargetKind::Labels);
+    let metric = metric.filter(misfit)?;
+    Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
 }
 
 /// Ridge regression on frozen features; see [`crate::protocol::ridge`].
@@ -209,24 +249,88 @@ impl LogSpaced {
     }
 }
 
-/// L-BFGS; see [`crate::solve::lbfgs`].
+/// Which L-BFGS minimises the loss.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SolverKind {
+    /// In float64 until the gradient is within the tolerance, each fit from the previous one: [`crate::solve::lbfgs`].
+    #[default]
+    Converged,
+    /// PyTorch's in float32, each fit from 0: [`crate::solve::torch_lbfgs`]. It stops at small steps too, which may be far
+    /// from the minimum.
+    Torch,
+}
+
+impl SolverKind {
+    /// Whether this is the default, which older records do not name.
+    fn is_default(&self) -> bool {
+        *self == SolverKind::Converged
+    }
+}
+
+/// L-BFGS.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SolverConfig {
+    /// Which L-BFGS.
+    #[serde(default, skip_serializing_if = "SolverKind::is_default")]
+    pub kind: SolverKind,
     /// Number of past steps that stand for the curvature.
     pub history: usize,
-    /// Stops when no component of the gradient is larger.
+    /// Stops when no component of the gradient is larger. PyTorch's also stops when the slope, the largest component of a
+    /// step or the change of the loss is not larger.
     pub tolerance: f64,
     /// Stops after so many steps at the latest.
     pub max_iterations: usize,
+    /// The same of the fit on training and validation samples; `max_iterations` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_max_iterations: Option<usize>,
+}
+
+impl SolverConfig {
+    /// The default solver.
+    pub const fn converged(history: usize, tolerance: f64, max_iterations: usize) -> Self {
+        let kind = SolverKind::Converged;
+        SolverConfig { kind, history, tolerance, max_iterations, final_max_iterations: None }
+    }
+
+    /// The solver of the last fit.
+    #[must_use]
+    pub fn of_final_fit(self) -> Self {
+        SolverConfig { max_iterations: self.final_max_iterations.unwrap_or(self.max_iterations), ..self }
+    }
 }
 
 impl KnnConfig {
+    /// Neighbours by cosine similarity whose votes weigh exp(similarity / temperature).
+    pub fn weighted(k: usize, temperature: f32, dtype: EmbeddingDtype, interval: IntervalConfig) -> Self {
+        KnnConfig {
+            k,
+            temperature: Some(temperature),
+            distance: Distance::Cosine,
+            embedding_dtype: dtype,
+            multi_label_metric: None,
+            interval,
+        }
+    }
+
+    /// What is reported on `task`.
+    pub fn metric(&self, task: &Task) -> Metric {
+        metric_on(task, self.multi_label_metric)
+    }
+
     pub(crate) fn problem(&self) -> Option<String> {
+        let is_euclidean = self.distance == Distance::Euclidean;
         if self.k == 0 {
             Some("k is 0; at least 1 neighbour must vote".to_owned())
-        } else if self.temperature.is_nan() || self.temperature <= 0.0 {
+        } else if self.temperature.is_some_and(|temperature| temperature.is_nan() || temperature <= 0.0) {
             Some("temperature is not above 0".to_owned())
+        } else if is_euclidean && self.temperature.is_some() {
+            Some("temperature weighs votes by cosine similarity; leave it out with distance euclidean".to_owned())
+        } else if is_euclidean && self.embedding_dtype != EmbeddingDtype::F32 {
+            Some("embedding-dtype must be f32 with distance euclidean".to_owned())
+        } else if let Some(problem) = multi_label_problem(self.multi_label_metric) {
+            Some(problem)
         } else {
             self.interval.problem()
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Resampling;
 use crate::transform::augment::Dihedral;
 
 /// How the command line shortens a training, to try something out.
@@ -268,9 +269,17 @@ pub struct IntervalConfig {
     pub level: f64,
     /// Number of resamples.
     pub resamples: usize,
+    /// How they are drawn.
+    #[serde(default, skip_serializing_if = "Resampling::is_default")]
+    pub resampling: Resampling,
 }
 
 impl IntervalConfig {
+    /// An interval of that coverage from that many resamples, drawn the default way.
+    pub const fn new(level: f64, resamples: usize) -> Self {
+        IntervalConfig { level, resamples, resampling: Resampling::Streams }
+    }
+
     pub(crate) fn problem(self) -> Option<String> {
         if !(self.level > 0.0 && self.level < 1.0) {
             Some("interval.level is not between 0 and 1".to_owned())

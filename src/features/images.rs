@@ -100,6 +100,8 @@ fn channels(
     Ok((wanted, selection))
 }
 
+const RGB: [Band; 3] = [Band::B04, Band::B03, Band::B02];
+
 /// Selects every band of each image as stored, for models that ignore the bands' names.
 ///
 /// # Errors
@@ -117,6 +119,11 @@ pub(super) fn as_stored(
             suite.bands.iter().any(|(band, stored)| stored == name && options.channels.keeps(*band))
         };
         present.iter_mut().for_each(|stored| stored.retain(kept));
+        // Red, green, blue, not the order of the files: the features of patterns depend on it.
+        if options.channels == Channels::Rgb {
+            let place = |name: &String| RGB.iter().position(|band| suite.bands.get(band) == Some(name));
+            present.iter_mut().for_each(|stored| stored.sort_by_key(place));
+        }
     }
     if present.iter().any(Vec::is_empty) {
         return Err(Error::request(format!("{}: found none of the bands {}", task.name, options.channels))

@@ -7,7 +7,8 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as Unknown;
 
 use super::suites::{Suites, reported};
-use crate::metrics::{Metric, bootstrap};
+use crate::config::IntervalConfig;
+use crate::metrics::Metric;
 use crate::record::predictions::Named;
 use crate::record::{Record, StoredRecord};
 use crate::score::Scoring;
@@ -146,18 +147,13 @@ fn scores(record: &Record, named: &Named, suites: &Suites, extra: &[Metric]) -> 
     };
     let mut scores = vec![score(&metric, record.value, Again::Value(value), slack)];
     if let Some(interval) = record.interval {
-        let resamples = named.scoring.as_ref().map(|scoring| scoring.resamples);
-        let again = match resamples {
+        let scoring = named.scoring.as_ref().map(|scoring| (scoring.resamples, scoring.resampling));
+        let again = match scoring {
             None => [Again::Unknown(OLDER); 2],
-            Some(None) => [Again::Nothing; 2],
-            Some(Some(resamples)) => {
-                let again = bootstrap::interval(
-                    scorer.samples(),
-                    interval.level,
-                    resamples,
-                    record.cell.seed,
-                    |indices| scorer.score(indices),
-                )?;
+            Some((None, _)) => [Again::Nothing; 2],
+            Some((Some(resamples), resampling)) => {
+                let config = IntervalConfig { level: interval.level, resamples, resampling };
+                let again = scorer.interval(&config, record.cell.seed)?;
                 [again.low, again.high].map(Again::Value)
             }
         };

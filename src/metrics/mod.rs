@@ -7,6 +7,7 @@ pub mod accuracy;
 pub mod average_precision;
 pub mod bootstrap;
 pub mod f1;
+mod numpy_random;
 pub mod paired;
 pub mod regression;
 pub mod segmentation;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::about::{Better, MetricInfo, Scale, Unit};
 pub use self::target::TargetKind;
 use crate::{Error, Result};
-pub use bootstrap::Interval;
+pub use bootstrap::{Interval, Resampling};
 
 /// A metric; [`Metric::about`] describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -39,6 +39,9 @@ macro_rules! architectures {
             /// No model: another program computed the features, which are in files.
             #[serde(rename = "vectors")]
             Vectors,
+            /// [`super::rcf`]: random convolutional features, without parameters.
+            #[serde(rename = "rcf")]
+            Rcf(super::rcf::RcfConfig),
         }
 
         impl ArchitectureConfig {
@@ -49,6 +52,7 @@ macro_rules! architectures {
                     $(ArchitectureConfig::$outside_variant(_) => $outside_kind,)*
                     ArchitectureConfig::ImageStats => "image-stats",
                     ArchitectureConfig::Vectors => "vectors",
+                    ArchitectureConfig::Rcf(_) => "rcf",
                 }
             }
 
@@ -56,7 +60,7 @@ macro_rules! architectures {
                 match self {
                     $(ArchitectureConfig::$variant(config) => Some(config),)*
                     $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
-                    ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors => None,
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors => None,
                 }
             }
 
@@ -99,8 +103,10 @@ macro_rules! architectures {
                         Ok(Architecture::$variant(<$network as Network>::new(config, sensors, device)))
                     })*
                     $(ArchitectureConfig::$outside_variant(_) => Err(no_gradients($outside_kind)),)*
-                    ArchitectureConfig::ImageStats => Err(Error::mismatch("image-stats has no parameters to train")
-                        .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) => {
+                        Err(Error::mismatch(format!("{} has no parameters to train", config.kind()))
+                            .help("choose a protocol on frozen features: knn, linear-probe or logistic"))
+                    }
                     ArchitectureConfig::Vectors => Err(Error::mismatch("files of features have no model to train")
                         .help("choose a protocol on frozen features: knn, linear-probe or logistic")),
                 }
@@ -171,7 +177,12 @@ impl Architecture {
 }
 
 impl ArchitectureConfig {
-    /// Whether the model takes every band in its files as stored, instead of the normalised bands of one sensor.
+    /// Whether the model takes every band in its files, whatever it is called, instead of the bands of one sensor.
+    pub fn takes_every_stored_band(&self) -> bool {
+        matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors)
+    }
+
+    /// Whether the model takes pixels as stored, never normalised.
     pub fn takes_stored_pixels(&self) -> bool {
         matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors)
     }
@@ -183,7 +194,11 @@ impl ArchitectureConfig {
 
     /// Whether it has parameters, which are loaded from weights and can be trained.
     pub fn has_parameters(&self) -> bool {
-        !matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Vectors) && self.outside().is_none()
+        let without = matches!(
+            self,
+            ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors
+        );
+        !without && self.outside().is_none()
     }
 
     /// Whether it accepts any selection of a sensor's bands.
@@ -228,7 +243,10 @@ impl ArchitectureConfig {
 
     /// Describes an inconsistency in the sizes, if there is one.
     pub fn problem(&self) -> Option<String> {
-        self.sizes().and_then(Sizes::problem)
+        match self {
+            ArchitectureConfig::Rcf(config) => config.problem(),
+            _ => self.sizes().and_then(Sizes::problem),
+        }
     }
 
     /// The supported poolings, the default first; empty if the model has no tokens.

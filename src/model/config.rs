@@ -251,6 +251,9 @@ impl ModelConfig {
 
     /// Describes an inconsistency, if there is one.
     fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.architecture.problem() {
+            return Some(problem);
+        }
         if self.architecture.outside().is_some() {
             if self.weights.is_some() {
                 return Some("expected no weights: this kind of model brings its own".to_owned());
@@ -265,9 +268,6 @@ impl ModelConfig {
             return more.then(|| {
                 "expected no sensors, weights or pooling for a model without parameters".to_owned()
             });
-        }
-        if let Some(problem) = self.architecture.problem() {
-            return Some(problem);
         }
         let published = self.weights.as_ref().and_then(WeightsSource::problem);
         if let Some(problem) = published.or_else(|| self.parity.as_ref().and_then(Parity::problem)) {

@@ -29,6 +29,7 @@ pub mod presto;
 pub mod prithvi2;
 pub mod process;
 mod published;
+pub mod rcf;
 pub mod remote;
 pub(crate) mod requests;
 pub mod satlas;
@@ -48,7 +49,9 @@ pub use self::combine::{ImageSpec, InputSpec};
 use self::config::ModelConfig;
 pub use self::coverage::Coverage;
 pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
+use self::architecture::ArchitectureConfig;
 use self::image_stats::ImageStats;
+use self::rcf::Rcf;
 use self::weights::{Report, Weights};
 use crate::{Error, Result};
 
@@ -82,9 +85,13 @@ pub fn load(
         let problem = format!("{} is no model that runs: its features are in files", config.name);
         return Err(Error::request(problem).help("pass --features DIR instead of --model"));
     }
-    if !config.architecture.has_parameters() {
-        let weights_id = Weights::None.id()?;
-        return Ok(LoadedModel { encoder: Box::new(ImageStats), weights_id, report: Report::default() });
+    let without_parameters: Option<Box<dyn Encoder>> = match &config.architecture {
+        ArchitectureConfig::ImageStats => Some(Box::new(ImageStats)),
+        ArchitectureConfig::Rcf(config) => Some(Box::new(Rcf::new(config))),
+        _ => None,
+    };
+    if let Some(encoder) = without_parameters {
+        return Ok(LoadedModel { encoder, weights_id: Weights::None.id()?, report: Report::default() });
     }
     let network = Architecture::new(&config.architecture, &config.sensors, device)?;
     let (network, weights_id, report) = weights::load(network, weights, allow_partial)?;

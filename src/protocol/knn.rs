@@ -1,12 +1,14 @@
-//! k nearest neighbours, as in Galileo's evaluation [nasaharvest/galileo, src/eval/knn.py]. Numbers, which it has not, are
-//! predicted as the mean of the same neighbours with the same weights.
+//! k nearest neighbours, as in Galileo's evaluation [nasaharvest/galileo, src/eval/knn.py] or, by Euclidean distance and
+//! with equal votes, as in torchgeo-bench [torchgeo/torchgeo-bench, src/torchgeo_bench/knn.py]. Numbers, which neither has,
+//! are predicted as the mean of the same neighbours with the same weights.
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::sweep::{self, StrategyFeatures};
 use super::{Needs, Protocol, Session};
-use crate::config::{EmbeddingDtype, KnnConfig};
+use crate::config::{Distance, EmbeddingDtype, KnnConfig};
 use crate::score::{Outcome, Targets};
+use crate::solve::euclidean::nearest_euclidean;
 use crate::solve::neighbours::{Neighbours, Search, nearest, round};
 use crate::task::{Metric, Split, TargetKind, Task};
 use crate::{Error, Result};
@@ -16,6 +18,9 @@ use crate::{Error, Result};
 pub struct Prediction {
     /// What is predicted for each query.
     pub targets: Targets,
+    /// For several labels per sample, [queries, labels]: the share of the votes for each label, minus one half. A label
+    /// applies above 0.
+    pub scores: Option<Array2<f32>>,
     /// The neighbours that voted, per query.
     pub neighbours: Neighbours,
 }
@@ -29,8 +34,8 @@ impl Protocol for KnnConfig {
         &[TargetKind::Class, TargetKind::Labels, TargetKind::Value]
     }
 
-    fn misfit(&self, task: &Task) -> Option<String> {
-        (task.metric == Metric::MicroMap).then(|| format!("gives no scores, which {} needs", task.metric))
+    fn metric(&self, task: &Task) -> Metric {
+        KnnConfig::metric(self, task)
     }
 
     fn splits(&self) -> &'static [Split] {
@@ -47,7 +52,7 @@ impl Protocol for KnnConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(task.metric.better(), source, |features| score(self, task, seed, features))
+        sweep::run(KnnConfig::metric(self, task).better(), source, |features| score(self, task, seed, features))
     }
 }
 
@@ -56,18 +61,32 @@ fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeat
     let (train, test) = (features.of(Split::Train)?, features.of(Split::Test)?);
     let labels = Targets::from_labels(&train.labels, task.classes)?;
     let truth = Targets::from_labels(&test.labels, task.classes)?;
-    let predictions = predict(config, train.matrix.view(), &labels, test.matrix.view())?.targets;
-    let selected = [
-        ("k", config.k.min(labels.len()).to_string()),
-        ("temperature", config.temperature.to_string()),
-        ("embedding-dtype", config.embedding_dtype.to_string()),
-    ];
-    Outcome::new(task.metric, &predictions, &truth, &config.interval, seed, selected)
+    let found = predict(config, train.matrix.view(), &labels, test.matrix.view())?;
+    let k = config.k.min(labels.len()).to_string();
+    let selected = [("k", k), ("embedding-dtype", config.embedding_dtype.to_string())];
+    let metric = config.metric(task);
+    let mut outcome = match &found.scores {
+        Some(scores) if metric == Metric::MicroMap => {
+            Outcome::of_logits(metric, scores.view(), &truth, &config.interval, seed, selected)?
+        }
+        _ => Outcome::new(metric, &found.targets, &truth, &config.interval, seed, selected)?,
+    };
+    let more = match config.temperature {
+        Some(temperature) => ("temperature", temperature.to_string()),
+        None => ("votes", "equal".to_owned()),
+    };
+    let distance = match config.distance {
+        Distance::Cosine => None,
+        Distance::Euclidean => Some(("distance", "euclidean".to_owned())),
+    };
+    outcome.selected.extend(distance.into_iter().chain([more]).map(|(name, value)| (name.to_owned(), value)));
+    Ok(outcome)
 }
 
 /// Predicts the labels of `queries` [m, d] from their nearest `train` features [n, d] with these `labels`.
 ///
-/// The min(k, n) neighbours of highest cosine similarity vote with weight exp(similarity / temperature). The
+/// The min(k, n) neighbours of highest cosine similarity vote with weight exp(similarity / temperature), or the nearest by
+/// Euclidean distance, or with one vote each. The
 /// class with the largest sum wins, the lowest of equal ones; for several labels per sample, each applies if
 /// the neighbours that have it outweigh those that do not; of numbers their mean, weighted likewise. Of equally similar neighbours those with the lower
 /// index count (the reference leaves that order open).
@@ -103,10 +122,12 @@ pub fn predict_by(
             labels.len()
         )));
     }
-    let heaviest = (1.0 / config.temperature).exp() * config.k as f32;
-    if !(config.temperature > 0.0 && heaviest.is_finite()) {
-        return Err(Error::mismatch(format!("with temperature {} votes overflow", config.temperature))
-            .help("the published protocol has 0.07; use at least 0.015"));
+    if let Some(temperature) = config.temperature {
+        let heaviest = (1.0 / temperature).exp() * config.k as f32;
+        if !(temperature > 0.0 && heaviest.is_finite()) {
+            return Err(Error::mismatch(format!("with temperature {temperature} votes overflow"))
+                .help("the published protocol has 0.07; use at least 0.015"));
+        }
     }
     if let Targets::Classes { classes, count } = labels
         && let Some(sample) = classes.iter().position(|class| class >= count)
@@ -117,9 +138,15 @@ pub fn predict_by(
         )));
     }
     let dtype = config.embedding_dtype;
-    let neighbours = nearest(train, queries, config.k, dtype, search)?;
-    let weight = |similarity| round(dtype, round(dtype, similarity / config.temperature).exp());
-    let weights = neighbours.similarities.mapv(weight);
+    let neighbours = match config.distance {
+        Distance::Cosine => nearest(train, queries, config.k, dtype, search)?,
+        Distance::Euclidean => nearest_euclidean(train, queries, config.k)?,
+    };
+    let weights = neighbours.similarities.mapv(|similarity| match config.temperature {
+        Some(temperature) => round(dtype, round(dtype, similarity / temperature).exp()),
+        None => 1.0,
+    });
+    let mut scores = None;
     let ballots = || neighbours.indices.rows().into_iter().zip(weights.rows());
     let targets = match labels {
         Targets::Classes { classes, count } => {
@@ -129,13 +156,21 @@ pub fn predict_by(
             Targets::Classes { classes: ballots().map(vote).collect(), count: *count }
         }
         Targets::Labels(labels) => {
-            let mut predictions = Array2::from_elem((queries.nrows(), labels.ncols()), false);
-            for ((indices, weights), mut prediction) in ballots().zip(predictions.rows_mut()) {
-                for (label, prediction) in labels.columns().into_iter().zip(&mut prediction) {
+            let shape = (queries.nrows(), labels.ncols());
+            let mut predictions = Array2::from_elem(shape, false);
+            let mut shares = Array2::zeros(shape);
+            let outputs = predictions.rows_mut().into_iter().zip(shares.rows_mut());
+            for ((indices, weights), (mut prediction, mut share)) in ballots().zip(outputs) {
+                let whole: f32 = weights.sum();
+                let outputs = prediction.iter_mut().zip(&mut share);
+                for (label, (prediction, share)) in labels.columns().into_iter().zip(outputs) {
                     let votes = indices.iter().map(|index| usize::from(label[*index]));
-                    *prediction = winner(dtype, 2, votes.zip(weights)) == 1;
+                    *prediction = winner(dtype, 2, votes.clone().zip(weights)) == 1;
+                    let votes: f32 = votes.zip(weights).map(|(vote, weight)| vote as f32 * weight).sum();
+                    *share = votes / whole - 0.5;
                 }
             }
+            scores = Some(shares);
             Targets::Labels(predictions)
         }
         Targets::Values(values) => {
@@ -150,7 +185,7 @@ pub fn predict_by(
             Targets::Values(ballots().map(mean).collect())
         }
     };
-    Ok(Prediction { targets, neighbours })
+    Ok(Prediction { targets, scores, neighbours })
 }
 
 /// A query's neighbours and the weights of their votes.

@@ -3,7 +3,10 @@
 //! Minimises C Σ loss + ½ |W|², intercepts free, divided by C n as scikit-learn does. Several classes: softmax with
 //! a row of coefficients each; two: the plain logistic loss with one row, which scores the second class; labels:
 //! the plain logistic loss with one row each, which is one binary regression per label, minimised together. A class
-//! without training samples gets no row and is never predicted.
+//! without training samples gets no row and is never predicted. torchgeo-bench's own fit is in `float32`: it gives two classes
+//! a row each, which equals one row at twice the C.
+
+mod float32;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
@@ -11,7 +14,7 @@ use rayon::prelude::*;
 
 use super::sweep::{self, StrategyFeatures};
 use super::{Needs, Protocol, Session};
-use crate::config::{LogisticConfig, SolverConfig};
+use crate::config::{LogisticConfig, SolverConfig, SolverKind};
 use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
@@ -76,6 +79,10 @@ fn score(
     ];
     let logits = swept.logits.view();
     let outcome = Outcome::of_logits(metric, logits, &truth, &config.interval, seed, selected)?;
+    let outcome = match config.solver.kind {
+        SolverKind::Converged => outcome,
+        SolverKind::Torch => outcome.with_selected("solver", "PyTorch's L-BFGS, float32"),
+    };
     let diverged = swept.candidates.iter().filter(|candidate| candidate.validation.is_nan());
     let outcome = outcome.with_diverged(diverged.map(|candidate| format!("{:.3e}", candidate.c)));
     Ok(Outcome { validation: Some(validation), ..outcome })
@@ -87,6 +94,7 @@ pub struct Design {
     /// [n, d]
     features: Array2<f64>,
     standardizer: Option<Standardizer>,
+    row_per_class: bool,
 }
 
 /// Brings features to mean 0 and standard deviation 1.
@@ -128,21 +136,32 @@ pub struct Regression {
     pub iterations: usize,
     /// Whether the solver reached its tolerance.
     pub converged: bool,
+    /// The loss at each evaluation, for PyTorch's solver.
+    pub losses: Vec<f32>,
 }
 
 impl Design {
-    /// Prepares features [n, d].
+    /// Prepares features [n, d]. Two classes share a row of coefficients.
     pub fn new(features: ArrayView2<f32>, standardize: bool) -> Self {
         let features = features.mapv(f64::from);
         match Standardizer::of(&features).filter(|_| standardize) {
-            Some(standardizer) => {
-                Self { features: standardizer.apply(features), standardizer: Some(standardizer) }
-            }
-            None => Self { features, standardizer: None },
+            Some(standardizer) => Self {
+                features: standardizer.apply(features),
+                standardizer: Some(standardizer),
+                row_per_class: false,
+            },
+            None => Self { features, standardizer: None, row_per_class: false },
         }
     }
 
-    /// Fits the regression of `c`, from the coefficients of `start` (of the same targets) or from 0.
+    /// Gives two classes a row of coefficients each, as more classes have, if the config says so.
+    #[must_use]
+    pub fn with_row_per_class(self, row_per_class: bool) -> Self {
+        Self { row_per_class, ..self }
+    }
+
+    /// Fits the regression of `c`, from the coefficients of `start` (of the same targets) or from 0; PyTorch's solver always
+    /// from 0.
     ///
     /// # Errors
     /// If features and targets do not fit, a feature is not finite or all samples have one class.
@@ -155,8 +174,24 @@ impl Design {
     ) -> Result<Regression> {
         let (n, d) = self.features.dim();
         self.check(targets)?;
-        let (labels, rows, reference) = coded(targets)?;
+        let (labels, rows, reference) = coded(targets, self.row_per_class)?;
         let count = rows.len();
+        if solver.kind == SolverKind::Torch {
+            let found = float32::fit(self.features.view(), &labels, count, c, solver);
+            let point: Array1<f64> = found.point.iter().map(|x| f64::from(*x)).collect();
+            let (coefficients, intercepts) = unstack(&point, count, d);
+            return Ok(Regression {
+                coefficients: coefficients.to_owned(),
+                intercepts: intercepts.to_owned(),
+                rows,
+                reference,
+                outputs: targets.outputs(),
+                standardizer: self.standardizer.clone(),
+                iterations: found.iterations,
+                converged: found.converged,
+                losses: found.values,
+            });
+        }
         let start = match start {
             Some(start) if start.coefficients.dim() == (count, d) => {
                 start.coefficients.iter().chain(&start.intercepts).copied().collect()
@@ -175,6 +210,7 @@ impl Design {
             standardizer: self.standardizer.clone(),
             iterations: minimum.iterations,
             converged: minimum.converged,
+            losses: Vec::new(),
         })
     }
 
@@ -248,7 +284,7 @@ enum Labels {
 
 /// The labels, the class or label that each row of coefficients scores, and the class that has none where two
 /// classes share a row.
-fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
+fn coded(targets: &Targets, row_per_class: bool) -> Result<(Labels, Vec<usize>, Option<usize>)> {
     match targets {
         Targets::Values(_) => Err(failure("it tells classes apart, and the targets are numbers")
             .help("choose --protocol ridge or knn")),
@@ -260,7 +296,7 @@ fn coded(targets: &Targets) -> Result<(Labels, Vec<usize>, Option<usize>)> {
             match present[..] {
                 [] | [_] => Err(failure("all training samples have the same class")
                     .help("use a larger partition: one class cannot be told from others")),
-                [first, second] => {
+                [first, second] if !row_per_class => {
                     let labels = classes.iter().map(|&class| class == second).collect::<Array1<bool>>();
                     Ok((Labels::Logistic(labels.insert_axis(Axis(1))), vec![second], Some(first)))
                 }
@@ -364,12 +400,12 @@ pub fn sweep(
     score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
 ) -> Result<Swept> {
     held_out.check(features.ncols(), targets)?;
-    let design = Design::new(features, config.standardize);
+    let of_train = Design::new(features, config.standardize).with_row_per_class(config.row_per_class);
     let mut candidates = Vec::new();
     let mut best: Option<(Candidate, Regression)> = None;
     let mut previous: Option<Regression> = None;
     for c in config.c.values() {
-        let regression = design.fit(targets, c, config.solver, previous.as_ref())?;
+        let regression = of_train.fit(targets, c, config.solver, previous.as_ref())?;
         let logits = regression.logits(held_out.valid);
         let validation = candidate_score(logits.view(), held_out.valid_targets, &score)?;
         let Regression { iterations, converged, .. } = regression;
@@ -388,8 +424,9 @@ pub fn sweep(
     if config.refit_with_validation {
         let features = concatenate![Axis(0), features, held_out.valid];
         let targets = targets.with(held_out.valid_targets)?;
-        let design = Design::new(features.view(), config.standardize);
-        regression = design.fit(&targets, chosen.c, config.solver, None)?;
+        let of_both =
+            Design::new(features.view(), config.standardize).with_row_per_class(config.row_per_class);
+        regression = of_both.fit(&targets, chosen.c, config.solver.of_final_fit(), None)?;
     }
     Ok(Swept { chosen, candidates, logits: regression.logits(held_out.test) })
 }

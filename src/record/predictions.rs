@@ -12,7 +12,7 @@
 //! Metadata: `format`, `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
 //! `multi-label`, `scores`, `mask`, `value`, `value-map`), `classes`, and `ignore` for masks. Where they apply, three more
 //! keys store what is needed to recompute the record's scores: `class-names` (a JSON list), `report-batch` (samples per
-//! batch of `reported_<metric>`) and `resamples` (of the interval). Files without `format` have format 1, which lacks
+//! batch of `reported_<metric>`) and `resamples` (of the interval), also `resampling` unless it is the default. Files without `format` have format 1, which lacks
 //! these three.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +26,7 @@ use super::FINGERPRINT_DIGITS;
 use crate::error::AtPath;
 use crate::files::write_atomically;
 use crate::formats::tensors;
+use crate::metrics::Resampling;
 use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
 use crate::score::{Predictions, Scoring, Targets};
@@ -132,10 +133,13 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
     // Predictions read from format 1 are written as format 1 again.
-    if let Some(Scoring { class_names, report_batch, resamples }) = scoring {
+    if let Some(Scoring { class_names, report_batch, resamples, resampling }) = scoring {
         metadata.insert("format".to_owned(), FORMAT.to_string());
         if !class_names.is_empty() {
             metadata.insert("class-names".to_owned(), serde_json::to_string(class_names).at(path)?);
+        }
+        if !resampling.is_default() {
+            metadata.insert("resampling".to_owned(), serde_json::to_string(resampling).at(path)?);
         }
         let numbers = [("report-batch", report_batch), ("resamples", resamples)];
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, (*number)?)));
@@ -347,6 +351,10 @@ fn scoring(format: u32, metadata: &HashMap<String, String>) -> Result<Option<Sco
         Some(Ok(number)) if (1..=LARGEST).contains(&number) => Ok(Some(number)),
         Some(_) => Err(format!("`{name}` is not between 1 and {LARGEST}")),
     };
+    let resampling = match metadata.get("resampling") {
+        Some(name) => serde_json::from_str(name).map_err(|e| format!("`resampling`: {e}"))?,
+        None => Resampling::default(),
+    };
     let (report_batch, resamples) = (number("report-batch")?, number("resamples")?);
-    Ok(Some(Scoring { class_names, report_batch, resamples }))
+    Ok(Some(Scoring { class_names, report_batch, resamples, resampling }))
 }

@@ -158,7 +158,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
     if model.architecture.is_vectors() {
         return Ok(());
     }
-    if !model.architecture.takes_stored_pixels() {
+    if !model.architecture.takes_every_stored_band() {
         for image in task.sources() {
             model.sensor(image.input_sensor)?;
         }

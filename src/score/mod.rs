@@ -207,8 +207,12 @@ impl Parts {
     }
 
     fn interval(&self, config: &IntervalConfig, seed: u64) -> Result<Interval> {
-        bootstrap::interval(self.len(), config.level, config.resamples, seed, |indices| {
-            self.score(indices.iter().copied())
+        let IntervalConfig { level, resamples, resampling } = *config;
+        bootstrap::interval_by(resampling, self.len(), level, resamples, seed, |indices| {
+            let score = self.score(indices.iter().copied());
+            // Average precision is 0 only without positives, which numpy's way skips.
+            let has_none = matches!(self, Parts::Ranked(_)) && score == 0.0 && !resampling.is_default();
+            if has_none { f64::NAN } else { score }
         })
     }
 }

@@ -8,7 +8,7 @@ use super::{Parts, Predictions, Scoring, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
-use crate::metrics::{Interval, Metric, bootstrap};
+use crate::metrics::{Interval, Metric};
 use crate::task::Task;
 use crate::{Error, Result};
 
@@ -107,7 +107,11 @@ impl Outcome {
             scores: beside(metric, &predictions, &[]),
             selected: selected.map(|(name, value)| (name.to_owned(), value)).into(),
             predictions,
-            scoring: Scoring { resamples: Some(config.resamples), ..Scoring::default() },
+            scoring: Scoring {
+                resamples: Some(config.resamples),
+                resampling: config.resampling,
+                ..Scoring::default()
+            },
             masks: Vec::new(),
         })
     }
@@ -124,6 +128,12 @@ impl Outcome {
         }
         let scores = scores().filter_map(|(strategy, score)| Some((format!("valid/{strategy}"), (*score)?)));
         self.scores.extend(scores);
+        self
+    }
+
+    /// Records a setting that a reader of the record should see beside the chosen ones.
+    pub(crate) fn with_selected(mut self, name: &str, value: &str) -> Self {
+        self.selected.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -152,7 +162,7 @@ fn beside(metric: Metric, predictions: &Predictions, class_names: &[String]) -> 
 /// without counted pixels are not drawn.
 ///
 /// # Errors
-/// If no pixel counts, the task's metric is not mIoU, or like [`bootstrap::interval`].
+/// If no pixel counts, the task's metric is not mIoU, or like [`crate::metrics::bootstrap::interval`].
 pub(crate) fn of_masks(
     task: &Task,
     images: &[Confusion],
@@ -171,7 +181,7 @@ pub(crate) fn of_masks(
 /// pixels are not drawn.
 ///
 /// # Errors
-/// If nothing was measured, the task's metric is not a regression metric, or like [`bootstrap::interval`].
+/// If nothing was measured, the task's metric is not a regression metric, or like [`crate::metrics::bootstrap::interval`].
 pub(crate) fn of_value_maps(
     task: &Task,
     images: &[ErrorSums],
@@ -183,14 +193,13 @@ pub(crate) fn of_value_maps(
 
 fn of_pixels(task: &Task, predictions: Predictions, config: &IntervalConfig, seed: u64) -> Result<Outcome> {
     let scorer = predictions.scorer(task.metric)?;
-    let interval = bootstrap::interval(scorer.samples(), config.level, config.resamples, seed, |indices| {
-        scorer.score(indices)
-    })?;
+    let interval = scorer.interval(config, seed)?;
     let value = scorer.all();
     let scores = beside(task.metric, &predictions, &task.class_names);
     let scoring = Scoring {
         class_names: task.class_names.clone(),
         resamples: Some(config.resamples),
+        resampling: config.resampling,
         report_batch: None,
     };
     Ok(Outcome {

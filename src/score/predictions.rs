@@ -10,7 +10,8 @@ use ndarray::Array2;
 pub use self::subsets::BatchScore;
 use super::ranked::Ranked;
 use super::{Parts, Targets};
-use crate::metrics::Metric;
+use crate::config::IntervalConfig;
+use crate::metrics::{Interval, Metric};
 use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
 use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
@@ -60,6 +61,14 @@ impl Scorer {
     /// Computes the metric of all samples; NaN if nothing counts.
     pub fn all(&self) -> f64 {
         self.0.score(0..self.0.len())
+    }
+
+    /// Bootstrap interval of the metric.
+    ///
+    /// # Errors
+    /// Like [`crate::metrics::bootstrap::interval_by`].
+    pub fn interval(&self, config: &IntervalConfig, seed: u64) -> Result<Interval> {
+        self.0.interval(config, seed)
     }
 
     /// Computes the metric of each sample alone. R², undefined for one sample, is replaced by minus its mean squared error.

@@ -1,5 +1,7 @@
 //! Settings needed to recompute a record's scores from its predictions.
 
+use crate::metrics::Resampling;
+
 /// Everything besides the predictions that is needed to recompute every score of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scoring {
@@ -9,4 +11,6 @@ pub struct Scoring {
     pub report_batch: Option<usize>,
     /// Number of resamples for the metric's interval, drawn with the cell's seed.
     pub resamples: Option<usize>,
+    /// How resamples are drawn.
+    pub resampling: Resampling,
 }

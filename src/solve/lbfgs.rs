@@ -215,7 +215,7 @@ mod tests {
             let gradient = array![-400.0 * x * bend - 2.0 * (1.0 - x), 200.0 * bend];
             (100.0 * bend * bend + (1.0 - x) * (1.0 - x), gradient)
         };
-        let solver = SolverConfig { history: 10, tolerance: 1e-9, max_iterations: 200 };
+        let solver = SolverConfig::converged(10, 1e-9, 200);
         let minimum = minimize(rosenbrock, array![-1.2, 1.0], solver);
         assert!(minimum.converged, "{minimum:?}");
         assert!(minimum.iterations < 60, "{minimum:?}");
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn stops_when_the_iterations_are_used_up() {
         let quartic = |p: &Array1<f64>| (p.mapv(|x| x.powi(4)).sum(), p.mapv(|x| 4.0 * x.powi(3)));
-        let solver = SolverConfig { history: 5, tolerance: 1e-12, max_iterations: 3 };
+        let solver = SolverConfig::converged(5, 1e-12, 3);
         let minimum = minimize(quartic, array![3.0, -2.0, 1.0], solver);
         assert!(!minimum.converged);
         assert_eq!(minimum.iterations, 3);

@@ -28,7 +28,7 @@ pub enum Search {
 pub struct Neighbours {
     /// Indices of train rows: [queries, k].
     pub indices: Array2<usize>,
-    /// Cosine similarities: [queries, k], from -1 to 1 up to rounding.
+    /// Cosine similarities: [queries, k], from -1 to 1 up to rounding; or minus squared Euclidean distances.
     pub similarities: Array2<f32>,
 }
 
@@ -54,6 +54,34 @@ pub fn nearest(
     dtype: EmbeddingDtype,
     search: Search,
 ) -> Result<Neighbours> {
+    check_shapes(train, queries, k)?;
+    let k = k.min(train.nrows());
+    let train = Vectors::new("train", train, dtype)?;
+    let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
+    let best = match search {
+        Search::Product => by_product(&train, &queries, k),
+        Search::KdTree => by_tree(&train, &queries, k)?,
+    };
+    Ok(Neighbours::of(&best, k))
+}
+
+impl Neighbours {
+    /// Of the best `k` rows of each query, all of which must have as many.
+    pub(super) fn of(best: &[Best], k: usize) -> Self {
+        let shape = (best.len(), k);
+        Neighbours {
+            indices: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].1),
+            similarities: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].0),
+        }
+    }
+}
+
+/// Checks that `k` neighbours of `queries` can be looked for among `train`.
+pub(super) fn check_shapes(
+    train: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    k: usize,
+) -> Result<()> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
         return Err(Error::mismatch(format!(
             "the feature widths differ: {} for the train samples, {} for the samples to predict",
@@ -69,18 +97,7 @@ pub fn nearest(
         ))
         .help("k must be at least 1, and the train split must not be empty"));
     }
-    let k = k.min(train.nrows());
-    let train = Vectors::new("train", train, dtype)?;
-    let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
-    let best = match search {
-        Search::Product => by_product(&train, &queries, k),
-        Search::KdTree => by_tree(&train, &queries, k)?,
-    };
-    let shape = (queries.nrows(), k);
-    Ok(Neighbours {
-        indices: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].1),
-        similarities: Array2::from_shape_fn(shape, |(query, place)| best[query].entries[place].0),
-    })
+    Ok(())
 }
 
 /// Each task takes blocks of train rows and keeps the best of them for every query.
@@ -157,7 +174,7 @@ fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<B
 /// The k most similar rows offered so far, best first. Equal ones stay in the order they were offered, which is the order
 /// of their indices.
 #[derive(Clone)]
-struct Best {
+pub(super) struct Best {
     entries: Vec<(f32, usize)>,
     k: usize,
     /// Only rows that are more similar than this are accepted.
@@ -165,12 +182,12 @@ struct Best {
 }
 
 impl Best {
-    fn new(k: usize) -> Self {
+    pub(super) fn new(k: usize) -> Self {
         Best { entries: Vec::with_capacity(k), k, bar: f32::NEG_INFINITY }
     }
 
     /// Offers the rows starting at index `first`.
-    fn offer(&mut self, similarities: &[f32], first: usize) {
+    pub(super) fn offer(&mut self, similarities: &[f32], first: usize) {
         // Most rows are below the bar, so test whole chunks before single rows.
         const CHUNK: usize = 32;
         for (chunk, number) in similarities.chunks(CHUNK).zip(0..) {

@@ -325,6 +325,9 @@ pub struct Table {
     pub tasks: Vec<String>,
     /// Partitions, the inner level of the columns.
     pub partitions: Vec<String>,
+    /// The metric of a task's columns where the table reports another one than the task.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, Metric>,
     /// Further scores of a record, such as `iou_landslide`, each shown in a column after the metric.
     #[serde(default)]
     pub scores: Vec<String>,
@@ -467,6 +470,15 @@ impl Suite {
                         format!("table `{}` refers to the unknown task `{task}`", table.file),
                     )
                 })?;
+            }
+        }
+        for (table, name, metric) in suite.tables.iter().flat_map(|table| {
+            table.metrics.iter().map(move |(task, metric)| (&table.file, task, *metric))
+        }) {
+            let task = suite.tasks.iter().find(|task| task.name == *name);
+            if !task.is_some_and(|task| metric.about().fits.contains(&task.target)) {
+                let problem = format!("table `{table}`: {metric} is no metric of a task `{name}`");
+                return Err(Error::damaged(&path, problem));
             }
         }
         for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {

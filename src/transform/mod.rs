@@ -1,6 +1,7 @@
 //! Pure functions on arrays: normalisation, resizing, flips and rotations.
 
 pub mod augment;
+pub mod bandspec;
 pub mod normalize;
 pub mod on_device;
 pub mod resize;

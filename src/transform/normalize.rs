@@ -71,6 +71,17 @@ pub enum Normalization {
         /// The treatment of values outside 0..1.
         clip: Clip,
     },
+    /// ((x - min) / range - mean) / std in float32, with the constants of each band.
+    MinMaxStandardize {
+        /// One value per band, mapped to 0 first.
+        min: Vec<f32>,
+        /// Largest minus smallest value, one per band.
+        range: Vec<f32>,
+        /// One mean per band, of values so mapped.
+        mean: Vec<f32>,
+        /// One standard deviation per band, of values so mapped.
+        std: Vec<f32>,
+    },
     /// x / 8160, clipped to 0..1.
     Satlas,
     /// x unchanged, for models that take stored pixels.
@@ -168,6 +179,14 @@ impl Normalization {
                 };
                 Some(min.iter().zip(max).map(of).collect())
             }
+            Normalization::MinMaxStandardize { min, range, mean, std } => {
+                let of = |place: usize| -> Option<BandStatistics> {
+                    let range = f64::from(*range.get(place)?);
+                    let mean = f64::from(*mean.get(place)?) * range + f64::from(*min.get(place)?);
+                    Some(BandStatistics { mean, std: f64::from(*std.get(place)?) * range })
+                };
+                (0..min.len()).map(of).collect()
+            }
             Normalization::Satlas => {
                 Some(vec![BandStatistics { mean: 0.0, std: f64::from(SATLAS_WHITE) / 2.0 }; bands])
             }
@@ -189,6 +208,12 @@ impl Normalization {
                 min: part(min, first, count),
                 max: part(max, first, count),
                 clip: *clip,
+            },
+            Normalization::MinMaxStandardize { min, range, mean, std } => Normalization::MinMaxStandardize {
+                min: part(min, first, count),
+                range: part(range, first, count),
+                mean: part(mean, first, count),
+                std: part(std, first, count),
             },
             Normalization::Satlas => Normalization::Satlas,
             Normalization::Identity => Normalization::Identity,
@@ -219,6 +244,10 @@ impl Normalization {
                         ((scaled(x, min, max) * 255.0).clamp(0.0, 255.0).floor() / 255.0) as f32
                     }),
                 }
+            }
+            Normalization::MinMaxStandardize { min, range, mean, std } => {
+                each_band(image, min, range, |x, min, range| (x - min) / range)?;
+                each_band(image, mean, std, |x, mean, std| (x - mean) / std)
             }
             Normalization::Satlas => {
                 image.mapv_inplace(|x| (x / SATLAS_WHITE).clamp(0.0, 1.0));

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::home::{Home, read_toml};
 use crate::task::bands::Band;
 use crate::task::{Sensor, Sensors, images};
+use crate::transform::bandspec::{BandRange, BandspecKind};
 use crate::transform::normalize::{BandStatistics, Normalization, NormalizationKind};
 use crate::{Error, Result};
 
@@ -24,6 +25,9 @@ pub const SWEEP: &str = "sweep";
 /// Normalisation that leaves pixels as they are, as models have it that take stored pixels.
 pub const NONE: &str = "none";
 
+/// torchgeo-bench's default: see [`Strategy::Bandspec`].
+pub const BANDSPEC_ZSCORE: &str = "bandspec_zscore";
+
 /// One normalisation strategy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Strategy {
@@ -31,6 +35,8 @@ pub enum Strategy {
     Satlas,
     /// x unchanged.
     None,
+    /// Uses the fixed statistics of each stored band of a task, as torchgeo-bench does.
+    Bandspec(BandspecKind),
     /// Uses statistics, with standard deviations multiplied by `multiplier`.
     Statistics {
         /// [`DATASET`] or the name of known statistics.
@@ -48,6 +54,7 @@ impl fmt::Display for Strategy {
         match self {
             Strategy::Satlas => NormalizationKind::Satlas.fmt(f),
             Strategy::None => f.write_str(NONE),
+            Strategy::Bandspec(kind) => kind.fmt(f),
             Strategy::Statistics { source, multiplier, kind } => write!(f, "{source}-{multiplier:?}-{kind}"),
         }
     }
@@ -64,6 +71,20 @@ pub struct Strategies {
     /// By source, date and band, where they differ between the dates of a sample.
     #[serde(default)]
     dated: BTreeMap<String, BTreeMap<String, BTreeMap<Band, BandStatistics>>>,
+    /// torchgeo-bench's, by task and stored band, in stored units.
+    #[serde(default)]
+    bandspec: BTreeMap<String, BTreeMap<String, BandRange>>,
+}
+
+/// The stored bands behind the channels of a model's input, for statistics by stored band.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredBands<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    /// Factor from stored values to the pixels that are normalised.
+    pub scale: f32,
+    /// The stored name of each channel's band.
+    pub names: &'a [String],
 }
 
 /// A channel of a model's input: its band, and the date of its image where a sample has several dates.
@@ -151,9 +172,13 @@ impl Strategies {
     /// # Errors
     /// If there is no such strategy.
     pub fn asked(&self, typed: &str, sensor: Sensor, kind: NormalizationKind) -> Result<Vec<Strategy>> {
+        if let Some(kind) = BandspecKind::ALL.into_iter().find(|kind| kind.to_string() == typed) {
+            return Ok(vec![Strategy::Bandspec(kind)]);
+        }
         match typed {
             SWEEP => Ok(self.sweep(sensor, kind)),
-            NONE => Ok(vec![Strategy::None]),
+            // The second is torchgeo-bench's name.
+            NONE | "identity" => Ok(vec![Strategy::None]),
             source if source == DATASET || self.knows(source) => Ok(vec![Strategy::Statistics {
                 source: source.to_owned(),
                 multiplier: 1.0,
@@ -212,15 +237,60 @@ impl Strategies {
             let kinds = BY_STATISTICS.map(|kind| kind.to_string());
             Error::request(format!("unknown normalisation `{name}`")).help(format!(
                 "choose dataset (the dataset's own mean and standard deviation), another source's name, sweep, \
-                 none (pixels unchanged), satlas, or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
+                 none (pixels unchanged), satlas, bandspec_zscore, minmax, minmax_zscore, \
+                 or SOURCE-MULTIPLIER-KIND as in OURS-2.0-norm_no_clip; sources: dataset, {}; kinds: {}",
                 sources.join(", "),
                 kinds.join(", ")
             ))
         })
     }
 
+    /// Whether the statistics of the bands of `task` are fixed, as torchgeo-bench has them.
+    pub fn knows_bands_of(&self, task: &str) -> bool {
+        self.bandspec.contains_key(task)
+    }
+
+    /// What `strategy` does to the bands of a task as its files name them; `dataset` gives the data set's own statistics.
+    ///
+    /// # Errors
+    /// If the strategy needs to know what the bands hold, or there are no statistics of a band.
+    pub fn of_stored(
+        &self,
+        strategy: &Strategy,
+        bands: StoredBands,
+        dataset: impl FnOnce() -> Result<Vec<BandStatistics>>,
+    ) -> Result<Normalization> {
+        match strategy {
+            Strategy::None => Ok(Normalization::Identity),
+            Strategy::Statistics { source, multiplier, kind } if source == DATASET => {
+                Normalization::new(*kind, &dataset()?, *multiplier)
+            }
+            Strategy::Bandspec(kind) => {
+                let StoredBands { task, scale, names } = bands;
+                let known = self.bandspec.get(task).ok_or_else(|| {
+                    let tasks: Vec<&str> = self.bandspec.keys().map(String::as_str).collect();
+                    Error::request(format!("normalisation {kind}: no statistics of the bands of {task} found"))
+                        .help(format!("use --normalization dataset; there are statistics for {}", tasks.join(", ")))
+                })?;
+                let range = |name: &String| {
+                    let range = known.get(name).ok_or_else(|| {
+                        Error::request(format!("normalisation {kind}: no statistics of band {name} of {task} found"))
+                            .help("see [bandspec] in configs/normalization.toml, or use --normalization dataset")
+                    })?;
+                    Ok(range.scaled(f64::from(scale)))
+                };
+                let ranges = names.iter().map(range).collect::<Result<Vec<_>>>()?;
+                Ok(Normalization::bandspec(*kind, &ranges))
+            }
+            other => Err(Error::request(format!(
+                "normalisation {other} is for bands that the model knows, but this one takes every stored band"
+            ))
+            .help("use --normalization dataset, bandspec_zscore, minmax, minmax_zscore or identity")),
+        }
+    }
+
     /// What `strategy` does to a model's input `channels`, those of all images of a sample side by side; `dataset` gives the
-    /// data set's own, imputed.
+    /// data set's own, imputed. Statistics by stored band are those of [`Strategies::of_stored`].
     ///
     /// Statistics from other sources are those of the band that the model expects, even if another band's pixels replace
     /// it, as in the reference.
@@ -236,6 +306,7 @@ impl Strategies {
         match strategy {
             Strategy::Satlas => Ok(Normalization::Satlas),
             Strategy::None => Ok(Normalization::Identity),
+            Strategy::Bandspec(kind) => Err(Error::mismatch(format!("normalisation {kind} is by stored band"))),
             Strategy::Statistics { source, multiplier, kind } => {
                 let statistics =
                     if source == DATASET { dataset()? } else { self.statistics(source, channels)? };

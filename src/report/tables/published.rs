@@ -32,6 +32,8 @@ pub struct PublishedValue {
     pub partition: String,
     /// The protocol's published name.
     pub protocol: String,
+    /// Which bands the model received: `all`, `rgb` or a description; empty if the source does not tell them apart.
+    pub channels: String,
     /// The name of a [`crate::task::Metric`], or of a metric that is not implemented here.
     pub metric: String,
     /// The value in percent, or in the metric's own unit.
@@ -53,7 +55,7 @@ pub enum Mark {
 
 /// Required and optional columns of a file.
 const REQUIRED: [&str; 6] = ["model", "dataset", "protocol", "metric", "value", "mark"];
-const OPTIONAL: [&str; 2] = ["backbone", "partition"];
+const OPTIONAL: [&str; 3] = ["backbone", "partition", "channels"];
 
 const SOURCE: &str = "# Source:";
 
@@ -105,7 +107,7 @@ fn at_line(path: &Path, line: usize, problem: impl std::fmt::Display) -> Error {
 
 fn same_cell(a: &PublishedValue, b: &PublishedValue) -> bool {
     let key = |v: &PublishedValue| {
-        [&v.model, &v.backbone, &v.dataset, &v.partition, &v.metric].map(|name| name.to_owned())
+        [&v.model, &v.backbone, &v.dataset, &v.partition, &v.metric, &v.channels].map(|name| name.to_owned())
     };
     key(a) == key(b)
 }
@@ -160,7 +162,7 @@ fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String
     let field = |column: Option<usize>| {
         row.get(column?).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    let [model, dataset, protocol, metric, value, mark, backbone, partition] = columns.0;
+    let [model, dataset, protocol, metric, value, mark, backbone, partition, channels] = columns.0;
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
@@ -185,6 +187,7 @@ fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String
         dataset: required(dataset, "dataset")?,
         partition: field(partition).unwrap_or_else(|| "default".to_owned()),
         protocol: required(protocol, "protocol")?,
+        channels: field(channels).unwrap_or_default(),
         metric: required(metric, "metric")?,
         value,
         mark,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::baseline;
 use super::published::{Mark, Published, PublishedValue};
 pub use super::rounded::Rounded;
 pub use super::rows::LeftOut;
@@ -10,7 +11,7 @@ use crate::Result;
 use crate::features::vectors::UNKNOWN;
 use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
-use crate::record::{Interval, Note, Record, SettingKey, short};
+use crate::record::{Aspect, Interval, Note, Record, SettingKey, short};
 use crate::task::{Metric, PublishedAs, Suite, Table, TableLayout};
 
 /// A filled table.
@@ -45,6 +46,9 @@ pub struct ResultTable<'a> {
 /// The kind of a footnote about a value whose setting differs from the rest of its row.
 pub const SETTING: &str = "setting";
 
+/// Channels of rows with every band, which need no mention.
+pub(super) const ALL: &str = "all";
+
 /// A task at one partition, with its metric or a further score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -54,7 +58,7 @@ pub struct Column {
     pub title: String,
     /// The partition's name.
     pub partition: String,
-    /// The task's metric.
+    /// The metric of the task that the table reports.
     pub metric: Metric,
     /// Unit of the task's values, such as `Mg/ha`.
     pub unit: Option<String>,
@@ -264,6 +268,7 @@ pub fn share(partition: &str) -> Option<f64> {
 /// - A row with weights that cover only part of the model is labelled accordingly, has no difference and is not ranked.
 /// - The difference is from the published value of the same model, backbone and protocol, under their published names in the
 ///   definition. A model with random weights is not the published model, so it has no difference.
+/// - A value below plain pixel statistics, measured or else published in the same table, has a footnote.
 /// - The best rounded value of a column (the lowest error, else the highest score) is bold and the second best italic;
 ///   equal values share their mark. Published and measured rows rank together.
 ///
@@ -283,6 +288,9 @@ pub fn fill<'a>(
     let mut footnotes = Vec::new();
     let mut measured =
         measured_rows(definition, &columns, &eligible, published, demo, &mut left_out, &mut footnotes);
+    if !demo {
+        baseline::mark_rows(&mut published_rows, &mut measured, &mut footnotes);
+    }
     for (column, of) in columns.iter().enumerate() {
         let ours = if demo { &mut [][..] } else { &mut measured[..] };
         let ranked = published_rows.iter_mut().chain(ours).filter(|row| !row.is_partial);
@@ -314,7 +322,7 @@ fn columns(definition: &Table, suite: &Suite) -> Result<Vec<Column>> {
                 task: task.name.clone(),
                 title: task.title.clone(),
                 partition: partition.clone(),
-                metric: task.metric,
+                metric: definition.metrics.get(&task.name).copied().unwrap_or(task.metric),
                 unit: task.unit.clone(),
                 score,
             })
@@ -327,13 +335,18 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<TableRow<'st
     let mut rows: Vec<TableRow> = Vec::new();
     for value in &published.values {
         let Some(column) = columns.iter().position(|column| column.holds(value)) else { continue };
-        let found = rows.iter().position(|row| row.model == value.model && row.backbone == value.backbone);
+        let channels = Some(value.channels.clone()).filter(|channels| !["", ALL].contains(&&**channels));
+        let qualifiers: Vec<String> = channels.into_iter().collect();
+        let is_same = |row: &TableRow| {
+            row.model == value.model && row.backbone == value.backbone && row.qualifiers == qualifiers
+        };
+        let found = rows.iter().position(is_same);
         let row = found.unwrap_or_else(|| {
             rows.push(TableRow {
                 model: value.model.clone(),
                 backbone: value.backbone.clone(),
                 origin: Origin::Published,
-                qualifiers: Vec::new(),
+                qualifiers,
                 setting: None,
                 is_partial: false,
                 cells: vec![None; columns.len()],
@@ -343,6 +356,12 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<TableRow<'st
         rows[row].cells[column] = Some(Value::published(value.value, columns[column].scale()));
     }
     rows
+}
+
+/// Whether a published value was made from the bands of this setting.
+fn has_channels(value: &PublishedValue, setting: &SettingKey) -> bool {
+    let channels = setting.get(&Aspect::Channels).unwrap_or(ALL);
+    value.channels.is_empty() || value.channels == channels
 }
 
 /// Selects the records that belong in the table. Skips those of other tables, and adds those that match a cell but must not be
@@ -436,6 +455,7 @@ fn measured_rows<'a>(
                     value.model == PublishedAs::name(&published_as.models, variant.model)
                         && value.backbone == published_as.backbone(variant.model, variant.backbone)
                         && value.protocol == variant.protocol
+                        && has_channels(value, &of_column.setting)
                         && column.holds(value)
                 };
                 let reference = published.values.iter().find(is_reference).filter(|_| comparable);
