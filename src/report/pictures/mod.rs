@@ -3,5 +3,7 @@
 pub(crate) mod confusion;
 pub mod differences;
 pub(crate) mod labels;
+pub mod profile;
+pub mod ranks;
 pub mod shares;
 pub mod spider;
