@@ -4,7 +4,8 @@ use crate::made;
 use terrabench::home::Home;
 use terrabench::metrics::Metric;
 use terrabench::record::Store;
-use terrabench::report::pictures::{profile, ranks};
+use terrabench::report::cost::Costs;
+use terrabench::report::pictures::{cost, profile, ranks};
 use terrabench::report::ranking::{Ranking, rankings, text_table};
 use terrabench::report::tables::published::{self, Published, PublishedValue};
 use terrabench::report::tables::table::{Origin, fill};
@@ -25,8 +26,9 @@ fn of_published(suite: &Suite, table: &Table, published: &Published) -> Vec<Rank
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let filled = fill(table, suite, published, &[], false).unwrap();
+    let costs = Costs::read(&Home::find().unwrap()).unwrap();
     let mut unreadable = Vec::new();
-    let found = rankings(&filled, &store, &mut unreadable);
+    let found = rankings(&filled, &costs, &store, &mut unreadable);
     assert!(unreadable.is_empty(), "{unreadable:?}");
     found
 }
@@ -148,8 +150,9 @@ fn measured(partition: &str) -> Vec<Ranking> {
     let published = published::of_table(&home, &table).unwrap();
     let records = store.usable().unwrap().records;
     let filled = fill(&table, &suite, &published, &records, false).unwrap();
+    let costs = Costs::read(&home).unwrap();
     let mut unreadable = Vec::new();
-    let found = rankings(&filled, &store, &mut unreadable);
+    let found = rankings(&filled, &costs, &store, &mut unreadable);
     assert!(unreadable.is_empty(), "{unreadable:?}");
     found
 }
@@ -183,6 +186,26 @@ fn test_samples_widen_the_intervals() {
     };
     let (with, without) = (measured("default"), measured("none"));
     assert!(width(&with[0]) > width(&without[0]), "{} and {}", width(&with[0]), width(&without[0]));
+}
+
+#[test]
+fn measured_models_have_a_cost_and_published_ones_do_not() {
+    let found = measured("default");
+    for standing in &found[0].standings {
+        let gflops = standing.cost.map(|cost| format!("{:.1}", cost.gflops()));
+        let expected = match standing.name.as_str() {
+            "TerraFM ViT-Base (measured)" => Some("42.5"),
+            "TerraFM ViT-Large (measured)" => Some("135.1"),
+            _ => None,
+        };
+        assert_eq!(gflops.as_deref(), expected, "{}", standing.name);
+    }
+    let table = text_table(&found[0]);
+    assert_eq!(table.header[6..], ["Parameters", "GFLOPs per image"]);
+    let picture = cost::draw(&found[0]).unwrap();
+    let texts: Vec<&str> = picture.texts().map(|text| text.text.as_str()).collect();
+    assert!(texts.contains(&"TerraFM ViT-Base (measured)") && texts.contains(&"GFLOPs per image"), "{texts:?}");
+    assert!(!texts.contains(&"Galileo ViT-Base"), "{texts:?}");
 }
 
 #[test]

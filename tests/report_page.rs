@@ -211,5 +211,5 @@ fn picture_texts_stay_inside_and_do_not_overlap() {
             });
         }
     "#;
-    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 13");
+    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 15");
 }

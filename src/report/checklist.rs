@@ -55,7 +55,7 @@ const ORIGINS_PLACE: usize = 2;
 /// Checks the measured rows of all tables; `None` without any.
 ///
 /// # Errors
-/// If a model's configuration cannot be read.
+/// If the folder of models cannot be read.
 pub fn checklist(home: &Home, chapters: &[Chapter]) -> Result<Option<Checklist>> {
     let tables: Vec<&ResultTable> =
         chapters.iter().flat_map(Chapter::filled).map(|(_, table)| table).filter(|table| !table.demo).collect();
@@ -216,7 +216,10 @@ impl Licences {
     fn read(home: &Home) -> Result<Self> {
         let mut licences = BTreeMap::new();
         for name in home.names("configs/models")? {
-            let model: toml::Table = read_toml(&home.config("models", &name)?)?;
+            // A model that cannot be read has no known licence; commands that need it say why.
+            let Ok(model) = home.config("models", &name).and_then(|path| read_toml::<toml::Table>(&path)) else {
+                continue;
+            };
             let text = |table: &toml::Table, key: &str| Some(table.get(key)?.as_str()?.to_owned());
             let of_weights = || text(model.get("weights")?.as_table()?, "licence");
             if let (Some(name), Some(backbone), Some(licence)) =

@@ -6,6 +6,7 @@
 //! ranking/      ResultTable, predictions -> Ranking: average ranks over tasks, and what they can tell apart
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
 //! latex/        tables and pictures for papers, and the bibliography
+//! cost.rs       parameters and arithmetic, counted from an architecture
 //! checklist.rs  what the measured rows lack
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
@@ -13,6 +14,7 @@
 
 mod chapter;
 mod checklist;
+pub mod cost;
 mod gather;
 mod html;
 pub mod latex;

@@ -10,9 +10,10 @@ use super::chapter::{Chapter, Figure};
 use super::gather::{Section, gather};
 use super::pictures::spider::{self, Choice};
 use super::checklist::{Checklist, checklist};
+use super::cost::Costs;
 use super::latex::bibliography::{Bibliography, Used};
 use super::latex::{self, Style};
-use super::pictures::{confusion, differences, profile, ranks, shares};
+use super::pictures::{confusion, cost, differences, profile, ranks, shares};
 use super::ranking::{self, rankings};
 use super::tables::published;
 use super::tables::table::{ResultTable, fill, share};
@@ -146,7 +147,7 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
 /// Draws the pictures other than the spider plot. Adds predictions that cannot be used to `unreadable`.
 fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
-    let mut figures = ranked(chapter, unreadable);
+    let mut figures = ranked(chapter, &Costs::read(home)?, unreadable);
     for (file, table) in chapter.filled() {
         if let Some(picture) = differences::draw(table) {
             let caption = format!("{}: measured minus published", table.title);
@@ -189,17 +190,20 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
     Ok(figures)
 }
 
-/// Ranks the models of each table, and draws the ranks and the performance profiles.
-fn ranked(chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Vec<Figure> {
+/// Ranks the models of each table, and draws ranks, performance profiles and costs.
+fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) -> Vec<Figure> {
     let Section { store, folder, demo, .. } = chapter.section;
     let mut figures = Vec::new();
     for (file, table) in chapter.filled() {
-        for ranking in rankings(table, store, unreadable) {
+        for ranking in rankings(table, costs, store, unreadable) {
             let end = if ranking.partition == "default" { String::new() } else { format!("-{}", plain(&ranking.partition)) };
-            for (kind, what, picture) in [
-                ("ranking", "Ranking over tasks", ranks::draw(&ranking)),
-                ("profile", "Performance profile", profile::draw(&ranking)),
-            ] {
+            let pictures = [
+                ("ranking", "Ranking over tasks", Some(ranks::draw(&ranking))),
+                ("profile", "Performance profile", Some(profile::draw(&ranking))),
+                ("cost", "Accuracy against cost", cost::draw(&ranking)),
+            ];
+            for (kind, what, picture) in pictures {
+                let Some(picture) = picture else { continue };
                 let (file, caption) = (format!("{file}-{kind}{end}"), format!("{what}: {}", ranking.title));
                 let path = format!("{folder}/{file}.pdf");
                 let mut text = latex::figure(&path, &caption, *demo, table.measured.iter());

@@ -1,6 +1,7 @@
 //! Pictures of results: one file per picture.
 
 pub(crate) mod confusion;
+pub mod cost;
 pub mod differences;
 pub(crate) mod labels;
 pub mod profile;

@@ -9,6 +9,7 @@ mod text;
 use self::resample::{Draws, LEVEL, ModelResult, RankedTask};
 use self::scores::{error, groups, improvabilities, ranks, ratios};
 pub use self::text::table as text_table;
+use super::cost::{Cost, Costs};
 use super::tables::table::{Column, Origin, ResultTable, TableRow, Value, partition_title};
 use crate::metrics::Unit;
 use crate::record::{Interval, Store, Unreadable};
@@ -55,6 +56,10 @@ pub struct Standing {
     pub interval: Interval,
     /// Mean over tasks of (e - e_best) / e, as a share of 1; `None` if no task's metric is in percent.
     pub improvability: Option<f64>,
+    /// Mean over the tasks with a metric in percent; `None` if there are none.
+    pub mean: Option<f64>,
+    /// Cost of one image, the mean over tasks, whose images may differ in size; `None` if it is not known.
+    pub cost: Option<Cost>,
     /// Its error as a multiple of the least error, per task.
     pub ratios: Vec<f64>,
     /// Groups of models that the draws do not tell apart; see [`scores::groups`].
@@ -94,7 +99,12 @@ impl Ranking {
 
 /// Ranks the models of a table, once per partition with enough tasks and models. Adds predictions that cannot be used to
 /// `unreadable`.
-pub fn rankings(table: &ResultTable, store: &Store, unreadable: &mut Vec<Unreadable>) -> Vec<Ranking> {
+pub fn rankings(
+    table: &ResultTable,
+    costs: &Costs,
+    store: &Store,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<Ranking> {
     let mut partitions: Vec<&str> = Vec::new();
     for column in &table.columns {
         if !partitions.contains(&column.partition.as_str()) {
@@ -107,7 +117,7 @@ pub fn rankings(table: &ResultTable, store: &Store, unreadable: &mut Vec<Unreada
             true => format!("{}, {} of the training data", table.title, partition_title(partition)),
             false => table.title.clone(),
         };
-        ranking(table, title, partition, store, unreadable)
+        ranking(table, title, partition, costs, store, unreadable)
     };
     partitions.iter().filter_map(of).collect()
 }
@@ -116,6 +126,7 @@ fn ranking(
     table: &ResultTable,
     title: String,
     partition: &str,
+    costs: &Costs,
     store: &Store,
     unreadable: &mut Vec<Unreadable>,
 ) -> Option<Ranking> {
@@ -139,6 +150,7 @@ fn ranking(
     let mut tasks = Vec::new();
     let mut sampled = 0;
     let mut shares = vec![Vec::new(); complete.len()];
+    let mut means = vec![Vec::new(); complete.len()];
     for (task, place) in places.iter().enumerate() {
         let scale = table.columns[*place].scale();
         // As shown, so that a reader's arithmetic agrees with the table.
@@ -152,6 +164,7 @@ fn ranking(
         if scale.unit == Unit::Percent {
             let improvabilities = improvabilities(&errors);
             shares.iter_mut().zip(improvabilities).for_each(|(all, share)| all.push(share));
+            means.iter_mut().zip(shown).for_each(|(all, value)| all.push(value));
         }
         let result = |(_, values): &(&TableRow, Vec<&Value>)| {
             let scorers = scorers(values[task], store, unreadable);
@@ -161,13 +174,15 @@ fn ranking(
         tasks.push(RankedTask { scale, results: complete.iter().map(result).collect() });
     }
     let draws = Draws::new(&tasks)?;
-    for (model, (standing, shares)) in standings.iter_mut().zip(shares).enumerate() {
+    let of_models = standings.iter_mut().zip(&complete).zip(shares.iter().zip(&means));
+    for (model, ((standing, (_, values)), (shares, means))) in of_models.enumerate() {
         // So far the sum over the tasks.
         standing.rank /= places.len() as f64;
         let (low, high) = draws.interval(model);
         standing.interval = Interval { low, high, level: LEVEL };
-        standing.improvability =
-            (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
+        standing.improvability = mean(shares);
+        standing.mean = mean(means);
+        standing.cost = cost(values, costs);
     }
     // Equal ranks keep the table's order.
     let mut order: Vec<usize> = (0..standings.len()).collect();
@@ -199,10 +214,25 @@ fn standing(row: &TableRow) -> Standing {
         rank: 0.0,
         interval: Interval { low: 0.0, high: 0.0, level: LEVEL },
         improvability: None,
+        mean: None,
+        cost: None,
         ratios: Vec::new(),
         groups: Vec::new(),
         nemenyi: Vec::new(),
     }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Averages the cost of one image over tasks; `None` if one is not known, as those of published values.
+fn cost(values: &[&Value], costs: &Costs) -> Option<Cost> {
+    let of_tasks: Vec<Cost> =
+        values.iter().map(|value| costs.of(value.records.first()?)).collect::<Option<_>>()?;
+    let sum: u64 = of_tasks.iter().map(|cost| cost.multiply_adds).sum();
+    let parameters = of_tasks.iter().map(|cost| cost.parameters).max()?;
+    Some(Cost { parameters, multiply_adds: sum / of_tasks.len() as u64 })
 }
 
 /// Rounds a value as tables show it.

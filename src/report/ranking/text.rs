@@ -6,7 +6,7 @@ use crate::report::plain::PlainTable;
 
 /// Renders the ranking: one row per model.
 pub fn table(ranking: &Ranking) -> PlainTable {
-    let header = [
+    let mut header = vec![
         "Model",
         "Average rank",
         "95 % interval",
@@ -14,18 +14,27 @@ pub fn table(ranking: &Ranking) -> PlainTable {
         "Not told apart, by drawing again",
         "Not told apart, Nemenyi",
     ];
+    let priced = ranking.standings.iter().any(|standing| standing.cost.is_some());
+    if priced {
+        header.extend(["Parameters", "GFLOPs per image"]);
+    }
     let row = |standing: &Standing| {
-        vec![
+        let mut texts = vec![
             standing.name.clone(),
             format!("{:.2}", standing.rank),
             format!("[{:.1}, {:.1}]", standing.interval.low, standing.interval.high),
             standing.improvability.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
             letters(&standing.groups),
             letters(&standing.nemenyi),
-        ]
+        ];
+        if priced {
+            texts.push(standing.cost.map_or("-".to_owned(), |cost| millions(cost.parameters)));
+            texts.push(standing.cost.map_or("-".to_owned(), |cost| format!("{:.1}", cost.gflops())));
+        }
+        texts
     };
     PlainTable {
-        header: header.map(str::to_owned).into(),
+        header: header.into_iter().map(str::to_owned).collect(),
         rows: ranking.standings.iter().map(row).collect(),
         notes: notes(ranking),
     }
@@ -46,10 +55,22 @@ fn notes(ranking: &Ranking) -> Vec<String> {
              interval of their difference holds 0, or the Nemenyi test's limit is not reached."
         ),
     ];
+    if ranking.standings.iter().any(|standing| standing.cost.is_some()) {
+        notes.push(
+            "Parameters and GFLOPs of one image through the encoder, counted from the architecture: two floating-point operations \
+             per multiply-add of convolutions, linear layers and attention. `-`: not counted, as for published rows."
+                .to_owned(),
+        );
+    }
     if !ranking.incomplete.is_empty() {
         notes.push(format!("Not ranked, as they lack a task: {}.", ranking.incomplete.join(", ")));
     }
     notes
+}
+
+/// Formats a number of parameters as `85.8 M`.
+fn millions(parameters: u64) -> String {
+    format!("{:.1} M", parameters as f64 / 1e6)
 }
 
 /// Names groups a, b, …, z, aa, ab, ….
