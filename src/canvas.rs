@@ -1,9 +1,10 @@
-//! Pictures as shapes on a canvas. [`svg()`] writes them as SVG, [`png()`] as pixels. Both, and code that
+//! Pictures as shapes on a canvas. [`svg()`] writes them as SVG, [`pdf()`] as PDF, [`png()`] as pixels. All, and code that
 //! places labels, measure text with the one embedded font, so no system font is needed.
 //!
 //! Lengths are in user units, which are CSS pixels in SVG; x grows to the right, y downwards.
 
 mod bitmap;
+mod pdf;
 mod svg;
 
 use std::sync::Once;
@@ -11,6 +12,7 @@ use std::sync::Once;
 use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
 
 pub use self::bitmap::{Bitmap, FINER, encode_png, png};
+pub use self::pdf::pdf;
 pub use self::svg::{svg, xml_text};
 
 /// The font's name, with substitutes for SVG viewers that lack it.

@@ -7,7 +7,7 @@ use crate::sample::{identify, record};
 use terrabench::home::Home;
 use terrabench::model::Coverage;
 use terrabench::record::{Reason, Record, SCHEMA, Store, collect, collect_usable};
-use terrabench::report::{Choice, write_all};
+use terrabench::report::{Choice, Style, write_all};
 
 fn terrabench(cache: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
@@ -147,7 +147,7 @@ fn a_report_goes_without_a_bad_record_and_bad_predictions_and_ends_with_3() {
 
     std::fs::remove_file(&bad).unwrap();
     std::fs::remove_file(&predictions).unwrap();
-    let written = write_all(&Home::find().unwrap(), &results, &results, &Choice::default()).unwrap();
+    let written = write_all(&Home::find().unwrap(), &results, &results, &Choice::default(), Style::default()).unwrap();
     assert!(written.unreadable.is_empty());
     assert!(!std::fs::read_to_string(results.join("report.md")).unwrap().contains("cannot be used"));
 }

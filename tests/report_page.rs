@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::made;
 use terrabench::home::Home;
 use terrabench::record::Store;
-use terrabench::report::{Choice, write_all};
+use terrabench::report::{Choice, Style, write_all};
 
 /// Returns the first browser on the path, or prints that there is none.
 fn browser() -> Option<PathBuf> {
@@ -88,7 +88,7 @@ fn page(folder: &Path) -> PathBuf {
                 .unwrap(),
         );
     }
-    write_all(&Home::find().unwrap(), &results, &results, &Choice::default()).unwrap();
+    write_all(&Home::find().unwrap(), &results, &results, &Choice::default(), Style::default()).unwrap();
     results.join("report.html")
 }
 
@@ -144,7 +144,15 @@ fn page_is_interactive_and_runs_no_injected_script() {
         dialog.querySelector(".close").click();
         see("closed", !dialog.open);
         all("tbody td button", table())[0].click();
-        see("source", dialog.textContent.includes("2506.06281")); dialog.close();
+        see("source", dialog.textContent.includes("2506.06281"));
+        see("copied", dialog.textContent.includes("copied from Galileo (arXiv 2502.09356), Table 13")); dialog.close();
+        see("marks", all("sup", table()).map((sup) => sup.textContent).filter((mark, i, all) => all.indexOf(mark) === i).join());
+        see("legend", all(".table p").filter((p) => p.textContent.startsWith("§ not known whether copied or rerun: 8 values")).length);
+        see("rankings", all("table.plain").filter((one) => one.textContent.includes("Average rank")).length);
+        const list = document.querySelector("details.checklist");
+        list.open = true;
+        see("checklist", all("tbody tr", list).slice(0, 6).map((row) => row.children[0].textContent).join(""));
+        list.open = false;
         all("tr.ours").find((row) => row.textContent.startsWith("<script>")).querySelector("td button").click();
         see("escaped", dialog.textContent.includes("<b>flex</b>") && dialog.querySelector("b") === null); dialog.close();
 
@@ -167,7 +175,7 @@ fn page_is_interactive_and_runs_no_injected_script() {
              lowest: 76.0 ascending\nagain: SatMAE\nlast down: -\nlast up: -\none suite: 1\nlinear probe: 1\nits rows: true\n\
              sensor: 4\ngalileo: Galileo\nfocusable: true\nopen: true\nWeights: true\nSettings fingerprint: true\n\
              Data fingerprint: true\nSelected: true\nDevice: true\nWall time: true\nGit revision: true\nPublished: true\n\
-             hash: true\nclosed: true\nsource: true\nescaped: true\ntoggled: true\nback: true\ndemo: geobench-demo\n\
+             hash: true\nclosed: true\nsource: true\ncopied: true\nmarks: †,§\nlegend: 1\nrankings: 3\nchecklist: 123456\nescaped: true\ntoggled: true\nback: true\ndemo: geobench-demo\n\
              demo rows: 1\nwidth: {width}\nfits: true\nran at all: undefined\nloaded: 0"
         );
         assert_eq!(seen, expected, "at {width} pixels");
@@ -203,5 +211,5 @@ fn picture_texts_stay_inside_and_do_not_overlap() {
             });
         }
     "#;
-    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 7");
+    assert_eq!(seen(&browser, &page, script, 1280), "pictures: 15");
 }

@@ -12,7 +12,7 @@ use terrabench::record::{Record, Store};
 use terrabench::report::pictures::spider::{Chart, Choice, chart, draw};
 use terrabench::report::tables::published;
 use terrabench::report::tables::table::{ResultTable, fill};
-use terrabench::report::write_all;
+use terrabench::report::{Style, write_all};
 use terrabench::task::Suite;
 
 fn home() -> Home {
@@ -28,7 +28,7 @@ fn report(folder: &Path) -> Vec<PathBuf> {
             made::predict(&store, record);
         }
     }
-    write_all(&home(), &results, &results, &Choice::default()).unwrap().files
+    write_all(&home(), &results, &results, &Choice::default(), Style::default()).unwrap().files
 }
 
 /// Checks the markup of an SVG; [`assert_apart`] checks the positions of texts.
@@ -128,7 +128,7 @@ fn ten_thousand_records_take_two_seconds() {
         }
     }
     let start = Instant::now();
-    write_all(&home(), folder.path(), folder.path(), &Choice::default()).unwrap();
+    write_all(&home(), folder.path(), folder.path(), &Choice::default(), Style::default()).unwrap();
     let took = start.elapsed();
     println!("a report of {count} records: {took:.2?}");
     // It takes two seconds on an idle machine, but other tests run at the same time.
@@ -139,7 +139,7 @@ fn ten_thousand_records_take_two_seconds() {
 fn missing_records_and_unknown_names_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let write =
-        |choice: &Choice| write_all(&home(), folder.path(), folder.path(), choice).unwrap_err().to_string();
+        |choice: &Choice| write_all(&home(), folder.path(), folder.path(), choice, Style::default()).unwrap_err().to_string();
     assert!(write(&Choice::default()).contains("no records found below this folder"));
     made::results(folder.path());
     let choice = |models: &[&str], axes: &[&str]| Choice {

@@ -964,4 +964,8 @@ pub struct ReportArgs {
     /// in total
     #[arg(long, value_name = "AXIS,AXIS", value_delimiter = ',')]
     pub axes: Vec<String>,
+
+    /// Add the interval to each value of the LaTeX tables, as a subscript
+    #[arg(long)]
+    pub latex_intervals: bool,
 }

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::console;
 use crate::home::Home;
 use crate::record::contribution::Contribution;
-use crate::report::{self, Choice};
+use crate::report::{self, Choice, Style};
 
 /// Runs the command.
 pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<ExitCode> {
@@ -22,7 +22,8 @@ pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<ExitCode> {
         let (name, id) = (&one.manifest.contributor, one.short_id());
         console::note(format_args!("{records} records contributed by {name}, contribution {id}"));
     }
-    let written = report::write_with(home, &args.results, &contributions, &out, &choice)?;
+    let style = Style { intervals: args.latex_intervals };
+    let written = report::write_with(home, &args.results, &contributions, &out, &choice, style)?;
     let lines: Vec<String> = written.files.iter().map(|file| format!("{}\n", file.display())).collect();
     console::tell(lines.concat());
     Ok(used(&written.unreadable))

@@ -1,6 +1,7 @@
 //! The report's tables and pictures of one section.
 
 use super::gather::Section;
+use super::plain::PlainTable;
 use super::tables::table::ResultTable;
 use crate::canvas::Picture;
 use crate::record::Unreadable;
@@ -13,6 +14,17 @@ pub struct Figure {
     pub caption: String,
     /// The picture.
     pub picture: Picture,
+    /// Its numbers, shown below it.
+    pub table: Option<PlainTable>,
+    /// What a paper includes to show it; `None` for pictures that check a run rather than report on it.
+    pub latex: Option<String>,
+}
+
+impl Figure {
+    /// Makes a figure without a table and without LaTeX.
+    pub fn new(file: impl Into<String>, caption: impl Into<String>, picture: Picture) -> Self {
+        Figure { file: file.into(), caption: caption.into(), picture, table: None, latex: None }
+    }
 }
 
 /// The report's tables and pictures of one section.

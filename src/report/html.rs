@@ -11,7 +11,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::chapter::{Chapter, Figure};
+use super::checklist::Checklist;
 use super::gather::Section;
+use super::tables::markdown::origins;
 use super::tables::published::Mark;
 use super::tables::table::{Origin, ResultTable, TableRow, Value, headings};
 use super::tables::text::letter;
@@ -47,13 +49,13 @@ struct TableData<'a> {
     protocols: Vec<&'a str>,
     columns: Vec<ColumnData>,
     rows: Vec<RowData<'a>>,
-    footnotes: Vec<FootnoteData<'a>>,
+    footnotes: Vec<FootnoteData>,
 }
 
 #[derive(Serialize)]
-struct FootnoteData<'a> {
+struct FootnoteData {
     mark: String,
-    text: &'a str,
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -73,16 +75,25 @@ struct RowData<'a> {
     backbone: &'a str,
     origin: &'static str,
     protocols: Vec<&'a str>,
-    cells: Vec<Option<CellData>>,
+    cells: Vec<Option<CellData<'a>>>,
 }
 
 #[derive(Serialize)]
-struct CellData {
+struct OriginData<'a> {
+    mark: &'static str,
+    text: String,
+    printed: &'a str,
+}
+
+#[derive(Serialize)]
+struct CellData<'a> {
     /// The value as shown.
     value: String,
     /// The value as sorted.
     number: f64,
     mark: &'static str,
+    /// Mark and description of a published value's origin, and where it was printed.
+    origin: Option<OriginData<'a>>,
     spread: Option<String>,
     low: Option<String>,
     high: Option<String>,
@@ -133,7 +144,7 @@ impl<'a> Told<'a> {
 ///
 /// # Errors
 /// If a record cannot be written as JSON.
-pub fn page(chapters: &[Chapter]) -> Result<String> {
+pub fn page(chapters: &[Chapter], checklist: Option<&Checklist>) -> Result<String> {
     let mut told = Told::default();
     let sections = chapters.iter().map(|chapter| section(chapter, &mut told)).collect::<Result<Vec<_>>>()?;
     let records = told.records.iter().map(|ToldRecord { record, file, unit }| {
@@ -150,7 +161,14 @@ pub fn page(chapters: &[Chapter]) -> Result<String> {
     // Only `<` could end a script block or begin a comment in it.
     let data = serde_json::to_string(&data).map_err(Error::request)?.replace('<', "\\u003c");
     let mut room = MOST_SHEETS;
-    let body: String = chapters.iter().map(|chapter| body(chapter, &mut room)).collect();
+    let mut body: String = chapters.iter().map(|chapter| body(chapter, &mut room)).collect();
+    if let Some(Checklist { demands, rows }) = checklist {
+        // Last, because readers come for the numbers.
+        body += "<details class=\"checklist\">\n<summary>Checklist: which of the six demands of arXiv 2605.12678 this report meets</summary>\n";
+        body += &demands.html("Checklist");
+        body += &rows.html("Checklist, row by row");
+        body += "</details>\n";
+    }
     Ok(format!(
         include_str!("html/page.html"),
         css = include_str!("html/page.css"),
@@ -180,14 +198,21 @@ fn section<'a>(chapter: &'a Chapter, told: &mut Told<'a>) -> Result<SectionData<
         protocols.sort_unstable();
         protocols.dedup();
         let footnotes = table.footnotes.iter().enumerate();
-        let footnotes = footnotes.map(|(place, note)| FootnoteData { mark: letter(place), text: &note.text });
+        let footnotes =
+            footnotes.map(|(place, note)| FootnoteData { mark: letter(place), text: note.text.clone() });
+        // A demo's table has no published rows.
+        let origins = if table.demo { Vec::new() } else { origins(table) };
+        let origins = origins.into_iter().map(|(mark, text)| FootnoteData {
+            mark: if mark.is_empty() { "No mark:".to_owned() } else { mark.to_owned() },
+            text,
+        });
         tables.push(TableData {
             title: &table.title,
             source: &table.source,
             protocols,
             columns,
             rows,
-            footnotes: footnotes.collect(),
+            footnotes: origins.chain(footnotes).collect(),
         });
     }
     Ok(SectionData { title: section.title(), folder: &section.folder, demo: section.demo, tables })
@@ -230,7 +255,7 @@ fn row_data<'a>(row: &'a TableRow<'a>, section: &Section, told: &mut Told<'a>) -
     }
 }
 
-fn cell_data<'a>(cell: &'a Value<'a>, section: &Section, told: &mut Told<'a>) -> CellData {
+fn cell_data<'a>(cell: &'a Value<'a>, section: &Section, told: &mut Told<'a>) -> CellData<'a> {
     let shown = |number: f64| cell.rounded(number).to_string();
     CellData {
         value: shown(cell.value),
@@ -240,6 +265,11 @@ fn cell_data<'a>(cell: &'a Value<'a>, section: &Section, told: &mut Told<'a>) ->
             Mark::Italic => "italic",
             Mark::None => "",
         },
+        origin: cell.printed.as_ref().map(|printed| OriginData {
+            mark: printed.origin.mark(),
+            text: printed.origin.description(),
+            printed: &printed.place,
+        }),
         spread: cell.spread.map(shown),
         low: cell.interval.map(|interval| shown(interval.low)),
         high: cell.interval.map(|interval| shown(interval.high)),
@@ -268,7 +298,7 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
         let _ = writeln!(html, "<p>Left out because they cannot be used: {files}.</p>");
     }
     html += "<p class=\"nothing\" hidden>No table with measured rows matches the filters.</p>\n<div class=\"tables\"></div>\n";
-    for Figure { caption, picture, .. } in &chapter.figures {
+    for Figure { caption, picture, table, .. } in &chapter.figures {
         let _ = write!(
             html,
             "<figure>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\n{1}</div>\n<figcaption>{0}{2}</figcaption>\n</figure>\n",
@@ -276,6 +306,7 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
             svg(picture),
             if section.demo { " (demo)" } else { "" }
         );
+        html += &table.as_ref().map_or_else(String::new, |table| table.html(caption));
     }
     html += &sheets(chapter, room);
     html + "</section>\n"

@@ -3,22 +3,32 @@
 //! ```text
 //! gather.rs     results/ -> Sections: the records of each suite
 //! tables/       records + published values -> ResultTable, written as Markdown and CSV
+//! ranking/      ResultTable, predictions -> Ranking: average ranks over tasks, and what they can tell apart
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
+//! latex/        tables and pictures for papers, and the bibliography
+//! cost.rs       parameters and arithmetic, counted from an architecture
+//! checklist.rs  what the measured rows lack
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
 //! ```
 
 mod chapter;
+mod checklist;
+pub mod cost;
 mod gather;
 mod html;
+pub mod latex;
 pub mod model_card;
 pub mod pictures;
+mod plain;
+pub mod ranking;
 pub mod tables;
 mod whole;
 
 use std::path::{Path, PathBuf};
 
 pub use self::gather::{Section, gather};
+pub use self::latex::Style;
 pub use self::pictures::spider::Choice;
 use self::tables::baseline;
 pub use self::tables::csv::csv;
@@ -28,7 +38,7 @@ use self::tables::table::{self, ResultTable};
 pub use self::whole::{write_all, write_with};
 use crate::files::write_atomically;
 use crate::home::Home;
-use crate::record::{Record, Store, Unreadable, Usable};
+use crate::record::{Reason, Record, Store, Unreadable, Usable};
 use crate::task::Suite;
 use crate::{Error, Result};
 
@@ -90,6 +100,13 @@ fn fill_all<'a>(
         tables.push((definition.file.as_str(), table::fill(definition, suite, &published, records, demo)?));
     }
     Ok(tables)
+}
+
+/// Lists predictions that cannot be used, once.
+fn add_unreadable(unreadable: &mut Vec<Unreadable>, path: PathBuf, error: Error) {
+    if !unreadable.iter().any(|known| known.path == path) {
+        unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+    }
 }
 
 /// Formats a share as percent with at most three decimals: 0.01 as `1 %`.

@@ -10,12 +10,17 @@ use rayon::prelude::*;
 use super::chapter::{Chapter, Figure};
 use super::gather::{Section, gather};
 use super::pictures::spider::{self, Choice};
-use super::pictures::{confusion, differences, shares};
+use super::checklist::{Checklist, checklist};
+use super::cost::Costs;
+use super::latex::bibliography::{Bibliography, Used};
+use super::latex::{self, Style};
+use super::pictures::{confusion, cost, differences, profile, ranks, shares};
+use super::ranking::{self, rankings};
 use super::tables::published;
 use super::tables::table::{ResultTable, fill, share};
 use super::tables::text::escape;
-use super::{Written, csv, fill_all, html, markdown, names};
-use crate::canvas::{png, svg};
+use super::{Written, add_unreadable, csv, fill_all, html, markdown, names};
+use crate::canvas::{pdf, png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::contribution::Contribution;
@@ -28,15 +33,16 @@ const SCALE: f64 = 1.5;
 
 /// Writes the report of all usable records below `results` into `out`:
 ///
-/// - `<suite>/<table>.md` and `.csv` like `bench`, and the pictures as `<suite>/<picture>.svg` and `.png`;
-///   those of a demo in `<suite>-demo/`
+/// - `<suite>/<table>.md` and `.csv` like `bench`, and for papers as `.tex`; the pictures as `<suite>/<picture>.svg`, `.png` and
+///   `.pdf`, some with a `.tex` to include; those of a demo in `<suite>-demo/`
 /// - `results.parquet`: all records, with the columns of [`frame`]
 /// - `report.md`, `report.html`
+/// - `report.tex`, which shows all tables and figures for papers, and `references.bib`
 ///
 /// # Errors
 /// If there are no records, a folder cannot be read, `choice` names an unknown model or axis, or a file cannot be written.
-pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice) -> Result<Written> {
-    write_with(home, results, &[], out, choice)
+pub fn write_all(home: &Home, results: &Path, out: &Path, choice: &Choice, style: Style) -> Result<Written> {
+    write_with(home, results, &[], out, choice, style)
 }
 
 /// Like [`write_all`], with the records of contributions, whose rows name the contributor.
@@ -49,8 +55,10 @@ pub fn write_with(
     contributions: &[Contribution],
     out: &Path,
     choice: &Choice,
+    style: Style,
 ) -> Result<Written> {
     let sections = gather(home, results, contributions)?;
+    let bibliography = Bibliography::load(home)?;
     let chapters = sections.iter().map(|section| chapter(home, section)).collect::<Result<Vec<_>>>()?;
     let spiders = spiders(&chapters, choice)?;
     let mut chapters: Vec<Chapter> = chapters;
@@ -61,22 +69,46 @@ pub fn write_with(
         chapter.unreadable = unreadable;
     }
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    // What `report.tex` includes, and what it cites.
+    let (mut included, mut used) = (Vec::new(), Used::default());
     for chapter in &chapters {
-        let folder = out.join(&chapter.section.folder);
+        let name = &chapter.section.folder;
+        let folder = out.join(name);
         for (file, table) in chapter.filled() {
             files.push((folder.join(format!("{file}.md")), markdown(table).into_bytes()));
             files.push((folder.join(format!("{file}.csv")), csv(table)?.into_bytes()));
+            let drawn_on = bibliography.of_table(&chapter.section.suite.name, table);
+            let keys: Vec<String> = drawn_on.keys.iter().cloned().collect();
+            let text = latex::table(table, &format!("{name}/{file}"), &keys, style);
+            files.push((folder.join(format!("{file}.tex")), text.into_bytes()));
+            included.push(format!("{name}/{file}"));
+            used.extend(drawn_on);
+        }
+        for figure in &chapter.figures {
+            let Some(text) = &figure.latex else { continue };
+            files.push((folder.join(format!("{}.tex", figure.file)), text.clone().into_bytes()));
+            included.push(format!("{name}/{}", figure.file));
+            if figure.table.is_some() {
+                used.extend(bibliography.of_rankings());
+            }
         }
         let draw = |Figure { file, picture, .. }: &Figure| -> Result<Vec<(PathBuf, Vec<u8>)>> {
             let at = |end: &str| folder.join(format!("{file}.{end}"));
-            Ok(vec![(at("svg"), svg(picture).into_bytes()), (at("png"), png(picture, SCALE)?)])
+            Ok(vec![
+                (at("svg"), svg(picture).into_bytes()),
+                (at("png"), png(picture, SCALE)?),
+                (at("pdf"), pdf(picture)?),
+            ])
         };
         let drawn = chapter.figures.par_iter().map(draw).collect::<Result<Vec<_>>>()?;
         files.extend(drawn.into_iter().flatten());
     }
     files.push((out.join("results.parquet"), parquet(&sections)?));
-    files.push((out.join("report.md"), index(&chapters).into_bytes()));
-    files.push((out.join("report.html"), html::page(&chapters)?.into_bytes()));
+    let checklist = checklist(home, &chapters)?;
+    files.push((out.join("report.md"), index(&chapters, checklist.as_ref()).into_bytes()));
+    files.push((out.join("report.html"), html::page(&chapters, checklist.as_ref())?.into_bytes()));
+    files.push((out.join("report.tex"), latex::document(&included).into_bytes()));
+    files.push((out.join("references.bib"), bibliography.render(&used).into_bytes()));
     for (path, bytes) in &files {
         write_atomically(path, bytes)?;
     }
@@ -108,10 +140,12 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
             Some(so_far) => so_far.into_iter().filter(|name| here.contains(name)).collect(),
         });
         let chart = spider::chart(spider, &tables, choice)?;
-        figures.push(chart.map(|chart| Figure {
-            file: "spider".to_owned(),
-            caption: spider.title.clone(),
-            picture: spider::draw(&chart),
+        let Section { folder, demo, .. } = chapter.section;
+        figures.push(chart.map(|chart| {
+            let on_axes = |table: &&&ResultTable| table.columns.iter().any(|c| chart.axes.iter().any(|a| a.task == c.task));
+            let rows = tables.iter().map(|(_, table)| table).filter(on_axes).flat_map(|table| &table.measured);
+            let text = latex::figure(&format!("{folder}/spider.pdf"), &spider.title, *demo, rows);
+            Figure { latex: Some(text), ..Figure::new("spider", &spider.title, spider::draw(&chart)) }
         }));
     }
     match missing {
@@ -130,11 +164,11 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
 /// Draws the pictures other than the spider plot. Adds predictions that cannot be used to `unreadable`.
 fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
-    let mut figures = Vec::new();
+    let mut figures = ranked(chapter, &Costs::read(home)?, unreadable);
     for (file, table) in chapter.filled() {
         if let Some(picture) = differences::draw(table) {
             let caption = format!("{}: measured minus published", table.title);
-            figures.push(Figure { file: format!("{file}-differences"), caption, picture });
+            figures.push(Figure::new(format!("{file}-differences"), caption, picture));
         }
     }
     for definition in &suite.tables {
@@ -143,7 +177,7 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
         let table = fill(&definition, suite, &published, records, *demo)?;
         if let Some(picture) = shares::draw(&table) {
             let caption = format!("{} against the share of training data", table.title);
-            figures.push(Figure { file: format!("{}-shares", definition.file), caption, picture });
+            figures.push(Figure::new(format!("{}-shares", definition.file), caption, picture));
         }
     }
     for task in &suite.tasks {
@@ -159,19 +193,46 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
                 Ok(Some(named)) => named,
                 Ok(None) => continue,
                 Err(error) => {
-                    let path = store.predictions_path(record);
-                    unreadable.push(Unreadable { path, reason: Reason::Damaged, error });
+                    add_unreadable(unreadable, store.predictions_path(record), error);
                     continue;
                 }
             };
             if let Some(picture) = confusion::draw(task, record, &named.predictions) {
                 let caption = format!("{}: predictions compared with labels", task.title);
-                figures.push(Figure { file: format!("{}-confusion", plain(&task.name)), caption, picture });
+                figures.push(Figure::new(format!("{}-confusion", plain(&task.name)), caption, picture));
             }
             break;
         }
     }
     Ok(figures)
+}
+
+/// Ranks the models of each table, and draws ranks, performance profiles and costs.
+fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) -> Vec<Figure> {
+    let Section { store, folder, demo, .. } = chapter.section;
+    let mut figures = Vec::new();
+    for (file, table) in chapter.filled() {
+        for ranking in rankings(table, costs, store, unreadable) {
+            let end = if ranking.partition == "default" { String::new() } else { format!("-{}", plain(&ranking.partition)) };
+            let pictures = [
+                ("ranking", "Ranking over tasks", Some(ranks::draw(&ranking))),
+                ("profile", "Performance profile", Some(profile::draw(&ranking))),
+                ("cost", "Accuracy against cost", cost::draw(&ranking)),
+            ];
+            for (kind, what, picture) in pictures {
+                let Some(picture) = picture else { continue };
+                let (file, caption) = (format!("{file}-{kind}{end}"), format!("{what}: {}", ranking.title));
+                let path = format!("{folder}/{file}.pdf");
+                let mut text = latex::figure(&path, &caption, *demo, table.measured.iter());
+                let numbers = (kind == "ranking").then(|| ranking::text_table(&ranking));
+                if let Some(numbers) = &numbers {
+                    text += &latex::plain_table(numbers, &caption, &format!("{folder}/{file}"), *demo);
+                }
+                figures.push(Figure { table: numbers, latex: Some(text), ..Figure::new(file, caption, picture) });
+            }
+        }
+    }
+    figures
 }
 
 /// Replaces characters that are unsafe in a file name.
@@ -207,9 +268,15 @@ fn parquet(sections: &[Section]) -> Result<Vec<u8>> {
 }
 
 /// Renders the index, which links all other files.
-fn index(chapters: &[Chapter]) -> String {
+fn index(chapters: &[Chapter], checklist: Option<&Checklist>) -> String {
     let mut text = "# Report\n\n".to_owned();
     text += "[This report as one interactive page](report.html) · [all records](results.parquet) (Parquet, one row per record)\n";
+    text += "\nFor papers: [all tables and figures](report.tex) (LaTeX) · [bibliography](references.bib) (BibTeX)\n";
+    if let Some(Checklist { demands, rows }) = checklist {
+        text += "\n## Checklist\n\nWhich of the six demands of arXiv 2605.12678 this report meets:\n\n";
+        text += &demands.markdown();
+        let _ = write!(text, "\n### Row by row\n\n{}", rows.markdown());
+    }
     for chapter in chapters {
         let Section { folder, records, demo, .. } = chapter.section;
         let _ = write!(text, "\n## {}\n\n", escape(&chapter.section.title()));
@@ -234,18 +301,22 @@ fn index(chapters: &[Chapter]) -> String {
         }
         for (file, table) in chapter.filled() {
             let title = escape(&table.title);
-            let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv)");
+            let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv), [LaTeX]({folder}/{file}.tex)");
         }
         if chapter.filled().next().is_none() {
             text += "No table has a measured row.\n";
         }
-        for Figure { file, caption, .. } in &chapter.figures {
+        for Figure { file, caption, table, latex, .. } in &chapter.figures {
             let caption = escape(caption);
+            let latex = if latex.is_some() { format!(" · [LaTeX]({folder}/{file}.tex)") } else { String::new() };
             let _ = write!(
                 text,
-                "\n### {caption}{}\n\n![{caption}]({folder}/{file}.svg)\n\n[SVG]({folder}/{file}.svg) · [PNG]({folder}/{file}.png)\n",
+                "\n### {caption}{}\n\n![{caption}]({folder}/{file}.svg)\n\n[SVG]({folder}/{file}.svg) · [PNG]({folder}/{file}.png) · [PDF]({folder}/{file}.pdf){latex}\n",
                 if *demo { " (demo)" } else { "" }
             );
+            if let Some(table) = table {
+                let _ = write!(text, "\n{}", table.markdown());
+            }
         }
     }
     text

@@ -79,7 +79,7 @@
     const body = dialog.querySelector(".body");
     body.replaceChildren(element("h3", { textContent: `${row.label} ${row.backbone}: ${column.heading}` }));
     if (cell.records.length === 0) {
-      body.append(list([["Value", `${cell.value}${column.unit} (${column.metric})`], ["Published", table.source]]));
+      body.append(list([["Value", `${cell.value}${column.unit} (${column.metric})`], ["Published", cell.origin?.printed ?? table.source], ["Measured", cell.origin?.text ?? "not known"]]));
     }
     if (cell.published !== null) {
       body.append(list([
@@ -101,7 +101,9 @@
     button.addEventListener("click", () => explain(table, row, column, cell));
     const more = [cell.spread && `± ${cell.spread}`, cell.low && `[${cell.low}, ${cell.high}]`, cell.difference && `(${cell.difference})`, cell.marks.join(",")];
     const text = more.filter(Boolean).join(" ");
-    return element("td", {}, button, text ? element("small", { textContent: ` ${text}` }) : null);
+    // Copied and rerun values have a mark, which the legend below the table explains.
+    const mark = cell.origin?.mark ? element("sup", { textContent: cell.origin.mark, title: cell.origin.text }) : null;
+    return element("td", {}, button, mark, text ? element("small", { textContent: ` ${text}` }) : null);
   };
 
   const drawn = [];

@@ -1,7 +1,10 @@
 //! Pictures of results: one file per picture.
 
 pub(crate) mod confusion;
+pub mod cost;
 pub mod differences;
 pub(crate) mod labels;
+pub mod profile;
+pub mod ranks;
 pub mod shares;
 pub mod spider;

@@ -2,13 +2,15 @@
 
 use polars::prelude::{CsvWriter, SerWriter, df};
 
+use super::published::ValueOrigin;
 use super::table::{Column, Origin, ResultTable, TableRow, Value};
 use crate::metrics::{Scale, Unit};
 use crate::record::{Note, Record};
 use crate::{Error, Result};
 
 /// Renders a table as CSV with the columns `model`, `backbone`, `origin` (`published`, `measured` or `demo`), `task`,
-/// `partition`, `metric`, `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`.
+/// `partition`, `metric`, `value`, `low`, `high`, `published`, `difference`, `inside`, `record`, `notes`, `measured_by`,
+/// `copied_from`, `printed`.
 ///
 /// - `model` has in brackets what distinguishes rows of the same model: `TerraFM (random weights)`.
 /// - Numbers are in percent with up to four decimals, or in the metric's own unit with up to six.
@@ -17,6 +19,9 @@ use crate::{Error, Result};
 ///   says whether it lies in the interval, by the values as tables show them.
 /// - `record` names the files behind the value, separated by spaces.
 /// - `notes` holds the footnotes, each with its kind, separated by `; `.
+/// - `measured_by` says of a published value whether its source measured its own model (`own`) or that of others (`rerun`), or
+///   copied it from an earlier paper (`copied`), which `copied_from` names; `unknown` if nobody has found out. `printed` names
+///   the source that printed it.
 ///
 /// Missing values are empty. Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a
 /// line break) is prefixed with an apostrophe, which marks it as text.
@@ -62,6 +67,12 @@ pub fn csv(table: &ResultTable) -> Result<String> {
             let notes: Vec<String> = notes.map(Note::to_string).collect();
             (!notes.is_empty()).then(|| harmless(notes.join("; ")))
         }),
+        "measured_by" => column(&lines, |(_, _, value)| value.printed.as_ref().map(|printed| printed.origin.word())),
+        "copied_from" => column(&lines, |(_, _, value)| match value.printed.as_ref().map(|printed| &printed.origin) {
+            Some(ValueOrigin::Copied(from)) => Some(harmless(from.clone())),
+            _ => None,
+        }),
+        "printed" => column(&lines, |(_, _, value)| value.printed.as_ref().map(|printed| harmless(printed.place.clone()))),
     }
     .map_err(Error::request)?;
     let mut bytes = Vec::new();

@@ -1,14 +1,18 @@
 //! A table as Markdown, aligned so that it also reads as plain text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::published::ValueOrigin;
 use super::table::{Column, ResultTable, TableRow};
-use super::text::{cell_text, escape, grid, letter};
+use super::text::{cell_text, escape, escape_sentence, grid, letter};
 use super::transposed;
 use crate::metrics::{Better, Unit};
 use crate::record::{Aspect, Record, short};
 use crate::task::Split;
 use crate::task::TableLayout;
+
+/// Up to so many values of one origin are named one by one.
+const FEW: usize = 3;
 
 /// Renders the table, followed by notes and the provenance of each measured value.
 pub fn markdown(table: &ResultTable) -> String {
@@ -141,6 +145,10 @@ fn notes(table: &ResultTable) -> Vec<String> {
     if !table.source.is_empty() {
         notes.insert(0, format!("Published values: {}.", escape(&table.source)));
     }
+    notes.extend(origins(table).into_iter().map(|(mark, text)| {
+        let mark = if mark.is_empty() { "No mark:" } else { mark };
+        format!("{mark} {}.", escape_sentence(&text))
+    }));
     if table.reported {
         notes.push(
             "Measured values are means over batches of the metric, weighted by the batches' sizes, as the reference \
@@ -201,6 +209,32 @@ fn notes(table: &ResultTable) -> Vec<String> {
         notes.push(format!("Left out because they cannot be used: {}.", files.join(", ")));
     }
     notes
+}
+
+/// Explains the origins of the published values: each mark (empty for the source's own values) with its meaning, and the names of
+/// the few values that are exceptions. Empty if the source measured all of them on its own models.
+pub(crate) fn origins(table: &ResultTable) -> Vec<(&'static str, String)> {
+    let mut places: BTreeMap<(&ValueOrigin, &str), Vec<String>> = BTreeMap::new();
+    for row in &table.published {
+        for (column, cell) in table.columns.iter().zip(&row.cells) {
+            let Some(printed) = cell.as_ref().and_then(|cell| cell.printed.as_ref()) else { continue };
+            let name = format!("{}, {}", row.full_label(), column.heading());
+            places.entry((&printed.origin, &printed.place)).or_default().push(name);
+        }
+    }
+    let is_plain = |(origin, place): &(&ValueOrigin, &str)| {
+        **origin == ValueOrigin::Own && *place == table.source
+    };
+    if places.keys().all(is_plain) {
+        return Vec::new();
+    }
+    let note = |((origin, place), cells): (&(&ValueOrigin, &str), &Vec<String>)| {
+        let which = if cells.len() <= FEW { cells.join("; ") } else { format!("{} values", cells.len()) };
+        let elsewhere =
+            if *place == table.source { String::new() } else { format!(", printed in {place}") };
+        (origin.mark(), format!("{}{elsewhere}: {which}", origin.description()))
+    };
+    places.iter().map(note).collect()
 }
 
 /// Describes the units of the columns' values.

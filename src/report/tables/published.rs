@@ -1,6 +1,7 @@
 //! Published numbers, read from `benchmarks/published/*.csv` (the README there describes the columns).
 
 use std::path::Path;
+use std::str::FromStr;
 
 use csv::StringRecord;
 
@@ -40,6 +41,73 @@ pub struct PublishedValue {
     pub value: f64,
     /// The source's typographic mark. The source is inconsistent, so tables compute their own marks.
     pub mark: Mark,
+    /// Who measured it.
+    pub origin: ValueOrigin,
+    /// Where the value was printed.
+    pub printed: String,
+}
+
+/// Who measured a published value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ValueOrigin {
+    /// The authors of the source, on their own model or on a baseline that they made.
+    Own,
+    /// The authors of the source, on a model of others.
+    Rerun,
+    /// An earlier paper, which this names: the source prints the same number.
+    Copied(String),
+    /// Nobody has found out.
+    #[default]
+    Unknown,
+}
+
+impl ValueOrigin {
+    /// Returns the word in files: `own`, `rerun`, `copied` or `unknown`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            ValueOrigin::Own => "own",
+            ValueOrigin::Rerun => "rerun",
+            ValueOrigin::Copied(_) => "copied",
+            ValueOrigin::Unknown => "unknown",
+        }
+    }
+
+    /// Returns the mark after a value in tables; none for the source's own values.
+    pub fn mark(&self) -> &'static str {
+        match self {
+            ValueOrigin::Own => "",
+            ValueOrigin::Rerun => "‡",
+            ValueOrigin::Copied(_) => "†",
+            ValueOrigin::Unknown => "§",
+        }
+    }
+
+    /// Describes it in words: `copied from Galileo (arXiv 2502.09356), Table 13`.
+    pub fn description(&self) -> String {
+        match self {
+            ValueOrigin::Own => "measured by the source's authors on their own model or baseline".to_owned(),
+            ValueOrigin::Rerun => "measured by the source's authors on a model of others".to_owned(),
+            ValueOrigin::Copied(from) => format!("copied from {from}"),
+            ValueOrigin::Unknown => "not known whether copied or rerun".to_owned(),
+        }
+    }
+}
+
+/// Reads `own`, `rerun`, `unknown` or `copied: <the earlier paper>`.
+impl FromStr for ValueOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("copied:").map(str::trim)) {
+            ("own", _) => Ok(ValueOrigin::Own),
+            ("rerun", _) => Ok(ValueOrigin::Rerun),
+            ("unknown", _) => Ok(ValueOrigin::Unknown),
+            (_, Some(from)) if !from.is_empty() => Ok(ValueOrigin::Copied(from.to_owned())),
+            _ => Err(format!(
+                "expected the origin `own`, `rerun`, `unknown` or `copied: <paper>`, found `{text}`"
+            )),
+        }
+    }
 }
 
 /// The typographic mark of a value in a table.
@@ -55,7 +123,7 @@ pub enum Mark {
 
 /// Required and optional columns of a file.
 const REQUIRED: [&str; 6] = ["model", "dataset", "protocol", "metric", "value", "mark"];
-const OPTIONAL: [&str; 3] = ["backbone", "partition", "channels"];
+const OPTIONAL: [&str; 5] = ["backbone", "partition", "channels", "origin", "printed"];
 
 const SOURCE: &str = "# Source:";
 
@@ -77,7 +145,7 @@ pub fn of_table(home: &Home, table: &Table) -> Result<Published> {
 ///
 /// # Errors
 /// If the file cannot be read, or a line has the wrong number of fields, a value outside its metric's range (0 to 100 for
-/// metrics that are not implemented here), an unknown mark, or a value for a cell that already has one. The message names the
+/// metrics that are not implemented here), an unknown mark or origin, or a value for a cell that already has one. The message names the
 /// line.
 pub fn read(path: &Path) -> Result<Published> {
     let text = std::fs::read_to_string(path).at(path)?;
@@ -91,7 +159,7 @@ pub fn read(path: &Path) -> Result<Published> {
     let mut values: Vec<PublishedValue> = Vec::with_capacity(rows.len());
     for (row, fields) in rows.iter().enumerate() {
         let line = row + LINES_BEFORE + 1;
-        let value = value(&columns, fields).map_err(|problem| at_line(path, line, problem))?;
+        let value = value(&columns, fields, source).map_err(|problem| at_line(path, line, problem))?;
         if let Some(earlier) = values.iter().position(|other| same_cell(other, &value)) {
             let problem = format!("repeats the cell of line {}", earlier + LINES_BEFORE + 1);
             return Err(at_line(path, line, problem));
@@ -158,11 +226,11 @@ impl Columns {
     }
 }
 
-fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String> {
+fn value(columns: &Columns, row: &StringRecord, source: &str) -> Result<PublishedValue, String> {
     let field = |column: Option<usize>| {
         row.get(column?).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    let [model, dataset, protocol, metric, value, mark, backbone, partition, channels] = columns.0;
+    let [model, dataset, protocol, metric, value, mark, backbone, partition, channels, origin, printed] = columns.0;
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
@@ -191,5 +259,7 @@ fn value(columns: &Columns, row: &StringRecord) -> Result<PublishedValue, String
         metric: required(metric, "metric")?,
         value,
         mark,
+        origin: field(origin).map_or(Ok(ValueOrigin::Unknown), |text| text.parse())?,
+        printed: field(printed).unwrap_or_else(|| source.to_owned()),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::baseline;
-use super::published::{Mark, Published, PublishedValue};
+use super::published::{Mark, Published, PublishedValue, ValueOrigin};
 pub use super::rounded::Rounded;
 pub use super::rows::LeftOut;
 use super::rows::{CellRecords, SettingRow, differing, rows};
@@ -115,12 +115,25 @@ pub struct Value<'a> {
     pub footnotes: Vec<usize>,
     /// The records behind a measured value, sorted by seed.
     pub records: Vec<&'a Record>,
+    /// Who measured a published value and where it was printed; `None` for our own measurements.
+    pub printed: Option<Printed>,
+}
+
+/// Where a published value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Printed {
+    /// Who measured it.
+    pub origin: ValueOrigin,
+    /// The paper or page that printed it.
+    pub place: String,
 }
 
 impl Value<'_> {
-    fn published(value: f64, scale: Scale) -> Self {
+    fn published(published: &PublishedValue, scale: Scale) -> Self {
+        let printed = Printed { origin: published.origin.clone(), place: published.printed.clone() };
         Value {
-            value,
+            printed: Some(printed),
+            value: published.value,
             scale,
             spread: None,
             interval: None,
@@ -129,6 +142,11 @@ impl Value<'_> {
             footnotes: Vec::new(),
             records: Vec::new(),
         }
+    }
+
+    /// Returns the mark of a value that was copied, rerun or of unknown origin; otherwise nothing.
+    pub fn origin_mark(&self) -> &'static str {
+        self.printed.as_ref().map_or("", |printed| printed.origin.mark())
     }
 
     /// Rounds a number of the column as tables show it.
@@ -353,7 +371,7 @@ fn published_rows(columns: &[Column], published: &Published) -> Vec<TableRow<'st
             });
             rows.len() - 1
         });
-        rows[row].cells[column] = Some(Value::published(value.value, columns[column].scale()));
+        rows[row].cells[column] = Some(Value::published(value, columns[column].scale()));
     }
     rows
 }
@@ -576,6 +594,7 @@ fn measured_value<'a>(
         mark: Mark::None,
         footnotes,
         records: records.to_vec(),
+        printed: None,
     })
 }
 

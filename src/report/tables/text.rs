@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::published::Mark;
 use super::table::Value;
 
-/// Formats a cell as `**93.4** [91.8, 94.9] (+0.3) ᵃ`, or with several seeds as `93.4 ± 0.2 (+0.3)`.
+/// Formats a cell as `**93.4** [91.8, 94.9] (+0.3) ᵃ`, with several seeds as `93.4 ± 0.2 (+0.3)`, and a published value with the
+/// mark of its origin, as `93.4†`.
 pub(crate) fn cell_text(value: Option<&Value>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let number = value.rounded(value.value);
@@ -14,6 +15,7 @@ pub(crate) fn cell_text(value: Option<&Value>) -> String {
         Mark::Italic => format!("_{number}_"),
         Mark::None => number.to_string(),
     };
+    text += value.origin_mark();
     if let Some(spread) = value.spread {
         text += &format!(" ± {}", value.rounded(spread));
     }
@@ -43,7 +45,7 @@ pub(crate) fn letter(place: usize) -> String {
 /// Renders a Markdown table with padded columns: words aligned left, numbers right.
 pub(crate) fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
-    let numeric = |c: char| c.is_ascii_digit() || "+-±.,*_[]() ".contains(c) || LETTERS.contains(c);
+    let numeric = |c: char| c.is_ascii_digit() || "+-±.,*_[]() †‡§".contains(c) || LETTERS.contains(c);
     let number = |text: &str| text.chars().all(numeric);
     let numeric: Vec<bool> = (0..header.len())
         .map(|i| rows.iter().filter_map(|row| row.get(i)).all(|text| number(text)))

@@ -1,0 +1,100 @@
+//! A ranking as a table of text.
+
+use super::resample::DRAWS;
+use super::{Ranking, Standing};
+use crate::report::plain::PlainTable;
+
+/// Renders the ranking: one row per model.
+pub fn table(ranking: &Ranking) -> PlainTable {
+    let mut header = vec![
+        "Model",
+        "Average rank",
+        "95 % interval",
+        "Improvability",
+        "Not told apart, by drawing again",
+        "Not told apart, Nemenyi",
+    ];
+    let priced = ranking.standings.iter().any(|standing| standing.cost.is_some());
+    if priced {
+        header.extend(["Parameters", "GFLOPs per image"]);
+    }
+    let row = |standing: &Standing| {
+        let mut texts = vec![
+            standing.name.clone(),
+            format!("{:.2}", standing.rank),
+            format!("[{:.1}, {:.1}]", standing.interval.low, standing.interval.high),
+            standing.improvability.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+            letters(&standing.groups),
+            letters(&standing.nemenyi),
+        ];
+        if priced {
+            texts.push(standing.cost.map_or("-".to_owned(), |cost| millions(cost.parameters)));
+            texts.push(standing.cost.map_or("-".to_owned(), |cost| format!("{:.1}", cost.gflops())));
+        }
+        texts
+    };
+    PlainTable {
+        header: header.into_iter().map(str::to_owned).collect(),
+        rows: ranking.standings.iter().map(row).collect(),
+        notes: notes(ranking),
+    }
+}
+
+fn notes(ranking: &Ranking) -> Vec<String> {
+    let (sampled, all) = ranking.sampled;
+    let mut notes = vec![
+        format!(
+            "Average rank over {}; 1 is best, and equal values share their rank. Improvability: the share of a model's error that \
+             goes if it becomes as good as the best on each task, averaged over the tasks with a metric in percent.",
+            ranking.tasks.join(", ")
+        ),
+        ranking.verdict(),
+        format!(
+            "Intervals: tasks drawn {DRAWS} times with replacement and, for the {sampled} of {all} values with stored predictions, \
+             test samples and seeds as well; other values are taken as printed. Models that share a letter are not told apart: the \
+             interval of their difference holds 0, or the Nemenyi test's limit is not reached."
+        ),
+    ];
+    if ranking.standings.iter().any(|standing| standing.cost.is_some()) {
+        notes.push(
+            "Parameters and GFLOPs of one image through the encoder, counted from the architecture: two floating-point operations \
+             per multiply-add of convolutions, linear layers and attention. `-`: not counted, as for published rows."
+                .to_owned(),
+        );
+    }
+    if !ranking.incomplete.is_empty() {
+        notes.push(format!("Not ranked, as they lack a task: {}.", ranking.incomplete.join(", ")));
+    }
+    notes
+}
+
+/// Formats a number of parameters as `85.8 M`.
+fn millions(parameters: u64) -> String {
+    format!("{:.1} M", parameters as f64 / 1e6)
+}
+
+/// Names groups a, b, …, z, aa, ab, ….
+fn letters(groups: &[usize]) -> String {
+    let letter = |mut group: usize| {
+        let mut name = Vec::new();
+        loop {
+            name.insert(0, char::from(b'a' + (group % 26) as u8));
+            match group / 26 {
+                0 => break,
+                rest => group = rest - 1,
+            }
+        }
+        name.into_iter().collect::<String>()
+    };
+    groups.iter().map(|group| letter(*group)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::letters;
+
+    #[test]
+    fn groups_are_named_by_letters_in_order() {
+        assert_eq!(letters(&[0, 1, 25, 26, 27, 702]), "a b z aa ab aaa");
+    }
+}
