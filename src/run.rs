@@ -499,7 +499,6 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Returns the images of a sample for the record; empty for tasks of a single image.
 /// How a protocol pools the model's tokens; `None` if it does not use pooled features.
 fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
     let pooling = model.pooling();
@@ -510,6 +509,7 @@ fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
     }
 }
 
+/// Returns the images of a sample for the record; empty for tasks of a single image.
 fn recorded_images(task: &Task) -> Vec<RecordedImage> {
     let images = task.images.iter();
     images.map(|image| RecordedImage { sensor: image.input_sensor, date: image.date.clone() }).collect()
