@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use ndarray::Array2;
 use serde::Serialize;
 
@@ -241,7 +241,7 @@ impl Input {
             let problem = format!("{} takes pixels as stored, never normalised", model.name);
             return Err(Error::mismatch(problem).help("leave out --normalization"));
         }
-        let normalization = options.normalization_of(suite, task, &model.architecture).to_owned();
+        let normalization = options.normalization_of(suite, task, model).to_owned();
         let task = Task { scale: 1.0, ..task.clone() };
         let dataset = data::open(suite, &task, root, partition)?;
         let images = images::as_stored(suite, &task, dataset.bands()?, options)?;

@@ -258,7 +258,7 @@ impl<'a> Runner<'a> {
     ) -> Deciding<'d> {
         let setting = self.setting;
         let is_known = setting.vectors.is_none();
-        let normalization = setting.input.normalization_of(setting.suite, task, &setting.model.architecture);
+        let normalization = setting.input.normalization_of(setting.suite, task, setting.model);
         Deciding {
             protocol_version: PROTOCOL_VERSION,
             features_version: FEATURES_VERSION,

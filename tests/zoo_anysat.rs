@@ -283,7 +283,8 @@ fn gradients_are_those_of_finite_differences() {
     // The relative term hardly reaches the class token, and steps that show in it bend the ReLUs of the projector.
     let pooled =
         all.iter().copied().filter(|name| !["rpe_k", "projector"].iter().any(|part| name.contains(part))).collect();
-    let radar = vec!["projector_s1.patch_embed.inconv.1.linear.weight", "projector_s1.patch_embed.mlp.norm.weight"];
+    // Steps in earlier layers move ReLUs too: the ratio of the two bands is large in some pixels.
+    let radar = vec!["projector_s1.patch_embed.inconv.4.linear.weight", "projector_s1.patch_embed.out_norm.bias"];
     let dates = vec![
         "projector_s2.patch_embed.attention_heads.queries",
         "projector_s2.patch_embed.attention_heads.fc1_k.weight",
@@ -418,7 +419,7 @@ fn protocols_run_on_generated_data() {
     let short = ["--epochs", "1", "--learning-rates", "1e-3", "--limit", "4"];
     for (task, protocol, args) in [
         ("m-so2sat", "knn", &[][..]),
-        ("m-so2sat", "linear-probe", &short),
+        ("m-so2sat", "linear-probe", &[]),
         ("m-so2sat", "finetune", &short),
         ("m-cashew-plant", "segmentation-probe", &short),
         ("m-cashew-plant", "upernet", &short),

@@ -176,7 +176,8 @@ impl Export {
 
     /// Adds the feature maps of a split: [n, d, rows, columns] each.
     fn add_maps(&mut self, extractor: &Extractor, split: Split, progress: &dyn Progress) -> Result<()> {
-        let Extractor { encoder, device, input, strategy, batch_size, .. } = *extractor;
+        let Extractor { encoder, device, input, strategy, .. } = *extractor;
+        let batch_size = extractor.batch_size.images();
         let source = MapSource::new(Box::new(encoder), input.spec(), device.clone());
         let n = input.dataset.samples(split).len();
         let step = progress.begin(&format!("{split}, maps"), n);

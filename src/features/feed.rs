@@ -28,7 +28,7 @@ impl<'a> Feed<'a> {
     pub fn new(extractor: &Extractor<'a>, preprocess: &'a Preprocess, turn: Dihedral) -> Self {
         let device = batch_device(extractor.encoder, extractor.device);
         let feed = Feed::of(extractor.input, preprocess, turn, device);
-        if device::is_host(&feed.device) || !DevicePreprocess::fits(&feed.device) {
+        if device::is_host(&feed.device) || !DevicePreprocess::fits(preprocess, &feed.device) {
             feed
         } else {
             feed.on_device()

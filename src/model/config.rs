@@ -246,6 +246,8 @@ impl ModelConfig {
             normalization: no_clip(),
             weights: None,
             published: None,
+            parity: None,
+            route: SuiteRoute::default(),
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn encode(
                 Pooling::Class => tokens.slice_dim(1, 0..1).squeeze_dim(1),
                 Pooling::Mean => tokens.slice_dim(1, 1..).mean_dim(1).squeeze_dim(1),
                 Pooling::MeanAll => tokens.mean_dim(1).squeeze_dim(1),
-                Pooling::Head => {
+                Pooling::MeanUnnormed | Pooling::Head => {
                     return Err(lacks_pooling(
                         model,
                         pooling,

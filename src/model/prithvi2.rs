@@ -187,7 +187,7 @@ impl Encoder for Prithvi2 {
                     Pooling::Class => {
                         norm.forward(tokens::first_after_all(blocks, self.first_tokens(images)))
                     }
-                    Pooling::Head => return Err(no_pooling(pooling, POOLINGS)),
+                    Pooling::MeanUnnormed | Pooling::Head => return Err(no_pooling(pooling, POOLINGS)),
                 };
                 Encoded::Pooled(pooled.squeeze_dim(1)) // [n, 1, d] to [n, d]
             }

@@ -137,6 +137,7 @@ impl Vit {
         let pooled = match pooling {
             Pooling::Class => self.norm.forward(tokens::first_after_all(&self.blocks, first)),
             Pooling::Mean => self.norm.forward(all(first)).slice_dim(1, 1..).mean_dim(1),
+            Pooling::MeanUnnormed => all(first).slice_dim(1, 1..).mean_dim(1),
             Pooling::MeanAll => self.norm.forward(all(first)).mean_dim(1),
             // timm's `fc_norm`: the norm comes after the mean.
             Pooling::Head => self.norm.forward(all(first).slice_dim(1, 1..).mean_dim(1)),

@@ -24,7 +24,7 @@ use crate::canvas::{pdf, png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::contribution::Contribution;
-use crate::record::{Reason, Record, Unreadable, frame};
+use crate::record::{Record, Unreadable, frame};
 use crate::task::Table;
 use crate::{Error, Result};
 

@@ -48,6 +48,7 @@ enum Constants {
     Standardize { mean: Tensor<4>, std: Tensor<4> },
     /// In float64; `range` is max - min.
     MinMax { min: Tensor<4>, range: Tensor<4>, clip: Clip },
+    MinMaxStandardize { min: Tensor<4>, range: Tensor<4>, mean: Tensor<4>, std: Tensor<4> },
     Satlas,
     Identity,
 }
@@ -63,6 +64,12 @@ impl DevicePreprocess {
                 let range = min.iter().zip(max).map(|(min, max)| max - min).collect();
                 Constants::MinMax { min: doubles(min.clone(), device), range: doubles(range, device), clip: *clip }
             }
+            Normalization::MinMaxStandardize { min, range, mean, std } => Constants::MinMaxStandardize {
+                min: per_band(min.clone(), device),
+                range: per_band(range.clone(), device),
+                mean: per_band(mean.clone(), device),
+                std: per_band(std.clone(), device),
+            },
             Normalization::Satlas => Constants::Satlas,
             Normalization::Identity => Constants::Identity,
         };
@@ -75,9 +82,10 @@ impl DevicePreprocess {
         }
     }
 
-    /// Whether this can be done on `device`, which needs float64.
-    pub fn fits(device: &Device) -> bool {
-        device.supports_dtype(DType::F64)
+    /// Whether `preprocess` can be done on `device`, which needs float64. Clipping to the quantiles of each band stays on the CPU.
+    pub fn fits(preprocess: &Preprocess, device: &Device) -> bool {
+        let sorts = matches!(preprocess.normalization, Normalization::MinMax { clip: Clip::Quantiles, .. });
+        !sorts && device.supports_dtype(DType::F64)
     }
 
     /// Turns stored pixels [n, c, h, w] into the model's input [n, c, height, width], and applies `turn` to it.
@@ -111,10 +119,15 @@ impl DevicePreprocess {
                 let scaled = (pixels.cast(FloatDType::F64) - min.clone()) / range.clone();
                 let scaled = match clip {
                     Clip::None => scaled,
-                    Clip::Unit => scaled.clamp(0.0, 1.0),
+                    // Quantiles need all pixels of a band in order: see `DevicePreprocess::fits`.
+                    Clip::Unit | Clip::Quantiles => scaled.clamp(0.0, 1.0),
                     Clip::Codes => (scaled * 255.0).clamp(0.0, 255.0).floor() / 255.0,
                 };
                 scaled.cast(FloatDType::F32)
+            }
+            Constants::MinMaxStandardize { min, range, mean, std } => {
+                expect(min)?;
+                ((pixels - min.clone()) / range.clone() - mean.clone()) / std.clone()
             }
             Constants::Satlas => (pixels / SATLAS_WHITE).clamp(0.0, 1.0),
             Constants::Identity => pixels,

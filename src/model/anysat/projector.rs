@@ -202,7 +202,9 @@ pub(super) fn day_codes(dates: &[Input], width: usize) -> Tensor<3> {
 fn day_code(day: usize, width: usize) -> impl Iterator<Item = f32> {
     let entries = width / HEADS;
     let entry = move |i: usize| {
-        let angle = day as f64 / 367_f64.powf((i - i % 2) as f64 / entries as f64);
+        // Upstream computes angles in float32. Norms of few channels would magnify the difference.
+        let period = 367_f64.powf((i - i % 2) as f64 / entries as f64) as f32;
+        let angle = f64::from(day as f32 / period);
         (if i.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
     };
     (0..width).map(move |i| entry(i % entries))

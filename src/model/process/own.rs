@@ -78,6 +78,8 @@ impl OwnEncoder {
             normalization: NormalizationKind::NormNoClip,
             weights: None,
             published: None,
+            parity: None,
+            route: crate::model::config::SuiteRoute::default(),
         })
     }
 }
