@@ -262,7 +262,7 @@ impl OnnxEncoder {
                     Pooling::Class => tokens.slice_dim(1, 0..1),
                     Pooling::Mean | Pooling::Head => tokens.slice_dim(1, leading..).mean_dim(1),
                     Pooling::MeanAll => tokens.mean_dim(1),
-                    Pooling::MeanUnnormed => return Err(lacks_pooling(NAME, pooling, self.config.poolings())),
+                    Pooling::MeanUnnormed => return Err(lacks_pooling(NAME, pooling, poolings)),
                 };
                 Ok(pooled.squeeze_dim(1)) // [n, 1, d] to [n, d]
             }
