@@ -12,8 +12,8 @@ mod made;
 #[path = "support/source.rs"]
 mod source;
 
-#[path = "common/parity.rs"]
-mod parity;
+#[path = "common/zoo_parity.rs"]
+mod zoo_parity;
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;

@@ -79,7 +79,16 @@ impl Encoder for Recorder {
 
 fn extractor<'a>(input: &'a Input, encoder: &'a Recorder, device: &'a Device) -> Extractor<'a> {
     let strategy = input.only().unwrap();
-    Extractor { encoder, device, input, strategy, turn: Dihedral::Identity, batch_size: 1, readers: 1 }
+    Extractor {
+        encoder,
+        device,
+        further: &[],
+        input,
+        strategy,
+        turn: Dihedral::Identity,
+        batch_size: 1.into(),
+        readers: 1,
+    }
 }
 
 /// What an encoder is told of one sample.
@@ -166,7 +175,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn key(input: &Input, model: &ModelConfig) -> String {
     let (recorder, device) = (Recorder::default(), Device::flex());
-    let identity = Identity { model, weights: "random:0", device: "flex" };
+    let identity = Identity { model, weights: "random:0", device: "flex", precision: Default::default() };
     extractor(input, &recorder, &device).key(identity).unwrap()
 }
 

@@ -22,7 +22,7 @@ use terrabench::task::Sensor;
 use terrabench::{ErrorKind, Result};
 
 use crate::common::fixture;
-use crate::parity::assert_parity;
+use crate::zoo_parity::assert_parity;
 
 /// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {
@@ -104,7 +104,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let differences = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
     // Not f64::max, which would ignore a NaN.
     let difference = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
-    crate::parity::note(difference);
+    crate::zoo_parity::note(difference);
     assert!(difference <= tolerance, "{what} differs by {difference:e}, more than {tolerance:e}");
 }
 

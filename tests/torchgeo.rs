@@ -118,10 +118,11 @@ fn features(root: &Path, model: &str, task: &str, normalization: &str, channels:
     let extractor = Extractor {
         encoder: loaded.encoder.as_ref(),
         device: &device,
+        further: &[],
         input: &input,
         strategy: input.only().unwrap(),
         turn: Dihedral::Identity,
-        batch_size: 5,
+        batch_size: 5.into(),
         readers: 2,
     };
     Split::ALL.map(|split| {

@@ -9,7 +9,7 @@ use terrabench::model::croma::{Croma, CromaConfig, attention_bias};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
 
-use crate::parity::assert_parity;
+use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series,

@@ -16,7 +16,7 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Sensors};
 
 use crate::common::fixture;
-use crate::parity::assert_parity;
+use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, Tolerance, assert_close, assert_gradients_by, assert_parameters, device, filled,
     formula_weights, numbers, resized_images, slots, stored_weights,

@@ -13,7 +13,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
-use crate::parity::assert_parity;
+use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, stored_weights,

@@ -15,7 +15,7 @@ use terrabench::model::vit::{Vit, VitConfig};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
-use crate::parity::assert_parity;
+use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, batch, formula, images, made_up, sensors, tensor,
 };

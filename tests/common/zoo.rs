@@ -116,7 +116,7 @@ pub fn difference(found: &[f32], expected: &[f32]) -> f64 {
 #[track_caller]
 pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let difference = difference(found, expected);
-    crate::parity::note(difference);
+    crate::zoo_parity::note(difference);
     println!("{what}: {difference:.1e} of {tolerance:e}");
     assert!(difference <= tolerance, "{what} differs by {difference:e}, more than {tolerance:e}");
 }

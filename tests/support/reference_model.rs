@@ -222,7 +222,7 @@ impl Golden {
         let differences = found.zip(expected).map(|(a, b)| f64::from((a - b).abs()));
         // Not f64::max, which would pass over a NaN.
         let difference = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
-        crate::parity::note(difference);
+        crate::zoo_parity::note(difference);
         self.unseen.remove(name);
         let group = name.split('.').next().unwrap().trim_end_matches(|c: char| c.is_ascii_digit());
         let part = name.rsplit('.').next().filter(|part| ["mean", "std"].contains(part));
