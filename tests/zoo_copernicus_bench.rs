@@ -186,3 +186,22 @@ fn croma_and_softcon_have_a_head_without_batch_norm_by_default() {
     };
     assert_eq!(with_norm, usual, "they differ in nothing else");
 }
+
+/// A row is named by the protocol that its records have, not by the one that other models have.
+#[test]
+fn a_rows_label_names_the_head_that_it_uses() {
+    let suite = suite();
+    let table = &suite.tables[0];
+    let named = |used: &[&str]| {
+        let is_named = |own: &&String| table.names(own, |name| used.contains(&name));
+        table.protocols.iter().filter(is_named).cloned().collect::<Vec<_>>().join(" ")
+    };
+    let (usual, plain) = ("copernicus-linear-probe", "copernicus-linear-probe-plain");
+    assert_eq!(named(&[usual]), "copernicus-linear-probe upernet finetune");
+    assert_eq!(named(&["upernet"]), "copernicus-linear-probe upernet finetune");
+    assert_eq!(named(&[plain, "upernet"]), "copernicus-linear-probe-plain upernet finetune");
+    assert_eq!(
+        named(&[usual, plain]),
+        "copernicus-linear-probe copernicus-linear-probe-plain upernet finetune"
+    );
+}

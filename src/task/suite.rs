@@ -321,6 +321,9 @@ pub struct Table {
     pub published: String,
     /// Protocols of our rows, files in `configs/protocols/`.
     pub protocols: Vec<String>,
+    /// Protocols that stand for another one for some models, by name: a row's label names the one that it uses.
+    #[serde(default)]
+    pub in_place_of: BTreeMap<String, String>,
     /// Tasks, the outer level of the columns.
     pub tasks: Vec<String>,
     /// Partitions, the inner level of the columns.
@@ -341,6 +344,17 @@ pub struct Table {
     /// Published names of models, protocols and backbones, if they differ from ours.
     #[serde(default)]
     pub published_as: PublishedAs,
+}
+
+impl Table {
+    /// Whether the label of a row names `protocol`; `is_used` says which protocols the row's records have.
+    pub fn names(&self, protocol: &str, is_used: impl Fn(&str) -> bool) -> bool {
+        let is_replaced = || {
+            let others = self.in_place_of.iter().filter(|(_, replaced)| *replaced == protocol);
+            others.map(|(other, _)| other).any(|other| is_used(other))
+        };
+        is_used(protocol) || (!self.in_place_of.contains_key(protocol) && !is_replaced())
+    }
 }
 
 /// What the rows of a table are.

@@ -452,13 +452,14 @@ fn measured_rows<'a>(
         };
         variants.entry(variant).or_default().push(record);
     }
-    // Our protocols by their published name.
-    let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for own in &definition.protocols {
-        protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
-    }
     let mut all = Vec::new();
     for (variant, records) in &variants {
+        // Our protocols by their published name.
+        let is_used = |name: &str| records.iter().any(|record| record.cell.protocol == name);
+        let mut protocols: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for own in definition.protocols.iter().filter(|own| definition.names(own, is_used)) {
+            protocols.entry(PublishedAs::name(&published_as.protocols, own)).or_default().push(own);
+        }
         let comparable = !demo && variant.coverage == Coverage::Whole;
         let setting_rows = rows(records, left_out);
         for (place, row) in setting_rows.iter().enumerate() {
