@@ -476,11 +476,19 @@ fn copied_values_are_marked_and_exceptions_named() {
     assert!(text.contains(exception), "{text}");
     assert!(text.contains("Table 14: 43 values.\n"), "{text}");
     let text = csv(&filled).unwrap();
-    assert!(text.contains(",copied,\"Galileo (arXiv 2502.09356), Table 14, which has 98.4\",\"README of github.com/"), "{text}");
+    assert!(
+        text.contains(
+            ",copied,\"Galileo (arXiv 2502.09356), Table 14, which has 98.4\",\"README of github.com/"
+        ),
+        "{text}"
+    );
     let knn = suite.tables.iter().find(|table| table.file == "knn").unwrap();
     let source = published::of_table(&home, knn).unwrap();
     let text = markdown(&fill(knn, &suite, &source, &[], false).unwrap());
-    assert!(text.contains(" 76.0§ |") && text.contains("- § not known whether copied or rerun: 8 values.\n"), "{text}");
+    assert!(
+        text.contains(" 76.0§ |") && text.contains("- § not known whether copied or rerun: 8 values.\n"),
+        "{text}"
+    );
 }
 
 #[test]
