@@ -53,6 +53,7 @@ mod lower_is_better;
 mod metrics;
 mod model;
 mod optimizers;
+mod origins;
 mod packed;
 mod paper;
 mod pickle;
