@@ -147,7 +147,8 @@ fn a_report_goes_without_a_bad_record_and_bad_predictions_and_ends_with_3() {
 
     std::fs::remove_file(&bad).unwrap();
     std::fs::remove_file(&predictions).unwrap();
-    let written = write_all(&Home::find().unwrap(), &results, &results, &Choice::default(), Style::default()).unwrap();
+    let written =
+        write_all(&Home::find().unwrap(), &results, &results, &Choice::default(), Style::default()).unwrap();
     assert!(written.unreadable.is_empty());
     assert!(!std::fs::read_to_string(results.join("report.md")).unwrap().contains("cannot be used"));
 }

@@ -104,7 +104,13 @@ fn captions_name_protocols_weights_seeds_and_versions() {
     let table = text(folder.path().join("geobench/knn.tex"));
     let spider = text(folder.path().join("geobench/spider.tex"));
     for said in [&table, &spider] {
-        for part in ["knn", "TerraFM ViT-Base ViT-Base5f3c", "seed 0;", "; Terrabench 0.1.0", "0.1.0 (revision 0123456789ab)"] {
+        for part in [
+            "knn",
+            "TerraFM ViT-Base ViT-Base5f3c",
+            "seed 0;",
+            "; Terrabench 0.1.0",
+            "0.1.0 (revision 0123456789ab)",
+        ] {
             assert!(said.contains(part), "no {part} in {said}");
         }
     }
@@ -126,7 +132,13 @@ fn the_bibliography_holds_what_the_report_used() {
     let folder = tempfile::tempdir().unwrap();
     report(folder.path(), Style::default());
     let found = text(folder.path().join("references.bib"));
-    for key in ["lacoste2023geobench", "helber2019eurosat", "danish2025terrafm", "ghorbanzadeh2022landslide4sense", "demsar2006comparisons"] {
+    for key in [
+        "lacoste2023geobench",
+        "helber2019eurosat",
+        "danish2025terrafm",
+        "ghorbanzadeh2022landslide4sense",
+        "demsar2006comparisons",
+    ] {
         assert!(found.contains(&format!("{{{key},")), "no {key} in {found}");
     }
     // No report on Copernicus-Bench's tasks, no entry for them; the model of one's own is named as missing.
@@ -176,12 +188,22 @@ fn picture() -> Picture {
     let words = |words: &str, y: f64| Text::new(words, (100.0, y), Anchor::Middle, 14.0);
     let shapes = vec![
         Shape::Area { points: vec![(10.0, 10.0), (60.0, 10.0), (30.0, 60.0)], color: red, opacity: 0.5 },
-        Shape::Line { points: vec![(0.0, 0.0), (200.0, 80.0)], color: red, width: 2.0, dash: Dash::Strokes(&[6.0, 4.0]) },
+        Shape::Line {
+            points: vec![(0.0, 0.0), (200.0, 80.0)],
+            color: red,
+            width: 2.0,
+            dash: Dash::Strokes(&[6.0, 4.0]),
+        },
         Shape::Dot { center: (150.0, 40.0), radius: 8.0, color: red, hollow: true },
         Shape::Text(words("Größe (R²) ↓", 50.0)),
         Shape::Text(words("bold words", 80.0).bold()),
     ];
-    Picture { width: 200.0, height: 100.0, description: "A picture".into(), layers: vec![Layer { owner: None, shapes }] }
+    Picture {
+        width: 200.0,
+        height: 100.0,
+        description: "A picture".into(),
+        layers: vec![Layer { owner: None, shapes }],
+    }
 }
 
 #[test]
@@ -208,7 +230,8 @@ fn checklist(records: &[Record]) -> Vec<Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("geobench")).unwrap();
     records.iter().for_each(|record| drop(store.put(record).unwrap()));
-    write_all(&Home::find().unwrap(), folder.path(), folder.path(), &Choice::default(), Style::default()).unwrap();
+    write_all(&Home::find().unwrap(), folder.path(), folder.path(), &Choice::default(), Style::default())
+        .unwrap();
     let report = text(folder.path().join("report.md"));
     let (head, _) = report.split_once("\n## GEO-Bench\n").unwrap();
     let is_rule = |line: &str| line.chars().all(|c| "|:- ".contains(c));
@@ -243,7 +266,11 @@ fn the_checklist_says_what_each_row_lacks() {
     assert_eq!(found[2][2..], ["0 of 1 row", "tasks are missing (1 row)"]);
     assert_eq!(found[3][2], "all measured rows, 104 of 112 published values");
     assert!(found[3][3].contains("origin of 8 published values unknown"), "{found:?}");
-    assert!(found[4][3].starts_with("one seed (1 row)") || found[4][3].starts_with("no interval (1 row); one seed"), "{found:?}");
+    assert!(
+        found[4][3].starts_with("one seed (1 row)")
+            || found[4][3].starts_with("no interval (1 row); one seed"),
+        "{found:?}"
+    );
     assert_eq!(found[5][2..], ["1 of 1 row", "-"]);
     let row = found.last().unwrap();
     assert_eq!(row[1], "TerraFM ViT-Base (measured)");

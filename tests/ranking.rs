@@ -100,7 +100,10 @@ fn improvability_is_the_share_of_the_error_that_goes() {
     // b: (10 - 5) / 10 and 0; a: 0 and (40 - 20) / 40; c: (20 - 5) / 20 and (40 - 20) / 40.
     let named: Vec<&str> = shares.iter().map(|text| text.split_once(' ').unwrap().0).collect();
     assert_eq!(named, ["b", "a", "c"]);
-    assert!(shares.iter().zip(["0.250", "0.250", "0.625"]).all(|(text, share)| text.ends_with(share)), "{shares:?}");
+    assert!(
+        shares.iter().zip(["0.250", "0.250", "0.625"]).all(|(text, share)| text.ends_with(share)),
+        "{shares:?}"
+    );
 }
 
 #[test]
@@ -114,7 +117,8 @@ fn lower_errors_rank_better_and_have_no_improvability() {
     table.tasks = tasks.map(|(task, _)| task.into()).into();
     let published = values(&tasks, &[&[3.0, 4.0], &[1.0, 2.0], &[2.0, 2.0]]);
     let [ranking] = of_published(&suite, &table, &published).try_into().unwrap();
-    let found: Vec<(&str, f64)> = names(&ranking).into_iter().zip(ranking.standings.iter().map(|s| s.rank)).collect();
+    let found: Vec<(&str, f64)> =
+        names(&ranking).into_iter().zip(ranking.standings.iter().map(|s| s.rank)).collect();
     assert_eq!(found, [("b ViT-Large", 1.25), ("c ViT-Large", 1.75), ("a ViT-Large", 3.0)]);
     assert!(ranking.standings.iter().all(|standing| standing.improvability.is_none()));
     assert_eq!(ranking.standings[2].ratios, [3.0, 2.0]);
@@ -130,7 +134,9 @@ fn models_that_lack_a_task_are_named_and_not_ranked() {
     let [ranking] = of_published(&suite, &table, &values(&tasks, rows)).try_into().unwrap();
     assert_eq!(ranking.incomplete, ["d ViT-Large"]);
     assert_eq!(ranking.standings.len(), 3);
-    assert!(text_table(&ranking).notes.iter().any(|note| note == "Not ranked, as they lack a task: d ViT-Large."));
+    assert!(
+        text_table(&ranking).notes.iter().any(|note| note == "Not ranked, as they lack a task: d ViT-Large.")
+    );
     // Two models, or one task, are no ranking.
     assert!(of_published(&suite, &table, &values(&tasks, &rows[..2])).is_empty());
     table.tasks.truncate(1);
@@ -162,7 +168,10 @@ fn measured_rows_are_drawn_again_from_their_predictions() {
     let found = measured("default");
     let titles: Vec<&str> = found.iter().map(|ranking| ranking.title.as_str()).collect();
     const TITLE: &str = "k-NN classification on GEO-Bench";
-    assert_eq!(titles, [format!("{TITLE}, 100 % of the training data"), format!("{TITLE}, 1 % of the training data")]);
+    assert_eq!(
+        titles,
+        [format!("{TITLE}, 100 % of the training data"), format!("{TITLE}, 1 % of the training data")]
+    );
     // Two measured models on four tasks have predictions, at one share of the training data.
     assert_eq!(found[0].sampled, (8, 16 * 4));
     assert_eq!(found[1].sampled, (0, 16 * 4));
@@ -204,7 +213,10 @@ fn measured_models_have_a_cost_and_published_ones_do_not() {
     assert_eq!(table.header[6..], ["Parameters", "GFLOPs per image"]);
     let picture = cost::draw(&found[0]).unwrap();
     let texts: Vec<&str> = picture.texts().map(|text| text.text.as_str()).collect();
-    assert!(texts.contains(&"TerraFM ViT-Base (measured)") && texts.contains(&"GFLOPs per image"), "{texts:?}");
+    assert!(
+        texts.contains(&"TerraFM ViT-Base (measured)") && texts.contains(&"GFLOPs per image"),
+        "{texts:?}"
+    );
     assert!(!texts.contains(&"Galileo ViT-Base"), "{texts:?}");
 }
 

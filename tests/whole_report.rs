@@ -138,8 +138,9 @@ fn ten_thousand_records_take_two_seconds() {
 #[test]
 fn missing_records_and_unknown_names_are_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let write =
-        |choice: &Choice| write_all(&home(), folder.path(), folder.path(), choice, Style::default()).unwrap_err().to_string();
+    let write = |choice: &Choice| {
+        write_all(&home(), folder.path(), folder.path(), choice, Style::default()).unwrap_err().to_string()
+    };
     assert!(write(&Choice::default()).contains("no records found below this folder"));
     made::results(folder.path());
     let choice = |models: &[&str], axes: &[&str]| Choice {

@@ -93,17 +93,32 @@ impl Bitmap {
     /// Averages each block of [`FINER`] x [`FINER`] pixels.
     #[must_use]
     pub fn averaged(&self) -> Bitmap {
+        // Most of a picture is white: stretches of it are recognised at once.
+        const STRETCH: usize = 32;
+        const BLANK: [u8; STRETCH * FINER * 3] = [255; STRETCH * FINER * 3];
         let (width, height) = (self.width / FINER, self.height / FINER);
         let mut pixels = Vec::with_capacity(width * height * 3);
         for y in 0..height {
-            for x in 0..width {
-                for channel in 0..3 {
-                    let mut sum = 0u32;
-                    for row in 0..FINER {
-                        let start = ((y * FINER + row) * self.width + x * FINER) * 3 + channel;
-                        sum += (0..FINER).map(|i| u32::from(self.pixels[start + i * 3])).sum::<u32>();
+            for from in (0..width).step_by(STRETCH) {
+                let to = (from + STRETCH).min(width);
+                let start = |row: usize, x: usize| ((y * FINER + row) * self.width + x * FINER) * 3;
+                let is_blank = |row: usize| {
+                    let stretch = &self.pixels[start(row, from)..start(row, to)];
+                    *stretch == BLANK[..stretch.len()]
+                };
+                if (0..FINER).all(is_blank) {
+                    pixels.resize(pixels.len() + (to - from) * 3, 255);
+                    continue;
+                }
+                for x in from..to {
+                    for channel in 0..3 {
+                        let mut sum = 0u32;
+                        for row in 0..FINER {
+                            let start = start(row, x) + channel;
+                            sum += (0..FINER).map(|i| u32::from(self.pixels[start + i * 3])).sum::<u32>();
+                        }
+                        pixels.push((sum / (FINER * FINER) as u32) as u8);
                     }
-                    pixels.push((sum / (FINER * FINER) as u32) as u8);
                 }
             }
         }

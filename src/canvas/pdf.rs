@@ -20,7 +20,8 @@ const POINTS: f32 = 0.75;
 /// Control points of a quarter of a circle with radius 1 [the usual cubic approximation, 4 (sqrt 2 - 1) / 3].
 const QUARTER: f64 = 0.552_284_75;
 
-const IDENTITY: SystemInfo = SystemInfo { registry: Str(b"Adobe"), ordering: Str(b"Identity"), supplement: 0 };
+const IDENTITY: SystemInfo =
+    SystemInfo { registry: Str(b"Adobe"), ordering: Str(b"Identity"), supplement: 0 };
 
 /// Renders the picture as a PDF file of one page, of the picture's size. The same picture gives the same bytes.
 ///
@@ -38,8 +39,12 @@ pub fn pdf(picture: &Picture) -> Result<Vec<u8>> {
     pdf.catalog(catalog).pages(pages);
     pdf.document_info(info).title(TextStr(&picture.description)).producer(TextStr("Terrabench"));
     pdf.pages(pages).kids([page]).count(1);
-    let used: Vec<(usize, Ref)> =
-        faces.iter().enumerate().filter(|(_, face)| !face.letters.is_empty()).map(|(i, _)| (i, next())).collect();
+    let used: Vec<(usize, Ref)> = faces
+        .iter()
+        .enumerate()
+        .filter(|(_, face)| !face.letters.is_empty())
+        .map(|(i, _)| (i, next()))
+        .collect();
     let mut writer = pdf.page(page);
     writer.media_box(Rect::new(0.0, 0.0, picture.width as f32 * POINTS, picture.height as f32 * POINTS));
     writer.parent(pages).contents(content);
@@ -51,7 +56,9 @@ pub fn pdf(picture: &Picture) -> Result<Vec<u8>> {
     fonts.finish();
     let mut states = resources.ext_g_states();
     for (i, opacity) in opacities.iter().enumerate() {
-        states.insert(Name(state_name(i).as_bytes())).start::<pdf_writer::writers::ExtGraphicsState>()
+        states
+            .insert(Name(state_name(i).as_bytes()))
+            .start::<pdf_writer::writers::ExtGraphicsState>()
             .non_stroking_alpha(*opacity as f32);
     }
     states.finish();

@@ -57,8 +57,12 @@ const ORIGINS_PLACE: usize = 2;
 /// # Errors
 /// If the folder of models cannot be read.
 pub fn checklist(home: &Home, chapters: &[Chapter]) -> Result<Option<Checklist>> {
-    let tables: Vec<&ResultTable> =
-        chapters.iter().flat_map(Chapter::filled).map(|(_, table)| table).filter(|table| !table.demo).collect();
+    let tables: Vec<&ResultTable> = chapters
+        .iter()
+        .flat_map(Chapter::filled)
+        .map(|(_, table)| table)
+        .filter(|table| !table.demo)
+        .collect();
     if tables.is_empty() {
         return Ok(None);
     }
@@ -75,7 +79,8 @@ pub fn checklist(home: &Home, chapters: &[Chapter]) -> Result<Option<Checklist>>
         let met = lacking.iter().filter(|row| row[place].is_empty()).count();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         lacking.iter().flat_map(|row| &row[place]).for_each(|what| *counts.entry(what).or_default() += 1);
-        let missing: Vec<String> = counts.iter().map(|(what, count)| format!("{what} ({})", rows(*count))).collect();
+        let missing: Vec<String> =
+            counts.iter().map(|(what, count)| format!("{what} ({})", rows(*count))).collect();
         demands.push(vec![
             demand.title.to_owned(),
             format!("{met} of {}", rows(checked.len())),
@@ -88,7 +93,9 @@ pub fn checklist(home: &Home, chapters: &[Chapter]) -> Result<Option<Checklist>>
     }
     let per_row = checked.iter().zip(&lacking).map(|(row, lacks)| {
         let mut texts = vec![row.table.title.clone(), row.row.full_label()];
-        texts.extend(lacks.iter().map(|what| if what.is_empty() { "yes".to_owned() } else { what.join("; ") }));
+        texts.extend(
+            lacks.iter().map(|what| if what.is_empty() { "yes".to_owned() } else { what.join("; ") }),
+        );
         texts
     });
     let header = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -147,9 +154,11 @@ fn weights(checked: &Checked) -> Vec<String> {
         lacks.push("partial weights".to_owned());
     }
     // Random weights, and a model without any, need no licence.
-    let needs = |record: &&&Record| record.provenance.weights != NO_WEIGHTS && !record.provenance.random_weights();
+    let needs =
+        |record: &&&Record| record.provenance.weights != NO_WEIGHTS && !record.provenance.random_weights();
     let cells = records(checked).filter(needs).map(|record| &record.cell);
-    let unknown = cells.map(|cell| checked.licences.of(&cell.model, &cell.backbone)).any(|licence| licence.is_none());
+    let unknown =
+        cells.map(|cell| checked.licences.of(&cell.model, &cell.backbone)).any(|licence| licence.is_none());
     if unknown {
         lacks.push("licence unknown".to_owned());
     }
@@ -184,7 +193,8 @@ fn harness(checked: &Checked) -> Vec<String> {
     if made().any(|made| made.git_dirty) {
         lacks.push("program with local changes".to_owned());
     }
-    let differs = |place: &usize| checked.table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
+    let differs =
+        |place: &usize| checked.table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
     if values(checked).any(|value| value.footnotes.iter().any(|place| differs(place))) {
         lacks.push("settings differ within the row".to_owned());
     }
@@ -217,7 +227,8 @@ impl Licences {
         let mut licences = BTreeMap::new();
         for name in home.names("configs/models")? {
             // A model that cannot be read has no known licence; commands that need it say why.
-            let Ok(model) = home.config("models", &name).and_then(|path| read_toml::<toml::Table>(&path)) else {
+            let Ok(model) = home.config("models", &name).and_then(|path| read_toml::<toml::Table>(&path))
+            else {
                 continue;
             };
             let text = |table: &toml::Table, key: &str| Some(table.get(key)?.as_str()?.to_owned());

@@ -85,7 +85,8 @@ impl Costs {
 /// patch.
 pub fn count(architecture: &ArchitectureConfig, bands: usize, side: usize) -> Option<Cost> {
     let (bands, side) = (bands as u64, side as u64);
-    let patches = |patch: usize| side.checked_div(patch as u64).map(|rows| rows * rows).filter(|patches| *patches > 0);
+    let patches =
+        |patch: usize| side.checked_div(patch as u64).map(|rows| rows * rows).filter(|patches| *patches > 0);
     match architecture {
         ArchitectureConfig::TerraFm(sizes) => {
             let (width, patch, patches) = (sizes.width as u64, sizes.patch as u64, patches(sizes.patch)?);
@@ -103,11 +104,29 @@ pub fn count(architecture: &ArchitectureConfig, bands: usize, side: usize) -> Op
         }
         ArchitectureConfig::Vit(sizes) => {
             let positions = Some(sizes.positions);
-            Some(plain(bands, patches(sizes.patch)?, sizes.patch, sizes.width, sizes.depth, sizes.mlp_ratio, positions, false))
+            Some(plain(
+                bands,
+                patches(sizes.patch)?,
+                sizes.patch,
+                sizes.width,
+                sizes.depth,
+                sizes.mlp_ratio,
+                positions,
+                false,
+            ))
         }
         ArchitectureConfig::Prithvi2(sizes) => {
             // Its positions are computed.
-            Some(plain(bands, patches(sizes.patch)?, sizes.patch, sizes.width, sizes.depth, sizes.mlp_ratio, None, false))
+            Some(plain(
+                bands,
+                patches(sizes.patch)?,
+                sizes.patch,
+                sizes.width,
+                sizes.depth,
+                sizes.mlp_ratio,
+                None,
+                false,
+            ))
         }
         ArchitectureConfig::SoftCon(sizes) => {
             // DINOv2's sizes: patches of 14 pixels, an MLP of four times the width, scaled layers.
@@ -122,7 +141,8 @@ pub fn count(architecture: &ArchitectureConfig, bands: usize, side: usize) -> Op
                 parameters: bands * patch * patch * width + GROUPS * width,
                 multiply_adds: patches * bands * patch * patch * width,
             };
-            let positions = (1 + sizes.positions * sizes.positions) as u64 * (sizes.width - sizes.group_width) as u64;
+            let positions =
+                (1 + sizes.positions * sizes.positions) as u64 * (sizes.width - sizes.group_width) as u64;
             let stored = width + positions + GROUPS * sizes.group_width as u64 + 2 * width;
             let blocks = blocks(sizes.depth, 1 + GROUPS * patches, width, sizes.mlp_ratio, false);
             Some(embed.plus(blocks).plus(Cost::stored(stored)))
@@ -176,7 +196,15 @@ mod tests {
 
     #[test]
     fn a_vit_base_costs_what_timm_says() {
-        let sizes = VitConfig { width: 768, depth: 12, heads: 12, mlp_ratio: 4, patch: 16, positions: 14, map_layers: vec![] };
+        let sizes = VitConfig {
+            width: 768,
+            depth: 12,
+            heads: 12,
+            mlp_ratio: 4,
+            patch: 16,
+            positions: 14,
+            map_layers: vec![],
+        };
         let cost = count(&ArchitectureConfig::Vit(sizes), 3, 224).unwrap();
         // timm's vit_base_patch16_224 without its head: 85,798,656 parameters, 17.6 billion multiply-adds.
         assert_eq!(cost.parameters, 85_798_656);
@@ -194,14 +222,30 @@ mod tests {
         (sizes.width, sizes.depth, sizes.heads, sizes.positions) = (32, 2, 4, 3);
         let built = TerraFm::new(sizes, &config.sensors, &Device::default()).num_params() as u64;
         assert_eq!(count(&config.architecture, 12, 48).unwrap().parameters, built);
-        let vit = VitConfig { width: 32, depth: 2, heads: 4, mlp_ratio: 3, patch: 8, positions: 4, map_layers: vec![] };
+        let vit = VitConfig {
+            width: 32,
+            depth: 2,
+            heads: 4,
+            mlp_ratio: 3,
+            patch: 8,
+            positions: 4,
+            map_layers: vec![],
+        };
         let built = Vit::new(&vit, &config.sensors, &Device::default()).num_params() as u64;
         assert_eq!(count(&ArchitectureConfig::Vit(vit), 12, 32).unwrap().parameters, built);
     }
 
     #[test]
     fn images_smaller_than_a_patch_have_no_cost() {
-        let sizes = VitConfig { width: 32, depth: 2, heads: 4, mlp_ratio: 3, patch: 8, positions: 4, map_layers: vec![] };
+        let sizes = VitConfig {
+            width: 32,
+            depth: 2,
+            heads: 4,
+            mlp_ratio: 3,
+            patch: 8,
+            positions: 4,
+            map_layers: vec![],
+        };
         assert_eq!(count(&ArchitectureConfig::Vit(sizes), 3, 7), None);
     }
 }

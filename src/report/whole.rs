@@ -8,12 +8,12 @@ use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
 use super::chapter::{Chapter, Figure};
-use super::gather::{Section, gather};
-use super::pictures::spider::{self, Choice};
 use super::checklist::{Checklist, checklist};
 use super::cost::Costs;
+use super::gather::{Section, gather};
 use super::latex::bibliography::{Bibliography, Used};
 use super::latex::{self, Style};
+use super::pictures::spider::{self, Choice};
 use super::pictures::{confusion, cost, differences, profile, ranks, shares};
 use super::ranking::{self, rankings};
 use super::tables::published;
@@ -142,8 +142,11 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
         let chart = spider::chart(spider, &tables, choice)?;
         let Section { folder, demo, .. } = chapter.section;
         figures.push(chart.map(|chart| {
-            let on_axes = |table: &&&ResultTable| table.columns.iter().any(|c| chart.axes.iter().any(|a| a.task == c.task));
-            let rows = tables.iter().map(|(_, table)| table).filter(on_axes).flat_map(|table| &table.measured);
+            let on_axes = |table: &&&ResultTable| {
+                table.columns.iter().any(|c| chart.axes.iter().any(|a| a.task == c.task))
+            };
+            let rows =
+                tables.iter().map(|(_, table)| table).filter(on_axes).flat_map(|table| &table.measured);
             let text = latex::figure(&format!("{folder}/spider.pdf"), &spider.title, *demo, rows);
             Figure { latex: Some(text), ..Figure::new("spider", &spider.title, spider::draw(&chart)) }
         }));
@@ -213,7 +216,11 @@ fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) ->
     let mut figures = Vec::new();
     for (file, table) in chapter.filled() {
         for ranking in rankings(table, costs, store, unreadable) {
-            let end = if ranking.partition == "default" { String::new() } else { format!("-{}", plain(&ranking.partition)) };
+            let end = if ranking.partition == "default" {
+                String::new()
+            } else {
+                format!("-{}", plain(&ranking.partition))
+            };
             let pictures = [
                 ("ranking", "Ranking over tasks", Some(ranks::draw(&ranking))),
                 ("profile", "Performance profile", Some(profile::draw(&ranking))),
@@ -228,7 +235,11 @@ fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) ->
                 if let Some(numbers) = &numbers {
                     text += &latex::plain_table(numbers, &caption, &format!("{folder}/{file}"), *demo);
                 }
-                figures.push(Figure { table: numbers, latex: Some(text), ..Figure::new(file, caption, picture) });
+                figures.push(Figure {
+                    table: numbers,
+                    latex: Some(text),
+                    ..Figure::new(file, caption, picture)
+                });
             }
         }
     }
@@ -301,14 +312,18 @@ fn index(chapters: &[Chapter], checklist: Option<&Checklist>) -> String {
         }
         for (file, table) in chapter.filled() {
             let title = escape(&table.title);
-            let _ = writeln!(text, "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv), [LaTeX]({folder}/{file}.tex)");
+            let _ = writeln!(
+                text,
+                "- {title}: [table]({folder}/{file}.md), [CSV]({folder}/{file}.csv), [LaTeX]({folder}/{file}.tex)"
+            );
         }
         if chapter.filled().next().is_none() {
             text += "No table has a measured row.\n";
         }
         for Figure { file, caption, table, latex, .. } in &chapter.figures {
             let caption = escape(caption);
-            let latex = if latex.is_some() { format!(" · [LaTeX]({folder}/{file}.tex)") } else { String::new() };
+            let latex =
+                if latex.is_some() { format!(" · [LaTeX]({folder}/{file}.tex)") } else { String::new() };
             let _ = write!(
                 text,
                 "\n### {caption}{}\n\n![{caption}]({folder}/{file}.svg)\n\n[SVG]({folder}/{file}.svg) · [PNG]({folder}/{file}.png) · [PDF]({folder}/{file}.pdf){latex}\n",

@@ -72,8 +72,11 @@ impl Bibliography {
         let Uses { suites, tasks, models, protocols, rankings } = &uses;
         let lists = [suites, tasks, models, protocols, rankings].into_iter().flat_map(BTreeMap::values);
         if let Some(missing) = lists.flatten().find(|key| !entries.iter().any(|entry| entry.key == **key)) {
-            return Err(Error::damaged(path, format!("expected an entry of references.bib, found `{missing}`"))
-                .help("add the entry, or correct the key"));
+            return Err(Error::damaged(
+                path,
+                format!("expected an entry of references.bib, found `{missing}`"),
+            )
+            .help("add the entry, or correct the key"));
         }
         Ok(Bibliography { entries, uses })
     }
@@ -92,7 +95,9 @@ impl Bibliography {
         let rows = || published.iter().chain(&table.measured);
         rows().for_each(|row| add(models, "model", &row.model));
         let values = || rows().flat_map(|row| row.cells.iter().flatten());
-        values().flat_map(|value| &value.records).for_each(|record| add(protocols, "protocol", &record.cell.protocol));
+        values()
+            .flat_map(|value| &value.records)
+            .for_each(|record| add(protocols, "protocol", &record.cell.protocol));
         let mut sources = BTreeSet::new();
         for printed in values().filter_map(|value| value.printed.as_ref()) {
             sources.insert(printed.place.as_str());
@@ -115,7 +120,8 @@ impl Bibliography {
     pub fn render(&self, used: &Used) -> String {
         let mut text = "% The data sets, models and protocols of this report.\n".to_owned();
         for name in &used.unknown {
-            let plain: String = name.chars().map(|c| if c.is_control() || c == '@' { ' ' } else { c }).collect();
+            let plain: String =
+                name.chars().map(|c| if c.is_control() || c == '@' { ' ' } else { c }).collect();
             let _ = writeln!(text, "% No entry for the {plain}.");
         }
         for entry in self.entries.iter().filter(|entry| used.keys.contains(&entry.key)) {

@@ -15,7 +15,8 @@ pub fn how_made<'t, 'a: 't>(rows: impl Iterator<Item = &'t TableRow<'a>>) -> Str
             let made = &record.provenance;
             protocols.insert(record.cell.protocol.clone());
             let name = format!("{} {}", record.cell.model, record.cell.backbone);
-            let covers = if made.partial_weights() { format!(" ({})", made.coverage()) } else { String::new() };
+            let covers =
+                if made.partial_weights() { format!(" ({})", made.coverage()) } else { String::new() };
             weights.insert(format!("{} {}{covers}", name.trim_end(), short(&made.weights)));
             seeds.insert(record.cell.seed);
             let dirty = if made.git_dirty { ", changed since" } else { "" };

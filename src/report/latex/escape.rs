@@ -40,7 +40,9 @@ pub fn escape(text: &str) -> String {
             c if c.is_ascii_graphic() || c == ' ' => escaped.push(c),
             c if c.is_whitespace() || c.is_control() => escaped.push(' '),
             // Accented letters of Western Europe.
-            'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ÿ' if !matches!(c, 'Ð' | 'Þ' | 'ð' | 'þ') => escaped.push(c),
+            'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ÿ' if !matches!(c, 'Ð' | 'Þ' | 'ð' | 'þ') => {
+                escaped.push(c)
+            }
             _ => escaped += "[?]",
         }
     }
@@ -54,7 +56,10 @@ mod tests {
     #[test]
     fn special_characters_are_printed_and_never_obeyed() {
         assert_eq!(escape("m_a & 50 % #1 $x$ {y}"), "m\\_a \\& 50 \\% \\#1 \\$x\\$ \\{y\\}");
-        assert_eq!(escape("\\input{x}^~<|>"), "\\textbackslash{}input\\{x\\}\\textasciicircum{}\\textasciitilde{}\\textless{}\\textbar{}\\textgreater{}");
+        assert_eq!(
+            escape("\\input{x}^~<|>"),
+            "\\textbackslash{}input\\{x\\}\\textasciicircum{}\\textasciitilde{}\\textless{}\\textbar{}\\textgreater{}"
+        );
         assert_eq!(escape("a \"b\" c"), "a ``b'' c");
         assert_eq!(escape("R² in µg, ±1\n中é"), "R\\textsuperscript{2} in $\\mu$g, $\\pm$1 [?]é");
     }

@@ -40,7 +40,10 @@ pub fn figure<'t, 'a: 't>(
 pub fn plain_table(table: &PlainTable, caption: &str, label: &str, demo: bool) -> String {
     let line = |texts: &[String]| texts.iter().map(|text| escape(text)).collect::<Vec<_>>().join(" & ");
     let rows: String = table.rows.iter().map(|row| format!("{} \\\\\n", line(row))).collect();
-    let notes = table.notes.iter().map(|note| format!("\\par\\smallskip{{\\footnotesize\\raggedright {}\\par}}\n", escape(note)));
+    let notes = table
+        .notes
+        .iter()
+        .map(|note| format!("\\par\\smallskip{{\\footnotesize\\raggedright {}\\par}}\n", escape(note)));
     let demo = if demo { " \\textbf{Demo: these are not benchmark results.}" } else { "" };
     format!(
         "\\begin{{table}}[htbp]\n\\centering\n\\caption{{{}.{demo}}}\n\\label{{tab:{}}}\n\\smallskip\n\\resizebox{{\\linewidth}}{{!}}{{%\n\

@@ -77,7 +77,9 @@ fn notes(table: &ResultTable) -> Vec<String> {
     let mut notes = Vec::new();
     if !table.demo {
         let origins = origins(table).into_iter().filter(|(mark, _)| !mark.is_empty());
-        notes.extend(origins.map(|(mark, text)| format!("\\textsuperscript{{{}}}\\,{}.", escape(mark), escape(&text))));
+        notes.extend(
+            origins.map(|(mark, text)| format!("\\textsuperscript{{{}}}\\,{}.", escape(mark), escape(&text))),
+        );
     }
     for (place, note) in table.footnotes.iter().enumerate() {
         notes.push(format!("\\textsuperscript{{{}}}\\,{}.", letter(place), escape(&note.text)));
@@ -108,7 +110,9 @@ fn models_as_rows(table: &ResultTable, rows: &[&TableRow], style: Style) -> Grid
     let second = columns.iter().map(|column| match (whole, by_share) {
         (true, _) => escape(&column.metric_title()),
         (false, true) => escape(&partition_title(&column.partition)),
-        (false, false) => escape(&format!("{}, {}", partition_title(&column.partition), column.metric_title())),
+        (false, false) => {
+            escape(&format!("{}, {}", partition_title(&column.partition), column.metric_title()))
+        }
     });
     text += &format!(" & & {} \\\\\n\\midrule\n", second.collect::<Vec<_>>().join(" & "));
     let mut last: Option<Origin> = None;
@@ -126,7 +130,9 @@ fn models_as_rows(table: &ResultTable, rows: &[&TableRow], style: Style) -> Grid
 
 fn datasets_as_rows(table: &ResultTable, rows: &[&TableRow], style: Style) -> Grid {
     let mut text = format!("\\begin{{tabular}}{{ll{}}}\n\\toprule\n", "r".repeat(rows.len()));
-    let head = |of: &dyn Fn(&TableRow) -> String| rows.iter().map(|row| escape(&of(row))).collect::<Vec<_>>().join(" & ");
+    let head = |of: &dyn Fn(&TableRow) -> String| {
+        rows.iter().map(|row| escape(&of(row))).collect::<Vec<_>>().join(" & ")
+    };
     text += &format!("Data set & Metric & {} \\\\\n", head(&|row| row.label()));
     text += &format!(" & & {} \\\\\n\\midrule\n", head(&|row| row.backbone.clone()));
     for (place, column) in table.columns.iter().enumerate() {
@@ -161,7 +167,8 @@ fn cell(value: Option<&Value>, style: Style) -> String {
         Mark::Italic => format!("\\underline{{{number}}}"),
         Mark::None => number,
     };
-    let mut marks: Vec<String> = Vec::from_iter(Some(escape(value.origin_mark())).filter(|mark| !mark.is_empty()));
+    let mut marks: Vec<String> =
+        Vec::from_iter(Some(escape(value.origin_mark())).filter(|mark| !mark.is_empty()));
     marks.extend(value.footnotes.iter().map(|place| letter(*place)));
     let more = value.spread.is_some() || (style.intervals && value.interval.is_some());
     if !marks.is_empty() {
@@ -186,5 +193,7 @@ fn letter(place: usize) -> String {
 
 /// Keeps the characters that labels and file names share.
 pub(super) fn plain(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '/' | '.') { c } else { '-' }).collect()
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '/' | '.') { c } else { '-' })
+        .collect()
 }

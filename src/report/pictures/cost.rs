@@ -61,7 +61,8 @@ pub fn draw(ranking: &Ranking) -> Option<Picture> {
     let (worst, best) = ends(|model| model.mean);
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| (best - worst) / step <= 6.0).unwrap_or(20.0);
     let (low, high) = ((worst / step).floor() * step, ((best / step).floor() + 1.0) * step);
-    let x = |gflops: f64| left + (gflops.max(1e-6) / cheapest).ln() / (dearest / cheapest).ln() * (right - left);
+    let x =
+        |gflops: f64| left + (gflops.max(1e-6) / cheapest).ln() / (dearest / cheapest).ln() * (right - left);
     let height = |mean: f64| bottom - (mean - low) / (high - low) * (bottom - top);
     let mut tick = low;
     while tick <= high + 1e-9 {
@@ -72,14 +73,21 @@ pub fn draw(ranking: &Ranking) -> Option<Picture> {
     }
     for tick in ticks(cheapest, dearest) {
         shapes.push(stroke(vec![(x(tick), top), (x(tick), bottom)], GRID, 1.0, Dash::Solid));
-        shapes.push(text(Text::new(format!("{tick}"), (x(tick), bottom + 18.0), Anchor::Middle, 11.0).color(GREY)));
+        shapes.push(text(
+            Text::new(format!("{tick}"), (x(tick), bottom + 18.0), Anchor::Middle, 11.0).color(GREY),
+        ));
     }
     let axis = Text::new("GFLOPs per image", ((left + right) / 2.0, bottom + 36.0), Anchor::Middle, TEXT);
     shapes.push(text(axis.color(GREY)));
     let at = |model: &Priced| (x(model.gflops), height(model.mean));
     let path: Vec<Point> = front(&models).into_iter().map(|place| at(&models[place])).collect();
     shapes.push(stroke(path, PALETTE[0], 2.0, Dash::Strokes(&[6.0, 4.0])));
-    shapes.extend(models.iter().map(|model| Shape::Dot { center: at(model), radius: DOT, color: BLACK, hollow: false }));
+    shapes.extend(models.iter().map(|model| Shape::Dot {
+        center: at(model),
+        radius: DOT,
+        color: BLACK,
+        hollow: false,
+    }));
     let labels: Vec<Label> = models
         .iter()
         .enumerate()
@@ -143,7 +151,8 @@ mod tests {
     #[test]
     fn the_front_holds_what_no_cheaper_model_equals() {
         let model = |gflops: f64, mean: f64| Priced { name: "", gflops, mean };
-        let models = [model(10.0, 80.0), model(5.0, 80.0), model(1.0, 70.0), model(5.0, 60.0), model(20.0, 81.0)];
+        let models =
+            [model(10.0, 80.0), model(5.0, 80.0), model(1.0, 70.0), model(5.0, 60.0), model(20.0, 81.0)];
         assert_eq!(front(&models), [2, 1, 4]);
     }
 

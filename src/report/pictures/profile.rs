@@ -44,7 +44,8 @@ pub fn draw(ranking: &Ranking) -> Picture {
     }
     let (left, right) = (MARGIN + 48.0, WIDTH - MARGIN - LEGEND - 24.0);
     let (top, bottom) = (y + 20.0, y + 20.0 + HEIGHT);
-    let ratios = || shown.iter().flat_map(|(standing, ..)| &standing.ratios).filter(|ratio| ratio.is_finite());
+    let ratios =
+        || shown.iter().flat_map(|(standing, ..)| &standing.ratios).filter(|ratio| ratio.is_finite());
     let far = ratios().fold(1.1, |far: f64, ratio| far.max(*ratio)).min(FARTHEST) * 1.02;
     let x = |ratio: f64| left + ratio.ln() / far.ln() * (right - left);
     let height = |share: f64| bottom - share * (bottom - top);
@@ -58,7 +59,8 @@ pub fn draw(ranking: &Ranking) -> Picture {
         let label = Text::new(format!("{tick}"), (x(tick), bottom + 18.0), Anchor::Middle, 11.0);
         shapes.push(text(label.color(GREY)));
     }
-    let label = Text::new("multiple of the least error", ((left + right) / 2.0, bottom + 36.0), Anchor::Middle, TEXT);
+    let label =
+        Text::new("multiple of the least error", ((left + right) / 2.0, bottom + 36.0), Anchor::Middle, TEXT);
     shapes.push(text(label.color(GREY)));
     // The best model is drawn last, on top.
     for (standing, color, dash) in shown.iter().rev() {
@@ -80,7 +82,12 @@ pub fn draw(ranking: &Ranking) -> Picture {
         let note = format!("{more} more models take part but are not drawn.");
         shapes.push(text(Text::new(note, (MARGIN, end), Anchor::Start, 11.0).color(GREY)));
     }
-    Picture { width: WIDTH, height: end + 16.0, description: title, layers: vec![Layer { owner: None, shapes }] }
+    Picture {
+        width: WIDTH,
+        height: end + 16.0,
+        description: title,
+        layers: vec![Layer { owner: None, shapes }],
+    }
 }
 
 /// Chooses the measured models and the best published ones, sorted by rank; measured lines are black, the others coloured.
@@ -92,11 +99,16 @@ fn shown(standings: &[Standing]) -> Vec<(&Standing, Color, Dash)> {
     for standing in standings {
         if is_measured(&standing) && ours < measured {
             // Black with two dashes, then colours, as for published models.
-            let color = if ours < DASHES.len() { BLACK } else { PALETTE[(PALETTE.len() - ours) % PALETTE.len()] };
+            let color =
+                if ours < DASHES.len() { BLACK } else { PALETTE[(PALETTE.len() - ours) % PALETTE.len()] };
             chosen.push((standing, color, DASHES[ours % DASHES.len()]));
             ours += 1;
         } else if !is_measured(&standing) && theirs < MOST_MODELS - measured {
-            chosen.push((standing, PALETTE[theirs % PALETTE.len()], DASHES[theirs / PALETTE.len() % DASHES.len()]));
+            chosen.push((
+                standing,
+                PALETTE[theirs % PALETTE.len()],
+                DASHES[theirs / PALETTE.len() % DASHES.len()],
+            ));
             theirs += 1;
         }
     }

@@ -86,7 +86,8 @@ pub fn draw(ranking: &Ranking) -> Picture {
             shapes.push(stroke((end, y - 4.0), (end, y + 4.0), color, 1.4));
         }
         shapes.push(Shape::Dot { center: (x(standing.rank), y), radius: 4.0, color, hollow: !measured });
-        let number = Text::new(format!("{:.2}", standing.rank), (right + 12.0, y + TEXT * 0.36), Anchor::Start, TEXT);
+        let number =
+            Text::new(format!("{:.2}", standing.rank), (right + 12.0, y + TEXT * 0.36), Anchor::Start, TEXT);
         shapes.push(text(number));
     }
     let mut at = numbers + 6.0;
@@ -109,13 +110,19 @@ pub fn draw(ranking: &Ranking) -> Picture {
     )];
     notes.push("Lines at the right join models that are not told apart: by the Nemenyi test (left), by the draws (right).".to_owned());
     if ranking.standings.len() > shown.len() {
-        notes.push(format!("{} more models appear in the table only.", ranking.standings.len() - shown.len()));
+        notes
+            .push(format!("{} more models appear in the table only.", ranking.standings.len() - shown.len()));
     }
     for line in notes.iter().flat_map(|note| wrapped(note, WIDTH - 2.0 * MARGIN, 11.0)) {
         end += 16.0;
         shapes.push(text(Text::new(line, (MARGIN, end), Anchor::Start, 11.0).color(GREY)));
     }
-    Picture { width: WIDTH, height: end + 16.0, description: title, layers: vec![Layer { owner: None, shapes }] }
+    Picture {
+        width: WIDTH,
+        height: end + 16.0,
+        description: title,
+        layers: vec![Layer { owner: None, shapes }],
+    }
 }
 
 /// Returns the first and last member of each group of at least two.

@@ -44,7 +44,13 @@ fn range_below(range: f64, count: usize) -> f64 {
     let width = 2.0 * END / STEPS as f64;
     let term = |i: usize| {
         let z = -END + i as f64 * width;
-        let weight = if i == 0 || i == STEPS { 1.0 } else if i % 2 == 1 { 4.0 } else { 2.0 };
+        let weight = if i == 0 || i == STEPS {
+            1.0
+        } else if i % 2 == 1 {
+            4.0
+        } else {
+            2.0
+        };
         weight * density(z) * (normal(z) - normal(z - range)).powi(i32::try_from(others).unwrap_or(i32::MAX))
     };
     count as f64 * (0..=STEPS).map(term).sum::<f64>() * width / 3.0

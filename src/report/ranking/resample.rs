@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn draws_are_the_same_every_time_and_none_exist_without_tasks() {
-        let tasks = || vec![task(vec![ModelResult::new(80.0, vec![scorer(50, 40)]), ModelResult::new(78.0, vec![])])];
+        let tasks =
+            || vec![task(vec![ModelResult::new(80.0, vec![scorer(50, 40)]), ModelResult::new(78.0, vec![])])];
         let intervals = || Draws::new(&tasks()).map(|draws| (draws.interval(0), draws.interval(1)));
         assert_eq!(intervals(), intervals());
         assert!(Draws::new(&[]).is_none());

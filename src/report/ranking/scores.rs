@@ -51,7 +51,8 @@ pub fn groups(count: usize, apart: impl Fn(usize, usize) -> bool) -> Vec<Vec<usi
         }
     }
     let of = |model: usize| {
-        let holding = groups.iter().enumerate().filter(|(_, (first, last))| (*first..=*last).contains(&model));
+        let holding =
+            groups.iter().enumerate().filter(|(_, (first, last))| (*first..=*last).contains(&model));
         holding.map(|(place, _)| place).collect()
     };
     (0..count).map(of).collect()
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn improvability_and_ratio_compare_errors_with_the_least() {
         let errors = [95.0, 90.0, 80.0].map(|value| error(value, Scale::PERCENT));
-        let rounded = |values: Vec<f64>| values.into_iter().map(|v| (v * 1e6).round() / 1e6).collect::<Vec<_>>();
+        let rounded =
+            |values: Vec<f64>| values.into_iter().map(|v| (v * 1e6).round() / 1e6).collect::<Vec<_>>();
         assert_eq!(rounded(improvabilities(&errors)), [0.0, 0.5, 0.75]);
         assert_eq!(rounded(ratios(&errors)), [1.0, 2.0, 4.0]);
         // Without errors nothing is divided by 0.

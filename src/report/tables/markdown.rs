@@ -222,16 +222,14 @@ pub(crate) fn origins(table: &ResultTable) -> Vec<(&'static str, String)> {
             places.entry((&printed.origin, &printed.place)).or_default().push(name);
         }
     }
-    let is_plain = |(origin, place): &(&ValueOrigin, &str)| {
-        **origin == ValueOrigin::Own && *place == table.source
-    };
+    let is_plain =
+        |(origin, place): &(&ValueOrigin, &str)| **origin == ValueOrigin::Own && *place == table.source;
     if places.keys().all(is_plain) {
         return Vec::new();
     }
     let note = |((origin, place), cells): (&(&ValueOrigin, &str), &Vec<String>)| {
         let which = if cells.len() <= FEW { cells.join("; ") } else { format!("{} values", cells.len()) };
-        let elsewhere =
-            if *place == table.source { String::new() } else { format!(", printed in {place}") };
+        let elsewhere = if *place == table.source { String::new() } else { format!(", printed in {place}") };
         (origin.mark(), format!("{}{elsewhere}: {which}", origin.description()))
     };
     places.iter().map(note).collect()
