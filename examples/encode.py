@@ -14,41 +14,39 @@ sink = os.fdopen(os.dup(1), "wb")  # messages go to what was standard output,
 os.dup2(2, 1)  # and every print() from here on to standard error
 
 
-def send(message, tensors=()):
-    """Writes a line, and after it (name, shape, array of float32) as a safetensors file."""
-    index, data = {}, b""
-    for name, shape, values in tensors:
-        offsets = [len(data), len(data) + 4 * len(values)]
-        index[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
-        data += values.tobytes()
-    head = json.dumps(index).encode()
-    file = struct.pack("<Q", len(head)) + head + data if tensors else b""
-    sink.write(json.dumps({**message, "bytes": len(file)}).encode() + b"\n" + file)
+def send(message, bytes_after=b""):
+    sink.write(json.dumps(message).encode() + b"\n" + bytes_after)
     sink.flush()
 
 
-def encode(images, count):
-    """Means of `count` images [count, bands, height, width]: count times bands numbers."""
-    length = images["shape"][2] * images["shape"][3]
-    pixels = images["values"]
-    return array.array("f", (sum(pixels[i : i + length]) / length for i in range(0, len(pixels), length)))
+def read_images(length):
+    """The shape [n, bands, height, width] and the numbers of image0 in a safetensors file of this length."""
+    file = source.read(length)
+    data = 8 + struct.unpack("<Q", file[:8])[0]
+    image = json.loads(file[8:data])["image0"]
+    begin, end = image["data_offsets"]
+    return image["shape"], array.array("f", file[data + begin : data + end])
+
+
+def write_features(number, n, width, values):
+    """Sends values [n, width] as the features of a batch."""
+    data = array.array("f", values).tobytes()
+    index = {"pooled": {"dtype": "F32", "shape": [n, width], "data_offsets": [0, len(data)]}}
+    head = json.dumps(index).encode()
+    file = struct.pack("<Q", len(head)) + head + data
+    send({"message": "features", "id": number, "bytes": len(file)}, file)
 
 
 for line in source:
     message = json.loads(line)
-    if message["message"] == "task":
-        if message["want"] != "pooled":
-            send({"message": "error", "text": f"there are no {message['want']} here, only pooled features"})
-            continue
+    if message["message"] == "task" and message["want"] == "pooled":
         send({"message": "ready", "terrabench": 1, "pixels": "float32", "identity": "band means, version 1"})
+    elif message["message"] == "task":
+        send({"message": "error", "text": f"there are no {message['want']} here, only pooled features"})
     elif message["message"] == "batch":
-        file = source.read(message["bytes"])
-        begin = 8 + struct.unpack("<Q", file[:8])[0]
-        image = json.loads(file[8:begin])["image0"]
-        first, end = image["data_offsets"]
-        image["values"] = array.array("f", file[begin + first : begin + end])
-        means = encode(image, message["images"])
-        shape = [message["images"], image["shape"][1]]
-        send({"message": "features", "id": message["id"]}, [("pooled", shape, means)])
+        (n, bands, height, width), pixels = read_images(message["bytes"])
+        size = height * width
+        means = [sum(pixels[i * size : (i + 1) * size]) / size for i in range(n * bands)]  # your model
+        write_features(message["id"], n, bands, means)
     elif message["message"] == "end":
         break

@@ -274,7 +274,7 @@ impl<'a> Runner<'a> {
         for planned in cells {
             let want = planned.protocol.needs().want(input.pooling);
             let asked = &setting.input.normalization;
-            match Agreed::with(encoder, setting.suite, input, want, setting.batch_size, asked) {
+            match Agreed::negotiate(encoder, setting.suite, input, want, setting.batch_size, asked) {
                 Ok(agreed) => return Ok(agreed),
                 Err((error, rest)) => {
                     input = rest;
@@ -329,7 +329,7 @@ impl<'a> Runner<'a> {
         let mut features = FeatureLog::default();
         let needs = planned.protocol.needs();
         if agreed.announcement.is_some() {
-            agreed.want(self.model.get()?.encoder.as_ref(), needs.want(input.pooling))?;
+            agreed.announce(self.model.get()?.encoder.as_ref(), needs.want(input.pooling))?;
         }
         let setup = match needs.takes_setup() {
             true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), progress)?),

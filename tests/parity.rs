@@ -24,15 +24,21 @@ fn path(name: &str) -> String {
 fn a_model_has_parity_with_its_twin_in_pytorch_and_not_with_another() {
     let Some(python) = python::with("import torch, numpy", "parity with PyTorch") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (model, weights, script) = (path("model/tiny.toml"), path("model/tiny.pth"), path("process/terrafm_torch.py"));
+    let (model, weights, script) =
+        (path("model/tiny.toml"), path("model/tiny.pth"), path("process/terrafm_torch.py"));
     let against = format!("{python} {script} {weights}");
-    let args = ["--model", &model, "--weights", &weights, "--want", "pooled", "--want", "tokens", "--want", "maps"];
+    let args =
+        ["--model", &model, "--weights", &weights, "--want", "pooled", "--want", "tokens", "--want", "maps"];
     let same = parity(folder.path(), &[&args[..], &["--against", &against]].concat());
     let said = all(&same);
     assert_eq!(same.status.code(), Some(0), "{said}");
-    for word in ["pooled (class): 48 numbers of 6 test samples", "6 of 6 predictions are equal", "tokens:", "maps:",
-        "verdict: the same features"]
-    {
+    for word in [
+        "pooled (class): 48 numbers of 6 test samples",
+        "6 of 6 predictions are equal",
+        "tokens:",
+        "maps:",
+        "verdict: the same features",
+    ] {
         assert!(said.contains(word), "{word} in {said}");
     }
     // Features 1 % larger are others; k-NN, which looks at directions, does not notice.
@@ -41,7 +47,8 @@ fn a_model_has_parity_with_its_twin_in_pytorch_and_not_with_another() {
     let said = all(&other);
     assert_eq!(other.status.code(), Some(1), "{said}");
     assert!(said.contains("6 of 6 predictions are equal") && said.contains("DIFFERENT"), "{said}");
-    let loose = parity(folder.path(), &[&args[..4], &["--against", &against, "--tolerance", "0.02"]].concat());
+    let loose =
+        parity(folder.path(), &[&args[..4], &["--against", &against, "--tolerance", "0.02"]].concat());
     assert_eq!(loose.status.code(), Some(0), "{}", all(&loose));
 }
 
@@ -53,7 +60,8 @@ fn two_processes_can_be_compared_and_failures_are_told_from_differences() {
     let ours = format!("{python} {script} plain");
     let against = |mode: &str| {
         let theirs = format!("{python} {script} {mode}");
-        let args = ["--encoder", &ours, "--against", &theirs, "--input-size", "32", "--input-bands", "B04,B08"];
+        let args =
+            ["--encoder", &ours, "--against", &theirs, "--input-size", "32", "--input-bands", "B04,B08"];
         let output = parity(folder.path(), &args);
         (output.status.code(), all(&output))
     };

@@ -331,3 +331,11 @@ fn bands_that_no_sensor_has_together_are_refused() {
     let said = config(&[Band::B02, Band::B02]).unwrap_err().to_string();
     assert!(said.contains("names B02 twice"), "{said}");
 }
+
+#[test]
+fn the_page_of_the_protocol_shows_the_example() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (page, example) = (read("docs/wire-protocol.md"), read("examples/encode.py"));
+    assert!(page.contains(example.trim_end()), "docs/wire-protocol.md shows another examples/encode.py");
+}

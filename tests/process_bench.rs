@@ -31,7 +31,7 @@ fn recorded(folder: &Path) -> Vec<Record> {
     records(&folder.join("out/geobench-demo")).into_values().collect()
 }
 
-const KNN: [&str; 4] = ["--task", "m-eurosat", "--protocol", "knn"];
+const KNN: [&str; 6] = ["--task", "m-eurosat", "--partition", "default", "--protocol", "knn"];
 
 #[test]
 fn an_encoder_process_has_records_and_finished_cells_are_not_computed_again() {
@@ -67,9 +67,8 @@ fn a_cell_that_fails_costs_no_other_cell() {
     let folder = tempfile::tempdir().unwrap();
     let run = |mode: &str, task: &str| {
         let encoder = format!("{python} {} {mode}", script());
-        let args =
-            ["--task", "m-eurosat", "--task", task, "--protocol", "knn", "--no-cache", "--encoder", &encoder];
-        let output = bench(folder.path(), &[&args[..], &["--input-size", "32"]].concat());
+        let args = ["--task", task, "--no-cache", "--encoder", &encoder, "--input-size", "32"];
+        let output = bench(folder.path(), &[&KNN[..], &args].concat());
         assert!(!output.status.success(), "{mode}");
         said(&output)
     };
@@ -200,4 +199,26 @@ fn an_encoder_may_start_the_program_and_speak_through_pipes() {
     assert_eq!(record.cell.model, "encoder");
     let closed = said(&bench(folder.path(), &[&KNN[..], &["--encoder", "fd:90,91"]].concat()));
     assert!(closed.contains("descriptor 90 cannot be opened") && closed.contains("pass_fds"), "{closed}");
+}
+
+#[test]
+fn the_example_runs_and_says_what_it_cannot_do() {
+    let Some(python) = python::plain("examples/encode.py") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = format!("{python} {}/examples/encode.py", env!("CARGO_MANIFEST_DIR"));
+    let output =
+        bench(folder.path(), &[&KNN[..], &["--encoder", &encoder, "--input-size", "native"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let tokens = [
+        "--task",
+        "m-cashew-plant",
+        "--protocol",
+        "segmentation-probe",
+        "--limit",
+        "2",
+        "--encoder",
+        &encoder,
+    ];
+    let refused = said(&bench(folder.path(), &tokens));
+    assert!(refused.contains("there are no tokens here, only pooled features"), "{refused}");
 }

@@ -6,20 +6,25 @@
 """
 
 import argparse
+import collections
 import sys
 
 import numpy as np
 import torch
+import torchvision
 import wire
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--repository", required=True, help="a checkout of zhu-xlab/Copernicus-FM")
 parser.add_argument("--weights", required=True, help="CopernicusFM_ViT_base_varlang_e100.pth")
+parser.add_argument("--area", type=float, default=float("nan"), help="square kilometres of a patch [default: unknown]")
 args = parser.parse_args()
-sys.path.insert(0, f"{args.repository}/Copernicus-Bench/src/foundation_models")
-# Images of bands need no vectors of names, which the constructor reads from a file.
+sys.path[:0] = [f"{args.repository}/Copernicus-Bench/src", f"{args.repository}/Copernicus-Bench/src/foundation_models"]
+# Images of bands need no vectors of names, which the constructor fetches and reads.
+torchvision.datasets.utils.download_url = lambda *_, **__: None
+vectors = collections.defaultdict(lambda: torch.zeros(2048))
 load = torch.load
-torch.load = lambda file, *a, **k: {} if "embed" in str(file) else load(file, *a, **{"map_location": "cpu", **k})
+torch.load = lambda file, *a, **k: vectors if "embed" in str(file) else load(file, *a, **{"map_location": "cpu", **k})
 from CopernicusFM.models_dwv import vit_base_patch16  # noqa: E402
 
 # As the authors' configurations have them, in nanometres.
@@ -48,9 +53,7 @@ def encode(image, pixels, _, context):
     n = len(pixels)
     places = context.get("places", np.full((n, 2), np.nan, dtype=np.float32))
     days = context.get("days", np.full(n, np.nan))
-    # A patch of the stored image, in square kilometres.
-    area = np.full(n, (PATCH * image["bands"][0]["gsd_m"] / 1000) ** 2 if image["sensor"] == "s1" else 0.0256)
-    meta = torch.tensor(np.column_stack([places, days, area]), dtype=torch.float32)
+    meta = torch.tensor(np.column_stack([places, days, np.full(n, args.area)]), dtype=torch.float32)
     wavelengths, bandwidths = ([band[place] for band in bands] for place in (0, 1))
     _, features = model(torch.from_numpy(pixels), meta, "", wavelengths, bandwidths, None, "spectral", PATCH)
     return features

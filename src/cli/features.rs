@@ -35,7 +35,8 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let (input, weights_id) = if loaded.encoder.remote().is_some() {
         let want = Want::Pooled(input.pooling);
         let asked = &args.model.normalization;
-        let agreed = Agreed::with(loaded.encoder.as_ref(), &suite, input, want, args.model.batch_size, asked);
+        let agreed =
+            Agreed::negotiate(loaded.encoder.as_ref(), &suite, input, want, args.model.batch_size, asked);
         let agreed = agreed.map_err(|(error, _)| error)?;
         (agreed.input, agreed.weights)
     } else {

@@ -27,7 +27,7 @@ impl Agreed {
     /// If the encoder cannot be reached or refuses, or it takes pixels as stored and another normalisation was asked for. The
     /// input comes back with the error.
     #[expect(clippy::result_large_err, reason = "the input is not copied")]
-    pub fn with(
+    pub fn negotiate(
         encoder: &dyn Encoder,
         suite: &Suite,
         mut input: Input,
@@ -44,8 +44,8 @@ impl Agreed {
     /// Tells `encoder` what is wanted next, if it must be told.
     ///
     /// # Errors
-    /// As [`Agreed::with`].
-    pub fn want(&self, encoder: &dyn Encoder, want: Want) -> Result<()> {
+    /// As [`Agreed::negotiate`].
+    pub fn announce(&self, encoder: &dyn Encoder, want: Want) -> Result<()> {
         let (Some(announcement), Some(remote)) = (&self.announcement, encoder.remote()) else {
             return Ok(());
         };

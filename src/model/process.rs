@@ -2,8 +2,9 @@
 //! this program.
 //!
 //! `command` is what to start and its identity; `message` and `tensors` are the two halves of a message; `connection` has the
-//! threads that write and read; `dialogue` is the conversation; `encoder` is how the rest of this program sees it.
+//! threads that write and read; `dialogue` is the conversation, `agreement` its beginning; `encoder` is how the rest of this program sees it.
 
+mod agreement;
 mod command;
 mod config;
 mod connection;
@@ -17,5 +18,5 @@ pub use self::command::Command;
 pub use self::config::{ProcessConfig, TIME_LIMIT};
 pub use self::encoder::ProcessEncoder;
 pub(crate) use self::message::Image as DescribedImage;
-pub use self::own::{OwnEncoder, TakenBands};
 pub(in crate::model) use self::own::every_band;
+pub use self::own::{OwnEncoder, TakenBands};
