@@ -46,9 +46,16 @@ fn a_split_comes_in_batches_with_names_and_labels_whatever_the_threads() {
     let kinds: Vec<&str> = all.iter().map(|(message, _)| message["message"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["split", "batch", "batch", "batch", "end"]);
     let (split, _) = &all[0];
-    assert_eq!((&split["samples"], &split["terrabench"], &split["split"]), (&40.into(), &1.into(), &"test".into()));
-    let bands: Vec<&str> =
-        split["images"][0]["bands"].as_array().unwrap().iter().map(|band| band["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&split["samples"], &split["terrabench"], &split["split"]),
+        (&40.into(), &1.into(), &"test".into())
+    );
+    let bands: Vec<&str> = split["images"][0]["bands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|band| band["name"].as_str().unwrap())
+        .collect();
     assert_eq!((bands, &split["images"][0]["side"]), (vec!["B04", "B08"], &16.into()));
     assert_eq!(split["images"][0]["bands"][0]["wavelength_nm"], 664.6);
     let mut names: Vec<String> = Vec::new();
@@ -56,7 +63,9 @@ fn a_split_comes_in_batches_with_names_and_labels_whatever_the_threads() {
         let file = SafeTensors::deserialize(bytes).unwrap();
         assert_eq!(file.tensor("image0").unwrap().shape(), [n, 2, 16, 16]);
         assert_eq!(file.tensor("labels").unwrap().shape(), [n]);
-        names.extend(message["samples"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()));
+        names.extend(
+            message["samples"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()),
+        );
     }
     names.dedup();
     assert_eq!(names.len(), 40);

@@ -102,7 +102,8 @@ fn write_batch(out: &mut Stream, id: usize, batch: Vec<Sample>) -> Result<()> {
         let bytes = days.iter().flat_map(|day| day.unwrap_or(f64::NAN).to_le_bytes()).collect();
         tensors.push(("days".to_owned(), Dtype::F64, vec![n], bytes));
     }
-    let places: Vec<Option<[f32; 2]>> = first.iter().map(|image| image.and_then(|image| image.place)).collect();
+    let places: Vec<Option<[f32; 2]>> =
+        first.iter().map(|image| image.and_then(|image| image.place)).collect();
     if places.iter().any(Option::is_some) {
         let bytes = places.iter().flat_map(|place| place.unwrap_or([f32::NAN; 2])).flat_map(f32::to_le_bytes);
         tensors.push(("places".to_owned(), Dtype::F32, vec![n, 2], bytes.collect()));
@@ -119,8 +120,7 @@ fn write_batch(out: &mut Stream, id: usize, batch: Vec<Sample>) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let file = safetensors::serialize(views, None).map_err(Error::mismatch)?;
-    let line =
-        json!({"message": "batch", "id": id, "images": n, "samples": samples, "bytes": file.len()});
+    let line = json!({"message": "batch", "id": id, "images": n, "samples": samples, "bytes": file.len()});
     write_line(out, &line)?;
     out.write_all(&file).and_then(|()| out.flush()).at("the output")
 }
@@ -131,8 +131,7 @@ fn pixels(images: &[&Image]) -> Result<(Vec<usize>, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(images.len() * dim.0 * dim.1 * dim.2 * size_of::<f32>());
     for image in images {
         if image.pixels.dim() != dim {
-            let problem =
-                format!("expected images of {dim:?} in this batch, found {:?}", image.pixels.dim());
+            let problem = format!("expected images of {dim:?} in this batch, found {:?}", image.pixels.dim());
             return Err(Error::request(problem).help("use --batch-size 1, or a model with one input size"));
         }
         bytes.extend(image.pixels.iter().flat_map(|value| value.to_le_bytes()));

@@ -18,5 +18,5 @@ pub use self::command::Command;
 pub use self::config::{ProcessConfig, TIME_LIMIT};
 pub use self::encoder::ProcessEncoder;
 pub(crate) use self::message::Image as DescribedImage;
-pub use self::own::{OwnEncoder, TakenBands};
 pub(in crate::model) use self::own::every_band;
+pub use self::own::{OwnEncoder, TakenBands};

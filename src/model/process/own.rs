@@ -60,7 +60,10 @@ impl OwnEncoder {
         for (sensor, bands) in of_sensors {
             check_distinct(&bands)?;
             // The error lists the sensors or the bands that there are.
-            bands.iter().filter(|band| !replaces(&impute, **band)).try_for_each(|band| sensors.band(sensor, *band).map(drop))?;
+            bands
+                .iter()
+                .filter(|band| !replaces(&impute, **band))
+                .try_for_each(|band| sensors.band(sensor, *band).map(drop))?;
             takes.insert(sensor, SensorInput { bands, ..SensorInput::default() });
         }
         let mut process = ProcessConfig::new(self.command.clone(), takes_any, self.time_limit);
@@ -188,8 +191,10 @@ mod tests {
         };
         let impute = impute.iter().map(pair).collect::<Result<Vec<_>>>()?;
         let config = own.config_with(single.collect::<Result<_>>()?, impute, &sensors)?;
-        let names = |input: &SensorInput| input.bands.iter().map(|band| band.name()).collect::<Vec<_>>().join(",");
-        let sentinels = config.sensors.iter().filter(|(sensor, _)| ["s1", "s2-l1c", "s2-l2a"].contains(&sensor.name()));
+        let names =
+            |input: &SensorInput| input.bands.iter().map(|band| band.name()).collect::<Vec<_>>().join(",");
+        let sentinels =
+            config.sensors.iter().filter(|(sensor, _)| ["s1", "s2-l1c", "s2-l2a"].contains(&sensor.name()));
         Ok(sentinels.map(|(sensor, input)| (sensor.to_string(), names(input))).collect())
     }
 
