@@ -140,7 +140,7 @@ fn the_gate_holds_a_contribution_as_reference() {
     place.done(&CONTRIBUTE);
     for reference in ["contribution", "lab-x.zip"] {
         let told = place.done(&["check", "--records", "results", "--reference", reference]);
-        assert_eq!(told.matches("same").count(), 2, "{told}");
+        assert!(told.contains("2 same."), "{told}");
         let refused = place.refused(&["check", "--records", "results", "--reference", reference, "--update"]);
         assert!(refused.contains("must not change"), "{refused}");
     }
