@@ -2,7 +2,7 @@
 //! and a problem is a finding, not a failure.
 //!
 //! ```text
-//! machine.rs   backends and devices, LibTorch
+//! machine.rs   backends and devices, LibTorch, ONNX Runtime
 //! data.rs      data of each suite: tasks, partitions, sample counts compared with the official ones
 //! weights.rs   fetched weights: whether they are complete, and their hash
 //! storage.rs   caches and free disk space
@@ -53,6 +53,8 @@ pub enum Area {
     Devices,
     /// The LibTorch library.
     Libtorch,
+    /// The ONNX Runtime library.
+    Onnxruntime,
     /// Data of the suites.
     Data,
     /// Weights of the models.
@@ -119,6 +121,7 @@ pub struct Samples {
 pub fn examine(home: &Home, environment: &Environment, device: Option<&str>) -> Vec<Finding> {
     let mut findings = machine::devices(device);
     findings.push(machine::libtorch(home.folder()));
+    findings.push(machine::onnxruntime());
     findings.extend(data::examine(home, environment));
     findings.extend(weights::examine(home, environment));
     findings.extend(storage::examine(environment));

@@ -269,6 +269,121 @@ fn extra_inputs_get_bands_date_and_place() {
     assert!(error.contains("help: add `unknown = NUMBER`"), "{error}");
 }
 
+/// A model of two sensors, of which the file leaves open how long the vector is.
+const FUSED: &str = r#"
+file = "FOLDER/fused.onnx"
+pixels = { s1 = "radar", s2-l1c = "optical" }
+pooled = "pooled"
+width = 8
+[[architecture.inputs]]
+name = "wavelengths"
+value = "wavelengths-um"
+sensor = "s2-l1c"
+[sensors.s1]
+bands = ["VV", "VH"]
+"#;
+
+#[test]
+fn a_model_of_two_sensors_takes_an_image_of_each() {
+    if !has_engine() {
+        return;
+    }
+    let config = config(3, FUSED).unwrap();
+    assert!(config.fuses(&[Sensor::S2_L1C, Sensor::S1]) && !config.fuses(&[Sensor::S1, Sensor::S2_L2A]));
+    let loaded = model::load(&config, &Weights::None, false, &Device::flex()).unwrap();
+    let optical = images(1, [2, 3, 8, 8]);
+    let mut both = batch(&optical);
+    let radar = images(2, [2, 2, 8, 8]);
+    let mut of_radar = batch(&radar).inputs.remove(0);
+    of_radar.sensor = Sensor::S1;
+    both.inputs.push(of_radar);
+    let found = pooled(&*loaded.encoder, &both, Pooling::Head);
+    let mean = |images: &Array4<f32>, image: usize, band: usize| {
+        images.index_axis(ndarray::Axis(0), image).index_axis(ndarray::Axis(0), band).mean().unwrap()
+    };
+    for image in 0..2 {
+        for band in 0..2 {
+            assert!((found[[image, band]] - mean(&radar, image, band)).abs() < 1e-5);
+        }
+        for band in 0..3 {
+            assert!((found[[image, 2 + band]] - mean(&optical, image, band)).abs() < 1e-5);
+        }
+        for (place, wavelength) in [0.4427, 0.4927, 0.5598].into_iter().enumerate() {
+            assert!((found[[image, 5 + place]] - wavelength).abs() < 1e-5, "{found}");
+        }
+    }
+    both.inputs.remove(1);
+    let error = loaded.encoder.encode(&both, Want::Pooled(Pooling::Head)).unwrap_err().to_string();
+    assert!(error.contains("the task has none for `radar`: found s2-l1c"), "{error}");
+    let error = refused(3, &FUSED.replace("width = 8", "")).to_string();
+    assert!(error.contains("leaves open how long a vector of its output is: pooled: float32 [batch, width]"), "{error}");
+    let error = refused(3, &FUSED.replace("[sensors.s1]", "[sensors.s3-olci]")).to_string();
+    assert!(error.contains("pixels: sensor s1 has no bands"), "{error}");
+}
+
+#[test]
+fn maps_may_be_tokens_row_by_row() {
+    if !has_engine() {
+        return;
+    }
+    let maps = "maps = [{ name = \"tokens\", width = 48, stride = 8, leading = 1 }]";
+    let loaded = load(13, &format!("file = \"FOLDER/vit.onnx\"\npixels = \"pixels\"\n{maps}")).unwrap();
+    let whole = load(13, VIT).unwrap();
+    let batch = batch(&images(1, [2, 13, 64, 64]));
+    let map = loaded.encoder.encode(&batch, Want::Maps).unwrap().maps().unwrap().remove(0);
+    let (tokens, grid) = whole.encoder.encode(&batch, Want::Tokens).unwrap().tokens().unwrap();
+    let [n, _, d] = tokens.dims();
+    let expected = tokens.swap_dims(1, 2).reshape([n, d, grid[0], grid[1]]);
+    golden::close("map", &array(map.values), &array(expected), 1e-6);
+    let error = loaded.encoder.encode(&batch, Want::Pooled(Pooling::Head)).unwrap_err().to_string();
+    assert!(error.contains("names no output with one vector per image"), "{error}");
+    let wrong = load(13, &VIT.replace("leading = 1", "leading = 2")).unwrap();
+    let error = wrong.encoder.encode(&batch, Want::Tokens).unwrap_err().to_string();
+    assert!(error.contains("output `tokens`: 63 tokens after the first 2 do not fill a grid of 64 x 64 pixels"), "{error}");
+}
+
+#[test]
+fn engines_and_devices_that_are_not_there_are_explained() {
+    let here = tempfile::tempdir().unwrap();
+    let text = patches("patches").replace("FOLDER", folder().to_str().unwrap());
+    let model = toml(here.path(), 2, &text);
+    let run = |model: &str, device: &str, library: Option<&Path>, path: Option<&Path>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--model", model]);
+        command.args(["--device", device, "--out"]).arg(here.path().join("out"));
+        command.env("TERRABENCH_CACHE", here.path().join("cache"));
+        if let Some(library) = library {
+            command.env("ORT_DYLIB_PATH", library);
+        }
+        if let Some(path) = path {
+            command.env("PATH", path).env_remove("ORT_DYLIB_PATH");
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let of_model = model.to_str().unwrap();
+    let said = run(of_model, "flex", Some(&here.path().join("nothing.so")), None);
+    assert!(said.contains("ORT_DYLIB_PATH names") && said.contains("there is no ONNX Runtime library"), "{said}");
+    let other = here.path().join("libonnxruntime.so");
+    std::fs::write(&other, "not a library").unwrap();
+    let said = run(of_model, "flex", Some(&other), None);
+    assert!(said.contains("expected an ONNX Runtime library, but it cannot be loaded"), "{said}");
+    assert!(said.contains("help: set ORT_DYLIB_PATH"), "{said}");
+    let said = run("demo", "onnx:cuda", None, None);
+    assert!(said.contains("device `onnx:cuda` computes models of kind `onnx` only"), "{said}");
+    if Surroundings::here().provisioned().is_none() && !cfg!(feature = "tract") {
+        let said = run(of_model, "flex", None, Some(here.path()));
+        assert!(said.contains("models of kind `onnx` need ONNX Runtime, and none was found"), "{said}");
+        assert!(said.contains("cargo xtask onnxruntime"), "{said}");
+    }
+    let found = Surroundings::here().find().unwrap();
+    if found.is_some_and(|found| !found.has_cuda()) {
+        let said = run(of_model, "onnx:cuda:0", None, None);
+        assert!(said.contains("it cannot use a GPU") && said.contains("cargo xtask onnxruntime --cuda"), "{said}");
+    }
+}
+
 #[test]
 fn operators_that_the_engine_lacks_are_named() {
     if !has_engine() {

@@ -47,6 +47,7 @@ fn title(area: Area) -> &'static str {
     match area {
         Area::Devices => "Devices",
         Area::Libtorch => "LibTorch",
+        Area::Onnxruntime => "ONNX Runtime",
         Area::Data => "Data",
         Area::Weights => "Weights",
         Area::Caches => "Caches",

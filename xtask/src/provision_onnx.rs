@@ -43,7 +43,7 @@ pub fn command(root: &Path, args: &OnnxruntimeArgs) -> Result<()> {
                 "{NAMED} names an ONNX Runtime that cannot use a GPU\n  help: unset it"
             );
             let folder = own(&surroundings)?;
-            let size = if args.cuda { "2 GB to download and 4 GB on disk" } else { "20 MB to download and 60 MB on disk" };
+            let size = if args.cuda { "2 GB to download and 4 GB on disk" } else { "30 MB to download and 100 MB on disk" };
             let from = args.index.as_deref().unwrap_or("PyPI");
             console::tell(format_args!(
                 "ONNX Runtime would be installed into {}, from {from}: about {size}.\n",
