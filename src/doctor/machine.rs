@@ -92,9 +92,12 @@ fn onnx_gpu(name: &str) -> Finding {
         return Finding::of_error(Area::Devices, name, Standing::Broken, &error);
     }
     match onnxruntime::Surroundings::here().find() {
-        Ok(Some(found)) if found.has_cuda() => {
-            Finding::new(Area::Devices, name, Standing::Good, format!("{found}: the GPU itself was not tried"))
-        }
+        Ok(Some(found)) if found.has_cuda() => Finding::new(
+            Area::Devices,
+            name,
+            Standing::Good,
+            format!("{found}: the GPU itself was not tried"),
+        ),
         _ => Finding::new(Area::Devices, name, Standing::Absent, "no ONNX Runtime with CUDA found")
             .remedy("cargo xtask onnxruntime --cuda"),
     }
