@@ -173,7 +173,12 @@ fn on_gpu(builder: SessionBuilder, library: &Library, index: u32) -> Result<Sess
         }
     }
     let index = i32::try_from(index).unwrap_or(i32::MAX);
-    let gpu = ep::CUDA::default().with_device_id(index).build().error_on_failure();
+    // Full float32, and the same convolution on every run: the library's own choice is faster, but neither.
+    let gpu = ep::CUDA::default()
+        .with_device_id(index)
+        .with_tf32(false)
+        .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Default);
+    let gpu = gpu.build().error_on_failure();
     builder.with_execution_providers([gpu]).map_err(|error| {
         Error::device(format!("ONNX Runtime {} cannot use the GPU {index}: {}", library.version, plain(&error.to_string())))
             .help("check `nvidia-smi`, and that CUDA and cuDNN of the versions that this onnxruntime-gpu needs are installed; or use --device flex")
