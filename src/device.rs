@@ -153,6 +153,11 @@ pub fn several(names: &str, precision: Precision) -> Result<Vec<Device>> {
     listed.iter().map(|name| with_precision(name, precision)).collect()
 }
 
+/// Whether the device with this name is one of a backend that computes networks in place of the default.
+pub fn is_alternative(name: &str) -> bool {
+    ["libtorch", "vulkan"].contains(&name.split(':').next().unwrap_or_default())
+}
+
 /// Whether the device with this name is a GPU.
 pub fn is_gpu(name: &str) -> bool {
     name.starts_with("libtorch:cuda") || name.starts_with("vulkan")

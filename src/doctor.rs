@@ -2,7 +2,7 @@
 //! and a problem is a finding, not a failure.
 //!
 //! ```text
-//! machine.rs   backends and devices, LibTorch
+//! machine.rs   backends and devices, LibTorch, ONNX Runtime
 //! self_test.rs what a device computes, and how fast
 //! data.rs      data of each suite: tasks, partitions, sample counts compared with the official ones
 //! weights.rs   fetched weights: whether they are complete, and their hash
@@ -57,6 +57,8 @@ pub enum Area {
     SelfTest,
     /// The LibTorch library.
     Libtorch,
+    /// The ONNX Runtime library.
+    Onnxruntime,
     /// Data of the suites.
     Data,
     /// Weights of the models.
@@ -119,16 +121,17 @@ pub struct Samples {
     pub official: usize,
 }
 
-/// Runs all checks; also tries out `device`, if given, and measures it if it is not the CPU in pure Rust.
+/// Runs all checks; also tries out `device`, if given, and measures it if it is of another backend than the default's.
 pub fn examine(home: &Home, environment: &Environment, device: Option<&str>) -> Vec<Finding> {
     let mut findings = machine::devices(device);
     let works = |name: &&str| {
         findings.iter().any(|finding| finding.subject == **name && finding.standing == Standing::Good)
     };
-    if let Some(name) = device.filter(|name| *name != "flex").filter(works) {
+    if let Some(name) = device.filter(|name| crate::device::is_alternative(name)).filter(works) {
         findings.extend(self_test::examine(home, name));
     }
     findings.push(machine::libtorch(home.folder()));
+    findings.push(machine::onnxruntime());
     findings.extend(data::examine(home, environment));
     findings.extend(weights::examine(home, environment));
     findings.extend(storage::examine(environment));

@@ -36,12 +36,7 @@ pub struct OnnxRuntime {
 impl fmt::Display for OnnxRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let devices = if self.has_cuda() { "CPU and CUDA" } else { "CPU only" };
-        write!(
-            f,
-            "ONNX Runtime ({devices}) in {}, found through {}",
-            self.library.display(),
-            self.said_by
-        )
+        write!(f, "ONNX Runtime ({devices}) in {}, found through {}", self.library.display(), self.said_by)
     }
 }
 
@@ -147,7 +142,8 @@ impl Surroundings {
 
     /// Finds the library in Python's package without importing it.
     fn of_python(&self) -> Option<OnnxRuntime> {
-        let script = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.origin if s else '')";
+        let script =
+            "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.origin if s else '')";
         let output = Command::new(&self.python).args(["-c", script]).output().ok()?;
         let origin = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let package = Path::new(&origin).parent().filter(|_| output.status.success())?;
@@ -179,7 +175,8 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
 /// Returns the package onnxruntime in the virtual environment `folder`.
 pub fn package(folder: &Path) -> Option<PathBuf> {
     let versions = entries(&folder.join("lib")).into_iter();
-    let packages = versions.map(|version| version.join("site-packages")).chain([folder.join("Lib/site-packages")]);
+    let packages =
+        versions.map(|version| version.join("site-packages")).chain([folder.join("Lib/site-packages")]);
     packages.map(|packages| packages.join("onnxruntime")).find(|package| package.is_dir())
 }
 
@@ -218,8 +215,10 @@ pub mod tests {
     fn the_named_library_comes_first_then_the_installed_one_then_pythons() {
         let here = tempfile::tempdir().unwrap();
         let of_python = library(&here.path().join("site/onnxruntime"));
-        let mut around =
-            surroundings(here.path(), &format!("echo {}/site/onnxruntime/__init__.py", here.path().display()));
+        let mut around = surroundings(
+            here.path(),
+            &format!("echo {}/site/onnxruntime/__init__.py", here.path().display()),
+        );
         assert_eq!(around.find().unwrap().unwrap().library, of_python);
 
         let own = library(&around.own[0].join("lib/python3.12/site-packages/onnxruntime"));
@@ -252,7 +251,12 @@ pub mod tests {
         let library = library(&here.path().join("onnxruntime"));
         let found = OnnxRuntime { library, said_by: String::new() };
         assert!(found.cuda_libraries().is_empty() && !found.has_cuda());
-        for path in ["cudnn/lib/libcudnn.so.9", "cublas/lib/libcublas.so.13", "cublas/lib/libcublasLt.so.13", "x/lib/libx.so"] {
+        for path in [
+            "cudnn/lib/libcudnn.so.9",
+            "cublas/lib/libcublas.so.13",
+            "cublas/lib/libcublasLt.so.13",
+            "x/lib/libx.so",
+        ] {
             let path = here.path().join("nvidia").join(path);
             create_dir_all(path.parent().unwrap()).unwrap();
             write(path, "").unwrap();

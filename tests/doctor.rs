@@ -20,9 +20,14 @@ impl Machine {
 
     fn doctor(&self, data: Option<&Path>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        for name in
-            ["GEO_BENCH_DIR", "COPERNICUS_BENCH_DIR", "LANDSLIDE4SENSE_DIR", "LIBTORCH", "VIRTUAL_ENV"]
-        {
+        for name in [
+            "GEO_BENCH_DIR",
+            "COPERNICUS_BENCH_DIR",
+            "LANDSLIDE4SENSE_DIR",
+            "LIBTORCH",
+            "VIRTUAL_ENV",
+            "ORT_DYLIB_PATH",
+        ] {
             command.env_remove(name);
         }
         command.env_remove("LIBTORCH_USE_PYTORCH").arg("doctor");
@@ -277,6 +282,24 @@ fn an_unknown_device_and_a_wrong_libtorch_are_broken() {
     assert_eq!(libtorch["standing"], "broken");
     let remedy = libtorch["remedy"].as_str().unwrap();
     assert!(remedy.starts_with("unset LIBTORCH") && !remedy.contains("help"), "{libtorch}");
+}
+
+#[test]
+fn a_wrong_onnx_runtime_is_broken() {
+    let machine = Machine::new();
+    let mut command = machine.doctor(None);
+    command.args(["--device", "onnx:cuda"]).env("ORT_DYLIB_PATH", machine.path("nowhere"));
+    let (found, sound) = findings(command);
+    assert!(!sound);
+    let runtime = about(&found, "onnxruntime", "onnxruntime");
+    assert_eq!(runtime["standing"], "broken", "{runtime}");
+    assert!(
+        runtime["found"].as_str().unwrap().contains("where there is no ONNX Runtime library"),
+        "{runtime}"
+    );
+    assert!(runtime["remedy"].as_str().unwrap().starts_with("set it to the library's file"), "{runtime}");
+    let device = about(&found, "devices", "onnx:cuda");
+    assert_eq!(device["remedy"], "cargo xtask onnxruntime --cuda", "{device}");
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn title(area: Area) -> &'static str {
         Area::Devices => "Devices",
         Area::SelfTest => "Self-test",
         Area::Libtorch => "LibTorch",
+        Area::Onnxruntime => "ONNX Runtime",
         Area::Data => "Data",
         Area::Weights => "Weights",
         Area::Caches => "Caches",

@@ -1,10 +1,12 @@
-//! Checks backends with their devices, and LibTorch.
+//! Checks backends with their devices, LibTorch and ONNX Runtime.
 
 use std::path::Path;
 
 use super::{Area, Finding, Standing};
 use crate::device::{self, BACKENDS, Backend};
 use crate::libtorch::{Surroundings, VERSION};
+use crate::model::onnx;
+use crate::onnxruntime;
 
 /// Checks every backend's devices, and the one named on the command line.
 pub fn devices(typed: Option<&str>) -> Vec<Finding> {
@@ -35,6 +37,9 @@ fn of_backend(backend: Backend) -> Vec<Finding> {
 }
 
 fn tried(name: &str, about: &str) -> Finding {
+    if name.starts_with("onnx") {
+        return onnx_gpu(name);
+    }
     match device::try_out(name) {
         Ok(()) => Finding::new(Area::Devices, name, Standing::Good, format!("{about}: works")),
         Err(error) => Finding::of_error(Area::Devices, name, Standing::Broken, &error),
@@ -60,5 +65,40 @@ pub fn libtorch(root: &Path) -> Finding {
                 None => broken.remedy("unset LIBTORCH LIBTORCH_USE_PYTORCH; cargo xtask libtorch"),
             }
         }
+    }
+}
+
+/// Loads the ONNX Runtime that models of kind `onnx` would use.
+pub fn onnxruntime() -> Finding {
+    let finding = |standing, found| Finding::new(Area::Onnxruntime, "onnxruntime", standing, found);
+    match onnxruntime::Surroundings::here().find() {
+        Ok(None) => {
+            let text = "no ONNX Runtime found; only models of kind `onnx` need it".to_owned();
+            finding(Standing::Absent, text).remedy("cargo xtask onnxruntime")
+        }
+        Ok(Some(found)) => match onnx::runtime_version() {
+            Ok(version) => finding(Standing::Good, format!("version {version}: {found}")).at(&found.library),
+            Err(error) => Finding::of_error(Area::Onnxruntime, "onnxruntime", Standing::Broken, &error),
+        },
+        Err(error) => {
+            Finding::of_error(Area::Onnxruntime, "onnxruntime", Standing::Broken, &format!("{error:#}"))
+        }
+    }
+}
+
+/// Checks that the ONNX Runtime supports the device `onnx:cuda`.
+fn onnx_gpu(name: &str) -> Finding {
+    if let Err(error) = device::by_name(name) {
+        return Finding::of_error(Area::Devices, name, Standing::Broken, &error);
+    }
+    match onnxruntime::Surroundings::here().find() {
+        Ok(Some(found)) if found.has_cuda() => Finding::new(
+            Area::Devices,
+            name,
+            Standing::Good,
+            format!("{found}: the GPU itself was not tried"),
+        ),
+        _ => Finding::new(Area::Devices, name, Standing::Absent, "no ONNX Runtime with CUDA found")
+            .remedy("cargo xtask onnxruntime --cuda"),
     }
 }

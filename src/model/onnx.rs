@@ -31,6 +31,14 @@ use crate::formats::onnx::OnnxFile;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::{Sensor, Sensors};
 
+/// Returns the version of the ONNX Runtime on this machine, after loading it.
+///
+/// # Errors
+/// If there is none, or it cannot be loaded.
+pub fn runtime_version() -> Result<&'static str> {
+    runtime::version()
+}
+
 /// A model in an ONNX file, as in a model's TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

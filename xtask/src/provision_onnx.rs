@@ -43,7 +43,11 @@ pub fn command(root: &Path, args: &OnnxruntimeArgs) -> Result<()> {
                 "{NAMED} names an ONNX Runtime that cannot use a GPU\n  help: unset it"
             );
             let folder = own(&surroundings)?;
-            let size = if args.cuda { "2 GB to download and 4 GB on disk" } else { "20 MB to download and 60 MB on disk" };
+            let size = if args.cuda {
+                "2 GB to download and 4 GB on disk"
+            } else {
+                "30 MB to download and 100 MB on disk"
+            };
             let from = args.index.as_deref().unwrap_or("PyPI");
             console::tell(format_args!(
                 "ONNX Runtime would be installed into {}, from {from}: about {size}.\n",
@@ -85,7 +89,8 @@ fn install(surroundings: &Surroundings, args: &OnnxruntimeArgs) -> Result<OnnxRu
         pip.args(["--index-url", index]);
     }
     helped(run(&mut pip), "run the same command again once the package index answers")?;
-    let installed = Surroundings { named: None, own: vec![partial.clone()], python: surroundings.python.clone() };
+    let installed =
+        Surroundings { named: None, own: vec![partial.clone()], python: surroundings.python.clone() };
     installed
         .provisioned()
         .with_context(|| format!("{}: pip installed no ONNX Runtime library there", partial.display()))?;
@@ -121,7 +126,8 @@ chmod +x "$4/bin/python""#
     #[test]
     fn an_installation_is_complete_or_absent() {
         let here = tempfile::tempdir().unwrap();
-        let args = OnnxruntimeArgs { yes: true, cuda: false, index: Some("https://index.example/cpu".to_owned()) };
+        let args =
+            OnnxruntimeArgs { yes: true, cuda: false, index: Some("https://index.example/cpu".to_owned()) };
         for broken in ["exit 1", "exit 0"] {
             let around = surroundings(here.path(), &installing(broken));
             assert!(install(&around, &args).is_err(), "{broken}");
@@ -138,6 +144,9 @@ chmod +x "$4/bin/python""#
         assert!(!here.path().join("target/onnxruntime.partial").exists());
         let cuda = install(&around, &OnnxruntimeArgs { yes: true, cuda: true, index: None }).unwrap();
         let arguments = std::fs::read_to_string(cuda.library.with_file_name("arguments")).unwrap();
-        assert_eq!(arguments.trim(), format!("-m pip install onnxruntime-gpu[cuda,cudnn]=={VERSION_WITH_CUDA}"));
+        assert_eq!(
+            arguments.trim(),
+            format!("-m pip install onnxruntime-gpu[cuda,cudnn]=={VERSION_WITH_CUDA}")
+        );
     }
 }

@@ -23,8 +23,9 @@ pub fn check(
 ) -> Result<()> {
     let at = |error: Error| error.in_file(path);
     if sensors.is_empty() {
-        return Err(at(Error::mismatch("expected the bands that the model takes, found none")
-            .help("add them to the model's TOML, such as: [sensors.s2-l2a] bands = [\"B02\", \"B03\", \"B04\"]")));
+        return Err(at(Error::mismatch("expected the bands that the model takes, found none").help(
+            "add them to the model's TOML, such as: [sensors.s2-l2a] bands = [\"B02\", \"B03\", \"B04\"]",
+        )));
     }
     if let PixelInputs::PerSensor(names) = &config.pixels
         && let Some(sensor) = names.keys().find(|sensor| !sensors.contains_key(sensor))
@@ -35,19 +36,25 @@ pub fn check(
     for name in config.pixels.names() {
         pixels(input(header, name, "pixels").map_err(at)?).map_err(at)?;
     }
+    let batch = batch_size(config, header).map_err(at)?;
     for extra in &config.inputs {
-        extra.arrangement(input(header, &extra.name, "inputs").map_err(at)?).map_err(at)?;
+        let declared = input(header, &extra.name, "inputs").map_err(at)?;
+        extra.arrangement(declared, batch).map_err(at)?;
     }
     let known = |value: &&OnnxValue| {
         config.pixels.names().contains(&value.name.as_str())
             || config.inputs.iter().any(|extra: &ExtraInput| extra.name == value.name)
     };
     if let Some(other) = header.inputs.iter().find(|value| !known(value)) {
-        return Err(at(Error::mismatch(format!("the file has an input that the model's TOML does not name: {other}"))
-            .help("add it as [[architecture.inputs]] with `name` and `value`; docs/onnx.md lists the values")));
+        return Err(at(Error::mismatch(format!(
+            "the file has an input that the model's TOML does not name: {other}"
+        ))
+        .help("add it as [[architecture.inputs]] with `name` and `value`; docs/onnx.md lists the values")));
     }
     if let Some(name) = &config.pooled {
-        let is_row = |shape: &[Dimension]| shape.len() >= 2 && shape[2..].iter().all(|size| size.fixed().is_none_or(|size| size == 1));
+        let is_row = |shape: &[Dimension]| {
+            shape.len() >= 2 && shape[2..].iter().all(|size| size.fixed().is_none_or(|size| size == 1))
+        };
         expect(output(header, name, "pooled").map_err(at)?, is_row, "[n, d]").map_err(at)?;
     }
     if let Some(tokens) = &config.tokens {
@@ -94,10 +101,24 @@ pub fn width(config: &OnnxConfig, header: &OnnxFile, path: &Path, pooling: Pooli
                 .help(format!("set `width = {stated}`, or remove it")))
         }
         (Some(width), _) | (None, Some(width)) => Ok(width),
-        (None, None) => Err(Error::mismatch(format!("the file leaves open how long a vector of its output is: {value}"))
-            .in_file(path)
-            .help("add `width = NUMBER` to [architecture] in the model's TOML")),
+        (None, None) => {
+            Err(Error::mismatch(format!("the file leaves open how long a vector of its output is: {value}"))
+                .in_file(path)
+                .help("add `width = NUMBER` to [architecture] in the model's TOML"))
+        }
     }
+}
+
+/// Returns the number of images that the file takes at once, if it fixes it.
+///
+/// # Errors
+/// If the file lacks an input for pixels.
+pub fn batch_size(config: &OnnxConfig, header: &OnnxFile) -> Result<Option<usize>> {
+    let fixed = config.pixels.names().into_iter().map(|name| {
+        let declared = input(header, name, "pixels")?;
+        Ok(declared.shape.as_ref().and_then(|shape| shape.first()?.fixed()))
+    });
+    Ok(fixed.collect::<Result<Vec<_>>>()?.into_iter().flatten().next())
 }
 
 /// Returns the input called `name`; `key` is the TOML's key that names it.
@@ -112,8 +133,10 @@ fn output<'h>(header: &'h OnnxFile, name: &str, key: &str) -> Result<&'h OnnxVal
     let value = find(&header.outputs, name, key, "output")?;
     match value.element {
         Element::F32 | Element::F16 | Element::Bf16 | Element::F64 => Ok(value),
-        _ => Err(Error::mismatch(format!("{key}: expected an output of floating-point numbers, found {value}"))
-            .help("name another output, or convert it when you export the model")),
+        _ => Err(Error::mismatch(format!(
+            "{key}: expected an output of floating-point numbers, found {value}"
+        ))
+        .help("name another output, or convert it when you export the model")),
     }
 }
 
@@ -122,15 +145,18 @@ fn find<'h>(values: &'h [OnnxValue], name: &str, key: &str, what: &str) -> Resul
         let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
         let all: Vec<String> = values.iter().map(OnnxValue::to_string).collect();
         let help = suggest::help(name, &names, &format!("the file's {what}s"));
-        Error::mismatch(format!("{key}: the file has no {what} `{name}`; it has {}", all.join("; "))).help(help)
+        Error::mismatch(format!("{key}: the file has no {what} `{name}`; it has {}", all.join("; ")))
+            .help(help)
     })
 }
 
 /// Checks an input for pixels.
 fn pixels(value: &OnnxValue) -> Result<()> {
     if !matches!(value.element, Element::F32 | Element::F16 | Element::Bf16 | Element::F64) {
-        return Err(Error::mismatch(format!("pixels: expected an input of floating-point numbers, found {value}"))
-            .help("convert the input to floating point when you export the model"));
+        return Err(Error::mismatch(format!(
+            "pixels: expected an input of floating-point numbers, found {value}"
+        ))
+        .help("convert the input to floating point when you export the model"));
     }
     expect(value, |shape| shape.len() == 4, "[n, bands, height, width]")
 }

@@ -71,8 +71,9 @@ impl OnnxEncoder {
         let Some((described, name)) = known else {
             let known: Vec<&str> = self.sensors.keys().map(|sensor| sensor.name()).collect();
             let problem = format!("{NAME}: expected sensor {}, found {sensor}", known.join(" or "));
-            return Err(Error::mismatch(problem)
-                .help(format!("use a task of such a sensor, or add [sensors.{sensor}] to the model's TOML")));
+            return Err(Error::mismatch(problem).help(format!(
+                "use a task of such a sensor, or add [sensors.{sensor}] to the model's TOML"
+            )));
         };
         if !self.config.takes_any_bands() {
             check_bands(NAME, input, described.bands.len())?;
@@ -85,9 +86,11 @@ impl OnnxEncoder {
             let [_, c, h, w] = shape;
             let side = declared.shape.as_ref().and_then(|shape| shape.get(2)?.fixed());
             let side = side.map_or(String::new(), |side| format!("set `image = {side}` and "));
-            return Err(Error::mismatch(format!("expected images for the input {declared}, found [n, {c}, {h}, {w}]"))
-                .in_file(&self.path)
-                .help(format!("in the model's TOML {side}list the bands in the order of the file's channels")));
+            return Err(Error::mismatch(format!(
+                "expected images for the input {declared}, found [n, {c}, {h}, {w}]"
+            ))
+            .in_file(&self.path)
+            .help(format!("in the model's TOML {side}list the bands in the order of the file's channels")));
         }
         let values = pixels.clone().into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
             Error::mismatch(format!("the device returned pixels that are not float32: {error:?}"))
@@ -113,7 +116,7 @@ impl OnnxEncoder {
             .help("use a task with an image of each of the model's sensors, or export a model of one sensor"));
         }
         let single = self.engine.prefers_single_images();
-        let size = self.batch_size()?.unwrap_or(if single { 1 } else { n });
+        let size = check::batch_size(&self.config, &self.header)?.unwrap_or(if single { 1 } else { n });
         let compute = |first: &usize| {
             let images = *first..(first + size).min(n);
             let found = self.part(batch, &pixels, images.clone(), size, names)?;
@@ -131,16 +134,6 @@ impl OnnxEncoder {
         joined(parts)
     }
 
-    /// Returns the number of images that the file takes at once, if it fixes it.
-    fn batch_size(&self) -> Result<Option<usize>> {
-        let inputs = self.config.pixels.names().into_iter();
-        let fixed = inputs.map(|name| {
-            let declared = check::input(&self.header, name, "pixels")?;
-            Ok(declared.shape.as_ref().and_then(|shape| shape.first()?.fixed()))
-        });
-        Ok(fixed.collect::<Result<Vec<_>>>()?.into_iter().flatten().next())
-    }
-
     /// Computes outputs for `size` images: those in `images`, and the last one again where these are fewer.
     fn part(
         &self,
@@ -154,8 +147,9 @@ impl OnnxEncoder {
         for HostPixels { name, values, shape: [_, c, h, w] } in pixels {
             let declared = check::input(&self.header, name, "pixels")?;
             let numbers = filled(values, c * h * w, &images, size);
-            let numbers = Numbers::pixels(numbers, declared.element)
-                .ok_or_else(|| Error::mismatch(format!("expected an input of floating-point numbers, found {declared}")))?;
+            let numbers = Numbers::pixels(numbers, declared.element).ok_or_else(|| {
+                Error::mismatch(format!("expected an input of floating-point numbers, found {declared}"))
+            })?;
             inputs.push((name.as_str(), HostArray { shape: vec![size, *c, *h, *w], numbers }));
         }
         for extra in &self.config.inputs {
@@ -194,7 +188,9 @@ impl OnnxEncoder {
     /// Returns the only output called `name` with its shape.
     fn one(&self, batch: &Batch, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let found = self.compute(batch, &[name])?.into_iter().next();
-        found.and_then(|array| Some((array.shape, array.numbers.into_f32()?))).ok_or_else(|| self.wrong(name, "numbers", &[]))
+        found
+            .and_then(|array| Some((array.shape, array.numbers.into_f32()?)))
+            .ok_or_else(|| self.wrong(name, "numbers", &[]))
     }
 
     /// Returns the vectors [n, d] of the output `pooled`.
@@ -230,7 +226,8 @@ impl OnnxEncoder {
                     Some(grid) => Ok((tokens, output.leading, grid)),
                     None => {
                         let [h, w] = size_of(batch);
-                        let grid = output.grid.map_or(format!("of {h} x {w} pixels"), |grid| format!("{grid:?}"));
+                        let grid =
+                            output.grid.map_or(format!("of {h} x {w} pixels"), |grid| format!("{grid:?}"));
                         let problem = format!(
                             "output `{}`: {count} tokens after the first {} do not fill a grid {grid}",
                             output.name, output.leading
@@ -277,7 +274,11 @@ impl OnnxEncoder {
         }
         let names: Vec<&str> = self.config.maps.iter().map(|map| map.name.as_str()).collect();
         let found = self.compute(batch, &names)?;
-        found.into_iter().zip(&self.config.maps).map(|(array, output)| self.map(array, output, size_of(batch))).collect()
+        found
+            .into_iter()
+            .zip(&self.config.maps)
+            .map(|(array, output)| self.map(array, output, size_of(batch)))
+            .collect()
     }
 
     /// Converts an output to a map [n, d, rows, columns].

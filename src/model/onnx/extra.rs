@@ -121,11 +121,12 @@ impl ExtraInput {
         Some(format!("inputs: `{name}`: expected finite numbers, found {wrong}"))
     }
 
-    /// Returns how the file's input `declared` takes the numbers.
+    /// Returns how the file's input `declared` takes the numbers. `batch` is the number of images that the file takes at once,
+    /// if it fixes it.
     ///
     /// # Errors
     /// If it takes them in a form that has no place for them.
-    pub fn arrangement(&self, declared: &OnnxValue) -> Result<Arrangement> {
+    pub fn arrangement(&self, declared: &OnnxValue, batch: Option<usize>) -> Result<Arrangement> {
         let is_shared = self.value.is_of_batch();
         let is_single = match self.value {
             ExtraValue::LongitudeLatitude | ExtraValue::LatitudeLongitude => false,
@@ -137,7 +138,10 @@ impl ExtraInput {
             None => Some(Arrangement::Rows),
             Some([]) => (is_shared && is_single).then_some(Arrangement::Scalar),
             Some([Dimension::Fixed(1)]) if is_shared && is_single => Some(Arrangement::Shared),
-            Some([_]) if is_single => Some(Arrangement::PerImage),
+            Some([size]) if is_single => {
+                let fits = size.fixed().is_none_or(|size| Some(size) == batch);
+                fits.then_some(Arrangement::PerImage)
+            }
             Some([_]) => is_shared.then_some(Arrangement::Shared),
             Some([_, _]) => Some(Arrangement::Rows),
             Some(_) => None,
@@ -166,7 +170,7 @@ impl ExtraInput {
         images: std::ops::Range<usize>,
         n: usize,
     ) -> Result<HostArray> {
-        let arrangement = self.arrangement(declared)?;
+        let arrangement = self.arrangement(declared, Some(n))?;
         let input = match self.sensor {
             None => inputs.first(),
             Some(sensor) => inputs.iter().find(|input| input.sensor == sensor),
@@ -176,7 +180,8 @@ impl ExtraInput {
             Error::mismatch(format!("input `{}`: found no image{sensor} in the batch", self.name))
         })?;
         let last = images.end.saturating_sub(1);
-        let rows = (images.start..images.start + n).map(|image| self.numbers(input, described, image.min(last)));
+        let rows =
+            (images.start..images.start + n).map(|image| self.numbers(input, described, image.min(last)));
         let (shape, values) = match arrangement {
             Arrangement::Scalar => (vec![], self.numbers(input, described, images.start)?),
             Arrangement::Shared => {
@@ -189,14 +194,17 @@ impl ExtraInput {
                 (vec![n, rows.first().map_or(0, Vec::len)], rows.concat())
             }
         };
-        let fits = |(size, declared): (&usize, &Dimension)| declared.fixed().is_none_or(|fixed| fixed == *size);
+        let fits =
+            |(size, declared): (&usize, &Dimension)| declared.fixed().is_none_or(|fixed| fixed == *size);
         if !declared.shape.as_ref().is_none_or(|declared| shape.iter().zip(declared).all(fits)) {
             return Err(Error::mismatch(format!("expected the input {declared}, found {shape:?} for it"))
                 .help("check `value` and `numbers` of this input, and the bands of the sensor"));
         }
         let numbers = Numbers::of(&values, declared.element).ok_or_else(|| {
-            Error::mismatch(format!("expected an input of floating-point numbers or of int32 or int64, found {declared}"))
-                .help("export the model with an input of one of these types")
+            Error::mismatch(format!(
+                "expected an input of floating-point numbers or of int32 or int64, found {declared}"
+            ))
+            .help("export the model with an input of one of these types")
         })?;
         Ok(HostArray { shape, numbers })
     }
@@ -260,7 +268,9 @@ impl ExtraInput {
             "the model's input `{}` takes the {what}, which is not known for images of {sensor} in this task",
             self.name
         ))
-        .help(format!("add `unknown = NUMBER` to this input in the model's TOML, the number that stands for it{also}"))
+        .help(format!(
+            "add `unknown = NUMBER` to this input in the model's TOML, the number that stands for it{also}"
+        ))
     }
 }
 

@@ -75,9 +75,10 @@ fn load() -> Result<Library> {
         let environment = ort::init_from(&found.library).map_err(|error| error.to_string())?;
         let environment = environment.with_name("terrabench").with_telemetry(false);
         // Without a logger of ours, the library writes to standard error.
-        let environment = environment.with_logger(Arc::new(|level, _: &str, _: &str, at: &str, text: &str| {
-            tracing::debug!("onnxruntime, {level:?}: {text} ({at})");
-        }));
+        let environment =
+            environment.with_logger(Arc::new(|level, _: &str, _: &str, at: &str, text: &str| {
+                tracing::debug!("onnxruntime, {level:?}: {text} ({at})");
+            }));
         environment.build().map_err(|error| error.to_string())
     };
     let environment = caught(begin).and_then(|environment| environment).map_err(|problem| {
@@ -98,8 +99,8 @@ fn version_of(path: &Path) -> Result<String> {
     // SAFETY: the file was named by the user or found in the package onnxruntime. Loading a library runs its initialisers,
     // and the function has had this signature since the first version of ONNX Runtime.
     let version = unsafe {
-        let library =
-            libloading::Library::new(path).map_err(|error| refuse(format!("but it cannot be loaded: {error}")))?;
+        let library = libloading::Library::new(path)
+            .map_err(|error| refuse(format!("but it cannot be loaded: {error}")))?;
         let base: libloading::Symbol<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase> = library
             .get(b"OrtGetApiBase")
             .map_err(|_| refuse("found a library without the function OrtGetApiBase".to_owned()))?;
@@ -143,9 +144,8 @@ impl Runtime {
             }
             builder.commit_from_file(path).map_err(|error| said(error.to_string()))
         };
-        let session = caught(open).unwrap_or_else(|panic| {
-            Err(refused(path, &called(&library.version), header, &[], &panic))
-        })?;
+        let session = caught(open)
+            .unwrap_or_else(|panic| Err(refused(path, &called(&library.version), header, &[], &panic)))?;
         Ok(Runtime { session: Mutex::new(session), path: path.to_owned() })
     }
 }
@@ -173,7 +173,12 @@ fn on_gpu(builder: SessionBuilder, library: &Library, index: u32) -> Result<Sess
         }
     }
     let index = i32::try_from(index).unwrap_or(i32::MAX);
-    let gpu = ep::CUDA::default().with_device_id(index).build().error_on_failure();
+    // Full float32, and the same convolution on every run: the library's own choice is faster, but neither.
+    let gpu = ep::CUDA::default()
+        .with_device_id(index)
+        .with_tf32(false)
+        .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Default);
+    let gpu = gpu.build().error_on_failure();
     builder.with_execution_providers([gpu]).map_err(|error| {
         Error::device(format!("ONNX Runtime {} cannot use the GPU {index}: {}", library.version, plain(&error.to_string())))
             .help("check `nvidia-smi`, and that CUDA and cuDNN of the versions that this onnxruntime-gpu needs are installed; or use --device flex")
@@ -183,8 +188,11 @@ fn on_gpu(builder: SessionBuilder, library: &Library, index: u32) -> Result<Sess
 impl Engine for Runtime {
     fn run(&self, inputs: Vec<(&str, HostArray)>, outputs: &[&str]) -> Result<Vec<HostArray>> {
         let failed = |error: String| {
-            Error::unsupported(&self.path, format!("ONNX Runtime cannot compute this model: {}", plain(&error)))
-                .help("check that the TOML describes the file's inputs; docs/onnx.md explains each key")
+            Error::unsupported(
+                &self.path,
+                format!("ONNX Runtime cannot compute this model: {}", plain(&error)),
+            )
+            .help("check that the TOML describes the file's inputs; docs/onnx.md explains each key")
         };
         let work = || -> ort::Result<Vec<HostArray>> {
             let inputs = inputs
@@ -232,7 +240,9 @@ fn array(name: &str, value: &DynValue) -> ort::Result<HostArray> {
         Some(TensorElementType::Float16) => copied::<f16>(value, Numbers::F16),
         Some(TensorElementType::Bfloat16) => copied::<bf16>(value, Numbers::Bf16),
         Some(TensorElementType::Float64) => copied(value, Numbers::F64),
-        other => Err(ort::Error::new(format!("output `{name}` is not made of floating-point numbers: {other:?}"))),
+        other => {
+            Err(ort::Error::new(format!("output `{name}` is not made of floating-point numbers: {other:?}")))
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl Tract {
         let model = caught(read)
             .and_then(|model| model)
             .map_err(|problem| refused(path, &called(), header, &[], &problem))?;
-        let mut lacking: Vec<String> = model.nodes().iter().filter_map(|node| lacks(&node.op.name())).collect();
+        let mut lacking: Vec<String> =
+            model.nodes().iter().filter_map(|node| lacks(&node.op.name())).collect();
         lacking.sort();
         lacking.dedup();
         if !lacking.is_empty() {
@@ -88,7 +89,8 @@ impl Tract {
             model.into_optimized()?.into_runnable()
         };
         let plan = caught(prepare).and_then(|plan| plan.map_err(|error| format!("{error:#}")));
-        let plan = plan.map_err(|problem| refused(&self.path, &called(), &self.header, &[], &first_line(&problem)))?;
+        let plan =
+            plan.map_err(|problem| refused(&self.path, &called(), &self.header, &[], &first_line(&problem)))?;
         prepared().insert(shapes, Arc::clone(&plan));
         Ok(plan)
     }
