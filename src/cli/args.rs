@@ -260,7 +260,7 @@ pub struct ModelArgs {
 
     /// How to normalise pixels: default (as the suite's reference does, else dataset), dataset (standardise with the
     /// dataset's statistics), sweep (try Galileo's strategies, select on validation, report on test; bench only), or one
-    /// strategy such as OURS-2.0-norm_no_clip or satlas
+    /// strategy such as OURS-2.0-norm_no_clip, satlas or bandspec_zscore (torchgeo-bench's)
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
