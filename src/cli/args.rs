@@ -348,7 +348,7 @@ pub struct ModelArgs {
 
     /// How to normalise pixels: default (as the suite's reference does, else dataset), dataset (standardise with the
     /// dataset's statistics), none (leave pixels as they are), sweep (try Galileo's strategies, select on validation, report on
-    /// test; bench only), or one strategy such as OURS-2.0-norm_no_clip or satlas
+    /// test; bench only), or one strategy such as OURS-2.0-norm_no_clip, satlas or bandspec_zscore (torchgeo-bench's)
     #[arg(long, value_name = "dataset|sweep|NAME", default_value = "default")]
     pub normalization: String,
 
@@ -363,9 +363,9 @@ pub struct ModelArgs {
     /// Neither read nor write the feature cache
     #[arg(long)]
     pub no_cache: bool,
-    /// The options for an encoder of one's own
 
     #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it as the help of the first option")]
     pub own: OwnEncoderArgs,
 }
 
