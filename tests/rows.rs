@@ -80,7 +80,7 @@ fn value_with_a_different_setting_has_a_footnote() {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
         let lines = csv(table).unwrap();
-        assert!(lines.contains(&format!(",{SETTING}: {imputed}\n")), "{lines}");
+        assert!(lines.contains(&format!(",{SETTING}: {imputed},,,\n")), "{lines}");
     });
 }
 

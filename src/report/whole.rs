@@ -224,7 +224,7 @@ fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) ->
             let pictures = [
                 ("ranking", "Ranking over tasks", Some(ranks::draw(&ranking))),
                 ("profile", "Performance profile", Some(profile::draw(&ranking))),
-                ("cost", "Accuracy against cost", cost::draw(&ranking)),
+                ("cost", "Accuracy by cost", cost::draw(&ranking)),
             ];
             for (kind, what, picture) in pictures {
                 let Some(picture) = picture else { continue };

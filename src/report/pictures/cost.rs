@@ -2,8 +2,8 @@
 
 use super::labels::{Label, place};
 use crate::canvas::{
-    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
-    shortened, wrapped,
+    ALARM, Anchor, BLACK, Bounds, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point,
+    Shape, Text, shortened, wrapped,
 };
 use crate::report::ranking::{Ranking, Standing};
 
@@ -32,7 +32,7 @@ pub fn draw(ranking: &Ranking) -> Option<Picture> {
     }
     let mut shapes = Vec::new();
     let mut y = 34.0;
-    let title = format!("Accuracy against cost: {}", ranking.title);
+    let title = format!("Accuracy by cost: {}", ranking.title);
     let head = shortened(&title, WIDTH - 2.0 * MARGIN, 18.0, true);
     shapes.push(text(Text::new(head, (MARGIN, y), Anchor::Start, 18.0).bold()));
     if ranking.demo {
@@ -81,6 +81,7 @@ pub fn draw(ranking: &Ranking) -> Option<Picture> {
     shapes.push(text(axis.color(GREY)));
     let at = |model: &Priced| (x(model.gflops), height(model.mean));
     let path: Vec<Point> = front(&models).into_iter().map(|place| at(&models[place])).collect();
+    let taken = covered(&path);
     shapes.push(stroke(path, PALETTE[0], 2.0, Dash::Strokes(&[6.0, 4.0])));
     shapes.extend(models.iter().map(|model| Shape::Dot {
         center: at(model),
@@ -99,13 +100,28 @@ pub fn draw(ranking: &Ranking) -> Option<Picture> {
             bold: false,
         })
         .collect();
-    shapes.extend(place(&labels, &[], DOT + 2.0, right).into_iter().map(|(_, label)| Shape::Text(label)));
+    shapes.extend(place(&labels, &taken, DOT + 2.0, right).into_iter().map(|(_, label)| Shape::Text(label)));
     Some(Picture {
         width: WIDTH,
         height: bottom + 52.0,
         description: title,
         layers: vec![Layer { owner: None, shapes }],
     })
+}
+
+/// Returns small areas along the path, which labels must leave free.
+fn covered(path: &[Point]) -> Vec<Bounds> {
+    const STEPS: usize = 60;
+    let segment = |pair: &[Point]| -> Vec<Bounds> {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let at = |step: usize| {
+            let share = step as f64 / STEPS as f64;
+            let (x, y) = (x0 + share * (x1 - x0), y0 + share * (y1 - y0));
+            Bounds { left: x, top: y, right: x, bottom: y }.grown(3.0)
+        };
+        (0..=STEPS).map(at).collect()
+    };
+    path.windows(2).flat_map(segment).collect()
 }
 
 fn priced(standing: &Standing) -> Option<Priced<'_>> {

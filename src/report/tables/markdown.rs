@@ -218,7 +218,8 @@ pub(crate) fn origins(table: &ResultTable) -> Vec<(&'static str, String)> {
     for row in &table.published {
         for (column, cell) in table.columns.iter().zip(&row.cells) {
             let Some(printed) = cell.as_ref().and_then(|cell| cell.printed.as_ref()) else { continue };
-            let name = format!("{}, {}", row.full_label(), column.heading());
+            let score = column.score.iter().map(|_| format!(", {}", column.metric_title()));
+            let name = format!("{}, {}{}", row.full_label(), column.heading(), score.collect::<String>());
             places.entry((&printed.origin, &printed.place)).or_default().push(name);
         }
     }
