@@ -22,7 +22,6 @@ pub enum Precision {
 
 impl Precision {
     /// Whether this is float32, the default, which records and cache keys do not name.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub fn is_f32(&self) -> bool {
         *self == Precision::F32
     }
@@ -52,8 +51,10 @@ pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
     match precision {
         Precision::F32 => {}
         Precision::Tf32 if kind(name) != "libtorch:cuda" => {
-            return Err(Error::device(format!("precision tf32: expected an NVIDIA GPU, found device `{name}`"))
-                .help("use --device libtorch:cuda:0, or --precision f32"));
+            return Err(Error::device(format!(
+                "precision tf32: expected an NVIDIA GPU, found device `{name}`"
+            ))
+            .help("use --device libtorch:cuda:0, or --precision f32"));
         }
         Precision::Tf32 if std::env::var_os(TF32_VARIABLE).is_none_or(|value| value != "1") => {
             return Err(Error::device("precision tf32 must be set before the program starts")
@@ -62,7 +63,8 @@ pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
         Precision::Tf32 => {}
         Precision::Bf16 => {
             let problem = |problem: String| {
-                Error::device(format!("precision bf16 on device `{name}`: {problem}")).help("use --precision f32")
+                Error::device(format!("precision bf16 on device `{name}`: {problem}"))
+                    .help("use --precision f32")
             };
             if !device.supports_dtype(DType::BF16) {
                 return Err(problem("the device does not support bfloat16".to_owned()));
@@ -140,7 +142,8 @@ pub fn several(names: &str, precision: Precision) -> Result<Vec<Device>> {
         match name.strip_suffix(ALL).and_then(|start| start.strip_suffix(':')) {
             None => listed.push(name.to_owned()),
             Some(start) => {
-                let backend = BACKENDS.into_iter().find(|backend| start.split(':').next() == Some(backend.name));
+                let backend =
+                    BACKENDS.into_iter().find(|backend| start.split(':').next() == Some(backend.name));
                 let known = backend.map_or(Vec::new(), names_of);
                 listed.extend(known.into_iter().filter(|known| kind(known) == start && known != start));
             }

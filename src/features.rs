@@ -28,9 +28,9 @@ pub use self::bank::{CHUNK, FeatureBank};
 pub use self::batch_size::BatchSize;
 use self::cache::About;
 use self::feed::Feed;
-use self::stages::{Stage, timed};
 pub use self::images::ImageInput;
 pub use self::scratch::Scratch;
+use self::stages::{Stage, timed};
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Image, Sample, Split, Target, loader};
 use crate::device::{self, Precision};
@@ -43,7 +43,7 @@ use crate::task::images::full_name;
 use crate::task::{Combine, Metadata, MetadataKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
-use crate::transform::strategies::{self, Channel, Strategies, StoredBands, Strategy};
+use crate::transform::strategies::{self, Channel, StoredBands, Strategies, Strategy};
 use crate::{Error, Result};
 
 /// Version of the code between a sample's file and its features. Raise it with every change that alters a feature: cached
@@ -593,10 +593,8 @@ impl<'a> Extractor<'a> {
             .chain(further)
             .map(|(encoder, device)| Extractor { encoder, device, further: &[], ..self.same() })
             .collect();
-        let feeds: Vec<Feed> = all
-            .iter()
-            .map(|one| Feed::new(one, &one.strategy.preprocess, one.turn))
-            .collect();
+        let feeds: Vec<Feed> =
+            all.iter().map(|one| Feed::new(one, &one.strategy.preprocess, one.turn)).collect();
         // All devices are of one kind, so any feed reads for all.
         let read = |i: usize| feeds[0].read(split, indices[i]);
         let size = self.batch_size.images();
@@ -636,7 +634,8 @@ impl<'a> Extractor<'a> {
                     }
                     while taken < dealt && (is_last || dealt - taken > workers.len()) {
                         let result = workers[taken % workers.len()].1.recv();
-                        let parts = result.map_err(|_| Error::device("a device stopped in the middle of the work"))?;
+                        let parts = result
+                            .map_err(|_| Error::device("a device stopped in the middle of the work"))?;
                         taken += 1;
                         for (features, time) in parts? {
                             busy += time;

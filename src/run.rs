@@ -18,10 +18,10 @@ use self::sheet::{Example, Heading};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::device::Precision;
+use crate::features::batch_size::BatchSizes;
 use crate::features::cache::Cache;
 use crate::features::source::{EncoderSource, FeatureSource, KnownFeatures};
 use crate::features::vectors::{UNKNOWN, VectorFolder, VectorSource, VectorTask};
-use crate::features::batch_size::BatchSizes;
 use crate::features::{
     Agreed, BatchSize, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica,
 };
@@ -333,7 +333,14 @@ impl<'a> Runner<'a> {
         for planned in cells {
             let want = planned.protocol.needs().want(input.pooling);
             let asked = &setting.input.normalization;
-            match Agreed::negotiate(encoder, setting.suite, input, want, setting.batch_sizes.given_or_small(), asked) {
+            match Agreed::negotiate(
+                encoder,
+                setting.suite,
+                input,
+                want,
+                setting.batch_sizes.given_or_small(),
+                asked,
+            ) {
                 Ok(agreed) => return Ok(agreed),
                 Err((error, rest)) => {
                     input = rest;
@@ -362,8 +369,7 @@ impl<'a> Runner<'a> {
         let splits = if sweep { &Split::ALL } else { planned.protocol.splits() };
         let decoding = input.dataset.decoding().hash();
         let protocol = planned.protocol.deciding(&task.name);
-        let (data, bands, imputed) =
-            (input.fingerprint(splits)?, input.channel_names(), input.imputed());
+        let (data, bands, imputed) = (input.fingerprint(splits)?, input.channel_names(), input.imputed());
         let mut deciding = Deciding {
             weights: origin.weights_id,
             data: &data,
@@ -400,7 +406,9 @@ impl<'a> Runner<'a> {
             agreed.announce(self.model.get()?.encoder.as_ref(), needs.want(input.pooling))?;
         }
         let setup = match needs.takes_setup() {
-            true => Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), origin, progress)?),
+            true => {
+                Some(self.setup(task, input, snapshot.clone(), needs.trains_encoder(), origin, progress)?)
+            }
             false => None,
         };
         let outcome = if needs.trains_encoder() {
@@ -597,7 +605,12 @@ impl<'a> Runner<'a> {
         }
         Ok(Box::new(EncoderSource {
             encoder: self.model.get()?.encoder.as_ref(),
-            identity: Identity { model: setting.model, weights: weights_id, device: &setting.device_name, precision: setting.precision },
+            identity: Identity {
+                model: setting.model,
+                weights: weights_id,
+                device: &setting.device_name,
+                precision: setting.precision,
+            },
             input,
             partition: &cell.partition,
             device: &setting.device,

@@ -95,9 +95,15 @@ fn a_contribution_is_shown_beside_own_results_under_its_name() {
         assert_eq!(*bytes, std::fs::read(place.path("results").join(name)).unwrap(), "{name}");
     }
     let card = place.read("contribution/model-card.md");
-    for text in
-        ["# Results of Lab X", "lab@example.org", "## Demo ViT-192, untrained", "random:0", "| m-eurosat", "knn", "terrabench 0."]
-    {
+    for text in [
+        "# Results of Lab X",
+        "lab@example.org",
+        "## Demo ViT-192, untrained",
+        "random:0",
+        "| m-eurosat",
+        "knn",
+        "terrabench 0.",
+    ] {
         assert!(card.contains(text), "{text} in {card}");
     }
 
@@ -109,24 +115,41 @@ fn a_contribution_is_shown_beside_own_results_under_its_name() {
 
     for from in ["contribution", "lab-x.zip"] {
         let told = place.done(&["report", "--with", from, "--out", "report"]);
-        assert!(told.contains(&format!("2 records contributed by Lab X, contribution {}", contribution.short_id())), "{told}");
+        assert!(
+            told.contains(&format!(
+                "2 records contributed by Lab X, contribution {}",
+                contribution.short_id()
+            )),
+            "{told}"
+        );
         // Tables of the demo's task columns hold a row of ours and one of theirs.
         let knn = place.read("report/geobench/knn.md");
         let rows = |text: &str| knn.lines().filter(|line| line.starts_with(&format!("| {text}"))).count();
         assert!(rows("Demo (measured, contributed by Lab X") > 0, "{knn}");
         assert!(rows("Demo (measured, random weights)") > 0, "{knn}");
         let index = place.read("report/report.md");
-        assert!(index.contains("2 records contributed by Lab X") && index.contains("2 records in `geobench/records/`"), "{index}");
+        assert!(
+            index.contains("2 records contributed by Lab X")
+                && index.contains("2 records in `geobench/records/`"),
+            "{index}"
+        );
         let page = place.read("report/report.html");
-        assert!(page.contains("contributed by Lab X") && page.contains("in the contribution of Lab X"), "{from}");
+        assert!(
+            page.contains("contributed by Lab X") && page.contains("in the contribution of Lab X"),
+            "{from}"
+        );
         let csv = place.read("report/geobench/knn.csv");
         assert!(csv.contains("contributed by Lab X"), "{csv}");
-        let frame = ParquetReader::new(std::fs::File::open(place.path("report/results.parquet")).unwrap()).finish().unwrap();
+        let frame = ParquetReader::new(std::fs::File::open(place.path("report/results.parquet")).unwrap())
+            .finish()
+            .unwrap();
         assert_eq!(frame.height(), 4);
         assert_eq!(frame.column("origin").unwrap().null_count(), 2);
     }
     // The results themselves are as they were.
-    assert!(records(&place.path("results/geobench")).values().all(|record| record.provenance.origin.is_none()));
+    assert!(
+        records(&place.path("results/geobench")).values().all(|record| record.provenance.origin.is_none())
+    );
 
     // Someone without results sees them too.
     place.done(&["report", "--results", "none", "--with", "lab-x.zip", "--out", "theirs"]);
@@ -159,7 +182,9 @@ fn changed_files_are_refused_by_name() {
     place.done(&CONTRIBUTE);
     let folder = place.path("contribution");
     let whole = files(&folder);
-    let name = |part: &str| whole.keys().find(|name| name.contains(part) && name.contains("m-eurosat")).unwrap().clone();
+    let name = |part: &str| {
+        whole.keys().find(|name| name.contains(part) && name.contains("m-eurosat")).unwrap().clone()
+    };
     let (record, predictions) = (name("records/"), name("predictions/"));
     // Whichever command reads it.
     let commands = [
@@ -242,7 +267,10 @@ fn only_whole_records_that_can_be_checked_are_packed() {
     let kept = std::fs::read(&predictions).unwrap();
     std::fs::remove_file(&predictions).unwrap();
     let told = place.done(&CONTRIBUTE);
-    assert!(told.contains("1 records by Lab X") && told.contains("left out") && told.contains("m-brick-kiln"), "{told}");
+    assert!(
+        told.contains("1 records by Lab X") && told.contains("left out") && told.contains("m-brick-kiln"),
+        "{told}"
+    );
     std::fs::write(&predictions, kept).unwrap();
     let forged = Record { value: eurosat.value / 2.0, ..eurosat.clone() };
     store.put(&forged).unwrap();

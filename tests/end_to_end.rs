@@ -90,7 +90,12 @@ fn features_neighbours_and_votes_equal_the_original() {
         let mut bank = FeatureBank::default();
         for (partition, expected) in &golden.partitions {
             let input = Input::open(&suite, task, partition, &root, &model, &options).unwrap();
-            let identity = Identity { model: &model, weights: &loaded.weights_id, device: "flex", precision: Default::default() };
+            let identity = Identity {
+                model: &model,
+                weights: &loaded.weights_id,
+                device: "flex",
+                precision: Default::default(),
+            };
             let extractor = Extractor {
                 encoder: loaded.encoder.as_ref(),
                 device: &device,

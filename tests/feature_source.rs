@@ -45,7 +45,12 @@ fn feature_maps_are_computed_once_for_all_seeds_of_a_partition() {
         let before = encoder.0.load(Ordering::Relaxed);
         let mut source = EncoderSource {
             encoder: &encoder,
-            identity: Identity { model: &model, weights: "none", device: "flex", precision: Default::default() },
+            identity: Identity {
+                model: &model,
+                weights: "none",
+                device: "flex",
+                precision: Default::default(),
+            },
             input: &input,
             partition,
             device: &Device::flex(),

@@ -93,7 +93,16 @@ fn several_devices_give_the_records_of_one() {
         let out = folder.path().join(devices);
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", folder.path().join("cache"));
-        command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--no-cache", "--batch-size", "3"]);
+        command.args([
+            "bench",
+            "geobench",
+            "--demo",
+            "--task",
+            "m-eurosat",
+            "--no-cache",
+            "--batch-size",
+            "3",
+        ]);
         let output = command.args(["--device", devices, "--out"]).arg(&out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut records = common::records(&out.join("geobench-demo"));

@@ -256,7 +256,12 @@ fn fine_tuning_beats_the_frozen_features() {
         batch_size: 8.into(),
         readers: 2,
     };
-    let identity = Identity { model: &config, weights: &frozen.weights_id, device: "flex", precision: Default::default() };
+    let identity = Identity {
+        model: &config,
+        weights: &frozen.weights_id,
+        device: "flex",
+        precision: Default::default(),
+    };
     let ProtocolConfig::LinearProbe(probe) = ProtocolConfig::load(&home, "linear-probe").unwrap() else {
         panic!()
     };

@@ -510,7 +510,14 @@ fn imputed_and_renamed_bands_decide_where_they_are_taken() {
             batch_size: 1.into(),
             readers: 1,
         };
-        extractor.key(Identity { model: &demo, weights: "random:0", device: "flex", precision: Default::default() }).unwrap()
+        extractor
+            .key(Identity {
+                model: &demo,
+                weights: "random:0",
+                device: "flex",
+                precision: Default::default(),
+            })
+            .unwrap()
     };
     // m-so2sat has no B01 and B09.
     let so2sat = setting.suite.task("m-so2sat").unwrap();
@@ -548,7 +555,11 @@ fn the_index_of_a_gpu_decides_nothing() {
         batch_size: 1.into(),
         readers: 1,
     };
-    let key = |device| extractor.key(Identity { model: &demo, weights: "random:0", device, precision: Default::default() }).unwrap();
+    let key = |device| {
+        extractor
+            .key(Identity { model: &demo, weights: "random:0", device, precision: Default::default() })
+            .unwrap()
+    };
     assert_eq!(key("libtorch:cuda:0"), key("libtorch:cuda:1"));
     assert_eq!(key("libtorch:cuda"), key("libtorch:cuda:0"));
     assert_eq!(key("vulkan"), key("vulkan:3"));

@@ -12,13 +12,13 @@ mod made;
 #[path = "support/source.rs"]
 mod source;
 
-#[path = "common/zoo_parity.rs"]
-mod zoo_parity;
 #[path = "support/reference_model.rs"]
 mod reference_model;
 mod sample;
 #[path = "common/zoo.rs"]
 mod zoo;
+#[path = "common/zoo_parity.rs"]
+mod zoo_parity;
 #[path = "common/zoo_real.rs"]
 mod zoo_real;
 
@@ -62,8 +62,8 @@ mod onnx;
 mod optimizers;
 mod origins;
 mod packed;
-mod parity;
 mod paper;
+mod parity;
 mod pickle;
 mod probe;
 mod process;

@@ -137,7 +137,9 @@ fn a_swin_and_a_convnext_give_timms_features() {
         return;
     }
     let stored = golden::floats("onnx/networks.safetensors");
-    let models: [(&str, u64, &[(usize, usize)]); 2] =
+    // File, seed and the maps' widths and strides.
+    type Pyramid = (&'static str, u64, &'static [(usize, usize)]);
+    let models: [Pyramid; 2] =
         [("swin", 2, &[(8, 4), (16, 8)]), ("convnext", 3, &[(8, 4), (16, 8), (24, 16), (32, 32)])];
     for (name, seed, levels) in models {
         let maps: Vec<String> = levels
@@ -606,7 +608,7 @@ fn bench(folder: &Path, out: &str, args: &[&str]) -> BTreeMap<String, Record> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let suite = format!("{}-demo", args[0]);
-    let records = Store::open(&folder.join(out).join(suite)).unwrap().all().unwrap();
+    let records = Store::open(folder.join(out).join(suite)).unwrap().all().unwrap();
     records.into_iter().map(|record| (record.cell.protocol.clone(), record)).collect()
 }
 

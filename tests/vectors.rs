@@ -35,7 +35,13 @@ impl Place {
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", self.path("cache"));
-        command.args(arguments).arg("--data").arg(&self.data).current_dir(self.folder.path()).output().unwrap()
+        command
+            .args(arguments)
+            .arg("--data")
+            .arg(&self.data)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
     }
 
     /// Runs `bench geobench` and returns what it said; it must have succeeded.
@@ -56,7 +62,8 @@ impl Place {
 
     /// Writes the features of a task as the command `features` does.
     fn features(&self, task: &str, more: &[&str]) {
-        let first = ["features", "--task", task, "--model", "demo", "--weights", "random:0", "--to", "vectors"];
+        let first =
+            ["features", "--task", task, "--model", "demo", "--weights", "random:0", "--to", "vectors"];
         let output = self.run(&[&first[..], more].concat());
         assert!(output.status.success(), "{}", said(&output));
     }
@@ -119,7 +126,10 @@ impl Vectors {
         };
         let bytes: Vec<u8> = match fortran {
             false => self.numbers().flat_map(number).collect(),
-            true => (0..d).flat_map(|j| (0..n).map(move |i| (i, j))).flat_map(|(i, j)| number(self.rows[i][j])).collect(),
+            true => (0..d)
+                .flat_map(|j| (0..n).map(move |i| (i, j)))
+                .flat_map(|(i, j)| number(self.rows[i][j]))
+                .collect(),
         };
         let order = if fortran { "True" } else { "False" };
         let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap();
@@ -141,9 +151,7 @@ impl Vectors {
     fn write_parquet(&self, path: &Path, list: bool) {
         let mut frame: DataFrame = df!("samples" => &self.names).unwrap();
         if list {
-            let rows = self.rows.iter().map(|row| {
-                Series::new("".into(), row.as_slice())
-            });
+            let rows = self.rows.iter().map(|row| Series::new("".into(), row.as_slice()));
             let lists = ListChunked::from_iter(rows.collect::<Vec<Series>>());
             let lists = lists.into_series().with_name("features".into());
             frame.with_column(lists.into()).unwrap();
@@ -188,15 +196,21 @@ fn assert_same_numbers(place: &Place, native: &str, vectors: &str) -> usize {
     assert_eq!(native.len(), vectors.len());
     for (a, b) in native.iter().zip(&vectors) {
         let what = format!("{} {} {}", a.record.cell.task, a.record.cell.partition, a.record.cell.protocol);
-        let cell = |record: &Record| (record.cell.task.clone(), record.cell.partition.clone(), record.cell.protocol.clone());
+        let cell = |record: &Record| {
+            (record.cell.task.clone(), record.cell.partition.clone(), record.cell.protocol.clone())
+        };
         assert_eq!(cell(&a.record), cell(&b.record));
         assert_eq!(
             (a.record.value, a.record.interval, &a.record.scores, &a.record.selected, &a.record.samples),
             (b.record.value, b.record.interval, &b.record.scores, &b.record.selected, &b.record.samples),
             "{what}"
         );
-        assert_eq!(a.record.provenance.features, b.record.provenance.features, "{what}: digest of the features");
-        let predictions = |kept: &terrabench::record::StoredRecord| kept.store.predictions(&kept.record).unwrap().unwrap();
+        assert_eq!(
+            a.record.provenance.features, b.record.provenance.features,
+            "{what}: digest of the features"
+        );
+        let predictions =
+            |kept: &terrabench::record::StoredRecord| kept.store.predictions(&kept.record).unwrap().unwrap();
         assert_eq!(predictions(a), predictions(b), "{what}");
     }
     native.len()
@@ -228,7 +242,10 @@ fn exported_features_give_the_values_and_predictions_of_the_model() {
     assert_eq!(made.declared["normalization"], "dataset");
     assert_eq!(made.declared["image-size"], "112");
     let note = record.notes.iter().find(|note| note.kind == "vectors").unwrap();
-    assert!(note.text.contains("does not know its normalisation") && note.text.contains("image-size 112"), "{note}");
+    assert!(
+        note.text.contains("does not know its normalisation") && note.text.contains("image-size 112"),
+        "{note}"
+    );
 
     let table = std::fs::read_to_string(place.path("files/geobench/knn.md")).unwrap();
     // One row, although each task's files have a hash of their own.
@@ -300,7 +317,8 @@ fn every_format_type_and_order_gives_the_same_predictions() {
                 "parquet-columns" => turned.write_parquet(&at("parquet"), false),
                 other => panic!("{other}"),
             }
-            let read = ["safetensors", "npz", "parquet"].map(at).into_iter().find(|path| path.is_file()).unwrap();
+            let read =
+                ["safetensors", "npz", "parquet"].map(at).into_iter().find(|path| path.is_file()).unwrap();
             assert_eq!(Vectors::read(&read), turned, "{form}");
         }
     };
@@ -340,15 +358,24 @@ fn numpy_arrays_are_read_as_numpy_means_them() {
         assert_eq!(*file.arrays["half"].number(), Number::F16);
         for (array, kind) in [("flags", "bool"), ("many", "int64")] {
             let error = file.arrays[array].rows(&[0]).unwrap_err().to_string();
-            assert!(error.contains(array) && error.contains(kind) && error.contains("expected float16"), "{error}");
+            assert!(
+                error.contains(array) && error.contains(kind) && error.contains("expected float16"),
+                "{error}"
+            );
         }
         let texts = |name: &str| file.texts[name].join("|");
         assert_eq!(texts("samples"), "a|bé|ccccccccc");
-        assert_eq!((texts("bytes"), texts("big_texts"), texts("text")), ("a|bb".into(), "a|bé".into(), "alone".into()));
+        assert_eq!(
+            (texts("bytes"), texts("big_texts"), texts("text")),
+            ("a|bb".into(), "a|bé".into(), "alone".into())
+        );
         assert_eq!((texts("whole"), texts("negative")), ("0|1|2".into(), "-3|300".into()));
     }
     let error = ArrayFile::open(&fixture("vectors/objects.npz")).unwrap_err().to_string();
-    assert!(error.contains("`samples`") && error.contains("pickled") && error.contains("dtype=str"), "{error}");
+    assert!(
+        error.contains("`samples`") && error.contains("pickled") && error.contains("dtype=str"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -410,7 +437,10 @@ fn samples_are_matched_by_name_and_faults_name_them() {
         gone = vectors.names.remove(3);
         vectors.rows.remove(3);
     });
-    assert!(error.contains(&gone) && error.contains("1 are missing") && error.contains("test.safetensors"), "{error}");
+    assert!(
+        error.contains(&gone) && error.contains("1 are missing") && error.contains("test.safetensors"),
+        "{error}"
+    );
 
     let error = spoilt(&place, "test", |vectors| {
         for i in 0..9 {
@@ -433,7 +463,10 @@ fn samples_are_matched_by_name_and_faults_name_them() {
         vectors.rows[2][0] = f32::NAN;
         gone = vectors.names[2].clone();
     });
-    assert!(error.contains(&gone) && error.contains("found NaN") && error.contains("train.safetensors"), "{error}");
+    assert!(
+        error.contains(&gone) && error.contains("found NaN") && error.contains("train.safetensors"),
+        "{error}"
+    );
 
     let error = spoilt(&place, "train", |vectors| drop(vectors.names.pop()));
     assert!(error.contains("rows, one per name"), "{error}");
@@ -451,14 +484,11 @@ fn the_plan_says_what_the_files_lack() {
     assert!(said.contains("m-eurosat default knn seed 0: accuracy"), "{said}");
     let said = place.refused(&[&FROM_FILES[..], &["--task", "m-so2sat"]].concat());
     assert!(said.contains("no features of this task"), "{said}");
-    let chosen = |protocol: &str| place.refused(&[&FROM_FILES[..], &EUROSAT, &["--protocol", protocol]].concat());
+    let chosen =
+        |protocol: &str| place.refused(&[&FROM_FILES[..], &EUROSAT, &["--protocol", protocol]].concat());
     assert!(chosen("finetune").contains("trains the model"));
     assert!(chosen("copernicus-linear-probe").contains("augmentation"));
-    std::fs::rename(
-        place.path("vectors/m-eurosat"),
-        place.path("vectors/m-cashew-plant"),
-    )
-    .unwrap();
+    std::fs::rename(place.path("vectors/m-eurosat"), place.path("vectors/m-cashew-plant")).unwrap();
     let cashew = |protocol: &str| {
         place.refused(&[&FROM_FILES[..], &["--task", "m-cashew-plant", "--protocol", protocol]].concat())
     };
@@ -467,7 +497,16 @@ fn the_plan_says_what_the_files_lack() {
     assert!(cashew("upernet").contains("augmentation"));
     // Nothing else was read: no data are needed to say so.
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .args(["bench", "geobench", "--features", "vectors", "--task", "m-cashew-plant", "--protocol", "upernet"])
+        .args([
+            "bench",
+            "geobench",
+            "--features",
+            "vectors",
+            "--task",
+            "m-cashew-plant",
+            "--protocol",
+            "upernet",
+        ])
         .env("TERRABENCH_CACHE", place.path("cache"))
         .env_remove("GEO_BENCH_DIR")
         .current_dir(place.folder.path())

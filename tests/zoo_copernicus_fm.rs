@@ -19,11 +19,11 @@ use terrabench::task::bands::Band;
 use terrabench::task::{MetadataKind, Sensor};
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, StoredWeights, Tolerance, assert_close, assert_gradients, assert_parameters, device,
     formula, formula_weights, numbers,
 };
+use crate::zoo_parity::assert_parity;
 
 const LCZ: [Band; 10] = [
     Band::B02,

@@ -9,11 +9,11 @@ use terrabench::model::croma::{Croma, CromaConfig, attention_bias};
 use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::task::Sensor;
 
-use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series,
 };
+use crate::zoo_parity::assert_parity;
 
 const S2: Sensor = Sensor::S2_L1C;
 const S1: Sensor = Sensor::S1;

@@ -16,11 +16,11 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Sensors};
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     Golden, SLOTS, Tolerance, assert_close, assert_gradients_by, assert_parameters, device, filled,
     formula_weights, numbers, resized_images, slots, stored_weights,
 };
+use crate::zoo_parity::assert_parity;
 
 const GALILEO: [Band; 9] =
     [Band::B04, Band::B03, Band::B02, Band::B05, Band::B06, Band::B07, Band::B08, Band::B11, Band::B12];

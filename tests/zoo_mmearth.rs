@@ -13,11 +13,11 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     self, Golden, SLOTS, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, weights_of,
 };
+use crate::zoo_parity::assert_parity;
 
 const SIDE: usize = 112;
 const MEAN: Want = Want::Pooled(Pooling::Mean);

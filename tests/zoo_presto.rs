@@ -16,11 +16,11 @@ use terrabench::task::bands::Band;
 use terrabench::task::{Sensor, Split};
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots, stored_weights,
 };
+use crate::zoo_parity::assert_parity;
 use crate::zoo_real::{self, Neighbourhoods, RealModel};
 
 const S2: [Band; 8] =

@@ -11,11 +11,11 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, formula, galileo, images,
     made_up, over_dates, sensors, tensor,
 };
+use crate::zoo_parity::assert_parity;
 
 /// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {

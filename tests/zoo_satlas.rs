@@ -13,11 +13,11 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::zoo::{
     self, Golden, Tolerance, assert_gradients, assert_parameters_of, device, formula_weights, numbers,
     resized_images, slots, stored_weights,
 };
+use crate::zoo_parity::assert_parity;
 
 const SIDE: usize = 512;
 const MEAN: Want = Want::Pooled(Pooling::Mean);

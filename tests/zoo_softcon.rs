@@ -7,11 +7,11 @@ use terrabench::model::encoder::{Batch, Encoder, Pooling, Want};
 use terrabench::model::softcon::{SoftCon, SoftConConfig};
 use terrabench::task::Sensor;
 
-use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, assert_parameters, batch, filled, galileo, images, made_up,
     over_dates, sensors, series, tensor,
 };
+use crate::zoo_parity::assert_parity;
 
 const S2: (Sensor, &str) = (Sensor::S2_L1C, SENTINEL2);
 const S1: (Sensor, &str) = (Sensor::S1, "VV VH");

@@ -15,10 +15,10 @@ use terrabench::model::vit::{Vit, VitConfig};
 use terrabench::task::Sensor;
 
 use crate::common::fixture;
-use crate::zoo_parity::assert_parity;
 use crate::reference_model::{
     Golden, SENTINEL2, array, assert_gradients, batch, formula, images, made_up, sensors, tensor,
 };
+use crate::zoo_parity::assert_parity;
 
 /// The backend under test: LibTorch if it is compiled in.
 fn device() -> Device {

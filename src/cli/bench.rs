@@ -76,9 +76,12 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     if precision != Precision::F32
         && let Some(trained) = cells.find(|planned| planned.protocol.needs().takes_setup())
     {
-        return Err(Error::request(format!("{}: computes in float32, found --precision {precision}", trained.cell.protocol))
-            .help("run it without --precision, or leave it out with --protocol")
-            .into());
+        return Err(Error::request(format!(
+            "{}: computes in float32, found --precision {precision}",
+            trained.cell.protocol
+        ))
+        .help("run it without --precision, or leave it out with --protocol")
+        .into());
     }
     let mut devices = device::several(&args.model.device, precision)?;
     let device = devices.remove(0);
@@ -175,7 +178,11 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
 }
 
 /// Describes the model behind features from files, by the names on the command line, in the folder, or of the folder.
-fn vector_model(folder: &VectorFolder, name: Option<String>, backbone: Option<String>) -> Result<ModelConfig> {
+fn vector_model(
+    folder: &VectorFolder,
+    name: Option<String>,
+    backbone: Option<String>,
+) -> Result<ModelConfig> {
     let about = folder.about();
     let path = std::path::absolute(folder.path()).at(folder.path())?;
     let own = || path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -183,8 +190,10 @@ fn vector_model(folder: &VectorFolder, name: Option<String>, backbone: Option<St
     let backbone = backbone.or_else(|| about.backbone.clone()).unwrap_or_default();
     let is_plain = |text: &str| text.chars().count() <= LONGEST_NAME && !text.chars().any(char::is_control);
     if name.trim().is_empty() || !is_plain(&name) || !is_plain(&backbone) {
-        return Err(Error::request(format!("expected a name of one line with up to {LONGEST_NAME} characters"))
-            .help("pass --name \"My model\""));
+        return Err(Error::request(format!(
+            "expected a name of one line with up to {LONGEST_NAME} characters"
+        ))
+        .help("pass --name \"My model\""));
     }
     Ok(ModelConfig::of_vectors(name.trim(), backbone.trim()))
 }

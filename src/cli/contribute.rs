@@ -79,7 +79,12 @@ pub fn run(home: &Home, args: &ContributeArgs, program: &Program) -> anyhow::Res
         true => write_atomically(&args.out, &zipped(&files).at(&args.out)?)?,
         false => write_folder(&args.out, &files)?,
     }
-    console::note(format_args!("{} records by {}; contribution {}", records.len(), args.name.trim(), &id[..12]));
+    console::note(format_args!(
+        "{} records by {}; contribution {}",
+        records.len(),
+        args.name.trim(),
+        &id[..12]
+    ));
     console::tell(format_args!("{}\n", args.out.display()));
     Ok(used(&unreadable))
 }
@@ -112,7 +117,8 @@ fn check<'k>(kept: impl Iterator<Item = &'k StoredRecord>, suites: &Suites, help
         let recomputed = recompute(kept, suites, &[])?;
         let claims = recomputed.iter().flat_map(Recomputed::contradictions).collect::<Vec<_>>();
         if !claims.is_empty() {
-            return Err(Error::damaged(path, format!("contradicts its predictions: {}", claims.join("; "))).help(help));
+            return Err(Error::damaged(path, format!("contradicts its predictions: {}", claims.join("; ")))
+                .help(help));
         }
     }
     Ok(())
@@ -127,7 +133,8 @@ fn name_of(folder: &str, path: &Path) -> String {
 
 /// Writes all files below a new folder, which appears complete or not at all. Replaces an earlier contribution.
 fn write_folder(out: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
-    let is_empty = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    let is_empty =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     if out.exists() && !Contribution::is_in(out) && !is_empty(out) {
         return Err(Error::request("exists, and is no contribution that could be replaced")
             .in_file(out)

@@ -15,10 +15,10 @@ use crate::console;
 use crate::data::{Target, fingerprint};
 use crate::device;
 use crate::error::AtPath;
-use crate::features::{Agreed, Extractor, FeatureBank, Features, Identity, Input, Replica, stages};
 use crate::features::maps::{MapItem, MapSource};
 use crate::features::tiles::{Tokens, tile_tokens};
 use crate::features::truth::PixelTruth;
+use crate::features::{Agreed, Extractor, FeatureBank, Features, Identity, Input, Replica, stages};
 use crate::formats::tensors;
 use crate::home::Home;
 use crate::model::Want;
@@ -52,7 +52,14 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let (input, weights_id) = if loaded.encoder.remote().is_some() {
         let want = Want::Pooled(input.pooling);
         let asked = &args.model.normalization;
-        let agreed = Agreed::negotiate(loaded.encoder.as_ref(), &suite, input, want, super::batch_sizes(&args.model).given_or_small(), asked);
+        let agreed = Agreed::negotiate(
+            loaded.encoder.as_ref(),
+            &suite,
+            input,
+            want,
+            super::batch_sizes(&args.model).given_or_small(),
+            asked,
+        );
         let agreed = agreed.map_err(|(error, _)| error)?;
         (agreed.input, agreed.weights)
     } else {
@@ -166,7 +173,8 @@ impl Export {
             let tiles: Vec<usize> = (image * tiles_an_image..(image + 1) * tiles_an_image).collect();
             // [down, across, grid, grid, d] to [down * grid, across * grid, d].
             let tiles = tokens.read(&tiles)?;
-            let tiles = tiles.into_shape_with_order((down, across, grid, grid * width)).map_err(Error::mismatch)?;
+            let tiles =
+                tiles.into_shape_with_order((down, across, grid, grid * width)).map_err(Error::mismatch)?;
             numbers.extend(tiles.permuted_axes([0, 2, 1, 3]).iter());
         }
         let shape = vec![images.len(), down * grid, across * grid, width];
@@ -192,7 +200,8 @@ impl Export {
             for (place, map) in source.maps(&items)?.into_iter().enumerate() {
                 let [_, d, rows, columns] = map.values.dims();
                 let numbers = map.values.into_data().convert::<f32>().try_into_vec::<f32>();
-                let numbers = numbers.map_err(|error| Error::mismatch(format!("maps are not float32: {error:?}")))?;
+                let numbers =
+                    numbers.map_err(|error| Error::mismatch(format!("maps are not float32: {error:?}")))?;
                 if maps.len() == place {
                     maps.push((vec![n, d, rows, columns], map.stride, Vec::new()));
                 }
@@ -203,7 +212,8 @@ impl Export {
         let strides: Vec<usize> = maps.iter().map(|(_, stride, _)| *stride).collect();
         self.metadata.insert("strides".to_owned(), serde_json::Value::from(strides).to_string());
         let maps = maps.into_iter().enumerate();
-        self.arrays.extend(maps.map(|(i, (shape, _, numbers))| (format!("map{i}"), Array::of(shape, numbers))));
+        self.arrays
+            .extend(maps.map(|(i, (shape, _, numbers))| (format!("map{i}"), Array::of(shape, numbers))));
         Ok(())
     }
 

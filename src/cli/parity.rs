@@ -71,7 +71,15 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
     let (fuses, size, normalization) = (input.fused, input.image_size(), input.normalization.clone());
     let with = |encoder, input| {
         let asked = &args.model.normalization;
-        Agreed::negotiate(encoder, &suite, input, first, super::batch_sizes(&args.model).given_or_small(), asked).map_err(|(error, _)| error)
+        Agreed::negotiate(
+            encoder,
+            &suite,
+            input,
+            first,
+            super::batch_sizes(&args.model).given_or_small(),
+            asked,
+        )
+        .map_err(|(error, _)| error)
     };
     let mut agreed = with(theirs.encoder.as_ref(), input)?;
     if (agreed.input.image_size(), &agreed.input.normalization) != (size, &normalization) {

@@ -75,7 +75,7 @@ pub fn measure(home: &Home, name: &str, precision: Precision) -> Result<Measurem
             pooled(encoder.as_ref(), images.clone())?;
             Ok(start.elapsed())
         };
-        let mut rounds = || -> Result<(usize, Duration, Duration)> {
+        let rounds = || -> Result<(usize, Duration, Duration)> {
             let first = round()?;
             let (mut count, mut time) = (0, Duration::ZERO);
             while time < LONG {
@@ -84,7 +84,7 @@ pub fn measure(home: &Home, name: &str, precision: Precision) -> Result<Measurem
             }
             Ok((count, time, first))
         };
-        match device::quietly(&mut rounds) {
+        match device::quietly(rounds) {
             Ok(done) => {
                 let (count, time, first) = done?;
                 images_per_second.push((batch, (count * batch) as f64 / time.as_secs_f64()));
@@ -106,8 +106,7 @@ pub fn measure(home: &Home, name: &str, precision: Precision) -> Result<Measurem
 /// Measures every precision on the device called `name` and compares with the CPU. Takes about a minute on a GPU.
 pub fn examine(home: &Home, name: &str) -> Vec<Finding> {
     let cpu = Device::flex();
-    let reference =
-        encoder(home, &cpu).and_then(|encoder| features(encoder.as_ref(), channels(home)?, &cpu));
+    let reference = encoder(home, &cpu).and_then(|encoder| features(encoder.as_ref(), channels(home)?, &cpu));
     let reference = match reference {
         Ok(features) => features,
         Err(error) => return vec![Finding::of_error(Area::SelfTest, name, Standing::Broken, &error)],
@@ -143,7 +142,8 @@ fn measured_apart(home: &Home, name: &str, precision: Precision) -> Result<Measu
     if precision == Precision::Tf32 {
         command.env(TF32_VARIABLE, "1");
     }
-    let output = command.output().map_err(|error| Error::device(format!("the measurement did not start: {error}")))?;
+    let output =
+        command.output().map_err(|error| Error::device(format!("the measurement did not start: {error}")))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Error::device(format!("{}: {}", output.status, said.trim())));
@@ -167,7 +167,8 @@ fn told(
     if let Some((_, best)) = best {
         let sizes: Vec<String> =
             measured.images_per_second.iter().map(|(size, rate)| format!("{rate:.0} ({size})")).collect();
-        let full = measured.too_large.map_or(String::new(), |size| format!("; {size} do not fit into memory"));
+        let full =
+            measured.too_large.map_or(String::new(), |size| format!("; {size} do not fit into memory"));
         let share = best * flops / measured.matrix_rate;
         let found = format!(
             "{MODEL}: images/s (by batch size) {}{full}; {:.0} % of the {:.1} TFLOP/s of a matrix product",
@@ -176,16 +177,18 @@ fn told(
             measured.matrix_rate / 1e12
         );
         findings.push(if share < LOW_SHARE {
-            finding(Standing::Doubtful, found)
-                .remedy("see that no other program uses the device (nvidia-smi), and that it is not throttled")
+            finding(Standing::Doubtful, found).remedy(
+                "see that no other program uses the device (nvidia-smi), and that it is not throttled",
+            )
         } else {
             finding(Standing::Good, found)
         });
     }
     let upload = format!("upload: {:.1} GB/s", measured.upload_rate / 1e9);
     findings.push(if measured.upload_rate < LOW_UPLOAD {
-        finding(Standing::Doubtful, upload)
-            .remedy("check the card's slot (nvidia-smi -q: Link Width); pixels are uploaded as stored to need less")
+        finding(Standing::Doubtful, upload).remedy(
+            "check the card's slot (nvidia-smi -q: Link Width); pixels are uploaded as stored to need less",
+        )
     } else {
         finding(Standing::Good, upload)
     });
@@ -208,7 +211,10 @@ fn agreement(
     let width = reference.len() / COMPARED;
     let cosines = features.chunks(width).zip(reference.chunks(width)).map(|(a, b)| cosine(a, b));
     let least = cosines.fold(1.0_f64, f64::min);
-    let found = format!("differs from the CPU by {:.1e} of the largest feature; least cosine {least:.6}", apart / largest);
+    let found = format!(
+        "differs from the CPU by {:.1e} of the largest feature; least cosine {least:.6}",
+        apart / largest
+    );
     let close = match precision {
         Precision::F32 => apart <= SAME * largest,
         Precision::Tf32 => least >= 0.9999,

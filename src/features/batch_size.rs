@@ -160,7 +160,11 @@ impl Drop for BatchSizes {
     fn drop(&mut self) {
         let (Some(file), Ok(used)) = (&self.file, self.used.get_mut()) else { return };
         let mut all = self.remembered.clone();
-        all.extend(used.iter().filter(|(_, size)| size.is_settled()).map(|(what, size)| (what.clone(), size.images())));
+        all.extend(
+            used.iter()
+                .filter(|(_, size)| size.is_settled())
+                .map(|(what, size)| (what.clone(), size.images())),
+        );
         if all != self.remembered
             && let Ok(text) = serde_json::to_vec_pretty(&all)
         {

@@ -194,10 +194,7 @@ pub(super) fn batch_of_stored<'s>(
 }
 
 /// Collects the images of all samples by their place in a sample.
-fn places<'s>(
-    spec: &InputSpec,
-    samples: impl Iterator<Item = &'s [Image]>,
-) -> Result<Vec<Vec<&'s Image>>> {
+fn places<'s>(spec: &InputSpec, samples: impl Iterator<Item = &'s [Image]>) -> Result<Vec<Vec<&'s Image>>> {
     let expected = spec.images.len();
     let mut places = vec![Vec::new(); expected];
     for images in samples {

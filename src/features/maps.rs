@@ -150,8 +150,11 @@ impl<'a> MapSource<'a> {
         if let MapOrigin::Stored(maps) = &self.origin {
             let place = |item: &MapItem| {
                 item.place.ok_or_else(|| {
-                    Error::mismatch(format!("{}: no stored maps of an image rotated by a free angle", item.name))
-                        .help("use a protocol with `augmentation = \"none\"`, such as upernet-plain")
+                    Error::mismatch(format!(
+                        "{}: no stored maps of an image rotated by a free angle",
+                        item.name
+                    ))
+                    .help("use a protocol with `augmentation = \"none\"`, such as upernet-plain")
                 })
             };
             let places = items.iter().map(place).collect::<Result<Vec<_>>>()?;

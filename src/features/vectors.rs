@@ -99,9 +99,12 @@ impl VectorFolder {
     /// If there is no such folder, it has features of none of the tasks, two files for one split, or a faulty
     /// `features.toml`.
     pub fn open<'t>(path: &Path, tasks: impl IntoIterator<Item = &'t str>) -> Result<Self> {
-        let layout = "expected <task>/<split>.safetensors, .npz or .parquet, with train, valid and test as splits";
+        let layout =
+            "expected <task>/<split>.safetensors, .npz or .parquet, with train, valid and test as splits";
         if !path.is_dir() {
-            return Err(Error::not_found(path, "no such folder").help(format!("--features takes a folder: {layout}")));
+            return Err(
+                Error::not_found(path, "no such folder").help(format!("--features takes a folder: {layout}"))
+            );
         }
         let about = path.join(ABOUT);
         let about = if about.is_file() { read_toml(&about)? } else { About::default() };
@@ -115,8 +118,11 @@ impl VectorFolder {
         if files.is_empty() {
             let found = folders(path)?;
             let found = if found.is_empty() { "no folder".to_owned() } else { listed(&found) };
-            return Err(Error::not_found(path, format!("found no features of the suite's tasks, but {found}"))
-                .help(format!("{layout}; `cargo xtask features --to DIR` writes this layout")));
+            return Err(Error::not_found(
+                path,
+                format!("found no features of the suite's tasks, but {found}"),
+            )
+            .help(format!("{layout}; `cargo xtask features --to DIR` writes this layout")));
         }
         Ok(VectorFolder { path: path.to_owned(), about, files, opened: Mutex::default() })
     }
@@ -215,8 +221,7 @@ impl VectorTask {
 
     /// Says in a sentence for the record that the features came from files, and what is known of them.
     pub fn described(&self) -> String {
-        let known: Vec<String> =
-            self.declared.iter().map(|(name, text)| format!("{name} {text}")).collect();
+        let known: Vec<String> = self.declared.iter().map(|(name, text)| format!("{name} {text}")).collect();
         let unknown = "the program ran no model and does not know its normalisation, bands and input size";
         match known.is_empty() {
             true => format!("features from files: {unknown}"),

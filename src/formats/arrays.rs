@@ -166,10 +166,7 @@ impl StoredArray {
         match &self.number {
             Number::Other(name) => Err(Error::unsupported(
                 &self.path,
-                format!(
-                    "`{}`: expected float16, bfloat16, float32 or float64, found {name}",
-                    self.name
-                ),
+                format!("`{}`: expected float16, bfloat16, float32 or float64, found {name}", self.name),
             )
             .help("convert the array to float32 before saving")),
             _ => Ok(()),

@@ -259,12 +259,8 @@ mod tests {
 
     #[test]
     fn equal_votes_are_counted() {
-        let config = KnnConfig {
-            k: 1,
-            temperature: 0.07,
-            embedding_dtype: EmbeddingDtype::F32,
-            interval: IntervalConfig { level: 0.95, resamples: 10 },
-        };
+        let interval = IntervalConfig::new(0.95, 10);
+        let config = KnnConfig::weighted(1, 0.07, EmbeddingDtype::F32, interval);
         let train = both(array![[1.0, 0.0], [0.0, 1.0]], array![[1.0, 0.0], [0.0, 1.0]]);
         let test = both(array![[1.0, 0.1], [0.1, 1.0]], array![[1.0, 0.1], [1.0, 0.1]]);
         let votes = Votes::of(&config, 2, &train, &test).unwrap().unwrap();

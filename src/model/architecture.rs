@@ -179,7 +179,10 @@ impl Architecture {
 impl ArchitectureConfig {
     /// Whether the model takes every band in its files, whatever it is called, instead of the bands of one sensor.
     pub fn takes_every_stored_band(&self) -> bool {
-        matches!(self, ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors)
+        matches!(
+            self,
+            ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors
+        )
     }
 
     /// Whether the model takes pixels as stored, never normalised.

@@ -80,7 +80,8 @@ impl Manifest {
                 *records.entry(folder.to_owned()).or_insert(0) += 1;
             }
         }
-        let digest = |(path, bytes): (&String, &Vec<u8>)| (path.clone(), blake3::hash(bytes).to_hex().to_string());
+        let digest =
+            |(path, bytes): (&String, &Vec<u8>)| (path.clone(), blake3::hash(bytes).to_hex().to_string());
         Ok(Manifest {
             format: FORMAT,
             contributor: contributor.to_owned(),
@@ -105,7 +106,9 @@ impl Manifest {
 
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(format!("expected a contributor's name of one line with 1 to {LONGEST_NAME} characters, found {name:?}"));
+        return Err(format!(
+            "expected a contributor's name of one line with 1 to {LONGEST_NAME} characters, found {name:?}"
+        ));
     }
     Ok(())
 }
@@ -143,11 +146,14 @@ impl Contribution {
             return Err(Error::damaged(&path, format!("{size} bytes; at most {LARGEST} are read")));
         }
         let bytes = std::fs::read(&path).at(&path)?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|problem| Error::damaged(&path, format!("not a list of a contribution's files: {problem}")))?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|problem| {
+            Error::damaged(&path, format!("not a list of a contribution's files: {problem}"))
+        })?;
         if manifest.format != FORMAT {
             let problem = format!("expected format {FORMAT}, found {}", manifest.format);
-            return Err(Error::unsupported(&path, problem).help("use the version of Terrabench that packed it"));
+            return Err(
+                Error::unsupported(&path, problem).help("use the version of Terrabench that packed it")
+            );
         }
         check_name(&manifest.contributor).map_err(|problem| Error::damaged(&path, problem))?;
         let again = format!("get the contribution from {} again", manifest.contributor);
@@ -158,7 +164,8 @@ impl Contribution {
             }
             let found = blake3::hash(&std::fs::read(&file).at(&file)?).to_hex().to_string();
             if found != *expected {
-                let problem = format!("changed after it was packed: expected blake3 {expected}, found {found}");
+                let problem =
+                    format!("changed after it was packed: expected blake3 {expected}, found {found}");
                 return Err(Error::damaged(&file, problem).help(again));
             }
         }
@@ -166,10 +173,17 @@ impl Contribution {
         list(folder, "", &mut found)?;
         let is_extra = |name: &&String| name.as_str() != MANIFEST && !manifest.files.contains_key(*name);
         if let Some(extra) = found.iter().find(is_extra) {
-            return Err(Error::damaged(folder.join(extra), format!("not listed in {MANIFEST}: added after it was packed"))
-                .help(again));
+            return Err(Error::damaged(
+                folder.join(extra),
+                format!("not listed in {MANIFEST}: added after it was packed"),
+            )
+            .help(again));
         }
-        Ok(Contribution { folder: folder.to_owned(), id: blake3::hash(&bytes).to_hex().to_string(), manifest })
+        Ok(Contribution {
+            folder: folder.to_owned(),
+            id: blake3::hash(&bytes).to_hex().to_string(),
+            manifest,
+        })
     }
 
     /// Returns the first digits of the id.

@@ -111,7 +111,13 @@ impl SettingKey {
         let protocol = protocol.map(|(name, value)| (Aspect::Protocol(name.clone()), value.clone()));
         SettingKey {
             protocol: record.cell.protocol.clone(),
-            aspects: named.into_iter().chain(precision).chain(pooling).chain(metadata).chain(protocol).collect(),
+            aspects: named
+                .into_iter()
+                .chain(precision)
+                .chain(pooling)
+                .chain(metadata)
+                .chain(protocol)
+                .collect(),
         }
     }
 

@@ -195,7 +195,7 @@ fn harness(checked: &Checked) -> Vec<String> {
     }
     let differs =
         |place: &usize| checked.table.footnotes.get(*place).is_some_and(|note| note.kind == SETTING);
-    if values(checked).any(|value| value.footnotes.iter().any(|place| differs(place))) {
+    if values(checked).any(|value| value.footnotes.iter().any(&differs)) {
         lacks.push("settings differ within the row".to_owned());
     }
     lacks

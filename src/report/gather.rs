@@ -88,7 +88,14 @@ fn section(home: &Home, parent: &Path, folder: &str, store: Store, usable: Usabl
     }
     let Usable { mut records, unreadable } = usable;
     baseline::mark(&mut records);
-    Ok(Section { suite: Suite::load(home, name)?, demo, records, unreadable, store, folder: folder.to_owned() })
+    Ok(Section {
+        suite: Suite::load(home, name)?,
+        demo,
+        records,
+        unreadable,
+        store,
+        folder: folder.to_owned(),
+    })
 }
 
 /// Returns the names of the folders with records.

@@ -131,7 +131,11 @@ impl<'a> Told<'a> {
                 record,
                 file: match origin {
                     None => format!("{}/records/{}", section.folder, record.file_name()),
-                    Some(name) => format!("{}/records/{} in the contribution of {name}", section.folder, record.file_name()),
+                    Some(name) => format!(
+                        "{}/records/{} in the contribution of {name}",
+                        section.folder,
+                        record.file_name()
+                    ),
                 },
                 unit: task.map_or_else(|_| String::new(), |task| unit(record.metric.about().scale, task)),
             });

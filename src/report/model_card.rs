@@ -71,15 +71,21 @@ fn facts(records: &[&Record]) -> String {
         ("Normalisation", distinct(records, |record| Some(record.provenance.normalization.clone()))),
         ("Input", distinct(records, |record| Some(record.provenance.input_size()))),
         ("Protocols", distinct(records, |record| Some(record.cell.protocol.clone()))),
-        ("Data", distinct(records, |record| {
-            let demo = if record.demo { " (generated: not a benchmark number)" } else { "" };
-            let data = record.provenance.data.get(..12).unwrap_or(&record.provenance.data);
-            Some(format!("{} {} {}{demo}", record.cell.task, record.cell.partition, data))
-        })),
+        (
+            "Data",
+            distinct(records, |record| {
+                let demo = if record.demo { " (generated: not a benchmark number)" } else { "" };
+                let data = record.provenance.data.get(..12).unwrap_or(&record.provenance.data);
+                Some(format!("{} {} {}{demo}", record.cell.task, record.cell.partition, data))
+            }),
+        ),
         ("Program", distinct(records, program)),
-        ("Machine", distinct(records, |record| {
-            Some(format!("{}, {} threads", record.provenance.device, record.provenance.threads))
-        })),
+        (
+            "Machine",
+            distinct(records, |record| {
+                Some(format!("{}, {} threads", record.provenance.device, record.provenance.threads))
+            }),
+        ),
     ];
     let told = lines.into_iter().filter(|(_, fact)| !fact.is_empty());
     told.map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
@@ -111,7 +117,11 @@ fn values(records: &[&Record]) -> String {
 /// Lists each setting in full, with the protocol that it belongs to.
 fn settings(records: &[&Record]) -> String {
     let setting = |record: &&Record| {
-        format!("- {}: {}\n", escape(&record.cell.protocol), escape_sentence(&SettingKey::of(record).to_string()))
+        format!(
+            "- {}: {}\n",
+            escape(&record.cell.protocol),
+            escape_sentence(&SettingKey::of(record).to_string())
+        )
     };
     records.iter().map(setting).collect::<BTreeSet<String>>().into_iter().collect()
 }

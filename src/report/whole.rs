@@ -188,7 +188,12 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
         let mut newest: Vec<&Record> = of_task.collect();
         newest.sort_by_key(|r| {
             let made = &r.provenance;
-            (made.origin.is_some(), made.partial_weights(), r.cell.partition != "default", std::cmp::Reverse(made.finished))
+            (
+                made.origin.is_some(),
+                made.partial_weights(),
+                r.cell.partition != "default",
+                std::cmp::Reverse(made.finished),
+            )
         });
         // Records of earlier versions have no predictions; eight attempts suffice in practice.
         for record in newest.into_iter().take(8) {

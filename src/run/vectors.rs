@@ -98,7 +98,9 @@ fn lacking(protocol: &dyn Protocol, files: &VectorTask) -> Option<String> {
         _ => &Split::ALL,
     };
     splits.iter().find_map(|split| {
-        let Ok(file) = files.split(*split) else { return Some(format!("there is no file of the split {split}")) };
+        let Ok(file) = files.split(*split) else {
+            return Some(format!("there is no file of the split {split}"));
+        };
         let has = match needs {
             Needs::Pooled | Needs::TrainablePooled => file.has_features(),
             Needs::Tokens => file.has_tokens(),
@@ -108,7 +110,11 @@ fn lacking(protocol: &dyn Protocol, files: &VectorTask) -> Option<String> {
             Needs::Pooled | Needs::TrainablePooled => "one vector per image (`features`)".to_owned(),
             Needs::Tokens => "patch tokens (`tokens`)".to_owned(),
             Needs::Maps | Needs::TrainableMaps => {
-                format!("{MAPS} feature maps (`map0` to `map{}`), found {}", MAPS - 1, file.map_levels().len())
+                format!(
+                    "{MAPS} feature maps (`map0` to `map{}`), found {}",
+                    MAPS - 1,
+                    file.map_levels().len()
+                )
             }
         };
         (!has).then(|| format!("it needs {wanted} in {}", file.path().display()))

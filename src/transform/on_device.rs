@@ -44,11 +44,24 @@ pub struct DevicePreprocess {
 
 /// A [`Normalization`] with constants [1, c, 1, 1].
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one per image of a sample")]
 enum Constants {
-    Standardize { mean: Tensor<4>, std: Tensor<4> },
+    Standardize {
+        mean: Tensor<4>,
+        std: Tensor<4>,
+    },
     /// In float64; `range` is max - min.
-    MinMax { min: Tensor<4>, range: Tensor<4>, clip: Clip },
-    MinMaxStandardize { min: Tensor<4>, range: Tensor<4>, mean: Tensor<4>, std: Tensor<4> },
+    MinMax {
+        min: Tensor<4>,
+        range: Tensor<4>,
+        clip: Clip,
+    },
+    MinMaxStandardize {
+        min: Tensor<4>,
+        range: Tensor<4>,
+        mean: Tensor<4>,
+        std: Tensor<4>,
+    },
     Satlas,
     Identity,
 }
@@ -57,12 +70,17 @@ impl DevicePreprocess {
     /// Uploads the constants of `preprocess`.
     pub fn new(preprocess: &Preprocess, device: &Device) -> Self {
         let normalization = match &preprocess.normalization {
-            Normalization::Standardize { mean, std } => {
-                Constants::Standardize { mean: per_band(mean.clone(), device), std: per_band(std.clone(), device) }
-            }
+            Normalization::Standardize { mean, std } => Constants::Standardize {
+                mean: per_band(mean.clone(), device),
+                std: per_band(std.clone(), device),
+            },
             Normalization::MinMax { min, max, clip } => {
                 let range = min.iter().zip(max).map(|(min, max)| max - min).collect();
-                Constants::MinMax { min: doubles(min.clone(), device), range: doubles(range, device), clip: *clip }
+                Constants::MinMax {
+                    min: doubles(min.clone(), device),
+                    range: doubles(range, device),
+                    clip: *clip,
+                }
             }
             Normalization::MinMaxStandardize { min, range, mean, std } => Constants::MinMaxStandardize {
                 min: per_band(min.clone(), device),
@@ -204,7 +222,8 @@ mod tests {
     /// Every kind of the sweep, resized in each way, equals the array code to the last bit.
     #[test]
     fn tensors_and_arrays_give_the_same_pixels() {
-        let statistics = [(1234.567, 890.123), (3000.25, 1500.75)].map(|(mean, std)| BandStatistics { mean, std });
+        let statistics =
+            [(1234.567, 890.123), (3000.25, 1500.75)].map(|(mean, std)| BandStatistics { mean, std });
         use NormalizationKind::{NormNoClip, NormYesClip, NormYesClipInt, Satlas, Standardize};
         let mut all = vec![Normalization::Identity];
         for kind in [Standardize, NormNoClip, NormYesClip, NormYesClipInt, Satlas] {
@@ -218,9 +237,15 @@ mod tests {
             for (side, align_corners) in [(64, false), (112, false), (112, true), (30, false)] {
                 let zeroed = if side == 30 { vec![1] } else { vec![] };
                 let normalization = normalization.clone();
-                let preprocess = Preprocess { normalization, height: side, width: side, align_corners, zeroed };
+                let preprocess =
+                    Preprocess { normalization, height: side, width: side, align_corners, zeroed };
                 let on_device = DevicePreprocess::new(&preprocess, &device);
-                for turn in [Dihedral::Identity, Dihedral::Rotate90, Dihedral::AntiTranspose, Dihedral::FlipHorizontal] {
+                for turn in [
+                    Dihedral::Identity,
+                    Dihedral::Rotate90,
+                    Dihedral::AntiTranspose,
+                    Dihedral::FlipHorizontal,
+                ] {
                     let found = on_device.apply(stored.clone(), turn).unwrap();
                     let found: Vec<f32> = found.into_data().try_into_vec().unwrap();
                     let expected: Vec<f32> = images()

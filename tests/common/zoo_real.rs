@@ -77,7 +77,12 @@ impl RealModel {
 
     /// Pooled features of a split. `place` is suite, task, partition and normalisation.
     pub fn features(&self, place: [&str; 4], split: Split, bank: &mut FeatureBank) -> Features {
-        let identity = Identity { model: &self.config, weights: &self.loaded.weights_id, device: "flex", precision: Default::default() };
+        let identity = Identity {
+            model: &self.config,
+            weights: &self.loaded.weights_id,
+            device: "flex",
+            precision: Default::default(),
+        };
         self.with_extractor(place, |extractor| bank.features(extractor, identity, split, &Silent).unwrap())
     }
 

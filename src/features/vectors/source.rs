@@ -151,7 +151,8 @@ impl FeatureSource for VectorSource<'_> {
         let array = file.features()?;
         let samples = self.input.dataset.samples(split).to_vec();
         let numbers = read(file.path(), array, &self.rows(split)?, |place| &samples[place])?;
-        let matrix = Array2::from_shape_vec((samples.len(), array.width()), numbers).map_err(Error::mismatch)?;
+        let matrix =
+            Array2::from_shape_vec((samples.len(), array.width()), numbers).map_err(Error::mismatch)?;
         Ok(Features { labels: self.labels(split)?, samples, matrix })
     }
 
@@ -167,11 +168,14 @@ impl FeatureSource for VectorSource<'_> {
             for (image, sample) in images.iter().zip(samples) {
                 let sample = sample?;
                 let mask = mask_of(&sample, &self.input.task)?;
-                let found = Cut::new(&sample, mask.dim(), tile, sides).map_err(|error| error.in_file(file.path()))?;
+                let found =
+                    Cut::new(&sample, mask.dim(), tile, sides).map_err(|error| error.in_file(file.path()))?;
                 let cut = *cut.get_or_insert(found);
                 if cut != found {
                     let problem = format!("{}: the images of {split} differ in size", sample.name);
-                    return Err(Error::mismatch(problem).help("the segmentation probe needs images of equal size"));
+                    return Err(
+                        Error::mismatch(problem).help("the segmentation probe needs images of equal size")
+                    );
                 }
                 let numbers = read(file.path(), array, &[rows[*image]], |_| &sample.name)?;
                 let tokens = tokens.get_or_insert_with(|| {
@@ -181,7 +185,8 @@ impl FeatureSource for VectorSource<'_> {
                 });
                 for y in 0..cut.down {
                     for x in 0..cut.across {
-                        let mask = mask.slice(ndarray::s![y * tile..(y + 1) * tile, x * tile..(x + 1) * tile]);
+                        let mask =
+                            mask.slice(ndarray::s![y * tile..(y + 1) * tile, x * tile..(x + 1) * tile]);
                         tokens.push(&cut.tile(&numbers, y, x), mask.to_owned())?;
                     }
                 }
@@ -197,9 +202,10 @@ impl FeatureSource for VectorSource<'_> {
         for split in Split::ALL {
             let file = self.vectors.split(split)?;
             let arrays = file.maps()?;
-            let shape = |((_, dims), level): (&(&StoredArray, [usize; 3]), &crate::nn::heads::upernet::MapLevel)| {
-                MapShape { dims: *dims, stride: level.stride }
-            };
+            let shape =
+                |((_, dims), level): (&(&StoredArray, [usize; 3]), &crate::nn::heads::upernet::MapLevel)| {
+                    MapShape { dims: *dims, stride: level.stride }
+                };
             let shapes = arrays.iter().zip(file.map_levels()).map(shape).collect();
             let maps = SplitMaps {
                 path: file.path(),
@@ -228,9 +234,9 @@ fn read<'n>(
     if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
         let sample = name(at / array.width().max(1));
         let problem = format!("{sample}: expected finite numbers, found {}", numbers[at]);
-        return Err(Error::not_finite(problem)
-            .in_file(path)
-            .help("check the model that made the features; float64 beyond float32's range is infinite here"));
+        return Err(Error::not_finite(problem).in_file(path).help(
+            "check the model that made the features; float64 beyond float32's range is infinite here",
+        ));
     }
     Ok(numbers)
 }
@@ -309,7 +315,8 @@ impl StoredMaps for FileMaps<'_> {
         let mut numbers = Vec::new();
         for place in places {
             let maps = self.0.get(&place.split).filter(|_| place.turn == Dihedral::Identity);
-            let found = maps.and_then(|maps| Some((maps, *maps.rows.get(place.sample)?, maps.names.get(place.sample)?)));
+            let found = maps
+                .and_then(|maps| Some((maps, *maps.rows.get(place.sample)?, maps.names.get(place.sample)?)));
             let (maps, row, name) = found.ok_or_else(|| {
                 Error::mismatch("files hold no maps of flipped or rotated images")
                     .help("use a protocol with `augmentation = \"none\"`, such as upernet-plain")

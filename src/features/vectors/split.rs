@@ -53,9 +53,8 @@ impl SplitFile {
             let problem = format!("expected each sample once, found more rows of {}", listed(&twice));
             return Err(Error::damaged(path, problem).help("write one row per sample"));
         }
-        let declared = DECLARED.iter().filter_map(|name| {
-            Some(((*name).to_owned(), file.texts.get(*name)?.join(", ")))
-        });
+        let declared =
+            DECLARED.iter().filter_map(|name| Some(((*name).to_owned(), file.texts.get(*name)?.join(", "))));
         let declared = declared.collect();
         let n = names.len();
         let grid = file.arrays.get(TOKENS).map(|tokens| grid(&file, tokens)).transpose()?;
@@ -72,8 +71,11 @@ impl SplitFile {
         if used.is_empty() {
             let found: Vec<&String> = self.file.arrays.keys().collect();
             let found = if found.is_empty() { "no array".to_owned() } else { listed(&found) };
-            return Err(Error::damaged(path, format!("expected `features`, `tokens` or `map0`, found {found}"))
-                .help("rename the array to `features`"));
+            return Err(Error::damaged(
+                path,
+                format!("expected `features`, `tokens` or `map0`, found {found}"),
+            )
+            .help("rename the array to `features`"));
         }
         for (name, array) in used {
             array.check_type()?;
@@ -89,7 +91,8 @@ impl SplitFile {
             }
             if shape.first() != Some(&n) {
                 let found = shape.first().copied().unwrap_or_default();
-                let problem = format!("`{name}`: expected {n} rows, one per name in `samples`, found {found}");
+                let problem =
+                    format!("`{name}`: expected {n} rows, one per name in `samples`, found {found}");
                 return Err(Error::damaged(path, problem).help("write samples and arrays in the same order"));
             }
         }
@@ -227,19 +230,27 @@ fn grid(file: &ArrayFile, tokens: &StoredArray) -> Result<[usize; 2]> {
     match *tokens.shape() {
         [_, rows, columns, _] => Ok([rows, columns]),
         [_, count, _] => {
-            let stated: Option<Vec<usize>> = match file.texts.get("grid") {
-                None => None,
-                Some(texts) => {
-                    let sides: Option<Vec<usize>> = texts.iter().map(|text| text.trim().parse().ok()).collect();
-                    Some(sides.ok_or_else(|| damaged(format!("`grid`: expected two numbers, found {texts:?}")))?)
-                }
-            };
+            let stated: Option<Vec<usize>> =
+                match file.texts.get("grid") {
+                    None => None,
+                    Some(texts) => {
+                        let sides: Option<Vec<usize>> =
+                            texts.iter().map(|text| text.trim().parse().ok()).collect();
+                        Some(sides.ok_or_else(|| {
+                            damaged(format!("`grid`: expected two numbers, found {texts:?}"))
+                        })?)
+                    }
+                };
             let side = count.isqrt();
             match stated.as_deref() {
                 Some([rows, columns]) if rows.checked_mul(*columns) == Some(count) => Ok([*rows, *columns]),
-                Some(other) => Err(damaged(format!("`grid`: expected two sides of {count} tokens, found {other:?}"))),
+                Some(other) => {
+                    Err(damaged(format!("`grid`: expected two sides of {count} tokens, found {other:?}")))
+                }
                 None if side * side == count => Ok([side, side]),
-                None => Err(damaged(format!("`tokens`: {count} tokens per image form no square, and `grid` is missing"))),
+                None => Err(damaged(format!(
+                    "`tokens`: {count} tokens per image form no square, and `grid` is missing"
+                ))),
             }
         }
         ref other => Err(damaged(format!("`tokens`: expected [n, rows, columns, d], found {other:?}"))),
@@ -249,15 +260,19 @@ fn grid(file: &ArrayFile, tokens: &StoredArray) -> Result<[usize; 2]> {
 /// Returns width and stride of each map. Without `strides`, the largest map has stride 1: only their ratios matter.
 fn levels(file: &ArrayFile) -> Result<Vec<MapLevel>> {
     let damaged = |problem: String| {
-        Error::damaged(&file.path, problem)
-            .help("write map0, map1, … as [n, d, rows, columns], and `strides` as a list of one number per map")
+        Error::damaged(&file.path, problem).help(
+            "write map0, map1, … as [n, d, rows, columns], and `strides` as a list of one number per map",
+        )
     };
     let mut sizes = Vec::new();
     while let Some(map) = file.arrays.get(&map_name(sizes.len())) {
         match *map.shape() {
             [_, d, rows, columns] => sizes.push((d, rows, columns)),
             ref other => {
-                return Err(damaged(format!("`map{}`: expected [n, d, rows, columns], found {other:?}", sizes.len())));
+                return Err(damaged(format!(
+                    "`map{}`: expected [n, d, rows, columns], found {other:?}",
+                    sizes.len()
+                )));
             }
         }
     }
@@ -265,9 +280,9 @@ fn levels(file: &ArrayFile) -> Result<Vec<MapLevel>> {
         Some(texts) => {
             let strides: Option<Vec<usize>> =
                 texts.iter().map(|text| text.trim().parse().ok().filter(|stride| *stride > 0)).collect();
-            strides
-                .filter(|strides| strides.len() == sizes.len())
-                .ok_or_else(|| damaged(format!("`strides`: expected {} numbers, found {texts:?}", sizes.len())))?
+            strides.filter(|strides| strides.len() == sizes.len()).ok_or_else(|| {
+                damaged(format!("`strides`: expected {} numbers, found {texts:?}", sizes.len()))
+            })?
         }
         None => {
             let largest = sizes.iter().map(|(_, rows, _)| *rows).max().unwrap_or(0);
@@ -275,7 +290,9 @@ fn levels(file: &ArrayFile) -> Result<Vec<MapLevel>> {
                 Some(largest / rows.max(&1)).filter(|stride| stride * rows == largest)
             };
             let strides: Option<Vec<usize>> = sizes.iter().map(stride).collect();
-            strides.ok_or_else(|| damaged("the maps' sizes are no multiples of each other, and `strides` is missing".to_owned()))?
+            strides.ok_or_else(|| {
+                damaged("the maps' sizes are no multiples of each other, and `strides` is missing".to_owned())
+            })?
         }
     };
     Ok(sizes.iter().zip(strides).map(|((width, ..), stride)| MapLevel { width: *width, stride }).collect())

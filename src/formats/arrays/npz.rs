@@ -39,9 +39,9 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
         let broken = |problem: String| damaged(format!("`{array}`: {problem}"));
         let length = entry.size();
         let is_stored = entry.compression() == CompressionMethod::Stored && !entry.encrypted();
-        let start = entry.data_start().filter(|start| {
-            is_stored && start.checked_add(length).is_some_and(|end| end <= size)
-        });
+        let start = entry
+            .data_start()
+            .filter(|start| is_stored && start.checked_add(length).is_some_and(|end| end <= size));
         let (header, bytes) = header(&mut entry).map_err(&broken)?;
         let Header { descr, fortran, shape } = header;
         let count = bytes_of(&shape, descr.size.max(1));
@@ -59,7 +59,9 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
         let place = match (fortran && shape.len() > 1, start) {
             (false, Some(start)) => Place::File { start: start + bytes },
             (false, None) => Place::Entry { index, header: bytes, opened: OnceLock::new() },
-            (true, Some(start)) => Place::Fortran { index: None, start: start + bytes, turned: OnceLock::new() },
+            (true, Some(start)) => {
+                Place::Fortran { index: None, start: start + bytes, turned: OnceLock::new() }
+            }
             (true, None) => Place::Fortran { index: Some(index), start: bytes, turned: OnceLock::new() },
         };
         let (path, number, big_endian) = (path.to_owned(), descr.number(), descr.big_endian);
@@ -156,10 +158,12 @@ impl Descr {
         match self.plain.split_at_checked(1)?.0 {
             "U" => Some(Box::new(move |bytes| {
                 let letter = |bytes: &[u8; 4]| {
-                    let code = if big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
+                    let code =
+                        if big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
                     char::from_u32(code).ok_or_else(|| format!("{code:#x} is no character"))
                 };
-                let text = |item: Vec<u8>| item.as_chunks::<4>().0.iter().map(letter).collect::<Result<String, _>>();
+                let text =
+                    |item: Vec<u8>| item.as_chunks::<4>().0.iter().map(letter).collect::<Result<String, _>>();
                 let texts = items(bytes).into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
                 Ok(texts.into_iter().map(|text| text.trim_end_matches('\0').to_owned()).collect())
             })),
@@ -243,6 +247,7 @@ fn parse(text: &str) -> Result<Header, String> {
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')'));
     let shape = shape.ok_or_else(|| lacks("shape"))?.0;
     let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
-    let side = |side: &str| side.trim_end_matches('L').parse().map_err(|_| format!("implausible shape ({shape})"));
+    let side =
+        |side: &str| side.trim_end_matches('L').parse().map_err(|_| format!("implausible shape ({shape})"));
     Ok(Header { descr: Descr::parse(descr)?, fortran, shape: sides.map(side).collect::<Result<_, _>>()? })
 }

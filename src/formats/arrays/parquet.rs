@@ -89,7 +89,9 @@ fn layout(columns: &[(&str, &ArrowDataType)], names: &str) -> Result<Layout, Str
     let is_float = |kind: &ArrowDataType| matches!(kind, ArrowDataType::Float32 | ArrowDataType::Float64);
     if let Some((name, kind)) = columns.iter().find(|(name, _)| *name == PARQUET_NAMES[0]) {
         return match kind {
-            ArrowDataType::List(item) | ArrowDataType::LargeList(item) if is_float(&item.dtype) => Ok(Layout::List),
+            ArrowDataType::List(item) | ArrowDataType::LargeList(item) if is_float(&item.dtype) => {
+                Ok(Layout::List)
+            }
             ArrowDataType::FixedSizeList(..) => {
                 Err(format!("column `{name}` is of lists of a fixed size; write it as plain lists"))
             }

@@ -59,12 +59,8 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
         };
         (name, array)
     };
-    let texts: BTreeMap<String, Vec<String>> = header
-        .metadata()
-        .iter()
-        .flatten()
-        .map(|(name, text)| (name.clone(), list(text)))
-        .collect();
+    let texts: BTreeMap<String, Vec<String>> =
+        header.metadata().iter().flatten().map(|(name, text)| (name.clone(), list(text))).collect();
     Ok(ArrayFile { path: path.to_owned(), arrays: header.tensors().into_iter().map(array).collect(), texts })
 }
 

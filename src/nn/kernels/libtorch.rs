@@ -25,7 +25,8 @@ impl Kernels for LibTorch {
         // pinned block until the copy is through, and gives it to a later call.
         let sizes: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         let pinned = || {
-            let pinned = tch::Tensor::f_from_slice(&values)?.f_view(sizes.as_slice())?.f_pin_memory(device)?;
+            let pinned =
+                tch::Tensor::f_from_slice(&values)?.f_view(sizes.as_slice())?.f_pin_memory(device)?;
             pinned.f_to_device_(device, tch::Kind::Float, true, false)
         };
         match pinned() {

@@ -21,8 +21,8 @@ mod portable;
 mod tests;
 
 use burn::backend::tensor::FloatTensor;
-use burn::nn::Linear;
 use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 
 /// The operations on a backend's own tensors.

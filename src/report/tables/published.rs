@@ -230,7 +230,8 @@ fn value(columns: &Columns, row: &StringRecord, source: &str) -> Result<Publishe
     let field = |column: Option<usize>| {
         row.get(column?).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    let [model, dataset, protocol, metric, value, mark, backbone, partition, channels, origin, printed] = columns.0;
+    let [model, dataset, protocol, metric, value, mark, backbone, partition, channels, origin, printed] =
+        columns.0;
     let required =
         |column, name: &str| field(column).ok_or_else(|| format!("the field `{name}` is empty or missing"));
     let value = required(value, "value")?;
