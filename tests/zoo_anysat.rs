@@ -16,8 +16,8 @@ use terrabench::task::bands::Band;
 
 use crate::common::fixture;
 use crate::zoo::{
-    self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows, numbers,
-    slots,
+    self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows,
+    numbers, slots,
 };
 
 const S2: [Band; 10] = [
@@ -62,7 +62,9 @@ fn config() -> AnySatConfig {
 fn loaded(file: &str) -> AnySat {
     let file = Weights::File(fixture(file));
     let network = Architecture::AnySat(AnySat::new(&config(), &sensors(), &device()));
-    let (Architecture::AnySat(model), _, report) = weights::load(network, &file, false).unwrap() else { panic!() };
+    let (Architecture::AnySat(model), _, report) = weights::load(network, &file, false).unwrap() else {
+        panic!()
+    };
     assert!(report.is_complete());
     model
 }
@@ -281,10 +283,14 @@ fn gradients_are_those_of_finite_differences() {
     let weights = zoo::weights_of(&golden_model());
     let all: Vec<&str> = LEARNT.to_vec();
     // The relative term hardly reaches the class token, and steps that show in it bend the ReLUs of the projector.
-    let pooled =
-        all.iter().copied().filter(|name| !["rpe_k", "projector"].iter().any(|part| name.contains(part))).collect();
+    let pooled = all
+        .iter()
+        .copied()
+        .filter(|name| !["rpe_k", "projector"].iter().any(|part| name.contains(part)))
+        .collect();
     // Steps in earlier layers move ReLUs too: the ratio of the two bands is large in some pixels.
-    let radar = vec!["projector_s1.patch_embed.inconv.4.linear.weight", "projector_s1.patch_embed.out_norm.bias"];
+    let radar =
+        vec!["projector_s1.patch_embed.inconv.4.linear.weight", "projector_s1.patch_embed.out_norm.bias"];
     let dates = vec![
         "projector_s2.patch_embed.attention_heads.queries",
         "projector_s2.patch_embed.attention_heads.fc1_k.weight",
@@ -304,7 +310,8 @@ fn gradients_are_those_of_finite_differences() {
         };
         let dates: Vec<Input> = golden_input(input).into_iter().map(first).collect();
         let outputs = |model: &AnySat, device: &Device| {
-            let to_device = |date: &Input| Input { pixels: date.pixels.clone().to_device(device), ..date.clone() };
+            let to_device =
+                |date: &Input| Input { pixels: date.pixels.clone().to_device(device), ..date.clone() };
             let dates: Vec<Input> = dates.iter().map(to_device).collect();
             match model.encode_dates(&dates, want).unwrap() {
                 Encoded::Tokens { tokens, .. } => tokens.slice_dim(1, 0..6).squeeze_dim(0),
@@ -357,7 +364,10 @@ fn inconsistent_sizes_are_explained() {
         (AnySatConfig { heads: 5, ..fits.clone() }, "multiple of heads 5"),
         (AnySatConfig { width: 96, ..fits.clone() }, "multiple of 64"),
         (AnySatConfig { stem_width: 6, ..fits.clone() }, "stem-width: expected a multiple of 4, found 6"),
-        (AnySatConfig { patch_metres: 45, ..fits.clone() }, "patch-metres: expected a multiple of 10, found 45"),
+        (
+            AnySatConfig { patch_metres: 45, ..fits.clone() },
+            "patch-metres: expected a multiple of 10, found 45",
+        ),
         (AnySatConfig { patch_metres: 0, ..fits.clone() }, "above 0"),
         (AnySatConfig { probe_thinning: 0, ..fits.clone() }, "above 0"),
         (AnySatConfig { map_layers: vec![3], ..fits.clone() }, "below 3"),
@@ -416,8 +426,11 @@ fn bench(folder: &std::path::Path, task: &str, args: &[&str]) -> Vec<terrabench:
 #[test]
 fn protocols_run_on_generated_data() {
     let short = ["--epochs", "1", "--learning-rates", "1e-3", "--limit", "2"];
-    let smaller =
-        [("channels = 512", "channels = 16"), ("channels = 256", "channels = 8"), ("batch-size = 16", "batch-size = 2")];
+    let smaller = [
+        ("channels = 512", "channels = 16"),
+        ("channels = 256", "channels = 8"),
+        ("batch-size = 16", "batch-size = 2"),
+    ];
     for (task, partition, protocol, args) in [
         ("m-so2sat", "0.01x_train", "knn", &[][..]),
         ("m-so2sat", "0.01x_train", "linear-probe", &[]),

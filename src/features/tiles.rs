@@ -329,7 +329,8 @@ mod tests {
     fn kept_tokens_stay_with_the_labels_of_their_pixels() {
         // 8 x 8 tokens of two numbers, each of 2 x 2 pixels: number, label and place agree.
         let tokens: Vec<f32> = (0..64).flat_map(|token| [token as f32, -(token as f32)]).collect();
-        let mask = Mask::from_shape_fn((16, 16), |(y, x)| (4 * (y / 2 * 8 + x / 2) + y % 2 * 2 + x % 2) as i16);
+        let mask =
+            Mask::from_shape_fn((16, 16), |(y, x)| (4 * (y / 2 * 8 + x / 2) + y % 2 * 2 + x % 2) as i16);
         let tile = Tile { name: "a".to_owned(), y: 0, images: Vec::new(), mask };
         let thinning = Thinning::new(8, 4, 0).unwrap();
         let (kept, mask) = thinning.apply(&tokens, &tile).unwrap();
@@ -349,6 +350,9 @@ mod tests {
         assert_ne!(places(0), places(128));
         assert_eq!(places(0).iter().collect::<BTreeSet<_>>().len(), 256);
         let problem = Thinning::new(10, 4, 0).unwrap_err().to_string();
-        assert!(problem.contains("a multiple of 4 tokens per side") && problem.contains("got 10"), "{problem}");
+        assert!(
+            problem.contains("a multiple of 4 tokens per side") && problem.contains("got 10"),
+            "{problem}"
+        );
     }
 }

@@ -93,7 +93,8 @@ impl AnySatConfig {
 
 impl Sizes for AnySatConfig {
     fn problem(&self) -> Option<String> {
-        let AnySatConfig { width, stem_width, depth, heads, patch_metres, ref map_layers, probe_thinning } = *self;
+        let AnySatConfig { width, stem_width, depth, heads, patch_metres, ref map_layers, probe_thinning } =
+            *self;
         if [width, stem_width, depth, heads, patch_metres, probe_thinning].contains(&0) {
             let all = "width, stem-width, depth, heads, patch-metres and probe-thinning";
             Some(format!("expected {all} above 0, found a 0"))
@@ -321,7 +322,8 @@ impl AnySat {
         let outer = self.last_tokens(&patches, 1 + side * side).slice_dim(1, 1..); // [n, t, d]
         let outer = outer.reshape([n, side, 1, side, 1, d]).expand([n, side, patch, side, patch, d]);
         // [n * t, s * s, d] to [n, side, s, side, s, d]
-        let inner = patches.tokens.slice_dim(1, 1..).reshape([n, side, side, patch, patch, d]).swap_dims(2, 3);
+        let inner =
+            patches.tokens.slice_dim(1, 1..).reshape([n, side, side, patch, patch, d]).swap_dims(2, 3);
         let pixels = side * patch;
         let tokens = Tensor::cat(vec![outer, inner], 5).reshape([n, pixels * pixels, 2 * d]);
         Ok(Encoded::Tokens { tokens, grid: [pixels; 2] })

@@ -36,7 +36,9 @@ pub(super) fn checkpoint_name(name: &str) -> String {
     let number = |stage: usize, layer: &str| (4 * stage + usize::from(layer == "norm")).to_string();
     match parts.as_slice() {
         [before @ .., "inconv", stage, layer @ ("linear" | "norm"), last] => match stage.parse() {
-            Ok(stage) => [before.join("."), "inconv".to_owned(), number(stage, layer), (*last).to_owned()].join("."),
+            Ok(stage) => {
+                [before.join("."), "inconv".to_owned(), number(stage, layer), (*last).to_owned()].join(".")
+            }
             Err(_) => name,
         },
         [before @ .., "mlp", layer @ ("linear" | "norm"), last] => {
@@ -157,7 +159,12 @@ pub struct Projector {
 
 impl Projector {
     /// Creates the network for pixels with `bands` values per date.
-    pub(super) fn new(bands: usize, [stem, width]: [usize; 2], has_input_norm: bool, device: &Device) -> Self {
+    pub(super) fn new(
+        bands: usize,
+        [stem, width]: [usize; 2],
+        has_input_norm: bool,
+        device: &Device,
+    ) -> Self {
         let widths = [bands, stem, width / 2, width, 2 * width, width];
         let norm = || GroupNorm::new(HEADS, width, device);
         Projector {
