@@ -37,7 +37,7 @@ pub struct Tokens {
     pub tiles_an_image: usize,
     /// Tiles per row of an image.
     pub tiles_across: usize,
-    /// One of so many tokens along each side of a tile was kept: see [`thinned_tile_tokens`]. Tiles are smaller by this
+    /// One of so many tokens along each side of a tile was kept: drawn at random for training. Tiles are smaller by this
     /// factor.
     pub thinning: usize,
 }
