@@ -3,7 +3,7 @@
 import torch
 
 # Libraries of the repository's data sets, which no model needs.
-UNUSED = "cropharvest dateutil ee geobench geopandas google h5py pandas psutil rasterio requests rioxarray sklearn tqdm xarray".split()
+UNUSED = "breizhcrops satlaspretrain_models shapely cropharvest dateutil ee geobench geopandas google h5py pandas psutil rasterio requests rioxarray sklearn tqdm xarray".split()
 
 S2 = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
 S1 = "VV VH".split()

@@ -43,13 +43,19 @@ pub(super) enum Incoming {
     Unwritable(io::Error),
 }
 
+/// The end of a standard error, and the thread that keeps it.
+struct StandardError {
+    kept: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
 /// A running encoder process.
 pub(super) struct Connection {
     child: Option<Child>,
     outgoing: Option<Sender<(String, Option<Frame>)>>,
     incoming: Receiver<Incoming>,
     writer: JoinHandle<()>,
-    errors: Option<(Arc<Mutex<Vec<u8>>>, JoinHandle<()>)>,
+    errors: Option<StandardError>,
 }
 
 impl Connection {
@@ -70,7 +76,7 @@ impl Connection {
                     let kept = Arc::new(Mutex::new(Vec::new()));
                     let shared = Arc::clone(&kept);
                     let thread = std::thread::spawn(move || keep_end(errors, &shared));
-                    (Some(child), Some((kept, thread)), Box::new(output), Box::new(input))
+                    (Some(child), Some(StandardError { kept, thread }), Box::new(output), Box::new(input))
                 }
                 Command::Pipes { read, write } => {
                     let input = inherited(*read, File::options().read(true))?;
@@ -87,7 +93,7 @@ impl Connection {
 
     /// Queues a message.
     pub(super) fn send(&self, request: &Request, frame: Option<Frame>) -> Result<()> {
-        let line = serde_json::to_string(request).map_err(|problem| Error::mismatch(problem))?;
+        let line = serde_json::to_string(request).map_err(Error::mismatch)?;
         if let Some(outgoing) = &self.outgoing {
             // Fails only if the writer met an error, which then waits among the incoming.
             outgoing.send((line, frame)).ok();
@@ -112,7 +118,7 @@ impl Connection {
             child.kill().ok();
             child.wait().ok();
         }
-        let text = self.errors.take().map_or(String::new(), |(kept, thread)| {
+        let text = self.errors.take().map_or(String::new(), |StandardError { kept, thread }| {
             // Its own children may keep the pipe open.
             wait_for(Duration::from_millis(500), || thread.is_finished());
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
