@@ -32,7 +32,7 @@ use crate::task::images::full_name;
 use crate::task::{Combine, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
-use crate::transform::strategies::{self, Channel, Strategies, StoredBands, Strategy};
+use crate::transform::strategies::{self, Channel, StoredBands, Strategies, Strategy};
 use crate::{Error, Result};
 
 /// Version of the code between a sample's file and its features. Raise it with every change that alters a feature: cached

@@ -102,7 +102,14 @@ fn scores_as(outcome: &Outcome, golden: &Value, what: &str) {
 // ---------------------------------------------------------------- features
 
 /// The features of the first test samples, or all, of a real task.
-fn features(root: &Path, model: &str, task: &str, normalization: &str, channels: &str, rows: usize) -> [Array2<f32>; 3] {
+fn features(
+    root: &Path,
+    model: &str,
+    task: &str,
+    normalization: &str,
+    channels: &str,
+    rows: usize,
+) -> [Array2<f32>; 3] {
     let home = Home::find().unwrap();
     let (suite, device) = (suite(), device::by_name("flex").unwrap());
     let model = ModelConfig::load(&home, model).unwrap();
@@ -156,7 +163,10 @@ fn image_statistics_equal_those_of_torchgeo_bench() {
         let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let off = (found - expected).abs();
-            assert!(off < 1e-6 * expected.abs() + 1e-8 * largest, "{what}, number {i}: {found} instead of {expected}");
+            assert!(
+                off < 1e-6 * expected.abs() + 1e-8 * largest,
+                "{what}, number {i}: {found} instead of {expected}"
+            );
         }
     };
     for task in TASKS {
@@ -314,7 +324,9 @@ fn torchs_solver_sees_the_same_losses() {
     let config = logistic_config("torchgeo-linear");
     let mut compared = 0;
     for (task, baseline) in feature_sets() {
-        let Some(expected) = golden.json["first_losses_at_c_1"].get(format!("{task}/{baseline}")) else { continue };
+        let Some(expected) = golden.json["first_losses_at_c_1"].get(format!("{task}/{baseline}")) else {
+            continue;
+        };
         let features = golden.matrix(&format!("{task}/{baseline}/train"));
         let design = logistic::Design::new(features.view(), false).with_row_per_class(true);
         let fitted = design.fit(&golden.labels(task, "train"), 1.0, config.solver, None).unwrap();
@@ -345,7 +357,11 @@ fn regressions_at_the_golden_c_predict_the_same() {
         let logits = refitted(&golden, task, "imagestats", &config, expected["best_c"].as_f64().unwrap());
         let truth = golden.labels(task, "test");
         let classes: Vec<usize> = serde_json::from_value(expected["predictions"].clone()).unwrap();
-        assert_eq!(truth.predicted(logits.view()), Targets::Classes { classes, count: truth.outputs() }, "{task}");
+        assert_eq!(
+            truth.predicted(logits.view()),
+            Targets::Classes { classes, count: truth.outputs() },
+            "{task}"
+        );
         // Ill-conditioned features stop where rounding says.
         let tolerance = if task == "m-eurosat" { 0.1 } else { 0.02 };
         let theirs = golden.matrix(&format!("{task}/imagestats/linear/test_logits"));
@@ -390,7 +406,10 @@ fn sweeps_over_well_conditioned_features_equal_those_of_torchgeo_bench() {
         scores_as(&outcome, expected, task);
         let classes: Vec<usize> = serde_json::from_value(expected["predictions"].clone()).unwrap();
         let truth = golden.labels(task, "test");
-        assert_eq!(truth.predicted(swept.logits.view()), Targets::Classes { classes, count: truth.outputs() });
+        assert_eq!(
+            truth.predicted(swept.logits.view()),
+            Targets::Classes { classes, count: truth.outputs() }
+        );
     }
 }
 
@@ -411,7 +430,8 @@ fn the_converged_solver_finds_a_lower_loss_than_torchs() {
         let penalty = 0.5e6 * fitted.coefficients.iter().map(|w| w * w).sum::<f64>();
         ((cross_entropy.sum::<f64>() + penalty) / classes.len() as f64, fitted)
     };
-    let ((torch, stopped), (converged, reached)) = (loss("torchgeo-linear"), loss("torchgeo-linear-converged"));
+    let ((torch, stopped), (converged, reached)) =
+        (loss("torchgeo-linear"), loss("torchgeo-linear-converged"));
     assert!(!stopped.converged && reached.iterations > stopped.iterations, "{}", reached.iterations);
     assert!(converged < torch, "{converged} is not below {torch}");
 }
@@ -420,7 +440,11 @@ fn the_converged_solver_finds_a_lower_loss_than_torchs() {
 
 fn bench(root: &Path, out: &Path, task: &str, args: &[&str]) -> Vec<Record> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.args(["bench", "geobench", "--no-cache", "--task", task, "--data"]).arg(root).arg("--out").arg(out);
+    command
+        .args(["bench", "geobench", "--no-cache", "--task", task, "--data"])
+        .arg(root)
+        .arg("--out")
+        .arg(out);
     let output = command.args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let records = common::records(&out.join("geobench")).into_values();
@@ -485,7 +509,16 @@ fn the_program_gives_torchgeo_benchs_scores_of_random_convolutional_features() {
     }
     // Statistics by the band's content make no sense for bands of any name.
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.args(["bench", "geobench", "--task", "m-bigearthnet", "--model", "rcf", "--normalization", "OURS"]);
+    command.args([
+        "bench",
+        "geobench",
+        "--task",
+        "m-bigearthnet",
+        "--model",
+        "rcf",
+        "--normalization",
+        "OURS",
+    ]);
     let output = command.arg("--data").arg(&root).arg("--out").arg(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("takes every stored band"), "{said}");
@@ -506,6 +539,11 @@ fn rows_known_to_be_wrong_are_left_out() {
         assert_eq!(wrong, None);
         // The baseline's name is the one by which tables know it.
         let model = ModelConfig::load(&home, "image-stats").unwrap();
-        assert!(published.values.iter().any(|value| value.model == model.name && value.backbone == model.backbone));
+        assert!(
+            published
+                .values
+                .iter()
+                .any(|value| value.model == model.name && value.backbone == model.backbone)
+        );
     }
 }

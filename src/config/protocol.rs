@@ -325,7 +325,10 @@ impl KnnConfig {
         } else if self.temperature.is_some_and(|temperature| temperature.is_nan() || temperature <= 0.0) {
             Some("temperature is not above 0".to_owned())
         } else if is_euclidean && self.temperature.is_some() {
-            Some("temperature weighs votes by cosine similarity; leave it out with distance euclidean".to_owned())
+            Some(
+                "temperature weighs votes by cosine similarity; leave it out with distance euclidean"
+                    .to_owned(),
+            )
         } else if is_euclidean && self.embedding_dtype != EmbeddingDtype::F32 {
             Some("embedding-dtype must be f32 with distance euclidean".to_owned())
         } else if let Some(problem) = multi_label_problem(self.multi_label_metric) {

@@ -91,14 +91,17 @@ fn numpy_interval(
     statistic: &(impl Fn(&[usize]) -> f64 + Sync),
 ) -> Result<Interval> {
     check(samples, level, resamples)?;
-    let limit = u32::try_from(samples).map_err(|_| Error::mismatch(format!("{samples} samples to resample")))?;
+    let limit =
+        u32::try_from(samples).map_err(|_| Error::mismatch(format!("{samples} samples to resample")))?;
     let mut random = NumpyRandom::new(seed);
     let mut values: Vec<f64> = Vec::with_capacity(resamples);
     while values.len() < resamples {
         let count = DRAWN_AT_A_TIME.min(resamples - values.len());
         let drawn: Vec<Vec<usize>> =
             (0..count).map(|_| (0..samples).map(|_| random.below(limit) as usize).collect()).collect();
-        values.par_extend(drawn.par_iter().map(|indices| 100.0 * f64::from((statistic(indices) / 100.0) as f32)));
+        values.par_extend(
+            drawn.par_iter().map(|indices| 100.0 * f64::from((statistic(indices) / 100.0) as f32)),
+        );
     }
     values.retain(|value| !value.is_nan());
     if values.is_empty() {

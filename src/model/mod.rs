@@ -39,11 +39,11 @@ pub mod weights;
 use burn::tensor::Device;
 
 pub use self::architecture::Architecture;
+use self::architecture::ArchitectureConfig;
 pub use self::combine::{ImageSpec, InputSpec};
 use self::config::ModelConfig;
 pub use self::coverage::Coverage;
 pub use self::encoder::{Batch, Encoded, Encoder, Pooling, Want};
-use self::architecture::ArchitectureConfig;
 use self::image_stats::ImageStats;
 use self::rcf::Rcf;
 use self::weights::{Report, Weights};

@@ -125,8 +125,10 @@ impl Encoder for Rcf {
         let kernels = normals(self.config.generator_seed, self.config.kernels() * numbers);
         let kernels = ArrayView2::from_shape((self.config.kernels(), numbers), &kernels)
             .map_err(|error| Error::mismatch(format!("rcf: {error}")))?;
-        let of_images: Vec<Vec<f32>> =
-            pixels.par_chunks_exact(bands * h * w).map(|image| self.of_image(image, [h, w], kernels)).collect();
+        let of_images: Vec<Vec<f32>> = pixels
+            .par_chunks_exact(bands * h * w)
+            .map(|image| self.of_image(image, [h, w], kernels))
+            .collect();
         let features = TensorData::new(of_images.concat(), [n, self.config.features]);
         Ok(Encoded::Pooled(Tensor::from_data(features, &device)))
     }

@@ -52,7 +52,9 @@ impl Protocol for KnnConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(KnnConfig::metric(self, task).better(), source, |features| score(self, task, seed, features))
+        sweep::run(KnnConfig::metric(self, task).better(), source, |features| {
+            score(self, task, seed, features)
+        })
     }
 }
 

@@ -11,10 +11,10 @@ pub use self::subsets::BatchScore;
 use super::ranked::Ranked;
 use super::{Parts, Targets};
 use crate::config::IntervalConfig;
-use crate::metrics::{Interval, Metric};
 use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
 use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
+use crate::metrics::{Interval, Metric};
 use crate::task::Task;
 use crate::{Error, Result};
 

@@ -77,11 +77,7 @@ impl Neighbours {
 }
 
 /// Checks that `k` neighbours of `queries` can be looked for among `train`.
-pub(super) fn check_shapes(
-    train: ArrayView2<'_, f32>,
-    queries: ArrayView2<'_, f32>,
-    k: usize,
-) -> Result<()> {
+pub(super) fn check_shapes(train: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, k: usize) -> Result<()> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
         return Err(Error::mismatch(format!(
             "the feature widths differ: {} for the train samples, {} for the samples to predict",

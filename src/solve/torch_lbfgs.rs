@@ -88,7 +88,8 @@ pub fn minimize(
 }
 
 fn largest(numbers: &[f32]) -> f64 {
-    let larger = |a: f64, x: &f32| if a.is_nan() || x.is_nan() { f64::NAN } else { a.max(f64::from(x.abs())) };
+    let larger =
+        |a: f64, x: &f32| if a.is_nan() || x.is_nan() { f64::NAN } else { a.max(f64::from(x.abs())) };
     numbers.iter().fold(0.0, larger)
 }
 
@@ -295,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_gradient_that_is_not_a_number_ends_it() {
-        let found = minimize(|_| (f32::NAN, vec![f32::NAN]), vec![0.0], SolverConfig::converged(10, 1e-7, 50));
+        let found =
+            minimize(|_| (f32::NAN, vec![f32::NAN]), vec![0.0], SolverConfig::converged(10, 1e-7, 50));
         assert!(!found.converged && found.iterations <= 1, "{found:?}");
     }
 }

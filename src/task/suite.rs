@@ -455,9 +455,11 @@ impl Suite {
                 })?;
             }
         }
-        for (table, name, metric) in suite.tables.iter().flat_map(|table| {
-            table.metrics.iter().map(move |(task, metric)| (&table.file, task, *metric))
-        }) {
+        for (table, name, metric) in suite
+            .tables
+            .iter()
+            .flat_map(|table| table.metrics.iter().map(move |(task, metric)| (&table.file, task, *metric)))
+        {
             let task = suite.tasks.iter().find(|task| task.name == *name);
             if !task.is_some_and(|task| metric.about().fits.contains(&task.target)) {
                 let problem = format!("table `{table}`: {metric} is no metric of a task `{name}`");

@@ -50,7 +50,8 @@ pub enum BandspecKind {
 
 impl BandspecKind {
     /// All kinds.
-    pub const ALL: [BandspecKind; 3] = [BandspecKind::Zscore, BandspecKind::MinMax, BandspecKind::MinMaxZscore];
+    pub const ALL: [BandspecKind; 3] =
+        [BandspecKind::Zscore, BandspecKind::MinMax, BandspecKind::MinMaxZscore];
 }
 
 impl fmt::Display for BandspecKind {
@@ -95,7 +96,10 @@ mod tests {
 
     #[test]
     fn each_kind_maps_what_its_name_says() {
-        let bands = [BandRange { mean: 3.0, std: 2.0, min: 1.0, max: 9.0 }, BandRange { mean: 5.0, std: 0.0, min: 5.0, max: 5.0 }];
+        let bands = [
+            BandRange { mean: 3.0, std: 2.0, min: 1.0, max: 9.0 },
+            BandRange { mean: 5.0, std: 0.0, min: 5.0, max: 5.0 },
+        ];
         let mapped = |kind| {
             let mut image = array![[[7.0f32]], [[5.0]]];
             Normalization::bandspec(kind, &bands).apply(&mut image).unwrap();
@@ -106,6 +110,9 @@ mod tests {
         assert_eq!(mapped(BandspecKind::MinMaxZscore), [2.0, 0.0]);
         let both = Normalization::bandspec(BandspecKind::MinMaxZscore, &bands);
         assert_eq!(both.part(1, 1), Normalization::bandspec(BandspecKind::MinMaxZscore, &bands[1..]));
-        assert_eq!(both.statistics(2).unwrap()[0], crate::transform::normalize::BandStatistics { mean: 3.0, std: 2.0 });
+        assert_eq!(
+            both.statistics(2).unwrap()[0],
+            crate::transform::normalize::BandStatistics { mean: 3.0, std: 2.0 }
+        );
     }
 }

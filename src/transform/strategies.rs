@@ -303,7 +303,9 @@ impl Strategies {
         match strategy {
             Strategy::Satlas => Ok(Normalization::Satlas),
             Strategy::Identity => Ok(Normalization::Identity),
-            Strategy::Bandspec(kind) => Err(Error::mismatch(format!("normalisation {kind} is by stored band"))),
+            Strategy::Bandspec(kind) => {
+                Err(Error::mismatch(format!("normalisation {kind} is by stored band")))
+            }
             Strategy::Statistics { source, multiplier, kind } => {
                 let statistics =
                     if source == DATASET { dataset()? } else { self.statistics(source, channels)? };

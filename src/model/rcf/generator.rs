@@ -97,15 +97,23 @@ mod tests {
     #[test]
     fn numbers_are_those_of_torch() {
         // torch 2.12.0, golden/baselines.
-        let first =
-            [-0.173_702_43, -1.822_474_8, 0.779_212_2, -1.013_907_6, 0.883_529_25, 0.628_634_87, -0.253_325_4, -2.656_028_3];
+        let first = [
+            -0.173_702_43,
+            -1.822_474_8,
+            0.779_212_2,
+            -1.013_907_6,
+            0.883_529_25,
+            0.628_634_87,
+            -0.253_325_4,
+            -2.656_028_3,
+        ];
         let numbers = normals(DEFAULT, 46_080);
         for (place, expected) in first.iter().enumerate() {
             assert!((numbers[place] - expected).abs() < 3e-7, "{place}: {}", numbers[place]);
         }
-        let (sum, squares) = numbers.iter().fold((0.0, 0.0), |(sum, squares), x| {
-            (sum + f64::from(*x), squares + f64::from(*x).powi(2))
-        });
+        let (sum, squares) = numbers
+            .iter()
+            .fold((0.0, 0.0), |(sum, squares), x| (sum + f64::from(*x), squares + f64::from(*x).powi(2)));
         assert!((sum - -101.954_276_776_812_73).abs() < 1e-3, "{sum}");
         assert!((squares - 46_151.913_214_495_136).abs() < 1e-2, "{squares}");
     }

@@ -42,7 +42,8 @@ fn objective<'a>(
     move |point: &[f32]| {
         let (weights, intercepts) = point.split_at(rows * d);
         // The point has rows * (d + 1) numbers.
-        let weights = ArrayView2::from_shape((rows, d), weights).expect("a point holds rows * (d + 1) numbers");
+        let weights =
+            ArrayView2::from_shape((rows, d), weights).expect("a point holds rows * (d + 1) numbers");
         let intercepts = ArrayView1::from(intercepts);
         let blocks: Vec<(f64, Array2<f32>, Vec<f32>)> = features
             .axis_chunks_iter(Axis(0), ROWS_AT_A_TIME)
