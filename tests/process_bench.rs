@@ -85,7 +85,8 @@ fn a_cell_that_fails_costs_no_other_cell() {
     assert!(spoilt.contains("the model's features are not finite"), "{spoilt}");
     let wide = run("wrong-width", "m-brick-kiln");
     assert!(wide.contains("expected features [8, 13] from the model"), "{wide}");
-    assert_eq!(recorded(folder.path()).len(), 1);
+    // Each mode is another model, whose other task may have been recorded.
+    assert!(recorded(folder.path()).iter().all(|record| record.cell.task == "m-eurosat"));
 }
 
 #[test]

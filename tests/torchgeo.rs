@@ -493,8 +493,10 @@ fn the_program_gives_torchgeo_benchs_scores_of_image_statistics() {
         found.unwrap_or_else(|| panic!("no {begin} in {table}"))
     };
     assert!(line("| Image statistics (measured)").contains("(+13.4)"), "{table}");
-    assert!(line("| RCF  ").contains("76.3 "), "{table}");
-    assert!(table.contains("worse than plain pixel statistics, which reach 91.7 (measured)"), "{table}");
+    assert!(line("| RCF  ").contains("76.3§ "), "{table}");
+    // What is measured here is part of the data, so published values are compared with the published statistics alone.
+    assert!(table.contains("worse than plain pixel statistics, which reach 78.3 (published)"), "{table}");
+    assert!(!table.contains("worse than plain pixel statistics, which reach 91.7"), "{table}");
     assert!(text("torchgeo-linear.md").contains("Image statistics (measured"));
 }
 

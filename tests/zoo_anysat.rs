@@ -19,6 +19,7 @@ use crate::zoo::{
     self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots,
 };
+use crate::zoo_parity::assert_parity;
 
 const S2: [Band; 10] = [
     Band::B02,
@@ -183,6 +184,10 @@ fn full_size_weights(name: &str, shape: &[usize]) -> Vec<f32> {
 
 #[test]
 fn published_size_with_formula_weights() {
+    assert_parity(&["anysat-base"], "tests/zoo_anysat.rs", compare_full_size);
+}
+
+fn compare_full_size() {
     let golden = Golden::open("zoo/anysat/full_io.safetensors");
     let model = zoo::model("anysat-base");
     let model = model.fill(|name, shape| Ok(full_size_weights(name, shape))).unwrap();

@@ -369,7 +369,7 @@ pub struct ModelArgs {
     pub own: OwnEncoderArgs,
 }
 
-const OWN: &str = "Your own encoder (docs/your-model.md)";
+const OWN: &str = "Your own model (docs/your-model.md)";
 
 /// An encoder in another process, instead of a model of `configs/models/`.
 #[derive(Debug, Clone, Args)]
@@ -380,12 +380,14 @@ pub struct OwnEncoderArgs {
     #[arg(long, value_name = "COMMAND|fd:R,W", conflicts_with_all = ["model", "weights", "allow_partial", "pooling"])]
     pub encoder: Option<String>,
 
-    /// Name of the model in records and tables [default: name of the script without extension]
-    #[arg(long, value_name = "NAME", requires = "encoder")]
+    /// Name of the model in records and tables [default: name of the script without extension; with --features: `name` in
+    /// DIR/features.toml, else the folder's name]
+    #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Second part of the name, as ViT-Base [default: own encoder]
-    #[arg(long, value_name = "NAME", requires = "encoder")]
+    /// Second part of the name, as ViT-Base [default: own encoder; with --features: `backbone` in DIR/features.toml, else
+    /// none]
+    #[arg(long, value_name = "NAME")]
     pub backbone: Option<String>,
 
     /// The bands that the encoder takes, in its order, such as B04,B03,B02; for one sensor alone s1:VV,VH (repeatable)
@@ -409,7 +411,8 @@ pub struct OwnEncoderArgs {
 const FROM_FILES: &str = "Features from files";
 
 /// Options about a model's input, which is unknown if features come from files.
-const NOT_FROM_FILES: [&str; 9] = [
+const NOT_FROM_FILES: [&str; 10] = [
+    "encoder",
     "model",
     "weights",
     "allow_partial",
@@ -481,13 +484,6 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DIR", help_heading = FROM_FILES, conflicts_with_all = NOT_FROM_FILES)]
     pub features: Option<PathBuf>,
 
-    /// Name of the model in the tables [default: `name` in DIR/features.toml, else the folder's name]
-    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
-    pub name: Option<String>,
-
-    /// Name of the model's backbone in the tables [default: `backbone` in DIR/features.toml, else none]
-    #[arg(long, value_name = "NAME", help_heading = FROM_FILES, requires = "features")]
-    pub backbone: Option<String>,
     /// The options for data
 
     #[command(flatten)]

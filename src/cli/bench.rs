@@ -48,7 +48,7 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     let vectors = args.features.as_deref().map(|folder| VectorFolder::open(folder, tasks)).transpose()?;
     let model = match &vectors {
         None => model_named(home, model_name, &suite, &args.model)?,
-        Some(folder) => vector_model(folder, args.name, args.backbone)?,
+        Some(folder) => vector_model(folder, args.model.own.name.clone(), args.model.own.backbone.clone())?,
     };
     let choice = Choice {
         tasks: args.tasks,

@@ -207,6 +207,11 @@ fn inputs(args: &args::ModelArgs) -> Inputs {
 /// # Errors
 /// If the model's file cannot be read, or the model lacks the pooling.
 fn model_named(home: &Home, name: &str, suite: &Suite, args: &args::ModelArgs) -> Result<ModelConfig> {
+    let is_named = args.own.name.is_some() || args.own.backbone.is_some();
+    if args.own.encoder.is_none() && is_named {
+        return Err(Error::request("--name and --backbone name a model that this program does not know")
+            .help("pass --encoder or --features too, or leave them out"));
+    }
     if let Some(command) = &args.own.encoder {
         return own_encoder(home, command, &args.own);
     }

@@ -37,8 +37,8 @@ fn is_baseline(record: &Record) -> bool {
     record.provenance.weights == NO_WEIGHTS && record.provenance.normalization == strategies::NONE
 }
 
-/// Adds a footnote to each value of a table that is worse than image statistics in the same column from the same bands: those
-/// measured, or else those published in the same table. A value whose records say so already gets none, nor does a row of
+/// Adds a footnote to each value of a table that is worse than image statistics in the same column from the same bands: for a measured
+/// value those measured, or else those published in the same table; for a published one those published. A value whose records say so already gets none, nor does a row of
 /// partial weights.
 pub(super) fn mark_rows<'a>(
     published: &mut [TableRow<'a>],
@@ -47,14 +47,21 @@ pub(super) fn mark_rows<'a>(
 ) {
     let columns = published.iter().chain(&*measured).map(|row| row.cells.len()).max().unwrap_or(0);
     for column in 0..columns {
-        let mut baselines: BTreeMap<String, (Value, Origin)> = BTreeMap::new();
-        for row in measured.iter().chain(&*published).filter(|row| is_baseline_row(row)) {
-            if let Some(value) = row.cells.get(column).and_then(Option::as_ref) {
-                baselines.entry(channels(row)).or_insert_with(|| (value.clone(), row.origin));
+        // A measured value may be of other samples than the published ones, such as part of the data.
+        let of = |rows: &mut dyn Iterator<Item = &TableRow<'a>>| {
+            let mut baselines: BTreeMap<String, (Value<'a>, Origin)> = BTreeMap::new();
+            for row in rows.filter(|row| is_baseline_row(row)) {
+                if let Some(value) = row.cells.get(column).and_then(Option::as_ref) {
+                    baselines.entry(channels(row)).or_insert_with(|| (value.clone(), row.origin));
+                }
             }
-        }
+            baselines
+        };
+        let known = of(&mut published.iter());
+        let own = of(&mut measured.iter().chain(&*published));
         let rows = published.iter_mut().chain(&mut *measured);
         for row in rows.filter(|row| !is_baseline_row(row) && !row.is_partial) {
+            let baselines = if row.origin == Origin::Published { &known } else { &own };
             let Some((reached, origin)) = baselines.get(&channels(row)) else { continue };
             let Some(value) = row.cells.get_mut(column).and_then(Option::as_mut) else { continue };
             let is_told = value.footnotes.iter().filter_map(|place| footnotes.get(*place));
