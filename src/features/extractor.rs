@@ -19,7 +19,7 @@ use crate::device::{self, Precision};
 use crate::model::config::{DecidingModel, ModelConfig};
 use crate::model::remote::Pending;
 use crate::model::{Encoder, Pooling, Want};
-use crate::task::{Combine, MetadataKind, Sensor};
+use crate::task::{Combine, Metadata, Sensor};
 use crate::transform::Preprocess;
 use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
@@ -320,7 +320,7 @@ impl<'a> Extractor<'a> {
         Ok(blake3::hash(&json).to_hex()[..32].to_owned())
     }
 
-    fn about(&self, identity: Identity) -> About {
+    pub(super) fn about(&self, identity: Identity) -> About {
         let model = identity.model;
         About {
             task: self.input.task.name.clone(),
