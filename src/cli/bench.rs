@@ -29,6 +29,7 @@ use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice};
 use crate::run::{self, Done, Runner, Setting};
+use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
 
 const DEMO_NOTICE: &str = "\
@@ -37,8 +38,39 @@ Its numbers say nothing about any model or benchmark.";
 
 const DEMO_WEIGHTS: &str = "random:0";
 
+/// The model of the demo that has learnt something; its weights come with the program.
+const LEARNT: &str = "galileo-nano-demo";
+
+const LEARNT_NOTICE: &str = "\nThe same with a small model that has learnt from satellite images (Galileo Nano; Tseng et al., arXiv 2502.09356).";
+
 /// Runs the command. Exits with 0, or with [`super::SOME_UNREADABLE`] if some records could not be read.
 pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
+    if !is_whole_demo(&args) {
+        return run_model(home, args, program);
+    }
+    let mut learnt = args.clone();
+    learnt.model.model = Some(LEARNT.to_owned());
+    let code = run_model(home, args, program)?;
+    console::note(format_args!("{LEARNT_NOTICE}\n"));
+    let learnt_code = run_model(home, learnt, program)?;
+    Ok(if learnt_code == ExitCode::SUCCESS { code } else { learnt_code })
+}
+
+/// Whether this is the demo as a newcomer runs it: of GEO-Bench, without a choice of model, tasks or protocols.
+fn is_whole_demo(args: &BenchArgs) -> bool {
+    let model = &args.model;
+    let is_default_model = model.model.is_none()
+        && model.weights.is_none()
+        && model.own.encoder.is_none()
+        && args.features.is_none()
+        && model.pooling.is_none()
+        && model.normalization == strategies::DEFAULT;
+    let is_default_run = args.tasks.is_empty() && args.partitions.is_empty() && args.protocols.is_empty();
+    args.demo && args.suite == "geobench" && is_default_model && is_default_run
+}
+
+/// Runs all cells of one model.
+fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
@@ -88,7 +120,9 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
-        console::note(format_args!("{DEMO_NOTICE}\n"));
+        if model_name != LEARNT {
+            console::note(format_args!("{DEMO_NOTICE}\n"));
+        }
         Ok(demo::provide(&suite, &cache_folder()?)?)
     } else {
         let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
@@ -96,9 +130,10 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
-    let random = args.demo && model.architecture.has_parameters();
+    let is_shipped = model.weights.as_ref().is_some_and(|weights| weights.shipped.is_some());
+    let random = args.demo && model.architecture.has_parameters() && !is_shipped;
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
-    let weights = weights_named(model_name, &model, typed);
+    let weights = weights_named(home, model_name, &model, typed);
     let setting = Setting {
         suite: &suite,
         model: &model,

@@ -34,7 +34,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let task = suite.task(&args.task)?;
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = model_named(home, model_name, &suite, &args.model)?;
-    let weights = weights_named(model_name, &model, args.model.weights.as_deref())?;
+    let weights = weights_named(home, model_name, &model, args.model.weights.as_deref())?;
     let precision = args.model.precision.into();
     let mut devices = device::several(&args.model.device, precision)?;
     let device = devices.remove(0);

@@ -23,8 +23,9 @@ mod wanted;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::Parser;
 
@@ -48,9 +49,17 @@ use crate::task::{Sensor, Sensors, Suite};
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
 
+/// What `--version` prints, with the credit that the licence of the shipped weights asks for.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\n\nContains the weights of Galileo Nano (Tseng et al., arXiv 2502.09356; nasaharvest/galileo), unchanged, under the MIT \
+     licence:\n\n",
+    include_str!("../../configs/weights/galileo-nano/LICENSE")
+);
+
 /// Terrabench measures Earth-observation foundation models on the benchmarks their papers report
 #[derive(Debug, Parser)]
-#[command(name = "terrabench", version, arg_required_else_help = true)]
+#[command(name = "terrabench", version, long_version = LONG_VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     global: args::GlobalArgs,
@@ -157,15 +166,19 @@ fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result
     }
 }
 
-/// Sets the number of compute threads for every backend that uses rayon.
+/// Sets the number of compute threads for every backend that uses rayon. A second call changes nothing.
 fn set_threads(threads: Option<usize>) -> Result<usize> {
+    static SET: OnceLock<usize> = OnceLock::new();
+    if let Some(threads) = SET.get() {
+        return Ok(*threads);
+    }
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or(all);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
         .map_err(|error| Error::request(format!("cannot start {threads} threads: {error}")))?;
-    Ok(threads)
+    Ok(*SET.get_or_init(|| threads))
 }
 
 /// Runs `inspect`.
@@ -276,7 +289,7 @@ fn imputation(text: &str) -> Result<Imputation> {
 
 /// Returns the weights given on the command line, or else the fetched weights of `model`, whose name on the command line is
 /// `name`.
-fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
+fn weights_named(home: &Home, name: &str, model: &ModelConfig, typed: Option<&str>) -> Result<Weights> {
     if !model.architecture.has_parameters() {
         return match typed {
             None => Ok(Weights::None),
@@ -300,6 +313,9 @@ fn weights_named(name: &str, model: &ModelConfig, typed: Option<&str>) -> Result
         (None, Some(source)) => {
             if let Some(fetched) = Environment::here().find_weights(source) {
                 return Ok(Weights::File(fetched));
+            }
+            if let Some(shipped) = &source.shipped {
+                return Ok(Weights::File(home.path(Path::new("configs/weights").join(shipped))));
             }
             Err(Error::request(format!("{} {} needs --weights", model.name, model.backbone)).help(format!(
                 "`{}` fetches the published weights ({}); or pass --weights FILE, or --weights random:0 for the \

@@ -118,6 +118,7 @@ fn listed(home: &Home, environment: &Environment, name: &str) -> Result<Listed> 
         None => "random:SEED; none are published for it".to_owned(),
         Some(source) => match environment.find_weights(source) {
             Some(path) => path.display().to_string(),
+            None if source.shipped.is_some() => "come with the program".to_owned(),
             None => format!("not here: {}", remedy::fetch_weights(name)),
         },
     };

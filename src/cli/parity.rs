@@ -38,7 +38,7 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
     let task = suite.task(&args.task)?;
     let typed = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = model_named(home, typed, &suite, &args.model)?;
-    let weights = weights_named(typed, &model, args.model.weights.as_deref())?;
+    let weights = weights_named(home, typed, &model, args.model.weights.as_deref())?;
     let device = device::by_name(&args.model.device)?;
     set_threads(args.model.threads)?;
     let data = match args.demo {

@@ -27,6 +27,9 @@ pub struct WeightsSource {
     /// MD5 hash of the file in lower-case hexadecimal, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub md5: Option<String>,
+    /// Path below `configs/weights/` of a copy that comes with the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipped: Option<String>,
     /// Licence of the weights, as an SPDX identifier or in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
