@@ -297,7 +297,8 @@ fn index(chapters: &[Chapter], checklist: Option<&Checklist>) -> String {
         let Section { folder, records, demo, .. } = chapter.section;
         let _ = write!(text, "\n## {}\n\n", escape(&chapter.section.title()));
         if *demo {
-            text += "> **These are demo numbers, not benchmark numbers**: generated data and a small model with random weights.\n\n";
+            text +=
+                "> **These are demo numbers, not benchmark numbers**: generated data and small models.\n\n";
         }
         let own = records.iter().filter(|record| record.provenance.origin.is_none()).count();
         let _ = writeln!(text, "{own} records in `{folder}/records/`.\n");

@@ -59,7 +59,7 @@ fn caption(table: &ResultTable) -> String {
     let title = escape(&table.title);
     if table.demo {
         sentences.push(format!(
-            "{title}. \\textbf{{Demo: generated data and a small model with random weights. These are not benchmark results.}}"
+            "{title}. \\textbf{{Demo: generated data and small models. These are not benchmark results.}}"
         ));
     } else {
         sentences.push(format!("{title}. Best values are bold, second best underlined."));

@@ -21,7 +21,7 @@ pub fn markdown(table: &ResultTable) -> String {
         let others = if table.source.is_empty() { "other numbers" } else { "the published rows" };
         text += &format!(
             "> **These are demo numbers, not benchmark numbers.** The rows marked \"demo\" come from generated data\n\
-                 > and a small model with random weights. They show that the program works, and say nothing about the\n\
+                 > and small models. They show that the program works, and say nothing about the\n\
                  > quality of any model: do not compare them with {others}, and do not report them.\n\n"
         );
         text += "## Demo: measured on generated data\n\n";
