@@ -124,15 +124,23 @@ fn the_demo_runs_and_resumes() {
         files
     };
     let first = records();
-    assert_eq!(first.len(), 8, "four tasks at two partitions");
+    assert_eq!(first.len(), 16, "four tasks at two partitions, of two models");
+    let mut accuracies = std::collections::BTreeMap::new();
     for (path, text) in &first {
         let record: terrabench::record::Record = serde_json::from_str(text).unwrap();
+        if record.cell.partition == "default" {
+            accuracies.insert((record.cell.task.clone(), record.provenance.random_weights()), record.value);
+        }
         assert!(
             record.demo && record.value > 0.0 && record.value < 100.0,
             "{}: {}",
             path.display(),
             record.value
         );
+    }
+    for task in ["m-eurosat", "m-so2sat", "m-brick-kiln"] {
+        let of = |is_random| accuracies[&(task.to_owned(), is_random)];
+        assert!(of(false) > of(true), "{task}: the learnt model {}, the random one {}", of(false), of(true));
     }
 
     let output = demo(&[]);
