@@ -131,6 +131,10 @@ impl Home {
         if path.is_file() {
             return Ok(path);
         }
+        if path.extension().is_some_and(|extension| extension == "toml") || path.components().count() > 1 {
+            let help = format!("pass the path of a TOML file, or a name in {}", self.path(&place).display());
+            return Err(Error::not_found(&path, "no such file").help(help));
+        }
         let names = format!("names in {}", self.path(&place).display());
         let help = suggest::help(name, &self.names(&place)?, &names);
         Err(Error::not_found(&named, "no such file").help(format!("{help}; or pass the path of a TOML file")))
@@ -191,7 +195,11 @@ pub fn config_name(path: &Path) -> String {
 /// # Errors
 /// If the file cannot be read or does not fit `T`.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).at(path)?;
+    let bytes = std::fs::read(path).at(path)?;
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Err(Error::damaged(path, "expected a TOML file, found bytes that are no text")
+            .help("write a TOML that names this file; docs/onnx.md has an example for ONNX models"));
+    };
     toml::from_str(&text).at(path)
 }
 

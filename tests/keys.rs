@@ -131,6 +131,7 @@ fn model() -> ModelConfig {
             sha256: Some("a".repeat(64)),
             md5: Some("a".repeat(32)),
             licence: Some("MIT".into()),
+            shipped: Some("x/y.pt".to_owned()),
             licence_source: Some("LICENSE".into()),
         }),
         published: Some(PublishedRow { model: "TerraFM".into(), backbone: "ViT-B".into() }),

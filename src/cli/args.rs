@@ -446,7 +446,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-plain, upernet-finetune, copernicus-linear-probe (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear (repeatable) [default: `default-protocols` in the suite's file]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

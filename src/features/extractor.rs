@@ -255,8 +255,17 @@ impl<'a> Extractor<'a> {
             Error::mismatch(format!("the device returned features that are not float32: {error:?}"))
         })?;
         let time = busy + start.elapsed();
-        let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|error| {
-            Error::mismatch(format!("expected features [{n}, {width}] from the model: {error}"))
+        let numbers = vectors.len();
+        let matrix = Array2::from_shape_vec((n, width), vectors).map_err(|_| {
+            let first = samples.first().map_or("", String::as_str);
+            let found = match numbers.is_multiple_of(n.max(1)) {
+                true => format!("[{n}, {}]", numbers / n.max(1)),
+                false => format!("{numbers} numbers"),
+            };
+            Error::mismatch(format!(
+                "{split}, the batch that begins with {first}: expected features [{n}, {width}] from the model, found {found}"
+            ))
+            .help("an encoder must give vectors of one length for all images of a task")
         })?;
         for (name, vector) in samples.iter().zip(matrix.rows()) {
             check_finite(format_args!("{split} {name}"), vector)?;

@@ -385,7 +385,11 @@ impl ModelConfig {
         self.sensors.get(&sensor).ok_or_else(|| {
             let known: Vec<String> = self.sensors.keys().map(Sensor::to_string).collect();
             Error::request(format!("{} {} does not support sensor {sensor}", self.name, self.backbone))
-                .help(format!("supported sensors: {}", known.join(", ")))
+                .help(format!(
+                    "supported sensors: {}; --sensor tells the model one of them, and a model of your own may name \
+                     [sensors.{sensor}] in its TOML",
+                    known.join(", ")
+                ))
         })
     }
 }

@@ -166,7 +166,9 @@ fn run_timed(
         let line = line.context("cannot read the tests' output")?;
         console::tell(format_args!("{line}\n"));
         if let Some((test, time)) = timed_test(&line) {
-            if times.insert(test.to_owned(), time).is_none() && !std::mem::replace(&mut has_started, true) {
+            times.insert(test.to_owned(), time);
+            if !has_started {
+                has_started = true;
                 started();
             }
         }

@@ -248,7 +248,8 @@ fn published(spider: &Spider, columns: &[Found], choice: &Choice, notes: &mut Ve
 }
 
 fn value(row: &TableRow, column: usize) -> Option<f64> {
-    Some(row.cells.get(column)?.as_ref()?.value)
+    let value = row.cells.get(column)?.as_ref()?;
+    (!value.is_of_other_samples()).then_some(value.value)
 }
 
 /// Identifies a measured model across tables: its name, its backbone, and the part of its setting that is independent of task

@@ -136,7 +136,10 @@ fn ranking(
     let rows = published.iter().chain(&table.measured).filter(|row| !row.is_partial);
     let (mut complete, mut incomplete) = (Vec::new(), Vec::new());
     for row in rows {
-        let values: Vec<&Value> = places.iter().filter_map(|i| row.cells.get(*i)?.as_ref()).collect();
+        let value = |i: &usize| {
+            row.cells.get(*i)?.as_ref().filter(|value| table.demo || !value.is_of_other_samples())
+        };
+        let values: Vec<&Value> = places.iter().filter_map(value).collect();
         match values.len() == places.len() {
             true => complete.push((row, values)),
             false if values.is_empty() => {}

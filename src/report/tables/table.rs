@@ -8,6 +8,7 @@ pub use super::rounded::Rounded;
 pub use super::rows::LeftOut;
 use super::rows::{CellRecords, SettingRow, differing, rows};
 use crate::Result;
+use crate::audit::Check;
 use crate::features::vectors::UNKNOWN;
 use crate::metrics::{Better, Scale};
 use crate::model::Coverage;
@@ -129,6 +130,13 @@ pub struct Printed {
 }
 
 impl Value<'_> {
+    /// Whether it was measured on other samples than the published values, as its size shows: such a value is not compared, not
+    /// ranked and not drawn beside them.
+    pub fn is_of_other_samples(&self) -> bool {
+        let kind = Check::PartitionSize.to_string();
+        self.records.iter().any(|record| !record.demo && record.notes.iter().any(|note| note.kind == kind))
+    }
+
     fn published(published: &PublishedValue, scale: Scale) -> Self {
         let printed = Printed { origin: published.origin.clone(), place: published.printed.clone() };
         Value {
@@ -284,6 +292,7 @@ pub fn share(partition: &str) -> Option<f64> {
 ///   one whose records carry notes. If only code, data or configuration changed, the newest run counts, with one record per
 ///   seed.
 /// - A row with weights that cover only part of the model is labelled accordingly, has no difference and is not ranked.
+/// - A value of a partition whose size is not the official one has no difference and is not ranked.
 /// - The difference is from the published value of the same model, backbone and protocol, under their published names in the
 ///   definition. A model with random weights is not the published model, so it has no difference.
 /// - A value below plain pixel statistics, measured or else published in the same table, has a footnote.
@@ -312,7 +321,8 @@ pub fn fill<'a>(
     for (column, of) in columns.iter().enumerate() {
         let ours = if demo { &mut [][..] } else { &mut measured[..] };
         let ranked = published_rows.iter_mut().chain(ours).filter(|row| !row.is_partial);
-        rank(of.scale(), ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut()));
+        let values = ranked.filter_map(|row| row.cells.get_mut(column)?.as_mut());
+        rank(of.scale(), values.filter(|value| !value.is_of_other_samples()));
     }
     Ok(ResultTable {
         title: definition.title.clone(),
@@ -586,7 +596,7 @@ fn measured_value<'a>(
     let several = values.len() > 1;
     let spread =
         several.then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
-    Some(Value {
+    let mut value = Value {
         value: mean,
         scale,
         spread,
@@ -596,7 +606,11 @@ fn measured_value<'a>(
         footnotes,
         records: records.to_vec(),
         printed: None,
-    })
+    };
+    if value.is_of_other_samples() {
+        value.reference = None;
+    }
+    Some(value)
 }
 
 /// Marks the best and second best values of a column.
