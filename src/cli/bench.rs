@@ -33,7 +33,7 @@ use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
 
 const DEMO_NOTICE: &str = "\
-This is the demo: generated images and a small random model, to try the harness.
+This is the demo: generated images, to try the harness.
 Its numbers say nothing about any model or benchmark.";
 
 const DEMO_WEIGHTS: &str = "random:0";
@@ -172,11 +172,13 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
+    let mut finished = 0;
     for plan in &plans {
         for (cell, outcome) in runner.run_task(plan, &Shown::new(&plan.task.name)) {
             let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
             match outcome {
                 Ok(done) => {
+                    finished += 1;
                     console::note(format_args!("{name}: {}", told(&done)));
                     done.record
                         .notes
@@ -207,7 +209,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     console::tell(format_args!("\nRecords and tables:\n{}", lines.concat()));
     let code = used(&unreadable);
     if !failures.is_empty() {
-        bail!("{} failed; all others are recorded\n{}", failures.len(), failures.join("\n"));
+        // Each was told in full when it happened.
+        let first_lines: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
+        let others = if finished > 0 { "; all others are recorded" } else { "" };
+        bail!("{} failed{others}\n{}", failures.len(), first_lines.join("\n"));
     }
     Ok(code)
 }

@@ -16,7 +16,12 @@ pub fn run(home: &Home, args: ReportArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| args.results.clone());
     let choice = Choice { models: args.models, axes: args.axes };
     let opened = args.contributions.iter().map(|path| contributed(home, path)).collect::<Result<Vec<_>>>()?;
-    let contributions: Vec<Contribution> = opened.iter().filter_map(|one| one.contribution.clone()).collect();
+    let mut contributions: Vec<Contribution> = Vec::new();
+    for one in opened.iter().filter_map(|one| one.contribution.as_ref()) {
+        if contributions.iter().all(|other| other.short_id() != one.short_id()) {
+            contributions.push(one.clone());
+        }
+    }
     for one in &contributions {
         let records: usize = one.manifest.records.values().sum();
         let (name, id) = (&one.manifest.contributor, one.short_id());
