@@ -32,7 +32,11 @@ fn copied(from: &Path, to: &Path, change: &dyn Fn(&str, String) -> String) {
         let to = to.join(name);
         match path.is_dir() {
             true => copied(&path, &to, change),
-            false => std::fs::write(to, change(name, std::fs::read_to_string(&path).unwrap())).unwrap(),
+            // Weights are no text.
+            false => match String::from_utf8(std::fs::read(&path).unwrap()) {
+                Ok(text) => std::fs::write(to, change(name, text)).unwrap(),
+                Err(other) => std::fs::write(to, other.into_bytes()).unwrap(),
+            },
         }
     }
 }
