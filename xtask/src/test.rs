@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -90,14 +89,11 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
         return run(tests.args(["--", name]));
     }
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
-    // Tests wait for processes and clocks much of the time, so the lints are compiled while they run.
-    std::thread::scope(|scope| {
-        let mut lints = None;
-        let tested = run_tests(&workspace, &mut || lints = Some(scope.spawn(|| lint(&workspace))));
-        let linted = lints.map_or(Ok(()), |lints| lints.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        tested.and(linted)
-    })?;
+    // Tests come before lints: they share the harness's build, so a failure shows early. Lints leave an unoptimised
+    // program in the tests' place, so the two cannot run at once.
+    run_tests(&workspace)?;
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
+    lint(&workspace)?;
     let harness = build(root, None, &[])?;
     demo(root, &harness)?;
     python(root, &harness)
@@ -128,16 +124,14 @@ fn python(root: &Path, harness: &Path) -> Result<()> {
     run(tests.env("TERRABENCH_TEST_PROGRAM", harness).env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
-/// Runs all tests and lists the slowest. Calls `started` once the large binary is built and runs.
-fn run_tests(workspace: &Workspace, started: &mut dyn FnMut()) -> Result<()> {
+/// Runs all tests and lists the slowest.
+fn run_tests(workspace: &Workspace) -> Result<()> {
     let mut times = BTreeMap::new();
-    let mut bins = workspace.cargo(["test", "--release", "--workspace", "--bins"]);
-    run_timed(&mut bins, &mut times, &mut || ())?;
-    let mut whole = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
-    run_timed(&mut whole, &mut times, started)?;
+    let mut whole = workspace.cargo(["test", "--release", "--workspace", "--bins", "--test", "all"]);
+    run_timed(&mut whole, &mut times)?;
     // The library's own tests would compile all of it once more; they are small enough to run unoptimised.
     let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib"]);
-    run_timed(units.args(UNOPTIMISED), &mut times, &mut || ())?;
+    run_timed(units.args(UNOPTIMISED), &mut times)?;
     let mut slowest: Vec<_> = times.into_iter().collect();
     slowest.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
     console::tell(format_args!("The {SLOWEST} slowest tests:\n"));
@@ -147,12 +141,8 @@ fn run_tests(workspace: &Workspace, started: &mut dyn FnMut()) -> Result<()> {
     Ok(())
 }
 
-/// Runs test binaries and adds each test's time to `times`. Calls `started` when the first test has finished.
-fn run_timed(
-    command: &mut Command,
-    times: &mut BTreeMap<String, Duration>,
-    started: &mut dyn FnMut(),
-) -> Result<()> {
+/// Runs test binaries and adds each test's time to `times`.
+fn run_timed(command: &mut Command, times: &mut BTreeMap<String, Duration>) -> Result<()> {
     // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
     let here = std::env::current_exe()?;
     let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
@@ -161,16 +151,11 @@ fn run_timed(
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo's output is piped")?;
-    let mut has_started = false;
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the tests' output")?;
         console::tell(format_args!("{line}\n"));
         if let Some((test, time)) = timed_test(&line) {
             times.insert(test.to_owned(), time);
-            if !has_started {
-                has_started = true;
-                started();
-            }
         }
     }
     let status = child.wait()?;
