@@ -33,7 +33,7 @@ use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
 
 const DEMO_NOTICE: &str = "\
-This is the demo: generated images, to try the harness.
+This is the demo: it tries the harness on generated images.
 Its numbers say nothing about any model or benchmark.";
 
 const DEMO_WEIGHTS: &str = "random:0";
