@@ -435,6 +435,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "notes": ("String", lambda r: _json(r.raw.get("notes", []))),
     "finished": ("UInt64", lambda r: r.provenance.get("finished")),
     "wall_seconds": ("Float64", lambda r: r.provenance.get("wall-seconds")),
+    "declared": ("String", lambda r: _json(r.provenance.get("declared", {}))),
+    "origin": ("String", lambda r: r.provenance.get("origin")),
     "record": ("String", lambda r: r.path.name),
 }
 """Columns of data frames, as in the program's `results.parquet`: polars' type, and the value."""

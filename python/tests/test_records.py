@@ -15,14 +15,14 @@ SCHEMA_1 = Path(__file__).parents[2] / "tests" / "fixtures" / "record" / "schema
 
 def test_a_folder_of_records_is_read():
     records = terrabench.load(REFERENCE)
-    assert len(records) == 8
-    eurosat = records.where(task="m-eurosat", partition="default")[0]
+    assert len(records) == 16
+    eurosat = records.where(model="Demo", task="m-eurosat", partition="default")[0]
     assert (eurosat.metric, eurosat.shown) == ("accuracy", "65.0 [50.0, 80.0]")
     assert eurosat.demo and eurosat.samples["test"] == 40
 
 
 def test_the_folder_above_is_searched_too():
-    assert len(terrabench.load(REFERENCE.parent)) == 8
+    assert len(terrabench.load(REFERENCE.parent)) == 16
 
 
 def test_a_folder_without_records_says_what_was_expected(tmp_path):
@@ -90,7 +90,7 @@ def test_bad_files_are_listed_and_stop_nothing(tmp_path, contents, problem):
 
 
 def test_a_table_is_printed_with_the_notice_of_demos():
-    records = terrabench.load(REFERENCE).where(task="m-eurosat")
+    records = terrabench.load(REFERENCE).where(model="Demo", task="m-eurosat")
     assert repr(records).splitlines() == [
         "task       protocol  partition    metric    value",
         "m-eurosat  knn       0.01x_train  accuracy  47.5 [32.5, 62.5]",
@@ -115,7 +115,7 @@ def test_html_is_escaped(tmp_path):
 
 def test_records_are_a_sequence():
     records = terrabench.load(REFERENCE)
-    assert isinstance(records[:2], terrabench.Records) and len(records[:2] + records[2:]) == 8
+    assert isinstance(records[:2], terrabench.Records) and len(records[:2] + records[2:]) == 16
     assert records == records[:2] + records[2:] and list(records)[0] is records[0]
     with pytest.raises(AttributeError):
         records.where(tsak="m-eurosat")
