@@ -433,7 +433,7 @@ pub struct BenchArgs {
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
-    /// Try the harness on small generated data with a small random model; the results are not benchmark numbers
+    /// Try the harness on small generated data with small models; the results are not benchmark numbers
     #[arg(long, conflicts_with = "data")]
     pub demo: bool,
 
