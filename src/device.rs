@@ -156,7 +156,7 @@ pub fn several(names: &str, precision: Precision) -> Result<Vec<Device>> {
     listed.iter().map(|name| with_precision(name, precision)).collect()
 }
 
-/// Whether the device with this name is one of a backend that computes networks in place of the default.
+/// Whether the name is a device of LibTorch or Vulkan, which replace the default backend.
 pub fn is_alternative(name: &str) -> bool {
     ["libtorch", "vulkan"].contains(&name.split(':').next().unwrap_or_default())
 }

@@ -63,7 +63,7 @@ pub fn peer(
     Ok(command.output()?)
 }
 
-/// Reads what a peer printed: images per second, one repetition a line.
+/// Parses a peer's output: images per second, one line per repetition.
 pub fn rates(output: &Output) -> anyhow::Result<Vec<f64>> {
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = std::str::from_utf8(&output.stdout)?;

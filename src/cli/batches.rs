@@ -1,4 +1,4 @@
-//! `batches`: writes the images of a split, prepared for a model, for a loop outside this program.
+//! `batches`: streams a split's images, prepared for a model, to another program.
 //!
 //! Standard output is a stream of messages: a line of JSON, and after a line with the key `bytes` that many bytes of a
 //! safetensors file.
@@ -86,7 +86,7 @@ fn write_line(out: &mut Stream, line: &Value) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).at("the output")
 }
 
-/// Writes a batch: its line, then its tensors.
+/// Writes a batch: a line of JSON, then the tensors.
 fn write_batch(out: &mut Stream, id: usize, batch: Vec<Sample>) -> Result<()> {
     let n = batch.len();
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();

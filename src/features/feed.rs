@@ -19,7 +19,7 @@ pub struct Feed<'a> {
     turn: Dihedral,
     device: Device,
     spec: InputSpec,
-    /// Per image of a sample; `None` where the CPU preprocesses.
+    /// One per image of a sample; `None` if the CPU preprocesses.
     on_device: Option<Vec<DevicePreprocess>>,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Feed<'a> {
         &self.spec
     }
 
-    /// Reads a sample, with its images as [`Feed::batch`] expects them.
+    /// Reads a sample and prepares its images for [`Feed::batch`].
     ///
     /// # Errors
     /// If the sample cannot be read or preprocessed.
@@ -87,7 +87,7 @@ impl<'a> Feed<'a> {
         Ok(images)
     }
 
-    /// Makes a batch of what [`Feed::read`] or [`Feed::prepared`] returned: pixels [n, c, height, width] per image of a sample.
+    /// Builds a batch from the results of [`Feed::read`] or [`Feed::prepared`]: pixels [n, c, height, width] per image of a sample.
     ///
     /// # Errors
     /// If samples differ in their number of images, or their images do not fit the preprocessing.

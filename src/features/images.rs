@@ -193,7 +193,7 @@ pub(super) fn batch_of_stored<'s>(
     Ok(spec.batch(all.collect::<Result<_>>()?))
 }
 
-/// Collects the images of all samples by their place in a sample.
+/// Groups the images of all samples by their index in a sample.
 fn places<'s>(spec: &InputSpec, samples: impl Iterator<Item = &'s [Image]>) -> Result<Vec<Vec<&'s Image>>> {
     let expected = spec.images.len();
     let mut places = vec![Vec::new(); expected];
