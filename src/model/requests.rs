@@ -82,3 +82,40 @@ pub(crate) fn layer_beyond(key: &str, layers: &[usize], depth: usize) -> Option<
     let beyond = layers.iter().find(|layer| **layer >= depth)?;
     Some(format!("{key}: expected blocks below {depth} (0-based), found {beyond}"))
 }
+
+/// Checks the images of one sensor at several dates: bands as listed in `sensors`, one size, square, whole patches.
+///
+/// # Errors
+/// If there is no image, or one of them does not fit.
+pub(crate) fn check_dates(
+    name: &str,
+    dates: &[Input],
+    sensors: &BTreeMap<Sensor, SensorInput>,
+    patch: usize,
+) -> Result<()> {
+    let Some(first) = dates.first() else {
+        return Err(Error::mismatch(format!("{name}: expected images of at least 1 date, found none")));
+    };
+    for date in dates {
+        let batch = Batch { inputs: vec![date.clone()] };
+        let input = known_input(name, &batch, sensors)?;
+        check_bands(name, input, sensors[&input.sensor].bands.len())?;
+        if (date.sensor, date.pixels.dims()) != (first.sensor, first.pixels.dims()) {
+            let problem = format!(
+                "{name}: expected the same sensor and size at each date, found {} {:?} and {} {:?}",
+                first.sensor,
+                first.pixels.dims(),
+                date.sensor,
+                date.pixels.dims()
+            );
+            return Err(Error::mismatch(problem).help("resize the images of all dates to one size"));
+        }
+    }
+    check_patches(name, first, patch)?;
+    let [_, _, h, w] = first.pixels.dims();
+    if h != w {
+        let problem = format!("{name}: expected as many rows as columns, found {h} x {w} pixels");
+        return Err(Error::mismatch(problem).help("crop the images to squares"));
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! What Galileo checks before it computes: dates, sensors, bands and sizes.
 
 use super::{DATES, Galileo, NAME};
-use crate::model::encoder::{Batch, Input};
+use crate::model::encoder::Input;
 use crate::model::requests;
 use crate::{Error, Result};
 
@@ -13,27 +13,7 @@ impl Galileo {
             return Err(Error::mismatch(problem).help("choose some of the dates"));
         }
         let first = &dates[0];
-        for date in dates {
-            let batch = Batch { inputs: vec![date.clone()] };
-            let input = requests::known_input(NAME, &batch, &self.sensors)?;
-            requests::check_bands(NAME, input, self.sensors[&input.sensor].bands.len())?;
-            if (date.sensor, date.pixels.dims()) != (first.sensor, first.pixels.dims()) {
-                let problem = format!(
-                    "{NAME}: expected the same sensor and size at each date, found {} {:?} and {} {:?}",
-                    first.sensor,
-                    first.pixels.dims(),
-                    date.sensor,
-                    date.pixels.dims()
-                );
-                return Err(Error::mismatch(problem).help("resize the images of all dates to one size"));
-            }
-        }
-        requests::check_patches(NAME, first, self.config.patch)?;
-        let [_, _, h, w] = first.pixels.dims();
-        if h != w {
-            let problem = format!("{NAME}: expected as many rows as columns, found {h} x {w} pixels");
-            return Err(Error::mismatch(problem).help("crop the images to squares"));
-        }
+        requests::check_dates(NAME, dates, &self.sensors, self.config.patch)?;
         if self.groups[&first.sensor].is_empty() {
             let problem =
                 format!("{NAME}, sensor {}: expected all bands of some group, found none", first.sensor);
