@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -34,8 +34,13 @@ pub struct TimedArgs {
     command: Vec<OsString>,
 }
 
-/// Compiles our own crate without optimisation, and its dependencies as usual.
-const UNOPTIMISED: [&str; 2] = ["--config", "profile.release.package.terrabench.opt-level=0"];
+/// Compiles our own crate without optimisation and incrementally, and its dependencies as usual.
+const UNOPTIMISED: [&str; 4] = [
+    "--config",
+    "profile.release.package.terrabench.opt-level=0",
+    "--config",
+    "profile.release.incremental=true",
+];
 
 /// How many of the slowest tests are listed.
 const SLOWEST: usize = 10;
@@ -80,7 +85,7 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     }
     if let Some(name) = &options.only {
         let mut tests = workspace.cargo(["test", "--release", "--package", "terrabench", "--test", "all"]);
-        tests.args(UNOPTIMISED).args(["--config", "profile.release.incremental=true"]);
+        tests.args(UNOPTIMISED);
         // The name of a file in tests/ needs no unit tests, for which the library would be compiled once more.
         let file = name.split("::").next().unwrap_or(name);
         if !root.join("tests").join(file).with_extension("rs").exists() {
@@ -91,9 +96,11 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
     // Tests come before lints: they share the harness's build, so a failure shows early. Lints leave an unoptimised
     // program in the tests' place, so the two cannot run at once.
-    run_tests(&workspace)?;
-    run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
+    let mut times = integration_tests(&workspace)?;
     lint(&workspace)?;
+    times.extend(unit_tests(&workspace)?);
+    tell_slowest(times);
+    run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
     let harness = build(root, None, &[])?;
     demo(root, &harness)?;
     python(root, &harness)
@@ -124,32 +131,69 @@ fn python(root: &Path, harness: &Path) -> Result<()> {
     run(tests.env("TERRABENCH_TEST_PROGRAM", harness).env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
-/// Runs all tests and lists the slowest.
-fn run_tests(workspace: &Workspace) -> Result<()> {
-    let mut times = BTreeMap::new();
-    let mut whole = workspace.cargo(["test", "--release", "--workspace", "--bins", "--test", "all"]);
-    run_timed(&mut whole, &mut times)?;
-    // The library's own tests would compile all of it once more; they are small enough to run unoptimised.
-    let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib"]);
-    run_timed(units.args(UNOPTIMISED), &mut times)?;
+/// How long each test took, by its path.
+type Times = BTreeMap<String, Duration>;
+
+/// Lists the slowest tests.
+fn tell_slowest(times: Times) {
     let mut slowest: Vec<_> = times.into_iter().collect();
     slowest.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
     console::tell(format_args!("The {SLOWEST} slowest tests:\n"));
     for (test, time) in slowest.iter().take(SLOWEST) {
         console::tell(format_args!("{:>8.1} s  {test}\n", time.as_secs_f64()));
     }
-    Ok(())
 }
 
-/// Runs test binaries and adds each test's time to `times`.
-fn run_timed(command: &mut Command, times: &mut BTreeMap<String, Duration>) -> Result<()> {
+/// Runs the tests of `tests/` on the optimised program. The code of the tests is compiled without optimisation, which takes a
+/// third of the time; a profile cannot say this for one target, but `cargo rustc` can.
+fn integration_tests(workspace: &Workspace) -> Result<Times> {
+    let mut build = workspace.cargo(["rustc", "--release", "--package", "terrabench", "--test", "all"]);
+    build.args(["--message-format", "json-render-diagnostics", "--", "-C", "opt-level=0"]);
+    console::note(format_args!("$ {}", shown(&build)));
+    let output =
+        build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("{} failed: {}", shown(&build), output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let binary = messages.lines().find_map(test_binary).context("cargo named no test binary")?;
+    let mut times = Times::new();
+    let mut tests = Command::new(binary);
+    report_times(&mut tests);
+    // Tests find the repository in the folder in which cargo would run them.
+    run_timed(tests.current_dir(workspace.root).envs(workspace.environment.iter().cloned()), &mut times)?;
+    Ok(times)
+}
+
+/// The path of the binary of the tests `all` in one of cargo's messages in JSON. A library that reads JSON would be compiled
+/// once for this program and, with other features, again for the harness.
+fn test_binary(message: &str) -> Option<PathBuf> {
+    let (target, executable) = message.split_once(r#""executable":""#)?;
+    let is_test = target.contains(r#""kind":["test"]"#) && target.contains(r#""name":"all""#);
+    let path = executable.split('"').next()?;
+    // On Windows, separators are escaped.
+    is_test.then(|| path.replace(r"\\", r"\").into())
+}
+
+/// Runs the unit tests, which lints have compiled.
+fn unit_tests(workspace: &Workspace) -> Result<Times> {
+    let mut times = Times::new();
+    let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins"]);
     // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
     let here = std::env::current_exe()?;
     let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
-    command.arg("--config").arg(runner);
+    run_timed(with_lints(&mut units).args(["--config", &runner]), &mut times)?;
+    Ok(times)
+}
+
+/// Runs test binaries and adds each test's time to `times`.
+fn run_timed(command: &mut Command, times: &mut Times) -> Result<()> {
     console::note(format_args!("$ {}", shown(command)));
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
     let output = child.stdout.take().context("cargo's output is piped")?;
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the tests' output")?;
@@ -179,9 +223,14 @@ fn timed_test(line: &str) -> Option<(&str, Duration)> {
 pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
     let (program, arguments) = options.command.split_first().context("no test binary given")?;
     let mut command = Command::new(program);
-    command.args(arguments).args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
+    report_times(command.args(arguments));
     let status = command.status().with_context(|| format!("cannot start {}", shown(&command)))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Lets a test binary print the time of each test, which is an unstable option.
+fn report_times(tests: &mut Command) {
+    tests.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
 }
 
 /// Lints the workspace with a build instead of a check, which would compile every dependency a second time.
@@ -189,11 +238,14 @@ pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
 /// optimisation because nothing runs them.
 fn lint(workspace: &Workspace) -> Result<()> {
     let mut lints = workspace.cargo(["build", "--release", "--workspace", "--all-targets", "--quiet"]);
-    lints.args(UNOPTIMISED);
-    lints.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    run(with_lints(&mut lints))
+}
+
+/// Lets clippy's driver compile the workspace's crates, unoptimised.
+fn with_lints(build: &mut Command) -> &mut Command {
+    build.args(UNOPTIMISED).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
     // The format in which `cargo clippy -- -D warnings` passes arguments to its driver.
-    lints.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    run(&mut lints)
+    build.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")
 }
 
 /// Runs the demo with an empty results folder and compares the results with the reference.
@@ -222,5 +274,17 @@ mod tests {
         assert_eq!(timed_test(line), Some(("reader::of_eurosat", Duration::from_millis(1012))));
         assert_eq!(timed_test("test reader::of_eurosat ... ignored"), None);
         assert_eq!(timed_test("test result: ok. 3 passed; 0 failed; finished in 0.10s"), None);
+    }
+
+    #[test]
+    fn the_test_binary_is_found_in_cargos_messages() {
+        let of = |kind: &str, name: &str| {
+            let target = format!(r#""target":{{"kind":["{kind}"],"name":"{name}"}}"#);
+            format!(r#"{{"reason":"compiler-artifact",{target},"executable":"/t/{name}-1"}}"#)
+        };
+        assert_eq!(test_binary(&of("test", "all")), Some(PathBuf::from("/t/all-1")));
+        assert_eq!(test_binary(&of("bin", "all")), None);
+        assert_eq!(test_binary(&of("test", "other")), None);
+        assert_eq!(test_binary(r#"{"reason":"build-finished","success":true}"#), None);
     }
 }
