@@ -24,12 +24,12 @@ use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::groups::{Group, GroupChannels};
 use super::network::{Network, Sizes};
 use super::sensor_input::SensorInput;
-use super::{months, requests};
+use super::{months, requests, stand_ins};
 use crate::nn::flexi::resize_kernel;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::patches;
 use crate::nn::vit::Mlp;
-use crate::task::Sensor;
+use crate::task::{Metadata, MetadataKind, Sensor};
 use crate::{Error, Result};
 
 const NAME: &str = "Galileo";
@@ -97,6 +97,17 @@ impl Sizes for GalileoConfig {
     /// `add_layernorm_on_exit`].
     fn finetuned_pooling(&self, pooling: Pooling) -> Pooling {
         if pooling == Pooling::Mean { Pooling::MeanUnnormed } else { pooling }
+    }
+
+    fn metadata(&self) -> &[MetadataKind] {
+        &[MetadataKind::Date]
+    }
+
+    /// Upstream's evaluation masks all inputs but the images of one sensor and the month.
+    fn stand_ins(&self, given: Metadata, sensors: &[Sensor]) -> Vec<String> {
+        let others = ["place", "NDVI, elevation, land cover, weather, night lights, population"];
+        let date = stand_ins::date(given, "July").into_iter();
+        date.chain(stand_ins::sensors(sensors)).chain(others.map(stand_ins::masked)).collect()
     }
 
     /// Sentinel-1 with Sentinel-2 at either level, as in training.
