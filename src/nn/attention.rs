@@ -140,13 +140,16 @@ fn kernel(qkv: [Rows; 3], shape: Shape, logits: Logits, device: &Device) -> Tens
         let [m, each, ..] = bias.dims();
         Biases { data: bias.clone().into_data().convert::<f32>(), each, numbers: logits.numbers(m) }
     });
-    let values = biases.as_ref().map(|biases| biases.data.as_slice::<f32>().unwrap_or_default());
-    // Those of an image, a head and the queries from `start` on.
+    let biases: Option<(&[f32], usize, &[usize])> = biases
+        .as_ref()
+        .map(|biases| (biases.data.as_slice().unwrap_or_default(), biases.each, &biases.numbers[..]));
+    // That of an image, a head and the queries from `start` on.
     let bias = |image: usize, head: usize, start: usize, count: usize| {
-        let Biases { each, numbers, .. } = biases.as_ref()?;
-        let number = numbers[image % numbers.len()];
-        let first = ((number * each + head % each) * queries + start) * t;
-        values.map(|values| &values[first..first + count * t])
+        biases.map(|(values, each, numbers)| {
+            let number = numbers[image % numbers.len()];
+            let first = ((number * each + head % each) * queries + start) * t;
+            &values[first..first + count * t]
+        })
     };
     let scale = logits.scale.unwrap_or_else(|| (c as f64).sqrt().recip()) as f32;
     let d = heads * c;
@@ -156,24 +159,24 @@ fn kernel(qkv: [Rows; 3], shape: Shape, logits: Logits, device: &Device) -> Tens
     let mut out = vec![0.0; n * queries * d];
     out.par_chunks_mut((queries * d).max(1)).enumerate().for_each(|(image, out)| {
         let work = |(number, out): (usize, &mut [f32])| {
-            let (start, count) = (number * block, out.len() / d);
+            let (start, count) = (number * block, out.len() / d.max(1));
             let mut scores = vec![0.0; count * t];
             let mut sums = vec![0.0; count];
             for head in 0..heads {
                 let [q, k, v] = qkv;
                 multiply_on_one_thread(
-                    (&mut scores, MatrixLayout::new(count, t)),
+                    (&mut scores[..], MatrixLayout::new(count, t)),
                     (q.values, q.head(image, head, start, count, c)),
                     (k.values, k.head(image, head, 0, t, c).transposed()),
                 );
                 let bias = bias(image, head, start, count);
                 arch.dispatch(|| soften(&mut scores, t, scale, bias, &mut sums));
                 multiply_on_one_thread(
-                    (out, MatrixLayout { start: head * c, rows: count, columns: c, row: d, column: 1 }),
-                    (&scores, MatrixLayout::new(count, t)),
+                    (&mut *out, MatrixLayout { start: head * c, rows: count, columns: c, row: d, column: 1 }),
+                    (&scores[..], MatrixLayout::new(count, t)),
                     (v.values, v.head(image, head, 0, t, c)),
                 );
-                for (row, sum) in out.chunks_exact_mut(d).zip(&sums) {
+                for (row, sum) in out.chunks_exact_mut(d.max(1)).zip(&sums) {
                     let inverse = sum.recip();
                     row[head * c..(head + 1) * c].iter_mut().for_each(|value| *value *= inverse);
                 }
@@ -190,7 +193,7 @@ const LANES: usize = 16;
 /// Scales rows of `t` logits, adds the bias, and replaces each by e^(logit - the row's largest). `sums` are the rows' sums.
 #[inline(always)]
 fn soften(scores: &mut [f32], t: usize, scale: f32, bias: Option<&[f32]>, sums: &mut [f32]) {
-    for (number, (row, sum)) in scores.chunks_exact_mut(t).zip(sums).enumerate() {
+    for (number, (row, sum)) in scores.chunks_exact_mut(t.max(1)).zip(sums).enumerate() {
         match bias {
             None => row.iter_mut().for_each(|logit| *logit *= scale),
             Some(bias) => {
