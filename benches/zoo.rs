@@ -3,9 +3,17 @@
 //! `cargo bench --bench zoo -- [--models A,B] [--rounds N] [--repetitions N] [--batch N] [--device D] [--peer PYTHON]`
 //!
 //! With `--peer`, a Python that has torch, every round of ours alternates with one of `benches/peers/zoo.py`: the original
-//! code of Galileo's evaluation in eager PyTorch with as many threads, given the same weights and images. TERRABENCH_ORIGINAL
-//! names its checkout (nasaharvest/galileo). Before timing, both features must agree. A model whose original cannot be
-//! imported is timed alone, and the reason is printed.
+//! code in eager PyTorch with as many threads, given the same weights and images. Before timing, both features must agree. A
+//! model whose original cannot be imported is timed alone, and the reason is printed.
+//!
+//! ```sh
+//! mkdir originals && cd originals
+//! git clone https://github.com/nasaharvest/galileo        # Galileo, and the models that its evaluation compares with
+//! git clone https://github.com/mbzuai-oryx/TerraFM
+//! git clone https://github.com/zhu-xlab/Copernicus-FM     # Copernicus-FM, and the ViT of Copernicus-Bench
+//! pip install torch==2.9.0 torchvision==0.24.0 safetensors einops timm PyYAML satlaspretrain_models
+//! TERRABENCH_ORIGINALS=$PWD cargo bench --bench zoo -- --peer python --models galileo-nano,vit-b
+//! ```
 
 mod common;
 
@@ -29,7 +37,7 @@ const NO_ORIGINAL: i32 = 3;
 const TOLERANCE: f64 = 1e-3;
 
 /// All models that have weights, one per architecture and size.
-const MODELS: [&str; 22] = [
+const MODELS: [&str; 23] = [
     "terrafm-b",
     "terrafm-l",
     "satmae-b",
@@ -51,6 +59,7 @@ const MODELS: [&str; 22] = [
     "satlas-swin-b",
     "mmearth-atto",
     "presto",
+    "anysat-base",
     "vit-b",
 ];
 
@@ -104,7 +113,12 @@ fn save(tensors: &Tensors, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the model `name` as GEO-Bench's wrappers feed it. Saves weights and images for the peer into `folder`, if given.
+/// The suite whose own code is a model's peer.
+fn suite(name: &str) -> &'static str {
+    if name == "vit-b" { "copernicus-bench" } else { "geobench" }
+}
+
+/// Builds the model `name` as the code of its suite feeds it. Saves weights and images for the peer into `folder`, if given.
 fn subject(
     home: &Home,
     name: &str,
@@ -113,9 +127,13 @@ fn subject(
     folder: Option<&Path>,
 ) -> anyhow::Result<Subject> {
     let device = device::by_name(device_name)?;
-    let config = ModelConfig::load(home, name)?.in_suite("geobench", Inputs::AsPublished);
+    let mut config = ModelConfig::load(home, name)?.in_suite(suite(name), Inputs::AsPublished);
     let sensor = if config.sensors.contains_key(&Sensor::S2_L1C) { Sensor::S2_L1C } else { Sensor::S1 };
     let bands = config.sensor(sensor)?.bands.clone();
+    if config.architecture.kind() == "vit" {
+        // Its patch embedding has a channel per band of all its sensors; the original has those of one task.
+        config.sensors.retain(|known, _| *known == sensor);
+    }
     let side = match config.image {
         ImageSize::Side(side) => side,
         ImageSize::Native => NATIVE_SIDE,

@@ -42,7 +42,7 @@ use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
 use crate::task::bands::Band;
-use crate::task::{Metadata, Suite, Task};
+use crate::task::{Metadata, Sensor, Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::{Error, Result};
 
@@ -467,6 +467,7 @@ impl<'a> Runner<'a> {
                 declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
                 origin: None,
                 metadata: deciding.metadata.kinds(),
+                stand_ins: stand_ins(setting.model, task, deciding.metadata),
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -688,6 +689,13 @@ fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
         Needs::TrainablePooled => Some(model.architecture.finetuned_pooling(pooling)),
         Needs::Tokens | Needs::Maps | Needs::TrainableMaps => None,
     }
+}
+
+/// Names what the model's original takes and the task does not give.
+fn stand_ins(model: &ModelConfig, task: &Task, given: Metadata) -> Vec<String> {
+    let further = task.images.iter().map(|image| image.input_sensor);
+    let sensors: Vec<Sensor> = std::iter::once(task.input_sensor).chain(further).collect();
+    model.architecture.stand_ins(given, &sensors)
 }
 
 /// Returns the images of a sample for the record; empty for tasks of a single image.

@@ -99,6 +99,7 @@ mod zoo_listing;
 mod zoo_mmearth;
 mod zoo_presto;
 mod zoo_prithvi2;
+mod zoo_protocols;
 mod zoo_satlas;
 mod zoo_satmae;
 mod zoo_softcon;

@@ -14,7 +14,8 @@ use terrabench::model::config::ModelConfig;
 use terrabench::model::encoder::Context;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
 use terrabench::progress::Silent;
-use terrabench::task::{MetadataKind, Suite};
+use terrabench::record::{Record, Store};
+use terrabench::task::{Metadata, MetadataKind, Suite};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
@@ -152,12 +153,65 @@ fn places_dates_and_areas_are_those_of_the_reference() {
 #[test]
 fn other_models_are_given_nothing() {
     let Some(root) = copernicus_bench() else { return };
-    for name in ["terrafm-b", "dofa-b-permuted", "galileo-nano", "presto"] {
+    for name in ["terrafm-b", "dofa-b-permuted"] {
         let input = open(&model(name), "bigearthnet-s2", &root);
         assert!(input.metadata.is_empty(), "{name}");
         let context = context(&input, Split::Train, 0);
         assert!(context.days.is_empty() && context.places.is_empty() && context.gsd_m.is_none(), "{name}");
     }
+}
+
+#[test]
+fn models_that_encode_the_month_are_given_the_date_alone() {
+    let Some(root) = copernicus_bench() else { return };
+    for name in ["galileo-nano", "presto", "anysat-base"] {
+        let input = open(&model(name), "bigearthnet-s2", &root);
+        assert_eq!(input.metadata.to_string(), "date", "{name}");
+        let context = context(&input, Split::Train, 0);
+        assert!(context.days[0].is_some(), "{name}");
+        assert!(context.places.iter().all(Option::is_none) && context.gsd_m.is_none(), "{name}: {context:?}");
+    }
+}
+
+#[test]
+fn what_a_task_does_not_give_has_a_named_stand_in() {
+    let copernicus = suite();
+    let geobench = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
+    let of = |name: &str, suite: &Suite, task: &str| {
+        let (model, task) = (model(name), suite.task(task).unwrap());
+        let given = Metadata::of(task, model.architecture.metadata());
+        model.architecture.stand_ins(given, &[task.input_sensor]).join("; ")
+    };
+    for (name, month) in [("galileo-nano", "July"), ("presto", "July"), ("anysat-base", "1 June")] {
+        let found = of(name, &geobench, "m-eurosat");
+        assert!(found.starts_with(&format!("date ({month} assumed); Sentinel-1 (masked)")), "{name}: {found}");
+        assert_eq!(found.contains("place (masked)"), name != "anysat-base", "{name}: {found}");
+        let found = of(name, &copernicus, "bigearthnet-s1");
+        assert!(found.starts_with("Sentinel-2 (masked)"), "{name}: {found}");
+    }
+    assert_eq!(of("copernicus-fm-b", &copernicus, "eurosat-s2"), "date (learned token)");
+    assert_eq!(of("terrafm-b", &geobench, "m-eurosat"), "");
+}
+
+#[test]
+fn records_name_the_stand_ins() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
+        .args(["bench", "geobench", "--demo", "--task", "m-brick-kiln", "--partition", "default"])
+        .args(["--model", "presto", "--weights", "random:0", "--out"])
+        .arg(folder.path().join("results"))
+        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let records = Store::open(folder.path().join("results/geobench-demo")).unwrap().all().unwrap();
+    let [record] = records.as_slice() else { panic!("{} records", records.len()) };
+    assert_eq!(record.provenance.stand_ins[..3], ["date (July assumed)", "Sentinel-1 (masked)", "place (masked)"]);
+    // Records of earlier versions do not say.
+    let mut json = serde_json::to_value(record).unwrap();
+    json["provenance"].as_object_mut().unwrap().remove("stand-ins").unwrap();
+    let old: Record = serde_json::from_value(json).unwrap();
+    assert!(old.provenance.stand_ins.is_empty());
 }
 
 fn copy(from: &Path, to: &Path) {

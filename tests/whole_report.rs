@@ -295,3 +295,70 @@ fn demo_plot_shows_only_demo_records() {
     // A demo's plot ignores real records.
     assert!(spider(&made::real(), true, &[], &[]).is_none());
 }
+
+/// A small SatMAE with the bands of its training, and with those that GEO-Bench's code gives it.
+const SMALL_SATMAE: &str = r#"
+name = "Small SatMAE"
+backbone = "ViT-small"
+normalization = "norm_yes_clip_int"
+image = 32
+[architecture]
+kind = "satmae"
+width = 48
+group-width = 16
+depth = 1
+heads = 2
+mlp-ratio = 2
+patch = 8
+positions = 4
+[sensors.s2-l1c]
+bands = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
+[suites.geobench.sensors.s2-l1c]
+bands = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09"]
+"#;
+
+#[test]
+fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("small.toml");
+    std::fs::write(&model, SMALL_SATMAE).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"));
+        let output = command.args(args).env("TERRABENCH_CACHE", folder.path().join("cache")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let results = folder.path().join("results").to_string_lossy().into_owned();
+    let bench = |inputs: &str| {
+        let model = model.to_string_lossy().into_owned();
+        let asked = ["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"];
+        run(&[&asked[..], &["--model", &model, "--weights", "random:0", "--inputs", inputs, "--out", &results]].concat());
+    };
+    let read = |name: &str| std::fs::read_to_string(Path::new(&results).join(name)).unwrap();
+    let report = || run(&["report", "--results", &results, "--out", &results]);
+
+    bench("as-published");
+    report();
+    assert!(!read("report.md").contains("mistaken bands") && !read("report.html").contains("mistaken bands"));
+
+    bench("corrected");
+    report();
+    let records = Store::open(Path::new(&results).join("geobench-demo")).unwrap().all().unwrap();
+    assert_eq!(records.len(), 2);
+    let value = |is_corrected: bool| {
+        let is_meant = |record: &&Record| (record.provenance.inputs.to_string() == "corrected") == is_corrected;
+        records.iter().find(is_meant).unwrap().value
+    };
+    let (published, corrected) = (value(false), value(true));
+    let text = read("report.md");
+    let (_, table) = text.split_once("### What the mistaken bands cost (demo)\n").expect(&text);
+    let row = table.lines().find(|line| line.contains("Small SatMAE")).expect(table);
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    let numbers =
+        [format!("{published:.1}"), format!("{corrected:.1}"), format!("{:+.2}", corrected - published)];
+    assert_eq!(cells[2..7], ["m-eurosat", "knn, top-1 accuracy", &numbers[0], &numbers[1], &numbers[2]], "{row}");
+    assert!(cells[7].starts_with("\\[") && cells[7].contains(", "), "{row}");
+    let page = read("report.html");
+    for shown in ["<h3>What the mistaken bands cost (demo)</h3>", &format!("<td>{}</td>", numbers[2])] {
+        assert!(page.contains(shown), "no {shown}");
+    }
+}

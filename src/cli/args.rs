@@ -437,6 +437,10 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "data")]
     pub demo: bool,
 
+    /// Draw other generated data with this seed: shows how far the demo's numbers depend on the draw
+    #[arg(long, value_name = "N", requires = "demo", default_value_t = 0)]
+    pub demo_seed: u64,
+
     /// Run only this task (repeatable) [default: the tasks in the tables that the protocols fill]
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,

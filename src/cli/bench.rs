@@ -123,7 +123,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         if model_name != LEARNT {
             console::note(format_args!("{DEMO_NOTICE}\n"));
         }
-        Ok(demo::provide(&suite, &cache_folder()?)?)
+        Ok(demo::provide_drawn(&suite, &cache_folder()?, args.demo_seed)?)
     } else {
         let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
         data_folder(&suite, args.data.data.as_ref(), &tasks)

@@ -42,10 +42,10 @@ const SMALLEST: usize = 4;
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write_task(suite: &Suite, task: &Task, content: &Content, root: &Path) -> Result<()> {
+pub fn write_task(suite: &Suite, task: &Task, content: &Content, seed: u64, root: &Path) -> Result<()> {
     let directory = root.join(&task.directory);
     std::fs::create_dir_all(&directory).at(&directory)?;
-    let layout = TaskFiles { suite, task, content };
+    let layout = TaskFiles { suite, task, content, seed };
 
     let mut names: Vec<Vec<String>> = Vec::new();
     let mut first = 0;
@@ -125,12 +125,14 @@ struct TaskFiles<'a> {
     suite: &'a Suite,
     task: &'a Task,
     content: &'a Content,
+    seed: u64,
 }
 
 impl TaskFiles<'_> {
-    /// Draws a sample. Its random stream is named after task, split and index, so that it depends on nothing else.
+    /// Draws a sample. Its random stream is named after task, split, index and seed, so that it depends on nothing else.
     fn sample(&self, split: Split, index: usize) -> Sample {
-        let name = format!("{} {} {split} {index}", self.suite.name, self.task.name);
+        let drawn = if self.seed == 0 { String::new() } else { format!(" seed {}", self.seed) };
+        let name = format!("{} {} {split} {index}{drawn}", self.suite.name, self.task.name);
         let mut random = Random::named(&name);
         let scene = (self.content.draw)(&mut random, index, self.task.image_size);
         let bands = self.bands();

@@ -64,7 +64,16 @@ their names say: at least 4, and at least one a class.
 The folder can be deleted at any time; it is written again when it is needed.
 ";
 
-/// Returns the folder of the demo data for `suite` below `cache`, writing it first if it is missing or damaged.
+/// Returns the folder of the demo data for `suite` below `cache`, writing it first if it is missing or damaged: the data
+/// of seed 0.
+///
+/// # Errors
+/// Like [`provide_drawn`].
+pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
+    provide_drawn(suite, cache, 0)
+}
+
+/// Like [`provide`], with the data of any seed: the same kinds of scenes, drawn anew.
 ///
 /// The files are identical, byte for byte, on every machine. The folder's name contains the generator's version and a
 /// hash of the suite's tasks. The folder is written under a temporary name and then renamed, and every call compares each
@@ -74,9 +83,9 @@ The folder can be deleted at any time; it is written again when it is needed.
 /// # Errors
 /// If the suite has a task without a demo, or one whose classes or image size the demo does not support, or `cache` cannot
 /// be written.
-pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
+pub fn provide_drawn(suite: &Suite, cache: &Path, seed: u64) -> Result<PathBuf> {
     fs::create_dir_all(cache).at(cache)?;
-    let name = folder_name(suite)?;
+    let name = folder_name(suite, seed)?;
     let root = cache.join(&name);
     let lock_path = cache.join(format!("{name}.lock"));
     let lock = fs::File::create(&lock_path).at(&lock_path)?;
@@ -88,7 +97,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
         let partial = cache.join(format!("{name}.partial"));
         tracing::info!("writing generated data (not a benchmark) into {}", root.display());
         remove(&partial)?;
-        write(suite, &partial)?;
+        write(suite, seed, &partial)?;
         remove(&root)?;
         fs::rename(&partial, &root).at(&root)?;
     }
@@ -105,16 +114,18 @@ pub fn is_demo_name(name: &str) -> bool {
     name.contains("-demo-v")
 }
 
-/// Name of the data folder: the generator's version and a hash of everything in the suite that affects the files.
-fn folder_name(suite: &Suite) -> Result<String> {
+/// Name of the data folder: the generator's version, a hash of everything in the suite that affects the files, and the
+/// seed unless it is 0.
+fn folder_name(suite: &Suite, seed: u64) -> Result<String> {
     let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::mismatch)?;
     let hash = blake3::hash(decisive.as_bytes()).to_hex();
-    Ok(format!("{}-demo-v{VERSION}-{}", suite.name, &hash[..8]))
+    let drawn = if seed == 0 { String::new() } else { format!("-seed{seed}") };
+    Ok(format!("{}-demo-v{VERSION}-{}{drawn}", suite.name, &hash[..8]))
 }
 
-fn write(suite: &Suite, root: &Path) -> Result<()> {
+fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
     for task in &suite.tasks {
-        files::write_task(suite, task, &content(suite, task)?, root)?;
+        files::write_task(suite, task, &content(suite, task)?, seed, root)?;
     }
     let readme = root.join(README_NAME);
     fs::write(&readme, README).at(&readme)?;

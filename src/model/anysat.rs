@@ -27,12 +27,12 @@ use self::places::Square;
 use self::projector::{GROUPS, HEADS, Projector, day_codes};
 use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::network::{Network, Sizes};
-use super::requests;
+use super::{requests, stand_ins};
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::patch::patches;
 use crate::nn::tokens::{as_map, with_class};
-use crate::task::Sensor;
+use crate::task::{Metadata, MetadataKind, Sensor};
 use crate::{Error, Result};
 
 const NAME: &str = "AnySat";
@@ -117,6 +117,15 @@ impl Sizes for AnySatConfig {
 
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: self.patch() }; self.map_layers.len()]
+    }
+
+    fn metadata(&self) -> &[MetadataKind] {
+        &[MetadataKind::Date]
+    }
+
+    /// Galileo's evaluation gives images of one sensor and the month, of which the model is told the first day.
+    fn stand_ins(&self, given: Metadata, sensors: &[Sensor]) -> Vec<String> {
+        stand_ins::date(given, "1 June").into_iter().chain(stand_ins::sensors(sensors)).collect()
     }
 
     fn probe_thinning(&self) -> usize {

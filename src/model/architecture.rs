@@ -16,7 +16,7 @@ pub use super::outside::Outside;
 use super::parameters;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::{MetadataKind, Sensor};
+use crate::task::{Metadata, MetadataKind, Sensor};
 use crate::{Error, Result};
 
 /// Declares the architectures, one per line: name in TOML files, variant, network, config. Those computed outside this
@@ -227,6 +227,11 @@ impl ArchitectureConfig {
     /// What it uses of what is known about an image besides its pixels.
     pub fn metadata(&self) -> &[MetadataKind] {
         self.sizes().map_or(&[], Sizes::metadata)
+    }
+
+    /// Names what the original takes about an image and is not given here: see [`Sizes::stand_ins`].
+    pub fn stand_ins(&self, given: Metadata, sensors: &[Sensor]) -> Vec<String> {
+        self.sizes().map_or(Vec::new(), |sizes| sizes.stand_ins(given, sensors))
     }
 
     /// Whether it takes an image of each of these sensors at once.

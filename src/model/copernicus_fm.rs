@@ -26,7 +26,7 @@ use crate::nn::heads::upernet::MapLevel;
 use crate::nn::hypernetwork::{Kernel, KernelMaker, KernelOrder, LanguageKernelMaker};
 use crate::nn::tokens;
 use crate::nn::vit::{self, Block};
-use crate::task::{MetadataKind, Sensor};
+use crate::task::{Metadata, MetadataKind, Sensor};
 use crate::{Error, Result};
 
 const NAME: &str = "Copernicus-FM";
@@ -93,6 +93,11 @@ impl Sizes for CopernicusFmConfig {
 
     fn metadata(&self) -> &[MetadataKind] {
         &self.metadata
+    }
+
+    fn stand_ins(&self, given: Metadata, _: &[Sensor]) -> Vec<String> {
+        let unknown = MetadataKind::ALL.into_iter().filter(|kind| !given.has(*kind));
+        unknown.map(|kind| format!("{kind} (learned token)")).collect()
     }
 }
 

@@ -38,6 +38,7 @@ mod sensor_input;
 pub mod softcon;
 pub(crate) mod spectral;
 pub(crate) mod subtree;
+mod stand_ins;
 pub mod terrafm;
 pub mod vit;
 pub mod weights;

@@ -9,7 +9,7 @@ use super::encoder::{Encoder, Pooling};
 use super::in_parts::InParts;
 use super::sensor_input::SensorInput;
 use crate::nn::heads::upernet::MapLevel;
-use crate::task::{MetadataKind, Sensor};
+use crate::task::{Metadata, MetadataKind, Sensor};
 
 /// The sizes of an architecture, as given in a model's TOML.
 pub trait Sizes {
@@ -51,6 +51,12 @@ pub trait Sizes {
     /// [`super::encoder::Context`].
     fn metadata(&self) -> &[MetadataKind] {
         &[]
+    }
+
+    /// Names what the original takes about an image besides the `given` metadata and the images of `sensors`, each with what
+    /// stands in for it: `date (July assumed)`, `place (masked)`. Records say so.
+    fn stand_ins(&self, _given: Metadata, _sensors: &[Sensor]) -> Vec<String> {
+        Vec::new()
     }
 
     /// Whether it takes an image of each of these sensors at once, one [`super::encoder::Input`] per sensor, and gives one

@@ -21,10 +21,10 @@ use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::groups::{Group, GroupChannels};
 use super::network::{Network, Sizes};
 use super::sensor_input::SensorInput;
-use super::{months, requests};
+use super::{months, requests, stand_ins};
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::vit::{Attention, Mlp};
-use crate::task::Sensor;
+use crate::task::{Metadata, MetadataKind, Sensor};
 use crate::{Error, Result};
 
 const NAME: &str = "Presto";
@@ -76,6 +76,17 @@ impl Sizes for PrestoConfig {
 
     fn maps(&self) -> Vec<MapLevel> {
         Vec::new()
+    }
+
+    fn metadata(&self) -> &[MetadataKind] {
+        &[MetadataKind::Date]
+    }
+
+    /// Galileo's evaluation masks all inputs but the images of one sensor and the month.
+    fn stand_ins(&self, given: Metadata, sensors: &[Sensor]) -> Vec<String> {
+        let others = ["place", "B11, B12", "NDVI, elevation, land cover, weather"];
+        let date = stand_ins::date(given, "July").into_iter();
+        date.chain(stand_ins::sensors(sensors)).chain(others.map(stand_ins::masked)).collect()
     }
 }
 

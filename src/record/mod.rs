@@ -176,6 +176,10 @@ pub struct Provenance {
     /// What the model was given about each image besides its pixels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metadata: Vec<MetadataKind>,
+    /// What the model's original takes about an image and the task did not give, each with what stood in for it: `date (July
+    /// assumed)`. Follows from model and task. Empty in older records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stand_ins: Vec<String>,
     /// Device of the run.
     pub device: String,
     /// Number of threads.

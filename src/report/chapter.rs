@@ -35,6 +35,8 @@ pub struct Chapter<'a> {
     pub tables: Vec<(&'a str, ResultTable<'a>)>,
     /// The pictures, in the order of the page.
     pub figures: Vec<Figure>,
+    /// What mistaken bands cost: see [`super::mistaken_bands`]. `None` if no cell was measured with both kinds of inputs.
+    pub mistaken_bands: Option<PlainTable>,
     /// Unusable records and predictions, which the report leaves out.
     pub unreadable: Vec<Unreadable>,
 }

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::chapter::{Chapter, Figure};
 use super::checklist::Checklist;
 use super::gather::Section;
+use super::mistaken_bands;
 use super::tables::markdown::origins;
 use super::tables::published::Mark;
 use super::tables::table::{Origin, ResultTable, TableRow, Value, headings};
@@ -302,6 +303,11 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
         let _ = writeln!(html, "<p>Left out because they cannot be used: {files}.</p>");
     }
     html += "<p class=\"nothing\" hidden>No table with measured rows matches the filters.</p>\n<div class=\"tables\"></div>\n";
+    if let Some(table) = &chapter.mistaken_bands {
+        let demo = if section.demo { " (demo)" } else { "" };
+        let _ = writeln!(html, "<h3>{}{demo}</h3>", mistaken_bands::TITLE);
+        html += &table.html(mistaken_bands::TITLE);
+    }
     for Figure { caption, picture, table, .. } in &chapter.figures {
         let _ = write!(
             html,

@@ -8,6 +8,7 @@
 //! latex/        tables and pictures for papers, and the bibliography
 //! cost.rs       parameters and arithmetic, counted from an architecture
 //! checklist.rs  what the measured rows lack
+//! mistaken_bands.rs  what the bands cost that published rows feed a model by mistake
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
 //! ```
@@ -18,6 +19,7 @@ pub mod cost;
 mod gather;
 mod html;
 pub mod latex;
+mod mistaken_bands;
 pub mod model_card;
 pub mod pictures;
 mod plain;

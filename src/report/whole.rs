@@ -13,6 +13,7 @@ use super::cost::Costs;
 use super::gather::{Section, gather};
 use super::latex::bibliography::{Bibliography, Used};
 use super::latex::{self, Style};
+use super::mistaken_bands::{self, mistaken_bands};
 use super::pictures::spider::{self, Choice};
 use super::pictures::{confusion, cost, differences, profile, ranks, shares};
 use super::ranking::{self, rankings};
@@ -66,6 +67,7 @@ pub fn write_with(
         let mut unreadable = chapter.section.unreadable.clone();
         let figures = figures(home, chapter, &mut unreadable)?;
         chapter.figures = spider.into_iter().chain(figures).collect();
+        chapter.mistaken_bands = mistaken_bands(chapter.section, &mut unreadable);
         chapter.unreadable = unreadable;
     }
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
@@ -120,7 +122,7 @@ fn chapter<'a>(home: &Home, section: &'a Section) -> Result<Chapter<'a>> {
     let Section { suite, records, demo, unreadable, .. } = section;
     let mut tables = fill_all(suite, home, records, *demo)?;
     tables.iter_mut().for_each(|(_, table)| table.unreadable = names(unreadable));
-    Ok(Chapter { section, tables, figures: Vec::new(), unreadable: Vec::new() })
+    Ok(Chapter { section, tables, figures: Vec::new(), mistaken_bands: None, unreadable: Vec::new() })
 }
 
 /// Draws the spider plot of each chapter; `None` if a suite has none or no model has values.
@@ -325,6 +327,10 @@ fn index(chapters: &[Chapter], checklist: Option<&Checklist>) -> String {
         }
         if chapter.filled().next().is_none() {
             text += "No table has a measured row.\n";
+        }
+        if let Some(table) = &chapter.mistaken_bands {
+            let demo = if *demo { " (demo)" } else { "" };
+            let _ = write!(text, "\n### {}{demo}\n\n{}", mistaken_bands::TITLE, table.markdown());
         }
         for Figure { file, caption, table, latex, .. } in &chapter.figures {
             let caption = escape(caption);

@@ -58,6 +58,7 @@ pub fn record() -> Record {
             declared: BTreeMap::new(),
             origin: None,
             metadata: Vec::new(),
+            stand_ins: Vec::new(),
             device: "flex".into(),
             threads: 2,
             finished: 1_700_000_000,

@@ -56,6 +56,8 @@
       ["Protocol's settings", pairs(record["protocol-settings"])],
       ["Input", made["image-size"] ? `${made["image-size"]} x ${made["image-size"]} pixels` : "unknown"],
       ["Declared, not checked", pairs(made.declared)],
+      ["Given besides pixels", (made.metadata ?? []).join(", ")],
+      ["Not given", (made["stand-ins"] ?? []).join("; ")],
       ["Device", `${made.device}, ${made.threads} threads`],
       ["Wall time", seconds(made["wall-seconds"])],
       ["Finished", new Date(1000 * made.finished).toISOString().replace("T", " ").replace(".000Z", " UTC")],
