@@ -5,10 +5,10 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::gelu::gelu;
+use super::kernels::autocast::attention;
 use super::kernels::linear;
 
 /// Epsilon of the norms in and after the blocks.
@@ -45,7 +45,7 @@ impl Attention {
         let qkv = qkv.permute([2, 0, 3, 1, 4]);
         let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
         // softmax(q kᵀ / sqrt(d / heads)) v
-        let x = attention(q.slice_dim(2, 0..queries), k, v, None, None, Default::default());
+        let x = attention(q.slice_dim(2, 0..queries), k, v);
         linear(x.swap_dims(1, 2).reshape([n, queries, d]), &self.proj)
     }
 }
