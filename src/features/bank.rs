@@ -127,13 +127,13 @@ impl FeatureBank {
 }
 
 impl FeatureBank {
-    /// Extracts what is missing of a split for all of these extractors, which differ in their strategy alone, if the device can
-    /// normalise by itself: each batch is uploaded once. A strategy whose features are not finite is left out; asking for its
+    /// Extracts what is missing of a split for all of these extractors, which differ in their strategy alone: each batch is read
+    /// and uploaded once, and normalised on the device. A strategy whose features are not finite is left out; asking for its
     /// features says why. Does nothing for fewer than two strategies.
     ///
     /// # Errors
     /// Like [`FeatureBank::features`].
-    pub(super) fn extract_for_all(
+    pub fn extract_for_all(
         &mut self,
         extractors: Vec<Extractor>,
         identity: Identity,
@@ -144,7 +144,7 @@ impl FeatureBank {
         let input = first.input;
         let (names, contents) = (input.dataset.samples(split), input.contents(split)?);
         let asked = (split, names.to_vec(), first.turn);
-        if !sweep::can_share(&extractors) || self.shared.contains(&asked) {
+        if self.shared.contains(&asked) {
             return Ok(());
         }
         self.shared.push(asked);

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use super::feed::DeviceFeed;
 use super::maps::{MapSource, MapStore};
 use super::tiles::{Tokens, thinned_tile_tokens};
-use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica};
+use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica, sweep};
 use crate::audit::observed::PixelSummary;
 use crate::data::Target;
 use crate::model::Encoder;
@@ -188,8 +188,10 @@ impl FeatureSource for EncoderSource<'_> {
         // Every strategy is tried on train and validation; test is encoded with the chosen one.
         if self.input.strategies.len() > 1 && split != Split::Test {
             let all = (0..self.input.strategies.len()).map(|strategy| self.extractor(strategy, turn));
-            let all = all.collect::<Result<_>>()?;
-            self.known.bank.extract_for_all(all, self.identity, split, self.progress)?;
+            let all = all.collect::<Result<Vec<_>>>()?;
+            if sweep::can_share(&all) {
+                self.known.bank.extract_for_all(all, self.identity, split, self.progress)?;
+            }
         }
         self.known.bank.features(&extractor, self.identity, split, self.progress)
     }

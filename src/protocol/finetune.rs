@@ -24,7 +24,7 @@ use crate::data::{Split, Target, loader};
 use crate::features::feed::DeviceFeed;
 use crate::features::{Extractor, images};
 use crate::metrics::Better;
-use crate::model::{Architecture, Encoder, InputSpec, Want};
+use crate::model::{Architecture, Batch, Encoder, InputSpec, Want};
 use crate::nn::kernels;
 use crate::random::{linear_bound, stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
@@ -101,6 +101,15 @@ impl Network {
         Network { feed: feed.map(Arc::new), ..self }
     }
 
+    /// Returns the logits [n, outputs] of a batch of prepared images.
+    ///
+    /// # Errors
+    /// If the images do not suit the encoder.
+    pub fn forward(&self, batch: &Batch) -> Result<Tensor<2>> {
+        let features = self.spec.encode(&self.encoder, batch, Want::Pooled(self.spec.pooling))?;
+        Ok(kernels::linear(features.pooled()?, &self.head))
+    }
+
     /// Returns the encoder as it is trained.
     pub fn encoder(&self) -> &Architecture {
         &self.encoder
@@ -115,8 +124,7 @@ impl Classifier for Network {
             (Some(feed), Some(turns)) => feed.training_batch(images, &turns)?,
             _ => images::batch(&self.spec, images, device)?,
         };
-        let features = self.spec.encode(&self.encoder, &batch, Want::Pooled(self.spec.pooling))?;
-        Ok(kernels::linear(features.pooled()?, &self.head))
+        self.forward(&batch)
     }
 }
 

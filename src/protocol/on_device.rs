@@ -15,6 +15,9 @@ use crate::{Error, Result, device};
 /// Numbers (samples times width) from which on a GPU is used: 21,845 samples of 768. Below that the CPU takes less than a second.
 const MANY: usize = 1 << 24;
 
+/// Rows that are on the device at once: 200 MB of 768 numbers each.
+const BLOCK: usize = 1 << 16;
+
 /// A device for arithmetic on many features.
 ///
 /// ```
@@ -30,6 +33,8 @@ pub struct Accelerator {
     device: Device,
     kind: String,
     least: usize,
+    /// Rows that are on the device at once, where not all need be.
+    block: usize,
 }
 
 impl Accelerator {
@@ -42,7 +47,14 @@ impl Accelerator {
 
     /// Uses any device that computes in float64, however few the features are.
     pub fn always(name: &str, device: &Device) -> Self {
-        Accelerator { device: device.clone().inner(), kind: device::kind(name).to_owned(), least: 0 }
+        let (device, kind) = (device.clone().inner(), device::kind(name).to_owned());
+        Accelerator { device, kind, least: 0, block: BLOCK }
+    }
+
+    /// Takes so many rows at once.
+    #[must_use]
+    pub fn with_blocks_of(self, rows: usize) -> Self {
+        Accelerator { block: rows.max(1), ..self }
     }
 
     /// The kind of device, for records: `libtorch:cuda`.
@@ -51,7 +63,7 @@ impl Accelerator {
     }
 
     /// The device, without autodiff.
-    pub(crate) fn device(&self) -> &Device {
+    pub fn device(&self) -> &Device {
         &self.device
     }
 

@@ -15,8 +15,7 @@ use crate::solve::euclidean::{check_range, nearest_euclidean, of_candidates as e
 use crate::solve::neighbours::{Neighbours, Search, check_shapes, nearest, of_candidates as cosine_of};
 use crate::{Error, Result, device};
 
-/// Train rows that are uploaded at once, and queries that are multiplied with them: a product has at most 2^26 numbers.
-const TRAIN_BLOCK: usize = 1 << 16;
+/// Queries that are multiplied with a block of train rows: a product has at most 2^26 numbers.
 const QUERY_BLOCK: usize = 1 << 10;
 
 /// Candidates per query beyond k.
@@ -160,8 +159,8 @@ fn propose(
         });
     };
     query_blocks.iter().for_each(&mut note_largest);
-    for first in (0..n).step_by(TRAIN_BLOCK) {
-        let block = train.slice(s![first..n.min(first + TRAIN_BLOCK), ..]);
+    for first in (0..n).step_by(accelerator.block) {
+        let block = train.slice(s![first..n.min(first + accelerator.block), ..]);
         let rows = DeviceRows::new(accelerator, distance, block);
         note_largest(&rows);
         for (queries, best) in query_blocks.iter().zip(&mut best) {

@@ -7,9 +7,6 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use super::{Accelerator, download};
 use crate::{Error, Result, device};
 
-/// Samples per block: their logits and float64 features are on the device at once.
-const ROWS: usize = 1 << 16;
-
 /// Training features on a device, in blocks of rows.
 #[derive(Debug, Clone)]
 pub(crate) struct DeviceFeatures {
@@ -55,7 +52,7 @@ impl DeviceFeatures {
             DeviceFeatures {
                 accelerator: accelerator.clone(),
                 blocks: features
-                    .axis_chunks_iter(Axis(0), ROWS)
+                    .axis_chunks_iter(Axis(0), accelerator.block)
                     .map(|block| accelerator.upload(block))
                     .collect(),
                 standardizer: standardizer.map(|(mean, deviation)| [constant(mean), constant(deviation)]),
@@ -95,7 +92,7 @@ impl DeviceFeatures {
             let shape = [rows.len(), 1];
             Tensor::from_data(TensorData::new(rows, shape), &self.accelerator.device)
         };
-        DeviceLabels::Softmax(rows.chunks(ROWS).map(block).collect())
+        DeviceLabels::Softmax(rows.chunks(self.accelerator.block).map(block).collect())
     }
 
     /// Uploads which labels apply: [n, rows].
@@ -105,7 +102,7 @@ impl DeviceFeatures {
             let data = TensorData::new(applies, [labels.nrows(), labels.ncols()]);
             Tensor::from_data(data, (&self.accelerator.device, DType::F32))
         };
-        DeviceLabels::Logistic(labels.axis_chunks_iter(Axis(0), ROWS).map(block).collect())
+        DeviceLabels::Logistic(labels.axis_chunks_iter(Axis(0), self.accelerator.block).map(block).collect())
     }
 
     /// The features of a block as the regression sees them.
