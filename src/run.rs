@@ -419,8 +419,7 @@ impl<'a> Runner<'a> {
             let source = self.source(input, cell, origin, known, progress)?;
             let mut source = LoggedSource { source, log: &mut features };
             let accelerator = Accelerator::of(&setting.device_name, &setting.device);
-            let session =
-                Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
+            let session = Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
             let outcome = planned.protocol.run(session)?;
             drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());

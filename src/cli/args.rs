@@ -130,6 +130,7 @@ pub enum Command {
     /// Write generated files of official sizes, to measure speed with
     #[command(hide = true)]
     MakeFiles(MakeFilesArgs),
+
     /// Compare a model's features with those of its original, which another process computes from the same pixels
     ///
     /// Prints the largest difference, how many k-NN predictions agree, and one verdict. examples/parity/ has the originals'
@@ -825,7 +826,7 @@ pub struct MeasureDeviceArgs {
 }
 
 /// What `measure-device` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WorkArg {
     /// Features, uploads and products, for the doctor
     Encoder,

@@ -97,7 +97,8 @@ fn neighbours(home: &Home, name: &str, device: &Device, samples: usize) -> Resul
     };
     let accelerator = Accelerator::always(name, device);
     let (train, queries) = (noise(samples, 1), noise(QUERIES, 2));
-    let classes = |n: usize| Targets::Classes { classes: (0..n).map(|i| i % CLASSES).collect(), count: CLASSES };
+    let classes =
+        |n: usize| Targets::Classes { classes: (0..n).map(|i| i % CLASSES).collect(), count: CLASSES };
     let few = samples.min(20_000);
     let some = train.slice(s![..few, ..]);
     for distance in [Distance::Cosine, Distance::Euclidean] {
@@ -109,7 +110,8 @@ fn neighbours(home: &Home, name: &str, device: &Device, samples: usize) -> Resul
         }
     }
     let labels = classes(samples);
-    let rate = timed(QUERIES, || predict_on(Some(&accelerator), &config, train.view(), &labels, queries.view()))?;
+    let rate =
+        timed(QUERIES, || predict_on(Some(&accelerator), &config, train.view(), &labels, queries.view()))?;
     Ok(Rate { per_second: rate, apart: 0.0 })
 }
 
@@ -222,11 +224,8 @@ impl Tuning {
         let pixels = TensorData::new(numbers, [images, channels, side, side]);
         let pixels = Tensor::<4>::from_data(pixels, (device, DType::F32));
         let batch = spec.batch(vec![(pixels, Default::default())]);
-        let sample = |i: usize| Sample {
-            name: String::new(),
-            images: Vec::new(),
-            target: Target::Class(i % CLASSES),
-        };
+        let sample =
+            |i: usize| Sample { name: String::new(), images: Vec::new(), target: Target::Class(i % CLASSES) };
         let network = Network::new(encoder, spec, CLASSES, 0, device);
         let samples = (0..images).map(sample).collect();
         Ok(Tuning { network: Some(network), optimizer: Optimizer::new(Rule::ADAMW), batch, samples })

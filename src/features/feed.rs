@@ -3,8 +3,8 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::stages::{Stage, timed};
 use super::images::{BatchBuffers, StoredBatch};
+use super::stages::{Stage, timed};
 use super::{Extractor, Input, batch_device, images};
 use crate::data::{Image, Sample, Split};
 use crate::model::{Batch, InputSpec};
@@ -41,7 +41,12 @@ impl DeviceFeed {
     /// Creates a feed on `device`, whichever it is.
     pub fn new(input: &Input, preprocess: &Preprocess, device: &Device) -> Self {
         let (spec, device) = (input.spec(), device.clone().inner());
-        DeviceFeed { parts: parts(&spec, preprocess, &device), spec, device, buffers: BatchBuffers::default() }
+        DeviceFeed {
+            parts: parts(&spec, preprocess, &device),
+            spec,
+            device,
+            buffers: BatchBuffers::default(),
+        }
     }
 
     /// Creates a feed if images of `device` are better prepared there: it is not the CPU, and can do it.
@@ -107,7 +112,15 @@ impl<'a> Feed<'a> {
 
     /// Creates a feed that preprocesses on the CPU and makes batches on `device`.
     pub fn of(input: &'a Input, preprocess: &'a Preprocess, turn: Dihedral, device: Device) -> Self {
-        Feed { input, preprocess, turn, device, spec: input.spec(), on_device: None, buffers: BatchBuffers::default() }
+        Feed {
+            input,
+            preprocess,
+            turn,
+            device,
+            spec: input.spec(),
+            on_device: None,
+            buffers: BatchBuffers::default(),
+        }
     }
 
     /// Where batches are made.
@@ -181,7 +194,8 @@ impl<'a> Feed<'a> {
     /// If the images do not fit the preprocessing, or this feed preprocesses on the CPU.
     pub fn batch_of(&self, stored: &StoredBatch) -> Result<Batch> {
         let parts = self.on_device.as_ref();
-        let parts = parts.ok_or_else(|| Error::mismatch("stored images in a feed that prepares on the CPU"))?;
+        let parts =
+            parts.ok_or_else(|| Error::mismatch("stored images in a feed that prepares on the CPU"))?;
         images::batch_of_stored(&self.spec, stored, parts, self.turn)
     }
 

@@ -334,8 +334,7 @@ impl KeptMaps {
         let numbers = fresh.values.dims()[1];
         let bytes = 4 * numbers as u64;
         let comes_again = |(row, item): (usize, &&MapItem)| item.place.map(|place| (row, place));
-        let mut places: Vec<(usize, ImageKey)> =
-            items.iter().enumerate().filter_map(comes_again).collect();
+        let mut places: Vec<(usize, ImageKey)> = items.iter().enumerate().filter_map(comes_again).collect();
         let room = self.limit.saturating_sub(self.on_device.bytes) / bytes.max(1);
         let rest = places.split_off(places.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
         if !places.is_empty() {
@@ -352,8 +351,7 @@ impl KeptMaps {
             if self.full.is_some() {
                 break;
             }
-            let (scratch, _) =
-                self.maps.get_or_insert_with(|| (Scratch::new(numbers), fresh.shapes.clone()));
+            let (scratch, _) = self.maps.get_or_insert_with(|| (Scratch::new(numbers), fresh.shapes.clone()));
             match scratch.push(&host_numbers(fresh.values.clone().narrow(0, row, 1))?) {
                 Ok(()) => drop(self.rows.insert(place, scratch.len() - 1)),
                 Err(problem) => self.full = Some(problem),

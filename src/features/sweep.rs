@@ -51,9 +51,8 @@ pub(super) fn extract_each(
         let mut flying = VecDeque::new();
         let mut last_end = Instant::now();
         loop {
-            let batch: Vec<Sample> = timed(Stage::WaitForSamples, || {
-                samples.by_ref().take(size.images()).collect::<Result<_>>()
-            })?;
+            let batch: Vec<Sample> =
+                timed(Stage::WaitForSamples, || samples.by_ref().take(size.images()).collect::<Result<_>>())?;
             let is_last = batch.is_empty();
             let stored = match is_last {
                 true => None,

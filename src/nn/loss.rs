@@ -59,7 +59,12 @@ impl PixelLabels {
         let masks = masks.reshape([n * h * w, 1]);
         let counts = masks.clone().greater_equal_elem(0.0);
         let weights = Share::of(counts.clone(), &masks).0;
-        PixelLabels { classes: masks.mask_fill(counts.bool_not(), 0.0).int(), weights, size: [h, w], counting }
+        PixelLabels {
+            classes: masks.mask_fill(counts.bool_not(), 0.0).int(),
+            weights,
+            size: [h, w],
+            counting,
+        }
     }
 
     /// Returns the number of pixels that are not ignored.

@@ -4,8 +4,8 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::sweep::{self, StrategyFeatures};
 use super::on_device::neighbours::nearest_on;
+use super::sweep::{self, StrategyFeatures};
 use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{Distance, EmbeddingDtype, KnnConfig};
 use crate::score::{Outcome, Targets};

@@ -360,7 +360,7 @@ pub fn probe_on(
 ) -> Result<Probed> {
     held_out.check(training.width(), training.targets)?;
     let rows = training.features.len_of(Axis(0)) * training.samples();
-    if let Some(accelerator) = accelerator.filter(|accelerator| accelerator.takes(rows, training.width())) {
+    if let Some(accelerator) = accelerator.filter(|accelerator| accelerator.solves(rows, training.width())) {
         match probe_where(Some(accelerator), config, rates, training, held_out, seed, &score) {
             Err(error) if error.kind() == ErrorKind::Device => {
                 tracing::warn!("{error}; training on the CPU");

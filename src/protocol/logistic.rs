@@ -13,8 +13,8 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
-use super::sweep::{self, StrategyFeatures};
 use super::on_device::regression::{DeviceFeatures, DeviceLabels};
+use super::sweep::{self, StrategyFeatures};
 use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{LogisticConfig, SolverConfig, SolverKind};
 use crate::metrics::Better;
@@ -140,7 +140,8 @@ impl Standardizer {
                 Self::of(&converted)
             })
             .collect::<Option<_>>()?;
-        let joined = |part: fn(&Self) -> &Array1<f64>| parts.iter().flat_map(|one| part(one).to_vec()).collect();
+        let joined =
+            |part: fn(&Self) -> &Array1<f64>| parts.iter().flat_map(|one| part(one).to_vec()).collect();
         Some(Self { mean: joined(|part| &part.mean), deviation: joined(|part| &part.deviation) })
     }
 
@@ -191,7 +192,7 @@ impl Design {
     /// cannot take them, such as for lack of memory.
     pub fn on(accelerator: Option<&Accelerator>, features: ArrayView2<f32>, standardize: bool) -> Self {
         let (n, d) = features.dim();
-        let Some(accelerator) = accelerator.filter(|accelerator| n > 0 && accelerator.takes(n, d)) else {
+        let Some(accelerator) = accelerator.filter(|accelerator| n > 0 && accelerator.solves(n, d)) else {
             return Self::new(features, standardize);
         };
         let standardizer = if standardize { Standardizer::of_many(features) } else { None };

@@ -67,6 +67,12 @@ impl Accelerator {
         &self.device
     }
 
+    /// Whether solvers are used for `samples` features of this width: unlike neighbours, they have no bound on the rounding of
+    /// products to TensorFloat-32.
+    pub(crate) fn solves(&self, samples: usize, width: usize) -> bool {
+        self.takes(samples, width) && !device::multiplies_in_tf32()
+    }
+
     /// Whether it is used for `samples` features of this width.
     pub(crate) fn takes(&self, samples: usize, width: usize) -> bool {
         samples.saturating_mul(width) >= self.least

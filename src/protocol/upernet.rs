@@ -352,7 +352,14 @@ impl<'a> Search<'a> {
         let TrainingSetup { input, strategy, task, .. } = self.setup;
         let encoder = self.frozen.as_ref();
         let prepares = self.feed.is_some() || encoder.is_some_and(MapSource::prepares);
-        Reader { input, strategy, task, encoder, prepares_images: !prepares, turns_truth: !self.setup.on_device }
+        Reader {
+            input,
+            strategy,
+            task,
+            encoder,
+            prepares_images: !prepares,
+            turns_truth: !self.setup.on_device,
+        }
     }
 
     /// For each image of a split what the network predicts, against its pixels; none if the network diverged: a

@@ -116,10 +116,7 @@ impl Grid {
         };
         let is_outside = outside(&rows, last_row).bool_or(outside(&columns, last_column));
         let indices = rows.clamp(0.0, last_row) * w as f64 + columns.clamp(0.0, last_column);
-        Source {
-            indices: indices.int().reshape([h * w]),
-            is_outside: is_outside.reshape([1, h * w]),
-        }
+        Source { indices: indices.int().reshape([h * w]), is_outside: is_outside.reshape([1, h * w]) }
     }
 
     /// Rotates an image [1, c, h, w] like [`super::rotate::image`].
@@ -189,7 +186,8 @@ mod tests {
     fn compare(device: &Device) {
         let mut random = ChaCha8Rng::seed_from_u64(7);
         for side in [1, 5, 24, 31] {
-            let mut image = || Array3::from_shape_simple_fn((3, side, side), || random.random_range(-2.0..2.0_f32));
+            let mut image =
+                || Array3::from_shape_simple_fn((3, side, side), || random.random_range(-2.0..2.0_f32));
             let images: Vec<Array3<f32>> = turns().iter().map(|_| image()).collect();
             let flat = images.iter().flat_map(|image| image.iter().copied()).collect();
             let found = turn_images(on(device, 3, side, flat), &turns()).unwrap();
@@ -202,8 +200,9 @@ mod tests {
         }
         // Labels, ignored ones, and numbers that were not measured.
         for fill in [0.0_f32, -1.0] {
-            let mut label =
-                |_| if random.random_bool(0.1) { f32::NAN } else { f32::from(random.random_range(-1..9_i16)) };
+            let mut label = |_| {
+                if random.random_bool(0.1) { f32::NAN } else { f32::from(random.random_range(-1..9_i16)) }
+            };
             let masks: Vec<Array2<f32>> =
                 turns().iter().map(|_| Array2::from_shape_fn((24, 24), &mut label)).collect();
             let flat = masks.iter().flat_map(|mask| mask.iter().copied()).collect();
@@ -239,7 +238,8 @@ mod tests {
         let numbers = image.into_raw_vec_and_offset().0;
         let found = turn_images(on(&Device::flex(), 1, 8, numbers), &[turn]).unwrap();
         let found: Vec<f32> = found.into_data().try_into_vec().unwrap();
-        let missing = |numbers: &mut dyn Iterator<Item = f32>| numbers.filter(|number| number.is_nan()).count();
+        let missing =
+            |numbers: &mut dyn Iterator<Item = f32>| numbers.filter(|number| number.is_nan()).count();
         assert_eq!(missing(&mut found.into_iter()), missing(&mut expected.into_iter()));
     }
 

@@ -22,11 +22,7 @@ pub fn is_on() -> bool {
 }
 
 /// x [.., i] times weight [i, o], plus bias [o].
-pub(super) fn product<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
+pub(super) fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let device = x.device();
     let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[1]], &device));
     super::plain_biased_product(narrow(x), narrow(weight), narrow(bias)).cast(FloatDType::F32)

@@ -168,8 +168,7 @@ pub fn matmul<const D: usize>(x: Tensor<D>, weight: Tensor<D>) -> Tensor<D> {
 /// device. `values` stay as they are, so that their memory serves again.
 pub fn upload(beside: &Tensor<1>, values: &mut Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
     let shared = Arc::new(std::mem::take(values));
-    let uploaded =
-        <Dispatch as Kernels>::upload(beside.clone().into_dispatch(), Arc::clone(&shared), shape);
+    let uploaded = <Dispatch as Kernels>::upload(beside.clone().into_dispatch(), Arc::clone(&shared), shape);
     // Backends copy before they return.
     *values = Arc::try_unwrap(shared).unwrap_or_default();
     Tensor::from_dispatch(uploaded)

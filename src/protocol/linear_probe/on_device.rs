@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::batches::{RunningStatistics, cut};
 use super::heads::{HeadLayout, Heads, Linear, flat};
-use super::{DrawnSample, TrainingSet, Trained, failure};
+use super::{DrawnSample, Trained, TrainingSet, failure};
 use crate::config::{LinearProbeConfig, Optimizer};
 use crate::protocol::Accelerator;
 use crate::protocol::on_device::download;
@@ -133,8 +133,7 @@ impl DeviceSweep {
         start: &Linear,
     ) -> Result<Self> {
         let (outputs, width) = (training.targets.outputs(), training.width());
-        let layout =
-            HeadLayout { outputs, width, affine: config.batch_norm.is_some_and(|norm| norm.affine) };
+        let layout = HeadLayout { outputs, width, affine: config.batch_norm.is_some_and(|norm| norm.affine) };
         if start.weight.dim() != (outputs, width) || start.bias.len() != outputs {
             let shape = start.weight.dim();
             return Err(failure(format!("initial weights {shape:?}, expected {:?}", (outputs, width))));
@@ -231,10 +230,8 @@ impl DeviceSweep {
         let variance = (squares / (n - 1.0)).cast(FloatDType::F32);
         let (old, new) = ((1.0 - momentum) as f32, momentum as f32);
         let [running_mean, running_variance] = &self.running;
-        self.running = [
-            running_mean.clone() * old + mean * new,
-            running_variance.clone() * old + variance * new,
-        ];
+        self.running =
+            [running_mean.clone() * old + mean * new, running_variance.clone() * old + variance * new];
         centred * factor
     }
 

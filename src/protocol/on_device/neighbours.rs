@@ -181,9 +181,13 @@ fn propose(
     let (mut values, mut rows) = (Vec::new(), Vec::new());
     for (similarities, places) in best.into_iter().flatten() {
         values.extend(download(similarities)?);
-        rows.extend(places.into_data().convert::<i64>().try_into_vec::<i64>().map_err(|error| {
-            Error::device(format!("the device returned no row numbers: {error:?}"))
-        })?);
+        rows.extend(
+            places
+                .into_data()
+                .convert::<i64>()
+                .try_into_vec::<i64>()
+                .map_err(|error| Error::device(format!("the device returned no row numbers: {error:?}")))?,
+        );
     }
     let largest = largest.map(download).transpose()?.map_or(0.0, |largest| largest[0]);
     let shape = (queries.nrows(), most);
@@ -206,8 +210,6 @@ fn apart(distance: Distance, width: usize, largest: f64) -> [f64; 2] {
             [float32 + if device::multiplies_in_tf32() { 2.0_f64.powi(-9) } else { 0.0 }, 0.0]
         }
         // The CPU rounds the distance to float32. In float64 both sides err by some units of the largest square.
-        Distance::Euclidean => {
-            [8.0 * (width as f64 + 8.0) * f64::EPSILON * largest, f64::from(f32::EPSILON)]
-        }
+        Distance::Euclidean => [8.0 * (width as f64 + 8.0) * f64::EPSILON * largest, f64::from(f32::EPSILON)],
     }
 }

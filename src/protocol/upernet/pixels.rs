@@ -116,11 +116,8 @@ fn counting(items: &[MapItem], task: &Task) -> usize {
         PixelTruth::Values(map) => map.iter().filter(|value| !value.is_nan()).count(),
     };
     // Flips keep the number of pixels.
-    let kept: usize = items
-        .iter()
-        .filter(|item| item.truth_turn.degrees.is_none())
-        .map(|item| count(&item.truth))
-        .sum();
+    let kept: usize =
+        items.iter().filter(|item| item.truth_turn.degrees.is_none()).map(|item| count(&item.truth)).sum();
     if kept > 0 {
         return kept;
     }
