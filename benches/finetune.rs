@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         outputs: CLASSES,
         at_once: BATCH,
         device,
+        is_deferred: false,
     };
     let step = || -> anyhow::Result<f64> {
         let sample = |label: usize| {

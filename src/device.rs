@@ -41,6 +41,11 @@ impl fmt::Display for Precision {
 /// program starts.
 pub const TF32_VARIABLE: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
 
+/// Whether matrix products in float32 may round their factors to TensorFloat-32 in this program.
+pub fn multiplies_in_tf32() -> bool {
+    std::env::var_os(TF32_VARIABLE).is_some_and(|value| value == "1")
+}
+
 /// Returns the device called `name` (see [`by_name`]), set to compute in `precision`. For bfloat16 this holds for the whole
 /// program, so it comes before anything else is created on the device.
 ///
@@ -56,7 +61,7 @@ pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
             ))
             .help("use --device libtorch:cuda:0, or --precision f32"));
         }
-        Precision::Tf32 if std::env::var_os(TF32_VARIABLE).is_none_or(|value| value != "1") => {
+        Precision::Tf32 if !multiplies_in_tf32() => {
             return Err(Error::device("precision tf32 must be set before the program starts")
                 .help(format!("run it with {TF32_VARIABLE}=1 in the environment; `cargo xtask` sets it")));
         }

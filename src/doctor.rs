@@ -11,6 +11,7 @@
 
 mod data;
 mod machine;
+pub mod rates;
 pub mod self_test;
 mod storage;
 mod weights;

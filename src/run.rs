@@ -32,7 +32,7 @@ use crate::model::{self, Architecture, Coverage, LoadedModel, Pooling};
 use crate::nn::heads::upernet::MapLevel;
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::protocol::{Needs, ProtocolConfig, Session, TrainingSetup};
+use crate::protocol::{Accelerator, Needs, ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
     Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
@@ -44,6 +44,7 @@ use crate::score::subset::subset;
 use crate::task::bands::Band;
 use crate::task::{Metadata, Sensor, Suite, Task};
 use crate::train::snapshot::remove_all;
+use crate::transform::on_device::DevicePreprocess;
 use crate::{Error, Result};
 
 /// The settings shared by all cells of a run.
@@ -412,13 +413,14 @@ impl<'a> Runner<'a> {
             false => None,
         };
         let outcome = if needs.trains_encoder() {
-            planned.protocol.run(Session { task, seed: cell.seed, source: None, setup })?
+            planned.protocol.run(Session { task, seed: cell.seed, source: None, setup, accelerator: None })?
         } else {
             let (encoding, begun) = (known.bank.busy(), Instant::now());
             let source = self.source(input, cell, origin, known, progress)?;
             let mut source = LoggedSource { source, log: &mut features };
-            let outcome =
-                planned.protocol.run(Session { task, seed: cell.seed, source: Some(&mut source), setup })?;
+            let accelerator = Accelerator::of(&setting.device_name, &setting.device);
+            let session = Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
+            let outcome = planned.protocol.run(session)?;
             drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
@@ -664,6 +666,8 @@ impl<'a> Runner<'a> {
                 Some(files) => files.map_levels(),
                 None => input.spec().map_levels(self.map_levels()?),
             },
+            on_device: !crate::device::is_host(&setting.device)
+                && DevicePreprocess::fits(&input.only()?.preprocess, &setting.device),
             device,
             batch_size: setting.batch_sizes.given_or_small(),
             readers: setting.threads,

@@ -13,7 +13,7 @@ use terrabench::model::encoder::Map;
 use terrabench::model::{Batch, Encoded, Encoder, Pooling, Want};
 use terrabench::progress::Silent;
 use terrabench::task::{Metric, Split, TargetKind};
-use terrabench::transform::augment::Dihedral;
+use terrabench::transform::augment::{Dihedral, Turn};
 use terrabench::transform::normalize::NormalizationKind;
 
 use crate::generated::{Generated, input, task, tiny};
@@ -67,7 +67,9 @@ fn feature_maps_are_computed_once_for_all_seeds_of_a_partition() {
                 place: Some(ImageKey { split: Split::Train, sample, turn: Dihedral::Identity }),
                 name: read.name,
                 images: Some(read.images),
+                images_turn: None,
                 truth: PixelTruth::Classes(Array2::zeros((32, 32))),
+                truth_turn: Turn::NONE,
             }
         };
         let items: Vec<MapItem> = (0..4).map(item).collect();

@@ -69,7 +69,8 @@ fn samples(labels: Vec<Target>, side: usize) -> Vec<Sample> {
 }
 
 fn loss(network: &Network, samples: &[Sample], outputs: usize) -> Tensor<1> {
-    epoch::loss(network.logits(samples, &device()).unwrap(), samples, outputs).unwrap()
+    let prepared: Vec<_> = samples.iter().cloned().map(Into::into).collect();
+    epoch::loss(network.logits(&prepared, &device()).unwrap(), samples, outputs).unwrap()
 }
 
 fn scalar(loss: Tensor<1>) -> f64 {
@@ -201,6 +202,7 @@ fn a_step_does_not_depend_on_how_its_batch_is_cut() {
             outputs: 3,
             at_once,
             device: device(),
+            is_deferred: false,
         };
         let mut optimizer = Optimizer::new(Rule::Sgd { weight_decay: 0.0 });
         let items = samples.into_iter().map(Ok);
@@ -285,6 +287,7 @@ fn fine_tuning_beats_the_frozen_features() {
         encoder: Some(model::trainable(&config, &weights, false, &device()).unwrap()),
         maps: config.architecture.maps(),
         device: device(),
+        on_device: false,
         batch_size: 10,
         readers: 2,
         snapshot: folder.path().join("snapshot.safetensors"),

@@ -58,6 +58,7 @@ mod lower_is_better;
 mod metadata;
 mod metrics;
 mod model;
+mod on_device;
 mod onnx;
 mod optimizers;
 mod origins;

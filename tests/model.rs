@@ -10,7 +10,7 @@ use crate::common::encoding::terrafm;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use terrabench::device;
+use terrabench::device::{self, BACKENDS, names_of};
 use terrabench::home::Home;
 use terrabench::model::Encoder;
 use terrabench::model::config::ModelConfig;
@@ -667,4 +667,34 @@ fn devices_are_parsed_from_text() {
         let problem = device::by_name(name).unwrap_err().to_string();
         assert!(problem.contains("--features vulkan"), "{problem}");
     }
+}
+
+/// The golden features on every further backend of this build: LibTorch's CPU, and a Vulkan driver, such as Mesa's lavapipe for
+/// machines without a GPU (Debian's mesa-vulkan-drivers).
+#[test]
+fn features_on_further_backends() {
+    let golden = golden("tiny_io.safetensors");
+    let mut tried = Vec::new();
+    for backend in BACKENDS.into_iter().filter(|backend| backend.built && backend.name != "flex") {
+        // Without a driver the question may panic.
+        let names = device::quietly(|| names_of(backend)).unwrap_or_default();
+        if names.is_empty() {
+            eprintln!("nothing tested on {}: this machine has no driver for it", backend.name);
+        }
+        for name in names {
+            let device = device::by_name(&name).unwrap();
+            let weights = Weights::File(fixture("model/tiny.pth"));
+            let encoder = load(&tiny_config(), &weights, false, &device).unwrap().encoder;
+            for (input, images, sensor) in tiny_inputs() {
+                let expected = &golden[&format!("cls.{input}")];
+                let shape = images.dims();
+                let pixels = TensorData::new(numbers(images), shape);
+                let images = Tensor::<4>::from_data(pixels, &device);
+                let found = numbers(encoder.features(images, sensor).unwrap());
+                assert_close(&format!("{name} {input}"), &found, expected, 5e-5);
+            }
+            tried.push(name);
+        }
+    }
+    eprintln!("golden features on {tried:?}");
 }

@@ -129,6 +129,7 @@ fn trained_on(
         encoder: Some(model::trainable(&model, &weights, false, &device).unwrap()),
         maps: model.architecture.maps(),
         device,
+        on_device: false,
         batch_size: 2,
         readers: 2,
         snapshot: folder.path().join("snapshot.safetensors"),

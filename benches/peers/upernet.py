@@ -95,4 +95,5 @@ def main():
         print(loss.item(), forward - start, backward - forward, end - backward, cpu, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -126,6 +126,11 @@ pub enum Command {
     /// Measure one precision of a device; started by the doctor
     #[command(hide = true)]
     MeasureDevice(MeasureDeviceArgs),
+
+    /// Write generated files of official sizes, to measure speed with
+    #[command(hide = true)]
+    MakeFiles(MakeFilesArgs),
+
     /// Compare a model's features with those of its original, which another process computes from the same pixels
     ///
     /// Prints the largest difference, how many k-NN predictions agree, and one verdict. examples/parity/ has the originals'
@@ -330,7 +335,7 @@ pub struct ModelArgs {
     pub device: String,
 
     /// Number format of a frozen model's weights and activations: f32, tf32 (NVIDIA GPUs; products only), bf16. Protocols that
-    /// train with gradients need f32
+    /// train with gradients take f32 or bf16, which then rounds the factors of products only
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub precision: PrecisionArg,
 
@@ -814,6 +819,46 @@ pub struct MeasureDeviceArgs {
     /// The precision
     #[arg(long, value_name = "FORMAT")]
     pub precision: PrecisionArg,
+
+    /// What is measured
+    #[arg(long, value_name = "WORK", default_value = "encoder")]
+    pub work: WorkArg,
+
+    /// Train samples of neighbours, or images per batch
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub size: usize,
+}
+
+/// What `measure-device` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WorkArg {
+    /// Features, uploads and products, for the doctor
+    Encoder,
+    /// Nearest neighbours of 1,000 queries
+    Neighbours,
+    /// Training steps of UPerNet
+    Upernet,
+    /// Training steps of fine-tuning
+    Finetune,
+}
+
+/// Arguments of the hidden command `make-files`.
+#[derive(Debug, Clone, Args)]
+pub struct MakeFilesArgs {
+    /// The suite: geobench
+    pub suite: String,
+
+    /// Folder for the files, as the official package lays them out
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// Write only this task; repeatable
+    #[arg(long = "task", value_name = "TASK")]
+    pub tasks: Vec<String>,
+
+    /// Write one of so many of the official samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub one_of: usize,
 }
 
 /// Arguments of `models`.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::bail;
+use burn::tensor::{DType, Device};
 
 use super::args::BenchArgs;
 use super::progress::Shown;
@@ -23,11 +24,12 @@ use crate::features::stages;
 use crate::features::vectors::VectorFolder;
 use crate::home::{Home, cache_folder};
 use crate::model::config::ModelConfig;
+use crate::nn::kernels::autocast;
 use crate::program::Program;
 use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::{self, Written};
-use crate::run::plan::{self, Choice};
+use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
 use crate::run::{self, Done, Runner, Setting};
 use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
@@ -103,19 +105,8 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         lacks.iter().for_each(|lack| console::note(format_args!("{lack}")));
         plans = left;
     }
-    let precision = args.model.precision.into();
-    let mut cells = plans.iter().flat_map(|plan| &plan.cells);
-    if precision != Precision::F32
-        && let Some(trained) = cells.find(|planned| planned.protocol.needs().takes_setup())
-    {
-        return Err(Error::request(format!(
-            "{}: computes in float32, found --precision {precision}",
-            trained.cell.protocol
-        ))
-        .help("run it without --precision, or leave it out with --protocol")
-        .into());
-    }
-    let mut devices = device::several(&args.model.device, precision)?;
+    let precision: Precision = args.model.precision.into();
+    let mut devices = devices(&args.model.device, precision, &plans)?;
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;
 
@@ -296,4 +287,37 @@ fn told(done: &Done) -> String {
     let made = &record.provenance;
     let partial = if made.partial_weights() { format!(", {}", made.coverage()) } else { String::new() };
     format!("{} {}{interval}{partial}{reused}", record.metric, scale.shown(record.value))
+}
+
+/// Returns the devices, set to compute in `precision`. Protocols that train with gradients keep float32 weights and round the
+/// factors of products to bfloat16; those on frozen features have the model itself in bfloat16, so that the two need runs of their
+/// own.
+fn devices(names: &str, precision: Precision, plans: &[TaskPlan]) -> crate::Result<Vec<Device>> {
+    let cells = || plans.iter().flat_map(|plan| &plan.cells);
+    let trains = |planned: &&PlannedCell| planned.protocol.needs().takes_setup();
+    let Some(trained) = cells().find(trains).filter(|_| precision != Precision::F32) else {
+        return device::several(names, precision);
+    };
+    let protocol = &trained.cell.protocol;
+    let other = cells().find(|planned| !trains(planned));
+    if precision == Precision::Tf32 {
+        return Err(Error::request(format!("{protocol}: trains in float32 or bf16, found --precision tf32"))
+            .help("use --precision bf16, or run it without --precision"));
+    }
+    if let Some(other) = other {
+        return Err(Error::request(format!(
+            "{protocol} trains with float32 weights, {} needs the model in bf16",
+            other.cell.protocol
+        ))
+        .help("run them one after the other, each with its own --protocol"));
+    }
+    let devices = device::several(names, Precision::F32)?;
+    if devices.iter().any(|device| device::is_host(device) || !device.supports_dtype(DType::BF16)) {
+        return Err(Error::device(format!(
+            "{protocol}: expected a device that trains in bf16, found device `{names}`"
+        ))
+        .help("use --device libtorch:cuda:INDEX or libtorch, or run it without --precision"));
+    }
+    autocast::switch(true);
+    Ok(devices)
 }

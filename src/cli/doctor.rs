@@ -2,11 +2,14 @@
 
 use anyhow::bail;
 
-use super::args::{DoctorArgs, MeasureDeviceArgs};
+use super::args::{DoctorArgs, MakeFilesArgs, MeasureDeviceArgs, WorkArg};
 use crate::console;
+use crate::demo;
+use crate::doctor::rates::{self, Work};
 use crate::doctor::{self, Area, Finding, Standing, self_test};
 use crate::home::Home;
 use crate::locations::Environment;
+use crate::task::Suite;
 
 /// Runs the command. Fails if something is broken.
 pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
@@ -26,8 +29,30 @@ pub fn run(home: &Home, args: &DoctorArgs) -> anyhow::Result<()> {
 
 /// Prints what one precision of a device gives, for the doctor that started this process.
 pub fn measure(home: &Home, args: &MeasureDeviceArgs) -> anyhow::Result<()> {
-    let measured = self_test::measure(home, &args.device, args.precision.into())?;
-    console::print(format!("{}\n", serde_json::to_string(&measured)?))?;
+    let work = match args.work {
+        WorkArg::Encoder => {
+            let measured = self_test::measure(home, &args.device, args.precision.into())?;
+            console::print(format!("{}\n", serde_json::to_string(&measured)?))?;
+            return Ok(());
+        }
+        WorkArg::Neighbours => Work::Neighbours(args.size),
+        WorkArg::Upernet => Work::Upernet(args.size),
+        WorkArg::Finetune => Work::Finetune(args.size),
+    };
+    let rate = rates::measure(home, &args.device, args.precision.into(), work)?;
+    console::print(format!("{:.2} {:.1e}\n", rate.per_second, rate.apart))?;
+    Ok(())
+}
+
+/// Writes generated files of official sizes.
+pub fn make_files(home: &Home, args: &MakeFilesArgs) -> anyhow::Result<()> {
+    let suite = Suite::load(home, &args.suite)?;
+    for task in &suite.tasks {
+        if args.tasks.is_empty() || args.tasks.contains(&task.name) {
+            let written = demo::write_many(&suite, task, args.one_of, &args.to)?;
+            console::tell(format_args!("{} {written}\n", task.name));
+        }
+    }
     Ok(())
 }
 

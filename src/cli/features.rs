@@ -24,7 +24,7 @@ use crate::home::Home;
 use crate::model::Want;
 use crate::progress::Progress;
 use crate::task::Split;
-use crate::transform::augment::Dihedral;
+use crate::transform::augment::{Dihedral, Turn};
 use crate::{Error, Result};
 
 /// Runs the command.
@@ -194,7 +194,14 @@ impl Export {
             let item = |i: usize| {
                 let sample = input.read(&strategy.preprocess, split, i)?;
                 let truth = PixelTruth::Classes(Array2::zeros((0, 0)));
-                Ok(MapItem { place: None, name: sample.name, images: Some(sample.images), truth })
+                Ok(MapItem {
+                    place: None,
+                    name: sample.name,
+                    images: Some(sample.images),
+                    images_turn: None,
+                    truth,
+                    truth_turn: Turn::NONE,
+                })
             };
             let items = (first..n.min(first + batch_size)).map(item).collect::<Result<Vec<MapItem>>>()?;
             for (place, map) in source.maps(&items)?.into_iter().enumerate() {

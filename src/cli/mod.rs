@@ -101,6 +101,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Fetch(args) => fetch::run(&home, &args),
         args::Command::Doctor(args) => doctor::run(&home, &args),
         args::Command::MeasureDevice(args) => doctor::measure(&home, &args),
+        args::Command::MakeFiles(args) => doctor::make_files(&home, &args),
         args::Command::Report(args) => return report::run(&home, args),
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
     };

@@ -85,6 +85,51 @@ pub fn write_task(suite: &Suite, task: &Task, content: &Content, seed: u64, root
     Ok(())
 }
 
+/// Samples of a split that [`write_many`] draws.
+pub const DRAWN: usize = 40;
+
+/// Like [`write_task`], with so many samples per split. The first ones of a split are drawn; the others are those again with
+/// shifted pixels, so that every file has another content.
+///
+/// # Errors
+/// Like [`write_task`].
+pub fn write_many(
+    suite: &Suite,
+    task: &Task,
+    content: &Content,
+    counts: [usize; 3],
+    root: &Path,
+) -> Result<()> {
+    let directory = root.join(&task.directory);
+    std::fs::create_dir_all(&directory).at(&directory)?;
+    let layout = TaskFiles { suite, task, content };
+    let mut names: Vec<Vec<String>> = Vec::new();
+    let mut first = 0;
+    for (split, count) in Split::ALL.into_iter().zip(counts) {
+        let drawn: Vec<Sample> =
+            (0..DRAWN).into_par_iter().map(|index| layout.sample(split, index)).collect();
+        let own: Vec<String> = (first..first + count).map(|number| format!("made_{number:06}")).collect();
+        first += count;
+        own.par_iter().enumerate().try_for_each(|(index, name)| {
+            let path = directory.join(format!("{name}.hdf5"));
+            let sample = drawn[index % DRAWN].shifted(index / DRAWN);
+            std::fs::write(&path, layout.encode(&sample).at(&path)?).at(&path)
+        })?;
+        if split == Split::Train {
+            let planes: Vec<Vec<Plane>> = drawn.into_iter().map(|sample| sample.planes).collect();
+            write_json(&directory.join("band_stats.json"), &statistics(&planes))?;
+            let bands = planes.first().into_iter().flatten().map(|plane| plane.info.clone()).collect();
+            let path = directory.join("task_specs.pkl");
+            std::fs::write(&path, describe::specifications(task, content, bands).pickle()).at(&path)?;
+        }
+        names.push(own);
+    }
+    if let [train, valid, test] = names.as_slice() {
+        write_json(&directory.join("default_partition.json"), &Partition { train, valid, test })?;
+    }
+    Ok(())
+}
+
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     std::fs::write(path, serde_json::to_string_pretty(value).at(path)?).at(path)
 }
@@ -118,6 +163,23 @@ struct Sample {
     planes: Vec<Plane>,
     mask: Option<Plane>,
     label: Option<Value>,
+}
+
+impl Sample {
+    /// The same sample with the pixels of all planes, and the mask's, moved on by so many places.
+    fn shifted(&self, places: usize) -> Self {
+        let plane = |plane: &Plane| Plane {
+            name: plane.name.clone(),
+            info: plane.info.clone(),
+            values: plane.values.shifted(places),
+        };
+        Sample {
+            side: self.side,
+            planes: self.planes.iter().map(plane).collect(),
+            mask: self.mask.as_ref().map(plane),
+            label: self.label.clone(),
+        }
+    }
 }
 
 /// Everything that determines the form of a task's files.
@@ -274,6 +336,19 @@ fn statistics(samples: &[Vec<Plane>]) -> BTreeMap<&str, Statistics> {
 }
 
 impl Stored {
+    fn shifted(&self, places: usize) -> Self {
+        fn shifted<T: Copy>(values: &[T], places: usize) -> Vec<T> {
+            let mut moved = values.to_vec();
+            moved.rotate_left(places % values.len().max(1));
+            moved
+        }
+        match self {
+            Stored::Int16(values) => Stored::Int16(shifted(values, places)),
+            Stored::Float32(values) => Stored::Float32(shifted(values, places)),
+            Stored::Uint8(values) => Stored::Uint8(shifted(values, places)),
+        }
+    }
+
     fn to_f64(&self) -> Vec<f64> {
         match self {
             Stored::Int16(values) => values.iter().copied().map(f64::from).collect(),

@@ -104,6 +104,21 @@ pub fn provide_drawn(suite: &Suite, cache: &Path, seed: u64) -> Result<PathBuf> 
     Ok(root)
 }
 
+/// Writes the files of a task with one of `one_of` of its official samples below `root`, at least 40 per split, to measure speed
+/// with: forty are drawn per split, the others are copies whose pixels are shifted. Returns how many there are.
+///
+/// # Errors
+/// As for [`provide`].
+pub fn write_many(suite: &Suite, task: &Task, one_of: usize, root: &Path) -> Result<usize> {
+    let readme = root.join(README_NAME);
+    fs::create_dir_all(root).at(root)?;
+    fs::write(&readme, README).at(&readme)?;
+    let official = [task.samples.train, task.samples.valid, task.samples.test];
+    let counts = official.map(|count| (count / one_of.max(1)).max(files::DRAWN));
+    files::write_many(suite, task, &content(suite, task)?, counts, root)?;
+    Ok(counts.iter().sum())
+}
+
 /// Whether the data below `root` are demo data.
 pub fn is_demo(root: &Path) -> bool {
     fs::read(root.join(README_NAME)).is_ok_and(|text| text == README.as_bytes())

@@ -23,9 +23,9 @@ use crate::task::Sensor;
 use crate::{Error, Result};
 
 /// The model that is measured, with random weights.
-const MODEL: &str = "terrafm-b";
+pub(super) const MODEL: &str = "terrafm-b";
 /// Side of its images in pixels.
-const SIDE: usize = 224;
+pub(super) const SIDE: usize = 224;
 /// Images whose features are compared.
 const COMPARED: usize = 8;
 /// Batch sizes whose throughput is measured.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ndarray::{Array2, ArrayView1};
 
-use super::{Extractor, Features, Identity};
+use super::{Extractor, Features, Identity, sweep};
 use crate::audit::observed::Observed;
 use crate::features::cache::{About, Cache, CachedSample, Entry};
 use crate::progress::Progress;
+use crate::score::decision::unless_diverged;
 use crate::task::Split;
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// Samples per chunk of the cache: the most that a killed run loses.
@@ -25,6 +27,8 @@ pub struct FeatureBank {
     /// Rows by [`Extractor::key`].
     known: HashMap<String, Rows>,
     busy: Duration,
+    /// The samples of a split and the turn for which the features of all strategies were extracted at once.
+    shared: Vec<(Split, Vec<String>, Dihedral)>,
 }
 
 impl FeatureBank {
@@ -122,6 +126,104 @@ impl FeatureBank {
     }
 }
 
+impl FeatureBank {
+    /// Extracts what is missing of a split for all of these extractors, which differ in their strategy alone: each batch is read
+    /// and uploaded once, and normalised on the device. A strategy whose features are not finite is left out; asking for its
+    /// features says why. Does nothing for fewer than two strategies.
+    ///
+    /// # Errors
+    /// Like [`FeatureBank::features`].
+    pub fn extract_for_all(
+        &mut self,
+        extractors: Vec<Extractor>,
+        identity: Identity,
+        split: Split,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let Some(first) = extractors.first() else { return Ok(()) };
+        let input = first.input;
+        let (names, contents) = (input.dataset.samples(split), input.contents(split)?);
+        let asked = (split, names.to_vec(), first.turn);
+        if self.shared.contains(&asked) {
+            return Ok(());
+        }
+        self.shared.push(asked);
+        let mut left = Vec::new();
+        for extractor in extractors {
+            let key = extractor.key(identity)?;
+            let entry = self.cache.as_ref().map(|cache| cache.entry(&key));
+            let read = |entry: &Entry| entry.read(extractor.width(), &mut |line| progress.note(line));
+            let known: HashSet<blake3::Hash> = match (self.known.get(&key), &entry) {
+                (Some(rows), _) => rows.index.keys().copied().collect(),
+                // What cannot be read is computed.
+                (None, Some(entry)) => {
+                    read(entry).unwrap_or_default().into_iter().map(|row| row.content).collect()
+                }
+                (None, None) => HashSet::new(),
+            };
+            if contents.iter().any(|content| !known.contains(content)) {
+                let about = extractor.about(identity);
+                let fresh = Fresh { entry, about, rows: Vec::new(), kept: 0, progress };
+                left.push((key, extractor, known, fresh));
+            }
+        }
+        if left.len() < 2 {
+            return Ok(());
+        }
+        let mut new = HashSet::new();
+        let missing: Vec<usize> = (0..names.len())
+            .filter(|&i| {
+                left.iter().any(|(_, _, known, _)| !known.contains(&contents[i])) && new.insert(contents[i])
+            })
+            .collect();
+        let step = progress.begin(&format!("{split}, {} normalisations", left.len()), missing.len());
+        let mut parts: Vec<_> = Vec::new();
+        let mut extractors = Vec::new();
+        for (key, extractor, known, fresh) in left {
+            extractors.push(extractor);
+            parts.push((key, known, fresh, 0));
+        }
+        let mut told = 0;
+        let busy = sweep::extract_each(&extractors, split, &missing, &mut |place, batch| {
+            let (_, known, fresh, done) = &mut parts[place];
+            let batch = match unless_diverged(batch)? {
+                Some(batch) => batch,
+                None => return Ok(false),
+            };
+            for (target, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
+                let index = missing[*done];
+                *done += 1;
+                if known.contains(&contents[index]) {
+                    continue;
+                }
+                let seen = input.seen.get(split, index).ok_or_else(|| {
+                    Error::mismatch(format!("{split} {}: the sample was not read", names[index]))
+                })?;
+                let (content, pixels) = (contents[index], seen.pixels().clone());
+                fresh.rows.push(CachedSample { content, target, pixels, features: features.to_vec() });
+            }
+            if *done > told {
+                step.advance(*done - told);
+                told = *done;
+            }
+            if fresh.rows.len() - fresh.kept >= CHUNK {
+                fresh.keep_only_on_disk();
+            }
+            Ok(true)
+        });
+        for (key, _, mut fresh, _) in parts {
+            fresh.keep_only_on_disk();
+            match &fresh.entry {
+                // Its features are read from the cache when they are asked for.
+                Some(_) => drop(self.known.remove(&key)),
+                None => self.known.entry(key).or_default().extend(fresh.rows),
+            }
+        }
+        self.busy += busy?;
+        Ok(())
+    }
+}
+
 /// Features fresh from the encoder, on their way into the cache.
 struct Fresh<'a> {
     /// `None` without a cache, or if it cannot be written.
@@ -145,6 +247,15 @@ impl Fresh<'_> {
             self.entry = None;
         }
         self.kept = self.rows.len();
+    }
+
+    /// Like [`Fresh::keep`], and forgets what is in the cache.
+    fn keep_only_on_disk(&mut self) {
+        self.keep();
+        if self.entry.is_some() {
+            self.rows.clear();
+            self.kept = 0;
+        }
     }
 }
 

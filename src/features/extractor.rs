@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::batch_size::BatchSize;
 use super::cache::{self, About};
 use super::feed::Feed;
+use super::images::StoredBatch;
 use super::input::{Input, Preparation};
 use super::stages::{Stage, timed};
 use super::{FEATURES_VERSION, Features, check_finite, images, in_flight};
@@ -38,7 +39,7 @@ pub struct Identity<'a> {
 }
 
 /// Samples that are read ahead at least while the batch size still grows.
-const READ_AHEAD: usize = 64;
+pub(super) const READ_AHEAD: usize = 64;
 
 /// An encoder on one of several devices.
 pub struct Replica {
@@ -106,7 +107,7 @@ impl<'a> Extractor<'a> {
                     timed(Stage::WaitForSamples, || samples.by_ref().take(size).collect::<Result<_>>())?;
                 let is_last = batch.is_empty();
                 if !is_last {
-                    self.launch_fitting(&feed, &batch, &mut launched)?;
+                    self.launch_fitting(&feed, &batch, None, &mut launched)?;
                 }
                 while (launched.len() >= in_flight || is_last)
                     && let Some(oldest) = launched.pop_front()
@@ -202,28 +203,30 @@ impl<'a> Extractor<'a> {
     /// Encodes a batch and waits for its features, in parts if it does not fit into the device's memory at once.
     fn encode_whole(&self, feed: &Feed, split: Split, batch: &[Sample]) -> Result<Vec<(Features, Duration)>> {
         let mut launched = VecDeque::new();
-        self.launch_fitting(feed, batch, &mut launched)?;
+        self.launch_fitting(feed, batch, None, &mut launched)?;
         launched.into_iter().map(|part| self.finish(split, part)).collect()
     }
 
-    /// Starts to encode a batch of samples of `feed`, in parts if it does not fit into the device's memory at once.
-    fn launch_fitting(
+    /// Starts to encode a batch of samples of `feed`, in parts if it does not fit into the device's memory at once. `stored` are
+    /// the batch's images if they are uploaded.
+    pub(super) fn launch_fitting(
         &self,
         feed: &Feed,
         batch: &[Sample],
+        stored: Option<&StoredBatch>,
         launched: &mut VecDeque<BatchInFlight<'a>>,
     ) -> Result<()> {
         if device::is_host(feed.device()) {
-            launched.push_back(self.launch(feed, batch)?);
+            launched.push_back(self.launch(feed, batch, stored)?);
             return Ok(());
         }
-        match device::quietly(|| self.launch(feed, batch)) {
+        match device::quietly(|| self.launch(feed, batch, stored)) {
             Ok(done) => launched.push_back(done?),
             Err(problem) if device::is_out_of_memory(&problem) && batch.len() > 1 => {
                 self.batch_size.note_too_large(batch.len());
                 let (first, second) = batch.split_at(batch.len() / 2);
-                self.launch_fitting(feed, first, launched)?;
-                self.launch_fitting(feed, second, launched)?;
+                self.launch_fitting(feed, first, None, launched)?;
+                self.launch_fitting(feed, second, None, launched)?;
             }
             Err(problem) => {
                 let error = Error::device(format!("the device failed on {} images: {problem}", batch.len()));
@@ -234,8 +237,16 @@ impl<'a> Extractor<'a> {
     }
 
     /// Starts to encode a batch of samples of `feed`.
-    fn launch(&self, feed: &Feed, batch: &[Sample]) -> Result<BatchInFlight<'a>> {
-        let images = feed.batch(images::of_samples(batch))?;
+    fn launch(
+        &self,
+        feed: &Feed,
+        batch: &[Sample],
+        stored: Option<&StoredBatch>,
+    ) -> Result<BatchInFlight<'a>> {
+        let images = match stored {
+            Some(stored) => feed.batch_of(stored)?,
+            None => feed.batch(images::of_samples(batch))?,
+        };
         let (samples, labels) =
             batch.iter().map(|sample| (sample.name.clone(), sample.target.clone())).unzip();
         let start = Instant::now();
@@ -246,7 +257,7 @@ impl<'a> Extractor<'a> {
     }
 
     /// Returns the features of a batch, and the time that was spent in the encoder or waiting for it.
-    fn finish(&self, split: Split, batch: BatchInFlight) -> Result<(Features, Duration)> {
+    pub(super) fn finish(&self, split: Split, batch: BatchInFlight) -> Result<(Features, Duration)> {
         let BatchInFlight { samples, labels, pending, busy } = batch;
         let (width, n) = (self.width(), samples.len());
         let start = Instant::now();
@@ -342,7 +353,7 @@ impl<'a> Extractor<'a> {
 }
 
 /// Samples in an encoder's hands.
-struct BatchInFlight<'a> {
+pub(super) struct BatchInFlight<'a> {
     samples: Vec<String>,
     labels: Vec<Target>,
     pending: Pending<'a>,

@@ -1,6 +1,7 @@
 //! Prepares the images of a task's samples for a model: maps stored bands to channels, and builds batches.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -15,7 +16,7 @@ use crate::task::bands::{self, Band, Channels, Imputation, Selection};
 use crate::task::{Sensor, Suite, Task, TaskImage};
 use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// One of the images of each sample, and the part of it that a model receives.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,7 +160,9 @@ pub fn batch<'s>(
             ))
             .help("all images of a batch must have the same number of bands, height and width"));
         }
-        let (pixels, shape) = timed(Stage::Assemble, || stacked(&images));
+        // The tensor keeps the numbers if the device is the CPU, so that no buffer can serve again.
+        let mut pixels = Vec::new();
+        let shape = timed(Stage::Assemble, || stack_into(&mut pixels, &images));
         let upload = || Tensor::from_data(TensorData::new(pixels, shape), device);
         let pixels = timed(Stage::Upload, upload);
         Ok((pixels, context(&images)))
@@ -167,28 +170,83 @@ pub fn batch<'s>(
     Ok(spec.batch(all.collect::<Result<_>>()?))
 }
 
-/// Builds a batch like [`batch`] from images as stored, which may differ in size: they are preprocessed on the device, with one of
-/// `parts` per image of a sample.
+/// The images of a batch as stored, on a device. Clones share the numbers.
+#[derive(Clone)]
+pub struct StoredBatch {
+    /// Per image of a sample: the pixels [n, c, h, w] of samples that follow one another and have one size, in float32.
+    pixels: Vec<Vec<Tensor<4>>>,
+    contexts: Vec<Context>,
+}
+
+/// Memory of the program in which batches are put together, used again for the next ones.
+#[derive(Debug, Default)]
+pub struct BatchBuffers {
+    idle: Mutex<Vec<Vec<f32>>>,
+    made: AtomicUsize,
+}
+
+impl BatchBuffers {
+    /// Runs `work` with an empty buffer, which keeps the room that earlier batches needed.
+    fn lend<T>(&self, work: impl FnOnce(&mut Vec<f32>) -> T) -> T {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = idle.unwrap_or_else(|| {
+            self.made.fetch_add(1, Ordering::Relaxed);
+            Vec::new()
+        });
+        buffer.clear();
+        let done = work(&mut buffer);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        done
+    }
+
+    /// How many buffers were needed so far: one per thread that makes batches.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+/// Uploads the images of a batch as stored, which may differ in size.
 ///
 /// # Errors
-/// If samples differ in their number of images, or an image does not fit its preprocessing.
-pub(super) fn batch_of_stored<'s>(
+/// If samples differ in their number of images.
+pub(super) fn upload_stored<'s>(
     spec: &InputSpec,
     samples: impl Iterator<Item = &'s [Image]>,
     device: &Device,
+    buffers: &BatchBuffers,
+) -> Result<StoredBatch> {
+    // Stored pixels need float32, in whichever format the model computes.
+    let beside = Tensor::<1>::zeros([1], (device, DType::F32));
+    let (mut pixels, mut contexts) = (Vec::new(), Vec::new());
+    for images in places(spec, samples)? {
+        let equal = images.chunk_by(|a, b| a.pixels.dim() == b.pixels.dim());
+        let uploaded = |images: &[&Image]| {
+            buffers.lend(|buffer| {
+                let shape = timed(Stage::Assemble, || stack_into(buffer, images));
+                timed(Stage::Upload, || upload(&beside, buffer, shape))
+            })
+        };
+        pixels.push(equal.map(uploaded).collect());
+        contexts.push(context(&images));
+    }
+    Ok(StoredBatch { pixels, contexts })
+}
+
+/// Builds a batch of uploaded images, preprocessed on the device with one of `parts` per image of a sample.
+///
+/// # Errors
+/// If an image does not fit its preprocessing.
+pub(super) fn batch_of_stored(
+    spec: &InputSpec,
+    stored: &StoredBatch,
     parts: &[DevicePreprocess],
     turn: Dihedral,
 ) -> Result<Batch> {
-    let all = places(spec, samples)?.into_iter().zip(parts).map(|(images, part)| {
-        let equal = images.chunk_by(|a, b| a.pixels.dim() == b.pixels.dim());
-        // Stored pixels need float32, in whichever format the model computes.
-        let beside = Tensor::<1>::zeros([1], (device, DType::F32));
-        let uploaded = |images| {
-            let (pixels, shape) = timed(Stage::Assemble, || stacked(images));
-            timed(Stage::Upload, || part.apply(upload(&beside, pixels, shape), turn))
-        };
-        let ready = equal.map(uploaded).collect::<Result<Vec<_>>>()?;
-        Ok((Tensor::cat(ready, 0).cast(device.settings().float_dtype), context(&images)))
+    let all = stored.pixels.iter().zip(&stored.contexts).zip(parts).map(|((pixels, context), part)| {
+        let prepared = |pixels: &Tensor<4>| timed(Stage::Upload, || part.apply(pixels.clone(), turn));
+        let ready = pixels.iter().map(prepared).collect::<Result<Vec<_>>>()?;
+        let device = pixels.first().map(Tensor::device).unwrap_or_else(device::host);
+        Ok((Tensor::cat(ready, 0).cast(device.settings().float_dtype), context.clone()))
     });
     Ok(spec.batch(all.collect::<Result<_>>()?))
 }
@@ -209,17 +267,17 @@ fn places<'s>(spec: &InputSpec, samples: impl Iterator<Item = &'s [Image]>) -> R
     Ok(places)
 }
 
-/// Copies images of one size behind one another: their pixels and their shape [n, c, h, w].
-fn stacked(images: &[&Image]) -> (Vec<f32>, [usize; 4]) {
+/// Copies the pixels of images of one size behind one another. Returns their shape [n, c, h, w].
+fn stack_into(pixels: &mut Vec<f32>, images: &[&Image]) -> [usize; 4] {
     let (c, h, w) = images.first().map_or((0, 0, 0), |image| image.pixels.dim());
-    let mut pixels: Vec<f32> = Vec::with_capacity(images.len() * c * h * w);
+    pixels.reserve_exact(images.len() * c * h * w);
     for image in images {
         match image.pixels.as_slice() {
             Some(contiguous) => pixels.extend_from_slice(contiguous),
             None => pixels.extend(image.pixels.iter()),
         }
     }
-    (pixels, [images.len(), c, h, w])
+    [images.len(), c, h, w]
 }
 
 /// Collects when and where images were taken.

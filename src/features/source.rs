@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use burn::tensor::Device;
 
+use super::feed::DeviceFeed;
 use super::maps::{MapSource, MapStore};
 use super::tiles::{Tokens, thinned_tile_tokens};
-use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica};
+use super::{BatchSize, Extractor, FeatureBank, Features, Identity, Input, Replica, sweep};
 use crate::audit::observed::PixelSummary;
 use crate::data::Target;
 use crate::model::Encoder;
@@ -184,6 +185,14 @@ impl FeatureSource for EncoderSource<'_> {
 
     fn pooled(&mut self, FeatureView { strategy, split, turn }: FeatureView) -> Result<Features> {
         let extractor = self.extractor(strategy, turn)?;
+        // Every strategy is tried on train and validation; test is encoded with the chosen one.
+        if self.input.strategies.len() > 1 && split != Split::Test {
+            let all = (0..self.input.strategies.len()).map(|strategy| self.extractor(strategy, turn));
+            let all = all.collect::<Result<Vec<_>>>()?;
+            if sweep::can_share(&all) {
+                self.known.bank.extract_for_all(all, self.identity, split, self.progress)?;
+            }
+        }
         self.known.bank.features(&extractor, self.identity, split, self.progress)
     }
 
@@ -202,6 +211,14 @@ impl FeatureSource for EncoderSource<'_> {
     fn maps(&mut self, strategy: usize) -> Result<MapSource<'_>> {
         let store = self.known.map_store(self.partition, strategy, self.map_limit);
         let device = self.device.clone();
-        Ok(MapSource::keeping(Box::new(self.encoder), self.input.spec(), device, store))
+        let extractor = self.extractor(strategy, Dihedral::Identity)?;
+        let preprocess = &extractor.strategy.preprocess;
+        let feed = match self.encoder.remote() {
+            None => DeviceFeed::for_device(self.input, preprocess, self.device),
+            // It takes its images from the program's memory.
+            Some(_) => None,
+        };
+        let maps = MapSource::keeping(Box::new(self.encoder), self.input.spec(), device, store);
+        Ok(maps.prepared_by(feed))
     }
 }

@@ -6,11 +6,11 @@
 //!
 //! n is the number of images, t the number of tokens, d the width, c = d / heads.
 
-use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use super::kernels::autocast;
 use super::kernels::flex::matrix::{MatrixLayout, multiply_on_one_thread};
 use crate::device;
 
@@ -97,7 +97,7 @@ fn composed(qkv: [Tensor<3>; 3], heads: usize, logits: Logits) -> Tensor<3> {
         bias.expand([n / count, count, each, queries, t]).reshape([n, each, queries, t])
     });
     let options = AttentionModuleOptions { scale: logits.scale, ..Default::default() };
-    let x = module::attention(q, k, v, None, bias, options);
+    let x = autocast::attention(q, k, v, bias, options);
     x.swap_dims(1, 2).reshape([n, queries, d])
 }
 

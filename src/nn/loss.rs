@@ -1,7 +1,7 @@
 //! Losses for dense prediction.
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor, TensorData};
 use ndarray::ArrayView3;
 
 use crate::{Error, Result};
@@ -52,6 +52,21 @@ impl PixelLabels {
         })
     }
 
+    /// Creates labels from masks [n, 1, h, w] on a device, in float32: classes, or a negative number for ignored pixels.
+    /// `counting` of them, at least 1, are not ignored; nothing waits for the device.
+    pub fn on_device(masks: Tensor<4>, counting: usize) -> Self {
+        let [n, _, h, w] = masks.dims();
+        let masks = masks.reshape([n * h * w, 1]);
+        let counts = masks.clone().greater_equal_elem(0.0);
+        let weights = Share::of(counts.clone(), &masks).0;
+        PixelLabels {
+            classes: masks.mask_fill(counts.bool_not(), 0.0).int(),
+            weights,
+            size: [h, w],
+            counting,
+        }
+    }
+
     /// Returns the number of pixels that are not ignored.
     pub fn counting(&self) -> usize {
         self.counting
@@ -60,6 +75,17 @@ impl PixelLabels {
     /// Returns height and width.
     pub fn size(&self) -> [usize; 2] {
         self.size
+    }
+}
+
+/// Weights [pixels, 1] of a mean over some pixels: one over their number, or 0 for the others.
+struct Share(Tensor<2>);
+
+impl Share {
+    fn of(counts: Tensor<2, Bool>, like: &Tensor<2>) -> Self {
+        let ones = like.zeros_like().mask_fill(counts, 1.0);
+        let number = ones.clone().cast(FloatDType::F64).sum_dim(0);
+        Share(ones * number.recip().cast(FloatDType::F32))
     }
 }
 
@@ -86,6 +112,17 @@ impl PixelValues {
         let values = values.iter().map(|value| if value.is_nan() { 0.0 } else { *value }).collect();
         let tensor = |numbers: Vec<f32>| Tensor::from_data(TensorData::new(numbers, [n, h, w, 1]), device);
         PixelValues { values: tensor(values), weights: tensor(weights), size: [h, w], measured }
+    }
+
+    /// Creates the truth from maps [n, 1, h, w] on a device, NaN where nothing was measured. At least one of the numbers,
+    /// `measured` in all, is there; nothing waits for the device.
+    pub fn on_device(values: Tensor<4>, measured: usize) -> Self {
+        let [n, _, h, w] = values.dims();
+        let values = values.reshape([n * h * w, 1]);
+        let is_missing = values.clone().is_nan();
+        let weights = Share::of(is_missing.clone().bool_not(), &values).0.reshape([n, h, w, 1]);
+        let values = values.mask_fill(is_missing, 0.0).reshape([n, h, w, 1]);
+        PixelValues { values, weights, size: [h, w], measured }
     }
 
     /// How many pixels are measured.

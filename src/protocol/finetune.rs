@@ -9,6 +9,8 @@
 //! have no dropout or stochastic depth (of the published ones, Galileo drops a tenth of its residual branches, AnySat a tenth
 //! of its attention over dates, and a fifth of its activations for Sentinel-1).
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -18,21 +20,23 @@ use rand::seq::SliceRandom;
 
 use super::{Needs, Protocol, Session, TrainingSetup};
 use crate::config::{FinetuneConfig, TrainingConfig, TrainingOrder};
-use crate::data::{Sample, Split, Target, loader};
+use crate::data::{Split, Target, loader};
+use crate::features::feed::DeviceFeed;
 use crate::features::{Extractor, images};
 use crate::metrics::Better;
-use crate::model::{Architecture, Encoder, InputSpec, Want};
+use crate::model::{Architecture, Batch, Encoder, InputSpec, Want};
+use crate::nn::kernels;
 use crate::random::{linear_bound, stream, turn};
 use crate::score::decision::{are_usable, first_best, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
 use crate::task::TargetKind;
-use crate::train::epoch::{self, Classifier, Recipe};
+use crate::train::epoch::{self, Classifier, Recipe, TrainingSample};
 use crate::train::optim::Rule;
 use crate::train::search::{self, Resumed, SnapshotKeeper, Trainee};
 use crate::train::snapshot::Standing;
 use crate::train::state;
-use crate::transform::augment::Dihedral;
+use crate::transform::augment::{Dihedral, Turn};
 use crate::{Error, Result};
 
 impl Protocol for FinetuneConfig {
@@ -68,6 +72,9 @@ pub struct Network {
     head: Linear,
     #[module(skip)]
     spec: InputSpec,
+    /// Makes batches of images as stored.
+    #[module(skip)]
+    feed: Option<Arc<DeviceFeed>>,
 }
 
 impl Network {
@@ -85,7 +92,22 @@ impl Network {
             weight: Param::from_tensor(Tensor::from_data(weight, device)),
             bias: Some(Param::from_tensor(Tensor::from_data(bias, device))),
         };
-        Network { encoder: encoder.for_finetuning(), head, spec }
+        Network { encoder: encoder.for_finetuning(), head, spec, feed: None }
+    }
+
+    /// Prepares and turns images that are given as stored with `feed`.
+    #[must_use]
+    pub fn prepared_by(self, feed: Option<DeviceFeed>) -> Self {
+        Network { feed: feed.map(Arc::new), ..self }
+    }
+
+    /// Returns the logits [n, outputs] of a batch of prepared images.
+    ///
+    /// # Errors
+    /// If the images do not suit the encoder.
+    pub fn forward(&self, batch: &Batch) -> Result<Tensor<2>> {
+        let features = self.spec.encode(&self.encoder, batch, Want::Pooled(self.spec.pooling))?;
+        Ok(kernels::linear(features.pooled()?, &self.head))
     }
 
     /// Returns the encoder as it is trained.
@@ -95,10 +117,14 @@ impl Network {
 }
 
 impl Classifier for Network {
-    fn logits(&self, samples: &[Sample], device: &Device) -> Result<Tensor<2>> {
-        let batch = images::batch(&self.spec, images::of_samples(samples), device)?;
-        let features = self.spec.encode(&self.encoder, &batch, Want::Pooled(self.spec.pooling))?;
-        Ok(self.head.forward(features.pooled()?))
+    fn logits(&self, samples: &[TrainingSample], device: &Device) -> Result<Tensor<2>> {
+        let images = samples.iter().map(|sample| sample.sample.images.as_slice());
+        let turns: Option<Vec<Turn>> = samples.iter().map(|sample| sample.turn).collect();
+        let batch = match (&self.feed, turns) {
+            (Some(feed), Some(turns)) => feed.training_batch(images, &turns)?,
+            _ => images::batch(&self.spec, images, device)?,
+        };
+        self.forward(&batch)
     }
 }
 
@@ -183,6 +209,7 @@ impl Search<'_> {
     fn network(&self) -> Network {
         let TrainingSetup { device, input, task, .. } = self.setup;
         Network::new(self.encoder.clone().fork(device), input.spec(), task.classes, self.seed, device)
+            .prepared_by(self.setup.feed())
     }
 
     fn start(&self) -> LearningRateRun {
@@ -204,6 +231,7 @@ impl Search<'_> {
             outputs: setup.task.classes,
             at_once: setup.batch_size,
             device: setup.device.clone(),
+            is_deferred: setup.on_device,
         };
         for epoch in training.epochs..config.training.epochs {
             let name = format!(
@@ -262,10 +290,15 @@ impl Search<'_> {
             order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
         }
         let (input, preprocess) = (setup.input, &setup.strategy.preprocess);
+        let is_on_device = setup.on_device;
         let read = |i: usize| {
-            let sample = input.read(preprocess, Split::Train, order[i])?;
             let turn = turn(config.augmentation, seed, epoch, order[i]);
-            Ok(sample.turned(|pixels| turn.image(pixels)))
+            if is_on_device {
+                let sample = input.stored(Split::Train, order[i])?;
+                return Ok(TrainingSample { sample, turn: Some(turn) });
+            }
+            let sample = input.read(preprocess, Split::Train, order[i])?;
+            Ok(sample.turned(|pixels| turn.image(pixels)).into())
         };
         let step = setup.progress.begin(name, order.len());
         let ahead = 2 * setup.batch_size;

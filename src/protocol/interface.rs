@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 
+use super::Accelerator;
 use crate::config::TrainingConfig;
+use crate::features::feed::DeviceFeed;
 use crate::features::source::FeatureSource;
 use crate::features::{Input, Preparation};
 use crate::model::{Architecture, Pooling, Want};
@@ -121,6 +123,8 @@ pub struct Session<'a> {
     pub source: Option<&'a mut dyn FeatureSource>,
     /// For protocols that train with gradients.
     pub setup: Option<TrainingSetup<'a>>,
+    /// A GPU for arithmetic on many features.
+    pub accelerator: Option<Accelerator>,
 }
 
 impl<'a> Session<'a> {
@@ -158,6 +162,9 @@ pub struct TrainingSetup<'a> {
     pub maps: Vec<MapLevel>,
     /// With autodiff.
     pub device: Device,
+    /// Whether the device prepares and turns images and masks, and nothing waits for it in a step. Affects numbers only in
+    /// their last digits.
+    pub on_device: bool,
     /// Images that are on the device together.
     pub batch_size: usize,
     /// Threads that read and preprocess.
@@ -169,6 +176,11 @@ pub struct TrainingSetup<'a> {
 }
 
 impl TrainingSetup<'_> {
+    /// Makes the batches of a training whose device prepares images.
+    pub(crate) fn feed(&self) -> Option<DeviceFeed> {
+        self.on_device.then(|| DeviceFeed::new(self.input, &self.strategy.preprocess, &self.device))
+    }
+
     /// The encoder that is trained.
     ///
     /// # Errors

@@ -4,14 +4,15 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use super::on_device::neighbours::nearest_on;
 use super::sweep::{self, StrategyFeatures};
-use super::{Needs, Protocol, Session};
+use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{Distance, EmbeddingDtype, KnnConfig};
 use crate::score::{Outcome, Targets};
 use crate::solve::euclidean::nearest_euclidean;
 use crate::solve::neighbours::{Neighbours, Search, nearest, round};
 use crate::task::{Metric, Split, TargetKind, Task};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What k-NN predicts, and from which neighbours.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,18 +53,25 @@ impl Protocol for KnnConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        let accelerator = session.accelerator;
         sweep::run(KnnConfig::metric(self, task).better(), source, |features| {
-            score(self, task, seed, features)
+            score(self, task, seed, accelerator.as_ref(), features)
         })
     }
 }
 
 /// The test split against the train split.
-fn score(config: &KnnConfig, task: &Task, seed: u64, features: &mut StrategyFeatures) -> Result<Outcome> {
+fn score(
+    config: &KnnConfig,
+    task: &Task,
+    seed: u64,
+    accelerator: Option<&Accelerator>,
+    features: &mut StrategyFeatures,
+) -> Result<Outcome> {
     let (train, test) = (features.of(Split::Train)?, features.of(Split::Test)?);
     let labels = Targets::from_labels(&train.labels, task.classes)?;
     let truth = Targets::from_labels(&test.labels, task.classes)?;
-    let found = predict(config, train.matrix.view(), &labels, test.matrix.view())?;
+    let found = predict_on(accelerator, config, train.matrix.view(), &labels, test.matrix.view())?;
     let k = config.k.min(labels.len()).to_string();
     let selected = [("k", k), ("embedding-dtype", config.embedding_dtype.to_string())];
     let metric = config.metric(task);
@@ -117,6 +125,48 @@ pub fn predict_by(
     labels: &Targets,
     queries: ArrayView2<'_, f32>,
 ) -> Result<Prediction> {
+    let find = || match config.distance {
+        Distance::Cosine => nearest(train, queries, config.k, config.embedding_dtype, search),
+        Distance::Euclidean => nearest_euclidean(train, queries, config.k),
+    };
+    predict_from(config, train, labels, queries, find)
+}
+
+/// Like [`predict`], on the accelerator if there is one and the features are many. The prediction is the same. Neighbours in
+/// bfloat16, whose ties are many, are searched on the CPU, and so are those with which the device fails.
+///
+/// # Errors
+/// Like [`predict`].
+pub fn predict_on(
+    accelerator: Option<&Accelerator>,
+    config: &KnnConfig,
+    train: ArrayView2<'_, f32>,
+    labels: &Targets,
+    queries: ArrayView2<'_, f32>,
+) -> Result<Prediction> {
+    let is_f32 = config.distance == Distance::Euclidean || config.embedding_dtype == EmbeddingDtype::F32;
+    let (samples, width) = train.dim();
+    let Some(accelerator) = accelerator.filter(|accelerator| is_f32 && accelerator.takes(samples, width))
+    else {
+        return predict(config, train, labels, queries);
+    };
+    let find = || nearest_on(accelerator, config.distance, train, queries, config.k);
+    match predict_from(config, train, labels, queries, find) {
+        Err(error) if error.kind() == ErrorKind::Device => {
+            tracing::warn!("{error}; searching on the CPU");
+            predict(config, train, labels, queries)
+        }
+        done => done,
+    }
+}
+
+fn predict_from(
+    config: &KnnConfig,
+    train: ArrayView2<'_, f32>,
+    labels: &Targets,
+    queries: ArrayView2<'_, f32>,
+    find: impl FnOnce() -> Result<Neighbours>,
+) -> Result<Prediction> {
     if labels.len() != train.nrows() {
         return Err(Error::mismatch(format!(
             "{} train samples have features, {} have labels",
@@ -140,10 +190,7 @@ pub fn predict_by(
         )));
     }
     let dtype = config.embedding_dtype;
-    let neighbours = match config.distance {
-        Distance::Cosine => nearest(train, queries, config.k, dtype, search)?,
-        Distance::Euclidean => nearest_euclidean(train, queries, config.k)?,
-    };
+    let neighbours = find()?;
     let weights = neighbours.similarities.mapv(|similarity| match config.temperature {
         Some(temperature) => round(dtype, round(dtype, similarity / temperature).exp()),
         None => 1.0,

@@ -12,6 +12,7 @@ mod batches;
 mod draws;
 mod group;
 mod heads;
+mod on_device;
 mod optimizer;
 
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis, stack};
@@ -20,15 +21,16 @@ use rayon::prelude::*;
 use self::batches::{cut, normalize};
 use self::group::Group;
 use self::heads::HeadLayout;
+use self::on_device::DeviceSplit;
 use super::sweep::{self, StrategyFeatures};
-use super::{Needs, Protocol, Session};
+use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{KeptEpoch, LinearProbeConfig};
 use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, reported_score, score_logits};
 use crate::task::{Split, TargetKind, Task};
 use crate::train::schedule::Position;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 pub use self::batches::RunningStatistics;
 pub use self::draws::{DrawnSample, shuffled};
@@ -59,7 +61,10 @@ impl Protocol for LinearProbeConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
-        sweep::run(task.metric.better(), source, |features| score(self, task, seed, features))
+        let accelerator = session.accelerator;
+        sweep::run(task.metric.better(), source, |features| {
+            score(self, task, seed, accelerator.as_ref(), features)
+        })
     }
 }
 
@@ -68,6 +73,7 @@ fn score(
     config: &LinearProbeConfig,
     task: &Task,
     seed: u64,
+    accelerator: Option<&Accelerator>,
     features: &mut StrategyFeatures,
 ) -> Result<Outcome> {
     let turns = config.augmentation.transforms().iter();
@@ -86,7 +92,8 @@ fn score(
         true => reported_score(task.metric, logits, truth, config.batch_size),
         false => score_logits(task.metric, logits, truth),
     };
-    let probed = probe(config, config.rates(&task.name), training, held_out, seed, by_metric)?;
+    let rates = config.rates(&task.name);
+    let probed = probe_on(accelerator, config, rates, training, held_out, seed, by_metric)?;
 
     let Candidate { learning_rate, epoch, validation } = probed.chosen;
     let selected = [
@@ -99,6 +106,9 @@ fn score(
     if config.report_batches {
         outcome.scores.insert(format!("reported_{}", task.metric), by_metric(logits, &truth)?);
         outcome.scoring.report_batch = Some(config.batch_size);
+    }
+    if let Some(kind) = &probed.solved_on {
+        outcome = outcome.with_selected("solved-on", kind);
     }
     let diverged = probed.candidates.iter().filter(|candidate| candidate.validation.is_nan());
     let outcome = outcome.with_diverged(diverged.map(|candidate| candidate.learning_rate));
@@ -136,9 +146,28 @@ pub fn train(
     seed: u64,
     after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
 ) -> Result<Trained> {
+    train_on(None, config, rates, training, seed, after_epoch)
+}
+
+/// Like [`train`], on this device if one is given.
+///
+/// # Errors
+/// Like [`train`], or if the device fails.
+pub fn train_on(
+    accelerator: Option<&Accelerator>,
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: TrainingSet,
+    seed: u64,
+    after_epoch: impl FnMut(usize, &Heads) -> Result<()>,
+) -> Result<Trained> {
     let start = Linear::initial(config.initialization, training.targets.outputs(), training.width(), seed);
     let (samples, variants) = (training.samples(), config.augmentation.transforms().len());
-    train_from(config, rates, training, &start, |epoch| shuffled(seed, epoch, samples, variants), after_epoch)
+    let order = |epoch| shuffled(seed, epoch, samples, variants);
+    match accelerator {
+        None => train_from(config, rates, training, &start, order, after_epoch),
+        Some(device) => on_device::train_from(device, config, rates, training, &start, order, after_epoch),
+    }
 }
 
 /// Trains a head for each of `rates` from `start`, in the order that `order` gives for each epoch (from 0), as
@@ -293,6 +322,8 @@ pub struct Probed {
     pub candidates: Vec<Candidate>,
     /// [n, outputs]: of the test split, by the chosen head. [`Targets::predicted`] decides.
     pub logits: Array2<f32>,
+    /// The kind of device whose arithmetic it is, if that is not the CPU's.
+    pub solved_on: Option<String>,
 }
 
 /// Trains a head for each of `rates`, chooses by `score` on validation and applies the chosen one to test.
@@ -310,15 +341,59 @@ pub fn probe(
     seed: u64,
     score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
 ) -> Result<Probed> {
+    probe_on(None, config, rates, training, held_out, seed, score)
+}
+
+/// Like [`probe`], on the accelerator if there is one and the features are many; on the CPU if the device fails. Sums are
+/// rounded in another order.
+///
+/// # Errors
+/// Like [`probe`].
+pub fn probe_on(
+    accelerator: Option<&Accelerator>,
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: TrainingSet,
+    held_out: HeldOut,
+    seed: u64,
+    score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<Probed> {
     held_out.check(training.width(), training.targets)?;
+    let rows = training.features.len_of(Axis(0)) * training.samples();
+    if let Some(accelerator) = accelerator.filter(|accelerator| accelerator.solves(rows, training.width())) {
+        match probe_where(Some(accelerator), config, rates, training, held_out, seed, &score) {
+            Err(error) if error.kind() == ErrorKind::Device => {
+                tracing::warn!("{error}; training on the CPU");
+            }
+            done => return done,
+        }
+    }
+    probe_where(None, config, rates, training, held_out, seed, &score)
+}
+
+fn probe_where(
+    accelerator: Option<&Accelerator>,
+    config: &LinearProbeConfig,
+    rates: &[f64],
+    training: TrainingSet,
+    held_out: HeldOut,
+    seed: u64,
+    score: &impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<Probed> {
+    let upload = |accelerator| DeviceSplit::upload(accelerator, held_out.valid);
+    let valid = accelerator.map(upload).transpose()?;
     let mut kept: Vec<(Candidate, Heads)> = Vec::new();
-    train(config, rates, training, seed, |epoch, heads| {
+    train_on(accelerator, config, rates, training, seed, |epoch, heads| {
         if config.keep == KeptEpoch::Last && epoch + 1 < config.epochs {
             return Ok(());
         }
+        let on_device = valid.as_ref().map(|valid| valid.logits(heads)).transpose()?;
         for (rate, &learning_rate) in rates.iter().enumerate() {
-            let logits = heads.logits(rate, held_out.valid);
-            let validation = candidate_score(logits.view(), held_out.valid_targets, &score)?;
+            let logits = match &on_device {
+                Some(logits) => logits[rate].clone(),
+                None => heads.logits(rate, held_out.valid),
+            };
+            let validation = candidate_score(logits.view(), held_out.valid_targets, score)?;
             let candidate = Candidate { learning_rate, epoch, validation };
             match kept.get_mut(rate) {
                 None => kept.push((candidate, heads.only(rate))),
@@ -334,5 +409,6 @@ pub fn probe(
         .ok_or_else(|| diverged(rates))?;
     let logits = kept[chosen].1.logits(0, held_out.test);
     let candidates: Vec<Candidate> = kept.into_iter().map(|(candidate, _)| candidate).collect();
-    Ok(Probed { chosen: candidates[chosen], candidates, logits })
+    let solved_on = accelerator.map(|accelerator| accelerator.kind().to_owned());
+    Ok(Probed { chosen: candidates[chosen], candidates, logits, solved_on })
 }

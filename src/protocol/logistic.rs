@@ -8,12 +8,14 @@
 
 mod float32;
 
+use burn::tensor::FloatDType;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
+use super::on_device::regression::{DeviceFeatures, DeviceLabels};
 use super::sweep::{self, StrategyFeatures};
-use super::{Needs, Protocol, Session};
+use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{LogisticConfig, SolverConfig, SolverKind};
 use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
@@ -44,8 +46,9 @@ impl Protocol for LogisticConfig {
 
     fn run(&self, mut session: Session) -> Result<Outcome> {
         let (task, seed, source) = (session.task, session.seed, session.take_source()?);
+        let accelerator = session.accelerator;
         sweep::run(LogisticConfig::metric(self, task).better(), source, |features| {
-            score(self, task, seed, features)
+            score(self, task, seed, accelerator.as_ref(), features)
         })
     }
 }
@@ -56,6 +59,7 @@ fn score(
     config: &LogisticConfig,
     task: &Task,
     seed: u64,
+    accelerator: Option<&Accelerator>,
     features: &mut StrategyFeatures,
 ) -> Result<Outcome> {
     let (train, valid, test) =
@@ -67,7 +71,7 @@ fn score(
         HeldOut { valid: valid.matrix.view(), valid_targets: &valid_targets, test: test.matrix.view() };
     let metric = config.metric(task);
     let by_metric = |logits: ArrayView2<f32>, truth: &Targets| score_logits(metric, logits, truth);
-    let swept = sweep(config, train.matrix.view(), &targets, held_out, by_metric)?;
+    let swept = sweep_on(accelerator, config, train.matrix.view(), &targets, held_out, by_metric)?;
 
     let Candidate { c, validation, .. } = swept.chosen;
     let all = swept.candidates.len();
@@ -83,18 +87,29 @@ fn score(
         SolverKind::Converged => outcome,
         SolverKind::Torch => outcome.with_selected("solver", "PyTorch's L-BFGS, float32"),
     };
+    let outcome = match swept.solved_on {
+        None => outcome,
+        Some(kind) => outcome.with_selected("solved-on", &kind),
+    };
     let diverged = swept.candidates.iter().filter(|candidate| candidate.validation.is_nan());
     let outcome = outcome.with_diverged(diverged.map(|candidate| format!("{:.3e}", candidate.c)));
     Ok(Outcome { validation: Some(validation), ..outcome })
 }
 
 /// Training features, in f64 and standardised if the config says so.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Design {
-    /// [n, d]
-    features: Array2<f64>,
+    features: DesignFeatures,
     standardizer: Option<Standardizer>,
     row_per_class: bool,
+}
+
+/// Where the features of a [`Design`] are.
+#[derive(Debug, Clone)]
+enum DesignFeatures {
+    /// [n, d], standardised if the config says so.
+    Host(Array2<f64>),
+    Device(DeviceFeatures),
 }
 
 /// Brings features to mean 0 and standard deviation 1.
@@ -111,6 +126,23 @@ impl Standardizer {
         let mean = features.mean_axis(Axis(0))?;
         let deviation = features.std_axis(Axis(0), 0.0).mapv(|s| if s > 0.0 { s } else { 1.0 });
         Some(Self { mean, deviation })
+    }
+
+    /// Like [`Standardizer::of`] for many float32 features: converted by columns, not all at once, with the same sums.
+    fn of_many(features: ArrayView2<f32>) -> Option<Self> {
+        const COLUMNS: usize = 32;
+        let parts: Vec<Self> = features
+            .axis_chunks_iter(Axis(1), COLUMNS)
+            .into_par_iter()
+            .map(|columns| {
+                let mut converted = Array2::zeros(columns.raw_dim());
+                converted.assign(&columns.mapv(f64::from));
+                Self::of(&converted)
+            })
+            .collect::<Option<_>>()?;
+        let joined =
+            |part: fn(&Self) -> &Array1<f64>| parts.iter().flat_map(|one| part(one).to_vec()).collect();
+        Some(Self { mean: joined(|part| &part.mean), deviation: joined(|part| &part.deviation) })
     }
 
     /// Features [n, d] so brought.
@@ -146,12 +178,46 @@ impl Design {
         let features = features.mapv(f64::from);
         match Standardizer::of(&features).filter(|_| standardize) {
             Some(standardizer) => Self {
-                features: standardizer.apply(features),
+                features: DesignFeatures::Host(standardizer.apply(features)),
                 standardizer: Some(standardizer),
                 row_per_class: false,
             },
-            None => Self { features, standardizer: None, row_per_class: false },
+            None => {
+                Self { features: DesignFeatures::Host(features), standardizer: None, row_per_class: false }
+            }
         }
+    }
+
+    /// Like [`Design::new`], on the accelerator if there is one and the features are many. They stay on the CPU if the device
+    /// cannot take them, such as for lack of memory.
+    pub fn on(accelerator: Option<&Accelerator>, features: ArrayView2<f32>, standardize: bool) -> Self {
+        let (n, d) = features.dim();
+        let Some(accelerator) = accelerator.filter(|accelerator| n > 0 && accelerator.solves(n, d)) else {
+            return Self::new(features, standardize);
+        };
+        let standardizer = if standardize { Standardizer::of_many(features) } else { None };
+        let constants = standardizer.as_ref().map(|own| (&own.mean, &own.deviation));
+        match DeviceFeatures::upload(accelerator, features, constants) {
+            Ok(uploaded) => {
+                Self { features: DesignFeatures::Device(uploaded), standardizer, row_per_class: false }
+            }
+            Err(error) => {
+                tracing::warn!("{error}; solving on the CPU");
+                Self::new(features, standardize)
+            }
+        }
+    }
+
+    /// Samples and width.
+    fn dim(&self) -> (usize, usize) {
+        match &self.features {
+            DesignFeatures::Host(features) => features.dim(),
+            DesignFeatures::Device(features) => features.dim(),
+        }
+    }
+
+    fn is_on_device(&self) -> bool {
+        matches!(self.features, DesignFeatures::Device(_))
     }
 
     /// Gives two classes a row of coefficients each, as more classes have, if the config says so.
@@ -172,12 +238,32 @@ impl Design {
         solver: SolverConfig,
         start: Option<&Regression>,
     ) -> Result<Regression> {
-        let (n, d) = self.features.dim();
+        let (n, d) = self.dim();
         self.check(targets)?;
         let (labels, rows, reference) = coded(targets, self.row_per_class)?;
         let count = rows.len();
+        let on_device = match &self.features {
+            DesignFeatures::Host(_) => None,
+            DesignFeatures::Device(features) => Some(match &labels {
+                Labels::Softmax(rows) => features.classes(rows),
+                Labels::Logistic(labels) => features.labels(labels.view()),
+            }),
+        };
+        // What a device fails with: solvers know no errors.
+        let mut failure = None;
         if solver.kind == SolverKind::Torch {
-            let found = float32::fit(self.features.view(), &labels, count, c, solver);
+            let found = match (&self.features, &on_device) {
+                (DesignFeatures::Device(features), Some(uploaded)) => {
+                    float32::fit_on_device(features, uploaded, &labels, count, c, solver, &mut failure)
+                }
+                (DesignFeatures::Device(_), None) => return Err(self::failure("labels were not uploaded")),
+                (DesignFeatures::Host(features), _) => {
+                    float32::fit(features.view(), &labels, count, c, solver)
+                }
+            };
+            if let Some(error) = failure {
+                return Err(error);
+            }
             let point: Array1<f64> = found.point.iter().map(|x| f64::from(*x)).collect();
             let (coefficients, intercepts) = unstack(&point, count, d);
             return Ok(Regression {
@@ -198,8 +284,21 @@ impl Design {
             }
             _ => Array1::zeros(count * d + count),
         };
-        let objective = |point: &Array1<f64>| self.objective(&labels, count, 1.0 / (c * n as f64), point);
+        let decay = 1.0 / (c * n as f64);
+        let objective = |point: &Array1<f64>| match (&self.features, &on_device) {
+            (DesignFeatures::Device(features), Some(uploaded)) => {
+                device_objective(features, uploaded, count, decay, point).unwrap_or_else(|error| {
+                    failure = Some(error);
+                    (f64::NAN, Array1::from_elem(point.len(), f64::NAN))
+                })
+            }
+            (DesignFeatures::Device(_), None) => (f64::NAN, Array1::from_elem(point.len(), f64::NAN)),
+            (DesignFeatures::Host(features), _) => objective(features.view(), &labels, count, decay, point),
+        };
         let minimum = minimize(objective, start, solver);
+        if let Some(error) = failure {
+            return Err(error);
+        }
         let (coefficients, intercepts) = unstack(&minimum.point, count, d);
         Ok(Regression {
             coefficients: coefficients.to_owned(),
@@ -215,14 +314,18 @@ impl Design {
     }
 
     fn check(&self, targets: &Targets) -> Result<()> {
-        let (n, d) = self.features.dim();
+        let (n, d) = self.dim();
+        let is_finite = match &self.features {
+            DesignFeatures::Host(features) => features.iter().all(|x| x.is_finite()),
+            DesignFeatures::Device(features) => features.is_finite()?,
+        };
         let problem = if n != targets.len() {
             format!("features of {n} training samples, labels of {}", targets.len())
         } else if n == 0 || d == 0 || targets.outputs() == 0 {
             format!("{n} training samples, {d} features, {} classes", targets.outputs())
         } else if let Some(class) = targets.out_of_range() {
             format!("a training sample of class {class} of {}", targets.outputs())
-        } else if self.features.iter().any(|x| !x.is_finite()) {
+        } else if !is_finite {
             return Err(Error::not_finite("logistic regression: a training feature is not finite")
                 .help("check that the weights fit the model and the normalisation fits the pixels"));
         } else {
@@ -230,37 +333,60 @@ impl Design {
         };
         Err(failure(problem))
     }
+}
 
-    /// Mean loss plus `decay` / 2 |W|², and the gradient, at stacked coefficients and intercepts.
-    fn objective(&self, labels: &Labels, rows: usize, decay: f64, point: &Array1<f64>) -> (f64, Array1<f64>) {
-        let (n, d) = self.features.dim();
-        let (weights, intercepts) = unstack(point, rows, d);
-        let blocks: Vec<(f64, Array2<f64>, Array1<f64>)> = self
-            .features
-            .axis_chunks_iter(Axis(0), ROWS_AT_A_TIME)
-            .into_par_iter()
-            .enumerate()
-            .map(|(block, x)| {
-                let mut z = Array2::zeros((x.nrows(), rows));
-                z.assign(&intercepts);
-                general_mat_mul(1.0, &x, &weights.t(), 1.0, &mut z);
-                let samples = z.outer_iter_mut().zip(block * ROWS_AT_A_TIME..);
-                let loss = samples.map(|(z, sample)| labels.loss_and_gradient(sample, z)).sum();
-                (loss, z.t().dot(&x), z.sum_axis(Axis(0)))
-            })
-            .collect();
-        let (mut value, mut matrix, mut sums) = (0.0, Array2::zeros((rows, d)), Array1::zeros(rows));
-        for (loss, of_weights, of_intercepts) in &blocks {
-            value += loss;
-            matrix += of_weights;
-            sums += of_intercepts;
-        }
-        let n = n as f64;
-        matrix.zip_mut_with(&weights, |g, w| *g = *g / n + decay * w);
-        let norm: f64 = weights.iter().map(|w| w * w).sum();
-        let gradient = matrix.into_iter().chain(sums.into_iter().map(|g| g / n)).collect();
-        (value / n + 0.5 * decay * norm, gradient)
+/// Mean loss plus `decay` / 2 |W|², and the gradient, at stacked coefficients and intercepts.
+fn objective(
+    features: ArrayView2<f64>,
+    labels: &Labels,
+    rows: usize,
+    decay: f64,
+    point: &Array1<f64>,
+) -> (f64, Array1<f64>) {
+    let (n, d) = features.dim();
+    let (weights, intercepts) = unstack(point, rows, d);
+    let blocks: Vec<(f64, Array2<f64>, Array1<f64>)> = features
+        .axis_chunks_iter(Axis(0), ROWS_AT_A_TIME)
+        .into_par_iter()
+        .enumerate()
+        .map(|(block, x)| {
+            let mut z = Array2::zeros((x.nrows(), rows));
+            z.assign(&intercepts);
+            general_mat_mul(1.0, &x, &weights.t(), 1.0, &mut z);
+            let samples = z.outer_iter_mut().zip(block * ROWS_AT_A_TIME..);
+            let loss = samples.map(|(z, sample)| labels.loss_and_gradient(sample, z)).sum();
+            (loss, z.t().dot(&x), z.sum_axis(Axis(0)))
+        })
+        .collect();
+    let (mut value, mut matrix, mut sums) = (0.0, Array2::zeros((rows, d)), Array1::zeros(rows));
+    for (loss, of_weights, of_intercepts) in &blocks {
+        value += loss;
+        matrix += of_weights;
+        sums += of_intercepts;
     }
+    let n = n as f64;
+    matrix.zip_mut_with(&weights, |g, w| *g = *g / n + decay * w);
+    let norm: f64 = weights.iter().map(|w| w * w).sum();
+    let gradient = matrix.into_iter().chain(sums.into_iter().map(|g| g / n)).collect();
+    (value / n + 0.5 * decay * norm, gradient)
+}
+
+/// Like [`objective`], with the sums of a device.
+fn device_objective(
+    features: &DeviceFeatures,
+    labels: &DeviceLabels,
+    rows: usize,
+    decay: f64,
+    point: &Array1<f64>,
+) -> Result<(f64, Array1<f64>)> {
+    let (n, d) = features.dim();
+    let (weights, intercepts) = unstack(point, rows, d);
+    let mut sums = features.sums(labels, weights, intercepts, 1.0, FloatDType::F64)?;
+    let n = n as f64;
+    sums.weights.zip_mut_with(&weights, |g, w| *g = *g / n + decay * w);
+    let norm: f64 = weights.iter().map(|w| w * w).sum();
+    let gradient = sums.weights.into_iter().chain(sums.intercepts.into_iter().map(|g| g / n)).collect();
+    Ok((sums.loss / n + 0.5 * decay * norm, gradient))
 }
 
 /// Coefficients [rows, d] and intercepts [rows] from one vector of both.
@@ -382,6 +508,8 @@ pub struct Swept {
     pub candidates: Vec<Candidate>,
     /// [n, outputs]: of the test split. [`Targets::predicted`] decides.
     pub logits: Array2<f32>,
+    /// The kind of device whose arithmetic it is, if that is not the CPU's.
+    pub solved_on: Option<String>,
 }
 
 /// Fits a regression of training features [n, d] for each C, chooses by `score` on validation, refits if the config says so and applies the
@@ -399,8 +527,26 @@ pub fn sweep(
     held_out: HeldOut,
     score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
 ) -> Result<Swept> {
+    sweep_on(None, config, features, targets, held_out, score)
+}
+
+/// Like [`sweep`], on the accelerator if there is one and the features are many. Sums are rounded in another order, so that
+/// coefficients may differ in their last digits.
+///
+/// # Errors
+/// Like [`sweep`], or if the device fails.
+pub fn sweep_on(
+    accelerator: Option<&Accelerator>,
+    config: &LogisticConfig,
+    features: ArrayView2<f32>,
+    targets: &Targets,
+    held_out: HeldOut,
+    score: impl Fn(ArrayView2<f32>, &Targets) -> Result<f64>,
+) -> Result<Swept> {
     held_out.check(features.ncols(), targets)?;
-    let of_train = Design::new(features, config.standardize).with_row_per_class(config.row_per_class);
+    let of_train =
+        Design::on(accelerator, features, config.standardize).with_row_per_class(config.row_per_class);
+    let solved_on = accelerator.filter(|_| of_train.is_on_device()).map(|own| own.kind().to_owned());
     let mut candidates = Vec::new();
     let mut best: Option<(Candidate, Regression)> = None;
     let mut previous: Option<Regression> = None;
@@ -424,9 +570,10 @@ pub fn sweep(
     if config.refit_with_validation {
         let features = concatenate![Axis(0), features, held_out.valid];
         let targets = targets.with(held_out.valid_targets)?;
-        let of_both =
-            Design::new(features.view(), config.standardize).with_row_per_class(config.row_per_class);
+        drop(of_train);
+        let of_both = Design::on(accelerator, features.view(), config.standardize)
+            .with_row_per_class(config.row_per_class);
         regression = of_both.fit(&targets, chosen.c, config.solver.of_final_fit(), None)?;
     }
-    Ok(Swept { chosen, candidates, logits: regression.logits(held_out.test) })
+    Ok(Swept { chosen, candidates, logits: regression.logits(held_out.test), solved_on })
 }

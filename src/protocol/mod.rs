@@ -6,6 +6,7 @@ pub mod knn;
 pub mod linear_probe;
 mod list;
 pub mod logistic;
+mod on_device;
 pub mod ridge;
 pub mod segmentation_probe;
 pub mod sweep;
@@ -13,3 +14,4 @@ pub mod upernet;
 
 pub use interface::{Needs, Protocol, Session, TrainingSetup};
 pub use list::ProtocolConfig;
+pub use on_device::Accelerator;

@@ -29,6 +29,7 @@ use self::pixels::{BatchTruth, PixelScores};
 use super::{Needs, Protocol, Session, TrainingSetup};
 use crate::config::{Augmentation, EncoderUse, TrainingConfig, UpernetConfig};
 use crate::data::{Sample, Split, loader};
+use crate::features::feed::DeviceFeed;
 use crate::features::images;
 use crate::features::maps::{self, ImageKey, MapItem, MapSource};
 use crate::features::truth::PixelTruth;
@@ -44,6 +45,7 @@ use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::{TargetKind, Task};
+use crate::train::losses::Losses;
 use crate::train::optim::{Pace, Rule};
 use crate::train::schedule::Position;
 use crate::train::search::{self, SnapshotKeeper, Trainee};
@@ -133,6 +135,8 @@ struct Search<'a> {
     setup: &'a TrainingSetup<'a>,
     /// The maps of the encoder, if it is not trained.
     frozen: Option<MapSource<'a>>,
+    /// Prepares the images of an encoder that is trained, on the device.
+    feed: Option<DeviceFeed>,
     /// Validation scores of the finished epochs, learning rate by learning rate; none once one diverged.
     scores: Vec<Option<f64>>,
     /// The learning rate under way.
@@ -150,7 +154,8 @@ impl<'a> Search<'a> {
         frozen: Option<MapSource<'a>>,
     ) -> Self {
         let keeper = SnapshotKeeper::new(&setup.snapshot, &config.training, &setup.device, setup.progress);
-        Search { config, seed, setup, frozen, scores: Vec::new(), training: None, told: false, keeper }
+        let feed = if frozen.is_none() { setup.feed() } else { None };
+        Search { config, seed, setup, frozen, feed, scores: Vec::new(), training: None, told: false, keeper }
     }
 
     fn start(&self) -> Result<Trainee<Network>> {
@@ -280,10 +285,14 @@ impl<'a> Search<'a> {
         let (_, momentum) = Rule::of(config.training.optimizer);
         let Trainee { mut network, mut optimizer } = training;
         loader::ordered(order.len(), setup.readers, 2 * size, read, |mut items| {
-            let (mut total, mut counted, mut empty) = (0.0, 0_u32, 0);
+            let mut losses = Losses::new(setup.on_device);
+            let mut empty = 0;
             for batch in 0..batches {
                 let items: Vec<MapItem> = items.by_ref().take(size).collect::<Result<_>>()?;
-                let truth = BatchTruth::new(&items, setup.task, &setup.device)?;
+                let truth = match setup.on_device {
+                    true => BatchTruth::turned_on_device(&items, setup.task, &setup.device)?,
+                    false => BatchTruth::new(&items, setup.task, &setup.device)?,
+                };
                 step.advance(items.len());
                 // The mean over no pixels is NaN.
                 if truth.is_empty() {
@@ -295,9 +304,7 @@ impl<'a> Search<'a> {
                 let logits = network.head.forward(tensors(maps), &mut Pass::Train(&mut dropout))?;
                 let loss = truth.loss(&network.head, logits);
                 let mut gradients = loss.backward();
-                total += scalar(loss);
-                counted += 1;
-                if !f64::is_finite(total) {
+                if !losses.add(vec![loss.inner()], 1.0).is_finite() {
                     break;
                 }
                 let position = Position { epoch, epochs: config.training.epochs, batch, batches };
@@ -311,7 +318,8 @@ impl<'a> Search<'a> {
                     format!("{name}: {empty} of {batches} batches passed over, nothing is measured in them");
                 setup.progress.note(&line);
             }
-            Ok((Trainee { network, optimizer }, total / f64::from(counted.max(1))))
+            let counted = losses.count().max(1) as f64;
+            Ok((Trainee { network, optimizer }, losses.total() / counted))
         })
     }
 
@@ -324,8 +332,12 @@ impl<'a> Search<'a> {
             }
             (None, Some(encoder)) => {
                 let spec = self.setup.input.spec();
-                let images = maps::images(items)?;
-                let batch = images::batch(&spec, images.into_iter(), &self.setup.device)?;
+                let images = maps::images(items)?.into_iter();
+                let turns: Option<Vec<Turn>> = items.iter().map(|item| item.images_turn).collect();
+                let batch = match (&self.feed, turns) {
+                    (Some(feed), Some(turns)) => feed.training_batch(images, &turns)?,
+                    _ => images::batch(&spec, images, &self.setup.device)?,
+                };
                 spec.encode(encoder, &batch, Want::Maps)?.maps()
             }
             (None, None) => Err(Error::mismatch("the network has no encoder")),
@@ -339,7 +351,15 @@ impl<'a> Search<'a> {
     fn reader(&self) -> Reader<'_> {
         let TrainingSetup { input, strategy, task, .. } = self.setup;
         let encoder = self.frozen.as_ref();
-        Reader { input, strategy, task, encoder }
+        let prepares = self.feed.is_some() || encoder.is_some_and(MapSource::prepares);
+        Reader {
+            input,
+            strategy,
+            task,
+            encoder,
+            prepares_images: !prepares,
+            turns_truth: !self.setup.on_device,
+        }
     }
 
     /// For each image of a split what the network predicts, against its pixels; none if the network diverged: a
@@ -354,7 +374,8 @@ impl<'a> Search<'a> {
         let setup = self.setup;
         let network = network.valid();
         let trained = network.encoder.map(|encoder| {
-            MapSource::new(encoder.frozen(), setup.input.spec(), setup.device.clone().inner())
+            let device = setup.device.clone().inner();
+            MapSource::new(encoder.frozen(), setup.input.spec(), device).prepared_by(setup.feed())
         });
         let encoder = (self.frozen.as_ref().or(trained.as_ref()))
             .ok_or_else(|| Error::mismatch("the network has no encoder"))?;
@@ -442,6 +463,10 @@ struct Reader<'a> {
     task: &'a Task,
     /// The maps of the encoder, if it is frozen.
     encoder: Option<&'a MapSource<'a>>,
+    /// Whether images are preprocessed and turned here, and not on the device.
+    prepares_images: bool,
+    /// Whether the truth is turned here, and not on the device.
+    turns_truth: bool,
 }
 
 impl Reader<'_> {
@@ -452,13 +477,20 @@ impl Reader<'_> {
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
         let sample =
             if known { self.input.labelled(split, sample)? } else { self.input.stored(split, sample)? };
-        let truth = PixelTruth::of(&sample, self.task)?.turned(turn, self.task);
-        if known {
-            return Ok(MapItem { place, name: sample.name, images: None, truth });
+        let truth = PixelTruth::of(&sample, self.task)?;
+        let (truth, truth_turn) = match self.turns_truth {
+            true => (truth.turned(turn, self.task), Turn::NONE),
+            false => (truth, turn),
+        };
+        if known || !self.prepares_images {
+            let images = (!known).then_some(sample.images);
+            let images_turn = Some(turn);
+            return Ok(MapItem { place, name: sample.name, images, images_turn, truth, truth_turn });
         }
         let images = self.input.prepared(&self.strategy.preprocess, sample.images)?;
         let sample = Sample { images, ..sample }.turned(|pixels| turn.image(pixels));
-        Ok(MapItem { place, name: sample.name, images: Some(sample.images), truth })
+        let (name, images) = (sample.name, Some(sample.images));
+        Ok(MapItem { place, name, images, images_turn: None, truth, truth_turn })
     }
 }
 

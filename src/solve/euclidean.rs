@@ -50,6 +50,36 @@ pub fn nearest_euclidean(
     Ok(Neighbours::of(&best, k))
 }
 
+/// Returns what [`nearest_euclidean`] returns if each query's nearest rows are among its `candidates`, at least `k` ascending
+/// rows. Entries of queries without candidates mean nothing. The values must be checked ([`check_range`]).
+///
+/// # Errors
+/// If the features are not contiguous.
+pub(crate) fn of_candidates(
+    train: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    k: usize,
+    candidates: &[Option<Vec<usize>>],
+) -> Result<Neighbours> {
+    let (train, queries) = (train.as_standard_layout(), queries.as_standard_layout());
+    let width = train.ncols();
+    let (Some(rows), Some(all)) = (train.as_slice(), queries.as_slice()) else {
+        return Err(Error::mismatch("nearest neighbours: features are not contiguous"));
+    };
+    let best: Vec<Best> = (all.par_chunks(width).zip(candidates))
+        .map(|(query, candidates)| {
+            let Some(candidates) = candidates else { return Best::filler(k) };
+            let mut best = Best::new(k);
+            for &row in candidates {
+                let distance = squared_distance(query, &rows[row * width..][..width]);
+                best.offer_one(-(distance as f32), row);
+            }
+            best
+        })
+        .collect();
+    Ok(Neighbours::of(&best, k))
+}
+
 /// In float64, whose differences of float32 numbers are exact but for rounding far below float32's.
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     const LANES: usize = 8; // Independent sums, so that the compiler uses vector instructions.
@@ -68,7 +98,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Squared distances are at most four times the largest squared norm, and must fit into float32.
-fn check_range(split: &str, rows: ArrayView2<'_, f32>) -> Result<()> {
+pub(crate) fn check_range(split: &str, rows: ArrayView2<'_, f32>) -> Result<()> {
     let fits = |row: ndarray::ArrayView1<'_, f32>| {
         let square: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
         4.0 * square < f64::from(f32::MAX)

@@ -46,7 +46,6 @@ const QUERY_BLOCK: usize = 256;
 /// # Errors
 /// If the widths differ, if k, the width or the number of train rows is 0, or if a value is not finite (the message names
 /// the row).
-/// message names the row.
 pub fn nearest(
     train: ArrayView2<'_, f32>,
     queries: ArrayView2<'_, f32>,
@@ -65,6 +64,34 @@ pub fn nearest(
     Ok(Neighbours::of(&best, k))
 }
 
+/// Returns what [`nearest`] returns in float32 if each query's nearest rows are among its `candidates`, at least `k`
+/// ascending rows. Entries of queries without candidates mean nothing.
+///
+/// # Errors
+/// If a value is not finite.
+pub(crate) fn of_candidates(
+    train: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    k: usize,
+    candidates: &[Option<Vec<usize>>],
+) -> Result<Neighbours> {
+    let dtype = EmbeddingDtype::F32;
+    let train = Vectors::new("train", train, dtype)?;
+    let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
+    let best: Vec<Best> = (queries.axis_iter(Axis(0)).into_par_iter().zip(candidates))
+        .map(|(query, candidates)| {
+            let mut best = Best::new(k);
+            let Some(rows) = candidates else { return Best::filler(k) };
+            let mut block = Array2::zeros((1, rows.len()));
+            let units = train.units_of(rows);
+            similarities(dtype, query.insert_axis(Axis(0)), units.view(), &mut block.view_mut());
+            rows.iter().zip(block).for_each(|(row, similarity)| best.offer_one(similarity, *row));
+            best
+        })
+        .collect();
+    Ok(Neighbours::of(&best, k))
+}
+
 impl Neighbours {
     /// Of the best `k` rows of each query, all of which must have as many.
     pub(super) fn of(best: &[Best], k: usize) -> Self {
@@ -77,7 +104,7 @@ impl Neighbours {
 }
 
 /// Checks that `k` neighbours of `queries` can be looked for among `train`.
-pub(super) fn check_shapes(train: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, k: usize) -> Result<()> {
+pub(crate) fn check_shapes(train: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, k: usize) -> Result<()> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
         return Err(Error::mismatch(format!(
             "the feature widths differ: {} for the train samples, {} for the samples to predict",
@@ -182,6 +209,11 @@ impl Best {
         Best { entries: Vec::with_capacity(k), k, bar: f32::NEG_INFINITY }
     }
 
+    /// Stands for a query that is searched in another way.
+    pub(super) fn filler(k: usize) -> Self {
+        Best { entries: vec![(0.0, 0); k], ..Best::new(k) }
+    }
+
     /// Offers the rows starting at index `first`.
     pub(super) fn offer(&mut self, similarities: &[f32], first: usize) {
         // Most rows are below the bar, so test whole chunks before single rows.
@@ -195,7 +227,7 @@ impl Best {
         }
     }
 
-    fn offer_one(&mut self, similarity: f32, index: usize) {
+    pub(super) fn offer_one(&mut self, similarity: f32, index: usize) {
         if similarity > self.bar {
             self.entries.truncate(self.k - 1);
             let place = self.entries.partition_point(|entry| entry.0 >= similarity);
@@ -280,6 +312,16 @@ impl<'a> Vectors<'a> {
 
     fn len(&self) -> usize {
         self.rows.nrows()
+    }
+
+    /// Returns the rows of these indices divided by their norms, in float32.
+    fn units_of(&self, indices: &[usize]) -> Array2<f32> {
+        let mut units = self.rows.select(Axis(0), indices);
+        for (mut unit, index) in units.rows_mut().into_iter().zip(indices) {
+            let divisor = self.divisors[*index];
+            unit.mapv_inplace(|x| x / divisor);
+        }
+        units
     }
 
     /// Returns these rows divided by their norms, with every step rounded.

@@ -1,19 +1,45 @@
 //! One epoch of training on images: gradients over the parts of a batch, accumulation over batches, clipping, schedule,
 //! optimiser step.
 
+use std::borrow::Borrow;
+
 use burn::module::Module;
 use burn::tensor::activation::{log_sigmoid, log_softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::gradients::FlatGradients;
+use super::losses::Losses;
 use super::optim::{Optimizer, Pace};
 use super::schedule::Position;
 use crate::config::Schedule;
 use crate::data::{Sample, Target};
 use crate::device::prefers_single_images;
 use crate::score::Targets;
+use crate::transform::augment::Turn;
 use crate::{Error, Result};
+
+/// A sample to train on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingSample {
+    /// The sample.
+    pub sample: Sample,
+    /// For images as stored: how the device turns them once it has preprocessed them.
+    pub turn: Option<Turn>,
+}
+
+impl Borrow<Sample> for TrainingSample {
+    fn borrow(&self) -> &Sample {
+        &self.sample
+    }
+}
+
+impl From<Sample> for TrainingSample {
+    /// A sample with prepared images.
+    fn from(sample: Sample) -> Self {
+        TrainingSample { sample, turn: None }
+    }
+}
 
 /// A trainable network that maps samples to logits.
 pub trait Classifier: Module + Send + Sync {
@@ -21,7 +47,7 @@ pub trait Classifier: Module + Send + Sync {
     ///
     /// # Errors
     /// If the images do not suit the network.
-    fn logits(&self, samples: &[Sample], device: &Device) -> Result<Tensor<2>>;
+    fn logits(&self, samples: &[TrainingSample], device: &Device) -> Result<Tensor<2>>;
 }
 
 /// How to train an epoch. `at_once` and `device` affect numbers only in their last digits.
@@ -47,6 +73,8 @@ pub struct Recipe {
     pub at_once: usize,
     /// The device, with autodiff.
     pub device: Device,
+    /// Whether losses and norms stay on the device, so that no step waits for it.
+    pub is_deferred: bool,
 }
 
 /// Images per graph on the CPU. Graphs run in parallel, one per thread, because a tensor operation other than a product
@@ -59,31 +87,33 @@ const IMAGES_A_GRAPH: usize = 4;
 ///
 /// # Errors
 /// If a sample cannot be read, or its label does not fit.
-pub fn epoch<N: Classifier>(
+pub fn epoch<N: Classifier, S: Into<TrainingSample>>(
     mut network: N,
     optimizer: &mut Optimizer,
     recipe: &Recipe,
     epoch: usize,
     count: usize,
-    mut samples: impl Iterator<Item = Result<Sample>>,
+    samples: impl Iterator<Item = Result<S>>,
     advance: &mut dyn FnMut(usize),
 ) -> Result<(N, f64)> {
     let Recipe { batch_size, accumulated, .. } = *recipe;
     let batches = count.div_ceil(batch_size);
     let mut gradients = FlatGradients::default();
-    let mut total = 0.0;
+    let mut samples = samples.map(|sample| sample.map(Into::into));
+    let mut losses = Losses::new(recipe.is_deferred);
     for batch in 0..batches {
         let size = batch_size.min(count - batch * batch_size);
         let mut left = size;
         while left > 0 {
-            let part: Vec<Sample> = samples.by_ref().take(left.min(recipe.at_once)).collect::<Result<_>>()?;
+            let part: Vec<TrainingSample> =
+                samples.by_ref().take(left.min(recipe.at_once)).collect::<Result<_>>()?;
             if part.is_empty() {
                 return Err(Error::mismatch(format!("expected {count} samples, but {left} are missing")));
             }
             left -= part.len();
-            let (loss, summand) = part_gradients(&network, recipe, &part, 1.0 / (size * accumulated) as f64)?;
-            total += loss * (size * accumulated) as f64;
-            if !total.is_finite() {
+            let whole = (size * accumulated) as f64;
+            let (loss, summand) = part_gradients(&network, recipe, &part, 1.0 / whole)?;
+            if !losses.add(loss, whole).is_finite() {
                 return Ok((network, f64::NAN));
             }
             gradients.add(summand);
@@ -94,36 +124,37 @@ pub fn epoch<N: Classifier>(
             let rates = recipe.schedule.at(recipe.learning_rate, position);
             let momentum = rates.momentum.unwrap_or(recipe.momentum);
             let pace = Pace { learning_rate: rates.learning_rate, momentum };
-            gradients.clip(recipe.clip_norm);
+            match recipe.is_deferred {
+                true => gradients.clip_on_device(recipe.clip_norm),
+                false => gradients.clip(recipe.clip_norm),
+            }
             network = optimizer.apply(network, std::mem::take(&mut gradients), pace);
         }
     }
-    Ok((network, total / count as f64))
+    Ok((network, losses.total() / count as f64))
 }
 
-/// Returns the gradients of `weight` times the summed loss of these samples, and that loss.
+/// Returns the gradients of `weight` times the summed loss of these samples, and that loss [1] of each graph.
 fn part_gradients<N: Classifier>(
     network: &N,
     recipe: &Recipe,
-    samples: &[Sample],
+    samples: &[TrainingSample],
     weight: f64,
-) -> Result<(f64, FlatGradients)> {
+) -> Result<(Vec<Tensor<1>>, FlatGradients)> {
     let device = &recipe.device;
     let size = if prefers_single_images(&device.clone().inner()) { IMAGES_A_GRAPH } else { samples.len() };
-    let graph = |samples: &[Sample]| {
+    let graph = |samples: &[TrainingSample]| {
         // A copy that shares the numbers but not the nodes: graphs with shared nodes wait for each other.
         let network = network.clone().fork(device);
         let loss = loss(network.logits(samples, device)?, samples, recipe.outputs)? * weight;
         let mut gradients = loss.backward();
-        let gradients = FlatGradients::take(&network, &mut gradients);
-        let loss = loss.into_data().convert::<f32>().try_into_vec::<f32>();
-        Ok((loss.expect("converted to float32").into_iter().map(f64::from).sum(), gradients))
+        Ok((loss.inner(), FlatGradients::take(&network, &mut gradients)))
     };
-    let parts: Vec<(f64, FlatGradients)> =
+    let parts: Vec<(Tensor<1>, FlatGradients)> =
         samples.par_chunks(size).with_max_len(1).map(graph).collect::<Result<_>>()?;
-    let mut sum = (0.0, FlatGradients::default());
+    let mut sum = (Vec::new(), FlatGradients::default());
     for (loss, gradients) in parts {
-        sum.0 += loss;
+        sum.0.push(loss);
         sum.1.add(gradients);
     }
     Ok(sum)
@@ -135,8 +166,8 @@ fn part_gradients<N: Classifier>(
 ///
 /// # Errors
 /// If the labels are not classes below `outputs`, or not `outputs` labels per sample.
-pub fn loss(logits: Tensor<2>, samples: &[Sample], outputs: usize) -> Result<Tensor<1>> {
-    let labels: Vec<Target> = samples.iter().map(|sample| sample.target.clone()).collect();
+pub fn loss<S: Borrow<Sample>>(logits: Tensor<2>, samples: &[S], outputs: usize) -> Result<Tensor<1>> {
+    let labels: Vec<Target> = samples.iter().map(|sample| sample.borrow().target.clone()).collect();
     let device = logits.device();
     Ok(match Targets::from_labels(&labels, outputs)? {
         Targets::Classes { classes, .. } => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{self, Tensor};
+use burn::tensor::{self, FloatDType, Tensor};
 use rayon::prelude::*;
 
 /// One flat gradient per parameter that has one, on a device without autodiff.
@@ -58,6 +58,20 @@ impl FlatGradients {
         }
         let gradients = std::mem::take(&mut self.0);
         self.0 = gradients.into_par_iter().map(|(name, gradient)| (name, gradient * factor)).collect();
+    }
+
+    /// Like [`FlatGradients::clip`], without waiting for the device: the factor stays there.
+    pub fn clip_on_device(&mut self, longest: f64) {
+        let squares: Vec<Tensor<1>> =
+            self.0.values().map(|gradient| (gradient.clone() * gradient.clone()).sum()).collect();
+        if squares.is_empty() {
+            return;
+        }
+        let wide = Tensor::cat(squares, 0).cast(FloatDType::F64).sum();
+        let norm = wide.sqrt() + 1e-6;
+        // NaN stays NaN, as in PyTorch.
+        let factor = (norm.recip() * longest).clamp_max(1.0).cast(FloatDType::F32);
+        self.0.values_mut().for_each(|gradient| *gradient = gradient.clone() * factor.clone());
     }
 
     /// Removes and returns the gradient of one parameter.

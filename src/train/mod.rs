@@ -2,6 +2,7 @@
 
 pub mod epoch;
 pub(crate) mod gradients;
+pub mod losses;
 pub mod optim;
 pub mod schedule;
 pub(crate) mod search;

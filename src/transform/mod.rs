@@ -7,6 +7,7 @@ pub mod on_device;
 pub mod resize;
 pub mod rotate;
 pub mod strategies;
+pub mod turn_on_device;
 
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};

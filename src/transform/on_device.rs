@@ -180,7 +180,7 @@ fn interpolated(pixels: Tensor<4>, axis: usize, taps: &[Tap]) -> Tensor<4> {
 }
 
 /// Applies a flip or quarter turn to images [n, c, h, w].
-fn turned(pixels: Tensor<4>, turn: Dihedral) -> Tensor<4> {
+pub(super) fn turned(pixels: Tensor<4>, turn: Dihedral) -> Tensor<4> {
     let (transpose, rows, columns) = turn.steps();
     let pixels = if transpose { pixels.swap_dims(2, 3) } else { pixels };
     match (rows, columns) {

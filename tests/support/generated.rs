@@ -199,6 +199,7 @@ pub fn subject<'a>(task: &'a Task, input: &'a Input, folder: &Path) -> TrainingS
         encoder: Some(model::trainable(&config, &weights, false, &device).unwrap()),
         maps: config.architecture.maps(),
         device,
+        on_device: false,
         batch_size: 8,
         readers: 2,
         snapshot: folder.join("snapshot.safetensors"),

@@ -58,7 +58,7 @@ pub fn run_on_features(
     pooled: impl FnMut(FeatureView) -> Result<Features>,
 ) -> Result<Outcome> {
     let mut source = Pooled { strategies: owned(strategies), pooled };
-    protocol.run(Session { task, seed, source: Some(&mut source), setup: None })
+    protocol.run(Session { task, seed, source: Some(&mut source), setup: None, accelerator: None })
 }
 
 /// Runs a protocol on the patch tokens that `tokens` gives.
@@ -70,7 +70,7 @@ pub fn run_on_tokens(
     tokens: impl FnMut(usize, Split) -> Result<Tokens>,
 ) -> Result<Outcome> {
     let mut source = OfTokens { strategies: owned(strategies), tokens };
-    protocol.run(Session { task, seed, source: Some(&mut source), setup: None })
+    protocol.run(Session { task, seed, source: Some(&mut source), setup: None, accelerator: None })
 }
 
 /// Runs UPerNet on the setup's encoder, whose maps are kept in `limit` bytes of memory and on disk if it is frozen.

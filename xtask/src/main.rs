@@ -101,6 +101,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::MeasureDevice(measure) => &measure.device,
         args::Command::Inspect(_)
+        | args::Command::MakeFiles(_)
         | args::Command::Batches(_)
         | args::Command::Check(_)
         | args::Command::Compare(_)

@@ -78,12 +78,12 @@ impl Pointwise {
     /// Applies the layer: [n, h, w, i] to [n, h, w, o].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, i] = x.dims();
-        let y = x.reshape([n * h * w, i]).matmul(self.weight.val());
-        let o = y.dims()[1];
+        let x = x.reshape([n * h * w, i]);
         let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
+            Some(bias) => kernels::biased_product(x, self.weight.val(), bias.val()),
+            None => kernels::matmul(x, self.weight.val()),
         };
+        let o = y.dims()[1];
         y.reshape([n, h, w, o])
     }
 
@@ -98,7 +98,7 @@ impl Pointwise {
                 // [n, h, w, i].
                 let factors = Tensor::<3>::from_data(TensorData::new(factors, [n, i, 1]), &device);
                 let weight = self.weight.val().unsqueeze::<3>() * factors;
-                let y = x.reshape([n, h * w, i]).matmul(weight);
+                let y = kernels::matmul(x.reshape([n, h * w, i]), weight);
                 let o = y.dims()[2];
                 let y = match &self.bias {
                     Some(bias) => y + bias.val().unsqueeze(),
@@ -174,8 +174,9 @@ impl Upsample {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, h, w, i] = x.dims();
         let [_, _, _, o] = self.weight.dims();
-        let y = x.reshape([n * h * w, i]).matmul(self.weight.val().reshape([i, 4 * o]));
-        let y = y.reshape([n * h * w * 4, o]) + self.bias.val().unsqueeze();
+        let weight = self.weight.val().reshape([i, 4 * o]);
+        let bias = self.bias.val().repeat_dim(0, 4);
+        let y = kernels::biased_product(x.reshape([n * h * w, i]), weight, bias);
         y.reshape([n, h, w, 2, 2, o]).permute([0, 1, 3, 2, 4, 5]).reshape([n, 2 * h, 2 * w, o])
     }
 }

@@ -39,6 +39,44 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         };
         (output, FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(variance))
     }
+
+    fn biased_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        match BiasedProduct.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let output = B::biased_product(x.clone(), weight.clone(), bias);
+                prepared.finish((x, weight), output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::biased_product(x, weight, bias)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BiasedProduct;
+
+impl<B: Kernels> Backward<B, 3> for BiasedProduct {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (x, weight) = ops.state;
+        let [x_node, weight_node, bias_node] = ops.parents;
+        if let Some(node) = x_node {
+            gradients.register::<B>(node.id, B::linear_x_backward(weight, gradient.clone()));
+        }
+        if let Some(node) = weight_node {
+            gradients.register::<B>(node.id, B::linear_weight_backward(x, gradient.clone()));
+        }
+        if let Some(node) = bias_node {
+            gradients.register::<B>(node.id, B::linear_bias_backward(gradient));
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -12,6 +12,7 @@
     expect(deprecated, reason = "the only way to NVIDIA GPUs that builds from the registry alone")
 )]
 
+pub mod autocast;
 mod autodiff;
 pub(crate) mod flex;
 #[cfg(feature = "libtorch")]
@@ -19,6 +20,8 @@ mod libtorch;
 mod portable;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
@@ -77,7 +80,7 @@ pub trait Kernels: Backend {
     }
 
     /// See [`upload`]; `beside` is any tensor of the device.
-    fn upload(beside: FloatTensor<Self>, values: Vec<f32>, shape: [usize; 4]) -> FloatTensor<Self> {
+    fn upload(beside: FloatTensor<Self>, values: Arc<Vec<f32>>, shape: [usize; 4]) -> FloatTensor<Self> {
         portable::upload::<Self>(beside, values, shape)
     }
 
@@ -100,6 +103,14 @@ impl Kernels for burn::backend::Cube {}
 /// [n, size[0], size[1], o], kernel 3, stride 1, zero padding 1, no bias. The weight is [3, 3, i, o]: row, column, input,
 /// output.
 pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    if autocast::is_on() {
+        return autocast::conv3x3(x, weight, size);
+    }
+    plain_conv3x3(x, weight, size)
+}
+
+/// Like [`conv3x3`], in the format that its factors have.
+fn plain_conv3x3(x: Tensor<4>, weight: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Kernels>::conv3x3(x.into_dispatch(), weight.into_dispatch(), size))
 }
 
@@ -125,17 +136,42 @@ pub fn batch_norm(
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
-/// Applies a linear layer: [n, t, i] to [n, t, o]. The bias is added in the product where the backend can.
-pub fn linear(x: Tensor<3>, layer: &Linear) -> Tensor<3> {
-    let Some(bias) = &layer.bias else { return layer.forward(x) };
-    let (weight, bias) = (layer.weight.val().into_dispatch(), bias.val().into_dispatch());
+/// Applies a linear layer: [.., i] to [.., o]. The bias is added in the product where the backend can.
+pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
+    match &layer.bias {
+        Some(bias) => biased_product(x, layer.weight.val(), bias.val()),
+        None if autocast::is_on() => autocast::product(x, layer.weight.val(), None),
+        None => layer.forward(x),
+    }
+}
+
+/// Multiplies x [.., i] by a weight [i, o] and adds a bias [o]; in one go where the backend can.
+pub fn biased_product<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    if autocast::is_on() {
+        return autocast::product(x, weight, Some(bias));
+    }
+    plain_biased_product(x, weight, bias)
+}
+
+/// Like [`biased_product`], in the format that its factors have.
+fn plain_biased_product<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    let (weight, bias) = (weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Kernels>::biased_product(x.into_dispatch(), weight, bias))
 }
 
+/// Multiplies x [.., r, i] by [.., i, o].
+pub fn matmul<const D: usize>(x: Tensor<D>, weight: Tensor<D>) -> Tensor<D> {
+    if autocast::is_on() { autocast::matmul(x, weight) } else { x.matmul(weight) }
+}
+
 /// Copies numbers to a device: float32 [n, c, h, w], whatever format the device computes in. `beside` is any tensor of the
-/// device.
-pub fn upload(beside: &Tensor<1>, values: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
-    Tensor::from_dispatch(<Dispatch as Kernels>::upload(beside.clone().into_dispatch(), values, shape))
+/// device. `values` stay as they are, so that their memory serves again.
+pub fn upload(beside: &Tensor<1>, values: &mut Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
+    let shared = Arc::new(std::mem::take(values));
+    let uploaded = <Dispatch as Kernels>::upload(beside.clone().into_dispatch(), Arc::clone(&shared), shape);
+    // Backends copy before they return.
+    *values = Arc::try_unwrap(shared).unwrap_or_default();
+    Tensor::from_dispatch(uploaded)
 }
 
 /// Constants of one AdamW step, including the bias corrections of the moments.

@@ -1,5 +1,7 @@
 //! The kernels composed of Burn's operations.
 
+use std::sync::Arc;
+
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorData, TensorMetadata};
@@ -107,11 +109,13 @@ fn resample<B: Backend>(x: FloatTensor<B>, rows: &Array2<f32>, columns: &Array2<
     let device = x.device();
     let matrix = |weights: &Array2<f32>| {
         let data = TensorData::new(weights.iter().copied().collect(), [1, weights.nrows(), weights.ncols()]);
-        B::float_from_data(data, &device)
+        let weights = B::float_from_data(data, &device);
+        if weights.dtype() == x.dtype() { weights } else { B::float_cast(weights, x.dtype().into()) }
     };
+    let (rows, columns) = (matrix(rows), matrix(columns));
     let x = B::float_reshape(x, Shape::from([n * h, w, c]));
-    let x = B::float_reshape(B::float_matmul(matrix(columns), x), Shape::from([n, h, new_w * c]));
-    B::float_reshape(B::float_matmul(matrix(rows), x), Shape::from([n, new_h, new_w, c]))
+    let x = B::float_reshape(B::float_matmul(columns, x), Shape::from([n, h, new_w * c]));
+    B::float_reshape(B::float_matmul(rows, x), Shape::from([n, new_h, new_w, c]))
 }
 
 pub fn batch_norm<B: Backend>(
@@ -193,8 +197,12 @@ pub fn biased_product<B: Backend>(
     B::linear(x, weight, Some(bias))
 }
 
-pub fn upload<B: Backend>(beside: FloatTensor<B>, values: Vec<f32>, shape: [usize; 4]) -> FloatTensor<B> {
-    B::float_from_data(TensorData::new(values, shape), &beside.device())
+pub fn upload<B: Backend>(
+    beside: FloatTensor<B>,
+    values: Arc<Vec<f32>>,
+    shape: [usize; 4],
+) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values.to_vec(), shape), &beside.device())
 }
 
 pub fn adamw<B: Backend>(

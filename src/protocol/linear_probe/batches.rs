@@ -101,11 +101,15 @@ impl RunningStatistics {
         Zip::from(&mut self.variance).and(&batch.variance).for_each(|r, &b| *r = old * *r + new * b);
     }
 
+    /// [d]: by what a feature less its mean is multiplied.
+    pub(crate) fn factor(&self) -> Array1<f32> {
+        self.variance.mapv(|v| (f64::from(v) + self.eps).sqrt().recip() as f32)
+    }
+
     /// Features [n, d], normalised.
     pub(crate) fn normalize(&self, features: ArrayView2<f32>) -> Array2<f32> {
-        let factor = self.variance.mapv(|v| (f64::from(v) + self.eps).sqrt().recip() as f32);
         let mut normalized = &features - &self.mean;
-        normalized *= &factor;
+        normalized *= &self.factor();
         normalized
     }
 }

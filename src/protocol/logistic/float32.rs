@@ -3,12 +3,15 @@
 //!
 //! Mean cross entropy + |W|² / (2 C n); for labels the mean binary cross entropy over samples and labels + |W|² / (2 C n L).
 
+use burn::tensor::FloatDType;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip};
 use rayon::prelude::*;
 
 use super::{Labels, ROWS_AT_A_TIME};
+use crate::Error;
 use crate::config::SolverConfig;
+use crate::protocol::on_device::regression::{DeviceFeatures, DeviceLabels};
 use crate::solve::torch_lbfgs::{TorchMinimum, minimize};
 
 /// Minimises the loss of `labels` for features [n, d], from 0. The point holds coefficients [rows, d] and intercepts [rows].
@@ -24,6 +27,52 @@ pub(super) fn fit(
     minimize(objective(features.view(), labels, rows, c), start, solver)
 }
 
+/// Like [`fit`], with the sums of a device. What the device fails with is put into `failure`, and ends the fit.
+pub(super) fn fit_on_device(
+    features: &DeviceFeatures,
+    uploaded: &DeviceLabels,
+    labels: &Labels,
+    rows: usize,
+    c: f64,
+    solver: SolverConfig,
+    failure: &mut Option<Error>,
+) -> TorchMinimum {
+    let (n, d) = features.dim();
+    let (terms, penalty) = terms_and_penalty(labels, n, c);
+    let objective = |point: &[f32]| {
+        let (weights, intercepts) = point.split_at(rows * d);
+        let weights = Array2::from_shape_fn((rows, d), |(row, column)| weights[row * d + column]);
+        let intercepts = ArrayView1::from(intercepts).mapv(f64::from);
+        let scale = f64::from(1.0 / terms as f32);
+        let wide = weights.mapv(f64::from);
+        match features.sums(uploaded, wide.view(), intercepts.view(), scale, FloatDType::F32) {
+            Ok(sums) => {
+                let squares = weights.iter().map(|w| f64::from(w * w)).sum::<f64>() as f32;
+                let mut gradient = sums.weights.mapv(|g| g as f32);
+                gradient.zip_mut_with(&weights, |g, w| *g += 2.0 * penalty * w);
+                let value = (sums.loss / terms as f64) as f32 + penalty * squares;
+                let intercepts = sums.intercepts.into_iter().map(|g| g as f32);
+                (value, gradient.into_iter().chain(intercepts).collect())
+            }
+            Err(error) => {
+                *failure = Some(error);
+                (f32::NAN, vec![f32::NAN; point.len()])
+            }
+        }
+    };
+    minimize(objective, vec![0.0; rows * (d + 1)], solver)
+}
+
+/// How many terms the mean loss has, and the factor of the sum of squares.
+fn terms_and_penalty(labels: &Labels, n: usize, c: f64) -> (usize, f32) {
+    let terms = match labels {
+        Labels::Softmax(_) => n,
+        Labels::Logistic(labels) => labels.len(),
+    };
+    // Half the decay, as float32 multiplies the sum of squares.
+    (terms, (0.5 / c / terms as f64) as f32)
+}
+
 /// The loss and its gradient at a point.
 fn objective<'a>(
     features: ArrayView2<'a, f32>,
@@ -32,12 +81,7 @@ fn objective<'a>(
     c: f64,
 ) -> impl FnMut(&[f32]) -> (f32, Vec<f32>) + 'a {
     let (n, d) = features.dim();
-    let terms = match labels {
-        Labels::Softmax(_) => n,
-        Labels::Logistic(labels) => labels.len(),
-    };
-    // Half the decay, as float32 multiplies the sum of squares.
-    let penalty = (0.5 / c / terms as f64) as f32;
+    let (terms, penalty) = terms_and_penalty(labels, n, c);
     let scale = 1.0 / terms as f32;
     move |point: &[f32]| {
         let (weights, intercepts) = point.split_at(rows * d);

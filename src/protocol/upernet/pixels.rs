@@ -1,6 +1,6 @@
 //! What UPerNet predicts of a pixel, a class or a number: all that differs between the two.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
 use crate::config::IntervalConfig;
@@ -14,7 +14,9 @@ use crate::nn::heads::upernet::{Logits, UperNet};
 use crate::nn::loss::{PixelLabels, PixelValues};
 use crate::nn::resample::{Corners, resize};
 use crate::score::{Outcome, outcome};
-use crate::task::{Metric, TargetKind, Task};
+use crate::task::{Metric, TargetInterpolation, TargetKind, Task};
+use crate::transform::augment::Turn;
+use crate::transform::turn_on_device::{turn_images, turn_masks};
 use crate::{Error, Result};
 
 /// What is known of the pixels of a batch, on the device.
@@ -55,6 +57,41 @@ impl BatchTruth {
         PixelLabels::new(labels.view(), task.classes, ignore, device).map(BatchTruth::Classes)
     }
 
+    /// Like [`BatchTruth::new`], of truths that are turned on the device.
+    ///
+    /// # Errors
+    /// If the items differ in size, also once turned.
+    pub(crate) fn turned_on_device(items: &[MapItem], task: &Task, device: &Device) -> Result<Self> {
+        let is_map = task.target == TargetKind::ValueMap;
+        let (h, w) = items.first().map_or((0, 0), |item| item.truth.dim());
+        if let Some(item) = items.iter().find(|item| item.truth.dim() != (h, w)) {
+            let found = item.truth.dim();
+            return Err(Error::mismatch(format!("masks of {h} x {w} and of {found:?} pixels in one batch"))
+                .help("UPerNet trains on images of one size"));
+        }
+        let mut numbers = Vec::with_capacity(items.len() * h * w);
+        for item in items {
+            match &item.truth {
+                PixelTruth::Classes(mask) => numbers.extend(mask.iter().map(|label| f32::from(*label))),
+                PixelTruth::Values(map) => numbers.extend(map.iter()),
+            }
+        }
+        let inner = device.clone().inner();
+        let data = TensorData::new(numbers, [items.len(), 1, h, w]);
+        let stored = Tensor::<4>::from_data(data, (&inner, DType::F32));
+        let turns: Vec<Turn> = items.iter().map(|item| item.truth_turn).collect();
+        let interpolates = is_map && task.target_interpolation == TargetInterpolation::Bilinear;
+        // Corners are class 0, or 0.
+        let turned =
+            if interpolates { turn_images(stored, &turns)? } else { turn_masks(stored, &turns, 0.0)? };
+        let turned = Tensor::from_inner(turned);
+        let counting = counting(items, task);
+        Ok(match is_map {
+            true => BatchTruth::Values(PixelValues::on_device(turned, counting)),
+            false => BatchTruth::Classes(PixelLabels::on_device(turned, counting)),
+        })
+    }
+
     /// Whether no pixel counts.
     pub(crate) fn is_empty(&self) -> bool {
         match self {
@@ -70,6 +107,22 @@ impl BatchTruth {
             BatchTruth::Values(values) => head.value_loss(logits, values),
         }
     }
+}
+
+/// A number above 0 if a pixel of these items counts once they are turned, without waiting for the device.
+fn counting(items: &[MapItem], task: &Task) -> usize {
+    let count = |truth: &PixelTruth| match truth {
+        PixelTruth::Classes(mask) => mask.iter().filter(|label| **label != IGNORED).count(),
+        PixelTruth::Values(map) => map.iter().filter(|value| !value.is_nan()).count(),
+    };
+    // Flips keep the number of pixels.
+    let kept: usize =
+        items.iter().filter(|item| item.truth_turn.degrees.is_none()).map(|item| count(&item.truth)).sum();
+    if kept > 0 {
+        return kept;
+    }
+    // Rotations may turn the last ones out of the image, and corners in: these few are turned here too.
+    items.iter().map(|item| count(&item.truth.clone().turned(item.truth_turn, task))).sum()
 }
 
 /// What predictions of images are scored from, image by image.
