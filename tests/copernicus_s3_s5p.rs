@@ -520,6 +520,53 @@ fn masks_of_cloud_s3_are_scored_at_the_size_of_the_model_s_input() {
     assert_eq!(PixelTruth::of(&sample, &kept, [224, 224]).unwrap().dim(), (256, 256));
 }
 
+// EuroSAT by longitude -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn eurosat_by_longitude_has_the_same_images_under_other_lists() {
+    let Some(real) = common::real().map(|real| real.join("copernicus-bench")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let whole = |_: &str, text: String| text;
+    copied(&real.join("eurosat_s2"), &folder.path().join("eurosat_s2"), &whole);
+    // Without torchgeo's lists the task is absent, not broken.
+    let suite = suite();
+    let task = suite.task("eurosat-spatial").unwrap();
+    assert_eq!(data::task_folder(&suite, task, folder.path()), None);
+    let error = open(folder.path(), "eurosat-spatial").map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("eurosat-spatial-train.txt") && error.contains("fetch copernicus-bench"), "{error}");
+
+    let random = open(folder.path(), "eurosat-s2").unwrap();
+    let (train, test) = (random.samples(Split::Train), random.samples(Split::Test));
+    let list = |names: &[&String]| names.iter().map(|name| format!("{name}.jpg\n")).collect::<String>();
+    let write = |split: &str, names: &[&String]| {
+        std::fs::write(folder.path().join(format!("eurosat-spatial-{split}.txt")), list(names)).unwrap();
+    };
+    write("train", &[&test[1], &train[0]]);
+    write("val", &[&train[1]]);
+    write("test", &[&train[2], &test[0], &train[3]]);
+    let spatial = open(folder.path(), "eurosat-spatial").unwrap();
+    assert_eq!(Split::ALL.map(|split| spatial.samples(split).len()), [2, 1, 3]);
+    let bands = spatial.bands().unwrap();
+    assert_eq!(spatial.read(Split::Train, 1, &bands).unwrap(), random.read(Split::Train, 0, &bands).unwrap());
+    assert_eq!(spatial.read(Split::Test, 1, &bands).unwrap(), random.read(Split::Test, 0, &bands).unwrap());
+    // From the archive, with the lists beside it; and packed.
+    let archived = tempfile::tempdir().unwrap();
+    common::zipped(&folder.path().join("eurosat_s2"), "eurosat_s2", &archived.path().join("eurosat_s2.zip"));
+    for split in ["train", "val", "test"] {
+        let name = format!("eurosat-spatial-{split}.txt");
+        std::fs::copy(folder.path().join(&name), archived.path().join(&name)).unwrap();
+    }
+    let zipped = open(archived.path(), "eurosat-spatial").unwrap();
+    assert_eq!(zipped.fingerprint(&Split::ALL).unwrap(), spatial.fingerprint(&Split::ALL).unwrap());
+    let to = tempfile::tempdir().unwrap();
+    pack(&suite, task, archived.path(), to.path(), &Silent).unwrap();
+    let packed = open(to.path(), "eurosat-spatial").unwrap();
+    assert_eq!(packed.read(Split::Test, 2, &bands).unwrap(), spatial.read(Split::Test, 2, &bands).unwrap());
+    // torchgeo-bench's normalisation of its bands is known.
+    let stats = input(folder.path(), "eurosat-spatial", &model("rcf")).unwrap();
+    assert_eq!(stats.normalization, "bandspec_zscore");
+}
+
 // Models -----------------------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -5,6 +5,7 @@
 //! cloud_s2/{train,val,test}.csv            names; s2_toa/<name>.tif, cloud/<name>.tif
 //! cloud_s3/{train,val,test}.csv            <name>.tif; s3_olci/<name>.tif, cloud_multi/<name>.tif
 //! eurosat_s1/eurosat-{train,val,test}.txt  <Class>_N.jpg; all_imgs/<Class>/<Class>_N.tif
+//! eurosat-spatial-{train,val,test}.txt     the same names, by longitude; beside eurosat_s2 or in it
 //! bigearthnet_s1s2/multilabel-{split}.csv  s1_path, s2_path, 19 labels; below BigEarthNet-S1-5%/ and BigEarthNet-S2-5%/
 //! dfc2020_s1s2/dfc-{split}-new.csv         <a>_dfc_<b>.tif; dfc/<a>_dfc_<b>.tif, s1/<a>_s1_<b>.tif, s2/<a>_s2_<b>.tif
 //! flood_s1/grid_dict_{train,val,test}.json one object per sample; one file per band and date: see `flood`
@@ -47,6 +48,9 @@ pub const PARTITION: &str = "default";
 /// Alternative name of the LCZ-S2 folder.
 const LCZ_WITH_S1: &str = "lcz_s1s2";
 
+/// The first of torchgeo's lists, which are not part of the release: see [`DatasetLayout::EurosatSpatial`].
+const SPATIAL_LIST: &str = "eurosat-spatial-train.txt";
+
 /// Opens a task. `root` contains the folder named in the suite or its archive, or is that folder itself.
 ///
 /// # Errors
@@ -57,7 +61,12 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
             .help(format!("its only partition is `{PARTITION}`")));
     }
     let place = place(task, root).ok_or_else(|| {
-        let problem = format!("no such folder; expected the data of {}", task.name);
+        let problem = match task.layout {
+            Some(DatasetLayout::EurosatSpatial) => {
+                format!("expected this folder or its archive, and torchgeo's {SPATIAL_LIST} in it or beside it")
+            }
+            _ => format!("no such folder; expected the data of {}", task.name),
+        };
         Error::damaged(root.join(&task.directory), problem).help(remedy::get_data(
             suite,
             &[&task.name],
@@ -74,6 +83,10 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
 
 /// Returns a task's folder below `root`, or its archive; `None` if neither exists.
 pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
+    let lists = [root.join(SPATIAL_LIST), root.join(&task.directory).join(SPATIAL_LIST)];
+    if task.layout == Some(DatasetLayout::EurosatSpatial) && !lists.iter().any(|list| list.is_file()) {
+        return None;
+    }
     let other = (task.layout == Some(DatasetLayout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
     let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
     folders

@@ -79,13 +79,13 @@ fn path(weights: &Path, file: &str) -> Result<PathBuf> {
     })
 }
 
-/// Returns the identity of weights with language vectors: a hash of both files; `None` if the model has no vectors, or the
-/// weights are no file.
+/// Returns the identity of weights with language vectors, `blake3:<hash>+language:<hash of the vectors>`; `None` if the model
+/// has no vectors, or the weights are no file.
 ///
 /// # Errors
 /// If a file does not exist or cannot be read.
 pub(super) fn identity(config: &ModelConfig, weights: &Weights) -> Result<Option<String>> {
     let (Some((file, _)), Weights::File(weights)) = (variables(config), weights) else { return Ok(None) };
-    let both = format!("{} {}", checkpoint::hash(weights)?, checkpoint::hash(&path(weights, file)?)?);
-    Ok(Some(format!("blake3:{}", blake3::hash(both.as_bytes()).to_hex())))
+    let vectors = checkpoint::hash(&path(weights, file)?)?;
+    Ok(Some(format!("blake3:{}+language:{vectors}", checkpoint::hash(weights)?)))
 }
