@@ -45,6 +45,7 @@ use crate::task::bands::Band;
 use crate::task::{Metadata, Sensor, Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::transform::on_device::DevicePreprocess;
+use crate::transform::resize::{self, Nearest};
 use crate::{Error, Result};
 
 /// The settings shared by all cells of a run.
@@ -413,14 +414,14 @@ impl<'a> Runner<'a> {
             false => None,
         };
         let outcome = if needs.trains_encoder() {
-            planned.protocol.run(Session { task, seed: cell.seed, source: None, setup, accelerator: None })?
+            protocol.run(Session { task, seed: cell.seed, source: None, setup, accelerator: None })?
         } else {
             let (encoding, begun) = (known.bank.busy(), Instant::now());
             let source = self.source(input, cell, origin, known, progress)?;
             let mut source = LoggedSource { source, log: &mut features };
             let accelerator = Accelerator::of(&setting.device_name, &setting.device);
             let session = Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
-            let outcome = planned.protocol.run(session)?;
+            let outcome = protocol.run(session)?;
             drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
@@ -523,7 +524,9 @@ impl<'a> Runner<'a> {
         for Shown { image, prediction } in masks {
             let mut sample = input.dataset.read(Split::Test, used[*image], &bands)?;
             let (Target::Mask(label), Some(image)) = (sample.target, sample.images.pop()) else { continue };
-            let prediction = prediction.clone();
+            // Masks that were resized for training are drawn at the image's size.
+            let (rows, columns) = label.dim();
+            let prediction = resize::nearest(prediction.view(), rows, columns, Nearest::Floor)?;
             examples.push(Example { name: sample.name, image: image.pixels, label, prediction });
         }
         let cell = &record.cell;

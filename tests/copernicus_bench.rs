@@ -275,3 +275,44 @@ fn the_table_has_a_row_a_data_set() {
     assert_eq!(row("Flood-S1")[2..10].join(" "), "**78.3** 75.1 77.2‡ 77.4‡ 76.0‡ _77.7_ - 76.3");
     assert!(csv(&table).unwrap().contains("micro_map"));
 }
+
+/// All 15 tasks beside the paper's columns. Of Sentinel-5P, values are far above 100 and lower is better.
+#[test]
+fn the_table_of_all_tasks_has_errors_in_their_units() {
+    let home = Home::find().unwrap();
+    let suite = Suite::load(&home, "copernicus-bench").unwrap();
+    let definition = suite.tables.iter().find(|table| table.file == "copernicus-bench-paper").unwrap();
+    assert_eq!(definition.tasks.len(), 15);
+    let published = published::read(&home.published(&definition.published)).unwrap();
+    assert_eq!(published.values.len(), 93);
+    let mut records = vec![
+        measured("cloud-s3", "upernet", 0, 60.0, 62.5),
+        measured("lc100cls-s3", "copernicus-linear-probe", 0, 93.0, 93.4),
+        measured("biomass-s3", "upernet", 0, 67.0, 66.0),
+        measured("aq-no2-s5p", "upernet", 0, 2.9, 2.95),
+        measured("aq-o3-s5p", "upernet", 0, 1800.0, 1780.04),
+    ];
+    // The sensor and the normalisation follow from the task: no footnotes, one column.
+    for (record, sensor) in records.iter_mut().zip(["s3-olci", "s3-olci", "s3-olci", "s5p-no2", "s5p-o3"]) {
+        record.provenance.sensor = sensor.parse().unwrap();
+        identify(record);
+    }
+    let table = fill(definition, &suite, &published, &records, false).unwrap();
+    let text = markdown(&table);
+    let row = |name: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(&format!("| {name} "))).unwrap();
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let header = row("Data set");
+    let models = ["Supervised", "Supervised", "Random", "SoftCon", "CROMA", "DOFA", "Copernicus-FM"];
+    assert_eq!(header[2..9], models, "{text}");
+    assert_eq!(header.len(), 10, "{text}");
+    let ozone = row("AQ-O3-S5P");
+    assert_eq!(ozone[2], "1781.3", "{text}");
+    assert!(ozone[8].contains("**789.4**"), "{ozone:?}");
+    assert!(ozone[9].starts_with("1780.0") && ozone[9].contains("(+990.6)"), "{ozone:?}");
+    assert!(row("Biomass-S3")[9].contains("66.0"), "{text}");
+    assert!(row("Cloud-S3")[9].starts_with("62.5"), "{text}");
+    assert_eq!(row("Cloud-S3")[5], "-", "SoftCon has none");
+    assert!(csv(&table).unwrap().contains("1780.04"), "the file keeps the digits");
+}

@@ -724,6 +724,22 @@ fn catalogues_are_valid() {
     let s2 = copernicus.order(&["dfc2020-s2".into()]).unwrap();
     assert_eq!(s2.parts[0].sources[0].path, "l2_dfc2020_s1s2/dfc2020.zip");
 
+    // Each task can be fetched; the lists of EuroSAT by longitude are in a repository of their own.
+    let copernicus_suite = Suite::load(&home, "copernicus-bench").unwrap();
+    for task in &copernicus_suite.tasks {
+        let order = copernicus.order(std::slice::from_ref(&task.name)).unwrap();
+        let source = &order.parts[0].sources[0];
+        assert!(source.md5.is_some() && order.parts[0].licence.is_some(), "{}", task.name);
+        if let Some(folder) = &source.unpack {
+            assert!(task.directory.starts_with(folder), "{}: {folder}", task.name);
+            assert_eq!(source.to.as_deref().map(Path::new), task.archive.as_deref(), "{}", task.name);
+        }
+    }
+    assert!(copernicus.other_orders(&[]).is_empty());
+    let others = copernicus.other_orders(&["eurosat-spatial".into()]);
+    let [lists] = others.as_slice() else { panic!("{} orders", others.len()) };
+    assert_eq!((lists.repository.name.as_str(), lists.parts[0].sources.len()), ("torchgeo/eurosat", 3));
+
     let landslide = Catalogue::load(&home, "landslide4sense").unwrap().order(&[]).unwrap();
     assert_eq!(landslide.parts[0].sources.len(), 2);
     assert!(Catalogue::load(&home, "no-such").is_err());

@@ -27,8 +27,8 @@ use terrabench::record::{Cell, Deciding, PROTOCOL_VERSION, Store};
 use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{
-    Combine, DatasetLayout, Family, Metric, QuickLook, SampleCounts, Suite, TargetInterpolation, TargetKind,
-    TargetStatistics, Task, TaskImage,
+    Combine, DatasetLayout, Family, MaskResize, Metric, QuickLook, Resample, SampleCounts, Suite,
+    TargetInterpolation, TargetKind, TargetStatistics, Task, TaskImage, ValueResampling,
 };
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
@@ -65,10 +65,16 @@ fn task() -> Task {
         images: Vec::new(),
         combine: None,
         clip: Some([0.5, 1.5]),
+        nan_pixels: Some(0.5),
+        band_scales: vec![2.5, 3.5],
+        resample: Some(Resample { side: 64, values: ValueResampling::Nearest }),
+        largest_value: Some(1.5),
         remap: vec![(3, 255)],
+        remap_others: Some(1),
         ignore: Some(255),
         normalization: Some("dataset".into()),
         input_size: Some(112),
+        mask_resize: Some(MaskResize::Floor),
     }
 }
 
@@ -125,6 +131,7 @@ fn model() -> ModelConfig {
         weights: Some(WeightsSource {
             repository: "MBZUAI/TerraFM".into(),
             file: "TerraFM-B.pth".into(),
+            also: vec!["vectors.pt".into()],
             revision: "main".into(),
             url: Some("https://example.org/TerraFM-B.pth".into()),
             size: Some(7),
@@ -187,6 +194,8 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "image-stats",
         "cosine",
         "streams",
+        "cubic",
+        "exact",
     ];
     let candidates: Vec<Value> = match &old {
         Value::Bool(flag) => vec![json!(!flag)],
@@ -401,7 +410,7 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             "quick-look" | "unit" => Side::Label,
             // Decides where the model uses it, which this one does not: see tests/metadata.rs.
             "gsd-m" => Side::Label,
-            "target-statistics" | "target-interpolation" => Side::Number,
+            "target-statistics" | "target-interpolation" | "mask-resize" => Side::Number,
             "impute" | "by-content" | "absent-by-content" => Side::Resolved,
             // The extractor takes sensor, statistics and size from its input, which this test does not change.
             "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,

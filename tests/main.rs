@@ -35,6 +35,7 @@ mod console;
 mod contribute;
 mod copernicus;
 mod copernicus_bench;
+mod copernicus_s3_s5p;
 mod demo;
 mod demo_numbers;
 mod divergence;

@@ -82,6 +82,7 @@ fn config(size: &str, patch: usize) -> CopernicusFmConfig {
         patch,
         metadata: MetadataKind::ALL.to_vec(),
         map_layers: vec![3, 5, 7, 11],
+        language_vectors: None,
     }
 }
 
@@ -295,7 +296,8 @@ fn metadata_excluded_by_the_configuration_counts_as_unknown() {
 /// The first of the two images of each golden input.
 #[test]
 fn base_with_formula_weights() {
-    assert_parity(&["copernicus-fm-b"], "tests/zoo_copernicus_fm.rs", compare_base);
+    let names = ["copernicus-fm-b", "copernicus-fm-b-s3", "copernicus-fm-b-s5p"];
+    assert_parity(&names, "tests/zoo_copernicus_fm.rs", compare_base);
 }
 
 fn compare_base() {
@@ -370,6 +372,25 @@ fn configuration_describes_the_golden_model() {
     let listed = parameters::list(&empty(&config("base", 16), &device()));
     let banded = |(name, _): &(String, Vec<usize>)| !name.starts_with("patch_embed_variable");
     assert_eq!(built.parameters(), listed.into_iter().filter(banded).collect::<Vec<_>>());
+}
+
+#[test]
+fn configurations_of_sentinel_3_and_5p_differ_in_patches_and_sensors() {
+    let load = |name: &str| ModelConfig::load(&Home::find().unwrap(), name).unwrap();
+    let (three, five) = (load("copernicus-fm-b-s3"), load("copernicus-fm-b-s5p"));
+    assert_eq!(three.architecture, ArchitectureConfig::CopernicusFm(config("base", 8)));
+    let olci = &three.sensors[&sensor("s3-olci")];
+    assert_eq!((olci.wavelengths.as_slice(), olci.bandwidths.as_slice()), (&S3_WAVELENGTHS[..], &S3_BANDWIDTHS[..]));
+    assert_eq!((three.sensors.len(), olci.bands.len()), (1, 21));
+    let vectors = Some("varname_embed/varname_embed_llama3.2_1B.pt".to_owned());
+    let with_vectors = CopernicusFmConfig { language_vectors: vectors, ..config("base", 4) };
+    assert_eq!(five.architecture, ArchitectureConfig::CopernicusFm(with_vectors));
+    let gases = [("s5p-no2", "Sentinel 5P Nitrogen Dioxide"), ("s5p-o3", "Sentinel 5P Ozone")];
+    for (name, variable) in gases {
+        let input = &five.sensors[&sensor(name)];
+        assert_eq!((input.variable.as_deref(), input.wavelengths.as_slice()), (Some(variable), &[][..]), "{name}");
+    }
+    assert_eq!(five.sensors.len(), gases.len());
 }
 
 #[test]

@@ -124,7 +124,10 @@ fn base_outputs_are_timms() {
     assert_eq!(parameters::list(&vit), timms_parameters(13));
     let mut golden = Golden::open("zoo/vit/full_io.safetensors");
     let compare = || check(&mut golden, &vit, "base", &images(6, [1, 13, 224, 224]), &[3, 5, 7, 11]);
-    assert_parity(&["vit-b", "vit-b-supervised"], "tests/zoo_vit.rs", compare);
+    let of_sentinel_3_and_5p =
+        ["vit-b-s3", "vit-b-s5p", "vit-b-supervised-s3", "vit-b-supervised-s5p"];
+    let names = [&["vit-b", "vit-b-supervised"][..], &of_sentinel_3_and_5p].concat();
+    assert_parity(&names, "tests/zoo_vit.rs", compare);
     golden.finish("-");
 }
 
@@ -151,6 +154,20 @@ fn baselines_are_timms_base_with_one_channel_per_distinct_band() {
             config.in_suite("copernicus-bench", terrabench::model::config::Inputs::AsPublished).pooling(),
             Pooling::Head
         );
+    }
+}
+
+/// The reference builds one model per task: 21 channels in patches of 8, or 1 in patches of 4.
+#[test]
+fn baselines_of_sentinel_3_and_5p_have_their_tasks_channels_and_patches() {
+    for (satellite, channels, patch) in [("s3", 21, 8), ("s5p", 1, 4)] {
+        for name in [format!("vit-b-{satellite}"), format!("vit-b-supervised-{satellite}")] {
+            let config = config(&name);
+            let network = Architecture::new(&config.architecture, &config.sensors, &device()).unwrap();
+            let parameters = network.parameters();
+            let kernel = parameters.iter().find(|(name, _)| name == "patch_embed.proj.weight").unwrap();
+            assert_eq!(kernel.1, [768, channels, patch, patch], "{name}");
+        }
     }
 }
 

@@ -100,6 +100,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         Ok::<_, crate::Error>((name, protocol))
     };
     let mut plans = plan::plan(&suite, &model, &choice, load)?;
+    if let lacking @ [_, ..] = plan::without_sensor(&suite, &model, &choice).as_slice() {
+        let model = format!("{} {}", model.name, model.backbone);
+        console::note(format_args!("{model} has no such sensor, skipped: {}", lacking.join(", ")));
+    }
     if let Some(folder) = &vectors {
         let (left, lacks) = run::vectors::narrow(folder, &choice, plans)?;
         lacks.iter().for_each(|lack| console::note(format_args!("{lack}")));

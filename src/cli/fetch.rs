@@ -49,7 +49,9 @@ fn fetch_suite(home: &Home, name: &str, args: &FetchSuiteArgs) -> anyhow::Result
     let catalogue = Catalogue::load(home, name)?;
     let order = catalogue.order(&args.tasks)?;
     let place = Environment::here().destination(name, &catalogue.environment, args.data.as_deref())?;
-    fetch_order(&order, &place.folder, args.keep, &args.consent)
+    fetch_order(&order, &place.folder, args.keep, &args.consent)?;
+    let others = catalogue.other_orders(&args.tasks);
+    others.iter().try_for_each(|order| fetch_order(order, &place.folder, args.keep, &args.consent))
 }
 
 fn fetch_order(order: &Order, folder: &Path, keep: bool, consent: &ConsentArgs) -> anyhow::Result<()> {

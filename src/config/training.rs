@@ -1,5 +1,6 @@
 //! How something is trained: what several protocols have in common.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,9 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// All are trained; the best on validation is reported.
     pub learning_rates: Vec<f64>,
+    /// Tasks whose learning rates are others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub task_learning_rates: BTreeMap<String, Vec<f64>>,
     /// How a gradient becomes a step.
     pub optimizer: Optimizer,
     /// How the learning rate runs over a training.
@@ -94,15 +98,24 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
+    /// Keeps the learning rates of `task` alone.
+    pub(crate) fn keep_rates_of(&mut self, task: &str) {
+        if let Some(own) = self.task_learning_rates.remove(task) {
+            self.learning_rates = own;
+        }
+        self.task_learning_rates.clear();
+    }
+
     /// Why a value is out of its range. A batch must hold `least` samples, because of `why`.
     pub(crate) fn problem(&self, least: usize, why: &str) -> Option<String> {
+        let mut rates = [&self.learning_rates].into_iter().chain(self.task_learning_rates.values());
         if self.epochs == 0 {
             Some("epochs is 0".to_owned())
         } else if self.batch_size < least {
             Some(format!("batch-size is {}; {why}", self.batch_size))
-        } else if self.learning_rates.is_empty() {
-            Some("learning-rates is empty".to_owned())
-        } else if let Some(rate) = self.learning_rates.iter().find(|rate| !positive(**rate)) {
+        } else if rates.clone().any(Vec::is_empty) {
+            Some("there is a list of learning rates without any".to_owned())
+        } else if let Some(rate) = rates.find_map(|rates| rates.iter().find(|rate| !positive(**rate))) {
             Some(format!("the learning rate {rate} is not above 0"))
         } else if self.limit == Some(0) {
             Some("limit is 0".to_owned())

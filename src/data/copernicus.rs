@@ -3,12 +3,20 @@
 //!
 //! ```text
 //! cloud_s2/{train,val,test}.csv            names; s2_toa/<name>.tif, cloud/<name>.tif
+//! cloud_s3/{train,val,test}.csv            <name>.tif; s3_olci/<name>.tif, cloud_multi/<name>.tif
 //! eurosat_s1/eurosat-{train,val,test}.txt  <Class>_N.jpg; all_imgs/<Class>/<Class>_N.tif
+//! eurosat-spatial-{train,val,test}.txt     the same names, by longitude; beside eurosat_s2 or in it
 //! bigearthnet_s1s2/multilabel-{split}.csv  s1_path, s2_path, 19 labels; below BigEarthNet-S1-5%/ and BigEarthNet-S2-5%/
 //! dfc2020_s1s2/dfc-{split}-new.csv         <a>_dfc_<b>.tif; dfc/<a>_dfc_<b>.tif, s1/<a>_s1_<b>.tif, s2/<a>_s2_<b>.tif
 //! flood_s1/grid_dict_{train,val,test}.json one object per sample; one file per band and date: see `flood`
 //! lcz_s2/lcz_{train,val,test}.h5           rows of HDF5 datasets: see `lcz`
+//! lc100_s3/multilabel-{split}.csv          <place>, 23 labels; the image is named in the next list
+//! lc100_s3/static_fnames-{split}.csv       <place>,<file>; s3_olci/<place>/<file>, one file per date, lc100/<place>.tif
+//! biomass_s3/static_fnames-{split}.csv     the same with biomass/<place>.tif
+//! airquality_s5p/{no2,o3}/{split}.csv      <place>; s5p_annual/<place>/, s5p_seasonal/<place>/, label_annual/<place>.tif
 //! ```
+//!
+//! The images of the last three folders differ in size, and from their labels; `resample` in the suite makes them equal.
 
 mod files;
 mod flood;
@@ -25,12 +33,12 @@ use self::files::Files;
 use self::item::{ListedSample, TargetPlace};
 use super::decoding::Decoding;
 use super::{
-    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, indices_of_wanted, raw_images,
+    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, indices_of_wanted, raw_images, resample,
     wanted_images,
 };
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
-use crate::task::{DatasetLayout, Suite, Task, TaskImage};
+use crate::task::{DatasetLayout, Suite, TargetKind, Task, TaskImage};
 use crate::transform::normalize::BandStatistics;
 use crate::{Error, Result, remedy};
 
@@ -39,6 +47,9 @@ pub const PARTITION: &str = "default";
 
 /// Alternative name of the LCZ-S2 folder.
 const LCZ_WITH_S1: &str = "lcz_s1s2";
+
+/// The first of torchgeo's lists, which are not part of the release: see [`DatasetLayout::EurosatSpatial`].
+const SPATIAL_LIST: &str = "eurosat-spatial-train.txt";
 
 /// Opens a task. `root` contains the folder named in the suite or its archive, or is that folder itself.
 ///
@@ -50,7 +61,12 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
             .help(format!("its only partition is `{PARTITION}`")));
     }
     let place = place(task, root).ok_or_else(|| {
-        let problem = format!("no such folder; expected the data of {}", task.name);
+        let problem = match task.layout {
+            Some(DatasetLayout::EurosatSpatial) => {
+                format!("expected this folder or its archive, and torchgeo's {SPATIAL_LIST} in it or beside it")
+            }
+            _ => format!("no such folder; expected the data of {}", task.name),
+        };
         Error::damaged(root.join(&task.directory), problem).help(remedy::get_data(
             suite,
             &[&task.name],
@@ -67,6 +83,10 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
 
 /// Returns a task's folder below `root`, or its archive; `None` if neither exists.
 pub(crate) fn place(task: &Task, root: &Path) -> Option<PathBuf> {
+    let lists = [root.join(SPATIAL_LIST), root.join(&task.directory).join(SPATIAL_LIST)];
+    if task.layout == Some(DatasetLayout::EurosatSpatial) && !lists.iter().any(|list| list.is_file()) {
+        return None;
+    }
     let other = (task.layout == Some(DatasetLayout::Lcz)).then_some(Path::new(LCZ_WITH_S1));
     let mut folders = [Some(task.directory.as_path()), other].into_iter().flatten();
     folders
@@ -151,7 +171,7 @@ impl Copernicus {
     fn stored(&self, split: Split, item: &ListedSample, places: &[usize]) -> Result<Stored> {
         let bands = self.task.sources().iter().map(|image| image.stored_bands.len()).sum::<usize>();
         let bands_a_file = bands / item.images.len().max(1);
-        let mut stored = Stored { bands_a_file, files: BTreeMap::new(), rows: 0, columns: 0 };
+        let mut stored = Stored { bands_a_file, files: BTreeMap::new() };
         for place in places {
             let file = place / bands_a_file.max(1);
             if stored.files.contains_key(&file) {
@@ -167,25 +187,31 @@ impl Copernicus {
                     self.task.name
                 )));
             }
-            let (rows, columns) = (image.rows, image.columns);
-            if !stored.files.is_empty() && (rows, columns) != (stored.rows, stored.columns) {
+            let [rows, columns] = [image.rows, image.columns];
+            // Images of several dates that are resampled anyway may differ; the bands of one image may not.
+            let is_one_image = bands_a_file >= self.task.sources().first().map_or(0, |image| image.stored_bands.len());
+            let may_differ = self.task.resample.is_some() && is_one_image;
+            if let Some(first) = stored.files.values().next()
+                && [rows, columns] != [first.rows, first.columns]
+                && !may_differ
+            {
                 return Err(wrong(format!(
                     "is {rows} x {columns} pixels, but the sample's other files are {} x {}",
-                    stored.rows, stored.columns
+                    first.rows, first.columns
                 )));
             }
-            (stored.rows, stored.columns) = (rows, columns);
             stored.files.insert(file, image);
         }
         Ok(stored)
     }
 
-    /// Reads the label of an image of `rows` x `columns` pixels, and the stored type if it is a mask.
+    /// Reads a sample's label as stored, and its stored type if there is one per pixel. It must have the size of the image,
+    /// `size`, unless the task resamples both.
     fn label(
         &self,
         split: Split,
         item: &ListedSample,
-        [rows, columns]: [usize; 2],
+        size: Option<[usize; 2]>,
     ) -> Result<(Target, Option<Dtype>)> {
         let name = match &item.target {
             TargetPlace::Known(target) => return Ok((target.clone(), None)),
@@ -193,19 +219,31 @@ impl Copernicus {
         };
         let stored = self.decode(split, name)?;
         let wrong = |problem| self.wrong(name, problem);
-        if (stored.bands, stored.rows, stored.columns) != (1, rows, columns) {
+        let what = if self.task.target == TargetKind::ValueMap { "map" } else { "mask" };
+        let expected = match size {
+            Some(size) if self.task.resample.is_none() => size,
+            _ => [stored.rows, stored.columns],
+        };
+        if (stored.bands, [stored.rows, stored.columns]) != (1, expected) {
             let found = format!("{} bands of {} x {} pixels", stored.bands, stored.rows, stored.columns);
+            let [rows, columns] = expected;
             return Err(wrong(format!(
-                "the mask has {found}; the image needs 1 band of {rows} x {columns} pixels"
+                "the {what} has {found}; the image needs 1 band of {rows} x {columns} pixels"
             )));
         }
         let dtype = Some(stored.dtype());
+        let pixels = stored.band(0);
+        if self.task.target == TargetKind::ValueMap {
+            let largest = self.task.largest_value.map_or(f64::INFINITY, f64::from);
+            let number = |stored: f64| if stored.abs() > largest { f32::NAN } else { stored as f32 };
+            return Ok((Target::ValueMap(pixels.mapv(number)), dtype));
+        }
         let class = |stored: &f64| {
             class_of(&self.task, *stored)
                 .ok_or_else(|| wrong(format!("{}: {}", self.task.name, unknown(&self.task, *stored))))
         };
-        let classes = stored.band(0).iter().map(class).collect::<Result<Vec<i32>>>()?;
-        let mask = Array2::from_shape_vec((rows, columns), classes).map_err(Error::mismatch)?;
+        let classes = pixels.iter().map(class).collect::<Result<Vec<i32>>>()?;
+        let mask = Array2::from_shape_vec(pixels.dim(), classes).map_err(Error::mismatch)?;
         Ok((Target::Mask(mask), dtype))
     }
 
@@ -219,13 +257,11 @@ impl Copernicus {
     }
 }
 
-/// The decoded files of a sample, all of the same size.
+/// The decoded files of a sample, those of one image of the same size.
 struct Stored {
     /// Bands per file: a band's index among the task's divided by this is its file, the remainder its place in that file.
     bands_a_file: usize,
     files: BTreeMap<usize, Image>,
-    rows: usize,
-    columns: usize,
 }
 
 impl Stored {
@@ -233,8 +269,14 @@ impl Stored {
     /// the height and width, rounded down.
     fn place(&self, place: usize) -> Option<[f32; 2]> {
         let (file, _) = self.band(place);
-        let degrees = file.georeference?.degrees(self.rows / 2, self.columns / 2);
+        let degrees = file.georeference?.degrees(file.rows / 2, file.columns / 2);
         Some(degrees.map(|degrees| degrees as f32)).filter(|place| place.iter().all(|x| x.is_finite()))
+    }
+
+    /// Returns rows and columns of the file of a requested band.
+    fn size(&self, place: usize) -> [usize; 2] {
+        let (file, _) = self.band(place);
+        [file.rows, file.columns]
     }
 
     /// Returns the file of a requested band and the band's index in that file.
@@ -258,10 +300,11 @@ fn class_of(task: &Task, stored: f64) -> Option<i32> {
     if f64::from(code) != stored {
         return None;
     }
-    let class = task.remap.iter().find(|(from, _)| *from == code).map(|(_, to)| *to).unwrap_or(code);
+    let mapped = task.remap.iter().find(|(from, _)| *from == code).map(|(_, to)| *to).or(task.remap_others);
+    let class = mapped.unwrap_or(code);
     let known = task.ignore == Some(class) || usize::try_from(class).is_ok_and(|class| class < task.classes);
     // If the task maps codes, only mapped codes are classes.
-    (known && (task.remap.is_empty() || task.remap.iter().any(|(from, _)| *from == code))).then_some(class)
+    (known && (task.remap.is_empty() || mapped.is_some())).then_some(class)
 }
 
 fn unknown(task: &Task, stored: f64) -> String {
@@ -306,30 +349,33 @@ impl Dataset for Copernicus {
     fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let item = self.item(split, index)?;
         let places = self.places_of(bands)?;
-        let stored = self.stored(split, item, &places.concat())?;
-        let (rows, columns) = (stored.rows, stored.columns);
+        let requested = places.concat();
+        let stored = self.stored(split, item, &requested)?;
+        let sources = self.sources();
         let mut images = wanted_images(&self.task, bands, |image, _, bands| {
             let places = &places[image];
+            let [rows, columns] = stored.size(places[0]);
             let mut pixels = Array3::zeros((places.len(), rows, columns));
             for (place, plane) in places.iter().zip(pixels.outer_iter_mut()) {
                 let (file, band) = stored.band(*place);
                 file.copy_to(&[band], &mut [plane]);
             }
             clip(&self.task, &mut pixels);
+            resample::fill_missing(&self.task, &mut pixels);
             if stored.files.values().any(|file| file.dtype().is_float()) {
                 let first = item.images.first().map_or("", String::as_str);
                 check_finite(&self.files.path(first), bands, &pixels)?;
             }
-            if self.task.scale != 1.0 {
-                pixels.mapv_inplace(|pixel| pixel * self.task.scale);
-            }
-            Ok(pixels)
+            let first = sources[image].0;
+            let in_image: Vec<usize> = places.iter().map(|place| place - first).collect();
+            resample::scaled_and_resampled(&self.task, &in_image, pixels)
         })?;
         for (image, index) in images.iter_mut().zip(indices_of_wanted(bands)) {
             image.day = item.days.get(index).copied().flatten();
             image.place = places[index].first().and_then(|place| stored.place(*place));
         }
-        let (target, _) = self.label(split, item, [rows, columns])?;
+        let (target, dtype) = self.label(split, item, requested.first().map(|place| stored.size(*place)))?;
+        let target = resample::resampled(&self.task, target, dtype)?;
         Ok(Sample { name: item.name.clone(), images, target })
     }
 
@@ -340,9 +386,9 @@ impl Dataset for Copernicus {
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let item = self.item(split, index)?;
         let sources = self.sources();
-        let all = sources.iter().map(|(_, image)| image.stored_bands.len()).sum();
+        let all: usize = sources.iter().map(|(_, image)| image.stored_bands.len()).sum();
         let stored = self.stored(split, item, &(0..all).collect::<Vec<usize>>())?;
-        let (target, label_dtype) = self.label(split, item, [stored.rows, stored.columns])?;
+        let (target, label_dtype) = self.label(split, item, (all > 0).then(|| stored.size(0)))?;
         let mut images = raw_images(&self.task, |image, source| {
             let bands = source.stored_bands.iter().zip(sources[image].0..).map(|(name, place)| {
                 let (file, band) = stored.band(place);

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::task::{DatasetLayout, Family, TargetKind, Task};
+use crate::task::{DatasetLayout, Family, Resample, TargetKind, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that reads other pixels or labels from the
 /// same bytes: features, records and packed files of that family are then recomputed.
@@ -44,7 +44,18 @@ pub struct Decoding {
     dates: Option<Vec<String>>,
     scale: f64,
     clip: Option<[f64; 2]>,
+    // Left out unless set, so that the decodings of tasks without them keep their hashes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nan_pixels: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    band_scales: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resample: Option<Resample>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest_value: Option<f64>,
     remap: Vec<(i32, i32)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remap_others: Option<i32>,
     ignore: Option<i32>,
 }
 
@@ -58,7 +69,12 @@ impl Decoding {
     pub fn of(family: Family, task: &Task) -> Self {
         let named = matches!(
             task.layout,
-            Some(DatasetLayout::Eurosat | DatasetLayout::BigearthnetS1 | DatasetLayout::BigearthnetS2)
+            Some(
+                DatasetLayout::Eurosat
+                    | DatasetLayout::EurosatSpatial
+                    | DatasetLayout::BigearthnetS1
+                    | DatasetLayout::BigearthnetS2
+            )
         );
         let bands: Vec<Vec<String>> = task.sources().into_iter().map(|image| image.stored_bands).collect();
         let dates: Vec<String> = task.images.iter().filter_map(|image| image.date.clone()).collect();
@@ -73,7 +89,12 @@ impl Decoding {
             dates: (!dates.is_empty()).then_some(dates),
             scale: as_written(task.scale),
             clip: task.clip.map(|ends| ends.map(as_written)),
+            nan_pixels: task.nan_pixels.map(as_written),
+            band_scales: task.band_scales.iter().copied().map(as_written).collect(),
+            resample: task.resample,
+            largest_value: task.largest_value.map(as_written),
             remap: task.remap.clone(),
+            remap_others: task.remap_others,
             ignore: task.ignore,
         }
     }

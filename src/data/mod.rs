@@ -8,6 +8,7 @@ pub mod geobench;
 pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
+mod resample;
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,7 @@ pub enum Target {
     Class(usize),
     /// Whether each label applies, in the task's order.
     Labels(Vec<bool>),
-    /// Class of each pixel, [h, w], as stored.
+    /// Class of each pixel, [h, w].
     Mask(Array2<i32>),
     /// A number in the task's unit.
     Value(f32),

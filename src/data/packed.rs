@@ -6,6 +6,8 @@
 //!                      contents  32 bytes per sample: the hash of what it was read from
 //!                      metadata  float64; three numbers per image: day, longitude, latitude; NaN where unknown. Only if
 //!                                the task's files say them
+//!                      sizes     int32; rows and columns of each sample's image, and of its label or 1, 1. Only if the task
+//!                                resamples images, which then differ in size and stand one after another
 //!                      names     JSON list
 //!                      attribute `terrabench`: JSON, see [`Header`]
 //! <task>/index.json    partitions, statistics and file sizes; written last, so an unfinished folder has no index
@@ -35,7 +37,7 @@ pub use self::write::{Packed as Written, pack};
 use super::decoding::Decoding;
 use super::{
     Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, fingerprint, indices_of_wanted,
-    raw_images, wanted_images,
+    raw_images, resample, wanted_images,
 };
 use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Dtype, Rows};
@@ -110,6 +112,9 @@ struct Header {
     /// Number of images per sample whose days and places are in the file; 0 if they are not.
     #[serde(default, skip_serializing_if = "is_zero")]
     dated_images: usize,
+    /// Whether samples differ in size. `rows`, `columns` and `label_width` are then the first one's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_of_many_sizes: bool,
 }
 
 fn is_zero(number: &usize) -> bool {
@@ -127,8 +132,107 @@ fn dated_images(task: &Task) -> usize {
 }
 
 impl Header {
+    /// Numbers of the first sample's image.
     fn image_width(&self) -> usize {
         self.bands.len().saturating_mul(self.rows).saturating_mul(self.columns)
+    }
+}
+
+/// Numbers per sample in `sizes`.
+const SIZES_WIDTH: usize = 4;
+
+/// Where the pixels and the label of each row of a split's file are, in numbers.
+#[derive(Debug)]
+struct Extents {
+    bands: usize,
+    /// Rows and columns of a sample whose size is that of all.
+    size: [usize; 2],
+    label_width: usize,
+    /// Of each row, if they differ in size: the first numbers of image and label, and the sizes of both.
+    of_rows: Vec<RowExtent>,
+}
+
+/// Where the pixels and the label of one row are.
+#[derive(Debug, Clone, Copy)]
+struct RowExtent {
+    image: usize,
+    label: usize,
+    size: [usize; 2],
+    label_size: [usize; 2],
+}
+
+impl Extents {
+    /// Reads the sizes of the samples of the file at `path`, if they differ.
+    ///
+    /// # Errors
+    /// If the sizes are missing or damaged.
+    fn open(path: &Path, header: &Header) -> Result<Self> {
+        let bands = header.bands.len();
+        let size = [header.rows, header.columns];
+        let mut extents = Extents { bands, size, label_width: header.label_width, of_rows: Vec::new() };
+        if !header.is_of_many_sizes {
+            return Ok(extents);
+        }
+        let column = Chunked::open(path, "sizes")?;
+        let expected = header.samples.checked_mul(SIZES_WIDTH);
+        if column.dtype() != Dtype::Int32 || Some(column.length()) != expected {
+            return Err(column.error(format!("expected the sizes of {} samples", header.samples)).help(AGAIN));
+        }
+        let number = |bytes: &[u8; 4]| usize::try_from(i32::from_le_bytes(*bytes)).unwrap_or(0);
+        let numbers: Vec<usize> = column
+            .read(0, column.length(), |bytes| bytes.as_chunks().0.iter().map(number).collect())
+            .map_err(|error| error.help(AGAIN))?;
+        let (mut image, mut label) = (0_usize, 0_usize);
+        for [rows, columns, label_rows, label_columns] in numbers.as_chunks::<SIZES_WIDTH>().0 {
+            let (size, label_size) = ([*rows, *columns], [*label_rows, *label_columns]);
+            extents.of_rows.push(RowExtent { image, label, size, label_size });
+            let width = |[rows, columns]: [usize; 2]| rows.checked_mul(columns);
+            let next = |first: usize, width: Option<usize>| first.checked_add(width?);
+            let pixels = width(size).and_then(|plane| plane.checked_mul(bands));
+            let one_label = if extents.is_of_pixels(header.label) { width(label_size) } else { Some(header.label_width) };
+            match (next(image, pixels), next(label, one_label)) {
+                (Some(next_image), Some(next_label)) => (image, label) = (next_image, next_label),
+                _ => return Err(column.error("implausible sizes").help(AGAIN)),
+            }
+        }
+        Ok(extents)
+    }
+
+    fn is_of_pixels(&self, label: TargetKind) -> bool {
+        matches!(label, TargetKind::Mask | TargetKind::ValueMap)
+    }
+
+    /// First number and count of the pixels of a row.
+    fn image(&self, row: usize) -> (usize, usize) {
+        let [rows, columns] = self.size(row);
+        let width = self.bands.saturating_mul(rows).saturating_mul(columns);
+        (self.of_rows.get(row).map_or(row.saturating_mul(width), |extent| extent.image), width)
+    }
+
+    /// First number and count of the label of a row.
+    fn label(&self, row: usize, kind: TargetKind) -> (usize, usize) {
+        let width = match self.of_rows.get(row) {
+            Some(extent) if self.is_of_pixels(kind) => extent.label_size[0].saturating_mul(extent.label_size[1]),
+            _ => self.label_width,
+        };
+        (self.of_rows.get(row).map_or(row.saturating_mul(width), |extent| extent.label), width)
+    }
+
+    /// Rows and columns of the image of a row.
+    fn size(&self, row: usize) -> [usize; 2] {
+        self.of_rows.get(row).map_or(self.size, |extent| extent.size)
+    }
+
+    /// Rows and columns of a label per pixel of a row.
+    fn label_size(&self, row: usize) -> [usize; 2] {
+        self.of_rows.get(row).map_or(self.size, |extent| extent.label_size)
+    }
+
+    /// The numbers of all images and of all labels of `rows` rows.
+    fn totals(&self, rows: usize, kind: TargetKind) -> (Option<usize>, Option<usize>) {
+        let Some(last) = rows.checked_sub(1) else { return (Some(0), Some(0)) };
+        let end = |(first, width): (usize, usize)| first.checked_add(width);
+        (end(self.image(last)), end(self.label(last, kind)))
     }
 }
 
@@ -182,6 +286,7 @@ pub struct Packed {
 struct PackedSplit {
     path: PathBuf,
     header: Header,
+    extents: Extents,
     dtype: Dtype,
     images: Chunked,
     labels: Labels,
@@ -224,14 +329,14 @@ impl Labels {
         }
     }
 
-    /// Calls `take` with the bytes of one row's `width` numbers.
-    fn read<T>(&self, row: usize, width: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    /// Calls `take` with the bytes of `width` numbers from the one at `first` on.
+    fn read<T>(&self, (first, width): (usize, usize), take: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match self {
             Labels::Read(all) => {
-                let size = width * Dtype::Int32.size();
-                Ok(take(all.get(row * size..(row + 1) * size).unwrap_or_default()))
+                let size = Dtype::Int32.size();
+                Ok(take(all.get(first * size..(first + width) * size).unwrap_or_default()))
             }
-            Labels::Masks(masks) => masks.read(row * width, width, take),
+            Labels::Masks(masks) => masks.read(first, width, take),
         }
     }
 }
@@ -262,6 +367,8 @@ impl PackedSplit {
             serde_json::from_slice(&names.bytes(0, length)?).map_err(|error| wrong(error.to_string()))?
         };
         let n = header.samples;
+        let extents = Extents::open(&path, &header)?;
+        let (pixels, label_numbers) = extents.totals(n, header.label);
         let fits = FORMATS.contains(&header.format)
             && header.task == task.name
             && header.label == task.target
@@ -269,8 +376,9 @@ impl PackedSplit {
             && (header.label != TargetKind::Labels || header.label_width == task.classes)
             && names.len() == n
             && images.dtype() == dtype
-            && Some(images.length()) == n.checked_mul(header.image_width())
-            && Some(labels.length()) == n.checked_mul(header.label_width)
+            && header.is_of_many_sizes == task.resample.is_some()
+            && Some(images.length()) == pixels
+            && Some(labels.length()) == label_numbers
             && Some(contents.shape()) == n.checked_mul(32).as_ref().map(std::slice::from_ref);
         let metadata = match header.dated_images {
             0 => Vec::new(),
@@ -302,6 +410,7 @@ impl PackedSplit {
             contents: rows.iter().map(|row| hashes[*row]).collect(),
             metadata,
             header,
+            extents,
             path,
         })
     }
@@ -329,18 +438,20 @@ impl PackedSplit {
 
     /// Calls `take` with the bytes of one image.
     fn image<T>(&self, index: usize, take: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        let width = self.header.image_width();
-        self.images.read(self.row(index)? * width, width, take).map_err(|error| error.help(AGAIN))
+        let (first, width) = self.extents.image(self.row(index)?);
+        self.images.read(first, width, take).map_err(|error| error.help(AGAIN))
     }
 
     fn label(&self, index: usize) -> Result<Target> {
         let numbers =
             |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
-        let numbers = self.labels.read(self.row(index)?, self.header.label_width, numbers);
+        let row = self.row(index)?;
+        let numbers = self.labels.read(self.extents.label(row, self.header.label), numbers);
         let numbers: Vec<i32> = numbers.map_err(|error| error.help(AGAIN))?;
         let wrong = |problem: &dyn std::fmt::Display| {
             Error::damaged(&self.path, format!("label of sample {index}: {problem}")).help(AGAIN)
         };
+        let size: (usize, usize) = self.extents.label_size(row).into();
         match self.header.label {
             TargetKind::Class => {
                 let class = numbers.first().and_then(|class| usize::try_from(*class).ok());
@@ -348,7 +459,6 @@ impl PackedSplit {
             }
             TargetKind::Labels => Ok(Target::Labels(numbers.iter().map(|label| *label != 0).collect())),
             TargetKind::Mask => {
-                let size = (self.header.rows, self.header.columns);
                 let mask = Array2::from_shape_vec(size, numbers);
                 mask.map(Target::Mask).map_err(|error| wrong(&error))
             }
@@ -357,7 +467,6 @@ impl PackedSplit {
                 value.ok_or_else(|| wrong(&"no number"))
             }
             TargetKind::ValueMap => {
-                let size = (self.header.rows, self.header.columns);
                 let map = Array2::from_shape_vec(size, numbers.into_iter().map(real).collect());
                 map.map(Target::ValueMap).map_err(|error| wrong(&error))
             }
@@ -461,7 +570,8 @@ impl Dataset for Packed {
 
     fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let part = self.part(split)?;
-        let (rows, columns) = (part.header.rows, part.header.columns);
+        let row = part.row(index)?;
+        let [rows, columns] = part.extents.size(row);
         let plane = rows * columns * part.dtype.size();
         let place = |full: String| {
             part.header.bands.iter().position(|known| *known == full).ok_or_else(|| {
@@ -477,27 +587,31 @@ impl Dataset for Packed {
             }
         })?;
         clip(&self.task, &mut pixels);
+        resample::fill_missing(&self.task, &mut pixels);
         let name = part.names[index].clone();
         if part.dtype.is_float()
             && let Some(pixel) = pixels.iter().find(|pixel| !pixel.is_finite())
         {
             return Err(part.images.error(format!("{name}: a pixel is {pixel}")).help(AGAIN));
         }
-        if self.task.scale != 1.0 {
-            pixels.iter_mut().for_each(|pixel| *pixel *= self.task.scale);
-        }
         let mut rest = pixels;
-        let mut images = wanted_images(&self.task, bands, |_, _, bands| {
+        let mut images = wanted_images(&self.task, bands, |_, source, bands| {
             let later = rest.split_off(bands.len() * rows * columns);
             let pixels = std::mem::replace(&mut rest, later);
             let image = Array3::from_shape_vec((bands.len(), rows, columns), pixels);
-            image.map_err(|error| part.images.error(error))
+            let image = image.map_err(|error| part.images.error(error))?;
+            let place = |band: &String| source.stored_bands.iter().position(|stored| stored == band);
+            // Tasks whose files name their bands have no factors per band.
+            let places: Vec<usize> = bands.iter().map(|band| place(band).unwrap_or(usize::MAX)).collect();
+            resample::scaled_and_resampled(&self.task, &places, image)
         })?;
-        let metadata = part.metadata(part.row(index)?);
+        let metadata = part.metadata(row);
         for (image, index) in images.iter_mut().zip(indices_of_wanted(bands)) {
             (image.day, image.place) = metadata.get(index).copied().unwrap_or_default();
         }
-        Ok(Sample { name, images, target: part.label(index)? })
+        let label_dtype = part.header.label_dtype.as_deref().and_then(Dtype::named);
+        let target = resample::resampled(&self.task, part.label(index)?, label_dtype)?;
+        Ok(Sample { name, images, target })
     }
 
     fn days(&self, split: Split) -> Vec<Vec<Option<f64>>> {
@@ -513,7 +627,8 @@ impl Dataset for Packed {
         let header = &part.header;
         let mut pixels: Vec<f64> = Vec::with_capacity(header.image_width());
         part.image(index, |bytes| part.dtype.decode(bytes, &mut pixels))?;
-        let image = Array3::from_shape_vec((header.bands.len(), header.rows, header.columns), pixels);
+        let [rows, columns] = part.extents.size(part.row(index)?);
+        let image = Array3::from_shape_vec((header.bands.len(), rows, columns), pixels);
         let image = image.map_err(|error| part.images.error(error))?;
         let bands = self.bands_of(header);
         let band = |(name, place): &(String, usize)| RawBand {

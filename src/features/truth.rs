@@ -4,8 +4,9 @@ use ndarray::Array2;
 
 use super::tiles::{Mask, mask_of};
 use crate::data::{Sample, Target};
-use crate::task::{TargetKind, Task};
+use crate::task::{MaskResize, TargetKind, Task};
 use crate::transform::augment::Turn;
+use crate::transform::resize::{self, Nearest};
 use crate::{Error, Result};
 
 /// The class of the corners that a rotation leaves empty. Like in the reference, they are class 0 and not ignored.
@@ -21,13 +22,20 @@ pub enum PixelTruth {
 }
 
 impl PixelTruth {
-    /// Returns the ground truth of a sample.
+    /// Returns the ground truth of a sample whose images are `[rows, columns]` pixels large once they are prepared for the
+    /// model. Masks have that size if the task says so (`mask-resize`), else their stored one.
     ///
     /// # Errors
     /// If the label is of another kind than the task's, or differs in size from the image.
-    pub fn of(sample: &Sample, task: &Task) -> Result<Self> {
+    pub fn of(sample: &Sample, task: &Task, [rows, columns]: [usize; 2]) -> Result<Self> {
         if task.target != TargetKind::ValueMap {
-            return mask_of(sample, task).map(PixelTruth::Classes);
+            let mask = mask_of(sample, task)?;
+            let rule = match task.mask_resize {
+                None => return Ok(PixelTruth::Classes(mask)),
+                Some(MaskResize::Floor) => Nearest::Floor,
+                Some(MaskResize::Exact) => Nearest::Exact,
+            };
+            return resize::nearest(mask.view(), rows, columns, rule).map(PixelTruth::Classes);
         }
         let name = &sample.name;
         let Target::ValueMap(map) = &sample.target else {

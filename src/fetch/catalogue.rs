@@ -52,6 +52,23 @@ pub struct TaskFiles {
     pub on_request: bool,
     /// The task's files.
     pub files: Vec<Source>,
+    /// Files of other repositories.
+    #[serde(default)]
+    pub others: Vec<OtherFiles>,
+}
+
+/// Files that a task needs from another repository than the suite's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OtherFiles {
+    /// The data set repository on the hub, `owner/name`.
+    pub repository: String,
+    /// Its commit.
+    pub revision: String,
+    /// Licence of the files, as an SPDX identifier.
+    pub licence: Option<String>,
+    /// The files.
+    pub files: Vec<Source>,
 }
 
 /// One file of the repository, or several.
@@ -148,7 +165,7 @@ impl Catalogue {
             if task.files.is_empty() {
                 return Some(format!("task `{}` has no files", task.name));
             }
-            for file in &task.files {
+            for file in task.files.iter().chain(task.others.iter().flat_map(|other| &other.files)) {
                 let hex =
                     |hash: &Option<String>, digits| hash.as_ref().is_none_or(|hash| is_hex(hash, digits));
                 if !hex(&file.sha256, 64) || !hex(&file.md5, 32) {
@@ -211,6 +228,34 @@ impl Catalogue {
     }
 }
 
+impl Catalogue {
+    /// Orders the files of `tasks` that are in other repositories, one order per repository; none if `tasks` is empty and all
+    /// such tasks are on request.
+    pub fn other_orders(&self, tasks: &[String]) -> Vec<Order> {
+        let chosen = self
+            .tasks
+            .iter()
+            .filter(|task| if tasks.is_empty() { !task.on_request } else { tasks.contains(&task.name) });
+        let others = chosen.flat_map(|task| task.others.iter().map(move |other| (task, other)));
+        let order = |(task, other): (&TaskFiles, &OtherFiles)| Order {
+            title: format!("{}, {}", self.title, task.name),
+            repository: Repository {
+                kind: Kind::Dataset,
+                name: other.repository.clone(),
+                revision: other.revision.clone(),
+            },
+            parts: vec![CataloguePart {
+                name: task.name.clone(),
+                licence: other.licence.clone(),
+                sources: other.files.clone(),
+            }],
+            expansion: self.expansion,
+            licences: None,
+        };
+        others.map(order).collect()
+    }
+}
+
 /// Orders the weights of `model`, to be stored at [`crate::locations::weights_path`].
 ///
 /// # Errors
@@ -230,6 +275,15 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
         md5: source.md5.clone(),
         size: source.size,
     };
+    let beside = |file: &String| Source {
+        path: file.clone(),
+        to: Some(format!("{}/{file}", source.repository)),
+        unpack: None,
+        sha256: None,
+        md5: None,
+        size: None,
+    };
+    let sources = std::iter::once(file).chain(source.also.iter().map(beside)).collect();
     let licence = source.licence.clone();
     Ok(Order {
         title: format!("{} {}", model.name, model.backbone),
@@ -238,7 +292,7 @@ pub fn weights(name: &str, model: &ModelConfig) -> Result<Order> {
             name: source.repository.clone(),
             revision: source.revision.clone(),
         },
-        parts: vec![CataloguePart { name: source.file.clone(), licence, sources: vec![file] }],
+        parts: vec![CataloguePart { name: source.file.clone(), licence, sources }],
         expansion: 1.0,
         licences: None,
     })

@@ -384,12 +384,15 @@ impl ModelConfig {
     pub fn sensor(&self, sensor: Sensor) -> Result<&SensorInput> {
         self.sensors.get(&sensor).ok_or_else(|| {
             let known: Vec<String> = self.sensors.keys().map(Sensor::to_string).collect();
-            Error::request(format!("{} {} does not support sensor {sensor}", self.name, self.backbone))
-                .help(format!(
-                    "supported sensors: {}; --sensor tells the model one of them, and a model of your own may name \
-                     [sensors.{sensor}] in its TOML",
-                    known.join(", ")
-                ))
+            let problem = format!("{} {} has no such sensor: {sensor}", self.name, self.backbone);
+            let instead = match sensor.has_alternatives() {
+                true => "--sensor tells the model one of them",
+                false => "`cargo xtask models` lists the sensors of the others",
+            };
+            Error::request(problem).help(format!(
+                "supported sensors: {}; {instead}, and a model of your own may name [sensors.{sensor}] in its TOML",
+                known.join(", ")
+            ))
         })
     }
 }

@@ -53,6 +53,9 @@ pub struct CopernicusFmConfig {
     pub metadata: Vec<MetadataKind>,
     /// Blocks (0-based) whose tokens are the feature maps.
     pub map_layers: Vec<usize>,
+    /// File of the language vectors of variables, below the folder of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_vectors: Option<String>,
 }
 
 fn all_metadata() -> Vec<MetadataKind> {

@@ -18,6 +18,7 @@ mod groups;
 pub(crate) mod image_stats;
 mod in_parts;
 pub(crate) mod init;
+mod language;
 pub mod mmearth;
 pub(crate) mod months;
 mod network;
@@ -96,6 +97,8 @@ pub fn load(
     }
     let network = Architecture::new(&config.architecture, &config.sensors, device)?;
     let (network, weights_id, report) = weights::load(network, weights, allow_partial)?;
+    let network = language::with_vectors(network, config, weights)?;
+    let weights_id = language::identity(config, weights)?.unwrap_or(weights_id);
     Ok(LoadedModel { encoder: network.frozen(), weights_id, report })
 }
 
@@ -106,7 +109,10 @@ pub fn load(
 pub fn identity(config: &ModelConfig, weights: &Weights) -> Result<Option<String>> {
     match config.architecture.outside() {
         Some(outside) => outside.identity(),
-        None => weights.id().map(Some),
+        None => match language::identity(config, weights)? {
+            Some(both) => Ok(Some(both)),
+            None => weights.id().map(Some),
+        },
     }
 }
 
@@ -121,5 +127,6 @@ pub fn trainable(
     device: &Device,
 ) -> Result<Architecture> {
     let network = Architecture::new(&config.architecture, &config.sensors, device)?;
-    weights::load(network, weights, allow_partial).map(|(network, _, _)| network)
+    let (network, _, _) = weights::load(network, weights, allow_partial)?;
+    language::with_vectors(network, config, weights)
 }

@@ -12,6 +12,9 @@ pub struct WeightsSource {
     pub repository: String,
     /// Path of the file in the repository.
     pub file: String,
+    /// Further files of the repository that the model needs beside its weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// A commit of the repository, or a branch if no commit is known. Unused with `url`.
     #[serde(default = "main_branch")]
     pub revision: String,
@@ -52,6 +55,9 @@ impl WeightsSource {
         match &self.url {
             Some(url) if !url.starts_with("https://") && !url.starts_with("http://") => {
                 Some(format!("weights.url: expected an address that begins with https://, found {url:?}"))
+            }
+            Some(_) if !self.also.is_empty() => {
+                Some("weights.also: expected none, as a web address is of one file".to_owned())
             }
             None if self.size.is_some() => {
                 Some("weights.size: expected none, as the hub lists the size".to_owned())

@@ -22,6 +22,9 @@ pub struct SensorInput {
     /// bands in `benchmarks/sensors.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gsd_m: Option<f64>,
+    /// Name of the sensor's only band in the file of language vectors, for models that read the name of a variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
 }
 
 impl SensorInput {

@@ -85,6 +85,7 @@ impl ProtocolConfig {
         training.epochs = shortening.epochs.unwrap_or(training.epochs);
         if !shortening.learning_rates.is_empty() {
             training.learning_rates.clone_from(&shortening.learning_rates);
+            training.task_learning_rates.clear();
         }
         training.limit = shortening.limit.or(training.limit);
         let is_shorter = protocol != self;
@@ -112,6 +113,9 @@ impl ProtocolConfig {
     pub fn deciding(&self, task: &str) -> Self {
         let mut protocol = self.clone();
         protocol.keep_deciding(task);
+        if let Some(training) = protocol.training_mut() {
+            training.keep_rates_of(task);
+        }
         protocol
     }
 }

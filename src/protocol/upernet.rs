@@ -2,7 +2,8 @@
 //! for each of a list of learning rates; the epoch that is best on validation, over all of them, is tested.
 //!
 //! The encoder is frozen or trained along. Masks keep their stored size, and logits are resized to it, so that no
-//! label is invented; images are resized to the model's input.
+//! label is invented; images are resized to the model's input. Where a task has `mask-resize`, masks are resized too, by the
+//! nearest pixel, and scored at the input's size, as in the reference.
 //!
 //! Maps of a sample of several images are combined as its task says: of two dates the later one's minus the earlier one's, as in
 //! the reference's change detection.
@@ -477,7 +478,8 @@ impl Reader<'_> {
         let known = self.encoder.zip(place).is_some_and(|(encoder, place)| encoder.knows(place));
         let sample =
             if known { self.input.labelled(split, sample)? } else { self.input.stored(split, sample)? };
-        let truth = PixelTruth::of(&sample, self.task)?;
+        let size = [self.strategy.preprocess.height, self.strategy.preprocess.width];
+        let truth = PixelTruth::of(&sample, self.task, size)?;
         let (truth, truth_turn) = match self.turns_truth {
             true => (truth.turned(turn, self.task), Turn::NONE),
             false => (truth, turn),

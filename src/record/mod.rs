@@ -231,7 +231,8 @@ impl Provenance {
     /// hash of their own, so for these it is what was declared of the weights.
     pub fn weights_setting(&self) -> String {
         match (self.is_vectors(), self.declared.get("weights")) {
-            (false, _) => self.weights.clone(),
+            // A model's variants for several sensors share the weights, and only some read language vectors.
+            (false, _) => self.weights.split("+language:").next().unwrap_or_default().to_owned(),
             (true, Some(declared)) => format!("{PREFIX}{declared}"),
             (true, None) => format!("{PREFIX}{UNKNOWN}"),
         }

@@ -3,7 +3,7 @@
 use crate::model::config::ModelConfig;
 use crate::protocol::{Needs, Protocol, ProtocolConfig};
 use crate::record::Cell;
-use crate::task::{Suite, Table, TargetKind, Task};
+use crate::task::{Suite, Table, TargetKind, Task, TaskImage};
 use crate::{Error, Result};
 
 /// The part of a suite to run. See [`plan()`] for the meaning of empty lists.
@@ -141,6 +141,23 @@ pub fn plan(
     }
 }
 
+/// Lists the tasks of the tables that contain a chosen protocol whose sensor the model has no way to take, such as `cloud-s3
+/// (s3-olci)`. Runs skip them unless they are chosen by name, which is an error.
+pub fn without_sensor(suite: &Suite, model: &ModelConfig, choice: &Choice) -> Vec<String> {
+    if !choice.tasks.is_empty() || model.architecture.takes_every_stored_band() {
+        return Vec::new();
+    }
+    let protocols = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
+    let tables = suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
+    let named = once(tables.flat_map(|table| &table.tasks));
+    let lacking = |task: &Task| {
+        let lacks = |image: &TaskImage| model.sensor_on(task, image.input_sensor).is_err();
+        let image = task.sources().into_iter().find(lacks)?;
+        Some(format!("{} ({})", task.name, image.input_sensor))
+    };
+    named.into_iter().filter_map(|name| lacking(suite.task(name).ok()?)).collect()
+}
+
 /// Removes repeated names and keeps the order.
 fn once<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
     let mut once: Vec<&String> = Vec::new();
@@ -160,7 +177,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
     }
     if !model.architecture.takes_every_stored_band() {
         for image in task.sources() {
-            model.sensor(image.input_sensor)?;
+            model.sensor_on(task, image.input_sensor)?;
         }
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());

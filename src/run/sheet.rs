@@ -38,11 +38,17 @@ pub const TRUE_COLOR: &str = "True colour";
 
 /// Chooses the stored bands to show as red, green and blue, and names the combination; `None` if none is known.
 ///
-/// `bands` are the model's; `stored` holds the stored name of each. Sentinel-1 is shown as VV, VH and VV.
+/// `bands` are the model's; `stored` holds the stored name of each. Sentinel-1 is shown as VV, VH and VV, Sentinel-3 by the
+/// bands at 665, 560 and 490 nm.
 pub fn colors(bands: &[Band], stored: &[String]) -> Option<([String; 3], &'static str)> {
     let of = |band: Band| stored.get(bands.iter().position(|other| *other == band)?).cloned();
-    match (of(Band::B04), of(Band::B03), of(Band::B02)) {
-        (Some(red), Some(green), Some(blue)) => Some(([red, green, blue], TRUE_COLOR)),
+    let named = |name: &str| stored.get(bands.iter().position(|other| other.name() == name)?).cloned();
+    let optical = (of(Band::B04), of(Band::B03), of(Band::B02));
+    let sentinel_3 = (named("Oa08"), named("Oa06"), named("Oa04"));
+    match (optical, sentinel_3) {
+        ((Some(red), Some(green), Some(blue)), _) | (_, (Some(red), Some(green), Some(blue))) => {
+            Some(([red, green, blue], TRUE_COLOR))
+        }
         _ => {
             let (vv, vh) = (of(Band::VV)?, of(Band::VH)?);
             Some(([vv.clone(), vh, vv], "Radar (VV, VH, VV)"))
@@ -91,7 +97,7 @@ const IGNORED: Color = Color(60, 60, 60);
 const BACKGROUND: Color = Color(226, 226, 226);
 
 /// Colours of the classes, in order: Okabe and Ito's first, then Paul Tol's muted ones ["Colour Schemes", 2021].
-const CLASSES: [Color; 20] = [
+const CLASSES: [Color; 23] = [
     Color(0, 114, 178),
     Color(230, 159, 0),
     Color(0, 158, 115),
@@ -112,6 +118,9 @@ const CLASSES: [Color; 20] = [
     Color(0, 68, 136),
     Color(170, 170, 0),
     Color(99, 99, 99),
+    Color(255, 170, 187),
+    Color(34, 85, 85),
+    Color(102, 153, 204),
 ];
 
 /// Draws the sheet as a PNG file. `classes` are the names of the classes, in order.

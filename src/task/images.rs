@@ -141,7 +141,7 @@ impl Task {
         }
         let known = match family {
             Family::Geobench => true,
-            Family::CopernicusBench => self.layout == Some(DatasetLayout::Flood),
+            Family::CopernicusBench => self.layout.is_some_and(DatasetLayout::has_several_dates),
             Family::Landslide4sense => false,
         };
         (!known).then(|| "lists `images`, which the reader of this family does not support".to_owned())

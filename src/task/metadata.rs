@@ -102,11 +102,16 @@ impl Task {
         let mut known = match self.layout {
             Some(
                 DatasetLayout::Cloud
+                | DatasetLayout::CloudS3
                 | DatasetLayout::BigearthnetS1
                 | DatasetLayout::BigearthnetS2
-                | DatasetLayout::Flood,
+                | DatasetLayout::Flood
+                | DatasetLayout::Lc100Cls
+                | DatasetLayout::Lc100Seg
+                | DatasetLayout::BiomassS3
+                | DatasetLayout::AirQuality,
             ) => vec![Place, Date],
-            Some(DatasetLayout::Eurosat) => vec![Place],
+            Some(DatasetLayout::Eurosat | DatasetLayout::EurosatSpatial) => vec![Place],
             Some(DatasetLayout::Dfc2020S1 | DatasetLayout::Dfc2020S2 | DatasetLayout::Lcz) | None => vec![],
         };
         known.extend(self.gsd_m.map(|_| Area));

@@ -12,4 +12,4 @@ pub use self::images::{Combine, TaskImage};
 pub use self::metadata::{Metadata, MetadataKind};
 pub use self::sensor::{BandSpec, Sensor, SensorSpec, Sensors, Unit};
 pub use self::suite::*;
-pub use self::target::{TargetInterpolation, TargetStatistics};
+pub use self::target::{MaskResize, Resample, TargetInterpolation, TargetStatistics, ValueResampling};

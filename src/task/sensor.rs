@@ -40,6 +40,12 @@ impl Sensor {
         self.name
     }
 
+    /// Whether a model may be told of another sensor instead, such as of Sentinel-2's other level. Radar, Sentinel-3 and
+    /// Sentinel-5P have none.
+    pub fn has_alternatives(self) -> bool {
+        self != Sensor::S1 && !self.name.starts_with("s3-") && !self.name.starts_with("s5p-")
+    }
+
     /// Whether this is Sentinel-2 at either level.
     pub fn is_sentinel2(self) -> bool {
         self == Sensor::S2_L1C || self == Sensor::S2_L2A
@@ -136,6 +142,10 @@ pub enum Unit {
     Db,
     /// Backscatter as a linear ratio.
     Linear,
+    /// Radiance in W m-2 sr-1 um-1.
+    Radiance,
+    /// Amount of a gas in a vertical column of air, in mol/m2.
+    ColumnDensity,
 }
 
 /// A band of a sensor.

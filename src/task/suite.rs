@@ -12,7 +12,7 @@ pub use crate::metrics::{Metric, TargetKind};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Imputation};
 use crate::task::images::{self, Combine, TaskImage};
-use crate::task::target::{self, TargetInterpolation, TargetStatistics};
+use crate::task::target::{self, MaskResize, Resample, TargetInterpolation, TargetStatistics};
 use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the published tables.
@@ -71,8 +71,12 @@ pub enum Family {
 pub enum DatasetLayout {
     /// Cloud-S2.
     Cloud,
+    /// Cloud-S3.
+    CloudS3,
     /// EuroSAT-S1 and EuroSAT-S2.
     Eurosat,
+    /// EuroSAT-S2's files with torchgeo's lists, which split by longitude.
+    EurosatSpatial,
     /// The Sentinel-1 images of BigEarthNet.
     BigearthnetS1,
     /// The Sentinel-2 images of BigEarthNet.
@@ -85,6 +89,28 @@ pub enum DatasetLayout {
     Flood,
     /// LCZ-S2.
     Lcz,
+    /// LC100Cls-S3: the labels of LC100 per image.
+    Lc100Cls,
+    /// LC100Seg-S3: the classes of LC100 per pixel.
+    Lc100Seg,
+    /// Biomass-S3.
+    BiomassS3,
+    /// AQ-NO2-S5P and AQ-O3-S5P.
+    AirQuality,
+}
+
+impl DatasetLayout {
+    /// Whether the files of a sample may be images of several dates.
+    pub(crate) fn has_several_dates(self) -> bool {
+        matches!(
+            self,
+            DatasetLayout::Flood
+                | DatasetLayout::Lc100Cls
+                | DatasetLayout::Lc100Seg
+                | DatasetLayout::BiomassS3
+                | DatasetLayout::AirQuality
+        )
+    }
 }
 
 /// One dataset of a suite with its kind of target, classes and reported metric.
@@ -161,9 +187,24 @@ pub struct Task {
     /// Clip stored pixels to `[min, max]`; NaN becomes `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<[f32; 2]>,
+    /// Stored pixels that are NaN become this number, before scaling and resampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nan_pixels: Option<f32>,
+    /// A further factor per stored band of an image, in stored order, where bands have their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub band_scales: Vec<f32>,
+    /// Resample images and their labels to one size on reading, before normalisation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resample: Option<Resample>,
+    /// Numbers of a value map whose absolute value exceeds this count as not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_value: Option<f32>,
     /// Pairs of a stored mask code and its replacement; codes not listed stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remap: Vec<(i32, i32)>,
+    /// Replacement of every whole mask code that `remap` does not list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remap_others: Option<i32>,
     /// Label (after `remap`) of pixels excluded from training and scoring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
@@ -173,6 +214,9 @@ pub struct Task {
     /// Height and width of the model's input in pixels, if the task sets it instead of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_size: Option<usize>,
+    /// How UPerNet resizes masks to the model's input, to train and score at that size; by default masks keep theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_resize: Option<MaskResize>,
 }
 
 /// The fields of a [`Task`] that affect results and are not in the keys otherwise. The decoding of files
@@ -204,6 +248,9 @@ pub struct DecidingTask<'a> {
     /// Like [`Task::target_interpolation`].
     #[serde(skip_serializing_if = "TargetInterpolation::is_default")]
     pub target_interpolation: TargetInterpolation,
+    /// Like [`Task::mask_resize`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_resize: Option<MaskResize>,
 }
 
 impl Task {
@@ -218,12 +265,18 @@ impl Task {
             combine,
             target_statistics,
             target_interpolation,
+            mask_resize,
             // Decide how bytes become arrays; part of `Decoding`.
             layout: _,
             stored_bands: _,
             scale: _,
             clip: _,
+            nan_pixels: _,
+            band_scales: _,
+            resample: _,
+            largest_value: _,
             remap: _,
+            remap_others: _,
             ignore: _,
             // Decide which part of these arrays is used; part of the keys as sensor, bands, strategies, input size.
             input_sensor: _,
@@ -256,7 +309,39 @@ impl Task {
             combine: *combine,
             target_statistics: *target_statistics,
             target_interpolation: *target_interpolation,
+            mask_resize: *mask_resize,
         }
+    }
+
+    /// Describes a setting of the decoding that the family's reader does not support, or that contradicts another one.
+    fn decoding_problem(&self, family: Family) -> Option<String> {
+        let Task { clip, nan_pixels, band_scales, resample, largest_value, remap_others, .. } = self;
+        if family != Family::CopernicusBench || self.layout == Some(DatasetLayout::Lcz) {
+            let used = [
+                ("clip", clip.is_some() && family != Family::CopernicusBench),
+                ("nan-pixels", nan_pixels.is_some()),
+                ("band-scales", !band_scales.is_empty()),
+                ("resample", resample.is_some()),
+                ("largest-value", largest_value.is_some()),
+                ("remap-others", remap_others.is_some()),
+            ];
+            let (setting, _) = used.into_iter().find(|(_, used)| *used)?;
+            return Some(format!("the reader of this family does not support `{setting}`"));
+        }
+        let bands = self.sources().into_iter().map(|image| image.stored_bands.len());
+        let mut others = bands.filter(|bands| !band_scales.is_empty() && *bands != band_scales.len());
+        if let Some(bands) = others.next() {
+            return Some(format!("expected {bands} `band-scales`, one per stored band, found {}", band_scales.len()));
+        }
+        if resample.is_some_and(|resample| resample.side == 0) {
+            return Some("`resample` needs a `side` above 0".to_owned());
+        }
+        if resample.is_some_and(|resample| resample.side != self.image_size) {
+            return Some(format!("expected the `image-size` that `resample` gives, found {}", self.image_size));
+        }
+        let finite = |number: &f32| number.is_finite();
+        (!(nan_pixels.iter().all(finite) && band_scales.iter().all(finite) && largest_value.iter().all(finite)))
+            .then(|| "`nan-pixels`, `band-scales` and `largest-value` must be finite".to_owned())
     }
 
     /// Returns the statistics that standardise the target for training.
@@ -459,10 +544,8 @@ impl Suite {
                 let problem = format!("task `{}` needs `layout` and `stored-bands`", task.name);
                 return Err(Error::damaged(&path, problem));
             }
-            if suite.family != Family::CopernicusBench && task.clip.is_some() {
-                let problem =
-                    format!("task `{}`: the reader of this family does not support `clip`", task.name);
-                return Err(Error::damaged(&path, problem));
+            if let Some(problem) = task.decoding_problem(suite.family) {
+                return Err(Error::damaged(&path, format!("task `{}`: {problem}", task.name)));
             }
             if task.gsd_m.is_some_and(|gsd| !(gsd > 0.0 && gsd.is_finite())) {
                 let problem = format!("task `{}`: `gsd-m` must be a number of metres above 0", task.name);
@@ -509,7 +592,7 @@ impl Suite {
     /// Replaces the sensor of all Sentinel-2 tasks by `sensor`.
     #[must_use]
     pub fn with_input_sensor(mut self, sensor: Sensor) -> Self {
-        let both = |a: Sensor, b: Sensor| (a == Sensor::S1) == (b == Sensor::S1);
+        let both = |a: Sensor, b: Sensor| a.has_alternatives() && b.has_alternatives();
         let inputs = self.tasks.iter_mut().flat_map(|task| {
             let images = task.images.iter_mut().map(|image| &mut image.input_sensor);
             std::iter::once(&mut task.input_sensor).chain(images)

@@ -46,6 +46,39 @@ impl TargetInterpolation {
     }
 }
 
+/// One size for all images of a task and their labels, made when a sample is read [OpenCV, `cv2.resize`]: images by bicubic
+/// interpolation without antialiasing, masks and value maps as `values` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Resample {
+    /// Height and width in pixels.
+    pub side: usize,
+    /// How value maps are resampled; masks always take the nearest pixel's class.
+    #[serde(default)]
+    pub values: ValueResampling,
+}
+
+/// How a value map is resampled on reading.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueResampling {
+    /// The nearest pixel's number.
+    #[default]
+    Nearest,
+    /// Bicubic. Files of integers stay integers: rounded half to even and limited to the range of the type.
+    Cubic,
+}
+
+/// The rule by which a resized mask takes its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskResize {
+    /// floor(index * old / new): kornia up to version 0.8.
+    Floor,
+    /// floor((index + 0.5) * old / new): kornia from version 0.9.
+    Exact,
+}
+
 /// Describes an inconsistency between target, metric, classes and statistics, if there is one.
 pub(super) fn problem(task: &Task) -> Option<String> {
     let Task { name, target, classes, metric, unit, target_statistics, .. } = task;

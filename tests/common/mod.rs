@@ -14,6 +14,14 @@ pub fn real() -> Option<PathBuf> {
         .filter(|folder| folder.is_dir())
 }
 
+/// The folder of made-up sets in official layouts: `$TERRABENCH_MADE`, else `../shared/made` beside the checkout, if there is one.
+pub fn made() -> Option<PathBuf> {
+    let folder = std::env::var_os("TERRABENCH_MADE").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    folder
+        .or_else(|| Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/made")))
+        .filter(|folder| folder.is_dir())
+}
+
 /// A file or folder of `tests/fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)

@@ -31,9 +31,24 @@ pub fn day(text: &str) -> Option<f64> {
     Some((before(year) - before(1970) + in_year) as f64)
 }
 
+/// Returns the days since 1970-01-01 of the first date in a file's name, written `20170613` or `2017-06-13` between
+/// underscores.
+pub fn first_day(name: &str) -> Option<f64> {
+    name.split('_').find_map(|part| day(&part.replace('-', "")))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::day;
+    use super::{day, first_day};
+
+    #[test]
+    fn the_first_date_of_a_name_counts() {
+        let cloud = "S3A_OL_1_EFR____20200703T154217_20200703T154517_20200704T235959_0179_060_111_2160_LN1_O_NT_002_01.tif";
+        assert_eq!(first_day(cloud), Some(18_446.0));
+        assert_eq!(first_day("S3B_20190810T135525_20190811T135559.tif"), Some(18_118.0));
+        assert_eq!(first_day("2021-01-01_2021-12-31.tif"), Some(18_628.0));
+        assert_eq!(first_day("0200599_-70.25_-55.25"), None);
+    }
 
     /// Python: `(date(y, m, d) - date(1970, 1, 1)).days`.
     #[test]

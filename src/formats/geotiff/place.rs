@@ -1,5 +1,5 @@
 //! Where a pixel lies on the ground [OGC 19-008r4, GeoTIFF 1.1]. Supported are geographic coordinates, UTM and web
-//! Mercator, all on WGS 84.
+//! Mercator, all on WGS 84, and Europe's equal-area projection (EPSG:3035).
 
 use super::directory::{Directory, tag};
 
@@ -35,6 +35,8 @@ enum System {
     Utm { zone: u32, is_south: bool },
     /// Spherical Mercator in metres.
     WebMercator,
+    /// Lambert's azimuthal equal-area projection of Europe (ETRS89-LAEA) in metres.
+    EuropeEqualArea,
 }
 
 impl System {
@@ -49,6 +51,7 @@ impl System {
         match code {
             4326 => Some(System::Geographic),
             3857 => Some(System::WebMercator),
+            3035 => Some(System::EuropeEqualArea),
             _ => utm(32600, false).or_else(|| utm(32700, true)),
         }
     }
@@ -57,6 +60,7 @@ impl System {
     fn degrees(self, x: f64, y: f64) -> [f64; 2] {
         match self {
             System::Geographic => [x, y],
+            System::EuropeEqualArea => equal_area(x - 4_321_000.0, y - 3_210_000.0),
             System::WebMercator => [(x / RADIUS).to_degrees(), (y / RADIUS).sinh().atan().to_degrees()],
             System::Utm { zone, is_south } => {
                 let north = if is_south { y - 10_000_000.0 } else { y };
@@ -65,6 +69,38 @@ impl System {
             }
         }
     }
+}
+
+/// Inverts Lambert's azimuthal equal-area projection about 52 degrees north, 10 degrees east on GRS 80: metres east and north
+/// of that point to longitude and latitude in degrees [Snyder, Map Projections: A Working Manual, 1987, equations 3-12, 3-18,
+/// 24-20 to 24-28]. The series of the latitude is off by 0.3 mm, as in PROJ.
+fn equal_area(east: f64, north: f64) -> [f64; 2] {
+    /// Flattening of GRS 80.
+    const FLATTENING: f64 = 1.0 / 298.257_222_101;
+    const CENTRE: [f64; 2] = [10.0, 52.0];
+    let e2 = FLATTENING * (2.0 - FLATTENING);
+    let e = e2.sqrt();
+    // q of equation 3-12, by the sine of the latitude.
+    let q = |sine: f64| (1.0 - e2) * (sine / (1.0 - e2 * sine * sine) + (e * sine).atanh() / e);
+    let q_pole = q(1.0);
+    let sine = CENTRE[1].to_radians().sin();
+    let (beta_sine, radius) = (q(sine) / q_pole, RADIUS * (q_pole / 2.0).sqrt());
+    let beta_cosine = (1.0 - beta_sine * beta_sine).sqrt();
+    let d = RADIUS * CENTRE[1].to_radians().cos() / (1.0 - e2 * sine * sine).sqrt() / (radius * beta_cosine);
+    let (x, y) = (east / d, d * north);
+    let rho = x.hypot(y);
+    if rho == 0.0 {
+        return CENTRE;
+    }
+    let (c_sine, c_cosine) = (2.0 * (rho / (2.0 * radius)).asin()).sin_cos();
+    let longitude = (x * c_sine).atan2(rho * beta_cosine * c_cosine - y * beta_sine * c_sine);
+    // The latitude on a sphere of equal area.
+    let beta = (c_cosine * beta_sine + y * c_sine * beta_cosine / rho).clamp(-1.0, 1.0).asin();
+    let latitude = beta
+        + (e2 / 3.0 + 31.0 / 180.0 * e2.powi(2) + 517.0 / 5_040.0 * e2.powi(3)) * (2.0 * beta).sin()
+        + (23.0 / 360.0 * e2.powi(2) + 251.0 / 3_780.0 * e2.powi(3)) * (4.0 * beta).sin()
+        + 761.0 / 45_360.0 * e2.powi(3) * (6.0 * beta).sin();
+    [CENTRE[0] + longitude.to_degrees(), latitude.to_degrees()]
 }
 
 /// Inverts the transverse Mercator projection with UTM's scale: metres east and north of the origin to degrees east of the
@@ -167,6 +203,11 @@ mod tests {
             (32721, 432_100.0, 6_123_456.0, -57.744_354_204_517, -35.029_286_427_339),
             (3857, -1_234_567.0, 7_654_321.0, -11.090_304_053_696, 56.478_766_832_891),
             (3857, 2_345_678.0, -3_456_789.0, 21.071_583_990_229, -29.635_552_417_255),
+            (3035, 4_321_000.0, 3_210_000.0, 10.0, 52.0),
+            (3035, 3_450_000.0, 3_550_000.0, -3.473_327_466_341, 54.322_878_184_509),
+            (3035, 5_000_000.0, 1_600_000.0, 17.597_393_310_156, 37.169_824_351_597),
+            (3035, 2_800_000.0, 1_900_000.0, -7.519_210_212_375, 38.603_147_370_901),
+            (3035, 6_500_000.5, 5_300_000.25, 58.175_210_213_315, 63.633_515_555_702),
         ] {
             let [lon, lat] = System::of_epsg(code).unwrap().degrees(x, y);
             let off = [lon - longitude, lat - latitude].map(f64::abs);
@@ -193,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_known_systems_are_supported() {
-        for code in [0, 32600, 32661, 32700, 32761, 3035, 32767] {
+        for code in [0, 32600, 32661, 32700, 32761, 3034, 32767] {
             assert_eq!(System::of_epsg(code), None, "{code}");
         }
         assert_eq!(System::of_epsg(32760), Some(System::Utm { zone: 60, is_south: true }));

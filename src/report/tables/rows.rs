@@ -150,11 +150,14 @@ fn most_common<'a>(left: &BTreeMap<TaskPartition<'a>, Vec<CellRecords<'a>>>) -> 
     most.map(|cell| cell.setting.clone())
 }
 
-/// Returns the aspects in which a cell differs from its row. Radar against optical is no difference, because the task decides
-/// it.
+/// Returns the aspects in which a cell differs from its row. The sensor is none where the task decides it: radar against optical,
+/// or one satellite against another.
 pub(crate) fn differing(row: &SettingKey, cell: &SettingKey) -> Vec<Aspect> {
-    let radar = |key: &SettingKey| key.get(&Aspect::Sensor) == Some(&*Sensor::S1.to_string());
-    let sensors_differ = radar(row) != radar(cell);
+    let is_chosen = |key: &SettingKey| {
+        let sensor: Option<Sensor> = key.get(&Aspect::Sensor).and_then(|name| name.parse().ok());
+        sensor.is_none_or(Sensor::has_alternatives)
+    };
+    let is_chosen = is_chosen(row) && is_chosen(cell);
     let differing = row.differences(cell).into_iter();
-    differing.filter(|aspect| !(sensors_differ && *aspect == Aspect::Sensor)).collect()
+    differing.filter(|aspect| is_chosen || *aspect != Aspect::Sensor).collect()
 }

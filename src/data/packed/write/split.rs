@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::data::decoding::Decoding;
 use crate::data::packed::{
-    ATTRIBUTE, FORMAT, Header, Labels, METADATA_WIDTH, dated_images as dated_images_of,
+    ATTRIBUTE, Extents, FORMAT, Header, Labels, METADATA_WIDTH, SIZES_WIDTH, dated_images as dated_images_of,
 };
 use crate::data::{Dataset, RawBand, RawImage, RawSample, Split, Target, loader};
 use crate::error::AtPath;
@@ -43,6 +43,8 @@ struct Encoded {
     label: Vec<u8>,
     /// Day, longitude and latitude of each image, if they are packed.
     metadata: Vec<u8>,
+    /// Rows and columns of image and label, if samples differ in size.
+    sizes: Vec<u8>,
 }
 
 /// Writes a split's file and returns its size in bytes. Keeps an existing complete file of the same samples.
@@ -82,6 +84,10 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
         let chunk = metadata_width * places.len();
         columns.push(Column { name: "metadata", dtype: Dtype::Float64, chunk });
     }
+    if header.is_of_many_sizes {
+        let chunk = SIZES_WIDTH * places.len();
+        columns.push(Column { name: "sizes", dtype: Dtype::Int32, chunk });
+    }
     let known = [("names", names.as_slice()), ("contents", contents.as_slice())];
     let unwritten = |error: Error| match error.path() {
         Some(_) => Error::io(path, format!("cannot be written: {}", error.problem())).help(ROOM),
@@ -96,14 +102,23 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     let sums = loader::ordered(places.len(), threads, 4 * threads, encode, |samples| {
         let (mut sums, mut waiting) = (Vec::with_capacity(places.len()), Vec::new());
         let mut all_metadata = Vec::with_capacity(metadata_width * places.len() * size_of::<f64>());
+        let (mut all_sizes, mut waiting_pixels) = (Vec::new(), Vec::new());
+        let image_chunk = header.image_width() * dtype.size();
         for sample in samples {
-            let Encoded { image, label, metadata } = sample?;
+            let Encoded { image, label, metadata, sizes } = sample?;
             all_metadata.extend(metadata);
-            images.append(&image).map_err(unwritten)?;
+            all_sizes.extend(sizes);
             sums.push((blake3::hash(&image), blake3::hash(&label)));
+            // Only whole chunks can be appended, and an image of another size is none.
+            waiting_pixels.extend(image);
+            let rest = waiting_pixels.split_off(waiting_pixels.len() / image_chunk * image_chunk);
+            if !waiting_pixels.is_empty() {
+                images.append(&waiting_pixels).map_err(unwritten)?;
+            }
+            waiting_pixels = rest;
             waiting.extend(label);
             if waiting.len() >= 4 * chunk {
-                let rest = waiting.split_off(4 * chunk);
+                let rest = waiting.split_off(waiting.len() / (4 * chunk) * (4 * chunk));
                 labels.append(&waiting).map_err(unwritten)?;
                 waiting = rest;
             }
@@ -111,6 +126,12 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
         }
         if !waiting.is_empty() {
             labels.append(&waiting).map_err(unwritten)?;
+        }
+        if !waiting_pixels.is_empty() {
+            images.append(&waiting_pixels).map_err(unwritten)?;
+        }
+        if header.is_of_many_sizes {
+            growing.column("sizes")?.append(&all_sizes).map_err(unwritten)?;
         }
         if metadata_width > 0 {
             growing.column("metadata")?.append(&all_metadata).map_err(unwritten)?;
@@ -192,10 +213,11 @@ fn of_each<T: Send>(
     check: impl Fn(usize, T, T) -> Result<()> + Sync,
 ) -> Result<()> {
     let (images, labels) = (Chunked::open(path, "images")?, Labels::open(path, header.label)?);
+    let extents = Extents::open(path, header)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |row: usize| {
-        let width = header.image_width();
-        check(row, images.read(row * width, width, &of)?, labels.read(row, header.label_width, &of)?)
+        let (first, width) = extents.image(row);
+        check(row, images.read(first, width, &of)?, labels.read(extents.label(row, header.label), &of)?)
     };
     loader::ordered(header.samples, threads, 4 * threads, read, |checked| checked.collect())
 }
@@ -259,6 +281,7 @@ fn header(
         label_dtype: first.label_dtype.clone(),
         decoding: Some(decoding.hash()),
         dated_images: dated_images_of(task),
+        is_of_many_sizes: task.resample.is_some(),
     })
 }
 
@@ -269,10 +292,15 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
     };
     let mut image = Vec::with_capacity(header.image_width() * dtype.size());
     let bands: Vec<(String, &RawBand)> = sample.bands().collect();
+    let first = bands.first().map(|(_, band)| band.pixels.dim());
+    let size = match first {
+        Some(first) if header.is_of_many_sizes => first,
+        _ => (header.rows, header.columns),
+    };
     for name in &header.bands {
         let band = bands.iter().find(|(stored, _)| stored == name).map(|(_, band)| band);
         let band = band.ok_or_else(|| unusable(format!("band {name} is missing")))?;
-        if band.dtype != header.dtype || band.pixels.dim() != (header.rows, header.columns) {
+        if band.dtype != header.dtype || band.pixels.dim() != size {
             let (rows, columns) = band.pixels.dim();
             return Err(unusable(format!(
                 "band {name} has type {} and {rows} x {columns} pixels",
@@ -294,13 +322,26 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
         Target::Value(value) => vec![value.to_bits().cast_signed()],
         Target::ValueMap(map) => map.iter().map(|value| value.to_bits().cast_signed()).collect(),
     };
-    let mask_fits = match &sample.target {
-        Target::Mask(mask) => mask.dim() == (header.rows, header.columns),
-        Target::ValueMap(map) => map.dim() == (header.rows, header.columns),
-        Target::Class(_) | Target::Labels(_) | Target::Value(_) => true,
+    let label_size = match &sample.target {
+        Target::Mask(mask) => Some(mask.dim()),
+        Target::ValueMap(map) => Some(map.dim()),
+        Target::Class(_) | Target::Labels(_) | Target::Value(_) => None,
     };
-    if numbers.len() != header.label_width || !mask_fits {
+    let label_fits = match label_size {
+        Some(label_size) if header.is_of_many_sizes => label_size.0 > 0 && label_size.1 > 0,
+        Some(label_size) => label_size == size && numbers.len() == header.label_width,
+        None => numbers.len() == header.label_width,
+    };
+    if !label_fits {
         return Err(unusable(format!("unexpected label length {}", numbers.len())));
+    }
+    let mut sizes = Vec::new();
+    if header.is_of_many_sizes {
+        let (label_rows, label_columns) = label_size.unwrap_or((1, 1));
+        for side in [size.0, size.1, label_rows, label_columns] {
+            let side = i32::try_from(side).map_err(|_| unusable(format!("a side of {side} pixels")))?;
+            sizes.extend(side.to_le_bytes());
+        }
     }
     let of_image = |image: &RawImage| {
         let [longitude, latitude] = image.place.unwrap_or([f32::NAN; 2]).map(f64::from);
@@ -314,5 +355,6 @@ fn encoded(header: &Header, dtype: Dtype, sample: &RawSample) -> Result<Encoded>
         image,
         label: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
         metadata: metadata.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        sizes,
     })
 }
