@@ -299,14 +299,16 @@ impl ModelConfig {
     /// Checks that sensors and bands are described, except bands that another replaces: a misspelt name would look like one that
     /// the files lack.
     fn check_names(&self, sensors: &Sensors) -> Result<()> {
-        let of_suites = self.suites.values().flat_map(|route| {
-            route.sensors.iter().chain(route.task_sensors.values().flatten())
-        });
+        let impute = self.impute.iter().chain(self.suites.values().flat_map(|route| &route.impute));
+        let replaced: Vec<Band> = impute.map(|pair| pair.target).chain([Band::ZEROS]).collect();
+        let of_suites = self
+            .suites
+            .values()
+            .flat_map(|route| route.sensors.iter().chain(route.task_sensors.values().flatten()));
         for (sensor, input) in self.sensors.iter().chain(of_suites) {
             sensors.get(*sensor)?;
-            let replaces = |band: &Band| *band == Band::ZEROS || self.impute.iter().any(|pair| pair.target == *band);
-            let named = input.bands.iter().filter(|band| !replaces(band));
-            named.map(|band| sensors.band(*sensor, *band)).collect::<Result<Vec<_>>>()?;
+            let mut named = input.bands.iter().filter(|band| !replaced.contains(band));
+            named.try_for_each(|band| sensors.band(*sensor, *band).map(drop))?;
         }
         Ok(())
     }

@@ -260,7 +260,7 @@ impl Dialogue {
         self.send_images(images, n, want, image, device)
     }
 
-    /// Like [`Dialogue::send_batch`] with images that were not joined to tensors.
+    /// Like [`Dialogue::send`] with images that were not joined to tensors.
     pub(super) fn send_unstacked(&mut self, inputs: Vec<Unstacked>, want: Want, image: usize) -> Result<Sent> {
         self.tell(want)?;
         let n = inputs.first().map_or(0, |input| input.pixels.len());

@@ -44,6 +44,15 @@ impl Numbers {
         }
     }
 
+    /// Returns the numbers, like [`Numbers::pieces`]; none if they are not float32.
+    fn floats(&self) -> Vec<&[f32]> {
+        match self {
+            Numbers::Tensor(data) => data.as_slice::<f32>().into_iter().collect(),
+            Numbers::Images(images) => images.iter().filter_map(|image| image.as_slice()).collect(),
+            Numbers::Pairs(_) | Numbers::Bytes(_) => Vec::new(),
+        }
+    }
+
     fn len(&self) -> usize {
         self.pieces().iter().map(|piece| piece.len()).sum()
     }
@@ -162,8 +171,10 @@ impl Outgoing {
     /// remembers.
     #[must_use]
     pub(super) fn narrowed(self, narrowest: &mut PixelType) -> Self {
-        let pieces = self.numbers.pieces();
-        let parts: Vec<&[f32]> = pieces.into_iter().filter_map(|piece| bytemuck::try_cast_slice(piece).ok()).collect();
+        let parts = self.numbers.floats();
+        if parts.is_empty() {
+            return self;
+        }
         let narrowed = narrowest.narrowed(&parts).or_else(|| {
             *narrowest = parts.iter().fold(*narrowest, |widest, part| widest.widened(part));
             narrowest.narrowed(&parts)
