@@ -36,12 +36,21 @@ per_pixel = args.model == "anysat"
 months = "months" in inspect.signature(model.forward).parameters
 
 
+def radar(s1):
+    """What SoftCon's wrapper does, of Sentinel-1: it has a radar encoder but no route to it."""
+    tokens = model.encoder.forward_features(model.resize(s1.movedim(-1, 1)))["x_norm_patchtokens"]
+    return tokens.mean(dim=1) if model.do_pool else tokens
+
+
 @torch.inference_mode()
 def encode(image, pixels, want, _):
     model.do_pool = want == "pooled"
     if per_pixel:
         model.output = "tile" if want == "pooled" else "dense"
-    features = model(**slots.fill(image, pixels), **({"months": None} if months else {}))
+    if args.model.startswith("softcon") and args.sensor == "s1":
+        features = radar(**slots.fill(image, pixels))
+    else:
+        features = model(**slots.fill(image, pixels), **({"months": None} if months else {}))
     if want == "pooled":
         return features
     side = math.isqrt(features.shape[1]) if per_pixel else model.grid_size

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::message::Header;
 use crate::model::encoder::{Encoded, Map, Want};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A tensor to send.
 pub(super) struct Outgoing {
