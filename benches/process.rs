@@ -1,17 +1,19 @@
 //! How fast images reach an encoder in another process: `benches/peers/process.py`, which does nothing. 64 images [12, 224, 224]
-//! in batches of 16, as float32 and as stored (uint16), with as many batches in flight as the extraction has.
+//! in batches of 16, as float32 and as stored (uint16), with as many batches in flight as the extraction has. Rates count the
+//! images as float32 either way.
 //!
 //! Set TERRABENCH_PYTHON for another Python than `python3`.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use terrabench::home::Home;
-use terrabench::model::encoder::{Batch, Encoder};
+use ndarray::Array3;
+use terrabench::model::encoder::Encoder;
 use terrabench::model::process::{Command, OwnEncoder, TIME_LIMIT};
-use terrabench::model::remote::{AnnouncedImage, Announcement};
+use terrabench::model::remote::{AnnouncedImage, Announcement, Unstacked};
 use terrabench::model::weights::Weights;
 use terrabench::model::{Pooling, Want, load};
 use terrabench::task::bands::Band;
@@ -70,14 +72,13 @@ fn encoder(pixels: &str) -> Box<dyn Encoder> {
 }
 
 fn process(criterion: &mut Criterion) {
-    let count = BATCH * BANDS.len() * SIDE * SIDE;
+    let count = BANDS.len() * SIDE * SIDE;
     let values: Vec<f32> = (0..count).map(|place| (place * 7 % 10_000) as f32).collect();
-    let batch = || {
-        let pixels = TensorData::new(values.clone(), [BATCH, BANDS.len(), SIDE, SIDE]);
-        Batch::single(Sensor::S2_L2A, BANDS.into(), Tensor::from_data(pixels, &Device::flex()))
-    };
+    let image = Array3::from_shape_vec((BANDS.len(), SIDE, SIDE), values).unwrap();
+    // Copying an image takes the place of reading it.
+    let batch = || vec![Unstacked { pixels: vec![image.clone(); BATCH], ..Unstacked::default() }];
     let mut group = criterion.benchmark_group("process");
-    group.sample_size(10).throughput(Throughput::Bytes((BATCHES * 4 * count) as u64));
+    group.sample_size(10).throughput(Throughput::Bytes((BATCHES * BATCH * 4 * count) as u64));
     for pixels in ["float32", "stored"] {
         let encoder = encoder(pixels);
         let remote = encoder.remote().unwrap();
@@ -85,8 +86,7 @@ fn process(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut waiting = VecDeque::new();
                 for _ in 0..BATCHES {
-                    // Copying the numbers takes the place of stacking images.
-                    waiting.push_back(remote.begin(batch(), WANT, 0).unwrap());
+                    waiting.push_back(remote.begin_unstacked(batch(), WANT, 0).unwrap());
                     if waiting.len() >= remote.in_flight() {
                         black_box(waiting.pop_front().unwrap()().unwrap());
                     }

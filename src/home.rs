@@ -200,7 +200,11 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         return Err(Error::damaged(path, "expected a TOML file, found bytes that are no text")
             .help("write a TOML that names this file; docs/onnx.md has an example for ONNX models"));
     };
-    toml::from_str(&text).at(path)
+    toml::from_str(&text).map_err(|problem| {
+        let help = suggest::of_complaint(problem.message());
+        let error = Error::damaged(path, &problem).caused_by(problem);
+        help.into_iter().fold(error, Error::help)
+    })
 }
 
 /// Reads an environment variable. An empty one counts as unset, because CI systems set unassigned variables to

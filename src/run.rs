@@ -393,6 +393,10 @@ impl<'a> Runner<'a> {
             && let Some(record) = self.store.find(&fingerprint, cell)?
         {
             self.store.settle(&record)?;
+            let record = match origin.vectors {
+                Some(files) => self.relabelled(record, files, progress)?,
+                None => record,
+            };
             return Ok(Done { path: self.store.path(&record), record, reused: true, unchecked: false });
         }
         // Fail before hours of work, not after.
@@ -498,6 +502,28 @@ impl<'a> Runner<'a> {
         let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
         remove_all(&snapshot)?;
         Ok(Done { record, path, reused: false, unchecked: false })
+    }
+
+    /// Takes in what files and user say about features that were scored before: labels, which change no number. Removes the record of
+    /// the same features under an earlier name of the model: nothing else would, and its row would stay.
+    fn relabelled(&self, record: Record, files: &VectorTask, progress: &dyn Progress) -> Result<Record> {
+        let mut labelled = record.clone();
+        labelled.provenance.declared.clone_from(files.declared());
+        match self.setting.configs.get("model") {
+            Some(hash) => labelled.provenance.configs.insert("model".to_owned(), hash.clone()),
+            None => labelled.provenance.configs.remove("model"),
+        };
+        let described = Note::new("vectors", files.described());
+        let notes = labelled.notes.iter_mut().filter(|note| note.kind == described.kind);
+        notes.for_each(|note| note.clone_from(&described));
+        if labelled != record {
+            self.store.put(&labelled)?;
+        }
+        for other in self.store.remove_namesakes(&labelled)? {
+            let Cell { model, backbone, .. } = other.cell;
+            progress.note(&format!("these features were scored before as {model} {backbone}: renamed"));
+        }
+        Ok(labelled)
     }
 
     /// Returns the blake3 hashes of the config files behind a cell.

@@ -13,6 +13,20 @@ pub fn help<S: AsRef<str>>(name: &str, known: &[S], kind: &str) -> String {
     format!("{meant}{kind}: {}", list.join(", "))
 }
 
+/// Advises about a key or a value that a TOML or JSON may not have, from what the reader said of it: `did you mean …?`. `None` if
+/// it complained of something else, or no known name is similar.
+///
+/// ```
+/// let said = "unknown field `bnads`, expected one of `bands`, `gsd-m`";
+/// assert_eq!(terrabench::suggest::of_complaint(said).unwrap(), "did you mean `bands`?");
+/// ```
+pub fn of_complaint(said: &str) -> Option<String> {
+    let mut after = ["unknown field `", "unknown variant `"].iter().filter_map(|word| said.split_once(word));
+    let (name, rest) = after.next()?.1.split_once("`, expected ")?;
+    let known: Vec<&str> = rest.lines().next()?.split('`').skip(1).step_by(2).collect();
+    nearest(name, &known).map(|meant| format!("did you mean `{meant}`?"))
+}
+
 /// Returns the known name with the fewest edits, at most a third of its length.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let name = name.to_lowercase();
@@ -62,5 +76,14 @@ mod tests {
         assert_eq!(nearest("M-EUROSAT", &known), Some("m-eurosat"));
         assert_eq!(nearest("imagenet", &known), None);
         assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn advises_about_unknown_keys_and_values() {
+        let one = "unknown variant `onxn`, expected `onnx` or `process`\nin `architecture`";
+        assert_eq!(of_complaint(one).as_deref(), Some("did you mean `onnx`?"));
+        for other in ["unknown field `x`, there are no fields", "missing field `name`", "unknown field `zzz`, expected `a`"] {
+            assert_eq!(of_complaint(other), None, "{other}");
+        }
     }
 }

@@ -100,6 +100,31 @@ maps = [
 "#;
 
 #[test]
+fn misspelt_names_in_a_toml_are_told_with_what_was_meant() {
+    let here = tempfile::tempdir().unwrap();
+    let good = "name = \"Mine\"\nbackbone = \"ONNX\"\nimage = 64\n[architecture]\nkind = \"onnx\"\nfile = \"x.onnx\"\n\
+                pixels = \"pixels\"\npooled = \"pooled\"\n[sensors.s2-l1c]\nbands = [\"B04\", \"B8A\"]\n";
+    let path = here.path().join("mine.toml");
+    let loaded = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        ModelConfig::load(&Home::find().unwrap(), path.to_str().unwrap())
+    };
+    loaded(good).unwrap();
+    for (from, to, words) in [
+        ("B8A", "B8a", ["sensor s2-l1c has no band B8a", "did you mean `B8A`?"]),
+        ("s2-l1c", "s2-1lc", ["sensor s2-1lc is not described", "did you mean `s2-l1c`?"]),
+        ("pooled =", "poled =", ["unknown field `poled`", "did you mean `pooled`?"]),
+        ("backbone =", "bakcbone =", ["unknown field `bakcbone`", "did you mean `backbone`?"]),
+        ("\"onnx\"", "\"onxx\"", ["unknown variant `onxx`", "did you mean `onnx`?"]),
+    ] {
+        let error = loaded(&good.replace(from, to)).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)) && error.contains("mine.toml"), "{error}");
+    }
+    let replaced = good.replace("image = 64", "image = 64\nimpute = [[\"zeros\", \"B99\"]]").replace("B8A", "B99");
+    loaded(&replaced).unwrap();
+}
+
+#[test]
 fn a_vision_transformer_gives_timms_features() {
     if !has_engine() {
         return;

@@ -53,6 +53,17 @@ fn a_model_has_parity_with_its_twin_in_pytorch_and_not_with_another() {
 }
 
 #[test]
+fn a_model_that_takes_every_band_as_stored_names_them() {
+    let Some(python) = python::plain("parity of a model that ignores the bands' names") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let against = format!("{python} {} plain", path("process/encode.py"));
+    let output = parity(folder.path(), &["--model", "image-stats", "--against", &against]);
+    // Four statistics per band here, one there: the encoder was told of all bands.
+    let said = all(&output);
+    assert!(said.contains("features per sample: 52 here, 13 there"), "{said}");
+}
+
+#[test]
 fn two_processes_can_be_compared_and_failures_are_told_from_differences() {
     let Some(python) = python::plain("parity of two processes") else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::Array3;
 use terrabench::home::Home;
 use terrabench::model::encoder::{Batch, Context, Encoder, Input};
 use terrabench::model::process::{Command, OwnEncoder};
-use terrabench::model::remote::{AnnouncedImage, Announcement};
+use terrabench::model::remote::{AnnouncedImage, Announcement, Unstacked};
 use terrabench::model::weights::Weights;
 use terrabench::model::{self, Encoded, Pooling, Want};
 use terrabench::task::bands::Band;
@@ -110,6 +111,23 @@ fn pooled_vectors_tokens_and_maps_are_those_of_the_process() {
     for map in maps {
         assert_eq!((map.values.dims(), map.stride), ([3, 2, 2, 2], 16));
         assert_close(&numbers(map.values), &numbers(means(&images, 16)));
+    }
+}
+
+#[test]
+fn images_that_are_not_joined_are_the_same_batch() {
+    for mode in ["plain", "stored"] {
+        let Some(encoder) = encoder(mode) else { return };
+        let remote = encoder.remote().unwrap();
+        remote.announce(&announcement(POOLED)).unwrap();
+        let images = batch(3, 5, 1.0);
+        let values = numbers(images.inputs[0].pixels.clone());
+        let pixels = values.chunks(2 * SIDE * SIDE);
+        let pixels = pixels.map(|image| Array3::from_shape_vec((2, SIDE, SIDE), image.to_vec()).unwrap());
+        let apart = Unstacked { pixels: pixels.collect(), context: Context::default() };
+        let joined = encoder.encode(&images, POOLED).unwrap().pooled().unwrap();
+        let apart = remote.begin_unstacked(vec![apart], POOLED, 0).unwrap()().unwrap().pooled().unwrap();
+        assert_eq!(numbers(joined), numbers(apart), "{mode}");
     }
 }
 

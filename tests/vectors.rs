@@ -541,12 +541,57 @@ fn what_the_user_declares_is_recorded() {
     let declared = &record.provenance.declared;
     assert_eq!((declared["normalization"].as_str(), declared["bands"].as_str()), ("z-score", "B04, B03"));
     assert_eq!(record.provenance.weights_setting(), "vectors:epoch 20");
-    // Declarations are labels: the number and the fingerprint stay.
+    // Declarations are labels: the number and the fingerprint stay, and a change needs no computing.
     std::fs::write(place.path("vectors/features.toml"), about.replace("z-score", "min-max")).unwrap();
     assert!(place.bench(&run).contains("recorded before"));
+    let relabelled = place.records("results").into_values().next().unwrap();
+    assert_eq!(relabelled.provenance.declared["normalization"], "min-max");
+    assert!(relabelled.notes.iter().any(|note| note.text.contains("min-max")), "{:?}", relabelled.notes);
+    assert_ne!(relabelled.provenance.configs["model"], record.provenance.configs["model"]);
+    assert_eq!((relabelled.value, &relabelled.fingerprint), (record.value, &record.fingerprint));
     std::fs::write(place.path("vectors/features.toml"), "nmae = \"Ours\"\n").unwrap();
     let error = place.refused(&run);
     assert!(error.contains("features.toml") && error.contains("nmae"), "{error}");
+}
+
+#[test]
+fn features_under_another_name_have_one_row() {
+    let place = Place::new();
+    place.features("m-eurosat", &[]);
+    let run = [&["--features", "vectors", "--protocol", "knn"][..], &EUROSAT].concat();
+    place.bench(&[&run[..], &["--name", "First"]].concat());
+    let said = place.bench(&[&run[..], &["--name", "Second"]].concat());
+    assert!(said.contains("scored before as First") && said.contains("recorded before"), "{said}");
+    let records = place.records("results");
+    let names: Vec<&str> = records.values().map(|record| record.cell.model.as_str()).collect();
+    assert_eq!(names, ["Second"]);
+    let store = Store::open(place.path("results/geobench")).unwrap();
+    assert!(store.predictions(records.values().next().unwrap()).unwrap().is_some());
+}
+
+#[test]
+fn features_of_a_model_beside_the_model_itself_raise_no_alarm() {
+    let place = Place::new();
+    place.features("m-eurosat", &[]);
+    let task = [&["--protocol", "knn"][..], &EUROSAT].concat();
+    place.bench(&[&["--model", "demo", "--weights", "random:0"][..], &task].concat());
+    let model = place.records("results").into_values().next().unwrap();
+    let cell = &model.cell;
+    let from_files = ["--features", "vectors", "--name", &cell.model, "--backbone", &cell.backbone];
+    let said = place.bench(&[&from_files[..], &task].concat());
+    let files = place.records("results").into_values().find(|record| record.provenance.is_vectors()).unwrap();
+    assert_eq!(files.provenance.features, model.provenance.features);
+    assert!(!said.contains("no effect"), "{said}");
+}
+
+#[test]
+fn a_partition_is_warned_of_once_for_all_protocols() {
+    let place = Place::new();
+    place.features("m-eurosat", &[]);
+    let protocols = ["--protocol", "knn", "--protocol", "logistic"];
+    let said = place.bench(&[&FROM_FILES[..], &protocols, &EUROSAT].concat());
+    assert_eq!(said.matches("partition default differs in size").count(), 1, "{said}");
+    assert!(!said.contains("0/0"), "{said}");
 }
 
 #[test]

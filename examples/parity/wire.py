@@ -39,9 +39,15 @@ def _send(message, tensors=None):
     sink.flush()
 
 
+room = bytearray()  # for a batch, used again for the next
+
+
 def _receive(count):
-    file = bytearray(count)
-    view, filled = memoryview(file), 0
+    global room
+    if len(room) < count:
+        room = bytearray(count)
+    file = memoryview(room)[:count]
+    view, filled = file, 0
     while filled < count:
         read = source.readinto(view[filled:])
         if not read:

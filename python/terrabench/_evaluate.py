@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _identity, _inputs, _progress, _records
 from ._arrays import checked_kind
-from ._errors import Error
+from ._errors import Error, meant
 from ._records import Records
 from ._run import SOME_UNREADABLE, Child
 from ._serve import WANTS, Options, Server, noted
@@ -162,7 +162,7 @@ def described(
             f"expected a model that can be called with a batch of images, found {type(model).__name__}\n"
             "  help: pass a torch.nn.Module or a function from [n, c, h, w] to [n, d]"
         )
-    own = dict(getattr(model, DEFAULTS, None) or {})
+    own = _defaults(model, explicit)
     chosen = {key: own.get(key) if value is None else value for key, value in explicit.items()}
     pixels = chosen["pixels"] or "float32"
     if pixels not in ("float32", "stored"):
@@ -204,6 +204,24 @@ def described(
     keys = ("backbone", "size", "bands", "impute")
     inputs = _inputs.options(name=name, **{key: chosen[key] for key in keys})
     return Settings(serving, inputs, chosen["normalization"], is_known)
+
+
+def _defaults(model: Any, known: Iterable[str]) -> dict[str, Any]:
+    """Returns the model's own values for keyword arguments.
+
+    Raises:
+        Error: if one of them is no argument that a model can have a default for.
+    """
+    found = getattr(model, DEFAULTS, None)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise Error(f"{DEFAULTS}: expected a dictionary of arguments, found {type(found).__name__}")
+    known = list(known)
+    for key in found:
+        if key not in known:
+            raise Error(f"{DEFAULTS}: expected keys of {', '.join(known)}; found {key!r}{meant(str(key), known)}")
+    return dict(found)
 
 
 def serve(model: Any, options: Options, arguments: Sequence[str], progress: bool | None) -> tuple[int, Child]:

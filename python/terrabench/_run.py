@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from . import _progress, _wire
-from ._errors import Error
+from ._errors import Error, in_python
 from ._find import program
 from ._progress import Display
 from ._wire import Message
@@ -189,7 +189,7 @@ class Child:
             text = f"the program ended with exit code {code}"
             if self.log:
                 text += ":\n" + "\n".join(self.log[-10:])
-        return Error(text, returncode=code, log=log)
+        return Error(in_python(text), returncode=code, log=log)
 
     def __enter__(self) -> Child:
         return self

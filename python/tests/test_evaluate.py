@@ -305,6 +305,32 @@ def test_defaults_of_a_model_yield_to_arguments(fake):
     assert {"--name=mine", "64", "--input-bands=B08"} <= set(arguments) and "96" not in arguments
 
 
+@pytest.mark.parametrize(
+    "defaults, message",
+    [
+        ({"bandz": ["B08"]}, "found 'bandz'\n  help: did you mean 'bands'"),
+        ({"epochs": 3}, "expected keys of bands, .*found 'epochs'"),
+        (["bands"], "expected a dictionary of arguments, found list"),
+    ],
+)
+def test_unknown_defaults_of_a_model_are_refused(fake, defaults, message):
+    def model(images):
+        return [[1.0]] * images.shape[0]
+
+    model.terrabench_defaults = defaults
+    with pytest.raises(terrabench.Error, match=message):
+        terrabench.evaluate(model, **KNOWN)
+    assert fake.seen == []
+
+
+def test_messages_of_the_program_name_the_arguments_of_python():
+    from terrabench._errors import in_python
+
+    said = in_python("no band\n  help: change --input-bands, or pass --missing-bands zeros; see --help")
+    assert said.endswith("\n  in Python: bands for --input-bands, options=['--missing-bands', ...] for --missing-bands")
+    assert in_python("it failed") == "it failed"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
 @pytest.mark.parametrize("where", ["model", "waiting"])
 def test_ctrl_c_stops_both_sides(fake, tmp_path, where):

@@ -85,6 +85,11 @@ def test_unknown_tasks_are_the_programs_error(real):
         terrabench.evaluate(means, **few(tasks="m-eurosta"))
 
 
+def test_an_error_of_the_program_names_the_argument_behind_its_option(real):
+    with pytest.raises(terrabench.Error, match="(?s)B99.*--input-bands.*in Python: bands for --input-bands"):
+        terrabench.evaluate(means, **few(bands=["B99"]))
+
+
 def test_batches_have_names_labels_and_the_models_bands(real):
     batches = terrabench.encode(
         None, "m-eurosat", "test", demo=True, bands=BANDS, size=8, batch_size=16, arrays="memoryview"

@@ -50,7 +50,7 @@ pub fn run(home: &Home, args: &BatchesArgs) -> anyhow::Result<()> {
     let strategy = input.only()?;
     let (split, size) = (Split::from(args.split), super::batch_sizes(&args.model).given_or_small());
     let count = input.dataset.samples(split).len();
-    let (announced, sensors) = (input.announced_images(), Sensors::load(home)?);
+    let (announced, sensors) = (input.announced_images(&suite)?, Sensors::load(home)?);
     let images: Vec<_> = announced.iter().map(|image| DescribedImage::new(image, Some(&sensors))).collect();
     let mut out = Stream::stdout();
     let head = json!({

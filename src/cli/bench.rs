@@ -1,7 +1,7 @@
 //! `bench`: runs the cells of a suite, writes records and tables, and lists the files it wrote.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -169,16 +169,19 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     let mut failures: Vec<String> = Vec::new();
     let mut finished = 0;
     for plan in &plans {
+        // Several protocols say the same of a partition's samples.
+        let mut warned = BTreeSet::new();
         for (cell, outcome) in runner.run_task(plan, &Shown::new(&plan.task.name)) {
             let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
             match outcome {
                 Ok(done) => {
                     finished += 1;
                     console::note(format_args!("{name}: {}", told(&done)));
-                    done.record
-                        .notes
-                        .iter()
-                        .for_each(|note| console::note(format_args!("  warning: {note}")));
+                    for note in &done.record.notes {
+                        if warned.insert((cell.partition.clone(), note.clone())) {
+                            console::note(format_args!("  warning: {note}"));
+                        }
+                    }
                     written.push(done.path);
                 }
                 Err(error) => {

@@ -9,7 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::ProgressArg;
 use crate::console;
-use crate::progress::{Progress, Step};
+use crate::progress::{Progress, Silent, Step};
 
 /// Minimum time between two plain lines about one step.
 const QUIET: Duration = Duration::from_secs(10);
@@ -41,6 +41,9 @@ impl Shown {
 
 impl Progress for Shown {
     fn begin(&self, what: &str, total: usize) -> Box<dyn Step> {
+        if total == 0 {
+            return Box::new(Silent);
+        }
         let what = format!("{} {what}", self.subject);
         let json = JSON.load(Ordering::Relaxed);
         if self.terminal && !json {
@@ -54,7 +57,7 @@ impl Progress for Shown {
             start: Instant::now(),
             last: Cell::new(Instant::now()),
         };
-        if json && total > 0 {
+        if json {
             lines.report(total);
         }
         Box::new(lines)
@@ -88,7 +91,10 @@ impl Drop for Bar {
     fn drop(&mut self) {
         let (done, elapsed) = (self.0.position(), self.0.elapsed());
         self.0.finish_and_clear();
-        console::note(line(&self.0.message(), done as usize, done as usize, elapsed));
+        // A step that failed on its first image has nothing to report.
+        if done > 0 {
+            console::note(line(&self.0.message(), done as usize, done as usize, elapsed));
+        }
     }
 }
 
@@ -127,7 +133,10 @@ impl Step for Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.report(if self.json { self.done.get() } else { self.total });
+        // A step that failed on its first image has nothing to report.
+        if self.json || self.done.get() > 0 {
+            self.report(if self.json { self.done.get() } else { self.total });
+        }
     }
 }
 

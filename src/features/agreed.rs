@@ -70,7 +70,7 @@ impl Input {
         let announcement = Announcement {
             suite: suite.name.clone(),
             task: input.task.name.clone(),
-            images: input.announced_images(),
+            images: input.announced_images(suite)?,
             want,
             batch_size,
             normalization: input.normalization.clone(),
@@ -90,13 +90,23 @@ impl Input {
     }
 
     /// Describes the images of each sample to whoever takes them.
-    pub(crate) fn announced_images(&self) -> Vec<AnnouncedImage> {
-        let announced = |image: &ImageInput| AnnouncedImage {
-            sensor: image.sensor,
-            date: image.date.clone(),
-            bands: image.bands.to_vec(),
-            side: self.image_size(),
-            stored_side: self.task.image_size,
+    ///
+    /// # Errors
+    /// If the stored name of a band cannot be told.
+    pub(crate) fn announced_images(&self, suite: &Suite) -> Result<Vec<AnnouncedImage>> {
+        // A model that ignores the bands' names has none, but who is told of its images needs one per channel.
+        let bands = |image: &ImageInput| match image.bands.as_ref() {
+            [] => image.selection.stored.iter().map(|name| suite.band_of(name)).collect::<Result<Vec<_>>>(),
+            bands => Ok(bands.to_vec()),
+        };
+        let announced = |image: &ImageInput| {
+            Ok(AnnouncedImage {
+                sensor: image.sensor,
+                date: image.date.clone(),
+                bands: bands(image)?,
+                side: self.image_size(),
+                stored_side: self.task.image_size,
+            })
         };
         self.images.iter().map(announced).collect()
     }

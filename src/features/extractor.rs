@@ -18,7 +18,7 @@ use super::{FEATURES_VERSION, Features, check_finite, images, in_flight};
 use crate::data::{Sample, Split, Target, loader};
 use crate::device::{self, Precision};
 use crate::model::config::{DecidingModel, ModelConfig};
-use crate::model::remote::Pending;
+use crate::model::remote::{Pending, RemoteEncoder};
 use crate::model::{Encoder, Pooling, Want};
 use crate::task::{Combine, Metadata, Sensor};
 use crate::transform::Preprocess;
@@ -106,8 +106,10 @@ impl<'a> Extractor<'a> {
                 let batch: Vec<Sample> =
                     timed(Stage::WaitForSamples, || samples.by_ref().take(size).collect::<Result<_>>())?;
                 let is_last = batch.is_empty();
-                if !is_last {
-                    self.launch_fitting(&feed, &batch, None, &mut launched)?;
+                match self.encoder.remote() {
+                    _ if is_last => {}
+                    Some(remote) => launched.push_back(self.pass_on(&feed, remote, batch)?),
+                    None => self.launch_fitting(&feed, &batch, None, &mut launched)?,
                 }
                 while (launched.len() >= in_flight || is_last)
                     && let Some(oldest) = launched.pop_front()
@@ -253,6 +255,23 @@ impl<'a> Extractor<'a> {
         let spec = feed.spec();
         let want = Want::Pooled(spec.pooling);
         let pending = timed(Stage::Encode, || spec.begin(self.encoder, images, want))?;
+        Ok(BatchInFlight { samples, labels, pending, busy: start.elapsed() })
+    }
+
+    /// Starts to encode a batch in another process, which is given the samples' pixels from where they are.
+    fn pass_on(
+        &self,
+        feed: &Feed,
+        remote: &'a dyn RemoteEncoder,
+        batch: Vec<Sample>,
+    ) -> Result<BatchInFlight<'a>> {
+        let spec = feed.spec();
+        let (images, (samples, labels)): (Vec<_>, (Vec<_>, Vec<_>)) =
+            batch.into_iter().map(|sample| (sample.images, (sample.name, sample.target))).unzip();
+        let images = images::unstacked(spec, images)?;
+        let start = Instant::now();
+        let begin = || spec.begin_unstacked(remote, images, Want::Pooled(spec.pooling));
+        let pending = timed(Stage::Encode, begin)?;
         Ok(BatchInFlight { samples, labels, pending, busy: start.elapsed() })
     }
 

@@ -10,6 +10,7 @@ use super::stages::{Stage, timed};
 use crate::data::{Image, Sample};
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Context;
+use crate::model::remote::Unstacked;
 use crate::model::{Batch, InputSpec};
 use crate::nn::kernels::upload;
 use crate::task::bands::{self, Band, Channels, Imputation, Selection};
@@ -152,14 +153,7 @@ pub fn batch<'s>(
     device: &Device,
 ) -> Result<Batch> {
     let all = places(spec, samples)?.into_iter().map(|images| {
-        let size = images.first().map(|image| image.pixels.dim());
-        if let Some(other) = images.iter().map(|image| image.pixels.dim()).find(|dim| Some(*dim) != size) {
-            return Err(Error::request(format!(
-                "expected images of {:?} in this batch, found {other:?}",
-                size.unwrap_or_default()
-            ))
-            .help("all images of a batch must have the same number of bands, height and width"));
-        }
+        check_sizes(&images)?;
         // The tensor keeps the numbers if the device is the CPU, so that no buffer can serve again.
         let mut pixels = Vec::new();
         let shape = timed(Stage::Assemble, || stack_into(&mut pixels, &images));
@@ -168,6 +162,38 @@ pub fn batch<'s>(
         Ok((pixels, context(&images)))
     });
     Ok(spec.batch(all.collect::<Result<_>>()?))
+}
+
+/// Returns the images of all samples, as [`batch`] does, without joining their pixels.
+///
+/// # Errors
+/// Like [`batch`].
+pub(super) fn unstacked(spec: &InputSpec, samples: Vec<Vec<Image>>) -> Result<Vec<Unstacked>> {
+    let mut contexts = Vec::new();
+    for images in places(spec, samples.iter().map(Vec::as_slice))? {
+        check_sizes(&images)?;
+        contexts.push(Context { gsd_m: spec.gsd_m, ..context(&images) });
+    }
+    let mut inputs: Vec<Unstacked> =
+        contexts.into_iter().map(|context| Unstacked { pixels: Vec::new(), context }).collect();
+    for images in samples {
+        inputs.iter_mut().zip(images).for_each(|(input, image)| input.pixels.push(image.pixels));
+    }
+    Ok(inputs)
+}
+
+/// # Errors
+/// If images differ in size.
+fn check_sizes(images: &[&Image]) -> Result<()> {
+    let size = images.first().map(|image| image.pixels.dim());
+    match images.iter().map(|image| image.pixels.dim()).find(|dim| Some(*dim) != size) {
+        None => Ok(()),
+        Some(other) => Err(Error::request(format!(
+            "expected images of {:?} in this batch, found {other:?}",
+            size.unwrap_or_default()
+        ))
+        .help("all images of a batch must have the same number of bands, height and width")),
+    }
 }
 
 /// The images of a batch as stored, on a device. Clones share the numbers.

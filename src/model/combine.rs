@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use super::encoder::{Batch, Context, Encoded, Encoder, Input, Map, Pooling, Want};
-use super::remote::Pending;
+use super::remote::{Pending, RemoteEncoder, Unstacked};
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::bands::Band;
 use crate::task::{Combine, Sensor};
@@ -92,21 +92,36 @@ impl InputSpec {
     /// As [`InputSpec::encode`].
     pub fn begin<'e>(&self, encoder: &'e dyn Encoder, batch: Batch, want: Want) -> Result<Pending<'e>> {
         let Some(remote) = encoder.remote() else { return self.encode(encoder, &batch, want).map(done) };
-        self.check(&batch)?;
+        self.check(batch.inputs.len())?;
         let Some(combine) = self.combine else { return remote.begin(batch, want, 0) };
         let alone = |(place, input)| remote.begin(Batch { inputs: vec![input] }, want, place);
         let images = batch.inputs.into_iter().enumerate().map(alone).collect::<Result<Vec<_>>>()?;
-        Ok(Box::new(move || {
-            combined(combine, images.into_iter().map(|image| image()).collect::<Result<_>>()?)
-        }))
+        Ok(all(combine, images))
+    }
+
+    /// Like [`InputSpec::begin`] with images that were not joined to tensors, one entry of `inputs` per image of a sample.
+    ///
+    /// # Errors
+    /// As [`InputSpec::encode`].
+    pub fn begin_unstacked<'e>(
+        &self,
+        remote: &'e dyn RemoteEncoder,
+        inputs: Vec<Unstacked>,
+        want: Want,
+    ) -> Result<Pending<'e>> {
+        self.check(inputs.len())?;
+        let Some(combine) = self.combine else { return remote.begin_unstacked(inputs, want, 0) };
+        let alone = |(place, input)| remote.begin_unstacked(vec![input], want, place);
+        let images = inputs.into_iter().enumerate().map(alone).collect::<Result<Vec<_>>>()?;
+        Ok(all(combine, images))
     }
 
     /// Checks the number of images per sample.
-    fn check(&self, batch: &Batch) -> Result<()> {
-        if batch.inputs.len() == self.images.len() {
+    fn check(&self, found: usize) -> Result<()> {
+        let expected = self.images.len();
+        if found == expected {
             return Ok(());
         }
-        let (found, expected) = (batch.inputs.len(), self.images.len());
         Err(Error::mismatch(format!("samples of {found} images, expected {expected}")))
     }
 
@@ -115,7 +130,7 @@ impl InputSpec {
     /// # Errors
     /// As [`Encoder::encode`], or where the features of a sample's images cannot be combined.
     pub fn encode(&self, encoder: &dyn Encoder, batch: &Batch, want: Want) -> Result<Encoded> {
-        self.check(batch)?;
+        self.check(batch.inputs.len())?;
         if encoder.remote().is_some() {
             return self.begin(encoder, batch.clone(), want)?();
         }
@@ -123,6 +138,11 @@ impl InputSpec {
         let alone = |input: &Input| encoder.encode(&Batch { inputs: vec![input.clone()] }, want);
         combined(combine, batch.inputs.iter().map(alone).collect::<Result<_>>()?)
     }
+}
+
+/// Waits for every image of the samples and combines their features.
+fn all(combine: Combine, images: Vec<Pending>) -> Pending {
+    Box::new(move || combined(combine, images.into_iter().map(|image| image()).collect::<Result<_>>()?))
 }
 
 /// Returns work that is done.

@@ -12,7 +12,7 @@ use super::process::every_band;
 pub use super::published::{Parity, WeightsSource};
 pub use super::sensor_input::SensorInput;
 use crate::home::{Home, read_toml};
-use crate::task::bands::Imputation;
+use crate::task::bands::{Band, Imputation};
 use crate::task::{Sensor, Sensors, Task};
 use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
@@ -213,6 +213,9 @@ impl ModelConfig {
         if let Some(problem) = config.problem() {
             return Err(Error::damaged(path, problem));
         }
+        if config.architecture.outside().is_some() {
+            config.check_names(&Sensors::load(home)?).map_err(|error| error.in_file(&path))?;
+        }
         if let Some(outside) = config.architecture.outside_mut() {
             let (folder, sensors) = (path.parent().unwrap_or(Path::new("")), Sensors::load(home)?);
             outside.complete(folder, &sensors)?;
@@ -291,6 +294,23 @@ impl ModelConfig {
         let routes = self.suites.values().flat_map(|route| &route.sensors).chain(of_tasks);
         let mut inputs = self.sensors.iter().chain(routes);
         inputs.find_map(|(sensor, input)| Some(format!("sensor {sensor} {}", input.problem()?)))
+    }
+
+    /// Checks that sensors and bands are described, except bands that another replaces: a misspelt name would look like one that
+    /// the files lack.
+    fn check_names(&self, sensors: &Sensors) -> Result<()> {
+        let impute = self.impute.iter().chain(self.suites.values().flat_map(|route| &route.impute));
+        let replaced: Vec<Band> = impute.map(|pair| pair.target).chain([Band::ZEROS]).collect();
+        let of_suites = self
+            .suites
+            .values()
+            .flat_map(|route| route.sensors.iter().chain(route.task_sensors.values().flatten()));
+        for (sensor, input) in self.sensors.iter().chain(of_suites) {
+            sensors.get(*sensor)?;
+            let mut named = input.bands.iter().filter(|band| !replaced.contains(band));
+            named.try_for_each(|band| sensors.band(*sensor, *band).map(drop))?;
+        }
+        Ok(())
     }
 
     /// Returns the model as the suite's own code uses it: with its sizes, pooling and imputation and, if `inputs` is as

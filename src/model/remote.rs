@@ -1,6 +1,8 @@
 //! Encoders that are told which samples come, and that work on several batches at a time: those in another process.
 
-use super::encoder::{Batch, Encoded, Want};
+use ndarray::Array3;
+
+use super::encoder::{Batch, Context, Encoded, Want};
 use crate::Result;
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensor;
@@ -49,6 +51,15 @@ pub struct Agreement {
     pub fuses: bool,
 }
 
+/// One image of each sample of a batch, as they were read: joining them to a tensor would copy pixels that are only passed on.
+#[derive(Debug, Clone, Default)]
+pub struct Unstacked {
+    /// Pixels [c, h, w] per sample, all of one size.
+    pub pixels: Vec<Array3<f32>>,
+    /// When and where each image was taken.
+    pub context: Context,
+}
+
 /// A batch that is being encoded. Calling it waits for the result.
 pub type Pending<'a> = Box<dyn FnOnce() -> Result<Encoded> + 'a>;
 
@@ -69,6 +80,12 @@ pub trait RemoteEncoder {
     /// # Errors
     /// If it cannot be reached or refuses.
     fn begin(&self, batch: Batch, want: Want, image: usize) -> Result<Pending<'_>>;
+
+    /// Like [`RemoteEncoder::begin`]: one entry of `inputs` per image of a sample. Features come back to this program's memory.
+    ///
+    /// # Errors
+    /// If it cannot be reached or refuses.
+    fn begin_unstacked(&self, inputs: Vec<Unstacked>, want: Want, image: usize) -> Result<Pending<'_>>;
 
     /// Returns the sizes of the feature maps of an image, after an announcement that wants maps.
     ///

@@ -192,6 +192,24 @@ impl Store {
         std::iter::once(self.path(record)).chain(beside).try_for_each(|path| remove(&path))
     }
 
+    /// Removes the records with the fingerprint of `record` under other labels, with the files beside them, and returns them.
+    ///
+    /// # Errors
+    /// If the folder or such a record cannot be read, or a file cannot be removed.
+    pub fn remove_namesakes(&self, record: &Record) -> Result<Vec<Record>> {
+        let Some(digits) = record.fingerprint.get(..DIGITS_IN_NAME) else { return Ok(Vec::new()) };
+        let (own, end) = (record.file_name(), format!(".{digits}.json"));
+        let mut removed = Vec::new();
+        for name in self.names()?.iter().filter(|name| name.ends_with(&end) && **name != own) {
+            let other = self.read(name).map_err(|refused| refused.error)?;
+            if other.fingerprint == record.fingerprint {
+                self.remove(&other)?;
+                removed.push(other);
+            }
+        }
+        Ok(removed)
+    }
+
     /// Path of a file beside the record, whether it exists or not: `<kind>/<name of the record>.<extension>`.
     pub fn beside(&self, record: &Record, kind: &str, extension: &str) -> PathBuf {
         let name = record.file_name();

@@ -11,7 +11,7 @@ use crate::features::maps::MapSource;
 use crate::features::source::{FeatureSource, FeatureView};
 use crate::features::tiles::Tokens;
 use crate::features::vectors;
-use crate::features::{Features, ImageInput, Input};
+use crate::features::{Features, ImageInput, Input, Preparation};
 use crate::protocol::Protocol;
 use crate::record::{Note, Record, Store};
 use crate::task::Task;
@@ -30,15 +30,18 @@ impl FeatureLog {
     }
 
     /// Returns findings about the features of the `chosen` strategy, and about `strategies` that had no effect.
-    fn findings(&self, chosen: usize, strategies: &[&str]) -> Vec<Finding> {
+    fn findings(&self, chosen: usize, strategies: &[Preparation]) -> Vec<Finding> {
         let of_chosen = self.0.iter().filter(|((strategy, _), _)| *strategy == chosen);
         let splits = of_chosen.map(|((_, split), summary)| (*split, summary.clone())).collect();
         let mut findings = of_features::check(&splits);
-        let digests: Vec<_> = self
-            .0
-            .iter()
-            .filter(|((_, split), _)| *split == Split::Train)
-            .filter_map(|((strategy, _), summary)| Some((*strategies.get(*strategy)?, summary.digest)))
+        // Two names of the same numbers, such as statistics that equal the data set's, rightly give the same features.
+        let is_new = |place: usize| {
+            let preprocess = strategies.get(place).map(|strategy| &strategy.preprocess);
+            strategies.iter().take(place).all(|earlier| Some(&earlier.preprocess) != preprocess)
+        };
+        let of_train = self.0.iter().filter(|((place, split), _)| *split == Split::Train && is_new(*place));
+        let digests: Vec<_> = of_train
+            .filter_map(|((place, _), summary)| Some((strategies.get(*place)?.name.as_str(), summary.digest)))
             .collect();
         // Constant features are equal for every strategy, and were found above.
         if findings.is_empty() {
@@ -101,7 +104,7 @@ impl Audited<'_> {
         let chosen = chosen.and_then(|name| strategies.iter().position(|known| known == name)).unwrap_or(0);
         record.provenance.features = self.features.digest(chosen);
         let mut findings = self.of_data(record, chosen);
-        findings.extend(self.features.findings(chosen, &strategies));
+        findings.extend(self.features.findings(chosen, &self.input.strategies));
         findings.extend(earlier.without_effect(record, store));
         record.notes.extend(
             findings
@@ -180,7 +183,10 @@ impl Earlier {
         let all = self.0.get_or_init(|| store.usable().map(|usable| usable.records).unwrap_or_default());
         let same_test = |other: &&Record| {
             let (a, b) = (&record.cell, &other.cell);
-            (&a.suite, &a.task, &a.model, &a.backbone) == (&b.suite, &b.task, &b.model, &b.backbone)
+            // Features from files have unknown settings; they may well be those that this program computed.
+            !record.provenance.is_vectors()
+                && !other.provenance.is_vectors()
+                && (&a.suite, &a.task, &a.model, &a.backbone) == (&b.suite, &b.task, &b.model, &b.backbone)
                 && record.demo == other.demo
                 && other.provenance.features.as_ref() == Some(digest)
         };
@@ -199,9 +205,42 @@ fn differing(one: &Record, other: &Record) -> Vec<String> {
     let pairs = [
         ("sensor", a.sensors() != b.sensors()),
         ("normalisation", normalization(one) != normalization(other)),
-        ("bands", a.bands != b.bands || a.band_names != b.band_names),
+        // By name or by content, the same stored bands give the same features.
+        ("bands", a.bands != b.bands),
         ("imputation", a.imputed != b.imputed),
         ("input size", a.image_size != b.image_size),
     ];
     pairs.into_iter().filter(|(_, differ)| *differ).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::transform::Preprocess;
+    use crate::transform::normalize::Normalization;
+
+    #[test]
+    fn only_different_normalisations_with_equal_features_have_no_effect() {
+        let strategy = |name: &str, side: usize| Preparation {
+            name: name.to_owned(),
+            preprocess: Preprocess {
+                normalization: Normalization::Identity,
+                height: side,
+                width: side,
+                align_corners: false,
+                zeroed: Vec::new(),
+            },
+        };
+        let matrix = Array2::from_shape_fn((40, 8), |(i, j)| ((i * 31 + j * 17) % 101) as f32 / 101.0 - 0.3);
+        let samples = (0..40).map(|i| i.to_string()).collect();
+        let features = Features { samples, matrix, labels: Vec::new() };
+        let mut log = FeatureLog::default();
+        (0..3).for_each(|place| log.note(place, Split::Train, &features));
+        let found = log.findings(0, &[strategy("a", 8), strategy("b", 8), strategy("c", 9)]);
+        let texts: Vec<&str> = found.iter().map(|finding| finding.found.as_str()).collect();
+        assert_eq!(texts, ["normalisations give identical features: a = c"]);
+        assert!(log.findings(0, &[strategy("a", 8), strategy("b", 8), strategy("c", 8)]).is_empty());
+    }
 }

@@ -509,6 +509,17 @@ pub struct SpiderAxes {
 }
 
 impl Suite {
+    /// Returns the band that the files call `stored`; one of that name if the suite does not list it, with hyphens in the place of
+    /// characters that names of bands cannot have.
+    ///
+    /// # Errors
+    /// If the name is empty or too long.
+    pub fn band_of(&self, stored: &str) -> Result<Band> {
+        let known = self.bands.iter().find(|(_, name)| *name == stored).map(|(band, _)| *band);
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        known.map_or_else(|| stored.chars().map(plain).collect::<String>().parse(), Ok)
+    }
+
     /// Reads `benchmarks/<name>.toml`.
     ///
     /// # Errors

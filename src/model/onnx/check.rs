@@ -30,8 +30,10 @@ pub fn check(
     if let PixelInputs::PerSensor(names) = &config.pixels
         && let Some(sensor) = names.keys().find(|sensor| !sensors.contains_key(sensor))
     {
+        let known: Vec<&str> = sensors.keys().map(|sensor| sensor.name()).collect();
+        let help = suggest::help(sensor.name(), &known, "sensors with bands in the model's TOML");
         return Err(at(Error::mismatch(format!("pixels: sensor {sensor} has no bands"))
-            .help(format!("add them to the model's TOML: [sensors.{sensor}] bands = […]"))));
+            .help(format!("{help}; or add [sensors.{sensor}] bands = […]"))));
     }
     for name in config.pixels.names() {
         pixels(input(header, name, "pixels").map_err(at)?).map_err(at)?;

@@ -23,6 +23,10 @@ const MAX_BYTES: u64 = 1 << 34;
 /// How many of them are given room at once.
 const PROMPT: u64 = 1 << 26;
 
+/// Bytes that a pipe holds: the most that Linux allows by default.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 1 << 20;
+
 /// How much of the standard error is kept.
 const KEPT: usize = 16 << 10;
 
@@ -73,6 +77,8 @@ impl Connection {
                     let (Some(output), Some(input), Some(errors)) = pipes else {
                         return Err(Error::request(format!("`{command}`: the process has no pipes")));
                     };
+                    enlarge(&input);
+                    enlarge(&output);
                     let kept = Arc::new(Mutex::new(Vec::new()));
                     let shared = Arc::clone(&kept);
                     let thread = std::thread::spawn(move || keep_end(errors, &shared));
@@ -81,6 +87,8 @@ impl Connection {
                 Command::Pipes { read, write } => {
                     let input = inherited(*read, File::options().read(true))?;
                     let output = inherited(*write, File::options().write(true))?;
+                    enlarge(&input);
+                    enlarge(&output);
                     (None, None, Box::new(input), Box::new(output))
                 }
             };
@@ -162,6 +170,16 @@ fn inherited(descriptor: u32, options: &std::fs::OpenOptions) -> Result<File> {
             .caused_by(problem)
     })
 }
+
+/// Lets a pipe hold more, so that both sides wait for each other less often. Nothing depends on it: a system may refuse, and
+/// only Linux offers it.
+#[cfg(target_os = "linux")]
+fn enlarge(pipe: &impl std::os::fd::AsFd) {
+    rustix::pipe::fcntl_setpipe_size(pipe, PIPE).ok();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enlarge<P>(_: &P) {}
 
 /// Waits until `done` is true, or `limit` is over. Returns the last answer.
 fn wait_for(limit: Duration, mut done: impl FnMut() -> bool) -> bool {

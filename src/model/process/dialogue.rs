@@ -9,8 +9,8 @@ use super::command::Command;
 use super::connection::{Connection, Incoming};
 use super::message::{Header, Ready, Reply, Request};
 use super::tensors::{self, Frame, Outgoing, PixelType};
-use crate::model::encoder::{Batch, Encoded, Input, Want};
-use crate::model::remote::{Agreement, Announcement};
+use crate::model::encoder::{Batch, Context, Encoded, Input, Want};
+use crate::model::remote::{Agreement, Announcement, Unstacked};
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensors;
 use crate::{Error, Result, device};
@@ -251,18 +251,41 @@ impl Dialogue {
 
     /// Sends a batch to a process that knows what is wanted.
     pub(super) fn send_batch(&mut self, batch: Batch, want: Want, image: usize) -> Result<Sent> {
-        let stored = self.agreement.as_ref().is_some_and(|agreement| agreement.takes_stored);
-        let n = batch.len();
         let device = batch.inputs.first().map_or_else(device::host, |input| input.pixels.device());
+        let n = batch.len();
+        let outgoing = |(place, Input { pixels, context, .. }): (usize, Input)| {
+            Ok((Outgoing::pixels(format!("image{place}"), pixels)?, context))
+        };
+        let images = batch.inputs.into_iter().enumerate().map(outgoing).collect::<Result<_>>()?;
+        self.send_images(images, n, want, image, device)
+    }
+
+    /// Like [`Dialogue::send`] with images that were not joined to tensors.
+    pub(super) fn send_unstacked(&mut self, inputs: Vec<Unstacked>, want: Want, image: usize) -> Result<Sent> {
+        self.tell(want)?;
+        let n = inputs.first().map_or(0, |input| input.pixels.len());
+        let outgoing = |(place, Unstacked { pixels, context }): (usize, Unstacked)| {
+            (Outgoing::images(format!("image{place}"), pixels), context)
+        };
+        let images = inputs.into_iter().enumerate().map(outgoing).collect();
+        self.send_images(images, n, want, image, device::host())
+    }
+
+    /// Sends the images of `n` samples, with when and where they were taken. Features come back to `device`.
+    fn send_images(
+        &mut self,
+        images: Vec<(Outgoing, Context)>,
+        n: usize,
+        want: Want,
+        image: usize,
+        device: Device,
+    ) -> Result<Sent> {
+        let stored = self.agreement.as_ref().is_some_and(|agreement| agreement.takes_stored);
         let mut outgoing = Vec::new();
         let named =
             |what: &str, place: usize| if place == 0 { what.to_owned() } else { format!("{what}{place}") };
-        for (place, Input { pixels, context, .. }) in batch.inputs.into_iter().enumerate() {
-            let name = format!("image{place}");
-            outgoing.push(match stored {
-                true => Outgoing::stored(name, pixels, &mut self.narrowest)?,
-                false => Outgoing::pixels(name, pixels)?,
-            });
+        for (place, (pixels, context)) in images.into_iter().enumerate() {
+            outgoing.push(if stored { pixels.narrowed(&mut self.narrowest) } else { pixels });
             if context.days.len() == n {
                 outgoing.push(Outgoing::days(named("days", place), &context.days));
             }

@@ -7,7 +7,7 @@ use super::command::Command;
 use super::dialogue::Dialogue;
 use crate::Result;
 use crate::model::encoder::{Batch, Encoded, Encoder, Pooling, Want};
-use crate::model::remote::{Agreement, Announcement, Pending, RemoteEncoder};
+use crate::model::remote::{Agreement, Announcement, Pending, RemoteEncoder, Unstacked};
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensors;
 
@@ -52,6 +52,11 @@ impl RemoteEncoder for ProcessEncoder {
 
     fn begin(&self, batch: Batch, want: Want, image: usize) -> Result<Pending<'_>> {
         let sent = self.dialogue().send(batch, want, image)?;
+        Ok(Box::new(move || self.dialogue().features(sent)))
+    }
+
+    fn begin_unstacked(&self, inputs: Vec<Unstacked>, want: Want, image: usize) -> Result<Pending<'_>> {
+        let sent = self.dialogue().send_unstacked(inputs, want, image)?;
         Ok(Box::new(move || self.dialogue().features(sent)))
     }
 

@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use ndarray::Array3;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::message::Header;
 use crate::model::encoder::{Encoded, Map, Want};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A tensor to send.
 pub(super) struct Outgoing {
@@ -16,22 +17,44 @@ pub(super) struct Outgoing {
     /// Type as safetensors calls it: `F32`.
     dtype: &'static str,
     shape: Vec<usize>,
-    bytes: Bytes,
+    numbers: Numbers,
 }
 
-/// Little-endian numbers.
-enum Bytes {
-    /// Those of a tensor, as it is.
+/// Numbers in memory, little-endian.
+enum Numbers {
+    /// Those of a tensor of float32.
     Tensor(TensorData),
-    Plain(Vec<u8>),
+    /// Those of images of one size, behind one another.
+    Images(Vec<Array3<f32>>),
+    /// Numbers of two bytes.
+    Pairs(Vec<u16>),
+    Bytes(Vec<u8>),
 }
 
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
+impl Numbers {
+    /// Returns the bytes, in pieces of at least one image each.
+    fn pieces(&self) -> Vec<&[u8]> {
         match self {
-            Bytes::Tensor(data) => data.as_bytes(),
-            Bytes::Plain(bytes) => bytes,
+            Numbers::Tensor(data) => vec![data.as_bytes()],
+            Numbers::Images(images) => {
+                images.iter().filter_map(|image| image.as_slice()).map(bytemuck::cast_slice).collect()
+            }
+            Numbers::Pairs(pairs) => vec![bytemuck::cast_slice(pairs)],
+            Numbers::Bytes(bytes) => vec![bytes],
         }
+    }
+
+    /// Returns the numbers, like [`Numbers::pieces`]; none if they are not float32.
+    fn floats(&self) -> Vec<&[f32]> {
+        match self {
+            Numbers::Tensor(data) => data.as_slice::<f32>().into_iter().collect(),
+            Numbers::Images(images) => images.iter().filter_map(|image| image.as_slice()).collect(),
+            Numbers::Pairs(_) | Numbers::Bytes(_) => Vec::new(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.pieces().iter().map(|piece| piece.len()).sum()
     }
 }
 
@@ -48,18 +71,18 @@ pub(super) enum PixelType {
 impl PixelType {
     /// Returns the narrowest type that holds the values of `self` and these.
     fn widened(self, pixels: &[f32]) -> Self {
-        let (mut low, mut high, mut whole) = (0.0f32, 0.0f32, true);
-        for pixel in pixels {
-            (low, high) = (low.min(*pixel), high.max(*pixel));
-            // Negative zero is no integer: its sign would be lost.
-            whole &= pixel.trunc() == *pixel && (*pixel != 0.0 || pixel.is_sign_positive());
-        }
         let (unsigned, signed) = match self {
             PixelType::U8 => (255.0, 0.0),
             PixelType::U16 => (65535.0, 0.0),
             PixelType::I16 => (32767.0, -32768.0),
             PixelType::F32 => return PixelType::F32,
         };
+        let (mut low, mut high, mut whole) = (0.0f32, 0.0f32, true);
+        for pixel in pixels {
+            (low, high) = (low.min(*pixel), high.max(*pixel));
+            // Negative zero is no integer: its sign would be lost.
+            whole &= pixel.trunc() == *pixel && (*pixel != 0.0 || pixel.is_sign_positive());
+        }
         let (high, low) = (high.max(unsigned), low.min(signed));
         match () {
             () if !whole => PixelType::F32,
@@ -69,6 +92,56 @@ impl PixelType {
             () => PixelType::F32,
         }
     }
+
+    /// Returns the values of all `parts` as numbers of this type, with its name; `None` if the type does not hold them, or is
+    /// float32, in which they are already.
+    fn narrowed(self, parts: &[&[f32]]) -> Option<(&'static str, Numbers)> {
+        match self {
+            PixelType::U8 => {
+                Some(("U8", Numbers::Bytes(narrowed(parts, 0, 0xff, |value| value as u8)?)))
+            }
+            PixelType::U16 => {
+                Some(("U16", Numbers::Pairs(narrowed(parts, 0, 0xffff, |value| value as u16)?)))
+            }
+            PixelType::I16 => {
+                Some(("I16", Numbers::Pairs(narrowed(parts, 0x8000, 0xffff, |value| value as u16)?)))
+            }
+            PixelType::F32 => None,
+        }
+    }
+}
+
+/// How many numbers are converted between two looks at whether all of them fitted. They fit into the processor's first cache.
+const AT_ONCE: usize = 1024;
+
+/// Converts integers to a narrower type. `None` if one of them, added to `offset`, has bits outside of `mask`, is no integer,
+/// or is negative zero.
+///
+/// Adding 1.5 * 2^23 to a float32 leaves the nearest integer in the lowest bits of its mantissa. Vector instructions of every
+/// x86-64 and ARM do that; rounding and saturating conversions are not among those of the oldest x86-64.
+fn narrowed<T: Copy + Default>(
+    parts: &[&[f32]],
+    offset: u32,
+    mask: u32,
+    cast: impl Fn(u32) -> T,
+) -> Option<Vec<T>> {
+    const SHIFT: f32 = 12_582_912.0;
+    let mut all = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    let mut some = [T::default(); AT_ONCE];
+    for values in parts.iter().flat_map(|part| part.chunks(AT_ONCE)) {
+        let mut wrong = 0;
+        for (narrow, value) in some.iter_mut().zip(values) {
+            let shifted = value + SHIFT;
+            let integer = shifted.to_bits().wrapping_sub(SHIFT.to_bits());
+            *narrow = cast(integer);
+            wrong |= (integer.wrapping_add(offset) & !mask) | ((shifted - SHIFT).to_bits() ^ value.to_bits());
+        }
+        if wrong != 0 {
+            return None;
+        }
+        all.extend_from_slice(&some[..values.len()]);
+    }
+    Some(all)
 }
 
 impl Outgoing {
@@ -82,47 +155,47 @@ impl Outgoing {
             data if data.dtype() == DType::F32 => data,
             data => data.convert::<f32>(),
         };
-        Ok(Outgoing { name, dtype: "F32", shape, bytes: Bytes::Tensor(data) })
+        Ok(Outgoing { name, dtype: "F32", shape, numbers: Numbers::Tensor(data) })
     }
 
-    /// Prepares stored pixels [n, c, h, w] in the narrowest type that holds them and all pixels before them, which
-    /// `narrowest` remembers.
-    ///
-    /// # Errors
-    /// If the device does not return them.
-    pub(super) fn stored(name: String, pixels: Tensor<4>, narrowest: &mut PixelType) -> Result<Self> {
-        let wide = Self::pixels(name, pixels)?;
-        let Bytes::Tensor(data) = &wide.bytes else { return Ok(wide) };
-        let values = data.as_slice::<f32>().map_err(|problem| Error::mismatch(format!("{problem:?}")))?;
-        *narrowest = narrowest.widened(values);
-        // Two bytes per value.
-        let pairs = |pair: fn(f32) -> [u8; 2]| {
-            let mut bytes = vec![0; 2 * values.len()];
-            for (bytes, value) in bytes.chunks_exact_mut(2).zip(values) {
-                bytes.copy_from_slice(&pair(*value));
-            }
-            bytes
-        };
-        let (dtype, bytes): (_, Vec<u8>) = match narrowest {
-            PixelType::U8 => ("U8", values.iter().map(|value| *value as u8).collect()),
-            PixelType::U16 => ("U16", pairs(|value| (value as u16).to_le_bytes())),
-            PixelType::I16 => ("I16", pairs(|value| (value as i16).to_le_bytes())),
-            PixelType::F32 => return Ok(wide),
-        };
-        Ok(Outgoing { dtype, bytes: Bytes::Plain(bytes), ..wide })
+    /// Prepares images [c, h, w] of one size as float32 [n, c, h, w].
+    pub(super) fn images(name: String, mut images: Vec<Array3<f32>>) -> Self {
+        let (c, h, w) = images.first().map_or((0, 0, 0), Array3::dim);
+        for image in images.iter_mut().filter(|image| !image.is_standard_layout()) {
+            *image = image.as_standard_layout().into_owned();
+        }
+        Outgoing { name, dtype: "F32", shape: vec![images.len(), c, h, w], numbers: Numbers::Images(images) }
+    }
+
+    /// Changes the type of stored pixels in float32 to the narrowest that holds them and all pixels before them, which `narrowest`
+    /// remembers.
+    #[must_use]
+    pub(super) fn narrowed(self, narrowest: &mut PixelType) -> Self {
+        let parts = self.numbers.floats();
+        if parts.is_empty() {
+            return self;
+        }
+        let narrowed = narrowest.narrowed(&parts).or_else(|| {
+            *narrowest = parts.iter().fold(*narrowest, |widest, part| widest.widened(part));
+            narrowest.narrowed(&parts)
+        });
+        match narrowed {
+            Some((dtype, numbers)) => Outgoing { dtype, numbers, ..self },
+            None => self,
+        }
     }
 
     /// Prepares days since 1970-01-01, [n]; NaN where unknown.
     pub(super) fn days(name: String, days: &[Option<f64>]) -> Self {
         let bytes = days.iter().flat_map(|day| day.unwrap_or(f64::NAN).to_le_bytes()).collect();
-        Outgoing { name, dtype: "F64", shape: vec![days.len()], bytes: Bytes::Plain(bytes) }
+        Outgoing { name, dtype: "F64", shape: vec![days.len()], numbers: Numbers::Bytes(bytes) }
     }
 
     /// Prepares longitudes and latitudes, [n, 2]; NaN where unknown.
     pub(super) fn places(name: String, places: &[Option<[f32; 2]>]) -> Self {
         let numbers = places.iter().flat_map(|place| place.unwrap_or([f32::NAN; 2]));
         let bytes = numbers.flat_map(f32::to_le_bytes).collect();
-        Outgoing { name, dtype: "F32", shape: vec![places.len(), 2], bytes: Bytes::Plain(bytes) }
+        Outgoing { name, dtype: "F32", shape: vec![places.len(), 2], numbers: Numbers::Bytes(bytes) }
     }
 }
 
@@ -138,7 +211,7 @@ impl Frame {
         let mut json = serde_json::Map::new();
         let mut begin = 0;
         for tensor in &tensors {
-            let end = begin + tensor.bytes.as_slice().len();
+            let end = begin + tensor.numbers.len();
             let entry = serde_json::json!({
                 "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end],
             });
@@ -155,12 +228,13 @@ impl Frame {
 
     /// Returns the length of the file in bytes.
     pub(super) fn len(&self) -> usize {
-        self.index.len() + self.tensors.iter().map(|tensor| tensor.bytes.as_slice().len()).sum::<usize>()
+        self.index.len() + self.tensors.iter().map(|tensor| tensor.numbers.len()).sum::<usize>()
     }
 
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.index)?;
-        self.tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes.as_slice()))
+        let mut pieces = self.tensors.iter().flat_map(|tensor| tensor.numbers.pieces());
+        pieces.try_for_each(|piece| out.write_all(piece))
     }
 }
 
@@ -304,7 +378,7 @@ mod tests {
             (&[-1.0], Dtype::F32),
             (&[1.0], Dtype::F32),
         ] {
-            let stored = Outgoing::stored("image0".into(), pixels(values), &mut narrowest).unwrap();
+            let stored = Outgoing::pixels("image0".into(), pixels(values)).unwrap().narrowed(&mut narrowest);
             let bytes = written(vec![stored]);
             let file = SafeTensors::deserialize(&bytes).unwrap();
             assert_eq!(file.tensor("image0").unwrap().dtype(), expected, "{values:?}");
@@ -315,8 +389,45 @@ mod tests {
             assert_eq!(of(values), PixelType::F32, "{values:?}");
         }
         let mut narrowest = PixelType::I16;
-        let stored = Outgoing::stored("image0".into(), pixels(&[-2.0, 300.0]), &mut narrowest).unwrap();
-        assert_eq!(stored.bytes.as_slice(), [254, 255, 44, 1]);
+        let stored = Outgoing::pixels("image0".into(), pixels(&[-2.0, 300.0])).unwrap();
+        assert_eq!(stored.narrowed(&mut narrowest).numbers.pieces(), [[254, 255, 44, 1]]);
+    }
+
+    #[test]
+    fn a_type_takes_exactly_the_values_that_it_holds() {
+        let edges = [0.0, -0.0, 0.5, 1.0, -1.0, 255.0, 256.0, 32767.0, 32768.0, -32768.0, -32769.0, 65535.0, 65536.0];
+        let others = [4194304.5, -4194304.5, 8388608.0, -8388608.0, 2e9, -2e9, 3e38, f32::NAN, f32::INFINITY];
+        for value in edges.into_iter().chain(others).chain([f32::NEG_INFINITY, f32::MIN_POSITIVE]) {
+            for kind in [PixelType::U8, PixelType::U16, PixelType::I16] {
+                let holds = kind.widened(&[value]) == kind;
+                assert_eq!(kind.narrowed(&[&[value]]).is_some(), holds, "{value} {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_values_are_narrowed_in_order() {
+        let values: Vec<f32> = (0..3 * AT_ONCE + 7).map(|place| (place * 17 % 60_000) as f32).collect();
+        let (first, second) = values.split_at(AT_ONCE + 5);
+        let Some((_, Numbers::Pairs(pairs))) = PixelType::U16.narrowed(&[first, second]) else { panic!() };
+        assert!(pairs.iter().zip(&values).all(|(pair, value)| f32::from(*pair) == *value));
+        assert_eq!(pairs.len(), values.len());
+        let mut late = values;
+        late[2 * AT_ONCE + 3] = 0.25;
+        assert!(PixelType::U16.narrowed(&[&late]).is_none());
+    }
+
+    #[test]
+    fn images_are_written_as_one_tensor_whatever_their_layout() {
+        let image = |first: f32| Array3::from_shape_fn((2, 2, 3), |(c, h, w)| first + (6 * c + 3 * h + w) as f32);
+        let mut turned = Array3::from_shape_fn((2, 3, 2), |(c, w, h)| 12.0 + (6 * c + 3 * h + w) as f32);
+        turned.swap_axes(1, 2);
+        let bytes = written(vec![Outgoing::images("image0".into(), vec![image(0.0), turned])]);
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor("image0").unwrap();
+        assert_eq!(tensor.shape(), [2, 2, 2, 3]);
+        let expected: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        assert_eq!(floats("image0", &tensor).unwrap(), expected);
     }
 
     #[test]

@@ -10,6 +10,15 @@
     return made;
   };
 
+  // Texts quote names and commands as Markdown does, between backticks.
+  const prose = (text) => {
+    const parts = String(text).split("`");
+    return parts.map((part, i) => {
+      if (i % 2 === 0) return part;
+      return i + 1 < parts.length ? element("code", { textContent: part }) : "`" + part;
+    });
+  };
+
   // The selected filters; an empty string matches everything.
   const chosen = { suite: "", protocol: "", sensor: "", model: "" };
 
@@ -72,7 +81,7 @@
   const list = (rows) => {
     const made = element("dl");
     for (const [name, value] of rows) {
-      made.append(element("dt", { textContent: name }), element("dd", { textContent: value }));
+      made.append(element("dt", { textContent: name }), element("dd", {}, ...prose(value)));
     }
     return made;
   };
@@ -149,7 +158,7 @@
       element("h3", { textContent: `${table.title}${section.demo ? " (demo)" : ""}` }),
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: table.title }, element("table", {}, element("thead", {}, head), body)),
       element("p", { textContent: `${table.source ? `Published: ${table.source}.` : "No published values."}${section.demo ? " Demo rows are not compared with published values." : ""}` }),
-      ...table.footnotes.map((note) => element("p", { textContent: `${note.mark} ${note.text}.` })));
+      ...table.footnotes.map((note) => element("p", {}, ...prose(`${note.mark} ${note.text}.`))));
     const update = () => {
       const rows = table.rows.filter(shownRow);
       if (sort.column) rows.sort(compare);

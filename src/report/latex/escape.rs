@@ -4,9 +4,18 @@
 /// brackets, so that a table always compiles.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    let mut opened = false;
-    for c in text.chars() {
+    let (mut opened, mut in_code) = (false, false);
+    for (place, c) in text.char_indices() {
         match c {
+            // Markdown's quotation of names and commands.
+            '`' if in_code => {
+                escaped.push('}');
+                in_code = false;
+            }
+            '`' if text[place + 1..].contains('`') => {
+                escaped += "\\texttt{";
+                in_code = true;
+            }
             '\\' => escaped += "\\textbackslash{}",
             '{' | '}' | '$' | '&' | '#' | '%' | '_' => {
                 escaped.push('\\');
@@ -61,6 +70,7 @@ mod tests {
             "\\textbackslash{}input\\{x\\}\\textasciicircum{}\\textasciitilde{}\\textless{}\\textbar{}\\textgreater{}"
         );
         assert_eq!(escape("a \"b\" c"), "a ``b'' c");
+        assert_eq!(escape("run `a_b --x` and `c` or `d"), "run \\texttt{a\\_b --x} and \\texttt{c} or `d");
         assert_eq!(escape("R² in µg, ±1\n中é"), "R\\textsuperscript{2} in $\\mu$g, $\\pm$1 [?]é");
     }
 }
