@@ -25,6 +25,7 @@ pub struct FeatureBank {
     /// Rows by [`Extractor::key`].
     known: HashMap<String, Rows>,
     busy: Duration,
+    encoded: usize,
 }
 
 impl FeatureBank {
@@ -36,6 +37,11 @@ impl FeatureBank {
     /// Returns the time spent in encoders so far.
     pub fn busy(&self) -> Duration {
         self.busy
+    }
+
+    /// Returns the number of images encoded so far.
+    pub fn encoded(&self) -> usize {
+        self.encoded
     }
 
     /// Returns the features of a whole split and extracts only the samples that are still missing.
@@ -98,6 +104,7 @@ impl FeatureBank {
             // Features extracted before a failure need not be extracted again.
             fresh.keep();
             self.busy += busy?;
+            self.encoded += fresh.rows.len();
             rows.extend(fresh.rows);
             if cached && fresh.entry.is_none() {
                 self.cache = None;

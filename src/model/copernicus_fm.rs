@@ -94,6 +94,15 @@ impl Sizes for CopernicusFmConfig {
     fn metadata(&self) -> &[MetadataKind] {
         &self.metadata
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 /// The head is a layer norm of the mean of the patch tokens.

@@ -77,6 +77,14 @@ impl Sizes for PrestoConfig {
     fn maps(&self) -> Vec<MapLevel> {
         Vec::new()
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+    }
 }
 
 /// Embeds mean spectra, with one layer per group.

@@ -7,6 +7,8 @@
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
 //! latex/        tables and pictures for papers, and the bibliography
 //! cost.rs       parameters and arithmetic, counted from an architecture
+//! spread.rs     one model on one task, one choice changed at a time
+//! views.rs      whether the ranks of models survive a choice
 //! checklist.rs  what the measured rows lack
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
@@ -21,6 +23,8 @@ pub mod latex;
 pub mod model_card;
 pub mod pictures;
 mod plain;
+pub mod spread;
+mod views;
 pub mod ranking;
 pub mod tables;
 mod whole;
