@@ -1,8 +1,11 @@
 //! Runs cells: from opened data to a stored record.
 
+mod beside;
 mod findings;
+mod memory;
 pub mod plan;
 pub mod sheet;
+pub mod spread;
 pub mod vectors;
 
 use std::cell::OnceCell;
@@ -13,6 +16,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
+use self::beside::Other;
 use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
 use self::sheet::{Example, Heading};
 use crate::data::decoding::Decoding;
@@ -23,7 +27,7 @@ use crate::features::cache::Cache;
 use crate::features::source::{EncoderSource, FeatureSource, KnownFeatures};
 use crate::features::vectors::{UNKNOWN, VectorFolder, VectorSource, VectorTask};
 use crate::features::{
-    Agreed, BatchSize, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica,
+    Agreed, BatchSize, Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica,
 };
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::remote::RemoteEncoder;
@@ -35,7 +39,7 @@ use crate::progress::Progress;
 use crate::protocol::{Accelerator, Needs, ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
-    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Store, fingerprint,
+    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Speed, Store, fingerprint,
     protocol_settings,
 };
 use crate::run::plan::{PlannedCell, TaskPlan};
@@ -46,6 +50,7 @@ use crate::task::{Metadata, Sensor, Suite, Task};
 use crate::train::snapshot::remove_all;
 use crate::transform::on_device::DevicePreprocess;
 use crate::transform::resize::{self, Nearest};
+use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// The settings shared by all cells of a run.
@@ -92,6 +97,8 @@ pub struct Setting<'a> {
     pub configs: BTreeMap<String, String>,
     /// blake3 of each protocol's file, by the protocol's name.
     pub protocol_configs: BTreeMap<String, String>,
+    /// A second model, whose features stand beside each of this one's.
+    pub beside: Option<&'a Setting<'a>>,
 }
 
 impl Setting<'_> {
@@ -122,6 +129,7 @@ pub struct Runner<'a> {
     coverage: Coverage,
     model: LazyModel<'a>,
     earlier: Earlier,
+    beside: Option<Box<Runner<'a>>>,
 }
 
 /// Loads the model when the first cell needs it, so that a run whose cells are all recorded loads none.
@@ -198,12 +206,14 @@ impl<'a> Runner<'a> {
                 (Ok(model::identity(setting.model, weights)?), Coverage::Whole)
             }
         };
-        Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default() })
+        let beside = setting.beside.map(|other| Runner::new(other, store).map(Box::new)).transpose()?;
+        Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default(), beside })
     }
 
     /// Returns why data or weights are missing, if they are.
     pub fn missing(&self) -> Option<&Error> {
-        self.setting.data.as_ref().err().or(self.weights_id.as_ref().err())
+        let own = self.setting.data.as_ref().err().or(self.weights_id.as_ref().err());
+        own.or_else(|| self.beside.as_ref()?.missing())
     }
 
     /// Returns the identity of the weights for records of `task`, unless an encoder alone knows it; features from files have one per task.
@@ -247,7 +257,9 @@ impl<'a> Runner<'a> {
         let decoding = Decoding::of(self.setting.suite.family, task).hash();
         let protocol = planned.protocol.deciding(&task.name);
         let impute = self.setting.input.impute(task);
-        self.asked(task, &planned.cell, &protocol, &decoding).request(&impute)
+        let beside = self.beside.as_ref().map(|other| other.request(task, planned)).transpose()?;
+        let beside = beside.as_deref().unwrap_or_default();
+        Deciding { beside, ..self.asked(task, &planned.cell, &protocol, &decoding) }.request(&impute)
     }
 
     /// Collects what affects the number of a cell, as far as it is known without data and weights.
@@ -281,6 +293,8 @@ impl<'a> Runner<'a> {
             normalization: if is_known { normalization } else { UNKNOWN },
             strategies: &[],
             image_size: if is_known { setting.model.side(task) } else { 0 },
+            resize: setting.suite.resize,
+            beside: "",
             precision: setting.precision,
             metadata: Metadata::of(task, setting.model.architecture.metadata()),
         }
@@ -288,7 +302,8 @@ impl<'a> Runner<'a> {
 
     /// Runs a task's cells. A cell that fails does not stop the others.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
-        let mut known = KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
+        let new_bank = || KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
+        let (mut known, mut known_beside) = (new_bank(), new_bank());
         let files = self.vectors(&plan.task);
         let weights_id = self.weights_id(files.as_ref());
         let files = files.and_then(Result::ok);
@@ -310,14 +325,19 @@ impl<'a> Runner<'a> {
                 (Err(error), _) => Err((error, !here)),
                 (Ok(_), Err(error)) => Err((error.clone(), true)),
             };
+            let other = self.beside.as_ref().map(|runner| runner.opened(&plan.task, partition)).transpose();
             outcomes.extend(cells.iter().map(|planned| {
-                let done = match &agreed {
-                    Ok(agreed) => {
+                let done = match (&agreed, &other) {
+                    (Ok(agreed), Ok(other)) => {
                         let origin = Origin { weights_id: &agreed.weights, vectors: files.as_deref() };
-                        self.run_cell(&plan.task, planned, agreed, origin, &mut known, progress)
+                        let beside = self.beside.as_deref().zip(other.as_ref());
+                        let beside =
+                            beside.map(|(runner, agreed)| Other { runner, agreed, known: &mut known_beside });
+                        self.run_cell(&plan.task, planned, agreed, origin, beside, &mut known, progress)
                     }
-                    Err((error, false)) => Err(error.clone()),
-                    Err((error, true)) => {
+                    (Ok(_), Err(error)) => Err(error.clone()),
+                    (Err((error, false)), _) => Err(error.clone()),
+                    (Err((error, true)), _) => {
                         self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
                     }
                 };
@@ -353,12 +373,14 @@ impl<'a> Runner<'a> {
         Err(refusal.unwrap_or_else(|| Error::mismatch("no cell wants anything of the encoder")))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what is known of one cell")]
     fn run_cell(
         &self,
         task: &Task,
         planned: &PlannedCell,
         agreed: &Agreed,
         origin: Origin<'_>,
+        mut beside: Option<Other<'_>>,
         known: &mut KnownFeatures,
         progress: &dyn Progress,
     ) -> Result<Done> {
@@ -388,6 +410,8 @@ impl<'a> Runner<'a> {
                 ..deciding
             };
         }
+        let of_other = beside.as_ref().map(|other| other.fingerprint(task, planned)).transpose()?;
+        deciding.beside = of_other.as_deref().unwrap_or_default();
         let fingerprint = deciding.fingerprint()?;
         if !setting.fresh
             && let Some(record) = self.store.find(&fingerprint, cell)?
@@ -417,17 +441,27 @@ impl<'a> Runner<'a> {
             }
             false => None,
         };
+        let mut speed = None;
         let outcome = if needs.trains_encoder() {
             protocol.run(Session { task, seed: cell.seed, source: None, setup, accelerator: None })?
         } else {
             let (encoding, begun) = (known.bank.busy(), Instant::now());
-            let source = self.source(input, cell, origin, known, progress)?;
+            let encoded = known.bank.encoded();
+            let mut source = self.source(input, cell, origin, known, progress)?;
+            if let Some(other) = &mut beside {
+                source = other.joined(source, cell, needs, progress)?;
+            }
             let mut source = LoggedSource { source, log: &mut features };
             let accelerator = Accelerator::of(&setting.device_name, &setting.device);
             let session = Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
             let outcome = protocol.run(session)?;
             drop(source);
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
+            let images = known.bank.encoded() - encoded;
+            speed = (images > 0 && busy > 0.0 && beside.is_none()).then(|| Speed {
+                images_per_second: images as f64 / busy,
+                peak_memory_bytes: memory::peak(&setting.device),
+            });
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
             outcome
         };
@@ -470,6 +504,10 @@ impl<'a> Runner<'a> {
                 imputed: deciding.imputed.to_vec(),
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
+                depth: setting.model.depth,
+                resize: deciding.resize,
+                beside: beside.as_ref().map(Other::described),
+                speed,
                 precision: setting.precision,
                 declared: origin.vectors.map(|files| files.declared().clone()).unwrap_or_default(),
                 origin: None,
@@ -524,6 +562,54 @@ impl<'a> Runner<'a> {
             progress.note(&format!("these features were scored before as {model} {backbone}: renamed"));
         }
         Ok(labelled)
+    }
+
+    /// Measures how long reading and encoding an image takes, in seconds, from the first test images, at most `most` of them. Also
+    /// returns the number of images in all splits.
+    ///
+    /// # Errors
+    /// If data or weights are missing, or an image cannot be encoded.
+    pub fn seconds_per_image(&self, task: &Task, partition: &str, most: usize) -> Result<(f64, usize)> {
+        let Agreed { input, .. } = self.opened(task, partition)?;
+        let setting = self.setting;
+        let strategy = input
+            .strategies
+            .first()
+            .ok_or_else(|| Error::mismatch(format!("{}: no normalisation to measure", task.name)))?;
+        let extractor = Extractor {
+            encoder: self.model.get()?.encoder.as_ref(),
+            device: &setting.device,
+            further: self.model.replicas()?,
+            input: &input,
+            strategy,
+            turn: Dihedral::Identity,
+            batch_size: self.batch_size(&input)?,
+            readers: setting.threads,
+        };
+        let count = input.dataset.samples(Split::Test).len().min(most);
+        // The first images pay for what is made once.
+        let first: Vec<usize> = (0..count.min(1)).collect();
+        extractor.extract(Split::Test, &first, &mut |_| Ok(()))?;
+        let all: Vec<usize> = (0..count).collect();
+        let start = Instant::now();
+        extractor.extract(Split::Test, &all, &mut |_| Ok(()))?;
+        let seconds = start.elapsed().as_secs_f64() / count.max(1) as f64;
+        Ok((seconds, Split::ALL.iter().map(|split| input.dataset.samples(*split).len()).sum()))
+    }
+
+    /// Opens a task's files for a model that this program computes itself.
+    fn opened(&self, task: &Task, partition: &str) -> Result<Agreed> {
+        let setting = self.setting;
+        let data = setting.data.clone()?;
+        let input = Input::open(setting.suite, task, partition, &data, setting.model, &setting.input)?;
+        match self.weights_id(None)? {
+            Some(weights) => Ok(Agreed { input, weights, announcement: None }),
+            None => Err(Error::request(format!(
+                "{} {}: an encoder in another process cannot be timed, or stand beside another model",
+                setting.model.name, setting.model.backbone
+            ))
+            .help("choose a model of configs/models/, or score features from files")),
+        }
     }
 
     /// Returns the blake3 hashes of the config files behind a cell.

@@ -123,6 +123,7 @@ fn model() -> ModelConfig {
             },
         )]),
         route: Default::default(),
+        depth: None,
         sensors: BTreeMap::from([
             (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
             (Sensor::S1, SensorInput { bands: vec![Band::VV], ..Default::default() }),

@@ -83,6 +83,7 @@ mod rows;
 mod segmentation;
 mod segmentation_probe;
 mod sheet;
+mod spread;
 mod sweep;
 mod torchgeo;
 mod upernet;

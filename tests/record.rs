@@ -82,6 +82,8 @@ fn with_deciding<T>(look: impl FnOnce(Deciding) -> T) -> T {
         normalization: "dataset",
         strategies: &[],
         image_size: 224,
+        resize: None,
+        beside: "",
         precision: Default::default(),
         metadata: Default::default(),
     })
@@ -171,6 +173,8 @@ fn everything_that_decides_the_number_changes_the_fingerprint() {
             Deciding { strategies: &swapped, ..base },
             Deciding { strategies: &wider, ..base },
             Deciding { image_size: 240, ..base },
+            Deciding { resize: Some(terrabench::task::ResizeRule::AlignCorners), ..base },
+            Deciding { beside: "5f3c9a", ..base },
             Deciding { precision: terrabench::device::Precision::Bf16, ..base },
         ];
         all.extend(cells.iter().map(|cell| Deciding { cell, ..base }));

@@ -370,16 +370,25 @@ fn numbers_are_predicted_and_scored_as_by_their_version() {
 
 #[test]
 fn logistic_regression_is_that_of_its_version() {
+    hold_logistic("logistic", "true", "history = 10, tolerance = 1e-8, max-iterations = 4000");
+}
+
+#[test]
+fn logistic_regression_by_newtons_method_is_that_of_its_version() {
+    hold_logistic("logistic-newton", "false", r#"kind = "newton", tolerance = 1e-9, max-iterations = 200"#);
+}
+
+fn hold_logistic(name: &str, standardize: &str, solver: &str) {
     let text = format!(
         r#"
         kind = "logistic"
         c = {{ start = 1e-3, stop = 10.0, count = 5 }}
-        standardize = true
+        standardize = {standardize}
         refit-with-validation = true
-        solver = {{ history = 10, tolerance = 1e-8, max-iterations = 4000 }}
+        solver = {{ {solver} }}
         {INTERVAL}"#
     );
-    hold("logistic", PROTOCOLS, |jitter| {
+    hold(name, PROTOCOLS, |jitter| {
         let ProtocolConfig::Logistic(config) = parse(&text) else { panic!() };
         let config: LogisticConfig = config;
         let (train, valid) = (features(1, 60, 0, jitter), features(1, 24, 60, jitter));

@@ -362,3 +362,34 @@ fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
         assert!(page.contains(shown), "no {shown}");
     }
 }
+
+#[test]
+fn ranks_are_compared_between_two_values_of_a_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("geobench")).unwrap();
+    let add = |model: &str, protocol: &str, normalization: &str, value: f64| {
+        let mut record = sample::record();
+        record.cell.model = model.to_owned();
+        record.cell.protocol = protocol.to_owned();
+        record.provenance.normalization = normalization.to_owned();
+        (record.value, record.interval) = (value, None);
+        sample::identify(&mut record);
+        drop(store.put(&record).unwrap());
+    };
+    // knn: a > b > c > d; logistic: a > c > b, d tied with b. scipy 1.17: kendalltau gives 0.547722557505166.
+    for (model, knn, logistic) in [("A", 90.0, 95.0), ("B", 80.0, 85.0), ("C", 70.0, 92.0), ("D", 60.0, 85.0)] {
+        add(model, "knn", "dataset", knn);
+        add(model, "logistic", "dataset", logistic);
+    }
+    // Only two models have another normalisation, which is not enough.
+    add("A", "knn", "none", 50.0);
+    add("B", "knn", "none", 60.0);
+    let out = folder.path().join("report");
+    write_all(&home(), folder.path(), &out, &Choice::default(), Style::default()).unwrap();
+    let text = std::fs::read_to_string(out.join("report.md")).unwrap();
+    let (_, views) = text.split_once("### Do ranks survive the choice?").expect("a table of views");
+    let rows: Vec<&str> = views.lines().filter(|line| line.contains("m-eurosat")).collect();
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+    assert_eq!(cells, ["protocol", "knn", "logistic", "m-eurosat", "4", "0.55"]);
+}

@@ -437,6 +437,11 @@ _COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "wall_seconds": ("Float64", lambda r: r.provenance.get("wall-seconds")),
     "declared": ("String", lambda r: _json(r.provenance.get("declared", {}))),
     "origin": ("String", lambda r: r.provenance.get("origin")),
+    "depth": ("UInt64", lambda r: r.provenance.get("depth")),
+    "resize": ("String", lambda r: r.provenance.get("resize")),
+    "beside": ("String", lambda r: r.provenance.get("beside", {}).get("model")),
+    "images_per_second": ("Float64", lambda r: r.provenance.get("speed", {}).get("images-per-second")),
+    "peak_memory_bytes": ("UInt64", lambda r: r.provenance.get("speed", {}).get("peak-memory-bytes")),
     "record": ("String", lambda r: r.path.name),
 }
 """Columns of data frames, as in the program's `results.parquet`: polars' type, and the value."""

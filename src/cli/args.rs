@@ -138,6 +138,17 @@ pub enum Command {
     #[command(after_help = PARITY_EXAMPLES)]
     Parity(ParityArgs),
 
+    /// Show how much each choice decides: one model on one task under every protocol, normalisation, pooling, depth, …
+    ///
+    /// Changes one choice at a time and keeps all others as model and suite have them. Choices: protocol (those on frozen
+    /// features), normalization, pooling, depth (features after which block), stem (the sensor that the model is told), size,
+    /// resize (the resize rule), beside (a second model's features side by side, with --beside), torchgeo (all of
+    /// torchgeo-bench's choices, one after the other). Says before it starts how many cells it computes and about how long
+    /// that takes. Finished cells are kept as records and not computed again; cells of the same input share their features
+    /// through the cache. Writes a table and a picture to DIR/<suite>/spread/; published values of the model are lines in it.
+    #[command(after_help = SPREAD_EXAMPLES)]
+    Spread(Box<SpreadArgs>),
+
     /// Write tables, figures and a single-page report from existing records
     ///
     /// Reads DIR/<suite>/records/ of every suite (demos are kept apart) and runs nothing. report.md links the tables
@@ -174,6 +185,14 @@ Examples:
   cargo xtask features --task m-eurosat --split test --out test.safetensors
   cargo xtask features --task m-eurosat --to my-features
   cargo xtask features --suite landslide4sense --task landslide4sense --to my-features --tokens 128 --maps";
+
+const SPREAD_EXAMPLES: &str = "\
+Examples:
+  cargo xtask spread --demo --model galileo-nano --task m-eurosat
+  cargo xtask spread --model terrafm-b --task m-eurosat --data ~/geobench
+  cargo xtask spread --model terrafm-b --task m-eurosat --channels
+  cargo xtask spread --model terrafm-b --task m-eurosat --vary depth --cross pooling,normalization --dry-run
+  cargo xtask spread --model terrafm-b --task m-eurosat --beside image-stats";
 
 const PREPARE_EXAMPLES: &str = "\
 Examples:
@@ -497,6 +516,92 @@ pub struct BenchArgs {
 
     #[command(flatten)]
     pub data: DataArgs,
+    /// The options for the model
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+const SPREAD: &str = "Choices";
+
+/// Arguments of `spread`.
+#[derive(Debug, Clone, Args)]
+pub struct SpreadArgs {
+    /// A file in benchmarks/
+    #[arg(long, value_name = "SUITE", default_value = "geobench")]
+    pub suite: String,
+
+    /// Use small generated data; the results are not benchmark numbers
+    #[arg(long, conflicts_with = "data")]
+    pub demo: bool,
+
+    /// The task
+    #[arg(long, value_name = "TASK")]
+    pub task: String,
+
+    /// The training partition
+    #[arg(long, value_name = "PARTITION", default_value = "default")]
+    pub partition: String,
+
+    /// The protocol with which the other choices are varied [default: the suite's first one that scores the task]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+
+    /// Vary only this choice (repeatable) [default: all but channels]
+    #[arg(long = "vary", value_name = "CHOICE", help_heading = SPREAD)]
+    pub vary: Vec<String>,
+
+    /// Vary two choices together: every value of one with every value of the other (repeatable)
+    #[arg(long = "cross", value_name = "CHOICE,CHOICE", help_heading = SPREAD)]
+    pub cross: Vec<String>,
+
+    /// Show what each band adds instead: red, green and blue, all bands, and all but one
+    #[arg(long, help_heading = SPREAD, conflicts_with = "vary")]
+    pub channels: bool,
+
+    /// Take features after this block too (repeatable) [default: a quarter, half, three quarters and all but one of the blocks]
+    #[arg(long = "depth", value_name = "N", value_parser = at_least_one, help_heading = SPREAD)]
+    pub depths: Vec<usize>,
+
+    /// Resize images to this side too (repeatable) [default: half of the model's, the stored one, 224]
+    #[arg(long = "size", value_name = "PIXELS", value_parser = at_least_one, help_heading = SPREAD)]
+    pub sizes: Vec<usize>,
+
+    /// Try each of Galileo's normalisations instead of one per source
+    #[arg(long, help_heading = SPREAD)]
+    pub all_normalizations: bool,
+
+    /// A second model, whose features stand beside each of the first one's
+    #[arg(long, value_name = "NAME|FILE", help_heading = SPREAD)]
+    pub beside: Option<String>,
+
+    /// The second model's weights, as for --weights
+    #[arg(long, value_name = "FILE|random:SEED", requires = "beside", help_heading = SPREAD)]
+    pub beside_weights: Option<String>,
+
+    /// Only say which cells there are and about how long they take
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Seed for a protocol's random choices and for the resampling of intervals
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Output folder: records go to DIR/<suite>/ or, with --demo, to DIR/<suite>-demo/
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+
+    /// Recompute finished cells
+    #[arg(long)]
+    pub fresh: bool,
+
+    /// Folder of the suite's official files [default: the suite's environment variable, e.g. GEO_BENCH_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// How to select bands: by the names in the files, as the published numbers do, or by content
+    #[arg(long, value_name = "HOW", default_value = "as-named")]
+    pub bands: BandNames,
     /// The options for the model
 
     #[command(flatten)]

@@ -155,6 +155,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         fresh: args.fresh,
         program: program.clone(),
         protocol_configs: protocol_configs.into_inner(),
+        beside: None,
     };
     let runner = Runner::new(&setting, &store)?;
     if let Some(missing) = runner.missing() {
@@ -240,7 +241,7 @@ fn vector_model(
 const LONGEST_NAME: usize = 80;
 
 /// blake3 hashes of the configuration files of suite, model (if it has one) and normalisation.
-fn configs(
+pub(super) fn configs(
     home: &Home,
     suite: &str,
     model: Option<&str>,
@@ -264,7 +265,7 @@ fn configs(
 /// # Errors
 /// If the file cannot be read, or another protocol of this run has the same name, so that their cells would be
 /// indistinguishable.
-fn note_config(hashes: &mut BTreeMap<String, String>, name: &str, path: &Path) -> Result<()> {
+pub(super) fn note_config(hashes: &mut BTreeMap<String, String>, name: &str, path: &Path) -> Result<()> {
     let hash = hash(path)?;
     match hashes.insert(name.to_owned(), hash.clone()) {
         Some(other) if other != hash => {

@@ -19,6 +19,7 @@ mod prepare;
 mod progress;
 mod report;
 mod rescore;
+mod spread;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -102,6 +103,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Doctor(args) => doctor::run(&home, &args),
         args::Command::MeasureDevice(args) => doctor::measure(&home, &args),
         args::Command::MakeFiles(args) => doctor::make_files(&home, &args),
+        args::Command::Spread(args) => return spread::run(&home, args, program),
         args::Command::Report(args) => return report::run(&home, args),
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
     };

@@ -174,7 +174,7 @@ impl LogisticConfig {
             Some(problem)
         } else if let Some(problem) = self.c.problem("c") {
             Some(problem)
-        } else if self.solver.history == 0 {
+        } else if self.solver.history == 0 && self.solver.kind != SolverKind::Newton {
             Some("solver.history is 0".to_owned())
         } else if self.solver.max_iterations == 0 {
             Some("solver.max-iterations is 0".to_owned())
@@ -249,7 +249,7 @@ impl LogSpaced {
     }
 }
 
-/// Which L-BFGS minimises the loss.
+/// What minimises the loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SolverKind {
@@ -259,6 +259,9 @@ pub enum SolverKind {
     /// PyTorch's in float32, each fit from 0: [`crate::solve::torch_lbfgs`]. It stops at small steps too, which may be far
     /// from the minimum.
     Torch,
+    /// Newton's method in float64 on scaled features, each fit from the previous one, for features on which L-BFGS stalls:
+    /// `protocol/logistic/newton.rs`.
+    Newton,
 }
 
 impl SolverKind {
@@ -268,23 +271,29 @@ impl SolverKind {
     }
 }
 
-/// L-BFGS.
+/// A minimiser and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SolverConfig {
-    /// Which L-BFGS.
+    /// Which minimiser.
     #[serde(default, skip_serializing_if = "SolverKind::is_default")]
     pub kind: SolverKind,
-    /// Number of past steps that stand for the curvature.
+    /// Number of past steps that stand for the curvature; not for Newton's method.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub history: usize,
     /// Stops when no component of the gradient is larger. PyTorch's also stops when the slope, the largest component of a
-    /// step or the change of the loss is not larger.
+    /// step or the change of the loss is not larger. Newton's method stops when the loss is not farther from its minimum, as a
+    /// share of it.
     pub tolerance: f64,
     /// Stops after so many steps at the latest.
     pub max_iterations: usize,
     /// The same of the fit on training and validation samples; `max_iterations` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_max_iterations: Option<usize>,
+}
+
+fn is_zero(history: &usize) -> bool {
+    *history == 0
 }
 
 impl SolverConfig {

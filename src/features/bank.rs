@@ -29,6 +29,7 @@ pub struct FeatureBank {
     busy: Duration,
     /// The samples of a split and the turn for which the features of all strategies were extracted at once.
     shared: Vec<(Split, Vec<String>, Dihedral)>,
+    encoded: usize,
 }
 
 impl FeatureBank {
@@ -40,6 +41,11 @@ impl FeatureBank {
     /// Returns the time spent in encoders so far.
     pub fn busy(&self) -> Duration {
         self.busy
+    }
+
+    /// Returns the number of images encoded so far.
+    pub fn encoded(&self) -> usize {
+        self.encoded
     }
 
     /// Returns the features of a whole split and extracts only the samples that are still missing.
@@ -102,6 +108,7 @@ impl FeatureBank {
             // Features extracted before a failure need not be extracted again.
             fresh.keep();
             self.busy += busy?;
+            self.encoded += fresh.rows.len();
             rows.extend(fresh.rows);
             if cached && fresh.entry.is_none() {
                 self.cache = None;

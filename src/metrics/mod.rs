@@ -7,6 +7,7 @@ pub mod accuracy;
 pub mod average_precision;
 pub mod bootstrap;
 pub mod f1;
+pub mod kendall;
 mod numpy_random;
 pub mod paired;
 pub mod regression;

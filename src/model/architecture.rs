@@ -56,6 +56,14 @@ macro_rules! architectures {
                 }
             }
 
+            fn sizes_mut(&mut self) -> Option<&mut dyn Sizes> {
+                match self {
+                    $(ArchitectureConfig::$variant(config) => Some(config),)*
+                    $(ArchitectureConfig::$outside_variant(config) => Some(config),)*
+                    ArchitectureConfig::ImageStats | ArchitectureConfig::Rcf(_) | ArchitectureConfig::Vectors => None,
+                }
+            }
+
             fn sizes(&self) -> Option<&dyn Sizes> {
                 match self {
                     $(ArchitectureConfig::$variant(config) => Some(config),)*
@@ -260,6 +268,18 @@ impl ArchitectureConfig {
     /// The supported poolings, the default first; empty if the model has no tokens.
     pub fn poolings(&self) -> &'static [Pooling] {
         self.sizes().map_or(&[], Sizes::poolings)
+    }
+
+    /// Keeps the first `count` blocks: see [`Sizes::keep_blocks`].
+    pub(crate) fn keep_blocks(&mut self, count: usize) {
+        if let Some(sizes) = self.sizes_mut() {
+            sizes.keep_blocks(count);
+        }
+    }
+
+    /// Number of blocks after which features can be taken: see [`Sizes::blocks`].
+    pub fn blocks(&self) -> Option<usize> {
+        self.sizes().and_then(Sizes::blocks)
     }
 
     /// Whether [`ArchitectureConfig::maps`] lists the feature maps. Otherwise only the opened encoder knows them.

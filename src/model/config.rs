@@ -58,6 +58,9 @@ pub struct ModelConfig {
     /// The suite's deviations that are not in the fields above, once the model is used in a suite.
     #[serde(skip)]
     pub route: SuiteRoute,
+    /// Number of blocks that are left, if [`ModelConfig::after_block`] left fewer than the model has.
+    #[serde(skip)]
+    pub depth: Option<usize>,
 }
 
 fn no_clip() -> NormalizationKind {
@@ -251,6 +254,7 @@ impl ModelConfig {
             published: None,
             parity: None,
             route: SuiteRoute::default(),
+            depth: None,
         }
     }
 
@@ -346,6 +350,8 @@ impl ModelConfig {
             normalization: _,
             // Bands, normalisation and protocol are in the keys themselves.
             route: _,
+            // In the architecture's sizes.
+            depth: _,
             // Labels; the weights themselves are in the keys by their hash.
             name: _,
             backbone: _,
@@ -354,6 +360,31 @@ impl ModelConfig {
             parity: _,
         } = self;
         DecidingModel { architecture, sensors }
+    }
+
+    /// Returns the model without the blocks after the first `count`: features are those after that block, through the final
+    /// norm.
+    ///
+    /// # Errors
+    /// If the architecture has no such choice, or fewer blocks.
+    pub fn after_block(mut self, count: usize) -> Result<Self> {
+        let name = format!("{} {}", self.name, self.backbone);
+        let Some(blocks) = self.architecture.blocks() else {
+            return Err(Error::request(format!(
+                "{name}: a model of kind `{}` has no equal blocks to take features after",
+                self.architecture.kind()
+            ))
+            .help("leave out the depth"));
+        };
+        if count == 0 || count > blocks {
+            return Err(Error::request(format!("{name}: expected a block from 1 to {blocks}, found {count}"))
+                .help(format!("{blocks} is the whole model")));
+        }
+        if count < blocks {
+            self.architecture.keep_blocks(count);
+            self.depth = Some(count);
+        }
+        Ok(self)
     }
 
     /// Returns the pooling of tokens into one vector per image.

@@ -102,6 +102,15 @@ impl Sizes for CopernicusFmConfig {
         let unknown = MetadataKind::ALL.into_iter().filter(|kind| !given.has(*kind));
         unknown.map(|kind| format!("{kind} (learned token)")).collect()
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 /// The head is a layer norm of the mean of the patch tokens.

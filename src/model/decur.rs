@@ -60,6 +60,15 @@ impl Sizes for DecurConfig {
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: PATCH }; self.map_layers.len()]
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 /// The encoder.

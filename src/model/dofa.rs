@@ -79,6 +79,15 @@ impl Sizes for DofaConfig {
     fn takes_any_bands(&self) -> bool {
         self.kernel_layout == KernelLayout::Permuted
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 /// The head is a layer norm of the mean of the patch tokens.

@@ -117,6 +117,15 @@ impl Sizes for GalileoConfig {
         let count = |is_of: fn(&Sensor) -> bool| sensors.iter().filter(|sensor| is_of(sensor)).count();
         sensors.len() == 2 && count(|s| *s == Sensor::S1) == 1 && count(|s| s.is_sentinel2()) == 1
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 /// The patch embedding of one group.

@@ -4,6 +4,7 @@
 
 pub mod anysat;
 pub mod architecture;
+pub mod arithmetic;
 pub(crate) mod combine;
 pub mod config;
 pub mod copernicus_fm;

@@ -70,6 +70,16 @@ pub trait Sizes {
         pooling
     }
 
+    /// Number of blocks after which features can be taken, each followed by the same final norm; `None` where the parts differ,
+    /// as in pyramids.
+    fn blocks(&self) -> Option<usize> {
+        None
+    }
+
+    /// Keeps the first `count` blocks, at least 1, and the feature maps that they give. Does nothing if [`Sizes::blocks`] is
+    /// `None`.
+    fn keep_blocks(&mut self, _count: usize) {}
+
     /// The segmentation probe is trained on one of so many tokens along each side of a tile, and on all of them if it is 1:
     /// models with a token per pixel have too many.
     fn probe_thinning(&self) -> usize {

@@ -88,6 +88,14 @@ impl Sizes for PrestoConfig {
         let date = stand_ins::date(given, "July").into_iter();
         date.chain(stand_ins::sensors(sensors)).chain(others.map(stand_ins::masked)).collect()
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+    }
 }
 
 /// Embeds mean spectra, with one layer per group.

@@ -75,6 +75,15 @@ impl Sizes for SatMaeConfig {
     fn maps(&self) -> Vec<MapLevel> {
         vec![MapLevel { width: self.width, stride: self.patch }; self.map_layers.len()]
     }
+
+    fn blocks(&self) -> Option<usize> {
+        Some(self.depth)
+    }
+
+    fn keep_blocks(&mut self, count: usize) {
+        self.depth = count;
+        self.map_layers.retain(|layer| *layer < count);
+    }
 }
 
 const POOLINGS: &[Pooling] = &[Pooling::Mean, Pooling::Class];

@@ -29,6 +29,10 @@ use crate::{Error, Result};
 /// | `wall_seconds` | f64 |
 /// | `declared` | string: a JSON object of what is known of features from files |
 /// | `origin` | string: the contributor's name; null for own records |
+/// | `depth` | u64: number of blocks that features come after; null for the whole model |
+/// | `resize`, `beside` | string: another resize rule than the suite's, the model beside; null without |
+/// | `images_per_second` | f64; null if the run computed no features |
+/// | `peak_memory_bytes` | u64; null where it is not known |
 /// | `record` | string: the file's name |
 ///
 /// # Errors
@@ -84,6 +88,11 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         "wall_seconds" => column(records, |r| r.provenance.wall_seconds),
         "declared" => json(records, |r| &r.provenance.declared)?,
         "origin" => column(records, |r| r.provenance.origin.as_deref()),
+        "depth" => column(records, |r| r.provenance.depth.map(|blocks| blocks as u64)),
+        "resize" => column(records, |r| r.provenance.resize.map(|rule| rule.to_string())),
+        "beside" => column(records, |r| r.provenance.beside.as_ref().map(|other| other.model.as_str())),
+        "images_per_second" => column(records, |r| r.provenance.speed.map(|speed| speed.images_per_second)),
+        "peak_memory_bytes" => column(records, |r| r.provenance.speed.and_then(|speed| speed.peak_memory_bytes)),
         "record" => column(records, Record::file_name),
     }
     .map_err(Error::mismatch)

@@ -28,6 +28,7 @@ pub use crate::metrics::Interval;
 use crate::model::config::{DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
 use crate::protocol::ProtocolConfig;
+use crate::task::ResizeRule;
 use crate::task::Sensor;
 use crate::task::bands::{Channels, Imputation};
 use crate::task::{DecidingTask, Metadata, MetadataKind, Metric};
@@ -164,6 +165,18 @@ pub struct Provenance {
     pub normalization: String,
     /// Height and width of the model's input in pixels; 0 if unknown.
     pub image_size: usize,
+    /// Number of blocks that the features come after; `None` for the whole model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// How images were resized, if not as the suite's code does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<ResizeRule>,
+    /// The model whose features stand beside each of this model's: its name, and its weights as in [`Provenance::weights`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+    /// How fast the model was and how much memory it took, if the run computed features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
     /// The number format in which the frozen model computed.
     #[serde(default, skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,
@@ -188,6 +201,28 @@ pub struct Provenance {
     pub finished: u64,
     /// Duration in seconds of wall-clock time.
     pub wall_seconds: f64,
+}
+
+/// A second model whose features stand beside each of the first one's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Beside {
+    /// Its name and backbone.
+    pub model: String,
+    /// Its weights, like [`Provenance::weights`].
+    pub weights: String,
+}
+
+/// How fast a frozen model gave features on the device of the run. Says nothing about the value, so it is not part of the
+/// fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Speed {
+    /// Images encoded per second of work in the encoder, without reading and preprocessing.
+    pub images_per_second: f64,
+    /// The most memory that the program had taken by the end: of the process on the CPU. `None` where the system does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// One of several images per sample.
@@ -301,6 +336,12 @@ pub struct Deciding<'a> {
     pub strategies: &'a [Preparation],
     /// Like [`Provenance::image_size`].
     pub image_size: usize,
+    /// Like [`Provenance::resize`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<ResizeRule>,
+    /// Fingerprint of the same cell of the model beside this one; empty without one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub beside: &'a str,
     /// Like [`Provenance::precision`].
     #[serde(skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,

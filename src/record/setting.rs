@@ -40,6 +40,12 @@ pub enum Aspect {
     Normalization,
     /// Height and width of the model's input.
     InputSize,
+    /// Number of blocks that the features come after; not stated for the whole model.
+    Depth,
+    /// How images were resized; not stated if as the suite does it.
+    Resize,
+    /// The model whose features stand beside this one's; not stated without one.
+    Beside,
     /// The number format in which the frozen model computed; not stated for float32.
     Precision,
     /// What the model was given about each image besides its pixels.
@@ -67,7 +73,13 @@ impl Aspect {
             Aspect::Normalization => Some("--normalization"),
             Aspect::Precision => Some("--precision"),
             Aspect::Protocol(_) => Some("--protocol"),
-            Aspect::Data | Aspect::Length | Aspect::InputSize | Aspect::Metadata => None,
+            Aspect::Data
+            | Aspect::Length
+            | Aspect::InputSize
+            | Aspect::Depth
+            | Aspect::Resize
+            | Aspect::Beside
+            | Aspect::Metadata => None,
         }
     }
 }
@@ -104,6 +116,10 @@ impl SettingKey {
             (Aspect::InputSize, made.input_size()),
         ];
         let precision = (!made.precision.is_f32()).then(|| (Aspect::Precision, made.precision.to_string()));
+        let depth = made.depth.map(|blocks| (Aspect::Depth, format!("block {blocks}")));
+        let resize = made.resize.map(|rule| (Aspect::Resize, rule.to_string()));
+        let beside = |beside: &super::Beside| format!("{} ({})", beside.model, short(&beside.weights));
+        let beside = made.beside.as_ref().map(|other| (Aspect::Beside, beside(other)));
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
         let kinds: Vec<String> = made.metadata.iter().map(ToString::to_string).collect();
         let metadata = (!kinds.is_empty()).then(|| (Aspect::Metadata, kinds.join(", ")));
@@ -113,6 +129,9 @@ impl SettingKey {
             protocol: record.cell.protocol.clone(),
             aspects: named
                 .into_iter()
+                .chain(depth)
+                .chain(resize)
+                .chain(beside)
                 .chain(precision)
                 .chain(pooling)
                 .chain(metadata)
@@ -185,7 +204,13 @@ impl SettingKey {
     }
 
     fn told(&self, aspect: &Aspect) -> String {
-        let absent = if *aspect == Aspect::Precision { "f32" } else { "not set" };
+        let absent = match aspect {
+            Aspect::Precision => "f32",
+            Aspect::Depth => "the last block",
+            Aspect::Resize => "as the suite",
+            Aspect::Beside => "no model",
+            _ => "not set",
+        };
         let value = self.get(aspect).unwrap_or(absent);
         match aspect {
             Aspect::Weights => format!("weights {}", short(value)),
@@ -198,6 +223,9 @@ impl SettingKey {
             Aspect::Imputation => format!("imputed {value}"),
             Aspect::Normalization => format!("normalisation {value}"),
             Aspect::InputSize => format!("input {value}"),
+            Aspect::Depth => format!("features after {value}"),
+            Aspect::Resize => format!("resized {value}"),
+            Aspect::Beside => format!("beside {value}"),
             Aspect::Precision => format!("precision {value}"),
             Aspect::Metadata => format!("metadata {value}"),
             Aspect::Protocol(name) => format!("{name} {value}"),

@@ -4,15 +4,22 @@
 //! and the encoder alone, without a head. Norms, activations, additions and the resizing of position embeddings are not: they
 //! are a few thousandths. One multiply-add is two floating-point operations. A frozen encoder that folds layers needs less.
 //!
-//! Counted so far: TerraFM, plain vision transformers, SatMAE, Prithvi-2.0 and SoftCon.
+//! TerraFM, plain vision transformers, SatMAE, Prithvi-2.0 and SoftCon are counted here, all others in
+//! [`crate::model::arithmetic`], with the parameters of the network built for the sensor. Pixel statistics and models in other
+//! processes are not counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Device;
 
 use crate::Result;
 use crate::home::Home;
 use crate::model::architecture::ArchitectureConfig;
-use crate::model::config::ModelConfig;
+use crate::model::arithmetic;
+use crate::model::config::{ModelConfig, SensorInput};
+use crate::model::Architecture;
 use crate::record::Record;
+use crate::task::Sensor;
 
 /// The cost of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,25 +67,46 @@ impl Costs {
         Ok(Costs(names.iter().filter_map(|name| ModelConfig::load(home, name).ok()).collect()))
     }
 
-    /// Returns the cost of one image in the record's setting; `None` for several images per sample and for architectures that
-    /// are not counted.
+    /// Returns the cost of one image in the record's setting; `None` for several images per sample, for two models side by side
+    /// and for models that are not counted.
     pub fn of(&self, record: &Record) -> Option<Cost> {
         let made = &record.provenance;
         let is_it = |config: &&ModelConfig| {
             (&config.name, &config.backbone) == (&record.cell.model, &record.cell.backbone)
                 && (config.sensors.is_empty() || config.sensors.contains_key(&made.sensor))
         };
-        let config = self.0.iter().find(is_it).filter(|_| made.images.len() < 2)?;
-        let bands = match config.architecture {
-            // One convolution for the bands of all sensors.
-            ArchitectureConfig::Vit(_) => {
-                let all: BTreeSet<_> = config.sensors.values().flat_map(|input| &input.bands).collect();
-                all.len()
-            }
-            _ => config.sensors.get(&made.sensor)?.bands.len(),
+        let is_one = made.images.len() < 2 && made.beside.is_none();
+        let config = self.0.iter().find(is_it).filter(|_| is_one)?;
+        if !config.architecture.has_parameters() {
+            return None;
+        }
+        let config = match made.depth {
+            Some(blocks) => &config.clone().after_block(blocks).ok()?,
+            None => config,
         };
-        count(&config.architecture, bands, made.image_size)
+        of_input(config, made.sensor, config.sensors.get(&made.sensor)?, made.image_size)
     }
+}
+
+/// Returns the cost of an image [bands, side, side] of a sensor; `None` for models that are not counted.
+pub fn of_input(config: &ModelConfig, sensor: Sensor, input: &SensorInput, side: usize) -> Option<Cost> {
+    let bands = match config.architecture {
+        // One convolution for the bands of all sensors.
+        ArchitectureConfig::Vit(_) => {
+            let all: BTreeSet<_> = config.sensors.values().flat_map(|input| &input.bands).collect();
+            all.len()
+        }
+        _ => input.bands.len(),
+    };
+    if let Some(cost) = count(&config.architecture, bands, side) {
+        return Some(cost);
+    }
+    let multiply_adds = arithmetic::multiply_adds(&config.architecture, sensor, input, side)?;
+    let only = BTreeMap::from([(sensor, input.clone())]);
+    // Burn initialises parameters on first use, so building the network is cheap.
+    let network = Architecture::new(&config.architecture, &only, &Device::flex()).ok()?;
+    let parameters = network.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    Some(Cost { parameters, multiply_adds })
 }
 
 /// Counts the cost of one image [bands, side, side]; `None` for architectures that are not counted and images smaller than a
@@ -247,5 +275,20 @@ mod tests {
             map_layers: vec![],
         };
         assert_eq!(count(&ArchitectureConfig::Vit(sizes), 3, 7), None);
+    }
+
+    #[test]
+    fn each_model_with_parameters_has_a_count() {
+        let home = Home::find().unwrap();
+        for name in home.names("configs/models").unwrap() {
+            let config = ModelConfig::load(&home, &name).unwrap();
+            if !config.architecture.has_parameters() {
+                continue;
+            }
+            for (sensor, input) in &config.sensors {
+                let cost = of_input(&config, *sensor, input, 256);
+                assert!(cost.is_some_and(|cost| cost.multiply_adds > 0), "{name} {sensor}: {cost:?}");
+            }
+        }
     }
 }

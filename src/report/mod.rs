@@ -7,6 +7,8 @@
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
 //! latex/        tables and pictures for papers, and the bibliography
 //! cost.rs       parameters and arithmetic, counted from an architecture
+//! spread.rs     one model on one task, one choice changed at a time
+//! views.rs      whether the ranks of models survive a choice
 //! checklist.rs  what the measured rows lack
 //! mistaken_bands.rs  what the bands cost that published rows feed a model by mistake
 //! html.rs       tables and pictures on one page
@@ -23,6 +25,8 @@ mod mistaken_bands;
 pub mod model_card;
 pub mod pictures;
 mod plain;
+pub mod spread;
+mod views;
 pub mod ranking;
 pub mod tables;
 mod whole;

@@ -20,7 +20,7 @@ use super::ranking::{self, rankings};
 use super::tables::published;
 use super::tables::table::{ResultTable, fill, share};
 use super::tables::text::escape;
-use super::{Written, add_unreadable, csv, fill_all, html, markdown, names};
+use super::{Written, add_unreadable, csv, fill_all, html, markdown, names, views};
 use crate::canvas::{pdf, png, svg};
 use crate::files::write_atomically;
 use crate::home::Home;
@@ -344,6 +344,9 @@ fn index(chapters: &[Chapter], checklist: Option<&Checklist>) -> String {
             if let Some(table) = table {
                 let _ = write!(text, "\n{}", table.markdown());
             }
+        }
+        if let Some(views) = views::table(records) {
+            let _ = write!(text, "\n### Do ranks survive the choice?\n\n{}", views.markdown());
         }
     }
     text

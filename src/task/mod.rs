@@ -4,12 +4,14 @@ pub mod bands;
 pub(crate) mod images;
 mod intern;
 mod metadata;
+mod resize;
 mod sensor;
 mod suite;
 mod target;
 
 pub use self::images::{Combine, TaskImage};
 pub use self::metadata::{Metadata, MetadataKind};
+pub use self::resize::ResizeRule;
 pub use self::sensor::{BandSpec, Sensor, SensorSpec, Sensors, Unit};
 pub use self::suite::*;
 pub use self::target::{MaskResize, Resample, TargetInterpolation, TargetStatistics, ValueResampling};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{Home, read_toml};
 pub use crate::metrics::{Metric, TargetKind};
-use crate::task::Sensor;
+use crate::task::{ResizeRule, Sensor};
 use crate::task::bands::{Band, Imputation};
 use crate::task::images::{self, Combine, TaskImage};
 use crate::task::target::{self, MaskResize, Resample, TargetInterpolation, TargetStatistics};
@@ -48,6 +48,9 @@ pub struct Suite {
     /// Spider plot over all tables, drawn if there are enough columns.
     #[serde(default)]
     pub spider: Option<Spider>,
+    /// The rule of [`Suite::with_resize`], if it is not the suite's own.
+    #[serde(skip)]
+    pub resize: Option<ResizeRule>,
     /// The other suites and their tasks, for hints when a task belongs to another suite.
     #[serde(skip)]
     others: OtherSuites,
@@ -609,6 +612,16 @@ impl Suite {
             std::iter::once(&mut task.input_sensor).chain(images)
         });
         inputs.filter(|input| both(**input, sensor)).for_each(|input| *input = sensor);
+        self
+    }
+
+    /// Resizes images by another rule than the suite's code does.
+    #[must_use]
+    pub fn with_resize(mut self, rule: ResizeRule) -> Self {
+        if ResizeRule::of(self.align_corners) != rule {
+            self.align_corners = rule == ResizeRule::AlignCorners;
+            self.resize = Some(rule);
+        }
         self
     }
 

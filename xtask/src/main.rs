@@ -97,6 +97,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = match command {
         args::Command::Bench(bench) => &bench.model.device,
         args::Command::Features(features) => &features.model.device,
+        args::Command::Spread(spread) => &spread.model.device,
         args::Command::Parity(parity) => &parity.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::MeasureDevice(measure) => &measure.device,
@@ -125,6 +126,7 @@ fn takes_tf32(command: &args::Command) -> bool {
     let precision = match command {
         args::Command::Bench(bench) => bench.model.precision,
         args::Command::Features(features) => features.model.precision,
+        args::Command::Spread(spread) => spread.model.precision,
         _ => return false,
     };
     precision == args::PrecisionArg::Tf32

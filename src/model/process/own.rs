@@ -83,6 +83,7 @@ impl OwnEncoder {
             published: None,
             parity: None,
             route: crate::model::config::SuiteRoute::default(),
+            depth: None,
         })
     }
 }

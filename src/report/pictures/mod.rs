@@ -8,3 +8,4 @@ pub mod profile;
 pub mod ranks;
 pub mod shares;
 pub mod spider;
+pub mod spread;

@@ -12,7 +12,7 @@ pub use self::text::table as text_table;
 use super::cost::{Cost, Costs};
 use super::tables::table::{Column, Origin, ResultTable, TableRow, Value, partition_title};
 use crate::metrics::Unit;
-use crate::record::{Interval, Store, Unreadable};
+use crate::record::{Interval, Speed, Store, Unreadable};
 use crate::score::predictions::Scorer;
 
 /// With fewer models there is nothing to rank, and with fewer tasks nothing to average.
@@ -60,12 +60,25 @@ pub struct Standing {
     pub mean: Option<f64>,
     /// Cost of one image, the mean over tasks, whose images may differ in size; `None` if it is not known.
     pub cost: Option<Cost>,
+    /// How fast it was and how much memory it took, where its runs say so.
+    pub speed: Option<TaskSpeed>,
     /// Its error as a multiple of the least error, per task.
     pub ratios: Vec<f64>,
     /// Groups of models that the draws do not tell apart; see [`scores::groups`].
     pub groups: Vec<usize>,
     /// Groups of models that the Nemenyi test does not tell apart.
     pub nemenyi: Vec<usize>,
+}
+
+/// A model's speed over several tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSpeed {
+    /// The device, as on the command line.
+    pub device: String,
+    /// Images per second of work in the encoder, the mean over tasks.
+    pub images_per_second: f64,
+    /// The most memory of the program in any of the runs.
+    pub peak_memory_bytes: Option<u64>,
 }
 
 impl Ranking {
@@ -186,6 +199,7 @@ fn ranking(
         standing.improvability = mean(shares);
         standing.mean = mean(means);
         standing.cost = cost(values, costs);
+        standing.speed = speed(values);
     }
     // Equal ranks keep the table's order.
     let mut order: Vec<usize> = (0..standings.len()).collect();
@@ -219,6 +233,7 @@ fn standing(row: &TableRow) -> Standing {
         improvability: None,
         mean: None,
         cost: None,
+        speed: None,
         ratios: Vec::new(),
         groups: Vec::new(),
         nemenyi: Vec::new(),
@@ -236,6 +251,27 @@ fn cost(values: &[&Value], costs: &Costs) -> Option<Cost> {
     let sum: u64 = of_tasks.iter().map(|cost| cost.multiply_adds).sum();
     let parameters = of_tasks.iter().map(|cost| cost.parameters).max()?;
     Some(Cost { parameters, multiply_adds: sum / of_tasks.len() as u64 })
+}
+
+/// Averages the speed over the tasks whose runs computed features; `None` if there are none, or they ran on several devices.
+fn speed(values: &[&Value]) -> Option<TaskSpeed> {
+    let of_tasks: Vec<(&str, Speed)> = values
+        .iter()
+        .filter_map(|value| {
+            let made = &value.records.first()?.provenance;
+            Some((made.device.as_str(), made.speed?))
+        })
+        .collect();
+    let (device, _) = *of_tasks.first()?;
+    if of_tasks.iter().any(|(other, _)| *other != device) {
+        return None;
+    }
+    let sum: f64 = of_tasks.iter().map(|(_, speed)| speed.images_per_second).sum();
+    Some(TaskSpeed {
+        device: device.to_owned(),
+        images_per_second: sum / of_tasks.len() as f64,
+        peak_memory_bytes: of_tasks.iter().filter_map(|(_, speed)| speed.peak_memory_bytes).max(),
+    })
 }
 
 /// Rounds a value as tables show it.

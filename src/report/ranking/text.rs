@@ -18,6 +18,10 @@ pub fn table(ranking: &Ranking) -> PlainTable {
     if priced {
         header.extend(["Parameters", "GFLOPs per image"]);
     }
+    let timed = ranking.standings.iter().any(|standing| standing.speed.is_some());
+    if timed {
+        header.extend(["Images per second", "Peak memory", "Device"]);
+    }
     let row = |standing: &Standing| {
         let mut texts = vec![
             standing.name.clone(),
@@ -30,6 +34,13 @@ pub fn table(ranking: &Ranking) -> PlainTable {
         if priced {
             texts.push(standing.cost.map_or("-".to_owned(), |cost| millions(cost.parameters)));
             texts.push(standing.cost.map_or("-".to_owned(), |cost| format!("{:.1}", cost.gflops())));
+        }
+        if timed {
+            let speed = standing.speed.as_ref();
+            let memory = |speed: &super::TaskSpeed| speed.peak_memory_bytes.map(gigabytes);
+            texts.push(speed.map_or("-".to_owned(), |speed| rate(speed.images_per_second)));
+            texts.push(speed.and_then(memory).unwrap_or_else(|| "-".to_owned()));
+            texts.push(speed.map_or("-".to_owned(), |speed| speed.device.clone()));
         }
         texts
     };
@@ -62,6 +73,14 @@ fn notes(ranking: &Ranking) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if ranking.standings.iter().any(|standing| standing.speed.is_some()) {
+        notes.push(
+            "Images per second of work in the encoder, without reading and preprocessing, the mean over the tasks whose runs \
+             computed features (not those that found them in the cache); peak memory of the whole program on the CPU. Both depend \
+             on the machine, its threads and the batch size."
+                .to_owned(),
+        );
+    }
     if !ranking.incomplete.is_empty() {
         notes.push(format!("Not ranked, as they lack a task: {}.", ranking.incomplete.join(", ")));
     }
@@ -71,6 +90,20 @@ fn notes(ranking: &Ranking) -> Vec<String> {
 /// Formats a number of parameters as `85.8 M`.
 fn millions(parameters: u64) -> String {
     format!("{:.1} M", parameters as f64 / 1e6)
+}
+
+/// Formats a rate with three digits.
+fn rate(images_per_second: f64) -> String {
+    match images_per_second {
+        rate if rate >= 100.0 => format!("{rate:.0}"),
+        rate if rate >= 10.0 => format!("{rate:.1}"),
+        rate => format!("{rate:.2}"),
+    }
+}
+
+/// Formats bytes as `1.2 GB`.
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// Names groups a, b, …, z, aa, ab, ….

@@ -280,6 +280,9 @@ fn setting(row: &TableRow) -> Option<String> {
         Aspect::Imputation,
         Aspect::Normalization,
         Aspect::InputSize,
+        Aspect::Depth,
+        Aspect::Resize,
+        Aspect::Beside,
         Aspect::Precision,
         Aspect::Metadata,
     ];
