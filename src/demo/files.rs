@@ -102,7 +102,7 @@ pub fn write_many(
 ) -> Result<()> {
     let directory = root.join(&task.directory);
     std::fs::create_dir_all(&directory).at(&directory)?;
-    let layout = TaskFiles { suite, task, content };
+    let layout = TaskFiles { suite, task, content, seed: 0 };
     let mut names: Vec<Vec<String>> = Vec::new();
     let mut first = 0;
     for (split, count) in Split::ALL.into_iter().zip(counts) {
