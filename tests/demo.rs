@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use hdf5_pure::{DType, File, Layout};
 use serde_json::Value;
-use terrabench::demo::provide;
+use terrabench::demo::{provide, provide_drawn};
 use terrabench::home::{Home, read_toml};
 use terrabench::task::{Suite, TargetKind, Task};
 
@@ -490,6 +490,22 @@ fn processes_at_once_get_the_same_whole_folder() {
     assert!(found.iter().filter(|(path, _)| samples(path)).all(|(path, bytes)| expected[path] == *bytes));
     // Only the folder and its lock are left.
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn another_seed_draws_other_scenes_in_the_same_layout() {
+    let suite = only(&["m-brick-kiln"]);
+    let cache = tempfile::tempdir().unwrap();
+    let roots = [0, 1, 2].map(|seed| provide_drawn(&suite, cache.path(), seed).unwrap());
+    assert_eq!(roots[0], provide(&suite, cache.path()).unwrap(), "seed 0 is the demo");
+    let files = roots.each_ref().map(|root| contents(root));
+    let samples = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "hdf5");
+    for [a, b] in [[0, 1], [0, 2], [1, 2]] {
+        assert_eq!(files[a].keys().collect::<Vec<_>>(), files[b].keys().collect::<Vec<_>>());
+        let same = files[a].keys().filter(samples).filter(|path| files[a][*path] == files[b][*path]).count();
+        assert_eq!(same, 0, "seeds {a} and {b}");
+    }
+    assert!(roots.iter().all(|root| terrabench::demo::is_demo(root)));
 }
 
 #[test]
