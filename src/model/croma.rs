@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +15,10 @@ use super::encoder::{Batch, Encoded, Encoder, Input, Map, Pooling, Want};
 use super::network::{Network, Sizes};
 use super::requests::{check_bands, check_patches, known_input, lacks_pooling, layer_beyond};
 use super::sensor_input::SensorInput;
+use crate::nn::attention::{self, Logits, attention};
 use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::kernels::linear;
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 use crate::{Error, Result};
@@ -177,26 +178,30 @@ impl Attention {
 
     /// [n, t, d] to [n, t, d].
     fn forward(&self, x: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
-        let [n, t, d] = x.dims();
-        let qkv = self.to_qkv.forward(self.input_norm.forward(x)).reshape([n, t, 3, HEADS, d / HEADS]);
-        let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, n, heads, t, d / heads]
-        let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
-        let x = attend(q, k, v, bias); // [n, heads, t, d / heads]
-        self.to_out.forward(x.swap_dims(1, 2).reshape([n, t, d]))
+        let [_, t, d] = x.dims();
+        let qkv = linear(self.input_norm.forward(x), &self.to_qkv); // queries, keys and values side by side
+        let x = match &bias.whole {
+            Some(whole) => attention::of_packed(qkv, HEADS, t, Logits::biased(whole.clone())),
+            None => {
+                let part = |i: usize| qkv.clone().slice_dim(2, i * d..(i + 1) * d);
+                attend(part(0), part(1), part(2), bias)
+            }
+        };
+        linear(x, &self.to_out)
     }
 }
 
-/// Returns softmax(q kᵀ / sqrt(d / heads) + bias) v, [n, heads, t, d / heads] like q, k and v.
-fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: &DistanceBias) -> Tensor<4> {
-    let t = q.dims()[2];
+/// Returns softmax(q kᵀ / sqrt(d / heads) + bias) v, [n, t, d] like q, k and v.
+fn attend(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
+    let t = q.dims()[1];
     let of_queries = |start: usize| {
         let end = (start + bias.queries_at_once).min(t);
         let bias = bias.of_queries(start, end);
-        let q = q.clone().slice_dim(2, start..end);
-        attention(q, k.clone(), v.clone(), None, Some(bias), Default::default())
+        let q = q.clone().slice_dim(1, start..end);
+        attention(q, k.clone(), v.clone(), HEADS, Logits::biased(bias))
     };
-    let parts: Vec<Tensor<4>> = (0..t).step_by(bias.queries_at_once).map(of_queries).collect();
-    Tensor::cat(parts, 2)
+    let parts: Vec<Tensor<3>> = (0..t).step_by(bias.queries_at_once).map(of_queries).collect();
+    Tensor::cat(parts, 1)
 }
 
 /// Attention of the tokens of one sensor to those of the other, with one pre-norm for both.
@@ -218,13 +223,9 @@ impl CrossAttention {
 
     /// Queries from `x`, keys and values from `context`, [n, t, d] each: to [n, t, d].
     fn forward(&self, x: Tensor<3>, context: Tensor<3>, bias: &DistanceBias) -> Tensor<3> {
-        let [n, t, d] = x.dims();
         let (x, context) = (self.input_norm.forward(x), self.input_norm.forward(context));
-        let heads = |x: Tensor<3>| x.reshape([n, t, HEADS, d / HEADS]).swap_dims(1, 2);
-        let q = heads(self.to_q.forward(x));
-        let [k, v] = [&self.to_k, &self.to_v].map(|linear| heads(linear.forward(context.clone())));
-        let x = attend(q, k, v, bias);
-        self.to_out.forward(x.swap_dims(1, 2).reshape([n, t, d]))
+        let [k, v] = [&self.to_k, &self.to_v].map(|layer| linear(context.clone(), layer));
+        linear(attend(linear(x, &self.to_q), k, v, bias), &self.to_out)
     }
 }
 

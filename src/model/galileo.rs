@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::{attention, linear};
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +25,10 @@ use super::groups::{Group, GroupChannels};
 use super::network::{Network, Sizes};
 use super::sensor_input::SensorInput;
 use super::{months, requests, stand_ins};
+use crate::nn::attention::{Logits, attention};
 use crate::nn::flexi::resize_kernel;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::kernels;
 use crate::nn::patch::patches;
 use crate::nn::vit::Mlp;
 use crate::task::{Metadata, MetadataKind, Sensor};
@@ -204,13 +206,9 @@ impl Attention {
 
     /// [n, t, d] to [n, t, d].
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [n, t, d] = x.dims();
-        // [n, t, d] to [n, heads, t, d / heads]
-        let heads = |x: Tensor<3>| x.reshape([n, t, self.heads, d / self.heads]).swap_dims(1, 2);
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|layer| heads(layer.forward(x.clone())));
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|layer| kernels::linear(x.clone(), layer));
         // softmax(q kᵀ / sqrt(d / heads)) v
-        let x = attention(q, k, v, None, None, Default::default());
-        self.proj.forward(x.swap_dims(1, 2).reshape([n, t, d]))
+        kernels::linear(attention(q, k, v, self.heads, Logits::default()), &self.proj)
     }
 }
 

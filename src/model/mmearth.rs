@@ -190,7 +190,8 @@ impl ResponseNorm {
         let norms = squares.sqrt(); // [n, 1, 1, 4C]
         let relative = norms.clone() / (norms.mean_dim(3) + RESPONSE_EPSILON);
         let [gamma, beta] = [&self.gamma, &self.beta].map(|values| values.val().unsqueeze::<4>());
-        gamma * (x.clone() * relative) + beta + x
+        // gamma * (x * relative) + beta + x, with fewer passes over the map.
+        x * (gamma * relative + 1.0) + beta
     }
 }
 

@@ -8,20 +8,24 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{relu, sigmoid, softmax};
+use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::encoder::{Batch, Encoded, Encoder, Map, Pooling, Want};
 use super::network::{Network, Sizes};
 use super::requests;
 use super::sensor_input::SensorInput;
+use crate::nn::attention::{self, Logits};
 use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::kernels;
 use crate::nn::patch::PatchConv;
+use crate::nn::windows::Windows;
 use crate::task::Sensor;
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 const NAME: &str = "Satlas";
 
@@ -127,10 +131,10 @@ impl Attention {
         bias.transpose().reshape([1, heads, places, places])
     }
 
-    /// Attention within windows [m, k, C] of images with `windows` windows each. `mask` [1, windows, 1, k, k] is added to
-    /// the logits.
-    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<5>>) -> Tensor<3> {
-        let [m, k, c] = x.dims();
+    /// Attention within windows [m, k, C]. `mask` [4, 1, k, k] is added to the logits: to those of window i the one of
+    /// `kinds`, entry i mod the length.
+    fn forward(&self, x: Tensor<3>, mask: Option<(Tensor<4>, Vec<usize>)>) -> Tensor<3> {
+        let [_, k, c] = x.dims();
         let heads = self.logit_scale.dims()[0];
         let device = x.device();
 
@@ -139,29 +143,70 @@ impl Attention {
             let [ones, zeros] = [Tensor::<1>::ones([c], &device), Tensor::<1>::zeros([c], &device)];
             bias.val() * Tensor::cat(vec![ones.clone(), zeros, ones], 0)
         });
-        let qkv = linear(x, self.qkv.weight.val(), bias).reshape([m, k, 3, heads, c / heads]);
-        let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, m, heads, k, C / heads]
-        let [q, k_, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
-
-        let scale = self.logit_scale.val().clamp_max(100_f32.ln()).exp().unsqueeze::<4>();
-        let logits = unit(q).matmul(unit(k_).swap_dims(2, 3)) * scale + self.position_bias(); // [m, heads, k, k]
-        let logits = match mask {
-            Some(mask) => {
-                let windows = mask.dims()[1];
-                let logits = logits.reshape([m / windows, windows, heads, k, k]) + mask;
-                logits.reshape([m, heads, k, k])
-            }
-            None => logits,
+        let qkv = linear(x, self.qkv.weight.val(), bias);
+        let scale = self.logit_scale.val().clamp_max(100_f32.ln()).exp().reshape([heads]);
+        let position = self.position_bias();
+        let (bias, kinds) = match mask {
+            Some((mask, kinds)) => (position + mask, kinds),
+            None => (position, Vec::new()),
         };
-        let x = softmax(logits, 3).matmul(v); // [m, heads, k, C / heads]
-        self.proj.forward(x.swap_dims(1, 2).reshape([m, k, c]))
+        let logits = Logits { scale: Some(1.0), bias: Some(bias), kinds };
+        let x = attention::of_packed(with_unit_vectors(qkv, heads, scale), heads, k, logits); // [m, k, C]
+        kernels::linear(x, &self.proj)
     }
 }
+
+/// Scales each head's queries to the length given for the head, and its keys to length 1: [m, k, 3C], with queries, keys and
+/// values side by side.
+fn with_unit_vectors(qkv: Tensor<3>, heads: usize, lengths: Tensor<1>) -> Tensor<3> {
+    let [m, k, whole] = qkv.dims();
+    let (c, device) = (whole / 3, qkv.device());
+    if !device::is_host(&device) || device.is_autodiff() || qkv.dtype() != DType::F32 {
+        let part = |i: usize| qkv.clone().slice_dim(2, i * c..(i + 1) * c).reshape([m, k, heads, c / heads]);
+        let [q, keys, v] = [unit(part(0)) * lengths.reshape([1, 1, heads, 1]), unit(part(1)), part(2)];
+        return Tensor::cat([q, keys, v].map(|x| x.reshape([m, k, c])).to_vec(), 2);
+    }
+    let (mut data, lengths) = (qkv.into_data(), lengths.into_data());
+    // The type was checked.
+    let lengths = lengths.as_slice::<f32>().unwrap_or_default();
+    let (each, arch) = (c / heads, pulp::Arch::new());
+    let window = (k * whole).max(1);
+    data.as_mut_slice::<f32>().unwrap_or_default().par_chunks_mut(window).for_each(|values| {
+        arch.dispatch(|| {
+            for token in values.chunks_exact_mut(whole) {
+                let (q, further) = token.split_at_mut(c);
+                for (vector, length) in q.chunks_exact_mut(each).zip(lengths) {
+                    rescale(vector, *length);
+                }
+                further[..c].chunks_exact_mut(each).for_each(|vector| rescale(vector, 1.0));
+            }
+        });
+    });
+    Tensor::from_data(data, &device)
+}
+
+/// Scales a vector to a length.
+#[inline(always)]
+fn rescale(vector: &mut [f32], length: f32) {
+    let (chunks, rest) = vector.as_chunks::<8>();
+    let mut squares = [0.0_f32; 8];
+    for chunk in chunks {
+        squares.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x * x);
+    }
+    let squares = squares.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    // Not `max`, which would hide NaN.
+    let squares = if squares < SMALLEST_SQUARE { SMALLEST_SQUARE } else { squares };
+    let factor = length / squares.sqrt();
+    vector.iter_mut().for_each(|x| *x *= factor);
+}
+
+/// Squares of lengths below it count as it, as in PyTorch's `normalize`.
+const SMALLEST_SQUARE: f32 = 1e-24;
 
 /// Scales vectors along the last dimension to length 1.
 fn unit(x: Tensor<4>) -> Tensor<4> {
     let squares = x.clone().square().sum_dim(3);
-    x / squares.clamp_min(1e-24).sqrt()
+    x / squares.clamp_min(SMALLEST_SQUARE).sqrt()
 }
 
 /// A block: attention and MLP, each with a post-norm and a residual connection.
@@ -195,24 +240,18 @@ impl Block {
 
     /// [n, h, w, C] to [n, h, w, C], with h and w multiples of s.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [n, h, w, c] = x.dims();
+        let [_, h, w, _] = x.dims();
         // A map that consists of a single window is not shifted.
         let shift = |side: usize| if self.is_shifted && side > WINDOW { WINDOW / 2 } else { 0 };
-        let [down, right] = [shift(h), shift(w)];
-        let [rows, columns] = [h / WINDOW, w / WINDOW];
-        let rolled = x.clone().roll(&[-(down as i64), -(right as i64)], &[1, 2]);
-        // [n, h, w, C] to [n * windows, k, C]
-        let windows = rolled.reshape([n, rows, WINDOW, columns, WINDOW, c]).permute([0, 1, 3, 2, 4, 5]);
-        let windows = windows.reshape([n * rows * columns, WINDOW * WINDOW, c]);
-        let mask = (down + right > 0).then(|| shift_mask([h, w], [down, right], &x.device()));
-        let windows = self.attn.forward(windows, mask);
-        // And back.
-        let rolled = windows.reshape([n, rows, columns, WINDOW, WINDOW, c]).permute([0, 1, 3, 2, 4, 5]);
-        let attended = rolled.reshape([n, h, w, c]).roll(&[down as i64, right as i64], &[1, 2]);
+        let shift = [shift(h), shift(w)];
+        let windows = Windows { size: [h, w], side: WINDOW, shift };
+        let mask = (shift != [0, 0]).then(|| (shift_masks(shift, &x.device()), kinds([h, w])));
+        let attended = windows.join(self.attn.forward(windows.cut(x.clone()), mask));
 
         let x = x + self.norm1.forward(attended);
-        let y = self.mlp.3.forward(gelu(self.mlp.0.forward(x.clone())));
-        x + self.norm2.forward(y)
+        let [n, _, _, c] = x.dims();
+        let y = gelu(kernels::linear(x.clone().reshape([1, n * h * w, c]), &self.mlp.0));
+        x + self.norm2.forward(kernels::linear(y, &self.mlp.3).reshape([n, h, w, c]))
     }
 }
 
@@ -379,9 +418,11 @@ fn offset_indices() -> Vec<i32> {
     places().flat_map(|query| places().map(move |key| index((query, key)))).collect()
 }
 
-/// Separates what shifting brought together: [1, windows, 1, k, k], -100 for a query and a key from different sides of the
-/// map, otherwise 0.
-fn shift_mask([h, w]: [usize; 2], [down, right]: [usize; 2], device: &Device) -> Tensor<5> {
+/// Separates what shifting brought together: -100 for a query and a key from different sides of the map, otherwise 0. [4, 1,
+/// k, k]: for windows inside the map, in its last column, in its last row, and in both.
+fn shift_masks([down, right]: [usize; 2], device: &Device) -> Tensor<4> {
+    // Of every kind there is one in a map of 2 x 2 windows.
+    let [h, w] = [2 * WINDOW; 2];
     // Regions of a rolled map's rows (or columns): before the last window, in its first part, in its second part.
     let region = |at: usize, side: usize, shift: usize| match at {
         _ if shift == 0 || at < side - WINDOW => 0,
@@ -404,5 +445,12 @@ fn shift_mask([h, w]: [usize; 2], [down, right]: [usize; 2], device: &Device) ->
             mask.extend(regions.iter().map(|key| if query == key { 0.0_f32 } else { -100.0 }));
         }
     }
-    Tensor::from_data(TensorData::new(mask, [1, rows * columns, 1, places, places]), device)
+    Tensor::from_data(TensorData::new(mask, [4, 1, places, places]), device)
+}
+
+/// Which of [`shift_masks`] each window of a map gets.
+fn kinds([h, w]: [usize; 2]) -> Vec<usize> {
+    let [rows, columns] = [h / WINDOW, w / WINDOW];
+    let kind = |row, column| 2 * usize::from(row + 1 == rows) + usize::from(column + 1 == columns);
+    (0..rows).flat_map(|row| (0..columns).map(move |column| kind(row, column))).collect()
 }

@@ -1,5 +1,6 @@
 //! Building blocks of networks: functions and layers from tensors to tensors.
 
+pub(crate) mod attention;
 pub mod cubic;
 pub mod flexi;
 pub(crate) mod gelu;
@@ -13,3 +14,4 @@ pub(crate) mod positions;
 pub mod resample;
 pub(crate) mod tokens;
 pub mod vit;
+pub(crate) mod windows;

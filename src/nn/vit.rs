@@ -5,9 +5,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::attention::{self, Logits};
 use super::gelu::gelu;
 use super::kernels::linear;
 
@@ -40,13 +40,9 @@ impl Attention {
 
     /// Computes the attention of the first `queries` tokens to all tokens: [n, t, d] to [n, queries, d].
     pub fn forward(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
-        let [n, t, d] = x.dims();
-        let qkv = linear(x, &self.qkv).reshape([n, t, 3, self.heads, d / self.heads]);
-        let qkv = qkv.permute([2, 0, 3, 1, 4]);
-        let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0));
         // softmax(q kᵀ / sqrt(d / heads)) v
-        let x = attention(q.slice_dim(2, 0..queries), k, v, None, None, Default::default());
-        linear(x.swap_dims(1, 2).reshape([n, queries, d]), &self.proj)
+        let x = attention::of_packed(linear(x, &self.qkv), self.heads, queries, Logits::default());
+        linear(x, &self.proj)
     }
 }
 

@@ -5,10 +5,11 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::places::{BUCKETS, Square};
+use crate::nn::attention::{self, Logits, attention};
+use crate::nn::kernels::linear;
 use crate::nn::vit::{self, Block, Mlp};
 
 /// The epsilon of the inner transformer's norms.
@@ -25,18 +26,6 @@ pub(super) fn inner_norm(width: usize, device: &Device) -> LayerNorm {
     LayerNormConfig::new(width).with_epsilon(INNER_EPSILON).init(device)
 }
 
-/// [n, t, d] to [n, heads, t, d / heads].
-fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
-    let [n, t, d] = x.dims();
-    x.reshape([n, t, heads, d / heads]).swap_dims(1, 2)
-}
-
-/// [n, heads, t, d / heads] to [n, t, d].
-fn join_heads(x: Tensor<4>) -> Tensor<3> {
-    let [n, heads, t, each] = x.dims();
-    x.swap_dims(1, 2).reshape([n, t, heads * each])
-}
-
 /// The relative position term of keys.
 #[derive(Module, Debug)]
 struct RelativeKeys {
@@ -49,11 +38,11 @@ impl RelativeKeys {
         RelativeKeys { lookup_table_weight: Initializer::Zeros.init([1, each, BUCKETS], device) }
     }
 
-    /// What is added to the logits of all heads, for their queries [n, heads, q, d / heads] and the bucket of each query and
-    /// key [q, t]: [n, 1, q, t].
-    fn forward(&self, queries: Tensor<4>, buckets: &Tensor<2, Int>) -> Tensor<4> {
-        let [n, _, count, each] = queries.dims();
-        let first = queries.slice_dim(1, 0..1).reshape([n * count, each]);
+    /// What is added to the logits of all heads, for their queries, heads side by side, [n, q, d] and the bucket of each
+    /// query and key [q, t]: [n, 1, q, t].
+    fn forward(&self, queries: Tensor<3>, buckets: &Tensor<2, Int>) -> Tensor<4> {
+        let ([n, count, _], [_, each, _]) = (queries.dims(), self.lookup_table_weight.dims());
+        let first = queries.slice_dim(2, 0..each).reshape([n * count, each]);
         let terms = first.matmul(self.lookup_table_weight.val().squeeze_dim::<2>(0)); // [n * q, 8]
         let t = buckets.dims()[1];
         let index = buckets.clone().unsqueeze::<3>().expand([n, count, t]);
@@ -74,17 +63,15 @@ struct InnerAttention {
 impl InnerAttention {
     /// The attention of the first `count` tokens to all tokens: [n, t, d] to [n, count, d].
     fn forward(&self, x: Tensor<3>, buckets: &Tensor<2, Int>, count: usize) -> Tensor<3> {
-        let d = x.dims()[2];
-        let parts = self.qkv.forward(x).chunk(3, 2).into_iter().map(|part| split_heads(part, self.heads));
-        let mut parts: Vec<Tensor<4>> = parts.collect();
-        let (v, k, q) = (parts.remove(2), parts.remove(1), parts.remove(0));
-        let q = q.slice_dim(2, 0..count);
+        let each = x.dims()[2] / self.heads;
+        let qkv = linear(x, &self.qkv); // queries, keys and values side by side
+        let first_head = qkv.clone().slice_dim(1, 0..count).slice_dim(2, 0..each);
         // The query is scaled before both products.
-        let scale = ((d / self.heads) as f64).sqrt().recip();
-        let relative = self.rpe_k.forward(q.clone() * scale, &buckets.clone().slice_dim(0, 0..count));
+        let scale = (each as f64).sqrt().recip();
+        let relative = self.rpe_k.forward(first_head * scale, &buckets.clone().slice_dim(0, 0..count));
         // softmax(q kᵀ / sqrt(d / heads) + relative) v
-        let x = attention(q, k, v, None, Some(relative), Default::default());
-        self.proj.forward(join_heads(x))
+        let x = attention::of_packed(qkv, self.heads, count, Logits::biased(relative));
+        linear(x, &self.proj)
     }
 }
 
@@ -139,23 +126,27 @@ impl CrossAttention {
         let [n, all, d] = x.dims();
         let device = x.device();
         let places = square.codes(d, &device).slice_dim(1, 0..count);
-        let queries = split_heads(self.q_learned.val() + places, self.heads); // [1, heads, count, d / heads]
-        let (k, v) = (self.wk.forward(x.clone()), self.wv.forward(x));
-        let (k, v) = (split_heads(k, self.heads), split_heads(v, self.heads));
+        let queries = self.q_learned.val() + places; // [1, count, d]
+        let (k, v) = (linear(x.clone(), &self.wk), linear(x, &self.wv));
         // softmax(q kᵀ / sqrt(d / heads) + relative) v, where the relative term's query is not scaled.
-        let attend = |queries: Tensor<4>, start: usize| {
-            let [_, heads, part, each] = queries.dims();
+        let attend = |queries: Tensor<3>, start: usize| {
+            let part = queries.dims()[1];
             let relative = self.rpe_k.forward(queries.clone(), &square.buckets(start..start + part, &device));
-            let queries = queries.expand([n, heads, part, each]);
-            attention(queries, k.clone(), v.clone(), None, Some(relative), Default::default())
+            attention(
+                queries.expand([n, part, d]),
+                k.clone(),
+                v.clone(),
+                self.heads,
+                Logits::biased(relative),
+            )
         };
         let at_once = (LOGITS_AT_ONCE / all).clamp(1, count);
         let part = |start: usize| {
             let end = (start + at_once).min(count);
-            attend(queries.clone().slice_dim(2, start..end), start)
+            attend(queries.clone().slice_dim(1, start..end), start)
         };
-        let x = Tensor::cat((0..count).step_by(at_once).map(part).collect(), 2);
-        self.proj.forward(join_heads(x))
+        let x = Tensor::cat((0..count).step_by(at_once).map(part).collect(), 1);
+        linear(x, &self.proj)
     }
 }
 

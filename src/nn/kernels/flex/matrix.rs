@@ -57,16 +57,38 @@ const PARALLEL_FROM: usize = 1 << 22;
 /// # Panics
 /// If shapes do not match, a matrix exceeds its slice, or rows of the output overlap.
 pub fn multiply(
+    output: (&mut [f32], MatrixLayout),
+    into: Into,
+    a: (&[f32], MatrixLayout),
+    b: (&[f32], MatrixLayout),
+) {
+    let work = output.1.rows * output.1.columns * a.1.columns;
+    let parallelism = if work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
+    product(output, into, a, b, parallelism);
+}
+
+/// Computes output = a * b on the calling thread, for callers that share out their work themselves.
+///
+/// # Panics
+/// Like [`multiply`].
+pub fn multiply_on_one_thread(
+    output: (&mut [f32], MatrixLayout),
+    a: (&[f32], MatrixLayout),
+    b: (&[f32], MatrixLayout),
+) {
+    product(output, Into::Replace, a, b, Parallelism::None);
+}
+
+fn product(
     (output, to): (&mut [f32], MatrixLayout),
     into: Into,
     (a, of_a): (&[f32], MatrixLayout),
     (b, of_b): (&[f32], MatrixLayout),
+    parallelism: Parallelism,
 ) {
     assert!(to.rows == of_a.rows && to.columns == of_b.columns && of_a.columns == of_b.rows, "shapes differ");
     assert!(to.fits(output.len()) && of_a.fits(a.len()) && of_b.fits(b.len()), "a matrix leaves its slice");
     assert!(to.is_empty() || to.column == 1 && to.row >= to.columns, "the output's rows overlap");
-    let work = to.rows * to.columns * of_a.columns;
-    let parallelism = if work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
     let stride = |elements: usize| elements as isize;
     // SAFETY: by the assertions above, every element of the three matrices lies within its slice, and no two elements of
     // the output coincide. A slice's length fits into `isize`, and so does a stride inside it.
