@@ -184,7 +184,10 @@ fn what_a_task_does_not_give_has_a_named_stand_in() {
     };
     for (name, month) in [("galileo-nano", "July"), ("presto", "July"), ("anysat-base", "1 June")] {
         let found = of(name, &geobench, "m-eurosat");
-        assert!(found.starts_with(&format!("date ({month} assumed); Sentinel-1 (masked)")), "{name}: {found}");
+        assert!(
+            found.starts_with(&format!("date ({month} assumed); Sentinel-1 (masked)")),
+            "{name}: {found}"
+        );
         assert_eq!(found.contains("place (masked)"), name != "anysat-base", "{name}: {found}");
         let found = of(name, &copernicus, "bigearthnet-s1");
         assert!(found.starts_with("Sentinel-2 (masked)"), "{name}: {found}");
@@ -206,7 +209,10 @@ fn records_name_the_stand_ins() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let records = Store::open(folder.path().join("results/geobench-demo")).unwrap().all().unwrap();
     let [record] = records.as_slice() else { panic!("{} records", records.len()) };
-    assert_eq!(record.provenance.stand_ins[..3], ["date (July assumed)", "Sentinel-1 (masked)", "place (masked)"]);
+    assert_eq!(
+        record.provenance.stand_ins[..3],
+        ["date (July assumed)", "Sentinel-1 (masked)", "place (masked)"]
+    );
     // Records of earlier versions do not say.
     let mut json = serde_json::to_value(record).unwrap();
     json["provenance"].as_object_mut().unwrap().remove("stand-ins").unwrap();

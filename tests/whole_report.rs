@@ -324,14 +324,19 @@ fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
     std::fs::write(&model, SMALL_SATMAE).unwrap();
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        let output = command.args(args).env("TERRABENCH_CACHE", folder.path().join("cache")).output().unwrap();
+        let output =
+            command.args(args).env("TERRABENCH_CACHE", folder.path().join("cache")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let results = folder.path().join("results").to_string_lossy().into_owned();
     let bench = |inputs: &str| {
         let model = model.to_string_lossy().into_owned();
         let asked = ["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"];
-        run(&[&asked[..], &["--model", &model, "--weights", "random:0", "--inputs", inputs, "--out", &results]].concat());
+        run(&[
+            &asked[..],
+            &["--model", &model, "--weights", "random:0", "--inputs", inputs, "--out", &results],
+        ]
+        .concat());
     };
     let read = |name: &str| std::fs::read_to_string(Path::new(&results).join(name)).unwrap();
     let report = || run(&["report", "--results", &results, "--out", &results]);
@@ -345,7 +350,8 @@ fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
     let records = Store::open(Path::new(&results).join("geobench-demo")).unwrap().all().unwrap();
     assert_eq!(records.len(), 2);
     let value = |is_corrected: bool| {
-        let is_meant = |record: &&Record| (record.provenance.inputs.to_string() == "corrected") == is_corrected;
+        let is_meant =
+            |record: &&Record| (record.provenance.inputs.to_string() == "corrected") == is_corrected;
         records.iter().find(is_meant).unwrap().value
     };
     let (published, corrected) = (value(false), value(true));
@@ -355,7 +361,11 @@ fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
     let cells: Vec<&str> = row.split('|').map(str::trim).collect();
     let numbers =
         [format!("{published:.1}"), format!("{corrected:.1}"), format!("{:+.2}", corrected - published)];
-    assert_eq!(cells[2..7], ["m-eurosat", "knn, top-1 accuracy", &numbers[0], &numbers[1], &numbers[2]], "{row}");
+    assert_eq!(
+        cells[2..7],
+        ["m-eurosat", "knn, top-1 accuracy", &numbers[0], &numbers[1], &numbers[2]],
+        "{row}"
+    );
     assert!(cells[7].starts_with("\\[") && cells[7].contains(", "), "{row}");
     let page = read("report.html");
     for shown in ["<h3>What the mistaken bands cost (demo)</h3>", &format!("<td>{}</td>", numbers[2])] {

@@ -89,7 +89,8 @@ fn run_all(published: &str, side: usize, sizes: &str) {
     let folder = folder.path();
     let model = small(folder, published, side, sizes);
     let whole = ["--partition", "0.01x_train"];
-    let frozen: Vec<String> = POOLED.iter().filter(|name| **name != FINETUNE).map(|name| (*name).to_owned()).collect();
+    let frozen: Vec<String> =
+        POOLED.iter().filter(|name| **name != FINETUNE).map(|name| (*name).to_owned()).collect();
     bench(folder, &model, ["geobench", "m-brick-kiln"], &frozen, &whole);
     let short = [&["--partition", "default"][..], &SHORT].concat();
     bench(folder, &model, ["geobench", "m-brick-kiln"], &[FINETUNE.to_owned()], &short);
@@ -207,12 +208,17 @@ fn a_sensor_that_a_model_lacks_is_refused_before_anything_is_read() {
         let mut told = suite.clone();
         told.tasks.iter_mut().filter(|known| known.name == task).for_each(|task| task.input_sensor = sensor);
         for (name, model) in models() {
-            let is_known = model.architecture.takes_every_stored_band() || model.sensors.contains_key(&sensor);
+            let is_known =
+                model.architecture.takes_every_stored_band() || model.sensors.contains_key(&sensor);
             match refusal(&told, &model, task, "knn") {
                 Some(said) => {
                     assert!(!is_known, "{name} on {sensor}: {said}");
-                    let expected = format!("{} {} does not support sensor {sensor}", model.name, model.backbone);
-                    assert!(said.contains(&expected) && said.contains("supported sensors: "), "{name}: {said}");
+                    let expected =
+                        format!("{} {} does not support sensor {sensor}", model.name, model.backbone);
+                    assert!(
+                        said.contains(&expected) && said.contains("supported sensors: "),
+                        "{name}: {said}"
+                    );
                     refused += 1;
                 }
                 None => {
@@ -237,7 +243,9 @@ fn protocols_for_which_a_model_lacks_something_are_refused_before_anything_is_re
         for protocol in DENSE {
             let expected = match (architecture.has_parameters(), architecture.maps().len(), protocol) {
                 (false, ..) => Some(format!("needs an encoder, but {} has no parameters", model.name)),
-                (true, 0, "segmentation-probe") => Some(format!("{title}: protocol `{protocol}` needs patch tokens, got none")),
+                (true, 0, "segmentation-probe") => {
+                    Some(format!("{title}: protocol `{protocol}` needs patch tokens, got none"))
+                }
                 (true, 0, _) => Some(format!("{title}: protocol `{protocol}` needs 4 feature maps, got 0")),
                 _ => None,
             };
