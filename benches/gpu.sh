@@ -9,7 +9,7 @@
 # DEVICE  as for --device (default libtorch:cuda:0)
 # ONE_OF  write one of so many of the official samples (default 1), and measure with sizes that fit
 # PYTHON  a Python with torch, and h5py for the pipeline (default python3); without torch the peer's column is empty
-# FOLDER  where generated files go (default a new temporary folder, which is removed)
+# FOLDER  where generated files go, and are used again (default a new temporary folder, which is removed)
 # MINUTES after which nothing new is measured (default 8)
 set -u
 BINARY=${BINARY:-target/release/terrabench}
@@ -69,7 +69,11 @@ fi
 echo "2. Generated files of official sizes"
 TASKS="m-eurosat m-bigearthnet m-so2sat m-brick-kiln"
 DATA="$FOLDER/data"
-"$BINARY" make-files geobench --to "$DATA" --one-of "$ONE_OF" $(printf -- '--task %s ' $TASKS) || fail "no files"
+if [ ! -e "$DATA/made-one-of-$ONE_OF" ]; then
+    rm -rf "$DATA"
+    "$BINARY" make-files geobench --to "$DATA" --one-of "$ONE_OF" $(printf -- '--task %s ' $TASKS) || fail "no files"
+    : >"$DATA/made-one-of-$ONE_OF"
+fi
 
 echo "3. Rates"
 count() { find "$DATA"/*/"$1" -name '*.hdf5' | wc -l; }
@@ -82,7 +86,7 @@ for precision in $PRECISIONS; do
             --precision "$precision" --no-cache --profile --to "$OUT/features"
     }
     run >/dev/null 2>"$FOLDER/said" || { cat "$FOLDER/said" >&2; fail "features in $precision failed"; }
-    took=$(seconds run)
+    took=$(seconds run) || exit 1
     rate=$(echo "$IMAGES $took" | awk '{ printf "%.1f", $1 / $2 }')
     sed -n '/Time of extraction/,$p' "$FOLDER/said" | sed "s/^/    $precision: /"
     theirs=
@@ -95,9 +99,10 @@ if time_left; then
     for task in $TASKS; do all=$((all + $(count $task))); done
     run() {
         in_precision "$best" "$BINARY" bench geobench --data "$DATA" --model $MODEL --weights random:0 $(printf -- '--task %s ' $TASKS) \
-            --protocol knn --device "$DEVICE" --precision "$best" --no-cache --out "$OUT/bench"
+            --partition default --protocol knn --device "$DEVICE" --precision "$best" --no-cache --out "$OUT/bench"
     }
-    row "four tasks, k-NN, $all images, $best: seconds" "$(seconds run)" "" ""
+    took=$(seconds run) || exit 1
+    row "four tasks, k-NN, $all images, $best: seconds" "$took" "" ""
 fi
 time_left && {
     said=$("$BINARY" measure-device --device "$DEVICE" --precision f32 --work neighbours --size $NEIGHBOURS) || fail "neighbours differ"

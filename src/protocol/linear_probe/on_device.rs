@@ -152,7 +152,7 @@ impl DeviceSweep {
                 DeviceTargets::Classes(Tensor::from_data(TensorData::new(classes, shape), &device))
             }
             Targets::Labels(labels) => {
-                DeviceTargets::Labels(accelerator.upload(labels.mapv(|label| f32::from(label)).view()))
+                DeviceTargets::Labels(accelerator.upload(labels.mapv(f32::from).view()))
             }
             Targets::Values(values) => {
                 let column = ArrayView2::from_shape((values.len(), 1), values).map_err(failure)?;
