@@ -90,7 +90,8 @@ fn assert_pixels(what: &str, image: ArrayView3<f32>, golden: &Value) {
         assert_eq!(expected, &serde_json::json!(shape), "{what}");
     }
     let largest = image.iter().fold(0.0_f64, |most, x| most.max(f64::from(x.abs())));
-    let means = image.outer_iter().map(|band| band.iter().map(|x| f64::from(*x)).sum::<f64>() / band.len() as f64);
+    let means =
+        image.outer_iter().map(|band| band.iter().map(|x| f64::from(*x)).sum::<f64>() / band.len() as f64);
     for (found, expected) in means.zip(numbers(&golden["band_mean"])) {
         assert!((found - expected).abs() <= 1e-6 * largest, "{what}: mean {found}, expected {expected}");
     }
@@ -128,7 +129,8 @@ fn assert_map(what: &str, map: &Array2<f32>, golden: &Value, tolerance: f64) {
     let (h, w) = map.dim();
     for (place, expected) in places(h, w).into_iter().zip(numbers(&golden["at_pixels"])) {
         let found = f64::from(map[place]);
-        let is_equal = (found - expected).abs() <= tolerance.max(1e-12 * expected.abs()) || found.is_nan() && expected.is_nan();
+        let is_equal = (found - expected).abs() <= tolerance.max(1e-12 * expected.abs())
+            || found.is_nan() && expected.is_nan();
         assert!(is_equal, "{what}: {found}, expected {expected}");
     }
     if measured.is_empty() {
@@ -174,7 +176,11 @@ fn samples_of_sentinel_3_and_5p_match_the_reference() {
             assert_eq!([found.mean, found.std], expected, "{name}");
         }
         for (split, count) in golden["counts"].as_object().unwrap() {
-            assert_eq!(Some(input.dataset.samples(split_of(split)).len() as u64), count.as_u64(), "{name} {split}");
+            assert_eq!(
+                Some(input.dataset.samples(split_of(split)).len() as u64),
+                count.as_u64(),
+                "{name} {split}"
+            );
         }
         for sample in golden["samples"].as_array().unwrap() {
             let (split, index) = (split_of(sample["split"].as_str().unwrap()), side(&sample["index"]));
@@ -216,7 +222,8 @@ fn samples_of_sentinel_3_and_5p_match_the_reference() {
             let [longitude, latitude] = given.images[0].place.unwrap();
             let area = (patch * f64::from(input.metadata.gsd_m.unwrap()) / 1000.0).powi(2) as f32;
             let found = [longitude, latitude, given.images[0].day.unwrap() as f32, area];
-            let expected: Vec<f32> = numbers(&sample["meta"]).into_iter().map(|number| number as f32).collect();
+            let expected: Vec<f32> =
+                numbers(&sample["meta"]).into_iter().map(|number| number as f32).collect();
             assert_eq!(found.to_vec(), expected, "{what}");
             seen += 1;
         }
@@ -279,7 +286,9 @@ fn dated_variants_have_all_dates_and_repeat_the_last() {
 /// A label with numbers that compare, NaN included.
 fn bits(target: &Target) -> String {
     match target {
-        Target::ValueMap(map) => format!("{:?} {:?}", map.dim(), map.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+        Target::ValueMap(map) => {
+            format!("{:?} {:?}", map.dim(), map.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        }
         other => format!("{other:?}"),
     }
 }
@@ -301,7 +310,11 @@ fn packed_samples_of_many_sizes_are_those_of_the_folder() {
         let (packed, plain) = (open(to.path(), name).unwrap(), open(&made, name).unwrap());
         let bands = plain.bands().unwrap();
         assert_eq!(packed.bands().unwrap(), bands, "{name}");
-        assert_eq!(packed.fingerprint(&Split::ALL).unwrap(), plain.fingerprint(&Split::ALL).unwrap(), "{name}");
+        assert_eq!(
+            packed.fingerprint(&Split::ALL).unwrap(),
+            plain.fingerprint(&Split::ALL).unwrap(),
+            "{name}"
+        );
         for split in Split::ALL {
             assert_eq!(packed.samples(split), plain.samples(split), "{name}");
             for index in 0..plain.samples(split).len() {
@@ -319,7 +332,10 @@ fn packed_samples_of_many_sizes_are_those_of_the_folder() {
         spoilt[middle] ^= 1;
         std::fs::write(&path, &spoilt).unwrap();
         let all = (0..plain.samples(Split::Test).len()).map(|index| packed.read(Split::Test, index, &bands));
-        assert!(all.collect::<terrabench::Result<Vec<_>>>().is_err() || open(to.path(), name).is_err(), "{name}");
+        assert!(
+            all.collect::<terrabench::Result<Vec<_>>>().is_err() || open(to.path(), name).is_err(),
+            "{name}"
+        );
         std::fs::write(&path, &whole).unwrap();
     }
 }
@@ -414,7 +430,8 @@ fn labels_of_lc100_belong_to_the_image_of_the_same_place() {
     let folder = tempfile::tempdir().unwrap();
     let lc100 = folder.path().join("lc100_s3");
     let labels = |first: &str| std::iter::once(first).chain(["0"; 22]).collect::<Vec<_>>().join(",");
-    let header = format!("PID,{}", (0..23).map(|class| format!("\"a, {class}\"")).collect::<Vec<_>>().join(","));
+    let header =
+        format!("PID,{}", (0..23).map(|class| format!("\"a, {class}\"")).collect::<Vec<_>>().join(","));
     lists(&lc100, "multilabel", &format!("{header}\nb_1_2,{}\na_3_4,{}\n", labels("1"), labels("0")));
     lists(&lc100, "static_fnames", "a_3_4,S3A_20190507T135736.tif\nb_1_2,S3B_20190810T135525.tif\n");
     let dataset = open(folder.path(), "lc100cls-s3").unwrap();
@@ -433,7 +450,11 @@ fn labels_of_lc100_belong_to_the_image_of_the_same_place() {
     assert!(problem("lc100seg-s3").contains("line 1: has 1 cells; expected 2"), "{}", problem("lc100seg-s3"));
     lists(&lc100, "multilabel", &format!("{header}\nb_1_2,1\n"));
     lists(&lc100, "static_fnames", "b_1_2,x.tif\n");
-    assert!(problem("lc100cls-s3").contains("line 2: has 2 cells; expected 24"), "{}", problem("lc100cls-s3"));
+    assert!(
+        problem("lc100cls-s3").contains("line 2: has 2 cells; expected 24"),
+        "{}",
+        problem("lc100cls-s3")
+    );
     lists(&lc100, "static_fnames", "../../b,x.tif\n");
     assert!(problem("lc100seg-s3").contains("outside"), "{}", problem("lc100seg-s3"));
     // A place without a folder of images, for the variant with all dates.
@@ -546,7 +567,10 @@ fn inspect_shows_small_numbers_sizes_and_what_is_not_measured() {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     let train = said.lines().rfind(|line| line.starts_with("train")).unwrap();
-    assert_eq!(train.split_whitespace().collect::<Vec<_>>(), ["train", "2", "4", "3.0000", "2.0000", "4.0000"]);
+    assert_eq!(
+        train.split_whitespace().collect::<Vec<_>>(),
+        ["train", "2", "4", "3.0000", "2.0000", "4.0000"]
+    );
 }
 
 // EuroSAT by longitude -------------------------------------------------------------------------------------------------------
@@ -562,7 +586,10 @@ fn eurosat_by_longitude_has_the_same_images_under_other_lists() {
     let task = suite.task("eurosat-spatial").unwrap();
     assert_eq!(data::task_folder(&suite, task, folder.path()), None);
     let error = open(folder.path(), "eurosat-spatial").map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("eurosat-spatial-train.txt") && error.contains("fetch copernicus-bench"), "{error}");
+    assert!(
+        error.contains("eurosat-spatial-train.txt") && error.contains("fetch copernicus-bench"),
+        "{error}"
+    );
 
     let random = open(folder.path(), "eurosat-s2").unwrap();
     let (train, test) = (random.samples(Split::Train), random.samples(Split::Test));
@@ -639,14 +666,18 @@ fn a_model_without_the_sensor_says_so_before_anything_is_read() {
 fn a_sensor_on_the_command_line_leaves_sentinel_3_and_5p_alone() {
     let suite = suite().with_input_sensor(terrabench::task::Sensor::S2_L2A);
     let of = |task: &str| suite.task(task).unwrap().input_sensor.to_string();
-    assert_eq!([of("cloud-s2"), of("cloud-s3"), of("aq-o3-s5p"), of("dfc2020-s1")], ["s2-l2a", "s3-olci", "s5p-o3", "s1"]);
+    assert_eq!(
+        [of("cloud-s2"), of("cloud-s3"), of("aq-o3-s5p"), of("dfc2020-s1")],
+        ["s2-l2a", "s3-olci", "s5p-o3", "s1"]
+    );
 }
 
 #[test]
 fn language_vectors_are_read_beside_the_weights_and_are_part_of_their_identity() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = model("copernicus-fm-b-s5p");
-    let terrabench::model::architecture::ArchitectureConfig::CopernicusFm(sizes) = &mut model.architecture else {
+    let terrabench::model::architecture::ArchitectureConfig::CopernicusFm(sizes) = &mut model.architecture
+    else {
         panic!("another architecture")
     };
     (sizes.width, sizes.depth, sizes.heads, sizes.kernel_width) = (24, 4, 3, 24);
@@ -666,15 +697,25 @@ fn language_vectors_are_read_beside_the_weights_and_are_part_of_their_identity()
     safetensors(&weights, &numbers);
     let weights = Weights::File(weights);
     let missing = load(&model, &weights, false, &device).map(|_| ()).unwrap_err().to_string();
-    assert!(missing.contains("varname_embed_llama3.2_1B.pt") && missing.contains("fetch weights"), "{missing}");
+    assert!(
+        missing.contains("varname_embed_llama3.2_1B.pt") && missing.contains("fetch weights"),
+        "{missing}"
+    );
 
     let vectors = folder.path().join("varname_embed_llama3.2_1B.pt");
     let vector = |name: &str, step: usize| {
-        (name.to_owned(), vec![2048], (0..2048).map(|i| ((i * step % 17) as f32 - 8.0) / 8.0).collect::<Vec<f32>>())
+        (
+            name.to_owned(),
+            vec![2048],
+            (0..2048).map(|i| ((i * step % 17) as f32 - 8.0) / 8.0).collect::<Vec<f32>>(),
+        )
     };
     safetensors(&vectors, &[vector("Sentinel 5P Nitrogen Dioxide", 3)]);
     let lacks = load(&model, &weights, false, &device).map(|_| ()).unwrap_err().to_string();
-    assert!(lacks.contains("expected a language vector `Sentinel 5P Ozone`, found Sentinel 5P Nitrogen"), "{lacks}");
+    assert!(
+        lacks.contains("expected a language vector `Sentinel 5P Ozone`, found Sentinel 5P Nitrogen"),
+        "{lacks}"
+    );
     safetensors(&vectors, &[vector("Sentinel 5P Nitrogen Dioxide", 3), vector("Sentinel 5P Ozone", 5)]);
     let first = load(&model, &weights, false, &device).unwrap();
     assert_eq!(Some(&first.weights_id), terrabench::model::identity(&model, &weights).unwrap().as_ref());
@@ -716,12 +757,16 @@ fn home() -> tempfile::TempDir {
             .replace("channels = 512", "channels = 8")
             .replace("channels = 256", "channels = 4")
             .replace("batch-size = 16", "batch-size = 2"),
-        name if name.starts_with("copernicus-fm") || name.starts_with("vit-b") || name.starts_with("dofa") => text
-            .replace("width = 768", "width = 24")
-            .replace("kernel-width = 128", "kernel-width = 24")
-            .replace("depth = 12", "depth = 4")
-            .replace("heads = 12", "heads = 3")
-            .replace("map-layers = [3, 5, 7, 11]", "map-layers = [0, 1, 2, 3]"),
+        name if name.starts_with("copernicus-fm")
+            || name.starts_with("vit-b")
+            || name.starts_with("dofa") =>
+        {
+            text.replace("width = 768", "width = 24")
+                .replace("kernel-width = 128", "kernel-width = 24")
+                .replace("depth = 12", "depth = 4")
+                .replace("heads = 12", "heads = 3")
+                .replace("map-layers = [3, 5, 7, 11]", "map-layers = [0, 1, 2, 3]")
+        }
         _ => text,
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

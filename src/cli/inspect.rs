@@ -238,8 +238,12 @@ impl Summary {
         }
         let dtype = sample.label_dtype.as_deref().unwrap_or_default();
         match &sample.target {
-            Target::Mask(mask) if self.mask.is_none() => self.mask = Some(format!("mask: {dtype} {}", size(mask))),
-            Target::ValueMap(map) if self.mask.is_none() => self.mask = Some(format!("map: {dtype} {}", size(map))),
+            Target::Mask(mask) if self.mask.is_none() => {
+                self.mask = Some(format!("mask: {dtype} {}", size(mask)))
+            }
+            Target::ValueMap(map) if self.mask.is_none() => {
+                self.mask = Some(format!("map: {dtype} {}", size(map)))
+            }
             _ => {}
         }
         let values = self.values.entry(split).or_default();
@@ -283,10 +287,17 @@ impl Summary {
             writeln!(out, "pixels below are as stored; they are multiplied by {} when used", task.scale)?;
         }
         if !task.band_scales.is_empty() {
-            writeln!(out, "pixels below are as stored; each band is multiplied by its factor (`band-scales`) when used")?;
+            writeln!(
+                out,
+                "pixels below are as stored; each band is multiplied by its factor (`band-scales`) when used"
+            )?;
         }
         if let Some(resample) = task.resample {
-            writeln!(out, "sizes below are as stored; images and labels are resampled to {0} x {0} when used", resample.side)?;
+            writeln!(
+                out,
+                "sizes below are as stored; images and labels are resampled to {0} x {0} when used",
+                resample.side
+            )?;
         }
 
         writeln!(out, "\n{:<8}{:>10}{:>10}", "split", "samples", "official")?;
@@ -359,7 +370,11 @@ impl Summary {
     fn print_values(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
         let unit = task.unit.as_deref().map(|unit| format!(" in {unit}")).unwrap_or_default();
         writeln!(out, "\nnumbers of the labels{unit}")?;
-        writeln!(out, "{:<8}{:>14}{:>14}{:>14}{:>14}{:>14}", "split", "measured", "of", "mean", "min", "max")?;
+        writeln!(
+            out,
+            "{:<8}{:>14}{:>14}{:>14}{:>14}{:>14}",
+            "split", "measured", "of", "mean", "min", "max"
+        )?;
         for split in splits {
             let ValueSummary { measured, all, sum, min, max } = self.values.get(split).unwrap_or(&NO_VALUES);
             let split = split.to_string();

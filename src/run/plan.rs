@@ -151,7 +151,8 @@ pub fn without_sensor(suite: &Suite, model: &ModelConfig, choice: &Choice) -> Ve
         return Vec::new();
     }
     let protocols = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
-    let tables = suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
+    let tables =
+        suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
     let named = once(tables.flat_map(|table| &table.tasks));
     let lacking = |task: &Task| {
         let lacks = |image: &TaskImage| model.sensor_on(task, image.input_sensor).is_err();
