@@ -90,7 +90,8 @@ fn assert_pixels(what: &str, image: ArrayView3<f32>, golden: &Value) {
         assert_eq!(expected, &serde_json::json!(shape), "{what}");
     }
     let largest = image.iter().fold(0.0_f64, |most, x| most.max(f64::from(x.abs())));
-    let means = image.outer_iter().map(|band| band.iter().map(|x| f64::from(*x)).sum::<f64>() / band.len() as f64);
+    let means =
+        image.outer_iter().map(|band| band.iter().map(|x| f64::from(*x)).sum::<f64>() / band.len() as f64);
     for (found, expected) in means.zip(numbers(&golden["band_mean"])) {
         assert!((found - expected).abs() <= 1e-6 * largest, "{what}: mean {found}, expected {expected}");
     }
@@ -128,7 +129,8 @@ fn assert_map(what: &str, map: &Array2<f32>, golden: &Value, tolerance: f64) {
     let (h, w) = map.dim();
     for (place, expected) in places(h, w).into_iter().zip(numbers(&golden["at_pixels"])) {
         let found = f64::from(map[place]);
-        let is_equal = (found - expected).abs() <= tolerance || found.is_nan() && expected.is_nan();
+        let is_equal = (found - expected).abs() <= tolerance.max(1e-12 * expected.abs())
+            || found.is_nan() && expected.is_nan();
         assert!(is_equal, "{what}: {found}, expected {expected}");
     }
     if measured.is_empty() {
@@ -174,7 +176,11 @@ fn samples_of_sentinel_3_and_5p_match_the_reference() {
             assert_eq!([found.mean, found.std], expected, "{name}");
         }
         for (split, count) in golden["counts"].as_object().unwrap() {
-            assert_eq!(Some(input.dataset.samples(split_of(split)).len() as u64), count.as_u64(), "{name} {split}");
+            assert_eq!(
+                Some(input.dataset.samples(split_of(split)).len() as u64),
+                count.as_u64(),
+                "{name} {split}"
+            );
         }
         for sample in golden["samples"].as_array().unwrap() {
             let (split, index) = (split_of(sample["split"].as_str().unwrap()), side(&sample["index"]));
@@ -205,7 +211,7 @@ fn samples_of_sentinel_3_and_5p_match_the_reference() {
                     }
                 }
                 Target::ValueMap(map) => {
-                    assert_map(&what, map, &sample["target"], 0.0);
+                    assert_map(&what, map, &sample["target"], 1e-9);
                     let PixelTruth::Values(values) = truth(task) else { panic!("{what}") };
                     assert_map(&format!("{what}, transformed"), &values, &transformed["target"], 1e-6);
                 }
@@ -216,7 +222,8 @@ fn samples_of_sentinel_3_and_5p_match_the_reference() {
             let [longitude, latitude] = given.images[0].place.unwrap();
             let area = (patch * f64::from(input.metadata.gsd_m.unwrap()) / 1000.0).powi(2) as f32;
             let found = [longitude, latitude, given.images[0].day.unwrap() as f32, area];
-            let expected: Vec<f32> = numbers(&sample["meta"]).into_iter().map(|number| number as f32).collect();
+            let expected: Vec<f32> =
+                numbers(&sample["meta"]).into_iter().map(|number| number as f32).collect();
             assert_eq!(found.to_vec(), expected, "{what}");
             seen += 1;
         }
@@ -251,16 +258,18 @@ fn dated_variants_have_all_dates_and_repeat_the_last() {
             let read = dataset.read(split, index, &bands).unwrap();
             let days: Vec<f64> = read.images.iter().map(|image| image.day.unwrap()).collect();
             assert!(days.is_sorted() || name.contains("s3"), "{what}: {days:?}");
-            // torchgeo takes the image, and so the series, by row.
-            if sample.get("torchgeo_id").is_none_or(|id| id == &sample["id"]) {
-                let dates = side(&sample["series_shape_torchgeo"][0]);
-                lengths.insert(dates);
-                for later in dates..4 {
-                    assert_eq!(read.images[later].pixels, read.images[dates - 1].pixels, "{what}");
-                    assert_eq!(days[later], days[dates - 1], "{what}");
-                }
-                assert!(dates == 1 || read.images[dates - 1].pixels != read.images[dates - 2].pixels, "{what}");
+            let folder = dataset.files(split)[0].parent().unwrap().parent().unwrap().join(&read.name);
+            let dates = std::fs::read_dir(folder).unwrap().count();
+            // torchgeo takes the series by row of another list.
+            if still == "biomass-s3" || sample["torchgeo_id"] == sample["id"] && still == "lc100cls-s3" {
+                assert_eq!(dates, side(&sample["series_shape_torchgeo"][0]), "{what}");
             }
+            lengths.insert(dates);
+            for later in dates..4 {
+                assert_eq!(read.images[later].pixels, read.images[dates - 1].pixels, "{what}");
+                assert_eq!(days[later], days[dates - 1], "{what}");
+            }
+            assert!(dates == 1 || read.images[dates - 1].pixels != read.images[dates - 2].pixels, "{what}");
             // The static image is one of them, and the label is the same.
             let alone = open(&made, still).unwrap();
             let alone = alone.read(split, index, &bands[..1]).unwrap();
@@ -277,7 +286,9 @@ fn dated_variants_have_all_dates_and_repeat_the_last() {
 /// A label with numbers that compare, NaN included.
 fn bits(target: &Target) -> String {
     match target {
-        Target::ValueMap(map) => format!("{:?} {:?}", map.dim(), map.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+        Target::ValueMap(map) => {
+            format!("{:?} {:?}", map.dim(), map.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        }
         other => format!("{other:?}"),
     }
 }
@@ -299,7 +310,11 @@ fn packed_samples_of_many_sizes_are_those_of_the_folder() {
         let (packed, plain) = (open(to.path(), name).unwrap(), open(&made, name).unwrap());
         let bands = plain.bands().unwrap();
         assert_eq!(packed.bands().unwrap(), bands, "{name}");
-        assert_eq!(packed.fingerprint(&Split::ALL).unwrap(), plain.fingerprint(&Split::ALL).unwrap(), "{name}");
+        assert_eq!(
+            packed.fingerprint(&Split::ALL).unwrap(),
+            plain.fingerprint(&Split::ALL).unwrap(),
+            "{name}"
+        );
         for split in Split::ALL {
             assert_eq!(packed.samples(split), plain.samples(split), "{name}");
             for index in 0..plain.samples(split).len() {
@@ -317,7 +332,10 @@ fn packed_samples_of_many_sizes_are_those_of_the_folder() {
         spoilt[middle] ^= 1;
         std::fs::write(&path, &spoilt).unwrap();
         let all = (0..plain.samples(Split::Test).len()).map(|index| packed.read(Split::Test, index, &bands));
-        assert!(all.collect::<terrabench::Result<Vec<_>>>().is_err() || open(to.path(), name).is_err(), "{name}");
+        assert!(
+            all.collect::<terrabench::Result<Vec<_>>>().is_err() || open(to.path(), name).is_err(),
+            "{name}"
+        );
         std::fs::write(&path, &whole).unwrap();
     }
 }
@@ -368,7 +386,7 @@ fn holes_become_zero_before_the_image_is_resampled_and_ring() {
     assert_eq!(pixels.dim(), (1, 56, 56));
     let ends = [f32::min, f32::max].map(|end| pixels.iter().copied().reduce(end).unwrap());
     // The cubic filter overshoots around the hole: 1e-4 is exceeded, and the hole is not filled.
-    assert!(ends[0] < 2e-5 && ends[1] > 1.001e-4, "{ends:?}");
+    assert!(ends[0] < 5e-5 && ends[1] > 1.05e-4, "{ends:?}");
     assert!(pixels.iter().all(|pixel| pixel.is_finite()));
 }
 
@@ -412,7 +430,8 @@ fn labels_of_lc100_belong_to_the_image_of_the_same_place() {
     let folder = tempfile::tempdir().unwrap();
     let lc100 = folder.path().join("lc100_s3");
     let labels = |first: &str| std::iter::once(first).chain(["0"; 22]).collect::<Vec<_>>().join(",");
-    let header = format!("PID,{}", (0..23).map(|class| format!("\"a, {class}\"")).collect::<Vec<_>>().join(","));
+    let header =
+        format!("PID,{}", (0..23).map(|class| format!("\"a, {class}\"")).collect::<Vec<_>>().join(","));
     lists(&lc100, "multilabel", &format!("{header}\nb_1_2,{}\na_3_4,{}\n", labels("1"), labels("0")));
     lists(&lc100, "static_fnames", "a_3_4,S3A_20190507T135736.tif\nb_1_2,S3B_20190810T135525.tif\n");
     let dataset = open(folder.path(), "lc100cls-s3").unwrap();
@@ -431,7 +450,11 @@ fn labels_of_lc100_belong_to_the_image_of_the_same_place() {
     assert!(problem("lc100seg-s3").contains("line 1: has 1 cells; expected 2"), "{}", problem("lc100seg-s3"));
     lists(&lc100, "multilabel", &format!("{header}\nb_1_2,1\n"));
     lists(&lc100, "static_fnames", "b_1_2,x.tif\n");
-    assert!(problem("lc100cls-s3").contains("line 2: has 2 cells; expected 24"), "{}", problem("lc100cls-s3"));
+    assert!(
+        problem("lc100cls-s3").contains("line 2: has 2 cells; expected 24"),
+        "{}",
+        problem("lc100cls-s3")
+    );
     lists(&lc100, "static_fnames", "../../b,x.tif\n");
     assert!(problem("lc100seg-s3").contains("outside"), "{}", problem("lc100seg-s3"));
     // A place without a folder of images, for the variant with all dates.
@@ -520,6 +543,36 @@ fn masks_of_cloud_s3_are_scored_at_the_size_of_the_model_s_input() {
     assert_eq!(PixelTruth::of(&sample, &kept, [224, 224]).unwrap().dim(), (256, 256));
 }
 
+#[test]
+fn inspect_shows_small_numbers_sizes_and_what_is_not_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = vec![1.5e-4_f32; 50 * 51];
+    image[0] = f32::NAN;
+    air_quality(folder.path(), &image, [50, 51], &[f32::NAN, 2.0, 4.0, f32::NEG_INFINITY], [2, 2]);
+    let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
+        .args(["inspect", "--suite", "copernicus-bench", "--task", "aq-no2-s5p", "--data"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "map: float32 2 x 2",
+        "sizes below are as stored; images and labels are resampled to 56 x 56 when used",
+        "float32 50 x 51",
+        "1.5000e-4",
+        "3 pixels are not finite; readers replace NaN by 0",
+        "numbers of the labels in ug/m3",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    let train = said.lines().rfind(|line| line.starts_with("train")).unwrap();
+    assert_eq!(
+        train.split_whitespace().collect::<Vec<_>>(),
+        ["train", "2", "4", "3.0000", "2.0000", "4.0000"]
+    );
+}
+
 // EuroSAT by longitude -------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -533,7 +586,10 @@ fn eurosat_by_longitude_has_the_same_images_under_other_lists() {
     let task = suite.task("eurosat-spatial").unwrap();
     assert_eq!(data::task_folder(&suite, task, folder.path()), None);
     let error = open(folder.path(), "eurosat-spatial").map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("eurosat-spatial-train.txt") && error.contains("fetch copernicus-bench"), "{error}");
+    assert!(
+        error.contains("eurosat-spatial-train.txt") && error.contains("fetch copernicus-bench"),
+        "{error}"
+    );
 
     let random = open(folder.path(), "eurosat-s2").unwrap();
     let (train, test) = (random.samples(Split::Train), random.samples(Split::Test));
@@ -610,14 +666,18 @@ fn a_model_without_the_sensor_says_so_before_anything_is_read() {
 fn a_sensor_on_the_command_line_leaves_sentinel_3_and_5p_alone() {
     let suite = suite().with_input_sensor(terrabench::task::Sensor::S2_L2A);
     let of = |task: &str| suite.task(task).unwrap().input_sensor.to_string();
-    assert_eq!([of("cloud-s2"), of("cloud-s3"), of("aq-o3-s5p"), of("dfc2020-s1")], ["s2-l2a", "s3-olci", "s5p-o3", "s1"]);
+    assert_eq!(
+        [of("cloud-s2"), of("cloud-s3"), of("aq-o3-s5p"), of("dfc2020-s1")],
+        ["s2-l2a", "s3-olci", "s5p-o3", "s1"]
+    );
 }
 
 #[test]
 fn language_vectors_are_read_beside_the_weights_and_are_part_of_their_identity() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = model("copernicus-fm-b-s5p");
-    let terrabench::model::architecture::ArchitectureConfig::CopernicusFm(sizes) = &mut model.architecture else {
+    let terrabench::model::architecture::ArchitectureConfig::CopernicusFm(sizes) = &mut model.architecture
+    else {
         panic!("another architecture")
     };
     (sizes.width, sizes.depth, sizes.heads, sizes.kernel_width) = (24, 4, 3, 24);
@@ -637,15 +697,25 @@ fn language_vectors_are_read_beside_the_weights_and_are_part_of_their_identity()
     safetensors(&weights, &numbers);
     let weights = Weights::File(weights);
     let missing = load(&model, &weights, false, &device).map(|_| ()).unwrap_err().to_string();
-    assert!(missing.contains("varname_embed_llama3.2_1B.pt") && missing.contains("fetch weights"), "{missing}");
+    assert!(
+        missing.contains("varname_embed_llama3.2_1B.pt") && missing.contains("fetch weights"),
+        "{missing}"
+    );
 
     let vectors = folder.path().join("varname_embed_llama3.2_1B.pt");
     let vector = |name: &str, step: usize| {
-        (name.to_owned(), vec![2048], (0..2048).map(|i| ((i * step % 17) as f32 - 8.0) / 8.0).collect::<Vec<f32>>())
+        (
+            name.to_owned(),
+            vec![2048],
+            (0..2048).map(|i| ((i * step % 17) as f32 - 8.0) / 8.0).collect::<Vec<f32>>(),
+        )
     };
     safetensors(&vectors, &[vector("Sentinel 5P Nitrogen Dioxide", 3)]);
     let lacks = load(&model, &weights, false, &device).map(|_| ()).unwrap_err().to_string();
-    assert!(lacks.contains("expected a language vector `Sentinel 5P Ozone`, found Sentinel 5P Nitrogen"), "{lacks}");
+    assert!(
+        lacks.contains("expected a language vector `Sentinel 5P Ozone`, found Sentinel 5P Nitrogen"),
+        "{lacks}"
+    );
     safetensors(&vectors, &[vector("Sentinel 5P Nitrogen Dioxide", 3), vector("Sentinel 5P Ozone", 5)]);
     let first = load(&model, &weights, false, &device).unwrap();
     assert_eq!(Some(&first.weights_id), terrabench::model::identity(&model, &weights).unwrap().as_ref());
@@ -687,12 +757,16 @@ fn home() -> tempfile::TempDir {
             .replace("channels = 512", "channels = 8")
             .replace("channels = 256", "channels = 4")
             .replace("batch-size = 16", "batch-size = 2"),
-        name if name.starts_with("copernicus-fm") || name.starts_with("vit-b") || name.starts_with("dofa") => text
-            .replace("width = 768", "width = 24")
-            .replace("kernel-width = 128", "kernel-width = 24")
-            .replace("depth = 12", "depth = 4")
-            .replace("heads = 12", "heads = 3")
-            .replace("map-layers = [3, 5, 7, 11]", "map-layers = [0, 1, 2, 3]"),
+        name if name.starts_with("copernicus-fm")
+            || name.starts_with("vit-b")
+            || name.starts_with("dofa") =>
+        {
+            text.replace("width = 768", "width = 24")
+                .replace("kernel-width = 128", "kernel-width = 24")
+                .replace("depth = 12", "depth = 4")
+                .replace("heads = 12", "heads = 3")
+                .replace("map-layers = [3, 5, 7, 11]", "map-layers = [0, 1, 2, 3]")
+        }
         _ => text,
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -721,7 +795,10 @@ fn copied(from: &Path, to: &Path, change: &dyn Fn(&str, String) -> String) {
 fn bench(home: &Path, data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.current_dir(home).env("TERRABENCH_CACHE", home.join("cache"));
-    command.args(["bench", "copernicus-bench", "--weights", "random:0"]);
+    command.args(["bench", "copernicus-bench"]);
+    if !more.iter().any(|word| ["image-stats", "rcf"].contains(word)) {
+        command.args(["--weights", "random:0"]);
+    }
     command.arg("--data").arg(data).arg("--out").arg(out).args(more);
     command.output().unwrap()
 }

@@ -61,7 +61,8 @@ fn every_task_reads_as_its_source() {
         let (suite, root) = (suite(name), real.join(root));
         // There are no real pixels of Flood-S1, Sentinel-3 and Sentinel-5P: other tests pack generated ones.
         let has_pixels = |task: &&terrabench::task::Task| {
-            data::open(&suite, task, &root, "default").is_ok_and(|dataset| !dataset.samples(Split::Train).is_empty())
+            data::open(&suite, task, &root, "default")
+                .is_ok_and(|dataset| !dataset.samples(Split::Train).is_empty())
         };
         let tasks: Vec<_> = suite.tasks.iter().filter(has_pixels).collect();
         assert!(tasks.len() >= 6, "{name}");

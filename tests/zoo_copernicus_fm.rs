@@ -380,7 +380,10 @@ fn configurations_of_sentinel_3_and_5p_differ_in_patches_and_sensors() {
     let (three, five) = (load("copernicus-fm-b-s3"), load("copernicus-fm-b-s5p"));
     assert_eq!(three.architecture, ArchitectureConfig::CopernicusFm(config("base", 8)));
     let olci = &three.sensors[&sensor("s3-olci")];
-    assert_eq!((olci.wavelengths.as_slice(), olci.bandwidths.as_slice()), (&S3_WAVELENGTHS[..], &S3_BANDWIDTHS[..]));
+    assert_eq!(
+        (olci.wavelengths.as_slice(), olci.bandwidths.as_slice()),
+        (&S3_WAVELENGTHS[..], &S3_BANDWIDTHS[..])
+    );
     assert_eq!((three.sensors.len(), olci.bands.len()), (1, 21));
     let vectors = Some("varname_embed/varname_embed_llama3.2_1B.pt".to_owned());
     let with_vectors = CopernicusFmConfig { language_vectors: vectors, ..config("base", 4) };
@@ -388,7 +391,11 @@ fn configurations_of_sentinel_3_and_5p_differ_in_patches_and_sensors() {
     let gases = [("s5p-no2", "Sentinel 5P Nitrogen Dioxide"), ("s5p-o3", "Sentinel 5P Ozone")];
     for (name, variable) in gases {
         let input = &five.sensors[&sensor(name)];
-        assert_eq!((input.variable.as_deref(), input.wavelengths.as_slice()), (Some(variable), &[][..]), "{name}");
+        assert_eq!(
+            (input.variable.as_deref(), input.wavelengths.as_slice()),
+            (Some(variable), &[][..]),
+            "{name}"
+        );
     }
     assert_eq!(five.sensors.len(), gases.len());
 }

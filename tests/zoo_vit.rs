@@ -124,8 +124,7 @@ fn base_outputs_are_timms() {
     assert_eq!(parameters::list(&vit), timms_parameters(13));
     let mut golden = Golden::open("zoo/vit/full_io.safetensors");
     let compare = || check(&mut golden, &vit, "base", &images(6, [1, 13, 224, 224]), &[3, 5, 7, 11]);
-    let of_sentinel_3_and_5p =
-        ["vit-b-s3", "vit-b-s5p", "vit-b-supervised-s3", "vit-b-supervised-s5p"];
+    let of_sentinel_3_and_5p = ["vit-b-s3", "vit-b-s5p", "vit-b-supervised-s3", "vit-b-supervised-s5p"];
     let names = [&["vit-b", "vit-b-supervised"][..], &of_sentinel_3_and_5p].concat();
     assert_parity(&names, "tests/zoo_vit.rs", compare);
     golden.finish("-");

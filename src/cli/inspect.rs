@@ -188,7 +188,32 @@ struct Summary {
     bands: Vec<BandSummary>,
     samples: BTreeMap<Split, usize>,
     classes: BTreeMap<Split, Vec<usize>>,
+    values: BTreeMap<Split, ValueSummary>,
     mask: Option<String>,
+}
+
+/// The numbers of a split's labels.
+#[derive(Default)]
+struct ValueSummary {
+    measured: usize,
+    all: usize,
+    sum: f64,
+    min: f64,
+    max: f64,
+}
+
+impl ValueSummary {
+    fn add(&mut self, value: f32) {
+        self.all += 1;
+        if value.is_finite() {
+            let value = f64::from(value);
+            let is_first = self.measured == 0;
+            self.min = if is_first { value } else { self.min.min(value) };
+            self.max = if is_first { value } else { self.max.max(value) };
+            self.measured += 1;
+            self.sum += value;
+        }
+    }
 }
 
 struct BandSummary {
@@ -211,9 +236,21 @@ impl Summary {
         for (class, count) in classes.iter_mut().zip(class_counts(task, &sample.target)) {
             *class += count;
         }
-        if let (Target::Mask(mask), None) = (&sample.target, &self.mask) {
-            let dtype = sample.label_dtype.as_deref().unwrap_or_default();
-            self.mask = Some(format!("{dtype} {}", size(mask)));
+        let dtype = sample.label_dtype.as_deref().unwrap_or_default();
+        match &sample.target {
+            Target::Mask(mask) if self.mask.is_none() => {
+                self.mask = Some(format!("mask: {dtype} {}", size(mask)))
+            }
+            Target::ValueMap(map) if self.mask.is_none() => {
+                self.mask = Some(format!("map: {dtype} {}", size(map)))
+            }
+            _ => {}
+        }
+        let values = self.values.entry(split).or_default();
+        match &sample.target {
+            Target::Value(value) => values.add(*value),
+            Target::ValueMap(map) => map.iter().for_each(|value| values.add(*value)),
+            Target::Class(_) | Target::Labels(_) | Target::Mask(_) => {}
         }
         for (name, band) in sample.bands() {
             let known = self.bands.iter().position(|known| known.name == name);
@@ -244,10 +281,23 @@ impl Summary {
         };
         writeln!(out, "{name} ({title}): {classes} {kind}; metric {metric}; sensor {sensor}")?;
         if let Some(mask) = &self.mask {
-            writeln!(out, "mask: {mask}")?;
+            writeln!(out, "{mask}")?;
         }
         if task.scale != 1.0 {
             writeln!(out, "pixels below are as stored; they are multiplied by {} when used", task.scale)?;
+        }
+        if !task.band_scales.is_empty() {
+            writeln!(
+                out,
+                "pixels below are as stored; each band is multiplied by its factor (`band-scales`) when used"
+            )?;
+        }
+        if let Some(resample) = task.resample {
+            writeln!(
+                out,
+                "sizes below are as stored; images and labels are resampled to {0} x {0} when used",
+                resample.side
+            )?;
         }
 
         writeln!(out, "\n{:<8}{:>10}{:>10}", "split", "samples", "official")?;
@@ -257,7 +307,11 @@ impl Summary {
         }
 
         let width = self.bands.iter().map(|band| band.name.chars().count()).max().unwrap_or(0).max(4);
-        let forms: Vec<String> = self.bands.iter().map(|band| band.forms.join(" or ")).collect();
+        let form = |band: &BandSummary| match band.forms.as_slice() {
+            [first, rest @ ..] if rest.len() > 2 => format!("{first} or {} other sizes", rest.len()),
+            forms => forms.join(" or "),
+        };
+        let forms: Vec<String> = self.bands.iter().map(form).collect();
         let form_width = forms.iter().map(String::len).max().unwrap_or(0).max(4);
         writeln!(
             out,
@@ -267,13 +321,24 @@ impl Summary {
         for (band, form) in self.bands.iter().zip(&forms) {
             let BandSummary { name, mean, min, max, .. } = band;
             let std = (band.squares / band.count as f64).sqrt();
-            write!(out, "{name:<width$}  {form:<form_width$}{mean:>14.4}{std:>14.4}{min:>14.4}{max:>14.4}")?;
-            match (band.not_finite, task.clip) {
-                (0, _) => writeln!(out)?,
-                (count, Some([low, high])) => {
+            write!(out, "{name:<width$}  {form:<form_width$}")?;
+            // Columns of gases are far below 1.
+            let is_small = min.abs().max(max.abs()) < 0.01;
+            for number in [*mean, std, *min, *max] {
+                match is_small {
+                    true => write!(out, "{number:>14.4e}")?,
+                    false => write!(out, "{number:>14.4}")?,
+                }
+            }
+            match (band.not_finite, task.clip, task.nan_pixels) {
+                (0, _, _) => writeln!(out)?,
+                (count, Some([low, high]), _) => {
                     writeln!(out, "  {count} pixels are not finite; readers clip to {low} to {high}")?;
                 }
-                (count, None) => writeln!(out, "  {count} pixels are not finite!")?,
+                (count, None, Some(number)) => {
+                    writeln!(out, "  {count} pixels are not finite; readers replace NaN by {number}")?;
+                }
+                (count, None, None) => writeln!(out, "  {count} pixels are not finite!")?,
             }
         }
 
@@ -281,6 +346,9 @@ impl Summary {
             writeln!(out, "\nnote: {note}")?;
         }
 
+        if task.target.is_numeric() {
+            return self.print_values(task, splits, out);
+        }
         write!(out, "\n{:<8}", "class")?;
         for split in splits {
             write!(out, "{:>14}", split.to_string())?;
@@ -297,6 +365,32 @@ impl Summary {
         Ok(())
     }
 }
+
+impl Summary {
+    fn print_values(&self, task: &Task, splits: &[Split], out: &mut dyn Write) -> std::io::Result<()> {
+        let unit = task.unit.as_deref().map(|unit| format!(" in {unit}")).unwrap_or_default();
+        writeln!(out, "\nnumbers of the labels{unit}")?;
+        writeln!(
+            out,
+            "{:<8}{:>14}{:>14}{:>14}{:>14}{:>14}",
+            "split", "measured", "of", "mean", "min", "max"
+        )?;
+        for split in splits {
+            let ValueSummary { measured, all, sum, min, max } = self.values.get(split).unwrap_or(&NO_VALUES);
+            let split = split.to_string();
+            match measured {
+                0 => writeln!(out, "{split:<8}{measured:>14}{all:>14}{:>14}{:>14}{:>14}", "-", "-", "-")?,
+                _ => {
+                    let mean = sum / *measured as f64;
+                    writeln!(out, "{split:<8}{measured:>14}{all:>14}{mean:>14.4}{min:>14.4}{max:>14.4}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const NO_VALUES: ValueSummary = ValueSummary { measured: 0, all: 0, sum: 0.0, min: 0.0, max: 0.0 };
 
 impl BandSummary {
     fn new(name: &str) -> Self {

@@ -33,8 +33,8 @@ use self::files::Files;
 use self::item::{ListedSample, TargetPlace};
 use super::decoding::Decoding;
 use super::{
-    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, indices_of_wanted, raw_images, resample,
-    wanted_images,
+    Dataset, RawBand, RawSample, Sample, Split, Target, clip, computed, indices_of_wanted, raw_images,
+    resample, wanted_images,
 };
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::Dtype;
@@ -63,7 +63,9 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
     let place = place(task, root).ok_or_else(|| {
         let problem = match task.layout {
             Some(DatasetLayout::EurosatSpatial) => {
-                format!("expected this folder or its archive, and torchgeo's {SPATIAL_LIST} in it or beside it")
+                format!(
+                    "expected this folder or its archive, and torchgeo's {SPATIAL_LIST} in it or beside it"
+                )
             }
             _ => format!("no such folder; expected the data of {}", task.name),
         };
@@ -189,7 +191,8 @@ impl Copernicus {
             }
             let [rows, columns] = [image.rows, image.columns];
             // Images of several dates that are resampled anyway may differ; the bands of one image may not.
-            let is_one_image = bands_a_file >= self.task.sources().first().map_or(0, |image| image.stored_bands.len());
+            let is_one_image =
+                bands_a_file >= self.task.sources().first().map_or(0, |image| image.stored_bands.len());
             let may_differ = self.task.resample.is_some() && is_one_image;
             if let Some(first) = stored.files.values().next()
                 && [rows, columns] != [first.rows, first.columns]

@@ -176,7 +176,9 @@ impl Extents {
         let column = Chunked::open(path, "sizes")?;
         let expected = header.samples.checked_mul(SIZES_WIDTH);
         if column.dtype() != Dtype::Int32 || Some(column.length()) != expected {
-            return Err(column.error(format!("expected the sizes of {} samples", header.samples)).help(AGAIN));
+            return Err(column
+                .error(format!("expected the sizes of {} samples", header.samples))
+                .help(AGAIN));
         }
         let number = |bytes: &[u8; 4]| usize::try_from(i32::from_le_bytes(*bytes)).unwrap_or(0);
         let numbers: Vec<usize> = column
@@ -189,7 +191,8 @@ impl Extents {
             let width = |[rows, columns]: [usize; 2]| rows.checked_mul(columns);
             let next = |first: usize, width: Option<usize>| first.checked_add(width?);
             let pixels = width(size).and_then(|plane| plane.checked_mul(bands));
-            let one_label = if extents.is_of_pixels(header.label) { width(label_size) } else { Some(header.label_width) };
+            let one_label =
+                if extents.is_of_pixels(header.label) { width(label_size) } else { Some(header.label_width) };
             match (next(image, pixels), next(label, one_label)) {
                 (Some(next_image), Some(next_label)) => (image, label) = (next_image, next_label),
                 _ => return Err(column.error("implausible sizes").help(AGAIN)),
@@ -212,7 +215,9 @@ impl Extents {
     /// First number and count of the label of a row.
     fn label(&self, row: usize, kind: TargetKind) -> (usize, usize) {
         let width = match self.of_rows.get(row) {
-            Some(extent) if self.is_of_pixels(kind) => extent.label_size[0].saturating_mul(extent.label_size[1]),
+            Some(extent) if self.is_of_pixels(kind) => {
+                extent.label_size[0].saturating_mul(extent.label_size[1])
+            }
             _ => self.label_width,
         };
         (self.of_rows.get(row).map_or(row.saturating_mul(width), |extent| extent.label), width)

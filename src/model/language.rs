@@ -33,7 +33,8 @@ pub(super) fn with_vectors(
     config: &ModelConfig,
     weights: &Weights,
 ) -> Result<Architecture> {
-    let (Architecture::CopernicusFm(model), Some((file, variables))) = (&mut network, variables(config)) else {
+    let (Architecture::CopernicusFm(model), Some((file, variables))) = (&mut network, variables(config))
+    else {
         return Ok(network);
     };
     match weights {
@@ -74,8 +75,11 @@ fn path(weights: &Path, file: &str) -> Result<PathBuf> {
     let beside = Path::new(file).file_name().map(|name| folder.join(name));
     let candidates = [Some(folder.join(file)), beside];
     candidates.into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
-        Error::not_found(folder.join(file), "no such file; the model reads the names of its variables from it")
-            .help("fetch it with `cargo xtask fetch weights`, or put it beside the weights")
+        Error::not_found(
+            folder.join(file),
+            "no such file; the model reads the names of its variables from it",
+        )
+        .help("fetch it with `cargo xtask fetch weights`, or put it beside the weights")
     })
 }
 

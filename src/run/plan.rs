@@ -91,6 +91,8 @@ pub fn plan(
         let task = suite.task(name)?;
         let mut fitting = Vec::new();
         let mut unfit = None;
+        // Before a protocol that does not score the task, a sensor that the model lacks.
+        let mut of_this_task = None;
         for (name, protocol) in &protocols {
             let fits = check(task, name, &**protocol);
             let of_model = fits.is_ok();
@@ -98,6 +100,7 @@ pub fn plan(
                 Ok(()) => fitting.push((name, protocol)),
                 Err(error) => {
                     if of_model {
+                        of_this_task = of_this_task.or_else(|| Some(error.clone()));
                         refused = refused.or_else(|| Some(error.clone()));
                     }
                     unfit = unfit.or(Some(error));
@@ -109,7 +112,7 @@ pub fn plan(
             Some(error)
                 if !choice.tasks.is_empty() && (!choice.protocols.is_empty() || fitting.is_empty()) =>
             {
-                return Err(error);
+                return Err(of_this_task.unwrap_or(error));
             }
             _ => {}
         }
@@ -148,7 +151,8 @@ pub fn without_sensor(suite: &Suite, model: &ModelConfig, choice: &Choice) -> Ve
         return Vec::new();
     }
     let protocols = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
-    let tables = suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
+    let tables =
+        suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
     let named = once(tables.flat_map(|table| &table.tasks));
     let lacking = |task: &Task| {
         let lacks = |image: &TaskImage| model.sensor_on(task, image.input_sensor).is_err();

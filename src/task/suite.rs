@@ -334,17 +334,25 @@ impl Task {
         let bands = self.sources().into_iter().map(|image| image.stored_bands.len());
         let mut others = bands.filter(|bands| !band_scales.is_empty() && *bands != band_scales.len());
         if let Some(bands) = others.next() {
-            return Some(format!("expected {bands} `band-scales`, one per stored band, found {}", band_scales.len()));
+            return Some(format!(
+                "expected {bands} `band-scales`, one per stored band, found {}",
+                band_scales.len()
+            ));
         }
         if resample.is_some_and(|resample| resample.side == 0) {
             return Some("`resample` needs a `side` above 0".to_owned());
         }
         if resample.is_some_and(|resample| resample.side != self.image_size) {
-            return Some(format!("expected the `image-size` that `resample` gives, found {}", self.image_size));
+            return Some(format!(
+                "expected the `image-size` that `resample` gives, found {}",
+                self.image_size
+            ));
         }
         let finite = |number: &f32| number.is_finite();
-        (!(nan_pixels.iter().all(finite) && band_scales.iter().all(finite) && largest_value.iter().all(finite)))
-            .then(|| "`nan-pixels`, `band-scales` and `largest-value` must be finite".to_owned())
+        (!(nan_pixels.iter().all(finite)
+            && band_scales.iter().all(finite)
+            && largest_value.iter().all(finite)))
+        .then(|| "`nan-pixels`, `band-scales` and `largest-value` must be finite".to_owned())
     }
 
     /// Returns the statistics that standardise the target for training.

@@ -76,7 +76,8 @@ pub fn read(task: &Task, layout: DatasetLayout, files: &Files, split: Split) -> 
             let pairs = without_mark(&text).lines().map(str::trim).filter(|line| !line.is_empty());
             for (number, line) in pairs.enumerate() {
                 let [id, file] = static_image(line).map_err(|problem| {
-                    Error::damaged(files.path(&list), format!("line {}: {problem}", number + 1)).help(incomplete)
+                    Error::damaged(files.path(&list), format!("line {}: {problem}", number + 1))
+                        .help(incomplete)
                 })?;
                 static_files.insert(id, file);
             }
