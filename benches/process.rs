@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use terrabench::home::Home;
 use ndarray::Array3;
+use terrabench::home::Home;
 use terrabench::model::encoder::Encoder;
 use terrabench::model::process::{Command, OwnEncoder, TIME_LIMIT};
 use terrabench::model::remote::{AnnouncedImage, Announcement, Unstacked};

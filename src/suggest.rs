@@ -82,7 +82,11 @@ mod tests {
     fn advises_about_unknown_keys_and_values() {
         let one = "unknown variant `onxn`, expected `onnx` or `process`\nin `architecture`";
         assert_eq!(of_complaint(one).as_deref(), Some("did you mean `onnx`?"));
-        for other in ["unknown field `x`, there are no fields", "missing field `name`", "unknown field `zzz`, expected `a`"] {
+        for other in [
+            "unknown field `x`, there are no fields",
+            "missing field `name`",
+            "unknown field `zzz`, expected `a`",
+        ] {
             assert_eq!(of_complaint(other), None, "{other}");
         }
     }

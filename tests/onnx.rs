@@ -120,7 +120,8 @@ fn misspelt_names_in_a_toml_are_told_with_what_was_meant() {
         let error = loaded(&good.replace(from, to)).unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)) && error.contains("mine.toml"), "{error}");
     }
-    let replaced = good.replace("image = 64", "image = 64\nimpute = [[\"zeros\", \"B99\"]]").replace("B8A", "B99");
+    let replaced =
+        good.replace("image = 64", "image = 64\nimpute = [[\"zeros\", \"B99\"]]").replace("B8A", "B99");
     loaded(&replaced).unwrap();
 }
 

@@ -33,6 +33,7 @@ PRITHVI = """pretrained_cfg: {img_size: 224, num_frames: 4, patch_size: [1, 16, 
   num_heads: 16, decoder_embed_dim: 512, decoder_depth: 8, decoder_num_heads: 16, mlp_ratio: 4, coords_encoding: [],
   coords_scale_learn: false, bands: [B02, B03, B04, B05, B06, B07]}
 """
+ABSENT = {"decur": ("head.",), "dofa": ("fc_norm.", "head."), "satmae": ("channel_cls_embed", "head.")}
 
 
 class Opened:
@@ -63,8 +64,9 @@ def keep(module, opened, **options):
     if not isinstance(opened, Opened):
         return load_state_dict(module, opened, **options)
     state = filled(module)
-    if args.model == "decur":
-        state = {name: values for name, values in state.items() if not name.startswith("head.")}
+    # Parameters of the classes that the official files do not hold: they keep their initial values.
+    absent = ABSENT.get(args.model.split("_")[0], ())
+    state = {name: values for name, values in state.items() if not name.startswith(absent)}
     if args.model.startswith("mmearth"):
         state = sparse(state)
     files.setdefault(opened.path, {})[opened.names] = state

@@ -261,7 +261,12 @@ impl Dialogue {
     }
 
     /// Like [`Dialogue::send`] with images that were not joined to tensors.
-    pub(super) fn send_unstacked(&mut self, inputs: Vec<Unstacked>, want: Want, image: usize) -> Result<Sent> {
+    pub(super) fn send_unstacked(
+        &mut self,
+        inputs: Vec<Unstacked>,
+        want: Want,
+        image: usize,
+    ) -> Result<Sent> {
         self.tell(want)?;
         let n = inputs.first().map_or(0, |input| input.pixels.len());
         let outgoing = |(place, Unstacked { pixels, context }): (usize, Unstacked)| {

@@ -7,8 +7,8 @@ use ndarray::Array3;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::message::Header;
-use crate::model::encoder::{Encoded, Map, Want};
 use crate::Result;
+use crate::model::encoder::{Encoded, Map, Want};
 
 /// A tensor to send.
 pub(super) struct Outgoing {
@@ -97,9 +97,7 @@ impl PixelType {
     /// float32, in which they are already.
     fn narrowed(self, parts: &[&[f32]]) -> Option<(&'static str, Numbers)> {
         match self {
-            PixelType::U8 => {
-                Some(("U8", Numbers::Bytes(narrowed(parts, 0, 0xff, |value| value as u8)?)))
-            }
+            PixelType::U8 => Some(("U8", Numbers::Bytes(narrowed(parts, 0, 0xff, |value| value as u8)?))),
             PixelType::U16 => {
                 Some(("U16", Numbers::Pairs(narrowed(parts, 0, 0xffff, |value| value as u16)?)))
             }
@@ -395,7 +393,8 @@ mod tests {
 
     #[test]
     fn a_type_takes_exactly_the_values_that_it_holds() {
-        let edges = [0.0, -0.0, 0.5, 1.0, -1.0, 255.0, 256.0, 32767.0, 32768.0, -32768.0, -32769.0, 65535.0, 65536.0];
+        let edges =
+            [0.0, -0.0, 0.5, 1.0, -1.0, 255.0, 256.0, 32767.0, 32768.0, -32768.0, -32769.0, 65535.0, 65536.0];
         let others = [4194304.5, -4194304.5, 8388608.0, -8388608.0, 2e9, -2e9, 3e38, f32::NAN, f32::INFINITY];
         for value in edges.into_iter().chain(others).chain([f32::NEG_INFINITY, f32::MIN_POSITIVE]) {
             for kind in [PixelType::U8, PixelType::U16, PixelType::I16] {
@@ -419,7 +418,8 @@ mod tests {
 
     #[test]
     fn images_are_written_as_one_tensor_whatever_their_layout() {
-        let image = |first: f32| Array3::from_shape_fn((2, 2, 3), |(c, h, w)| first + (6 * c + 3 * h + w) as f32);
+        let image =
+            |first: f32| Array3::from_shape_fn((2, 2, 3), |(c, h, w)| first + (6 * c + 3 * h + w) as f32);
         let mut turned = Array3::from_shape_fn((2, 3, 2), |(c, w, h)| 12.0 + (6 * c + 3 * h + w) as f32);
         turned.swap_axes(1, 2);
         let bytes = written(vec![Outgoing::images("image0".into(), vec![image(0.0), turned])]);
