@@ -156,9 +156,7 @@ impl Design {
                 row_per_class: false,
                 scaled: OnceLock::new(),
             },
-            None => {
-                Self { features, standardizer: None, row_per_class: false, scaled: OnceLock::new() }
-            }
+            None => Self { features, standardizer: None, row_per_class: false, scaled: OnceLock::new() },
         }
     }
 
@@ -340,7 +338,8 @@ impl Labels {
                 gradients.outer_iter_mut().zip(rows).for_each(|(mut sample, row)| sample[*row] += 1.0);
             }
             Labels::Logistic(labels) => {
-                gradients.zip_mut_with(labels, |gradient, applies| *gradient += f64::from(u8::from(*applies)));
+                gradients
+                    .zip_mut_with(labels, |gradient, applies| *gradient += f64::from(u8::from(*applies)));
             }
         }
     }
