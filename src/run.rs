@@ -39,8 +39,8 @@ use crate::progress::Progress;
 use crate::protocol::{Accelerator, Needs, ProtocolConfig, Session, TrainingSetup};
 use crate::record::predictions::Named;
 use crate::record::{
-    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Speed, Store, fingerprint,
-    protocol_settings,
+    Cell, Deciding, Note, PROTOCOL_VERSION, Provenance, Record, RecordedImage, SCHEMA, Speed, Store,
+    fingerprint, protocol_settings,
 };
 use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
@@ -460,7 +460,7 @@ impl<'a> Runner<'a> {
             let images = known.bank.encoded() - encoded;
             speed = (images > 0 && busy > 0.0 && beside.is_none()).then(|| Speed {
                 images_per_second: images as f64 / busy,
-                peak_memory_bytes: memory::peak(&setting.device),
+                peak_memory_bytes: memory::peak(&setting.device, &setting.device_name),
             });
             tracing::debug!("{}: {busy:.2} of {all:.2} seconds in the encoder", task.name);
             outcome

@@ -333,6 +333,8 @@ impl Setting {
             normalization: options.normalization_of(&self.suite, task, model),
             strategies: &input.strategies,
             image_size: model.side(task),
+            resize: None,
+            beside: "",
             precision: Default::default(),
             metadata: input.metadata,
         };

@@ -473,7 +473,8 @@ fn the_converged_solver_reaches_scikit_learns_optimum_on_raw_features() {
 fn every_regression_of_a_sweep_over_raw_features_converges() {
     let golden = Golden::read();
     let (swept, _) = swept(&golden, "m-eurosat", &logistic_config("torchgeo-linear-converged"));
-    let stuck: Vec<f64> = swept.candidates.iter().filter(|tried| !tried.converged).map(|tried| tried.c).collect();
+    let stuck: Vec<f64> =
+        swept.candidates.iter().filter(|tried| !tried.converged).map(|tried| tried.c).collect();
     assert!(stuck.is_empty() && swept.candidates.len() == 40, "{stuck:?}");
     // torchgeo-bench's own solver stops before the minimum on the same features.
     let (torch, _) = self::swept(&golden, "m-eurosat", &logistic_config("torchgeo-linear"));

@@ -387,7 +387,8 @@ fn ranks_are_compared_between_two_values_of_a_choice() {
         drop(store.put(&record).unwrap());
     };
     // knn: a > b > c > d; logistic: a > c > b, d tied with b. scipy 1.17: kendalltau gives 0.547722557505166.
-    for (model, knn, logistic) in [("A", 90.0, 95.0), ("B", 80.0, 85.0), ("C", 70.0, 92.0), ("D", 60.0, 85.0)] {
+    for (model, knn, logistic) in [("A", 90.0, 95.0), ("B", 80.0, 85.0), ("C", 70.0, 92.0), ("D", 60.0, 85.0)]
+    {
         add(model, "knn", "dataset", knn);
         add(model, "logistic", "dataset", logistic);
     }

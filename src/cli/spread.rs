@@ -1,7 +1,7 @@
 //! `spread`: one model on one task, one choice changed at a time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -54,7 +54,8 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
     let mut training_left_out = training;
     if precision != Precision::F32 {
         // Protocols on maps train with gradients, in float32.
-        let is_frozen = |name: &String| Ok::<_, Error>(!ProtocolConfig::load(home, name)?.needs().takes_setup());
+        let is_frozen =
+            |name: &String| Ok::<_, Error>(!ProtocolConfig::load(home, name)?.needs().takes_setup());
         for name in std::mem::take(&mut protocols) {
             if is_frozen(&name)? { protocols.push(name) } else { training_left_out.push(name) }
         }
@@ -95,10 +96,9 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
     let mut devices = device::several(&args.model.device, precision)?;
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;
-    let data = if args.demo {
-        Ok(demo::provide(&suite, &cache_folder()?)?)
-    } else {
-        Ok(data_folder(&suite, args.data.as_ref(), &[&task.name])?)
+    let data: Result<PathBuf> = match args.demo {
+        true => Ok(demo::provide(&suite, &cache_folder()?)?),
+        false => data_folder(&suite, args.data.as_ref(), &[&task.name]),
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
@@ -166,7 +166,8 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
                 return Err(Error::request(format!("no protocol of {} fits", names.join(", "))));
             };
             let is_new = |cell| runner.recorded(&task_here, cell).map(|done| done.is_none());
-            let new = plan.cells.iter().map(is_new).collect::<Result<Vec<_>>>()?.into_iter().filter(|new| *new);
+            let new =
+                plan.cells.iter().map(is_new).collect::<Result<Vec<_>>>()?.into_iter().filter(|new| *new);
             if new.count() > 0 && !estimated {
                 estimated = true;
                 run.estimate(&runner, &task_here, &model_here, &views[place..])?;
@@ -176,9 +177,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
             }
             let progress: &dyn Progress = &Shown::new(&format!("{} {view}", task.name));
             let done = runner.run_task(plan, progress).into_iter();
-            Ok(done
-                .map(|(cell, done)| (View { protocol: cell.protocol, ..view.clone() }, done))
-                .collect())
+            Ok(done.map(|(cell, done)| (View { protocol: cell.protocol, ..view.clone() }, done)).collect())
         })();
         match here {
             Ok(done) => {
@@ -191,7 +190,10 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
                             shown(done),
                             if done.reused { ", recorded before" } else { "" }
                         )),
-                        Err(error) => console::note(format_args!("{} {}, {view}: failed: {error}", task.name, view.protocol)),
+                        Err(error) => console::note(format_args!(
+                            "{} {}, {view}: failed: {error}",
+                            task.name, view.protocol
+                        )),
                     }
                     outcomes.push((view, done));
                 }
@@ -199,7 +201,9 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
             Err(error) => {
                 console::note(format_args!("{}, {view}: failed: {error}", task.name));
                 outcomes.extend(
-                    names.iter().map(|name| (View { protocol: name.clone(), ..view.clone() }, Err(error.clone()))),
+                    names
+                        .iter()
+                        .map(|name| (View { protocol: name.clone(), ..view.clone() }, Err(error.clone()))),
                 );
             }
         }
@@ -438,7 +442,8 @@ fn shown(done: &Done) -> String {
 
 /// Names the files of a spread: model, task, partition and what was varied.
 fn file_name(model: &str, task: &str, args: &SpreadArgs) -> String {
-    let model = Path::new(model).file_stem().map_or(model.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let model =
+        Path::new(model).file_stem().map_or(model.to_owned(), |stem| stem.to_string_lossy().into_owned());
     let mut parts = vec![model, task.to_owned()];
     if args.partition != "default" {
         parts.push(args.partition.clone());

@@ -67,7 +67,7 @@ pub fn multiply_adds(
             grid(32)?;
             let mut sum = grid(4)? * bands * 16 * first;
             for (stage, depth) in sizes.depths.iter().enumerate() {
-                let (width, places) = (first << stage, (pixels / 4 >> stage).pow(2));
+                let (width, places) = (first << stage, ((pixels / 4) >> stage).pow(2));
                 let block = places * ((4 + 2 * RATIO) * width * width + 2 * WINDOW * width);
                 sum += *depth as u64 * block;
                 if stage > 0 {
@@ -83,7 +83,7 @@ pub fn multiply_adds(
             // A convolution of 3 x 3 without padding, then one per channel of 2 x 2.
             let mut sum = (pixels - 2).pow(2) * 9 * bands * first + (pixels / 2).pow(2) * 4 * first;
             for (stage, (width, depth)) in sizes.widths.iter().zip(sizes.depths).enumerate() {
-                let (width, places) = (*width as u64, (pixels / 2 >> stage).pow(2));
+                let (width, places) = (*width as u64, ((pixels / 2) >> stage).pow(2));
                 sum += depth as u64 * places * (49 * width + 2 * RATIO * width * width);
                 if let Some(before) = stage.checked_sub(1) {
                     sum += places * 4 * sizes.widths[before] as u64 * width;
@@ -145,8 +145,16 @@ mod tests {
     fn swin_costs_what_timm_says() {
         // timm's table of models: swinv2_tiny_window8_256 5.96, swinv2_base_window8_256 20.37 billion multiply-adds, for images
         // of three bands and with a head of 1,000 classes.
-        assert!((billions("satlas-swin-t", 3, 256) - 5.96).abs() < 0.06, "{}", billions("satlas-swin-t", 3, 256));
-        assert!((billions("satlas-swin-b", 3, 256) - 20.37).abs() < 0.2, "{}", billions("satlas-swin-b", 3, 256));
+        assert!(
+            (billions("satlas-swin-t", 3, 256) - 5.96).abs() < 0.06,
+            "{}",
+            billions("satlas-swin-t", 3, 256)
+        );
+        assert!(
+            (billions("satlas-swin-b", 3, 256) - 20.37).abs() < 0.2,
+            "{}",
+            billions("satlas-swin-b", 3, 256)
+        );
     }
 
     #[test]

@@ -377,8 +377,10 @@ impl ModelConfig {
             .help("leave out the depth"));
         };
         if count == 0 || count > blocks {
-            return Err(Error::request(format!("{name}: expected a block from 1 to {blocks}, found {count}"))
-                .help(format!("{blocks} is the whole model")));
+            return Err(Error::request(format!(
+                "{name}: expected a block from 1 to {blocks}, found {count}"
+            ))
+            .help(format!("{blocks} is the whole model")));
         }
         if count < blocks {
             self.architecture.keep_blocks(count);

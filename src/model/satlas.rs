@@ -194,13 +194,9 @@ fn rescale(vector: &mut [f32], length: f32) {
         squares.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x * x);
     }
     let squares = squares.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
-<<<<<<< HEAD
-    let factor = length / if squares < SMALLEST_SQUARE { SMALLEST_SQUARE } else { squares }.sqrt();
-=======
     // Not `max`, which would hide NaN.
     let squares = if squares < SMALLEST_SQUARE { SMALLEST_SQUARE } else { squares };
     let factor = length / squares.sqrt();
->>>>>>> zoo
     vector.iter_mut().for_each(|x| *x *= factor);
 }
 

@@ -6,18 +6,11 @@
 //!
 //! n is the number of images, t the number of tokens, d the width, c = d / heads.
 
-<<<<<<< HEAD
-=======
-use burn::tensor::module;
->>>>>>> zoo
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
-<<<<<<< HEAD
 use super::kernels::autocast;
-=======
->>>>>>> zoo
 use super::kernels::flex::matrix::{MatrixLayout, multiply_on_one_thread};
 use crate::device;
 
@@ -104,11 +97,7 @@ fn composed(qkv: [Tensor<3>; 3], heads: usize, logits: Logits) -> Tensor<3> {
         bias.expand([n / count, count, each, queries, t]).reshape([n, each, queries, t])
     });
     let options = AttentionModuleOptions { scale: logits.scale, ..Default::default() };
-<<<<<<< HEAD
     let x = autocast::attention(q, k, v, bias, options);
-=======
-    let x = module::attention(q, k, v, None, bias, options);
->>>>>>> zoo
     x.swap_dims(1, 2).reshape([n, queries, d])
 }
 
@@ -235,22 +224,14 @@ fn largest(row: &[f32]) -> f32 {
 #[inline(always)]
 fn exponentials(row: &mut [f32], largest: f32) -> f32 {
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
-<<<<<<< HEAD
-    let mut lanes = [0.0; LANES];
-=======
     let mut lanes = [0.0_f32; LANES];
->>>>>>> zoo
     for chunk in chunks {
         for (sum, x) in lanes.iter_mut().zip(chunk) {
             *x = exp(*x - largest);
             *sum += *x;
         }
     }
-<<<<<<< HEAD
-    let mut sum = lanes.iter().sum();
-=======
     let mut sum: f32 = lanes.iter().sum();
->>>>>>> zoo
     for x in rest {
         *x = exp(*x - largest);
         sum += *x;
@@ -299,14 +280,10 @@ mod tests {
         for i in 0..=870_000 {
             let x = -(i as f32) / 10_000.0;
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
-<<<<<<< HEAD
-            assert!((found - expected).abs() <= 2.5e-7 * expected, "e^{x}: expected {expected}, found {found}");
-=======
             assert!(
                 (found - expected).abs() <= 2.5e-7 * expected,
                 "e^{x}: expected {expected}, found {found}"
             );
->>>>>>> zoo
         }
         assert_eq!((exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
         assert!(exp(f32::NAN).is_nan());

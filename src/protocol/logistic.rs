@@ -468,7 +468,8 @@ impl Labels {
                 gradients.outer_iter_mut().zip(rows).for_each(|(mut sample, row)| sample[*row] += 1.0);
             }
             Labels::Logistic(labels) => {
-                gradients.zip_mut_with(labels, |gradient, applies| *gradient += f64::from(u8::from(*applies)));
+                gradients
+                    .zip_mut_with(labels, |gradient, applies| *gradient += f64::from(u8::from(*applies)));
             }
         }
     }

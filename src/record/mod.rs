@@ -220,7 +220,8 @@ pub struct Beside {
 pub struct Speed {
     /// Images encoded per second of work in the encoder, without reading and preprocessing.
     pub images_per_second: f64,
-    /// The most memory that the program had taken by the end: of the process on the CPU. `None` where the system does not say.
+    /// The most memory that the program had taken by the end: of the process on the CPU, of the processors on NVIDIA's. `None`
+    /// where the system does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
 }

@@ -14,10 +14,10 @@ use burn::tensor::Device;
 
 use crate::Result;
 use crate::home::Home;
+use crate::model::Architecture;
 use crate::model::architecture::ArchitectureConfig;
 use crate::model::arithmetic;
 use crate::model::config::{ModelConfig, SensorInput};
-use crate::model::Architecture;
 use crate::record::Record;
 use crate::task::Sensor;
 
@@ -105,7 +105,8 @@ pub fn of_input(config: &ModelConfig, sensor: Sensor, input: &SensorInput, side:
     let only = BTreeMap::from([(sensor, input.clone())]);
     // Burn initialises parameters on first use, so building the network is cheap.
     let network = Architecture::new(&config.architecture, &only, &Device::flex()).ok()?;
-    let parameters = network.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    let parameters =
+        network.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
     Some(Cost { parameters, multiply_adds })
 }
 

@@ -18,6 +18,7 @@ use super::tables::markdown::origins;
 use super::tables::published::Mark;
 use super::tables::table::{Origin, ResultTable, TableRow, Value, headings};
 use super::tables::text::letter;
+use super::views;
 
 use crate::canvas::{svg, xml_text};
 use crate::metrics::{Better, Scale, Unit};
@@ -167,6 +168,13 @@ pub fn page(chapters: &[Chapter], checklist: Option<&Checklist>) -> Result<Strin
     let data = serde_json::to_string(&data).map_err(Error::request)?.replace('<', "\\u003c");
     let mut room = MOST_SHEETS;
     let mut body: String = chapters.iter().map(|chapter| body(chapter, &mut room)).collect();
+    for chapter in chapters {
+        let Some(views) = views::table(&chapter.section.records) else { continue };
+        let title = format!("Do ranks survive the choice? {}", chapter.section.title());
+        body += &format!("<details class=\"checklist\">\n<summary>{}</summary>\n", xml_text(&title));
+        body += &views.html(&title);
+        body += "</details>\n";
+    }
     if let Some(Checklist { demands, rows }) = checklist {
         // Last, because readers come for the numbers.
         body += "<details class=\"checklist\">\n<summary>Checklist: which of the six demands of arXiv 2605.12678 this report meets</summary>\n";

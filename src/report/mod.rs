@@ -25,10 +25,10 @@ mod mistaken_bands;
 pub mod model_card;
 pub mod pictures;
 mod plain;
-pub mod spread;
-mod views;
 pub mod ranking;
+pub mod spread;
 pub mod tables;
+mod views;
 mod whole;
 
 use std::path::{Path, PathBuf};

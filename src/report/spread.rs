@@ -94,8 +94,7 @@ pub fn published_lines(
     metric: Metric,
 ) -> Result<Vec<PublishedLine>> {
     let row = model.published.as_ref();
-    let (name, backbone) =
-        row.map_or((&model.name, &model.backbone), |row| (&row.model, &row.backbone));
+    let (name, backbone) = row.map_or((&model.name, &model.backbone), |row| (&row.model, &row.backbone));
     let mut lines: Vec<PublishedLine> = Vec::new();
     for table in &suite.tables {
         let published = published::of_table(home, table)?;
@@ -150,7 +149,7 @@ impl Spread {
                 match &value.outcome {
                     Ok(measured) => {
                         let scale = measured.metric.about().scale;
-                        let shown = |number| scale.shown(number).to_string();
+                        let shown = |number| scale.shown(number);
                         let interval = measured
                             .interval
                             .map_or("-".to_owned(), |i| format!("[{}, {}]", shown(i.low), shown(i.high)));
@@ -158,9 +157,16 @@ impl Spread {
                         let difference = same.filter(|_| !value.is_default);
                         let difference = difference
                             .map_or("-".to_owned(), |other| format!("{:+.1}", measured.value - other.value));
-                        row.extend([measured.metric.to_string(), shown(measured.value), interval, difference]);
+                        row.extend([
+                            measured.metric.to_string(),
+                            shown(measured.value),
+                            interval,
+                            difference,
+                        ]);
                     }
-                    Err(why) => row.extend(["-".to_owned(), format!("none: {why}"), "-".to_owned(), "-".to_owned()]),
+                    Err(why) => {
+                        row.extend(["-".to_owned(), format!("none: {why}"), "-".to_owned(), "-".to_owned()])
+                    }
                 }
                 rows.push(row);
             }
@@ -170,9 +176,11 @@ impl Spread {
                 .to_owned(),
         ];
         notes.extend(self.widest());
-        notes.extend(self.published.iter().map(|line| {
-            format!("Published: {} by {} ({}).", line.value, line.protocol, line.source)
-        }));
+        notes.extend(
+            self.published
+                .iter()
+                .map(|line| format!("Published: {} by {} ({}).", line.value, line.protocol, line.source)),
+        );
         notes.extend(self.notes.iter().cloned());
         PlainTable { header: header.map(str::to_owned).to_vec(), rows, notes }
     }
@@ -210,7 +218,9 @@ impl Spread {
     pub fn csv(&self) -> Result<Vec<u8>> {
         let mut writer = Writer::from_writer(Vec::new());
         writer
-            .write_record(["choice", "value", "default", "metric", "result", "low", "high", "record", "problem"])
+            .write_record([
+                "choice", "value", "default", "metric", "result", "low", "high", "record", "problem",
+            ])
             .map_err(Error::mismatch)?;
         for strip in &self.strips {
             for value in &strip.values {

@@ -43,10 +43,7 @@ impl Other<'_> {
     /// Describes the second model for records.
     pub(super) fn described(&self) -> Beside {
         let model = self.runner.setting.model;
-        Beside {
-            model: format!("{} {}", model.name, model.backbone),
-            weights: self.agreed.weights.clone(),
-        }
+        Beside { model: format!("{} {}", model.name, model.backbone), weights: self.agreed.weights.clone() }
     }
 
     /// Joins each feature of `first` with the second model's of the same image.
@@ -61,7 +58,8 @@ impl Other<'_> {
         progress: &'s dyn Progress,
     ) -> Result<Box<dyn FeatureSource + 's>> {
         if needs != Needs::Pooled {
-            let problem = format!("protocol `{}` needs more than one vector per image of two models", cell.protocol);
+            let problem =
+                format!("protocol `{}` needs more than one vector per image of two models", cell.protocol);
             return Err(Error::request(problem).help("choose knn, linear-probe or logistic"));
         }
         self.agreed.input.only()?;
@@ -89,7 +87,10 @@ impl FeatureSource for Joined<'_> {
         let first = self.first.pooled(view)?;
         let second = self.second.pooled(FeatureView { strategy: 0, ..view })?;
         if first.samples != second.samples {
-            return Err(Error::mismatch(format!("{}: two models have features of different samples", view.split)));
+            return Err(Error::mismatch(format!(
+                "{}: two models have features of different samples",
+                view.split
+            )));
         }
         let matrix = concatenate![Axis(1), first.matrix, second.matrix];
         Ok(Features { matrix, ..first })

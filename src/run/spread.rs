@@ -288,7 +288,8 @@ pub fn strips(wanted: &Wanted) -> (Vec<Strip>, Vec<String>) {
                         view: other.of(&change.of(wanted.base)),
                     })
                 });
-                strips.push(Strip { title: format!("{} x {}", a.title(), b.title()), cells: cells.collect() });
+                strips
+                    .push(Strip { title: format!("{} x {}", a.title(), b.title()), cells: cells.collect() });
             }
             (Err(why), _) | (_, Err(why)) => notes.push(format!("{} x {}: {why}", a.title(), b.title())),
         }
@@ -472,13 +473,18 @@ impl Wanted<'_> {
     fn towards_torchgeo(&self) -> Result<Vec<StripCell>, String> {
         const PROTOCOL: &str = "torchgeo-knn";
         if !self.strategies.knows_bands_of(&self.task.name) {
-            return Err(format!("torchgeo-bench's statistics of the bands of {} are not known", self.task.name));
+            return Err(format!(
+                "torchgeo-bench's statistics of the bands of {} are not known",
+                self.task.name
+            ));
         }
         if !self.protocols.iter().any(|name| name == PROTOCOL) {
             return Err(format!("{PROTOCOL} does not score the task"));
         }
         let mut changes = vec![(format!("start: {}", self.base.protocol), Change::Nothing)];
-        if let Some((name, change)) = self.stems().into_iter().find(|(name, _)| *name == Sensor::S2_L2A.name()) {
+        if let Some((name, change)) =
+            self.stems().into_iter().find(|(name, _)| *name == Sensor::S2_L2A.name())
+        {
             changes.push((format!("+ sensor {name}"), change));
         }
         let takes_stored = self.model.architecture.takes_stored_pixels();

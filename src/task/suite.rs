@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{Home, read_toml};
 pub use crate::metrics::{Metric, TargetKind};
-use crate::task::{ResizeRule, Sensor};
 use crate::task::bands::{Band, Imputation};
 use crate::task::images::{self, Combine, TaskImage};
 use crate::task::target::{self, MaskResize, Resample, TargetInterpolation, TargetStatistics};
+use crate::task::{ResizeRule, Sensor};
 use crate::{Error, Result, suggest};
 
 /// A benchmark: its tasks and the published tables.

@@ -132,9 +132,6 @@ impl CrossAttention {
         let attend = |queries: Tensor<3>, start: usize| {
             let part = queries.dims()[1];
             let relative = self.rpe_k.forward(queries.clone(), &square.buckets(start..start + part, &device));
-<<<<<<< HEAD
-            attention(queries.expand([n, part, d]), k.clone(), v.clone(), self.heads, Logits::biased(relative))
-=======
             attention(
                 queries.expand([n, part, d]),
                 k.clone(),
@@ -142,7 +139,6 @@ impl CrossAttention {
                 self.heads,
                 Logits::biased(relative),
             )
->>>>>>> zoo
         };
         let at_once = (LOGITS_AT_ONCE / all).clamp(1, count);
         let part = |start: usize| {

@@ -128,7 +128,9 @@ pub(super) fn fit(
 ) -> NewtonMinimum {
     let p = scaled.x.ncols();
     let mut penalty = Array1::zeros(p);
-    penalty.slice_mut(s![..p - 1]).assign(&scaled.deviation.mapv(|deviation| decay / (deviation * deviation)));
+    penalty
+        .slice_mut(s![..p - 1])
+        .assign(&scaled.deviation.mapv(|deviation| decay / (deviation * deviation)));
     let problem = Problem { x: scaled.x.view(), labels, rows, penalty };
     let mut point = start.map_or_else(|| Array2::zeros((rows, p)), |(w, b)| scaled.scaled(w, b));
     let mut here = problem.state(&point);

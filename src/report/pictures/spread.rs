@@ -95,7 +95,7 @@ pub fn draw(spread: &Spread) -> Option<Picture> {
                         color: BLACK,
                         hollow: value.is_default,
                     });
-                    let number = scale.shown(measured.value).to_string();
+                    let number = scale.shown(measured.value);
                     shapes.push(text(Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT)));
                 }
                 Ok(measured) => {

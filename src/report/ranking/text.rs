@@ -76,7 +76,7 @@ fn notes(ranking: &Ranking) -> Vec<String> {
     if ranking.standings.iter().any(|standing| standing.speed.is_some()) {
         notes.push(
             "Images per second of work in the encoder, without reading and preprocessing, the mean over the tasks whose runs \
-             computed features (not those that found them in the cache); peak memory of the whole program on the CPU. Both depend \
+             computed features (not those that found them in the cache); peak memory of the whole program, on NVIDIA's devices of the processor. Both depend \
              on the machine, its threads and the batch size."
                 .to_owned(),
         );
