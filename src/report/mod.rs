@@ -8,12 +8,15 @@
 //! latex/        tables and pictures for papers, and the bibliography
 //! cost.rs       parameters and arithmetic, counted from an architecture
 //! checklist.rs  what the measured rows lack
+//! task_figures.rs  predictions -> pictures and tables of one task: classes.rs, calibration.rs, maps
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
 //! ```
 
+pub mod calibration;
 mod chapter;
 mod checklist;
+mod classes;
 pub mod cost;
 mod gather;
 mod html;
@@ -23,6 +26,7 @@ pub mod pictures;
 mod plain;
 pub mod ranking;
 pub mod tables;
+mod task_figures;
 mod whole;
 
 use std::path::{Path, PathBuf};
