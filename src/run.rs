@@ -536,7 +536,12 @@ impl<'a> Runner<'a> {
             masks => self.sheet(&record, task, input, masks, &used)?,
         };
         // Predictions are written before the record, so that every record has its predictions.
-        let named = Named { samples, predictions: outcome.predictions, scoring: Some(outcome.scoring) };
+        let named = Named {
+            samples,
+            predictions: outcome.predictions,
+            scoring: Some(outcome.scoring),
+            supplement: outcome.supplement,
+        };
         let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
         remove_all(&snapshot)?;
         Ok(Done { record, path, reused: false, unchecked: false })

@@ -234,6 +234,7 @@ fn predictions_that_cannot_be_scored_name_their_file() {
             truth: ndarray::array![[true, false], [false, true]],
         },
         scoring: None,
+        supplement: Default::default(),
     };
     let error = write(&path, "0a", &ranked(f32::NAN)).unwrap_err().to_string();
     assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
@@ -250,7 +251,12 @@ fn predictions_that_cannot_be_scored_name_their_file() {
     assert!(error.contains("x.safetensors") && error.contains("sample `b` is not a number"), "{error}");
 
     let image = Confusion::new(2, None);
-    let named = |samples, masks| Named { samples, predictions: Predictions::Masks(masks), scoring: None };
+    let named = |samples, masks| Named {
+        samples,
+        predictions: Predictions::Masks(masks),
+        scoring: None,
+        supplement: Default::default(),
+    };
     write(&path, "0a", &named(vec!["a".into()], vec![image])).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let classes = br#""classes":"2""#;

@@ -29,7 +29,7 @@ fn classes(n: usize, right: usize) -> Predictions {
 
 fn named(predictions: Predictions) -> Named {
     let samples = (0..predictions.len()).map(|i| format!("sample {i}")).collect();
-    Named { samples, predictions, scoring: None }
+    Named { samples, predictions, scoring: None, supplement: Default::default() }
 }
 
 /// Stores a record with `right` of `n` correct samples, with or without its predictions.

@@ -72,7 +72,12 @@ fn keep(store: &Store, right: usize, change: impl Fn(&mut Record)) {
 fn keep_all(store: &Store, predictions: Predictions, scoring: Scoring, change: impl Fn(&mut Record)) {
     let record = recorded(&predictions, &scoring, change);
     let samples = names(predictions.len());
-    store.put_predictions(&record, &Named { samples, predictions, scoring: Some(scoring) }).unwrap();
+    store
+        .put_predictions(
+            &record,
+            &Named { samples, predictions, scoring: Some(scoring), supplement: Default::default() },
+        )
+        .unwrap();
     store.put(&record).unwrap();
 }
 
@@ -265,7 +270,12 @@ fn predictions_of_format_1_are_read_and_their_gaps_are_reported() {
     let scoring = Scoring { report_batch: Some(8), resamples: Some(RESAMPLES), ..Scoring::default() };
     for store in [&sides.now, &sides.before] {
         let record = recorded(&masks, &scoring, |_| {});
-        let named = Named { samples: names(30), predictions: masks.clone(), scoring: None };
+        let named = Named {
+            samples: names(30),
+            predictions: masks.clone(),
+            scoring: None,
+            supplement: Default::default(),
+        };
         store.put_predictions(&record, &named).unwrap();
         assert_eq!(store.predictions(&record).unwrap(), Some(named));
         store.put(&record).unwrap();
@@ -288,7 +298,12 @@ fn missing_duplicated_and_reordered_test_samples_are_named() {
         let predictions = classes(40, 30).select(places);
         let record = recorded(&predictions, &scoring, |_| {});
         let samples = places.iter().map(|place| all[*place].clone()).collect();
-        store.put_predictions(&record, &Named { samples, predictions, scoring: Some(scoring) }).unwrap();
+        store
+            .put_predictions(
+                &record,
+                &Named { samples, predictions, scoring: Some(scoring), supplement: Default::default() },
+            )
+            .unwrap();
         store.put(&record).unwrap();
     }
     let whole: Vec<usize> = (0..40).collect();

@@ -53,7 +53,12 @@ fn keep(store: &Store, metric: Metric, predictions: Predictions, with_prediction
     if with_predictions {
         let samples = (0..predictions.len()).map(|i| format!("sample {i}")).collect();
         let scoring = Some(Scoring { resamples: Some(100), ..Scoring::default() });
-        store.put_predictions(&record, &Named { samples, predictions, scoring }).unwrap();
+        store
+            .put_predictions(
+                &record,
+                &Named { samples, predictions, scoring, supplement: Default::default() },
+            )
+            .unwrap();
     }
     store.put(&record).unwrap();
     record

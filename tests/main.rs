@@ -48,6 +48,7 @@ mod fetch;
 mod finetune;
 mod flood;
 mod floors;
+mod frozen;
 mod gate;
 mod geotiff;
 mod images;

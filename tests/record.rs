@@ -396,6 +396,7 @@ fn named(predicted: &[usize]) -> Named {
         samples: (0..predicted.len()).map(|i| format!("sample {i}")).collect(),
         predictions: Predictions::Targets { predicted: targets(predicted), truth: targets(&[0, 1, 2]) },
         scoring: None,
+        supplement: Default::default(),
     }
 }
 

@@ -145,11 +145,16 @@ fn predicted_numbers_are_read_as_they_were_written() {
     let scoring = Some(Scoring { report_batch: Some(2), ..Scoring::default() });
     for predictions in [values(&[0.1, -3.0, 1780.33], &[0.2, 5.0, 1.0]), maps] {
         let samples = (0..predictions.len()).map(|i| i.to_string()).collect();
-        let named = Named { samples, predictions, scoring: scoring.clone() };
+        let named = Named { samples, predictions, scoring: scoring.clone(), supplement: Default::default() };
         write(&path, "0a1b", &named).unwrap();
         assert_eq!(read(&path, "0a1b").unwrap(), Some(named));
     }
-    let broken = Named { samples: vec!["a".into()], predictions: values(&[f32::NAN], &[1.0]), scoring };
+    let broken = Named {
+        samples: vec!["a".into()],
+        predictions: values(&[f32::NAN], &[1.0]),
+        scoring,
+        supplement: Default::default(),
+    };
     assert!(write(&path, "0a1b", &broken).unwrap_err().to_string().contains("`a` is not a number"));
 }
 

@@ -140,7 +140,10 @@ fn published_tables_match_the_source() {
     for name in ["geobench", "landslide4sense"] {
         let suite = Suite::load(&home, name).unwrap();
         // torchgeo-bench publishes rows, not a table with marks.
-        for table in suite.tables.iter().filter(|table| !table.file.starts_with("torchgeo")) {
+        let printed = |table: &&terrabench::task::Table| {
+            !table.published.is_empty() && !table.file.starts_with("torchgeo")
+        };
+        for table in suite.tables.iter().filter(printed) {
             let source = published::read(&home.published(&table.published)).unwrap();
             let text = markdown(&fill(table, &suite, &source, &[], false).unwrap());
             let lines = text

@@ -29,10 +29,12 @@ use terrabench::model;
 use terrabench::progress::{Progress, Silent};
 use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::linear_probe::{self, TrainingSet};
-use terrabench::protocol::{finetune, knn, logistic, ridge, segmentation_probe};
+use terrabench::protocol::{finetune, knn, logistic, retrieval, ridge, segmentation_probe};
 use terrabench::record::PROTOCOL_VERSION;
 use terrabench::score::decision::HeldOut;
+use terrabench::score::predictions::Retrieval;
 use terrabench::score::{Outcome, Predictions, Targets, reported_score};
+use terrabench::solve::k_means::{KMeansSettings, k_means};
 use terrabench::task::{Suite, TargetKind, TargetStatistics};
 use terrabench::train::snapshot::Snapshot;
 use terrabench::transform::augment::Dihedral;
@@ -364,6 +366,34 @@ fn numbers_are_predicted_and_scored_as_by_their_version() {
             let all = decisions(&swept.predictions).into_iter().chain(candidates);
             digests.insert(format!("ridge/{refit_with_validation}"), digest(all));
         }
+        digests
+    });
+}
+
+#[test]
+fn retrieval_and_clustering_are_those_of_their_version() {
+    hold("frozen", PROTOCOLS, |jitter| {
+        let (train, test) = (features(1, 60, 0, jitter), features(1, 24, 60, jitter));
+        let (train, test) = (train.index_axis(Axis(0), 0), test.index_axis(Axis(0), 0));
+        let interval = IntervalConfig::new(0.95, 200);
+        let mut digests = Digests::new();
+        let kinds = both(60, 0).into_iter().zip(both(24, 60));
+        for ((kind, targets), (_, truth)) in kinds {
+            let queries = retrieval::rank(train, &targets, test, &truth).unwrap();
+            let places = queries.iter().flat_map(|q| [q.average_precision, f64::from(q.first)]);
+            let places: Vec<f64> = places.collect();
+            let ranked = Predictions::Retrieved(Retrieval { queries, truth, recall_at: vec![1, 5] });
+            let outcome = Outcome::of_predictions(Metric::RetrievalMap, ranked, &interval, 4, []).unwrap();
+            digests.insert(kind.to_owned(), digest(told(&outcome).into_iter().chain(places)));
+        }
+        let settings =
+            KMeansSettings { clusters: 3, starts: 10, max_iterations: 300, tolerance: 1e-4, seed: 4 };
+        let found = k_means(train, settings).unwrap();
+        let Targets::Classes { classes: truth, .. } = classes(60, 0) else { panic!() };
+        let clusters = Predictions::Clusters { clusters: found.clusters, truth, count: 3 };
+        let metric = Metric::AdjustedMutualInformation;
+        let outcome = Outcome::of_predictions(metric, clusters, &interval, 4, []).unwrap();
+        digests.insert("clusters".to_owned(), digest(told(&outcome).into_iter().chain([found.inertia])));
         digests
     });
 }

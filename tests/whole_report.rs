@@ -165,10 +165,7 @@ fn with_tables<T>(
     let tables: Vec<ResultTable> = suite
         .tables
         .iter()
-        .map(|table| {
-            fill(table, &suite, &published::read(&home.published(&table.published)).unwrap(), records, demo)
-                .unwrap()
-        })
+        .map(|table| fill(table, &suite, &published::of_table(&home, table).unwrap(), records, demo).unwrap())
         .collect();
     let named: Vec<(&str, &ResultTable)> =
         suite.tables.iter().map(|table| table.file.as_str()).zip(&tables).collect();

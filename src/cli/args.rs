@@ -474,7 +474,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear, retrieval, clustering (repeatable) [default: `default-protocols` in the suite's file]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -869,7 +869,8 @@ pub struct RescoreArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
 
-    /// Also compute this metric if it fits the targets (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2
+    /// Also compute this metric if it fits the targets (repeatable): accuracy, micro_f1, micro_map, miou, rmse, mae, r2,
+    /// retrieval_map, adjusted_mutual_information
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
     /// Which records to rescore

@@ -197,7 +197,8 @@ fn metric_on(task: &Task, of_labels: Option<Metric>) -> Metric {
 }
 
 fn multi_label_problem(metric: Option<Metric>) -> Option<String> {
-    let misfit = |metric: &Metric| !metric.about().fits.contains(&TargetKind::Labels);
+    let misfit =
+        |metric: &Metric| !(metric.about().is_of_tasks && metric.about().fits.contains(&TargetKind::Labels));
     let metric = metric.filter(misfit)?;
     Some(format!("multi-label-metric is {metric}; expected micro_f1 or micro_map"))
 }

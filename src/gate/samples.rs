@@ -96,7 +96,7 @@ mod tests {
         };
         let predictions = Predictions::Targets { predicted: classes(|s| s.1), truth: classes(|s| s.2) };
         let samples = samples.iter().map(|sample| sample.0.to_owned()).collect();
-        Named { samples, predictions, scoring: None }
+        Named { samples, predictions, scoring: None, supplement: Default::default() }
     }
 
     fn remarks(a: &Named, b: &Named) -> (bool, Vec<String>) {

@@ -159,6 +159,9 @@ pub struct MetricInfo {
     pub scale: Scale,
     /// Kinds of target that it can score.
     pub fits: &'static [TargetKind],
+    /// Whether a task may have it as its metric. Other metrics score what only one protocol gives, such as rankings or
+    /// clusters, and are that protocol's for every task.
+    pub is_of_tasks: bool,
 }
 
 impl MetricInfo {
@@ -173,7 +176,7 @@ impl MetricInfo {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 7] = [
+    pub const ALL: [Metric; 9] = [
         Metric::Accuracy,
         Metric::MicroF1,
         Metric::Miou,
@@ -181,6 +184,8 @@ impl Metric {
         Metric::Rmse,
         Metric::Mae,
         Metric::R2,
+        Metric::RetrievalMap,
+        Metric::AdjustedMutualInformation,
     ];
 
     /// Returns the description of this metric.
@@ -192,7 +197,10 @@ impl Metric {
             scale: Scale,
             fits: &'static [TargetKind],
         ) -> MetricInfo {
-            MetricInfo { name, title, scale, fits }
+            MetricInfo { name, title, scale, fits, is_of_tasks: true }
+        }
+        const fn of_protocol(info: MetricInfo) -> MetricInfo {
+            MetricInfo { is_of_tasks: false, ..info }
         }
         const PERCENT: Scale = Scale::PERCENT;
         const PURE: Scale = Scale { better: Better::Higher, unit: Unit::None, decimals: 3 };
@@ -204,6 +212,9 @@ impl Metric {
         const RMSE: MetricInfo = info("rmse", "RMSE", Scale::OF_TASK, NUMBERS);
         const MAE: MetricInfo = info("mae", "MAE", Scale::OF_TASK, NUMBERS);
         const R2: MetricInfo = info("r2", "R²", PURE, NUMBERS);
+        const RETRIEVAL_MAP: MetricInfo =
+            of_protocol(info("retrieval_map", "retrieval mAP", PERCENT, &[Class, Labels]));
+        const AMI: MetricInfo = of_protocol(info("adjusted_mutual_information", "AMI", PURE, &[Class]));
         match self {
             Metric::Accuracy => &ACCURACY,
             Metric::MicroF1 => &MICRO_F1,
@@ -212,6 +223,8 @@ impl Metric {
             Metric::Rmse => &RMSE,
             Metric::Mae => &MAE,
             Metric::R2 => &R2,
+            Metric::RetrievalMap => &RETRIEVAL_MAP,
+            Metric::AdjustedMutualInformation => &AMI,
         }
     }
 

@@ -6,11 +6,14 @@ mod about;
 pub mod accuracy;
 pub mod average_precision;
 pub mod bootstrap;
+pub mod calibration;
 pub mod f1;
 pub mod kendall;
+pub mod mutual_information;
 mod numpy_random;
 pub mod paired;
 pub mod regression;
+pub mod retrieval;
 pub mod segmentation;
 mod target;
 
@@ -42,6 +45,10 @@ pub enum Metric {
     Mae,
     /// Coefficient of determination.
     R2,
+    /// Mean over queries of the average precision of a ranked gallery.
+    RetrievalMap,
+    /// Mutual information of clusters and classes, less what chance explains.
+    AdjustedMutualInformation,
 }
 
 impl fmt::Display for Metric {

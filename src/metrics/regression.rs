@@ -122,7 +122,12 @@ impl ErrorSums {
             Metric::Rmse => self.rmse(),
             Metric::Mae => self.mae(),
             Metric::R2 => self.r2(),
-            Metric::Accuracy | Metric::MicroF1 | Metric::Miou | Metric::MicroMap => {
+            Metric::Accuracy
+            | Metric::MicroF1
+            | Metric::Miou
+            | Metric::MicroMap
+            | Metric::RetrievalMap
+            | Metric::AdjustedMutualInformation => {
                 Err(Error::mismatch(format!("{metric} is not a regression metric"))
                     .help("choose rmse, mae or r2 in benchmarks/"))
             }

@@ -8,7 +8,7 @@ use super::on_device::neighbours::nearest_on;
 use super::sweep::{self, StrategyFeatures};
 use super::{Accelerator, Needs, Protocol, Session};
 use crate::config::{Distance, EmbeddingDtype, KnnConfig};
-use crate::score::{Outcome, Targets};
+use crate::score::{Outcome, Supplement, Targets};
 use crate::solve::euclidean::nearest_euclidean;
 use crate::solve::neighbours::{Neighbours, Search, nearest, round};
 use crate::task::{Metric, Split, TargetKind, Task};
@@ -22,6 +22,9 @@ pub struct Prediction {
     /// For several labels per sample, [queries, labels]: the share of the votes for each label, minus one half. A label
     /// applies above 0.
     pub scores: Option<Array2<f32>>,
+    /// The share of the votes for each class or label, [queries, outputs], 0 to 1; `None` for numbers. Like scikit-learn's
+    /// `predict_proba` of a k-NN classifier.
+    pub shares: Option<Array2<f32>>,
     /// The neighbours that voted, per query.
     pub neighbours: Neighbours,
 }
@@ -89,6 +92,8 @@ fn score(
         Distance::Cosine => None,
         Distance::Euclidean => Some(("distance", "euclidean".to_owned())),
     };
+    // Of several labels with a metric that ranks, the scores above are no logits.
+    outcome.supplement = Supplement { probabilities: found.shares, map: None };
     outcome.selected.extend(distance.into_iter().chain([more]).map(|(name, value)| (name.to_owned(), value)));
     Ok(outcome)
 }
@@ -195,13 +200,14 @@ fn predict_from(
         Some(temperature) => round(dtype, round(dtype, similarity / temperature).exp()),
         None => 1.0,
     });
-    let mut scores = None;
+    let (mut scores, mut class_shares) = (None, None);
     let ballots = || neighbours.indices.rows().into_iter().zip(weights.rows());
     let targets = match labels {
         Targets::Classes { classes, count } => {
             let vote = |(indices, weights): Ballot<'_>| {
                 winner(dtype, *count, indices.iter().map(|index| classes[*index]).zip(weights))
             };
+            class_shares = Some(votes_by_class(*count, classes, ballots(), queries.nrows()));
             Targets::Classes { classes: ballots().map(vote).collect(), count: *count }
         }
         Targets::Labels(labels) => {
@@ -219,6 +225,7 @@ fn predict_from(
                     *share = votes / whole - 0.5;
                 }
             }
+            class_shares = Some(shares.mapv(|share: f32| (share + 0.5).clamp(0.0, 1.0)));
             scores = Some(shares);
             Targets::Labels(predictions)
         }
@@ -234,7 +241,25 @@ fn predict_from(
             Targets::Values(ballots().map(mean).collect())
         }
     };
-    Ok(Prediction { targets, scores, neighbours })
+    Ok(Prediction { targets, scores, shares: class_shares, neighbours })
+}
+
+/// The share of the votes for each class, [queries, count]. Classes are below `count`.
+fn votes_by_class<'a>(
+    count: usize,
+    classes: &[usize],
+    ballots: impl Iterator<Item = Ballot<'a>>,
+    queries: usize,
+) -> Array2<f32> {
+    let mut shares = Array2::zeros((queries, count));
+    for ((indices, weights), mut share) in ballots.zip(shares.rows_mut()) {
+        for (index, weight) in indices.iter().zip(weights) {
+            share[classes[*index]] += weight;
+        }
+        let whole = weights.sum();
+        share.mapv_inplace(|votes: f32| (votes / whole).clamp(0.0, 1.0));
+    }
+    shares
 }
 
 /// A query's neighbours and the weights of their votes.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Protocol;
 use crate::config::{
-    FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, RidgeConfig, SegmentationProbeConfig,
-    Shortening, UpernetConfig,
+    ClusteringConfig, FinetuneConfig, KnnConfig, LinearProbeConfig, LogisticConfig, RetrievalConfig,
+    RidgeConfig, SegmentationProbeConfig, Shortening, UpernetConfig,
 };
 use crate::home::{Home, config_name, read_toml};
 use crate::{Error, Result};
@@ -41,6 +41,8 @@ protocols! {
     LinearProbe(LinearProbeConfig),
     Logistic(LogisticConfig),
     Ridge(RidgeConfig),
+    Retrieval(RetrievalConfig),
+    Clustering(ClusteringConfig),
     Finetune(FinetuneConfig),
     SegmentationProbe(SegmentationProbeConfig),
     Upernet(UpernetConfig),

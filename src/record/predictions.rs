@@ -8,12 +8,22 @@
 //! | `predicted`, `truth` | one number per image: float32 | [n] |
 //! | `sums` | value maps: float64: count, sums of absolute and squared errors, of the truth and its squares | [n, 5] |
 //! | `counts` | masks: uint32, pixels by label (last: no class) and prediction | [n, classes + 1, classes] |
+//! | `precisions`, `ranks`, `truth` | rankings: float64, average precision (0 to 1); uint32, place of the first relevant image (from 1) and number of relevant images; `truth` as above | [n], [n, 2] |
+//! | `clusters`, `truth` | clusters: uint16 | [n] |
+//!
+//! What a report shows beside the scores is optional, and of any kind:
+//!
+//! | tensor | contents | shape |
+//! |---|---|---|
+//! | `probabilities` | float32, of each class or label, 0 to 1 | [n, classes] |
+//! | `map-samples`, `map-features` | uint32, indices of samples, ascending; float32, their features reduced to few numbers | [m], [m, components] |
 //!
 //! Metadata: `format`, `record` (its fingerprint), `samples` (the JSON list of their names, in order), `kind` (`class`,
-//! `multi-label`, `scores`, `mask`, `value`, `value-map`), `classes`, and `ignore` for masks. Where they apply, three more
+//! `multi-label`, `scores`, `mask`, `value`, `value-map`, `rankings`, `clusters`), `classes`, `ignore` for masks, and `recall-at`
+//! (a JSON list) for rankings. Where they apply, three more
 //! keys store what is needed to recompute the record's scores: `class-names` (a JSON list), `report-batch` (samples per
 //! batch of `reported_<metric>`) and `resamples` (of the interval), also `resampling` unless it is the default. Files without `format` have format 1, which lacks
-//! these three.
+//! these three. Files with rankings, clusters or something for the report have format 3, all others 2.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -28,12 +38,18 @@ use crate::files::write_atomically;
 use crate::formats::tensors;
 use crate::metrics::Resampling;
 use crate::metrics::regression::ErrorSums;
+use crate::metrics::retrieval::RankedQuery;
 use crate::metrics::segmentation::Confusion;
-use crate::score::{Predictions, Scoring, Targets};
+use crate::score::predictions::Retrieval;
+use crate::score::supplement::MapFeatures;
+use crate::score::{Predictions, Scoring, Supplement, Targets};
 use crate::{Error, Result};
 
-/// Version of the file format that is written. Older versions can be read.
-pub const FORMAT: u32 = 2;
+/// Latest version of the file format. Older versions can be read.
+pub const FORMAT: u32 = 3;
+
+/// Version of files that need nothing of the latest one, so that older programs can read them.
+const PLAIN_FORMAT: u32 = 2;
 
 /// Upper limit of the number of resamples and of the batch size that a file can state.
 const LARGEST: usize = 1_000_000;
@@ -50,6 +66,8 @@ pub struct Named {
     pub predictions: Predictions,
     /// Settings needed to recompute the record's scores; `None` for files of format 1.
     pub scoring: Option<Scoring>,
+    /// What a report shows beside the scores.
+    pub supplement: Supplement,
 }
 
 /// A tensor to write.
@@ -79,6 +97,28 @@ impl Tensor {
     fn values(values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Tensor { dtype: Dtype::F32, shape: vec![values.len()], bytes }
+    }
+
+    fn matrix(values: &Array2<f32>) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor { dtype: Dtype::F32, shape: values.shape().to_vec(), bytes }
+    }
+
+    fn indices(indices: &[usize]) -> Result<Self, String> {
+        let narrow = |index: &usize| u32::try_from(*index).map_err(|_| format!("sample {index}"));
+        let numbers = indices.iter().map(narrow).collect::<Result<Vec<_>, _>>()?;
+        let bytes = numbers.iter().flat_map(|index| index.to_le_bytes()).collect();
+        Ok(Tensor { dtype: Dtype::U32, shape: vec![indices.len()], bytes })
+    }
+
+    fn precisions(queries: &[RankedQuery]) -> Self {
+        let bytes = queries.iter().flat_map(|query| query.average_precision.to_le_bytes()).collect();
+        Tensor { dtype: Dtype::F64, shape: vec![queries.len()], bytes }
+    }
+
+    fn ranks(queries: &[RankedQuery]) -> Self {
+        let bytes = queries.iter().flat_map(|query| [query.first, query.relevant]).flat_map(u32::to_le_bytes);
+        Tensor { dtype: Dtype::U32, shape: vec![queries.len(), 2], bytes: bytes.collect() }
     }
 
     fn sums(images: &[ErrorSums]) -> Self {
@@ -121,7 +161,7 @@ pub fn digest(named: &Named) -> Result<String> {
 /// Encodes the file; equal predictions give equal bytes.
 fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
     let problem = |problem: String| Error::io(path, format!("cannot be written: {problem}"));
-    let Named { samples, predictions, scoring } = named;
+    let Named { samples, predictions, scoring, supplement } = named;
     if samples.len() != predictions.len() {
         return Err(problem(format!("{} sample names for {} predictions", samples.len(), predictions.len())));
     }
@@ -133,8 +173,13 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
         ("samples".to_owned(), serde_json::to_string(samples).at(path)?),
     ]);
     // Predictions read from format 1 are written as format 1 again.
+    let is_plain = supplement.is_empty()
+        && !matches!(predictions, Predictions::Retrieved(_) | Predictions::Clusters { .. });
+    let format = if is_plain { PLAIN_FORMAT } else { FORMAT };
+    if !is_plain || scoring.is_some() {
+        metadata.insert("format".to_owned(), format.to_string());
+    }
     if let Some(Scoring { class_names, report_batch, resamples, resampling }) = scoring {
-        metadata.insert("format".to_owned(), FORMAT.to_string());
         if !class_names.is_empty() {
             metadata.insert("class-names".to_owned(), serde_json::to_string(class_names).at(path)?);
         }
@@ -145,7 +190,7 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, (*number)?)));
         metadata.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
     }
-    let (kind, classes, arrays) = match predictions {
+    let (kind, classes, mut arrays) = match predictions {
         Predictions::Targets {
             predicted: Targets::Classes { classes: predicted, .. },
             truth: Targets::Classes { classes: truth, count },
@@ -172,6 +217,22 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
             };
             ("scores", truth.ncols(), vec![("logits", scores), ("truth", Tensor::labels(truth))])
         }
+        Predictions::Retrieved(Retrieval { queries, truth, recall_at }) => {
+            metadata.insert("recall-at".to_owned(), serde_json::to_string(recall_at).at(path)?);
+            let outputs = truth.outputs();
+            let truth = match truth {
+                Targets::Classes { classes, .. } => Tensor::classes(classes).map_err(problem)?,
+                Targets::Labels(labels) => Tensor::labels(labels),
+                Targets::Values(_) => return Err(problem("numbers cannot be retrieved".to_owned())),
+            };
+            let (precisions, ranks) = (Tensor::precisions(queries), Tensor::ranks(queries));
+            let tensors = vec![("precisions", precisions), ("ranks", ranks), ("truth", truth)];
+            ("rankings", outputs, tensors)
+        }
+        Predictions::Clusters { clusters, truth, count } => {
+            let tensor = |groups: &[usize]| Tensor::classes(groups).map_err(problem);
+            ("clusters", *count, vec![("clusters", tensor(clusters)?), ("truth", tensor(truth)?)])
+        }
         Predictions::Masks(images) => {
             let first = images.first();
             if let Some(ignore) = first.and_then(Confusion::ignore) {
@@ -181,6 +242,13 @@ fn encode(path: &Path, record: &str, named: &Named) -> Result<Vec<u8>> {
             ("mask", classes, vec![("counts", Tensor::counts(images).map_err(problem)?)])
         }
     };
+    if let Some(probabilities) = &supplement.probabilities {
+        arrays.push(("probabilities", Tensor::matrix(probabilities)));
+    }
+    if let Some(MapFeatures { samples, features }) = &supplement.map {
+        arrays.push(("map-samples", Tensor::indices(samples).map_err(problem)?));
+        arrays.push(("map-features", Tensor::matrix(features)));
+    }
     metadata.insert("kind".to_owned(), kind.to_owned());
     metadata.insert("classes".to_owned(), classes.to_string());
     let views = arrays
@@ -201,6 +269,11 @@ fn not_a_number(samples: &[String], predictions: &Predictions) -> Option<String>
             ("the number", predicted.iter().zip(truth).position(is_wrong))
         }
         Predictions::ValueMaps(images) => ("a sum", images.iter().position(|image| !image.is_finite())),
+        Predictions::Retrieved(Retrieval { queries, .. }) => {
+            let is_wrong = |query: &RankedQuery| !(0.0..=1.0).contains(&query.average_precision);
+            ("the average precision", queries.iter().position(is_wrong))
+        }
+        Predictions::Clusters { .. } => return None,
         Predictions::Targets { .. } | Predictions::Masks(_) => return None,
     };
     let sample = samples.get(place?).map_or("?", String::as_str);
@@ -253,30 +326,58 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         let labels = t.data().iter().map(|label| *label != 0).collect();
         Array2::from_shape_vec((t.shape()[0], t.shape()[1]), labels).map_err(|e| e.to_string())
     };
+    let classes_of = |name: &str| -> Result<Vec<usize>, String> {
+        let numbers = tensor(name, Dtype::U16, 1)?.data().as_chunks().0.iter();
+        let read: Vec<usize> = numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
+        match read.iter().find(|class| **class >= classes) {
+            Some(class) => Err(format!("`{name}` contains class {class}; expected classes below {classes}")),
+            None => Ok(read),
+        }
+    };
+    let of_classes =
+        |name: &str| Ok::<_, String>(Targets::Classes { classes: classes_of(name)?, count: classes });
+    let matrix = |name: &str| -> Result<Array2<f32>, String> {
+        let t = tensor(name, Dtype::F32, 2)?;
+        let numbers = t.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Array2::from_shape_vec((t.shape()[0], t.shape()[1]), numbers).map_err(|e| e.to_string())
+    };
+    let whole = |name: &str, rank: usize| -> Result<Vec<u32>, String> {
+        let numbers = tensor(name, Dtype::U32, rank)?.data().as_chunks().0.iter();
+        Ok(numbers.map(|bytes| u32::from_le_bytes(*bytes)).collect())
+    };
     let predictions = match of("kind")?.as_str() {
-        "class" => {
-            let of = |name: &str| -> Result<Targets, String> {
-                let numbers = tensor(name, Dtype::U16, 1)?.data().as_chunks().0.iter();
-                let read: Vec<usize> = numbers.map(|bytes| usize::from(u16::from_le_bytes(*bytes))).collect();
-                match read.iter().find(|class| **class >= classes) {
-                    Some(class) => {
-                        Err(format!("`{name}` contains class {class}; expected classes below {classes}"))
-                    }
-                    None => Ok(Targets::Classes { classes: read, count: classes }),
-                }
+        "class" => Predictions::Targets { predicted: of_classes("predicted")?, truth: of_classes("truth")? },
+        "clusters" => Predictions::Clusters {
+            clusters: classes_of("clusters")?,
+            truth: classes_of("truth")?,
+            count: classes,
+        },
+        "rankings" => {
+            let precisions = tensor("precisions", Dtype::F64, 1)?.data().as_chunks().0.iter();
+            let precisions: Vec<f64> = precisions.map(|bytes| f64::from_le_bytes(*bytes)).collect();
+            let shape = tensor("ranks", Dtype::U32, 2)?.shape();
+            if shape != [precisions.len(), 2] {
+                return Err(format!("`ranks` has shape {shape:?}, expected [{}, 2]", precisions.len()));
+            }
+            let ranks = whole("ranks", 2)?;
+            let query = |(average_precision, ranks): (f64, &[u32; 2])| {
+                let [first, relevant] = *ranks;
+                RankedQuery { average_precision, first, relevant }
             };
-            Predictions::Targets { predicted: of("predicted")?, truth: of("truth")? }
+            let queries = precisions.into_iter().zip(ranks.as_chunks().0).map(query).collect();
+            let truth = match tensors.get("truth") {
+                Some(t) if t.dtype() == Dtype::U8 => Targets::Labels(labels("truth")?),
+                _ => of_classes("truth")?,
+            };
+            let recall_at =
+                serde_json::from_str(of("recall-at")?).map_err(|e| format!("`recall-at`: {e}"))?;
+            Predictions::Retrieved(Retrieval { queries, truth, recall_at })
         }
         "multi-label" => Predictions::Targets {
             predicted: Targets::Labels(labels("predicted")?),
             truth: Targets::Labels(labels("truth")?),
         },
-        "scores" => {
-            let t = tensor("logits", Dtype::F32, 2)?;
-            let numbers = t.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            let logits = Array2::from_shape_vec((t.shape()[0], t.shape()[1]), numbers);
-            Predictions::Scores { logits: logits.map_err(|e| e.to_string())?, truth: labels("truth")? }
-        }
+        "scores" => Predictions::Scores { logits: matrix("logits")?, truth: labels("truth")? },
         "mask" => {
             let ignore = metadata.get("ignore").map(|label| label.parse()).transpose();
             let ignore: Option<i32> = ignore.map_err(|e| format!("ignore: {e}"))?;
@@ -320,11 +421,45 @@ fn parse(bytes: &[u8], record: &str) -> Result<Named, String> {
         Predictions::Scores { logits, truth } => [logits.nrows(), truth.nrows()],
         Predictions::Masks(images) => [images.len(); 2],
         Predictions::ValueMaps(images) => [images.len(); 2],
+        Predictions::Retrieved(Retrieval { queries, truth, .. }) => [queries.len(), truth.len()],
+        Predictions::Clusters { clusters, truth, .. } => [clusters.len(), truth.len()],
     };
-    match lengths.iter().find(|length| **length != samples.len()) {
-        Some(length) => Err(format!("{length} predictions or labels for {} samples", samples.len())),
-        None => Ok(Named { samples, predictions, scoring: scoring(format, &metadata)? }),
+    if let Some(length) = lengths.iter().find(|length| **length != samples.len()) {
+        return Err(format!("{length} predictions or labels for {} samples", samples.len()));
     }
+    let mut supplement = Supplement::default();
+    if tensors.contains_key("probabilities") {
+        let probabilities = matrix("probabilities")?;
+        if probabilities.dim() != (samples.len(), classes) {
+            let expected = (samples.len(), classes);
+            return Err(format!(
+                "`probabilities` has shape {:?}, expected {expected:?}",
+                probabilities.dim()
+            ));
+        }
+        if let Some(number) = probabilities.iter().find(|number| !(0.0..=1.0).contains(*number)) {
+            return Err(format!("`probabilities` contains {number}, expected numbers from 0 to 1"));
+        }
+        supplement.probabilities = Some(probabilities);
+    }
+    if tensors.contains_key("map-features") {
+        let features = matrix("map-features")?;
+        let places: Vec<usize> = whole("map-samples", 1)?.into_iter().map(|place| place as usize).collect();
+        let ascend = places.windows(2).all(|pair| pair[0] < pair[1]);
+        if places.len() != features.nrows() || !ascend || places.last().is_some_and(|l| *l >= samples.len()) {
+            return Err(format!(
+                "`map-samples` must list {} of {} samples in ascending order",
+                features.nrows(),
+                samples.len()
+            ));
+        }
+        if features.iter().any(|feature| !feature.is_finite()) {
+            return Err("`map-features` contains a number that is not finite".to_owned());
+        }
+        supplement.map = Some(MapFeatures { samples: places, features });
+    }
+    let scoring = scoring(format, &metadata)?;
+    Ok(Named { samples, predictions, scoring, supplement })
 }
 
 fn sums(&[count, absolute, squared, truth, truth_squared]: &[f64; SUMS]) -> Result<ErrorSums, String> {

@@ -11,12 +11,15 @@
 //! views.rs      whether the ranks of models survive a choice
 //! checklist.rs  what the measured rows lack
 //! mistaken_bands.rs  what the bands cost that published rows feed a model by mistake
+//! task_figures.rs  predictions -> pictures and tables of one task: classes.rs, calibration.rs, maps
 //! html.rs       tables and pictures on one page
 //! whole.rs      the report of all suites, with an index
 //! ```
 
+pub mod calibration;
 mod chapter;
 mod checklist;
+mod classes;
 pub mod cost;
 mod gather;
 mod html;
@@ -29,6 +32,7 @@ pub mod ranking;
 pub mod spread;
 pub mod tables;
 mod views;
+mod task_figures;
 mod whole;
 
 use std::path::{Path, PathBuf};

@@ -15,11 +15,12 @@ use super::latex::bibliography::{Bibliography, Used};
 use super::latex::{self, Style};
 use super::mistaken_bands::{self, mistaken_bands};
 use super::pictures::spider::{self, Choice};
-use super::pictures::{confusion, cost, differences, profile, ranks, shares};
+use super::pictures::{cost, differences, profile, ranks, shares};
 use super::ranking::{self, rankings};
 use super::tables::published;
 use super::tables::table::{ResultTable, fill, share};
 use super::tables::text::escape;
+use super::task_figures::TaskPredictions;
 use super::{Written, add_unreadable, csv, fill_all, html, markdown, names, views};
 use crate::canvas::{pdf, png, svg};
 use crate::files::write_atomically;
@@ -185,34 +186,20 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
             figures.push(Figure::new(format!("{}-shares", definition.file), caption, picture));
         }
     }
-    for task in &suite.tasks {
-        let of_task = records.iter().filter(|r| r.cell.task == task.name && r.demo == *demo && !r.short);
-        let mut newest: Vec<&Record> = of_task.collect();
-        newest.sort_by_key(|r| {
-            let made = &r.provenance;
-            (
-                made.origin.is_some(),
-                made.partial_weights(),
-                r.cell.partition != "default",
-                std::cmp::Reverse(made.finished),
-            )
-        });
-        // Records of earlier versions have no predictions; eight attempts suffice in practice.
-        for record in newest.into_iter().take(8) {
-            let named = match store.predictions(record) {
-                Ok(Some(named)) => named,
-                Ok(None) => continue,
-                Err(error) => {
-                    add_unreadable(unreadable, store.predictions_path(record), error);
-                    continue;
-                }
-            };
-            if let Some(picture) = confusion::draw(task, record, &named.predictions) {
-                let caption = format!("{}: predictions compared with labels", task.title);
-                figures.push(Figure::new(format!("{}-confusion", plain(&task.name)), caption, picture));
-            }
-            break;
-        }
+    // Maps take a second or two each.
+    let of_tasks: Vec<(Vec<Figure>, Vec<Unreadable>)> = suite
+        .tasks
+        .par_iter()
+        .map(|task| {
+            let records = records.iter().filter(|r| r.cell.task == task.name && r.demo == *demo && !r.short);
+            let mut predictions = TaskPredictions::new(store, records.collect());
+            let figures = predictions.figures(task);
+            (figures, predictions.unreadable)
+        })
+        .collect();
+    for (drawn, bad) in of_tasks {
+        figures.extend(drawn);
+        bad.into_iter().for_each(|one| add_unreadable(unreadable, one.path, one.error));
     }
     Ok(figures)
 }
@@ -254,7 +241,7 @@ fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) ->
 }
 
 /// Replaces characters that are unsafe in a file name.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect()
 }
 

@@ -219,7 +219,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
 fn check(task: &Task, name: &str, protocol: &dyn Protocol) -> Result<()> {
     if let Some(problem) = protocol.misfit(task) {
         let problem = format!("protocol `{name}` cannot score {}: it {problem}", task.name);
-        return Err(Error::request(problem).help("choose a protocol that trains a head"));
+        return Err(Error::request(problem).help("choose a protocol that trains a head, or retrieval"));
     }
     if protocol.targets().contains(&task.target) {
         return Ok(());

@@ -1,26 +1,31 @@
 //! Targets, predictions and their scores, the outcome of a protocol, and the choice of candidates on validation.
 
+mod clusters;
 pub mod decision;
 pub(crate) mod outcome;
 pub mod predictions;
 mod ranked;
 mod scoring;
 pub(crate) mod subset;
+pub mod supplement;
 
 use ndarray::{Array2, ArrayView2, s};
 
+use self::clusters::Clusters;
 use self::decision::are_usable;
 use crate::config::IntervalConfig;
 use crate::data::Target;
 use crate::metrics::accuracy::accuracy;
 use crate::metrics::f1::{Counts, count_samples};
 use crate::metrics::regression::ErrorSums;
+use crate::metrics::retrieval::RankedQuery;
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric, bootstrap, check_shapes, mean_over_batches};
 pub use outcome::{Outcome, Shown};
 pub use predictions::Predictions;
 use ranked::Ranked;
 pub use scoring::Scoring;
+pub use supplement::Supplement;
 
 use crate::{Error, Result};
 
@@ -112,6 +117,9 @@ enum Parts {
     Ranked(Ranked),
     Pixels(Vec<Confusion>),
     Errors(Metric, Vec<ErrorSums>),
+    /// Average precision of queries with relevant images, in percent.
+    Precisions(Vec<f64>),
+    Clusters(Clusters),
 }
 
 impl Parts {
@@ -131,12 +139,32 @@ impl Parts {
             (Metric::Rmse | Metric::Mae | Metric::R2, Targets::Values(predictions), Targets::Values(truth)) => {
                 Parts::of_errors(metric, value_errors(predictions, truth)?)
             }
+            (Metric::RetrievalMap, ..) => {
+                Err(Error::mismatch("retrieval_map needs rankings, found predictions").help("choose --protocol retrieval"))
+            }
+            (Metric::AdjustedMutualInformation, ..) => {
+                Err(Error::mismatch("adjusted_mutual_information needs clusters, found predictions")
+                    .help("choose --protocol clustering"))
+            }
             (Metric::MicroMap, ..) => Err(Error::mismatch("micro_map needs scores, found only decisions")
                 .help("choose a protocol that trains a head, or another metric in benchmarks/")),
             _ => Err(Error::mismatch(format!("{metric} does not fit this kind of target")).help(
                 "accuracy is for one class per sample, micro_f1 and micro_map for several labels, rmse, mae and r2 for \
                  numbers; see benchmarks/",
             )),
+        }
+    }
+
+    /// Takes the rankings of all queries; those without relevant images do not count.
+    fn of_rankings(queries: &[RankedQuery]) -> Result<Self> {
+        let counting = queries.iter().filter(|query| query.relevant > 0);
+        let precisions: Vec<f64> = counting.map(|query| 100.0 * query.average_precision).collect();
+        match precisions.is_empty() {
+            true => Err(Error::mismatch(
+                "no mean average precision: no query has a relevant image in the gallery",
+            )
+            .help("check the labels of the training split, the gallery, and of the test split, the queries")),
+            false => Ok(Parts::Precisions(precisions)),
         }
     }
 
@@ -168,6 +196,8 @@ impl Parts {
             Parts::Ranked(ranked) => ranked.len(),
             Parts::Pixels(images) => images.len(),
             Parts::Errors(_, samples) => samples.len(),
+            Parts::Precisions(queries) => queries.len(),
+            Parts::Clusters(clusters) => clusters.len(),
         }
     }
 
@@ -191,17 +221,24 @@ impl Parts {
                     metric => sums.score(*metric).unwrap_or(f64::NAN),
                 }
             }
+            Parts::Precisions(queries) => {
+                let count = indices.len();
+                indices.map(|query| queries[query]).sum::<f64>() / count as f64
+            }
+            Parts::Clusters(clusters) => clusters.adjusted_mutual_information(indices),
         }
     }
 
     /// Computes the metric of each sample alone; NaN if no pixel counts. R², undefined for one sample, is replaced by minus
-    /// its mean squared error, which ranks resamples of the same truth identically.
+    /// its mean squared error, which ranks resamples of the same truth identically; the mutual information, undefined for one
+    /// sample too, by the percentage of the other samples that are with it, or apart from it, in cluster and class alike.
     fn each(&self) -> Vec<f64> {
         match self {
             Parts::Errors(Metric::R2, samples) => {
                 samples.iter().map(|sums| -sums.squared / sums.count as f64).collect()
             }
             Parts::Ranked(ranked) => ranked.each(),
+            Parts::Clusters(clusters) => clusters.each(),
             others => (0..others.len()).map(|sample| others.score(std::iter::once(sample))).collect(),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, ArrayView2};
 
+use super::supplement::{Supplement, probabilities};
 use super::{Parts, Predictions, Scoring, Targets};
 use crate::config::IntervalConfig;
 use crate::metrics::regression::ErrorSums;
@@ -29,6 +30,8 @@ pub struct Outcome {
     pub predictions: Predictions,
     /// What is needed, besides the predictions, to recompute the scores.
     pub scoring: Scoring,
+    /// What a report shows beside the scores.
+    pub supplement: Supplement,
     /// Predicted masks of a few test images for display: see [`to_show`].
     pub masks: Vec<Shown>,
 }
@@ -71,6 +74,7 @@ impl Outcome {
     }
 
     /// Like [`Outcome::new`] with the predictions made from logits [n, outputs]; a metric that ranks uses the logits themselves.
+    /// The logits are those of a head trained with cross-entropy, whose softmax or sigmoids are probabilities.
     ///
     /// # Errors
     /// Like [`super::score_logits`].
@@ -89,6 +93,23 @@ impl Outcome {
             }
             _ => Predictions::Targets { predicted: truth.predicted(logits), truth: truth.clone() },
         };
+        let outcome = Self::of_parts(metric, &parts, predictions, config, seed, selected)?;
+        let supplement = Supplement { probabilities: probabilities(logits, truth), map: None };
+        Ok(Outcome { supplement, ..outcome })
+    }
+
+    /// Scores predictions that are neither classes, labels nor numbers, such as rankings or clusters.
+    ///
+    /// # Errors
+    /// Like [`Predictions::scorer`].
+    pub fn of_predictions<const N: usize>(
+        metric: Metric,
+        predictions: Predictions,
+        config: &IntervalConfig,
+        seed: u64,
+        selected: [(&str, String); N],
+    ) -> Result<Self> {
+        let parts = predictions.scorer(metric)?.into_parts();
         Self::of_parts(metric, &parts, predictions, config, seed, selected)
     }
 
@@ -112,6 +133,7 @@ impl Outcome {
                 resampling: config.resampling,
                 ..Scoring::default()
             },
+            supplement: Supplement::default(),
             masks: Vec::new(),
         })
     }
@@ -210,6 +232,7 @@ fn of_pixels(task: &Task, predictions: Predictions, config: &IntervalConfig, see
         selected: BTreeMap::new(),
         predictions,
         scoring,
+        supplement: Supplement::default(),
         masks: Vec::new(),
     })
 }

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 pub use self::subsets::BatchScore;
+use super::clusters::{Clusters, is_majority};
 use super::ranked::Ranked;
 use super::{Parts, Targets};
 use crate::config::IntervalConfig;
-use crate::metrics::f1::{count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
+use crate::metrics::f1::{Counts, count_classes, count_labels, macro_f1_of_classes, macro_f1_of_labels};
 use crate::metrics::regression::ErrorSums;
+use crate::metrics::retrieval::{RankedQuery, recall};
 use crate::metrics::segmentation::Confusion;
 use crate::metrics::{Interval, Metric};
 use crate::task::Task;
@@ -39,12 +41,38 @@ pub enum Predictions {
     Masks(Vec<Confusion>),
     /// Per image: sums of its pixels' errors.
     ValueMaps(Vec<ErrorSums>),
+    /// Per image: where the relevant images stand in its ranking of a gallery.
+    Retrieved(Retrieval),
+    /// The cluster of each image.
+    Clusters {
+        /// Index of each image's cluster, below `count`.
+        clusters: Vec<usize>,
+        /// Index of each image's class, below `count`.
+        truth: Vec<usize>,
+        /// Number of classes and of clusters.
+        count: usize,
+    },
+}
+
+/// Rankings of a gallery by the images of the test split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retrieval {
+    /// Where the relevant images stand, per image of the test split.
+    pub queries: Vec<RankedQuery>,
+    /// The labels of the test split: classes or labels.
+    pub truth: Targets,
+    /// The numbers of retrieved images for which the recall is scored.
+    pub recall_at: Vec<usize>,
 }
 
 /// Per-sample parts of a metric; adding them up scores a resample.
 pub struct Scorer(Parts);
 
 impl Scorer {
+    pub(super) fn into_parts(self) -> Parts {
+        self.0
+    }
+
     /// Number of samples that count.
     pub fn samples(&self) -> usize {
         self.0.len()
@@ -85,6 +113,40 @@ impl Predictions {
             Predictions::Scores { logits, .. } => logits.nrows(),
             Predictions::Masks(images) => images.len(),
             Predictions::ValueMaps(images) => images.len(),
+            Predictions::Retrieved(retrieval) => retrieval.queries.len(),
+            Predictions::Clusters { clusters, .. } => clusters.len(),
+        }
+    }
+
+    /// The labels of the samples; `None` for pixels, of which only sums are kept.
+    pub fn truth(&self) -> Option<Cow<'_, Targets>> {
+        match self {
+            Predictions::Targets { truth, .. } => Some(Cow::Borrowed(truth)),
+            Predictions::Scores { truth, .. } => Some(Cow::Owned(Targets::Labels(truth.clone()))),
+            Predictions::Retrieved(retrieval) => Some(Cow::Borrowed(&retrieval.truth)),
+            Predictions::Clusters { truth, count, .. } => {
+                Some(Cow::Owned(Targets::Classes { classes: truth.clone(), count: *count }))
+            }
+            Predictions::Masks(_) | Predictions::ValueMaps(_) => None,
+        }
+    }
+
+    /// Decisions per class or label, of images or, for masks, of pixels; `None` for numbers and for predictions that decide on no
+    /// class.
+    ///
+    /// # Errors
+    /// If predictions and truth do not fit together.
+    pub fn class_counts(&self) -> Result<Option<Vec<Counts>>> {
+        match &*self.decided() {
+            Predictions::Targets {
+                predicted: Targets::Classes { classes: predicted, .. },
+                truth: Targets::Classes { classes: truth, count },
+            } => count_classes(predicted, truth, *count).map(Some),
+            Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
+                count_labels(predicted.view(), truth.view()).map(Some)
+            }
+            Predictions::Masks(images) => Ok(Confusion::sum(images).map(|all| counts_of_pixels(&all))),
+            _ => Ok(None),
         }
     }
 
@@ -94,7 +156,7 @@ impl Predictions {
     }
 
     /// Converts scores to decisions.
-    fn decided(&self) -> Cow<'_, Self> {
+    pub(crate) fn decided(&self) -> Cow<'_, Self> {
         match self {
             Predictions::Scores { logits, truth } => {
                 let truth = Targets::Labels(truth.clone());
@@ -133,11 +195,25 @@ impl Predictions {
                 let measured = images.iter().filter(|image| !image.is_empty());
                 Parts::of_errors(metric, measured.copied().collect()).map(Scorer)
             }
+            (Predictions::Retrieved(retrieval), Metric::RetrievalMap) => {
+                Parts::of_rankings(&retrieval.queries).map(Scorer)
+            }
+            (Predictions::Clusters { clusters, truth, .. }, Metric::AdjustedMutualInformation) => {
+                Clusters::new(clusters, truth).map(|clusters| Scorer(Parts::Clusters(clusters)))
+            }
             (Predictions::Masks(_), metric) => Err(Error::mismatch(format!("{metric} does not fit masks"))),
+            (Predictions::Retrieved(_), metric) => {
+                Err(Error::mismatch(format!("{metric} does not fit rankings")))
+            }
+            (Predictions::Clusters { .. }, metric) => {
+                Err(Error::mismatch(format!("{metric} does not fit clusters")))
+            }
         }
     }
 
-    /// Whether each sample is predicted entirely right: its class, all its labels, its number, or every pixel that counts.
+    /// Whether each sample is predicted entirely right: its class, all its labels, its number, or every pixel that counts. For
+    /// rankings, whether the most similar image is relevant; for clusters, whether the sample has the most common class of its
+    /// cluster.
     pub fn right(&self) -> Vec<bool> {
         match self {
             Predictions::Targets {
@@ -158,6 +234,12 @@ impl Predictions {
             }
             Predictions::ValueMaps(images) => {
                 images.iter().map(|image| !image.is_empty() && image.absolute == 0.0).collect()
+            }
+            Predictions::Retrieved(retrieval) => {
+                retrieval.queries.iter().map(|query| query.is_found_within(1)).collect()
+            }
+            Predictions::Clusters { clusters, truth, .. } => {
+                is_majority(clusters, truth).unwrap_or_else(|_| vec![false; clusters.len()])
             }
         }
     }
@@ -187,6 +269,14 @@ impl Predictions {
             (Predictions::Masks(a), Predictions::Masks(b)) if self.same_labels(&other) => {
                 same(&mut a.iter().zip(b).map(|(a, b)| a == b))
             }
+            (Predictions::Retrieved(a), Predictions::Retrieved(b)) if self.same_labels(&other) => {
+                same(&mut a.queries.iter().zip(&b.queries).map(|(a, b)| a == b))
+            }
+            (Predictions::Clusters { clusters: a, .. }, Predictions::Clusters { clusters: b, .. })
+                if self.same_labels(&other) =>
+            {
+                same(&mut a.iter().zip(b).map(|(a, b)| a == b))
+            }
             _ => return None,
         };
         (!self.is_empty()).then(|| 100.0 * equal as f64 / self.len() as f64)
@@ -203,12 +293,18 @@ impl Predictions {
             (Predictions::ValueMaps(a), Predictions::ValueMaps(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_truth(b))
             }
+            (Predictions::Retrieved(a), Predictions::Retrieved(b)) => {
+                let relevant = |r: &Retrieval| r.queries.iter().map(|q| q.relevant).collect::<Vec<_>>();
+                a.truth == b.truth && relevant(a) == relevant(b)
+            }
+            (Predictions::Clusters { truth: a, .. }, Predictions::Clusters { truth: b, .. }) => a == b,
             _ => false,
         }
     }
 
     /// Returns further scores by name: `macro_f1`, also `micro_f1` if the metric ranks labels; for masks `pixel_accuracy` and
-    /// the IoU of each class that occurs (`iou_<name>`, or `iou_<index>` without names); for numbers `rmse`, `mae` and `r2`.
+    /// the IoU of each class that occurs (`iou_<name>`, or `iou_<index>` without names); for numbers `rmse`, `mae` and `r2`; for
+    /// rankings `recall_at_<k>`.
     pub fn scores(&self, class_names: &[String]) -> BTreeMap<String, f64> {
         match self {
             Predictions::Targets { predicted: Targets::Values(a), truth: Targets::Values(b) } => {
@@ -216,6 +312,11 @@ impl Predictions {
                 a.iter().zip(b).map(error).sum::<ErrorSums>().scores()
             }
             Predictions::ValueMaps(images) => images.iter().sum::<ErrorSums>().scores(),
+            Predictions::Retrieved(Retrieval { queries, recall_at, .. }) => {
+                let score = |k: &usize| Some((format!("recall_at_{k}"), recall(queries, *k)?));
+                recall_at.iter().filter_map(score).collect()
+            }
+            Predictions::Clusters { .. } => BTreeMap::new(),
             Predictions::Targets { predicted, truth } => {
                 let score = match (predicted, truth) {
                     (Targets::Classes { classes: a, .. }, Targets::Classes { classes: b, count }) => {
@@ -272,10 +373,28 @@ impl Predictions {
                 }
                 counts.assign(&all.slice(ndarray::s![..n, ..]));
             }
-            Predictions::Targets { .. } | Predictions::Scores { .. } | Predictions::ValueMaps(_) => {
-                return None;
-            }
+            Predictions::Targets { .. }
+            | Predictions::Scores { .. }
+            | Predictions::ValueMaps(_)
+            | Predictions::Retrieved(_)
+            | Predictions::Clusters { .. } => return None,
         }
         Some(counts)
     }
+}
+
+/// Counts the pixels with a label by class.
+fn counts_of_pixels(all: &Confusion) -> Vec<Counts> {
+    let counts = all.counts();
+    let classes = counts.ncols();
+    let labelled = counts.slice(ndarray::s![..classes, ..]);
+    let count = |class: usize| {
+        let right = labelled[[class, class]];
+        Counts {
+            true_positives: right,
+            false_positives: labelled.column(class).sum() - right,
+            false_negatives: labelled.row(class).sum() - right,
+        }
+    };
+    (0..classes).map(count).collect()
 }

@@ -40,6 +40,9 @@ const SMALLEST_NORM: f32 = 1e-8;
 const TRAIN_BLOCK: usize = 512;
 const QUERY_BLOCK: usize = 256;
 
+/// Query rows whose similarities to the whole gallery are in memory together, per thread.
+const RANKED_BLOCK: usize = 64;
+
 /// Returns the min(k, n) nearest of the n train rows for each query row, by cosine similarity in the arithmetic of `dtype`.
 /// The result does not depend on the number of threads.
 ///
@@ -90,6 +93,41 @@ pub(crate) fn of_candidates(
         })
         .collect();
     Ok(Neighbours::of(&best, k))
+}
+
+/// Applies `each` to every query row with its cosine similarities to all gallery rows, which are at most 1 up to rounding. The
+/// result does not depend on the number of threads; the similarities are those of [`nearest`] in float32.
+///
+/// # Errors
+/// Like [`nearest`].
+pub fn compare_with_all<T: Send>(
+    gallery: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    each: impl Fn(usize, &[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
+    check_shapes(gallery, queries, 1)?;
+    let dtype = EmbeddingDtype::F32;
+    let gallery = Vectors::new("gallery", gallery, dtype)?;
+    let gallery = gallery.units(0..gallery.len());
+    let queries = Vectors::new("query", queries, dtype)?;
+    let queries = queries.units(0..queries.len());
+    let compare = |(block, queries): (usize, ArrayView2<'_, f32>)| -> Vec<T> {
+        let mut all = Array2::zeros((queries.nrows(), gallery.nrows()));
+        for first in (0..gallery.nrows()).step_by(TRAIN_BLOCK) {
+            let rows = first..gallery.nrows().min(first + TRAIN_BLOCK);
+            let mut products = all.slice_mut(s![.., rows.clone()]);
+            similarities(dtype, queries, gallery.slice(s![rows, ..]), &mut products);
+        }
+        let rows = all.rows().into_iter().enumerate();
+        rows.map(|(row, similarities)| {
+            each(block * RANKED_BLOCK + row, similarities.to_slice().expect("similarities are contiguous"))
+        })
+        .collect()
+    };
+    let blocks: Vec<(usize, ArrayView2<'_, f32>)> =
+        queries.axis_chunks_iter(Axis(0), RANKED_BLOCK).enumerate().collect();
+    let compared: Vec<Vec<T>> = blocks.into_par_iter().map(compare).collect();
+    Ok(compared.into_iter().flatten().collect())
 }
 
 impl Neighbours {

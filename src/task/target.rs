@@ -82,7 +82,7 @@ pub enum MaskResize {
 /// Describes an inconsistency between target, metric, classes and statistics, if there is one.
 pub(super) fn problem(task: &Task) -> Option<String> {
     let Task { name, target, classes, metric, unit, target_statistics, .. } = task;
-    let fits = |metric: &&Metric| metric.about().fits.contains(target);
+    let fits = |metric: &&Metric| metric.about().is_of_tasks && metric.about().fits.contains(target);
     if !fits(&metric) {
         let fitting: Vec<String> = Metric::ALL.iter().filter(fits).map(Metric::to_string).collect();
         return Some(format!(

@@ -127,5 +127,10 @@ pub fn predict(store: &Store, record: &Record) {
     };
     let samples = (0..n).map(|i| format!("sample {i}")).collect();
     let predictions = Predictions::Targets { predicted, truth };
-    store.put_predictions(record, &Named { samples, predictions, scoring: None }).unwrap();
+    store
+        .put_predictions(
+            record,
+            &Named { samples, predictions, scoring: None, supplement: Default::default() },
+        )
+        .unwrap();
 }

@@ -16,23 +16,28 @@ const WIDTH: f64 = 900.0;
 /// Draws the confusion matrix of a record's predictions; for several labels per image, how many of each were found, missed
 /// and wrongly predicted. `None` if the predictions do not suit the task.
 pub fn draw(task: &Task, record: &Record, predictions: &Predictions) -> Option<Picture> {
+    let what = subject(record);
+    match &*predictions.decided() {
+        Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
+            Some(labels(task, record.demo, &what, predicted, truth))
+        }
+        decided => Some(matrix(task, record.demo, &what, &decided.confusion(task)?)),
+    }
+}
+
+/// Names the model, protocol, training data and seed of a record.
+pub(super) fn subject(record: &Record) -> String {
     let cell = &record.cell;
     let made = &record.provenance;
     let partial = if made.partial_weights() { format!(" ({})", made.coverage()) } else { String::new() };
-    let what = format!(
+    format!(
         "{} {}{partial}, {}, {}, seed {}",
         cell.model,
         cell.backbone,
         cell.protocol,
         crate::report::tables::table::partition_title(&cell.partition),
         cell.seed
-    );
-    match predictions {
-        Predictions::Targets { predicted: Targets::Labels(predicted), truth: Targets::Labels(truth) } => {
-            Some(labels(task, record.demo, &what, predicted, truth))
-        }
-        _ => Some(matrix(task, record.demo, &what, &predictions.confusion(task)?)),
-    }
+    )
 }
 
 fn name(task: &Task, class: usize) -> String {
@@ -40,7 +45,7 @@ fn name(task: &Task, class: usize) -> String {
 }
 
 /// Draws the title and an explanation; returns the y coordinate of their end.
-fn head(shapes: &mut Vec<Shape>, title: &str, demo: bool, meaning: &[String]) -> f64 {
+pub(super) fn head(shapes: &mut Vec<Shape>, title: &str, demo: bool, meaning: &[String]) -> f64 {
     let mut y = 34.0;
     let title = shortened(title, WIDTH - 2.0 * MARGIN, 18.0, true);
     shapes.push(Shape::Text(Text::new(title, (MARGIN, y), Anchor::Start, 18.0).bold()));

@@ -258,6 +258,10 @@ impl Column {
                 Some(metric) => heading(metric),
                 None => match score.split_once('_') {
                     Some(("iou", class)) => format!("IoU ({class})"),
+                    Some(("recall", at)) => match at.strip_prefix("at_") {
+                        Some(k) => format!("recall at {k}"),
+                        None => score.clone(),
+                    },
                     _ => score.clone(),
                 },
             },

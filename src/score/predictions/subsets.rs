@@ -2,7 +2,7 @@
 
 use ndarray::Axis;
 
-use super::Predictions;
+use super::{Predictions, Retrieval};
 use crate::metrics::Metric;
 use crate::metrics::regression::ErrorSums;
 use crate::metrics::segmentation::Confusion;
@@ -51,6 +51,18 @@ impl Predictions {
             Predictions::ValueMaps(images) => {
                 Predictions::ValueMaps(places.iter().map(|place| images[*place]).collect())
             }
+            Predictions::Retrieved(Retrieval { queries, truth, recall_at }) => {
+                Predictions::Retrieved(Retrieval {
+                    queries: places.iter().map(|place| queries[*place]).collect(),
+                    truth: select(truth, places),
+                    recall_at: recall_at.clone(),
+                })
+            }
+            Predictions::Clusters { clusters, truth, count } => Predictions::Clusters {
+                clusters: places.iter().map(|place| clusters[*place]).collect(),
+                truth: places.iter().map(|place| truth[*place]).collect(),
+                count: *count,
+            },
         }
     }
 
@@ -61,6 +73,18 @@ impl Predictions {
             return None;
         }
         let (this, other) = (self.decided(), other.decided());
+        if let (Predictions::Retrieved(a), Predictions::Retrieved(b)) = (&*this, &*other) {
+            // A query with other relevant images in the gallery is not comparable either.
+            let rows = a.queries.iter().zip(&b.queries).enumerate();
+            let mut differing: Vec<usize> =
+                rows.filter(|(_, (a, b))| a.relevant != b.relevant).map(|(place, _)| place).collect();
+            let targets =
+                |truth: &Targets| Predictions::Targets { predicted: truth.clone(), truth: truth.clone() };
+            differing.extend(targets(&a.truth).relabelled(&targets(&b.truth))?);
+            differing.sort_unstable();
+            differing.dedup();
+            return Some(differing);
+        }
         let differ: Vec<bool> = match (&*this, &*other) {
             (Predictions::Targets { truth: a, .. }, Predictions::Targets { truth: b, .. }) => match (a, b) {
                 (Targets::Classes { classes: a, count: m }, Targets::Classes { classes: b, count: n })
@@ -79,6 +103,9 @@ impl Predictions {
             }
             (Predictions::Masks(a), Predictions::Masks(b)) => {
                 a.iter().zip(b).map(|(a, b)| a.labels() != b.labels()).collect()
+            }
+            (Predictions::Clusters { truth: a, .. }, Predictions::Clusters { truth: b, .. }) => {
+                a.iter().zip(b).map(|(a, b)| a != b).collect()
             }
             _ => return None,
         };
@@ -124,6 +151,9 @@ impl Predictions {
                 Predictions::Targets { predicted, truth } => score(metric, &predicted, &truth)?,
                 Predictions::Scores { logits, truth } => {
                     score_logits(metric, logits.view(), &Targets::Labels(truth))?
+                }
+                others @ (Predictions::Retrieved(_) | Predictions::Clusters { .. }) => {
+                    others.scorer(metric)?.all()
                 }
                 Predictions::Masks(_) | Predictions::ValueMaps(_) => {
                     return Err(Error::mismatch(format!("{metric} does not fit masks")));
