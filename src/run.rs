@@ -48,9 +48,9 @@ use crate::score::subset::subset;
 use crate::task::bands::Band;
 use crate::task::{Metadata, Sensor, Suite, Task};
 use crate::train::snapshot::remove_all;
+use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
 use crate::transform::resize::{self, Nearest};
-use crate::transform::augment::Dihedral;
 use crate::{Error, Result};
 
 /// The settings shared by all cells of a run.

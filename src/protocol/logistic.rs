@@ -188,9 +188,12 @@ impl Design {
                 row_per_class: false,
                 scaled: OnceLock::new(),
             },
-            None => {
-                Self { features: DesignFeatures::Host(features), standardizer: None, row_per_class: false, scaled: OnceLock::new() }
-            }
+            None => Self {
+                features: DesignFeatures::Host(features),
+                standardizer: None,
+                row_per_class: false,
+                scaled: OnceLock::new(),
+            },
         }
     }
 
@@ -204,10 +207,12 @@ impl Design {
         let standardizer = if standardize { Standardizer::of_many(features) } else { None };
         let constants = standardizer.as_ref().map(|own| (&own.mean, &own.deviation));
         match DeviceFeatures::upload(accelerator, features, constants) {
-            Ok(uploaded) => {
-                Self {
- features: DesignFeatures::Device(uploaded), standardizer, row_per_class: false, scaled: OnceLock::new() }
-            }
+            Ok(uploaded) => Self {
+                features: DesignFeatures::Device(uploaded),
+                standardizer,
+                row_per_class: false,
+                scaled: OnceLock::new(),
+            },
             Err(error) => {
                 tracing::warn!("{error}; solving on the CPU");
                 Self::new(features, standardize)

@@ -31,8 +31,8 @@ mod plain;
 pub mod ranking;
 pub mod spread;
 pub mod tables;
-mod views;
 mod task_figures;
+mod views;
 mod whole;
 
 use std::path::{Path, PathBuf};
