@@ -192,7 +192,7 @@ impl Extents {
             let next = |first: usize, width: Option<usize>| first.checked_add(width?);
             let pixels = width(size).and_then(|plane| plane.checked_mul(bands));
             let one_label =
-                if extents.is_of_pixels(header.label) { width(label_size) } else { Some(header.label_width) };
+                if Self::is_of_pixels(header.label) { width(label_size) } else { Some(header.label_width) };
             match (next(image, pixels), next(label, one_label)) {
                 (Some(next_image), Some(next_label)) => (image, label) = (next_image, next_label),
                 _ => return Err(column.error("implausible sizes").help(AGAIN)),
@@ -201,7 +201,7 @@ impl Extents {
         Ok(extents)
     }
 
-    fn is_of_pixels(&self, label: TargetKind) -> bool {
+    fn is_of_pixels(label: TargetKind) -> bool {
         matches!(label, TargetKind::Mask | TargetKind::ValueMap)
     }
 
@@ -215,7 +215,7 @@ impl Extents {
     /// First number and count of the label of a row.
     fn label(&self, row: usize, kind: TargetKind) -> (usize, usize) {
         let width = match self.of_rows.get(row) {
-            Some(extent) if self.is_of_pixels(kind) => {
+            Some(extent) if Self::is_of_pixels(kind) => {
                 extent.label_size[0].saturating_mul(extent.label_size[1])
             }
             _ => self.label_width,
