@@ -211,7 +211,7 @@ impl Spread {
         format!("# {}\n\n{demo}![Values by choice]({picture})\n\n{}", self.title(), self.table().markdown())
     }
 
-    /// Renders the table as CSV, with unrounded numbers.
+    /// Renders the table as CSV, with nine decimals at most.
     ///
     /// # Errors
     /// If a line cannot be written.
@@ -229,11 +229,11 @@ impl Spread {
                 line.extend(match &value.outcome {
                     Ok(measured) => {
                         let end = |of: fn(&Interval) -> f64| {
-                            measured.interval.as_ref().map_or(String::new(), |i| of(i).to_string())
+                            measured.interval.as_ref().map_or(String::new(), |i| number(of(i)))
                         };
                         [
                             measured.metric.to_string(),
-                            measured.value.to_string(),
+                            number(measured.value),
                             end(|i| i.low),
                             end(|i| i.high),
                             measured.record.clone(),
@@ -250,4 +250,9 @@ impl Spread {
         }
         writer.into_inner().map_err(|error| Error::mismatch(error.to_string()))
     }
+}
+
+/// Formats a number so that it is the same before and after it was written to a record, which keeps 15 digits.
+fn number(value: f64) -> String {
+    ((value * 1e9).round() / 1e9).to_string()
 }
