@@ -487,7 +487,7 @@ fn every_field_of_a_protocol_decides() {
             assert_side("own learning rates", Side::Number, &base, &keys(&own));
         }
     }
-    assert_eq!(kinds.len(), 7, "{kinds:?}");
+    assert_eq!(kinds.len(), 9, "{kinds:?}");
 }
 
 #[test]

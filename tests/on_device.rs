@@ -92,7 +92,12 @@ fn neighbours_on_a_device_are_those_of_the_cpu() {
             let expected = predict(&config, train.view(), &labels, queries.view()).unwrap();
             let found =
                 predict_on(Some(&accelerator), &config, train.view(), &labels, queries.view()).unwrap();
-            assert_eq!(found, expected, "{} {distance:?} {k}", accelerator.kind());
+            let what = format!("{} {distance:?} {k}", accelerator.kind());
+            assert_eq!(found.neighbours.indices, expected.neighbours.indices, "{what}");
+            assert_eq!(found.targets, expected.targets, "{what}");
+            // A distance depends in its last digit on how many are computed at once.
+            let [found, expected] = [found, expected].map(|prediction| prediction.shares.unwrap());
+            assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{what}");
         }
     }
 }

@@ -372,6 +372,9 @@ fn protocols_that_predict_no_numbers_are_refused_before_anything_is_read() {
         ("target = \"class\"", "target = \"value\""),
         ("metric = \"accuracy\"", "metric = \"rmse\""),
         ("classes = 10", ""),
+        // Tables of protocols for classes.
+        ("m-eurosat = \"retrieval_map\", ", ""),
+        ("m-eurosat = \"adjusted_mutual_information\", ", ""),
     ])
     .unwrap();
     let model = terrabench::model::config::ModelConfig::load(&home(), "demo").unwrap();
