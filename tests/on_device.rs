@@ -131,14 +131,17 @@ fn queries_that_a_device_cannot_decide_are_searched_on_the_cpu() {
 }
 
 /// Splits of which a regression or a probe is trained.
-fn splits(targets_of: impl Fn(Targets, u64) -> Targets) -> [(Array2<f32>, Targets); 3] {
+fn splits(targets_of: impl Fn(Targets, u64) -> Targets) -> Splits {
     [(900, 11), (150, 12), (150, 13)].map(|(rows, seed)| {
         let (features, targets) = clusters(rows, 16, seed);
         (features, targets_of(targets, seed))
     })
 }
 
-fn all_kinds() -> Vec<(&'static str, [(Array2<f32>, Targets); 3])> {
+/// Features [n, d] and targets of train, validation and test.
+type Splits = [(Array2<f32>, Targets); 3];
+
+fn all_kinds() -> Vec<(&'static str, Splits)> {
     let labels = |targets: Targets, seed: u64| {
         let n = targets.len();
         let noise = random(n, 4, seed + 100);

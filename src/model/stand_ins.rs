@@ -9,10 +9,10 @@ pub(super) fn date(given: Metadata, assumed: &str) -> Option<String> {
 
 /// The sensors among Sentinel-1 and Sentinel-2, at either level, of which there are no images: `Sentinel-1 (masked)`.
 pub(super) fn sensors(given: &[Sensor]) -> Vec<String> {
-    let kinds: [(&str, fn(Sensor) -> bool); 2] =
-        [("Sentinel-1", |sensor| sensor == Sensor::S1), ("Sentinel-2", Sensor::is_sentinel2)];
-    let is_missing = |is_of: fn(Sensor) -> bool| !given.iter().any(|sensor| is_of(*sensor));
-    kinds.into_iter().filter(|(_, is_of)| is_missing(*is_of)).map(|(name, _)| masked(name)).collect()
+    let has_sentinel1 = given.contains(&Sensor::S1);
+    let has_sentinel2 = given.iter().any(|sensor| sensor.is_sentinel2());
+    let kinds = [("Sentinel-1", has_sentinel1), ("Sentinel-2", has_sentinel2)];
+    kinds.into_iter().filter(|(_, is_given)| !is_given).map(|(name, _)| masked(name)).collect()
 }
 
 /// An input that no task gives: `place (masked)`.

@@ -246,8 +246,7 @@ fn exp(x: f32) -> f32 {
     const TO_INTEGER: f32 = 12_582_912.0;
     // ln 2 in two parts, of which the first is exact in few bits.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    const P: [f32; 6] =
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    const P: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
     let shifted = x * std::f32::consts::LOG2_E + TO_INTEGER;
     let n = shifted - TO_INTEGER;
     let r = x - n * LN_2[0] - n * LN_2[1];

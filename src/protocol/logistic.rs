@@ -114,7 +114,7 @@ pub struct Design {
 enum DesignFeatures {
     /// [n, d], standardised if the config says so.
     Host(Array2<f64>),
-    Device(DeviceFeatures),
+    Device(Box<DeviceFeatures>),
 }
 
 /// Brings features to mean 0 and standard deviation 1.
@@ -208,7 +208,7 @@ impl Design {
         let constants = standardizer.as_ref().map(|own| (&own.mean, &own.deviation));
         match DeviceFeatures::upload(accelerator, features, constants) {
             Ok(uploaded) => Self {
-                features: DesignFeatures::Device(uploaded),
+                features: DesignFeatures::Device(Box::new(uploaded)),
                 standardizer,
                 row_per_class: false,
                 scaled: OnceLock::new(),

@@ -171,7 +171,7 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let of = |place: usize| Turn {
             dihedral: Dihedral::ALL[place % 8],
-            degrees: (place % 3 > 0).then(|| random.random_range(-90.0..=90.0)),
+            degrees: (!place.is_multiple_of(3)).then(|| random.random_range(-90.0..=90.0)),
         };
         // Whole quarter turns meet pixels exactly.
         let quarter = Turn { dihedral: Dihedral::Identity, degrees: Some(90.0) };
