@@ -70,7 +70,9 @@ fn protocol(name: &str) -> ProtocolConfig {
 
 fn knn(distance: Distance, k: usize) -> KnnConfig {
     let ProtocolConfig::Knn(config) = protocol("knn") else { panic!() };
-    KnnConfig { k, distance, embedding_dtype: EmbeddingDtype::F32, ..config }
+    // Weights of Euclidean neighbours this far away would all round to 0.
+    let temperature = config.temperature.filter(|_| distance == Distance::Cosine);
+    KnnConfig { k, distance, temperature, embedding_dtype: EmbeddingDtype::F32, ..config }
 }
 
 #[test]

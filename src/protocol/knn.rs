@@ -256,7 +256,8 @@ fn votes_by_class<'a>(
         for (index, weight) in indices.iter().zip(weights) {
             share[classes[*index]] += weight;
         }
-        let whole = weights.sum();
+        // Weights of far neighbours may all be 0: then no class has a share.
+        let whole = weights.sum().max(f32::MIN_POSITIVE);
         share.mapv_inplace(|votes: f32| (votes / whole).clamp(0.0, 1.0));
     }
     shares
