@@ -60,7 +60,7 @@ pub const GREY: Color = Color(90, 90, 90);
 pub const ALARM: Color = Color(176, 0, 32);
 
 /// Shown in every picture of generated data.
-pub const DEMO_NOTICE: &str = "DEMO: generated data and a random model. These are not benchmark results.";
+pub const DEMO_NOTICE: &str = "DEMO: generated data. These are not benchmark results.";
 
 /// A point (x, y).
 pub type Point = (f64, f64);

@@ -358,6 +358,12 @@ fn a_map_keeps_neighbours_together_as_that_of_scikit_learn_and_is_the_same_every
     // Too little to lay out.
     assert_eq!(plane(components.slice(s![..3, ..]), 0).unwrap(), None);
     assert_eq!(plane(Array2::ones((20, 4)).view(), 0).unwrap(), None);
+    // Few samples have no t-SNE, whose coordinates would grow until the program ends.
+    let few = plane(components.slice(s![..20, ..]), 0).unwrap().unwrap();
+    assert!(
+        few.iter().all(|x| x.is_finite())
+            && few == plane(components.slice(s![..20, ..]), 1).unwrap().unwrap()
+    );
     // A single feature, and equal samples among others.
     let line = Array2::from_shape_fn((12, 1), |(i, _)| (i / 2) as f32);
     assert_eq!(plane(line.view(), 0).unwrap().unwrap().dim(), (12, 2));

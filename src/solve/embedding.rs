@@ -19,8 +19,12 @@ const PERPLEXITY: f64 = 30.0;
 /// Steps of t-SNE.
 const STEPS: usize = 1000;
 
-/// Accuracy of the Barnes-Hut approximation; 0 is exact.
-const THETA: f64 = 0.5;
+/// Accuracy of the Barnes-Hut approximation; 0 is exact. The library's tree of the approximation recurses without end, and overflows
+/// the stack, once a coordinate is not finite.
+const THETA: f64 = 0.0;
+
+/// Fewest samples for t-SNE: with its fixed learning rate of 200, the library lets the coordinates of few samples grow without end.
+const FEWEST_FOR_TSNE: usize = 50;
 
 /// Fewest samples of which a map says something.
 const FEWEST: usize = 4;
@@ -82,8 +86,14 @@ fn leading(features: &Array2<f64>, components: usize) -> Result<Array2<f64>, Lin
     Ok(projected.dot(&turn.slice(s![.., ..components])))
 }
 
-/// Lays samples with features [n, d] out in a plane by t-SNE: [n, 2]. The same features and seed give the same map. `None` with
-/// fewer than four samples, or if all samples have the same features.
+/// Whether [`plane`] lays so many samples out by t-SNE, or by principal components alone.
+pub fn is_by_tsne(samples: usize) -> bool {
+    samples >= FEWEST_FOR_TSNE
+}
+
+/// Lays samples with features [n, d] out in a plane, [n, 2]: by t-SNE, or fewer than 50 by their first two principal
+/// components. The same features and seed give the same map. `None` with fewer than four samples, or if all samples have the same
+/// features.
 ///
 /// # Errors
 /// If a feature is not finite or the map cannot be made.
@@ -95,6 +105,13 @@ pub fn plane(features: ArrayView2<f32>, seed: u64) -> Result<Option<Array2<f64>>
     }
     if features.iter().any(|feature| !feature.is_finite()) {
         return Err(Error::not_finite("t-SNE: a feature is not finite"));
+    }
+    if !is_by_tsne(n) {
+        let found = principal_components(features, 2)?;
+        let mut map = Array2::zeros((n, 2));
+        let width = found.ncols().min(2);
+        map.slice_mut(s![.., ..width]).assign(&found.slice(s![.., ..width]).mapv(f64::from));
+        return Ok(Some(map));
     }
     // t-SNE refuses fewer dimensions than a plane has.
     let mut wide = Array2::zeros((n, d.max(2)));

@@ -96,9 +96,11 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
     // Tests come before lints: they share the harness's build, so a failure shows early. Lints leave an unoptimised
     // program in the tests' place, so the two cannot run at once.
+    // Lints put another file in this program's place, after which its path could not be found.
+    let here = std::env::current_exe()?;
     let mut times = integration_tests(&workspace)?;
     lint(&workspace)?;
-    times.extend(unit_tests(&workspace)?);
+    times.extend(unit_tests(&workspace, &here)?);
     tell_slowest(times);
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
     let harness = build(root, None, &[])?;
@@ -175,12 +177,11 @@ fn test_binary(message: &str) -> Option<PathBuf> {
     is_test.then(|| path.replace(r"\\", r"\").into())
 }
 
-/// Runs the unit tests, which lints have compiled.
-fn unit_tests(workspace: &Workspace) -> Result<Times> {
+/// Runs the unit tests, which lints have compiled. `here` is the path of this program.
+fn unit_tests(workspace: &Workspace, here: &Path) -> Result<Times> {
     let mut times = Times::new();
     let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins"]);
     // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
-    let here = std::env::current_exe()?;
     let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
     run_timed(with_lints(&mut units).args(["--config", &runner]), &mut times)?;
     Ok(times)

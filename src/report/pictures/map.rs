@@ -10,7 +10,7 @@ use crate::canvas::{
 use crate::record::Record;
 use crate::record::predictions::Named;
 use crate::score::Targets;
-use crate::solve::embedding::plane;
+use crate::solve::embedding::{is_by_tsne, plane};
 use crate::task::Task;
 
 const WIDTH: f64 = 900.0;
@@ -72,10 +72,16 @@ pub fn draw(task: &Task, record: &Record, named: &Named) -> Option<Picture> {
     };
     let mut meaning = vec![
         subject(record),
-        format!(
-            "t-SNE of up to 50 principal components of the features of {some}. Near points have similar features; distances \
-             between groups and the axes mean nothing."
-        ),
+        match is_by_tsne(drawn) {
+            true => format!(
+                "t-SNE of up to 50 principal components of the features of {some}. Near points have similar features; distances \
+                 between groups and the axes mean nothing."
+            ),
+            false => format!(
+                "The first two principal components of the features of {some}, which are too few for t-SNE. Near points differ little \
+                 in these two."
+            ),
+        },
     ];
     if let Targets::Labels(_) = *truth {
         meaning.push(
