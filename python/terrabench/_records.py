@@ -17,7 +17,7 @@ from ._errors import Error
 SCHEMA = 2
 """Newest version of the record files that this package reads."""
 
-PREDICTIONS_FORMAT = 2
+PREDICTIONS_FORMAT = 3
 """Newest version of the prediction files that this package reads."""
 
 _DECIMALS = {"rmse": 2, "mae": 2, "r2": 3}
@@ -105,13 +105,14 @@ class Predictions:
     """The predictions of a record with the truth. Arrays are numpy's where numpy is installed, else memory views."""
 
     kind: str
-    """`class`, `multi-label`, `scores`, `mask`, `value` or `value-map`."""
+    """`class`, `multi-label`, `scores`, `mask`, `value`, `value-map`, `rankings` or `clusters`."""
     samples: tuple[str, ...]
     """Names of the n test samples, in the order of the arrays."""
     predicted: Any
     """[n] classes or numbers, [n, labels] of 0 and 1; `None` for other kinds."""
     truth: Any
-    """The same for the truth; [n, labels] for `scores`; `None` for `mask` and `value-map`."""
+    """The same for the truth; [n, labels] for `scores`; classes or labels for `rankings` and `clusters`; `None` for `mask` and
+    `value-map`."""
     logits: Any
     """[n, labels] float32 for `scores`, else `None`."""
     counts: Any
@@ -119,6 +120,18 @@ class Predictions:
     sums: Any
     """[n, 5] for `value-map`: pixels, and sums of absolute errors, squared errors, truth and squared truth; else
     `None`."""
+    precisions: Any
+    """[n] for `rankings`: average precision of each query, 0 to 1; else `None`."""
+    ranks: Any
+    """[n, 2] for `rankings`: place of the first relevant image (from 1), and number of relevant images; else `None`."""
+    clusters: Any
+    """[n] for `clusters`: the cluster of each image; else `None`."""
+    probabilities: Any
+    """[n, classes] of heads trained with cross-entropy and of k-NN (shares of the votes), 0 to 1; else `None`."""
+    map_samples: Any
+    """[m] indices of the samples in the report's map of `rankings` and `clusters`; else `None`."""
+    map_features: Any
+    """[m, components] of these samples: principal components of their features; else `None`."""
     classes: int
     """Number of classes or labels."""
     class_names: tuple[str, ...]
@@ -330,6 +343,22 @@ def _record(raw: dict[str, Any], path: Path) -> Record:
     )
 
 
+_PREDICTED = (
+    "predicted",
+    "truth",
+    "logits",
+    "counts",
+    "sums",
+    "precisions",
+    "ranks",
+    "clusters",
+    "probabilities",
+    "map-samples",
+    "map-features",
+)
+"""Names of the arrays in a file of predictions."""
+
+
 def _predictions(path: Path, fingerprint: str) -> Predictions:
     def damaged(problem: object) -> Error:
         return Error(
@@ -351,7 +380,7 @@ def _predictions(path: Path, fingerprint: str) -> Predictions:
         if metadata["record"] != fingerprint:
             raise damaged(f"expected record {fingerprint}, found {metadata['record']}")
         samples = tuple(json.loads(metadata["samples"]))
-        lengths = {name: tensor.shape[0] for name, tensor in tensors.items()}
+        lengths = {name: tensor.shape[0] for name, tensor in tensors.items() if not name.startswith("map-")}
         wrong = {name: length for name, length in lengths.items() if length != len(samples)}
         if wrong:
             raise damaged(f"{len(samples)} samples, but arrays of {wrong}")
@@ -359,7 +388,7 @@ def _predictions(path: Path, fingerprint: str) -> Predictions:
         return Predictions(
             kind=metadata["kind"],
             samples=samples,
-            **{name: arrays.get(name) for name in ("predicted", "truth", "logits", "counts", "sums")},
+            **{name.replace("-", "_"): arrays.get(name) for name in _PREDICTED},
             classes=int(metadata["classes"]),
             class_names=tuple(json.loads(metadata.get("class-names", "[]"))),
             path=path,

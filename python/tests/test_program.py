@@ -227,6 +227,9 @@ class TestTinyVit:
             assert other.value == pytest.approx(one.value, abs=1e-9), one.protocol
             assert other.raw["interval"] == pytest.approx(one.raw["interval"], abs=1e-9)
             assert other.predictions().predicted.tolist() == one.predictions().predicted.tolist()
+            shares = other.predictions().probabilities
+            assert shares.shape == (len(other.predictions()), other.predictions().classes), one.protocol
+            assert shares.sum(1) == pytest.approx(1, abs=1e-5)
             for key in ("bands", "imputed", "normalization", "image-size", "sensor", "data"):
                 assert one.provenance.get(key) == other.provenance.get(key), key
             assert one.provenance["weights"] != other.provenance["weights"]
