@@ -24,23 +24,6 @@ fn real() -> Option<PathBuf> {
     folder
 }
 
-fn copied(from: &Path, to: &Path, change: &dyn Fn(&str, String) -> String) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let to = to.join(name);
-        match path.is_dir() {
-            true => copied(&path, &to, change),
-            // Weights are no text.
-            false => match String::from_utf8(std::fs::read(&path).unwrap()) {
-                Ok(text) => std::fs::write(to, change(name, text)).unwrap(),
-                Err(other) => std::fs::write(to, other.into_bytes()).unwrap(),
-            },
-        }
-    }
-}
-
 /// A checkout's data files, with protocols that suit a few dozen samples.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
@@ -68,7 +51,7 @@ fn home() -> tempfile::TempDir {
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["benchmarks", "configs"] {
-        copied(&here.join(folder), &home.path().join(folder), &change);
+        common::copied(&here.join(folder), &home.path().join(folder), &change);
     }
     home
 }

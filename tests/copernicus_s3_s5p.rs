@@ -580,7 +580,7 @@ fn eurosat_by_longitude_has_the_same_images_under_other_lists() {
     let Some(real) = common::real().map(|real| real.join("copernicus-bench")) else { return };
     let folder = tempfile::tempdir().unwrap();
     let whole = |_: &str, text: String| text;
-    copied(&real.join("eurosat_s2"), &folder.path().join("eurosat_s2"), &whole);
+    common::copied(&real.join("eurosat_s2"), &folder.path().join("eurosat_s2"), &whole);
     // Without torchgeo's lists the task is absent, not broken.
     let suite = suite();
     let task = suite.task("eurosat-spatial").unwrap();
@@ -771,25 +771,9 @@ fn home() -> tempfile::TempDir {
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     for folder in ["benchmarks", "configs"] {
-        copied(&here.join(folder), &home.path().join(folder), &change);
+        common::copied(&here.join(folder), &home.path().join(folder), &change);
     }
     home
-}
-
-fn copied(from: &Path, to: &Path, change: &dyn Fn(&str, String) -> String) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let to = to.join(name);
-        match path.is_dir() {
-            true => copied(&path, &to, change),
-            false => match String::from_utf8(std::fs::read(&path).unwrap()) {
-                Ok(text) => std::fs::write(to, change(name, text)).unwrap(),
-                Err(other) => std::fs::write(to, other.into_bytes()).unwrap(),
-            },
-        }
-    }
 }
 
 fn bench(home: &Path, data: &Path, out: &Path, more: &[&str]) -> Output {
@@ -817,7 +801,7 @@ fn every_task_runs_from_folder_and_packed_form_to_equal_records() {
         pack(&suite, suite.task(name).unwrap(), &made, packed.path(), &Silent).unwrap();
     }
     // Cloud-S3's made-up images differ in size, as the release's do not: see above.
-    copied(&made.join("cloud_s3"), &packed.path().join("cloud_s3"), &|_, text| text);
+    common::copied(&made.join("cloud_s3"), &packed.path().join("cloud_s3"), &|_, text| text);
     const PROBE: [&str; 2] = ["--protocol", "copernicus-linear-probe"];
     const UPERNET: [&str; 6] = ["--protocol", "upernet", "--epochs", "2", "--learning-rates", "1e-3"];
     let runs: [(&str, &[&str], &[&str]); 8] = [

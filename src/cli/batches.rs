@@ -86,7 +86,7 @@ fn write_line(out: &mut Stream, line: &Value) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).at("the output")
 }
 
-/// Writes a batch: a line of JSON, then the tensors.
+/// Writes a line of JSON that describes a batch, then its tensors.
 fn write_batch(out: &mut Stream, id: usize, batch: Vec<Sample>) -> Result<()> {
     let n = batch.len();
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();

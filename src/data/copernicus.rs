@@ -260,7 +260,7 @@ impl Copernicus {
     }
 }
 
-/// The decoded files of a sample, those of one image of the same size.
+/// Decoded files of a sample. Files that form one image have the same size.
 struct Stored {
     /// Bands per file: a band's index among the task's divided by this is its file, the remainder its place in that file.
     bands_a_file: usize,

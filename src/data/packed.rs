@@ -205,14 +205,14 @@ impl Extents {
         matches!(label, TargetKind::Mask | TargetKind::ValueMap)
     }
 
-    /// First number and count of the pixels of a row.
+    /// Index of a row's first pixel value, and the number of its values.
     fn image(&self, row: usize) -> (usize, usize) {
         let [rows, columns] = self.size(row);
         let width = self.bands.saturating_mul(rows).saturating_mul(columns);
         (self.of_rows.get(row).map_or(row.saturating_mul(width), |extent| extent.image), width)
     }
 
-    /// First number and count of the label of a row.
+    /// Index of a row's first label value, and the number of its values.
     fn label(&self, row: usize, kind: TargetKind) -> (usize, usize) {
         let width = match self.of_rows.get(row) {
             Some(extent) if Self::is_of_pixels(kind) => {
@@ -223,12 +223,12 @@ impl Extents {
         (self.of_rows.get(row).map_or(row.saturating_mul(width), |extent| extent.label), width)
     }
 
-    /// Rows and columns of the image of a row.
+    /// Height and width of a row's image in pixels.
     fn size(&self, row: usize) -> [usize; 2] {
         self.of_rows.get(row).map_or(self.size, |extent| extent.size)
     }
 
-    /// Rows and columns of a label per pixel of a row.
+    /// Height and width of a row's label map in pixels.
     fn label_size(&self, row: usize) -> [usize; 2] {
         self.of_rows.get(row).map_or(self.size, |extent| extent.label_size)
     }

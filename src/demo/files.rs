@@ -191,7 +191,7 @@ struct TaskFiles<'a> {
 }
 
 impl TaskFiles<'_> {
-    /// Draws a sample. Its random stream is named after task, split, index and seed, so that it depends on nothing else.
+    /// Draws a sample. Task, split, index and seed name its random stream, so it depends on nothing else.
     fn sample(&self, split: Split, index: usize) -> Sample {
         let drawn = if self.seed == 0 { String::new() } else { format!(" seed {}", self.seed) };
         let name = format!("{} {} {split} {index}{drawn}", self.suite.name, self.task.name);

@@ -104,3 +104,21 @@ pub fn all_scores_follow_from_predictions(folder: &Path) {
 pub fn image(sensor: terrabench::task::Sensor, pixels: ndarray::Array3<f32>) -> terrabench::data::Image {
     terrabench::data::Image { sensor, date: None, bands: Vec::new(), pixels, day: None, place: None }
 }
+
+/// Copies a folder with all below it; `change` receives the name and text of each file that is text, and returns what is written.
+pub fn copied(from: &Path, to: &Path, change: &dyn Fn(&str, String) -> String) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let to = to.join(name);
+        match path.is_dir() {
+            true => copied(&path, &to, change),
+            // Weights are no text.
+            false => match String::from_utf8(std::fs::read(&path).unwrap()) {
+                Ok(text) => std::fs::write(to, change(name, text)).unwrap(),
+                Err(other) => std::fs::write(to, other.into_bytes()).unwrap(),
+            },
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! Accuracy against cost: one point per model, and the Pareto front, which joins the models that no cheaper one equals.
 
 use super::labels::{Label, place};
+use super::{stroke, text};
 use crate::canvas::{
-    ALARM, Anchor, BLACK, Bounds, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point,
-    Shape, Text, shortened, wrapped,
+    ALARM, Anchor, BLACK, Bounds, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
+    shortened, wrapped,
 };
 use crate::report::ranking::{Ranking, Standing};
 
@@ -150,14 +151,6 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     let powers = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
     let round = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|round| round * 10f64.powi(power)));
     round.filter(|tick| (low..=high).contains(tick)).collect()
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
-}
-
-fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {
-    Shape::Line { points, color, width, dash }
 }
 
 #[cfg(test)]

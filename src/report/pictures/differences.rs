@@ -1,5 +1,6 @@
 //! A bar per measured value: its difference from the published value, with its interval.
 
+use super::text;
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
     shortened, text_width, wrapped,
@@ -203,10 +204,6 @@ fn tick(far: f64) -> f64 {
     let magnitude = 10f64.powf((far / 2.0).log10().floor());
     let steps = [1.0, 2.0, 5.0].map(|round| round * magnitude);
     steps.into_iter().rev().find(|step| far / step >= 2.0).unwrap_or(magnitude).max(0.1)
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
 }
 
 fn line(from: (f64, f64), to: (f64, f64), color: Color, width: f64) -> Shape {

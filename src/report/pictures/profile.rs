@@ -1,8 +1,9 @@
 //! A performance profile: for each model, on which share of the tasks its error is at most so many times the least error
 //! [Dolan and Moré 2002]. Lines further up and to the left are better.
 
+use super::{stroke, text};
 use crate::canvas::{
-    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
+    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Text,
     shortened, wrapped,
 };
 use crate::report::ranking::{Ranking, Standing};
@@ -136,12 +137,4 @@ fn ticks(far: f64) -> Vec<f64> {
     let coarse = [1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0];
     let chosen: &[f64] = if far < 2.0 { &fine } else { &coarse };
     chosen.iter().copied().filter(|tick| *tick <= far).collect()
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
-}
-
-fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {
-    Shape::Line { points, color, width, dash }
 }

@@ -1,6 +1,7 @@
 //! A critical-difference picture: the average ranks of models with their intervals, and lines that join models which the tasks
 //! cannot tell apart.
 
+use super::text;
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
     shortened, text_width, wrapped,
@@ -135,10 +136,6 @@ fn joins<'s>(standings: &'s [Standing], of: impl Fn(&'s Standing) -> &'s Vec<usi
         (last > first).then_some((first, last))
     };
     (0..count).filter_map(ends).collect()
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
 }
 
 fn stroke(from: Point, to: Point, color: Color, width: f64) -> Shape {

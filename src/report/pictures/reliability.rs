@@ -1,7 +1,8 @@
 //! Reliability diagrams: how often predictions of some confidence are right.
 
 use super::confusion::{head, subject};
-use crate::canvas::{Anchor, BLACK, Color, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text};
+use super::{stroke, text};
+use crate::canvas::{Anchor, BLACK, Color, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text};
 use crate::metrics::calibration::CalibrationBin;
 use crate::record::Record;
 use crate::report::calibration::Calibration;
@@ -106,12 +107,4 @@ fn legend(shapes: &mut Vec<Shape>, left: f64, top: f64) {
 fn bar(left: f64, right: f64, top: f64, bottom: f64, color: Color, opacity: f64) -> Shape {
     let points = vec![(left, top), (right, top), (right, bottom), (left, bottom)];
     Shape::Area { points, color, opacity }
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
-}
-
-fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {
-    Shape::Line { points, color, width, dash }
 }

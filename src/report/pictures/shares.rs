@@ -1,5 +1,6 @@
 //! Scores against the share of the training data: one panel per task, one line per model, over all partitions.
 
+use super::stroke;
 use crate::canvas::{
     ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
     shortened, text_width, wrapped,
@@ -201,10 +202,6 @@ fn round_step(range: f64) -> f64 {
         .into_iter()
         .find(|step| range / step <= 5.0)
         .unwrap_or(10.0 * magnitude)
-}
-
-fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {
-    Shape::Line { points, color, width, dash }
 }
 
 fn dot(center: Point, line: &Line) -> Shape {

@@ -1,7 +1,8 @@
 //! A strip per choice with a dot per value, and the published values as lines.
 
+use super::{stroke, text};
 use crate::canvas::{
-    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Point, Shape, Text,
+    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
     shortened, wrapped,
 };
 use crate::report::spread::Spread;
@@ -126,14 +127,6 @@ fn published_style(place: usize) -> (Color, Dash) {
 fn round_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|round| round * power).find(|step| *step >= least).unwrap_or(10.0 * power)
-}
-
-fn text(text: Text) -> Shape {
-    Shape::Text(text)
-}
-
-fn stroke(points: Vec<Point>, color: Color, width: f64, dash: Dash) -> Shape {
-    Shape::Line { points, color, width, dash }
 }
 
 #[cfg(test)]
