@@ -1,5 +1,5 @@
 //! How fast images reach an encoder in another process: `benches/peers/process.py`, which does nothing. 64 images [12, 224, 224]
-//! in batches of 16, as float32 and as stored (uint16), with as many batches in flight as the extraction has. Rates count the
+//! in batches of 16, as float32 and as stored (uint16), through shared memory and through the pipe, with as many batches in flight as the extraction has. Rates count the
 //! images as float32 either way.
 //!
 //! Set TERRABENCH_PYTHON for another Python than `python3`.
@@ -39,11 +39,11 @@ const BATCH: usize = 16;
 const BATCHES: usize = 4;
 
 /// An encoder process that has been told of its images.
-fn encoder(pixels: &str) -> Box<dyn Encoder> {
+fn encoder(pixels: &str, way: &str) -> Box<dyn Encoder> {
     let python = std::env::var("TERRABENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/process.py");
     let own = OwnEncoder {
-        command: Command::Words(vec![python, script.to_owned(), pixels.to_owned()]),
+        command: Command::Words(vec![python, script.to_owned(), pixels.to_owned(), way.to_owned()]),
         name: None,
         backbone: None,
         bands: Some(BANDS.to_vec()),
@@ -79,10 +79,10 @@ fn process(criterion: &mut Criterion) {
     let batch = || vec![Unstacked { pixels: vec![image.clone(); BATCH], ..Unstacked::default() }];
     let mut group = criterion.benchmark_group("process");
     group.sample_size(10).throughput(Throughput::Bytes((BATCHES * BATCH * 4 * count) as u64));
-    for pixels in ["float32", "stored"] {
-        let encoder = encoder(pixels);
+    for (pixels, way) in [("float32", "shared"), ("stored", "shared"), ("float32", "pipe"), ("stored", "pipe")] {
+        let encoder = encoder(pixels, way);
         let remote = encoder.remote().unwrap();
-        group.bench_function(format!("64 images, {pixels}"), |bencher| {
+        group.bench_function(format!("64 images, {pixels}, {way}"), |bencher| {
             bencher.iter(|| {
                 let mut waiting = VecDeque::new();
                 for _ in 0..BATCHES {

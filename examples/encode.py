@@ -5,6 +5,7 @@
 
 import array
 import json
+import mmap
 import os
 import struct
 import sys
@@ -14,6 +15,7 @@ sink = os.fdopen(os.dup(1), "wb")  # messages go to what was standard output,
 os.dup2(2, 1)  # and every print() from here on to standard error
 TYPES = {"F32": "f", "U8": "B", "U16": "H", "I16": "h"}
 room = bytearray()  # for a batch, used again for the next
+memory = {}  # what is shared with Terrabench, by path
 
 
 def send(message, bytes_after=b""):
@@ -21,13 +23,29 @@ def send(message, bytes_after=b""):
     sink.flush()
 
 
-def read_images(length):
-    """The shape [n, bands, height, width] and the numbers of image0 in a safetensors file of this length."""
+def can_share(path):
+    """Whether batches can come through shared memory: on Linux, if both programs run on one machine."""
+    return path is not None and os.access(path, os.R_OK | os.W_OK)
+
+
+def read_file(message):
+    """The safetensors file of a batch: in shared memory, which is valid until the answer, or after the line."""
     global room
+    length, path = message["bytes"], message.get("shared")
+    if path is not None:
+        if len(memory.get(path, b"")) < length:
+            with open(path, "r+b") as file:
+                memory[path] = mmap.mmap(file.fileno(), 0)
+        return memoryview(memory[path])[:length]
     if len(room) < length:
         room = bytearray(length)
     file = memoryview(room)[:length]
     source.readinto(file)
+    return file
+
+
+def read_images(file):
+    """The shape [n, bands, height, width] and the numbers of image0 in a safetensors file."""
     data = 8 + struct.unpack("<Q", file[:8])[0]
     image = json.loads(bytes(file[8:data]))["image0"]
     begin, end = image["data_offsets"]
@@ -48,11 +66,13 @@ def serve(encode, identity, pixels="float32"):
     for line in source:
         message = json.loads(line)
         if message["message"] == "task" and message["want"] == "pooled":
-            send({"message": "ready", "terrabench": 1, "pixels": pixels, "identity": identity})
+            shared = can_share(message.get("shared"))
+            ready = {"message": "ready", "terrabench": 1, "pixels": pixels, "identity": identity, "shared": shared}
+            send(ready)
         elif message["message"] == "task":
             send({"message": "error", "text": f"there are no {message['want']} here, only pooled features"})
         elif message["message"] == "batch":
-            write_features(message["id"], encode(*read_images(message["bytes"])))
+            write_features(message["id"], encode(*read_images(read_file(message))))
         elif message["message"] == "end":
             break
 

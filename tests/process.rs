@@ -147,6 +147,22 @@ fn several_batches_are_under_way_at_a_time_and_come_back_in_order() {
 }
 
 #[test]
+fn batches_come_through_shared_memory_where_the_encoder_can_open_it() {
+    let Some(encoder) = encoder("shared") else { return };
+    let remote = encoder.remote().unwrap();
+    remote.announce(&announcement(POOLED)).unwrap();
+    // Batches of several sizes are under way at a time; later ones reuse the memory of earlier ones.
+    for round in 0..3 {
+        let batches: Vec<Batch> = (1..4).map(|n| batch(n, n + round, 0.25)).collect();
+        let pending: Vec<_> =
+            batches.iter().map(|batch| remote.begin(batch.clone(), POOLED, 0).unwrap()).collect();
+        for (pending, batch) in pending.into_iter().zip(&batches) {
+            assert_close(&numbers(pending().unwrap().pooled().unwrap()), &numbers(means(batch, SIDE)));
+        }
+    }
+}
+
+#[test]
 fn stored_pixels_arrive_in_a_narrow_type_with_the_same_values() {
     let Some(encoder) = encoder("stored") else { return };
     assert!(encoder.remote().unwrap().announce(&announcement(POOLED)).unwrap().takes_stored);

@@ -97,9 +97,10 @@ class Child:
         threading.Thread(target=work, args=arguments, daemon=True).start()
 
     def _read_messages(self, stream: BinaryIO) -> None:
+        memory = _wire.SharedMemory()
         try:
             with stream:
-                while (message := _wire.read(stream, self.allocate)) is not None:
+                while (message := _wire.read(stream, self.allocate, memory)) is not None:
                     self._events.put(("message", message))
         except Exception as problem:  # raised again where the messages are used
             self._events.put(("problem", problem))

@@ -173,6 +173,8 @@ class Server:
                 "identity": self.options.identity,
                 "in_flight": self.options.in_flight,
             }
+            if _wire.SharedMemory.is_there(message.header.get("shared")):
+                ready["shared"] = True
             if self.options.name is not None:
                 ready["name"] = self.options.name
             if self.options.fuses:

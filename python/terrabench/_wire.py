@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,36 @@ class Allocator(Protocol):
     def __call__(self, size: int, /) -> Any: ...
 
 
+class SharedMemory:
+    """Memory that the program shares: files that it names, mapped once each."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, mmap.mmap] = {}
+
+    @staticmethod
+    def is_there(path: Any) -> bool:
+        """Whether the file that the program offers can be opened: it cannot from within a container, or on another system."""
+        return isinstance(path, str) and os.access(path, os.R_OK | os.W_OK)
+
+    def copy(self, path: str, into: memoryview) -> None:
+        """Fills a buffer from the start of a file.
+
+        Raises:
+            Error: if the file cannot be mapped, or is shorter.
+        """
+        try:
+            if len(self._maps.get(path, b"")) < len(into):
+                with open(path, "r+b") as file:
+                    self._maps[path] = mmap.mmap(file.fileno(), 0)
+            shared = self._maps[path]
+        except (OSError, ValueError) as problem:
+            raise Error(f"the program's shared memory {path} cannot be mapped: {problem}") from None
+        if len(shared) < len(into):
+            raise Error(f"expected {len(into)} bytes in the program's shared memory {path}, found {len(shared)}")
+        with memoryview(shared) as view:
+            into[:] = view[: len(into)]
+
+
 @dataclass
 class Message:
     """A message and the tensors that follow it."""
@@ -42,8 +73,10 @@ class Message:
         return str(self.header.get("message"))
 
 
-def read(stream: BinaryIO, allocate: Allocator = bytearray) -> Message | None:
-    """Reads the next message; `None` at the end of the stream.
+def read(
+    stream: BinaryIO, allocate: Allocator = bytearray, memory: SharedMemory | None = None
+) -> Message | None:
+    """Reads the next message; `None` at the end of the stream. `memory` keeps what was mapped for the next message.
 
     Raises:
         Error: if the stream ends within a message, or the message is malformed.
@@ -66,7 +99,10 @@ def read(stream: BinaryIO, allocate: Allocator = bytearray) -> Message | None:
         raise Error(f"expected a number of bytes in the program's message, found {size!r}")
     buffer = allocate(size)
     view = memoryview(buffer).cast("B")
-    done = 0
+    path = header.get("shared")
+    if isinstance(path, str):
+        (memory or SharedMemory()).copy(path, view)
+    done = size if isinstance(path, str) else 0
     while done < size:
         got = stream.readinto(view[done:])  # type: ignore[attr-defined]
         if not got:

@@ -39,6 +39,23 @@ def test_features_are_those_of_the_model_in_order(fake):
     assert [header["id"] for header in fake.all("features")] == [0, 1, 2]
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files in memory")
+def test_batches_come_through_shared_memory(fake):
+    fake.play([{"name": "m-eurosat", "batches": [1, 2, 1]}], shared=True)
+    kept = []
+
+    def keep(images):
+        kept.append(images)
+        return sums(images)
+
+    terrabench.evaluate(keep, **KNOWN)
+    assert [ready["shared"] for ready in fake.all("ready")] == [True]
+    # What a model keeps stays as it was, though the program used the memory again.
+    found = [value for images in kept for image in sums(images) for value in image]
+    told = [number for tensors in fake.all("tensors") for row in [tensors["pooled"]["numbers"]] for number in row]
+    assert len(told) == 4 and told == found
+
+
 def test_options_reach_the_command_line(fake):
     terrabench.evaluate(
         sums, "geobench", tasks=["m-eurosat", "m-so2sat"], partitions="default", protocols=["knn", "linear-probe"],

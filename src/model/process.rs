@@ -2,7 +2,7 @@
 //! this program.
 //!
 //! `command` is what to start and its identity; `message` and `tensors` are the two halves of a message; `connection` has the
-//! threads that write and read; `dialogue` is the conversation, `agreement` its beginning; `encoder` is how the rest of this program sees it.
+//! threads that write and read, `shared` the memory that batches go through instead; `dialogue` is the conversation, `agreement` its beginning; `encoder` is how the rest of this program sees it.
 
 mod agreement;
 mod command;
@@ -12,6 +12,7 @@ mod dialogue;
 mod encoder;
 mod message;
 mod own;
+mod shared;
 mod tensors;
 
 pub use self::command::Command;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::message::{self, Reply, Request};
+use super::shared::{FromStart, Target};
 use super::tensors::Frame;
 use crate::{Error, Result};
 
@@ -47,6 +48,14 @@ pub(super) enum Incoming {
     Unwritable(io::Error),
 }
 
+/// What is written to the encoder.
+struct Queued {
+    line: String,
+    frame: Option<Frame>,
+    /// Where else the frame may go, with the line that says so.
+    shared: Option<(Target, String)>,
+}
+
 /// The end of a standard error, and the thread that keeps it.
 struct StandardError {
     kept: Arc<Mutex<Vec<u8>>>,
@@ -56,7 +65,7 @@ struct StandardError {
 /// A running encoder process.
 pub(super) struct Connection {
     child: Option<Child>,
-    outgoing: Option<Sender<(String, Option<Frame>)>>,
+    outgoing: Option<Sender<Queued>>,
     incoming: Receiver<Incoming>,
     writer: JoinHandle<()>,
     errors: Option<StandardError>,
@@ -102,11 +111,28 @@ impl Connection {
     /// Queues a message.
     pub(super) fn send(&self, request: &Request, frame: Option<Frame>) -> Result<()> {
         let line = serde_json::to_string(request).map_err(Error::mismatch)?;
+        self.queue(Queued { line, frame, shared: None });
+        Ok(())
+    }
+
+    /// Queues a batch that goes into shared memory. Where that is full, it goes through the pipe.
+    pub(super) fn share(
+        &self,
+        batch: impl Fn(Option<String>) -> Request<'static>,
+        frame: Frame,
+        target: Target,
+    ) -> Result<()> {
+        let line = serde_json::to_string(&batch(None)).map_err(Error::mismatch)?;
+        let shared = serde_json::to_string(&batch(Some(target.path.clone()))).map_err(Error::mismatch)?;
+        self.queue(Queued { line, frame: Some(frame), shared: Some((target, shared)) });
+        Ok(())
+    }
+
+    fn queue(&self, queued: Queued) {
         if let Some(outgoing) = &self.outgoing {
             // Fails only if the writer met an error, which then waits among the incoming.
-            outgoing.send((line, frame)).ok();
+            outgoing.send(queued).ok();
         }
-        Ok(())
     }
 
     /// Waits for what comes next. None if nothing comes within `limit`.
@@ -207,12 +233,17 @@ fn ended(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 /// Writes all messages of the queue until it is closed.
 fn write(
     output: Box<dyn Write + Send>,
-    queue: &Receiver<(String, Option<Frame>)>,
+    queue: &Receiver<Queued>,
     sender: &Sender<Incoming>,
 ) {
     // Larger than a line; tensors are written past the buffer.
     let mut output = BufWriter::with_capacity(64 << 10, output);
-    for (line, frame) in queue {
+    for Queued { mut line, mut frame, shared } in queue {
+        if let (Some((target, shared_line)), Some(tensors)) = (shared, &frame)
+            && tensors.write(&mut FromStart::new(&target.memory)).is_ok()
+        {
+            (line, frame) = (shared_line, None);
+        }
         let written = (|| {
             output.write_all(line.as_bytes())?;
             output.write_all(b"\n")?;

@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use super::command::Command;
 use super::connection::{Connection, Incoming};
 use super::message::{Header, Ready, Reply, Request};
+use super::shared::Slots;
 use super::tensors::{self, Frame, Outgoing, PixelType};
 use crate::model::encoder::{Batch, Context, Encoded, Input, Want};
 use crate::model::remote::{Agreement, Announcement, Unstacked};
@@ -72,6 +73,8 @@ pub(super) struct Dialogue {
     pub(super) widths: BTreeMap<usize, usize>,
     pub(super) levels: Vec<MapLevel>,
     narrowest: PixelType,
+    /// Memory for batches on their way.
+    slots: Slots,
     /// Of the next batch that is sent.
     next_id: u64,
     /// Of the next batch whose features come.
@@ -104,6 +107,7 @@ impl Dialogue {
             widths: BTreeMap::new(),
             levels: Vec::new(),
             narrowest: PixelType::default(),
+            slots: Slots::default(),
             next_id: 0,
             expected_id: 0,
             arrived: HashMap::new(),
@@ -198,7 +202,8 @@ impl Dialogue {
         self.told = None;
         self.arrived.clear();
         if let Some(connection) = &self.connection {
-            connection.send(&Request::task(&about, want, self.sensors.as_ref()), None)?;
+            let shared = self.slots.example();
+            connection.send(&Request::task(&about, want, self.sensors.as_ref(), shared.as_deref()), None)?;
         }
         let ready = loop {
             match self.receive("its answer `ready`")? {
@@ -246,6 +251,7 @@ impl Dialogue {
         self.connection = Some(connection);
         self.connections += 1;
         (self.next_id, self.expected_id) = (0, 0);
+        self.slots.free_all();
         Ok(())
     }
 
@@ -302,7 +308,13 @@ impl Dialogue {
         let id = self.next_id;
         self.next_id += 1;
         if let Some(connection) = &self.connection {
-            connection.send(&Request::Batch { id, images: n, image, bytes: frame.len() }, Some(frame))?;
+            let bytes = frame.len();
+            let message = |shared| Request::Batch { id, images: n, image, bytes, shared };
+            let shares = self.ready.as_ref().is_some_and(|ready| ready.shared);
+            match if shares { self.slots.take(id) } else { None } {
+                Some(target) => connection.share(message, frame, target)?,
+                None => connection.send(&message(None), Some(frame))?,
+            }
         }
         Ok(Sent { id, connection: self.connections, n, want, device })
     }
@@ -331,6 +343,7 @@ impl Dialogue {
                         ));
                     }
                     self.expected_id += 1;
+                    self.slots.free(header.id);
                     self.arrived.insert(header.id, (header.clone(), bytes));
                     return Ok(Reply::Features(header));
                 }

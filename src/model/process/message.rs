@@ -22,14 +22,20 @@ pub(super) enum Request<'a> {
         want: &'static str,
         batch_size: usize,
         normalization: &'a str,
+        /// A file in shared memory to try to open.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shared: Option<&'a str>,
     },
-    /// Images; `bytes` of tensors follow.
+    /// Images; `bytes` of tensors follow, or are in shared memory.
     Batch {
         id: u64,
         images: usize,
         #[serde(skip_serializing_if = "is_first")]
         image: usize,
         bytes: usize,
+        /// The file in shared memory that holds the tensors; nothing follows then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shared: Option<String>,
     },
     /// Nothing more comes.
     End,
@@ -58,8 +64,13 @@ struct Band<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Describes a task; `sensors` has the wavelengths of bands.
-    pub(super) fn task(about: &'a Announcement, want: Want, sensors: Option<&Sensors>) -> Self {
+    /// Describes a task; `sensors` has the wavelengths of bands, `shared` is a file in shared memory.
+    pub(super) fn task(
+        about: &'a Announcement,
+        want: Want,
+        sensors: Option<&Sensors>,
+        shared: Option<&'a str>,
+    ) -> Self {
         Request::Task {
             terrabench: VERSION,
             suite: &about.suite,
@@ -68,6 +79,7 @@ impl<'a> Request<'a> {
             want: name(want),
             batch_size: about.batch_size,
             normalization: &about.normalization,
+            shared,
         }
     }
 }
@@ -139,6 +151,9 @@ pub(super) struct Ready {
     pub(super) wants: Option<Vec<String>>,
     #[serde(default)]
     pub(super) in_flight: Option<usize>,
+    /// Whether it takes batches from shared memory.
+    #[serde(default)]
+    pub(super) shared: bool,
     #[serde(default)]
     pub(super) fuses: bool,
 }
