@@ -79,7 +79,9 @@ fn process(criterion: &mut Criterion) {
     let batch = || vec![Unstacked { pixels: vec![image.clone(); BATCH], ..Unstacked::default() }];
     let mut group = criterion.benchmark_group("process");
     group.sample_size(10).throughput(Throughput::Bytes((BATCHES * BATCH * 4 * count) as u64));
-    for (pixels, way) in [("float32", "shared"), ("stored", "shared"), ("float32", "pipe"), ("stored", "pipe")] {
+    for (pixels, way) in
+        [("float32", "shared"), ("stored", "shared"), ("float32", "pipe"), ("stored", "pipe")]
+    {
         let encoder = encoder(pixels, way);
         let remote = encoder.remote().unwrap();
         group.bench_function(format!("64 images, {pixels}, {way}"), |bencher| {

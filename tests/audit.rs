@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common;
 use crate::common::encoding::terrafm;
-use crate::{common, sample};
+use crate::sample;
 use hdf5_pure::{AttrValue, FileBuilder};
 use ndarray::Array2;
 use serde_json::{Value, json};
 use terrabench::data::{Dataset, Split, geobench};
-use terrabench::demo;
 use terrabench::device;
 use terrabench::features::{Input, InputOptions};
 use terrabench::formats::hdf5;
@@ -58,7 +58,7 @@ impl Case {
         let root = tempfile::tempdir().unwrap();
         let mut suite = suite();
         suite.tasks.retain(|known| known.name == task);
-        let demo = demo::provide(&suite, &root.path().join("demo")).unwrap();
+        let demo = common::demo::provide(&suite, &root.path().join("demo"));
         let case = Case { root, task };
         let from = demo.join("classification_v1.0").join(task);
         std::fs::create_dir_all(case.folder()).unwrap();
@@ -202,7 +202,7 @@ fn the_demo_gives_no_finding() {
         .args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--task", "m-so2sat", "--out"])
         .arg(folder.path().join("out"))
         .args(["--partition", "0.01x_train"])
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", common::demo::cache("geobench", folder.path().join("cache")))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

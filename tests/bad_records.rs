@@ -9,9 +9,16 @@ use terrabench::model::Coverage;
 use terrabench::record::{Reason, Record, SCHEMA, Store, collect, collect_usable};
 use terrabench::report::{Choice, Style, write_all};
 
+use crate::common::demo;
+
 fn terrabench(cache: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache).args(args).output().unwrap()
+    command
+        .env_remove("GEO_BENCH_DIR")
+        .env("TERRABENCH_CACHE", demo::cache("geobench", cache))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -7,12 +7,17 @@ use std::process::{Command, Stdio};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
+use crate::common::demo;
+
 const TASK: [&str; 5] = ["batches", "--demo", "--task", "m-eurosat", "--split"];
 const OWN: [&str; 6] = ["--encoder", "encode", "--input-bands", "B04,B08", "--input-size", "16"];
 
 fn terrabench(cache: &Path, args: &[&[&str]]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env("TERRABENCH_CACHE", cache).args(args.concat()).stdout(Stdio::piped());
+    command
+        .env("TERRABENCH_CACHE", demo::cache("geobench", cache))
+        .args(args.concat())
+        .stdout(Stdio::piped());
     command
 }
 

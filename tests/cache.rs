@@ -12,7 +12,6 @@ use burn::tensor::Device;
 use ndarray::array;
 use terrabench::audit::observed::{BandSummary, PixelSummary};
 use terrabench::data::{Split, Target};
-use terrabench::demo;
 use terrabench::device;
 use terrabench::features::cache::{About, Cache, CachedSample};
 use terrabench::features::{CHUNK, Extractor, FeatureBank, Features, Identity, Input, InputOptions};
@@ -235,7 +234,7 @@ impl Setting {
         let home = Home::find().unwrap();
         let suite = Suite::load(&home, "geobench").unwrap();
         Setting {
-            data: demo::provide(&suite, folder).unwrap(),
+            data: common::demo::provide(&suite, folder),
             suite,
             strategies: Strategies::load(&home).unwrap(),
             model: ModelConfig::load(&home, "demo").unwrap(),
@@ -465,7 +464,7 @@ fn cache_command_lists_and_prunes_entries() {
 fn killed_extraction_resumes_from_its_last_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    let made = demo::provide(&suite, folder.path()).unwrap().join("classification_v1.0/m-eurosat");
+    let made = common::demo::provide(&suite, folder.path()).join("classification_v1.0/m-eurosat");
     let data = folder.path().join("data/classification_v1.0/m-eurosat");
     std::fs::create_dir_all(&data).unwrap();
 

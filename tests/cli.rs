@@ -152,7 +152,7 @@ fn the_demo_runs_and_resumes() {
 fn spoilable(folder: &Path, tasks: &[&str]) -> PathBuf {
     let home = terrabench::home::Home::find().unwrap();
     let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
-    let demo = terrabench::demo::provide(&suite, &folder.join("cache")).unwrap();
+    let demo = common::demo::provide(&suite, &folder.join("cache"));
     let data = folder.join("data");
     for task in tasks {
         let directory = Path::new("classification_v1.0").join(task);

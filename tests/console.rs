@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
 
+use crate::common::demo;
+
 fn terrabench(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env("TERRABENCH_CACHE", folder.join("cache")).env("TERRABENCH_DATA", folder.join("data"));
+    command
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")))
+        .env("TERRABENCH_DATA", folder.join("data"));
     command.env("XDG_DATA_HOME", folder.join("platform")).env_remove("TERRABENCH_HOME");
     command
 }

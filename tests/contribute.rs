@@ -10,7 +10,7 @@ use terrabench::record::contribution::{Contribution, MANIFEST, Manifest};
 use terrabench::record::{Record, Store};
 use terrabench::task::Suite;
 
-use crate::common::records;
+use crate::common::{self, records};
 
 /// Results of the demo's model on generated data, kept as if they were real.
 struct Place {
@@ -25,7 +25,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-        let data = terrabench::demo::provide(&suite, &folder.path().join("demo")).unwrap();
+        let data = common::demo::provide(&suite, &folder.path().join("demo"));
         let place = Place { folder, data };
         place.bench(&[]);
         place

@@ -8,6 +8,8 @@ use terrabench::home::Home;
 use terrabench::record::Store;
 use terrabench::task::{Metric, Suite};
 
+use crate::common;
+
 /// The targets of a split of a task of the suite `demo`.
 fn targets(task: &str, split: Split) -> Vec<Target> {
     let suite = Suite::load(&Home::find().unwrap(), "demo").unwrap();
@@ -54,7 +56,7 @@ fn bench_scores_numbers_per_image_and_says_that_the_lowest_error_is_best() {
         .args(["bench", "demo", "--demo", "--task", "demo-tree-cover", "--no-cache"])
         .args(["--protocol", "knn", "--protocol", "ridge", "--out"])
         .arg(folder.path())
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", common::demo::cache("demo", folder.path().join("cache")))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

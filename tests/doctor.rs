@@ -45,7 +45,7 @@ impl Machine {
     fn demo(&self) -> PathBuf {
         let home = terrabench::home::Home::find().unwrap();
         let suite = terrabench::task::Suite::load(&home, "geobench").unwrap();
-        terrabench::demo::provide(&suite, &self.path("cache")).unwrap()
+        common::demo::provide(&suite, &self.path("cache"))
     }
 
     fn weights(&self) -> PathBuf {

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use terrabench::demo::provide;
 use terrabench::features::feed::Feed;
 use terrabench::features::{Input, InputOptions};
 use terrabench::home::Home;
@@ -15,7 +14,7 @@ use terrabench::task::{Split, Suite};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
-use crate::common;
+use crate::common::{self, demo};
 
 fn suite() -> Suite {
     Suite::load(&Home::find().unwrap(), "demo").unwrap()
@@ -26,7 +25,7 @@ fn data() -> &'static Path {
     ROOT.get_or_init(|| {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-feed");
         _ = std::fs::remove_dir_all(&cache);
-        provide(&suite(), &cache).unwrap()
+        common::demo::provide(&suite(), &cache)
     })
 }
 
@@ -92,7 +91,9 @@ fn several_devices_give_the_records_of_one() {
     let records = |devices: &str| {
         let out = folder.path().join(devices);
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command
+            .env_remove("GEO_BENCH_DIR")
+            .env("TERRABENCH_CACHE", demo::cache("demo", folder.path().join("cache")));
         command.args([
             "bench",
             "geobench",

@@ -13,7 +13,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::config::{FinetuneConfig, Schedule, Shortening, TrainingConfig};
 use terrabench::data::{Sample, Target};
-use terrabench::demo;
 use terrabench::features::{Extractor, FeatureBank, Identity, Input, InputOptions};
 use terrabench::home::{Home, read_toml};
 use terrabench::model::config::{ImageSize, ModelConfig};
@@ -233,7 +232,7 @@ fn fine_tuning_beats_the_frozen_features() {
     let home = Home::find().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let suite = Suite::load(&home, "geobench").unwrap();
-    let data = demo::provide(&suite, folder.path()).unwrap();
+    let data = common::demo::provide(&suite, folder.path());
     let task = suite.task("m-eurosat").unwrap();
     let (mut config, weights) = tiny();
     // A quarter of the tokens of 224 pixels, and as much to learn.
@@ -325,7 +324,7 @@ fn shortening_marks_what_it_changes() {
 
 fn bench(cache: &Path, out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", cache);
+    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", common::demo::cache("geobench", cache));
     command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"]);
     command.args(["--protocol", "finetune", "--epochs", "3", "--learning-rates", "1e-4,3e-4,1e-3"]);
     command.args(["--limit", "12", "--threads", "2", "--out"]).arg(out);

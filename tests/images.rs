@@ -38,7 +38,7 @@ fn demo() -> &'static Path {
     ROOT.get_or_init(|| {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-images");
         _ = std::fs::remove_dir_all(&cache);
-        provide(&suite(), &cache).unwrap()
+        common::demo::provide(&suite(), &cache)
     })
 }
 

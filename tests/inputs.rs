@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common;
+use crate::common::{self, demo};
 use hdf5_pure::{Datatype, DatatypeByteOrder, FileBuilder, FixedPointLayout, FloatingPointLayout};
 use terrabench::data::{self, Dataset, RawSample, Split, Target};
 use terrabench::home::Home;
@@ -398,7 +398,7 @@ fn failure(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
         .args(args)
         .env_remove("GEO_BENCH_DIR")
-        .env("TERRABENCH_CACHE", cache.path())
+        .env("TERRABENCH_CACHE", demo::cache("geobench", cache.path()))
         .env("TERRABENCH_DATA", cache.path())
         .env("XDG_DATA_HOME", cache.path())
         .output()

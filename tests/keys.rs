@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use terrabench::Result;
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split};
-use terrabench::demo;
 use terrabench::device;
 use terrabench::features::{Extractor, FEATURES_VERSION, Identity, Input, InputOptions};
 use terrabench::home::Home;
@@ -34,6 +33,7 @@ use terrabench::transform::augment::Dihedral;
 use terrabench::transform::normalize::{BandStatistics, NormalizationKind};
 use terrabench::transform::strategies::Strategies;
 
+use crate::common;
 use crate::sample::record;
 
 /// A task with every field set: written without `..`, so that a new field must be set here too.
@@ -285,7 +285,7 @@ impl Setting {
         let home = Home::find().unwrap();
         let suite = Suite::load(&home, "geobench").unwrap();
         Setting {
-            data: demo::provide(&suite, folder).unwrap(),
+            data: common::demo::provide(&suite, folder),
             suite,
             strategies: Strategies::load(&home).unwrap(),
             device: device::by_name("flex").unwrap(),
@@ -713,7 +713,7 @@ fn a_protocol_given_by_its_path_is_called_by_its_name() {
 fn finished_cells_are_listed_without_data_and_weights() {
     let home = EditableHome::new();
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    let made = demo::provide(&suite, &home.path("made")).unwrap();
+    let made = common::demo::provide(&suite, &home.path("made"));
     copy(&made.join("classification_v1.0/m-eurosat"), &home.path("data/classification_v1.0/m-eurosat"));
     let weights = crate::common::fixture("model/tiny.safetensors");
     std::fs::copy(weights, home.path("tiny.safetensors")).unwrap();

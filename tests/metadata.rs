@@ -19,7 +19,7 @@ use terrabench::task::{Metadata, MetadataKind, Suite};
 use terrabench::transform::augment::Dihedral;
 use terrabench::transform::strategies::Strategies;
 
-use crate::common::real;
+use crate::common::{demo, real};
 
 const TASKS: [&str; 8] = [
     "cloud-s2",
@@ -203,7 +203,7 @@ fn records_name_the_stand_ins() {
         .args(["bench", "geobench", "--demo", "--task", "m-brick-kiln", "--partition", "default"])
         .args(["--model", "presto", "--weights", "random:0", "--out"])
         .arg(folder.path().join("results"))
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

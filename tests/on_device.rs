@@ -18,6 +18,9 @@ use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split};
 use terrabench::device;
 use terrabench::features::feed::{DeviceFeed, Feed};
+
+use crate::common::demo;
+
 #[cfg(feature = "libtorch")]
 use terrabench::features::source::{EncoderSource, FeatureSource, FeatureView, KnownFeatures};
 use terrabench::features::{Extractor, FeatureBank, Identity};
@@ -503,7 +506,9 @@ fn upernet_on_a_device_scores_like_the_cpu() {
 
 fn bench(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", folder.join("cache"));
+    command
+        .env_remove("GEO_BENCH_DIR")
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")));
     command.env("RUST_LOG", "terrabench=debug").args(["bench", "geobench", "--demo", "--model", "demo"]);
     command.args(arguments).arg("--out").arg(folder.join("out")).output().unwrap()
 }

@@ -23,7 +23,7 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 use terrabench::{Error, ErrorKind};
 
-use crate::common::fixture;
+use crate::common::{demo, fixture};
 use crate::golden;
 use crate::reference_model::{Golden, SENTINEL2, array, images};
 use crate::zoo_vit::tiny_values;
@@ -388,7 +388,7 @@ fn engines_and_devices_that_are_not_there_are_explained() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--model", model]);
         command.args(["--device", device, "--out"]).arg(here.path().join("out"));
-        command.env("TERRABENCH_CACHE", here.path().join("cache"));
+        command.env("TERRABENCH_CACHE", demo::cache("geobench", here.path().join("cache")));
         if let Some(library) = library {
             command.env("ORT_DYLIB_PATH", library);
         }
@@ -628,7 +628,7 @@ fn bench(folder: &Path, out: &str, args: &[&str]) -> BTreeMap<String, Record> {
         .args(args)
         .arg("--out")
         .arg(folder.join(out))
-        .env("TERRABENCH_CACHE", folder.join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -701,7 +701,7 @@ fn protocols_that_train_the_model_are_refused_and_upernet_takes_its_maps() {
         let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
             .args(["bench", suite, "--demo", "--protocol", protocol, "--model", model, "--out"])
             .arg(here.path().join("refused"))
-            .env("TERRABENCH_CACHE", here.path().join("cache"))
+            .env("TERRABENCH_CACHE", demo::cache(suite, here.path().join("cache")))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

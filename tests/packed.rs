@@ -8,7 +8,6 @@ use crate::common;
 use crate::common::records;
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Sample, Split};
-use terrabench::demo;
 use terrabench::home::Home;
 use terrabench::progress::Silent;
 use terrabench::task::Suite;
@@ -100,7 +99,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// A generated m-eurosat in `folder` with this many samples per split: the generated samples repeated, distinguished by
 /// bytes appended to the files.
 fn generated(folder: &Path, counts: [usize; 3]) -> PathBuf {
-    let made = demo::provide(&suite("geobench"), &folder.join("demo")).unwrap();
+    let made = common::demo::provide(&suite("geobench"), &folder.join("demo"));
     let (made, root) = (made.join(EUROSAT), folder.join("data"));
     let data = root.join(EUROSAT);
     std::fs::create_dir_all(&data).unwrap();
@@ -287,7 +286,7 @@ fn a_flipped_byte_is_refused_or_harmless_and_repaired_by_packing_again() {
 #[test]
 fn files_without_checksums_of_an_earlier_format_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    let made = demo::provide(&suite("geobench"), folder.path()).unwrap();
+    let made = common::demo::provide(&suite("geobench"), folder.path());
     let source = eurosat(&made).unwrap();
     let old = eurosat(&common::fixture("packed-format-1")).unwrap();
     let bands = source.bands().unwrap();

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::{fixture, python};
+use crate::common::{demo, fixture, python};
 
 /// Runs `parity` on a few samples of generated data.
 fn parity(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env("TERRABENCH_CACHE", folder.join("cache"));
+    command.env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")));
     command.args(["parity", "--demo", "--limit", "6"]).args(args).output().unwrap()
 }
 

@@ -5,20 +5,20 @@ use std::process::{Command, Output};
 
 use terrabench::record::Record;
 
-use crate::common::{fixture, python, records};
+use crate::common::{demo, fixture, python, records};
 
 fn script() -> String {
     fixture("process/encode.py").to_string_lossy().into_owned()
 }
 
-/// Runs `bench geobench --demo`, whose data are generated once per test.
+/// Runs `bench geobench --demo`.
 fn bench(folder: &Path, args: &[&str]) -> Output {
     command(env!("CARGO_BIN_EXE_terrabench"), &[], folder, args).output().unwrap()
 }
 
 fn command(program: &str, before: &[&str], folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.env("TERRABENCH_CACHE", folder.join("cache")).args(before);
+    command.env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache"))).args(before);
     command.args(["bench", "geobench", "--demo", "--out"]).arg(folder.join("out")).args(args);
     command
 }
@@ -152,7 +152,7 @@ fn the_images_of_a_sample_come_alone_or_together() {
     for mode in ["plain", "fuses"] {
         let encoder = format!("{python} {} {mode}", script());
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        command.env("TERRABENCH_CACHE", folder.path().join("cache"));
+        command.env("TERRABENCH_CACHE", demo::cache("demo", folder.path().join("cache")));
         command.args(["bench", "demo", "--demo", "--task", "two-sensors", "--protocol", "knn"]);
         let output =
             command.args(["--encoder", &encoder, "--out"]).arg(folder.path().join(mode)).output().unwrap();
@@ -172,7 +172,9 @@ fn tokens_and_maps_feed_the_protocols_on_pixels() {
         let own =
             ["--protocol", protocol, "--encoder", &encoder, "--input-size", "64", "--input-bands", "B04,B03"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        command.env("TERRABENCH_CACHE", folder.path().join("cache")).args(["bench", "geobench", "--demo"]);
+        command
+            .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
+            .args(["bench", "geobench", "--demo"]);
         command.args(short).args(own).arg("--out").arg(folder.path().join("out")).output().unwrap()
     };
     for protocol in ["segmentation-probe", "upernet"] {

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use terrabench::record::Store;
 
+use crate::common::demo;
+
 fn git(folder: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -42,7 +44,7 @@ fn records_name_the_programs_revision_and_hash_configs_separately() {
 
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
         .current_dir(&home)
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
         .args([
             "bench",
             "geobench",

@@ -11,6 +11,8 @@ use terrabench::task::Sensor;
 use terrabench::task::bands::{Band, Imputation};
 use terrabench::task::{Metric, Suite};
 
+use crate::common::demo;
+
 /// Returns a record of the k-NN table with its own fingerprint.
 fn measured(task: &str, value: f64, change: impl FnOnce(&mut Record)) -> Record {
     let mut record = record();
@@ -267,7 +269,7 @@ fn run_with_partial_weights_records_how_many_parameters_they_cover() {
     std::fs::write(&weights, safetensors::serialize([("norm.weight", view)], None).unwrap()).unwrap();
     let out = folder.path().join("results");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
         .args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "0.01x_train"])
         .args(["--allow-partial", "--weights"])
         .arg(&weights)

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common;
+use crate::common::{self, demo};
 use crate::golden::{close, floats, integers, json, numbers};
 use crate::source::run_on_tokens;
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, Ix2};
@@ -164,7 +164,7 @@ fn the_demo_fills_the_segmentation_columns() {
     let run = || {
         let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
             .env_remove("GEO_BENCH_DIR")
-            .env("TERRABENCH_CACHE", folder.path().join("cache"))
+            .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
             .args(["bench", "geobench", "--demo", "--protocol", "segmentation-probe"])
             .args(["--epochs", "2", "--learning-rates", "1e-3,1e-2", "--out"])
             .arg(folder.path())
@@ -205,7 +205,7 @@ fn landslides_are_scored_by_class() {
     };
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .env("TERRABENCH_CACHE", folder.path().join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
         .args(["bench", "landslide4sense", "--model", "demo", "--weights", "random:0"])
         .args(["--protocol", "segmentation-probe", "--data"])
         .arg(real.join("landslide4sense"))

@@ -12,12 +12,12 @@ use terrabench::model::{Batch, Pooling, Want};
 use terrabench::record::{Aspect, Record, SettingKey};
 use terrabench::task::{ResizeRule, Sensor};
 
-use crate::common::{fixture, records};
+use crate::common::{demo, fixture, records};
 
 /// Runs `spread --demo` with its own cache.
 fn spread(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env("TERRABENCH_CACHE", folder.join("cache"));
+    command.env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")));
     command
         .args(["spread", "--demo", "--partition", "0.01x_train", "--out"])
         .arg(folder.join("out"))

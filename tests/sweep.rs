@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common;
 use crate::common::encoding::Features;
+use crate::common::{self, demo};
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 use terrabench::data::geobench::Geobench;
@@ -150,7 +150,9 @@ fn unknown_strategies_are_answered_with_what_there_is() {
 
 fn terrabench(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
-    command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", folder.join("cache"));
+    command
+        .env_remove("GEO_BENCH_DIR")
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")));
     command.args(["bench", "geobench", "--task", "m-eurosat", "--out"]).arg(folder.join("results"));
     command
 }
@@ -318,7 +320,7 @@ fn a_killed_sweep_goes_on_where_it_was_and_ends_with_the_same_record() {
 fn features_takes_one_strategy() {
     let folder = tempfile::tempdir().unwrap();
     let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    let data = terrabench::demo::provide(&suite, folder.path()).unwrap();
+    let data = common::demo::provide(&suite, folder.path());
     let features = |normalization: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
         command.env("TERRABENCH_CACHE", folder.path()).args([

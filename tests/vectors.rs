@@ -12,7 +12,7 @@ use terrabench::home::Home;
 use terrabench::record::{Record, Store, collect};
 use terrabench::task::{Split, Suite};
 
-use crate::common::{self, changed_protocol, fixture, records};
+use crate::common::{self, changed_protocol, demo, fixture, records};
 
 /// Generated data in GEO-Bench's layout, features of its tasks, and results.
 struct Place {
@@ -24,7 +24,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-        let data = terrabench::demo::provide(&suite, &folder.path().join("demo")).unwrap();
+        let data = common::demo::provide(&suite, &folder.path().join("demo"));
         Place { folder, data }
     }
 
@@ -507,7 +507,7 @@ fn the_plan_says_what_the_files_lack() {
             "--protocol",
             "upernet",
         ])
-        .env("TERRABENCH_CACHE", place.path("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", place.path("cache")))
         .env_remove("GEO_BENCH_DIR")
         .current_dir(place.folder.path())
         .output()

@@ -15,6 +15,8 @@ use terrabench::report::tables::table::{ResultTable, fill};
 use terrabench::report::{Style, write_all};
 use terrabench::task::Suite;
 
+use crate::common::demo;
+
 fn home() -> Home {
     Home::find().unwrap()
 }
@@ -321,8 +323,11 @@ fn what_mistaken_bands_cost_is_in_the_report_and_on_the_page() {
     std::fs::write(&model, SMALL_SATMAE).unwrap();
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"));
-        let output =
-            command.args(args).env("TERRABENCH_CACHE", folder.path().join("cache")).output().unwrap();
+        let output = command
+            .args(args)
+            .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let results = folder.path().join("results").to_string_lossy().into_owned();

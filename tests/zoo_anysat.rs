@@ -14,7 +14,7 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
-use crate::common::fixture;
+use crate::common::{demo, fixture};
 use crate::zoo::{
     self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots,
@@ -416,7 +416,7 @@ fn small_model(folder: &std::path::Path) -> std::path::PathBuf {
 fn bench(folder: &std::path::Path, task: &str, args: &[&str]) -> Vec<terrabench::record::Record> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"))
         .env_remove("GEO_BENCH_DIR")
-        .env("TERRABENCH_CACHE", folder.join("cache"))
+        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")))
         .args(["bench", "geobench", "--demo", "--weights", "random:0", "--task", task, "--model"])
         .arg(small_model(folder))
         .args(args)

@@ -1,5 +1,6 @@
 //! Where test data is.
 
+pub mod demo;
 pub mod encoding;
 pub mod python;
 

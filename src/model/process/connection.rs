@@ -231,11 +231,7 @@ fn ended(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 }
 
 /// Writes all messages of the queue until it is closed.
-fn write(
-    output: Box<dyn Write + Send>,
-    queue: &Receiver<Queued>,
-    sender: &Sender<Incoming>,
-) {
+fn write(output: Box<dyn Write + Send>, queue: &Receiver<Queued>, sender: &Sender<Incoming>) {
     // Larger than a line; tensors are written past the buffer.
     let mut output = BufWriter::with_capacity(64 << 10, output);
     for Queued { mut line, mut frame, shared } in queue {
