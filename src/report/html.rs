@@ -303,8 +303,8 @@ fn body(chapter: &Chapter, room: &mut usize) -> String {
         xml_text(&section.title())
     );
     if section.demo {
-        html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and a small model with random \
-                 weights. They say nothing about the quality of any model.</p>\n";
+        html += "<p class=\"demo\">These are demo numbers, not benchmark numbers: generated data and small \
+                 models. They say nothing about the quality of any model.</p>\n";
     }
     if !chapter.unreadable.is_empty() {
         let files = xml_text(&super::names(&chapter.unreadable).join(", "));

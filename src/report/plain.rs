@@ -34,14 +34,37 @@ impl PlainTable {
         let head: String =
             self.header.iter().map(|text| format!("<th scope=\"col\">{}</th>", xml_text(text))).collect();
         let cells = |row: &[String]| -> String {
-            row.iter().map(|text| format!("<td>{}</td>", xml_text(text))).collect()
+            row.iter().map(|text| format!("<td>{}</td>", prose(text))).collect()
         };
         let rows: String = self.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row))).collect();
-        let notes: String = self.notes.iter().map(|note| format!("<p>{}</p>\n", xml_text(note))).collect();
+        let notes: String = self.notes.iter().map(|note| format!("<p>{}</p>\n", prose(note))).collect();
         format!(
             "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">\n<table class=\"plain\">\n\
              <thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n{notes}",
             xml_text(label)
         )
+    }
+}
+
+/// Escapes a text for a page, and sets what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    let part = |(place, part): (usize, &&str)| match place % 2 {
+        0 => xml_text(part),
+        _ if place + 1 < parts.len() => format!("<code>{}</code>", xml_text(part)),
+        // A backtick without a second one.
+        _ => format!("`{}", xml_text(part)),
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prose;
+
+    #[test]
+    fn names_between_backticks_are_set_as_code() {
+        assert_eq!(prose("run `a < b` again"), "run <code>a &lt; b</code> again");
+        assert_eq!(prose("a ` b"), "a ` b");
     }
 }

@@ -158,7 +158,7 @@ impl Spread {
                         let difference = difference
                             .map_or("-".to_owned(), |other| format!("{:+.1}", measured.value - other.value));
                         row.extend([
-                            measured.metric.to_string(),
+                            measured.metric.about().title.to_owned(),
                             shown(measured.value),
                             interval,
                             difference,
@@ -198,7 +198,8 @@ impl Spread {
         ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
         let told: Vec<String> =
             ranges.iter().map(|(range, title)| format!("{} {range:.1}", title.to_lowercase())).collect();
-        (!told.is_empty()).then(|| format!("Largest minus smallest value ({metric}): {}.", told.join(", ")))
+        (!told.is_empty())
+            .then(|| format!("Largest minus smallest value ({}): {}.", metric.about().title, told.join(", ")))
     }
 
     /// Renders the page: title, warning, table.

@@ -32,7 +32,8 @@ pub fn draw(spread: &Spread) -> Option<Picture> {
         shapes.push(text(Text::new(DEMO_NOTICE, (MARGIN, y), Anchor::Start, 13.0).bold().color(ALARM)));
     }
     let meaning = format!(
-        "{metric}, higher is {}. One choice is changed at a time; the ring is the default. Bars are the intervals of the values.",
+        "{}, higher is {}. One choice is changed at a time; the ring is the default. Bars are the intervals of the values.",
+        metric.about().title,
         if scale.better.is_better(1.0, 0.0) { "better" } else { "worse" }
     );
     y += 4.0;
@@ -100,7 +101,7 @@ pub fn draw(spread: &Spread) -> Option<Picture> {
                     shapes.push(text(Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT)));
                 }
                 Ok(measured) => {
-                    let number = format!("{} {}", measured.metric, scale.shown(measured.value));
+                    let number = format!("{} {}", measured.metric.about().title, scale.shown(measured.value));
                     shapes.push(text(Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT).color(GREY)));
                 }
                 Err(_) => {

@@ -40,7 +40,7 @@ pub fn table(ranking: &Ranking) -> PlainTable {
             let memory = |speed: &super::TaskSpeed| speed.peak_memory_bytes.map(gigabytes);
             texts.push(speed.map_or("-".to_owned(), |speed| rate(speed.images_per_second)));
             texts.push(speed.and_then(memory).unwrap_or_else(|| "-".to_owned()));
-            texts.push(speed.map_or("-".to_owned(), |speed| speed.device.clone()));
+            texts.push(speed.map_or("-".to_owned(), |speed| device_title(&speed.device)));
         }
         texts
     };
@@ -49,6 +49,11 @@ pub fn table(ranking: &Ranking) -> PlainTable {
         rows: ranking.standings.iter().map(row).collect(),
         notes: notes(ranking),
     }
+}
+
+/// Returns what a device is called in tables: the processor for the backend that runs on it.
+fn device_title(device: &str) -> String {
+    if device == "flex" { "CPU".to_owned() } else { device.to_owned() }
 }
 
 fn notes(ranking: &Ranking) -> Vec<String> {
