@@ -140,7 +140,7 @@ pub fn unpack(path: &Path, root: &str, into: &Path, seen: &dyn Fn(u64)) -> Resul
 fn open(path: &Path) -> Result<(ZipArchive<BufReader<File>>, u64)> {
     let file = File::open(path).at(path)?;
     let size = file.metadata().at(path)?.len();
-    let archive = ZipArchive::new(BufReader::new(file)).at(path)?;
+    let archive = crate::formats::zip::open(BufReader::new(file)).at(path)?;
     Ok((archive, size))
 }
 

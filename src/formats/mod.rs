@@ -16,3 +16,5 @@ pub mod pickle;
 pub mod tensors;
 /// Text and JSON from other tools, with byte-order marks and NaN.
 pub(crate) mod text;
+/// Zip archives.
+pub(crate) mod zip;

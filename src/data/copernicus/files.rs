@@ -46,7 +46,7 @@ impl Files {
         let damaged = |error: Error| error.help("the archive is damaged: fetch it again");
         let file = File::open(&path).at(&path)?;
         let length = file.metadata().at(&path)?.len();
-        let zip = ZipArchive::new(Shared { file: Arc::new(Mutex::new(file)), length, place: 0 })
+        let zip = crate::formats::zip::open(Shared { file: Arc::new(Mutex::new(file)), length, place: 0 })
             .at(&path)
             .map_err(damaged)?;
         let mut entries = BTreeMap::new();

@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use zip::{CompressionMethod, ZipArchive};
+use zip::CompressionMethod;
 
 use super::{ArrayFile, Number, Place, StoredArray, bytes_of};
 use crate::error::AtPath;
@@ -30,7 +30,8 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
     let damaged = |problem: String| Error::damaged(path, problem).help(AGAIN);
     let file = File::open(path).at(path)?;
     let size = file.metadata().at(path)?.len();
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|problem| damaged(problem.to_string()))?;
+    let mut zip =
+        crate::formats::zip::open(BufReader::new(file)).map_err(|problem| damaged(problem.to_string()))?;
     let (mut arrays, mut texts) = (BTreeMap::new(), BTreeMap::new());
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|problem| damaged(problem.to_string()))?;
@@ -74,7 +75,8 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
 pub(super) fn unpack(path: &Path, index: usize) -> Result<File> {
     let damaged = |problem: String| Error::damaged(path, problem).help(AGAIN);
     let file = File::open(path).at(path)?;
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|problem| damaged(problem.to_string()))?;
+    let mut zip =
+        crate::formats::zip::open(BufReader::new(file)).map_err(|problem| damaged(problem.to_string()))?;
     let mut entry = zip.by_index(index).map_err(|problem| damaged(problem.to_string()))?;
     let size = entry.size();
     let mut unpacked = tempfile::tempfile().at(std::env::temp_dir())?;

@@ -149,7 +149,7 @@ impl Archive {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
-        let zip = Mutex::new(ZipArchive::new(BufReader::new(file))?);
+        let zip = Mutex::new(crate::formats::zip::open(BufReader::new(file))?);
         Ok(Archive { path: path.to_owned(), size, zip })
     }
 
