@@ -71,7 +71,7 @@ pub const NAMES: [&str; 10] = [
     "demo-tree-height",
 ];
 
-/// Returns the contents of a task's demo. The counts keep the whole below 60 MB and every class of m-eurosat, m-so2sat
+/// Returns the contents of a task's demo. The counts keep the whole below 85 MB and every class of m-eurosat, m-so2sat
 /// and m-brick-kiln in each split.
 pub fn content(task: &str) -> Option<Content> {
     Some(match task {
@@ -96,7 +96,7 @@ pub fn content(task: &str) -> Option<Content> {
             ..PLAIN
         },
         "m-bigearthnet" => Content {
-            counts: [18, 2, 8],
+            counts: [40, 4, 16],
             draw: scenes::bigearthnet,
             pixels: Pixels::Float32,
             without: &[Band::B10],
