@@ -492,9 +492,9 @@ impl Dataset<'_> {
             [rows, columns] => [rows, columns, 1],
             [rows, columns, channels] => [rows, columns, channels],
             ref other => {
-                return Err(
-                    self.error(format!("expected a shape of rows, columns and channels, got {other:?}"))
-                );
+                return Err(self.error(format!(
+                    "expected a shape of rows and columns, or of rows, columns and channels, got {other:?}"
+                )));
             }
         };
         Ok((self.append_elements(shape.iter().product(), out)?, shape))
