@@ -1,45 +1,77 @@
-//! Reading m-eurosat samples (13 bands, class) to float32 arrays, warm file cache. An element is a sample.
-//! The same in Python: benches/peers/reader.py.
+//! Reading GEO-Bench samples to float32 arrays, warm file cache: m-eurosat (13 bands, class), then the small sets of the tasks of
+//! Landsat and aerial images, as far as they are there. An element is a sample. The same in Python: benches/peers/reader.py.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
-use terrabench::data::{self, Split, loader};
+use terrabench::data::{self, Dataset, Split, loader};
 use terrabench::home::Home;
 use terrabench::task::Suite;
 
+/// Task, the variable with the folder that holds its sets, the folder beside the checkout, and the set in it.
+const SMALL_SETS: [(&str, &str, &str, &str); 6] = [
+    ("m-forestnet", "TERRABENCH_MADE", "made", "geobench-more"),
+    ("m-pv4ger", "TERRABENCH_MADE", "made", "geobench-more"),
+    ("m-pv4ger-seg", "TERRABENCH_MADE", "made", "geobench-more"),
+    ("m-chesapeake", "TERRABENCH_MADE", "made", "geobench-more"),
+    ("m-NeonTree", "TERRABENCH_MADE", "made", "geobench-more"),
+    ("m-nz-cattle", "TERRABENCH_REAL", "real", "geobench-more"),
+];
+
+fn folder(variable: &str, beside: &str, set: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(beside)).join(set)
+}
+
+/// Prints the best of many passes, as the peer reports it.
+fn report(task: &str, dataset: &dyn Dataset, passes: usize) {
+    let bands = dataset.bands().unwrap();
+    let places = places(dataset);
+    let seconds = |_| {
+        let start = Instant::now();
+        places
+            .iter()
+            .for_each(|(split, index)| drop(black_box(dataset.read(*split, *index, &bands).unwrap())));
+        start.elapsed().as_secs_f64()
+    };
+    let best = (0..passes).map(seconds).fold(f64::INFINITY, f64::min);
+    let (rate, count) = (places.len() as f64 / best, places.len());
+    println!("{task}: {rate:.0} samples/s (1 thread, best of {passes} passes over {count} samples)");
+}
+
+fn places(dataset: &dyn Dataset) -> Vec<(Split, usize)> {
+    let of_split = |split: &Split| {
+        let split = *split;
+        (0..dataset.samples(split).len()).map(move |index| (split, index))
+    };
+    Split::ALL.iter().flat_map(of_split).collect()
+}
+
 fn main() {
-    let real = std::env::var_os("TERRABENCH_REAL").map(PathBuf::from);
-    let root =
-        real.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/real")).join("geobench");
+    let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
+    for (name, variable, beside, set) in SMALL_SETS {
+        let root = folder(variable, beside, set);
+        match data::open(&suite, suite.task(name).unwrap(), &root, "default") {
+            Ok(dataset) => report(name, dataset.as_ref(), 200),
+            Err(_) => eprintln!("skipped: no small set of {name} at {} (set {variable})", root.display()),
+        }
+    }
+    let root = folder("TERRABENCH_REAL", "real", "geobench");
     if !root.is_dir() {
         eprintln!("skipped: no real pixels at {} (set TERRABENCH_REAL)", root.display());
         return;
     }
-    let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
     let task = suite.task("m-eurosat").unwrap();
     let dataset = data::open(&suite, task, &root, "default").unwrap();
+    report("m-eurosat", dataset.as_ref(), 200);
     let bands = dataset.bands().unwrap();
-    let places: Vec<(Split, usize)> = Split::ALL
-        .iter()
-        .flat_map(|split| (0..dataset.samples(*split).len()).map(|index| (*split, index)))
-        .collect();
+    let places = places(dataset.as_ref());
     let read = |place: usize| {
         let (split, index) = places[place];
         dataset.read(split, index, &bands)
     };
-
-    // The best of many passes, as the peer reports it.
-    let seconds = |_| {
-        let start = Instant::now();
-        (0..places.len()).for_each(|place| drop(black_box(read(place).unwrap())));
-        start.elapsed().as_secs_f64()
-    };
-    let best = (0..200).map(seconds).fold(f64::INFINITY, f64::min);
-    let (rate, count) = (places.len() as f64 / best, places.len());
-    println!("terrabench: {rate:.0} samples/s (1 thread, best of 200 passes over {count} samples)");
 
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("m-eurosat");

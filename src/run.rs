@@ -46,7 +46,7 @@ use crate::run::plan::{PlannedCell, TaskPlan};
 use crate::score::Shown;
 use crate::score::subset::subset;
 use crate::task::bands::Band;
-use crate::task::{Metadata, Sensor, Suite, Task};
+use crate::task::{Metadata, Sensor, Suite, Task, TaskImage};
 use crate::train::snapshot::remove_all;
 use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
@@ -284,7 +284,7 @@ impl<'a> Runner<'a> {
             decoding,
             weights: "",
             data: "",
-            sensor: task.input_sensor,
+            sensor: told(setting.model, task),
             pooling: recorded_pooling(setting.model, protocol.needs()).filter(|_| is_known),
             channels: &setting.input.channels,
             bands: &[],
@@ -495,13 +495,14 @@ impl<'a> Runner<'a> {
                 data: deciding.data.to_owned(),
                 features: None,
                 sensor: deciding.sensor,
-                images: recorded_images(task),
+                images: recorded_images(setting.model, task),
                 pooling: deciding.pooling,
                 channels: deciding.channels.to_string(),
                 inputs: setting.inputs,
                 bands: deciding.bands.to_vec(),
                 band_names: deciding.band_names.to_owned(),
                 imputed: deciding.imputed.to_vec(),
+                matched: if origin.vectors.is_none() { input.matches() } else { Vec::new() },
                 normalization: deciding.normalization.to_owned(),
                 image_size: deciding.image_size,
                 depth: setting.model.depth,
@@ -674,7 +675,8 @@ impl<'a> Runner<'a> {
         for (place, image) in input.images.iter().enumerate() {
             let stored = &image.selection.stored;
             let shown_as = if self.setting.model.architecture.takes_stored_pixels() {
-                let named = self.setting.suite.bands.iter().filter(|(_, name)| stored.contains(name));
+                let names = self.setting.suite.band_names(&input.task);
+                let named = names.iter().filter(|(_, name)| stored.contains(name));
                 let (bands, names): (Vec<Band>, Vec<String>) =
                     named.map(|(band, name)| (*band, name.clone())).unzip();
                 sheet::colors(&bands, &names)
@@ -817,13 +819,19 @@ fn recorded_pooling(model: &ModelConfig, needs: Needs) -> Option<Pooling> {
 
 /// Names what the model's original takes and the task does not give.
 fn stand_ins(model: &ModelConfig, task: &Task, given: Metadata) -> Vec<String> {
-    let further = task.images.iter().map(|image| image.input_sensor);
-    let sensors: Vec<Sensor> = std::iter::once(task.input_sensor).chain(further).collect();
+    let further = task.images.iter().map(|image| model.told(task, image));
+    let sensors: Vec<Sensor> = std::iter::once(told(model, task)).chain(further).collect();
     model.architecture.stand_ins(given, &sensors)
 }
 
+/// Returns the sensor that the model is told of a task's first image.
+fn told(model: &ModelConfig, task: &Task) -> Sensor {
+    task.sources().first().map_or(task.input_sensor, |image| model.told(task, image))
+}
+
 /// Returns the images of a sample for the record; empty for tasks of a single image.
-fn recorded_images(task: &Task) -> Vec<RecordedImage> {
-    let images = task.images.iter();
-    images.map(|image| RecordedImage { sensor: image.input_sensor, date: image.date.clone() }).collect()
+fn recorded_images(model: &ModelConfig, task: &Task) -> Vec<RecordedImage> {
+    let recorded =
+        |image: &TaskImage| RecordedImage { sensor: model.told(task, image), date: image.date.clone() };
+    task.images.iter().map(recorded).collect()
 }

@@ -11,8 +11,11 @@ use terrabench::demo::{provide, provide_drawn};
 use terrabench::home::{Home, read_toml};
 use terrabench::task::{Suite, TargetKind, Task};
 
+/// GEO-Bench with the tasks that have a demo.
 fn geobench() -> Suite {
-    Suite::load(&Home::find().unwrap(), "geobench").unwrap()
+    let mut suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
+    suite.tasks.retain(terrabench::demo::has);
+    suite
 }
 
 /// GEO-Bench with some of its tasks, to save time.

@@ -102,6 +102,7 @@ fn a_diverged_head_of_the_segmentation_probe_is_passed_over() {
     let run = |learning_rates: Vec<f64>| {
         let config = SegmentationProbeConfig {
             tile: 4,
+            task_tiles: Default::default(),
             training: TrainingConfig {
                 epochs: 2,
                 batch_size: 2,
@@ -243,7 +244,7 @@ fn a_normalisation_whose_features_are_not_finite_is_passed_over() {
 fn a_normalisation_whose_tokens_are_not_finite_is_passed_over() {
     let ProtocolConfig::SegmentationProbe(config) = protocol("segmentation-probe") else { panic!() };
     let training = TrainingConfig { epochs: 1, learning_rates: vec![1e-2], ..config.training };
-    let config = SegmentationProbeConfig { tile: 4, training };
+    let config = SegmentationProbeConfig { tile: 4, task_tiles: Default::default(), training };
     let task = task(TargetKind::Mask, 2, Metric::Miou);
     let masks = Array3::from_shape_fn((4, 4, 4), |(tile, y, x)| ((tile + y + x) % 2) as i16);
     let run = |broken: &dyn Fn(usize, Split) -> bool| {

@@ -56,6 +56,7 @@ fn task() -> Task {
         samples: SampleCounts { train: 2000, valid: 1000, test: 1000 },
         scale: 2.0,
         impute: vec![Imputation { source: Band::B11, target: Band::B10 }],
+        bands: BTreeMap::from([(Band::B11, "12 - SWIR".into())]),
         by_content: BTreeMap::from([(Band::B12, "11 - SWIR".into())]),
         absent_by_content: vec![Band::B09],
         quick_look: Some(QuickLook { bands: vec!["12 - SWIR".into()], maximum: 255.0 }),
@@ -68,6 +69,7 @@ fn task() -> Task {
         nan_pixels: Some(0.5),
         band_scales: vec![2.5, 3.5],
         resample: Some(Resample { side: 64, values: ValueResampling::Nearest }),
+        resample_bands: true,
         largest_value: Some(1.5),
         remap: vec![(3, 255)],
         remap_others: Some(1),
@@ -123,6 +125,7 @@ fn model() -> ModelConfig {
             },
         )]),
         route: Default::default(),
+        matched: BTreeMap::new(),
         depth: None,
         sensors: BTreeMap::from([
             (Sensor::S2_L1C, SensorInput { bands: vec![Band::B02, Band::B03], ..Default::default() }),
@@ -414,7 +417,7 @@ fn every_field_of_a_task_decides_or_is_named_as_a_label() {
             // Decides where the model uses it, which this one does not: see tests/metadata.rs.
             "gsd-m" => Side::Label,
             "target-statistics" | "target-interpolation" | "mask-resize" => Side::Number,
-            "impute" | "by-content" | "absent-by-content" => Side::Resolved,
+            "impute" | "bands" | "by-content" | "absent-by-content" => Side::Resolved,
             // The extractor takes sensor, statistics and size from its input, which this test does not change.
             "name" | "metric" | "input-sensor" | "normalization" | "input-size" => Side::Number,
             _ => Side::Feature,
@@ -472,7 +475,7 @@ fn every_field_of_a_protocol_decides() {
         let base = keys(&protocol);
         for leaf in leaves(&whole) {
             let side = match leaf.split('/').nth(1).unwrap() {
-                "task-learning-rates" => Side::Label,
+                "task-learning-rates" | "task-tiles" => Side::Label,
                 // Another kind has other fields, which the files of the other protocols contain.
                 _ if leaf.ends_with("/kind") => continue,
                 _ => Side::Number,

@@ -22,6 +22,7 @@ mod zoo_parity;
 #[path = "common/zoo_real.rs"]
 mod zoo_real;
 
+mod aggregate;
 mod audit;
 mod augment;
 mod bad_records;
@@ -50,6 +51,7 @@ mod flood;
 mod floors;
 mod frozen;
 mod gate;
+mod geobench_more;
 mod geotiff;
 mod images;
 mod inputs;

@@ -57,6 +57,7 @@ fn check(name: &str) {
     // A second head of another rate beside it changes nothing.
     let config = SegmentationProbeConfig {
         tile: 8,
+        task_tiles: Default::default(),
         training: TrainingConfig {
             epochs,
             batch_size: 4,
@@ -97,7 +98,7 @@ fn a_batch_of_ignored_pixels_moves_nothing_and_a_split_of_them_is_an_error() {
     let start = Linear { weight: Array2::from_elem((2 * 4, 3), 0.1), bias: Array1::zeros(8) };
     let training =
         TrainingConfig { epochs: 3, batch_size: 1, learning_rates: vec![0.1], ..config().training };
-    let config = SegmentationProbeConfig { tile: 4, training };
+    let config = SegmentationProbeConfig { tile: 4, task_tiles: Default::default(), training };
     let mut masks = Array3::from_elem((2, 4, 4), IGNORED);
     let train = |masks: &Array3<i16>| {
         segmentation_probe::train(&config, 2, &tokens(&embeddings, masks), &start, |_| vec![0, 1]).unwrap()

@@ -259,7 +259,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "all|rgb|BANDS", default_value = "all")]
     pub channels: String,
 
-    /// Sensor to report to the model for Sentinel-2 tasks: s2-l1c, s2-l2a [default: the task's sensor]
+    /// Sensor to report to the model for Sentinel-2 tasks, and for others whose bands it takes as Sentinel-2: s2-l1c, s2-l2a [default: the task's sensor]
     #[arg(long, value_name = "SENSOR")]
     pub sensor: Option<SensorArg>,
 
@@ -465,7 +465,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", requires = "demo", default_value_t = 0)]
     pub demo_seed: u64,
 
-    /// Run only this task (repeatable) [default: the tasks in the tables that the protocols fill]
+    /// Run only this task (repeatable), or all: every task of the suite [default: the tasks in the tables that the protocols fill]
     #[arg(long = "task", value_name = "TASK")]
     pub tasks: Vec<String>,
 

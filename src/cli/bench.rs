@@ -115,6 +115,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
+        if choice.tasks.iter().any(|name| name == plan::ALL) {
+            plans.retain(|plan| demo::has(&plan.task));
+        }
+        plans.iter().try_for_each(|plan| demo::check(&suite, &plan.task))?;
         if model_name != LEARNT {
             console::note(format_args!("{DEMO_NOTICE}\n"));
         }

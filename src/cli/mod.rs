@@ -149,8 +149,9 @@ fn used(unreadable: &[Unreadable]) -> ExitCode {
 fn data_folder(suite: &Suite, typed: Option<&PathBuf>, tasks: &[&str]) -> Result<PathBuf> {
     let (environment, variable) = (Environment::here(), &suite.environment);
     let typed = typed.map(PathBuf::as_path);
-    // The remedy need not list every task if all are missing.
-    let all = suite.tasks.iter().all(|task| tasks.contains(&&*task.name));
+    // The remedy need not list every task if all are missing, unless some are only fetched if they are named.
+    let all = suite.tables.iter().all(|table| table.is_run)
+        && suite.tasks.iter().all(|task| tasks.contains(&&*task.name));
     let how = || remedy::get_data(suite, if all { &[] } else { tasks }, typed);
     match environment.find(&suite.name, variable, typed) {
         Ok(Some(place)) => Ok(place.folder),

@@ -1,5 +1,6 @@
 //! Protocols on masks.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,15 +13,26 @@ use super::training::{Augmentation, TrainingConfig};
 pub struct SegmentationProbeConfig {
     /// Side in pixels of the tiles that images and masks are cut into; each is resized to the model's input.
     pub tile: usize,
+    /// Tasks with images of another size, whose tiles have another side.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub task_tiles: BTreeMap<String, usize>,
     /// A batch is of tiles; an epoch's last, smaller batch is kept.
     #[serde(flatten)]
     pub training: TrainingConfig,
 }
 
 impl SegmentationProbeConfig {
+    /// Keeps the side of the tiles of `task` alone.
+    pub(crate) fn keep_tile_of(&mut self, task: &str) {
+        self.tile = self.task_tiles.get(task).copied().unwrap_or(self.tile);
+        self.task_tiles.clear();
+    }
+
     pub(crate) fn problem(&self) -> Option<String> {
         let training = || self.training.problem(1, "a batch must hold a tile");
-        (self.tile == 0).then(|| "tile is 0".to_owned()).or_else(training)
+        (self.tile == 0 || self.task_tiles.values().any(|tile| *tile == 0))
+            .then(|| "tile is 0".to_owned())
+            .or_else(training)
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Decoding {
     band_scales: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resample: Option<Resample>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resample_bands: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     largest_value: Option<f64>,
     remap: Vec<(i32, i32)>,
@@ -92,6 +94,7 @@ impl Decoding {
             nan_pixels: task.nan_pixels.map(as_written),
             band_scales: task.band_scales.iter().copied().map(as_written).collect(),
             resample: task.resample,
+            resample_bands: task.resample_bands,
             largest_value: task.largest_value.map(as_written),
             remap: task.remap.clone(),
             remap_others: task.remap_others,

@@ -5,9 +5,14 @@
 //! <task>/<partition>_partition.json   {"train": [names], "valid": […], "test": […]}
 //! <task>/band_stats.json              {band: {"mean": …, "std": …, …}}
 //! <task>/<sample>.hdf5                one dataset per band, `label` for masks; everything else in the attribute `pickle`
+//!
+//! A dataset [h, w, n] holds n bands: `Neon_001` to `Neon_369`, or that of its own name if n is 1. Bands and masks may have a
+//! date after their name, `04 - Red_2014-03-05`, which differs from sample to sample. Names of samples may have any characters
+//! of file names: dots, commas, brackets, a minus sign first.
 //! ```
 
 mod sample;
+mod zoom;
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -138,7 +143,7 @@ impl Dataset for Geobench {
 
     fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         self.with_sample(split, index, |name, file| {
-            let images = wanted_images(&self.task, bands, |_, _, bands| file.image(bands, self.task.scale))?;
+            let images = wanted_images(&self.task, bands, |_, _, bands| file.image(bands, &self.task))?;
             let (target, _) = file.target(&self.task)?;
             Ok(Sample { name: name.to_owned(), images, target })
         })
@@ -146,7 +151,12 @@ impl Dataset for Geobench {
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         self.with_sample(split, index, |name, file| {
-            let images = raw_images(&self.task, |_, image| file.raw_bands(&image.stored_bands))?;
+            // A single image is shown with all bands of its file, also those that the task leaves aside.
+            let shown = |image: &TaskImage| match self.task.images.is_empty() {
+                true => Vec::new(),
+                false => image.stored_bands.clone(),
+            };
+            let images = raw_images(&self.task, |_, image| file.raw_bands(&shown(image)))?;
             let (target, dtype) = file.target(&self.task)?;
             let label_dtype = dtype.map(|dtype| dtype.to_string());
             Ok(RawSample { name: name.to_owned(), images, target, label_dtype })
@@ -158,7 +168,9 @@ impl Dataset for Geobench {
         let stored: BTreeMap<String, serde_json::Value> = read_json(&path)?;
         let scale = f64::from(self.task.scale);
         let scaled = |band: &String| {
-            let found = stored.iter().find(|(name, _)| undated(name) == band);
+            let named = |wanted: &str| stored.iter().find(|(name, _)| undated(name) == wanted);
+            // The bands of one dataset share their statistics.
+            let found = named(band).or_else(|| named(sample::channel(band)?.0));
             let (_, found) = found.ok_or_else(|| {
                 let known: Vec<&str> = stored.keys().map(String::as_str).collect();
                 Error::damaged(&path, format!("no band `{band}`; bands found: {}", known.join(", ")))

@@ -81,7 +81,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
 /// the same time wait for each other.
 ///
 /// # Errors
-/// If the suite has a task without a demo, or one whose classes or image size the demo does not support, or `cache` cannot
+/// If no task of the suite has a demo, or one has other classes or image size the demo does not support, or `cache` cannot
 /// be written.
 pub fn provide_drawn(suite: &Suite, cache: &Path, seed: u64) -> Result<PathBuf> {
     fs::create_dir_all(cache).at(cache)?;
@@ -119,6 +119,19 @@ pub fn write_many(suite: &Suite, task: &Task, one_of: usize, root: &Path) -> Res
     Ok(counts.iter().sum())
 }
 
+/// Whether a task has a demo.
+pub fn has(task: &Task) -> bool {
+    tasks::content(&task.name).is_some()
+}
+
+/// Checks that a task has a demo.
+///
+/// # Errors
+/// If it has none; the message lists those that do.
+pub fn check(suite: &Suite, task: &Task) -> Result<()> {
+    content(suite, task).map(drop)
+}
+
 /// Whether the data below `root` are demo data.
 pub fn is_demo(root: &Path) -> bool {
     fs::read(root.join(README_NAME)).is_ok_and(|text| text == README.as_bytes())
@@ -132,14 +145,20 @@ pub fn is_demo_name(name: &str) -> bool {
 /// Name of the data folder: the generator's version, a hash of everything in the suite that affects the files, and the
 /// seed unless it is 0.
 fn folder_name(suite: &Suite, seed: u64) -> Result<String> {
-    let decisive = serde_json::to_string(&(&suite.bands, &suite.tasks)).map_err(Error::mismatch)?;
+    let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| has(task)).collect();
+    let decisive = serde_json::to_string(&(&suite.bands, &tasks)).map_err(Error::mismatch)?;
     let hash = blake3::hash(decisive.as_bytes()).to_hex();
     let drawn = if seed == 0 { String::new() } else { format!("-seed{seed}") };
     Ok(format!("{}-demo-v{VERSION}-{}{drawn}", suite.name, &hash[..8]))
 }
 
 fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
-    for task in &suite.tasks {
+    let mut tasks: Vec<&Task> = suite.tasks.iter().filter(|task| has(task)).collect();
+    if tasks.is_empty() {
+        // The error says which tasks there are.
+        tasks.extend(&suite.tasks);
+    }
+    for task in tasks {
         files::write_task(suite, task, &content(suite, task)?, seed, root)?;
     }
     let readme = root.join(README_NAME);

@@ -176,7 +176,7 @@ impl Found<'_> {
         if let Some(partition) = wanted.first() {
             let dataset = data::open(suite, task, self.folder, partition)?;
             // Only bands that models use: the official statistics of some others are meaningless.
-            let taken = |band: &String| suite.bands.values().any(|name| name == band);
+            let taken = |band: &String| suite.band_names(task).values().any(|name| name == band);
             let mut bands = dataset.bands()?;
             bands.iter_mut().for_each(|names| names.retain(taken));
             if let Some(split) = Split::ALL.into_iter().find(|split| !dataset.samples(*split).is_empty()) {

@@ -96,7 +96,12 @@ impl Input {
     pub(crate) fn announced_images(&self, suite: &Suite) -> Result<Vec<AnnouncedImage>> {
         // A model that ignores the bands' names has none, but who is told of its images needs one per channel.
         let bands = |image: &ImageInput| match image.bands.as_ref() {
-            [] => image.selection.stored.iter().map(|name| suite.band_of(name)).collect::<Result<Vec<_>>>(),
+            [] => image
+                .selection
+                .stored
+                .iter()
+                .map(|name| suite.band_of(&self.task, name))
+                .collect::<Result<Vec<_>>>(),
             bands => Ok(bands.to_vec()),
         };
         let announced = |image: &ImageInput| {

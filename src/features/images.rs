@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::InputOptions;
 use super::stages::{Stage, timed};
 use crate::data::{Image, Sample};
-use crate::model::config::ModelConfig;
+use crate::model::config::{BandMatch, ModelConfig, Taken};
 use crate::model::encoder::Context;
 use crate::model::remote::Unstacked;
 use crate::model::{Batch, InputSpec};
@@ -32,6 +32,8 @@ pub struct ImageInput {
     pub bands: Arc<[Band]>,
     /// The stored band behind each channel.
     pub selection: Selection,
+    /// The bands that the model takes as its own, if the images are of another sensor than it is told.
+    pub matches: Vec<BandMatch>,
 }
 
 impl ImageInput {
@@ -55,14 +57,16 @@ pub(super) fn select(
     let sources = task.sources();
     let mut taken: Vec<Band> = Vec::new();
     for source in &sources {
-        taken.extend(&model.sensor_on(task, source.input_sensor)?.bands);
+        taken.extend(&model.taken(task, source)?.input.bands);
     }
     options.channels.check(&taken)?;
     let mut images = Vec::new();
     for ((source, label), present) in sources.iter().zip(task.image_labels()).zip(present) {
         let (bands, selection) = channels(suite, task, source, present, model, options)?;
         let date = source.date.clone();
-        images.push(ImageInput { label, date, sensor: source.input_sensor, bands: bands.into(), selection });
+        let Taken { sensor, matches, .. } = model.taken(task, source)?;
+        let matches = matches.iter().filter(|pair| options.channels.keeps(pair.target)).copied().collect();
+        images.push(ImageInput { label, date, sensor, bands: bands.into(), selection, matches });
     }
     Ok(images)
 }
@@ -76,12 +80,17 @@ fn channels(
     model: &ModelConfig,
     options: &InputOptions,
 ) -> Result<(Vec<Band>, Selection)> {
-    let mut names = suite.bands.clone();
+    let Taken { input, matches, .. } = model.taken(task, source)?;
+    let mut names = suite.band_names(task).clone();
+    if !matches.is_empty() {
+        let stored = |pair: &BandMatch| Some((pair.target, names.get(&pair.source)?.clone()));
+        names = matches.iter().filter_map(stored).collect();
+    }
     if options.by_content {
         names.extend(task.by_content.clone());
         names.retain(|band, _| !task.absent_by_content.contains(band));
     }
-    let taken = &model.sensor_on(task, source.input_sensor)?.bands;
+    let taken = &input.bands;
     let keeps = |band: &Band| options.channels.keeps(*band);
     names.retain(|band, _| keeps(band));
     let mut impute = options.impute(task);
@@ -92,6 +101,12 @@ fn channels(
     } else {
         let left_out = taken.iter().copied().filter(|band| !keeps(band));
         impute.splice(0..0, left_out.map(|target| Imputation { source: Band::ZEROS, target }));
+        if !matches.is_empty() {
+            // Bands that neither have a match nor a substitute with one are zeros.
+            impute.retain(|pair| pair.source == Band::ZEROS || names.contains_key(&pair.source));
+            let unmatched = taken.iter().copied().filter(|band| !names.contains_key(band));
+            impute.extend(unmatched.map(|target| Imputation { source: Band::ZEROS, target }));
+        }
         taken.clone()
     };
     if wanted.is_empty() {
@@ -102,7 +117,9 @@ fn channels(
     Ok((wanted, selection))
 }
 
+/// Red, green and blue: of Sentinel-2, and of sensors that name them so.
 const RGB: [Band; 3] = [Band::B04, Band::B03, Band::B02];
+const RGB_NAMES: [&str; 3] = ["red", "green", "blue"];
 
 /// Selects every band of each image as stored, for models that ignore the bands' names.
 ///
@@ -115,15 +132,21 @@ pub(super) fn as_stored(
     options: &InputOptions,
 ) -> Result<Vec<ImageInput>> {
     if options.channels != Channels::All {
-        let known: Vec<Band> = suite.bands.keys().copied().collect();
+        let names = suite.band_names(task);
+        let known: Vec<Band> = names.keys().copied().collect();
         options.channels.check(&known)?;
         let kept = |name: &String| {
-            suite.bands.iter().any(|(band, stored)| stored == name && options.channels.keeps(*band))
+            names.iter().any(|(band, stored)| stored == name && options.channels.keeps(*band))
         };
         present.iter_mut().for_each(|stored| stored.retain(kept));
         // Red, green, blue, not the order of the files: the features of patterns depend on it.
         if options.channels == Channels::Rgb {
-            let place = |name: &String| RGB.iter().position(|band| suite.bands.get(band) == Some(name));
+            let is_at = |rank: usize, name: &String| {
+                names.iter().any(|(band, stored)| {
+                    stored == name && (*band == RGB[rank] || band.name() == RGB_NAMES[rank])
+                })
+            };
+            let place = |name: &String| (0..RGB.len()).find(|rank| is_at(*rank, name));
             present.iter_mut().for_each(|stored| stored.sort_by_key(place));
         }
     }
@@ -138,6 +161,7 @@ pub(super) fn as_stored(
         // Files may contain bands that no model knows.
         bands: Arc::new([]),
         selection: Selection { stored, imputed: Vec::new(), zeroed: Vec::new() },
+        matches: Vec::new(),
     };
     Ok(task.sources().into_iter().zip(task.image_labels()).zip(present).map(input).collect())
 }

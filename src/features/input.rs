@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::images::{self, ImageInput};
 use crate::audit::observed::{Log, Observed, PixelSummary};
 use crate::data::{self, Dataset, Image, Sample, Split};
-use crate::model::config::{ImageSize, ModelConfig};
+use crate::model::config::{BandMatch, ImageSize, ModelConfig};
 use crate::model::{ImageSpec, InputSpec, Pooling};
 use crate::task::Sensor;
 use crate::task::bands::{Band, Channels, Imputation};
@@ -376,6 +376,11 @@ impl Input {
             }
         }
         distinct
+    }
+
+    /// Returns the bands that the model takes as its own, where the images are of a sensor that it lacks.
+    pub fn matches(&self) -> Vec<BandMatch> {
+        self.images.iter().flat_map(|image| image.matches.iter().copied()).collect()
     }
 
     /// Describes how a sample's images enter an encoder, and how its outputs become one feature.

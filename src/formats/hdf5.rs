@@ -482,6 +482,24 @@ impl Dataset<'_> {
         Ok((self.append_elements(shape[0] * shape[1], out)?, shape))
     }
 
+    /// Appends all elements like [`Dataset::append_to`], of a dataset with two or three dimensions. Returns the stored type and
+    /// the number of rows, columns and channels; the channels of a pixel follow one another.
+    ///
+    /// # Errors
+    /// If the elements cannot be read.
+    pub fn append_planes_to<T: Element>(&self, out: &mut Vec<T>) -> Result<(Dtype, [usize; 3])> {
+        let shape = match self.dimensions()?[..] {
+            [rows, columns] => [rows, columns, 1],
+            [rows, columns, channels] => [rows, columns, channels],
+            ref other => {
+                return Err(self.error(format!(
+                    "expected a shape of rows and columns, or of rows, columns and channels, got {other:?}"
+                )));
+            }
+        };
+        Ok((self.append_elements(shape.iter().product(), out)?, shape))
+    }
+
     /// Reads all elements in the file's order, the last dimension varying fastest. Returns the stored type, the
     /// length of each dimension and the elements.
     ///

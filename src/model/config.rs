@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture::ArchitectureConfig;
 use super::encoder::Pooling;
+use super::matching::matched_sensors;
+pub use super::matching::{BandMatch, MatchedSensor};
 use super::process::every_band;
 pub use super::published::{Parity, WeightsSource};
 pub use super::sensor_input::SensorInput;
 use crate::home::{Home, read_toml};
 use crate::task::bands::{Band, Imputation};
-use crate::task::{Sensor, Sensors, Task};
+use crate::task::{Sensor, Sensors, Task, TaskImage};
 use crate::transform::normalize::NormalizationKind;
 use crate::{Error, Result};
 
@@ -58,6 +60,9 @@ pub struct ModelConfig {
     /// The suite's deviations that are not in the fields above, once the model is used in a suite.
     #[serde(skip)]
     pub route: SuiteRoute,
+    /// Sensors that the model lacks, and those as which it takes their bands, by preference.
+    #[serde(skip)]
+    pub matched: BTreeMap<Sensor, Vec<MatchedSensor>>,
     /// Number of blocks that are left, if [`ModelConfig::after_block`] left fewer than the model has.
     #[serde(skip)]
     pub depth: Option<usize>,
@@ -205,6 +210,23 @@ pub struct PublishedRow {
     pub backbone: String,
 }
 
+/// What a model takes of an image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Taken<'a> {
+    /// The sensor that the model is told.
+    pub sensor: Sensor,
+    /// What the model takes of that sensor.
+    pub input: &'a SensorInput,
+    /// The bands that the image has, if it is of another sensor; empty otherwise.
+    pub matches: &'a [BandMatch],
+}
+
+impl<'a> Taken<'a> {
+    fn of_match(found: &'a MatchedSensor) -> Self {
+        Taken { sensor: found.sensor, input: &found.input, matches: &found.matches }
+    }
+}
+
 impl ModelConfig {
     /// Reads `configs/models/<name>.toml`, or the file at the path `name`.
     ///
@@ -225,6 +247,9 @@ impl ModelConfig {
             if config.sensors.is_empty() {
                 config.sensors = every_band(&sensors);
             }
+        }
+        if config.architecture.has_parameters() || config.architecture.outside().is_some() {
+            config.matched = matched_sensors(&config.sensors, &Sensors::load(home)?);
         }
         if config.architecture.reads_wavelengths() {
             let sensors = Sensors::load(home)?;
@@ -254,6 +279,7 @@ impl ModelConfig {
             published: None,
             parity: None,
             route: SuiteRoute::default(),
+            matched: BTreeMap::new(),
             depth: None,
         }
     }
@@ -350,6 +376,8 @@ impl ModelConfig {
             normalization: _,
             // Bands, normalisation and protocol are in the keys themselves.
             route: _,
+            // Acts through the sensor and the bands, which are in the keys themselves.
+            matched: _,
             // In the architecture's sizes.
             depth: _,
             // Labels; the weights themselves are in the keys by their hash.
@@ -419,6 +447,33 @@ impl ModelConfig {
     pub fn suite_normalization(&self, task: &Task) -> Option<&str> {
         let SuiteRoute { normalization, normalizations, .. } = &self.route;
         normalizations.get(&task.name).or(normalization.as_ref()).map(String::as_str)
+    }
+
+    /// Returns what the model takes of an image of `task`: its bands of the image's sensor or, if it lacks that one, those of the
+    /// sensor as which it takes it.
+    ///
+    /// # Errors
+    /// If the model has no way to take the sensor.
+    pub fn taken(&self, task: &Task, image: &TaskImage) -> Result<Taken<'_>> {
+        let TaskImage { sensor: stored, input_sensor, .. } = image;
+        let matched = self.matched.get(stored).map_or(&[][..], Vec::as_slice);
+        let as_sensor = |found: &'_ MatchedSensor| found.sensor == *input_sensor;
+        // With --sensor, the model is told another one than that of the images.
+        let of_bands = stored != input_sensor && stored.is_camera();
+        if let Some(found) = matched.iter().find(|found| of_bands && as_sensor(found)) {
+            return Ok(Taken::of_match(found));
+        }
+        let own = if of_bands { *stored } else { *input_sensor };
+        match (self.sensor_on(task, own), matched.first()) {
+            (Ok(input), _) => Ok(Taken { sensor: own, input, matches: &[] }),
+            (Err(_), Some(found)) => Ok(Taken::of_match(found)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Returns the sensor that the model is told of an image of `task`; the image's own if the model has no way to take it.
+    pub fn told(&self, task: &Task, image: &TaskImage) -> Sensor {
+        self.taken(task, image).map_or(image.input_sensor, |taken| taken.sensor)
     }
 
     /// Returns what the model takes of `sensor` on `task`.

@@ -20,6 +20,7 @@ pub(crate) mod image_stats;
 mod in_parts;
 pub(crate) mod init;
 mod language;
+mod matching;
 pub mod mmearth;
 pub(crate) mod months;
 mod network;

@@ -59,6 +59,9 @@ pub trait Protocol: Send + Sync {
         None
     }
 
+    /// Takes the settings that `task` has of its own, before anything is planned, so that records state these.
+    fn suit(&mut self, _task: &str) {}
+
     /// Drops what decides no number on `task`: settings of other tasks.
     fn keep_deciding(&mut self, _task: &str) {}
 

@@ -110,6 +110,14 @@ impl ProtocolConfig {
         self.training().is_some_and(|training| training.short)
     }
 
+    /// Returns the protocol with the settings that `task` has of its own.
+    #[must_use]
+    pub fn suited_to(&self, task: &str) -> Self {
+        let mut protocol = self.clone();
+        protocol.suit(task);
+        protocol
+    }
+
     /// The part that decides numbers on `task`: all but the settings of other tasks.
     #[must_use]
     pub fn deciding(&self, task: &str) -> Self {

@@ -49,6 +49,14 @@ impl Protocol for SegmentationProbeConfig {
         Some(&mut self.training)
     }
 
+    fn suit(&mut self, task: &str) {
+        self.keep_tile_of(task);
+    }
+
+    fn keep_deciding(&mut self, task: &str) {
+        self.keep_tile_of(task);
+    }
+
     fn problem(&self) -> Option<String> {
         SegmentationProbeConfig::problem(self)
     }

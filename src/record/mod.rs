@@ -25,7 +25,7 @@ use crate::device::Precision;
 use crate::features::Preparation;
 use crate::features::vectors::{PREFIX, UNKNOWN};
 pub use crate::metrics::Interval;
-use crate::model::config::{DecidingModel, Inputs};
+use crate::model::config::{BandMatch, DecidingModel, Inputs};
 use crate::model::{Coverage, Pooling};
 use crate::protocol::ProtocolConfig;
 use crate::task::ResizeRule;
@@ -161,6 +161,9 @@ pub struct Provenance {
     pub band_names: String,
     /// Bands replaced by others.
     pub imputed: Vec<Imputation>,
+    /// Bands of the images that the model took as its own, with its bands, if it lacks the images' sensor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matched: Vec<BandMatch>,
     /// `dataset`, `sweep` (the chosen strategy is then in [`Record::selected`]) or the name of a strategy.
     pub normalization: String,
     /// Height and width of the model's input in pixels; 0 if unknown.

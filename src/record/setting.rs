@@ -36,6 +36,8 @@ pub enum Aspect {
     Bands,
     /// Which bands replaced missing ones.
     Imputation,
+    /// Which bands the model took as its own; not stated unless the images are of a sensor that it lacks.
+    Matching,
     /// How pixels were normalised.
     Normalization,
     /// Height and width of the model's input.
@@ -79,6 +81,7 @@ impl Aspect {
             | Aspect::Depth
             | Aspect::Resize
             | Aspect::Beside
+            | Aspect::Matching
             | Aspect::Metadata => None,
         }
     }
@@ -120,6 +123,8 @@ impl SettingKey {
         let resize = made.resize.map(|rule| (Aspect::Resize, rule.to_string()));
         let beside = |beside: &super::Beside| format!("{} ({})", beside.model, short(&beside.weights));
         let beside = made.beside.as_ref().map(|other| (Aspect::Beside, beside(other)));
+        let matches: Vec<String> = made.matched.iter().map(ToString::to_string).collect();
+        let matching = (!matches.is_empty()).then(|| (Aspect::Matching, matches.join(", ")));
         let pooling = made.pooling.map(|pooling| (Aspect::Pooling, pooling.to_string()));
         let kinds: Vec<String> = made.metadata.iter().map(ToString::to_string).collect();
         let metadata = (!kinds.is_empty()).then(|| (Aspect::Metadata, kinds.join(", ")));
@@ -134,6 +139,7 @@ impl SettingKey {
                 .chain(beside)
                 .chain(precision)
                 .chain(pooling)
+                .chain(matching)
                 .chain(metadata)
                 .chain(protocol)
                 .collect(),
@@ -209,6 +215,7 @@ impl SettingKey {
             Aspect::Depth => "the last block",
             Aspect::Resize => "as the suite",
             Aspect::Beside => "no model",
+            Aspect::Matching => "its own sensor",
             _ => "not set",
         };
         let value = self.get(aspect).unwrap_or(absent);
@@ -221,6 +228,7 @@ impl SettingKey {
             Aspect::Pooling => format!("pooling {value}"),
             Aspect::Bands => format!("bands {value}"),
             Aspect::Imputation => format!("imputed {value}"),
+            Aspect::Matching => format!("bands by wavelength {value}"),
             Aspect::Normalization => format!("normalisation {value}"),
             Aspect::InputSize => format!("input {value}"),
             Aspect::Depth => format!("features after {value}"),

@@ -39,7 +39,8 @@ pub fn mistaken_bands(section: &Section, unreadable: &mut Vec<Unreadable>) -> Op
     let mut pairs: BTreeMap<PairKey, Pair> = BTreeMap::new();
     for record in section.records.iter().filter(|record| !record.short) {
         // Other bands may need other replacements for missing ones.
-        let is_of_bands = |aspect: &Aspect| matches!(aspect, Aspect::Inputs | Aspect::Imputation);
+        let is_of_bands =
+            |aspect: &Aspect| matches!(aspect, Aspect::Inputs | Aspect::Imputation | Aspect::Matching);
         let setting = SettingKey::of(record).without(is_of_bands);
         let pair = pairs.entry((&record.cell, record.provenance.origin.as_deref(), setting)).or_default();
         let place = match record.provenance.inputs {

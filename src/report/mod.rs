@@ -4,6 +4,7 @@
 //! gather.rs     results/ -> Sections: the records of each suite
 //! tables/       records + published values -> ResultTable, written as Markdown and CSV
 //! ranking/      ResultTable, predictions -> Ranking: average ranks over tasks, and what they can tell apart
+//! aggregate.rs  ResultTable -> Scores: the interquartile mean over tasks and seeds
 //! pictures/     ResultTable, predictions -> Picture, which ../canvas.rs draws as SVG and PNG
 //! latex/        tables and pictures for papers, and the bibliography
 //! cost.rs       parameters and arithmetic, counted from an architecture
@@ -16,6 +17,7 @@
 //! whole.rs      the report of all suites, with an index
 //! ```
 
+pub mod aggregate;
 pub mod calibration;
 mod chapter;
 mod checklist;
@@ -49,7 +51,7 @@ pub use self::whole::{write_all, write_with};
 use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::{Reason, Record, Store, Unreadable, Usable};
-use crate::task::Suite;
+use crate::task::{Suite, Table};
 use crate::{Error, Result};
 
 /// The files of a report, and the inputs that could not be used for it.
@@ -92,7 +94,8 @@ fn names(unreadable: &[Unreadable]) -> Vec<String> {
     unreadable.iter().map(name).collect()
 }
 
-/// Fills all tables of the suite; returns each with its file name.
+/// Fills the tables of the suite; returns each with its file name. A table that no run fills is left out unless a record is of a
+/// task that no other table has.
 fn fill_all<'a>(
     suite: &'a Suite,
     home: &Home,
@@ -106,10 +109,21 @@ fn fill_all<'a>(
             return Err(Error::request(format!("table file `{}` is not a plain file name", definition.file))
                 .help(format!("change `file` of that table in benchmarks/{}.toml", suite.name)));
         }
+        if !definition.is_run && !has_own_task(suite, definition, records) {
+            continue;
+        }
         let published = published::of_table(home, definition)?;
         tables.push((definition.file.as_str(), table::fill(definition, suite, &published, records, demo)?));
     }
     Ok(tables)
+}
+
+/// Whether a record is of a task that, of the tables that runs fill, none has.
+fn has_own_task(suite: &Suite, definition: &Table, records: &[Record]) -> bool {
+    let is_elsewhere =
+        |task: &String| suite.tables.iter().any(|other| other.is_run && other.tasks.contains(task));
+    let own: Vec<&String> = definition.tasks.iter().filter(|task| !is_elsewhere(task)).collect();
+    records.iter().any(|record| own.contains(&&record.cell.task))
 }
 
 /// Lists predictions that cannot be used, once.

@@ -60,7 +60,7 @@ impl Choice {
             }
         };
         // What is missing, and what replaces it, follows from the bands that are given.
-        let rest = rest.without(|aspect| *aspect == Aspect::Imputation);
+        let rest = rest.without(|aspect| matches!(aspect, Aspect::Imputation | Aspect::Matching));
         Some((value, (rest, protocol, record.cell.seed)))
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
+use super::aggregate;
 use super::chapter::{Chapter, Figure};
 use super::checklist::{Checklist, checklist};
 use super::cost::Costs;
@@ -14,7 +15,8 @@ use super::gather::{Section, gather};
 use super::latex::bibliography::{Bibliography, Used};
 use super::latex::{self, Style};
 use super::mistaken_bands::{self, mistaken_bands};
-use super::pictures::spider::{self, Choice};
+use super::pictures::aggregate as aggregate_picture;
+use super::pictures::spider::{self, Chart, Choice};
 use super::pictures::{cost, differences, profile, ranks, shares};
 use super::ranking::{self, rankings};
 use super::tables::published;
@@ -27,7 +29,7 @@ use crate::files::write_atomically;
 use crate::home::Home;
 use crate::record::contribution::Contribution;
 use crate::record::{Record, Unreadable, frame};
-use crate::task::Table;
+use crate::task::{Spider, SpiderAxes, Table};
 use crate::{Error, Result};
 
 /// PNG pixels per unit of a picture: sharp on paper (190 dpi at 17 cm) and on dense screens.
@@ -91,7 +93,7 @@ pub fn write_with(
             let Some(text) = &figure.latex else { continue };
             files.push((folder.join(format!("{}.tex", figure.file)), text.clone().into_bytes()));
             included.push(format!("{name}/{}", figure.file));
-            if figure.table.is_some() {
+            if figure.table.is_some() && figure.file.contains("-ranking") {
                 used.extend(bibliography.of_rankings());
             }
         }
@@ -126,13 +128,13 @@ fn chapter<'a>(home: &Home, section: &'a Section) -> Result<Chapter<'a>> {
     Ok(Chapter { section, tables, figures: Vec::new(), mistaken_bands: None, unreadable: Vec::new() })
 }
 
-/// Draws the spider plot of each chapter; `None` if a suite has none or no model has values.
-fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>> {
+/// Draws the spider plots of each chapter; none if a suite has none or no model has values.
+fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Vec<Figure>>> {
     let mut missing: Option<Vec<&str>> = None;
     let mut figures = Vec::new();
     for chapter in chapters {
         let Some(spider) = &chapter.section.suite.spider else {
-            figures.push(None);
+            figures.push(Vec::new());
             continue;
         };
         let tables: Vec<(&str, &ResultTable)> =
@@ -143,16 +145,32 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
             Some(so_far) => so_far.into_iter().filter(|name| here.contains(name)).collect(),
         });
         let chart = spider::chart(spider, &tables, choice)?;
-        let Section { folder, demo, .. } = chapter.section;
-        figures.push(chart.map(|chart| {
+        let Section { folder, demo, suite, .. } = chapter.section;
+        let figure = |file: &str, spider: &Spider, chart: Chart| {
             let on_axes = |table: &&&ResultTable| {
                 table.columns.iter().any(|c| chart.axes.iter().any(|a| a.task == c.task))
             };
             let rows =
                 tables.iter().map(|(_, table)| table).filter(on_axes).flat_map(|table| &table.measured);
-            let text = latex::figure(&format!("{folder}/spider.pdf"), &spider.title, *demo, rows);
-            Figure { latex: Some(text), ..Figure::new("spider", &spider.title, spider::draw(&chart)) }
-        }));
+            let text = latex::figure(&format!("{folder}/{file}.pdf"), &spider.title, *demo, rows);
+            Figure { latex: Some(text), ..Figure::new(file, &spider.title, spider::draw(&chart)) }
+        };
+        let mut drawn: Vec<Figure> = chart.map(|chart| figure("spider", spider, chart)).into_iter().collect();
+        for (file, further) in &suite.spiders {
+            let is_filled =
+                |axes: &SpiderAxes| chapter.filled().any(|(table, _)| *table == axes.table.as_str());
+            // A choice of axes may leave too few of this plot.
+            let chart = match further.axes.iter().any(is_filled) {
+                true => spider::chart(further, &tables, choice),
+                false => Ok(None),
+            };
+            match chart {
+                Ok(chart) => drawn.extend(chart.map(|chart| figure(file, further, chart))),
+                Err(_) if !choice.axes.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        figures.push(drawn);
     }
     match missing {
         Some(names) if !names.is_empty() => {
@@ -171,6 +189,7 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
 fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
     let mut figures = ranked(chapter, &Costs::read(home)?, unreadable);
+    figures.extend(aggregates(home, chapter)?);
     for (file, table) in chapter.filled() {
         if let Some(picture) = differences::draw(table) {
             let caption = format!("{}: measured minus published", table.title);
@@ -238,6 +257,28 @@ fn ranked(chapter: &Chapter, costs: &Costs, unreadable: &mut Vec<Unreadable>) ->
         }
     }
     figures
+}
+
+/// Draws the scores over several tasks.
+fn aggregates(home: &Home, chapter: &Chapter) -> Result<Vec<Figure>> {
+    let Section { suite, folder, demo, .. } = chapter.section;
+    let mut figures = Vec::new();
+    for definition in &suite.aggregates {
+        let Some((_, table)) = chapter.filled().find(|(file, _)| *file == definition.table) else { continue };
+        let ranges = aggregate::ranges(home, &definition.ranges)?;
+        let runs = aggregate::runs(home, &definition.runs)?;
+        let Some(scores) = aggregate::scores(definition, table, &ranges, &runs)? else { continue };
+        let (file, caption, numbers) = (&definition.file, &definition.title, scores.text_table());
+        let picture = aggregate_picture::draw(&scores);
+        let mut text = latex::figure(&format!("{folder}/{file}.pdf"), caption, *demo, table.measured.iter());
+        text += &latex::plain_table(&numbers, caption, &format!("{folder}/{file}"), *demo);
+        figures.push(Figure {
+            table: Some(numbers),
+            latex: Some(text),
+            ..Figure::new(file, caption, picture)
+        });
+    }
+    Ok(figures)
 }
 
 /// Replaces characters that are unsafe in a file name.

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// The part of a suite to run. See [`plan()`] for the meaning of empty lists.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// Names of tasks; empty for those of the tables.
+    /// Names of tasks; empty for those of the tables, `all` for every task of the suite.
     pub tasks: Vec<String>,
     /// Names of partitions; empty for those of the tables.
     pub partitions: Vec<String>,
@@ -18,6 +18,9 @@ pub struct Choice {
     /// Seeds; empty for seed 0.
     pub seeds: Vec<u64>,
 }
+
+/// In place of the names of tasks: every task of the suite.
+pub(crate) const ALL: &str = "all";
 
 /// Number of feature maps that the protocols on maps need.
 pub(crate) const MAPS: usize = 4;
@@ -70,17 +73,24 @@ pub fn plan(
             protocols.push(protocol);
         }
     }
+    let run = || suite.tables.iter().filter(|table| table.is_run);
     let holds_one = |table: &&Table| protocols.iter().any(|(name, _)| table.protocols.contains(name));
-    let mut tables: Vec<&Table> = suite.tables.iter().filter(holds_one).collect();
+    let mut tables: Vec<&Table> = run().filter(holds_one).collect();
     if tables.is_empty() {
-        tables = suite.tables.iter().collect();
+        tables = run().collect();
     }
+    let every_task = choice.tasks.iter().any(|name| name == ALL);
+    // Tasks that were not chosen one by one are left out if they do not suit the protocol or the model.
+    let are_named = !choice.tasks.is_empty() && !every_task;
     let named = |asked: &[String], of: fn(&Table) -> &Vec<String>| -> Vec<String> {
         let names =
             if asked.is_empty() { once(tables.iter().flat_map(|table| of(table))) } else { once(asked) };
         names.into_iter().cloned().collect()
     };
-    let tasks = named(&choice.tasks, |table| &table.tasks);
+    let tasks = match every_task {
+        true => suite.tasks.iter().map(|task| task.name.clone()).collect(),
+        false => named(&choice.tasks, |table| &table.tasks),
+    };
     let partitions = named(&choice.partitions, |table| &table.partitions);
     let seeds = if choice.seeds.is_empty() { &[0][..] } else { &choice.seeds };
 
@@ -109,9 +119,7 @@ pub fn plan(
         }
         // A suite's default protocols need not score all of its tasks, but explicitly chosen ones must.
         match unfit {
-            Some(error)
-                if !choice.tasks.is_empty() && (!choice.protocols.is_empty() || fitting.is_empty()) =>
-            {
+            Some(error) if are_named && (!choice.protocols.is_empty() || fitting.is_empty()) => {
                 return Err(of_this_task.unwrap_or(error));
             }
             _ => {}
@@ -130,7 +138,7 @@ pub fn plan(
                         backbone: model.backbone.clone(),
                         seed,
                     },
-                    protocol: (*protocol).clone(),
+                    protocol: protocol.suited_to(&task.name),
                 })
             })
             .collect();
@@ -147,15 +155,20 @@ pub fn plan(
 /// Lists the tasks of the tables that contain a chosen protocol whose sensor the model has no way to take, such as `cloud-s3
 /// (s3-olci)`. Runs skip them unless they are chosen by name, which is an error.
 pub fn without_sensor(suite: &Suite, model: &ModelConfig, choice: &Choice) -> Vec<String> {
-    if !choice.tasks.is_empty() || model.architecture.takes_every_stored_band() {
+    let every_task = choice.tasks.iter().any(|name| name == ALL);
+    if (!choice.tasks.is_empty() && !every_task) || model.architecture.takes_every_stored_band() {
         return Vec::new();
     }
     let protocols = if choice.protocols.is_empty() { &suite.default_protocols } else { &choice.protocols };
-    let tables =
-        suite.tables.iter().filter(|table| table.protocols.iter().any(|name| protocols.contains(name)));
-    let named = once(tables.flat_map(|table| &table.tasks));
+    let is_chosen =
+        |table: &&Table| table.is_run && table.protocols.iter().any(|name| protocols.contains(name));
+    let tables = suite.tables.iter().filter(is_chosen);
+    let named = match every_task {
+        true => suite.tasks.iter().map(|task| &task.name).collect(),
+        false => once(tables.flat_map(|table| &table.tasks)),
+    };
     let lacking = |task: &Task| {
-        let lacks = |image: &TaskImage| model.sensor_on(task, image.input_sensor).is_err();
+        let lacks = |image: &TaskImage| model.taken(task, image).is_err();
         let image = task.sources().into_iter().find(lacks)?;
         Some(format!("{} ({})", task.name, image.input_sensor))
     };
@@ -181,7 +194,7 @@ fn check_model(model: &ModelConfig, task: &Task, name: &str, protocol: &dyn Prot
     }
     if !model.architecture.takes_every_stored_band() {
         for image in task.sources() {
-            model.sensor_on(task, image.input_sensor)?;
+            model.taken(task, &image)?;
         }
     }
     let (needs, maps) = (protocol.needs(), model.architecture.maps().len());

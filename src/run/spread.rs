@@ -9,7 +9,7 @@ use crate::model::Pooling;
 use crate::model::config::{ImageSize, ModelConfig};
 use crate::protocol::ProtocolConfig;
 use crate::task::bands::{Band, Channels};
-use crate::task::{ResizeRule, Sensor, Suite, Task};
+use crate::task::{ResizeRule, Sensor, Suite, Task, TaskImage};
 use crate::transform::bandspec::BandspecKind;
 use crate::transform::strategies::{BANDSPEC_ZSCORE, DATASET, NONE, SWEEP, Strategies, Strategy};
 use crate::{Error, Result, suggest};
@@ -350,12 +350,18 @@ impl Wanted<'_> {
             Aspect::Normalization => self.normalization.to_owned(),
             Aspect::Pooling => self.model.pooling().to_string(),
             Aspect::Depth => self.model.architecture.blocks().unwrap_or_default().to_string(),
-            Aspect::Stem => self.task.input_sensor.to_string(),
+            Aspect::Stem => self.sensor().to_string(),
             Aspect::Size => self.model.side(self.task).to_string(),
             Aspect::Resize => ResizeRule::of(self.suite.align_corners).to_string(),
             Aspect::Beside => "alone".to_owned(),
             Aspect::Channels => "all".to_owned(),
         }
+    }
+
+    /// The sensor that the model is told of the first image.
+    fn sensor(&self) -> Sensor {
+        let told = |image: &TaskImage| self.model.told(self.task, image);
+        self.task.sources().first().map_or(self.task.input_sensor, told)
     }
 
     fn others(&self, names: &[String], own: &str, change: fn(String) -> Change) -> Values {
@@ -376,7 +382,7 @@ impl Wanted<'_> {
         if architecture.takes_every_stored_band() {
             return names;
         }
-        let swept = self.strategies.sweep(self.task.input_sensor, self.model.normalization);
+        let swept = self.strategies.sweep(self.sensor(), self.model.normalization);
         let mut sources: Vec<&str> = Vec::new();
         for strategy in &swept {
             match strategy {
@@ -417,7 +423,7 @@ impl Wanted<'_> {
 
     /// Lists the optical sensors that the model may be told instead of the task's.
     fn stems(&self) -> Values {
-        let own = self.task.input_sensor;
+        let own = self.sensor();
         let optical = [Sensor::S2_L1C, Sensor::S2_L2A];
         if !optical.contains(&own) {
             return Vec::new();
@@ -454,8 +460,13 @@ impl Wanted<'_> {
         if self.model.architecture.takes_every_stored_band() {
             return Err("the model takes every stored band".to_owned());
         }
-        let input = self.model.sensor_on(self.task, self.task.input_sensor);
-        let bands = input.map_err(|error| error.to_string())?.bands.clone();
+        let sources = self.task.sources();
+        let source = sources.first().ok_or_else(|| "the task has no image".to_owned())?;
+        let taken = self.model.taken(self.task, source).map_err(|error| error.to_string())?;
+        let bands = match taken.matches {
+            [] => taken.input.bands.clone(),
+            matches => matches.iter().map(|pair| pair.target).collect(),
+        };
         let mut values = Vec::new();
         if [Band::B04, Band::B03, Band::B02].iter().all(|band| bands.contains(band)) {
             values.push(("rgb".to_owned(), Change::Channels(Channels::Rgb)));

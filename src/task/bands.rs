@@ -178,7 +178,7 @@ impl Channels {
     pub fn keeps(&self, band: Band) -> bool {
         match self {
             Channels::All => true,
-            Channels::Rgb => [Band::B04, Band::B03, Band::B02].contains(&band),
+            Channels::Rgb => is_rgb(band),
             Channels::Named(bands) => bands.contains(&band),
         }
     }
@@ -190,6 +190,11 @@ impl Channels {
     pub fn check(&self, wanted: &[Band]) -> Result<()> {
         let asked = match self {
             Channels::All => return Ok(()),
+            Channels::Rgb
+                if wanted.iter().filter(|band| is_rgb(**band) && band.rank == u16::MAX).count() == 3 =>
+            {
+                return Ok(());
+            }
             Channels::Rgb => &[Band::B04, Band::B03, Band::B02][..],
             Channels::Named(bands) => bands,
         };
@@ -198,6 +203,11 @@ impl Channels {
         Err(Error::request(format!("--channels {self}: the model has no band {unknown} here"))
             .help(crate::suggest::help(unknown.name(), &known, "its bands")))
     }
+}
+
+/// Whether a band is red, green or blue: of Sentinel-2, or of a sensor that names them so.
+fn is_rgb(band: Band) -> bool {
+    [Band::B04, Band::B03, Band::B02].contains(&band) || ["red", "green", "blue"].contains(&band.name)
 }
 
 impl FromStr for Channels {

@@ -40,10 +40,19 @@ impl Sensor {
         self.name
     }
 
-    /// Whether a model may be told of another sensor instead, such as of Sentinel-2's other level. Radar, Sentinel-3 and
-    /// Sentinel-5P have none.
+    /// Whether a model may be told of another sensor instead, such as of Sentinel-2's other level. Radar, Sentinel-3,
+    /// Sentinel-5P, Landsat and cameras in aeroplanes have none.
     pub fn has_alternatives(self) -> bool {
-        self != Sensor::S1 && !self.name.starts_with("s3-") && !self.name.starts_with("s5p-")
+        self != Sensor::S1
+            && !self.name.starts_with("s3-")
+            && !self.name.starts_with("s5p-")
+            && !self.is_camera()
+    }
+
+    /// Whether this is Landsat or a camera in an aeroplane, whose bands a model for Sentinel-2 may take: see
+    /// [`SensorSpec::matched_with`].
+    pub(crate) fn is_camera(self) -> bool {
+        self.name.starts_with("landsat-") || self.name.starts_with("aerial-")
     }
 
     /// Whether this is Sentinel-2 at either level.
@@ -126,6 +135,9 @@ pub struct SensorSpec {
     pub title: String,
     /// Unit of stored pixels.
     pub unit: Unit,
+    /// Sensors, by preference, as which a model without this one may take its bands, each as the band of the nearest wavelength.
+    #[serde(default)]
+    pub matched_with: Vec<Sensor>,
     /// The bands in order of their numbers.
     pub bands: Vec<BandSpec>,
 }
@@ -146,6 +158,8 @@ pub enum Unit {
     Radiance,
     /// Amount of a gas in a vertical column of air, in mol/m2.
     ColumnDensity,
+    /// Brightness without a physical unit, as bytes from 0 to 255 or as shares from 0 to 1.
+    Brightness,
 }
 
 /// A band of a sensor.

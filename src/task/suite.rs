@@ -48,6 +48,12 @@ pub struct Suite {
     /// Spider plot over all tables, drawn if there are enough columns.
     #[serde(default)]
     pub spider: Option<Spider>,
+    /// Further spider plots, by the names of their files.
+    #[serde(default)]
+    pub spiders: BTreeMap<String, Spider>,
+    /// Scores over several tasks.
+    #[serde(default)]
+    pub aggregates: Vec<Aggregate>,
     /// The rule of [`Suite::with_resize`], if it is not the suite's own.
     #[serde(skip)]
     pub resize: Option<ResizeRule>,
@@ -162,6 +168,9 @@ pub struct Task {
     /// Bands missing from the files, and the band that replaces each.
     #[serde(default)]
     pub impute: Vec<Imputation>,
+    /// Name of each band in the task's files, in place of the suite's names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bands: BTreeMap<Band, String>,
     /// For files whose band names are wrong: the name under which each band's pixels are actually stored.
     #[serde(default)]
     pub by_content: BTreeMap<Band, String>,
@@ -199,6 +208,10 @@ pub struct Task {
     /// Resample images and their labels to one size on reading, before normalisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resample: Option<Resample>,
+    /// Resample bands that are smaller than the largest one that is read, such as those of another camera, to its size, by cubic
+    /// splines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resample_bands: bool,
     /// Numbers of a value map whose absolute value exceeds this count as not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_value: Option<f32>,
@@ -277,6 +290,7 @@ impl Task {
             nan_pixels: _,
             band_scales: _,
             resample: _,
+            resample_bands: _,
             largest_value: _,
             remap: _,
             remap_others: _,
@@ -284,6 +298,7 @@ impl Task {
             // Decide which part of these arrays is used; part of the keys as sensor, bands, strategies, input size.
             input_sensor: _,
             impute: _,
+            bands: _,
             by_content: _,
             absent_by_content: _,
             normalization: _,
@@ -319,6 +334,9 @@ impl Task {
     /// Describes a setting of the decoding that the family's reader does not support, or that contradicts another one.
     fn decoding_problem(&self, family: Family) -> Option<String> {
         let Task { clip, nan_pixels, band_scales, resample, largest_value, remap_others, .. } = self;
+        if self.resample_bands && family != Family::Geobench {
+            return Some("the reader of this family does not support `resample-bands`".to_owned());
+        }
         if family != Family::CopernicusBench || self.layout == Some(DatasetLayout::Lcz) {
             let used = [
                 ("clip", clip.is_some() && family != Family::CopernicusBench),
@@ -371,6 +389,10 @@ fn one() -> f32 {
     1.0
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Bands to show as red, green and blue in a picture stretched to the full range, whatever they are called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -417,6 +439,9 @@ pub struct Table {
     pub published: String,
     /// Protocols of our rows, files in `configs/protocols/`.
     pub protocols: Vec<String>,
+    /// Whether runs take tasks and partitions from this table. If not, it only shows what was measured of its tasks.
+    #[serde(default = "yes")]
+    pub is_run: bool,
     /// Protocols that stand for another one for some models, by name: a row's label names the one that it uses.
     #[serde(default)]
     pub in_place_of: BTreeMap<String, String>,
@@ -506,6 +531,26 @@ pub struct Spider {
     pub models: Vec<String>,
 }
 
+/// A score over the tasks of a table: each value scaled between the task's lowest and highest, then the interquartile mean over
+/// tasks and seeds [ServiceNow/geo-bench, geobench/plot_tools.py].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Aggregate {
+    /// File name without extension of its picture.
+    pub file: String,
+    /// Title above the picture.
+    pub title: String,
+    /// The table's [`Table::file`], of which the columns of partition `default` count.
+    pub table: String,
+    /// Tasks of the table.
+    pub tasks: Vec<String>,
+    /// File in `benchmarks/published/` with the lowest and highest value of each task.
+    pub ranges: String,
+    /// File in `benchmarks/published/` with values of single runs of published models; empty if there is none.
+    #[serde(default)]
+    pub runs: String,
+}
+
 /// Columns of one table used as axes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -520,13 +565,18 @@ pub struct SpiderAxes {
 }
 
 impl Suite {
-    /// Returns the band that the files call `stored`; one of that name if the suite does not list it, with hyphens in the place of
-    /// characters that names of bands cannot have.
+    /// Returns the name of each band in the files of `task`.
+    pub fn band_names<'a>(&'a self, task: &'a Task) -> &'a BTreeMap<Band, String> {
+        if task.bands.is_empty() { &self.bands } else { &task.bands }
+    }
+
+    /// Returns the band that the files of `task` call `stored`; one of that name if neither suite nor task lists it, with hyphens
+    /// in the place of characters that names of bands cannot have.
     ///
     /// # Errors
     /// If the name is empty or too long.
-    pub fn band_of(&self, stored: &str) -> Result<Band> {
-        let known = self.bands.iter().find(|(_, name)| *name == stored).map(|(band, _)| *band);
+    pub fn band_of(&self, task: &Task, stored: &str) -> Result<Band> {
+        let known = self.band_names(task).iter().find(|(_, name)| *name == stored).map(|(band, _)| *band);
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
         known.map_or_else(|| stored.chars().map(plain).collect::<String>().parse(), Ok)
     }
@@ -602,7 +652,21 @@ impl Suite {
                 return Err(Error::damaged(&path, problem));
             }
         }
-        for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
+        for aggregate in &suite.aggregates {
+            let table = suite.tables.iter().find(|table| table.file == aggregate.table);
+            let is_there = |task: &&String| table.is_some_and(|table| table.tasks.contains(task));
+            if table.is_none()
+                || aggregate.tasks.is_empty()
+                || !aggregate.tasks.iter().all(|task| is_there(&task))
+            {
+                let problem = format!(
+                    "aggregate `{}`: expected a table with all of its tasks, at least one",
+                    aggregate.file
+                );
+                return Err(Error::damaged(&path, problem));
+            }
+        }
+        for axes in suite.spider.iter().chain(suite.spiders.values()).flat_map(|spider| &spider.axes) {
             if !suite.tables.iter().any(|table| table.file == axes.table) {
                 let problem = format!("the spider plot refers to the unknown table `{}`", axes.table);
                 return Err(Error::damaged(&path, problem));
@@ -611,10 +675,10 @@ impl Suite {
         Ok(suite)
     }
 
-    /// Replaces the sensor of all Sentinel-2 tasks by `sensor`.
+    /// Replaces the sensor of all Sentinel-2 tasks, and of those whose bands may be matched with Sentinel-2's, by `sensor`.
     #[must_use]
     pub fn with_input_sensor(mut self, sensor: Sensor) -> Self {
-        let both = |a: Sensor, b: Sensor| a.has_alternatives() && b.has_alternatives();
+        let both = |a: Sensor, b: Sensor| (a.has_alternatives() || a.is_camera()) && b.has_alternatives();
         let inputs = self.tasks.iter_mut().flat_map(|task| {
             let images = task.images.iter_mut().map(|image| &mut image.input_sensor);
             std::iter::once(&mut task.input_sensor).chain(images)

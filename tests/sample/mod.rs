@@ -52,6 +52,7 @@ pub fn record() -> Record {
             bands: vec!["02 - Blue".into(), "11 - SWIR".into()],
             band_names: "as-named".into(),
             imputed: vec![Imputation { source: Band::B11, target: Band::B10 }],
+            matched: Vec::new(),
             normalization: "dataset".into(),
             image_size: 224,
             depth: None,

@@ -171,6 +171,7 @@ pub fn input(task: &Task, dataset: Generated, kinds: &[NormalizationKind], side:
             sensor: Sensor::S2_L1C,
             bands: [].into(),
             selection: Selection { stored: bands(), imputed: Vec::new(), zeroed: Vec::new() },
+            matches: Vec::new(),
         }],
         fused: false,
         pooling: terrabench::model::Pooling::Class,

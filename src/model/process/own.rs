@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::{Command, ProcessConfig};
 use crate::model::architecture::{ArchitectureConfig, Outside};
 use crate::model::config::{ImageSize, ModelConfig, SensorInput};
+use crate::model::matching::matched_sensors;
 use crate::task::bands::{Band, Imputation};
 use crate::task::{Sensor, Sensors};
 use crate::transform::normalize::NormalizationKind;
@@ -68,6 +69,7 @@ impl OwnEncoder {
         }
         let mut process = ProcessConfig::new(self.command.clone(), takes_any, self.time_limit);
         process.complete(Path::new(""), sensors)?;
+        let matched = matched_sensors(&takes, sensors);
         Ok(ModelConfig {
             name: self.name.unwrap_or_else(|| self.command.name()),
             backbone: self.backbone.unwrap_or_else(|| "own encoder".to_owned()),
@@ -83,6 +85,7 @@ impl OwnEncoder {
             published: None,
             parity: None,
             route: crate::model::config::SuiteRoute::default(),
+            matched,
             depth: None,
         })
     }

@@ -1,5 +1,6 @@
 //! Pictures of results: one file per picture.
 
+pub mod aggregate;
 pub(crate) mod confusion;
 pub mod cost;
 pub mod differences;

@@ -258,7 +258,10 @@ type Identity = (String, String, SettingKey);
 
 fn identity(row: &TableRow) -> Option<Identity> {
     let of_task = |aspect: &Aspect| {
-        matches!(aspect, Aspect::Imputation | Aspect::InputSize | Aspect::Metadata | Aspect::Length)
+        matches!(
+            aspect,
+            Aspect::Imputation | Aspect::Matching | Aspect::InputSize | Aspect::Metadata | Aspect::Length
+        )
     };
     let setting = row.setting.clone()?.without(|aspect| of_task(aspect) || aspect.is_protocol());
     Some((row.model.clone(), row.backbone.clone(), setting.of_any_protocol()))

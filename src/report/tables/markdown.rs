@@ -278,6 +278,7 @@ fn setting(row: &TableRow) -> Option<String> {
         Aspect::Pooling,
         Aspect::Bands,
         Aspect::Imputation,
+        Aspect::Matching,
         Aspect::Normalization,
         Aspect::InputSize,
         Aspect::Depth,

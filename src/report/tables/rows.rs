@@ -98,12 +98,12 @@ fn change(usual: &SettingKey, cell: &SettingKey) -> Change {
     differing(usual, cell).into_iter().map(|aspect| (aspect.clone(), value(&aspect))).collect()
 }
 
-/// Reduces a change to the user's choice: the imputed bands, the size of the input and the metadata follow from it and the
+/// Reduces a change to the user's choice: the imputed and matched bands, the size of the input and the metadata follow from it and the
 /// task.
 fn policy(change: &Change) -> Change {
     let policy = |(aspect, value): &(Aspect, String)| match aspect {
         Aspect::Imputation => (aspect.clone(), value.contains("zeros").to_string()),
-        Aspect::InputSize | Aspect::Metadata => (aspect.clone(), String::new()),
+        Aspect::InputSize | Aspect::Metadata | Aspect::Matching => (aspect.clone(), String::new()),
         _ => (aspect.clone(), value.clone()),
     };
     change.iter().map(policy).collect()

@@ -231,7 +231,8 @@ fn of_each<T: Send>(
 fn alike(suite: &Suite, task: &Task, first: &RawSample, bands: &[Vec<String>]) -> Result<Vec<String>> {
     let mut names = task.full_names(bands);
     let stored: Vec<(String, &RawBand)> = first.bands().collect();
-    let taken = stored.iter().find(|(_, band)| suite.bands.values().any(|name| *name == band.name));
+    let is_taken = |name: &String| suite.band_names(task).values().any(|taken| taken == name);
+    let taken = stored.iter().find(|(_, band)| is_taken(&band.name));
     if let Some((like_name, like)) = taken.or(stored.first()) {
         let fits = |name: &String| {
             let of_name = stored.iter().find(|(stored, _)| stored == name);
