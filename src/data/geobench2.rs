@@ -8,6 +8,7 @@
 //! Which file holds what is said by [`Container`] in the suite. Files are GeoTIFF, or HDF5 with the dataset `data`
 //! [steps, bands, rows, columns].
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,6 @@ use ndarray::{Array2, Array3, Axis};
 use super::copernicus::{check_finite, class_of, of, place_of, unknown};
 use super::decoding::Decoding;
 use super::{Dataset, RawBand, RawSample, Sample, Split, Target, fingerprint, raw_images, wanted_images};
-use crate::error::AtPath;
 use crate::formats::geotiff;
 use crate::formats::hdf5::{self, Dtype};
 use crate::formats::tortilla::{Entry, Tortilla, Values};
@@ -71,6 +71,23 @@ struct Planes {
     dtype: String,
     pixels: Array3<f64>,
 }
+
+/// A decoded file: one step, or all steps of a series.
+enum Decoded {
+    Image(Arc<Planes>),
+    Series(Series),
+}
+
+/// The dataset of an HDF5 file: numbers [steps, bands, rows, columns] and their stored type.
+struct Series {
+    dtype: Dtype,
+    steps: usize,
+    bands: [usize; 3],
+    numbers: Vec<f32>,
+}
+
+/// The files of one sample that were decoded so far, by their place in the container: several images may share one.
+type Cache = RefCell<BTreeMap<u64, Arc<Decoded>>>;
 
 /// Finds the folder with a task's container below `root`, or `root` itself.
 pub(super) fn folder(task: &Task, root: &Path) -> Option<PathBuf> {
@@ -247,34 +264,51 @@ impl Geobench2 {
         sample: &ContainedSample,
         entry: &Entry,
         wanted: &ContainerFile,
-    ) -> Result<Option<Planes>> {
-        let path = sample.entry.path_in(self.part(sample)).join(&entry.id);
-        let bytes = entry.bytes(self.part(sample))?;
-        let planes = if entry.format == "HDF5" {
-            let step = wanted.step.filter(|_| wanted.modality.is_none());
-            hdf5_planes(&path, bytes, step)?
-        } else {
-            let image = geotiff::Image::decode(&path, bytes)?;
-            let mut pixels = Array3::zeros((image.bands, image.rows, image.columns));
-            for (band, mut plane) in pixels.outer_iter_mut().enumerate() {
-                plane.assign(&image.band(band));
+        cache: &Cache,
+    ) -> Result<Option<Arc<Planes>>> {
+        let known = cache.borrow().get(&entry.offset).cloned();
+        let decoded = match known {
+            Some(decoded) => decoded,
+            None => {
+                let path = sample.entry.path_in(self.part(sample)).join(&entry.id);
+                let bytes = entry.bytes(self.part(sample))?;
+                let decoded = Arc::new(match entry.format.as_str() {
+                    "HDF5" => Decoded::Series(series(&path, bytes)?),
+                    _ => Decoded::Image(Arc::new(image(&path, bytes)?)),
+                });
+                cache.borrow_mut().insert(entry.offset, Arc::clone(&decoded));
+                decoded
             }
-            Some(Planes { dtype: image.dtype().to_string(), pixels })
         };
-        Ok(planes.map(|mut planes| {
-            if wanted.transposed {
-                planes.pixels.swap_axes(1, 2);
+        let planes = match decoded.as_ref() {
+            Decoded::Image(planes) => Some(Arc::clone(planes)),
+            Decoded::Series(series) => {
+                let [step, steps] = wanted.step.filter(|_| wanted.modality.is_none()).unwrap_or([0, 1]);
+                let found = step_of(series.steps, step, steps, Steps::EvenlySpaced);
+                found.map(|step| series.planes(step)).transpose()?.map(Arc::new)
             }
-            planes
+        };
+        Ok(planes.map(|planes| match wanted.transposed {
+            true => {
+                let pixels = planes.pixels.view().permuted_axes([0, 2, 1]).to_owned();
+                Arc::new(Planes { dtype: planes.dtype.clone(), pixels })
+            }
+            false => planes,
         }))
     }
 
     /// Reads the file of an image; `None` if zeros stand for it.
-    fn image(&self, sample: &ContainedSample, place: usize, source: &TaskImage) -> Result<Option<Planes>> {
+    fn image(
+        &self,
+        sample: &ContainedSample,
+        place: usize,
+        source: &TaskImage,
+        cache: &Cache,
+    ) -> Result<Option<Arc<Planes>>> {
         let Some(wanted) = self.container.images.get(place) else { return Ok(None) };
         let files = self.files(sample)?;
         let Some(entry) = self.find(sample, &files, wanted)? else { return Ok(None) };
-        let Some(planes) = self.decode(sample, entry, wanted)? else { return Ok(None) };
+        let Some(planes) = self.decode(sample, entry, wanted, cache)? else { return Ok(None) };
         let (found, needed) = (planes.pixels.len_of(Axis(0)), wanted.first_band + source.stored_bands.len());
         if found < needed {
             return Err(self.wrong(sample, entry, format!("expected {needed} bands, found {found}")));
@@ -283,9 +317,9 @@ impl Geobench2 {
     }
 
     /// Height and width of the images, from whichever file there is.
-    fn size(&self, sample: &ContainedSample) -> Result<[usize; 2]> {
+    fn size(&self, sample: &ContainedSample, cache: &Cache) -> Result<[usize; 2]> {
         for (place, source) in self.task.sources().iter().enumerate() {
-            if let Some(planes) = self.image(sample, place, source)? {
+            if let Some(planes) = self.image(sample, place, source, cache)? {
                 let (_, rows, columns) = planes.pixels.dim();
                 return Ok([rows, columns]);
             }
@@ -293,7 +327,7 @@ impl Geobench2 {
         let files = self.files(sample)?;
         if let Some(label) = &self.container.label
             && let Some(entry) = self.find(sample, &files, label)?
-            && let Some(planes) = self.decode(sample, entry, label)?
+            && let Some(planes) = self.decode(sample, entry, label, cache)?
         {
             let (_, rows, columns) = planes.pixels.dim();
             return Ok([rows, columns]);
@@ -308,13 +342,14 @@ impl Geobench2 {
         sample: &ContainedSample,
         place: usize,
         size: [usize; 2],
+        cache: &Cache,
     ) -> Result<Option<Array2<bool>>> {
         let Some(BlankPixels { value, modality, zeros_of }) = &self.container.blank else { return Ok(None) };
         let mut blank = Array2::from_elem(size, false);
         let mut mark = |file: &ContainerFile, is_blank: &dyn Fn(f64) -> bool| -> Result<()> {
             let files = self.files(sample)?;
             let Some(entry) = self.find(sample, &files, file)? else { return Ok(()) };
-            let Some(planes) = self.decode(sample, entry, file)? else { return Ok(()) };
+            let Some(planes) = self.decode(sample, entry, file, cache)? else { return Ok(()) };
             for plane in planes.pixels.outer_iter() {
                 if plane.dim() != blank.dim() {
                     let problem = format!("is {:?} pixels, but the image is {size:?}", plane.dim());
@@ -336,7 +371,12 @@ impl Geobench2 {
     }
 
     /// Reads a sample's label, and its stored type if there is one per pixel.
-    fn label(&self, sample: &ContainedSample, size: [usize; 2]) -> Result<(Target, Option<String>)> {
+    fn label(
+        &self,
+        sample: &ContainedSample,
+        size: [usize; 2],
+        cache: &Cache,
+    ) -> Result<(Target, Option<String>)> {
         if let Some(target) = &sample.target {
             return Ok((target.clone(), None));
         }
@@ -344,7 +384,7 @@ impl Geobench2 {
         let wanted = self.container.label.as_ref().ok_or_else(missing)?;
         let files = self.files(sample)?;
         let entry = self.find(sample, &files, wanted)?.ok_or_else(missing)?;
-        let planes = self.decode(sample, entry, wanted)?.ok_or_else(missing)?;
+        let planes = self.decode(sample, entry, wanted, cache)?.ok_or_else(missing)?;
         let (bands, rows, columns) = planes.pixels.dim();
         if [rows, columns] != size || bands == 0 {
             let problem = format!(
@@ -366,7 +406,7 @@ impl Geobench2 {
             let classes = plane.iter().map(class).collect::<Result<Vec<i32>>>()?;
             Target::Mask(Array2::from_shape_vec(plane.dim(), classes).map_err(Error::mismatch)?)
         };
-        Ok((target, Some(planes.dtype)))
+        Ok((target, Some(planes.dtype.clone())))
     }
 
     /// Files, and the parts that they lie in, for the fingerprint.
@@ -402,27 +442,44 @@ fn step_of(stored: usize, step: usize, steps: usize, how: Steps) -> Option<usize
     })
 }
 
-/// Reads one step of the dataset `data` [steps, bands, rows, columns], or [bands, rows, columns].
-fn hdf5_planes(path: &Path, bytes: Vec<u8>, step: Option<[usize; 2]>) -> Result<Option<Planes>> {
+/// Decodes an image.
+fn image(path: &Path, bytes: Vec<u8>) -> Result<Planes> {
+    let image = geotiff::Image::decode(path, bytes)?;
+    let mut pixels = Array3::zeros((image.bands, image.rows, image.columns));
+    for (band, mut plane) in pixels.outer_iter_mut().enumerate() {
+        plane.assign(&image.band(band));
+    }
+    Ok(Planes { dtype: image.dtype().to_string(), pixels })
+}
+
+/// Decodes the dataset `data` [steps, bands, rows, columns], or without steps, or of one band.
+fn series(path: &Path, bytes: Vec<u8>) -> Result<Series> {
     let file = hdf5::File::from_bytes(path, bytes)?;
     let datasets = file.datasets()?;
     let data = datasets.iter().find(|dataset| dataset.name() == "data");
     let data = data.ok_or_else(|| Error::damaged(path, "no dataset `data` found").help(DAMAGED))?;
-    let (dtype, shape, numbers): (Dtype, _, Vec<f64>) = data.elements()?;
-    let (steps, [bands, rows, columns]) = match shape[..] {
+    let (dtype, shape, numbers) = data.elements()?;
+    let (steps, bands) = match shape[..] {
         [steps, bands, rows, columns] => (steps, [bands, rows, columns]),
         [bands, rows, columns] => (1, [bands, rows, columns]),
         [rows, columns] => (1, [1, rows, columns]),
         _ => return Err(data.error(format!("has shape {shape:?}; expected steps, bands, rows and columns"))),
     };
-    let [step, wanted] = step.unwrap_or([0, 1]);
-    let Some(step) = step_of(steps, step, wanted, Steps::EvenlySpaced) else { return Ok(None) };
-    let size = bands * rows * columns;
-    let numbers = numbers.get(step * size..(step + 1) * size);
-    let numbers =
-        numbers.ok_or_else(|| data.error(format!("has shape {shape:?}; expected at least one step")))?;
-    let pixels = Array3::from_shape_vec((bands, rows, columns), numbers.to_vec()).at(path)?;
-    Ok(Some(Planes { dtype: dtype.to_string(), pixels }))
+    if numbers.is_empty() {
+        return Err(data.error(format!("has shape {shape:?}; expected at least one pixel")));
+    }
+    Ok(Series { dtype, steps, bands, numbers })
+}
+
+impl Series {
+    fn planes(&self, step: usize) -> Result<Planes> {
+        let size = self.bands.iter().product::<usize>();
+        let numbers = self.numbers.get(step * size..(step + 1) * size);
+        let numbers = numbers.ok_or_else(|| Error::mismatch(format!("no step {step} of {}", self.steps)))?;
+        let numbers = numbers.iter().map(|number| f64::from(*number)).collect();
+        let pixels = Array3::from_shape_vec(self.bands, numbers).map_err(Error::mismatch)?;
+        Ok(Planes { dtype: self.dtype.to_string(), pixels })
+    }
 }
 
 /// The label in a row of a column of the index.
@@ -466,15 +523,16 @@ impl Dataset for Geobench2 {
     fn read(&self, split: Split, index: usize, bands: &[Vec<String>]) -> Result<Sample> {
         let sample = self.sample(split, index)?;
         let labels = self.task.image_labels();
+        let cache = Cache::default();
         let mut size = None;
         let images = wanted_images(&self.task, bands, |place, source, bands| {
-            let planes = self.image(sample, place, source)?;
+            let planes = self.image(sample, place, source, &cache)?;
             let [rows, columns] = match &planes {
                 Some(planes) => [planes.pixels.len_of(Axis(1)), planes.pixels.len_of(Axis(2))],
-                None => self.size(sample)?,
+                None => self.size(sample, &cache)?,
             };
             size.get_or_insert([rows, columns]);
-            let blank = self.blank(sample, place, [rows, columns])?;
+            let blank = self.blank(sample, place, [rows, columns], &cache)?;
             let first = self.container.images.get(place).map_or(0, |file| file.first_band);
             let label = labels.get(place).and_then(Option::as_deref);
             let mut pixels = Array3::zeros((bands.len(), rows, columns));
@@ -498,16 +556,17 @@ impl Dataset for Geobench2 {
             check_finite(&sample.entry.path_in(self.part(sample)), bands, &pixels)?;
             Ok(pixels)
         })?;
-        let (target, _) = self.label(sample, size.unwrap_or_default())?;
+        let (target, _) = self.label(sample, size.unwrap_or_default(), &cache)?;
         Ok(Sample { name: sample.entry.id.clone(), images, target })
     }
 
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample> {
         let sample = self.sample(split, index)?;
+        let cache = Cache::default();
         let images = raw_images(&self.task, |place, source| {
-            let planes = self.image(sample, place, source)?;
+            let planes = self.image(sample, place, source, &cache)?;
             let first = self.container.images.get(place).map_or(0, |file| file.first_band);
-            let size = if planes.is_none() { self.size(sample)? } else { [0; 2] };
+            let size = if planes.is_none() { self.size(sample, &cache)? } else { [0; 2] };
             let band = |(offset, name): (usize, &String)| RawBand {
                 name: name.clone(),
                 dtype: planes.as_ref().map_or_else(|| "uint8".to_owned(), |planes| planes.dtype.clone()),
@@ -520,7 +579,7 @@ impl Dataset for Geobench2 {
         })?;
         let first = images.first().and_then(|image| image.bands.first());
         let size = first.map_or([0; 2], |band| [band.pixels.nrows(), band.pixels.ncols()]);
-        let (target, label_dtype) = self.label(sample, size)?;
+        let (target, label_dtype) = self.label(sample, size, &cache)?;
         Ok(RawSample { name: sample.entry.id.clone(), images, target, label_dtype })
     }
 

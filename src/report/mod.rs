@@ -17,6 +17,7 @@
 //! ```
 
 pub mod calibration;
+pub mod capabilities;
 mod chapter;
 mod checklist;
 mod classes;

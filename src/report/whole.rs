@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
+use super::capabilities;
 use super::chapter::{Chapter, Figure};
 use super::checklist::{Checklist, checklist};
 use super::cost::Costs;
@@ -171,6 +172,11 @@ fn spiders(chapters: &[Chapter], choice: &Choice) -> Result<Vec<Option<Figure>>>
 fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> Result<Vec<Figure>> {
     let Section { suite, demo, records, store, .. } = chapter.section;
     let mut figures = ranked(chapter, &Costs::read(home)?, unreadable);
+    if let Some(definition) = &suite.capabilities {
+        figures.extend(
+            chapter.filled().filter_map(|(file, table)| capabilities::figure(definition, file, table)),
+        );
+    }
     for (file, table) in chapter.filled() {
         if let Some(picture) = differences::draw(table) {
             let caption = format!("{}: measured minus published", table.title);

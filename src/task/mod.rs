@@ -1,6 +1,7 @@
 //! What is measured: suites and tasks, and the sensors and bands of their images.
 
 pub mod bands;
+mod capabilities;
 mod container;
 pub(crate) mod images;
 mod intern;
@@ -10,6 +11,7 @@ mod sensor;
 mod suite;
 mod target;
 
+pub use self::capabilities::{Capabilities, CapabilityGroup, interquartile_mean};
 pub use self::container::{BlankPixels, Container, ContainerFile, Quirk};
 pub use self::images::{Combine, TaskImage};
 pub use self::metadata::{Metadata, MetadataKind};

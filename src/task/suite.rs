@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::home::{Home, read_toml};
 pub use crate::metrics::{Metric, TargetKind};
 use crate::task::bands::{Band, Imputation};
+use crate::task::capabilities::Capabilities;
 use crate::task::container::Container;
 use crate::task::images::{self, Combine, TaskImage};
 use crate::task::target::{self, MaskResize, Resample, TargetInterpolation, TargetStatistics};
@@ -52,6 +53,9 @@ pub struct Suite {
     /// Spider plot over all tables, drawn if there are enough columns.
     #[serde(default)]
     pub spider: Option<Spider>,
+    /// The benchmark's scores over groups of tasks.
+    #[serde(default)]
+    pub capabilities: Option<Capabilities>,
     /// The rule of [`Suite::with_resize`], if it is not the suite's own.
     #[serde(skip)]
     pub resize: Option<ResizeRule>,
@@ -614,6 +618,12 @@ impl Suite {
                 let problem = format!("table `{table}`: {metric} is no metric of a task `{name}`");
                 return Err(Error::damaged(&path, problem));
             }
+        }
+        let tables: Vec<&str> = suite.tables.iter().map(|table| table.file.as_str()).collect();
+        let tasks: Vec<&str> = suite.tasks.iter().map(|task| task.name.as_str()).collect();
+        let capabilities = suite.capabilities.as_ref();
+        if let Some(problem) = capabilities.and_then(|found| found.problem(&tables, &tasks)) {
+            return Err(Error::damaged(&path, problem));
         }
         for axes in suite.spider.iter().flat_map(|spider| &spider.axes) {
             if !suite.tables.iter().any(|table| table.file == axes.table) {

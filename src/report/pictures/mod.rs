@@ -1,5 +1,6 @@
 //! Pictures of results: one file per picture.
 
+pub mod capabilities;
 pub(crate) mod confusion;
 pub mod cost;
 pub mod differences;
