@@ -359,9 +359,9 @@ fn radar_is_stored_vh_vv_under_the_names_vv_vh() {
     assert!(raw == -11.0 && near(after, (-11.0 + 12.091_923) / 4.574_889), "{raw} {after}");
     // Those of so2sat belong to the names.
     let [raw, after] = channel(folder.path(), "so2sat-s1", "dofa-b", Band::VV, false);
-    assert!(raw == 0.2 && near(after, 0.2 / 0.544_301), "{raw} {after}");
+    assert!(near(raw, 0.2) && near(after, 0.2 / 0.544_301), "{raw} {after}");
     let [raw, after] = channel(folder.path(), "so2sat-s1", "dofa-b", Band::VV, true);
-    assert!(raw == 0.5 && near(after, 0.5 / 0.544_301), "{raw} {after}");
+    assert!(near(raw, 0.5) && near(after, 0.5 / 0.544_301), "{raw} {after}");
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn sentinel_2_of_dynamic_earthnet_is_stored_in_another_order_and_may_be_missing(
     });
     let of = |band, by_content| channel(folder.path(), "dynamic_earthnet-s2", "dofa-b", band, by_content)[0];
     assert_eq!([of(Band::B04, false), of(Band::B04, true)], [400.0, 300.0]);
-    assert_eq!([of(Band::B08, true), of(Band::B8A, true)], [400.0, 800.0]);
+    assert_eq!([of(Band::B08, true), of(Band::B11, true)], [400.0, 900.0]);
     let dataset = open(folder.path(), "dynamic_earthnet-s2").unwrap();
     let bands = dataset.bands().unwrap();
     let [there, missing] = [0, 1].map(|index| dataset.read(Split::Train, index, &bands).unwrap());
@@ -461,7 +461,7 @@ fn images_of_cloudsen12_are_not_normalised() {
         vec![Contained::tiff("image", &image), Contained::tiff("target", &mask)]
     });
     let [raw, after] = channel(folder.path(), "cloudsen12", "dofa-b", Band::B04, false);
-    assert_eq!([raw, after], [3000.0, 3000.0]);
+    assert!(near(raw, 3000.0) && near(after, 3000.0), "{raw} {after}");
     let suite = suite();
     let task = suite.task("cloudsen12").unwrap();
     let mended = InputOptions { normalization: "dataset".to_owned(), ..options(false) };
@@ -903,7 +903,11 @@ fn scores_are_scaled_by_the_ends_of_fine_tuned_runs() {
         assert_eq!(found.groups[0], "All tasks");
         let classes = found.groups.iter().position(|group| group == "Classification").unwrap();
         for (name, all, of_classes) in expected {
-            let model = found.models.iter().find(|model| model.name.starts_with(name)).unwrap();
+            let model = found
+                .models
+                .iter()
+                .find(|model| model.name.starts_with(name) && !model.name.contains("radar"))
+                .unwrap();
             let scores = [model.scores[0].unwrap(), model.scores[classes].unwrap()];
             assert!(
                 (scores[0] - all).abs() < 1e-4 && (scores[1] - of_classes).abs() < 1e-4,

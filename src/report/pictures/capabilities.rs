@@ -6,12 +6,12 @@ use crate::canvas::{
 };
 use crate::report::capabilities::CapabilityScores;
 
-const WIDTH: f64 = 900.0;
+const WIDTH: f64 = 1000.0;
 const MARGIN: f64 = 24.0;
 const LINE: f64 = 24.0;
 const TEXT: f64 = 12.0;
 /// The width of the models' names.
-const NAME: f64 = 230.0;
+const NAME: f64 = 210.0;
 /// Keeps the picture to about a page; the table has all models.
 const MOST_MODELS: usize = 40;
 
@@ -34,8 +34,11 @@ pub fn draw(scores: &CapabilityScores) -> Picture {
     let left = MARGIN + NAME + 8.0;
     let column = (WIDTH - MARGIN - left) / scores.groups.len().max(1) as f64;
     let middle = |group: usize| left + column * (group as f64 + 0.5);
-    let heads: Vec<Vec<String>> =
-        scores.groups.iter().map(|group| wrapped(group, column - 6.0, TEXT - 1.0)).collect();
+    let heads: Vec<Vec<String>> = scores
+        .groups
+        .iter()
+        .map(|group| wrapped(&group.replace('-', "- "), column - 6.0, TEXT - 1.0))
+        .collect();
     let lines = heads.iter().map(Vec::len).max().unwrap_or(0);
     y += 14.0;
     for (group, head) in heads.iter().enumerate() {
