@@ -80,6 +80,8 @@ fn assert_bands(what: &str, bands: ArrayView3<f32>, golden: &Value, [exact, mean
     for (key, place) in [("p0_0", [0, 0]), ("p5_7", [5, 7])] {
         for (band, expected) in numbers(&golden[key]).into_iter().enumerate() {
             let found = f64::from(bands[[band, place[0], place[1]]]);
+            // Written as float32.
+            let expected = f64::from(expected as f32);
             assert!((found - expected).abs() <= exact, "{what} {key} {band}: {found}, expected {expected}");
         }
     }
@@ -407,7 +409,7 @@ fn sentinel_2_of_dynamic_earthnet_is_stored_in_another_order_and_may_be_missing(
     // Six weeks need 25 days.
     let error = open(folder.path(), "dynamic_earthnet-weeks").unwrap();
     let error = error.read(Split::Train, 0, &error.bands().unwrap()).unwrap_err().to_string();
-    assert!(error.contains("no file 9; found 4") || error.contains("expected 4 bands, found"), "{error}");
+    assert!(error.contains("no file 4; found 4"), "{error}");
 }
 
 #[test]
@@ -602,7 +604,9 @@ fn a_container_decides_and_its_known_defects_do_not() {
         &|container| container.images[2].transposed = true,
         &|container| container.blank = None,
         &|container| container.label.as_mut().unwrap().row = 0,
-        &|container| drop(container.statistics.insert("B02".to_owned(), task.target_statistics())),
+        &|container| {
+            container.statistics.insert("B02".to_owned(), task.target_statistics());
+        },
     ];
     for (place, change) in changes.iter().enumerate() {
         assert_ne!(changed(change), hash(task), "{place}");

@@ -370,6 +370,11 @@ impl Geobench2 {
         Ok(Some(blank))
     }
 
+    /// The number that blank pixels of a band are read as, in stored units: its mean.
+    fn fill(&self, band: &str, label: Option<&str>) -> f32 {
+        self.container.statistics_of(band, label).map_or(0.0, |of| of.mean)
+    }
+
     /// Reads a sample's label, and its stored type if there is one per pixel.
     fn label(
         &self,
@@ -542,16 +547,15 @@ impl Dataset for Geobench2 {
                         planes.pixels.index_axis(Axis(0), first + place_of(&self.task, source, band)?);
                     plane.zip_mut_with(&stored, |pixel, stored| *pixel = *stored as f32);
                 }
-                plane.mapv_inplace(|pixel| pixel * self.task.scale);
                 if let Some(blank) = &blank {
-                    let mean = self.container.statistics_of(band, label).map_or(0.0, |of| of.mean);
-                    let fill = (f64::from(mean) * f64::from(self.task.scale)) as f32;
+                    let fill = self.fill(band, label);
                     plane.zip_mut_with(blank, |pixel, blank| {
                         if *blank || pixel.is_nan() {
                             *pixel = fill;
                         }
                     });
                 }
+                plane.mapv_inplace(|pixel| pixel * self.task.scale);
             }
             check_finite(&sample.entry.path_in(self.part(sample)), bands, &pixels)?;
             Ok(pixels)
@@ -581,6 +585,33 @@ impl Dataset for Geobench2 {
         let size = first.map_or([0; 2], |band| [band.pixels.nrows(), band.pixels.ncols()]);
         let (target, label_dtype) = self.label(sample, size, &cache)?;
         Ok(RawSample { name: sample.entry.id.clone(), images, target, label_dtype })
+    }
+
+    /// With the numbers of blank pixels, and in one type: packed files know neither the blank ones nor several types.
+    fn read_to_pack(&self, split: Split, index: usize) -> Result<RawSample> {
+        let (sample, cache) = (self.sample(split, index)?, Cache::default());
+        let mut raw = self.read_raw(split, index)?;
+        let labels = self.task.image_labels();
+        for (place, image) in raw.images.iter_mut().enumerate() {
+            let label = labels.get(place).and_then(Option::as_deref);
+            for band in &mut image.bands {
+                let size = [band.pixels.nrows(), band.pixels.ncols()];
+                let Some(blank) = self.blank(sample, place, size, &cache)? else { continue };
+                let fill = f64::from(self.fill(&band.name, label));
+                band.pixels.zip_mut_with(&blank, |pixel, blank| {
+                    if *blank || pixel.is_nan() {
+                        *pixel = fill;
+                    }
+                });
+            }
+        }
+        let bands = || raw.images.iter().flat_map(|image| &image.bands);
+        let first = bands().next().map(|band| band.dtype.clone());
+        if self.container.blank.is_some() || bands().any(|band| Some(&band.dtype) != first.as_ref()) {
+            let all = raw.images.iter_mut().flat_map(|image| &mut image.bands);
+            all.for_each(|band| band.dtype = Dtype::Float32.to_string());
+        }
+        Ok(raw)
     }
 
     /// The constants of the benchmark's code, with what it adds to deviations.

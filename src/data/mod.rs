@@ -277,6 +277,14 @@ pub trait Dataset: Send + Sync {
     /// Like [`Dataset::read`], except that pixels need not be finite.
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample>;
 
+    /// Reads one sample as packed files hold it: as stored, but for what the files' reader alone can do.
+    ///
+    /// # Errors
+    /// Like [`Dataset::read_raw`].
+    fn read_to_pack(&self, split: Split, index: usize) -> Result<RawSample> {
+        self.read_raw(split, index)
+    }
+
     /// Returns the dataset's own statistics of these stored bands of the `image`th image.
     ///
     /// # Errors
