@@ -176,6 +176,7 @@ fn upernet_passes_over_a_learning_rate_whose_maps_overflow() {
                     schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 0.0 },
                     ..config.training.clone()
                 },
+                patience: None,
             };
             let folder = tempfile::tempdir().unwrap();
             run_upernet(&config, 0, &subject(&task, &input, folder.path()), 1 << 30)

@@ -77,6 +77,8 @@ fn task() -> Task {
         normalization: Some("dataset".into()),
         input_size: Some(112),
         mask_resize: Some(MaskResize::Floor),
+        // Of another family: see `a_container_decides_and_its_known_defects_do_not`.
+        container: None,
     }
 }
 

@@ -11,6 +11,8 @@ mod hub_server;
 mod made;
 #[path = "support/source.rs"]
 mod source;
+#[path = "support/tortilla.rs"]
+mod tortilla;
 
 #[path = "support/reference_model.rs"]
 mod reference_model;
@@ -51,6 +53,7 @@ mod flood;
 mod floors;
 mod frozen;
 mod gate;
+mod geobench2;
 mod geobench_more;
 mod geotiff;
 mod images;

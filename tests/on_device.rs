@@ -485,6 +485,7 @@ fn upernet_on_a_device_scores_like_the_cpu() {
                     learning_rates: vec![1e-3],
                     ..full.training
                 },
+                patience: None,
             };
             let run = |device: &Device, on_device: bool, limit: u64| {
                 let folder = tempfile::tempdir().unwrap();

@@ -160,6 +160,7 @@ fn small(encoder: EncoderUse, epochs: usize, augmentation: Augmentation) -> Uper
             schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: 1e-5 },
             ..config("upernet").training
         },
+        patience: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! observed.rs     an image -> hash, quantiles and classes; a log of every image read
 //! pixels.rs       pixels against statistics: wrong unit, wrong order of the bands
 //! names.rs        bands whose names contradict their contents
+//! quirks.rs       known defects of a data set that the pixels show
 //! duplicates.rs   the same image in two splits, or twice in test
 //! labels.rs       only one class, classes that train lacks
 //! sizes.rs        partitions of unofficial size, k larger than the train split
@@ -21,6 +22,7 @@ pub(crate) mod labels;
 pub(crate) mod names;
 pub mod observed;
 pub(crate) mod pixels;
+pub(crate) mod quirks;
 pub(crate) mod sizes;
 
 use std::collections::BTreeMap;
@@ -58,6 +60,8 @@ pub enum Check {
     BandOrder,
     /// Bands whose names contradict their contents.
     BandNames,
+    /// A known defect of the data set or of the benchmark's code.
+    KnownDefect,
     /// Images that two splits share.
     SharedImages,
     /// Images that occur more than once in test.
@@ -91,6 +95,7 @@ impl fmt::Display for Check {
             Check::PixelUnit => "pixel-unit",
             Check::BandOrder => "band-order",
             Check::BandNames => "band-names",
+            Check::KnownDefect => "known-defect",
             Check::SharedImages => "shared-images",
             Check::DuplicateImages => "duplicate-images",
             Check::SingleClass => "single-class",
@@ -158,6 +163,9 @@ pub fn examine(cell: &CellData) -> Vec<Finding> {
             }
             _ => None,
         };
+        let images = seen(split).map(|(_, seen)| seen.pixels());
+        let is_normalized = cell.in_use.is_some();
+        findings.extend(quirks::check(cell.task, cell.band_names, &pooled, images, is_normalized));
         findings.extend(unit);
         findings.extend(order);
         findings.extend(names::check(cell.task, cell.band_names, &pooled, cell.quick_look_means.as_deref()));

@@ -453,7 +453,7 @@ const SHORT: &str = "Short runs (protocols that train with epochs)";
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// A file in benchmarks/: geobench, copernicus-bench, landslide4sense; with --demo also demo
+    /// A file in benchmarks/: geobench, geobench-2, copernicus-bench, landslide4sense; with --demo also demo
     #[arg(value_name = "SUITE")]
     pub suite: String,
 
@@ -882,7 +882,7 @@ pub struct RescoreArgs {
 /// Arguments of `prepare`.
 #[derive(Debug, Clone, Args)]
 pub struct PrepareArgs {
-    /// A file in benchmarks/: geobench, copernicus-bench, landslide4sense
+    /// A file in benchmarks/: geobench, geobench-2, copernicus-bench, landslide4sense
     #[arg(value_name = "SUITE")]
     pub suite: String,
 

@@ -41,6 +41,7 @@ pub fn run(home: &Home, args: &FetchArgs) -> anyhow::Result<()> {
         }
         FetchWhat::Geobench(suite) => fetch_suite(home, "geobench", suite),
         FetchWhat::CopernicusBench(suite) => fetch_suite(home, "copernicus-bench", suite),
+        FetchWhat::Geobench2(suite) => fetch_suite(home, "geobench-2", suite),
         FetchWhat::Landslide4sense(suite) => fetch_suite(home, "landslide4sense", suite),
     }
 }
@@ -49,7 +50,9 @@ fn fetch_suite(home: &Home, name: &str, args: &FetchSuiteArgs) -> anyhow::Result
     let catalogue = Catalogue::load(home, name)?;
     let order = catalogue.order(&args.tasks)?;
     let place = Environment::here().destination(name, &catalogue.environment, args.data.as_deref())?;
-    fetch_order(&order, &place.folder, args.keep, &args.consent)?;
+    if !order.parts.is_empty() {
+        fetch_order(&order, &place.folder, args.keep, &args.consent)?;
+    }
     let others = catalogue.other_orders(&args.tasks);
     others.iter().try_for_each(|order| fetch_order(order, &place.folder, args.keep, &args.consent))
 }

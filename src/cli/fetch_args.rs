@@ -40,6 +40,9 @@ pub enum FetchWhat {
     CopernicusBench(FetchSuiteArgs),
     /// The official files of Landslide4Sense
     Landslide4sense(FetchSuiteArgs),
+    /// The official GEO-Bench-2 containers
+    #[command(name = "geobench-2")]
+    Geobench2(FetchSuiteArgs),
 }
 
 /// Arguments of `fetch weights`.

@@ -299,6 +299,9 @@ impl Summary {
                 resample.side
             )?;
         }
+        for quirk in task.container.iter().flat_map(|container| &container.quirks) {
+            writeln!(out, "known defect: {}; {}", quirk.what, quirk.remedy)?;
+        }
 
         writeln!(out, "\n{:<8}{:>10}{:>10}", "split", "samples", "official")?;
         for split in splits {

@@ -50,6 +50,9 @@ pub struct UpernetConfig {
     pub augmentation: Augmentation,
     /// The sizes of the head.
     pub head: UperNetConfig,
+    /// A learning rate's training ends after so many epochs without a better one on validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
 }
 
 /// The sizes of a UPerNet.
@@ -102,6 +105,9 @@ impl fmt::Display for EncoderUse {
 
 impl UpernetConfig {
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.patience == Some(0) {
+            return Some("patience is 0: no training would go beyond its first epoch".to_owned());
+        }
         self.head.problem().or_else(|| self.training.problem(2, "batch norm needs at least 2 images"))
     }
 }

@@ -110,7 +110,7 @@ struct Copernicus {
     names: [Vec<String>; 3],
 }
 
-fn of<T>(splits: &[T; 3], split: Split) -> &T {
+pub(super) fn of<T>(splits: &[T; 3], split: Split) -> &T {
     let [train, valid, test] = splits;
     match split {
         Split::Train => train,
@@ -289,7 +289,7 @@ impl Stored {
 }
 
 /// Index of a stored band among the bands of its image.
-fn place_of(task: &Task, image: &TaskImage, band: &str) -> Result<usize> {
+pub(super) fn place_of(task: &Task, image: &TaskImage, band: &str) -> Result<usize> {
     image.stored_bands.iter().position(|stored| stored == band).ok_or_else(|| {
         Error::mismatch(format!("{} has no band `{band}`", task.name))
             .help(format!("available bands: {}", image.stored_bands.join(", ")))
@@ -297,7 +297,7 @@ fn place_of(task: &Task, image: &TaskImage, band: &str) -> Result<usize> {
 }
 
 /// Maps a stored mask code to a class or to the task's ignored label; `None` if the code is unknown.
-fn class_of(task: &Task, stored: f64) -> Option<i32> {
+pub(super) fn class_of(task: &Task, stored: f64) -> Option<i32> {
     // The cast saturates for values outside i32; the comparison below rejects them.
     let code = stored as i32;
     if f64::from(code) != stored {
@@ -310,7 +310,7 @@ fn class_of(task: &Task, stored: f64) -> Option<i32> {
     (known && (task.remap.is_empty() || mapped.is_some())).then_some(class)
 }
 
-fn unknown(task: &Task, stored: f64) -> String {
+pub(super) fn unknown(task: &Task, stored: f64) -> String {
     let codes: Vec<String> = match task.remap.as_slice() {
         [] => vec![format!("0 to {}", task.classes.saturating_sub(1))],
         remap => remap.iter().map(|(from, _)| from.to_string()).collect(),
@@ -319,7 +319,7 @@ fn unknown(task: &Task, stored: f64) -> String {
 }
 
 /// Checks that every pixel of a band is finite.
-fn check_finite(path: &Path, bands: &[String], image: &Array3<f32>) -> Result<()> {
+pub(super) fn check_finite(path: &Path, bands: &[String], image: &Array3<f32>) -> Result<()> {
     for (band, plane) in bands.iter().zip(image.outer_iter()) {
         if let Some(((row, column), pixel)) = plane.indexed_iter().find(|(_, pixel)| !pixel.is_finite()) {
             let problem = format!("band {band}: the pixel at row {row}, column {column} is {pixel}");

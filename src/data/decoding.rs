@@ -6,13 +6,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::task::{DatasetLayout, Family, Resample, TargetKind, Task};
+use crate::task::{Container, DatasetLayout, Family, Resample, TargetKind, Task};
 
 /// Version of the code that reads a family's files. Raise it with every change that reads other pixels or labels from the
 /// same bytes: features, records and packed files of that family are then recomputed.
 const fn reader_version(family: Family) -> u32 {
     match family {
-        Family::Geobench | Family::Landslide4sense | Family::CopernicusBench => 1,
+        Family::Geobench | Family::Landslide4sense | Family::CopernicusBench | Family::Geobench2 => 1,
     }
 }
 
@@ -59,6 +59,8 @@ pub struct Decoding {
     #[serde(skip_serializing_if = "Option::is_none")]
     remap_others: Option<i32>,
     ignore: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Container>,
 }
 
 /// The shortest decimal that rounds to `number`, as written in a suite's file: 0.15, not 0.15000000596.
@@ -77,7 +79,7 @@ impl Decoding {
                     | DatasetLayout::BigearthnetS1
                     | DatasetLayout::BigearthnetS2
             )
-        );
+        ) || task.container.as_ref().is_some_and(|container| container.label_column.is_some());
         let bands: Vec<Vec<String>> = task.sources().into_iter().map(|image| image.stored_bands).collect();
         let dates: Vec<String> = task.images.iter().filter_map(|image| image.date.clone()).collect();
         Decoding {
@@ -99,6 +101,8 @@ impl Decoding {
             remap: task.remap.clone(),
             remap_others: task.remap_others,
             ignore: task.ignore,
+            // Notes decide nothing.
+            container: task.container.clone().map(|container| Container { quirks: Vec::new(), ..container }),
         }
     }
 
@@ -132,6 +136,6 @@ impl Decoding {
     /// Whether packed files that do not record their decoding can only have this one: it contains nothing beyond what their
     /// header already states.
     pub(crate) fn is_implied_by_header(&self) -> bool {
-        self.layout.is_none() && self.reader == 1
+        self.layout.is_none() && self.container.is_none() && self.reader == 1
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod copernicus;
 pub mod decoding;
 pub mod fingerprint;
 pub mod geobench;
+mod geobench2;
 pub mod landslide4sense;
 pub mod loader;
 pub mod packed;
@@ -37,6 +38,7 @@ pub fn open(suite: &Suite, task: &Task, root: &Path, partition: &str) -> Result<
             Ok(Box::new(landslide4sense::Landslide4Sense::open(suite, task, root, partition)?))
         }
         Family::CopernicusBench => copernicus::open(suite, task, root, partition),
+        Family::Geobench2 => Ok(Box::new(geobench2::Geobench2::open(suite, task, root, partition)?)),
     }
 }
 
@@ -49,6 +51,7 @@ pub fn task_folder(suite: &Suite, task: &Task, root: &Path) -> Option<PathBuf> {
         Family::Geobench => geobench::task_folder(task, root),
         Family::Landslide4sense => landslide4sense::folder(root),
         Family::CopernicusBench => copernicus::place(task, root),
+        Family::Geobench2 => geobench2::folder(task, root),
     }
 }
 
@@ -64,6 +67,7 @@ pub fn partitions(suite: &Suite, task_folder: &Path) -> Result<Vec<String>> {
         Family::Geobench => geobench::partitions(task_folder),
         Family::Landslide4sense => Ok(vec![landslide4sense::PARTITION.to_owned()]),
         Family::CopernicusBench => Ok(vec![copernicus::PARTITION.to_owned()]),
+        Family::Geobench2 => Ok(vec![geobench2::PARTITION.to_owned()]),
     }
 }
 
@@ -272,6 +276,14 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Like [`Dataset::read`], except that pixels need not be finite.
     fn read_raw(&self, split: Split, index: usize) -> Result<RawSample>;
+
+    /// Reads one sample as packed files hold it: as stored, but for what the files' reader alone can do.
+    ///
+    /// # Errors
+    /// Like [`Dataset::read_raw`].
+    fn read_to_pack(&self, split: Split, index: usize) -> Result<RawSample> {
+        self.read_raw(split, index)
+    }
 
     /// Returns the dataset's own statistics of these stored bands of the `image`th image.
     ///

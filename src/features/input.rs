@@ -65,6 +65,20 @@ impl InputOptions {
         task.impute.iter().map(|pair| Imputation { source: source(pair), target: pair.target }).collect()
     }
 
+    /// Returns the names under which the data set's own statistics of these stored bands are found: those of what they hold,
+    /// if bands are selected by content and the statistics belong to names.
+    fn statistics_names(&self, suite: &Suite, task: &Task, stored: &[String]) -> Vec<String> {
+        let by_name = task.container.as_ref().is_some_and(|container| container.statistics_by_name);
+        if !(self.by_content && by_name) {
+            return stored.to_vec();
+        }
+        let name = |stored: &String| {
+            let held = task.by_content.iter().find(|(_, name)| *name == stored);
+            held.and_then(|(band, _)| suite.bands.get(band)).unwrap_or(stored).clone()
+        };
+        stored.iter().map(name).collect()
+    }
+
     /// Returns how the bands of `task` are selected, as its records name it: `by-content` or `as-named`.
     pub fn band_names(&self, task: &Task) -> &'static str {
         if self.by_content && !task.by_content.is_empty() { "by-content" } else { "as-named" }
@@ -140,8 +154,9 @@ impl Input {
         let side = model.side(task);
         let prepare = |strategy: &_| {
             let statistics = || {
-                let of_image =
-                    |(place, image): (usize, &ImageInput)| dataset.statistics(place, &image.selection.stored);
+                let of_image = |(place, image): (usize, &ImageInput)| {
+                    dataset.statistics(place, &options.statistics_names(suite, task, &image.selection.stored))
+                };
                 let all = images.iter().enumerate().map(of_image).collect::<Result<Vec<_>>>()?;
                 Ok(all.concat())
             };

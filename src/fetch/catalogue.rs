@@ -50,7 +50,8 @@ pub struct TaskFiles {
     /// Whether the task is fetched only when named.
     #[serde(default)]
     pub on_request: bool,
-    /// The task's files.
+    /// The task's files in the suite's repository.
+    #[serde(default)]
     pub files: Vec<Source>,
     /// Files of other repositories.
     #[serde(default)]
@@ -162,7 +163,7 @@ impl Catalogue {
             if !names.insert(&task.name) {
                 return Some(format!("task `{}` is listed twice", task.name));
             }
-            if task.files.is_empty() {
+            if task.files.is_empty() && task.others.is_empty() {
                 return Some(format!("task `{}` has no files", task.name));
             }
             for file in task.files.iter().chain(task.others.iter().flat_map(|other| &other.files)) {
@@ -205,7 +206,7 @@ impl Catalogue {
         // Two tasks may share an archive (the S1 and S2 tasks of one data set); it counts towards the first.
         let mut seen: Vec<&Source> = Vec::new();
         let mut parts = Vec::new();
-        for task in chosen {
+        for task in chosen.filter(|task| !task.files.is_empty()) {
             let own: Vec<&Source> = task.files.iter().filter(|file| !seen.contains(file)).collect();
             seen.extend(&own);
             parts.push(CataloguePart {

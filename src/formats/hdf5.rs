@@ -297,24 +297,40 @@ impl File {
     /// # Errors
     /// If the file is absent, truncated or not an HDF5 file.
     pub fn open(path: &Path, library: Library) -> Result<Self> {
-        let inner = match library {
+        match library {
             Library::Pure => {
                 let unread = |error| explain::error(path, None, &error);
-                let mut file = hdf5_pure::File::open(path).map_err(unread)?;
-                if let Some(front) = moved::in_front(file.as_bytes(), file.superblock()) {
-                    file = hdf5_pure::File::from_bytes(file.as_bytes()[front..].to_vec()).map_err(unread)?;
-                }
-                let (size, expected) = (file.file_size(), file.superblock().eof_address);
-                if size < expected {
-                    let problem = format!("truncated: expected {expected} bytes, found {size}");
-                    return Err(Error::damaged(path, problem).help(DAMAGED));
-                }
-                FileOf::Pure(file)
+                Self::checked(path, hdf5_pure::File::open(path).map_err(unread)?)
             }
             #[cfg(feature = "libhdf5")]
-            Library::Libhdf5 => FileOf::Libhdf5(libhdf5::File::open(path).at(path)?),
-        };
-        Ok(File { path: path.to_owned(), inner })
+            Library::Libhdf5 => {
+                let inner = FileOf::Libhdf5(libhdf5::File::open(path).at(path)?);
+                Ok(File { path: path.to_owned(), inner })
+            }
+        }
+    }
+
+    /// Reads the contents of a file; errors name it `path`.
+    ///
+    /// # Errors
+    /// Like [`File::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let unread = |error| explain::error(path, None, &error);
+        Self::checked(path, hdf5_pure::File::from_bytes(bytes).map_err(unread)?)
+    }
+
+    /// Skips what is in front of the file, and checks that it is complete.
+    fn checked(path: &Path, mut file: hdf5_pure::File) -> Result<Self> {
+        let unread = |error| explain::error(path, None, &error);
+        if let Some(front) = moved::in_front(file.as_bytes(), file.superblock()) {
+            file = hdf5_pure::File::from_bytes(file.as_bytes()[front..].to_vec()).map_err(unread)?;
+        }
+        let (size, expected) = (file.file_size(), file.superblock().eof_address);
+        if size < expected {
+            let problem = format!("truncated: expected {expected} bytes, found {size}");
+            return Err(Error::damaged(path, problem).help(DAMAGED));
+        }
+        Ok(File { path: path.to_owned(), inner: FileOf::Pure(file) })
     }
 
     /// Returns the path of the file.

@@ -16,5 +16,7 @@ pub mod pickle;
 pub mod tensors;
 /// Text and JSON from other tools, with byte-order marks and NaN.
 pub(crate) mod text;
+/// Tortillas: containers of many files with an index.
+pub mod tortilla;
 /// Zip archives.
 pub(crate) mod zip;

@@ -125,6 +125,13 @@ fn best_of(better: Better, scores: &[Option<f64>]) -> Option<(usize, f64)> {
     Some((place, scores[place]?))
 }
 
+/// Whether the finished epochs of a learning rate, in order, end with `patience` of them that were not better than an earlier one.
+fn is_stopped(better: Better, scores: &[Option<f64>], patience: Option<usize>) -> bool {
+    let done = scores.iter().take_while(|score| score.is_some()).count();
+    let best = best_of(better, &scores[..done]);
+    patience.zip(best).is_some_and(|(patience, (best, _))| done - 1 - best >= patience)
+}
+
 fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
     maps.into_iter().map(|map| map.values).collect()
 }
@@ -215,10 +222,17 @@ impl<'a> Search<'a> {
         if self.chosen().is_some_and(|(chosen, _)| chosen == done) {
             snapshot::save_network(&self.best_path(done), &training.network)?;
         }
+        let better = self.setup.task.metric.better();
+        let is_stopped = is_stopped(better, &self.scores[rate * epochs..], self.config.patience);
+        if is_stopped && epoch + 1 < epochs {
+            self.setup.progress.note(&format!("{name}: the last, as validation improves no more"));
+            self.scores.resize((rate + 1) * epochs, None);
+        }
         // The last epoch of a learning rate always: what follows begins anew.
+        let is_last = self.scores.len().is_multiple_of(epochs);
         let (rate, epochs_done) = (self.scores.len() / epochs, self.scores.len() % epochs);
         let standing = Standing { rate, epochs: epochs_done, valid: self.scores.clone() };
-        if self.keeper.keep(&standing, &State::new(), &training, epoch + 1 == epochs)? {
+        if self.keeper.keep(&standing, &State::new(), &training, is_last)? {
             self.remove_superseded();
         }
         self.training = Some(training);
@@ -436,7 +450,10 @@ impl<'a> Search<'a> {
                 .help("use lower learning rates, and check the weights and the normalisation")
         })?;
         let rates = config.training.learning_rates.iter().zip(self.scores.chunks(config.training.epochs));
-        let diverged = rates.filter(|(_, scores)| scores.contains(&None)).map(|(rate, _)| rate);
+        let better = task.metric.better();
+        let has_diverged =
+            |scores: &[Option<f64>]| scores.contains(&None) && !is_stopped(better, scores, config.patience);
+        let diverged = rates.filter(|(_, scores)| has_diverged(scores)).map(|(rate, _)| rate);
         let mut outcome = images.outcome(task, &config.training.interval, self.seed)?.with_diverged(diverged);
         let reported = images.over_batches(task.metric, config.training.batch_size)?;
         outcome.scores.insert(format!("reported_{}", task.metric), reported);
@@ -508,4 +525,25 @@ fn is_finite<const D: usize>(x: &Tensor<D>) -> bool {
 fn scalar(x: Tensor<1>) -> f64 {
     let numbers = x.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to float32");
     numbers.into_iter().map(f64::from).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_stops_after_epochs_without_a_better_one() {
+        let stops = |scores: &[f64], patience| {
+            let scores: Vec<Option<f64>> = scores.iter().copied().map(Some).collect();
+            is_stopped(Better::Lower, &scores, patience)
+        };
+        assert!(!stops(&[3.0, 2.0, 2.5], Some(2)));
+        assert!(stops(&[3.0, 2.0, 2.5, 2.0], Some(2)), "an equal one is not better");
+        assert!(!stops(&[3.0, 2.0, 2.5, 1.9], Some(2)));
+        assert!(!stops(&[3.0, 4.0, 5.0, 6.0], None));
+        assert!(!stops(&[], Some(1)));
+        // One that diverged did not stop; what is left of a stopped one is empty.
+        assert!(!is_stopped(Better::Lower, &[Some(3.0), None, None], Some(2)));
+        assert!(is_stopped(Better::Lower, &[Some(3.0), Some(4.0), Some(4.0), None], Some(2)));
+    }
 }

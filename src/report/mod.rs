@@ -19,6 +19,7 @@
 
 pub mod aggregate;
 pub mod calibration;
+pub mod capabilities;
 mod chapter;
 mod checklist;
 mod classes;

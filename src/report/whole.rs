@@ -8,6 +8,7 @@ use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
 use super::aggregate;
+use super::capabilities;
 use super::chapter::{Chapter, Figure};
 use super::checklist::{Checklist, checklist};
 use super::cost::Costs;
@@ -190,6 +191,11 @@ fn figures(home: &Home, chapter: &Chapter, unreadable: &mut Vec<Unreadable>) -> 
     let Section { suite, demo, records, store, .. } = chapter.section;
     let mut figures = ranked(chapter, &Costs::read(home)?, unreadable);
     figures.extend(aggregates(home, chapter)?);
+    if let Some(definition) = &suite.capabilities {
+        figures.extend(
+            chapter.filled().filter_map(|(file, table)| capabilities::figure(definition, file, table)),
+        );
+    }
     for (file, table) in chapter.filled() {
         if let Some(picture) = differences::draw(table) {
             let caption = format!("{}: measured minus published", table.title);

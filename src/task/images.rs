@@ -140,7 +140,7 @@ impl Task {
             return Some(format!("has {} images; combining by difference needs exactly 2", images.len()));
         }
         let known = match family {
-            Family::Geobench => true,
+            Family::Geobench | Family::Geobench2 => true,
             Family::CopernicusBench => self.layout.is_some_and(DatasetLayout::has_several_dates),
             Family::Landslide4sense => false,
         };

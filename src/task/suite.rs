@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::home::{Home, read_toml};
 pub use crate::metrics::{Metric, TargetKind};
 use crate::task::bands::{Band, Imputation};
+use crate::task::capabilities::Capabilities;
+use crate::task::container::Container;
 use crate::task::images::{self, Combine, TaskImage};
 use crate::task::target::{self, MaskResize, Resample, TargetInterpolation, TargetStatistics};
 use crate::task::{ResizeRule, Sensor};
@@ -43,6 +45,9 @@ pub struct Suite {
     pub align_corners: bool,
     /// The tasks, in the order of the tables.
     pub tasks: Vec<Task>,
+    /// Data sets of the benchmark that this program does not measure, each with the reason.
+    #[serde(default)]
+    pub unsupported: BTreeMap<String, String>,
     /// The published tables that this suite fills.
     pub tables: Vec<Table>,
     /// Spider plot over all tables, drawn if there are enough columns.
@@ -54,6 +59,9 @@ pub struct Suite {
     /// Scores over several tasks.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
+    /// The benchmark's scores over groups of tasks.
+    #[serde(default)]
+    pub capabilities: Option<Capabilities>,
     /// The rule of [`Suite::with_resize`], if it is not the suite's own.
     #[serde(skip)]
     pub resize: Option<ResizeRule>,
@@ -72,6 +80,8 @@ pub enum Family {
     Landslide4sense,
     /// GeoTIFF files with one list per split, or HDF5 with one row per sample, depending on the task.
     CopernicusBench,
+    /// Containers with the files of all samples, see [`Container`].
+    Geobench2,
 }
 
 /// Layout of a Copernicus-Bench task: its lists, images and labels; see [`crate::data::copernicus`].
@@ -233,6 +243,9 @@ pub struct Task {
     /// How UPerNet resizes masks to the model's input, to train and score at that size; by default masks keep theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_resize: Option<MaskResize>,
+    /// Where images and labels lie in the container of the family [`Family::Geobench2`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// The fields of a [`Task`] that affect results and are not in the keys otherwise. The decoding of files
@@ -283,6 +296,7 @@ impl Task {
             target_interpolation,
             mask_resize,
             // Decide how bytes become arrays; part of `Decoding`.
+            container: _,
             layout: _,
             stored_bands: _,
             scale: _,
@@ -344,7 +358,7 @@ impl Task {
                 ("band-scales", !band_scales.is_empty()),
                 ("resample", resample.is_some()),
                 ("largest-value", largest_value.is_some()),
-                ("remap-others", remap_others.is_some()),
+                ("remap-others", remap_others.is_some() && family != Family::Geobench2),
             ];
             let (setting, _) = used.into_iter().find(|(_, used)| *used)?;
             return Some(format!("the reader of this family does not support `{setting}`"));
@@ -616,6 +630,9 @@ impl Suite {
                 let problem = format!("task `{}` needs `layout` and `stored-bands`", task.name);
                 return Err(Error::damaged(&path, problem));
             }
+            if let Some(problem) = task.container_problem(suite.family) {
+                return Err(Error::damaged(&path, format!("task `{}`: {problem}", task.name)));
+            }
             if let Some(problem) = task.decoding_problem(suite.family) {
                 return Err(Error::damaged(&path, format!("task `{}`: {problem}", task.name)));
             }
@@ -666,6 +683,12 @@ impl Suite {
                 return Err(Error::damaged(&path, problem));
             }
         }
+        let tables: Vec<&str> = suite.tables.iter().map(|table| table.file.as_str()).collect();
+        let tasks: Vec<&str> = suite.tasks.iter().map(|task| task.name.as_str()).collect();
+        let capabilities = suite.capabilities.as_ref();
+        if let Some(problem) = capabilities.and_then(|found| found.problem(&tables, &tasks)) {
+            return Err(Error::damaged(&path, problem));
+        }
         for axes in suite.spider.iter().chain(suite.spiders.values()).flat_map(|spider| &spider.axes) {
             if !suite.tables.iter().any(|table| table.file == axes.table) {
                 let problem = format!("the spider plot refers to the unknown table `{}`", axes.table);
@@ -704,6 +727,10 @@ impl Suite {
     pub fn task(&self, name: &str) -> Result<&Task> {
         self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
+            if let Some(reason) = self.unsupported.get(name) {
+                let problem = format!("{}: `{name}` is not supported: {reason}", self.title);
+                return Error::request(problem).help(format!("its other tasks: {}", known.join(", ")));
+            }
             let help = match self.others.with_task(name) {
                 Some(suite) => format!(
                     "the task belongs to suite `{suite}`; tasks of {}: {}",

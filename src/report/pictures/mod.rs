@@ -1,6 +1,7 @@
 //! Pictures of results: one file per picture.
 
 pub mod aggregate;
+pub mod capabilities;
 pub(crate) mod confusion;
 pub mod cost;
 pub mod differences;

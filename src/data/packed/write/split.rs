@@ -50,7 +50,7 @@ struct Encoded {
 /// Writes a split's file and returns its size in bytes. Keeps an existing complete file of the same samples.
 pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
     let Source { suite, task, decoding, partitions, places } = source;
-    let read = |&(partition, split, place): &SamplePlace| partitions[partition].1.read_raw(split, place);
+    let read = |&(partition, split, place): &SamplePlace| partitions[partition].1.read_to_pack(split, place);
     let Some(first) = places.first() else {
         return Err(Error::damaged(path, format!("{}: nothing to pack: a split has no samples", task.name)));
     };

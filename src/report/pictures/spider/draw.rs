@@ -19,6 +19,8 @@ const MARGIN: f64 = 30.0;
 const VALUE: f64 = 11.0;
 const LEGEND: f64 = 13.0;
 const DOT: f64 = 4.0;
+/// With more axes, published values are written at the ends of each axis only.
+const MOST_WRITTEN_AXES: usize = 12;
 
 /// Colours of measured lines: black first, then dark tones that no published line has.
 const MEASURED: [Color; 4] = [BLACK, Color(128, 0, 64), Color(0, 60, 110), Color(96, 72, 0)];
@@ -72,7 +74,7 @@ pub fn draw(chart: &Chart) -> Picture {
             width: 1.0,
             dash: Dash::Solid,
         });
-        grid.shapes.extend(axis_title(axis, at(i, 1.0), direction(i)).map(Shape::Text));
+        grid.shapes.extend(axis_title(axis, at(i, 1.0), direction(i), n).map(Shape::Text));
     }
     let share = |axis: usize, value: f64| {
         let values = || chart.series.iter().filter_map(|series| series.values[axis]);
@@ -122,7 +124,11 @@ pub fn draw(chart: &Chart) -> Picture {
         .flat_map(|(i, series)| {
             let bold = series.origin != Origin::Published;
             let values = series.values.iter().zip(&places[i]);
-            values.zip(&chart.axes).filter_map(move |((value, place), axis)| {
+            let written = written(chart, i);
+            values.zip(&chart.axes).zip(written).filter_map(move |(((value, place), axis), written)| {
+                if !written {
+                    return None;
+                }
                 let text = Rounded::of((*value)?, axis.scale).to_string();
                 Some(Label { owner: i, point: (*place)?, text, size: VALUE, bold })
             })
@@ -158,6 +164,19 @@ pub fn draw(chart: &Chart) -> Picture {
         description: format!("{}:{demo} spider plot of {}", chart.title, names.join(", ")),
         layers,
     }
+}
+
+/// Whether the value of a series is written, per axis.
+fn written(chart: &Chart, series: usize) -> Vec<bool> {
+    let all = chart.axes.len() <= MOST_WRITTEN_AXES || chart.series[series].origin != Origin::Published;
+    let is_end = |axis: usize| {
+        let values = || chart.series.iter().map(|series| series.values[axis]);
+        let ends = [f64::min, f64::max].map(|end| values().flatten().reduce(end));
+        // Of equal values the first series'.
+        let value = values().nth(series).flatten();
+        ends.contains(&value) && values().position(|other| other == value) == Some(series)
+    };
+    (0..chart.axes.len()).map(|axis| all || is_end(axis)).collect()
 }
 
 fn pens(chart: &Chart) -> Vec<Pen> {
@@ -199,12 +218,14 @@ fn head(chart: &Chart, layer: &mut Layer) -> f64 {
     y
 }
 
-fn axis_title(axis: &Axis, end: Point, (x, y): (f64, f64)) -> [Text; 2] {
+fn axis_title(axis: &Axis, end: Point, (x, y): (f64, f64), axes: usize) -> [Text; 2] {
     const GAP: f64 = 14.0;
+    // Many axes have two near the bottom, whose titles lie side by side.
+    let upright = if axes > MOST_WRITTEN_AXES { 0.1 } else { 0.2 };
     let at = (end.0 + x * GAP, end.1 + y * GAP);
     let (anchor, room) = match x {
-        x if x > 0.2 => (Anchor::Start, WIDTH - at.0 - 6.0),
-        x if x < -0.2 => (Anchor::End, at.0 - 6.0),
+        x if x > upright => (Anchor::Start, WIDTH - at.0 - 6.0),
+        x if x < -upright => (Anchor::End, at.0 - 6.0),
         _ => (Anchor::Middle, WIDTH / 2.0),
     };
     // The two lines are above the end of an axis that points up, and below the end of one that points down.
