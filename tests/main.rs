@@ -53,6 +53,7 @@ mod gate;
 mod geotiff;
 mod images;
 mod inputs;
+mod install;
 mod keys;
 mod landslide4sense;
 mod loader;

@@ -166,7 +166,26 @@ pub enum Command {
     /// are left out; a record that contradicts its predictions stops the command.
     #[command(after_help = CONTRIBUTE_EXAMPLES)]
     Contribute(ContributeArgs),
+
+    /// Print the completions of a shell: commands, options and their values
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+
+    /// Print the manual page, or write one page per command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
 }
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples (of the installed program):
+  terrabench completions bash > ~/.local/share/bash-completion/completions/terrabench
+  terrabench completions zsh > ~/.zfunc/_terrabench
+  terrabench completions fish > ~/.config/fish/completions/terrabench.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples (of the installed program):
+  terrabench man | man -l -
+  terrabench man --out ~/.local/share/man/man1";
 
 const PARITY_EXAMPLES: &str = "\
 Examples:
@@ -1061,6 +1080,33 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
         Err(_) if text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()) => too_many(),
         done => done,
     }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: ShellArg,
+}
+
+/// A shell with completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArg {
+    /// bash 4 or newer
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write terrabench.1 and a page per command to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `contribute`.
