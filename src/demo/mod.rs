@@ -12,21 +12,26 @@
 //! ground.rs    materials: how they look to the sensors
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
 //! random.rs    random numbers and fields that are the same on every machine
-//! files.rs     HDF5 samples, partitions and the files beside them
+//! files.rs     GEO-Bench: HDF5 samples, partitions and the files beside them
+//! copernicus.rs, landslide4sense.rs   the files of the other suites; land.rs: their scenes; tiff.rs: GeoTIFF
 //! describe.rs  the official package's descriptions of bands, labels and tasks
 //! statistics.rs, pickle.rs   two of the formats in the files
 //! ```
 
+mod copernicus;
 mod covers;
 mod describe;
 mod files;
 mod ground;
+mod land;
+mod landslide4sense;
 mod pickle;
 mod random;
 mod scenes;
 mod sensor;
 mod statistics;
 mod tasks;
+mod tiff;
 mod values;
 
 use std::collections::BTreeMap;
@@ -36,9 +41,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::AtPath;
-use crate::task::{Suite, Task};
+use crate::task::{Family, Split, Suite, Task};
 use crate::{Error, Result};
 
+use random::Random;
 use tasks::Content;
 
 /// Version of the generator. Raise it with every change of what it writes.
@@ -138,9 +144,21 @@ fn folder_name(suite: &Suite, seed: u64) -> Result<String> {
     Ok(format!("{}-demo-v{VERSION}-{}{drawn}", suite.name, &hash[..8]))
 }
 
+/// The random stream of a sample: suite, `what` (a task or folder), split, index and seed name it, so it depends on nothing else.
+fn named(suite: &Suite, what: &str, split: Split, index: usize, seed: u64) -> Random {
+    let drawn = if seed == 0 { String::new() } else { format!(" seed {seed}") };
+    Random::named(&format!("{} {what} {split} {index}{drawn}", suite.name))
+}
+
 fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
-    for task in &suite.tasks {
-        files::write_task(suite, task, &content(suite, task)?, seed, root)?;
+    // A new family of layouts gets its writer here.
+    match suite.family {
+        Family::Geobench => suite
+            .tasks
+            .iter()
+            .try_for_each(|task| files::write_task(suite, task, &content(suite, task)?, seed, root))?,
+        Family::CopernicusBench => copernicus::write(suite, seed, root)?,
+        Family::Landslide4sense => landslide4sense::write(suite, seed, root)?,
     }
     let readme = root.join(README_NAME);
     fs::write(&readme, README).at(&readme)?;
