@@ -55,7 +55,7 @@ fn completions_know_commands_and_options() {
         ("fish", ["complete -c terrabench", "-l protocol"]),
     ] {
         let script = printed(&run(Path::new(PROGRAM), folder.path(), &["completions", shell]));
-        for mark in marks.into_iter().chain(["copernicus-linear-probe", "rescore"]) {
+        for mark in marks.into_iter().chain(["contribute", "rescore"]) {
             assert!(script.contains(mark), "{shell}: no `{mark}`");
         }
     }

@@ -39,6 +39,7 @@ mod copernicus_bench;
 mod copernicus_s3_s5p;
 mod demo;
 mod demo_numbers;
+mod demo_suites;
 mod divergence;
 mod docs;
 mod doctor;

@@ -29,6 +29,7 @@ grep -q 'gate.sh accept' told || fail "no advice in: $(cat told)"
 echo "== the maintainer accepts the first records and commits reference/"
 gate measure
 gate accept
+cp "$here/check.toml" reference/check.toml
 [ -n "$(ls reference/records 2>/dev/null || ls reference/*/records)" ] || fail "reference/ has no records"
 
 echo "== a pull request that changes nothing passes; the records come from the cache"
