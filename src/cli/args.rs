@@ -252,6 +252,7 @@ Examples:
 const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench geobench --demo
+  cargo xtask bench copernicus-bench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
   cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
   cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"
@@ -354,7 +355,7 @@ pub enum PrecisionArg {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// A file in configs/models/ (see the command `models`) or a path to such a TOML file [default: terrafm-b; with --demo:
-    /// demo]
+    /// small models that together take all of the suite's sensors]
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
 
@@ -493,7 +494,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear, retrieval, clustering (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear, retrieval, clustering (repeatable) [default: `default-protocols` in the suite's file, or with --demo `demo-protocols`]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 

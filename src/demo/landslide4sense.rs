@@ -16,6 +16,9 @@ use super::{land, named, sensor};
 /// Number of train, valid and test images.
 const COUNTS: [usize; 3] = [8, 4, 6];
 
+/// How many of the planes are bands of Sentinel-2; slope and height follow.
+const BANDS: usize = 12;
+
 /// Digital numbers per stored unit: the authors divided each band by a constant, so that pixels are near 1.
 const UNIT: f32 = 1_500.0;
 
@@ -48,7 +51,7 @@ fn files(suite: &Suite, task: &Task, split: Split, index: usize, seed: u64) -> R
     let side = task.image_size;
     let mut random = named(suite, &task.name, split, index, seed);
     let scene = land::landslides(&mut random, side);
-    let bands = PLANES.iter().filter_map(|plane| plane.parse().ok()).collect::<Vec<_>>();
+    let bands = PLANES.iter().take(BANDS).map(|plane| plane.parse()).collect::<Result<Vec<_>>>()?;
     let view = sensor::optical(&mut random, &scene, &bands, Sensor::S2_L1C, 0.1);
     let heights = random.noise();
     let height = |x: f32, y: f32| 1.0 + heights.octaves(x / 60.0, y / 60.0, 3);
