@@ -299,7 +299,7 @@ impl Folder<'_> {
 
     fn bigearthnet(&self) -> Result<()> {
         let bands = self.stored_bands(DatasetLayout::BigearthnetS2)?;
-        let lines = self.samples(IMAGES.map(|count| count.min(64 + count / 10)), |place| {
+        let lines = self.samples(IMAGES, |place| {
             let mut random = self.random(place);
             let scene = scenes::bigearthnet(&mut random, place.index, self.task.image_size);
             let Target::Labels(corine) = &scene.target else {
