@@ -53,13 +53,13 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
         return run_model(home, args, program, true);
     }
     let mut code = ExitCode::SUCCESS;
-    for (place, name) in models.into_iter().enumerate() {
+    for (place, (name, tasks)) in models.into_iter().enumerate() {
         let is_first = place == 0;
         if name == LEARNT {
             console::note(format_args!("{LEARNT_NOTICE}\n"));
         }
         let mut args = args.clone();
-        args.model.model = Some(name);
+        (args.model.model, args.tasks) = (Some(name), tasks);
         let of_model = run_model(home, args, program, is_first)?;
         code = if code == ExitCode::SUCCESS { of_model } else { code };
     }
@@ -69,27 +69,33 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
 /// The name of the demo's model in `configs/models/`.
 const DEMO_MODEL: &str = "demo";
 
-/// The models of a demo without a choice of model: of the suite's those that can run what was chosen. GEO-Bench's demo as a newcomer
-/// runs it, without a choice of tasks or protocols, has a learnt model too.
-fn demo_models(home: &Home, args: &BenchArgs) -> Result<Vec<String>> {
+/// The models of a demo without a choice of model, each with those of the named tasks that it takes: of the suite's models those
+/// that can run what was chosen. None if no model takes a named task; the default model then says why. GEO-Bench's demo as a
+/// newcomer runs it, without a choice of tasks or protocols, has a learnt model too.
+fn demo_models(home: &Home, args: &BenchArgs) -> Result<Vec<(String, Vec<String>)>> {
     let suite = with_demo_protocols(suite(home, &args.suite, &args.data)?);
+    let mut models: Vec<(String, Vec<String>)> = Vec::new();
     if suite.name == "geobench" {
-        let is_whole = args.tasks.is_empty() && args.partitions.is_empty() && args.protocols.is_empty();
-        return Ok(if is_whole { vec![DEMO_MODEL.to_owned(), LEARNT.to_owned()] } else { Vec::new() });
+        if args.tasks.is_empty() && args.partitions.is_empty() && args.protocols.is_empty() {
+            models.extend([DEMO_MODEL, LEARNT].map(|name| (name.to_owned(), Vec::new())));
+        }
+        return Ok(models);
     }
-    let choice = choice(args);
-    let can_run = |name: &&String| -> Result<bool> {
-        let model = ModelConfig::load(home, name)?.in_suite(&suite.name, super::inputs(&args.model));
-        let plans = plan::plan(&suite, &model, &choice, |typed| ProtocolConfig::load_named(home, typed));
-        Ok(plans.is_ok_and(|plans| !plans.is_empty()))
-    };
-    let mut models = Vec::new();
     for name in &suite.demo_models {
-        if can_run(&name)? {
-            models.push(name.clone());
+        let model = ModelConfig::load(home, name)?.in_suite(&suite.name, super::inputs(&args.model));
+        let can_run = |tasks: &[String]| {
+            let choice = Choice { tasks: tasks.to_vec(), ..choice(args) };
+            let plans = plan::plan(&suite, &model, &choice, |typed| ProtocolConfig::load_named(home, typed));
+            plans.is_ok_and(|plans| !plans.is_empty())
+        };
+        let taken = |task: &&String| can_run(std::slice::from_ref(*task));
+        let tasks: Vec<String> = args.tasks.iter().filter(taken).cloned().collect();
+        if !tasks.is_empty() || (args.tasks.is_empty() && can_run(&[])) {
+            models.push((name.clone(), tasks));
         }
     }
-    Ok(models)
+    let all_taken = args.tasks.iter().all(|task| models.iter().any(|(_, tasks)| tasks.contains(task)));
+    Ok(if all_taken { models } else { Vec::new() })
 }
 
 /// The suite with the protocols of its demo in the place of the default ones.
