@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use terrabench::cli::Cli;
 use terrabench::console;
 use terrabench::program::Program;
 
 fn main() -> ExitCode {
     let program = Program::new(revision::revision!());
-    match terrabench::cli::run(Cli::parse(), &program) {
+    match terrabench::cli::run(Cli::of_command_line(), &program) {
         Ok(code) => code,
         Err(error) => {
             console::note(format_args!("error: {}", told(&error)));

@@ -166,7 +166,26 @@ pub enum Command {
     /// are left out; a record that contradicts its predictions stops the command.
     #[command(after_help = CONTRIBUTE_EXAMPLES)]
     Contribute(ContributeArgs),
+
+    /// Print the completions of a shell: commands, options and their values
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+
+    /// Print the manual page, or write one page per command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(ManArgs),
 }
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples (of the installed program):
+  terrabench completions bash > ~/.local/share/bash-completion/completions/terrabench
+  terrabench completions zsh > ~/.zfunc/_terrabench
+  terrabench completions fish > ~/.config/fish/completions/terrabench.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples (of the installed program):
+  terrabench man | man -l -
+  terrabench man --out ~/.local/share/man/man1";
 
 const PARITY_EXAMPLES: &str = "\
 Examples:
@@ -233,6 +252,7 @@ Examples:
 const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo xtask bench geobench --demo
+  cargo xtask bench copernicus-bench --demo
   cargo xtask bench geobench --data ~/geobench --weights TerraFM-B.pth
   cargo xtask bench geobench --task m-eurosat --partition 0.01x_train --weights random:0
   cargo xtask bench geobench --task m-eurosat --encoder \"python encode.py\" --name \"My model\"
@@ -335,7 +355,7 @@ pub enum PrecisionArg {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// A file in configs/models/ (see the command `models`) or a path to such a TOML file [default: terrafm-b; with --demo:
-    /// demo]
+    /// small models that together take all of the suite's sensors]
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
 
@@ -474,7 +494,7 @@ pub struct BenchArgs {
     pub partitions: Vec<String>,
 
     /// A file in configs/protocols/: knn, linear-probe, logistic, ridge, finetune, segmentation-probe, upernet,
-    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear, retrieval, clustering (repeatable) [default: `default-protocols` in the suite's file]
+    /// upernet-plain, upernet-finetune, copernicus-linear-probe, torchgeo-knn, torchgeo-linear, retrieval, clustering (repeatable) [default: `default-protocols` in the suite's file, or with --demo `demo-protocols`]
     #[arg(long = "protocol", value_name = "PROTOCOL")]
     pub protocols: Vec<String>,
 
@@ -1061,6 +1081,33 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
         Err(_) if text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()) => too_many(),
         done => done,
     }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: ShellArg,
+}
+
+/// A shell with completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArg {
+    /// bash 4 or newer
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write terrabench.1 and a page per command to this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `contribute`.

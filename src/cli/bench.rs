@@ -31,6 +31,7 @@ use crate::record::Store;
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
 use crate::run::{self, Done, Runner, Setting};
+use crate::task::Suite;
 use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
 
@@ -47,35 +48,92 @@ const LEARNT_NOTICE: &str = "\nThe same with a small model that has learnt from 
 
 /// Runs the command. Exits with 0, or with [`super::SOME_UNREADABLE`] if some records could not be read.
 pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
-    if !is_whole_demo(&args) {
-        return run_model(home, args, program);
+    let models = if args.demo && is_default_model(&args) { demo_models(home, &args)? } else { Vec::new() };
+    if models.is_empty() {
+        return run_model(home, args, program, true);
     }
-    let mut learnt = args.clone();
-    learnt.model.model = Some(LEARNT.to_owned());
-    let code = run_model(home, args, program)?;
-    console::note(format_args!("{LEARNT_NOTICE}\n"));
-    let learnt_code = run_model(home, learnt, program)?;
-    Ok(if learnt_code == ExitCode::SUCCESS { code } else { learnt_code })
+    let mut code = ExitCode::SUCCESS;
+    for (place, (name, tasks)) in models.into_iter().enumerate() {
+        let is_first = place == 0;
+        if name == LEARNT {
+            console::note(format_args!("{LEARNT_NOTICE}\n"));
+        }
+        let mut args = args.clone();
+        (args.model.model, args.tasks) = (Some(name), tasks);
+        let of_model = run_model(home, args, program, is_first)?;
+        code = if code == ExitCode::SUCCESS { of_model } else { code };
+    }
+    Ok(code)
 }
 
-/// Whether this is the demo as a newcomer runs it: of GEO-Bench, without a choice of model, tasks or protocols.
-fn is_whole_demo(args: &BenchArgs) -> bool {
+/// The name of the demo's model in `configs/models/`.
+const DEMO_MODEL: &str = "demo";
+
+/// The models of a demo without a choice of model, each with those of the named tasks that it takes: of the suite's models those
+/// that can run what was chosen. None if no model takes a named task; the default model then says why. GEO-Bench's demo as a
+/// newcomer runs it, without a choice of tasks or protocols, has a learnt model too.
+fn demo_models(home: &Home, args: &BenchArgs) -> Result<Vec<(String, Vec<String>)>> {
+    let suite = with_demo_protocols(suite(home, &args.suite, &args.data)?);
+    let mut models: Vec<(String, Vec<String>)> = Vec::new();
+    if suite.name == "geobench" {
+        if args.tasks.is_empty() && args.partitions.is_empty() && args.protocols.is_empty() {
+            models.extend([DEMO_MODEL, LEARNT].map(|name| (name.to_owned(), Vec::new())));
+        }
+        return Ok(models);
+    }
+    for name in &suite.demo_models {
+        let model = ModelConfig::load(home, name)?.in_suite(&suite.name, super::inputs(&args.model));
+        let can_run = |tasks: &[String]| {
+            let choice = Choice { tasks: tasks.to_vec(), ..choice(args) };
+            let plans = plan::plan(&suite, &model, &choice, |typed| ProtocolConfig::load_named(home, typed));
+            plans.is_ok_and(|plans| !plans.is_empty())
+        };
+        let taken = |task: &&String| can_run(std::slice::from_ref(*task));
+        let tasks: Vec<String> = args.tasks.iter().filter(taken).cloned().collect();
+        if !tasks.is_empty() || (args.tasks.is_empty() && can_run(&[])) {
+            models.push((name.clone(), tasks));
+        }
+    }
+    let all_taken = args.tasks.iter().all(|task| models.iter().any(|(_, tasks)| tasks.contains(task)));
+    Ok(if all_taken { models } else { Vec::new() })
+}
+
+/// The suite with the protocols of its demo in the place of the default ones.
+fn with_demo_protocols(mut suite: Suite) -> Suite {
+    if !suite.demo_protocols.is_empty() {
+        suite.default_protocols.clone_from(&suite.demo_protocols);
+    }
+    suite
+}
+
+/// Whether neither a model nor anything about it was chosen.
+fn is_default_model(args: &BenchArgs) -> bool {
     let model = &args.model;
-    let is_default_model = model.model.is_none()
+    model.model.is_none()
         && model.weights.is_none()
         && model.own.encoder.is_none()
         && args.features.is_none()
         && model.pooling.is_none()
-        && model.normalization == strategies::DEFAULT;
-    let is_default_run = args.tasks.is_empty() && args.partitions.is_empty() && args.protocols.is_empty();
-    args.demo && args.suite == "geobench" && is_default_model && is_default_run
+        && model.normalization == strategies::DEFAULT
 }
 
-/// Runs all cells of one model.
-fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
+fn choice(args: &BenchArgs) -> Choice {
+    Choice {
+        tasks: args.tasks.clone(),
+        partitions: args.partitions.clone(),
+        protocols: args.protocols.clone(),
+        seeds: args.seeds.clone(),
+    }
+}
+
+/// Runs all cells of one model; `is_first` of those that the command runs.
+fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) -> anyhow::Result<ExitCode> {
     fingerprint::verify(args.data.verify);
-    let suite = suite(home, &args.suite, &args.data)?;
-    let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
+    let mut suite = suite(home, &args.suite, &args.data)?;
+    if args.demo {
+        suite = with_demo_protocols(suite);
+    }
+    let model_name = args.model.model.as_deref().unwrap_or(if args.demo { DEMO_MODEL } else { "terrafm-b" });
     // An encoder on the command line has no file.
     let model_file = args.model.own.encoder.is_none().then_some(model_name);
     let tasks = suite.tasks.iter().map(|task| task.name.as_str());
@@ -84,12 +142,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         None => model_named(home, model_name, &suite, &args.model)?,
         Some(folder) => vector_model(folder, args.model.own.name.clone(), args.model.own.backbone.clone())?,
     };
-    let choice = Choice {
-        tasks: args.tasks,
-        partitions: args.partitions,
-        protocols: args.protocols,
-        seeds: args.seeds,
-    };
+    let choice = choice(&args);
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
     let protocol_configs = RefCell::new(BTreeMap::new());
@@ -116,10 +169,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
 
     let data = if args.demo {
         if choice.tasks.iter().any(|name| name == plan::ALL) {
-            plans.retain(|plan| demo::has(&plan.task));
+            plans.retain(|plan| demo::has(&suite, &plan.task));
         }
         plans.iter().try_for_each(|plan| demo::check(&suite, &plan.task))?;
-        if model_name != LEARNT {
+        if is_first && model_name != LEARNT {
             console::note(format_args!("{DEMO_NOTICE}\n"));
         }
         Ok(demo::provide_drawn(&suite, &cache_folder()?, args.demo_seed)?)

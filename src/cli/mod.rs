@@ -19,6 +19,7 @@ mod prepare;
 mod progress;
 mod report;
 mod rescore;
+mod shell;
 mod spread;
 mod wanted;
 
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::console::{self, Stream};
 use crate::data::{self, Split};
@@ -66,6 +67,34 @@ pub struct Cli {
     global: args::GlobalArgs,
     #[command(subcommand)]
     command: args::Command,
+}
+
+impl Cli {
+    /// Parses the command line. Prints help or the error and exits if that is all there is to do.
+    pub fn of_command_line() -> Self {
+        let matches = command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command()).exit())
+    }
+
+    /// Parses a command line, the program's name first.
+    ///
+    /// # Errors
+    /// If it cannot be parsed, or asks for help or the version.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&command().try_get_matches_from(words)?)
+    }
+}
+
+/// The command line's description. The examples of an installed program name it instead of `cargo xtask`.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    if !console::is_installed() {
+        return command;
+    }
+    command.mut_subcommands(|command| match command.get_after_help().map(ToString::to_string) {
+        Some(examples) => command.after_help(console::addressed(examples)),
+        None => command,
+    })
 }
 
 /// Runs one command and returns the exit code: 0 unless the command reports a problem through another code (see its help).
@@ -106,6 +135,8 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Spread(args) => return spread::run(&home, args, program),
         args::Command::Report(args) => return report::run(&home, args),
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
+        args::Command::Completions(args) => shell::completions(args.shell),
+        args::Command::Man(args) => shell::man(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

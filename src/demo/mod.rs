@@ -12,21 +12,26 @@
 //! ground.rs    materials: how they look to the sensors
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
 //! random.rs    random numbers and fields that are the same on every machine
-//! files.rs     HDF5 samples, partitions and the files beside them
+//! files.rs     GEO-Bench: HDF5 samples, partitions and the files beside them
+//! copernicus.rs, landslide4sense.rs   the files of the other suites; land.rs: their scenes; tiff.rs: GeoTIFF
 //! describe.rs  the official package's descriptions of bands, labels and tasks
 //! statistics.rs, pickle.rs   two of the formats in the files
 //! ```
 
+mod copernicus;
 mod covers;
 mod describe;
 mod files;
 mod ground;
+mod land;
+mod landslide4sense;
 mod pickle;
 mod random;
 mod scenes;
 mod sensor;
 mod statistics;
 mod tasks;
+mod tiff;
 mod values;
 
 use std::collections::BTreeMap;
@@ -36,9 +41,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::AtPath;
-use crate::task::{Suite, Task};
+use crate::task::{Family, Split, Suite, Task};
 use crate::{Error, Result};
 
+use random::Random;
 use tasks::Content;
 
 /// Version of the generator. Raise it with every change of what it writes.
@@ -120,8 +126,12 @@ pub fn write_many(suite: &Suite, task: &Task, one_of: usize, root: &Path) -> Res
 }
 
 /// Whether a task has a demo.
-pub fn has(task: &Task) -> bool {
-    tasks::content(&task.name).is_some()
+pub fn has(suite: &Suite, task: &Task) -> bool {
+    match suite.family {
+        Family::Geobench => tasks::content(&task.name).is_some(),
+        Family::CopernicusBench | Family::Landslide4sense => true,
+        Family::Geobench2 => false,
+    }
 }
 
 /// Checks that a task has a demo.
@@ -129,7 +139,10 @@ pub fn has(task: &Task) -> bool {
 /// # Errors
 /// If it has none; the message lists those that do.
 pub fn check(suite: &Suite, task: &Task) -> Result<()> {
-    content(suite, task).map(drop)
+    match suite.family {
+        Family::CopernicusBench | Family::Landslide4sense => Ok(()),
+        Family::Geobench | Family::Geobench2 => content(suite, task).map(drop),
+    }
 }
 
 /// Whether the data below `root` are demo data.
@@ -145,21 +158,34 @@ pub fn is_demo_name(name: &str) -> bool {
 /// Name of the data folder: the generator's version, a hash of everything in the suite that affects the files, and the
 /// seed unless it is 0.
 fn folder_name(suite: &Suite, seed: u64) -> Result<String> {
-    let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| has(task)).collect();
+    let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| has(suite, task)).collect();
     let decisive = serde_json::to_string(&(&suite.bands, &tasks)).map_err(Error::mismatch)?;
     let hash = blake3::hash(decisive.as_bytes()).to_hex();
     let drawn = if seed == 0 { String::new() } else { format!("-seed{seed}") };
     Ok(format!("{}-demo-v{VERSION}-{}{drawn}", suite.name, &hash[..8]))
 }
 
+/// The random stream of a sample: suite, `what` (a task or folder), split, index and seed name it, so it depends on nothing else.
+fn named(suite: &Suite, what: &str, split: Split, index: usize, seed: u64) -> Random {
+    let drawn = if seed == 0 { String::new() } else { format!(" seed {seed}") };
+    Random::named(&format!("{} {what} {split} {index}{drawn}", suite.name))
+}
+
 fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
-    let mut tasks: Vec<&Task> = suite.tasks.iter().filter(|task| has(task)).collect();
-    if tasks.is_empty() {
+    let tasks = || suite.tasks.iter().filter(|task| has(suite, task));
+    if tasks().next().is_none() {
         // The error says which tasks there are.
-        tasks.extend(&suite.tasks);
+        suite.tasks.iter().try_for_each(|task| check(suite, task))?;
     }
-    for task in tasks {
-        files::write_task(suite, task, &content(suite, task)?, seed, root)?;
+    // A new family of layouts gets its writer here.
+    match suite.family {
+        Family::Geobench => {
+            tasks().try_for_each(|task| files::write_task(suite, task, &content(suite, task)?, seed, root))?;
+        }
+        Family::CopernicusBench => copernicus::write(suite, seed, root)?,
+        Family::Landslide4sense => landslide4sense::write(suite, seed, root)?,
+        // No task of it has a demo.
+        Family::Geobench2 => {}
     }
     let readme = root.join(README_NAME);
     fs::write(&readme, README).at(&readme)?;

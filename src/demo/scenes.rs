@@ -343,7 +343,7 @@ pub fn crop_types(random: &mut Random, _index: usize, side: usize) -> Scene {
 }
 
 /// Parcels about `size` wide; each gets a class from `classes` and is painted with that class's cover.
-fn segmented(
+pub fn segmented(
     random: &mut Random,
     side: usize,
     size: f32,

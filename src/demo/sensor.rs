@@ -75,6 +75,8 @@ pub struct View {
     pub bands: Vec<Vec<f32>>,
     /// Cloud probability in percent, row by row.
     pub cloud_probability: Vec<f32>,
+    /// How much of each pixel lies in a cloud's shadow, from 0 to 1, row by row.
+    pub shade: Vec<f32>,
 }
 
 /// Renders a scene as Sentinel-2 records it, processed to `level`, with clouds at the probability `cloudy`.
@@ -92,7 +94,8 @@ pub fn optical(random: &mut Random, scene: &Scene, bands: &[Band], level: Sensor
         .into_iter()
         .map(|share| (100.0 * share).round())
         .collect();
-    View { bands, cloud_probability }
+    let shade = shrink(&ground.shaded, scene.side * FINE, FINE, scene.side);
+    View { bands, cloud_probability, shade }
 }
 
 /// Pixel size of a band in multiples of 10 m.
@@ -104,10 +107,11 @@ fn pixel(band: Band) -> usize {
     }
 }
 
-/// A scene at sub-pixel resolution: what lies at each point, and how much of it a cloud hides.
+/// A scene at sub-pixel resolution: what lies at each point, how much of it a cloud hides, and how much a cloud shades.
 struct Ground {
     cells: Vec<Cell>,
     hidden: Vec<f32>,
+    shaded: Vec<f32>,
 }
 
 impl Ground {
@@ -116,6 +120,7 @@ impl Ground {
         let mut ground = Ground {
             cells: Vec::with_capacity(points * points),
             hidden: Vec::with_capacity(points * points),
+            shaded: Vec::with_capacity(points * points),
         };
         for row in 0..points {
             for column in 0..points {
@@ -123,13 +128,15 @@ impl Ground {
                 let (x, y) = (at(column), at(row));
                 let mut cell = (scene.paint)(x, y);
                 cell.state = (cell.state + weather.season).clamp(0.0, 1.0);
-                let mut hidden = 0.0;
+                let (mut hidden, mut shaded) = (0.0, 0.0);
                 if let Some(clouds) = &weather.clouds {
                     hidden = clouds.cover(x, y);
-                    cell = cell.lit(1.0 - 0.55 * clouds.cover(x + clouds.shadow.0, y + clouds.shadow.1));
+                    shaded = clouds.cover(x + clouds.shadow.0, y + clouds.shadow.1);
+                    cell = cell.lit(1.0 - 0.55 * shaded);
                 }
                 ground.cells.push(cell);
                 ground.hidden.push(hidden);
+                ground.shaded.push(shaded);
             }
         }
         ground

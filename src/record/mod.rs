@@ -4,6 +4,7 @@
 mod collection;
 pub mod contribution;
 mod frame;
+mod listing;
 mod migrate;
 mod note;
 pub mod predictions;

@@ -1,11 +1,14 @@
 //! The store: one JSON file per record, written to a temporary name and renamed.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::listing::{Listing, Names};
 use super::predictions::{self, Named};
 use super::{Cell, FINGERPRINT_DIGITS, Reason, Record, SCHEMA, Unreadable, migrate};
 use crate::error::AtPath;
@@ -34,6 +37,17 @@ const LONGEST_PART: usize = 48;
 #[derive(Debug, Clone)]
 pub struct Store {
     records: PathBuf,
+    /// Names of the files in the folder, read again when it changes.
+    listing: Listing,
+    /// Requests of all records with the names of their files, as read at the last [`Store::of_request`].
+    requests: Arc<Mutex<Option<Requests>>>,
+}
+
+/// Names of the records of each request, and the listing that they were read with.
+#[derive(Debug)]
+struct Requests {
+    listing: Arc<Names>,
+    records: HashMap<String, Vec<Record>>,
 }
 
 /// The contents of a store.
@@ -60,13 +74,17 @@ impl Store {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let records = folder.as_ref().join("records");
         std::fs::create_dir_all(&records).at(&records)?;
-        Ok(Store { records })
+        Ok(Store::at(records))
+    }
+
+    fn at(records: PathBuf) -> Self {
+        Store { records, listing: Listing::default(), requests: Arc::default() }
     }
 
     /// Opens the records under `<folder>/records/` if that folder exists.
     pub fn existing(folder: impl AsRef<Path>) -> Option<Self> {
         let records = folder.as_ref().join("records");
-        records.is_dir().then_some(Store { records })
+        records.is_dir().then(|| Store::at(records))
     }
 
     /// Finds the record with that fingerprint, if the cell is done.
@@ -75,8 +93,7 @@ impl Store {
     /// If the folder or the record's file cannot be read, or the record is damaged.
     pub fn get(&self, fingerprint: &str) -> Result<Option<Record>> {
         let Some(digits) = fingerprint.get(..DIGITS_IN_NAME) else { return Ok(None) };
-        let end = format!(".{digits}.json");
-        for name in self.names()?.iter().filter(|name| name.ends_with(&end)) {
+        for name in self.names()?.of(digits) {
             let record = self.read(name).map_err(|refused| refused.error)?;
             if record.fingerprint == fingerprint {
                 return Ok(Some(record));
@@ -111,8 +128,18 @@ impl Store {
     /// # Errors
     /// If the folder cannot be read.
     pub fn of_request(&self, request: &str) -> Result<Vec<Record>> {
-        let mut records: Vec<Record> =
-            self.usable()?.records.into_iter().filter(|record| record.request == request).collect();
+        let listing = self.names()?;
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        // Reading all records once serves all cells of a run.
+        if !requests.as_ref().is_some_and(|requests| Arc::ptr_eq(&requests.listing, &listing)) {
+            let mut records: HashMap<String, Vec<Record>> = HashMap::new();
+            for record in self.usable()?.records {
+                records.entry(record.request.clone()).or_default().push(record);
+            }
+            *requests = Some(Requests { listing, records });
+        }
+        let of_request = requests.as_ref().and_then(|requests| requests.records.get(request));
+        let mut records = of_request.cloned().unwrap_or_default();
         records.sort_by_key(|record| std::cmp::Reverse(record.provenance.finished));
         Ok(records)
     }
@@ -198,9 +225,9 @@ impl Store {
     /// If the folder or such a record cannot be read, or a file cannot be removed.
     pub fn remove_namesakes(&self, record: &Record) -> Result<Vec<Record>> {
         let Some(digits) = record.fingerprint.get(..DIGITS_IN_NAME) else { return Ok(Vec::new()) };
-        let (own, end) = (record.file_name(), format!(".{digits}.json"));
+        let own = record.file_name();
         let mut removed = Vec::new();
-        for name in self.names()?.iter().filter(|name| name.ends_with(&end) && **name != own) {
+        for name in self.names()?.of(digits).filter(|name| **name != own) {
             let other = self.read(name).map_err(|refused| refused.error)?;
             if other.fingerprint == record.fingerprint {
                 self.remove(&other)?;
@@ -279,7 +306,7 @@ impl Store {
     /// # Errors
     /// If the folder cannot be read.
     pub fn usable(&self) -> Result<Usable> {
-        let mut names = self.names()?;
+        let mut names = self.names()?.all.clone();
         names.sort_unstable();
         let read: Vec<_> = names.par_iter().map(|name| self.read(name)).collect();
         let mut usable = Usable::default();
@@ -329,19 +356,8 @@ impl Store {
     }
 
     /// Names of the files that should contain records.
-    fn names(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.records).at(&self.records)? {
-            let name = entry.at(&self.records)?.file_name();
-            // Names that are not UTF-8 were not written by this program.
-            if let Some(name) = name.to_str()
-                && name.ends_with(".json")
-                && !name.starts_with('.')
-            {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
+    fn names(&self) -> Result<Arc<Names>> {
+        self.listing.names(&self.records)
     }
 
     fn read(&self, name: &str) -> Result<Record, Refused> {

@@ -36,6 +36,12 @@ pub struct Suite {
     pub bands: BTreeMap<Band, String>,
     /// Protocols that `bench` runs if none is named.
     pub default_protocols: Vec<String>,
+    /// The same with `--demo`, where the default protocols would take too long; empty for the default ones.
+    #[serde(default)]
+    pub demo_protocols: Vec<String>,
+    /// Models that `--demo` runs one after the other if none is chosen: those that together take all sensors. Empty for `demo`.
+    #[serde(default)]
+    pub demo_models: Vec<String>,
     /// Normalisation used if neither the command line nor the task chooses one; if unset, the data set's own
     /// statistics.
     #[serde(default)]

@@ -16,6 +16,7 @@ mod onnxruntime;
 mod provision;
 mod provision_onnx;
 mod test;
+mod wheel;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,9 @@ enum Task {
     /// Run a test binary and report each test's time; started by cargo
     #[command(hide = true)]
     Timed(test::TimedArgs),
+
+    /// Build the Python wheel: the program and the package `terrabench` in one file for pip
+    Wheel(wheel::WheelArgs),
 
     /// Find or install the LibTorch that the device libtorch needs
     Libtorch(provision::LibtorchArgs),
@@ -86,6 +90,7 @@ fn work(task: Task) -> Result<ExitCode> {
             Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
         }
         Task::Test(options) => test::command(root, &options).map(|()| ExitCode::SUCCESS),
+        Task::Wheel(options) => wheel::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Timed(options) => test::timed(&options),
         Task::Libtorch(options) => provision::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Onnxruntime(options) => provision_onnx::command(root, &options).map(|()| ExitCode::SUCCESS),
@@ -112,7 +117,9 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Models(_)
         | args::Command::Fetch(_)
         | args::Command::Report(_)
-        | args::Command::Contribute(_) => return None,
+        | args::Command::Contribute(_)
+        | args::Command::Completions(_)
+        | args::Command::Man(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, cargo, console, environment, libtorch, run, shown};
+use crate::{build, cargo, console, environment, libtorch, run, shown, wheel};
 
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
@@ -105,7 +105,8 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
     let harness = build(root, None, &[])?;
     demo(root, &harness)?;
-    python(root, &harness)
+    python(root, &harness)?;
+    wheel::test_if_possible(root)
 }
 
 /// Names a Python for the tests.
