@@ -180,7 +180,8 @@ fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
     // A new family of layouts gets its writer here.
     match suite.family {
         Family::Geobench => {
-            tasks().try_for_each(|task| files::write_task(suite, task, &content(suite, task)?, seed, root))?;
+            tasks()
+                .try_for_each(|task| files::write_task(suite, task, &content(suite, task)?, seed, root))?;
         }
         Family::CopernicusBench => copernicus::write(suite, seed, root)?,
         Family::Landslide4sense => landslide4sense::write(suite, seed, root)?,
