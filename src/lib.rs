@@ -37,6 +37,8 @@ pub mod features;
 pub mod fetch;
 pub(crate) mod files;
 pub mod formats;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod home;
 pub mod libtorch;
@@ -55,6 +57,7 @@ pub mod report;
 pub mod run;
 pub mod score;
 pub mod solve;
+pub mod stop;
 pub mod suggest;
 pub mod task;
 pub mod train;

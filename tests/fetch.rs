@@ -32,7 +32,7 @@ fn patience() -> Patience {
     }
 }
 
-fn settings(server: &Server) -> Settings {
+pub(crate) fn settings(server: &Server) -> Settings {
     settings_for(&server.endpoint())
 }
 
@@ -57,15 +57,15 @@ fn settings_from(variables: &[(&str, &str)]) -> Settings {
     Settings { patience: patience(), cache: None, ..Settings::from_environment(&get).unwrap() }
 }
 
-fn source(path: &str) -> Source {
+pub(crate) fn source(path: &str) -> Source {
     Source { path: path.into(), to: None, unpack: None, sha256: None, md5: None, size: None }
 }
 
-fn archive(path: &str, unpack: &str) -> Source {
+pub(crate) fn archive(path: &str, unpack: &str) -> Source {
     Source { unpack: Some(unpack.into()), ..source(path) }
 }
 
-fn order(sources: Vec<Source>) -> Order {
+pub(crate) fn order(sources: Vec<Source>) -> Order {
     Order {
         title: "Test".into(),
         repository: Repository { kind: Kind::Dataset, name: "owner/name".into(), revision: "main".into() },
@@ -75,13 +75,13 @@ fn order(sources: Vec<Source>) -> Order {
     }
 }
 
-fn fetch_with(hub: &Hub, order: &Order, folder: &Path, keep: bool) -> Result<Outcome> {
+pub(crate) fn fetch_with(hub: &Hub, order: &Order, folder: &Path, keep: bool) -> Result<Outcome> {
     let survey = Survey::take(hub, order, folder)?;
     fetch::run(hub, &survey, keep, &Unwatched)
 }
 
 /// Fetches `sources` from `server` into `folder`.
-fn fetch(server: &Server, sources: &[Source], folder: &Path) -> Result<Outcome> {
+pub(crate) fn fetch(server: &Server, sources: &[Source], folder: &Path) -> Result<Outcome> {
     fetch_with(&Hub::new(settings(server)), &order(sources.to_vec()), folder, false)
 }
 
@@ -107,7 +107,7 @@ fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Lists all files below `folder` except the ledger.
-fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(dir) = open.pop() {
@@ -126,26 +126,26 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 /// A folder to fetch into, inside another one where nothing may appear.
-struct Target {
+pub(crate) struct Target {
     around: tempfile::TempDir,
 }
 
 impl Target {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let around = tempfile::tempdir().unwrap();
         std::fs::create_dir(around.path().join("data")).unwrap();
         Target { around }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.around.path().join("data")
     }
 
-    fn read(&self, path: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, path: &str) -> Vec<u8> {
         std::fs::read(self.folder().join(path)).unwrap()
     }
 
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         std::fs::read_dir(self.around.path()).unwrap().count() == 1
     }
 }
@@ -1142,7 +1142,7 @@ fn certificate_errors_are_final_and_advise() {
 }
 
 /// Runs the program: `terrabench fetch weights` from the server's `owner/name`.
-fn program(server: &Server, folder: &Path) -> Command {
+pub(crate) fn program(server: &Server, folder: &Path) -> Command {
     let model = folder.join("model.toml");
     if !model.exists() {
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -12,7 +12,8 @@ use burn::tensor::{DType, Device};
 use super::args::BenchArgs;
 use super::progress::Shown;
 use super::{
-    data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
+    data_folder, estimate, feature_cache, input_options, model_named, reproduce, set_threads, suite, used,
+    weights_named,
 };
 use crate::config::Shortening;
 use crate::console;
@@ -29,6 +30,7 @@ use crate::program::Program;
 use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::{self, Written};
+use crate::run::command::{CommandLine, portable};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
 use crate::run::{self, Done, Runner, Setting};
 use crate::task::Suite;
@@ -106,6 +108,24 @@ fn with_demo_protocols(mut suite: Suite) -> Suite {
     suite
 }
 
+/// Name of the log in the results folder of a suite.
+pub(super) const LOG: &str = "bench.log";
+
+/// Keeps a log beside the results: what the command says, with times.
+pub(super) fn begin_log(folder: &Path, program: &Program) {
+    let path = folder.join(LOG);
+    if let Err(problem) = console::log_to(&path) {
+        console::note(format_args!("warning: {}: no log is kept: {problem}", path.display()));
+        return;
+    }
+    let revision = program.revision.as_deref().unwrap_or("unknown");
+    console::log(format_args!(
+        "terrabench {}, revision {revision}: {}",
+        program.version,
+        super::stopping::command()
+    ));
+}
+
 /// Whether neither a model nor anything about it was chosen.
 fn is_default_model(args: &BenchArgs) -> bool {
     let model = &args.model;
@@ -128,6 +148,7 @@ fn choice(args: &BenchArgs) -> Choice {
 
 /// Runs all cells of one model; `is_first` of those that the command runs.
 fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) -> anyhow::Result<ExitCode> {
+    let words = reproduce::words_of_bench(&args);
     fingerprint::verify(args.data.verify);
     let mut suite = suite(home, &args.suite, &args.data)?;
     if args.demo {
@@ -146,9 +167,13 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
     let protocol_configs = RefCell::new(BTreeMap::new());
+    let typed_protocols = RefCell::new(BTreeMap::new());
     let load = |typed: &str| {
         let (name, protocol) = ProtocolConfig::load_named(home, typed)?;
         note_config(&mut protocol_configs.borrow_mut(), &name, &home.config("protocols", typed)?)?;
+        if typed != name {
+            typed_protocols.borrow_mut().insert(name.clone(), portable(typed));
+        }
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))
     };
@@ -182,6 +207,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
+    if !args.dry_run {
+        begin_log(&folder, program);
+    }
+    let command = CommandLine { words, chooses_cell: true, protocols: typed_protocols.into_inner() };
     let is_shipped = model.weights.as_ref().is_some_and(|weights| weights.shipped.is_some());
     let random = args.demo && model.architecture.has_parameters() && !is_shipped;
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
@@ -211,10 +240,15 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         threads,
         fresh: args.fresh,
         program: program.clone(),
+        command,
         protocol_configs: protocol_configs.into_inner(),
         beside: None,
     };
     let runner = Runner::new(&setting, &store)?;
+    if args.dry_run {
+        console::print(estimate::of(&runner, &setting, &plans, &store, &folder, true)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(missing) = runner.missing() {
         let mut cells = plans.iter().flat_map(|plan| plan.cells.iter().map(|cell| (&plan.task, cell)));
         if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
@@ -222,10 +256,12 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         }
         console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
+    estimate::of(&runner, &setting, &plans, &store, &folder, false)?.check_space()?;
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     let mut finished = 0;
+    let mut ended: Option<Error> = None;
     for plan in &plans {
         // Several protocols say the same of a partition's samples.
         let mut warned = BTreeSet::new();
@@ -242,13 +278,25 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
                     }
                     written.push(done.path);
                 }
+                Err(error) if error.kind() == ErrorKind::Stopped => ended = Some(error),
                 Err(error) => {
                     // Reported immediately, so that it is known even if a later cell aborts the run.
                     console::note(format_args!("{name}: failed: {error}"));
                     failures.push(format!("{name}: {error}"));
+                    if error.kind().ends_the_run() {
+                        ended = Some(error);
+                    }
                 }
             }
         }
+        if ended.is_some() {
+            break;
+        }
+    }
+    if let Some(error) = ended.filter(|error| error.kind() == ErrorKind::Stopped) {
+        let cells: usize = plans.iter().map(|plan| plan.cells.len()).sum();
+        console::note(format_args!("{finished} of {cells} cells are recorded in {}", folder.display()));
+        return Err(error.into());
     }
     if args.model.profile {
         console::note(format_args!("\nTime of extraction by stage:\n{}", stages::describe(start.elapsed())));

@@ -21,3 +21,18 @@ pub use self::encoder::ProcessEncoder;
 pub(crate) use self::message::Image as DescribedImage;
 pub(in crate::model) use self::own::every_band;
 pub use self::own::{OwnEncoder, TakenBands};
+
+/// Reads a stream as if an encoder had written it, for fuzzing: messages, and the features behind them.
+#[doc(hidden)]
+pub fn read_everything(bytes: &[u8]) {
+    use crate::device::host;
+    use crate::model::{Pooling, Want};
+
+    let mut stream = std::io::Cursor::new(bytes);
+    while let Ok(connection::Incoming::Message(reply, file)) = connection::next(&mut stream) {
+        let message::Reply::Features(header) = reply else { continue };
+        for want in [Want::Pooled(Pooling::Class), Want::Tokens, Want::Maps] {
+            let _ = tensors::features(&header, &file, 2, want, &host());
+        }
+    }
+}

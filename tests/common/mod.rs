@@ -28,7 +28,8 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// The records below a suite's folder of results, by file name, without the times at which they were made.
+/// The records below a suite's folder of results, by file name, without the times at which they were made and the commands that
+/// make them, which may name other files of the same content.
 pub fn records(folder: &Path) -> std::collections::BTreeMap<String, terrabench::record::Record> {
     let Ok(entries) = std::fs::read_dir(folder.join("records")) else { return Default::default() };
     let mut records = std::collections::BTreeMap::new();
@@ -37,6 +38,7 @@ pub fn records(folder: &Path) -> std::collections::BTreeMap<String, terrabench::
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         (record.provenance.finished, record.provenance.wall_seconds) = (0, 0.0);
         record.provenance.speed = None;
+        record.provenance.command.clear();
         records.insert(path.file_name().unwrap().to_string_lossy().into_owned(), record);
     }
     records

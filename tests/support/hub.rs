@@ -40,6 +40,8 @@ pub enum Mischief {
     Answer(u16, Vec<(&'static str, String)>, &'static str),
     /// Compresses the answer, which nobody asked for.
     Gzip,
+    /// Answers with so many megabytes of zeros, compressed to a few kilobytes each.
+    GzipBomb(usize),
 }
 
 /// A request that came.
@@ -303,6 +305,9 @@ impl Serving {
             Some(Mischief::Answer(status, headers, body)) => {
                 return send_answer(stream, status, &headers, body);
             }
+            Some(Mischief::GzipBomb(megabytes)) => {
+                return send(stream, "200 OK", &[("Content-Encoding", "gzip")], &bomb(megabytes));
+            }
             Some(Mischief::Gzip) => self.gzip.store(true, Ordering::SeqCst),
             _ => self.gzip.store(false, Ordering::SeqCst),
         }
@@ -362,6 +367,13 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
+}
+
+/// Many members of one megabyte of zeros.
+fn bomb(megabytes: usize) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(&vec![0; 1 << 20]).unwrap();
+    packed.finish().unwrap().repeat(megabytes)
 }
 
 fn send_answer(
@@ -437,6 +449,9 @@ fn send_bytes(
             return send(stream, &format!("{code} Trouble"), &headers, b"");
         }
         Some(Mischief::Answer(status, headers, text)) => return send_answer(stream, status, &headers, text),
+        Some(Mischief::GzipBomb(megabytes)) => {
+            return send(stream, "200 OK", &[("Content-Encoding", "gzip")], &bomb(megabytes));
+        }
         Some(Mischief::Gzip) => {
             return send(stream, "200 OK", &[("Content-Encoding", "gzip")], &gzipped(bytes));
         }

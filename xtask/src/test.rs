@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, cargo, console, environment, libtorch, run, shown, wheel};
+use crate::{build, cargo, console, deny, environment, libtorch, run, shown, wheel};
 
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +94,7 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
         return run(tests.args(["--", name]));
     }
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
+    deny::check(root)?;
     // Tests come before lints: they share the harness's build, so a failure shows early. Lints leave an unoptimised
     // program in the tests' place, so the two cannot run at once.
     // Lints put another file in this program's place, after which its path could not be found.
@@ -147,9 +148,17 @@ fn tell_slowest(times: Times) {
     }
 }
 
-/// Runs the tests of `tests/` on the optimised program. The code of the tests is compiled without optimisation, which takes a
+/// Builds the tests of `tests/` without further features and returns their binary.
+///
+/// # Errors
+/// If they do not compile.
+pub fn build_tests(root: &Path) -> Result<PathBuf> {
+    integration_binary(&Workspace::new(root, &[])?)
+}
+
+/// Builds the tests of `tests/` for the optimised program. The code of the tests is compiled without optimisation, which takes a
 /// third of the time; a profile cannot say this for one target, but `cargo rustc` can.
-fn integration_tests(workspace: &Workspace) -> Result<Times> {
+fn integration_binary(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = workspace.cargo(["rustc", "--release", "--package", "terrabench", "--test", "all"]);
     build.args(["--message-format", "json-render-diagnostics", "--", "-C", "opt-level=0"]);
     console::note(format_args!("$ {}", shown(&build)));
@@ -159,7 +168,12 @@ fn integration_tests(workspace: &Workspace) -> Result<Times> {
         bail!("{} failed: {}", shown(&build), output.status);
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let binary = messages.lines().find_map(test_binary).context("cargo named no test binary")?;
+    messages.lines().find_map(test_binary).context("cargo named no test binary")
+}
+
+/// Runs the tests of `tests/`.
+fn integration_tests(workspace: &Workspace) -> Result<Times> {
+    let binary = integration_binary(workspace)?;
     let mut times = Times::new();
     let mut tests = Command::new(binary);
     report_times(&mut tests);
