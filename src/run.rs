@@ -1,6 +1,7 @@
 //! Runs cells: from opened data to a stored record.
 
 mod beside;
+pub mod command;
 mod findings;
 mod memory;
 pub mod plan;
@@ -17,6 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::beside::Other;
+use self::command::CommandLine;
 use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
 use self::sheet::{Example, Heading};
 use crate::data::decoding::Decoding;
@@ -51,7 +53,7 @@ use crate::train::snapshot::remove_all;
 use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
 use crate::transform::resize::{self, Nearest};
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// The settings shared by all cells of a run.
 pub struct Setting<'a> {
@@ -93,6 +95,8 @@ pub struct Setting<'a> {
     pub cache: Option<Cache>,
     /// Version and revision of this program, for the records.
     pub program: Program,
+    /// The command line, for the records.
+    pub command: CommandLine,
     /// blake3 of the config files, by `suite`, `model` and `normalization`.
     pub configs: BTreeMap<String, String>,
     /// blake3 of each protocol's file, by the protocol's name.
@@ -253,7 +257,8 @@ impl<'a> Runner<'a> {
         }))
     }
 
-    fn request(&self, task: &Task, planned: &PlannedCell) -> Result<String> {
+    /// Returns [`Record::request`] of a planned cell.
+    pub(crate) fn request(&self, task: &Task, planned: &PlannedCell) -> Result<String> {
         let decoding = Decoding::of(self.setting.suite.family, task).hash();
         let protocol = planned.protocol.deciding(&task.name);
         let impute = self.setting.input.impute(task);
@@ -300,7 +305,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs a task's cells. A cell that fails does not stop the others.
+    /// Runs a task's cells. A cell that fails does not stop the others, unless somebody asked to stop or the program itself is
+    /// at fault ([`crate::ErrorKind::ends_the_run`]): such an error is the last outcome.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let new_bank = || KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
         let (mut known, mut known_beside) = (new_bank(), new_bank());
@@ -326,7 +332,7 @@ impl<'a> Runner<'a> {
                 (Ok(_), Err(error)) => Err((error.clone(), true)),
             };
             let other = self.beside.as_ref().map(|runner| runner.opened(&plan.task, partition)).transpose();
-            outcomes.extend(cells.iter().map(|planned| {
+            for planned in cells {
                 let done = match (&agreed, &other) {
                     (Ok(agreed), Ok(other)) => {
                         let origin = Origin { weights_id: &agreed.weights, vectors: files.as_deref() };
@@ -341,8 +347,12 @@ impl<'a> Runner<'a> {
                         self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
                     }
                 };
-                (planned.cell.clone(), done)
-            }));
+                let ends = done.as_ref().is_err_and(|error| error.kind().ends_the_run());
+                outcomes.push((planned.cell.clone(), done));
+                if ends {
+                    return outcomes;
+                }
+            }
         }
         outcomes
     }
@@ -423,6 +433,7 @@ impl<'a> Runner<'a> {
             };
             return Ok(Done { path: self.store.path(&record), record, reused: true, unchecked: false });
         }
+        stop::check()?;
         // Fail before hours of work, not after.
         self.store.check_writable()?;
 
@@ -513,6 +524,7 @@ impl<'a> Runner<'a> {
                 origin: None,
                 metadata: deciding.metadata.kinds(),
                 stand_ins: stand_ins(setting.model, task, deciding.metadata),
+                command: setting.command.of(cell),
                 device: setting.device_name.clone(),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -600,6 +612,15 @@ impl<'a> Runner<'a> {
         extractor.extract(Split::Test, &all, &mut |_| Ok(()))?;
         let seconds = start.elapsed().as_secs_f64() / count.max(1) as f64;
         Ok((seconds, Split::ALL.iter().map(|split| input.dataset.samples(*split).len()).sum()))
+    }
+
+    /// Opens a task's files.
+    ///
+    /// # Errors
+    /// If they are missing, or do not suit the model.
+    pub fn input(&self, task: &Task, partition: &str) -> Result<Input> {
+        let Setting { suite, data, model, input, .. } = self.setting;
+        Input::open(suite, task, partition, data.as_ref().map_err(Error::clone)?, model, input)
     }
 
     /// Opens a task's files for a model that this program computes itself.

@@ -85,6 +85,8 @@ mod segmentation;
 mod segmentation_probe;
 mod sheet;
 mod spread;
+#[cfg(unix)]
+mod stopping;
 mod sweep;
 mod torchgeo;
 mod upernet;

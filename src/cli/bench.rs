@@ -12,7 +12,8 @@ use burn::tensor::{DType, Device};
 use super::args::BenchArgs;
 use super::progress::Shown;
 use super::{
-    data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
+    data_folder, estimate, feature_cache, input_options, model_named, reproduce, set_threads, suite, used,
+    weights_named,
 };
 use crate::config::Shortening;
 use crate::console;
@@ -29,6 +30,7 @@ use crate::program::Program;
 use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::{self, Written};
+use crate::run::command::{CommandLine, portable};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
 use crate::run::{self, Done, Runner, Setting};
 use crate::transform::strategies;
@@ -58,6 +60,24 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     Ok(if learnt_code == ExitCode::SUCCESS { code } else { learnt_code })
 }
 
+/// Name of the log in the results folder of a suite.
+pub(super) const LOG: &str = "bench.log";
+
+/// Keeps a log beside the results: what the command says, with times.
+pub(super) fn begin_log(folder: &Path, program: &Program) {
+    let path = folder.join(LOG);
+    if let Err(problem) = console::log_to(&path) {
+        console::note(format_args!("warning: {}: no log is kept: {problem}", path.display()));
+        return;
+    }
+    let revision = program.revision.as_deref().unwrap_or("unknown");
+    console::log(format_args!(
+        "terrabench {}, revision {revision}: {}",
+        program.version,
+        super::stopping::command()
+    ));
+}
+
 /// Whether this is the demo as a newcomer runs it: of GEO-Bench, without a choice of model, tasks or protocols.
 fn is_whole_demo(args: &BenchArgs) -> bool {
     let model = &args.model;
@@ -73,6 +93,7 @@ fn is_whole_demo(args: &BenchArgs) -> bool {
 
 /// Runs all cells of one model.
 fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
+    let words = reproduce::words_of_bench(&args);
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
@@ -93,9 +114,13 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
     let protocol_configs = RefCell::new(BTreeMap::new());
+    let typed_protocols = RefCell::new(BTreeMap::new());
     let load = |typed: &str| {
         let (name, protocol) = ProtocolConfig::load_named(home, typed)?;
         note_config(&mut protocol_configs.borrow_mut(), &name, &home.config("protocols", typed)?)?;
+        if typed != name {
+            typed_protocols.borrow_mut().insert(name.clone(), portable(typed));
+        }
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))
     };
@@ -125,6 +150,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
+    if !args.dry_run {
+        begin_log(&folder, program);
+    }
+    let command = CommandLine { words, chooses_cell: true, protocols: typed_protocols.into_inner() };
     let is_shipped = model.weights.as_ref().is_some_and(|weights| weights.shipped.is_some());
     let random = args.demo && model.architecture.has_parameters() && !is_shipped;
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
@@ -154,10 +183,15 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         threads,
         fresh: args.fresh,
         program: program.clone(),
+        command,
         protocol_configs: protocol_configs.into_inner(),
         beside: None,
     };
     let runner = Runner::new(&setting, &store)?;
+    if args.dry_run {
+        console::print(estimate::of(&runner, &setting, &plans, &store, &folder, true)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(missing) = runner.missing() {
         let mut cells = plans.iter().flat_map(|plan| plan.cells.iter().map(|cell| (&plan.task, cell)));
         if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
@@ -165,10 +199,12 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         }
         console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
+    estimate::of(&runner, &setting, &plans, &store, &folder, false)?.check_space()?;
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     let mut finished = 0;
+    let mut ended: Option<Error> = None;
     for plan in &plans {
         // Several protocols say the same of a partition's samples.
         let mut warned = BTreeSet::new();
@@ -185,13 +221,25 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
                     }
                     written.push(done.path);
                 }
+                Err(error) if error.kind() == ErrorKind::Stopped => ended = Some(error),
                 Err(error) => {
                     // Reported immediately, so that it is known even if a later cell aborts the run.
                     console::note(format_args!("{name}: failed: {error}"));
                     failures.push(format!("{name}: {error}"));
+                    if error.kind().ends_the_run() {
+                        ended = Some(error);
+                    }
                 }
             }
         }
+        if ended.is_some() {
+            break;
+        }
+    }
+    if let Some(error) = ended.filter(|error| error.kind() == ErrorKind::Stopped) {
+        let cells: usize = plans.iter().map(|plan| plan.cells.len()).sum();
+        console::note(format_args!("{finished} of {cells} cells are recorded in {}", folder.display()));
+        return Err(error.into());
     }
     if args.model.profile {
         console::note(format_args!("\nTime of extraction by stage:\n{}", stages::describe(start.elapsed())));
