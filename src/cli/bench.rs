@@ -4,16 +4,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
 
 use super::args::BenchArgs;
-use super::progress::Shown;
+use super::sharing;
 use super::{
     data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
 };
+use crate::claims::Claims;
 use crate::config::Shortening;
 use crate::console;
 use crate::data::fingerprint;
@@ -27,9 +28,10 @@ use crate::model::config::ModelConfig;
 use crate::nn::kernels::autocast;
 use crate::program::Program;
 use crate::protocol::ProtocolConfig;
-use crate::record::Store;
+use crate::record::{Cell, Store};
 use crate::report::{self, Written};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
+use crate::run::sharing::Sharing;
 use crate::run::{self, Done, Runner, Setting};
 use crate::transform::strategies;
 use crate::{Error, ErrorKind, Result};
@@ -157,7 +159,9 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         protocol_configs: protocol_configs.into_inner(),
         beside: None,
     };
-    let runner = Runner::new(&setting, &store)?;
+    let stale_after = Duration::from_secs_f64(args.sharing.stale_after);
+    let shared = Sharing::new(&folder, |claims| Claims::new(claims, stale_after));
+    let runner = Runner::new(&setting, &store)?.shared(shared);
     if let Some(missing) = runner.missing() {
         let mut cells = plans.iter().flat_map(|plan| plan.cells.iter().map(|cell| (&plan.task, cell)));
         if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
@@ -165,38 +169,47 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         }
         console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
+    if args.sharing.check_only {
+        return check_only(&runner, &plans);
+    }
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
-    let mut finished = 0;
-    for plan in &plans {
-        // Several protocols say the same of a partition's samples.
-        let mut warned = BTreeSet::new();
-        for (cell, outcome) in runner.run_task(plan, &Shown::new(&plan.task.name)) {
-            let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
-            match outcome {
-                Ok(done) => {
-                    finished += 1;
-                    console::note(format_args!("{name}: {}", told(&done)));
-                    for note in &done.record.notes {
-                        if warned.insert((cell.partition.clone(), note.clone())) {
-                            console::note(format_args!("  warning: {note}"));
-                        }
+    let mut recorded: Vec<String> = Vec::new();
+    // Several protocols say the same of a partition's samples.
+    let mut warned = BTreeSet::new();
+    let mut tell = |cell: &Cell, outcome: Result<Done>| {
+        let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
+        match outcome {
+            Ok(done) => {
+                console::note(format_args!("{name}: {}", told(&done)));
+                for note in &done.record.notes {
+                    if warned.insert((cell.task.clone(), cell.partition.clone(), note.clone())) {
+                        console::note(format_args!("  warning: {note}"));
                     }
-                    written.push(done.path);
                 }
-                Err(error) => {
-                    // Reported immediately, so that it is known even if a later cell aborts the run.
-                    console::note(format_args!("{name}: failed: {error}"));
-                    failures.push(format!("{name}: {error}"));
-                }
+                recorded.push(done.record.fingerprint);
+                written.push(done.path);
+            }
+            Err(error) => {
+                // Reported immediately, so that it is known even if a later cell aborts the run.
+                console::note(format_args!("{name}: failed: {error}"));
+                failures.push(format!("{name}: {error}"));
             }
         }
+    };
+    let plan_file = sharing::run(&runner, &plans, &args.sharing, &mut tell);
+    let finished = recorded.len();
+    if let (Some(plan_file), Some(shared), true) = (plan_file, runner.sharing(), failures.is_empty()) {
+        shared.end(&plan_file, &recorded);
     }
     if args.model.profile {
         console::note(format_args!("\nTime of extraction by stage:\n{}", stages::describe(start.elapsed())));
     }
-    let tables = report::write(&suite, home, &store, &folder, args.demo);
+    let tables = match args.sharing.no_tables {
+        true => Ok(Written::default()),
+        false => report::write(&suite, home, &store, &folder, args.demo),
+    };
     let Written { files, unreadable } = tables.unwrap_or_else(|error| {
         console::note(format_args!("tables: failed: {error}"));
         failures.push(format!("tables: {error}"));
@@ -214,6 +227,26 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         bail!("{} failed{others}\n{}", failures.len(), first_lines.join("\n"));
     }
     Ok(code)
+}
+
+/// Says of each task whether its files, the weights and the encoder are there. Computes nothing.
+fn check_only(runner: &Runner, plans: &[TaskPlan]) -> anyhow::Result<ExitCode> {
+    let mut failures = Vec::new();
+    for plan in plans {
+        let (name, cells) = (&plan.task.name, plan.cells.len());
+        match runner.check_task(plan) {
+            Ok(()) => console::note(format_args!("{name}: {cells} cells can run")),
+            Err(error) => {
+                console::note(format_args!("{name}: {error}"));
+                failures.push(format!("{name}: {error}"));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        let first_lines: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
+        bail!("{} of {} tasks cannot run\n{}", failures.len(), plans.len(), first_lines.join("\n"));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Describes the model behind features from files, by the names on the command line, in the folder, or of the folder.

@@ -6,6 +6,7 @@ mod batches;
 mod bench;
 mod cache;
 mod check;
+pub(crate) mod cluster_args;
 mod compare;
 mod contribute;
 mod doctor;
@@ -13,14 +14,19 @@ mod features;
 pub mod fetch;
 pub(crate) mod fetch_args;
 pub mod inspect;
+mod merge;
 mod models;
 mod parity;
 mod prepare;
 mod progress;
 mod report;
 mod rescore;
+mod sharing;
+mod slurm;
 mod spread;
+mod status;
 mod wanted;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -106,6 +112,10 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Spread(args) => return spread::run(&home, args, program),
         args::Command::Report(args) => return report::run(&home, args),
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
+        args::Command::Status(args) => status::run(&args),
+        args::Command::Slurm(args) => slurm::run(&args),
+        args::Command::Worker(args) => return worker::run(&home, &args, program),
+        args::Command::Merge(args) => return merge::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -64,6 +64,8 @@ pub fn record() -> Record {
             metadata: Vec::new(),
             stand_ins: Vec::new(),
             device: "flex".into(),
+            gpu: None,
+            driver: None,
             threads: 2,
             finished: 1_700_000_000,
             wall_seconds: 12.5,

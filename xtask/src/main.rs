@@ -3,6 +3,8 @@
 
 #[path = "../../src/cli/args.rs"]
 mod args;
+#[path = "../../src/cli/cluster_args.rs"]
+mod cluster_args;
 #[allow(dead_code, reason = "the harness uses all of it")]
 #[path = "../../src/console.rs"]
 mod console;
@@ -101,6 +103,8 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Parity(parity) => &parity.model.device,
         args::Command::Doctor(doctor) => doctor.device.as_ref()?,
         args::Command::MeasureDevice(measure) => &measure.device,
+        args::Command::Slurm(slurm) => return feature_of_plan(&slurm.plan),
+        args::Command::Worker(worker) => return feature_of_plan(&worker.plan),
         args::Command::Inspect(_)
         | args::Command::MakeFiles(_)
         | args::Command::Batches(_)
@@ -112,10 +116,21 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Models(_)
         | args::Command::Fetch(_)
         | args::Command::Report(_)
+        | args::Command::Status(_)
+        | args::Command::Merge(_)
         | args::Command::Contribute(_) => return None,
     };
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
+}
+
+/// Returns the cargo feature for the device that a plan's runs name.
+fn feature_of_plan(plan: &Path) -> Option<&'static str> {
+    // The harness says what is wrong with a plan that cannot be read.
+    let text = std::fs::read_to_string(plan).unwrap_or_default();
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == '=' || c == '"').collect();
+    let device = words.windows(2).find(|pair| pair[0] == "--device").map(|pair| pair[1])?;
+    ["libtorch", "vulkan"].into_iter().find(|feature| device.split(':').next() == Some(*feature))
 }
 
 /// LibTorch reads this when it starts: `terrabench::device::TF32_VARIABLE`.
