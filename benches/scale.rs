@@ -180,7 +180,7 @@ fn worker() -> Result<()> {
         left = held;
         if left.len() == before {
             // Waiting for the last cells of others is the plan's end, not the claims' cost.
-            pause.sleep();
+            pause.sleep()?;
         } else {
             pause = Pause::default();
         }

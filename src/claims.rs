@@ -37,7 +37,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AtPath;
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// Time without a heartbeat after which a claim is dead, if the user chooses none. Longer than network file systems keep what
 /// they know of a file (60 s), and than a short stop of a machine.
@@ -254,7 +254,7 @@ impl Claims {
     /// Takes the claim, waiting as long as others hold it. `waits` hears of each holder once.
     ///
     /// # Errors
-    /// Like [`Claims::take`].
+    /// Like [`Claims::take`], or if somebody asked the program to stop.
     pub fn wait(&self, key: &str, what: &str, waits: &mut dyn FnMut(&Holder)) -> Result<Claim> {
         let (mut pause, mut told) = (Pause::default(), None);
         loop {
@@ -267,7 +267,7 @@ impl Claims {
                     }
                 }
             }
-            pause.sleep();
+            pause.sleep()?;
         }
     }
 
@@ -502,10 +502,19 @@ impl Default for Pause {
 
 impl Pause {
     /// Sleeps. Each pause is half as long again as the one before, and up to a quarter longer, so that processes spread out.
-    pub fn sleep(&mut self) {
+    ///
+    /// # Errors
+    /// If somebody asked the program to stop meanwhile.
+    pub fn sleep(&mut self) -> Result<()> {
         let spread = 1.0 + (nonce() % 256) as f64 / 1024.0;
-        std::thread::sleep(self.0.mul_f64(spread));
+        let start = Instant::now();
+        let whole = self.0.mul_f64(spread);
+        while start.elapsed() < whole {
+            stop::check()?;
+            std::thread::sleep(whole.saturating_sub(start.elapsed()).min(Duration::from_millis(200)));
+        }
         self.0 = (self.0 * 3 / 2).min(Duration::from_secs(5));
+        stop::check()
     }
 }
 

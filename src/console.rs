@@ -10,11 +10,93 @@
 //! This file is also compiled into `xtask`, so it may only use std.
 
 use std::fmt::Display;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Writes a line to standard error, or drops it if that fails.
+/// The log file, if the command keeps one.
+static LOG: Mutex<Option<File>> = Mutex::new(None);
+
+/// From now on also appends what is written to standard error to a file, each line with the time in UTC. The file survives a closed
+/// terminal; a full disk only ends the log.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub fn log_to(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    *LOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    Ok(())
+}
+
+/// Appends lines to the log alone.
+pub fn log(text: impl Display) {
+    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(file) = log.as_mut() else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let time = utc(now);
+    let lines: String = text.to_string().lines().map(|line| format!("{time} {line}\n")).collect();
+    // One write per text, so that the lines of several processes do not mix.
+    let _ = file.write_all(lines.as_bytes());
+}
+
+/// Formats a Unix time in seconds as `2026-01-31T13:45:00Z`.
+fn utc(seconds: u64) -> String {
+    let (mut days, time) = (seconds / 86_400, seconds % 86_400);
+    let length = |year: u64| {
+        let is_leap = (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+        365 + u64::from(is_leap)
+    };
+    let mut year = 1970;
+    while days >= length(year) {
+        days -= length(year);
+        year += 1;
+    }
+    let february = length(year) - 337;
+    let mut month = 0;
+    for days_of_month in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < days_of_month {
+            break;
+        }
+        days -= days_of_month;
+        month += 1;
+    }
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", month + 1, days + 1)
+}
+
+/// Standard error and the log, for a library that writes lines: see [`log_to`].
+pub struct NotesWriter;
+
+impl Write for NotesWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        log(plain(&String::from_utf8_lossy(bytes)));
+        io::stderr().lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
+/// Removes the colours of a terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => drop(rest.by_ref().find(char::is_ascii_alphabetic)),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Writes a line to standard error and to the log, or drops it if that fails.
 pub fn note(line: impl Display) {
     let line = format!("{line}\n");
+    log(&line);
     let mut out = io::stderr().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
@@ -75,5 +157,30 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         let done = self.out.flush();
         self.seen(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_log_are_utc() {
+        // Compared with `date -u -d @SECONDS`.
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn colours_are_not_logged() {
+        assert_eq!(plain("\u{1b}[33m WARN\u{1b}[0m odd"), " WARN odd");
     }
 }

@@ -52,6 +52,17 @@ pub enum ErrorKind {
     /// A number that must be finite is not: features overflowed, or a training diverged. A candidate that fails this way is
     /// skipped if there are others.
     NotFinite,
+    /// Somebody asked the program to stop: see [`crate::stop`].
+    Stopped,
+    /// A mistake in this program, such as a worker's panic.
+    Defect,
+}
+
+impl ErrorKind {
+    /// Whether no other work should be begun after such an error.
+    pub fn ends_the_run(self) -> bool {
+        matches!(self, ErrorKind::Stopped | ErrorKind::Defect)
+    }
 }
 
 impl Error {
@@ -108,6 +119,17 @@ impl Error {
     /// Makes an error: a number that must be finite is not.
     pub fn not_finite(problem: impl ToString) -> Self {
         Self::new(ErrorKind::NotFinite, None, problem)
+    }
+
+    /// Makes an error: somebody asked to stop.
+    pub fn stopped(problem: impl ToString) -> Self {
+        Self::new(ErrorKind::Stopped, None, problem)
+    }
+
+    /// Makes an error: a mistake in this program.
+    pub fn defect(problem: impl ToString) -> Self {
+        Self::new(ErrorKind::Defect, None, problem)
+            .help("this is a mistake in Terrabench, not yours; please report it with this text")
     }
 
     /// Returns the kind of the error.

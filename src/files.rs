@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::AtPath;
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// Maximum number of links followed in a row, the same as in Linux.
 const MOST_LINKS: usize = 40;
@@ -110,6 +110,8 @@ pub fn replace_with(
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut temporary = builder.tempfile_in(folder).at(path)?;
+    let unfinished = temporary.path().to_owned();
+    let _removed = stop::at_exit(move || drop(std::fs::remove_file(unfinished)));
     write(&mut temporary)?;
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).at(path)?;

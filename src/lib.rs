@@ -56,6 +56,7 @@ pub mod report;
 pub mod run;
 pub mod score;
 pub mod solve;
+pub mod stop;
 pub mod suggest;
 pub mod task;
 pub mod train;

@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     match terrabench::cli::run(Cli::parse(), &program) {
         Ok(code) => code,
         Err(error) => {
+            if let Some(code) = terrabench::cli::stopping::ended(&error) {
+                return code;
+            }
             console::note(format_args!("error: {}", told(&error)));
             ExitCode::FAILURE
         }

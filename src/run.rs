@@ -1,6 +1,7 @@
 //! Runs cells: from opened data to a stored record.
 
 mod beside;
+pub mod command;
 mod findings;
 mod graphics;
 mod memory;
@@ -20,6 +21,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use self::beside::Other;
+use self::command::CommandLine;
 use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
 use self::sharing::{Elsewhere, Sharing, WantedCell};
 use self::sheet::{Example, Heading};
@@ -57,7 +59,7 @@ use crate::train::snapshot::remove_all;
 use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
 use crate::transform::resize::{self, Nearest};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result, stop};
 
 /// The settings shared by all cells of a run.
 pub struct Setting<'a> {
@@ -99,6 +101,8 @@ pub struct Setting<'a> {
     pub cache: Option<Cache>,
     /// Version and revision of this program, for the records.
     pub program: Program,
+    /// The command line, for the records.
+    pub command: CommandLine,
     /// blake3 of the config files, by `suite`, `model` and `normalization`.
     pub configs: BTreeMap<String, String>,
     /// blake3 of each protocol's file, by the protocol's name.
@@ -358,7 +362,8 @@ impl<'a> Runner<'a> {
         }))
     }
 
-    fn request(&self, task: &Task, planned: &PlannedCell) -> Result<String> {
+    /// Returns [`Record::request`] of a planned cell.
+    pub(crate) fn request(&self, task: &Task, planned: &PlannedCell) -> Result<String> {
         let decoding = Decoding::of(self.setting.suite.family, task).hash();
         let protocol = planned.protocol.deciding(&task.name);
         let impute = self.setting.input.impute(task);
@@ -405,7 +410,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs a task's cells. A cell that fails does not stop the others.
+    /// Runs a task's cells. A cell that fails does not stop the others, unless somebody asked to stop or the program itself is
+    /// at fault ([`crate::ErrorKind::ends_the_run`]): such an error is the last outcome.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
         let finished = |attempt| match attempt {
             Attempt::Finished(outcome) => outcome.map(|done| *done),
@@ -451,11 +457,12 @@ impl<'a> Runner<'a> {
                 (Ok(_), Err(error)) => Err((error.clone(), true)),
             };
             let other = self.beside.as_ref().map(|runner| runner.opened(&plan.task, partition)).transpose();
-            outcomes.extend(cells.iter().map(|planned| {
+            for planned in cells {
                 let request = self.request(&plan.task, planned);
                 if let Some(error) = request.as_ref().ok().and_then(|request| self.failed_elsewhere(request))
                 {
-                    return (planned, Attempt::Finished(Err(error)));
+                    outcomes.push((planned, Attempt::Finished(Err(error))));
+                    continue;
                 }
                 let attempt = match (&agreed, &other) {
                     (Ok(agreed), Ok(other)) => {
@@ -472,17 +479,25 @@ impl<'a> Runner<'a> {
                         .and_then(|done| done.ok_or_else(|| error.clone()))
                         .map(|done| Attempt::Finished(Ok(Box::new(done)))),
                 };
-                let attempt = attempt.unwrap_or_else(|error| Attempt::Finished(Err(error)));
+                let attempt = attempt.unwrap_or_else(|error| {
+                    // A scheduler ends the whole job: an encoder that is gone is then no failure of the cell.
+                    Attempt::Finished(Err(stop::check().err().unwrap_or(error)))
+                });
+                let ends = matches!(&attempt, Attempt::Finished(Err(error)) if error.kind().ends_the_run());
                 if let (Some(sharing), Ok(request), Attempt::Finished(outcome)) =
                     (&self.sharing, &request, &attempt)
                 {
                     match outcome {
                         Ok(_) => sharing.forget_failure(request),
+                        Err(error) if error.kind() == ErrorKind::Stopped => {}
                         Err(error) => sharing.note_failure(request, &planned.cell, error),
                     }
                 }
-                (planned, attempt)
-            }));
+                outcomes.push((planned, attempt));
+                if ends {
+                    return outcomes;
+                }
+            }
         }
         outcomes
     }
@@ -567,6 +582,7 @@ impl<'a> Runner<'a> {
         {
             return reused(record);
         }
+        stop::check()?;
         // Fail before hours of work, not after.
         self.store.check_writable()?;
         let claim = match self.sharing.as_ref().map(|sharing| sharing.take(&fingerprint, cell, progress)) {
@@ -679,6 +695,7 @@ impl<'a> Runner<'a> {
                 origin: None,
                 metadata: deciding.metadata.kinds(),
                 stand_ins: stand_ins(setting.model, task, deciding.metadata),
+                command: setting.command.of(cell),
                 device: setting.device_name.clone(),
                 gpu: graphics.as_ref().map(|graphics| graphics.gpu.clone()),
                 driver: graphics.map(|graphics| graphics.driver),
@@ -791,6 +808,15 @@ impl<'a> Runner<'a> {
         extractor.extract(Split::Test, &all, &mut |_| Ok(()))?;
         let seconds = start.elapsed().as_secs_f64() / count.max(1) as f64;
         Ok((seconds, Split::ALL.iter().map(|split| input.dataset.samples(*split).len()).sum()))
+    }
+
+    /// Opens a task's files.
+    ///
+    /// # Errors
+    /// If they are missing, or do not suit the model.
+    pub fn input(&self, task: &Task, partition: &str) -> Result<Input> {
+        let Setting { suite, data, model, input, .. } = self.setting;
+        Input::open(suite, task, partition, data.as_ref().map_err(Error::clone)?, model, input)
     }
 
     /// Opens a task's files for a model that this program computes itself.

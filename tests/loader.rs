@@ -95,11 +95,16 @@ fn leaving_early_stops_the_workers() {
 }
 
 #[test]
-#[should_panic(expected = "item 5 is cursed")]
-fn a_panic_in_a_worker_continues_in_the_caller() {
+fn a_panic_in_a_worker_is_the_error_of_its_sample() {
     let read = |index| {
-        assert!(index != 5, "item 5 is cursed");
+        terrabench::stop::note_sample(format_args!("m-eurosat train Forest_{index}"));
+        assert!(index != 5, "a cursed image");
         Ok(index)
     };
-    ordered(100, 2, 4, read, |items| items.for_each(drop));
+    let items: Vec<_> = ordered(100, 2, 4, read, |items| items.collect());
+    assert_eq!(items.len(), 6, "the five before it and the error");
+    let error = items[5].as_ref().unwrap_err();
+    assert_eq!(error.kind(), terrabench::ErrorKind::Defect);
+    assert!(error.to_string().contains("m-eurosat train Forest_5: "), "{error}");
+    assert!(error.to_string().contains("a cursed image"), "{error}");
 }

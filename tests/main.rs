@@ -87,6 +87,8 @@ mod segmentation_probe;
 mod sheet;
 mod slurm;
 mod spread;
+#[cfg(unix)]
+mod stopping;
 mod sweep;
 mod torchgeo;
 mod upernet;

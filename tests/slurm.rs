@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::common::{python, records};
-use crate::workers::{Ground, slow_encoder, until};
+use crate::workers::{Ground, sleep, slow_encoder, until};
 
 /// A cluster, which stops when it is dropped, or when this process ends.
 struct Cluster(PathBuf);
@@ -99,7 +99,7 @@ fn workers_that_slurm_stops_in_every_way_end_with_the_report_of_one_process() {
     let short = tempfile::Builder::new().prefix("slurm-").tempdir_in("/tmp").unwrap();
     let Some(cluster) = Cluster::start(&short.path().join("c"), 4) else { return };
     let ground = Ground::new();
-    let encoder = format!("{python} {}", slow_encoder(&ground, 1.0).display());
+    let encoder = format!("{python} {}", slow_encoder(&ground, 3.0).display());
     let run = ground.arguments(&format!(
         "geobench --partition 0.01x_train --protocol knn --protocol retrieval --input-size 32 --name Slow --encoder '{encoder}'"
     ));
@@ -161,6 +161,7 @@ fn workers_that_slurm_stops_in_every_way_end_with_the_report_of_one_process() {
     }
     assert!(logs().contains("stopped; going on in the next job"), "{}", logs());
 
+    sleep(&ground, 0.0);
     plan("one");
     let alone = ground.command("cache-one", &["worker", "one.toml"]).output().unwrap();
     assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));

@@ -159,6 +159,13 @@ pub enum Command {
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
 
+    /// Compute the number of a record again and say what differs: weights, data, configuration, program, predictions
+    ///
+    /// Runs the command that the record holds, without the feature cache, into a temporary folder. Exits with 0 if value, scores
+    /// and interval are equal to 15 digits, with 1 if not, and with 2 if the command cannot be run.
+    #[command(after_help = REPRODUCE_EXAMPLES)]
+    Reproduce(ReproduceArgs),
+
     /// Pack results for others: records, predictions and a model card, with a digest of every file
     ///
     /// Writes one folder or .zip file. `report --with` shows its results beside others, under the contributor's name;
@@ -216,6 +223,12 @@ const MERGE_EXAMPLES: &str = "\
 Examples:
   cargo xtask merge here/results there/results --into results
   cargo xtask merge there/results --into results --dry-run";
+
+const REPRODUCE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask reproduce results/geobench/records/m-eurosat.default.knn.TerraFM.ViT-Base.seed0.0123456789abcdef.json
+  cargo xtask reproduce RECORD --data ~/geobench --weights TerraFM-B.pth
+  cargo xtask reproduce RECORD --print";
 
 const PARITY_EXAMPLES: &str = "\
 Examples:
@@ -555,6 +568,10 @@ pub struct BenchArgs {
     /// Recompute finished cells
     #[arg(long)]
     pub fresh: bool,
+
+    /// Only say which cells are left, and how many hours and gigabytes they may take
+    #[arg(long)]
+    pub dry_run: bool,
 
     /// Score features that another program computed, instead of running a model: a folder with
     /// <task>/<split>.safetensors, .npz or .parquet. docs/vectors.md describes the files
@@ -1114,6 +1131,50 @@ fn at_most(text: &str, most: usize, told: &str) -> Result<usize, String> {
         Err(_) if text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()) => too_many(),
         done => done,
     }
+}
+
+/// Arguments of `reproduce`.
+#[derive(Debug, Clone, Args)]
+pub struct ReproduceArgs {
+    /// A file in records/
+    #[arg(value_name = "RECORD")]
+    pub record: PathBuf,
+
+    /// Only print the record's command
+    #[arg(long)]
+    pub print: bool,
+
+    /// Folder of the suite's official files [default: the suite's environment variable, e.g. GEO_BENCH_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Where the weights are, if the record's command names a file that is elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<String>,
+
+    /// Where the model's TOML file is, if the record's command names a file that is elsewhere
+    #[arg(long, value_name = "NAME|FILE")]
+    pub model: Option<String>,
+
+    /// Where the protocol's TOML file is, if the record's command names a file that is elsewhere
+    #[arg(long, value_name = "NAME|FILE")]
+    pub protocol: Option<String>,
+
+    /// Where the files of features are, if the record was made from files
+    #[arg(long, value_name = "DIR")]
+    pub features: Option<PathBuf>,
+
+    /// Compute on another device than the record's
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+
+    /// Threads for reading and computing [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+
+    /// Keep the new records and tables in this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `contribute`.

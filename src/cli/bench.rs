@@ -10,9 +10,10 @@ use anyhow::bail;
 use burn::tensor::{DType, Device};
 
 use super::args::BenchArgs;
-use super::sharing;
+use super::sharing::{self, End};
 use super::{
-    data_folder, feature_cache, input_options, model_named, set_threads, suite, used, weights_named,
+    data_folder, estimate, feature_cache, input_options, model_named, reproduce, set_threads, suite, used,
+    weights_named,
 };
 use crate::claims::Claims;
 use crate::config::Shortening;
@@ -30,6 +31,7 @@ use crate::program::Program;
 use crate::protocol::ProtocolConfig;
 use crate::record::{Cell, Store};
 use crate::report::{self, Written};
+use crate::run::command::{CommandLine, portable};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
 use crate::run::sharing::Sharing;
 use crate::run::{self, Done, Runner, Setting};
@@ -60,6 +62,27 @@ pub fn run(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<Ex
     Ok(if learnt_code == ExitCode::SUCCESS { code } else { learnt_code })
 }
 
+/// Exit code of a run that did not wait for the cells that other processes hold.
+pub(super) const CELLS_LEFT: u8 = 75;
+
+/// Name of the log in the results folder of a suite.
+pub(super) const LOG: &str = "bench.log";
+
+/// Keeps a log beside the results: what the command says, with times.
+pub(super) fn begin_log(folder: &Path, program: &Program) {
+    let path = folder.join(LOG);
+    if let Err(problem) = console::log_to(&path) {
+        console::note(format_args!("warning: {}: no log is kept: {problem}", path.display()));
+        return;
+    }
+    let revision = program.revision.as_deref().unwrap_or("unknown");
+    console::log(format_args!(
+        "terrabench {}, revision {revision}: {}",
+        program.version,
+        super::stopping::command()
+    ));
+}
+
 /// Whether this is the demo as a newcomer runs it: of GEO-Bench, without a choice of model, tasks or protocols.
 fn is_whole_demo(args: &BenchArgs) -> bool {
     let model = &args.model;
@@ -75,6 +98,7 @@ fn is_whole_demo(args: &BenchArgs) -> bool {
 
 /// Runs all cells of one model.
 fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<ExitCode> {
+    let words = reproduce::words_of_bench(&args);
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let model_name = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
@@ -95,9 +119,13 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     let shortening =
         Shortening { epochs: args.epochs, learning_rates: args.learning_rates, limit: args.limit };
     let protocol_configs = RefCell::new(BTreeMap::new());
+    let typed_protocols = RefCell::new(BTreeMap::new());
     let load = |typed: &str| {
         let (name, protocol) = ProtocolConfig::load_named(home, typed)?;
         note_config(&mut protocol_configs.borrow_mut(), &name, &home.config("protocols", typed)?)?;
+        if typed != name {
+            typed_protocols.borrow_mut().insert(name.clone(), portable(typed));
+        }
         let protocol = protocol.shortened(&name, &shortening)?;
         Ok::<_, crate::Error>((name, protocol))
     };
@@ -127,6 +155,10 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
+    if !args.dry_run {
+        begin_log(&folder, program);
+    }
+    let command = CommandLine { words, chooses_cell: true, protocols: typed_protocols.into_inner() };
     let is_shipped = model.weights.as_ref().is_some_and(|weights| weights.shipped.is_some());
     let random = args.demo && model.architecture.has_parameters() && !is_shipped;
     let typed = args.model.weights.as_deref().or(random.then_some(DEMO_WEIGHTS));
@@ -156,12 +188,17 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         threads,
         fresh: args.fresh,
         program: program.clone(),
+        command,
         protocol_configs: protocol_configs.into_inner(),
         beside: None,
     };
     let stale_after = Duration::from_secs_f64(args.sharing.stale_after);
     let shared = Sharing::new(&folder, |claims| Claims::new(claims, stale_after));
     let runner = Runner::new(&setting, &store)?.shared(shared);
+    if args.dry_run {
+        console::print(estimate::of(&runner, &setting, &plans, &store, &folder, true)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(missing) = runner.missing() {
         let mut cells = plans.iter().flat_map(|plan| plan.cells.iter().map(|cell| (&plan.task, cell)));
         if !cells.any(|(task, cell)| runner.recorded(task, cell).is_ok_and(|done| done.is_some())) {
@@ -172,6 +209,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
     if args.sharing.check_only {
         return check_only(&runner, &plans);
     }
+    estimate::of(&runner, &setting, &plans, &store, &folder, false)?.check_space()?;
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
@@ -198,9 +236,21 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
             }
         }
     };
-    let plan_file = sharing::run(&runner, &plans, &args.sharing, &mut tell);
+    let shared = sharing::run(&runner, &plans, &args.sharing, &mut tell);
     let finished = recorded.len();
-    if let (Some(plan_file), Some(shared), true) = (plan_file, runner.sharing(), failures.is_empty()) {
+    let is_left = matches!(&shared, Ok(End { is_left: true, .. }));
+    let plan_file = match shared {
+        Err(error) if error.kind() == ErrorKind::Stopped => {
+            let cells: usize = plans.iter().map(|plan| plan.cells.len()).sum();
+            console::note(format_args!("{finished} of {cells} cells are recorded in {}", folder.display()));
+            return Err(error.into());
+        }
+        // It was told with its cell.
+        Err(_) => None,
+        Ok(end) => end.plan_file,
+    };
+    let is_all = failures.is_empty() && !is_left;
+    if let (Some(plan_file), Some(shared), true) = (plan_file, runner.sharing(), is_all) {
         shared.end(&plan_file, &recorded);
     }
     if args.model.profile {
@@ -226,7 +276,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program) -> anyhow::Result<
         let others = if finished > 0 { "; all others are recorded" } else { "" };
         bail!("{} failed{others}\n{}", failures.len(), first_lines.join("\n"));
     }
-    Ok(code)
+    Ok(if is_left { ExitCode::from(CELLS_LEFT) } else { code })
 }
 
 /// Says of each task whether its files, the weights and the encoder are there. Computes nothing.

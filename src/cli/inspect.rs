@@ -58,6 +58,9 @@ fn each(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |place: usize| {
         let (split, index) = places[place];
+        if let Some(name) = dataset.samples(split).get(index) {
+            crate::stop::note_sample(format_args!("{split} {name}"));
+        }
         dataset.read_raw(split, index).map(|sample| (split, sample))
     };
     loader::ordered(places.len(), threads, 2 * threads, read, |samples| {

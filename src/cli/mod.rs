@@ -10,6 +10,7 @@ pub(crate) mod cluster_args;
 mod compare;
 mod contribute;
 mod doctor;
+mod estimate;
 mod features;
 pub mod fetch;
 pub(crate) mod fetch_args;
@@ -20,11 +21,13 @@ mod parity;
 mod prepare;
 mod progress;
 mod report;
+mod reproduce;
 mod rescore;
 mod sharing;
 mod slurm;
 mod spread;
 mod status;
+pub mod stopping;
 mod wanted;
 mod worker;
 
@@ -84,7 +87,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
             tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("terrabench=warn")),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(|| console::NotesWriter)
         // Otherwise it would report a closed standard error on standard error, and panic.
         .log_internal_errors(false)
         .init();
@@ -93,6 +96,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         Some(folder) => Home::of(folder)?,
         None => Home::find()?,
     };
+    stopping::listen(&cli.command);
     let done = match cli.command {
         args::Command::Bench(args) => return bench::run(&home, args, program),
         args::Command::Inspect(args) => inspect(&home, &args),
@@ -111,6 +115,7 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::MakeFiles(args) => doctor::make_files(&home, &args),
         args::Command::Spread(args) => return spread::run(&home, args, program),
         args::Command::Report(args) => return report::run(&home, args),
+        args::Command::Reproduce(args) => return Ok(reproduce::run(&home, &args, program)),
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
         args::Command::Status(args) => status::run(&args),
         args::Command::Slurm(args) => slurm::run(&args),

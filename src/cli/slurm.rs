@@ -159,11 +159,17 @@ impl Job {
         text.push_str(&self.beginning());
         text.push_str(&format!(
             r#"
-# The program does not see the signal that SLURM sends to this shell, and a shell hears of it only while it waits.
+task="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+state() {{ squeue -h -j "$task" -o %T 2>/dev/null; }}
+
+# Before the time limit SLURM signals this shell alone, which hears of it only while it waits. When a job is cancelled or requeued,
+# it signals the program too, for which a second signal means: at once.
 stopped=
 stop() {{
     stopped=1
-    kill -TERM "$worker" 2>/dev/null
+    case "$(state)" in
+        '' | RUNNING) kill -TERM "$worker" 2>/dev/null ;;
+    esac
 }}
 trap stop TERM
 {command} "$SLURM_ARRAY_TASK_ID" &
@@ -176,11 +182,9 @@ while kill -0 "$worker" 2>/dev/null; do
 done
 
 # 75: the program asks to be started again. 143: it ended because of the signal.
-if [ -n "$stopped" ] || [ "$code" -eq 75 ] || [ "$code" -eq 143 ]; then
-    task="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-    state=$(squeue -h -j "$task" -o %T 2>/dev/null)
+if [ "$code" -ne 0 ] && {{ [ -n "$stopped" ] || [ "$code" -eq 75 ] || [ "$code" -eq 143 ]; }}; then
     # Jobs that are being cancelled, or that SLURM requeues by itself, no longer run.
-    if [ "$state" = RUNNING ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
+    if [ "$(state)" = RUNNING ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
         echo "stopped; going on in the next job: $task"
         trap '' TERM
         scontrol requeue "$task" && exit 143

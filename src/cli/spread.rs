@@ -9,7 +9,9 @@ use anyhow::bail;
 use super::args::{DataArgs, MissingBands, ModelArgs, SpreadArgs};
 use super::bench::{configs, note_config};
 use super::progress::Shown;
-use super::{data_folder, feature_cache, input_options, model_named, set_threads, suite, weights_named};
+use super::{
+    data_folder, feature_cache, input_options, model_named, reproduce, set_threads, suite, weights_named,
+};
 use crate::canvas::{pdf, png, svg};
 use crate::console;
 use crate::demo;
@@ -26,6 +28,7 @@ use crate::protocol::ProtocolConfig;
 use crate::record::Store;
 use crate::report::pictures::spread as picture;
 use crate::report::spread::{Measured, Spread, SpreadStrip, SpreadValue, published_lines};
+use crate::run::command::CommandLine;
 use crate::run::plan::{self, Choice, TaskPlan};
 use crate::run::spread::{Aspect, Strip, View, Wanted, fitting_protocols, strips};
 use crate::run::{Done, Runner, Setting};
@@ -102,7 +105,11 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
+    if !args.dry_run {
+        super::bench::begin_log(&folder, program);
+    }
     let weights = weights(home, &model_name, &model, args.model.weights.as_deref(), args.demo);
+    let command = CommandLine { words: reproduce::words_of_spread(&args), ..CommandLine::default() };
     let run = Prepared { home, args: &args, task: &task.name };
     let own_configs = configs(home, &suite.name, Some(&model_name), None)?;
     let views = distinct(&strips);
@@ -148,6 +155,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
                 fresh: args.fresh,
                 cache: feature_cache(&args.model),
                 program: program.clone(),
+                command: command.clone(),
                 configs,
                 protocol_configs: protocol_configs.clone(),
                 beside,
@@ -195,9 +203,13 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
                             task.name, view.protocol
                         )),
                     }
+                    if let Some(error) = done.as_ref().err().filter(|error| error.kind().ends_the_run()) {
+                        return Err(error.clone().into());
+                    }
                     outcomes.push((view, done));
                 }
             }
+            Err(error) if error.kind().ends_the_run() => return Err(error.into()),
             Err(error) => {
                 console::note(format_args!("{}, {view}: failed: {error}", task.name));
                 outcomes.extend(

@@ -15,9 +15,11 @@ use clap::Parser;
 use serde::Deserialize;
 
 use super::args::{BenchArgs, Command};
+use super::bench::{self, CELLS_LEFT};
 use super::cluster_args::WorkerArgs;
 use super::fetch_args::{FetchArgs, FetchWhat};
-use super::{Cli, bench, fetch};
+use super::stopping::was_stopped;
+use super::{Cli, fetch};
 use crate::claims::{Claims, STALE_AFTER};
 use crate::console;
 use crate::error::AtPath;
@@ -234,15 +236,20 @@ pub fn run(home: &Home, args: &WorkerArgs, program: &Program) -> anyhow::Result<
     let benches = plan.benches()?;
     let count = benches.len();
     let mut failures = Vec::new();
-    let go = |number: usize, change: &dyn Fn(&mut BenchArgs), failures: &mut Vec<String>| {
+    // Returns whether no cell is left to others.
+    let go = |number: usize, change: &dyn Fn(&mut BenchArgs)| -> anyhow::Result<Result<bool, String>> {
         let mut bench = benches[number].clone();
         change(&mut bench);
         console::note(format_args!("\n{}", plan.run[number]));
-        if let Err(error) = bench::run(home, bench, program) {
-            console::note(format_args!("error: {error:#}"));
-            let error = error.to_string();
-            let first = error.lines().next().unwrap_or_default();
-            failures.push(format!("{}: {first}", plan.run[number]));
+        match bench::run(home, bench, program) {
+            Ok(code) => Ok(Ok(code != ExitCode::from(CELLS_LEFT))),
+            Err(error) if was_stopped(&error) => Err(error),
+            Err(error) => {
+                console::note(format_args!("error: {error:#}"));
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default();
+                Ok(Err(format!("{}: {first}", plan.run[number])))
+            }
         }
     };
     if args.check {
@@ -252,7 +259,9 @@ pub fn run(home: &Home, args: &WorkerArgs, program: &Program) -> anyhow::Result<
             bench.model.device = "flex".to_owned();
             bench.model.precision = super::args::PrecisionArg::F32;
         };
-        (0..count).for_each(|number| go(number, &check, &mut failures));
+        for number in 0..count {
+            failures.extend(go(number, &check)?.err());
+        }
         if !failures.is_empty() {
             bail!("{} of {count} runs cannot start\n{}", failures.len(), failures.join("\n"));
         }
@@ -269,9 +278,16 @@ pub fn run(home: &Home, args: &WorkerArgs, program: &Program) -> anyhow::Result<
         worker(bench);
         bench.sharing.no_wait = true;
     };
-    let mut of_first_round = Vec::new();
-    (first..count).chain(0..first).for_each(|number| go(number, &take, &mut of_first_round));
-    (0..count).for_each(|number| go(number, &worker, &mut failures));
+    let mut left = Vec::new();
+    for number in (first..count).chain(0..first) {
+        // A run with failures may have left cells to others as well.
+        if go(number, &take)? != Ok(true) {
+            left.push(number);
+        }
+    }
+    for number in left {
+        failures.extend(go(number, &worker)?.err());
+    }
     if !failures.is_empty() {
         bail!("{} of {count} runs failed\n{}", failures.len(), failures.join("\n"));
     }

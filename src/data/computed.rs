@@ -8,7 +8,7 @@ use crate::files::write_atomically;
 use crate::task::Task;
 use crate::task::images::full_name;
 use crate::transform::normalize::BandStatistics;
-use crate::{Error, Result, home};
+use crate::{Error, Result, home, stop};
 
 /// Version of this code. Statistics remembered by another version are recomputed.
 const VERSION: u32 = 2;
@@ -85,6 +85,9 @@ fn compute(
     let count = dataset.samples(Split::Train).len();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |index: usize| {
+        if let Some(name) = dataset.samples(Split::Train).get(index) {
+            stop::note_sample(format_args!("train {name}"));
+        }
         let sample = dataset.read(Split::Train, index, bands)?;
         let planes = sample.images.iter().flat_map(|image| image.pixels.outer_iter());
         Ok(planes.map(|plane| Moments::of(plane.iter())).collect::<Vec<_>>())

@@ -1,9 +1,9 @@
 //! Parallel, ordered, bounded prefetch.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::Scope;
 
-use crate::Result;
+use crate::{Result, stop};
 
 /// Reads the items `0..count` on `threads` threads and passes them, in order, to `consume` on the calling
 /// thread.
@@ -11,13 +11,14 @@ use crate::Result;
 /// At most `ahead` items are in progress or waiting to be consumed, so memory use does not grow with `count`.
 /// If `ahead` is smaller than `threads`, only `ahead` threads run. The iterator ends after the first error.
 /// Once `consume` returns, whether or not it took every item, each worker stops after its current item. A
-/// panic in `read` resumes on the calling thread.
+/// panic in `read` is an error that names the sample ([`stop::guarded`]); a request to stop ([`stop::check`]) is an error of the next
+/// item.
 pub fn ordered<T: Send, R>(
     count: usize,
     threads: usize,
     ahead: usize,
     read: impl Fn(usize) -> Result<T> + Sync,
-    consume: impl FnOnce(Ordered<'_, T>) -> R,
+    consume: impl FnOnce(Ordered<T>) -> R,
 ) -> R {
     // Worker w reads items w, w + threads, … into its own queue. Taking from the queues in turn restores the
     // order, and a full queue makes its worker wait.
@@ -34,21 +35,19 @@ pub fn ordered<T: Send, R>(
 
 /// The items of [`ordered`], in order, until the first error.
 #[derive(Debug)]
-pub struct Ordered<'scope, T> {
-    workers: Vec<Worker<'scope, T>>,
+pub struct Ordered<T> {
+    workers: Vec<Worker<T>>,
     next: usize,
     count: usize,
 }
 
 #[derive(Debug)]
-struct Worker<'scope, T> {
+struct Worker<T> {
     items: Receiver<Result<T>>,
-    /// Joined once the worker turns out to have panicked.
-    thread: Option<ScopedJoinHandle<'scope, ()>>,
 }
 
-impl<'scope, T: Send> Worker<'scope, T> {
-    fn start<'env>(
+impl<T: Send> Worker<T> {
+    fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         queue: usize,
         indices: impl Iterator<Item = usize> + Send + 'scope,
@@ -58,9 +57,9 @@ impl<'scope, T: Send> Worker<'scope, T> {
         T: 'scope,
     {
         let (sender, items): (SyncSender<Result<T>>, _) = sync_channel(queue);
-        let thread = scope.spawn(move || {
+        scope.spawn(move || {
             for index in indices {
-                let item = read(index);
+                let item = stop::check().and_then(|()| stop::guarded(index, || read(index)));
                 let failed = item.is_err();
                 // Sending fails if the receiver is gone.
                 if sender.send(item).is_err() || failed {
@@ -68,11 +67,11 @@ impl<'scope, T: Send> Worker<'scope, T> {
                 }
             }
         });
-        Worker { items, thread: Some(thread) }
+        Worker { items }
     }
 }
 
-impl<T> Iterator for Ordered<'_, T> {
+impl<T> Iterator for Ordered<T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
@@ -86,12 +85,9 @@ impl<T> Iterator for Ordered<'_, T> {
                 self.next = if item.is_ok() { self.next + 1 } else { self.count };
                 Some(item)
             }
-            // Without a panic, a worker sends all of its items.
+            // A worker sends all of its items, up to its first error.
             Err(_) => {
                 self.next = self.count;
-                if let Some(Err(panic)) = worker.thread.take().map(ScopedJoinHandle::join) {
-                    std::panic::resume_unwind(panic);
-                }
                 None
             }
         }

@@ -15,7 +15,7 @@ use crate::task::images::full_name;
 use crate::task::{Metadata, MetadataKind, Suite, Task};
 use crate::transform::Preprocess;
 use crate::transform::strategies::{self, Channel, StoredBands, Strategies, Strategy};
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// The user's choices about a task's bands and their normalisation.
 #[derive(Debug, Clone)]
@@ -239,12 +239,20 @@ impl Input {
         })
     }
 
+    /// Lets a panic name the sample.
+    fn note_sample(&self, split: Split, index: usize) {
+        if let Some(name) = self.dataset.samples(split).get(index) {
+            stop::note_sample(format_args!("{} {split} {name}", self.task.name));
+        }
+    }
+
     /// Reads the model's bands of a sample as stored, with the metadata that the model is given, and logs a summary of it in
     /// [`Input::seen`].
     ///
     /// # Errors
     /// If the sample cannot be read, or lacks metadata that the task's files should have.
     pub fn stored(&self, split: Split, index: usize) -> Result<Sample> {
+        self.note_sample(split, index);
         let mut sample = self.dataset.read(split, index, &self.stored_bands())?;
         for image in &mut sample.images {
             image.day = self.given(MetadataKind::Date, &sample.name, image.day)?;
@@ -346,6 +354,7 @@ impl Input {
     /// # Errors
     /// If the sample cannot be read.
     pub fn labelled(&self, split: Split, index: usize) -> Result<Sample> {
+        self.note_sample(split, index);
         self.dataset.read(split, index, &images::one_band(&self.images))
     }
 

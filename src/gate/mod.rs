@@ -5,6 +5,7 @@ pub mod choice;
 pub mod compare;
 pub mod parity;
 pub(crate) mod recompute;
+pub mod reproduce;
 pub mod rescore;
 pub(crate) mod samples;
 pub(crate) mod suites;

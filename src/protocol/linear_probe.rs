@@ -30,7 +30,7 @@ use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, reported_score, score_logits};
 use crate::task::{Split, TargetKind, Task};
 use crate::train::schedule::Position;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, stop};
 
 pub use self::batches::RunningStatistics;
 pub use self::draws::{DrawnSample, shuffled};
@@ -186,6 +186,7 @@ pub fn train_from(
     training.check(config)?;
     let mut sweep = Sweep::new(config, rates, training, start)?;
     for epoch in 0..config.epochs {
+        stop::check()?;
         sweep.train(config, training, epoch, &order(epoch))?;
         after_epoch(epoch, &sweep.heads())?;
     }

@@ -25,7 +25,7 @@ use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
 use crate::task::{Metric, Split, TargetKind, Task};
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// Samples whose losses are computed together. Sums are taken block by block, whatever the number of threads.
 const ROWS_AT_A_TIME: usize = 512;
@@ -604,6 +604,7 @@ pub fn sweep_on(
     let mut best: Option<(Candidate, Regression)> = None;
     let mut previous: Option<Regression> = None;
     for c in config.c.values() {
+        stop::check()?;
         let regression = of_train.fit(targets, c, config.solver, previous.as_ref())?;
         let logits = regression.logits(held_out.valid);
         let validation = candidate_score(logits.view(), held_out.valid_targets, &score)?;

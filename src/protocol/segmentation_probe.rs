@@ -26,7 +26,7 @@ use crate::score::decision::{choose, first_best};
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::{Split, TargetKind, Task};
 use crate::train::schedule::{Position, Rates};
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// Tiles whose logits are computed together: enough rows for a product, few enough for the cache. It decides nothing
 /// but the order of sums, and is fixed so that results do not depend on the number of threads.
@@ -193,6 +193,7 @@ pub fn train(
         let order = order(epoch);
         let batches = order.len().div_ceil(config.training.batch_size);
         for (batch, tiles) in order.chunks(config.training.batch_size).enumerate() {
+            stop::check()?;
             let position = Position { epoch, epochs: config.training.epochs, batch, batches };
             let batch = Batch::read(tokens, tiles)?;
             if batch.counting == 0 {

@@ -20,7 +20,7 @@ pub use self::collection::{Collection, StoredRecord, collect, collect_usable};
 pub use self::frame::frame;
 pub use self::note::Note;
 pub use self::setting::{Aspect, SettingKey, protocol_settings, short};
-pub use self::store::{Staged, Store, Usable};
+pub use self::store::{Staged, Store, Usable, read_record};
 pub use self::unreadable::{Reason, Unreadable};
 use crate::device::Precision;
 use crate::features::Preparation;
@@ -194,6 +194,9 @@ pub struct Provenance {
     /// assumed)`. Follows from model and task. Empty in older records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<String>,
+    /// The command that computes the value again: see [`crate::run::command`]. Empty in older records.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub command: String,
     /// Device of the run.
     pub device: String,
     /// Name of the graphics processor, as its driver says it, where that is known; several are joined by ` + `.

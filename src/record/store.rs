@@ -401,6 +401,15 @@ fn damaged(path: &Path, problem: &str) -> Error {
         .help("delete the file; the cell is then recomputed")
 }
 
+/// Reads one record's file, wherever it lies.
+///
+/// # Errors
+/// If it cannot be read, or is no record.
+pub fn read_record(path: &Path) -> Result<Record> {
+    let text = std::fs::read_to_string(path).at(path)?;
+    parse(path, &text).map_err(|(_, error)| error)
+}
+
 /// Parses a record and upgrades it to the current schema.
 fn parse(path: &Path, text: &str) -> Result<Record, (Reason, Error)> {
     let broken = |problem: String| (Reason::Damaged, damaged(path, &problem));

@@ -63,6 +63,7 @@ pub fn record() -> Record {
             origin: None,
             metadata: Vec::new(),
             stand_ins: Vec::new(),
+            command: String::new(),
             device: "flex".into(),
             gpu: None,
             driver: None,

@@ -58,9 +58,14 @@ enum Task {
 
 fn main() -> ExitCode {
     let task = Cli::parse().task;
-    // For `check` and `parity`, exit code 1 means that numbers differ, so a harness that fails to build needs another code.
+    // For `check`, `parity` and `reproduce`, exit code 1 means that numbers differ, so a harness that fails to build needs another code.
     let failure = match &task {
-        Task::Harness(command) if matches!(**command, args::Command::Check(_) | args::Command::Parity(_)) => {
+        Task::Harness(command)
+            if matches!(
+                **command,
+                args::Command::Check(_) | args::Command::Parity(_) | args::Command::Reproduce(_)
+            ) =>
+        {
             ExitCode::from(2)
         }
         _ => ExitCode::FAILURE,
@@ -83,9 +88,9 @@ fn work(task: Task) -> Result<ExitCode> {
                 environment.push((TF32_VARIABLE, "1".into()));
             }
             let arguments = std::env::args_os().skip(1);
-            let status = Command::new(harness).envs(environment).args(arguments).status()?;
-            // A signal leaves no exit code; shells report that as a failure too.
-            Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+            let mut run = Command::new(harness);
+            run.envs(environment).args(arguments);
+            become_or_run(&mut run)
         }
         Task::Test(options) => test::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Timed(options) => test::timed(&options),
@@ -94,15 +99,29 @@ fn work(task: Task) -> Result<ExitCode> {
     }
 }
 
+/// Runs the harness in the place of this process, so that signals reach it and its exit code is the caller's.
+#[cfg(unix)]
+fn become_or_run(harness: &mut Command) -> Result<ExitCode> {
+    Err(std::os::unix::process::CommandExt::exec(harness)).context("cannot start the harness")
+}
+
+/// Runs the harness and returns its exit code.
+#[cfg(not(unix))]
+fn become_or_run(harness: &mut Command) -> Result<ExitCode> {
+    let status = harness.status().context("cannot start the harness")?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
 /// Returns the cargo feature for the device that a command uses.
 fn feature_of(command: &args::Command) -> Option<&str> {
-    let device = match command {
-        args::Command::Bench(bench) => &bench.model.device,
-        args::Command::Features(features) => &features.model.device,
-        args::Command::Spread(spread) => &spread.model.device,
-        args::Command::Parity(parity) => &parity.model.device,
-        args::Command::Doctor(doctor) => doctor.device.as_ref()?,
-        args::Command::MeasureDevice(measure) => &measure.device,
+    let device: std::borrow::Cow<'_, str> = match command {
+        args::Command::Reproduce(reproduce) => reproduced_device(reproduce)?.into(),
+        args::Command::Bench(bench) => bench.model.device.as_str().into(),
+        args::Command::Features(features) => features.model.device.as_str().into(),
+        args::Command::Spread(spread) => spread.model.device.as_str().into(),
+        args::Command::Parity(parity) => parity.model.device.as_str().into(),
+        args::Command::Doctor(doctor) => doctor.device.as_ref()?.into(),
+        args::Command::MeasureDevice(measure) => measure.device.as_str().into(),
         args::Command::Slurm(slurm) => return feature_of_plan(&slurm.plan),
         args::Command::Worker(worker) => return feature_of_plan(&worker.plan),
         args::Command::Inspect(_)
@@ -120,6 +139,7 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Merge(_)
         | args::Command::Contribute(_) => return None,
     };
+    let device = device.as_ref();
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
 }
@@ -131,6 +151,17 @@ fn feature_of_plan(plan: &Path) -> Option<&'static str> {
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == '=' || c == '"').collect();
     let device = words.windows(2).find(|pair| pair[0] == "--device").map(|pair| pair[1])?;
     ["libtorch", "vulkan"].into_iter().find(|feature| device.split(':').next() == Some(*feature))
+}
+
+/// The device on which a record is computed again: the one typed, else the record's.
+fn reproduced_device(reproduce: &args::ReproduceArgs) -> Option<String> {
+    if let Some(device) = &reproduce.device {
+        return Some(device.clone());
+    }
+    // The record's JSON is checked by the harness; here a line of it is enough.
+    let text = std::fs::read_to_string(&reproduce.record).ok()?;
+    let (_, from) = text.split_once("\"device\": \"")?;
+    Some(from.split('"').next()?.to_owned())
 }
 
 /// LibTorch reads this when it starts: `terrabench::device::TF32_VARIABLE`.

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::message::{self, Reply, Request};
 use super::tensors::Frame;
+use crate::stop::{self, AtExit};
 use crate::{Error, Result};
 
 /// Longest line that is read.
@@ -29,6 +30,9 @@ const PIPE: usize = 1 << 20;
 
 /// How much of the standard error is kept.
 const KEPT: usize = 16 << 10;
+
+/// How often a request to stop is looked for while the encoder computes.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// How long a process that has closed its pipes may take to end, before it is killed.
 const TO_END: Duration = Duration::from_secs(5);
@@ -55,7 +59,9 @@ struct StandardError {
 
 /// A running encoder process.
 pub(super) struct Connection {
-    child: Option<Child>,
+    child: Option<Arc<Mutex<Child>>>,
+    /// Ends the process if this program ends at once.
+    _at_exit: Option<AtExit>,
     outgoing: Option<Sender<(String, Option<Frame>)>>,
     incoming: Receiver<Incoming>,
     writer: JoinHandle<()>,
@@ -82,7 +88,12 @@ impl Connection {
                     let kept = Arc::new(Mutex::new(Vec::new()));
                     let shared = Arc::clone(&kept);
                     let thread = std::thread::spawn(move || keep_end(errors, &shared));
-                    (Some(child), Some(StandardError { kept, thread }), Box::new(output), Box::new(input))
+                    (
+                        Some(Arc::new(Mutex::new(child))),
+                        Some(StandardError { kept, thread }),
+                        Box::new(output),
+                        Box::new(input),
+                    )
                 }
                 Command::Pipes { read, write } => {
                     let input = inherited(*read, File::options().read(true))?;
@@ -92,11 +103,15 @@ impl Connection {
                     (None, None, Box::new(input), Box::new(output))
                 }
             };
+        let at_exit = child.as_ref().map(|child| {
+            let child = Arc::clone(child);
+            stop::at_exit(move || drop(locked(&child).kill()))
+        });
         let reader = sender.clone();
         std::thread::spawn(move || read(input, &reader));
         let (outgoing, queue) = channel();
         let writer = std::thread::spawn(move || write(output, &queue, &sender));
-        Ok(Connection { child, outgoing: Some(outgoing), incoming, writer, errors })
+        Ok(Connection { child, _at_exit: at_exit, outgoing: Some(outgoing), incoming, writer, errors })
     }
 
     /// Queues a message.
@@ -110,19 +125,28 @@ impl Connection {
     }
 
     /// Waits for what comes next. None if nothing comes within `limit`.
-    pub(super) fn receive(&self, limit: Duration) -> Option<Incoming> {
-        match self.incoming.recv_timeout(limit) {
-            Ok(incoming) => Some(incoming),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Incoming::End),
+    ///
+    /// # Errors
+    /// If somebody asks this program to stop.
+    pub(super) fn receive(&self, limit: Duration) -> Result<Option<Incoming>> {
+        let start = Instant::now();
+        loop {
+            let left = limit.saturating_sub(start.elapsed());
+            match self.incoming.recv_timeout(left.min(GLANCE)) {
+                Ok(incoming) => return Ok(Some(incoming)),
+                Err(RecvTimeoutError::Timeout) if left <= GLANCE => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => stop::check()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(Some(Incoming::End)),
+            }
         }
     }
 
     /// Stops the process. Returns how it ended, if it did so by itself within `patience`, and the end of its standard error.
     pub(super) fn stop(mut self, patience: Duration) -> (Option<ExitStatus>, String) {
         self.outgoing = None;
-        let status = self.child.as_mut().and_then(|child| ended(child, patience));
-        if let (Some(child), None) = (&mut self.child, status) {
+        let status = self.child.as_ref().and_then(|child| ended(child, patience));
+        if let (Some(child), None) = (&self.child, status) {
+            let mut child = locked(child);
             child.kill().ok();
             child.wait().ok();
         }
@@ -148,6 +172,9 @@ fn start(words: &[String]) -> Result<Child> {
     let (program, arguments) = words.split_first().ok_or_else(|| Error::request("no program to start"))?;
     let mut command = std::process::Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A terminal sends Ctrl-C and its own end to the whole group; this program decides when the encoder ends.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.spawn().map_err(|problem| {
         let error = Error::request(format!("cannot start the encoder `{program}`: {problem}"));
         let help = match problem.kind() {
@@ -195,10 +222,14 @@ fn wait_for(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-fn ended(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended(child: &Mutex<Child>, patience: Duration) -> Option<ExitStatus> {
     let mut status = None;
     wait_for(patience, || {
-        status = child.try_wait().ok().flatten();
+        status = locked(child).try_wait().ok().flatten();
         status.is_some()
     });
     status

@@ -13,7 +13,7 @@ use crate::model::encoder::{Batch, Context, Encoded, Input, Want};
 use crate::model::remote::{Agreement, Announcement, Unstacked};
 use crate::nn::heads::upernet::MapLevel;
 use crate::task::Sensors;
-use crate::{Error, Result, device};
+use crate::{Error, Result, device, stop};
 
 /// Batches in flight where the encoder did not say.
 const IN_FLIGHT: usize = 2;
@@ -320,7 +320,7 @@ impl Dialogue {
                     .clone()
                     .unwrap_or_else(|| Error::mismatch(format!("{self}: it does not run"))));
             };
-            let problem = match connection.receive(limit) {
+            let problem = match connection.receive(limit)? {
                 Some(Incoming::Message(Reply::Features(header), bytes)) => {
                     if header.id != self.expected_id || header.id >= self.next_id {
                         let problem = format!("expected {expected}, found those of batch {}", header.id);
@@ -424,7 +424,11 @@ impl std::fmt::Display for Dialogue {
 impl Drop for Dialogue {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let (status, errors) = connection.end();
+        // Somebody who wants to stop does not wait for an encoder in the middle of a batch.
+        let (status, errors) = match stop::asked() {
+            Some(_) => connection.stop(Duration::ZERO),
+            None => connection.end(),
+        };
         if let Some(status) = status.filter(|status| !status.success()) {
             tracing::warn!("{self}: ended with {status} after the last batch{}", indented(&Some(errors)));
         }

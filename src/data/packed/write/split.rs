@@ -13,7 +13,7 @@ use crate::error::AtPath;
 use crate::formats::hdf5::{Chunked, Column, Dtype, Growing, Rows};
 use crate::progress::Progress;
 use crate::task::{Suite, TargetKind, Task};
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 
 /// Labels per compressed chunk, in numbers, for targets other than masks and maps.
 const LABEL_CHUNK: usize = 1 << 14;
@@ -50,7 +50,13 @@ struct Encoded {
 /// Writes a split's file and returns its size in bytes. Keeps an existing complete file of the same samples.
 pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) -> Result<u64> {
     let Source { suite, task, decoding, partitions, places } = source;
-    let read = |&(partition, split, place): &SamplePlace| partitions[partition].1.read_raw(split, place);
+    let read = |&(partition, split, place): &SamplePlace| {
+        let dataset = &partitions[partition].1;
+        if let Some(name) = dataset.samples(split).get(place) {
+            stop::note_sample(format_args!("{} {split} {name}", task.name));
+        }
+        dataset.read_raw(split, place)
+    };
     let Some(first) = places.first() else {
         return Err(Error::damaged(path, format!("{}: nothing to pack: a split has no samples", task.name)));
     };
@@ -69,6 +75,8 @@ pub fn write(source: &Source, path: &Path, what: &str, progress: &dyn Progress) 
     let folder = path.parent().unwrap_or(Path::new("."));
     // Removed when it goes out of scope, unless renamed before.
     let temporary = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(folder).at(path)?;
+    let unfinished = temporary.path().to_owned();
+    let _removed = stop::at_exit(move || drop(std::fs::remove_file(unfinished)));
     let width = header.label_width.max(1);
     // Masks and maps are read one by one; other targets are read all at once.
     let chunk = match header.label {
