@@ -19,7 +19,7 @@ pub struct Ground {
 }
 
 const ARGUMENTS: &str = "geobench --model image-stats --partition 0.01x_train --protocol knn --protocol retrieval \
-                         --task m-eurosat --task m-brick-kiln --task m-pv4ger --seed 0 --seed 1";
+                         --task m-eurosat --task m-brick-kiln --task m-so2sat --seed 0 --seed 1";
 
 impl Ground {
     pub fn new() -> Self {
@@ -137,7 +137,7 @@ fn two_and_four_processes_compute_each_cell_once_with_the_records_of_one() {
             let step = format!("\"{task} test\"");
             told.iter().filter(|told| told.contains(&step)).count()
         };
-        for task in ["m-eurosat", "m-brick-kiln", "m-pv4ger"] {
+        for task in ["m-eurosat", "m-brick-kiln", "m-so2sat"] {
             assert_eq!(begun(task), 1, "{task} of {count} processes: {told:#?}");
         }
         assert_eq!(files(&ground.results(&out)), files(&ground.results("one")), "{count} processes");
@@ -261,7 +261,7 @@ pub fn slow_encoder(ground: &Ground, seconds: f64) -> PathBuf {
     assert!(text.contains(read));
     sleep(ground, seconds);
     let pause = format!("time.sleep(float(open({:?}).read()))", ground.path("seconds"));
-    let changed = format!("{read}    if message[\"message\"] != \"task\":\n        {pause}\n");
+    let changed = format!("{read}    if message[\"message\"] == \"batch\":\n        {pause}\n");
     let path = ground.path("slow.py");
     std::fs::write(&path, text.replacen(read, &changed, 1)).unwrap();
     path
