@@ -212,7 +212,9 @@ impl Claims {
             };
             let path = self.path(key, generation);
             if !self.create(&path, &own)? {
-                // Somebody was faster. Their claim is new, so it will be seen as held.
+                // Somebody was faster. Their claim is new, so it will be seen as held, on some network file systems only after
+                // a while.
+                std::thread::sleep(Duration::from_millis(10));
                 continue;
             }
             // An old sighting: since then the work was finished, and others began it again.

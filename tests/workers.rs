@@ -11,6 +11,7 @@ use terrabench::record::{Record, Store};
 use terrabench::task::Suite;
 
 use crate::common::{fixture, python, records};
+use crate::hub_server::Server;
 
 /// A folder with generated data in the official layout.
 pub struct Ground {
@@ -369,4 +370,34 @@ fn a_plan_is_checked_before_it_runs_and_its_commands_run_it() {
     }
     ended(started(&mut ground.bench("cache", "one", "")));
     assert_eq!(records(&ground.results("planned")), records(&ground.results("one")));
+}
+
+#[test]
+fn what_a_plan_fetches_is_fetched_once_before_anybody_computes() {
+    let server = Server::start(&[("models/w.pt", b"weights")]);
+    let ground = Ground::new();
+    let model =
+        std::fs::read_to_string(Home::find().unwrap().config("models", "galileo-nano").unwrap()).unwrap();
+    let model = model
+        .replace("nasaharvest/galileo\"", "owner/name\"")
+        .replace("models/nano/encoder.pt", "models/w.pt");
+    std::fs::write(ground.path("mine.toml"), model).unwrap();
+    let plan = format!(
+        "results = \"out\"\nfetch = [\"weights mine.toml --to weights\"]\nrun = [\"{}\"]\n",
+        ground.arguments(ARGUMENTS)
+    );
+    std::fs::write(ground.path("plan.toml"), plan).unwrap();
+    let worker = |index: usize| {
+        let mut command = ground.command("cache", &["worker", "plan.toml", "--index", &index.to_string()]);
+        let offline = ["HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+        for name in offline {
+            command.env_remove(name);
+        }
+        started(command.env("HF_ENDPOINT", server.endpoint()).env("HF_HOME", ground.path("hub")))
+    };
+    let children: Vec<Child> = (0..3).map(worker).collect();
+    children.into_iter().for_each(|child| drop(ended(child)));
+    assert_eq!(server.asked("models/w.pt").len(), 1, "{:?}", server.seen());
+    assert_eq!(std::fs::read(ground.path("weights/owner/name/models/w.pt")).unwrap(), b"weights");
+    assert_eq!(records(&ground.results("out")).len(), 12);
 }

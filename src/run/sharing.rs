@@ -13,7 +13,7 @@ use std::cell::Cell as Flag;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,15 @@ impl Sharing {
         if self.alone.get() {
             return Ok(None);
         }
-        match self.claims.take(fingerprint, &described(cell)) {
+        let take = || self.claims.take(fingerprint, &described(cell));
+        // Network file systems fail now and then while others write.
+        let retried = (0..2).fold(take(), |taken, _| {
+            taken.or_else(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                take()
+            })
+        });
+        match retried {
             Ok(Taken::Mine(claim)) => Ok(Some(claim)),
             Ok(Taken::Held(holder)) => {
                 let (claims, key) = (self.claims.clone(), fingerprint.to_owned());
