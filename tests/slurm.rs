@@ -101,7 +101,7 @@ fn workers_that_slurm_stops_in_every_way_end_with_the_report_of_one_process() {
     let ground = Ground::new();
     let encoder = format!("{python} {}", slow_encoder(&ground, 3.0).display());
     let run = ground.arguments(&format!(
-        "geobench --partition 0.01x_train --protocol knn --protocol retrieval --input-size 32 --name Slow --encoder '{encoder}'"
+        "geobench --partition 0.01x_train --protocol knn --seed 0 --seed 1 --input-size 32 --name Slow --encoder '{encoder}'"
     ));
     let plan = |results: &str| {
         let text = format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use terrabench::claims::Holder;
@@ -13,9 +14,14 @@ use terrabench::task::Suite;
 use crate::common::{fixture, python, records};
 use crate::hub_server::Server;
 
-/// A folder with generated data in the official layout.
+/// A folder of a test's own, and generated data in the official layout, which tests that run at the same time share.
 pub struct Ground {
     folder: tempfile::TempDir,
+    shared: Arc<GeneratedData>,
+}
+
+struct GeneratedData {
+    _folder: tempfile::TempDir,
     data: PathBuf,
 }
 
@@ -24,10 +30,17 @@ const ARGUMENTS: &str = "geobench --model image-stats --partition 0.01x_train --
 
 impl Ground {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-        let data = terrabench::demo::provide(&suite, &folder.path().join("demo")).unwrap();
-        Ground { folder, data }
+        static SHARED: Mutex<Weak<GeneratedData>> = Mutex::new(Weak::new());
+        let mut known = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = known.upgrade().unwrap_or_else(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
+            let data = terrabench::demo::provide(&suite, folder.path()).unwrap();
+            Arc::new(GeneratedData { _folder: folder, data })
+        });
+        *known = Arc::downgrade(&shared);
+        drop(known);
+        Ground { folder: tempfile::tempdir().unwrap(), shared }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -36,7 +49,7 @@ impl Ground {
 
     /// The arguments of `bench`, on the generated data.
     pub fn arguments(&self, arguments: &str) -> String {
-        format!("{arguments} --data {}", self.data.display())
+        format!("{arguments} --data {}", self.shared.data.display())
     }
 
     pub fn command(&self, cache: &str, words: &[&str]) -> Command {
