@@ -22,7 +22,7 @@ use burn::tensor::Device;
 use ndarray::Array2;
 
 pub use self::agreed::Agreed;
-pub use self::bank::{CHUNK, FeatureBank};
+pub use self::bank::{CHUNK, FeatureBank, Waiting};
 pub use self::batch_size::BatchSize;
 pub use self::extractor::{Extractor, Identity, Replica};
 pub use self::images::{BatchBuffers, ImageInput, StoredBatch};

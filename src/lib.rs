@@ -25,6 +25,7 @@
 
 pub mod audit;
 pub mod canvas;
+pub mod claims;
 pub mod cli;
 pub mod config;
 pub mod console;

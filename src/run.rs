@@ -3,14 +3,17 @@
 mod beside;
 pub mod command;
 mod findings;
+mod graphics;
 mod memory;
 pub mod plan;
+pub mod sharing;
 pub mod sheet;
 pub mod spread;
+pub mod status;
 pub mod vectors;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,7 +23,9 @@ use burn::tensor::Device;
 use self::beside::Other;
 use self::command::CommandLine;
 use self::findings::{Audited, Earlier, FeatureLog, LoggedSource};
+use self::sharing::{Elsewhere, Sharing, WantedCell};
 use self::sheet::{Example, Heading};
+use crate::claims::{Claim, Claims};
 use crate::data::decoding::Decoding;
 use crate::data::{self, Split, Target};
 use crate::device::Precision;
@@ -30,6 +35,7 @@ use crate::features::source::{EncoderSource, FeatureSource, KnownFeatures};
 use crate::features::vectors::{UNKNOWN, VectorFolder, VectorSource, VectorTask};
 use crate::features::{
     Agreed, BatchSize, Extractor, FEATURES_VERSION, FeatureBank, Identity, Input, InputOptions, Replica,
+    Waiting,
 };
 use crate::model::config::{Inputs, ModelConfig};
 use crate::model::remote::RemoteEncoder;
@@ -53,7 +59,7 @@ use crate::train::snapshot::remove_all;
 use crate::transform::augment::Dihedral;
 use crate::transform::on_device::DevicePreprocess;
 use crate::transform::resize::{self, Nearest};
-use crate::{Error, Result, stop};
+use crate::{Error, ErrorKind, Result, stop};
 
 /// The settings shared by all cells of a run.
 pub struct Setting<'a> {
@@ -124,6 +130,15 @@ pub struct Done {
     pub unchecked: bool,
 }
 
+/// What became of a cell.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is recorded, or failed.
+    Finished(Result<Box<Done>>),
+    /// Another process computes it, or features that it needs.
+    Elsewhere(Elsewhere),
+}
+
 /// Runs the cells of a [`Setting`] and stores their records.
 pub struct Runner<'a> {
     setting: &'a Setting<'a>,
@@ -134,6 +149,10 @@ pub struct Runner<'a> {
     model: LazyModel<'a>,
     earlier: Earlier,
     beside: Option<Box<Runner<'a>>>,
+    /// Set if other processes may compute cells of the same results.
+    sharing: Option<Sharing>,
+    /// What the names of the records' files said when the first cell needed it.
+    recorded_digits: OnceCell<HashSet<String>>,
 }
 
 /// Loads the model when the first cell needs it, so that a run whose cells are all recorded loads none.
@@ -211,7 +230,93 @@ impl<'a> Runner<'a> {
             }
         };
         let beside = setting.beside.map(|other| Runner::new(other, store).map(Box::new)).transpose()?;
-        Ok(Runner { setting, store, weights_id, coverage, model, earlier: Earlier::default(), beside })
+        Ok(Runner {
+            setting,
+            store,
+            weights_id,
+            coverage,
+            model,
+            earlier: Earlier::default(),
+            beside,
+            sharing: None,
+            recorded_digits: OnceCell::new(),
+        })
+    }
+
+    /// Lets other processes compute cells of the same results.
+    #[must_use]
+    pub fn shared(mut self, sharing: Sharing) -> Self {
+        self.sharing = Some(sharing);
+        self
+    }
+
+    /// Returns what is shared with other processes, if anything is.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.as_ref()
+    }
+
+    /// Lists the cells of plans for [`Sharing::announce`].
+    ///
+    /// # Errors
+    /// If a cell's settings have no JSON form.
+    pub fn wanted(&self, plans: &[TaskPlan]) -> Result<Vec<WantedCell>> {
+        let cells = plans.iter().flat_map(|plan| plan.cells.iter().map(move |planned| (&plan.task, planned)));
+        cells
+            .map(|(task, planned)| {
+                Ok(WantedCell { request: self.request(task, planned)?, cell: planned.cell.clone() })
+            })
+            .collect()
+    }
+
+    /// Returns the record of a cell that another process computed, if it is there by now, or why it failed there.
+    ///
+    /// # Errors
+    /// If the record cannot be read, or the cell failed.
+    pub fn from_elsewhere(
+        &self,
+        task: &Task,
+        planned: &PlannedCell,
+        elsewhere: &Elsewhere,
+    ) -> Result<Option<Done>> {
+        if !self.setting.fresh
+            && let Some(record) = self.store.named(&elsewhere.fingerprint, &planned.cell)?
+        {
+            let path = self.store.path(&record);
+            return Ok(Some(Done { path, record, reused: true, unchecked: false }));
+        }
+        let failure = self.failed_elsewhere(&self.request(task, planned)?);
+        failure.map_or(Ok(None), Err)
+    }
+
+    fn failed_elsewhere(&self, request: &str) -> Option<Error> {
+        self.sharing.as_ref()?.failed_elsewhere(request)
+    }
+
+    /// Checks, without computing anything, what the cells of a task need: files, weights, an encoder that starts.
+    ///
+    /// # Errors
+    /// If something is missing or does not fit.
+    pub fn check_task(&self, plan: &TaskPlan) -> Result<()> {
+        let setting = self.setting;
+        let files = self.vectors(&plan.task).transpose()?;
+        let data = setting.data.clone()?;
+        for cells in plan.cells.chunk_by(|a, b| a.cell.partition == b.cell.partition) {
+            let partition = &cells[0].cell.partition;
+            let input =
+                Input::open(setting.suite, &plan.task, partition, &data, setting.model, &setting.input)?;
+            for split in Split::ALL {
+                if !input.dataset.samples(split).is_empty() && files.is_none() {
+                    input.labelled(split, 0)?;
+                }
+            }
+            if files.is_none() && self.weights_id.clone()?.is_none() {
+                self.agree(input, cells)?;
+            }
+        }
+        if files.is_none() {
+            self.model.get()?;
+        }
+        self.store.check_writable()
     }
 
     /// Returns why data or weights are missing, if they are.
@@ -308,7 +413,27 @@ impl<'a> Runner<'a> {
     /// Runs a task's cells. A cell that fails does not stop the others, unless somebody asked to stop or the program itself is
     /// at fault ([`crate::ErrorKind::ends_the_run`]): such an error is the last outcome.
     pub fn run_task(&self, plan: &TaskPlan, progress: &dyn Progress) -> Vec<(Cell, Result<Done>)> {
-        let new_bank = || KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()));
+        let finished = |attempt| match attempt {
+            Attempt::Finished(outcome) => outcome.map(|done| *done),
+            Attempt::Elsewhere(_) => Err(Error::mismatch("another process computes this cell")),
+        };
+        let attempts = self.attempt_task(plan, progress).into_iter();
+        attempts.map(|(planned, attempt)| (planned.cell.clone(), finished(attempt))).collect()
+    }
+
+    /// Like [`Runner::run_task`], and leaves cells that other processes compute to them.
+    pub fn attempt_task<'p>(
+        &self,
+        plan: &'p TaskPlan,
+        progress: &dyn Progress,
+    ) -> Vec<(&'p PlannedCell, Attempt)> {
+        let extractions = self
+            .sharing
+            .as_ref()
+            .zip(self.setting.cache.as_ref())
+            .map(|(sharing, cache)| Claims::new(cache.folder(), sharing.claims().stale_after()));
+        let new_bank =
+            || KnownFeatures::new(FeatureBank::new(self.setting.cache.clone()).sharing(extractions.clone()));
         let (mut known, mut known_beside) = (new_bank(), new_bank());
         let files = self.vectors(&plan.task);
         let weights_id = self.weights_id(files.as_ref());
@@ -333,7 +458,13 @@ impl<'a> Runner<'a> {
             };
             let other = self.beside.as_ref().map(|runner| runner.opened(&plan.task, partition)).transpose();
             for planned in cells {
-                let done = match (&agreed, &other) {
+                let request = self.request(&plan.task, planned);
+                if let Some(error) = request.as_ref().ok().and_then(|request| self.failed_elsewhere(request))
+                {
+                    outcomes.push((planned, Attempt::Finished(Err(error))));
+                    continue;
+                }
+                let attempt = match (&agreed, &other) {
                     (Ok(agreed), Ok(other)) => {
                         let origin = Origin { weights_id: &agreed.weights, vectors: files.as_deref() };
                         let beside = self.beside.as_deref().zip(other.as_ref());
@@ -343,12 +474,26 @@ impl<'a> Runner<'a> {
                     }
                     (Ok(_), Err(error)) => Err(error.clone()),
                     (Err((error, false)), _) => Err(error.clone()),
-                    (Err((error, true)), _) => {
-                        self.recorded(&plan.task, planned).and_then(|done| done.ok_or_else(|| error.clone()))
-                    }
+                    (Err((error, true)), _) => self
+                        .recorded(&plan.task, planned)
+                        .and_then(|done| done.ok_or_else(|| error.clone()))
+                        .map(|done| Attempt::Finished(Ok(Box::new(done)))),
                 };
-                let ends = done.as_ref().is_err_and(|error| error.kind().ends_the_run());
-                outcomes.push((planned.cell.clone(), done));
+                let attempt = attempt.unwrap_or_else(|error| {
+                    // A scheduler ends the whole job: an encoder that is gone is then no failure of the cell.
+                    Attempt::Finished(Err(stop::check().err().unwrap_or(error)))
+                });
+                let ends = matches!(&attempt, Attempt::Finished(Err(error)) if error.kind().ends_the_run());
+                if let (Some(sharing), Ok(request), Attempt::Finished(outcome)) =
+                    (&self.sharing, &request, &attempt)
+                {
+                    match outcome {
+                        Ok(_) => sharing.forget_failure(request),
+                        Err(error) if error.kind() == ErrorKind::Stopped => {}
+                        Err(error) => sharing.note_failure(request, &planned.cell, error),
+                    }
+                }
+                outcomes.push((planned, attempt));
                 if ends {
                     return outcomes;
                 }
@@ -393,7 +538,7 @@ impl<'a> Runner<'a> {
         mut beside: Option<Other<'_>>,
         known: &mut KnownFeatures,
         progress: &dyn Progress,
-    ) -> Result<Done> {
+    ) -> Result<Attempt> {
         let input = &agreed.input;
         let start = Instant::now();
         let setting = self.setting;
@@ -423,19 +568,37 @@ impl<'a> Runner<'a> {
         let of_other = beside.as_ref().map(|other| other.fingerprint(task, planned)).transpose()?;
         deciding.beside = of_other.as_deref().unwrap_or_default();
         let fingerprint = deciding.fingerprint()?;
-        if !setting.fresh
-            && let Some(record) = self.store.find(&fingerprint, cell)?
-        {
+        let reused = |record: Record| {
             self.store.settle(&record)?;
             let record = match origin.vectors {
                 Some(files) => self.relabelled(record, files, progress)?,
                 None => record,
             };
-            return Ok(Done { path: self.store.path(&record), record, reused: true, unchecked: false });
+            let path = self.store.path(&record);
+            Ok(Attempt::Finished(Ok(Box::new(Done { path, record, reused: true, unchecked: false }))))
+        };
+        if !setting.fresh
+            && let Some(record) = self.find(&fingerprint, cell)?
+        {
+            return reused(record);
         }
         stop::check()?;
         // Fail before hours of work, not after.
         self.store.check_writable()?;
+        let claim = match self.sharing.as_ref().map(|sharing| sharing.take(&fingerprint, cell, progress)) {
+            Some(Err(elsewhere)) => return Ok(Attempt::Elsewhere(*elsewhere)),
+            Some(Ok(claim)) => claim,
+            None => None,
+        };
+        // Another process may have finished it between the look and the claim.
+        if claim.is_some()
+            && !setting.fresh
+            && let Some(record) = self.store.named(&fingerprint, cell)?
+        {
+            let done = reused(record)?;
+            claim.into_iter().for_each(Claim::finish);
+            return Ok(done);
+        }
 
         let snapshot = self.store.snapshot(&fingerprint);
         if setting.fresh {
@@ -465,8 +628,15 @@ impl<'a> Runner<'a> {
             let mut source = LoggedSource { source, log: &mut features };
             let accelerator = Accelerator::of(&setting.device_name, &setting.device);
             let session = Session { task, seed: cell.seed, source: Some(&mut source), setup, accelerator };
-            let outcome = protocol.run(session)?;
+            let outcome = protocol.run(session);
             drop(source);
+            let of_other = beside.as_mut().and_then(|other| other.known.bank.waiting());
+            let outcome = match (outcome, known.bank.waiting().or(of_other)) {
+                (Err(_), Some(Waiting { claims, key, holder })) => {
+                    return Ok(Attempt::Elsewhere(Elsewhere::new(&fingerprint, holder, claims, key)));
+                }
+                (outcome, _) => outcome?,
+            };
             let (busy, all) = ((known.bank.busy() - encoding).as_secs_f64(), begun.elapsed().as_secs_f64());
             let images = known.bank.encoded() - encoded;
             speed = (images > 0 && busy > 0.0 && beside.is_none()).then(|| Speed {
@@ -479,6 +649,7 @@ impl<'a> Runner<'a> {
         let limit = planned.protocol.limit().unwrap_or(usize::MAX);
         let samples =
             splits.iter().map(|&split| (split.to_string(), input.dataset.samples(split).len().min(limit)));
+        let graphics = graphics::of(&setting.device_name);
         let mut record = Record {
             schema: SCHEMA,
             fingerprint,
@@ -527,6 +698,8 @@ impl<'a> Runner<'a> {
                 stand_ins: stand_ins(setting.model, task, deciding.metadata),
                 command: setting.command.of(cell),
                 device: setting.device_name.clone(),
+                gpu: graphics.as_ref().map(|graphics| graphics.gpu.clone()),
+                driver: graphics.map(|graphics| graphics.driver),
                 threads: setting.threads,
                 finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
                 wall_seconds: start.elapsed().as_secs_f64(),
@@ -555,9 +728,32 @@ impl<'a> Runner<'a> {
             scoring: Some(outcome.scoring),
             supplement: outcome.supplement,
         };
+        if let (Some(sharing), Some(false)) = (&self.sharing, claim.as_ref().map(Claim::is_mine)) {
+            progress.note("this process gave no sign of life for too long, and another took the cell over");
+            let fingerprint = record.fingerprint;
+            let claims = sharing.claims().clone();
+            return Ok(Attempt::Elsewhere(Elsewhere::new(&fingerprint, None, claims, fingerprint.clone())));
+        }
         let (record, path) = self.store.stage(&record, &named, sheet.as_deref())?.commit()?;
         remove_all(&snapshot)?;
-        Ok(Done { record, path, reused: false, unchecked: false })
+        claim.into_iter().for_each(Claim::finish);
+        Ok(Attempt::Finished(Ok(Box::new(Done { record, path, reused: false, unchecked: false }))))
+    }
+
+    /// Finds the record of a cell. Reads no list of all records if none has the fingerprint, which is most of the time.
+    fn find(&self, fingerprint: &str, cell: &Cell) -> Result<Option<Record>> {
+        if let Some(record) = self.store.named(fingerprint, cell)? {
+            return Ok(Some(record));
+        }
+        let digits = match self.recorded_digits.get() {
+            Some(digits) => digits,
+            None => {
+                let read = self.store.digits()?;
+                self.recorded_digits.get_or_init(|| read)
+            }
+        };
+        // Records under other labels were there before this run.
+        if Store::is_among(fingerprint, digits) { self.store.find(fingerprint, cell) } else { Ok(None) }
     }
 
     /// Takes in what files and user say about features that were scored before: labels, which change no number. Removes the record of

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error"],
     &["stop"],
-    &["console", "files", "program", "progress", "suggest"],
+    &["claims", "console", "files", "program", "progress", "suggest"],
     &["libtorch", "onnxruntime", "device", "canvas", "metrics"],
     &["home"],
     &["task"],

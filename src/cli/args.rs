@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::cluster_args::{MergeArgs, SharingArgs, SlurmArgs, StatusArgs, WorkerArgs};
 use super::fetch_args::FetchArgs;
 
 /// Options shared by all commands.
@@ -181,6 +182,33 @@ pub enum Command {
     /// Print the manual page, or write one page per command
     #[command(after_help = MAN_EXAMPLES)]
     Man(ManArgs),
+
+    /// Show which cells of a run are done, running (where, since when, how long still), failed, and to do
+    ///
+    /// Reads the records and claims in DIR and computes nothing. What is to do is known while a `bench` or `worker` runs, or
+    /// after one that failed or was stopped.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArgs),
+
+    /// Write, check or submit a SLURM array job for a plan: one array index per worker, then a job that writes the report
+    ///
+    /// docs/cluster.md describes the plan. Without --submit the scripts are written to <results>/slurm/ and nothing is
+    /// submitted. --check runs what every task would need, with the same modules and container, and fails if it is missing.
+    #[command(after_help = SLURM_EXAMPLES)]
+    Slurm(SlurmArgs),
+
+    /// Work on a plan's cells, beside any number of other workers, until all are recorded
+    ///
+    /// Exits with 1 if a cell failed.
+    #[command(after_help = WORKER_EXAMPLES)]
+    Worker(WorkerArgs),
+
+    /// Merge results folders that were made apart: records, predictions, pictures and snapshots
+    ///
+    /// A cell with the same fingerprint and another value is copied from neither side; both are listed with where they come
+    /// from. Exits with 1 if there are such cells, and with 3 if some files cannot be read.
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(MergeArgs),
 }
 
 const COMPLETIONS_EXAMPLES: &str = "\
@@ -193,6 +221,27 @@ const MAN_EXAMPLES: &str = "\
 Examples (of the installed program):
   terrabench man | man -l -
   terrabench man --out ~/.local/share/man/man1";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  cargo xtask status
+  cargo xtask status geobench --watch 30";
+
+const SLURM_EXAMPLES: &str = "\
+Examples:
+  cargo xtask slurm plan.toml --check
+  cargo xtask slurm plan.toml --submit
+  cargo xtask slurm plan.toml --emit commands | parallel";
+
+const WORKER_EXAMPLES: &str = "\
+Examples:
+  cargo xtask worker plan.toml
+  cargo xtask worker plan.toml --index 3";
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  cargo xtask merge here/results there/results --into results
+  cargo xtask merge there/results --into results --dry-run";
 
 const REPRODUCE_EXAMPLES: &str = "\
 Examples:
@@ -553,6 +602,10 @@ pub struct BenchArgs {
 
     #[command(flatten)]
     pub data: DataArgs,
+    /// How several processes share the results
+
+    #[command(flatten)]
+    pub sharing: SharingArgs,
     /// The options for the model
 
     #[command(flatten)]

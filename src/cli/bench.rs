@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
 
 use super::args::BenchArgs;
-use super::progress::Shown;
+use super::sharing::{self, End};
 use super::{
     data_folder, estimate, feature_cache, input_options, model_named, reproduce, set_threads, suite, used,
     weights_named,
 };
+use crate::claims::Claims;
 use crate::config::Shortening;
 use crate::console;
 use crate::data::fingerprint;
@@ -28,10 +29,11 @@ use crate::model::config::ModelConfig;
 use crate::nn::kernels::autocast;
 use crate::program::Program;
 use crate::protocol::ProtocolConfig;
-use crate::record::Store;
+use crate::record::{Cell, Store};
 use crate::report::{self, Written};
 use crate::run::command::{CommandLine, portable};
 use crate::run::plan::{self, Choice, PlannedCell, TaskPlan};
+use crate::run::sharing::Sharing;
 use crate::run::{self, Done, Runner, Setting};
 use crate::task::Suite;
 use crate::transform::strategies;
@@ -107,6 +109,9 @@ fn with_demo_protocols(mut suite: Suite) -> Suite {
     }
     suite
 }
+
+/// Exit code of a run that did not wait for the cells that other processes hold.
+pub(super) const CELLS_LEFT: u8 = 75;
 
 /// Name of the log in the results folder of a suite.
 pub(super) const LOG: &str = "bench.log";
@@ -244,7 +249,9 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         protocol_configs: protocol_configs.into_inner(),
         beside: None,
     };
-    let runner = Runner::new(&setting, &store)?;
+    let stale_after = Duration::from_secs_f64(args.sharing.stale_after);
+    let shared = Sharing::new(&folder, |claims| Claims::new(claims, stale_after));
+    let runner = Runner::new(&setting, &store)?.shared(shared);
     if args.dry_run {
         console::print(estimate::of(&runner, &setting, &plans, &store, &folder, true)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -256,52 +263,60 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         }
         console::note(format_args!("{missing}\nRecorded cells are listed without it.\n"));
     }
+    if args.sharing.check_only {
+        return check_only(&runner, &plans);
+    }
     estimate::of(&runner, &setting, &plans, &store, &folder, false)?.check_space()?;
     let start = Instant::now();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
-    let mut finished = 0;
-    let mut ended: Option<Error> = None;
-    for plan in &plans {
-        // Several protocols say the same of a partition's samples.
-        let mut warned = BTreeSet::new();
-        for (cell, outcome) in runner.run_task(plan, &Shown::new(&plan.task.name)) {
-            let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
-            match outcome {
-                Ok(done) => {
-                    finished += 1;
-                    console::note(format_args!("{name}: {}", told(&done)));
-                    for note in &done.record.notes {
-                        if warned.insert((cell.partition.clone(), note.clone())) {
-                            console::note(format_args!("  warning: {note}"));
-                        }
-                    }
-                    written.push(done.path);
-                }
-                Err(error) if error.kind() == ErrorKind::Stopped => ended = Some(error),
-                Err(error) => {
-                    // Reported immediately, so that it is known even if a later cell aborts the run.
-                    console::note(format_args!("{name}: failed: {error}"));
-                    failures.push(format!("{name}: {error}"));
-                    if error.kind().ends_the_run() {
-                        ended = Some(error);
+    let mut recorded: Vec<String> = Vec::new();
+    // Several protocols say the same of a partition's samples.
+    let mut warned = BTreeSet::new();
+    let mut tell = |cell: &Cell, outcome: Result<Done>| {
+        let name = format!("{} {} {} seed {}", cell.task, cell.partition, cell.protocol, cell.seed);
+        match outcome {
+            Ok(done) => {
+                console::note(format_args!("{name}: {}", told(&done)));
+                for note in &done.record.notes {
+                    if warned.insert((cell.task.clone(), cell.partition.clone(), note.clone())) {
+                        console::note(format_args!("  warning: {note}"));
                     }
                 }
+                recorded.push(done.record.fingerprint);
+                written.push(done.path);
+            }
+            Err(error) => {
+                // Reported immediately, so that it is known even if a later cell aborts the run.
+                console::note(format_args!("{name}: failed: {error}"));
+                failures.push(format!("{name}: {error}"));
             }
         }
-        if ended.is_some() {
-            break;
+    };
+    let shared = sharing::run(&runner, &plans, &args.sharing, &mut tell);
+    let finished = recorded.len();
+    let is_left = matches!(&shared, Ok(End { is_left: true, .. }));
+    let plan_file = match shared {
+        Err(error) if error.kind() == ErrorKind::Stopped => {
+            let cells: usize = plans.iter().map(|plan| plan.cells.len()).sum();
+            console::note(format_args!("{finished} of {cells} cells are recorded in {}", folder.display()));
+            return Err(error.into());
         }
-    }
-    if let Some(error) = ended.filter(|error| error.kind() == ErrorKind::Stopped) {
-        let cells: usize = plans.iter().map(|plan| plan.cells.len()).sum();
-        console::note(format_args!("{finished} of {cells} cells are recorded in {}", folder.display()));
-        return Err(error.into());
+        // It was told with its cell.
+        Err(_) => None,
+        Ok(end) => end.plan_file,
+    };
+    let is_all = failures.is_empty() && !is_left;
+    if let (Some(plan_file), Some(shared), true) = (plan_file, runner.sharing(), is_all) {
+        shared.end(&plan_file, &recorded);
     }
     if args.model.profile {
         console::note(format_args!("\nTime of extraction by stage:\n{}", stages::describe(start.elapsed())));
     }
-    let tables = report::write(&suite, home, &store, &folder, args.demo);
+    let tables = match args.sharing.no_tables {
+        true => Ok(Written::default()),
+        false => report::write(&suite, home, &store, &folder, args.demo),
+    };
     let Written { files, unreadable } = tables.unwrap_or_else(|error| {
         console::note(format_args!("tables: failed: {error}"));
         failures.push(format!("tables: {error}"));
@@ -318,7 +333,27 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         let others = if finished > 0 { "; all others are recorded" } else { "" };
         bail!("{} failed{others}\n{}", failures.len(), first_lines.join("\n"));
     }
-    Ok(code)
+    Ok(if is_left { ExitCode::from(CELLS_LEFT) } else { code })
+}
+
+/// Says of each task whether its files, the weights and the encoder are there. Computes nothing.
+fn check_only(runner: &Runner, plans: &[TaskPlan]) -> anyhow::Result<ExitCode> {
+    let mut failures = Vec::new();
+    for plan in plans {
+        let (name, cells) = (&plan.task.name, plan.cells.len());
+        match runner.check_task(plan) {
+            Ok(()) => console::note(format_args!("{name}: {cells} cells can run")),
+            Err(error) => {
+                console::note(format_args!("{name}: {error}"));
+                failures.push(format!("{name}: {error}"));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        let first_lines: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
+        bail!("{} of {} tasks cannot run\n{}", failures.len(), plans.len(), first_lines.join("\n"));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Describes the model behind features from files, by the names on the command line, in the folder, or of the folder.

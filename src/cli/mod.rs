@@ -6,6 +6,7 @@ mod batches;
 mod bench;
 mod cache;
 mod check;
+pub(crate) mod cluster_args;
 mod compare;
 mod contribute;
 mod doctor;
@@ -14,6 +15,7 @@ mod features;
 pub mod fetch;
 pub(crate) mod fetch_args;
 pub mod inspect;
+mod merge;
 mod models;
 mod parity;
 mod prepare;
@@ -21,10 +23,14 @@ mod progress;
 mod report;
 mod reproduce;
 mod rescore;
+mod sharing;
 mod shell;
+mod slurm;
 mod spread;
+mod status;
 pub mod stopping;
 mod wanted;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -142,6 +148,10 @@ pub fn run(cli: Cli, program: &Program) -> anyhow::Result<ExitCode> {
         args::Command::Contribute(args) => return contribute::run(&home, &args, program),
         args::Command::Completions(args) => shell::completions(args.shell),
         args::Command::Man(args) => shell::man(&args),
+        args::Command::Status(args) => status::run(&args),
+        args::Command::Slurm(args) => slurm::run(&args),
+        args::Command::Worker(args) => return worker::run(&home, &args, program),
+        args::Command::Merge(args) => return merge::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

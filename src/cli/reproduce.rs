@@ -242,6 +242,7 @@ pub(super) fn words_of_bench(args: &BenchArgs) -> Vec<String> {
         fresh: _,
         dry_run: _,
         features,
+        sharing: _,
         data,
         model,
     } = args;

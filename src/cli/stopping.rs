@@ -19,6 +19,7 @@ pub(super) fn listen(command: &Command) {
             | Command::Prepare(_)
             | Command::Inspect(_)
             | Command::Reproduce(_)
+            | Command::Worker(_)
     );
     if let Err(problem) = stop::listen(is_asking, tell) {
         tracing::warn!("Ctrl-C ends this program at once: {problem}");

@@ -1,12 +1,14 @@
 //! Features that were extracted before, in memory and in the cache.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ndarray::{Array2, ArrayView1};
 
 use super::{Extractor, Features, Identity, sweep};
 use crate::audit::observed::Observed;
+use crate::claims::{Claim, Claims, Holder, Taken};
 use crate::features::cache::{About, Cache, CachedSample, Entry};
 use crate::progress::Progress;
 use crate::score::decision::unless_diverged;
@@ -30,12 +32,58 @@ pub struct FeatureBank {
     /// The samples of a split and the turn for which the features of all strategies were extracted at once.
     shared: Vec<(Split, Vec<String>, Dihedral)>,
     encoded: usize,
+    /// Claims on the cache's entries, if several processes share it.
+    claims: Option<Claims>,
+    /// The entry that another process extracts, if that ended the last request.
+    waiting: Option<Waiting>,
+}
+
+/// Features that another process extracts.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The claims among which theirs is.
+    pub claims: Claims,
+    /// The key of their claim.
+    pub key: String,
+    /// Who extracts them.
+    pub holder: Option<Holder>,
 }
 
 impl FeatureBank {
     /// Creates an empty bank, optionally backed by a cache.
     pub fn new(cache: Option<Cache>) -> Self {
         FeatureBank { cache, ..Self::default() }
+    }
+
+    /// Lets several processes share the extraction: only the one that holds an entry's claim extracts. For the others, the
+    /// request fails, and [`FeatureBank::waiting`] says for whom.
+    #[must_use]
+    pub fn sharing(mut self, claims: Option<Claims>) -> Self {
+        self.claims = claims;
+        self
+    }
+
+    /// Returns, once, for whose features the last request would have had to wait.
+    pub fn waiting(&mut self) -> Option<Waiting> {
+        self.waiting.take()
+    }
+
+    /// Claims the extraction for an entry; `None` where nothing can be claimed.
+    fn claim(&mut self, key: &str, what: &str, progress: &dyn Progress) -> Result<Option<Claim>> {
+        let (Some(claims), true) = (&self.claims, self.cache.is_some()) else { return Ok(None) };
+        match claims.take(key, what) {
+            Ok(Taken::Mine(claim)) => Ok(Some(claim)),
+            Ok(Taken::Held(holder)) => {
+                let place = holder.as_ref().map_or("another process".to_owned(), Holder::place);
+                self.waiting = Some(Waiting { claims: claims.clone(), key: key.to_owned(), holder });
+                Err(Error::mismatch(format!("{what}: the features are being extracted by {place}")))
+            }
+            Err(problem) => {
+                progress.note(&format!("cannot claim an extraction, going on without: {problem}"));
+                self.claims = None;
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the time spent in encoders so far.
@@ -68,7 +116,8 @@ impl FeatureBank {
             if let Some(entry) = &entry {
                 // Features of other strategies can be read from the cache again.
                 self.known.clear();
-                let read = entry.read(extractor.width(), &mut |line| progress.note(line));
+                let mut note = |line: &str| progress.note(line);
+                let read = entry.read_new(extractor.width(), &mut rows.chunks, &mut note);
                 match read {
                     Ok(read) => rows.extend(read),
                     Err(problem) => progress.note(&format!("cannot read the feature cache: {problem}")),
@@ -76,7 +125,18 @@ impl FeatureBank {
             }
             self.known.insert(key.clone(), rows);
         }
+        let lacks = |rows: &Rows| contents.iter().any(|content| !rows.contains(content));
+        let claim = match self.known.get(&key).is_some_and(lacks) {
+            true => self.claim(&key, &format!("features of {split}"), progress)?,
+            false => None,
+        };
         let rows = self.known.entry(key).or_default();
+        if let (Some(_), Some(entry)) = (&claim, &entry) {
+            // Whoever held the claim before may have extracted what is missing here.
+            let mut note = |line: &str| progress.note(line);
+            let new = entry.read_new(extractor.width(), &mut rows.chunks, &mut note);
+            rows.extend(new.unwrap_or_default());
+        }
         // Samples with the same content are encoded once.
         let mut new: HashSet<blake3::Hash> = HashSet::new();
         let missing: Vec<usize> =
@@ -88,8 +148,7 @@ impl FeatureBank {
             };
             let step = progress.begin(&what, missing.len());
             let cached = entry.is_some();
-            let mut fresh =
-                Fresh { entry, about: extractor.about(identity), rows: Vec::new(), kept: 0, progress };
+            let mut fresh = Fresh::new(entry, extractor.about(identity), progress);
             let busy = extractor.extract(split, &missing, &mut |batch| {
                 step.advance(batch.samples.len());
                 for (target, features) in batch.labels.into_iter().zip(batch.matrix.rows()) {
@@ -109,10 +168,14 @@ impl FeatureBank {
             fresh.keep();
             self.busy += busy?;
             self.encoded += fresh.rows.len();
+            rows.chunks.extend(fresh.chunks);
             rows.extend(fresh.rows);
             if cached && fresh.entry.is_none() {
                 self.cache = None;
             }
+        }
+        if let Some(claim) = claim {
+            claim.finish();
         }
         let mut matrix = Array2::zeros((names.len(), extractor.width()));
         let mut labels = Vec::with_capacity(names.len());
@@ -170,12 +233,22 @@ impl FeatureBank {
             };
             if contents.iter().any(|content| !known.contains(content)) {
                 let about = extractor.about(identity);
-                let fresh = Fresh { entry, about, rows: Vec::new(), kept: 0, progress };
-                left.push((key, extractor, known, fresh));
+                left.push((key, extractor, known, Fresh::new(entry, about, progress)));
             }
         }
         if left.len() < 2 {
             return Ok(());
+        }
+        // Dropped, and so given back, if another process holds one of them.
+        let mut claims = Vec::new();
+        for (key, extractor, known, fresh) in &mut left {
+            let what = format!("features of {split}, {} normalisations", extractor.input.strategies.len());
+            if let Some(claim) = self.claim(key, &what, progress)? {
+                claims.push(claim);
+                let read = |entry: &Entry| entry.read(extractor.width(), &mut |line| progress.note(line));
+                let rows = fresh.entry.as_ref().and_then(|entry| read(entry).ok()).unwrap_or_default();
+                known.extend(rows.into_iter().map(|row| row.content));
+            }
         }
         let mut new = HashSet::new();
         let missing: Vec<usize> = (0..names.len())
@@ -183,6 +256,12 @@ impl FeatureBank {
                 left.iter().any(|(_, _, known, _)| !known.contains(&contents[i])) && new.insert(contents[i])
             })
             .collect();
+        if missing.is_empty() {
+            // Another process extracted them between the look and the claim.
+            left.iter().for_each(|(key, ..)| drop(self.known.remove(key)));
+            claims.into_iter().for_each(Claim::finish);
+            return Ok(());
+        }
         let step = progress.begin(&format!("{split}, {} normalisations", left.len()), missing.len());
         let mut parts: Vec<_> = Vec::new();
         let mut extractors = Vec::new();
@@ -227,6 +306,7 @@ impl FeatureBank {
             }
         }
         self.busy += busy?;
+        claims.into_iter().for_each(Claim::finish);
         Ok(())
     }
 }
@@ -239,7 +319,15 @@ struct Fresh<'a> {
     rows: Vec<CachedSample>,
     /// How many of the rows are already in the cache.
     kept: usize,
+    /// The chunks that hold them.
+    chunks: Vec<PathBuf>,
     progress: &'a dyn Progress,
+}
+
+impl<'a> Fresh<'a> {
+    fn new(entry: Option<Entry>, about: About, progress: &'a dyn Progress) -> Self {
+        Fresh { entry, about, rows: Vec::new(), kept: 0, chunks: Vec::new(), progress }
+    }
 }
 
 impl Fresh<'_> {
@@ -248,10 +336,15 @@ impl Fresh<'_> {
         let new = &self.rows[self.kept..];
         if let Some(entry) = &self.entry
             && !new.is_empty()
-            && let Err(problem) = entry.append(&self.about, new)
         {
-            self.progress.note(&format!("cannot write the feature cache, continuing without it: {problem}"));
-            self.entry = None;
+            match entry.append(&self.about, new) {
+                Ok(chunk) => self.chunks.push(chunk),
+                Err(problem) => {
+                    let problem = format!("cannot write the feature cache, continuing without it: {problem}");
+                    self.progress.note(&problem);
+                    self.entry = None;
+                }
+            }
         }
         self.kept = self.rows.len();
     }
@@ -269,6 +362,8 @@ impl Fresh<'_> {
 /// Rows by the content of their samples.
 #[derive(Debug, Default)]
 struct Rows {
+    /// The chunks of the cache that were read or written.
+    chunks: HashSet<PathBuf>,
     index: HashMap<blake3::Hash, usize>,
     rows: Vec<CachedSample>,
 }

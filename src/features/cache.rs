@@ -8,6 +8,7 @@
 //! An entry grows chunk by chunk during extraction, so a killed run loses less than a chunk. A chunk is named by the hash of
 //! its bytes, which reveals damage.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -174,6 +175,19 @@ impl Entry {
     /// # Errors
     /// If the folder cannot be read.
     pub fn read(&self, width: usize, note: &mut dyn FnMut(&str)) -> Result<Vec<CachedSample>> {
+        self.read_new(width, &mut HashSet::new(), note)
+    }
+
+    /// Like [`Entry::read`], only the chunks that are not in `known`, to which they are added: others may have written them since.
+    ///
+    /// # Errors
+    /// Like [`Entry::read`].
+    pub fn read_new(
+        &self,
+        width: usize,
+        known: &mut HashSet<PathBuf>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<CachedSample>> {
         let mut rows = Vec::new();
         if !self.folder.exists() {
             return Ok(rows);
@@ -186,7 +200,8 @@ impl Entry {
         for file in std::fs::read_dir(&self.folder).at(&self.folder)? {
             let path = file.at(&self.folder)?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden && path.extension().is_some_and(|extension| extension == CHUNK) {
+            let is_chunk = !hidden && path.extension().is_some_and(|extension| extension == CHUNK);
+            if is_chunk && known.insert(path.clone()) {
                 chunks.push(path);
             }
         }
@@ -210,17 +225,18 @@ impl Entry {
         Ok(rows)
     }
 
-    /// Adds rows, all of them or none.
+    /// Adds rows, all of them or none. Returns the path of their chunk.
     ///
     /// # Errors
     /// If they cannot be written, or labels or features differ in length.
-    pub fn append(&self, about: &About, rows: &[CachedSample]) -> Result<()> {
+    pub fn append(&self, about: &About, rows: &[CachedSample]) -> Result<PathBuf> {
         let described = self.folder.join(ABOUT);
         if !described.exists() {
             write_atomically(&described, &serde_json::to_vec_pretty(about).at(&described)?)?;
         }
         let bytes = encode(rows).map_err(|problem| Error::damaged(&self.folder, problem))?;
-        write_atomically(&self.folder.join(file_name(&bytes)), &bytes)
+        let path = self.folder.join(file_name(&bytes));
+        write_atomically(&path, &bytes).map(|()| path)
     }
 }
 

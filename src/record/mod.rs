@@ -5,6 +5,7 @@ mod collection;
 pub mod contribution;
 mod frame;
 mod listing;
+pub mod merge;
 mod migrate;
 mod note;
 pub mod predictions;
@@ -202,6 +203,12 @@ pub struct Provenance {
     pub command: String,
     /// Device of the run.
     pub device: String,
+    /// Name of the graphics processor, as its driver says it, where that is known; several are joined by ` + `.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Version of the graphics driver, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     /// Number of threads.
     pub threads: usize,
     /// Time of completion, Unix time in seconds.

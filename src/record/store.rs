@@ -1,6 +1,6 @@
 //! The store: one JSON file per record, written to a temporary name and renamed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,6 +120,39 @@ impl Store {
             }
             None => self.put(&asked).map(|_| Some(asked)),
         }
+    }
+
+    /// Finds the record with that fingerprint under the labels of `cell` by its name alone, which costs the same however many
+    /// records there are.
+    ///
+    /// # Errors
+    /// If the record's file cannot be read, or the record is damaged.
+    pub fn named(&self, fingerprint: &str, cell: &Cell) -> Result<Option<Record>> {
+        let name = file_name(cell, fingerprint);
+        if !self.records.join(&name).is_file() {
+            return Ok(None);
+        }
+        let record = self.read(&name).map_err(|refused| refused.error)?;
+        Ok(Some(record).filter(|record| record.fingerprint == fingerprint))
+    }
+
+    /// Returns the digits of the fingerprints of all records, by the names of their files.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn digits(&self) -> Result<HashSet<String>> {
+        let digits = |name: &String| Some(name.strip_suffix(".json")?.rsplit_once('.')?.1.to_owned());
+        Ok(self.names()?.iter().filter_map(digits).collect())
+    }
+
+    /// Whether a record with that fingerprint may be among those with these `digits`.
+    pub fn is_among(fingerprint: &str, digits: &HashSet<String>) -> bool {
+        fingerprint.get(..DIGITS_IN_NAME).is_some_and(|own| digits.contains(own))
+    }
+
+    /// Returns the folder with the records.
+    pub fn folder(&self) -> &Path {
+        &self.records
     }
 
     /// Returns the finished cells of a request ([`Record::request`]), the most recent first. Skips files that cannot be
@@ -355,6 +388,14 @@ impl Store {
         })
     }
 
+    /// Names of the files that should contain records, in the folder's order.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub(crate) fn file_names(&self) -> Result<Vec<String>> {
+        Ok(self.names()?.all.clone())
+    }
+
     /// Names of the files that should contain records.
     fn names(&self) -> Result<Arc<Names>> {
         self.listing.names(&self.records)
@@ -505,17 +546,22 @@ impl Record {
     /// Name of the record's file: readable, unique by the first 64 bits of the fingerprint, and always a plain file name,
     /// whatever the cell's names are.
     pub fn file_name(&self) -> String {
-        let Cell { task, partition, protocol, model, backbone, seed, suite: _ } = &self.cell;
-        let digits = self.fingerprint.get(..DIGITS_IN_NAME).unwrap_or(&self.fingerprint);
-        format!(
-            "{}.{}.{}.{}.seed{seed}.{}.json",
-            part(task),
-            part(partition),
-            part(protocol),
-            part(&format!("{model}-{backbone}")),
-            part(digits),
-        )
+        file_name(&self.cell, &self.fingerprint)
     }
+}
+
+/// Like [`Record::file_name`], of a record that need not exist.
+fn file_name(cell: &Cell, fingerprint: &str) -> String {
+    let Cell { task, partition, protocol, model, backbone, seed, suite: _ } = cell;
+    let digits = fingerprint.get(..DIGITS_IN_NAME).unwrap_or(fingerprint);
+    format!(
+        "{}.{}.{}.{}.seed{seed}.{}.json",
+        part(task),
+        part(partition),
+        part(protocol),
+        part(&format!("{model}-{backbone}")),
+        part(digits),
+    )
 }
 
 /// Restricts `name` to characters that every file system accepts: a to z, digits, `_`, `-`, and `.` inside.

@@ -66,6 +66,8 @@ pub fn record() -> Record {
             stand_ins: Vec::new(),
             command: String::new(),
             device: "flex".into(),
+            gpu: None,
+            driver: None,
             threads: 2,
             finished: 1_700_000_000,
             wall_seconds: 12.5,

@@ -3,6 +3,8 @@
 
 #[path = "../../src/cli/args.rs"]
 mod args;
+#[path = "../../src/cli/cluster_args.rs"]
+mod cluster_args;
 #[allow(dead_code, reason = "the harness uses all of it")]
 #[path = "../../src/console.rs"]
 mod console;
@@ -140,6 +142,8 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         args::Command::Parity(parity) => parity.model.device.as_str().into(),
         args::Command::Doctor(doctor) => doctor.device.as_ref()?.into(),
         args::Command::MeasureDevice(measure) => measure.device.as_str().into(),
+        args::Command::Slurm(slurm) => return feature_of_plan(&slurm.plan),
+        args::Command::Worker(worker) => return feature_of_plan(&worker.plan),
         args::Command::Inspect(_)
         | args::Command::MakeFiles(_)
         | args::Command::Batches(_)
@@ -151,6 +155,8 @@ fn feature_of(command: &args::Command) -> Option<&str> {
         | args::Command::Models(_)
         | args::Command::Fetch(_)
         | args::Command::Report(_)
+        | args::Command::Status(_)
+        | args::Command::Merge(_)
         | args::Command::Contribute(_)
         | args::Command::Completions(_)
         | args::Command::Man(_) => return None,
@@ -158,6 +164,15 @@ fn feature_of(command: &args::Command) -> Option<&str> {
     let device = device.as_ref();
     let backend = device.split(':').next()?;
     ["libtorch", "vulkan"].into_iter().find(|feature| *feature == backend)
+}
+
+/// Returns the cargo feature for the device that a plan's runs name.
+fn feature_of_plan(plan: &Path) -> Option<&'static str> {
+    // The harness says what is wrong with a plan that cannot be read.
+    let text = std::fs::read_to_string(plan).unwrap_or_default();
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == '=' || c == '"').collect();
+    let device = words.windows(2).find(|pair| pair[0] == "--device").map(|pair| pair[1])?;
+    ["libtorch", "vulkan"].into_iter().find(|feature| device.split(':').next() == Some(*feature))
 }
 
 /// The device on which a record is computed again: the one typed, else the record's.
