@@ -177,6 +177,7 @@ impl Plan {
                 match &mut args.what {
                     FetchWhat::Weights(weights) => weights.consent.yes = true,
                     FetchWhat::Geobench(suite)
+                    | FetchWhat::Geobench2(suite)
                     | FetchWhat::CopernicusBench(suite)
                     | FetchWhat::Landslide4sense(suite) => suite.consent.yes = true,
                 }

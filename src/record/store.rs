@@ -142,7 +142,7 @@ impl Store {
     /// If the folder cannot be read.
     pub fn digits(&self) -> Result<HashSet<String>> {
         let digits = |name: &String| Some(name.strip_suffix(".json")?.rsplit_once('.')?.1.to_owned());
-        Ok(self.names()?.iter().filter_map(digits).collect())
+        Ok(self.names()?.all.iter().filter_map(digits).collect())
     }
 
     /// Whether a record with that fingerprint may be among those with these `digits`.
