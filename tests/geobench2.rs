@@ -723,7 +723,7 @@ fn finished(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-const UPERNET: [&str; 4] = ["--epochs", "1", "--learning-rates", "1e-3"];
+const UPERNET: [&str; 4] = ["--epochs", "3", "--learning-rates", "1e-3"];
 
 #[test]
 fn tasks_run_from_containers_and_packed_form_to_equal_records() {
