@@ -801,7 +801,8 @@ fn guards_notice_known_defects_and_are_silent_once_they_are_mended() {
         ]
     });
     written(data.path(), "so2sat", |place| {
-        let amplitude = |spread: f32| move |at: usize| if (at + place).is_multiple_of(3) { spread } else { -spread };
+        let amplitude =
+            |spread: f32| move |at: usize| if (at + place).is_multiple_of(3) { spread } else { -spread };
         let image = Array3::from_shape_fn((2, 16, 16), |(band, row, column)| {
             amplitude([0.2, 0.5][band])(row * 16 + column)
         });
