@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const CHECKOUT: &str = "cargo xtask ";
 
 /// Commands that only a checkout has.
-const OF_CHECKOUT: [&str; 4] = ["libtorch", "onnxruntime", "test", "wheel"];
+const OF_CHECKOUT: [&str; 6] = ["faults", "fuzz", "libtorch", "onnxruntime", "test", "wheel"];
 
 /// Whether this program was installed, and not built in place. Cargo keeps a lock file beside the programs that it builds.
 pub fn is_installed() -> bool {

@@ -44,7 +44,8 @@ fn row(number: u8, label: Target) -> CachedSample {
 /// Returns the chunks of a cache.
 fn chunks(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let files = entries.flat_map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap());
+    // Claims of other processes lie beside the folders.
+    let files = entries.filter_map(|entry| std::fs::read_dir(entry.unwrap().path()).ok()).flatten();
     let mut chunks: Vec<PathBuf> = files
         .map(|f| f.unwrap().path())
         .filter(|f| f.extension().is_some_and(|e| e == "safetensors"))

@@ -194,6 +194,7 @@ fn with_another<T: Serialize + DeserializeOwned + PartialEq>(config: &T, leaf: &
         "adamw",
         "sgd",
         "shuffled",
+        "as-listed",
         "mean",
         "class",
         "bilinear",

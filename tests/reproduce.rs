@@ -37,7 +37,7 @@ const SHORT: [&str; 6] = ["--epochs", "1", "--learning-rates", "1e-3", "--limit"
 /// How a protocol is run: its name, suite, task, whether it is shortened, and which sizes of its heads are made smaller.
 type Case = (&'static str, &'static str, &'static str, bool, &'static [(&'static str, &'static str)]);
 
-const PROTOCOLS: [Case; 16] = [
+const PROTOCOLS: [Case; 20] = [
     ("knn", "geobench", "m-eurosat", false, &[]),
     ("linear-probe", "geobench", "m-eurosat", false, &[]),
     ("logistic", "geobench", "m-eurosat", false, &[]),
@@ -54,6 +54,10 @@ const PROTOCOLS: [Case; 16] = [
     ("torchgeo-linear-converged", "geobench", "m-eurosat", false, &[]),
     ("retrieval", "geobench", "m-eurosat", false, &[]),
     ("clustering", "geobench", "m-eurosat", false, &[]),
+    ("geobench2-finetune", "geobench", "m-eurosat", true, &[]),
+    ("geobench2-upernet-finetune", "demo", "demo-tree-height", true, &SMALL),
+    ("geobench2-upernet-frozen", "demo", "demo-tree-height", true, &SMALL),
+    ("demo-upernet", "demo", "demo-tree-height", true, &[]),
 ];
 const SMALL: [(&str, &str); 2] = [("channels = 512", "channels = 16"), ("channels = 256", "channels = 8")];
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::Command;
+use crate::run::command::without_tokens;
 use crate::stop::{self, Heard};
 use crate::{Error, ErrorKind, console, remedy};
 
@@ -38,10 +39,10 @@ fn tell(heard: Heard) {
     }
 }
 
-/// The command that started this program, as a shell takes it.
+/// The command that started this program, as a shell takes it, without tokens.
 pub(super) fn command() -> String {
     let words = std::env::args_os().skip(1).map(|word| remedy::path(Path::new(&word)));
-    format!("cargo xtask {}", words.collect::<Vec<_>>().join(" "))
+    without_tokens(&format!("cargo xtask {}", words.collect::<Vec<_>>().join(" ")))
 }
 
 fn how_to_go_on() -> String {
