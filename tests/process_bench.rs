@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use terrabench::record::Record;
 
-use crate::common::{demo, fixture, python, records};
+use crate::common::{changed_protocol, demo, fixture, python, records};
 
 fn script() -> String {
     fixture("process/encode.py").to_string_lossy().into_owned()
@@ -177,7 +177,9 @@ fn tokens_and_maps_feed_the_protocols_on_pixels() {
             .args(["bench", "geobench", "--demo"]);
         command.args(short).args(own).arg("--out").arg(folder.path().join("out")).output().unwrap()
     };
-    for protocol in ["segmentation-probe", "upernet"] {
+    let smaller = [("channels = 512", "channels = 16"), ("channels = 256", "channels = 8")];
+    let small = changed_protocol("upernet", folder.path(), &smaller);
+    for protocol in ["segmentation-probe", &small] {
         let output = run("plain", protocol);
         assert!(output.status.success(), "{protocol}: {}", said(&output));
     }

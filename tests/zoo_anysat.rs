@@ -14,7 +14,7 @@ use terrabench::model::weights::{self, Weights};
 use terrabench::task::Sensor;
 use terrabench::task::bands::Band;
 
-use crate::common::{demo, fixture};
+use crate::common::fixture;
 use crate::zoo::{
     self, Golden, Tolerance, assert_close, assert_parameters_of, device, formula_weights, images_of_rows,
     numbers, slots,
@@ -391,72 +391,6 @@ fn the_configuration_is_that_of_the_published_numbers() {
     assert_eq!(model.sensors, sensors());
     // Upstream keeps 1/16 of the tokens.
     assert_eq!(model.architecture.probe_thinning(), 4);
-}
-
-/// A model file like that of Base, with the sizes of the small model and a wider stem.
-fn small_model(folder: &std::path::Path) -> std::path::PathBuf {
-    let path = Home::find().unwrap().config("models", "anysat-base").unwrap();
-    let mut text = std::fs::read_to_string(path).unwrap();
-    for (from, to) in [
-        ("width = 768", "width = 64"),
-        ("stem-width = 96", "stem-width = 8"),
-        ("depth = 6 ", "depth = 3 "),
-        ("heads = 12", "heads = 4"),
-        ("map-layers = [1, 3, 5, 6]", "map-layers = [0, 1, 2, 3]"),
-    ] {
-        assert!(text.contains(from), "no `{from}`");
-        text = text.replacen(from, to, 1);
-    }
-    let path = folder.join("small.toml");
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-/// Runs a protocol on generated data; returns the records of tasks.
-fn bench(folder: &std::path::Path, task: &str, args: &[&str]) -> Vec<terrabench::record::Record> {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .env_remove("GEO_BENCH_DIR")
-        .env("TERRABENCH_CACHE", demo::cache("geobench", folder.join("cache")))
-        .args(["bench", "geobench", "--demo", "--weights", "random:0", "--task", task, "--model"])
-        .arg(small_model(folder))
-        .args(args)
-        .arg("--out")
-        .arg(folder)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    crate::common::records(&folder.join("geobench-demo")).into_values().collect()
-}
-
-#[test]
-fn protocols_run_on_generated_data() {
-    let short = ["--epochs", "1", "--learning-rates", "1e-3", "--limit", "2"];
-    let smaller = [
-        ("channels = 512", "channels = 16"),
-        ("channels = 256", "channels = 8"),
-        ("batch-size = 16", "batch-size = 2"),
-    ];
-    for (task, partition, protocol, args) in [
-        ("m-so2sat", "0.01x_train", "knn", &[][..]),
-        ("m-so2sat", "0.01x_train", "linear-probe", &[]),
-        ("m-so2sat", "0.01x_train", "finetune", &short),
-        ("m-cashew-plant", "default", "segmentation-probe", &short),
-        ("m-cashew-plant", "default", "upernet", &short),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = match protocol {
-            "upernet" => crate::common::changed_protocol(protocol, folder.path(), &smaller),
-            _ => protocol.to_owned(),
-        };
-        let args: Vec<&str> =
-            ["--partition", partition, "--protocol", &file].iter().chain(args).copied().collect();
-        let records = bench(folder.path(), task, &args);
-        assert_eq!(records.len(), 1, "{task} {protocol}");
-        let cell = &records[0].cell;
-        assert!(cell.model == "AnySat" && cell.protocol.starts_with(protocol), "{cell:?}");
-        assert!(records[0].value.is_finite());
-        crate::common::all_scores_follow_from_predictions(&folder.path().join("geobench-demo"));
-    }
 }
 
 #[test]

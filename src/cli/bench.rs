@@ -12,8 +12,8 @@ use burn::tensor::{DType, Device};
 use super::args::BenchArgs;
 use super::sharing::{self, End};
 use super::{
-    data_folder, estimate, feature_cache, input_options, model_named, reproduce, set_threads, suite, used,
-    weights_named,
+    data_folder, estimate, feature_cache, input_options, model_named, set_threads, suite, used,
+    weights_named, words,
 };
 use crate::claims::Claims;
 use crate::config::Shortening;
@@ -153,7 +153,7 @@ fn choice(args: &BenchArgs) -> Choice {
 
 /// Runs all cells of one model; `is_first` of those that the command runs.
 fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) -> anyhow::Result<ExitCode> {
-    let words = reproduce::words_of_bench(&args);
+    let words = words::words_of_bench(&args);
     fingerprint::verify(args.data.verify);
     let mut suite = suite(home, &args.suite, &args.data)?;
     if args.demo {

@@ -30,6 +30,7 @@ mod spread;
 mod status;
 pub mod stopping;
 mod wanted;
+mod words;
 mod worker;
 
 use std::collections::BTreeMap;

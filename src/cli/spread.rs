@@ -10,7 +10,7 @@ use super::args::{DataArgs, MissingBands, ModelArgs, SpreadArgs};
 use super::bench::{configs, note_config};
 use super::progress::Shown;
 use super::{
-    data_folder, feature_cache, input_options, model_named, reproduce, set_threads, suite, weights_named,
+    data_folder, feature_cache, input_options, model_named, set_threads, suite, weights_named, words,
 };
 use crate::canvas::{pdf, png, svg};
 use crate::console;
@@ -109,7 +109,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
         super::bench::begin_log(&folder, program);
     }
     let weights = weights(home, &model_name, &model, args.model.weights.as_deref(), args.demo);
-    let command = CommandLine { words: reproduce::words_of_spread(&args), ..CommandLine::default() };
+    let command = CommandLine { words: words::words_of_spread(&args), ..CommandLine::default() };
     let run = Prepared { home, args: &args, task: &task.name };
     let own_configs = configs(home, &suite.name, Some(&model_name), None)?;
     let views = distinct(&strips);
