@@ -166,7 +166,11 @@ fn the_images_of_a_sample_come_alone_or_together() {
 fn tokens_and_maps_feed_the_protocols_on_pixels() {
     let Some(python) = python::plain("tokens and maps of a process") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let short = ["--task", "m-cashew-plant", "--limit", "2", "--epochs", "1", "--learning-rates", "0.001"];
+    let short = [
+        &["--task", "m-cashew-plant", "--partition", "default"][..],
+        &["--limit", "2", "--epochs", "1", "--learning-rates", "0.001"],
+    ]
+    .concat();
     let run = |mode: &str, protocol: &str| {
         let encoder = format!("{python} {} {mode}", script());
         let own =
@@ -175,7 +179,7 @@ fn tokens_and_maps_feed_the_protocols_on_pixels() {
         command
             .env("TERRABENCH_CACHE", demo::cache("geobench", folder.path().join("cache")))
             .args(["bench", "geobench", "--demo"]);
-        command.args(short).args(own).arg("--out").arg(folder.path().join("out")).output().unwrap()
+        command.args(&short).args(own).arg("--out").arg(folder.path().join("out")).output().unwrap()
     };
     let smaller = [("channels = 512", "channels = 16"), ("channels = 256", "channels = 8")];
     let small = changed_protocol("upernet", folder.path(), &smaller);
