@@ -46,7 +46,7 @@ const PROTOCOLS: [Case; 20] = [
     ("segmentation-probe", "geobench", "m-cashew-plant", true, &[]),
     ("upernet", "demo", "demo-tree-height", true, &SMALL),
     ("upernet-plain", "demo", "demo-tree-height", true, &SMALL),
-    ("upernet-finetune", "demo", "demo-tree-height", true, &SMALL),
+    ("upernet-finetune", "demo", "demo-tree-height", true, &SMALL_AND_COLD),
     ("copernicus-linear-probe", "geobench", "m-eurosat", true, &[]),
     ("copernicus-linear-probe-plain", "geobench", "m-eurosat", true, &[]),
     ("torchgeo-knn", "geobench", "m-eurosat", false, &[]),
@@ -55,11 +55,14 @@ const PROTOCOLS: [Case; 20] = [
     ("retrieval", "geobench", "m-eurosat", false, &[]),
     ("clustering", "geobench", "m-eurosat", false, &[]),
     ("geobench2-finetune", "geobench", "m-eurosat", true, &[]),
-    ("geobench2-upernet-finetune", "demo", "demo-tree-height", true, &SMALL),
-    ("geobench2-upernet-frozen", "demo", "demo-tree-height", true, &SMALL),
+    ("geobench2-upernet-finetune", "demo", "demo-tree-height", true, &SMALL_AND_COLD),
+    ("geobench2-upernet-frozen", "demo", "demo-tree-height", true, &SMALL_AND_COLD),
     ("demo-upernet", "demo", "demo-tree-height", true, &[]),
 ];
 const SMALL: [(&str, &str); 2] = [("channels = 512", "channels = 16"), ("channels = 256", "channels = 8")];
+
+/// The same for trainings that warm up longer than the one epoch lasts.
+const SMALL_AND_COLD: [(&str, &str); 3] = [SMALL[0], SMALL[1], ("warmup-epochs = 2", "warmup-epochs = 0")];
 
 #[test]
 fn every_protocols_number_comes_out_again() {
