@@ -162,8 +162,11 @@ fn tokens_in_an_encoders_command_are_in_no_record_and_no_log() {
     let Some(python) = python::plain("an encoder with a token") else { return };
     let here = tempfile::tempdir().unwrap();
     let script = crate::common::fixture("process/encode.py");
+    std::fs::create_dir(here.path().join("encoder")).unwrap();
     let encoder = format!("{python} {} plain {TOKEN}", script.display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
+    // The encoder writes a file of that name.
+    command.current_dir(here.path().join("encoder"));
     command.env("TERRABENCH_CACHE", here.path().join("cache")).env("HF_TOKEN", TOKEN);
     command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"]);
     command.args(["--protocol", "knn", "--input-size", "32", "--encoder", &encoder]);
