@@ -126,7 +126,7 @@ def test_rows_have_the_columns_of_the_programs_frame():
     expected = [line.split('"')[1] for line in source.splitlines() if line.strip().startswith('"')]
     (row, *_) = terrabench.load(REFERENCE).to_dicts()
     assert list(row) == expected
-    assert json.loads(row["samples"]) == {"test": 8, "train": 4}
+    assert json.loads(row["samples"]) == {"test": 16, "train": 4}
 
 
 def test_pandas():
