@@ -151,7 +151,7 @@ fn choice(args: &BenchArgs) -> Choice {
     }
 }
 
-/// Runs all cells of one model; `is_first` of those that the command runs.
+/// Runs all cells of one model. `is_first`: no other model of this command ran before.
 fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) -> anyhow::Result<ExitCode> {
     let words = words::words_of_bench(&args);
     fingerprint::verify(args.data.verify);

@@ -87,7 +87,7 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
 /// the same time wait for each other.
 ///
 /// # Errors
-/// If no task of the suite has a demo, or one has other classes or image size the demo does not support, or `cache` cannot
+/// If no task of the suite has a demo, or one has classes or an image size that the demo does not support, or `cache` cannot
 /// be written.
 pub fn provide_drawn(suite: &Suite, cache: &Path, seed: u64) -> Result<PathBuf> {
     fs::create_dir_all(cache).at(cache)?;
