@@ -9,6 +9,8 @@ mod golden;
 #[path = "support/hub.rs"]
 mod hub_server;
 mod made;
+#[path = "support/parquet.rs"]
+mod parquet_file;
 #[path = "support/source.rs"]
 mod source;
 #[path = "support/tortilla.rs"]

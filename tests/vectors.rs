@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use polars::prelude::{DataFrame, IntoSeries, ListChunked, NamedFrom, ParquetWriter, Series, df};
 use safetensors::tensor::{Dtype, TensorView};
 use terrabench::features::vectors::VectorFolder;
 use terrabench::formats::arrays::{ArrayFile, Number};
@@ -13,6 +12,7 @@ use terrabench::record::{Record, Store, collect};
 use terrabench::task::{Split, Suite};
 
 use crate::common::{self, changed_protocol, demo, fixture, records};
+use crate::parquet_file::{self, Cells};
 
 /// Generated data in GEO-Bench's layout, features of its tasks, and results.
 struct Place {
@@ -149,20 +149,18 @@ impl Vectors {
 
     /// As Parquet: a list column, or one column per dimension.
     fn write_parquet(&self, path: &Path, list: bool) {
-        let mut frame: DataFrame = df!("samples" => &self.names).unwrap();
-        if list {
-            let rows = self.rows.iter().map(|row| Series::new("".into(), row.as_slice()));
-            let lists = ListChunked::from_iter(rows.collect::<Vec<Series>>());
-            let lists = lists.into_series().with_name("features".into());
-            frame.with_column(lists.into()).unwrap();
-        } else {
-            for j in 0..self.shape()[1] {
-                let column: Vec<f64> = self.rows.iter().map(|row| f64::from(row[j])).collect();
-                let column = Series::new(format!("x{j}").as_str().into(), column);
-                frame.with_column(column.into()).unwrap();
-            }
+        let names = Cells::Texts(self.names.iter().cloned().map(Some).collect());
+        let mut columns = vec![("samples".to_owned(), names)];
+        match list {
+            true => columns.push(("features".to_owned(), Cells::FloatLists(self.rows.clone()))),
+            false => columns.extend((0..self.shape()[1]).map(|place| {
+                let numbers = self.rows.iter().map(|row| f64::from(row[place])).collect();
+                (format!("f{place}"), Cells::Doubles(numbers))
+            })),
         }
-        ParquetWriter::new(std::fs::File::create(path).unwrap()).finish(&mut frame).unwrap();
+        let columns: Vec<(&str, Cells)> =
+            columns.iter_mut().map(|(name, cells)| (name.as_str(), std::mem::take(cells))).collect();
+        std::fs::write(path, parquet_file::encode(&columns)).unwrap();
     }
 }
 

@@ -10,6 +10,8 @@ pub mod geotiff;
 pub mod hdf5;
 /// ONNX files: inputs, outputs, operators and external data.
 pub mod onnx;
+/// Parquet tables.
+pub mod parquet;
 /// Python pickles, read without executing them.
 pub mod pickle;
 /// Writing safetensors files reproducibly.

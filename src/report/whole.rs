@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use polars::prelude::ParquetWriter;
 use rayon::prelude::*;
 
 use super::aggregate;
@@ -27,6 +26,7 @@ use super::task_figures::TaskPredictions;
 use super::{Written, add_unreadable, csv, fill_all, html, markdown, names, views};
 use crate::canvas::{pdf, png, svg};
 use crate::files::write_atomically;
+use crate::formats::parquet;
 use crate::home::Home;
 use crate::record::contribution::Contribution;
 use crate::record::{Record, Unreadable, frame};
@@ -109,7 +109,7 @@ pub fn write_with(
         let drawn = chapter.figures.par_iter().map(draw).collect::<Result<Vec<_>>>()?;
         files.extend(drawn.into_iter().flatten());
     }
-    files.push((out.join("results.parquet"), parquet(&sections)?));
+    files.push((out.join("results.parquet"), all_records(&sections)?));
     let checklist = checklist(home, &chapters)?;
     files.push((out.join("report.md"), index(&chapters, checklist.as_ref()).into_bytes()));
     files.push((out.join("report.html"), html::page(&chapters, checklist.as_ref())?.into_bytes()));
@@ -311,12 +311,9 @@ fn over_all_shares(definition: &Table, records: &[Record]) -> Option<Table> {
 }
 
 /// Encodes all records as one Parquet file.
-fn parquet(sections: &[Section]) -> Result<Vec<u8>> {
+fn all_records(sections: &[Section]) -> Result<Vec<u8>> {
     let records: Vec<Record> = sections.iter().flat_map(|section| section.records.iter().cloned()).collect();
-    let mut frame = frame(&records)?;
-    let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame).map_err(Error::request)?;
-    Ok(bytes)
+    parquet::write(&frame(&records)?).map_err(Error::request)
 }
 
 /// Renders the index, which links all other files.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use ndarray::Array3;
-use polars::prelude::{Column, DataFrame, IntoColumn, NamedFrom, ParquetWriter, Series};
+
+use crate::parquet_file::{self, Cells};
 
 /// A number that TIFF files hold.
 pub trait Pixel: Copy {
@@ -110,23 +111,20 @@ pub enum Labelled {
 pub type Written = (String, &'static str, Labelled, Vec<Contained>);
 
 /// A container of these files with this index of further columns.
-fn container(rows: &[(String, &str, Vec<u8>)], mut further: Vec<Column>) -> Vec<u8> {
+fn container(rows: &[(String, &str, Vec<u8>)], further: Vec<(&str, Cells)>) -> Vec<u8> {
     let (mut files, mut offsets) = (Vec::new(), Vec::new());
     for (_, _, bytes) in rows {
         offsets.push(200 + files.len() as i64);
         files.extend(bytes);
     }
-    let texts = |name: &str, texts: Vec<String>| Series::new(name.into(), texts).into_column();
-    let numbers = |name: &str, numbers: Vec<i64>| Series::new(name.into(), numbers).into_column();
     let mut columns = vec![
-        texts("tortilla:id", rows.iter().map(|row| row.0.clone()).collect()),
-        texts("tortilla:file_format", rows.iter().map(|row| row.1.to_owned()).collect()),
-        numbers("tortilla:offset", offsets),
-        numbers("tortilla:length", rows.iter().map(|row| row.2.len() as i64).collect()),
+        ("tortilla:id", Cells::Texts(rows.iter().map(|row| Some(row.0.clone())).collect())),
+        ("tortilla:file_format", Cells::Texts(rows.iter().map(|row| Some(row.1.to_owned())).collect())),
+        ("tortilla:offset", Cells::Integers(offsets)),
+        ("tortilla:length", Cells::Integers(rows.iter().map(|row| row.2.len() as i64).collect())),
     ];
-    columns.append(&mut further);
-    let mut index = Vec::new();
-    ParquetWriter::new(&mut index).finish(&mut DataFrame::new(rows.len(), columns).unwrap()).unwrap();
+    columns.extend(further);
+    let index = parquet_file::encode(&columns);
     let mut bytes = b"#y".to_vec();
     for number in [200 + files.len() as u64, index.len() as u64, 1] {
         bytes.extend(number.to_le_bytes());
@@ -141,29 +139,29 @@ pub fn write_tortilla(path: &Path, column: &str, samples: &[Written]) {
     let inner = |files: &[Contained]| {
         let rows: Vec<_> =
             files.iter().map(|file| (file.id.to_owned(), file.format, file.bytes.clone())).collect();
-        let modalities: Vec<Option<&str>> = files.iter().map(|file| file.modality).collect();
-        container(&rows, vec![Series::new("modality".into(), modalities).into_column()])
+        let modalities = files.iter().map(|file| file.modality.map(str::to_owned)).collect();
+        container(&rows, vec![("modality", Cells::Texts(modalities))])
     };
     let rows: Vec<_> =
         samples.iter().map(|(id, _, _, files)| (id.clone(), "TORTILLA", inner(files))).collect();
-    let splits: Vec<&str> = samples.iter().map(|sample| sample.1).collect();
-    let mut further = vec![Series::new("tortilla:data_split".into(), splits).into_column()];
+    let splits = samples.iter().map(|sample| Some(sample.1.to_owned())).collect();
+    let mut further = vec![("tortilla:data_split", Cells::Texts(splits))];
     let classes: Vec<i64> = samples
         .iter()
         .filter_map(|sample| if let Labelled::Class(class) = sample.2 { Some(class) } else { None })
         .collect();
-    let names: Vec<Series> = samples
+    let names: Vec<Vec<String>> = samples
         .iter()
         .filter_map(|sample| match &sample.2 {
-            Labelled::Names(names) => Some(Series::new("".into(), names.clone())),
+            Labelled::Names(names) => Some(names.iter().map(|name| (*name).to_owned()).collect()),
             _ => None,
         })
         .collect();
     if !classes.is_empty() {
-        further.push(Series::new(column.into(), classes).into_column());
+        further.push((column, Cells::Integers(classes)));
     }
     if !names.is_empty() {
-        further.push(Series::new(column.into(), names).into_column());
+        further.push((column, Cells::TextLists(names)));
     }
     std::fs::write(path, container(&rows, further)).unwrap();
 }

@@ -5,10 +5,9 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use polars::prelude::{ArrowDataType, Column, DataFrame, DataType, ParquetReader, SerReader, Series};
-
 use super::{ArrayFile, Number, PARQUET_NAMES, Place, StoredArray};
 use crate::error::AtPath;
+use crate::formats::parquet::{Column, Kind, Table, Values};
 use crate::{Error, Result};
 
 /// Names of the column with the samples' names.
@@ -19,14 +18,6 @@ const IGNORED: [&str; 4] = ["label", "labels", "split", "__index_level_0__"];
 
 const HELP: &str = "expected a column `samples` of strings, and either a column `features` of lists of float32, or one \
                     float column per dimension";
-
-/// Which columns hold the features.
-enum Layout {
-    /// One column of lists.
-    List,
-    /// These columns, in this order.
-    Columns(Vec<String>),
-}
 
 /// Reads the whole file at `path`.
 ///
@@ -59,119 +50,75 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
 type Read = (Vec<String>, usize, Vec<f32>, Number);
 
 fn read(path: &Path, file: File) -> Result<Read> {
-    let damaged = |problem: &dyn std::fmt::Display| Error::damaged(path, problem).help(HELP);
-    let mut reader = ParquetReader::new(file);
-    let schema = reader.schema().map_err(|problem| damaged(&problem))?;
-    let columns: Vec<(&str, &ArrowDataType)> =
-        schema.iter_values().map(|field| (field.name.as_str(), &field.dtype)).collect();
-    let Some(names) = NAMES.into_iter().find(|name| columns.iter().any(|(column, _)| column == name)) else {
-        let found: Vec<&str> = columns.iter().map(|(name, _)| *name).take(8).collect();
-        return Err(damaged(&format!("no column `samples`; the first are {}", found.join(", "))));
+    let damaged = |problem: String| Error::damaged(path, problem).help(HELP);
+    let table = Table::open(file).map_err(damaged)?;
+    let Some(names) = NAMES.into_iter().find_map(|name| table.column(name)) else {
+        let found: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).take(8).collect();
+        return Err(damaged(format!("no column `samples`; the first are {}", found.join(", "))));
     };
-    let layout = layout(&columns, names).map_err(|problem| damaged(&problem))?;
-    let mut wanted = vec![names.to_owned()];
-    match &layout {
-        Layout::List => wanted.push(PARQUET_NAMES[0].to_owned()),
-        Layout::Columns(columns) => wanted.extend(columns.iter().cloned()),
-    }
-    let reader = reader.with_columns(Some(wanted));
-    let frame = reader.finish().map_err(|problem| damaged(&problem))?;
-    let texts = texts(&frame, names).map_err(|problem| damaged(&problem))?;
-    let numbers = match layout {
-        Layout::List => of_list(&frame),
-        Layout::Columns(columns) => of_columns(&frame, &columns),
+    let texts = texts(&table, names).map_err(damaged)?;
+    let numbers = match table.column(PARQUET_NAMES[0]) {
+        Some(column) => of_list(&table, column),
+        None => of_columns(&table, &names.name),
     };
-    let (width, numbers, number) = numbers.map_err(|problem| damaged(&problem))?;
+    let (width, numbers, number) = numbers.map_err(damaged)?;
     Ok((texts, width, numbers, number))
 }
 
-fn layout(columns: &[(&str, &ArrowDataType)], names: &str) -> Result<Layout, String> {
-    let is_float = |kind: &ArrowDataType| matches!(kind, ArrowDataType::Float32 | ArrowDataType::Float64);
-    if let Some((name, kind)) = columns.iter().find(|(name, _)| *name == PARQUET_NAMES[0]) {
-        return match kind {
-            ArrowDataType::List(item) | ArrowDataType::LargeList(item) if is_float(&item.dtype) => {
-                Ok(Layout::List)
-            }
-            ArrowDataType::FixedSizeList(..) => {
-                Err(format!("column `{name}` is of lists of a fixed size; write it as plain lists"))
-            }
-            other => Err(format!("column `{name}` is {other:?}, expected lists of float32 or float64")),
-        };
-    }
-    let others = columns.iter().filter(|(name, _)| *name != names && !IGNORED.contains(name));
-    if let Some((name, kind)) = others.clone().find(|(_, kind)| !is_float(kind)) {
-        return Err(format!("column `{name}` is {kind:?}, expected float32 or float64"));
-    }
-    let columns: Vec<String> = others.map(|(name, _)| (*name).to_owned()).collect();
-    if columns.is_empty() { Err("no column of numbers".to_owned()) } else { Ok(Layout::Columns(columns)) }
-}
-
-fn texts(frame: &DataFrame, names: &str) -> Result<Vec<String>, String> {
-    let column = frame.column(names).map_err(|problem| problem.to_string())?;
-    let texts = column.as_materialized_series().str();
-    let texts = texts.map_err(|_| format!("column `{names}` is {}, expected strings", column.dtype()))?;
-    let text = |(row, text): (usize, Option<&str>)| {
-        text.map(str::to_owned).ok_or_else(|| format!("column `{names}` is empty in row {row}"))
+fn texts(table: &Table, column: &Column) -> Result<Vec<String>, String> {
+    let name = &column.name;
+    let Values::Texts(texts) = table.values(column).map_err(|why| format!("column `{name}`: {why}"))? else {
+        return Err(format!("column `{name}` is of {}, expected strings", column.kind));
     };
-    texts.iter().enumerate().map(text).collect()
+    let text = |(row, text): (usize, Option<String>)| {
+        text.ok_or_else(|| format!("column `{name}` is empty in row {row}"))
+    };
+    texts.into_iter().enumerate().map(text).collect()
 }
 
 /// Reads a list per row.
-fn of_list(frame: &DataFrame) -> Result<(usize, Vec<f32>, Number), String> {
-    let column = frame.column(PARQUET_NAMES[0]).map_err(|problem| problem.to_string())?;
-    let lists = column.as_materialized_series().list().map_err(|problem| problem.to_string())?;
-    let (mut width, mut numbers, mut number) = (0, Vec::new(), Number::F32);
-    for row in 0..lists.len() {
-        let list = lists.get_as_series(row).ok_or_else(|| format!("`features` is empty in row {row}"))?;
-        if row == 0 {
-            width = list.len();
-            number = number_of(list.dtype());
+fn of_list(table: &Table, column: &Column) -> Result<(usize, Vec<f32>, Number), String> {
+    let number = match &column.kind {
+        Kind::List(item) if **item == Kind::Float32 => Number::F32,
+        Kind::List(item) if **item == Kind::Float64 => Number::F64,
+        other => {
+            return Err(format!(
+                "column `{}` is of {other}, expected lists of float32 or float64",
+                column.name
+            ));
         }
-        if list.len() != width {
-            return Err(format!("row {row} has {} features, the first row {width}", list.len()));
-        }
-        push(&list, &format!("row {row}"), &mut numbers)?;
+    };
+    let numbers = table.numbers(column).map_err(|why| format!("column `{}`: {why}", column.name))?;
+    let width = numbers.lengths.first().copied().unwrap_or_default();
+    if let Some(row) = numbers.lengths.iter().position(|length| *length != width) {
+        let length = numbers.lengths.get(row).copied().unwrap_or_default();
+        return Err(format!("row {row} has {length} features, the first row {width}"));
     }
-    Ok((width, numbers, number))
+    Ok((width, numbers.values, number))
 }
 
 /// Reads a column per dimension.
-fn of_columns(frame: &DataFrame, names: &[String]) -> Result<(usize, Vec<f32>, Number), String> {
-    let (n, width) = (frame.height(), names.len());
+fn of_columns(table: &Table, names: &str) -> Result<(usize, Vec<f32>, Number), String> {
+    let is_feature =
+        |column: &&Column| column.name != names && !IGNORED.contains(&column.name.as_str());
+    let columns: Vec<&Column> = table.columns.iter().filter(is_feature).collect();
+    let is_float = |column: &Column| matches!(column.kind, Kind::Float32 | Kind::Float64);
+    if let Some(column) = columns.iter().find(|column| !is_float(column)) {
+        return Err(format!("column `{}` is of {}, expected float32 or float64", column.name, column.kind));
+    }
+    if columns.is_empty() {
+        return Err("no column of numbers".to_owned());
+    }
+    let (n, width) = (table.rows, columns.len());
     let mut numbers = vec![0.0; n * width];
-    let mut number = Number::F32;
-    for (place, name) in names.iter().enumerate() {
-        let column: &Column = frame.column(name).map_err(|problem| problem.to_string())?;
-        if *column.dtype() == DataType::Float64 {
-            number = Number::F64;
-        }
-        let mut values = Vec::with_capacity(n);
-        push(column.as_materialized_series(), &format!("column `{name}`"), &mut values)?;
-        for (row, value) in values.into_iter().enumerate() {
+    for (place, column) in columns.iter().enumerate() {
+        let read = table.numbers(column).map_err(|why| format!("column `{}`: {why}", column.name))?;
+        for (row, value) in read.values.into_iter().enumerate() {
             if let Some(cell) = numbers.get_mut(row * width + place) {
                 *cell = value;
             }
         }
     }
-    Ok((width, numbers, number))
-}
-
-fn number_of(kind: &DataType) -> Number {
-    if *kind == DataType::Float64 { Number::F64 } else { Number::F32 }
-}
-
-/// Appends the numbers of a series, none of which may be missing.
-fn push(series: &Series, place: &str, numbers: &mut Vec<f32>) -> Result<(), String> {
-    let missing = || format!("a number is missing (null) in {place}");
-    if let Ok(values) = series.f32() {
-        for value in values.iter() {
-            numbers.push(value.ok_or_else(missing)?);
-        }
-        return Ok(());
-    }
-    let values = series.f64().map_err(|problem| format!("{place}: {problem}"))?;
-    for value in values.iter() {
-        numbers.push(value.ok_or_else(missing)? as f32);
-    }
-    Ok(())
+    let is_double = columns.iter().any(|column| column.kind == Kind::Float64);
+    Ok((width, numbers, if is_double { Number::F64 } else { Number::F32 }))
 }
