@@ -158,8 +158,6 @@ impl Vectors {
                 (format!("f{place}"), Cells::Doubles(numbers))
             })),
         }
-        let columns: Vec<(&str, Cells)> =
-            columns.iter_mut().map(|(name, cells)| (name.as_str(), std::mem::take(cells))).collect();
         std::fs::write(path, parquet_file::encode(&columns)).unwrap();
     }
 }

@@ -103,7 +103,8 @@ fn the_parquet_file_holds_every_record() {
     let folder = tempfile::tempdir().unwrap();
     report(folder.path());
     let file = std::fs::File::open(folder.path().join("results.parquet")).unwrap();
-    let rows: Vec<Row> = SerializedFileReader::new(file).unwrap().into_iter().collect::<Result<_, _>>().unwrap();
+    let rows: Vec<Row> =
+        SerializedFileReader::new(file).unwrap().into_iter().collect::<Result<_, _>>().unwrap();
     assert_eq!(rows.len(), made::real().len() + 1 + made::demo().len());
     let cell = |row: &Row, name: &str| {
         let (_, field) = row.get_column_iter().find(|(column, _)| *column == name).unwrap();

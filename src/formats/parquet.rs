@@ -6,10 +6,14 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use parquet::basic::{
+    Compression, ConvertedType, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel,
+};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::ColumnReaderImpl;
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
+};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
@@ -365,9 +369,9 @@ fn fault(page: &Page) -> Option<String> {
         }
         // Their decoders reserve what the first bytes ask for. No writer uses them unless it is told to.
         _ => match page.encoding() {
-            encoding @ (Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY) => {
-                Some(format!("the encoding {encoding} is not supported; write the file with default settings"))
-            }
+            encoding @ (Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY) => Some(format!(
+                "the encoding {encoding} is not supported; write the file with default settings"
+            )),
             _ => None,
         },
     }
@@ -398,7 +402,8 @@ fn kind(field: &Type, leaf: &ColumnDescPtr) -> Kind {
     let item = match leaf.physical_type() {
         _ if logical == Some(&LogicalType::Unknown) => Kind::Nothing,
         Physical::BYTE_ARRAY
-            if matches!(logical, Some(LogicalType::String)) || leaf.converted_type() == ConvertedType::UTF8 =>
+            if matches!(logical, Some(LogicalType::String))
+                || leaf.converted_type() == ConvertedType::UTF8 =>
         {
             Kind::Text
         }

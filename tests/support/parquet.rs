@@ -10,7 +10,6 @@ use parquet::schema::parser::parse_message_type;
 pub enum Cells {
     Texts(Vec<Option<String>>),
     Integers(Vec<i64>),
-    Floats(Vec<f32>),
     Doubles(Vec<f64>),
     TextLists(Vec<Vec<String>>),
     FloatLists(Vec<Vec<f32>>),
@@ -25,7 +24,6 @@ impl Cells {
         match self {
             Cells::Texts(_) => format!("optional binary {name} (UTF8);"),
             Cells::Integers(_) => format!("optional int64 {name};"),
-            Cells::Floats(_) => format!("optional float {name};"),
             Cells::Doubles(_) => format!("optional double {name};"),
             Cells::TextLists(_) => list("binary element (UTF8)"),
             Cells::FloatLists(_) => list("float element"),
@@ -36,8 +34,8 @@ impl Cells {
 type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
 
 /// Encodes columns.
-pub fn encode(columns: &[(&str, Cells)]) -> Vec<u8> {
-    let fields: String = columns.iter().map(|(name, cells)| cells.schema(name)).collect();
+pub fn encode<S: AsRef<str>>(columns: &[(S, Cells)]) -> Vec<u8> {
+    let fields: String = columns.iter().map(|(name, cells)| cells.schema(name.as_ref())).collect();
     let schema = parse_message_type(&format!("message schema {{ {fields} }}")).unwrap();
     let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
@@ -50,14 +48,21 @@ pub fn encode(columns: &[(&str, Cells)]) -> Vec<u8> {
                 put::<ByteArrayType>(&mut group, &texts, &levels, None);
             }
             Cells::Integers(numbers) => put::<Int64Type>(&mut group, numbers, &vec![1; numbers.len()], None),
-            Cells::Floats(numbers) => put::<FloatType>(&mut group, numbers, &vec![1; numbers.len()], None),
             Cells::Doubles(numbers) => put::<DoubleType>(&mut group, numbers, &vec![1; numbers.len()], None),
             Cells::TextLists(lists) => {
                 let texts: Vec<ByteArray> = lists.iter().flatten().map(bytes).collect();
-                put_lists::<ByteArrayType>(&mut group, &texts, &lists.iter().map(Vec::len).collect::<Vec<_>>());
+                put_lists::<ByteArrayType>(
+                    &mut group,
+                    &texts,
+                    &lists.iter().map(Vec::len).collect::<Vec<_>>(),
+                );
             }
             Cells::FloatLists(lists) => {
-                put_lists::<FloatType>(&mut group, &lists.concat(), &lists.iter().map(Vec::len).collect::<Vec<_>>());
+                put_lists::<FloatType>(
+                    &mut group,
+                    &lists.concat(),
+                    &lists.iter().map(Vec::len).collect::<Vec<_>>(),
+                );
             }
         }
     }

@@ -99,8 +99,7 @@ fn of_list(table: &Table, column: &Column) -> Result<(usize, Vec<f32>, Number), 
 
 /// Reads a column per dimension.
 fn of_columns(table: &Table, names: &str) -> Result<(usize, Vec<f32>, Number), String> {
-    let is_feature =
-        |column: &&Column| column.name != names && !IGNORED.contains(&column.name.as_str());
+    let is_feature = |column: &&Column| column.name != names && !IGNORED.contains(&column.name.as_str());
     let columns: Vec<&Column> = table.columns.iter().filter(is_feature).collect();
     let is_float = |column: &Column| matches!(column.kind, Kind::Float32 | Kind::Float64);
     if let Some(column) = columns.iter().find(|column| !is_float(column)) {
