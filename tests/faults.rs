@@ -12,7 +12,7 @@ fn disturbed_runs_end_clearly_and_resume_to_the_same_files() {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_terrabench"));
     let mut ground = Ground::new(program, &folder.path().join("faults")).unwrap();
-    let extent = Extent { kills: 2, others: 1, all_works: false };
+    let extent = Extent { kills: 1, others: 1, all_works: false };
     let works = ["extraction", "prepare", "report"].map(str::to_owned);
     let rows = disturb(&mut ground, &works, extent).unwrap();
     assert!(rows.len() >= 5, "{}", table(&rows));

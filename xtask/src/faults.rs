@@ -66,6 +66,8 @@ const WORKS: [Work; 8] = [
             "default",
             "--protocol",
             "knn",
+            "--model",
+            "demo",
             "--out",
             "OUT",
         ],
@@ -84,6 +86,8 @@ const WORKS: [Work; 8] = [
             "knn",
             "--normalization",
             "sweep",
+            "--model",
+            "demo",
             "--out",
             "OUT",
         ],
@@ -165,6 +169,8 @@ pub struct Ground {
     random: u64,
     /// Counts the folders of runs.
     runs: usize,
+    /// What each kind of work leaves undisturbed, and how long it takes.
+    expected: BTreeMap<&'static str, (Files, Duration)>,
 }
 
 /// One run's folders.
@@ -193,6 +199,7 @@ impl Ground {
             shim: None,
             random: 0x9e37_79b9_7f4a_7c15,
             runs: 0,
+            expected: BTreeMap::new(),
             folder,
         };
         let done = ground.folder.join("done");
@@ -308,7 +315,10 @@ impl Ground {
         count: usize,
         mut disturb: impl FnMut(&mut Self, &Place, Duration) -> Result<Option<String>>,
     ) -> Result<Row> {
-        let (expected, length) = self.undisturbed(work)?;
+        let (expected, length) = match self.expected.remove(work.name) {
+            Some(expected) => expected,
+            None => self.undisturbed(work)?,
+        };
         let start = Instant::now();
         let mut row = Row {
             work: work.name.to_owned(),
@@ -336,6 +346,7 @@ impl Ground {
             }
         }
         row.seconds = start.elapsed().as_secs_f64();
+        self.expected.insert(work.name, (expected, length));
         Ok(row)
     }
 
