@@ -4,7 +4,10 @@
 //! damaged files deserve.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 
 use crate::data::{self, Dataset, Split};
 use crate::fetch::archive;
@@ -13,7 +16,9 @@ use crate::formats::checkpoint;
 use crate::formats::geotiff::Image;
 use crate::formats::hdf5::{Chunked, Rows, with_file};
 use crate::formats::onnx::OnnxFile;
+use crate::formats::parquet::Table;
 use crate::formats::pickle::{self, Limits};
+use crate::formats::tortilla::Tortilla;
 use crate::home::Home;
 use crate::model::config::ModelConfig;
 use crate::model::process;
@@ -43,6 +48,8 @@ pub const TARGETS: &[Target] = &[
     ("checkpoint", checkpoint),
     ("safetensors", safetensors),
     ("arrays", arrays),
+    ("parquet", parquet),
+    ("tortilla", tortilla),
     ("onnx_model", onnx_model),
     ("onnx_file", onnx_file),
     ("frames", frames),
@@ -235,10 +242,33 @@ fn read_arrays(path: &Path) {
     }
 }
 
-/// Reads features from `.npz` and Parquet files.
+/// Reads features from an `.npz` file.
 pub fn arrays(bytes: &[u8]) {
-    let name = if bytes.starts_with(b"PK") { "any.npz" } else { "any.parquet" };
-    in_file(name, bytes, read_arrays);
+    in_file("any.npz", bytes, read_arrays);
+}
+
+/// Reads features from a Parquet file, and every column of it.
+pub fn parquet(bytes: &[u8]) {
+    in_file("any.parquet", bytes, read_arrays);
+    // Whoever opens a table keeps panics of the library away from the program, as here.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        let Ok(table) = Table::open(Bytes::copy_from_slice(bytes)) else { return };
+        for column in &table.columns {
+            let _ = table.values(column);
+            let _ = table.numbers(column);
+        }
+    }));
+}
+
+/// Reads the index of a container, and those in it.
+pub fn tortilla(bytes: &[u8]) {
+    in_file("any.tortilla", bytes, |path| {
+        let Ok(tortilla) = Tortilla::open(path, &["labels", "modality"]) else { return };
+        for entry in tortilla.entries.iter().take(8) {
+            let _ = entry.bytes(path);
+            let _ = Tortilla::nested(path, entry, &["modality"]);
+        }
+    });
 }
 
 fn load_model(path: &Path) {

@@ -24,8 +24,11 @@ use polars::prelude::{Column as FrameColumn, DataFrame, DataType as FrameType};
 /// Rows that are decoded at once.
 const BATCH: usize = 4096;
 
-/// Largest number of values on a page. Writers end a page after about a megabyte.
-const MAX_PAGE_VALUES: u32 = 1 << 26;
+/// Rows and values that a file may have per byte, beside a small number of them. Each row has a name of its own and features are
+/// hardly alike, so that real files have far fewer; repeated values take next to nothing.
+const ROWS_PER_BYTE: usize = 8;
+const VALUES_PER_BYTE: usize = 16;
+const SMALL: usize = 1 << 16;
 
 /// What a column holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +127,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Number of rows.
     pub rows: usize,
+    /// Largest number of values that a column may have.
+    most: usize,
 }
 
 impl Table {
@@ -132,9 +137,17 @@ impl Table {
     /// # Errors
     /// If it is damaged.
     pub fn open(file: impl ChunkReader + 'static) -> Result<Self, String> {
+        let bytes = usize::try_from(file.len()).map_err(text)?;
+        let limit = |per_byte: usize| bytes.saturating_mul(per_byte).saturating_add(SMALL);
         let file = SerializedFileReader::new(file).map_err(text)?;
         let metadata = file.metadata();
         let rows = usize::try_from(metadata.file_metadata().num_rows()).map_err(text)?;
+        if rows > limit(ROWS_PER_BYTE) {
+            return Err(format!(
+                "implausible: {rows} rows in {bytes} bytes (limit {})",
+                limit(ROWS_PER_BYTE)
+            ));
+        }
         let schema = metadata.file_metadata().schema_descr();
         let mut leaves: Vec<Vec<usize>> = vec![Vec::new(); schema.root_schema().get_fields().len()];
         for leaf in 0..schema.num_columns() {
@@ -150,7 +163,7 @@ impl Table {
             Column { name: field.name().to_owned(), kind, leaf }
         };
         let columns = schema.root_schema().get_fields().iter().zip(&leaves).map(column).collect();
-        Ok(Table { columns, rows, file: Box::new(file) })
+        Ok(Table { columns, rows, most: limit(VALUES_PER_BYTE), file: Box::new(file) })
     }
 
     /// Returns how many bytes the file says that its columns have when unpacked.
@@ -196,7 +209,7 @@ impl Table {
                 Values::Lists(lists)
             }
             Kind::Nothing => Values::Nothing,
-            other => return Err(format!("{other} are not supported")),
+            other => return Err(format!("values of the type {other} are not supported")),
         })
     }
 
@@ -281,17 +294,22 @@ impl Table {
     ) -> Result<(), String> {
         let descriptor = self.descriptor(column);
         let (deepest, first) = (descriptor.max_def_level(), descriptor.repeated_ancestor_def_level());
-        let mut rows = 0;
+        let (mut rows, mut read_values) = (0, 0);
         for group in 0..self.file.num_row_groups() {
             let group = self.file.get_row_group(group).map_err(text)?;
             let pages = group.get_column_page_reader(column.leaf).map_err(text)?;
-            let mut reader = ColumnReaderImpl::<T>::new(descriptor.clone(), Box::new(Checked(pages)));
+            let mut reader =
+                ColumnReaderImpl::<T>::new(descriptor.clone(), Box::new(Checked { pages, most: self.most }));
             loop {
                 let (mut defined, mut repeated, mut values) = (Vec::new(), Vec::new(), Vec::new());
                 let read = reader.read_records(BATCH, Some(&mut defined), Some(&mut repeated), &mut values);
                 let (_, _, levels) = read.map_err(text)?;
                 if levels == 0 {
                     break;
+                }
+                read_values += levels;
+                if read_values > self.most {
+                    return Err(format!("implausible: more than {} values in a file of its size", self.most));
                 }
                 let mut values = values.into_iter();
                 for place in 0..levels {
@@ -324,7 +342,11 @@ struct Leaf<T> {
 }
 
 /// The pages of a column, each checked before it is decoded.
-struct Checked(Box<dyn PageReader>);
+struct Checked {
+    pages: Box<dyn PageReader>,
+    /// Largest number of values on a page.
+    most: usize,
+}
 
 impl Iterator for Checked {
     type Item = Result<Page, ParquetError>;
@@ -336,36 +358,36 @@ impl Iterator for Checked {
 
 impl PageReader for Checked {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
-        let page = self.0.get_next_page()?;
-        match page.as_ref().and_then(fault) {
+        let page = self.pages.get_next_page()?;
+        match page.as_ref().and_then(|page| fault(page, self.most)) {
             Some(fault) => Err(ParquetError::General(fault)),
             None => Ok(page),
         }
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
-        self.0.peek_next_page()
+        self.pages.peek_next_page()
     }
 
     fn skip_next_page(&mut self) -> Result<(), ParquetError> {
-        self.0.skip_next_page()
+        self.pages.skip_next_page()
     }
 
     fn at_record_boundary(&mut self) -> Result<bool, ParquetError> {
-        self.0.at_record_boundary()
+        self.pages.at_record_boundary()
     }
 }
 
 /// Returns why a page cannot be decoded within the memory that its size justifies.
-fn fault(page: &Page) -> Option<String> {
+fn fault(page: &Page, most: usize) -> Option<String> {
     let count = page.num_values();
     match page {
         // A value of a dictionary has at least a byte; the decoder reserves all of them at once.
         Page::DictionaryPage { buf, .. } if count as usize > buf.len() => {
             Some(format!("{count} values in a dictionary of {} bytes", buf.len()))
         }
-        Page::DataPage { .. } | Page::DataPageV2 { .. } if count > MAX_PAGE_VALUES => {
-            Some(format!("{count} values on a page (limit 2^26)"))
+        Page::DataPage { .. } | Page::DataPageV2 { .. } if count as usize > most => {
+            Some(format!("{count} values on a page (limit {most})"))
         }
         // Their decoders reserve what the first bytes ask for. No writer uses them unless it is told to.
         _ => match page.encoding() {
@@ -493,4 +515,49 @@ fn put<W: Write + Send, T: DataType>(
     let mut writer = group.next_column().map_err(text)?.ok_or("a column too many")?;
     writer.typed::<T>().write_batch(&values, Some(&defined), None).map_err(text)?;
     writer.close().map_err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use polars::prelude::df;
+
+    use super::*;
+
+    fn table(frame: &DataFrame) -> Table {
+        Table::open(Bytes::from(write(frame).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let frame = df!(
+            "text" => [Some("a"), None, Some("ä")],
+            "signed" => [Some(-1_i64), Some(i64::MAX), None],
+            "unsigned" => [Some(7_u64), Some(u64::MAX), None],
+            "single" => [0.1_f32, 0.2, 0.3],
+            "double" => [Some(0.1_f64), None, Some(0.3)],
+            "flag" => [true, false, true],
+        );
+        let table = table(&frame.unwrap());
+        assert_eq!(table.rows, 3);
+        let values = |name: &str| table.values(table.column(name).unwrap());
+        let texts = ["a", "", "ä"].map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        assert_eq!(values("text"), Ok(Values::Texts(texts.to_vec())));
+        assert_eq!(values("signed"), Ok(Values::Integers(vec![Some(-1), Some(i64::MAX), None])));
+        // Above 2^63 - 1 there is no i64.
+        assert_eq!(values("unsigned"), Ok(Values::Integers(vec![Some(7), None, None])));
+        assert_eq!(values("double"), Ok(Values::Floats(vec![Some(0.1), None, Some(0.3)])));
+        assert_eq!(values("flag"), Err("values of the type BOOLEAN are not supported".to_owned()));
+        let numbers = table.numbers(table.column("single").unwrap()).unwrap();
+        assert_eq!(numbers, Numbers { lengths: vec![1; 3], values: vec![0.1, 0.2, 0.3] });
+        let missing = table.numbers(table.column("double").unwrap()).unwrap_err();
+        assert_eq!(missing, "a number is missing (null) in row 1");
+    }
+
+    #[test]
+    fn more_rows_than_a_file_of_this_size_can_have_are_refused() {
+        let frame = df!("text" => vec!["the same"; 1_000_000]).unwrap();
+        let problem = Table::open(Bytes::from(write(&frame).unwrap())).err().unwrap();
+        assert!(problem.contains("implausible: 1000000 rows"), "{problem}");
+    }
 }
