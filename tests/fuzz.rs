@@ -24,7 +24,7 @@ use crate::tortilla::{self, Contained, Labelled};
 const TARGET: &str = "TERRABENCH_FUZZ";
 /// Seconds to work.
 const SECONDS: &str = "TERRABENCH_FUZZ_SECONDS";
-/// Folder for inputs that fail, and for the one in work.
+/// Folder for inputs that fail. The one in work is among the temporary files.
 const FAILURES: &str = "TERRABENCH_FUZZ_FAILURES";
 /// Start of the random numbers.
 const SEED: &str = "TERRABENCH_FUZZ_SEED";
@@ -429,7 +429,7 @@ fn worker(target: &str) {
     };
     let folder = PathBuf::from(std::env::var_os(FAILURES).expect("a folder for failures"));
     std::fs::create_dir_all(&folder).unwrap();
-    let current = folder.join(format!("current-{target}"));
+    let current = std::env::temp_dir().join(format!("current-{target}"));
     let end = Instant::now() + Duration::from_secs(number(SECONDS, 60));
     let limit = Duration::from_millis(number(LIMIT, 1000));
     let begun: Arc<Mutex<Option<Instant>>> = Arc::default();

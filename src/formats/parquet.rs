@@ -293,13 +293,28 @@ impl Table {
         mut each: impl FnMut(Leaf<T::T>) -> Result<(), String>,
     ) -> Result<(), String> {
         let descriptor = self.descriptor(column);
+        // Bytes that a value has at least when it is stored plainly; texts begin with their length.
+        let width = match descriptor.physical_type() {
+            Physical::INT64 | Physical::DOUBLE => 8,
+            Physical::INT96 => 12,
+            Physical::BOOLEAN => 1,
+            Physical::INT32 | Physical::FLOAT | Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => 4,
+        };
         let (deepest, first) = (descriptor.max_def_level(), descriptor.repeated_ancestor_def_level());
         let (mut rows, mut read_values) = (0, 0);
         for group in 0..self.file.num_row_groups() {
             let group = self.file.get_row_group(group).map_err(text)?;
+            let chunk =
+                group.metadata().columns().get(column.leaf).ok_or("a column is missing in a row group")?;
+            let begins = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+            if begins < 0 || chunk.compressed_size() < 0 {
+                return Err(format!("a column of {} bytes at {begins}", chunk.compressed_size()));
+            }
             let pages = group.get_column_page_reader(column.leaf).map_err(text)?;
-            let mut reader =
-                ColumnReaderImpl::<T>::new(descriptor.clone(), Box::new(Checked { pages, most: self.most }));
+            let mut reader = ColumnReaderImpl::<T>::new(
+                descriptor.clone(),
+                Box::new(Checked { pages, most: self.most, width, has_dictionary: false }),
+            );
             loop {
                 let (mut defined, mut repeated, mut values) = (Vec::new(), Vec::new(), Vec::new());
                 let read = reader.read_records(BATCH, Some(&mut defined), Some(&mut repeated), &mut values);
@@ -346,6 +361,10 @@ struct Checked {
     pages: Box<dyn PageReader>,
     /// Largest number of values on a page.
     most: usize,
+    /// Bytes that a value has at least when it is stored plainly.
+    width: usize,
+    /// Whether the column's dictionary was read.
+    has_dictionary: bool,
 }
 
 impl Iterator for Checked {
@@ -359,10 +378,11 @@ impl Iterator for Checked {
 impl PageReader for Checked {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         let page = self.pages.get_next_page()?;
-        match page.as_ref().and_then(|page| fault(page, self.most)) {
-            Some(fault) => Err(ParquetError::General(fault)),
-            None => Ok(page),
+        if let Some(fault) = page.as_ref().and_then(|page| self.fault(page)) {
+            return Err(ParquetError::General(fault));
         }
+        self.has_dictionary |= matches!(page, Some(Page::DictionaryPage { .. }));
+        Ok(page)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
@@ -378,24 +398,30 @@ impl PageReader for Checked {
     }
 }
 
-/// Returns why a page cannot be decoded within the memory that its size justifies.
-fn fault(page: &Page, most: usize) -> Option<String> {
-    let count = page.num_values();
-    match page {
-        // A value of a dictionary has at least a byte; the decoder reserves all of them at once.
-        Page::DictionaryPage { buf, .. } if count as usize > buf.len() => {
-            Some(format!("{count} values in a dictionary of {} bytes", buf.len()))
+impl Checked {
+    /// Returns why a page cannot be decoded within the memory that its size justifies, or would make the decoder panic.
+    fn fault(&self, page: &Page) -> Option<String> {
+        let (count, encoding) = (page.num_values() as usize, page.encoding());
+        match page {
+            // The decoder reserves all values of a dictionary at once.
+            Page::DictionaryPage { buf, .. } if count.saturating_mul(self.width) > buf.len() => {
+                Some(format!("{count} values in a dictionary of {} bytes", buf.len()))
+            }
+            Page::DictionaryPage { .. } => None,
+            Page::DataPage { .. } | Page::DataPageV2 { .. } if count > self.most => {
+                Some(format!("{count} values on a page (limit {})", self.most))
+            }
+            _ => match encoding {
+                Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY if !self.has_dictionary => {
+                    Some("a page refers to a dictionary that is not there".to_owned())
+                }
+                // Their decoders reserve what the first bytes ask for. No writer uses them unless it is told to.
+                Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY => Some(format!(
+                    "the encoding {encoding} is not supported; write the file with default settings"
+                )),
+                _ => None,
+            },
         }
-        Page::DataPage { .. } | Page::DataPageV2 { .. } if count as usize > most => {
-            Some(format!("{count} values on a page (limit {most})"))
-        }
-        // Their decoders reserve what the first bytes ask for. No writer uses them unless it is told to.
-        _ => match page.encoding() {
-            encoding @ (Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY) => Some(format!(
-                "the encoding {encoding} is not supported; write the file with default settings"
-            )),
-            _ => None,
-        },
     }
 }
 
