@@ -155,7 +155,7 @@ impl Vectors {
             true => columns.push(("features".to_owned(), Cells::FloatLists(self.rows.clone()))),
             false => columns.extend((0..self.shape()[1]).map(|place| {
                 let numbers = self.rows.iter().map(|row| f64::from(row[place])).collect();
-                (format!("f{place}"), Cells::Doubles(numbers))
+                (format!("x{place}"), Cells::Doubles(numbers))
             })),
         }
         std::fs::write(path, parquet_file::encode(&columns)).unwrap();
@@ -425,6 +425,53 @@ fn spoilt(place: &Place, split: &str, change: impl FnOnce(&mut Vectors)) -> Stri
 }
 
 #[test]
+fn columns_of_parquet_are_ordered_by_number_and_others_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.parquet");
+    let read = |columns: &[(&str, f64)]| {
+        let mut all = vec![("samples", Cells::Texts(vec![Some("a".to_owned()), Some("b".to_owned())]))];
+        all.extend(columns.iter().map(|(name, number)| (*name, Cells::Doubles(vec![*number; 2]))));
+        std::fs::write(&path, parquet_file::encode(&all)).unwrap();
+        let file = ArrayFile::open(&path).map_err(|error| error.to_string())?;
+        file.arrays["features"].rows(&[1]).map_err(|error| error.to_string())
+    };
+    let mut turned: Vec<(String, f64)> = (0..11).rev().map(|i| (format!("x{i}"), f64::from(i))).collect();
+    let names = |columns: &[(String, f64)]| -> Result<Vec<f32>, String> {
+        read(&columns.iter().map(|(name, number)| (name.as_str(), *number)).collect::<Vec<_>>())
+    };
+    assert_eq!(names(&turned), Ok((0..11_u8).map(f32::from).collect()));
+    assert_eq!(read(&[("2", 2.0), ("1", 1.0)]), Ok(vec![1.0, 2.0]));
+    assert_eq!(read(&[("x0", 0.0), ("label", 7.0)]), Ok(vec![0.0]));
+    turned.push(("class".to_owned(), 3.0));
+    let problem = names(&turned).unwrap_err();
+    assert!(problem.contains("column `class` has no number"), "{problem}");
+    for (columns, word) in [
+        ([("x0", 0.0), ("y1", 1.0)], "found `x…` and `y…`"),
+        ([("x0", 0.0), ("x2", 1.0)], "without a gap, found [0, 2]"),
+        ([("x2", 0.0), ("x3", 1.0)], "without a gap, found [2, 3]"),
+    ] {
+        let problem = read(&columns).unwrap_err();
+        assert!(problem.contains(word), "{problem}");
+    }
+}
+
+#[test]
+fn a_changed_byte_of_stored_numpy_arrays_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.npz");
+    let mut bytes = std::fs::read(fixture("vectors/plain.npz")).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let file = ArrayFile::open(&path).unwrap();
+    let number = file.arrays.values().next().unwrap().rows(&[0]).unwrap()[0];
+    // The bytes of one of its numbers.
+    let at = bytes.windows(4).position(|window| window == number.to_le_bytes()).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let problem = ArrayFile::open(&path).err().unwrap().to_string();
+    assert!(problem.contains("hecksum"), "{problem}");
+}
+
+#[test]
 fn samples_are_matched_by_name_and_faults_name_them() {
     let place = Place::new();
     place.features("m-eurosat", &[]);
@@ -445,7 +492,7 @@ fn samples_are_matched_by_name_and_faults_name_them() {
         }
     });
     // A bounded number of names.
-    assert!(error.contains("9 others: stranger 0") && error.contains("and 4 more"), "{error}");
+    assert!(error.contains("found: 9 (stranger 0") && error.contains("and 4 more"), "{error}");
     assert!(!error.contains("stranger 5"), "{error}");
 
     let error = spoilt(&place, "train", |vectors| {

@@ -318,7 +318,7 @@ fn merging_takes_what_is_new_and_chooses_nothing_where_values_differ() {
     assert_eq!(code, Some(1), "{told}");
     for word in [
         "11 records and 1 snapshots copied",
-        "1 cells have several values",
+        "cells with several values: 1;",
         "another-revision",
         "a/geobench/records",
     ] {

@@ -20,7 +20,7 @@ SCHEMA = 2
 PREDICTIONS_FORMAT = 3
 """Newest version of the prediction files that this package reads."""
 
-_DECIMALS = {"rmse": 2, "mae": 2, "r2": 3}
+_DECIMALS = {"rmse": 2, "mae": 2, "r2": 3, "adjusted_mutual_information": 3}
 """Decimals of the metrics that are not percentages, as in the program's tables."""
 
 _HIGHER_IS_BETTER = {"rmse": False, "mae": False}

@@ -351,7 +351,7 @@ fn check_only(runner: &Runner, plans: &[TaskPlan]) -> anyhow::Result<ExitCode> {
     }
     if !failures.is_empty() {
         let first_lines: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
-        bail!("{} of {} tasks cannot run\n{}", failures.len(), plans.len(), first_lines.join("\n"));
+        bail!("tasks that cannot run: {} of {}\n{}", failures.len(), plans.len(), first_lines.join("\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

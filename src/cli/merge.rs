@@ -44,7 +44,7 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<ExitCode> {
     let code = used(&unreadable);
     if contradictions > 0 {
         console::note(format_args!(
-            "error: {contradictions} cells have several values; none of their records was copied\n  help: remove the record \
+            "error: cells with several values: {contradictions}; none of their records was copied\n  help: remove the record \
              that is wrong (or every one, to compute the cell again), then merge again"
         ));
         return Ok(ExitCode::FAILURE);

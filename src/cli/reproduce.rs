@@ -36,6 +36,12 @@ fn again(home: &Home, args: &ReproduceArgs, program: &Program) -> anyhow::Result
             .into());
     }
     console::tell(format_args!("{command}\n"));
+    if command.contains("--encoder fd:") && !args.print {
+        let problem = "its model was a Python object, which only the Python program that made the record has";
+        return Err(Error::unsupported(&args.record, problem)
+            .help("call terrabench.evaluate again with the same model, and compare the two records")
+            .into());
+    }
     if args.print {
         return Ok(ExitCode::SUCCESS);
     }

@@ -114,7 +114,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
     let own_configs = configs(home, &suite.name, Some(&model_name), None)?;
     let views = distinct(&strips);
     console::note(format_args!(
-        "{} values of {} choices: {} cells from {} inputs",
+        "to be compared: {} values; choices: {}; cells: {}; inputs: {}",
         strips.iter().map(|strip| strip.cells.len()).sum::<usize>(),
         strips.len(),
         views.iter().map(|(_, protocols)| protocols.len()).sum::<usize>(),

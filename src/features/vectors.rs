@@ -120,7 +120,7 @@ impl VectorFolder {
             let found = if found.is_empty() { "no folder".to_owned() } else { listed(&found) };
             return Err(Error::not_found(
                 path,
-                format!("found no features of the suite's tasks, but {found}"),
+                format!("found no features of the suite's tasks; found: {found}"),
             )
             .help(format!("{layout}; `cargo xtask features --to DIR` writes this layout")));
         }

@@ -166,7 +166,7 @@ impl OnnxFile {
             .map_err(|error| error.help("set `file` in the model's TOML to the path of an ONNX file"))?;
         let file = Self::parse(&bytes).map_err(|problem| {
             Error::damaged(path, format!("expected an ONNX file, found {problem}"))
-                .help("export or copy the file again; `python -m onnx.checker FILE` examines it")
+                .help("export or copy the file again; `onnx.checker.check_model(FILE)` in Python examines it")
         })?;
         for name in &file.external {
             let data = external_path(path, name)?;

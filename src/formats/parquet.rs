@@ -468,7 +468,11 @@ fn kind(field: &Type, leaf: &ColumnDescPtr) -> Kind {
 }
 
 fn text(problem: impl std::fmt::Display) -> String {
-    problem.to_string()
+    let problem = problem.to_string();
+    match problem.contains("feature at compile time") {
+        true => "its compression is not supported; write it with Snappy or Zstandard".to_owned(),
+        false => problem,
+    }
 }
 
 fn string(bytes: ByteArray) -> Result<String, String> {

@@ -130,9 +130,14 @@ pub fn verdict(recorded: &Record, again: &Record, reproduction: &Reproduction) -
     let scale: Scale = recorded.metric.about().scale;
     let (before, after) = (scale.shown(recorded.value), scale.shown(again.value));
     let cell = &recorded.cell;
+    let model = format!("{} {}", cell.model, cell.backbone);
     let what = format!(
-        "{} {}, {} {} {} seed {}",
-        cell.model, cell.backbone, cell.task, cell.partition, cell.protocol, cell.seed
+        "{}, {} {} {} seed {}",
+        model.trim_end(),
+        cell.task,
+        cell.partition,
+        cell.protocol,
+        cell.seed
     );
     if !reproduction.is_same() {
         return format!("NOT reproduced: {what}: {} recorded {before}, now {after}", recorded.metric);

@@ -421,7 +421,7 @@ impl Store {
 
 fn damaged(path: &Path, problem: &str) -> Error {
     Error::damaged(path, format!("not a record: {problem}"))
-        .help("delete the file; the cell is then recomputed")
+        .help("records are `<results>/<suite>/records/*.json`; if a run left this file there, delete it, and the cell is recomputed")
 }
 
 /// Reads one record's file, wherever it lies.

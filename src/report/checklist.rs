@@ -175,6 +175,8 @@ fn variance(checked: &Checked) -> Vec<String> {
     let mut lacks = Vec::new();
     if values(checked).any(|value| value.records.len() < 2) {
         lacks.push("one seed".to_owned());
+    } else if values(checked).any(|value| value.spread.is_none()) {
+        lacks.push("seeds that change nothing".to_owned());
     }
     if values(checked).any(|value| value.interval.is_none() && value.spread.is_none()) {
         lacks.push("no interval".to_owned());

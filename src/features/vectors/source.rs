@@ -75,7 +75,7 @@ impl VectorSource<'_> {
         if !surplus.is_empty() {
             surplus.sort();
             let problem = format!(
-                "expected only samples of {split}, found {} others: {}",
+                "expected only samples of {split}; other samples found: {} ({})",
                 surplus.len(),
                 listed(&surplus)
             );

@@ -57,6 +57,11 @@ pub(super) fn open(path: &Path) -> Result<ArrayFile> {
             texts.insert(array, read);
             continue;
         }
+        // Stored numbers are read from the file itself later, past the archive's checksum: it is checked here.
+        if start.is_some() {
+            io::copy(&mut entry.take(length), &mut io::sink())
+                .map_err(|problem| broken(problem.to_string()))?;
+        }
         let place = match (fortran && shape.len() > 1, start) {
             (false, Some(start)) => Place::File { start: start + bytes },
             (false, None) => Place::Entry { index, header: bytes, opened: OnceLock::new() },

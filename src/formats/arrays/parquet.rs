@@ -17,7 +17,7 @@ const NAMES: [&str; 2] = ["samples", "sample"];
 const IGNORED: [&str; 4] = ["label", "labels", "split", "__index_level_0__"];
 
 const HELP: &str = "expected a column `samples` of strings, and either a column `features` of lists of float32, or one \
-                    float column per dimension";
+                    float column per dimension (`x0`, `x1` ...)";
 
 /// Reads the whole file at `path`.
 ///
@@ -92,15 +92,49 @@ fn of_list(table: &Table, column: &Column) -> Result<(usize, Vec<f32>, Number), 
     let width = numbers.lengths.first().copied().unwrap_or_default();
     if let Some(row) = numbers.lengths.iter().position(|length| *length != width) {
         let length = numbers.lengths.get(row).copied().unwrap_or_default();
-        return Err(format!("row {row} has {length} features, the first row {width}"));
+        let none = if length == 0 { " (empty or null)" } else { "" };
+        return Err(format!("row {row} has {length} features{none}, the first row {width}"));
     }
     Ok((width, numbers.values, number))
+}
+
+/// Sorts columns whose names are one word and the numbers from 0 or 1 on, such as `x0`, `x1`. Other columns of numbers may be
+/// labels or coordinates, and in another order than the file of another split.
+fn sort_by_number(columns: &mut [&Column]) -> Result<(), String> {
+    let number = |column: &Column| {
+        let word = column.name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number: usize = column.name.get(word.len()..)?.parse().ok()?;
+        Some((word.to_owned(), number))
+    };
+    let mut words = Vec::new();
+    for column in columns.iter() {
+        let Some((word, _)) = number(column) else {
+            return Err(format!(
+                "column `{}` has no number; expected one column per dimension, named by a word and a number, such as `x0`, `x1`",
+                column.name
+            ));
+        };
+        words.push(word);
+    }
+    if let Some(other) = words.iter().find(|word| Some(*word) != words.first()) {
+        let first = words.first().map_or("", String::as_str);
+        return Err(format!(
+            "expected columns of one name and their numbers, found `{first}…` and `{other}…`"
+        ));
+    }
+    columns.sort_by_key(|column| number(column).map(|(_, number)| number));
+    let numbers: Vec<usize> = columns.iter().filter_map(|column| Some(number(column)?.1)).collect();
+    let first = numbers.first().copied().unwrap_or_default();
+    if first > 1 || numbers.iter().enumerate().any(|(place, number)| *number != first + place) {
+        return Err(format!("expected columns numbered from 0 or 1 without a gap, found {numbers:?}"));
+    }
+    Ok(())
 }
 
 /// Reads a column per dimension.
 fn of_columns(table: &Table, names: &str) -> Result<(usize, Vec<f32>, Number), String> {
     let is_feature = |column: &&Column| column.name != names && !IGNORED.contains(&column.name.as_str());
-    let columns: Vec<&Column> = table.columns.iter().filter(is_feature).collect();
+    let mut columns: Vec<&Column> = table.columns.iter().filter(is_feature).collect();
     let is_float = |column: &Column| matches!(column.kind, Kind::Float32 | Kind::Float64);
     if let Some(column) = columns.iter().find(|column| !is_float(column)) {
         return Err(format!("column `{}` is of {}, expected float32 or float64", column.name, column.kind));
@@ -108,6 +142,7 @@ fn of_columns(table: &Table, names: &str) -> Result<(usize, Vec<f32>, Number), S
     if columns.is_empty() {
         return Err("no column of numbers".to_owned());
     }
+    sort_by_number(&mut columns)?;
     let (n, width) = (table.rows, columns.len());
     let mut numbers = vec![0.0; n * width];
     for (place, column) in columns.iter().enumerate() {

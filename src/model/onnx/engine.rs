@@ -137,7 +137,7 @@ pub fn refused(path: &Path, engine: &str, header: &OnnxFile, operators: &[String
     let opsets = opsets.join(", ");
     match operators {
         [] => Error::unsupported(path, format!("{engine} cannot run this file ({opsets}): {said}"))
-            .help("docs/onnx.md lists what to do: check the file with `python -m onnx.checker`, export it again, or use a newer engine"),
+            .help("docs/onnx.md lists what to do: check the file with `onnx.checker.check_model(FILE)` in Python, export it again, or use a newer engine"),
         operators => {
             let (noun, names) = (if operators.len() == 1 { "operator" } else { "operators" }, operators.join(", "));
             Error::unsupported(path, format!("{engine} lacks the {noun} {names} that this file uses ({opsets})"))

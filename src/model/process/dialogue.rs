@@ -409,7 +409,7 @@ impl Dialogue {
     }
 }
 
-const PRINTS: &str = "standard output carries the messages, so the encoder must not print there: in Python, \
+const PRINTS: &str = "compare with docs/wire-protocol.md. Only messages may go to standard output, so the encoder must not print there: in Python, \
     print(..., file=sys.stderr), or at the start `out = os.fdopen(os.dup(1), \"wb\"); os.dup2(2, 1)`, which sends all prints to \
     standard error";
 

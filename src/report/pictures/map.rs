@@ -78,7 +78,7 @@ pub fn draw(task: &Task, record: &Record, named: &Named) -> Option<Picture> {
                  between groups and the axes mean nothing."
             ),
             false => format!(
-                "The first two principal components of the features of {some}, which are too few for t-SNE. Near points differ little \
+                "The first two principal components of the features of {some}, which are too few for t-SNE. Points that are close together differ little \
                  in these two."
             ),
         },

@@ -92,7 +92,7 @@ impl Ranking {
     pub fn verdict(&self) -> String {
         let (models, tasks) = (self.standings.len(), self.tasks.len());
         let needed = format!(
-            "telling models apart that are one rank apart takes {} tasks",
+            "to tell apart models that differ by one rank takes {} tasks",
             nemenyi::tasks_needed(models, 1.0)
         );
         let what = format!(

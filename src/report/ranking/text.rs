@@ -11,7 +11,7 @@ pub fn table(ranking: &Ranking) -> PlainTable {
         "Average rank",
         "95 % interval",
         "Improvability",
-        "Not told apart, by drawing again",
+        "Not told apart, by resampling",
         "Not told apart, Nemenyi",
     ];
     let priced = ranking.standings.iter().any(|standing| standing.cost.is_some());
@@ -61,7 +61,7 @@ fn notes(ranking: &Ranking) -> Vec<String> {
     let mut notes = vec![
         format!(
             "Average rank over {}; 1 is best, and equal values share their rank. Improvability: the share of a model's error that \
-             goes if it becomes as good as the best on each task, averaged over the tasks with a metric in percent.",
+             would go if it were as good as the best on each task, averaged over the tasks with a metric in percent.",
             ranking.tasks.join(", ")
         ),
         ranking.verdict(),

@@ -597,7 +597,8 @@ fn measured_value<'a>(
     let values = records.iter().map(value).collect::<Option<Vec<f64>>>()?;
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
-    let several = values.len() > 1;
+    // Seeds that decide nothing, as of k-NN, say nothing about the spread.
+    let several = values.iter().any(|value| Some(value) != values.first());
     let spread =
         several.then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt());
     let mut value = Value {
