@@ -352,7 +352,7 @@ fn a_model_of_two_sensors_takes_an_image_of_each() {
         "{error}"
     );
     let error = refused(3, &FUSED.replace("[sensors.s1]", "[sensors.s3-olci]")).to_string();
-    assert!(error.contains("pixels: sensor s1 has no bands"), "{error}");
+    assert!(error.contains("sensor s3-olci has no band VV"), "{error}");
 }
 
 #[test]
