@@ -117,7 +117,7 @@ fn every_kind_of_bad_file_has_its_reason_and_the_others_are_used() {
         assert_eq!(reason, expected, "{error}");
         words.iter().for_each(|word| assert!(error.contains(word), "{word} in {error}"));
     };
-    told(path("m-brick-kiln"), Reason::Damaged, &["delete the file"]);
+    told(path("m-brick-kiln"), Reason::Damaged, &["if a run left this file there, delete it"]);
     told(path("m-bigearthnet"), Reason::NewerSchema, &["schema 3", "version of Terrabench"]);
     told(records.join("old.json"), Reason::OlderSchema, &["schema 0"]);
     told(beside("m-eurosat", " (1)"), Reason::ConflictCopy, &["identical copy", "delete the copy"]);

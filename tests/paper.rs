@@ -284,6 +284,7 @@ fn the_checklist_says_what_each_row_lacks() {
                 for weights in ["5f3c9a1be20476d8a1c2", "random:0", "none"] {
                     records.push(record(task, seed, &|record| {
                         record.cell.partition = partition.into();
+                        record.value -= seed as f64;
                         record.provenance.weights = weights.into();
                         if weights == "none" {
                             record.cell.model = "Image statistics".into();
@@ -295,6 +296,11 @@ fn the_checklist_says_what_each_row_lacks() {
     }
     let found = checklist(&records);
     assert!([2, 4, 5, 6].iter().all(|demand| found[*demand][2..] == ["3 of 3 rows", "-"]), "{found:?}");
+
+    // Seeds that decide nothing are no variance.
+    let same = [0, 1].map(|seed| record("m-eurosat", seed, &|_| ()));
+    let found = checklist(&same);
+    assert_eq!(found[4][3], "seeds that change nothing (1 row)");
 }
 
 #[test]

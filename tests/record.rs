@@ -296,7 +296,7 @@ fn damaged(change: impl Fn(String) -> String) -> String {
 #[test]
 fn a_damaged_record_is_named() {
     let error = damaged(|text| text[..text.len() / 2].to_owned());
-    assert!(error.contains("delete the file"), "{error}");
+    assert!(error.contains("delete it, and the cell is recomputed"), "{error}");
     let error = damaged(|text| text.replace("\"metric\"", "\"colour\": 1, \"metric\""));
     assert!(error.contains("colour"), "{error}");
     let error = damaged(|text| text.replace("\"device\"", "\"colour\""));
