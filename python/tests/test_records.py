@@ -132,14 +132,14 @@ def test_rows_have_the_columns_of_the_programs_frame():
 def test_pandas():
     pytest.importorskip("pandas", reason="needs pandas")
     frame = terrabench.load(REFERENCE).to_pandas()
-    assert frame.shape[0] == 8 and frame["value"].dtype == "float64"
+    assert frame.shape[0] == 16 and frame["value"].dtype == "float64"
     assert terrabench.Records().to_pandas().shape[0] == 0
 
 
 def test_polars():
     polars = pytest.importorskip("polars", reason="needs polars")
     frame = terrabench.load(REFERENCE).to_polars()
-    assert frame.height == 8 and frame.schema["low"] == polars.Float64 and frame.schema["seed"] == polars.UInt64
+    assert frame.height == 16 and frame.schema["low"] == polars.Float64 and frame.schema["seed"] == polars.UInt64
     assert terrabench.Records().to_polars().width == frame.width
 
 
