@@ -35,7 +35,7 @@ const SMALL: usize = 1 << 16;
 pub enum Kind {
     /// Texts.
     Text,
-    /// Integers of up to 64 bits; `signed` or not.
+    /// Integers of up to 64 bits.
     Integer {
         /// Whether they have a sign.
         signed: bool,
@@ -70,11 +70,11 @@ impl std::fmt::Display for Kind {
 /// The values of a column, one per row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
-    /// Texts; `None` where there is none.
+    /// Texts; `None` if missing.
     Texts(Vec<Option<String>>),
-    /// Integers; `None` where there is none, or one above 2^63 - 1.
+    /// Integers; `None` if missing or above 2^63 - 1.
     Integers(Vec<Option<i64>>),
-    /// Floats; `None` where there is none.
+    /// Floats; `None` if missing.
     Floats(Vec<Option<f64>>),
     /// Lists of texts.
     Lists(Vec<Vec<String>>),
@@ -427,38 +427,35 @@ impl Checked {
 
 fn kind(field: &Type, leaf: &ColumnDescPtr) -> Kind {
     let logical = leaf.logical_type_ref();
-    let number = || matches!(logical, None | Some(LogicalType::Integer(_)));
-    let signed = match logical {
-        Some(LogicalType::Integer(integer)) => integer.is_signed,
-        _ => !matches!(
-            leaf.converted_type(),
-            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64
-        ),
-    };
-    let plain = matches!(
-        leaf.converted_type(),
-        ConvertedType::NONE
+    // Whether numbers have a sign, and none if they stand for something else, such as dates. Older files have the converted type
+    // alone.
+    let signed = match (logical, leaf.converted_type()) {
+        (Some(LogicalType::Integer(integer)), _) => Some(integer.is_signed),
+        (Some(_), _) => None,
+        (
+            None,
+            ConvertedType::NONE
             | ConvertedType::INT_8
             | ConvertedType::INT_16
             | ConvertedType::INT_32
-            | ConvertedType::INT_64
-            | ConvertedType::UINT_8
-            | ConvertedType::UINT_16
-            | ConvertedType::UINT_32
-            | ConvertedType::UINT_64
-    );
-    let item = match leaf.physical_type() {
+            | ConvertedType::INT_64,
+        ) => Some(true),
+        (
+            None,
+            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64,
+        ) => Some(false),
+        (None, _) => None,
+    };
+    let is_text = logical == Some(&LogicalType::String) || leaf.converted_type() == ConvertedType::UTF8;
+    let item = match (leaf.physical_type(), signed) {
         _ if logical == Some(&LogicalType::Unknown) => Kind::Nothing,
-        Physical::BYTE_ARRAY
-            if matches!(logical, Some(LogicalType::String))
-                || leaf.converted_type() == ConvertedType::UTF8 =>
-        {
-            Kind::Text
+        (Physical::BYTE_ARRAY, _) if is_text => Kind::Text,
+        (Physical::INT32 | Physical::INT64, Some(signed)) => Kind::Integer { signed },
+        (Physical::FLOAT, _) => Kind::Float32,
+        (Physical::DOUBLE, _) => Kind::Float64,
+        (other, _) => {
+            Kind::Other(logical.map_or_else(|| other.to_string(), |logical| format!("{logical:?}")))
         }
-        Physical::INT32 | Physical::INT64 if number() && plain => Kind::Integer { signed },
-        Physical::FLOAT => Kind::Float32,
-        Physical::DOUBLE => Kind::Float64,
-        other => Kind::Other(logical.map_or_else(|| other.to_string(), |logical| format!("{logical:?}"))),
     };
     match leaf.max_rep_level() {
         0 if field.is_primitive() => item,

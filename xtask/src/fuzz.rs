@@ -68,7 +68,7 @@ pub fn command(root: &Path, options: &FuzzArgs) -> Result<()> {
     let failures = root.join(&options.failures);
     std::fs::create_dir_all(&failures).with_context(|| failures.display().to_string())?;
     let before = kept(&failures)?;
-    // Every input becomes a file, which takes ten times as long on a disk as in memory.
+    // Every input is written to a file. On a disk the workers mostly wait for that.
     let memory = Path::new("/dev/shm");
     let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

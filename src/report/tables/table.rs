@@ -104,9 +104,9 @@ pub struct Value<'a> {
     pub value: f64,
     /// The column's scale.
     pub scale: Scale,
-    /// Standard deviation (n - 1) over several seeds.
+    /// Standard deviation (n - 1) over several seeds, if their values differ.
     pub spread: Option<f64>,
-    /// Confidence interval of a single seed.
+    /// Confidence interval of a single seed, or of seeds with the same value.
     pub interval: Option<Interval>,
     /// The published value to compare with.
     pub reference: Option<f64>,
