@@ -15,6 +15,7 @@ mod fetch_args;
 mod fuzz;
 #[path = "../../src/libtorch.rs"]
 mod libtorch;
+mod lints;
 #[path = "../../src/onnxruntime.rs"]
 #[allow(dead_code, reason = "the harness uses all of it")]
 mod onnxruntime;
@@ -70,6 +71,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = lints::compile_if_asked() {
+        return status;
+    }
     let task = Cli::parse().task;
     // For `check`, `parity` and `reproduce`, exit code 1 means that numbers differ, so a harness that fails to build needs another code.
     let failure = match &task {

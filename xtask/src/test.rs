@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, cargo, console, deny, environment, libtorch, run, shown, wheel};
+use crate::{build, cargo, console, deny, environment, libtorch, lints, run, shown, wheel};
 
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
@@ -95,13 +95,12 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     }
     run(&mut cargo(root, ["fmt", "--all", "--check"]))?;
     deny::check(root)?;
-    // Tests come before lints: they share the harness's build, so a failure shows early. Lints leave an unoptimised
-    // program in the tests' place, so the two cannot run at once.
-    // Lints put another file in this program's place, after which its path could not be found.
-    let here = std::env::current_exe()?;
+    // Tests come before lints: they share the harness's build, so a failure shows early.
     let mut times = integration_tests(&workspace)?;
-    lint(&workspace)?;
-    times.extend(unit_tests(&workspace, &here)?);
+    let driver = lints::Driver::new(root)?;
+    let mut build = workspace.cargo(["build", "--release", "--workspace", "--all-targets", "--quiet"]);
+    run(driver.compile(build.args(UNOPTIMISED)))?;
+    times.extend(unit_tests(&workspace, &driver)?);
     tell_slowest(times);
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
     let harness = build(root, None, &[])?;
@@ -192,13 +191,14 @@ fn test_binary(message: &str) -> Option<PathBuf> {
     is_test.then(|| path.replace(r"\\", r"\").into())
 }
 
-/// Runs the unit tests, which lints have compiled. `here` is the path of this program.
-fn unit_tests(workspace: &Workspace, here: &Path) -> Result<Times> {
+/// Runs the unit tests, which lints have compiled.
+fn unit_tests(workspace: &Workspace, driver: &lints::Driver) -> Result<Times> {
     let mut times = Times::new();
     let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins"]);
     // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
-    let runner = format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", here.display().to_string());
-    run_timed(with_lints(&mut units).args(["--config", &runner]), &mut times)?;
+    let runner =
+        format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", driver.path().display().to_string());
+    run_timed(driver.compile(units.args(UNOPTIMISED)).args(["--config", &runner]), &mut times)?;
     Ok(times)
 }
 
@@ -247,21 +247,6 @@ pub fn timed(options: &TimedArgs) -> Result<ExitCode> {
 /// Lets a test binary print the time of each test, which is an unstable option.
 fn report_times(tests: &mut Command) {
     tests.args(["-Z", "unstable-options", "--report-time"]).env("RUSTC_BOOTSTRAP", "1");
-}
-
-/// Lints the workspace with a build instead of a check, which would compile every dependency a second time.
-/// Clippy's driver takes the compiler's place for the workspace's own crates, which are compiled without
-/// optimisation because nothing runs them.
-fn lint(workspace: &Workspace) -> Result<()> {
-    let mut lints = workspace.cargo(["build", "--release", "--workspace", "--all-targets", "--quiet"]);
-    run(with_lints(&mut lints))
-}
-
-/// Lets clippy's driver compile the workspace's crates, unoptimised.
-fn with_lints(build: &mut Command) -> &mut Command {
-    build.args(UNOPTIMISED).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
-    // The format in which `cargo clippy -- -D warnings` passes arguments to its driver.
-    build.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")
 }
 
 /// Runs the demo with an empty results folder and compares the results with the reference.
