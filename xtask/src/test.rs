@@ -98,8 +98,8 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
     // Tests come before lints: they share the harness's build, so a failure shows early.
     let mut times = integration_tests(&workspace)?;
     let driver = lints::Driver::new(root)?;
-    let mut build = workspace.cargo(["build", "--release", "--workspace", "--all-targets", "--quiet"]);
-    run(driver.compile(build.args(UNOPTIMISED)))?;
+    let mut lint = workspace.cargo(["build", "--release", "--workspace", "--all-targets", "--quiet"]);
+    run(driver.compile(lint.args(UNOPTIMISED)))?;
     times.extend(unit_tests(&workspace, &driver)?);
     tell_slowest(times);
     run(&mut workspace.cargo(["test", "--release", "--workspace", "--quiet", "--doc"]))?;
