@@ -89,7 +89,7 @@ pub fn command(root: &Path, options: &TestArgs) -> Result<()> {
         // The name of a file in tests/ needs no unit tests, for which the library would be compiled once more.
         let file = name.split("::").next().unwrap_or(name);
         if !root.join("tests").join(file).with_extension("rs").exists() {
-            tests.args(["--lib", "--bins"]);
+            tests.arg("--lib");
         }
         return run(tests.args(["--", name]));
     }
@@ -194,7 +194,7 @@ fn test_binary(message: &str) -> Option<PathBuf> {
 /// Runs the unit tests, which lints have compiled.
 fn unit_tests(workspace: &Workspace, driver: &lints::Driver) -> Result<Times> {
     let mut times = Times::new();
-    let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bins"]);
+    let mut units = workspace.cargo(["test", "--release", "--workspace", "--lib", "--bin", "xtask"]);
     // libtest reports times only as an unstable option, so each binary runs through `timed`, which allows it.
     let runner =
         format!("target.'cfg(all())'.runner = [{:?}, \"timed\"]", driver.path().display().to_string());
