@@ -1,5 +1,8 @@
 //! Devices by name. No other file names a backend.
 
+#[cfg(all(feature = "libtorch", not(windows)))]
+mod libtorch_options;
+
 use std::fmt;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
@@ -44,6 +47,41 @@ pub const TF32_VARIABLE: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
 /// Whether matrix products in float32 may round their factors to TensorFloat-32 in this program.
 pub fn multiplies_in_tf32() -> bool {
     std::env::var_os(TF32_VARIABLE).is_some_and(|value| value == "1")
+}
+
+/// Lets cuBLAS give the same bits in each run: it keeps memory of a fixed size for each stream. It is read when CUDA starts.
+/// Source: cuBLAS's documentation, section "Results reproducibility".
+pub const CUBLAS_VARIABLE: &str = "CUBLAS_WORKSPACE_CONFIG";
+
+/// The values of [`CUBLAS_VARIABLE`] with which products are the same in each run; the first one is faster.
+pub const CUBLAS_VALUES: [&str; 2] = [":4096:8", ":16:8"];
+
+/// Makes the devices of the list `names` (see [`several`]) compute the same bits in each run, for the whole program, where their
+/// backend can. `flex` always does. LibTorch warns of operations for which it has no such kernel, and goes on.
+///
+/// # Errors
+/// If the backend has no such option, this build lacks the backend, or an NVIDIA GPU needs [`CUBLAS_VARIABLE`] in the environment.
+pub fn make_deterministic(names: &str) -> Result<()> {
+    let kind = kind(names);
+    let is_cuda = kind == "libtorch:cuda";
+    match kind {
+        "flex" => Ok(()),
+        "libtorch" | "libtorch:cuda" => {
+            let value = std::env::var(CUBLAS_VARIABLE).unwrap_or_default();
+            if is_cuda && !CUBLAS_VALUES.contains(&value.as_str()) {
+                let needs = format!("{CUBLAS_VARIABLE}={}", CUBLAS_VALUES[0]);
+                return Err(Error::device(
+                    "--deterministic on an NVIDIA GPU must be set before the program starts",
+                )
+                .help(format!("run it with {needs} in the environment; `cargo xtask` sets it")));
+            }
+            libtorch_deterministic()
+        }
+        _ => {
+            Err(Error::device(format!("device `{names}` has no option to compute the same bits in each run"))
+                .help("use --device flex or libtorch:cuda:INDEX, or run it without --deterministic"))
+        }
+    }
 }
 
 /// Returns the device called `name` (see [`by_name`]), set to compute in `precision`. For bfloat16 this holds for the whole
@@ -287,6 +325,23 @@ fn libtorch() -> Result<Device> {
 fn libtorch_cuda(name: &str, index: usize) -> Result<Device> {
     // Burn lists LibTorch's GPUs, but not its CPU.
     nth(name, Device::enumerate(burn::tensor::DeviceType::LibTorch), index)
+}
+
+#[cfg(all(feature = "libtorch", not(windows)))]
+fn libtorch_deterministic() -> Result<()> {
+    libtorch_options::make_deterministic();
+    Ok(())
+}
+
+#[cfg(all(feature = "libtorch", windows))]
+fn libtorch_deterministic() -> Result<()> {
+    Err(Error::device("--deterministic: LibTorch's option cannot be reached on Windows")
+        .help("use --device flex"))
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn libtorch_deterministic() -> Result<()> {
+    libtorch().map(|_| ())
 }
 
 #[cfg(not(feature = "libtorch"))]

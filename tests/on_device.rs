@@ -534,6 +534,26 @@ fn bf16_is_refused_where_nothing_can_train_in_it() {
     }
 }
 
+#[test]
+fn the_same_bits_in_each_run_are_promised_only_where_the_backend_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let cell = ["--task", "m-eurosat", "--partition", "default", "--deterministic"];
+    let on = |device: &str| bench(folder.path(), &[&cell[..], &["--device", device]].concat());
+    for (device, words) in [
+        ("vulkan", "has no option to compute the same bits in each run"),
+        ("onnx:cuda", "has no option to compute the same bits in each run"),
+        ("libtorch:cuda:0", "run it with CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment"),
+    ] {
+        let output = on(device);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(words), "{device}: {said}");
+    }
+    assert!(on("flex").status.success());
+    let records = crate::common::records(&folder.path().join("out/geobench-demo"));
+    assert_eq!(records.len(), 1);
+    assert!(records.values().all(|record| record.provenance.command.contains(" --deterministic")));
+}
+
 /// The losses that a run's log tells, epoch by epoch.
 #[cfg(feature = "libtorch")]
 fn losses(output: &Output) -> Vec<f64> {

@@ -440,6 +440,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub precision: PrecisionArg,
 
+    /// Compute the same bits in each run also on an NVIDIA GPU, which is slower. The CPU (flex) always does
+    #[arg(long)]
+    pub deterministic: bool,
+
     /// Print where the time of extraction went, by stage
     #[arg(long)]
     pub profile: bool,

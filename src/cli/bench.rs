@@ -193,6 +193,7 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         plans = left;
     }
     let precision: Precision = args.model.precision.into();
+    super::make_deterministic(&args.model)?;
     let mut devices = devices(&args.model.device, precision, &plans)?;
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;

@@ -36,6 +36,7 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     let model = model_named(home, model_name, &suite, &args.model)?;
     let weights = weights_named(home, model_name, &model, args.model.weights.as_deref())?;
     let precision = args.model.precision.into();
+    super::make_deterministic(&args.model)?;
     let mut devices = device::several(&args.model.device, precision)?;
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;

@@ -392,10 +392,20 @@ fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) ->
 }
 
 /// Opens the feature cache. It is off with `--no-cache`, or if the user has no cache folder.
-/// The number of images per batch, as given or as found on this machine before.
+/// The number of images per batch, as given or as found on this machine before. Products of another size may round otherwise, so
+/// `--deterministic` looks for none.
 fn batch_sizes(model: &args::ModelArgs) -> BatchSizes {
-    BatchSizes::new(model.batch_size, cache_folder().ok().as_deref())
+    let fixed = (model.deterministic && model.device != "flex").then_some(DETERMINISTIC_BATCH);
+    BatchSizes::new(model.batch_size.or(fixed), cache_folder().ok().as_deref())
 }
+
+/// Makes the devices compute the same bits in each run, if that is asked for.
+fn make_deterministic(model: &args::ModelArgs) -> crate::Result<()> {
+    if model.deterministic { device::make_deterministic(&model.device) } else { Ok(()) }
+}
+
+/// Images per batch with `--deterministic` on a GPU: enough to keep it busy with a ViT-B, and few enough for small cards.
+const DETERMINISTIC_BATCH: usize = 64;
 
 fn feature_cache(model: &args::ModelArgs) -> Option<Cache> {
     if model.no_cache { None } else { Cache::of_user().ok() }

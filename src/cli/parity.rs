@@ -39,6 +39,7 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
     let typed = args.model.model.as_deref().unwrap_or(if args.demo { "demo" } else { "terrafm-b" });
     let model = model_named(home, typed, &suite, &args.model)?;
     let weights = weights_named(home, typed, &model, args.model.weights.as_deref())?;
+    super::make_deterministic(&args.model)?;
     let device = device::by_name(&args.model.device)?;
     set_threads(args.model.threads)?;
     let data = match args.demo {

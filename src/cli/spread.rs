@@ -96,6 +96,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
         return Err(Error::request(format!("nothing to vary: {}", notes.join("; "))).into());
     }
 
+    super::make_deterministic(&args.model)?;
     let mut devices = device::several(&args.model.device, precision)?;
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;

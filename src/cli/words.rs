@@ -53,6 +53,7 @@ impl Words {
             allow_partial,
             device,
             precision,
+            deterministic,
             profile: _,
             batch_size: _,
             threads: _,
@@ -68,6 +69,7 @@ impl Words {
         self.flag("--allow-partial", *allow_partial);
         self.option("--device", Some(device).filter(|device| *device != "flex"));
         self.choice("--precision", *precision, args::PrecisionArg::F32);
+        self.flag("--deterministic", *deterministic);
         self.option("--normalization", Some(normalization).filter(|name| *name != "default"));
         self.choice("--inputs", *inputs, args::InputsArg::AsPublished);
         let pooling = pooling.and_then(|pooling| pooling.to_possible_value());

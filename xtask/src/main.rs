@@ -104,6 +104,9 @@ fn work(task: Task) -> Result<ExitCode> {
             if takes_tf32(&command) {
                 environment.push((TF32_VARIABLE, "1".into()));
             }
+            if is_deterministic(&command) && std::env::var_os(CUBLAS_VARIABLE).is_none() {
+                environment.push((CUBLAS_VARIABLE, CUBLAS_VALUE.into()));
+            }
             let arguments = std::env::args_os().skip(1);
             let mut run = Command::new(harness);
             run.envs(environment).args(arguments);
@@ -195,13 +198,39 @@ const TF32_VARIABLE: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
 
 /// Whether a command asks for TensorFloat-32.
 fn takes_tf32(command: &args::Command) -> bool {
-    let precision = match command {
-        args::Command::Bench(bench) => bench.model.precision,
-        args::Command::Features(features) => features.model.precision,
-        args::Command::Spread(spread) => spread.model.precision,
-        _ => return false,
-    };
-    precision == args::PrecisionArg::Tf32
+    model_of(command).is_some_and(|model| model.precision == args::PrecisionArg::Tf32)
+        || recorded_words(command).contains(" --precision tf32")
+}
+
+/// cuBLAS reads this when CUDA starts: `terrabench::device::CUBLAS_VARIABLE`.
+const CUBLAS_VARIABLE: &str = "CUBLAS_WORKSPACE_CONFIG";
+
+/// Memory with which cuBLAS gives the same bits in each run: the first of `terrabench::device::CUBLAS_VALUES`.
+const CUBLAS_VALUE: &str = ":4096:8";
+
+/// Whether a command asks for the same bits in each run.
+fn is_deterministic(command: &args::Command) -> bool {
+    model_of(command).is_some_and(|model| model.deterministic)
+        || recorded_words(command).contains(" --deterministic")
+}
+
+/// The text of the record that is computed again, with its command. The harness checks it; here a search is enough.
+fn recorded_words(command: &args::Command) -> String {
+    match command {
+        args::Command::Reproduce(reproduce) => std::fs::read_to_string(&reproduce.record).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+/// The options of the model that a command encodes with.
+fn model_of(command: &args::Command) -> Option<&args::ModelArgs> {
+    match command {
+        args::Command::Bench(bench) => Some(&bench.model),
+        args::Command::Features(features) => Some(&features.model),
+        args::Command::Spread(spread) => Some(&spread.model),
+        args::Command::Parity(parity) => Some(&parity.model),
+        _ => None,
+    }
 }
 
 /// Returns the environment variables that a feature needs, for building and running.
