@@ -49,14 +49,14 @@ const TEST: &str = "fuzz::no_reader_panics_hangs_or_takes_much_memory";
 /// If an input failed, or the tests cannot be built.
 pub fn command(root: &Path, options: &FuzzArgs) -> Result<()> {
     let binary = test::build_tests(root)?;
-    let worker = || {
-        let mut worker = Command::new(&binary);
+    let worker = |binary: &Path| {
+        let mut worker = Command::new(binary);
         worker.current_dir(root).args(["--exact", TEST, "--nocapture", "--test-threads", "1"]);
         worker.stdin(Stdio::null());
         worker
     };
     if options.make_corpus {
-        let status = worker().env("TERRABENCH_FUZZ_CORPUS", root.join("fuzz/corpus")).status()?;
+        let status = worker(&binary).env("TERRABENCH_FUZZ_CORPUS", root.join("fuzz/corpus")).status()?;
         return if status.success() { Ok(()) } else { bail!("the corpus could not be written: {status}") };
     }
     let known = targets(root)?;
@@ -71,11 +71,14 @@ pub fn command(root: &Path, options: &FuzzArgs) -> Result<()> {
     // Every input is written to a file. On a disk the workers mostly wait for that.
     let memory = Path::new("/dev/shm");
     let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
+    // A build meanwhile replaces the binary, and workers start one after the other.
+    let copy = scratch.path().join("tests").with_extension(std::env::consts::EXE_EXTENSION);
+    std::fs::copy(&binary, &copy).with_context(|| format!("cannot copy {}", binary.display()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = || queue.lock().ok()?.pop_front();
     let work = || -> Result<()> {
         while let Some(target) = next() {
-            feed(&worker, &target, options, &failures, scratch.path())?;
+            feed(&|| worker(&copy), &target, options, &failures, scratch.path())?;
         }
         Ok(())
     };
