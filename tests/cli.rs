@@ -96,6 +96,17 @@ fn unknown_names_are_answered_with_the_known_ones() {
 }
 
 #[test]
+fn tokens_of_a_task_without_masks_are_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none");
+    let said = failure(
+        folder.path(),
+        &["features", "--task", "m-eurosat", "--data", none.to_str().unwrap(), "--to", "f", "--tokens", "64"],
+    );
+    assert!(said.contains("--tokens cuts images by their masks, but m-eurosat has none"), "{said}");
+}
+
+#[test]
 fn the_demo_runs_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let (cache, out) = (folder.path().join("cache"), folder.path().join("results"));

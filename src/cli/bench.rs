@@ -287,6 +287,9 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
                 recorded.push(done.record.fingerprint);
                 written.push(done.path);
             }
+            Err(error) if error.kind() == ErrorKind::Stopped => {
+                console::note(format_args!("{name}: stopped before its end"));
+            }
             Err(error) => {
                 // Reported immediately, so that it is known even if a later cell aborts the run.
                 console::note(format_args!("{name}: failed: {error}"));

@@ -23,7 +23,7 @@ use crate::formats::tensors;
 use crate::home::Home;
 use crate::model::Want;
 use crate::progress::Progress;
-use crate::task::Split;
+use crate::task::{Split, TargetKind};
 use crate::transform::augment::{Dihedral, Turn};
 use crate::{Error, Result};
 
@@ -32,6 +32,14 @@ pub fn run(home: &Home, args: &FeaturesArgs) -> anyhow::Result<()> {
     fingerprint::verify(args.data.verify);
     let suite = suite(home, &args.suite, &args.data)?;
     let task = suite.task(&args.task)?;
+    if args.tokens.is_some() && task.target != TargetKind::Mask {
+        return Err(Error::request(format!(
+            "--tokens cuts images by their masks, but {} has none",
+            task.name
+        ))
+        .help("leave it out, or choose a segmentation task")
+        .into());
+    }
     let model_name = args.model.model.as_deref().unwrap_or("terrafm-b");
     let model = model_named(home, model_name, &suite, &args.model)?;
     let weights = weights_named(home, model_name, &model, args.model.weights.as_deref())?;

@@ -122,8 +122,8 @@ impl Lines {
 impl Step for Lines {
     fn advance(&self, units: usize) {
         self.done.set(self.done.get() + units);
-        // In JSON, only the last line may have equal numbers.
-        let ends = self.json && self.done.get() >= self.total;
+        // The last line comes when the step is dropped; in JSON no other may have equal numbers.
+        let ends = self.done.get() >= self.total;
         if !ends && self.last.get().elapsed() >= if self.json { LIVELY } else { QUIET } {
             self.last.set(Instant::now());
             self.report(self.total);

@@ -42,6 +42,9 @@ fn folders(args: &StatusArgs) -> Result<Vec<PathBuf>> {
     let none = |problem: String| {
         Error::not_found(&args.results, problem).help("name the folder that `bench` wrote with --results")
     };
+    if !args.results.is_dir() {
+        return Err(none("no such folder".to_owned()));
+    }
     if let Some(suite) = &args.suite {
         let folder = args.results.join(suite);
         return match is_suite(&folder) {
@@ -103,12 +106,15 @@ fn describe(status: &Status, all: bool) -> String {
         let (what, place, ago) = (described(&failure.cell), &failure.place, time(ago));
         text.push_str(&format!("  failed   {what}: on {place}, {ago} ago: {error}\n"));
     }
-    let listed = if all { to_do.len() } else { LISTED };
-    for cell in to_do.iter().take(listed) {
-        text.push_str(&format!("  to do    {}\n", described(cell)));
+    // Cells that an ended process left are to do as well, but listed already.
+    let is_left = |name: &String| running.iter().any(|running| running.is_dead && running.what == *name);
+    let others: Vec<String> = to_do.iter().map(described).filter(|name| !is_left(name)).collect();
+    let listed = if all { others.len() } else { LISTED };
+    for name in others.iter().take(listed) {
+        text.push_str(&format!("  to do    {name}\n"));
     }
-    if to_do.len() > listed {
-        text.push_str(&format!("  to do    and {} more (--all lists them)\n", to_do.len() - listed));
+    if others.len() > listed {
+        text.push_str(&format!("  to do    and {} more (--all lists them)\n", others.len() - listed));
     }
     text
 }

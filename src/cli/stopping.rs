@@ -10,6 +10,10 @@ use crate::{Error, ErrorKind, console, remedy};
 
 /// Takes over the signals for a command.
 pub(super) fn listen(command: &Command) {
+    // It only reads and has nothing to go on with: `--watch` ends as programs do.
+    if matches!(command, Command::Status(_)) {
+        return;
+    }
     // The others take seconds, or keep what they did anyway (downloads): they end at the first signal.
     let is_asking = matches!(
         command,

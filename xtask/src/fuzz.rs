@@ -121,8 +121,10 @@ fn feed(
         worker.env("TERRABENCH_FUZZ_SEED", seed.to_string());
         let output = worker.stdout(Stdio::piped()).output()?;
         let said = String::from_utf8_lossy(&output.stdout);
+        // The test's name may stand before it on the same line.
+        let about = format!("fuzz {target}: ");
         said.lines()
-            .filter(|line| line.starts_with("fuzz "))
+            .filter_map(|line| line.find(&about).map(|place| &line[place..]))
             .for_each(|line| console::tell(format_args!("{line}\n")));
         if output.status.success() {
             break;

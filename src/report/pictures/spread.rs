@@ -2,7 +2,7 @@
 
 use super::{stroke, text};
 use crate::canvas::{
-    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text,
+    ALARM, Anchor, BLACK, Color, DEMO_NOTICE, Dash, GREY, GRID, Layer, PALETTE, Picture, Shape, Text, WHITE,
     shortened, wrapped,
 };
 use crate::report::spread::Spread;
@@ -101,8 +101,15 @@ pub fn draw(spread: &Spread) -> Option<Picture> {
                     shapes.push(text(Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT)));
                 }
                 Ok(measured) => {
-                    let number = format!("{} {}", measured.metric.about().title, scale.shown(measured.value));
-                    shapes.push(text(Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT).color(GREY)));
+                    let about = measured.metric.about();
+                    let number = format!("{} {}", about.title, about.scale.shown(measured.value));
+                    let number = Text::new(number, (WIDTH - MARGIN, y), Anchor::End, TEXT).color(GREY);
+                    // A long name reaches into the plot, whose lines would run through it.
+                    let behind = vec![(number.bounds().left - 4.0, middle), (right, middle)];
+                    if behind[0].0 < right {
+                        shapes.push(stroke(behind, WHITE, ROW - 2.0, Dash::Solid));
+                    }
+                    shapes.push(text(number));
                 }
                 Err(_) => {
                     let none = Text::new("no value", (WIDTH - MARGIN, y), Anchor::End, TEXT);
