@@ -1,4 +1,4 @@
-//! The demos of Copernicus-Bench and Landslide4Sense: every task's files are in the official layout, as the readers see it.
+//! The demos of Copernicus-Bench, GEO-Bench-2 and Landslide4Sense: every task's files are in the official layout, as the readers see it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use terrabench::data::{self, Dataset, Split, Target};
-use terrabench::demo::provide;
+use terrabench::demo::{has, provide};
 use terrabench::home::Home;
 use terrabench::task::{Suite, TargetKind, Task};
 
@@ -14,7 +14,7 @@ fn suite(name: &str) -> Suite {
     Suite::load(&Home::find().unwrap(), name).unwrap()
 }
 
-const SUITES: [&str; 2] = ["copernicus-bench", "landslide4sense"];
+const SUITES: [&str; 3] = ["copernicus-bench", "geobench-2", "landslide4sense"];
 
 /// The cache folder of this file's tests.
 fn cache() -> PathBuf {
@@ -23,7 +23,7 @@ fn cache() -> PathBuf {
 
 /// The demo of a suite in the cache folder, written anew once a run.
 fn root(name: &str) -> &'static Path {
-    static ROOTS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    static ROOTS: OnceLock<[PathBuf; 3]> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
         _ = std::fs::remove_dir_all(cache());
         SUITES.map(|name| provide(&suite(name), &cache()).unwrap())
@@ -40,7 +40,7 @@ fn open(suite: &Suite, task: &Task) -> Box<dyn Dataset> {
 #[test]
 fn every_task_can_be_read_and_has_the_targets_of_its_suite() {
     for suite in SUITES.map(suite) {
-        for task in &suite.tasks {
+        for task in suite.tasks.iter().filter(|task| has(&suite, task)) {
             let (dataset, name) = (open(&suite, task), &task.name);
             let bands = dataset.bands().unwrap();
             let mut classes = BTreeSet::new();
@@ -85,8 +85,14 @@ fn every_task_can_be_read_and_has_the_targets_of_its_suite() {
 
 #[test]
 fn the_classes_of_a_task_are_in_every_split() {
-    let suite = suite("copernicus-bench");
-    for name in ["eurosat-s1", "eurosat-s2", "eurosat-spatial", "lcz-s2"] {
+    for (suite, name) in [
+        ("copernicus-bench", "eurosat-s1"),
+        ("copernicus-bench", "eurosat-s2"),
+        ("copernicus-bench", "eurosat-spatial"),
+        ("copernicus-bench", "lcz-s2"),
+        ("geobench-2", "so2sat"),
+    ] {
+        let suite = self::suite(suite);
         let task = suite.task(name).unwrap();
         let dataset = open(&suite, task);
         let bands = dataset.bands().unwrap();
@@ -142,6 +148,31 @@ fn a_demo_runs_the_model_that_takes_the_sensor() {
     // Demo records stay apart.
     assert!(out.path().join("results/copernicus-bench-demo/records").is_dir());
     assert!(!out.path().join("results/copernicus-bench").exists());
+}
+
+#[test]
+fn the_demo_of_geobench_2_fills_its_tables() {
+    let out = tempfile::tempdir().unwrap();
+    let said = bench(out.path(), &["geobench-2"]);
+    for (task, protocol, metric) in [
+        ("so2sat", "linear-probe", "accuracy"),
+        ("so2sat-s1", "linear-probe", "accuracy"),
+        ("cloudsen12", "demo-upernet", "miou"),
+        ("biomassters", "demo-upernet", "rmse"),
+    ] {
+        assert!(said.contains(&format!("{task} default {protocol} seed 0: {metric}")), "{task}: {said}");
+    }
+    // Sentinel-1's two polarisations are exchanged, as in the release.
+    assert!(said.contains("the files store VH, VV under the names VV, VH"), "{said}");
+    let table = std::fs::read_to_string(out.path().join("results/geobench-2-demo/frozen.md")).unwrap();
+    assert!(table.contains("demo-upernet") && table.contains("So2Sat"), "{table}");
+}
+
+#[test]
+fn a_task_without_a_demo_is_refused_with_those_that_have_one() {
+    let suite = suite("geobench-2");
+    let error = terrabench::demo::check(&suite, suite.task("caffe").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("no demo for the task `caffe`") && error.contains("cloudsen12"), "{error}");
 }
 
 #[test]

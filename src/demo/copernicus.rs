@@ -524,12 +524,13 @@ fn of_place(place: Place) -> String {
     format!("{:07}_{:.2}_47.00", place.number, 5.0 + 0.07 * place.number as f64)
 }
 
-fn uint16(numbers: Vec<f32>) -> Numbers {
+/// Rounds digital numbers down to those that a file holds.
+pub(super) fn uint16(numbers: Vec<f32>) -> Numbers {
     Numbers::Uint16(numbers.into_iter().map(|number| number as u16).collect())
 }
 
 /// The classes of a cloud mask: clear, thick cloud, thin cloud, shadow.
-fn cloud_mask(view: &View, [clear, thick, thin, shadow]: [u8; 4]) -> Vec<u8> {
+pub(super) fn cloud_mask(view: &View, [clear, thick, thin, shadow]: [u8; 4]) -> Vec<u8> {
     let class = |(percent, shade): (&f32, &f32)| match *percent {
         percent if percent > 60.0 => thick,
         percent if percent > 15.0 => thin,
@@ -540,7 +541,7 @@ fn cloud_mask(view: &View, [clear, thick, thin, shadow]: [u8; 4]) -> Vec<u8> {
 }
 
 /// VV and VH as linear backscatter.
-fn radar(random: &mut Random, scene: &Scene) -> [Vec<f32>; 2] {
+pub(super) fn radar(random: &mut Random, scene: &Scene) -> [Vec<f32>; 2] {
     let [_, _, _, _, vh, vv, _, _] = sensor::radar(random, scene);
     [vv, vh]
 }
@@ -559,7 +560,7 @@ fn olci(random: &mut Random, scene: &Scene, cloudy: f32) -> (Vec<Vec<f32>>, View
 
 /// Converts linear backscatter to decibels with additions, multiplications and divisions only, which give the same bits on every
 /// machine.
-fn decibels(linear: Vec<f32>) -> Vec<f32> {
+pub(super) fn decibels(linear: Vec<f32>) -> Vec<f32> {
     linear.into_iter().map(|power| decibel(power.max(1e-6))).collect()
 }
 

@@ -13,7 +13,7 @@
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
 //! random.rs    random numbers and fields that are the same on every machine
 //! files.rs     GEO-Bench: HDF5 samples, partitions and the files beside them
-//! copernicus.rs, landslide4sense.rs   the files of the other suites; land.rs: their scenes; tiff.rs: GeoTIFF
+//! copernicus.rs, geobench2.rs, landslide4sense.rs   the files of the other suites; land.rs: their scenes; tiff.rs: GeoTIFF
 //! describe.rs  the official package's descriptions of bands, labels and tasks
 //! statistics.rs, pickle.rs   two of the formats in the files
 //! ```
@@ -22,6 +22,7 @@ mod copernicus;
 mod covers;
 mod describe;
 mod files;
+mod geobench2;
 mod ground;
 mod land;
 mod landslide4sense;
@@ -130,7 +131,7 @@ pub fn has(suite: &Suite, task: &Task) -> bool {
     match suite.family {
         Family::Geobench => tasks::content(&task.name).is_some(),
         Family::CopernicusBench | Family::Landslide4sense => true,
-        Family::Geobench2 => false,
+        Family::Geobench2 => geobench2::NAMES.contains(&task.name.as_str()),
     }
 }
 
@@ -141,7 +142,9 @@ pub fn has(suite: &Suite, task: &Task) -> bool {
 pub fn check(suite: &Suite, task: &Task) -> Result<()> {
     match suite.family {
         Family::CopernicusBench | Family::Landslide4sense => Ok(()),
-        Family::Geobench | Family::Geobench2 => content(suite, task).map(drop),
+        Family::Geobench => content(suite, task).map(drop),
+        Family::Geobench2 if has(suite, task) => Ok(()),
+        Family::Geobench2 => Err(none(suite, task, &geobench2::NAMES)),
     }
 }
 
@@ -185,8 +188,7 @@ fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
         }
         Family::CopernicusBench => copernicus::write(suite, seed, root)?,
         Family::Landslide4sense => landslide4sense::write(suite, seed, root)?,
-        // No task of it has a demo.
-        Family::Geobench2 => {}
+        Family::Geobench2 => geobench2::write(suite, seed, root)?,
     }
     let readme = root.join(README_NAME);
     fs::write(&readme, README).at(&readme)?;
@@ -194,12 +196,15 @@ fn write(suite: &Suite, seed: u64, root: &Path) -> Result<()> {
     fs::write(&manifest, serde_json::to_string_pretty(&hashes(root)?).at(&manifest)?).at(&manifest)
 }
 
+/// Makes an error: the task has no demo.
+fn none(suite: &Suite, task: &Task, known: &[&str]) -> Error {
+    Error::mismatch(format!("no demo for the task `{}` of {}", task.name, suite.title))
+        .help(format!("tasks with a demo: {}", known.join(", ")))
+}
+
 /// Returns the contents of a task's demo, or an error if there is none that fits.
 fn content(suite: &Suite, task: &Task) -> Result<Content> {
-    let content = tasks::content(&task.name).ok_or_else(|| {
-        Error::mismatch(format!("no demo for the task `{}` of {}", task.name, suite.title))
-            .help(format!("tasks with a demo: {}", tasks::NAMES.join(", ")))
-    })?;
+    let content = tasks::content(&task.name).ok_or_else(|| none(suite, task, &tasks::NAMES))?;
     let classes = content.class_names.len();
     let problem = if !task.target.is_numeric() && task.classes != classes {
         format!("the demo has {classes} classes; the suite expects {}", task.classes)

@@ -21,7 +21,8 @@ use super::parquet::{Table, Values};
 use crate::error::AtPath;
 use crate::{Error, Result};
 
-const HEADER: u64 = 200;
+/// Bytes before the first file.
+pub(crate) const HEADER: u64 = 200;
 
 /// The first bytes of a tortilla, and of a container of the successor's first version, which has the same layout.
 const MAGIC: [&[u8]; 2] = [b"#y", b"WX"];
@@ -43,11 +44,12 @@ const NESTED: &str = "TORTILLA";
 
 const DAMAGED: &str = "the file is damaged or belongs to another data set: fetch it again";
 
-const ID: &str = "tortilla:id";
-const FORMAT: &str = "tortilla:file_format";
-const SPLIT: &str = "tortilla:data_split";
-const OFFSET: &str = "tortilla:offset";
-const LENGTH: &str = "tortilla:length";
+/// Columns of an index: names, formats, splits, first bytes and numbers of bytes of the files.
+pub(crate) const ID: &str = "tortilla:id";
+pub(crate) const FORMAT: &str = "tortilla:file_format";
+pub(crate) const SPLIT: &str = "tortilla:data_split";
+pub(crate) const OFFSET: &str = "tortilla:offset";
+pub(crate) const LENGTH: &str = "tortilla:length";
 
 /// The index of a container.
 #[derive(Debug, Clone)]
