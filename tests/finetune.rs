@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common;
+use crate::generated::{self, Generated};
 use crate::source::run_on_features;
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, ArrayD};
@@ -22,13 +23,14 @@ use terrabench::progress::Silent;
 use terrabench::protocol::ProtocolConfig;
 use terrabench::protocol::TrainingSetup;
 use terrabench::protocol::finetune::{self, Network};
-use terrabench::task::Sensor;
 use terrabench::task::Suite;
+use terrabench::task::{Metric, Sensor, TargetKind};
 use terrabench::train::epoch::{self, Classifier, Recipe};
 use terrabench::train::optim::{Optimizer, Rule};
 use terrabench::train::schedule::Position;
 use terrabench::train::state::{self, State};
 use terrabench::transform::augment::Dihedral;
+use terrabench::transform::normalize::NormalizationKind;
 use terrabench::transform::strategies::Strategies;
 
 fn device() -> Device {
@@ -322,11 +324,54 @@ fn shortening_marks_what_it_changes() {
     assert!(knn.shortened("knn", &bad).unwrap_err().to_string().contains("finetune"));
 }
 
-fn bench(cache: &Path, out: &Path) -> Command {
+/// A training that stops early gives what one of as many epochs as its best gives.
+#[test]
+fn with_patience_the_best_epoch_counts() {
+    let ProtocolConfig::Finetune(full) = ProtocolConfig::load(&Home::find().unwrap(), "finetune").unwrap()
+    else {
+        panic!()
+    };
+    let task = generated::task(TargetKind::Class, 3, Metric::Accuracy);
+    let normalization = [NormalizationKind::Standardize];
+    let input = generated::input(&task, Generated::new(&task, [12, 12, 9]), &normalization, 32);
+    let rate = 3e-3;
+    let run = |epochs: usize, patience: Option<usize>| {
+        let config = FinetuneConfig {
+            effective_batch_size: 6,
+            patience,
+            training: TrainingConfig {
+                epochs,
+                batch_size: 6,
+                learning_rates: vec![rate],
+                // The same in each epoch, however many there are.
+                schedule: Schedule::WarmupCosine { warmup: 0.0, min_learning_rate: rate },
+                ..full.training.clone()
+            },
+            ..full.clone()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        finetune::run(&config, 0, &generated::subject(&task, &input, folder.path())).unwrap()
+    };
+    let stopped = run(12, Some(2));
+    let (best, all) = stopped.selected["epoch"].split_once(" of ").unwrap();
+    let best: usize = best.parse().unwrap();
+    assert_eq!(all, "12");
+    let alone = run(best, None);
+    assert_eq!((alone.value, alone.validation), (stopped.value, stopped.validation));
+    for epochs in 1..best {
+        assert!(run(epochs, None).validation < stopped.validation, "{epochs} epochs are as good as {best}");
+    }
+    for epochs in best + 1..=(best + 2).min(12) {
+        assert!(run(epochs, None).validation <= stopped.validation, "{epochs} epochs are better than {best}");
+    }
+}
+
+/// Fine-tuning by the protocol in a file, which stops early.
+fn bench(cache: &Path, out: &Path, protocol: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", common::demo::cache("geobench", cache));
     command.args(["bench", "geobench", "--demo", "--task", "m-eurosat", "--partition", "default"]);
-    command.args(["--protocol", "finetune", "--epochs", "3", "--learning-rates", "1e-4,3e-4,1e-3"]);
+    command.args(["--protocol", protocol, "--epochs", "3", "--learning-rates", "1e-4,3e-4,1e-3"]);
     command.args(["--limit", "12", "--threads", "2", "--out"]).arg(out);
     command.stderr(Stdio::piped()).stdout(Stdio::null());
     command
@@ -362,7 +407,11 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let [undisturbed, killed, damaged] = ["a", "b", "c"].map(|name| folder.path().join(name));
-    let output = bench(&cache, &undisturbed).output().unwrap();
+    // Its snapshots hold more: scores of each epoch, and what the best one gives.
+    let early = [("clip-norm = ", "patience = 1\nclip-norm = ")];
+    let protocol = common::changed_protocol("finetune", folder.path(), &early);
+    let bench = |out: &Path| bench(&cache, out, &protocol);
+    let output = bench(&undisturbed).output().unwrap();
     assert!(!said(&output).contains("continuing"), "{}", said(&output));
     let expected = record(&undisturbed);
     assert_eq!(expected["short"], true);
@@ -370,7 +419,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     let snapshots = |out: &Path| files(&out.join("geobench-demo/checkpoints"));
     assert!(snapshots(&undisturbed).is_empty(), "the snapshot goes when the record is there");
 
-    let mut child = bench(&cache, &killed).spawn().unwrap();
+    let mut child = bench(&killed).spawn().unwrap();
     let start = Instant::now();
     while snapshots(&killed).is_empty() && start.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(2));
@@ -389,10 +438,10 @@ fn a_killed_run_goes_on_and_ends_with_the_same_record() {
     std::fs::create_dir_all(spoilt.parent().unwrap()).unwrap();
     std::fs::write(&spoilt, bytes).unwrap();
 
-    let output = bench(&cache, &killed).output().unwrap();
+    let output = bench(&killed).output().unwrap();
     assert!(said(&output).contains("continuing with learning rate"), "{}", said(&output));
     assert_eq!(record(&killed), expected);
-    let output = bench(&cache, &damaged).output().unwrap();
+    let output = bench(&damaged).output().unwrap();
     assert!(said(&output).contains("starting from epoch 0"), "{}", said(&output));
     assert_eq!(record(&damaged), expected);
     assert!(snapshots(&killed).is_empty() && snapshots(&damaged).is_empty());

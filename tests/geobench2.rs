@@ -687,7 +687,7 @@ fn home() -> tempfile::TempDir {
             text.replace("epochs = 50", "epochs = 2").replace("batch-size = 128", "batch-size = 5")
         }
         "segmentation-probe.toml" => text.replace("epochs = 50", "epochs = 2"),
-        "geobench2-finetune.toml" => text.replace("epochs = 20", "epochs = 1"),
+        "geobench2-finetune.toml" => text.replace("epochs = 50", "epochs = 1"),
         name if name.contains("upernet") => text
             .replace("channels = 512", "channels = 8")
             .replace("channels = 256", "channels = 4")

@@ -366,6 +366,10 @@ pub struct FinetuneConfig {
     pub augmentation: Augmentation,
     /// Longer gradients (over all parameters) are shrunk to this norm.
     pub clip_norm: f64,
+    /// A learning rate's training ends after so many epochs without a better one on validation, and its best epoch counts.
+    /// Without it every training runs to its end, and the last epoch counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
 }
 
 impl FinetuneConfig {
@@ -381,6 +385,8 @@ impl FinetuneConfig {
                 Some(format!("effective-batch-size {effective} is no multiple of batch-size {batch_size}"))
             } else if !positive(self.clip_norm) {
                 Some("clip-norm is not above 0".to_owned())
+            } else if self.patience == Some(0) {
+                Some("patience is 0: no training would go beyond its first epoch".to_owned())
             } else {
                 None
             }

@@ -1,6 +1,7 @@
 //! Fine-tuning, as in Galileo's evaluation [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
 //! linear layer on its feature, trained for each of a list of learning rates; the best on validation is reported on
-//! test. A learning rate that diverges, in training or in the features of validation or test, is never chosen.
+//! test. A learning rate that diverges, in training or in the features of validation or test, is never chosen. With `patience`
+//! each epoch is scored on validation, and the best one of a learning rate counts instead of the last.
 //!
 //! Every epoch sees the samples as the partition lists them: `get_loaders` (src/eval/eval.py) builds each loader,
 //! the training one included, with `shuffle=False`. The config can ask for another order.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::{Array2, ArrayView1, s};
+use ndarray::{Array2, ArrayView1, arr1, s};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
@@ -27,15 +28,15 @@ use crate::metrics::Better;
 use crate::model::{Architecture, Batch, Encoder, InputSpec, Want};
 use crate::nn::kernels;
 use crate::random::{linear_bound, stream, turn};
-use crate::score::decision::{are_usable, first_best, unless_diverged};
+use crate::score::decision::{are_usable, unless_diverged};
 use crate::score::subset::subset;
 use crate::score::{Outcome, Targets, score_logits};
 use crate::task::TargetKind;
 use crate::train::epoch::{self, Classifier, Recipe, TrainingSample};
 use crate::train::optim::Rule;
-use crate::train::search::{self, Resumed, SnapshotKeeper, Trainee};
+use crate::train::search::{self, Resumed, SnapshotKeeper, Trainee, best_of, is_stopped};
 use crate::train::snapshot::Standing;
-use crate::train::state;
+use crate::train::state::{self, State};
 use crate::transform::augment::{Dihedral, Turn};
 use crate::{Error, Result};
 
@@ -151,15 +152,20 @@ pub fn run(config: &FinetuneConfig, seed: u64, setup: &TrainingSetup) -> Result<
         };
         search.train(start)?;
     }
-    let Some(logits) = &search.best else {
+    let Some(Tested { logits, epochs }) = &search.best else {
         return Err(Error::not_finite("fine-tuning diverged with every learning rate")
             .help("check the weights and the normalisation"));
     };
     let (chosen, valid) = best(&search.valid).expect("a learning rate gave the best logits");
     let truth = Targets::from_labels(&setup.labels(config, Split::Test)?, task.classes)?;
+    let all = config.training.epochs;
+    let ended = match config.patience {
+        Some(_) => ("epoch", format!("{epochs} of {all}")),
+        None => ("epochs", all.to_string()),
+    };
     let selected = [
         ("learning-rate", config.training.learning_rates[chosen].to_string()),
-        ("epochs", config.training.epochs.to_string()),
+        ended,
         ("order", config.order.to_string()),
         ("validation", format!("{valid:.2}")),
     ];
@@ -178,8 +184,8 @@ struct Search<'a> {
     encoder: &'a Architecture,
     /// Scores of the finished learning rates, none if the training diverged.
     valid: Vec<Option<f64>>,
-    /// Test logits of the best.
-    best: Option<Array2<f32>>,
+    /// What the best gives on test.
+    best: Option<Tested>,
     keeper: SnapshotKeeper<'a>,
 }
 
@@ -187,23 +193,51 @@ struct Search<'a> {
 struct LearningRateRun {
     trainee: Trainee<Network>,
     epochs: usize,
+    /// With `patience`: the scores of these epochs on validation, and what the best of them gives on test.
+    scores: Vec<Option<f64>>,
+    best: Option<Tested>,
+}
+
+/// What a network gives on the test split.
+struct Tested {
+    /// [n, outputs].
+    logits: Array2<f32>,
+    /// How many epochs it was trained.
+    epochs: usize,
+}
+
+impl Tested {
+    /// Adds it to what a snapshot keeps, under names that begin with `whose`.
+    fn put(&self, whose: &str, state: &mut State) {
+        state.insert(format!("{whose}{LOGITS}"), self.logits.clone().into_dyn());
+        // Exact: no training has 2^24 epochs.
+        state.insert(format!("{whose}{EPOCHS_TRAINED}"), arr1(&[self.epochs as f32]).into_dyn());
+    }
+
+    fn of(whose: &str, state: &State) -> Option<Self> {
+        let logits = state.get(&format!("{whose}{LOGITS}"))?.clone().into_dimensionality().ok()?;
+        let epochs = *state.get(&format!("{whose}{EPOCHS_TRAINED}"))?.first()? as usize;
+        Some(Tested { logits, epochs })
+    }
 }
 
 impl Search<'_> {
     /// Takes up what the snapshot holds.
     fn resume(&mut self) -> Option<LearningRateRun> {
         let rates = &self.config.training.learning_rates;
+        let scored = |epochs: usize| if self.config.patience.is_some() { epochs } else { 0 };
         let fits = |standing: &Standing, _: &Network| match standing.rate {
-            rate if rate == standing.valid.len() && rate < rates.len() => Ok(()),
+            rate if rate + scored(standing.epochs) == standing.valid.len() && rate < rates.len() => Ok(()),
             _ => Err(search::foreign()),
         };
         let Resumed { standing, best, trainee } = self.keeper.resume(|| Ok(self.network()), fits)?;
-        let Standing { rate, epochs, valid } = standing;
+        let Standing { rate, epochs, mut valid } = standing;
         let line = format!("continuing with learning rate {} after {epochs} epochs", rates[rate]);
         self.setup.progress.note(&line);
+        let scores = valid.split_off(rate);
         self.valid = valid;
-        self.best = best.get(LOGITS).and_then(|best| best.clone().into_dimensionality().ok());
-        Some(LearningRateRun { trainee, epochs })
+        self.best = Tested::of("", &best);
+        Some(LearningRateRun { trainee, epochs, scores, best: Tested::of(PRESENT, &best) })
     }
 
     fn network(&self) -> Network {
@@ -213,7 +247,8 @@ impl Search<'_> {
     }
 
     fn start(&self) -> LearningRateRun {
-        LearningRateRun { trainee: self.keeper.begin(self.network()), epochs: 0 }
+        let trainee = self.keeper.begin(self.network());
+        LearningRateRun { trainee, epochs: 0, scores: Vec::new(), best: None }
     }
 
     /// Trains the next learning rate to its end and scores it; one that diverges gets no score.
@@ -233,13 +268,13 @@ impl Search<'_> {
             device: setup.device.clone(),
             is_deferred: setup.on_device,
         };
-        for epoch in training.epochs..config.training.epochs {
-            let name = format!(
-                "learning rate {}, epoch {} of {}",
-                recipe.learning_rate,
-                epoch + 1,
-                config.training.epochs
-            );
+        let epochs = config.training.epochs;
+        let is_over = |training: &LearningRateRun| {
+            training.epochs == epochs || is_stopped(Better::Higher, &training.scores, config.patience)
+        };
+        while !is_over(&training) {
+            let epoch = training.epochs;
+            let name = format!("learning rate {}, epoch {} of {epochs}", recipe.learning_rate, epoch + 1);
             let loss;
             (training, loss) = self.epoch(training, &recipe, epoch, &name)?;
             if !loss.is_finite() || !state::is_finite(&training.trainee.network) {
@@ -248,24 +283,34 @@ impl Search<'_> {
                 return Ok(());
             }
             tracing::debug!(loss, "{name}");
-            let standing = Standing { rate, epochs: epoch + 1, valid: self.valid.clone() };
-            let best = self.best.iter().map(|best| (LOGITS.to_owned(), best.clone().into_dyn())).collect();
+            if config.patience.is_some() && !self.score_epoch(&mut training)? {
+                setup.progress.note(&format!("{name}: diverged; its features or logits are not finite"));
+                self.valid.push(None);
+                return Ok(());
+            }
+            if is_over(&training) && training.epochs < epochs {
+                setup.progress.note(&format!("{name}: the last, as validation improves no more"));
+            }
+            let valid = [&self.valid[..], &training.scores].concat();
+            let standing = Standing { rate, epochs: training.epochs, valid };
+            let mut best = State::new();
+            self.best.iter().for_each(|tested| tested.put("", &mut best));
+            training.best.iter().for_each(|tested| tested.put(PRESENT, &mut best));
             // The last epoch always: its network is evaluated next, which takes long.
-            let is_last = epoch + 1 == config.training.epochs;
-            self.keeper.keep(&standing, &best, &training.trainee, is_last)?;
+            self.keeper.keep(&standing, &best, &training.trainee, is_over(&training))?;
+        }
+        if config.patience.is_some() {
+            self.valid.push(best_of(Better::Higher, &training.scores).map(|(_, score)| score));
+            if best(&self.valid).is_some_and(|(best, _)| best == rate) {
+                self.best = training.best;
+            }
+            return Ok(());
         }
         let trained = Trained::new(&training.trainee.network.valid());
-        let valid = match trained.evaluate(config, setup, Split::Valid)? {
-            Some((logits, labels)) => {
-                let truth = Targets::from_labels(&labels, setup.task.classes)?;
-                Some(score_logits(setup.task.metric, logits.view(), &truth)?)
-            }
-            None => None,
-        };
-        self.valid.push(valid);
+        self.valid.push(self.score(&trained)?);
         if best(&self.valid).is_some_and(|(best, _)| best == rate) {
             match trained.evaluate(config, setup, Split::Test)? {
-                Some((logits, _)) => self.best = Some(logits),
+                Some((logits, _)) => self.best = Some(Tested { logits, epochs }),
                 None => self.valid[rate] = None,
             }
         }
@@ -276,6 +321,32 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// Scores a network on validation; none if a feature or a logit is not finite.
+    fn score(&self, trained: &Trained) -> Result<Option<f64>> {
+        let (config, task) = (self.config, self.setup.task);
+        let Some((logits, labels)) = trained.evaluate(config, self.setup, Split::Valid)? else {
+            return Ok(None);
+        };
+        let truth = Targets::from_labels(&labels, task.classes)?;
+        score_logits(task.metric, logits.view(), &truth).map(Some)
+    }
+
+    /// Scores the last epoch of a training on validation and, if it is the best so far, keeps what it gives on test. Returns
+    /// whether all numbers are finite.
+    fn score_epoch(&self, training: &mut LearningRateRun) -> Result<bool> {
+        let trained = Trained::new(&training.trainee.network.valid());
+        let Some(score) = self.score(&trained)? else { return Ok(false) };
+        training.scores.push(Some(score));
+        let place = training.scores.len() - 1;
+        if best_of(Better::Higher, &training.scores).is_some_and(|(best, _)| best == place) {
+            let Some((logits, _)) = trained.evaluate(self.config, self.setup, Split::Test)? else {
+                return Ok(false);
+            };
+            training.best = Some(Tested { logits, epochs: training.epochs });
+        }
+        Ok(true)
+    }
+
     fn epoch(
         &self,
         training: LearningRateRun,
@@ -284,7 +355,7 @@ impl Search<'_> {
         name: &str,
     ) -> Result<(LearningRateRun, f64)> {
         let (config, seed, setup) = (self.config, self.seed, self.setup);
-        let Trainee { network, mut optimizer } = training.trainee;
+        let LearningRateRun { trainee: Trainee { network, mut optimizer }, scores, best, .. } = training;
         let mut order = setup.samples(config, Split::Train);
         if config.order == TrainingOrder::Shuffled {
             order.shuffle(&mut stream(seed, EPOCHS + epoch as u64));
@@ -307,7 +378,8 @@ impl Search<'_> {
                 step.advance(images);
             })
         })?;
-        Ok((LearningRateRun { trainee: Trainee { network, optimizer }, epochs: epoch + 1 }, loss))
+        let trainee = Trainee { network, optimizer };
+        Ok((LearningRateRun { trainee, epochs: epoch + 1, scores, best }, loss))
     }
 }
 
@@ -382,10 +454,14 @@ impl Trained {
 /// What a snapshot calls the test logits.
 const LOGITS: &str = "logits";
 
+/// What it calls the epochs after which they were computed.
+const EPOCHS_TRAINED: &str = "epochs";
+/// Before both: of the learning rate under way.
+const PRESENT: &str = "present-";
+
 /// The place of the highest score, the first of equal ones, and the score.
 fn best(scores: &[Option<f64>]) -> Option<(usize, f64)> {
-    let place = first_best(Better::Higher, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
-    Some((place, scores[place]?))
+    best_of(Better::Higher, scores)
 }
 
 /// Streams of a seed's random numbers, so that no draw depends on how many others there were. Epoch e draws from

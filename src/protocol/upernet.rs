@@ -36,20 +36,18 @@ use crate::features::maps::{self, ImageKey, MapItem, MapSource};
 use crate::features::truth::PixelTruth;
 use crate::features::{Input, Preparation};
 use crate::files::remove;
-use crate::metrics::Better;
 use crate::model::encoder::Map;
 use crate::model::{Architecture, Want};
 use crate::nn::heads::layers::Pass;
 use crate::nn::heads::upernet::UperNet;
 use crate::random::{stream, turn};
-use crate::score::decision::first_best;
 use crate::score::subset::subset;
 use crate::score::{Outcome, Shown, outcome};
 use crate::task::{TargetKind, Task};
 use crate::train::losses::Losses;
 use crate::train::optim::{Pace, Rule};
 use crate::train::schedule::Position;
-use crate::train::search::{self, SnapshotKeeper, Trainee};
+use crate::train::search::{self, SnapshotKeeper, Trainee, best_of, is_stopped};
 use crate::train::snapshot::{self, Standing};
 use crate::train::state::{self, State};
 use crate::transform::augment::Turn;
@@ -117,19 +115,6 @@ pub fn run(
         search.epoch()?;
     }
     search.outcome()
-}
-
-/// The place of the best epoch, the first of equal ones, and its score.
-fn best_of(better: Better, scores: &[Option<f64>]) -> Option<(usize, f64)> {
-    let place = first_best(better, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
-    Some((place, scores[place]?))
-}
-
-/// Whether the finished epochs of a learning rate, in order, end with `patience` of them that were not better than an earlier one.
-fn is_stopped(better: Better, scores: &[Option<f64>], patience: Option<usize>) -> bool {
-    let done = scores.iter().take_while(|score| score.is_some()).count();
-    let best = best_of(better, &scores[..done]);
-    patience.zip(best).is_some_and(|(patience, (best, _))| done - 1 - best >= patience)
 }
 
 fn tensors(maps: Vec<Map>) -> Vec<Tensor<4>> {
@@ -525,25 +510,4 @@ fn is_finite<const D: usize>(x: &Tensor<D>) -> bool {
 fn scalar(x: Tensor<1>) -> f64 {
     let numbers = x.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to float32");
     numbers.into_iter().map(f64::from).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_training_stops_after_epochs_without_a_better_one() {
-        let stops = |scores: &[f64], patience| {
-            let scores: Vec<Option<f64>> = scores.iter().copied().map(Some).collect();
-            is_stopped(Better::Lower, &scores, patience)
-        };
-        assert!(!stops(&[3.0, 2.0, 2.5], Some(2)));
-        assert!(stops(&[3.0, 2.0, 2.5, 2.0], Some(2)), "an equal one is not better");
-        assert!(!stops(&[3.0, 2.0, 2.5, 1.9], Some(2)));
-        assert!(!stops(&[3.0, 4.0, 5.0, 6.0], None));
-        assert!(!stops(&[], Some(1)));
-        // One that diverged did not stop; what is left of a stopped one is empty.
-        assert!(!is_stopped(Better::Lower, &[Some(3.0), None, None], Some(2)));
-        assert!(is_stopped(Better::Lower, &[Some(3.0), Some(4.0), Some(4.0), None], Some(2)));
-    }
 }

@@ -10,7 +10,9 @@ use super::optim::{Optimizer, Rule};
 use super::snapshot::{self, Snapshot, SnapshotPace, Standing};
 use super::state::{self, State};
 use crate::config::TrainingConfig;
+use crate::metrics::Better;
 use crate::progress::Progress;
+use crate::score::decision::first_best;
 use crate::{Error, Result};
 
 /// A network in training.
@@ -100,7 +102,41 @@ impl<'a> SnapshotKeeper<'a> {
     }
 }
 
+/// The place of the best score, the first of equal ones, and the score; none where a training diverged.
+pub fn best_of(better: Better, scores: &[Option<f64>]) -> Option<(usize, f64)> {
+    let place = first_best(better, scores.iter().map(|score| score.unwrap_or(f64::NAN)))?;
+    Some((place, scores[place]?))
+}
+
+/// Whether the finished epochs of a learning rate, in order, end with `patience` of them that were not better than an earlier one.
+pub fn is_stopped(better: Better, scores: &[Option<f64>], patience: Option<usize>) -> bool {
+    let done = scores.iter().take_while(|score| score.is_some()).count();
+    let best = best_of(better, &scores[..done]);
+    patience.zip(best).is_some_and(|(patience, (best, _))| done - 1 - best >= patience)
+}
+
 /// The error of a snapshot whose standing does not fit the search.
 pub fn foreign() -> Error {
     Error::mismatch("it belongs to a different run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_stops_after_epochs_without_a_better_one() {
+        let stops = |scores: &[f64], patience| {
+            let scores: Vec<Option<f64>> = scores.iter().copied().map(Some).collect();
+            is_stopped(Better::Lower, &scores, patience)
+        };
+        assert!(!stops(&[3.0, 2.0, 2.5], Some(2)));
+        assert!(stops(&[3.0, 2.0, 2.5, 2.0], Some(2)), "an equal one is not better");
+        assert!(!stops(&[3.0, 2.0, 2.5, 1.9], Some(2)));
+        assert!(!stops(&[3.0, 4.0, 5.0, 6.0], None));
+        assert!(!stops(&[], Some(1)));
+        // One that diverged did not stop; what is left of a stopped one is empty.
+        assert!(!is_stopped(Better::Lower, &[Some(3.0), None, None], Some(2)));
+        assert!(is_stopped(Better::Lower, &[Some(3.0), Some(4.0), Some(4.0), None], Some(2)));
+    }
 }
