@@ -1,5 +1,6 @@
 //! Reading GEO-Bench samples to float32 arrays, warm file cache: m-eurosat (13 bands, class), then the small sets of the tasks of
-//! Landsat and aerial images, as far as they are there. An element is a sample. The same in Python: benches/peers/reader.py.
+//! Landsat and aerial images and of GEO-Bench-2, as far as they are there. An element is a sample. The same in Python:
+//! benches/peers/reader.py and benches/peers/geobench2.py.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -49,11 +50,21 @@ fn places(dataset: &dyn Dataset) -> Vec<(Split, usize)> {
     Split::ALL.iter().flat_map(of_split).collect()
 }
 
+/// The same of GEO-Bench-2.
+const CONTAINERS: [(&str, &str, &str, &str); 3] = [
+    ("benv2", "TERRABENCH_REAL", "real", "geobench2"),
+    ("biomassters", "TERRABENCH_REAL", "real", "geobench2"),
+    ("cloudsen12", "TERRABENCH_MADE", "made", "geobench2"),
+];
+
 fn main() {
-    let suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    for (name, variable, beside, set) in SMALL_SETS {
+    let home = Home::find().unwrap();
+    let suite = Suite::load(&home, "geobench").unwrap();
+    let newer = Suite::load(&home, "geobench-2").unwrap();
+    let sets = SMALL_SETS.iter().map(|set| (&suite, set));
+    for (suite, (name, variable, beside, set)) in sets.chain(CONTAINERS.iter().map(|set| (&newer, set))) {
         let root = folder(variable, beside, set);
-        match data::open(&suite, suite.task(name).unwrap(), &root, "default") {
+        match data::open(suite, suite.task(name).unwrap(), &root, "default") {
             Ok(dataset) => report(name, dataset.as_ref(), 200),
             Err(_) => eprintln!("skipped: no small set of {name} at {} (set {variable})", root.display()),
         }

@@ -8,6 +8,7 @@ use crate::common::encoding::Features;
 use crate::common::encoding::sizes_mut;
 use crate::common::encoding::terrafm;
 use burn::tensor::{Device, Tensor, TensorData};
+use golden_formula::formula_values;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use terrabench::device::{self, BACKENDS, names_of};
@@ -43,38 +44,26 @@ fn load_tiny(path: impl Into<PathBuf>) -> Result<LoadedModel> {
 
 // ---- The formula of the golden numbers ----
 
-/// Element `index` of the tensor with seed `seed`, in [-2, 2).
-fn formula(seed: u64, index: usize) -> f64 {
-    let mut z = (index as u64).wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    ((z >> 40) as f64 / f64::from(1 << 24) - 0.5) * 4.0
-}
-
 fn images(seed: u64, shape: [usize; 4]) -> Tensor<4> {
-    let values = (0..shape.iter().product()).map(|i| formula(seed, i) as f32).collect();
+    let values = formula_values(seed, &shape);
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
 /// The values of a parameter of a full-size model, from the formula.
 fn formula_weights(name: &str, shape: &[usize]) -> Vec<f32> {
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    });
-    let value: fn(f64) -> f64 = if name.ends_with(".bias") || name.ends_with("_embed") && shape.len() == 2 {
-        |v| v * 0.02
+    let value: [f64; 2] = if name.ends_with(".bias") || name.ends_with("_embed") && shape.len() == 2 {
+        [0.0, 0.02]
     } else if shape.len() == 1 {
-        |v| 1.0 + v * 0.1
+        [1.0, 0.1]
     } else {
-        |v| v * 0.08
+        [0.0, 0.08]
     };
-    (0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect()
+    golden_formula::formula_weights(name, shape, value)
 }
 
 #[test]
 fn the_formula_is_the_golden_one() {
-    let first: Vec<f32> = (0..3).map(|i| formula(1, i) as f32).collect();
+    let first = formula_values(1, &[3]);
     assert_eq!(first, [1.533_243_2, 0.266_246_08, 0.364_758_73]);
     assert_eq!(formula_weights("norm.weight", &[3]), [1.022_225_9, 1.044_751_5, 0.990_687_13]);
     assert_eq!(formula_weights("cls_token", &[1, 1, 2]), [-0.031_013_336, 0.014_097_895_5]);

@@ -21,7 +21,7 @@ use terrabench::task::{MetadataKind, Sensor};
 use crate::common::fixture;
 use crate::zoo::{
     Golden, SLOTS, StoredWeights, Tolerance, assert_close, assert_gradients, assert_parameters, device,
-    formula, formula_weights, numbers,
+    formula_values, formula_weights, numbers,
 };
 use crate::zoo_parity::assert_parity;
 
@@ -104,7 +104,7 @@ fn sensors() -> BTreeMap<Sensor, SensorInput> {
 }
 
 fn language_vector(seed: u64) -> Vec<f32> {
-    (0..LANGUAGE_WIDTH).map(|i| formula(seed, i) as f32).collect()
+    formula_values(seed, &[LANGUAGE_WIDTH])
 }
 
 fn empty(config: &CopernicusFmConfig, device: &Device) -> CopernicusFm {
@@ -127,7 +127,7 @@ fn tiny(config: &CopernicusFmConfig) -> CopernicusFm {
 }
 
 fn images(seed: u64, shape: [usize; 4]) -> Tensor<4> {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|i| formula(seed, i) as f32).collect();
+    let values = formula_values(seed, &shape);
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
@@ -305,10 +305,10 @@ fn compare_base() {
     const BOTH: &[(&str, Want)] =
         &[("pooled", Want::Pooled(Pooling::Head)), ("clsnorm", Want::Pooled(Pooling::Class))];
     let value = |name: &str, shape: &[usize]| {
-        let scale: fn(f64) -> f64 = match shape.len() {
-            _ if name.ends_with("bias") => |v| v * 0.02,
-            1 => |v| 1.0 + v * 0.1,
-            _ => |v| v * 0.08,
+        let scale: [f64; 2] = match shape.len() {
+            _ if name.ends_with("bias") => [0.0, 0.02],
+            1 => [1.0, 0.1],
+            _ => [0.0, 0.08],
         };
         Ok(formula_weights(name, shape, scale))
     };

@@ -80,10 +80,10 @@ fn tiny(layout: KernelLayout) -> Dofa {
 /// The weights of a full-size model, from the golden formula.
 fn full(size: &str, layout: KernelLayout) -> Dofa {
     let value = |name: &str, shape: &[usize]| {
-        let scale: fn(f64) -> f64 = match shape.len() {
-            _ if name.ends_with("bias") => |v| v * 0.02,
-            1 => |v| 1.0 + v * 0.1,
-            _ => |v| v * 0.08,
+        let scale: [f64; 2] = match shape.len() {
+            _ if name.ends_with("bias") => [0.0, 0.02],
+            1 => [1.0, 0.1],
+            _ => [0.0, 0.08],
         };
         Ok(formula_weights(name, shape, scale))
     };

@@ -109,18 +109,18 @@ fn full_size_weights(official: &str, shape: &[usize]) -> Vec<f32> {
     let name = official.trim_start_matches("encoder.").replace(".ln.", ".").replace(".linear.", ".");
     let name = name.replace(".kernel", ".weight");
     let rank_1 = !name.contains("grn.") && (shape.len() == 1 || name.ends_with(".bias"));
-    let value: fn(f64) -> f64 = if name.ends_with("grn.gamma") {
-        |v| v
+    let value: [f64; 2] = if name.ends_with("grn.gamma") {
+        [0.0, 1.0]
     } else if name.ends_with(".bias") || name.ends_with("grn.beta") {
-        |v| v * 0.02
+        [0.0, 0.02]
     } else if rank_1 {
-        |v| 1.0 + v * 0.1
+        [1.0, 0.1]
     } else if name.contains("pwconv1.") || name.contains("dwconv.") {
-        |v| v * 0.4
+        [0.0, 0.4]
     } else if name.contains("pwconv2.") {
-        |v| v * 0.1
+        [0.0, 0.1]
     } else {
-        |v| v * 0.08
+        [0.0, 0.08]
     };
     let dense = formula_weights(&name, shape, value);
     if !official.ends_with(".kernel") {

@@ -14,6 +14,9 @@ use terrabench::transform::resize;
 
 use crate::golden;
 
+use golden_formula::seed_of;
+pub use golden_formula::{formula, formula_values, formula_weights};
+
 /// The bands of Galileo's route: Sentinel-2's 13, in the order that its wrappers get.
 pub const SLOTS: [Band; 13] = [
     Band::B01,
@@ -33,27 +36,6 @@ pub const SLOTS: [Band; 13] = [
 
 pub fn device() -> Device {
     Device::flex()
-}
-
-/// Element `index` of the golden tensor with `seed`, in [-2, 2).
-pub fn formula(seed: u64, index: usize) -> f64 {
-    let mut z = (index as u64).wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    ((z >> 40) as f64 / f64::from(1 << 24) - 0.5) * 4.0
-}
-
-/// The seed of a parameter: FNV-1a-64 of its name.
-pub fn seed_of(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
-}
-
-/// A parameter filled by the formula: `value` gets a quarter of it.
-pub fn formula_weights(name: &str, shape: &[usize], value: impl Fn(f64) -> f64) -> Vec<f32> {
-    let seed = seed_of(name);
-    (0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect()
 }
 
 /// Formula images as the wrappers of Galileo's route get them, as [n, band, row, column] per date.
@@ -260,7 +242,7 @@ pub fn assert_gradients_by<M: Module>(
     let module = filled(new(&autodiff), weights);
     let found = outputs(&module, &autodiff);
     let shape = found.dims();
-    let factors: Vec<f32> = (0..shape[0] * shape[1]).map(|i| formula(99, i) as f32).collect();
+    let factors = formula_values(99, &shape);
     let loss = (found * Tensor::from_data(TensorData::new(factors.clone(), shape), &autodiff)).sum();
     let gradients = gradients(&module, &loss.backward());
     let loss_at = |weights: &StoredWeights| -> f64 {
@@ -270,7 +252,7 @@ pub fn assert_gradients_by<M: Module>(
     for name in names {
         let gradient = gradients.get(*name).unwrap_or_else(|| panic!("{name} has no gradient"));
         let seed = seed_of(name);
-        let direction: Vec<f32> = (0..gradient.len()).map(|i| formula(seed, i) as f32).collect();
+        let direction = formula_values(seed, &[gradient.len()]);
         let analytic: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
         let scale =
             gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d).powi(2)).sum::<f64>().sqrt();
@@ -342,15 +324,4 @@ fn collect<M: Module>(module: &M, gradients: Option<&Gradients>) -> StoredWeight
     let mut collect = Collect { gradients, path: Vec::new(), found: BTreeMap::new() };
     module.visit(&mut collect);
     collect.found
-}
-
-#[test]
-fn the_formula_is_the_golden_one() {
-    let first: Vec<f32> = (0..3).map(|i| formula(1, i) as f32).collect();
-    assert_eq!(first, [1.533_243_2, 0.266_246_08, 0.364_758_73]);
-    assert_eq!(seed_of("norm.weight"), 0xe45e_8831_76c5_ce0f);
-    assert_eq!(
-        formula_weights("norm.weight", &[3], |v| 1.0 + v * 0.1),
-        [1.022_225_9, 1.044_751_5, 0.990_687_13]
-    );
 }

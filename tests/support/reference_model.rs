@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use golden_formula::formula_values;
 use ndarray::{Array3, Array4, ArrayD, Axis};
 use terrabench::home::Home;
 use terrabench::model::architecture::Architecture;
@@ -20,34 +21,22 @@ use terrabench::transform::resize;
 use crate::common::fixture;
 use crate::golden;
 
-/// Element `index` of the tensor with `seed`, in [-2, 2).
-pub fn formula(seed: u64, index: usize) -> f64 {
-    let mut z = (index as u64).wrapping_add(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    ((z >> 40) as f64 / f64::from(1 << 24) - 0.5) * 4.0
-}
-
 /// The made-up images [n, bands, h, w] with `seed`.
 pub fn images(seed: u64, shape: [usize; 4]) -> Array4<f32> {
-    let values = (0..shape.iter().product()).map(|i| formula(seed, i) as f32).collect();
+    let values = formula_values(seed, &shape);
     Array4::from_shape_vec(shape, values).unwrap()
 }
 
 /// The made-up values of a parameter by its name in the checkpoint.
 pub fn formula_weights(name: &str, shape: &[usize]) -> Vec<f32> {
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    });
-    let value: fn(f64) -> f64 = if name.ends_with("bias") {
-        |v| v * 0.02
+    let value: [f64; 2] = if name.ends_with("bias") {
+        [0.0, 0.02]
     } else if shape.len() == 1 {
-        |v| 1.0 + v * 0.1
+        [1.0, 0.1]
     } else {
-        |v| v * 0.08
+        [0.0, 0.08]
     };
-    (0..shape.iter().product()).map(|i| value(formula(seed, i) / 4.0) as f32).collect()
+    golden_formula::formula_weights(name, shape, value)
 }
 
 /// The same sensor inputs as in a model's file.
@@ -134,7 +123,7 @@ pub fn assert_gradients<M: Module + Encoder>(
     let loss = |module: &M| -> Tensor<1> {
         let pooled = module.encode(batch, want).unwrap().pooled().unwrap();
         let [n, d] = pooled.dims();
-        let weights = (0..n * d).map(|i| formula(99, i) as f32).collect();
+        let weights = formula_values(99, &[n, d]);
         (pooled.clone() * Tensor::from_data(TensorData::new(weights, [n, d]), &pooled.device())).sum()
     };
     let gradients = state::gradients(module, &loss(module).backward());

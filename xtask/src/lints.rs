@@ -69,8 +69,8 @@ pub fn compile_if_asked() -> Option<ExitCode> {
     })
 }
 
-/// The compiler's arguments without what nobody runs. Unit tests, build scripts and macros stay as they are, and so do questions
-/// about the compiler itself.
+/// The compiler's arguments without what nobody runs. Unit tests, build scripts, macros and the small libraries of tests stay as they
+/// are, and so do questions about the compiler itself.
 fn reduced(arguments: Vec<OsString>) -> Vec<OsString> {
     let text: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let value = |name: &str| text.iter().position(|word| word == name).and_then(|place| text.get(place + 1));
@@ -78,7 +78,8 @@ fn reduced(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_unit_test = text.iter().any(|word| word == "--test") && name != "all";
     let runs_in_the_compiler =
         name == "build_script_build" || value("--crate-type").is_some_and(|kind| kind == "proc-macro");
-    if is_unit_test || runs_in_the_compiler {
+    let is_helper = value("--crate-type").is_some_and(|kind| kind == "lib") && name != "terrabench";
+    if is_unit_test || runs_in_the_compiler || is_helper {
         return arguments;
     }
     let reduced = text.iter().map(|word| {
@@ -117,6 +118,7 @@ mod tests {
         assert!(of("--crate-name all --emit=dep-info,link --test").contains("metadata"));
         for whole in [
             "--crate-name terrabench --emit=dep-info,link --test",
+            "--crate-name golden_formula --crate-type lib --emit=dep-info,metadata,link",
             "--crate-name revision --crate-type proc-macro --emit=dep-info,link",
             "--crate-name build_script_build --crate-type bin --emit=dep-info,link",
             "-vV",

@@ -117,8 +117,11 @@ fn work(task: Task) -> Result<ExitCode> {
         Task::Fuzz(options) => fuzz::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Faults(options) => {
             let tell = |text: &str| console::tell(format_args!("{}\n", text.trim_end()));
-            faults::command(&build(root, None, &[])?, &root.join("target/faults"), &options, tell)
-                .map(|()| ExitCode::SUCCESS)
+            // A build meanwhile replaces the harness, which starts some thousand times.
+            let folder = tempfile::tempdir_in(root.join("target")).context("cannot write to target/")?;
+            let harness = folder.path().join("terrabench").with_extension(std::env::consts::EXE_EXTENSION);
+            std::fs::copy(build(root, None, &[])?, &harness).context("cannot copy the harness")?;
+            faults::command(&harness, &root.join("target/faults"), &options, tell).map(|()| ExitCode::SUCCESS)
         }
         Task::Timed(options) => test::timed(&options),
         Task::Libtorch(options) => provision::command(root, &options).map(|()| ExitCode::SUCCESS),
