@@ -109,7 +109,8 @@ fn sample(task: &Task, bands: &[Band], index: usize, random: &mut Random) -> Opt
             let Target::Class(class) = scene.target else { return None };
             // The release stores VH before VV, and calls them VV and VH.
             let [vh, _, vv, ..] = sensor::radar(random, &scene);
-            let view = sensor::optical(random, &scene, bands, Sensor::S2_L2A, 0.1);
+            // The suite's constants are those of level 1C, though the task is said to be of level 2A.
+            let view = sensor::optical(random, &scene, bands, Sensor::S2_L1C, 0.1);
             let reflectance: Vec<Vec<f32>> = view
                 .bands
                 .into_iter()
