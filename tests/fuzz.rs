@@ -302,7 +302,7 @@ fn generated() -> &'static [Vec<u8>; 3] {
     })
 }
 
-/// Undamaged inputs of a target, and those of `fuzz/corpus/`, which once failed.
+/// Undamaged inputs of a target, and those of `fuzz/corpus/`: more of them, and what once failed.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let text = |text: &str| text.as_bytes().to_vec();
     let mut seeds = match target {
