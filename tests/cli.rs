@@ -96,6 +96,23 @@ fn unknown_names_are_answered_with_the_known_ones() {
 }
 
 #[test]
+fn the_version_is_one_line_and_credits_the_shipped_weights_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| {
+        let output = terrabench(folder.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = format!("terrabench {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(said(&["--version"]), version);
+    let more = said(&["--version", "--verbose"]);
+    assert!(
+        more.starts_with(&version) && more.contains("Galileo Nano") && more.contains("MIT License"),
+        "{more}"
+    );
+}
+
+#[test]
 fn tokens_of_a_task_without_masks_are_refused_before_anything_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");

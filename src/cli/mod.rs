@@ -61,8 +61,9 @@ use crate::task::{Sensor, Sensors, Suite};
 use crate::transform::strategies::Strategies;
 use crate::{Error, Result, remedy};
 
-/// What `--version` prints, with the credit that the licence of the shipped weights asks for.
+/// What `--version --verbose` prints: the version with the credit that the licence of the shipped weights asks for.
 const LONG_VERSION: &str = concat!(
+    "terrabench ",
     env!("CARGO_PKG_VERSION"),
     "\n\nContains the weights of Galileo Nano (Tseng et al., arXiv 2502.09356; nasaharvest/galileo), unchanged, under the MIT \
      licence:\n\n",
@@ -71,7 +72,7 @@ const LONG_VERSION: &str = concat!(
 
 /// Terrabench measures Earth-observation foundation models on the benchmarks their papers report
 #[derive(Debug, Parser)]
-#[command(name = "terrabench", version, long_version = LONG_VERSION, arg_required_else_help = true)]
+#[command(name = "terrabench", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     global: args::GlobalArgs,
@@ -82,6 +83,13 @@ pub struct Cli {
 impl Cli {
     /// Parses the command line. Prints help or the error and exits if that is all there is to do.
     pub fn of_command_line() -> Self {
+        let words: Vec<String> =
+            std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        let asks_for_version = words.iter().any(|word| word == "--version" || word == "-V");
+        if words.len() == 2 && asks_for_version && words.iter().any(|word| word == "--verbose") {
+            console::tell(LONG_VERSION);
+            std::process::exit(0);
+        }
         let matches = command().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command()).exit())
     }
