@@ -93,6 +93,10 @@ fn unknown_names_are_answered_with_the_known_ones() {
     assert!(said.contains("m-cashew-plant"), "{said}");
     let said = failure(folder.path(), &["bench", "geobench", "--demo", "--device", "abacus"]);
     assert!(said.contains("abacus") && said.contains("flex"), "{said}");
+    // Before the first cell: once, with the list.
+    let said = failure(folder.path(), &["bench", "geobench", "--demo", "--normalization", "foo"]);
+    assert_eq!(said.matches("unknown normalisation `foo`").count(), 1, "{said}");
+    assert!(said.contains("bandspec_zscore"), "{said}");
 }
 
 #[test]

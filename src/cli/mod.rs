@@ -389,17 +389,21 @@ fn weights_named(home: &Home, name: &str, model: &ModelConfig, typed: Option<&st
 }
 
 /// Converts the options for pixels.
+///
+/// # Errors
+/// If `configs/normalization.toml` cannot be read, or the normalisation or the channels are unknown.
 fn input_options(home: &Home, data: &args::DataArgs, model: &args::ModelArgs) -> Result<InputOptions> {
+    let strategies = Strategies::load(home)?;
+    strategies.check(&model.normalization)?;
     Ok(InputOptions {
         by_content: data.bands == args::BandNames::ByContent,
         normalization: model.normalization.clone(),
-        strategies: Strategies::load(home)?,
+        strategies,
         channels: data.channels.parse()?,
         zeros: data.missing_bands == args::MissingBands::Zeros,
     })
 }
 
-/// Opens the feature cache. It is off with `--no-cache`, or if the user has no cache folder.
 /// The number of images per batch, as given or as found on this machine before. Products of another size may round otherwise, so
 /// `--deterministic` looks for none.
 fn batch_sizes(model: &args::ModelArgs) -> BatchSizes {
@@ -415,6 +419,7 @@ fn make_deterministic(model: &args::ModelArgs) -> crate::Result<()> {
 /// Images per batch with `--deterministic` on a GPU: enough to keep it busy with a ViT-B, and few enough for small cards.
 const DETERMINISTIC_BATCH: usize = 64;
 
+/// Opens the feature cache. It is off with `--no-cache`, or if the user has no cache folder.
 fn feature_cache(model: &args::ModelArgs) -> Option<Cache> {
     if model.no_cache { None } else { Cache::of_user().ok() }
 }

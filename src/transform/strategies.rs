@@ -188,6 +188,17 @@ impl Strategies {
         }
     }
 
+    /// Checks before anything is read that `--normalization` names something.
+    ///
+    /// # Errors
+    /// As [`Strategies::asked`].
+    pub fn check(&self, typed: &str) -> Result<()> {
+        if typed == DEFAULT {
+            return Ok(());
+        }
+        self.asked(typed, Sensor::S2_L1C, NormalizationKind::NormNoClip).map(drop)
+    }
+
     /// As [`Strategies::asked`] of images of several sensors: the strategies that suit each of them, in the first one's order.
     ///
     /// # Errors
