@@ -1,5 +1,5 @@
-//! Reading GEO-Bench samples to float32 arrays, warm file cache: m-eurosat (13 bands, class), then the small sets of the tasks of
-//! Landsat and aerial images and of GEO-Bench-2, as far as they are there. An element is a sample. The same in Python:
+//! Measures how fast samples are read to float32 arrays with a warm file cache: m-eurosat (13 bands, class) and the small sets of
+//! GEO-Bench's Landsat and aerial tasks and of GEO-Bench-2; skips sets that are missing. An element is a sample. The peers in Python are
 //! benches/peers/reader.py and benches/peers/geobench2.py.
 
 use std::hint::black_box;

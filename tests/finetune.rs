@@ -366,7 +366,7 @@ fn with_patience_the_best_epoch_counts() {
     }
 }
 
-/// Fine-tuning by the protocol in a file, which stops early.
+/// Returns the command that fine-tunes with the protocol in a file.
 fn bench(cache: &Path, out: &Path, protocol: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_terrabench"));
     command.env_remove("GEO_BENCH_DIR").env("TERRABENCH_CACHE", common::demo::cache("geobench", cache));

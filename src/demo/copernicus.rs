@@ -191,8 +191,7 @@ impl Folder<'_> {
         store: fn(Vec<f32>) -> Numbers,
         corner: Corner,
     ) -> Result<()> {
-        let at = |place: usize| planes.iter().map(move |plane| plane.get(place).copied().unwrap_or(0.0));
-        let numbers = store((0..side * side).flat_map(at).collect());
+        let numbers = store(tiff::interleaved(side, planes));
         self.put(name, tiff::encode(side, planes.len(), &numbers, corner))
     }
 
@@ -524,7 +523,7 @@ fn of_place(place: Place) -> String {
     format!("{:07}_{:.2}_47.00", place.number, 5.0 + 0.07 * place.number as f64)
 }
 
-/// Rounds digital numbers down to those that a file holds.
+/// Truncates digital numbers to uint16, as files store them.
 pub(super) fn uint16(numbers: Vec<f32>) -> Numbers {
     Numbers::Uint16(numbers.into_iter().map(|number| number as u16).collect())
 }

@@ -36,7 +36,7 @@ const BIOMASS: f32 = 9.0;
 const SPLITS: [(Split, &str); 3] =
     [(Split::Train, "train"), (Split::Valid, "validation"), (Split::Test, "test")];
 
-/// A file of a sample.
+/// A file in a sample's container.
 struct File {
     id: String,
     modality: Option<&'static str>,
@@ -90,12 +90,11 @@ fn is_variant(suite: &Suite, task: &Task) -> bool {
     first.is_some_and(|first| first.name != task.name)
 }
 
-/// Draws a sample; `None` if its scene has no such label.
+/// Draws the scene of a sample and encodes its files; `None` if the scene has a label of another kind.
 fn sample(task: &Task, bands: &[Band], index: usize, random: &mut Random) -> Option<Contained> {
     let corner = Corner { longitude: 5.0 + 0.07 * index as f64, latitude: 47.0, pixel: 0.000_09 };
     let image = |side: usize, planes: &[Vec<f32>], store: fn(Vec<f32>) -> Numbers| {
-        let at = |place: usize| planes.iter().map(move |plane| plane.get(place).copied().unwrap_or(0.0));
-        let numbers = store((0..side * side).flat_map(at).collect());
+        let numbers = store(tiff::interleaved(side, planes));
         tiff::encode(side, planes.len(), &numbers, corner)
     };
     let file = |id: &str, modality: Option<&'static str>, bytes: Vec<u8>| File {

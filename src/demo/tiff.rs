@@ -100,6 +100,12 @@ pub fn encode(side: usize, bands: usize, numbers: &Numbers, corner: Corner) -> V
     file
 }
 
+/// Interleaves planes of `side` x `side` pixels: all bands of the first pixel, then those of the next.
+pub fn interleaved(side: usize, planes: &[Vec<f32>]) -> Vec<f32> {
+    let at = |place: usize| planes.iter().map(move |plane| plane.get(place).copied().unwrap_or(0.0));
+    (0..side * side).flat_map(at).collect()
+}
+
 /// Bytes before the pixels.
 const HEADER: usize = 8;
 

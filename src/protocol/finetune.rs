@@ -1,7 +1,7 @@
 //! Fine-tuning, as in Galileo's evaluation [nasaharvest/galileo, src/eval/finetune.py]: the whole encoder and a
 //! linear layer on its feature, trained for each of a list of learning rates; the best on validation is reported on
 //! test. A learning rate that diverges, in training or in the features of validation or test, is never chosen. With `patience`
-//! each epoch is scored on validation, and the best one of a learning rate counts instead of the last.
+//! every epoch is scored on validation, and a learning rate's best epoch is used instead of its last.
 //!
 //! Every epoch sees the samples as the partition lists them: `get_loaders` (src/eval/eval.py) builds each loader,
 //! the training one included, with `shuffle=False`. The config can ask for another order.

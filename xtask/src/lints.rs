@@ -18,7 +18,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Puts the copy into the target folder. Cargo compiles anew what another path had compiled, so the place is always the same.
+    /// Copies this program into the target folder, always to the same path: a new path would make cargo compile everything again.
     ///
     /// # Errors
     /// If it cannot be written.
