@@ -188,14 +188,18 @@ fn failed_cells_are_told_though_tables_cannot_be_written() {
     let table = folder.path().join("results/geobench-demo/knn.md");
     // No file can take the place of a folder.
     std::fs::create_dir_all(table.join("x")).unwrap();
-    let output = bench(folder.path(), &["--normalization", "nonsense"]);
+    let failing = ["--protocol", "finetune", "--epochs", "1", "--learning-rates", "1e30", "--limit", "6"];
+    let output = bench(folder.path(), &failing);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("m-eurosat default knn seed 0: failed: ") && said.contains("nonsense"), "{said}");
+    assert!(
+        said.contains("m-eurosat default finetune seed 0: failed: ") && said.contains("diverged"),
+        "{said}"
+    );
 
     std::fs::remove_dir_all(&table).unwrap();
     std::fs::write(table.with_file_name("records").join("broken.json"), "{").unwrap();
-    let output = bench(folder.path(), &["--normalization", "nonsense"]);
+    let output = bench(folder.path(), &failing);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "a failed cell is worse than a bad record: {said}");
     assert!(said.contains("seed 0: failed: ") && said.contains("damaged: "), "both are told: {said}");

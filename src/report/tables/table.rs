@@ -106,7 +106,7 @@ pub struct Value<'a> {
     pub scale: Scale,
     /// Standard deviation (n - 1) over several seeds, if their values differ.
     pub spread: Option<f64>,
-    /// Confidence interval of a single seed, or of seeds with the same value.
+    /// Confidence interval of a single seed, or of the lowest of several seeds with the same value.
     pub interval: Option<Interval>,
     /// The published value to compare with.
     pub reference: Option<f64>,
@@ -589,7 +589,8 @@ fn measured_value<'a>(
     reference: Option<f64>,
     footnotes: Vec<usize>,
 ) -> Option<Value<'a>> {
-    let newest = records.iter().max_by_key(|r| (r.provenance.finished, &r.fingerprint))?;
+    // Which record was written last depends on who computed it.
+    let first = records.iter().min_by_key(|record| (record.seed, &record.fingerprint))?;
     let value = |record: &&Record| match score {
         None => Some(record.value),
         Some(score) => record.scores.get(score).copied(),
@@ -605,7 +606,7 @@ fn measured_value<'a>(
         value: mean,
         scale,
         spread,
-        interval: if several || score.is_some() { None } else { newest.interval },
+        interval: if several || score.is_some() { None } else { first.interval },
         reference,
         mark: Mark::None,
         footnotes,
