@@ -590,7 +590,7 @@ fn measured_value<'a>(
     footnotes: Vec<usize>,
 ) -> Option<Value<'a>> {
     // Which record was written last depends on who computed it.
-    let first = records.iter().min_by_key(|record| (record.seed, &record.fingerprint))?;
+    let first = records.iter().min_by_key(|record| (record.cell.seed, &record.fingerprint))?;
     let value = |record: &&Record| match score {
         None => Some(record.value),
         Some(score) => record.scores.get(score).copied(),
