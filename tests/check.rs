@@ -375,3 +375,28 @@ fn unusable_input_ends_with_2_and_says_what_to_do() {
         terrabench(&["check", "--records", &now, "--reference", &none, "--thresholds", &path("wrong.toml")]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// What an update leaves that was killed before its first record, with thresholds that somebody put there before.
+#[test]
+fn an_update_that_was_stopped_at_its_start_can_be_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("now")).unwrap();
+    keep(&store, 20, 10, true, |_| {});
+    let reference = folder.path().join("reference");
+    std::fs::create_dir_all(reference.join("records")).unwrap();
+    std::fs::create_dir_all(reference.join("predictions")).unwrap();
+    std::fs::write(reference.join("records/.x.json.partial"), "{").unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let update = ["check", "--records", &path("now"), "--reference", &path("reference"), "--update"];
+    let output = terrabench(&update);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(collect(&reference).unwrap().len(), 1);
+
+    // A folder with anything else is no reference, and stays as it is.
+    let other = folder.path().join("other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("thesis.tex"), "x").unwrap();
+    let update = ["check", "--records", &path("now"), "--reference", &path("other"), "--update"];
+    assert_eq!(terrabench(&update).status.code(), Some(2));
+    assert!(!other.join("records").exists());
+}

@@ -37,6 +37,19 @@ fn how(args: &CheckArgs, error: Error) -> Error {
     error.help(format!("`cargo xtask check --records {records} --reference {reference} --update` creates it"))
 }
 
+/// Whether a folder holds what an update leaves that was stopped before its first record, and nothing else.
+fn is_begun(folder: &Path) -> bool {
+    let names = |folder: &Path| -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(folder).ok()?;
+        entries.map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let is_ours =
+        |name: &String| name.starts_with('.') || ["records", "predictions", "check.toml"].contains(&&**name);
+    let is_record = |name: &String| !name.starts_with('.') && name.ends_with(".json");
+    names(folder).is_some_and(|names| names.iter().all(is_ours))
+        && !names(&folder.join("records")).unwrap_or_default().iter().any(is_record)
+}
+
 /// The records to compare.
 struct Sides {
     records: Vec<StoredRecord>,
@@ -62,7 +75,7 @@ fn sides(home: &Home, args: &CheckArgs, [records, reference]: [&Path; 2], first:
 }
 
 fn checked(home: &Home, args: &CheckArgs) -> Result<ExitCode> {
-    let first = args.update && !args.reference.exists();
+    let first = args.update && (!args.reference.exists() || is_begun(&args.reference));
     let [records, reference] = [&args.records, &args.reference].map(|path| opened(path));
     let (records, reference) = (records?, reference?);
     if args.update && reference.contribution.is_some() {
