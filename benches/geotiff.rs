@@ -1,85 +1,108 @@
 //! Reading EuroSAT-S2 tiles (13 bands, 64 x 64, uint16) to float32 arrays from GeoTIFF and packed, one thread, warm file
 //! cache; and packing them. `--tiles N` (else 1,000: real tiles, again and again), `--rounds N` (else 7). With
 //! `--peer PYTHON`, which needs rasterio and pyproj, the same files as the reference reads them: benches/peers/geotiff.py.
-//! All take their passes in turn.
+//! All take their passes in turn; before timing, both sides must have read the same sum of all pixels.
 
 mod common;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
-use common::{median, option};
+use anyhow::{Result, ensure};
+use common::measured::{Comparison, Peer, skip};
+use common::{Missing, Script, number};
 use terrabench::data::packed::pack;
 use terrabench::data::{self, Dataset, Split};
 use terrabench::home::Home;
 use terrabench::progress::Silent;
 use terrabench::task::Suite;
 
-fn main() -> anyhow::Result<()> {
+const GROUP: &str = "Readers";
+
+fn main() -> Result<()> {
     let real = std::env::var_os("TERRABENCH_REAL").map(PathBuf::from);
     let real = real.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/real"));
     let real = real.join("copernicus-bench");
-    if !real.is_dir() {
-        eprintln!("skipped: no real pixels at {} (set TERRABENCH_REAL)", real.display());
-        return Ok(());
-    }
-    let number = |name: &str, usual: usize| option(name).map_or(Ok(usual), |text| text.parse());
     let (tiles, rounds) = (number("--tiles", 1000)?, number("--rounds", 7)?);
-    anyhow::ensure!(tiles > 0 && rounds > 0, "needs at least one tile and one round");
+    let what = |how: &str| format!("EuroSAT-S2, 13 channels, {tiles} tiles {how}");
+    if !real.is_dir() {
+        let why = format!("no real pixels at {} (set TERRABENCH_REAL)", real.display());
+        return skip(GROUP, what("from GeoTIFF, one thread"), why);
+    }
+    ensure!(tiles > 0 && rounds > 0, "needs at least one tile and one round");
     let suite = Suite::load(&Home::find()?, "copernicus-bench")?;
     let task = suite.task("eurosat-s2")?;
     let folder = tempfile::tempdir()?;
     repeated(data::open(&suite, task, &real, "default")?.as_ref(), &real, folder.path(), tiles)?;
+    let open = |root: &Path| data::open(&suite, task, root, "default");
 
+    let folder_of_tiles = folder.path().join("eurosat_s2");
+    let mut note = String::new();
+    let peer = match Script::asked("--peer", "geotiff.py")
+        .map(|peer| peer.with("--folder", folder_of_tiles.display()))
+    {
+        None => None,
+        Some(peer) => match peer.columns::<2>(0) {
+            Ok([sums, _]) => {
+                let ours = sum(open(folder.path())?.as_ref())?;
+                ensure!(sums == [ours], "the sum of all pixels is {ours}, rasterio's {sums:?}");
+                note = "the same sum of all pixels".into();
+                Some(peer)
+            }
+            Err(error) => {
+                note = format!("no peer: {}", error.downcast::<Missing>()?);
+                None
+            }
+        },
+    };
     let [mut packing, mut geotiff, mut packed, mut pixels, mut reference] = [const { Vec::new() }; 5];
     for _ in 0..rounds {
         let to = tempfile::tempdir()?;
         let start = Instant::now();
         let done = pack(&suite, task, folder.path(), to.path(), &Silent)?;
         packing.push(done.samples as f64 / start.elapsed().as_secs_f64());
-        let open = |root| data::open(&suite, task, root, "default");
         geotiff.push(rate(open(folder.path())?.as_ref())?);
         packed.push(rate(open(to.path())?.as_ref())?);
-        if let Some(python) = option("--peer") {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/geotiff.py");
-            let files = folder.path().join("eurosat_s2");
-            let output = Command::new(python).arg(script).arg(files).arg("1").output()?;
-            anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let text = String::from_utf8(output.stdout)?;
-            let rates = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
-            pixels.extend(rates.first());
-            reference.extend(rates.get(1));
+        if let Some(peer) = &peer {
+            let [alone, with_place] = peer.columns(1)?;
+            pixels.extend(alone);
+            reference.extend(with_place);
         }
     }
-    println!("{tiles} tiles, {rounds} rounds: median (range) in tiles/s");
-    let packing = report("terrabench, packing and reading back, all cores", &mut packing);
-    println!("{:>48}  1,000 tiles in {:.2} s", "", 1000.0 / packing);
-    let geotiff = report("terrabench, GeoTIFF", &mut geotiff);
-    let packed = report("terrabench, packed", &mut packed);
-    if !reference.is_empty() {
-        let pixels = report("rasterio, pixels only", &mut pixels);
-        let reference = report("rasterio, pixels and place (the reference)", &mut reference);
-        for (name, rate) in [("GeoTIFF", geotiff), ("packed", packed)] {
-            let (times, pixels) = (rate / reference, rate / pixels);
-            println!("{name}: {times:.1} times the reference, {pixels:.1} times its pixels only");
-        }
+    let peers: Vec<Peer> = [
+        ("rasterio and pyproj, pixels and place (the reference)", reference),
+        ("rasterio, pixels only", pixels),
+    ]
+    .into_iter()
+    .filter(|(_, values)| !values.is_empty())
+    .map(|(name, values)| Peer { name: name.into(), values })
+    .collect();
+    for (how, ours) in [("from GeoTIFF, one thread", geotiff), ("packed, one thread", packed)] {
+        let comparison = Comparison::new(GROUP, what(how), "tiles/s").goal(10.0);
+        Comparison { ours, peers: peers.clone(), note: note.clone(), ..comparison }.tell()?;
     }
-    println!("packed: {:.2} times GeoTIFF", packed / geotiff);
-    Ok(())
+    Comparison {
+        ours: packing,
+        ..Comparison::new(GROUP, what("packed, read back and compared, all cores"), "tiles/s")
+    }
+    .tell()
 }
 
-/// Sorts `rates`, prints their median and range, and returns the median.
-fn report(name: &str, rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    let (least, most) = (rates[0], rates[rates.len() - 1]);
-    println!("{name:>48}: {:7.0} ({least:.0} to {most:.0})", median(rates));
-    median(rates)
+/// The sum of all pixels of the train tiles.
+fn sum(dataset: &dyn Dataset) -> Result<f64> {
+    let bands = dataset.bands()?;
+    let mut sum = 0.0;
+    for index in 0..dataset.samples(Split::Train).len() {
+        let sample = dataset.read(Split::Train, index, &bands)?;
+        sum +=
+            sample.images.iter().flat_map(|image| &image.pixels).map(|value| f64::from(*value)).sum::<f64>();
+    }
+    Ok(sum)
 }
 
 /// A data set of `tiles` train tiles with the pixels of the few that are here.
-fn repeated(few: &dyn Dataset, from: &Path, to: &Path, tiles: usize) -> anyhow::Result<()> {
+fn repeated(few: &dyn Dataset, from: &Path, to: &Path, tiles: usize) -> Result<()> {
     let root = to.join("eurosat_s2");
     let mut list = String::new();
     let files = few.files(Split::Train);
@@ -108,9 +131,9 @@ fn repeated(few: &dyn Dataset, from: &Path, to: &Path, tiles: usize) -> anyhow::
 }
 
 /// Train tiles a second in one pass, after one to warm up.
-fn rate(dataset: &dyn Dataset) -> anyhow::Result<f64> {
+fn rate(dataset: &dyn Dataset) -> Result<f64> {
     let (bands, count) = (dataset.bands()?, dataset.samples(Split::Train).len());
-    let pass = || -> anyhow::Result<f64> {
+    let pass = || -> Result<f64> {
         let start = Instant::now();
         for index in 0..count {
             black_box(dataset.read(Split::Train, index, &bands)?);

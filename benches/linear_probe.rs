@@ -1,80 +1,92 @@
 //! Galileo's linear probe, 16 learning rates at once, against 16 single PyTorch runs on the same machine.
 //!
-//! `TERRABENCH_PEER_PYTHON=/path/to/python cargo bench --bench linear_probe` with a Python that has torch; without
-//! it only our side is measured. `TERRABENCH_REPEATS` (5) sets how often each side runs. Ours runs before each of
-//! the peer's repeats, so that both meet the same load.
+//! `cargo bench --bench linear_probe -- [--rounds N] [--rates N] [--peer PYTHON]`
+//!
+//! With `--peer`, a Python that has torch and safetensors, rounds alternate with those of benches/peers/linear_probe.py on the same
+//! features. Both draw their own first weights and orders, so that before timing the accuracies on the training samples must agree
+//! within what seeds change.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+mod common;
+
 use std::time::Instant;
 
+use anyhow::{Result, ensure};
+use common::measured::{Comparison, Peer};
+use common::tensors::{load, save};
+use common::{Script, in_turn, number, threads};
 use ndarray::{Array2, Array3, Axis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use terrabench::home::Home;
+use terrabench::metrics::Metric;
 use terrabench::protocol::ProtocolConfig;
-use terrabench::protocol::linear_probe::{TrainingSet, train};
-use terrabench::score::Targets;
+use terrabench::protocol::linear_probe::{Trained, TrainingSet, train};
+use terrabench::score::{Targets, score_logits};
 
 const SAMPLES: usize = 2000;
 const WIDTH: usize = 768;
 const CLASSES: usize = 10;
+/// Largest accepted difference of the mean training accuracy of all learning rates, in percentage points.
+const TOLERANCE: f64 = 2.0;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     let ProtocolConfig::LinearProbe(config) = ProtocolConfig::load(&Home::find()?, "linear-probe")? else {
         anyhow::bail!("configs/protocols/linear-probe.toml is no linear probe");
     };
     let (features, labels) = samples();
     let targets = Targets::Classes { classes: labels, count: CLASSES };
-    let rates = &config.learning_rates;
-    let threads = rayon::current_num_threads();
-    let repeats: usize = std::env::var("TERRABENCH_REPEATS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    println!(
-        "{} learning rates, {} epochs, {SAMPLES} x {WIDTH}, {CLASSES} classes, batches of {}, {threads} threads",
-        rates.len(),
-        config.epochs,
-        config.batch_size
-    );
-
-    let ours = || -> anyhow::Result<f64> {
+    let rates = &config.learning_rates
+        [..number("--rates", config.learning_rates.len())?.min(config.learning_rates.len())];
+    let fit = || -> Result<(Trained, f64)> {
         let start = Instant::now();
         let training = TrainingSet { features: features.view(), targets: &targets };
         let trained = train(&config, rates, training, 0, |_, _| Ok(()))?;
-        let seconds = start.elapsed().as_secs_f64();
-        anyhow::ensure!(trained.losses.iter().all(|loss| loss.is_finite()), "a loss is not finite");
-        Ok(seconds)
-    };
-    let Some(python) = std::env::var_os("TERRABENCH_PEER_PYTHON") else {
-        println!("TERRABENCH_PEER_PYTHON is not set: no peer");
-        let seconds: anyhow::Result<Vec<f64>> = (0..repeats).map(|_| ours()).collect();
-        report("terrabench, all at once", seconds?);
-        return Ok(());
+        ensure!(trained.losses.iter().all(|loss| loss.is_finite()), "a loss is not finite");
+        Ok((trained, start.elapsed().as_secs_f64()))
     };
 
-    let (mut of_ours, mut of_loader, mut of_index) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..repeats {
-        of_ours.push(ours()?);
-        let numbers = [SAMPLES, WIDTH, CLASSES, config.epochs, config.batch_size, threads, 1];
-        let mut peer = Command::new(&python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/linear_probe.py"))
-            .args(numbers.iter().map(usize::to_string))
-            .args(rates.iter().map(f64::to_string))
-            .stdout(Stdio::piped())
-            .spawn()?;
-        for line in peer.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
-            if let Some(seconds) = line?.strip_prefix("seconds ") {
-                let seconds: Vec<f64> = seconds.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-                of_loader.extend(seconds.first());
-                of_index.extend(seconds.get(1));
-            }
+    let folder = tempfile::tempdir()?;
+    let (inputs, outcome) =
+        (folder.path().join("features.safetensors"), folder.path().join("accuracies.safetensors"));
+    let text: Vec<String> = rates.iter().map(f64::to_string).collect();
+    let peer = Script::asked("--peer", "linear_probe.py").map(|peer| {
+        peer.with("--features", inputs.display())
+            .with("--accuracies", outcome.display())
+            .with("--epochs", config.epochs)
+            .with("--batch", config.batch_size)
+            .with("--rates", text.join(","))
+    });
+    let count = rates.len();
+    let what = format!(
+        "linear probe, {count} learning rates, {} epochs, {SAMPLES} x {WIDTH}, {CLASSES} classes, {}",
+        config.epochs,
+        threads()
+    );
+    let mut comparison = Comparison::new("Protocols", what, "s");
+    if let Some(peer) = &peer {
+        save(&vec![("features".into(), vec![SAMPLES, WIDTH], features.iter().copied().collect())], &inputs)?;
+        peer.run(0)?;
+        let heads = fit()?.0.heads;
+        let mut ours = 0.0;
+        for rate in 0..count {
+            let logits = heads.logits(rate, features.index_axis(Axis(0), 0));
+            ours += score_logits(Metric::Accuracy, logits.view(), &targets)? / count as f64;
         }
-        anyhow::ensure!(peer.wait()?.success(), "the peer failed");
+        let theirs = load(&outcome, "accuracies")?;
+        let theirs = 100.0 * theirs.iter().map(|value| f64::from(*value)).sum::<f64>() / theirs.len() as f64;
+        comparison.note = format!("mean training accuracy {ours:.1} %, PyTorch's {theirs:.1} %");
+        ensure!((ours - theirs).abs() <= TOLERANCE, "{}", comparison.note);
     }
-    let ours = report("terrabench, all at once", of_ours);
-    let loader = report("PyTorch one by one, DataLoader (Galileo's loop)", of_loader);
-    let index = report("PyTorch one by one, batches by index", of_index);
-    println!("{:.1} times as fast as Galileo's loop, {:.1} as by index", loader / ours, index / ours);
-    Ok(())
+    let (ours, [loader, index]) = in_turn(number("--rounds", 5)?, 1, || Ok(fit()?.1), peer.as_ref())?;
+    comparison.ours = ours;
+    if peer.is_some() {
+        let peers = [
+            ("PyTorch one by one, DataLoader (Galileo's loop)", loader),
+            ("PyTorch one by one, batches by index", index),
+        ];
+        comparison.peers = peers.map(|(name, values)| Peer { name: name.into(), values }).into();
+    }
+    comparison.tell()
 }
 
 /// Features [1, n, d] of overlapping classes, and their labels.
@@ -85,14 +97,4 @@ fn samples() -> (Array3<f32>, Vec<usize>) {
     let labels: Vec<usize> = (0..SAMPLES).map(|i| i % CLASSES).collect();
     let features = Array2::from_shape_fn((SAMPLES, WIDTH), |(i, j)| noise(1.0) + centres[[labels[i], j]]);
     (features.insert_axis(Axis(0)), labels)
-}
-
-/// Prints median, least and most; returns the median.
-fn report(name: &str, mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN);
-    if let (Some(least), Some(most)) = (seconds.first(), seconds.last()) {
-        println!("{name:<50} median {median:7.3} s   {least:.3} to {most:.3} of {} runs", seconds.len());
-    }
-    median
 }

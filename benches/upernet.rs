@@ -1,79 +1,120 @@
 //! One training step of UPerNet at full size: forward pass, loss, gradients, AdamW.
 //!
-//! `cargo bench --bench upernet [-- STEPS]`. Where TERRABENCH_PEER_PYTHON names a Python with PyTorch, eager PyTorch
-//! takes its steps in turn with ours (benches/peers/upernet.py). Not criterion: a step takes seconds, and taking turns
-//! is what makes two programs comparable on a machine that others use as well.
+//! `cargo bench --bench upernet [-- --steps N] [--peer PYTHON]`
+//!
+//! With `--peer`, a Python that has torch and safetensors, eager PyTorch takes its steps in turn with ours
+//! (benches/peers/upernet.py), given the same weights, maps and labels. Before timing, the losses of one step without dropout must
+//! agree. Prints each step by its parts.
+
+mod common;
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
+use common::measured::{Comparison, Peer as Measured, Spread};
+use common::tensors::{Tensors, difference, load, noise, save};
+use common::{number, option, threads};
 use ndarray::Array3;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use terrabench::config::UperNetConfig;
 use terrabench::nn::heads::layers::Pass;
-use terrabench::nn::heads::upernet::{MapLevel, UperNet, UperNetConfig};
+use terrabench::nn::heads::upernet::{MapLevel, UperNet};
 use terrabench::nn::loss::PixelLabels;
 use terrabench::train::optim::{Optimizer, Pace, Rule};
+use terrabench::train::state::state;
 
 const WIDTH: usize = 768;
 const CLASSES: usize = 10;
 const BATCH: usize = 2;
 const GRID: usize = 14;
 const SIDE: usize = 16 * GRID;
+/// Largest accepted difference of the first step's losses, relative to them: sums of float32 in another order.
+const TOLERANCE: f64 = 1e-4;
 
-fn main() {
-    let steps = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(5);
-    let threads = rayon::current_num_threads();
-    println!(
-        "UPerNet training step: maps {BATCH} x {WIDTH} x {GRID} x {GRID}, 512 channels, {threads} threads"
-    );
+fn main() -> Result<()> {
+    let steps = number("--steps", 5)?;
+    let folder = tempfile::tempdir()?;
+    let mut note = String::new();
+    if let Some(python) = option("--peer") {
+        let mut ours = Ours::new(Device::flex().autodiff(), 0.0);
+        let given = folder.path().join("check.safetensors");
+        save(&ours.given(), &given)?;
+        let theirs = Peer::start(&python, &given, 0.0)?.first_loss;
+        let ours = ours.step()?.loss;
+        let difference = difference(&[ours as f32], &[theirs])?;
+        ensure!(difference <= TOLERANCE, "without dropout the loss is {ours}, PyTorch's {theirs}");
+        note = format!("losses of the first step without dropout differ by {difference:.1e} of the loss");
+    }
 
-    let mut runners: Vec<(String, Box<dyn FnMut() -> Step>)> = Vec::new();
+    let dropout = UperNetConfig::default().dropout;
+    let mut runners: Vec<Runner> = Vec::new();
+    let given = folder.path().join("given.safetensors");
     for (name, device) in devices() {
-        let mut ours = Ours::new(device);
+        let mut ours = Ours::new(device, dropout);
+        if !given.is_file() {
+            save(&ours.given(), &given)?;
+        }
         runners.push((name.to_owned(), Box::new(move || ours.step())));
     }
-    if let Some(python) = std::env::var_os("TERRABENCH_PEER_PYTHON") {
-        let mut peer = Peer::start(Command::new(python), threads);
-        runners.push(("PyTorch, eager".to_owned(), Box::new(move || peer.step())));
+    if let Some(python) = option("--peer") {
+        let mut peer = Peer::start(&python, &given, dropout)?;
+        runners.push(("eager PyTorch".to_owned(), Box::new(move || peer.step())));
     }
     let mut taken: Vec<Vec<Step>> = vec![Vec::new(); runners.len()];
     // The first step of each warms up.
     for step in 0..=steps {
         for ((name, run), taken) in runners.iter_mut().zip(&mut taken) {
-            let Step { loss, forward, backward, optimizer, cpu } = run();
+            let done = run()?;
+            let Step { loss, forward, backward, optimizer, cpu } = done;
             println!(
                 "{name:16} step {step}: loss {loss:.4}, forward {forward:.2} s, backward {backward:.2} s, \
                  AdamW {optimizer:.2} s, {cpu:.2} CPU s"
             );
             if step > 0 {
-                taken.push(Step { loss, forward, backward, optimizer, cpu });
+                taken.push(done);
             }
         }
     }
     println!("medians of {steps} steps:");
     for ((name, _), taken) in runners.iter().zip(&taken) {
         let median = |of: fn(&Step) -> f64| {
-            let mut values: Vec<f64> = taken.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+            Spread::of(&taken.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |spread| spread.median)
         };
         println!(
-            "{name:16} {:.2} s (forward {:.2}, backward {:.2}, AdamW {:.2}), {:.2} CPU s, fastest {:.2} s",
+            "{name:16} {:.2} s (forward {:.2}, backward {:.2}, AdamW {:.2}), {:.2} CPU s",
             median(Step::wall),
             median(|step| step.forward),
             median(|step| step.backward),
             median(|step| step.optimizer),
             median(|step| step.cpu),
-            taken.iter().map(Step::wall).fold(f64::INFINITY, f64::min),
         );
     }
     if let Some(peak) = peak_memory() {
         println!("peak memory of this process: {peak:.0} MiB");
     }
+    let what = format!(
+        "UPerNet step, maps {BATCH} x {WIDTH} x {GRID} x {GRID}, 512 channels, labels {SIDE} x {SIDE}, {}",
+        threads()
+    );
+    let mut comparison = Comparison::new("Training", what, "s").goal(1.5);
+    comparison.note = note;
+    for ((name, _), taken) in runners.iter().zip(&taken) {
+        let values = taken.iter().map(Step::wall).collect();
+        match name.as_str() {
+            "flex" => comparison.ours = values,
+            name => comparison.peers.push(Measured { name: name.to_owned(), values }),
+        }
+    }
+    comparison.tell()
 }
+
+/// Something that takes steps, and its name.
+type Runner = (String, Box<dyn FnMut() -> Result<Step>>);
 
 fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = vec![("flex", Device::flex().autodiff())];
@@ -109,31 +150,56 @@ struct Ours {
     random: ChaCha8Rng,
 }
 
+/// The label of each pixel: [batch, side, side].
+fn labels() -> Array3<i32> {
+    Array3::from_shape_fn((BATCH, SIDE, SIDE), |(image, row, column)| {
+        ((row / 20 + column / 30 + image) % CLASSES) as i32
+    })
+}
+
+/// The values of map `level`: [batch, width, grid, grid].
+fn map(level: usize) -> Vec<f32> {
+    noise(&format!("map{level}"), BATCH * WIDTH * GRID * GRID).iter().map(|v| 1.7 * v).collect()
+}
+
 impl Ours {
-    fn new(device: Device) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(0);
+    fn new(device: Device, dropout: f64) -> Self {
         let maps = [MapLevel { width: WIDTH, stride: 16 }; 4];
-        let net = UperNet::new(&UperNetConfig::default(), &maps, CLASSES, 0, &device)
-            .expect("four maps of one size");
+        let config = UperNetConfig { dropout, ..UperNetConfig::default() };
+        let net = UperNet::new(&config, &maps, CLASSES, 0, &device).expect("four maps of one size");
         let shape = [BATCH, WIDTH, GRID, GRID];
-        let mut map = || {
-            let values = (0..shape.iter().product()).map(|_| random.random_range(-1.7_f32..1.7)).collect();
-            Tensor::from_data(TensorData::new(values, shape), &device)
-        };
-        let maps = (0..4).map(|_| map()).collect();
-        let labels = Array3::from_shape_fn((BATCH, SIDE, SIDE), |_| random.random_range(0..CLASSES as i32));
-        let labels = PixelLabels::new(labels.view(), CLASSES, Some(255), &device).expect("labels in range");
+        let maps =
+            (0..4).map(|level| Tensor::from_data(TensorData::new(map(level), shape), &device)).collect();
+        let labels = PixelLabels::new(labels().view(), CLASSES, Some(255), &device).expect("labels in range");
+        let random = ChaCha8Rng::seed_from_u64(0);
         Ours { net: Some(net), optimizer: Optimizer::new(Rule::ADAMW), maps, labels, random }
     }
 
-    fn step(&mut self) -> Step {
+    /// Weights, maps and labels by name.
+    fn given(&self) -> Tensors {
+        let net = self.net.as_ref().expect("a step gives the network back");
+        let mut tensors: Tensors = Vec::new();
+        for (name, array) in state(net) {
+            tensors.push((name, array.shape().to_vec(), array.iter().copied().collect()));
+        }
+        for level in 0..4 {
+            tensors.push((format!("map{level}"), vec![BATCH, WIDTH, GRID, GRID], map(level)));
+        }
+        let labels = labels().iter().map(|label| *label as f32).collect();
+        tensors.push(("labels".into(), vec![BATCH, SIDE, SIDE], labels));
+        tensors
+    }
+
+    fn step(&mut self) -> Result<Step> {
         let cpu = cpu_seconds();
         let start = Instant::now();
-        let net = self.net.take().expect("a step gives the network back");
-        let logits = net.forward(self.maps.clone(), &mut Pass::Train(&mut self.random)).expect("maps fit");
+        let net = self.net.take().context("a step gives the network back")?;
+        let logits = net.forward(self.maps.clone(), &mut Pass::Train(&mut self.random))?;
         let loss = net.loss(logits, &self.labels);
         // Waits for devices that run ahead.
-        let value = loss.to_data().try_into_vec::<f32>().expect("float32")[0];
+        let value = loss.to_data().convert::<f32>();
+        let value = value.as_slice::<f32>().ok().and_then(|values| values.first()).copied();
+        let value = value.context("a loss is one number")?;
         let forward = start.elapsed();
         let mut gradients = loss.backward();
         drop(loss);
@@ -141,13 +207,13 @@ impl Ours {
         let pace = Pace { learning_rate: 1e-4, momentum: 0.9 };
         self.net = Some(self.optimizer.step(net, &mut gradients, pace));
         let optimizer = start.elapsed() - forward - backward;
-        Step {
+        Ok(Step {
             loss: f64::from(value),
             forward: forward.as_secs_f64(),
             backward: backward.as_secs_f64(),
             optimizer: optimizer.as_secs_f64(),
             cpu: cpu_seconds() - cpu,
-        }
+        })
     }
 }
 
@@ -156,28 +222,37 @@ struct Peer {
     process: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
+    first_loss: f32,
 }
 
 impl Peer {
-    fn start(mut python: Command, threads: usize) -> Self {
+    /// Starts it on a file of weights, maps and labels.
+    fn start(python: &str, given: &Path, dropout: f64) -> Result<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/upernet.py");
-        let sizes = [WIDTH, 512, 256, CLASSES, BATCH, GRID, threads].map(|size| size.to_string());
-        let process = python.arg(script).args(sizes).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = process.expect("TERRABENCH_PEER_PYTHON runs");
+        let loss = given.with_extension("loss");
+        let mut command = Command::new(python);
+        command.arg(script).arg("--given").arg(given).arg("--loss").arg(&loss);
+        command.args(["--dropout", &dropout.to_string()]);
+        command.args(["--threads", &rayon::current_num_threads().to_string()]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (asks, answers) = (process.stdin.take(), process.stdout.take());
-        let (asks, answers) = asks.zip(answers).expect("both are piped");
-        Peer { process, asks, answers: BufReader::new(answers) }
+        let (asks, answers) = asks.zip(answers).context("both are piped")?;
+        let mut peer = Peer { process, asks, answers: BufReader::new(answers), first_loss: 0.0 };
+        // Its first answer comes after its first step, whose loss it has written by then.
+        peer.step()?;
+        peer.first_loss = load(&loss, "loss")?[0];
+        Ok(peer)
     }
 
-    fn step(&mut self) -> Step {
-        self.asks.write_all(b"step\n").expect("the peer listens");
+    fn step(&mut self) -> Result<Step> {
+        self.asks.write_all(b"step\n").context("the peer ended")?;
         let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("the peer answers");
+        self.answers.read_line(&mut answer)?;
         let numbers: Vec<f64> = answer.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         let [loss, forward, backward, optimizer, cpu] = numbers[..] else {
-            panic!("the peer answered {answer:?}");
+            bail!("the peer answered {answer:?}")
         };
-        Step { loss, forward, backward, optimizer, cpu }
+        Ok(Step { loss, forward, backward, optimizer, cpu })
     }
 }
 

@@ -1,6 +1,6 @@
-//! How many images a second each model of the zoo encodes at its full size: random weights, float32, batches of 8.
+//! How many images a second each model of the zoo encodes at its full size: random weights, float32.
 //!
-//! `cargo bench --bench zoo -- [--models A,B] [--rounds N] [--repetitions N] [--batch N] [--device D] [--peer PYTHON]`
+//! `cargo bench --bench zoo -- [--models A,B] [--batches 1,8,32] [--rounds N] [--repetitions N] [--device D] [--peer PYTHON]`
 //!
 //! With `--peer`, a Python that has torch, every round of ours alternates with one of `benches/peers/zoo.py`: the original
 //! code in eager PyTorch with as many threads, given the same weights and images. Before timing, both features must agree. A
@@ -20,9 +20,11 @@ mod common;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::{Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use common::measured::{Comparison, Peer};
+use common::tensors::{Tensors, difference, load, noise, save, weights};
+use common::{Missing, Script, in_turn, number, option, threads};
 use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::config::{ImageSize, Inputs, ModelConfig};
@@ -31,8 +33,6 @@ use terrabench::task::Sensor;
 
 /// Side in pixels of the images of models that take any size.
 const NATIVE_SIDE: usize = 64;
-/// Exit code of the peer when the original cannot be imported.
-const NO_ORIGINAL: i32 = 3;
 /// Largest accepted difference of a feature, relative to the largest feature.
 const TOLERANCE: f64 = 1e-3;
 
@@ -72,47 +72,6 @@ struct Subject {
     side: usize,
 }
 
-/// Pseudo-random numbers in -1..1 that depend on `name` alone.
-fn noise(name: &str, count: usize) -> Vec<f32> {
-    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
-    let mut state = name.bytes().fold(0xCBF2_9CE4_8422_2325, hash) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32) / 8_388_608.0 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-/// Weights of about the size of trained ones: norms near 1, biases near 0.
-fn weights(name: &str, shape: &[usize]) -> Vec<f32> {
-    let mut values = noise(name, shape.iter().product());
-    let scale: fn(f32) -> f32 = match shape.len() {
-        _ if name.ends_with("bias") => |v| 0.02 * v,
-        0 | 1 => |v| 1.0 + 0.1 * v,
-        _ => |v| 0.04 * v,
-    };
-    values.iter_mut().for_each(|value| *value = scale(*value));
-    values
-}
-
-/// Float32 tensors by name, with their shapes.
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
-
-fn save(tensors: &Tensors, path: &Path) -> anyhow::Result<()> {
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        .collect();
-    let mut views = Vec::new();
-    for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {
-        views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?));
-    }
-    safetensors::serialize_to_file(views, None, path)?;
-    Ok(())
-}
-
 /// The suite whose own code is a model's peer.
 fn suite(name: &str) -> &'static str {
     if name == "vit-b" { "copernicus-bench" } else { "geobench" }
@@ -125,7 +84,7 @@ fn subject(
     size: usize,
     device_name: &str,
     folder: Option<&Path>,
-) -> anyhow::Result<Subject> {
+) -> Result<Subject> {
     let device = device::by_name(device_name)?;
     let mut config = ModelConfig::load(home, name)?.in_suite(suite(name), Inputs::AsPublished);
     let sensor = if config.sensors.contains_key(&Sensor::S2_L1C) { Sensor::S2_L1C } else { Sensor::S1 };
@@ -169,7 +128,7 @@ fn subject(
 
 impl Subject {
     /// Encodes the batch; returns the features and the seconds that it took.
-    fn encode(&self) -> anyhow::Result<(Vec<f32>, f64)> {
+    fn encode(&self) -> Result<(Vec<f32>, f64)> {
         let start = Instant::now();
         let features = self.encoder.encode(&self.batch, self.want)?.pooled()?.into_data();
         let seconds = start.elapsed().as_secs_f64();
@@ -181,90 +140,67 @@ impl Subject {
     }
 }
 
-/// The original code of a model.
-struct Peer {
-    arguments: Vec<String>,
+/// How many times as fast as its original a model should be.
+fn goal(name: &str) -> f64 {
+    if name == "terrafm-b" { 1.4 } else { 1.2 }
 }
 
-impl Peer {
-    /// Runs so many batches: their images per second, or `None` with the reason printed if there is no original.
-    fn run(&self, python: &str, batch: usize, repetitions: usize) -> anyhow::Result<Option<Vec<f64>>> {
-        let output = common::peer(python, "zoo.py", batch, repetitions, &self.arguments)?;
-        if output.status.code() == Some(NO_ORIGINAL) {
-            println!("{:>14}: none: {}", "original", String::from_utf8_lossy(&output.stderr).trim());
-            return Ok(None);
-        }
-        Ok(Some(common::rates(&output)?))
+/// Times a model with batches of `size` beside its original, if there is one.
+fn compare(home: &Home, name: &str, size: usize, device: &str, peer: Option<Script>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = |file: &str| folder.path().join(file).to_string_lossy().into_owned();
+    let subject = subject(home, name, size, device, peer.is_some().then(|| folder.path()))?;
+    let (features, _) = subject.encode()?;
+    let side = subject.side;
+    let what = format!("{name}, batch {size}, {side} x {side}, float32, {}", threads());
+    let peer = peer.map(|peer| {
+        peer.with("--model", name)
+            .with("--batch", size)
+            .with("--weights", path("weights.safetensors"))
+            .with("--images", path("images.safetensors"))
+            .with("--bands", subject.bands.join(","))
+            .with("--features", path("features.safetensors"))
+    });
+    let mut comparison = Comparison::new("Extraction", what, "images/s").goal(goal(name));
+    let peer = match peer {
+        None => None,
+        Some(peer) => match peer.run(0) {
+            Ok(_) => {
+                let theirs = load(&folder.path().join("features.safetensors"), "features")?;
+                let difference = difference(&features, &theirs)?;
+                comparison.note = format!("features differ by {difference:.1e} of the largest");
+                ensure!(difference <= TOLERANCE, "{name}: {}", comparison.note);
+                Some(peer)
+            }
+            Err(error) => match error.downcast::<Missing>() {
+                Ok(missing) => {
+                    comparison.note = format!("no original: {missing}");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        },
+    };
+    let encode = || Ok(size as f64 / subject.encode()?.1);
+    let (ours, [theirs]) =
+        in_turn(number("--rounds", 5)?, number("--repetitions", 3)?, encode, peer.as_ref())?;
+    comparison.ours = ours;
+    if peer.is_some() {
+        comparison.peers.push(Peer { name: "eager PyTorch".into(), values: theirs });
     }
+    comparison.tell()
 }
 
-/// Compares our features with the peer's; returns the largest difference, relative to the largest feature.
-fn difference(ours: &[f32], path: &Path) -> anyhow::Result<f64> {
-    let bytes = std::fs::read(path).with_context(|| format!("the peer wrote no {}", path.display()))?;
-    let stored = SafeTensors::deserialize(&bytes)?;
-    let theirs =
-        stored.tensor("features")?.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    let theirs: Vec<f32> = theirs.collect();
-    ensure!(ours.len() == theirs.len(), "{} numbers of ours, {} of the original's", ours.len(), theirs.len());
-    let largest = theirs.iter().fold(0f32, |most, value| most.max(value.abs()));
-    let differences = ours.iter().zip(&theirs).map(|(a, b)| f64::from((a - b).abs()));
-    // Not f64::max, which would pass over a NaN.
-    let worst = differences.fold(0.0, |worst, d| if d <= worst { worst } else { d });
-    Ok(worst / f64::from(largest))
-}
-
-fn main() -> anyhow::Result<()> {
-    let number = |name: &str, usual: usize| common::option(name).map_or(Ok(usual), |text| text.parse());
-    let (rounds, repetitions, size) =
-        (number("--rounds", 5)?, number("--repetitions", 3)?, number("--batch", 8)?);
-    let device = common::option("--device").unwrap_or_else(|| "flex".into());
-    let asked = common::option("--models");
+fn main() -> Result<()> {
+    let device = option("--device").unwrap_or_else(|| "flex".into());
+    let asked = option("--models");
     let names: Vec<&str> = asked.as_deref().map_or(MODELS.to_vec(), |names| names.split(',').collect());
-    let peer = common::option("--peer");
+    let sizes = option("--batches").unwrap_or_else(|| "8".into());
     let home = Home::find()?;
     for name in names {
-        let folder = tempfile::tempdir()?;
-        let path = |file: &str| folder.path().join(file).to_string_lossy().into_owned();
-        let subject = subject(&home, name, size, &device, peer.is_some().then(|| folder.path()))?;
-        let (features, _) = subject.encode()?;
-        let side = subject.side;
-        println!("{name}, batch {size}, {side} x {side}, float32, {} threads", rayon::current_num_threads());
-        let arguments = [
-            ("--model", name.to_owned()),
-            ("--weights", path("weights.safetensors")),
-            ("--images", path("images.safetensors")),
-            ("--bands", subject.bands.join(",")),
-            ("--features", path("features.safetensors")),
-        ];
-        let arguments =
-            arguments.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
-        let original = Peer { arguments };
-        let mut python = peer.clone();
-        if let Some(command) = &peer {
-            match original.run(command, size, 0)? {
-                None => python = None,
-                Some(_) => {
-                    let difference = difference(&features, &folder.path().join("features.safetensors"))?;
-                    println!("{:>14}: {difference:.1e} of the largest feature", "difference");
-                    if difference.is_nan() || difference > TOLERANCE {
-                        bail!("{name}: ours and the original's features differ by {difference:e}");
-                    }
-                }
-            }
-        }
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            for _ in 0..repetitions {
-                ours.push(size as f64 / subject.encode()?.1);
-            }
-            if let Some(command) = &python {
-                theirs.extend(original.run(command, size, repetitions)?.unwrap_or_default());
-            }
-        }
-        common::report("terrabench", &mut ours);
-        if !theirs.is_empty() {
-            common::report("eager PyTorch", &mut theirs);
-            println!("{:>14}: {:.2}", "ratio", common::median(&ours) / common::median(&theirs));
+        for size in sizes.split(',') {
+            let peer = Script::asked("--peer", "zoo.py");
+            compare(&home, name, size.parse()?, &device, peer)?;
         }
     }
     Ok(())

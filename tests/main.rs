@@ -82,6 +82,7 @@ mod origins;
 mod packed;
 mod paper;
 mod parity;
+mod perf_page;
 mod pickle;
 mod probe;
 mod process;

@@ -1,8 +1,18 @@
-//! Rounds of ours in turn with rounds of a script of benches/peers, so that both meet the same machine.
+//! What benches share: options, rounds in turn with a script of `benches/peers`, so that both meet the same machine, and what was
+//! measured.
 
 #![allow(dead_code, reason = "not every bench uses every helper")]
 
+pub mod measured;
+pub mod tensors;
+
 use std::process::{Command, Output};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+
+/// Exit code of a peer that is not there, with the reason on standard error.
+const NO_PEER: i32 = 3;
 
 /// The value behind `name` on the command line.
 pub fn option(name: &str) -> Option<String> {
@@ -10,77 +20,106 @@ pub fn option(name: &str) -> Option<String> {
     arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1)).cloned()
 }
 
-/// Prints under `title` how many images a second ours and, with `--peer PYTHON`, the peer's `script` do: medians and
-/// ranges over `--rounds` (else `rounds`) of so many `repetitions` each, after one of ours to warm up.
-pub fn in_turn(
-    title: &str,
-    script: &str,
-    batch: usize,
+/// The number behind `name` on the command line, or the usual one.
+pub fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(name: &str, usual: N) -> Result<N> {
+    match option(name) {
+        None => Ok(usual),
+        Some(text) => text.parse().with_context(|| format!("{name} {text}")),
+    }
+}
+
+/// A script of `benches/peers` and the Python that runs it.
+#[derive(Debug, Clone)]
+pub struct Script {
+    python: String,
+    name: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Script {
+    /// The script, if `option` on the command line names a Python for it.
+    pub fn asked(option_name: &str, name: &'static str) -> Option<Self> {
+        option(option_name).map(|python| Script { python, name, arguments: Vec::new() })
+    }
+
+    /// Adds an argument of every run.
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.arguments.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// Runs `repetitions` of what the script measures, after one to warm up, with as many threads as this program.
+    ///
+    /// # Errors
+    /// If the script fails. If what it needs is not there, the error is [`Missing`].
+    pub fn run(&self, repetitions: usize) -> Result<Output> {
+        let number = |option: &str, n: usize| [option.to_owned(), n.to_string()];
+        let mut command = Command::new(&self.python);
+        command
+            .arg(format!("{}/benches/peers/{}", env!("CARGO_MANIFEST_DIR"), self.name))
+            .args(number("--repetitions", repetitions))
+            .args(number("--threads", rayon::current_num_threads()))
+            .args(&self.arguments);
+        let output = command.output().with_context(|| format!("cannot start {}", self.python))?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if output.status.code() == Some(NO_PEER) {
+            return Err(Missing(said).into());
+        }
+        ensure!(output.status.success(), "{} failed: {said}", self.name);
+        Ok(output)
+    }
+
+    /// The numbers that the script prints: one line per repetition, one column per way of working.
+    pub fn columns<const N: usize>(&self, repetitions: usize) -> Result<[Vec<f64>; N]> {
+        let mut columns = [const { Vec::new() }; N];
+        for line in std::str::from_utf8(&self.run(repetitions)?.stdout)?.lines() {
+            let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>();
+            let numbers = numbers.with_context(|| format!("{} printed {line:?}", self.name))?;
+            ensure!(numbers.len() == N, "{} printed {line:?}, expected {N} numbers", self.name);
+            columns.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
+        }
+        Ok(columns)
+    }
+}
+
+/// What a peer needs and does not find.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Takes `rounds` rounds of `repetitions` each: ours, then the peer's. Ours is warmed up by one that does not count. Returns our
+/// values and, per column, the peer's.
+pub fn in_turn<const N: usize>(
     rounds: usize,
     repetitions: usize,
-    mut ours: impl FnMut() -> anyhow::Result<f64>,
-) -> anyhow::Result<()> {
-    let rounds: usize = option("--rounds").map_or(Ok(rounds), |n| n.parse())?;
+    mut ours: impl FnMut() -> Result<f64>,
+    peer: Option<&Script>,
+) -> Result<(Vec<f64>, [Vec<f64>; N])> {
     ours()?;
-    let (mut rates, mut peer) = (Vec::new(), Vec::new());
+    let (mut values, mut columns) = (Vec::new(), [const { Vec::new() }; N]);
     for _ in 0..rounds {
         for _ in 0..repetitions {
-            rates.push(ours()?);
+            values.push(ours()?);
         }
-        if let Some(python) = option("--peer") {
-            peer.extend(run_peer(&python, script, batch, repetitions)?);
+        if let Some(peer) = peer {
+            let round = peer.columns::<N>(repetitions)?;
+            columns.iter_mut().zip(round).for_each(|(column, values)| column.extend(values));
         }
     }
-    println!("{title}, {} threads", rayon::current_num_threads());
-    report("terrabench", &mut rates);
-    if !peer.is_empty() {
-        report("eager PyTorch", &mut peer);
-        println!("{:>14}: {:.2}", "ratio", median(&rates) / median(&peer));
+    Ok((values, columns))
+}
+
+/// The number of threads, as benches name it.
+pub fn threads() -> String {
+    match rayon::current_num_threads() {
+        1 => "1 thread".into(),
+        n => format!("{n} threads"),
     }
-    Ok(())
-}
-
-fn run_peer(python: &str, script: &str, batch: usize, repetitions: usize) -> anyhow::Result<Vec<f64>> {
-    rates(&peer(python, script, batch, repetitions, &[])?)
-}
-
-/// Runs a script of benches/peers with as many threads as ours, and with `further` arguments.
-pub fn peer(
-    python: &str,
-    script: &str,
-    batch: usize,
-    repetitions: usize,
-    further: &[String],
-) -> anyhow::Result<Output> {
-    let number = |option: &str, n: usize| [option.to_owned(), n.to_string()];
-    let mut command = Command::new(python);
-    command
-        .arg(format!("{}/benches/peers/{script}", env!("CARGO_MANIFEST_DIR")))
-        .args(number("--batch", batch))
-        .args(number("--repetitions", repetitions))
-        .args(number("--threads", rayon::current_num_threads()))
-        .args(further);
-    Ok(command.output()?)
-}
-
-/// Parses a peer's output: images per second, one line per repetition.
-pub fn rates(output: &Output) -> anyhow::Result<Vec<f64>> {
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = std::str::from_utf8(&output.stdout)?;
-    Ok(text.lines().map(str::parse).collect::<Result<_, _>>()?)
-}
-
-/// Sorts `rates`, of which there is at least one, and prints their median and range.
-pub fn report(name: &str, rates: &mut [f64]) {
-    rates.sort_by(f64::total_cmp);
-    let (least, most) = (rates[0], rates[rates.len() - 1]);
-    println!(
-        "{name:>14}: {:.2} images/s (median of {}, {least:.2} to {most:.2})",
-        median(rates),
-        rates.len()
-    );
-}
-
-pub fn median(sorted: &[f64]) -> f64 {
-    (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
 }

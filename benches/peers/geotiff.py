@@ -1,16 +1,22 @@
 """Reading EuroSAT-S2 tiles from GeoTIFF as Copernicus-Bench does: rasterio, the bands in the model's order, float32, and the
 tile's longitude and latitude [zhu-xlab/Copernicus-FM, cobench_eurosats2_wrapper.py, _load_image]. One thread, warm. Prints
-tiles/s with the pixels only, and with the place: a line a pass.
+two numbers a line: of no repetition the sum of all pixels of the listed train tiles and 0; else tiles/s with the pixels only, and with
+the place.
 
-    python geotiff.py FOLDER [PASSES]    (the folder eurosat_s2; needs rasterio and pyproj)
+    python geotiff.py --folder FOLDER [--repetitions N]    (the folder eurosat_s2; needs rasterio and pyproj)
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
 
-import rasterio
-from pyproj import Transformer
+try:
+    import rasterio
+    from pyproj import Transformer
+except ImportError as error:
+    print(error, file=sys.stderr)
+    sys.exit(3)
 
 BANDS = [1, 2, 3, 4, 5, 6, 7, 8, 13, 9, 10, 11, 12]  # B8A is stored last
 
@@ -36,7 +42,16 @@ def rate(read, paths):
     return len(paths) / (time.perf_counter() - start)
 
 
-paths = sorted(Path(sys.argv[1]).glob("all_imgs/*/*.tif"))
+parser = argparse.ArgumentParser()
+parser.add_argument("--folder", required=True)
+parser.add_argument("--threads", help="one is used in any case")
+parser.add_argument("--repetitions", type=int, default=5)
+arguments = parser.parse_args()
+folder = Path(arguments.folder)
+names = [Path(line).stem for line in (folder / "eurosat-train.txt").read_text().split()]
+paths = [folder / "all_imgs" / name.split("_")[0] / f"{name}.tif" for name in names]
 rate(all_of_it, paths[:50])
-for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 5):
-    print(rate(pixels, paths), rate(all_of_it, paths))
+if arguments.repetitions == 0:
+    print(sum(float(pixels(path).sum(dtype="float64")) for path in paths), 0)
+for _ in range(arguments.repetitions):
+    print(rate(pixels, paths), rate(all_of_it, paths), flush=True)

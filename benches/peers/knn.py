@@ -1,25 +1,27 @@
-"""k-NN of 1,000 queries against 20,000 x 768 in PyTorch and scikit-learn: the peers of benches/knn.rs.
-
-Needs torch and scikit-learn. Threads are those of $THREADS, 2 unless set. Prints the median of $REPEATS runs (9).
+"""k-NN in PyTorch and scikit-learn: the peers of benches/knn.rs, which gives the features. Writes the classes of PyTorch's, then prints
+a line per repetition: the seconds of one product of unit vectors with top-k, of PyTorch from features to classes, and of scikit-learn.
 """
 
+import argparse
 import os
-import statistics
 import time
 
-THREADS = os.environ.get("THREADS", "2")
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = THREADS
-REPEATS = int(os.environ.get("REPEATS", "9"))
+parser = argparse.ArgumentParser()
+parser.add_argument("--features", required=True)
+parser.add_argument("--classes", required=True)
+parser.add_argument("--threads", default="2")
+parser.add_argument("--repetitions", type=int, default=3)
+arguments = parser.parse_args()
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = arguments.threads
 
 import torch  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
 
-torch.set_num_threads(int(THREADS))
-generator = torch.Generator().manual_seed(0)
-centres = torch.rand(17, 768, generator=generator) * 2 - 1
-features = lambda n: centres[torch.arange(n) % 17] + torch.rand(n, 768, generator=generator) * 2 - 1
-train, queries = features(20_000), features(1000)
-labels = torch.arange(20_000) % 17
+torch.set_num_threads(int(arguments.threads))
+given = load_file(arguments.features)
+train, queries = given["train"], given["queries"]
+labels = torch.arange(len(train)) % 17
 unit = lambda rows: rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-8)
 unit_train, unit_queries = unit(train), unit(queries)
 
@@ -43,15 +45,13 @@ def scikit_learn():
     return model.fit(train.numpy(), labels.numpy()).predict(queries.numpy())
 
 
-for name, run, repeats in [
-    ("PyTorch, product and top-k", product, REPEATS),
-    ("PyTorch, features to classes", whole, REPEATS),
-    ("scikit-learn, brute force", scikit_learn, max(1, REPEATS // 3)),
-]:
+def seconds(run):
+    start = time.perf_counter()
     run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    print(f"{name}: {statistics.median(seconds):.3f} s (median of {repeats}, {min(seconds):.3f} to {max(seconds):.3f})")
+    return time.perf_counter() - start
+
+
+product(), scikit_learn()
+save_file({"classes": whole().float()}, arguments.classes)
+for _ in range(arguments.repetitions):
+    print(seconds(product), seconds(whole), seconds(scikit_learn), flush=True)

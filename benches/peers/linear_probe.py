@@ -1,17 +1,16 @@
-"""The peer of benches/linear_probe.rs: the same sweep as single PyTorch runs, one a learning rate.
+"""The peer of benches/linear_probe.rs, which gives the features: the same sweep as single PyTorch runs, one a learning rate.
 
-Usage: linear_probe.py SAMPLES WIDTH CLASSES EPOCHS BATCH THREADS REPEATS RATE...
-
-Prints one line a repeat: seconds with a shuffling DataLoader, as Galileo's evaluation has it, and seconds with the
-batches cut from the tensor by index, which spares Python most of the loader's work. Then the training accuracy of
-every run, so that both sides can be seen to learn the same.
+Writes the training accuracy of every run, if no repetition is asked for. Prints one line a repetition: seconds with a shuffling
+DataLoader, as Galileo's evaluation has it, and seconds with the batches cut from the tensor by index, which spares Python most of
+the loader's work.
 """
 
+import argparse
 import math
-import sys
 import time
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -53,23 +52,31 @@ def train(make_batches, features, labels, classes, epochs, batch, rate):
 
 
 def main():
-    samples, width, classes, epochs, batch, threads, repeats = map(int, sys.argv[1:8])
-    rates = [float(rate) for rate in sys.argv[8:]]
-    torch.set_num_threads(threads)
+    parser = argparse.ArgumentParser()
+    for name in ["--features", "--accuracies", "--epochs", "--batch", "--rates"]:
+        parser.add_argument(name, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    labels = torch.arange(samples) % classes
-    features = torch.randn(samples, width) + 0.1 * torch.randn(classes, width)[labels]
-    for repeat in range(repeats):
-        seconds, accuracies = [], []
+    features = load_file(arguments.features)["features"]
+    labels = torch.arange(len(features)) % 10
+    epochs, batch = int(arguments.epochs), int(arguments.batch)
+
+    def sweep(make_batches):
+        rates = map(float, arguments.rates.split(","))
+        return [train(make_batches, features, labels, 10, epochs, batch, rate) for rate in rates]
+
+    if arguments.repetitions == 0:
+        save_file({"accuracies": torch.tensor(sweep(by_index))}, arguments.accuracies)
+    for _ in range(arguments.repetitions):
+        seconds = []
         for make_batches in (by_loader, by_index):
             start = time.perf_counter()
-            accuracies.append(
-                [train(make_batches, features, labels, classes, epochs, batch, rate) for rate in rates]
-            )
+            sweep(make_batches)
             seconds.append(time.perf_counter() - start)
-        print("seconds", *seconds, flush=True)
-        if repeat == 0:
-            print("accuracies", *accuracies[1], flush=True)
+        print(*seconds, flush=True)
 
 
 main()

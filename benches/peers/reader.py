@@ -1,73 +1,63 @@
-"""Reading GEO-Bench samples to float32 arrays with the official loader, one thread, warm cache: m-eurosat (13 bands, label), and
-the small sets of the tasks of Landsat and aerial images, as far as they are there.
+"""Reading a GEO-Bench task to float32 arrays with the official loader, one thread, warm cache: the peer of benches/reader.rs. Prints two
+numbers a line: of no repetition the count of samples and the sum of all pixels; else 0 and the samples per second of each pass.
 
     pip install geobench
-    TERRABENCH_REAL=<folder of real datasets> TERRABENCH_MADE=<folder of made-up sets> python benches/peers/reader.py
+    python benches/peers/reader.py --root FOLDER --task m-eurosat [--repetitions N]
 """
 
+import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
-shared = os.path.join(os.path.dirname(__file__), "../../../shared")
-real = os.environ.get("TERRABENCH_REAL") or os.path.join(shared, "real")
-made = os.environ.get("TERRABENCH_MADE") or os.path.join(shared, "made")
-os.environ["GEO_BENCH_DIR"] = os.path.join(real, "geobench")
+parser = argparse.ArgumentParser()
+for name in ["--root", "--task"]:
+    parser.add_argument(name, required=True)
+parser.add_argument("--threads", help="one is used in any case")
+parser.add_argument("--repetitions", type=int, default=5)
+arguments = parser.parse_args()
+os.environ["GEO_BENCH_DIR"] = arguments.root
 
-import numpy as np
-from geobench.dataset import GeobenchDataset
-from geobench.task import load_task_specs
+try:
+    import numpy as np
+    from geobench.dataset import GeobenchDataset
+    from geobench.task import load_task_specs
+except ImportError as error:
+    print(error, file=sys.stderr)
+    sys.exit(3)
 
-RGB = ["Red", "Green", "Blue"]
-TASKS = [
-    (real, "geobench", "classification_v1.0", "m-eurosat", None),
-    (made, "geobench-more", "classification_v1.0", "m-forestnet", None),
-    (made, "geobench-more", "classification_v1.0", "m-pv4ger", None),
-    (made, "geobench-more", "segmentation_v1.0", "m-pv4ger-seg", None),
-    (made, "geobench-more", "segmentation_v1.0", "m-chesapeake", None),
-    (made, "geobench-more", "segmentation_v1.0", "m-NeonTree", RGB),
-    (real, "geobench-more", "segmentation_v1.0", "m-nz-cattle", None),
+# Bands of one size, where a task has several.
+CHOSEN = {"m-NeonTree": ["Red", "Green", "Blue"]}
+
+kinds = [Path(arguments.root, f"{kind}_v1.0", arguments.task) for kind in ("classification", "segmentation")]
+folder = next(kind for kind in kinds if kind.is_dir())
+task = load_task_specs(folder)
+bands = CHOSEN.get(arguments.task) or [band.name for band in task.bands_info]
+splits = [
+    GeobenchDataset(dataset_dir=folder, split=split, partition_name="default", band_names=bands)
+    for split in ("train", "valid", "test")
 ]
 
 
-def measure(folder, chosen):
-    task = load_task_specs(folder)
-    bands = chosen or [band.name for band in task.bands_info]
-    splits = [
-        GeobenchDataset(dataset_dir=Path(folder), split=split, partition_name="default", band_names=bands)
-        for split in ("train", "valid", "test")
-    ]
-
-    def read():
-        count = 0
-        for dataset in splits:
-            for index in range(len(dataset)):
-                sample = dataset[index]
-                image, _ = sample.pack_to_3d(band_names=bands)
-                image = np.ascontiguousarray(image, dtype=np.float32)
-                assert image.shape[2] == len(bands)
-                label = sample.label
-                if hasattr(label, "data"):
-                    np.ascontiguousarray(label.data, dtype=np.int32)
-                count += 1
-        return count
-
-    read()
-    wall, processor = [], []
-    for _ in range(10):
-        start, start_processor = time.perf_counter(), time.process_time()
-        count = read()
-        wall.append(count / (time.perf_counter() - start))
-        processor.append(count / (time.process_time() - start_processor))
-    print(
-        f"{os.path.basename(folder)}: official geobench loader: {max(wall):.0f} samples/s, {max(processor):.0f} samples per second "
-        f"of processor time (1 thread, best of {len(wall)} passes over {count} samples)"
-    )
+def samples():
+    for dataset in splits:
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            image, _ = sample.pack_to_3d(band_names=bands)
+            image = np.ascontiguousarray(image, dtype=np.float32)
+            assert image.shape[2] == len(bands)
+            label = sample.label
+            if hasattr(label, "data"):
+                np.ascontiguousarray(label.data, dtype=np.int32)
+            yield image
 
 
-for root, set_, benchmark, name, chosen in TASKS:
-    folder = os.path.join(root, set_, benchmark, name)
-    if os.path.isdir(folder):
-        measure(folder, chosen)
-    else:
-        print(f"skipped: no {folder}")
+sums = [image.sum(dtype=np.float64) for image in samples()]
+if arguments.repetitions == 0:
+    print(len(sums), repr(float(sum(sums))))
+for _ in range(arguments.repetitions):
+    start = time.perf_counter()
+    for _ in samples():
+        pass
+    print(0, len(sums) / (time.perf_counter() - start), flush=True)

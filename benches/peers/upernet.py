@@ -1,15 +1,17 @@
-"""The peer of benches/upernet.rs: one training step of UPerNet in eager PyTorch.
+"""The peer of benches/upernet.rs: training steps of UPerNet in eager PyTorch.
 
-Feature2Pyramid, UPerHead and FCNHead as mmsegmentation builds them for Copernicus-Bench, in plain torch.nn.
-Arguments: embed_dim channels aux_channels classes batch grid threads.
-For every line on standard input: one step, then one line with its loss, the seconds for forward, backward and AdamW,
-and the CPU seconds of all threads.
+Feature2Pyramid, UPerHead and FCNHead as mmsegmentation builds them for Copernicus-Bench, in plain torch.nn, with its names of
+parameters. Weights, four maps and labels come from safetensors files. Writes the loss of the first step; then, for every line on
+standard input, takes a step and prints a line with its loss, the seconds for forward, backward and AdamW, and the CPU seconds of all
+threads.
 """
 
+import argparse
 import sys
 import time
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,81 +20,112 @@ def resize(x, size):
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-class ConvNormRelu(nn.Sequential):
+class ConvNormRelu(nn.Module):
     def __init__(self, i, o, k):
-        super().__init__(nn.Conv2d(i, o, k, padding=k // 2, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+        super().__init__()
+        self.conv = nn.Conv2d(i, o, k, padding=k // 2, bias=False)
+        self.bn = nn.BatchNorm2d(o)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class Neck(nn.Module):
     def __init__(self, d):
         super().__init__()
-        self.x4 = nn.Sequential(
+        self.upsample_4x = nn.Sequential(
             nn.ConvTranspose2d(d, d, 2, 2), nn.BatchNorm2d(d), nn.GELU(), nn.ConvTranspose2d(d, d, 2, 2)
         )
-        self.x2 = nn.ConvTranspose2d(d, d, 2, 2)
+        self.upsample_2x = nn.Sequential(nn.ConvTranspose2d(d, d, 2, 2))
         self.down = nn.MaxPool2d(2, 2)
 
     def forward(self, maps):
-        return [self.x4(maps[0]), self.x2(maps[1]), maps[2], self.down(maps[3])]
+        return [self.upsample_4x(maps[0]), self.upsample_2x(maps[1]), maps[2], self.down(maps[3])]
 
 
 class UPerHead(nn.Module):
-    def __init__(self, d, c, classes, scales=(1, 2, 3, 6)):
+    def __init__(self, d, c, classes, dropout, scales=(1, 2, 3, 6)):
         super().__init__()
-        self.pools = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormRelu(d, c, 1)) for s in scales)
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormRelu(d, c, 1)) for s in scales
+        )
         self.bottleneck = ConvNormRelu(d + len(scales) * c, c, 3)
-        self.laterals = nn.ModuleList(ConvNormRelu(d, c, 1) for _ in range(3))
-        self.outputs = nn.ModuleList(ConvNormRelu(c, c, 3) for _ in range(3))
-        self.fuse = ConvNormRelu(4 * c, c, 3)
-        self.dropout = nn.Dropout2d(0.1)
-        self.classify = nn.Conv2d(c, classes, 1)
+        self.lateral_convs = nn.ModuleList(ConvNormRelu(d, c, 1) for _ in range(3))
+        self.fpn_convs = nn.ModuleList(ConvNormRelu(c, c, 3) for _ in range(3))
+        self.fpn_bottleneck = ConvNormRelu(4 * c, c, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(c, classes, 1)
 
     def forward(self, maps):
         top = maps[3]
-        pooled = [top] + [resize(pool(top), top.shape[2:]) for pool in self.pools]
-        levels = [lateral(x) for lateral, x in zip(self.laterals, maps)] + [self.bottleneck(torch.cat(pooled, 1))]
+        pooled = [top] + [resize(pool(top), top.shape[2:]) for pool in self.psp_modules]
+        levels = [lateral(x) for lateral, x in zip(self.lateral_convs, maps)] + [self.bottleneck(torch.cat(pooled, 1))]
         for i in (3, 2, 1):
             levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[2:])
-        outs = [conv(x) for conv, x in zip(self.outputs, levels)] + [levels[3]]
+        outs = [conv(x) for conv, x in zip(self.fpn_convs, levels)] + [levels[3]]
         outs = [outs[0]] + [resize(x, outs[0].shape[2:]) for x in outs[1:]]
-        return self.classify(self.dropout(self.fuse(torch.cat(outs, 1))))
+        return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outs, 1))))
 
 
 class FcnHead(nn.Module):
-    def __init__(self, d, c, classes):
+    def __init__(self, d, c, classes, dropout):
         super().__init__()
-        self.conv = ConvNormRelu(d, c, 3)
-        self.dropout = nn.Dropout2d(0.1)
-        self.classify = nn.Conv2d(c, classes, 1)
+        self.convs = nn.Sequential(ConvNormRelu(d, c, 3))
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(c, classes, 1)
 
     def forward(self, maps):
-        return self.classify(self.dropout(self.conv(maps[2])))
+        return self.conv_seg(self.dropout(self.convs(maps[2])))
+
+
+class Network(nn.Module):
+    def __init__(self, d, c, a, classes, dropout):
+        super().__init__()
+        self.neck = Neck(d)
+        self.decoder = UPerHead(d, c, classes, dropout)
+        self.aux_head = FcnHead(d, a, classes, dropout)
+
+    def loss(self, maps, labels):
+        pyramid = self.neck(maps)
+        losses = [
+            F.cross_entropy(resize(head(pyramid), labels.shape[1:]), labels, ignore_index=255)
+            for head in (self.decoder, self.aux_head)
+        ]
+        return losses[0] + 0.4 * losses[1]
 
 
 def main():
-    d, c, a, classes, batch, grid, threads = map(int, sys.argv[1:])
-    torch.set_num_threads(threads)
+    parser = argparse.ArgumentParser()
+    for name in ["--given", "--loss", "--dropout", "--threads"]:
+        parser.add_argument(name, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(arguments.threads))
     torch.manual_seed(0)
-    neck, decoder, aux = Neck(d), UPerHead(d, c, classes), FcnHead(d, a, classes)
-    modules = nn.ModuleList([neck, decoder, aux]).train()
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-4)
-    maps = [torch.randn(batch, d, grid, grid) for _ in range(4)]
-    side = 16 * grid
-    labels = torch.randint(0, classes, (batch, side, side))
-    for _ in sys.stdin:
+    given = load_file(arguments.given)
+    maps = [given.pop(f"map{i}") for i in range(4)]
+    labels = given.pop("labels").long()
+    classes, c = given["decoder.conv_seg.weight"].shape[:2]
+    network = Network(maps[0].shape[1], c, given["aux_head.conv_seg.weight"].shape[1], classes, float(arguments.dropout))
+    # What is not given is the count of batches that norms have seen.
+    missing = network.load_state_dict(given, strict=False)
+    assert not missing.unexpected_keys and all("num_batches" in name for name in missing.missing_keys), missing
+    optimizer = torch.optim.AdamW(network.train().parameters(), lr=1e-4)
+
+    def step():
         cpu, start = time.process_time(), time.perf_counter()
         optimizer.zero_grad()
-        pyramid = neck(maps)
-        logits = resize(decoder(pyramid), (side, side))
-        aux_logits = resize(aux(pyramid), (side, side))
-        loss = F.cross_entropy(logits, labels, ignore_index=255)
-        loss = loss + 0.4 * F.cross_entropy(aux_logits, labels, ignore_index=255)
+        loss = network.loss(maps, labels)
         forward = time.perf_counter()
         loss.backward()
         backward = time.perf_counter()
         optimizer.step()
         end, cpu = time.perf_counter(), time.process_time() - cpu
-        print(loss.item(), forward - start, backward - forward, end - backward, cpu, flush=True)
+        return loss, (forward - start, backward - forward, end - backward, cpu)
+
+    save_file({"loss": step()[0].detach().reshape(1)}, arguments.loss)
+    for _ in sys.stdin:
+        loss, times = step()
+        print(loss.item(), *times, flush=True)
 
 
 if __name__ == "__main__":

@@ -57,14 +57,73 @@ pub fn nearest(
     search: Search,
 ) -> Result<Neighbours> {
     check_shapes(train, queries, k)?;
-    let k = k.min(train.nrows());
-    let train = Vectors::new("train", train, dtype)?;
-    let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
-    let best = match search {
-        Search::Product => by_product(&train, &queries, k),
-        Search::KdTree => by_tree(&train, &queries, k)?,
-    };
-    Ok(Neighbours::of(&best, k))
+    match search {
+        Search::Product => {
+            let mut stream = Stream::new(queries, k.min(train.nrows()), dtype)?;
+            stream.add(train)?;
+            stream.finish()
+        }
+        Search::KdTree => {
+            let k = k.min(train.nrows());
+            let train = Vectors::new("train", train, dtype)?;
+            let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
+            Ok(Neighbours::of(&by_tree(&train, &queries, k)?, k))
+        }
+    }
+}
+
+/// The search of [`nearest`] by products, among train rows that come block by block, so that they need not be in memory together.
+/// The result does not depend on the sizes of the blocks.
+pub struct Stream {
+    /// [queries, d].
+    queries: Array2<f32>,
+    best: Vec<Best>,
+    k: usize,
+    dtype: EmbeddingDtype,
+    rows: usize,
+}
+
+impl Stream {
+    /// A search for the nearest `k` of all rows to come for each of `queries` [m, d].
+    ///
+    /// # Errors
+    /// If `k` or d is 0, or a value is not finite.
+    pub fn new(queries: ArrayView2<'_, f32>, k: usize, dtype: EmbeddingDtype) -> Result<Self> {
+        if k == 0 || queries.ncols() == 0 {
+            let found = format!("cannot find {k} neighbours by {} features", queries.ncols());
+            return Err(Error::mismatch(found).help("both must be at least 1"));
+        }
+        let queries = Vectors::new("query", queries, dtype)?.units(0..queries.nrows());
+        Ok(Stream { best: vec![Best::new(k); queries.nrows()], queries, k, dtype, rows: 0 })
+    }
+
+    /// Looks at the next rows [n, d], whose indices follow those of the rows before.
+    ///
+    /// # Errors
+    /// If the widths differ, or a value is not finite (the message names the row).
+    pub fn add(&mut self, train: ArrayView2<'_, f32>) -> Result<()> {
+        if train.ncols() != self.queries.ncols() {
+            return Err(different_widths(train.ncols(), self.queries.ncols()));
+        }
+        let found = by_product(&Vectors::new("train", train, self.dtype)?, &self.queries, self.k);
+        for (best, mut found) in self.best.iter_mut().zip(found) {
+            found.entries.iter_mut().for_each(|(_, row)| *row += self.rows);
+            best.merge(found);
+        }
+        self.rows += train.nrows();
+        Ok(())
+    }
+
+    /// Returns the min(k, n) nearest of all n rows.
+    ///
+    /// # Errors
+    /// If there was no row.
+    pub fn finish(self) -> Result<Neighbours> {
+        match self.rows {
+            0 => Err(too_few(self.k, 0)),
+            rows => Ok(Neighbours::of(&self.best, self.k.min(rows))),
+        }
+    }
 }
 
 /// Returns what [`nearest`] returns in float32 if each query's nearest rows are among its `candidates`, at least `k`
@@ -144,21 +203,24 @@ impl Neighbours {
 /// Checks that `k` neighbours of `queries` can be looked for among `train`.
 pub(crate) fn check_shapes(train: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, k: usize) -> Result<()> {
     if train.ncols() != queries.ncols() || train.ncols() == 0 {
-        return Err(Error::mismatch(format!(
-            "the feature widths differ: {} for the train samples, {} for the samples to predict",
-            train.ncols(),
-            queries.ncols()
-        ))
-        .help("extract both with the same model"));
+        return Err(different_widths(train.ncols(), queries.ncols()));
     }
     if k == 0 || train.nrows() == 0 {
-        return Err(Error::mismatch(format!(
-            "cannot find {k} neighbours among {} train samples",
-            train.nrows()
-        ))
-        .help("k must be at least 1, and the train split must not be empty"));
+        return Err(too_few(k, train.nrows()));
     }
     Ok(())
+}
+
+fn different_widths(train: usize, queries: usize) -> Error {
+    Error::mismatch(format!(
+        "the feature widths differ: {train} for the train samples, {queries} for the samples to predict"
+    ))
+    .help("extract both with the same model")
+}
+
+fn too_few(k: usize, train: usize) -> Error {
+    Error::mismatch(format!("cannot find {k} neighbours among {train} train samples"))
+        .help("k must be at least 1, and the train split must not be empty")
 }
 
 /// Each task takes blocks of train rows and keeps the best of them for every query.
@@ -244,7 +306,8 @@ pub(super) struct Best {
 
 impl Best {
     pub(super) fn new(k: usize) -> Self {
-        Best { entries: Vec::with_capacity(k), k, bar: f32::NEG_INFINITY }
+        // A stream does not know whether there will be k rows.
+        Best { entries: Vec::with_capacity(k.min(1024)), k, bar: f32::NEG_INFINITY }
     }
 
     /// Stands for a query that is searched in another way.
@@ -422,5 +485,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Rows of small integers, so that many similarities are equal and ties matter: [n, 5].
+    fn rows(count: usize, seed: usize) -> Array2<f32> {
+        Array2::from_shape_fn((count, 5), |(row, column)| {
+            ((row * 7919 + column * 104_729 + seed * 31) % 5) as f32 - 1.5
+        })
+    }
+
+    #[test]
+    fn a_stream_of_blocks_of_any_size_finds_what_all_rows_together_give() {
+        let (train, queries) = (rows(1300, 1), rows(40, 2));
+        for dtype in [EmbeddingDtype::F32, EmbeddingDtype::Bf16] {
+            for k in [1, 20, 2000] {
+                let expected = nearest(train.view(), queries.view(), k, dtype, Search::KdTree).unwrap();
+                for size in [1, 7, 512, 600, 1300] {
+                    let mut stream = Stream::new(queries.view(), k, dtype).unwrap();
+                    for block in train.axis_chunks_iter(Axis(0), size) {
+                        stream.add(block).unwrap();
+                    }
+                    assert_eq!(stream.finish().unwrap(), expected, "{dtype:?}, k {k}, blocks of {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_refuses_rows_that_do_not_fit() {
+        let queries = rows(2, 1);
+        assert!(Stream::new(queries.view(), 0, EmbeddingDtype::F32).is_err());
+        let mut stream = Stream::new(queries.view(), usize::MAX, EmbeddingDtype::F32).unwrap();
+        assert!(stream.add(Array2::zeros((3, 4)).view()).is_err());
+        assert!(stream.add(Array2::from_elem((3, 5), f32::NAN).view()).is_err());
+        assert!(stream.finish().is_err(), "no row was added");
     }
 }

@@ -19,6 +19,7 @@ mod lints;
 #[path = "../../src/onnxruntime.rs"]
 #[allow(dead_code, reason = "the harness uses all of it")]
 mod onnxruntime;
+mod perf;
 mod provision;
 mod provision_onnx;
 mod test;
@@ -55,6 +56,9 @@ enum Task {
 
     /// Kill, starve and disturb runs, resume them, and compare the results with an undisturbed run's
     Faults(faults::FaultArgs),
+
+    /// Time every part beside its peers and write results/perf.md with pictures
+    Perf(perf::PerfArgs),
 
     /// Run a test binary and report each test's time; started by cargo
     #[command(hide = true)]
@@ -115,6 +119,7 @@ fn work(task: Task) -> Result<ExitCode> {
         Task::Test(options) => test::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Wheel(options) => wheel::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::command(root, &options).map(|()| ExitCode::SUCCESS),
+        Task::Perf(options) => perf::command(root, &options).map(|()| ExitCode::SUCCESS),
         Task::Faults(options) => {
             let tell = |text: &str| console::tell(format_args!("{}\n", text.trim_end()));
             // A build meanwhile replaces the harness, which starts some thousand times.

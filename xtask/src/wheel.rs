@@ -87,10 +87,11 @@ pub fn test_if_possible(root: &Path) -> Result<()> {
     }
 }
 
-const NO_PYTHON: &str = "no Python 3.10 or newer found\nhelp: install one, or name it in TERRABENCH_PYTHON";
+pub const NO_PYTHON: &str =
+    "no Python 3.10 or newer found\nhelp: install one, or name it in TERRABENCH_PYTHON";
 
 /// The Python that the tests use.
-fn python() -> Option<OsString> {
+pub fn python() -> Option<OsString> {
     let named = std::env::var_os("TERRABENCH_PYTHON").filter(|name| !name.is_empty());
     let candidates = named.into_iter().chain(["python3".into(), "python".into()]);
     candidates.into_iter().find(|name| {
@@ -104,7 +105,7 @@ fn succeeds(command: &mut Command) -> bool {
 }
 
 /// A program in an environment of Python.
-fn in_environment(folder: &Path, program: &str) -> PathBuf {
+pub fn in_environment(folder: &Path, program: &str) -> PathBuf {
     let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
     folder.join(scripts).join(program).with_extension(std::env::consts::EXE_EXTENSION)
 }
