@@ -4,6 +4,7 @@
 mod libtorch_options;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub enum Precision {
     F32,
     /// float32, whose matrix products round their factors to TensorFloat-32 (10 bits); NVIDIA GPUs from Ampere on.
     Tf32,
-    /// bfloat16 (8 bits) for weights and everything between input and features.
+    /// bfloat16 (8 bits) for weights and everything between input and features; on `flex` for the factors of products with weights.
     Bf16,
 }
 
@@ -84,6 +85,13 @@ pub fn make_deterministic(names: &str) -> Result<()> {
     }
 }
 
+static ROUNDS_PRODUCTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether products with weights round their factors to bfloat16 on the CPU in this program.
+pub(crate) fn rounds_products() -> bool {
+    ROUNDS_PRODUCTS.load(Ordering::Relaxed)
+}
+
 /// Returns the device called `name` (see [`by_name`]), set to compute in `precision`. For bfloat16 this holds for the whole
 /// program, so it comes before anything else is created on the device.
 ///
@@ -104,6 +112,7 @@ pub fn with_precision(name: &str, precision: Precision) -> Result<Device> {
                 .help(format!("run it with {TF32_VARIABLE}=1 in the environment; `cargo xtask` sets it")));
         }
         Precision::Tf32 => {}
+        Precision::Bf16 if is_host(&device) => ROUNDS_PRODUCTS.store(true, Ordering::Relaxed),
         Precision::Bf16 => {
             let problem = |problem: String| {
                 Error::device(format!("precision bf16 on device `{name}`: {problem}"))

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// The only files with `unsafe`, each with its reason.
-const UNSAFE: [(&str, &str); 5] = [
+const UNSAFE: [(&str, &str); 6] = [
     ("src/device/libtorch_options.rs", "sets options of LibTorch that no crate passes on"),
     ("src/model/onnx/runtime.rs", "asks a library that is loaded at run time for its version"),
     ("src/nn/kernels/flex/matrix.rs", "passes strides of slices to gemm, after checking them"),
+    ("src/nn/kernels/flex/tiles.rs", "uses vector instructions that the processor was asked for"),
     ("src/nn/kernels/libtorch.rs", "looks at a tensor's memory on the CPU without a copy"),
     ("tests/fuzz.rs", "counts what is allocated, in an allocator of the tests"),
 ];

@@ -15,6 +15,7 @@ use super::encoder::{Batch, Encoded, Encoder, Input, Pooling, Want};
 use super::in_parts::in_parts;
 use super::terrafm::TerraFm;
 use crate::Result;
+use crate::nn::kernels;
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 
@@ -47,8 +48,8 @@ impl Frozen {
 
     /// Embeds patches: [n, bands, h, w] to [n, t, d].
     fn embed(&self, images: Tensor<4>, sensor: Sensor) -> Tensor<3> {
-        let x = self.stems[&sensor].forward(patches(images, self.model.config.patch));
-        self.head.forward(self.norm_input.forward(x))
+        let x = kernels::linear(patches(images, self.model.config.patch), &self.stems[&sensor]);
+        kernels::linear(self.norm_input.forward(x), &self.head)
     }
 }
 

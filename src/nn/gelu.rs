@@ -17,11 +17,16 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let mut data = x.into_data();
     match data.as_mut_slice::<f32>() {
         Ok(values) => {
-            pulp::Arch::new().dispatch(|| values.iter_mut().for_each(|x| *x = gelu_f32(*x)));
+            gelu_in_place(values);
             Tensor::from_data(data, &device)
         }
         Err(_) => activation::gelu(Tensor::from_data(data, &device)),
     }
+}
+
+/// Applies GELU to every number.
+pub(crate) fn gelu_in_place(values: &mut [f32]) {
+    pulp::Arch::new().dispatch(|| values.iter_mut().for_each(|x| *x = gelu_f32(*x)));
 }
 
 /// Returns x Φ(x), with Φ(x) - 1/2 = x P(x²) / Q(x²) within 7.2e-9 for |x| <= 5.5. Beyond that, Φ is 0 or 1 in float32.
@@ -29,7 +34,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// P and Q are a minimax fit made for this program (reweighted least squares on Chebyshev nodes). No fused multiplications
 /// are used, so that every machine gives the same bits.
 #[inline(always)]
-fn gelu_f32(x: f32) -> f32 {
+pub(crate) fn gelu_f32(x: f32) -> f32 {
     const P: [f32; 6] =
         [2.274_934_9e-8, 6.352_115e-6, 1.688_259_8e-4, 4.677_262e-3, 3.385_268e-2, 3.989_422_3e-1];
     const Q: [f32; 6] = [1.197_503_3e-6, 7.364_757e-5, 1.884_446_6e-3, 2.864_589_2e-2, 2.515_22e-1, 1.0];

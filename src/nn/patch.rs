@@ -2,8 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
+
+use super::kernels::biased_product;
 
 /// Cuts images into one row of pixels per patch: [n, bands, h, w] to [n, t, bands * patch * patch], where t = h / patch * w
 /// / patch. A row is ordered by band, then by row, then by column.
@@ -49,6 +50,6 @@ impl PatchConv {
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
         let patch = self.weight.dims()[3];
         let (weight, bias) = self.as_linear();
-        linear(patches(images, patch), weight, Some(bias))
+        biased_product(patches(images, patch), weight, bias)
     }
 }

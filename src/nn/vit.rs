@@ -8,8 +8,7 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{self, Logits};
-use super::gelu::gelu;
-use super::kernels::linear;
+use super::kernels::{gelu_of_linear, linear};
 
 /// Epsilon of the norms in and after the blocks.
 pub const EPSILON: f64 = 1e-6;
@@ -64,7 +63,7 @@ impl Mlp {
 
     /// [n, t, d] to [n, t, d].
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(gelu(linear(x, &self.fc1)), &self.fc2)
+        linear(gelu_of_linear(x, &self.fc1), &self.fc2)
     }
 }
 

@@ -28,6 +28,8 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
+use super::gelu::gelu;
+
 /// The operations on a backend's own tensors.
 #[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Cube: cfg(feature = "vulkan"), Autodiff)]
 pub trait Kernels: Backend {
@@ -77,6 +79,15 @@ pub trait Kernels: Backend {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         portable::biased_product::<Self>(x, weight, bias)
+    }
+
+    /// See [`gelu_of_linear`]: x is [.., i], the weight [i, o], the bias [o].
+    fn gelu_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::gelu(Self::biased_product(x, weight, bias))
     }
 
     /// See [`upload`]; `beside` is any tensor of the device.
@@ -142,6 +153,17 @@ pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
         Some(bias) => biased_product(x, layer.weight.val(), bias.val()),
         None if autocast::is_on() => autocast::product(x, layer.weight.val(), None),
         None => layer.forward(x),
+    }
+}
+
+/// Applies a linear layer with a bias, then the exact GELU: [.., i] to [.., o]; in one go where the backend can.
+pub fn gelu_of_linear<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
+    match &layer.bias {
+        Some(bias) if !autocast::is_on() => {
+            let (weight, bias) = (layer.weight.val().into_dispatch(), bias.val().into_dispatch());
+            Tensor::from_dispatch(<Dispatch as Kernels>::gelu_product(x.into_dispatch(), weight, bias))
+        }
+        _ => gelu(linear(x, layer)),
     }
 }
 

@@ -6,11 +6,19 @@ mod adamw;
 mod conv;
 pub(crate) mod matrix;
 mod norm;
+pub(crate) mod packed;
+mod tiles;
 
+use burn::backend::ops::ActivationOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex, TensorData, TensorMetadata};
 
+use packed::Place;
+use tiles::Finish;
+
 use super::{AdamwStep, Kernels, Norm, portable};
+use crate::device;
+use crate::nn::gelu::gelu_in_place;
 
 type Floats = FloatTensor<Flex>;
 
@@ -75,6 +83,29 @@ impl Kernels for Flex {
         (gradient, tensor(for_gamma, [c]), tensor(for_beta, [c]))
     }
 
+    fn biased_product(x: Floats, weight: Floats, bias: Floats) -> Floats {
+        match packed_product(&x, &weight, &bias, Finish::Plain) {
+            Some(product) => product,
+            None if device::rounds_products() && is_f32(&[&x, &weight]) => {
+                portable::biased_product::<Self>(rounded(x), rounded(weight), bias)
+            }
+            None => portable::biased_product::<Self>(x, weight, bias),
+        }
+    }
+
+    fn gelu_product(x: Floats, weight: Floats, bias: Floats) -> Floats {
+        if let Some(product) = packed_product(&x, &weight, &bias, Finish::Gelu) {
+            return product;
+        }
+        let product = Self::biased_product(x, weight, bias);
+        if !is_f32(&[&product]) {
+            return Self::gelu(product);
+        }
+        let mut product = contiguous(product);
+        gelu_in_place(product.storage_mut());
+        product
+    }
+
     fn adamw(
         parameter: Floats,
         gradient: Floats,
@@ -96,6 +127,29 @@ impl Kernels for Flex {
         );
         (parameter, first, second)
     }
+}
+
+/// x [.., i] times a weight [i, o] that is packed once, plus a bias [o]; `None` if that does not pay.
+fn packed_product(x: &Floats, weight: &Floats, bias: &Floats, finish: Finish) -> Option<Floats> {
+    if !is_f32(&[x, weight, bias]) {
+        return None;
+    }
+    let [inputs, outputs] = weight.shape().dims();
+    let layout = weight.layout();
+    let [row, column] = [0, 1].map(|dim| usize::try_from(layout.strides()[dim]).ok());
+    let place = Place { start: layout.start_offset(), inputs, outputs, row: row?, column: column? };
+    let (x, bias) = (contiguous(x.clone()), contiguous(bias.clone()));
+    let product = packed::multiply(x.storage(), (&weight.data_arc(), place), bias.storage(), finish)?;
+    let mut shape = x.shape();
+    let last = shape.num_dims().checked_sub(1)?;
+    shape[last] = outputs;
+    Some(Floats::from_data(TensorData::new(product, shape)))
+}
+
+fn rounded(x: Floats) -> Floats {
+    let mut x = contiguous(x);
+    tiles::round(x.storage_mut());
+    x
 }
 
 fn is_f32(tensors: &[&Floats]) -> bool {
