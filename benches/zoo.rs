@@ -1,6 +1,7 @@
-//! How many images a second each model of the zoo encodes at its full size: random weights, float32.
+//! How many images a second each model of the zoo encodes at its full size: random weights.
 //!
-//! `cargo bench --bench zoo -- [--models A,B] [--batches 1,8,32] [--rounds N] [--repetitions N] [--device D] [--peer PYTHON]`
+//! `cargo bench --bench zoo -- [--models A,B] [--batches 1,8,32] [--precisions f32,bf16] [--rounds N]
+//! [--repetitions N] [--device D] [--peer PYTHON]`
 //!
 //! With `--peer`, a Python that has torch, every round of ours alternates with one of `benches/peers/zoo.py`: the original
 //! code in eager PyTorch with as many threads, given the same weights and images. Before timing, both features must agree. A
@@ -25,7 +26,7 @@ use burn::tensor::{Tensor, TensorData};
 use common::measured::{Comparison, Peer};
 use common::tensors::{Tensors, difference, load, noise, save, weights};
 use common::{Missing, Script, in_turn, number, option, threads};
-use terrabench::device;
+use terrabench::device::{self, Precision};
 use terrabench::home::Home;
 use terrabench::model::config::{ImageSize, Inputs, ModelConfig};
 use terrabench::model::{Architecture, Batch, Encoder, Want};
@@ -33,8 +34,6 @@ use terrabench::task::Sensor;
 
 /// Side in pixels of the images of models that take any size.
 const NATIVE_SIDE: usize = 64;
-/// Largest accepted difference of a feature, relative to the largest feature.
-const TOLERANCE: f64 = 1e-3;
 
 /// All models that have weights, one per architecture and size.
 const MODELS: [&str; 23] = [
@@ -141,18 +140,38 @@ impl Subject {
 }
 
 /// How many times as fast as its original a model should be.
-fn goal(name: &str) -> f64 {
-    if name == "terrafm-b" { 1.4 } else { 1.2 }
+fn goal(name: &str, precision: Precision) -> f64 {
+    match (name, precision) {
+        (_, Precision::Bf16) => 1.0,
+        ("terrafm-b", _) => 1.4,
+        _ => 1.2,
+    }
+}
+
+/// Largest accepted difference of a feature, relative to the largest feature.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-3,
+        // 8 bits in each product, of which there are some fifty after one another.
+        _ => 0.1,
+    }
 }
 
 /// Times a model with batches of `size` beside its original, if there is one.
-fn compare(home: &Home, name: &str, size: usize, device: &str, peer: Option<Script>) -> Result<()> {
+fn compare(
+    home: &Home,
+    name: &str,
+    size: usize,
+    (device, precision): (&str, Precision),
+    peer: Option<Script>,
+) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |file: &str| folder.path().join(file).to_string_lossy().into_owned();
     let subject = subject(home, name, size, device, peer.is_some().then(|| folder.path()))?;
     let (features, _) = subject.encode()?;
     let side = subject.side;
-    let what = format!("{name}, batch {size}, {side} x {side}, float32, {}", threads());
+    let number_format = if precision == Precision::Bf16 { "bfloat16" } else { "float32" };
+    let what = format!("{name}, batch {size}, {side} x {side}, {number_format}, {}", threads());
     let peer = peer.map(|peer| {
         peer.with("--model", name)
             .with("--batch", size)
@@ -160,8 +179,9 @@ fn compare(home: &Home, name: &str, size: usize, device: &str, peer: Option<Scri
             .with("--images", path("images.safetensors"))
             .with("--bands", subject.bands.join(","))
             .with("--features", path("features.safetensors"))
+            .with("--precision", precision)
     });
-    let mut comparison = Comparison::new("Extraction", what, "images/s").goal(goal(name));
+    let mut comparison = Comparison::new("Extraction", what, "images/s").goal(goal(name, precision));
     let peer = match peer {
         None => None,
         Some(peer) => match peer.run(0) {
@@ -169,7 +189,7 @@ fn compare(home: &Home, name: &str, size: usize, device: &str, peer: Option<Scri
                 let theirs = load(&folder.path().join("features.safetensors"), "features")?;
                 let difference = difference(&features, &theirs)?;
                 comparison.note = format!("features differ by {difference:.1e} of the largest");
-                ensure!(difference <= TOLERANCE, "{name}: {}", comparison.note);
+                ensure!(difference <= tolerance(precision), "{name}: {}", comparison.note);
                 Some(peer)
             }
             Err(error) => match error.downcast::<Missing>() {
@@ -182,12 +202,23 @@ fn compare(home: &Home, name: &str, size: usize, device: &str, peer: Option<Scri
         },
     };
     let encode = || Ok(size as f64 / subject.encode()?.1);
-    let (ours, [theirs]) =
-        in_turn(number("--rounds", 5)?, number("--repetitions", 3)?, encode, peer.as_ref())?;
+    let (rounds, repetitions) = (number("--rounds", 5)?, number("--repetitions", 3)?);
+    let mut named = |name: &str, values: Vec<f64>| {
+        if values.iter().any(|rate| *rate > 0.0) {
+            comparison.peers.push(Peer { name: name.into(), values });
+        }
+    };
+    let ours = if precision == Precision::Bf16 {
+        let (ours, [autocast, narrowed]) = in_turn(rounds, repetitions, encode, peer.as_ref())?;
+        named("eager PyTorch, autocast", autocast);
+        named("eager PyTorch, all in bfloat16", narrowed);
+        ours
+    } else {
+        let (ours, [theirs]) = in_turn(rounds, repetitions, encode, peer.as_ref())?;
+        named("eager PyTorch", theirs);
+        ours
+    };
     comparison.ours = ours;
-    if peer.is_some() {
-        comparison.peers.push(Peer { name: "eager PyTorch".into(), values: theirs });
-    }
     comparison.tell()
 }
 
@@ -196,11 +227,19 @@ fn main() -> Result<()> {
     let asked = option("--models");
     let names: Vec<&str> = asked.as_deref().map_or(MODELS.to_vec(), |names| names.split(',').collect());
     let sizes = option("--batches").unwrap_or_else(|| "8".into());
+    let precisions = option("--precisions").unwrap_or_else(|| "f32".into());
     let home = Home::find()?;
-    for name in names {
-        for size in sizes.split(',') {
-            let peer = Script::asked("--peer", "zoo.py");
-            compare(&home, name, size.parse()?, &device, peer)?;
+    // A program that has once computed in bfloat16 goes on so.
+    for precision in [Precision::F32, Precision::Bf16] {
+        if !precisions.split(',').any(|word| word == precision.to_string()) {
+            continue;
+        }
+        device::with_precision(&device, precision)?;
+        for name in &names {
+            for size in sizes.split(',') {
+                let peer = Script::asked("--peer", "zoo.py");
+                compare(&home, name, size.parse()?, (&device, precision), peer)?;
+            }
         }
     }
     Ok(())

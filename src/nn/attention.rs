@@ -11,14 +11,15 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::kernels::autocast;
-use super::kernels::flex::matrix::{MatrixLayout, multiply_on_one_thread};
+use super::kernels::flex::matrix::MatrixLayout;
+use super::kernels::flex::packed::multiply_changing;
 use crate::device;
 
 /// Logits computed at once: 512 KiB, which the second level of a core's cache holds.
 const LOGITS: usize = 1 << 17;
 
 /// Fewest and most queries computed at once, if there are so many.
-const QUERIES: [usize; 2] = [32, 128];
+const QUERIES: [usize; 2] = [32, 256];
 
 /// What the logits are before the softmax, besides products of queries and keys.
 #[derive(Debug, Clone, Default)]
@@ -164,14 +165,14 @@ fn kernel(qkv: [Rows; 3], shape: Shape, logits: Logits, device: &Device) -> Tens
             let mut sums = vec![0.0; count];
             for head in 0..heads {
                 let [q, k, v] = qkv;
-                multiply_on_one_thread(
+                multiply_changing(
                     (&mut scores[..], MatrixLayout::new(count, t)),
                     (q.values, q.head(image, head, start, count, c)),
                     (k.values, k.head(image, head, 0, t, c).transposed()),
                 );
                 let bias = bias(image, head, start, count);
                 arch.dispatch(|| soften(&mut scores, t, scale, bias, &mut sums));
-                multiply_on_one_thread(
+                multiply_changing(
                     (&mut *out, MatrixLayout { start: head * c, rows: count, columns: c, row: d, column: 1 }),
                     (&scores[..], MatrixLayout::new(count, t)),
                     (v.values, v.head(image, head, 0, t, c)),

@@ -7,12 +7,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use burn::tensor::Bytes;
 use rayon::prelude::*;
 
-use super::tiles::{Finish, Format, Instructions, MOST_ROWS, Tile, narrow, round};
+use super::matrix::{MatrixLayout, multiply_on_one_thread};
+use super::tiles::{Finish, Format, Instructions, MOST_ROWS, Tile, narrow, round, to_write, written};
 use crate::device;
 
 /// Products with fewer multiplications are left to the general function.
@@ -55,44 +57,27 @@ struct Weight {
     panels: Vec<u32>,
 }
 
+/// Rows in memory, each `row` numbers behind the one before.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    values: &'a [f32],
+    count: usize,
+    row: usize,
+}
+
+/// A bias of 0 for each column of a panel.
+const NO_BIAS: [f32; 32] = [0.0; 32];
+
 impl Weight {
     fn new(values: &[f32], place: Place, format: Format, instructions: Instructions) -> Self {
-        let Place { start, inputs, outputs, row, column } = place;
-        let (columns, steps) = (instructions.columns(), format.words(inputs));
-        let mut panels = vec![0; outputs.div_ceil(columns) * steps * columns];
-        let at = |input: usize, output: usize| values[start + input * row + output * column];
-        let (mut numbers, mut words) = (vec![0.0; inputs], vec![0; steps]);
-        for (number, panel) in panels.chunks_exact_mut((steps * columns).max(1)).enumerate() {
-            let first = number * columns;
-            let count = columns.min(outputs - first);
-            match format {
-                Format::F32 | Format::Rounded => {
-                    let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
-                    for (input, numbers) in panel.chunks_exact_mut(columns).enumerate() {
-                        let numbers = numbers.iter_mut().take(count).enumerate();
-                        numbers.for_each(|(output, x)| *x = at(input, first + output));
-                    }
-                    if format == Format::Rounded {
-                        round(panel);
-                    }
-                }
-                Format::Bf16 => {
-                    for output in 0..count {
-                        numbers.iter_mut().enumerate().for_each(|(input, x)| *x = at(input, first + output));
-                        narrow(&numbers, &mut words);
-                        for (step, word) in words.iter().enumerate() {
-                            panel[step * columns + output] = *word;
-                        }
-                    }
-                }
-            }
-        }
+        let mut panels = Vec::new();
+        pack_columns(values, place, format, instructions.columns(), &mut panels);
         Weight { place, format, instructions, panels }
     }
 
     /// Multiplies rows of x [rows, inputs] and finishes them into `out` [rows, outputs]; the bias has a number for each column of all
-    /// panels.
-    fn multiply(&self, x: &[f32], bias: &[f32], finish: Finish, out: &mut [f32]) {
+    /// panels. Returns how many numbers were written.
+    fn multiply(&self, x: &[f32], bias: &[f32], finish: Finish, out: &mut [MaybeUninit<f32>]) -> usize {
         let Place { inputs, outputs, .. } = self.place;
         let rows = x.len() / inputs;
         let most = self.instructions.rows();
@@ -103,15 +88,24 @@ impl Weight {
             false => rows.div_ceil(rayon::current_num_threads()).max(FEWEST_ROWS),
         };
         let at_once = (share.div_ceil(most) * most).min(fit).max(1);
+        let part = |(x, out): (&[f32], &mut [MaybeUninit<f32>])| {
+            let rows = Rows { values: x, count: x.len() / inputs, row: inputs };
+            self.part(rows, Some(bias), finish, (out, outputs))
+        };
         if at_once >= rows {
-            return self.part(x, bias, finish, out);
+            return part((x, out));
         }
-        let parts = x.par_chunks(at_once * inputs).zip(out.par_chunks_mut(at_once * outputs));
-        parts.for_each(|(x, out)| self.part(x, bias, finish, out));
+        x.par_chunks(at_once * inputs).zip(out.par_chunks_mut(at_once * outputs)).map(part).sum()
     }
 
-    /// The same on the calling thread.
-    fn part(&self, x: &[f32], bias: &[f32], finish: Finish, out: &mut [f32]) {
+    /// The same on the calling thread; rows of the output are as many numbers apart as it says.
+    fn part(
+        &self,
+        x: Rows,
+        bias: Option<&[f32]>,
+        finish: Finish,
+        (out, row): (&mut [MaybeUninit<f32>], usize),
+    ) -> usize {
         thread_local! {
             /// The system hands out fresh memory slowly.
             static WORDS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
@@ -120,41 +114,101 @@ impl Weight {
         let (columns, most) = (self.instructions.columns(), self.instructions.rows());
         let steps = self.format.words(inputs);
         let mut words = WORDS.take();
-        pack(x, inputs, self.format, most, &mut words);
+        pack_rows(x, inputs, self.format, most, &mut words);
         let mut tile: Tile = [0.0; _];
+        let mut written = 0;
         for (number, panel) in self.panels.chunks_exact(steps * columns).enumerate() {
             let first = number * columns;
             let count = columns.min(outputs - first);
-            let bias = &bias[first..first + columns];
-            let blocks = words.chunks(most * steps).zip(out.chunks_mut(most * outputs));
+            let bias = bias.map_or(&NO_BIAS[..columns], |bias| &bias[first..first + columns]);
+            let blocks = words.chunks(most * steps).zip(out.chunks_mut(most * row));
             for (rows, out) in blocks {
                 let height = rows.len() / steps;
                 self.instructions.block(height, [rows, panel], bias, finish, &mut tile);
-                for (out, sums) in out.chunks_exact_mut(outputs).zip(tile.chunks_exact(columns)) {
-                    out[first..first + count].copy_from_slice(&sums[..count]);
+                for (out, sums) in out.chunks_mut(row).zip(tile.chunks_exact(columns).take(height)) {
+                    out[first..first + count].write_copy_of_slice(&sums[..count]);
+                    written += count;
                 }
             }
         }
         WORDS.set(words);
+        written
+    }
+}
+
+/// Packs a matrix in panels of `columns` columns: per step a word of each column, side by side; columns beyond the last are 0.
+fn pack_columns(values: &[f32], place: Place, format: Format, columns: usize, panels: &mut Vec<u32>) {
+    let Place { start, inputs, outputs, row, column } = place;
+    let steps = format.words(inputs);
+    panels.clear();
+    panels.resize(outputs.div_ceil(columns) * steps * columns, 0);
+    let at = |input: usize, output: usize| values[start + input * row + output * column];
+    let (mut numbers, mut words) = (vec![0.0; inputs], vec![0; steps]);
+    for (number, panel) in panels.chunks_exact_mut((steps * columns).max(1)).enumerate() {
+        let first = number * columns;
+        let count = columns.min(outputs - first);
+        match format {
+            Format::F32 | Format::Rounded => {
+                let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+                if row == 1 && count == columns {
+                    let column_of = |i: usize| {
+                        let start = start + (first + i) * column;
+                        &values[start..start + inputs]
+                    };
+                    match columns {
+                        16 => interleave_rows::<f32, 16>(std::array::from_fn(column_of), panel),
+                        32 => interleave_rows::<f32, 32>(std::array::from_fn(column_of), panel),
+                        _ => unreachable!("blocks have 16 or 32 columns"),
+                    }
+                } else {
+                    for (input, numbers) in panel.chunks_exact_mut(columns).enumerate() {
+                        if column == 1 {
+                            let start = start + input * row + first;
+                            numbers[..count].copy_from_slice(&values[start..start + count]);
+                            continue;
+                        }
+                        let numbers = numbers.iter_mut().take(count).enumerate();
+                        numbers.for_each(|(output, x)| *x = at(input, first + output));
+                    }
+                }
+                if format == Format::Rounded {
+                    round(panel);
+                }
+            }
+            Format::Bf16 => {
+                for output in 0..count {
+                    numbers.iter_mut().enumerate().for_each(|(input, x)| *x = at(input, first + output));
+                    narrow(&numbers, &mut words);
+                    for (step, word) in words.iter().enumerate() {
+                        panel[step * columns + output] = *word;
+                    }
+                }
+            }
+        }
     }
 }
 
 /// Packs rows of x [rows, inputs] in groups of `most`, the last one smaller: per step a word of each row, side by side.
-fn pack(x: &[f32], inputs: usize, format: Format, most: usize, words: &mut Vec<u32>) {
+fn pack_rows(x: Rows, inputs: usize, format: Format, most: usize, words: &mut Vec<u32>) {
     let steps = format.words(inputs);
-    let rows = x.len() / inputs;
     words.clear();
-    words.resize(rows * steps, 0);
+    words.resize(x.count * steps, 0);
     let mut narrowed = vec![0; if format == Format::Bf16 { most * steps } else { 0 }];
-    for (x, words) in x.chunks(most * inputs).zip(words.chunks_mut(most * steps)) {
+    for (group, words) in words.chunks_mut((most * steps).max(1)).enumerate() {
         let height = words.len() / steps;
+        let row = |i: usize| {
+            let start = (group * most + i) * x.row;
+            &x.values[start..start + inputs]
+        };
         match format {
-            Format::F32 | Format::Rounded => interleave(bytemuck::cast_slice(x), steps, height, words),
+            Format::F32 | Format::Rounded => {
+                interleave(|i| bytemuck::cast_slice(row(i)), height, words);
+            }
             Format::Bf16 => {
-                for (x, narrowed) in x.chunks_exact(inputs).zip(narrowed.chunks_exact_mut(steps)) {
-                    narrow(x, narrowed);
+                for (i, narrowed) in narrowed.chunks_exact_mut(steps).take(height).enumerate() {
+                    narrow(row(i), narrowed);
                 }
-                interleave(&narrowed, steps, height, words);
+                interleave(|i| &narrowed[i * steps..(i + 1) * steps], height, words);
             }
         }
     }
@@ -163,28 +217,59 @@ fn pack(x: &[f32], inputs: usize, format: Format, most: usize, words: &mut Vec<u
     }
 }
 
-/// Turns `height` rows of `steps` words into steps of `height` words.
-fn interleave(rows: &[u32], steps: usize, height: usize, to: &mut [u32]) {
-    macro_rules! of_height {
-        ($($height:literal)*) => {
-            match height {
-                $($height => interleave_rows::<$height>(rows, steps, to),)*
-                _ => (0..height).for_each(|row| {
-                    (0..steps).for_each(|step| to[step * height + row] = rows[row * steps + step]);
-                }),
+/// Turns `height` rows of words into steps of `height` words.
+fn interleave<'a>(row: impl Fn(usize) -> &'a [u32], height: usize, to: &mut [u32]) {
+    match height {
+        6 => interleave_rows::<u32, 6>(std::array::from_fn(row), to),
+        12 => interleave_rows::<u32, 12>(std::array::from_fn(row), to),
+        _ => {
+            for i in 0..height {
+                let to = to.iter_mut().skip(i).step_by(height);
+                row(i).iter().zip(to).for_each(|(word, to)| *to = *word);
             }
-        };
+        }
     }
-    of_height!(6 12);
 }
 
-fn interleave_rows<const R: usize>(rows: &[u32], steps: usize, to: &mut [u32]) {
-    let rows: [&[u32]; R] = std::array::from_fn(|row| &rows[row * steps..(row + 1) * steps]);
+fn interleave_rows<T: Copy, const R: usize>(rows: [&[T]; R], to: &mut [T]) {
     for (step, to) in to.as_chunks_mut::<R>().0.iter_mut().enumerate() {
         for (to, row) in to.iter_mut().zip(rows) {
             *to = row[step];
         }
     }
+}
+
+/// Computes output = a * b on the calling thread, in float32, for factors that change with every image; like
+/// [`multiply_on_one_thread`], which does it where this processor has no instructions for blocks or the matrices are small.
+///
+/// # Panics
+/// If shapes do not match, or a matrix exceeds its slice.
+pub(crate) fn multiply_changing(
+    output: (&mut [f32], MatrixLayout),
+    a: (&[f32], MatrixLayout),
+    b: (&[f32], MatrixLayout),
+) {
+    thread_local! {
+        static PANELS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    }
+    let ((out, to), (a, of_a), (b, of_b)) = (output, a, b);
+    let work = to.rows * to.columns * of_a.columns;
+    let is_plain = of_a.column == 1 && to.column == 1 && to.row >= to.columns;
+    let instructions = Instructions::best(Format::F32).filter(|_| is_plain && work >= FEWEST_MULTIPLICATIONS);
+    let Some(instructions) = instructions else {
+        return multiply_on_one_thread((out, to), (a, of_a), (b, of_b));
+    };
+    assert!(to.rows == of_a.rows && to.columns == of_b.columns && of_a.columns == of_b.rows, "shapes differ");
+    let MatrixLayout { start, rows: inputs, columns: outputs, row, column } = of_b;
+    let place = Place { start, inputs, outputs, row, column };
+    let mut panels = PANELS.take();
+    pack_columns(b, place, Format::F32, instructions.columns(), &mut panels);
+    let weight = Weight { place, format: Format::F32, instructions, panels };
+    let rows = Rows { values: &a[of_a.start..], count: of_a.rows, row: of_a.row };
+    let last = to.start + (to.rows - 1) * to.row + to.columns;
+    let written = weight.part(rows, None, Finish::Plain, (to_write(&mut out[to.start..last]), to.row));
+    assert_eq!(written, to.rows * to.columns, "the output is too small");
+    PANELS.set(weight.panels);
 }
 
 /// The weights that were packed, by the memory of their tensors. An address is not used again as long as there is a weak pointer to it.
@@ -233,9 +318,7 @@ pub fn multiply(
     let weight = kept.get_or_init(|| Weight::new(bytemuck::cast_slice(bytes), place, format, instructions));
     let mut padded = bias.to_vec();
     padded.resize(outputs.next_multiple_of(instructions.columns()), 0.0);
-    let mut out = vec![0.0; x.len() / inputs * outputs];
-    weight.multiply(x, &padded, finish, &mut out);
-    Some(out)
+    Some(written(x.len() / inputs * outputs, |out| weight.multiply(x, &padded, finish, out)))
 }
 
 const _: () = assert!(MOST_ROWS == 12, "`interleave` has a case for the number of rows of a block");
@@ -248,7 +331,10 @@ mod tests {
     use half::bf16;
 
     use super::super::{Kernels, contiguous};
-    use super::{Finish, Format, Instructions, KEPT, Place, Weight};
+    use super::{
+        Finish, Format, Instructions, KEPT, MatrixLayout, Place, Weight, multiply_changing,
+        multiply_on_one_thread, written,
+    };
     use crate::nn::gelu::gelu_in_place;
     use crate::nn::kernels::portable;
 
@@ -307,9 +393,8 @@ mod tests {
         let weight = Weight::new(&numbers(inputs * outputs, 2), place, format, instructions);
         let mut bias = numbers(outputs, 3);
         bias.resize(outputs.next_multiple_of(instructions.columns()), 0.0);
-        let mut out = vec![f32::NAN; rows * outputs];
-        weight.multiply(&numbers(rows * inputs, 1), &bias, finish, &mut out);
-        out
+        let x = numbers(rows * inputs, 1);
+        written(rows * outputs, |out| weight.multiply(&x, &bias, finish, out))
     }
 
     #[test]
@@ -372,6 +457,44 @@ mod tests {
 
     fn turned(x: &Floats) -> Floats {
         x.clone().with_layout(x.layout().transpose(0, 1))
+    }
+
+    #[test]
+    fn factors_may_lie_side_by_side_with_others() {
+        // As queries, keys and values of two heads: rows of 3 x 2 x 64 numbers.
+        let (tokens, width) = (75, 64);
+        let row = 6 * width;
+        let qkv = numbers(tokens * row, 1);
+        let head = |number: usize| MatrixLayout {
+            start: number * width,
+            rows: tokens,
+            columns: width,
+            row,
+            column: 1,
+        };
+        for product in [multiply_changing, multiply_on_one_thread] {
+            let mut scores = vec![0.0; tokens * tokens];
+            let layout = MatrixLayout::new(tokens, tokens);
+            product((&mut scores, layout), (&qkv, head(1)), (&qkv, head(3).transposed()));
+            let expected = |i: usize, j: usize| -> f32 {
+                (0..width).map(|c| qkv[i * row + width + c] * qkv[j * row + 3 * width + c]).sum()
+            };
+            let all: Vec<f32> = (0..tokens * tokens).map(|at| expected(at / tokens, at % tokens)).collect();
+            assert_close(&scores, &all, 1e-5);
+
+            let mut out = vec![7.0; tokens * 2 * width];
+            let layout =
+                MatrixLayout { start: width, rows: tokens, columns: width, row: 2 * width, column: 1 };
+            product((&mut out, layout), (&scores, MatrixLayout::new(tokens, tokens)), (&qkv, head(5)));
+            for (i, out) in out.chunks(2 * width).enumerate() {
+                assert!(out[..width].iter().all(|x| *x == 7.0), "the other head's part was written");
+                for (c, found) in out[width..].iter().enumerate() {
+                    let terms = (0..tokens).map(|j| scores[i * tokens + j] * qkv[j * row + 5 * width + c]);
+                    let expected: f32 = terms.sum();
+                    assert!((found - expected).abs() < 2e-3, "{i}, {c}: {found}, expected {expected}");
+                }
+            }
+        }
     }
 
     #[test]
