@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use common::measured::{Comparison, Peer, Spread};
-use common::{Script, number, option, threads};
+use common::{Script, number, option};
 use terrabench::device;
 use terrabench::home::Home;
 use terrabench::model::architecture::ArchitectureConfig;
@@ -89,7 +89,7 @@ fn main() -> Result<()> {
             theirs.extend(rates);
         }
     }
-    let what = format!("TerraFM-B's multiplications against the best product of matrices, {}", threads());
+    let what = "TerraFM-B against the best product of matrices";
     let mut comparison = Comparison::new("Share of the machine", what, "GMAC/s").goal(0.8);
     comparison.note = match Spread::of(&ours) {
         Some(rate) => format!("{:.2} images/s of {:.2} GMAC each", rate.median / (adds / 1e9), adds / 1e9),

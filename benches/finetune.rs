@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use common::measured::{Comparison, Peer};
 use common::tensors::{Tensors, difference, load, noise, save, weights};
-use common::{Script, in_turn, number, option, threads};
+use common::{Script, in_turn, number, option};
 use ndarray::Array3;
 use terrabench::config::Schedule;
 use terrabench::data::{Image, Sample, Target};
@@ -112,7 +112,7 @@ fn main() -> Result<()> {
     let mut training = Training::new(device, peer.is_some().then(|| folder.path()))?;
     let (loss, _) = training.step()?;
 
-    let what = format!("fine-tuning step of TerraFM-B, batch {BATCH}, 224 x 224, float32, {}", threads());
+    let what = format!("fine-tuning step of TerraFM-B, batch {BATCH}, 224 x 224, float32");
     let mut comparison = Comparison::new("Training", what, "images/s").goal(1.3);
     if let Some(peer) = &peer {
         peer.run(0)?;

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use common::measured::{Comparison, Peer};
-use common::{Missing, Script, number, threads};
+use common::{Missing, Script, number};
 use terrabench::record::Store;
 
 /// Largest accepted difference of the accuracies, in percentage points: features of float32 decide a few ties differently.
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     run(make.arg(data.path()))?;
 
     let (accuracy, _) = ours(data.path())?;
-    let what = format!("m-eurosat, one of {one_of} of its files, to k-NN's accuracy, RCF, {}", threads());
+    let what = format!("m-eurosat, one of {one_of} of its files, to k-NN's accuracy, RCF");
     let mut comparison = Comparison::new("Whole jobs", what, "s").goal(2.0);
     let mut peer = Script::asked("--peer", "job.py").map(|peer| peer.with("--data", data.path().display()));
     let mut theirs = Vec::new();

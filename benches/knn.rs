@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use common::measured::{Comparison, Peer};
 use common::tensors::{load, save};
-use common::{Script, in_turn, number, threads};
+use common::{Script, in_turn, number};
 use ndarray::{Array2, ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -77,7 +77,7 @@ fn main() -> Result<()> {
         (folder.path().join("features.safetensors"), folder.path().join("classes.safetensors"));
     let peer = Script::asked("--peer", "knn.py")
         .map(|peer| peer.with("--features", inputs.display()).with("--classes", classes.display()));
-    let what = format!("k-NN, {QUERIES} queries, {SAMPLES} x {WIDTH}, features to classes, {}", threads());
+    let what = format!("k-NN, {QUERIES} queries, {SAMPLES} x {WIDTH}, features to classes");
     let mut comparison = Comparison::new("Protocols", what, "s").goal(1.3);
     if let Some(peer) = &peer {
         let tensor = |name: &str, values: &Array2<f32>| {
@@ -88,6 +88,7 @@ fn main() -> Result<()> {
         comparison.note = check(&predicted(&train, &labels, &queries)?, &classes)?;
     }
     let ours = || timed(Search::Product, EmbeddingDtype::F32, queries.view());
+    ours()?;
     let (ours, [product, whole, brute]) = in_turn(rounds, repetitions, ours, peer.as_ref())?;
     comparison.ours = ours;
     if peer.is_some() {

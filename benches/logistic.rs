@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use common::measured::{Comparison, Peer};
 use common::tensors::{load, save};
-use common::{Script, in_turn, number, threads};
+use common::{Script, in_turn, number};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -68,10 +68,7 @@ fn main() -> Result<()> {
     let peer = Script::asked("--peer", "logistic.py").map(|peer| {
         peer.with("--features", inputs.display()).with("--best", best.display()).with("--strengths", count)
     });
-    let what = format!(
-        "logistic regression, {count} strengths, {SAMPLES} x {WIDTH}, {CLASSES} classes, {}",
-        threads()
-    );
+    let what = format!("logistic regression, {count} strengths, {SAMPLES} x {WIDTH}, {CLASSES} classes");
     let mut comparison = Comparison::new("Protocols", what, "s").goal(5.0);
     if let Some(peer) = &peer {
         let tensor = |name: &str, values: &Array2<f32>| {
@@ -86,6 +83,7 @@ fn main() -> Result<()> {
         );
         comparison.note = format!("best accuracy {ours:.1} %, scikit-learn's {theirs:.1} %");
     }
+    fit()?;
     let (ours, [theirs]) = in_turn(number("--rounds", 3)?, 1, || Ok(fit()?.1), peer.as_ref())?;
     comparison.ours = ours;
     if peer.is_some() {

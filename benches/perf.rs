@@ -71,8 +71,8 @@ fn machine() -> String {
         line.filter(|value| !value.is_empty())
     };
     let processor = read("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let mut words = vec![format!("{cores} cores of {processor}"), vectors().to_owned()];
+    let threads = rayon::current_num_threads();
+    let mut words = vec![format!("{threads} threads on {processor}"), vectors().to_owned()];
     if let Some(memory) = read("/proc/meminfo", "MemTotal")
         && let Some(kibibytes) =
             memory.split_whitespace().next().and_then(|number| number.parse::<f64>().ok())

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use common::measured::{Comparison, Peer};
 use common::tensors::{difference, load, noise, save};
-use common::{Script, in_turn, number, threads};
+use common::{Script, in_turn, number};
 use ndarray::Array3;
 use rayon::prelude::*;
 use terrabench::transform::Preprocess;
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let peer = Script::asked("--peer", "transform.py").map(|peer| {
         peer.with("--images", inputs.display()).with("--out", outputs.display()).with("--side", TO)
     });
-    let what = format!("normalise and resize, {BANDS} bands, {FROM} x {FROM} to {TO} x {TO}, {}", threads());
+    let what = format!("normalise and resize, {BANDS} bands, {FROM} x {FROM} to {TO} x {TO}");
     let mut comparison = Comparison::new("Preprocessing", what, "images/s");
     if let Some(peer) = &peer {
         let list = |of: fn(&BandStatistics) -> f64| statistics.iter().map(|band| of(band) as f32).collect();
@@ -70,6 +70,7 @@ fn main() -> Result<()> {
         ensure!(difference <= TOLERANCE, "{}", comparison.note);
     }
     let ours = || Ok(prepare()?.1);
+    ours()?;
     let (ours, [batch, each]) =
         in_turn(number("--rounds", 5)?, number("--repetitions", 5)?, ours, peer.as_ref())?;
     comparison.ours = ours;

@@ -25,7 +25,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use common::measured::{Comparison, Peer};
 use common::tensors::{Tensors, difference, load, noise, save, weights};
-use common::{Missing, Script, in_turn, number, option, threads};
+use common::{Missing, Script, in_turn, number, option};
 use terrabench::device::{self, Precision};
 use terrabench::home::Home;
 use terrabench::model::config::{ImageSize, Inputs, ModelConfig};
@@ -171,7 +171,7 @@ fn compare(
     let (features, _) = subject.encode()?;
     let side = subject.side;
     let number_format = if precision == Precision::Bf16 { "bfloat16" } else { "float32" };
-    let what = format!("{name}, batch {size}, {side} x {side}, {number_format}, {}", threads());
+    let what = format!("{name}, batch {size}, {side} x {side}, {number_format}");
     let peer = peer.map(|peer| {
         peer.with("--model", name)
             .with("--batch", size)

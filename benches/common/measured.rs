@@ -179,6 +179,14 @@ pub fn skip(group: &str, what: impl Into<String>, why: impl Into<String>) -> Res
     write(&Measured::Skipped { group: group.into(), what, why })
 }
 
+/// A value with its unit: seconds below 0.1 as milliseconds.
+pub fn with_unit(value: f64, unit: &str) -> String {
+    match unit {
+        "s" if value < 0.1 => format!("{} ms", short(1000.0 * value)),
+        _ => format!("{} {unit}", short(value)),
+    }
+}
+
 /// Three digits that count.
 pub fn short(value: f64) -> String {
     let digits = value.abs().log10().floor();

@@ -94,15 +94,14 @@ impl std::fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Takes `rounds` rounds of `repetitions` each: ours, then the peer's. Ours is warmed up by one that does not count. Returns our
-/// values and, per column, the peer's.
+/// Takes `rounds` rounds of `repetitions` each: ours, which must be warm, then the peer's. Returns our values and, per column, the
+/// peer's.
 pub fn in_turn<const N: usize>(
     rounds: usize,
     repetitions: usize,
     mut ours: impl FnMut() -> Result<f64>,
     peer: Option<&Script>,
 ) -> Result<(Vec<f64>, [Vec<f64>; N])> {
-    ours()?;
     let (mut values, mut columns) = (Vec::new(), [const { Vec::new() }; N]);
     for _ in 0..rounds {
         for _ in 0..repetitions {
@@ -114,12 +113,4 @@ pub fn in_turn<const N: usize>(
         }
     }
     Ok((values, columns))
-}
-
-/// The number of threads, as benches name it.
-pub fn threads() -> String {
-    match rayon::current_num_threads() {
-        1 => "1 thread".into(),
-        n => format!("{n} threads"),
-    }
 }

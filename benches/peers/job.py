@@ -35,7 +35,7 @@ for _ in range(arguments.repetitions):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "data").symlink_to(Path(arguments.data).resolve())
         start = time.perf_counter()
-        command = [sys.executable, "-m", "torchgeo_bench", "run", *overrides, "output=results.csv"]
+        command = [sys.executable, "-m", "torchgeo_bench", *overrides, "output=results.csv"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         seconds = time.perf_counter() - start
         assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
 """The peer of benches/upernet.rs: training steps of UPerNet in eager PyTorch.
 
 Feature2Pyramid, UPerHead and FCNHead as mmsegmentation builds them for Copernicus-Bench, in plain torch.nn, with its names of
-parameters. Weights, four maps and labels come from safetensors files. Writes the loss of the first step; then, for every line on
-standard input, takes a step and prints a line with its loss, the seconds for forward, backward and AdamW, and the CPU seconds of all
+parameters and without dropout. Weights, four maps and labels come from a safetensors file. For every line on standard input, takes a
+step and prints a line with its loss, the seconds for forward, backward and AdamW, and the CPU seconds of all
 threads.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,7 +44,7 @@ class Neck(nn.Module):
 
 
 class UPerHead(nn.Module):
-    def __init__(self, d, c, classes, dropout, scales=(1, 2, 3, 6)):
+    def __init__(self, d, c, classes, scales=(1, 2, 3, 6)):
         super().__init__()
         self.psp_modules = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(s), ConvNormRelu(d, c, 1)) for s in scales
@@ -53,7 +53,6 @@ class UPerHead(nn.Module):
         self.lateral_convs = nn.ModuleList(ConvNormRelu(d, c, 1) for _ in range(3))
         self.fpn_convs = nn.ModuleList(ConvNormRelu(c, c, 3) for _ in range(3))
         self.fpn_bottleneck = ConvNormRelu(4 * c, c, 3)
-        self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(c, classes, 1)
 
     def forward(self, maps):
@@ -64,26 +63,25 @@ class UPerHead(nn.Module):
             levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[2:])
         outs = [conv(x) for conv, x in zip(self.fpn_convs, levels)] + [levels[3]]
         outs = [outs[0]] + [resize(x, outs[0].shape[2:]) for x in outs[1:]]
-        return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outs, 1))))
+        return self.conv_seg(self.fpn_bottleneck(torch.cat(outs, 1)))
 
 
 class FcnHead(nn.Module):
-    def __init__(self, d, c, classes, dropout):
+    def __init__(self, d, c, classes):
         super().__init__()
         self.convs = nn.Sequential(ConvNormRelu(d, c, 3))
-        self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(c, classes, 1)
 
     def forward(self, maps):
-        return self.conv_seg(self.dropout(self.convs(maps[2])))
+        return self.conv_seg(self.convs(maps[2]))
 
 
 class Network(nn.Module):
-    def __init__(self, d, c, a, classes, dropout):
+    def __init__(self, d, c, a, classes):
         super().__init__()
         self.neck = Neck(d)
-        self.decoder = UPerHead(d, c, classes, dropout)
-        self.aux_head = FcnHead(d, a, classes, dropout)
+        self.decoder = UPerHead(d, c, classes)
+        self.aux_head = FcnHead(d, a, classes)
 
     def loss(self, maps, labels):
         pyramid = self.neck(maps)
@@ -96,7 +94,7 @@ class Network(nn.Module):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["--given", "--loss", "--dropout", "--threads"]:
+    for name in ["--given", "--threads"]:
         parser.add_argument(name, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(int(arguments.threads))
@@ -105,7 +103,7 @@ def main():
     maps = [given.pop(f"map{i}") for i in range(4)]
     labels = given.pop("labels").long()
     classes, c = given["decoder.conv_seg.weight"].shape[:2]
-    network = Network(maps[0].shape[1], c, given["aux_head.conv_seg.weight"].shape[1], classes, float(arguments.dropout))
+    network = Network(maps[0].shape[1], c, given["aux_head.conv_seg.weight"].shape[1], classes)
     # What is not given is the count of batches that norms have seen.
     missing = network.load_state_dict(given, strict=False)
     assert not missing.unexpected_keys and all("num_batches" in name for name in missing.missing_keys), missing
@@ -122,7 +120,6 @@ def main():
         end, cpu = time.perf_counter(), time.process_time() - cpu
         return loss, (forward - start, backward - forward, end - backward, cpu)
 
-    save_file({"loss": step()[0].detach().reshape(1)}, arguments.loss)
     for _ in sys.stdin:
         loss, times = step()
         print(loss.item(), *times, flush=True)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::measured::{Comparison, Growth, Measured, Spread, short};
+use super::measured::{Comparison, Growth, Measured, Spread, with_unit};
 
 /// Where and with what it was measured.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +89,7 @@ pub fn page(measured: &[Measured], about: &About, pictures: &[(&str, String)]) -
 /// A line per peer; the first one names the task and has our value.
 fn rows(page: &mut String, comparison: &Comparison) {
     let value = |values: &[f64]| match Spread::of(values) {
-        Some(spread) => format!("{} {}", ranged(spread), comparison.unit),
+        Some(spread) => ranged(spread, &comparison.unit),
         None => String::new(),
     };
     let ours = value(&comparison.ours);
@@ -122,8 +122,9 @@ fn rows(page: &mut String, comparison: &Comparison) {
     }
 }
 
-fn ranged(Spread { median, least, most }: Spread) -> String {
-    let [median, least, most] = [median, least, most].map(short);
+/// A median with its unit, and the range.
+fn ranged(Spread { median, least, most }: Spread, unit: &str) -> String {
+    let [median, least, most] = [median, least, most].map(|value| with_unit(value, unit));
     if least == most { median } else { format!("{median} ({least} to {most})") }
 }
 
@@ -138,8 +139,8 @@ fn table(page: &mut String, growth: &Growth) {
             (true, None) => " |".into(),
             (false, _) => String::new(),
         };
-        let per = short(1000.0 * point.seconds / point.at);
-        _ = writeln!(page, "| {} | {} s |{memory} {per} s |", grouped(point.at), short(point.seconds));
+        let [time, per] = [point.seconds, 1000.0 * point.seconds / point.at].map(|time| with_unit(time, "s"));
+        _ = writeln!(page, "| {} | {time} |{memory} {per} |", grouped(point.at));
     }
     if let Some(exponent) = growth.exponent() {
         _ = write!(page, "\nExponent {exponent:.2}.");

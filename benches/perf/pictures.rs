@@ -14,7 +14,7 @@ const SIZE: f64 = 12.0;
 /// Where the axis of ratios begins, behind the names.
 const NAMES: f64 = 430.0;
 const ROW: f64 = 22.0;
-/// Rows without a ratio above this are drawn at the edge.
+/// Height of a panel of growth with its title.
 const PANEL: f64 = 220.0;
 
 fn text(words: impl Into<String>, at: Point, anchor: Anchor, size: f64, color: Color) -> Shape {
@@ -38,19 +38,19 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 
 /// A row per comparison that has a peer: the ratio to its fastest peer, the range, and the goal. `None` without any.
 pub fn ratios(measured: &[Measured]) -> Option<Picture> {
-    let rows: Vec<(&Comparison, &str, super::measured::Spread)> = measured
+    let rows: Vec<(&Comparison, super::measured::Spread)> = measured
         .iter()
         .filter_map(|measured| match measured {
             Measured::Comparison(comparison) => {
                 let peer = comparison.best_peer()?;
-                Some((comparison, peer.name.as_str(), comparison.ratio(peer)?))
+                Some((comparison, comparison.ratio(peer)?))
             }
             _ => None,
         })
         .collect();
     let all = || {
         rows.iter()
-            .flat_map(|(comparison, _, ratio)| [ratio.least, ratio.most, comparison.goal.unwrap_or(1.0), 1.0])
+            .flat_map(|(comparison, ratio)| [ratio.least, ratio.most, comparison.goal.unwrap_or(1.0), 1.0])
     };
     if rows.is_empty() {
         return None;
@@ -61,22 +61,20 @@ pub fn ratios(measured: &[Measured]) -> Option<Picture> {
     let mut shapes = Vec::new();
     let title = "How many times as fast as the fastest peer";
     shapes.push(Shape::Text(Text::new(title, (MARGIN, 34.0), Anchor::Start, 18.0).bold()));
-    let meaning =
-        "Dot: ratio of medians; bar: range; ring: goal. Right of the line at 1 this program is faster.";
+    let meaning = "Dot: ratio of medians; bar: range; ring: goal. Right of the line at 1 this program is faster. perf.md names the peers.";
     shapes.push(text(meaning, (MARGIN, 56.0), Anchor::Start, SIZE, GREY));
     let top = 76.0;
     let mut y = top;
     let mut drawn = Vec::new();
     let mut group = "";
-    for (comparison, peer, ratio) in &rows {
+    for (comparison, ratio) in &rows {
         if comparison.group != group {
             group = &comparison.group;
             y += ROW + 4.0;
             drawn.push(Shape::Text(Text::new(group, (MARGIN, y), Anchor::Start, SIZE).bold()));
         }
         y += ROW;
-        let whole = format!("{} / {peer}", comparison.what);
-        let name = shortened(&whole, NAMES - MARGIN - 36.0, 11.0, false);
+        let name = shortened(&comparison.what, NAMES - MARGIN - 36.0, 11.0, false);
         drawn.push(text(name, (MARGIN + 8.0, y), Anchor::Start, 11.0, BLACK));
         let (height, color) =
             (y - 4.0, if ratio.median >= comparison.goal.unwrap_or(1.0) { PALETTE[2] } else { PALETTE[1] });

@@ -16,9 +16,8 @@ use super::network::{Network, Sizes};
 use super::requests::{check_bands, check_patches, known_input, lacks_pooling, layer_beyond};
 use super::sensor_input::SensorInput;
 use crate::nn::attention::{self, Logits, attention};
-use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
-use crate::nn::kernels::linear;
+use crate::nn::kernels::{gelu_of_linear, linear};
 use crate::nn::patch::patches;
 use crate::task::Sensor;
 use crate::{Error, Result};
@@ -246,7 +245,7 @@ impl Net {
 
     /// [.., d] to [.., d].
     fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.contract.forward(gelu(self.expand.forward(x)))
+        linear(gelu_of_linear(x, &self.expand), &self.contract)
     }
 }
 
@@ -309,7 +308,7 @@ impl SensorEncoder {
 
     /// [n, bands, h, w] to [n, t, d].
     fn embed(&self, images: Tensor<4>) -> Tensor<3> {
-        self.linear_input.forward(patches(images, PATCH))
+        linear(patches(images, PATCH), &self.linear_input)
     }
 
     /// Returns the tokens after the last layer and its norm: [n, bands, h, w] to [n, t, d].
@@ -401,7 +400,7 @@ impl PooledHead {
 
     /// [n, d] to [n, d].
     fn forward(&self, means: Tensor<2>) -> Tensor<2> {
-        self.contract.forward(gelu(self.expand.forward(self.norm.forward(means))))
+        linear(gelu_of_linear(self.norm.forward(means), &self.expand), &self.contract)
     }
 }
 

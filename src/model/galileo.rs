@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +152,7 @@ impl GroupEmbed {
     fn forward(&self, images: Tensor<4>, patch: usize) -> Tensor<3> {
         // [d, bands, 8, 8] to [bands * p * p, d]
         let weight = resize_kernel(self.proj.weight.val(), patch).flatten::<2>(1, 3).transpose();
-        linear(patches(images, patch), weight, Some(self.proj.bias.val()))
+        kernels::biased_product(patches(images, patch), weight, self.proj.bias.val())
     }
 }
 

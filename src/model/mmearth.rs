@@ -19,6 +19,7 @@ use super::requests;
 use super::sensor_input::SensorInput;
 use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::kernels::{gelu_of_linear, linear};
 use crate::task::Sensor;
 use crate::{Error, Result};
 
@@ -219,8 +220,8 @@ impl Block {
     /// [n, C, h, w] to [n, C, h, w].
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let y = channels_last(self.dwconv.forward(x.clone()));
-        let y = gelu(self.pwconv1.linear.forward(self.norm.ln.forward(y))); // [n, h, w, 4C]
-        x + channels_first(self.pwconv2.linear.forward(self.grn.forward(y)))
+        let y = gelu_of_linear(self.norm.ln.forward(y), &self.pwconv1.linear); // [n, h, w, 4C]
+        x + channels_first(linear(self.grn.forward(y), &self.pwconv2.linear))
     }
 }
 

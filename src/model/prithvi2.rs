@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +18,7 @@ use super::sensor_input::SensorInput;
 use super::vit::VitConfig;
 use crate::Result;
 use crate::nn::heads::upernet::MapLevel;
+use crate::nn::kernels::biased_product;
 use crate::nn::patch::patches;
 use crate::nn::positions::sines;
 use crate::nn::tokens;
@@ -140,7 +140,7 @@ impl Prithvi2 {
     pub fn embed(&self, images: Tensor<4>) -> Tensor<3> {
         let DateConv { weight, bias } = &self.encoder.patch_embed.proj;
         let weight = weight.val().flatten::<2>(1, 4).transpose(); // [bands * patch * patch, d]
-        linear(patches(images, self.config.patch), weight, Some(bias.val()))
+        biased_product(patches(images, self.config.patch), weight, bias.val())
     }
 
     /// Position embeddings of a grid of [rows, columns] patches: [1, 1 + t, d], class token first.

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::{relu, sigmoid};
-use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,6 @@ use super::network::{Network, Sizes};
 use super::requests;
 use super::sensor_input::SensorInput;
 use crate::nn::attention::{self, Logits};
-use crate::nn::gelu::gelu;
 use crate::nn::heads::upernet::MapLevel;
 use crate::nn::kernels;
 use crate::nn::patch::PatchConv;
@@ -143,7 +141,10 @@ impl Attention {
             let [ones, zeros] = [Tensor::<1>::ones([c], &device), Tensor::<1>::zeros([c], &device)];
             bias.val() * Tensor::cat(vec![ones.clone(), zeros, ones], 0)
         });
-        let qkv = linear(x, self.qkv.weight.val(), bias);
+        let qkv = match bias {
+            Some(bias) => kernels::biased_product(x, self.qkv.weight.val(), bias),
+            None => kernels::linear(x, &self.qkv),
+        };
         let scale = self.logit_scale.val().clamp_max(100_f32.ln()).exp().reshape([heads]);
         let position = self.position_bias();
         let (bias, kinds) = match mask {
@@ -250,7 +251,7 @@ impl Block {
 
         let x = x + self.norm1.forward(attended);
         let [n, _, _, c] = x.dims();
-        let y = gelu(kernels::linear(x.clone().reshape([1, n * h * w, c]), &self.mlp.0));
+        let y = kernels::gelu_of_linear(x.clone().reshape([1, n * h * w, c]), &self.mlp.0);
         x + self.norm2.forward(kernels::linear(y, &self.mlp.3).reshape([n, h, w, c]))
     }
 }

@@ -242,7 +242,7 @@ fn exponentials(row: &mut [f32], largest: f32) -> f32 {
 
 /// e^x for x up to 0, within 2e-7 of it; 0 below -87, where float32 loses its precision [Moshier, Cephes, `expf`].
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Adding it rounds to an integer, which its last bits then hold.
     const TO_INTEGER: f32 = 12_582_912.0;
     // ln 2 in two parts, of which the first is exact in few bits.

@@ -10,6 +10,7 @@ use burn::tensor::module::{attention, linear};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::gelu::gelu;
+use super::kernels::biased_product;
 use super::{cubic, resample};
 
 /// Side in pixels of the generated kernels.
@@ -259,7 +260,7 @@ impl Kernel {
         // [n, rows * columns, c * patch * patch].
         let patches = padded.reshape([n, c, rows, patch, columns, patch]).permute([0, 2, 4, 1, 3, 5]);
         let patches = patches.reshape([n, rows * columns, c * patch * patch]);
-        linear(patches, self.weight.clone(), Some(self.bias.clone()))
+        biased_product(patches, self.weight.clone(), self.bias.clone())
     }
 }
 

@@ -5,10 +5,12 @@ use std::ops::Range;
 use linfa_nn::distance::{Distance, L2Dist};
 use linfa_nn::{CommonNearestNeighbour, NearestNeighbour};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip, s};
 use rayon::prelude::*;
 
 use crate::config::EmbeddingDtype;
+use crate::nn::kernels::flex::matrix::MatrixLayout;
+use crate::nn::kernels::flex::packed::Factor;
 use crate::{Error, Result};
 
 /// A search method.
@@ -145,8 +147,8 @@ pub(crate) fn of_candidates(
             let mut best = Best::new(k);
             let Some(rows) = candidates else { return Best::filler(k) };
             let mut block = Array2::zeros((1, rows.len()));
-            let units = train.units_of(rows);
-            similarities(dtype, query.insert_axis(Axis(0)), units.view(), &mut block.view_mut());
+            let units = Units::new(dtype, train.units_of(rows));
+            units.similarities(query.insert_axis(Axis(0)), &mut block);
             rows.iter().zip(block).for_each(|(row, similarity)| best.offer_one(similarity, *row));
             best
         })
@@ -167,16 +169,13 @@ pub fn compare_with_all<T: Send>(
     check_shapes(gallery, queries, 1)?;
     let dtype = EmbeddingDtype::F32;
     let gallery = Vectors::new("gallery", gallery, dtype)?;
-    let gallery = gallery.units(0..gallery.len());
+    let count = gallery.len();
+    let gallery = Units::new(dtype, gallery.units(0..count));
     let queries = Vectors::new("query", queries, dtype)?;
     let queries = queries.units(0..queries.len());
     let compare = |(block, queries): (usize, ArrayView2<'_, f32>)| -> Vec<T> {
-        let mut all = Array2::zeros((queries.nrows(), gallery.nrows()));
-        for first in (0..gallery.nrows()).step_by(TRAIN_BLOCK) {
-            let rows = first..gallery.nrows().min(first + TRAIN_BLOCK);
-            let mut products = all.slice_mut(s![.., rows.clone()]);
-            similarities(dtype, queries, gallery.slice(s![rows, ..]), &mut products);
-        }
+        let mut all = Array2::zeros((queries.nrows(), count));
+        gallery.similarities(queries, &mut all);
         let rows = all.rows().into_iter().enumerate();
         rows.map(|(row, similarities)| {
             each(block * RANKED_BLOCK + row, similarities.to_slice().expect("similarities are contiguous"))
@@ -229,11 +228,13 @@ fn by_product(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Vec<Best>
     let search_block = |mut best: Vec<Best>, first: usize| {
         let rows = first..train.len().min(first + TRAIN_BLOCK);
         let mut products = Array2::zeros((QUERY_BLOCK.min(queries.nrows()), rows.len()));
-        let block = train.units(rows);
+        let block = Units::new(train.dtype, train.units(rows));
         let query_blocks = queries.axis_chunks_iter(Axis(0), QUERY_BLOCK);
         for (queries, best) in query_blocks.zip(best.chunks_mut(QUERY_BLOCK)) {
-            let mut products = products.slice_mut(s![..queries.nrows(), ..]);
-            similarities(train.dtype, queries, block.view(), &mut products);
+            if queries.nrows() < products.nrows() {
+                products = Array2::zeros((queries.nrows(), products.ncols()));
+            }
+            block.similarities(queries, &mut products);
             for (best, similarities) in best.iter_mut().zip(products.rows()) {
                 best.offer(similarities.to_slice().expect("products are contiguous"), first);
             }
@@ -282,8 +283,8 @@ fn by_tree(train: &Vectors<'_>, queries: &Array2<f32>, k: usize) -> Result<Vec<B
         near.sort_unstable();
 
         let mut block = Array2::zeros((1, near.len()));
-        let candidates = train.select(Axis(0), &near);
-        similarities(dtype, query.insert_axis(Axis(0)), candidates.view(), &mut block.view_mut());
+        let candidates = Units::new(dtype, train.select(Axis(0), &near));
+        candidates.similarities(query.insert_axis(Axis(0)), &mut block);
         let mut best = Best::new(k);
         for (index, similarity) in near.into_iter().zip(block) {
             best.offer_one(similarity, index);
@@ -347,21 +348,41 @@ impl Best {
     }
 }
 
-/// Similarities of unit rows: `out[[i, j]]` belongs to query i and train row j. The similarity of a pair does not depend on
-/// the rest of the block.
-fn similarities(
-    dtype: EmbeddingDtype,
-    queries: ArrayView2<'_, f32>,
-    train: ArrayView2<'_, f32>,
-    out: &mut ArrayViewMut2<'_, f32>,
-) {
-    match dtype {
-        EmbeddingDtype::F32 => general_mat_mul(1.0, &queries, &train.t(), 0.0, out),
-        EmbeddingDtype::Bf16 => {
-            for (query, mut out) in queries.rows().into_iter().zip(out.rows_mut()) {
-                let query = query.as_slice().expect("unit rows are contiguous");
-                for (row, out) in train.rows().into_iter().zip(&mut out) {
-                    *out = bf16_dot(query, row.as_slice().expect("unit rows are contiguous"));
+/// Unit rows [n, d] to compare queries with.
+enum Units {
+    /// In float32: the rows as columns of a factor, whose sums do not depend on each other.
+    Factor(Factor),
+    Rows(Array2<f32>, EmbeddingDtype),
+}
+
+impl Units {
+    fn new(dtype: EmbeddingDtype, rows: Array2<f32>) -> Self {
+        let layout = MatrixLayout::new(rows.nrows(), rows.ncols()).transposed();
+        let factor = match (dtype, rows.as_slice()) {
+            (EmbeddingDtype::F32, Some(values)) => Factor::new(values, layout),
+            _ => None,
+        };
+        factor.map_or(Units::Rows(rows, dtype), Units::Factor)
+    }
+
+    /// Similarities with unit rows: `out[[i, j]]` belongs to query i and row j. That of a pair does not depend on the other rows or
+    /// queries.
+    fn similarities(&self, queries: ArrayView2<'_, f32>, out: &mut Array2<f32>) {
+        match self {
+            Units::Factor(factor) => {
+                let layout = |(rows, columns): (usize, usize)| MatrixLayout::new(rows, columns);
+                let (to, of_queries) = (layout(out.dim()), layout(queries.dim()));
+                let queries = queries.as_standard_layout();
+                let out = out.as_slice_mut().expect("products are contiguous");
+                factor.multiply((out, to), (queries.as_slice().expect("it was made contiguous"), of_queries));
+            }
+            Units::Rows(rows, EmbeddingDtype::F32) => general_mat_mul(1.0, &queries, &rows.t(), 0.0, out),
+            Units::Rows(rows, EmbeddingDtype::Bf16) => {
+                for (query, mut out) in queries.rows().into_iter().zip(out.rows_mut()) {
+                    let query = query.as_slice().expect("unit rows are contiguous");
+                    for (row, out) in rows.rows().into_iter().zip(&mut out) {
+                        *out = bf16_dot(query, row.as_slice().expect("unit rows are contiguous"));
+                    }
                 }
             }
         }

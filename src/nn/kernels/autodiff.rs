@@ -1,6 +1,7 @@
 //! Registers the kernels in the gradient graph.
 
 use burn::backend::Autodiff;
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -55,6 +56,58 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(B::biased_product(x, weight, bias)),
         }
     }
+
+    fn gelu_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        match GeluProduct.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let product = B::biased_product(x.clone(), weight.clone(), bias);
+                let output = B::exact_gelu(product.clone());
+                prepared.finish([x, weight, product], output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::gelu_product(x, weight, bias)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GeluProduct;
+
+impl<B: Kernels> Backward<B, 3> for GeluProduct {
+    /// x, the weight, and their product with the bias.
+    type State = [FloatTensor<B>; 3];
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let [x, weight, product] = ops.state;
+        let gradient = B::exact_gelu_backward(product, gradient);
+        let parents = ops.parents.map(|node| Some(node?.id));
+        linear_backward::<B>(parents, [x, weight], gradient, gradients);
+    }
+}
+
+/// Registers the gradients of x, a weight and a bias, given that of x times the weight plus the bias.
+fn linear_backward<B: Kernels>(
+    parents: [Option<NodeId>; 3],
+    [x, weight]: [FloatTensor<B>; 2],
+    gradient: FloatTensor<B>,
+    gradients: &mut Gradients,
+) {
+    let [of_x, of_weight, of_bias] = parents;
+    if let Some(node) = of_x {
+        gradients.register::<B>(node, B::linear_x_backward(weight, gradient.clone()));
+    }
+    if let Some(node) = of_weight {
+        gradients.register::<B>(node, B::linear_weight_backward(x, gradient.clone()));
+    }
+    if let Some(node) = of_bias {
+        gradients.register::<B>(node, B::linear_bias_backward(gradient));
+    }
 }
 
 #[derive(Debug)]
@@ -66,16 +119,8 @@ impl<B: Kernels> Backward<B, 3> for BiasedProduct {
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
         let (x, weight) = ops.state;
-        let [x_node, weight_node, bias_node] = ops.parents;
-        if let Some(node) = x_node {
-            gradients.register::<B>(node.id, B::linear_x_backward(weight, gradient.clone()));
-        }
-        if let Some(node) = weight_node {
-            gradients.register::<B>(node.id, B::linear_weight_backward(x, gradient.clone()));
-        }
-        if let Some(node) = bias_node {
-            gradients.register::<B>(node.id, B::linear_bias_backward(gradient));
-        }
+        let parents = ops.parents.map(|node| Some(node?.id));
+        linear_backward::<B>(parents, [x, weight], gradient, gradients);
     }
 }
 

@@ -87,7 +87,17 @@ pub trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        Self::gelu(Self::biased_product(x, weight, bias))
+        Self::exact_gelu(Self::biased_product(x, weight, bias))
+    }
+
+    /// x Φ(x), with the normal distribution's Φ.
+    fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::gelu(x)
+    }
+
+    /// The gradient of [`Kernels::exact_gelu`] with respect to x, given that of the output.
+    fn exact_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::gelu_backward(x, gradient)
     }
 
     /// See [`upload`]; `beside` is any tensor of the device.

@@ -18,7 +18,7 @@ use tiles::Finish;
 
 use super::{AdamwStep, Kernels, Norm, portable};
 use crate::device;
-use crate::nn::gelu::gelu_in_place;
+use crate::nn::gelu::{gelu_backward_in_place, gelu_in_place};
 
 type Floats = FloatTensor<Flex>;
 
@@ -97,13 +97,25 @@ impl Kernels for Flex {
         if let Some(product) = packed_product(&x, &weight, &bias, Finish::Gelu) {
             return product;
         }
-        let product = Self::biased_product(x, weight, bias);
-        if !is_f32(&[&product]) {
-            return Self::gelu(product);
+        Self::exact_gelu(Self::biased_product(x, weight, bias))
+    }
+
+    fn exact_gelu(x: Floats) -> Floats {
+        if !is_f32(&[&x]) {
+            return Self::gelu(x);
         }
-        let mut product = contiguous(product);
-        gelu_in_place(product.storage_mut());
-        product
+        let mut x = contiguous(x);
+        gelu_in_place(x.storage_mut());
+        x
+    }
+
+    fn exact_gelu_backward(x: Floats, gradient: Floats) -> Floats {
+        if !is_f32(&[&x, &gradient]) {
+            return Self::gelu_backward(x, gradient);
+        }
+        let (x, mut gradient) = (contiguous(x), contiguous(gradient));
+        gelu_backward_in_place(x.storage(), gradient.storage_mut());
+        gradient
     }
 
     fn adamw(

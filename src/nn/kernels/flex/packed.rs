@@ -239,6 +239,39 @@ fn interleave_rows<T: Copy, const R: usize>(rows: [&[T]; R], to: &mut [T]) {
     }
 }
 
+/// A factor [inputs, outputs] in float32 that serves for several products on the calling thread.
+pub(crate) struct Factor(Weight);
+
+impl Factor {
+    /// Packs a matrix; `None` if this processor has no instructions for blocks.
+    ///
+    /// # Panics
+    /// If the matrix exceeds its slice.
+    pub(crate) fn new(values: &[f32], layout: MatrixLayout) -> Option<Self> {
+        let MatrixLayout { start, rows: inputs, columns: outputs, row, column } = layout;
+        let place = Place { start, inputs, outputs, row, column };
+        Some(Factor(Weight::new(values, place, Format::F32, Instructions::best(Format::F32)?)))
+    }
+
+    /// Computes output = a * this; each sum depends on its row of a and column of this factor only.
+    ///
+    /// # Panics
+    /// If shapes do not match, rows are not contiguous, or a matrix exceeds its slice.
+    pub(crate) fn multiply(&self, (out, to): (&mut [f32], MatrixLayout), (a, of_a): (&[f32], MatrixLayout)) {
+        let Place { inputs, outputs, .. } = self.0.place;
+        assert!(to.rows == of_a.rows && to.columns == outputs && of_a.columns == inputs, "shapes differ");
+        assert!(of_a.column == 1 && to.column == 1 && to.row >= to.columns, "rows are not contiguous");
+        if to.rows == 0 || to.columns == 0 {
+            return;
+        }
+        let rows = Rows { values: &a[of_a.start..], count: of_a.rows, row: of_a.row };
+        let last = to.start + (to.rows - 1) * to.row + to.columns;
+        let out = to_write(&mut out[to.start..last]);
+        let written = self.0.part(rows, None, Finish::Plain, (out, to.row));
+        assert_eq!(written, to.rows * to.columns, "the output is too small");
+    }
+}
+
 /// Computes output = a * b on the calling thread, in float32, for factors that change with every image; like
 /// [`multiply_on_one_thread`], which does it where this processor has no instructions for blocks or the matrices are small.
 ///
@@ -249,27 +282,12 @@ pub(crate) fn multiply_changing(
     a: (&[f32], MatrixLayout),
     b: (&[f32], MatrixLayout),
 ) {
-    thread_local! {
-        static PANELS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    let work = output.1.rows * output.1.columns * a.1.columns;
+    let factor = if work < FEWEST_MULTIPLICATIONS { None } else { Factor::new(b.0, b.1) };
+    match factor {
+        Some(factor) => factor.multiply(output, a),
+        None => multiply_on_one_thread(output, a, b),
     }
-    let ((out, to), (a, of_a), (b, of_b)) = (output, a, b);
-    let work = to.rows * to.columns * of_a.columns;
-    let is_plain = of_a.column == 1 && to.column == 1 && to.row >= to.columns;
-    let instructions = Instructions::best(Format::F32).filter(|_| is_plain && work >= FEWEST_MULTIPLICATIONS);
-    let Some(instructions) = instructions else {
-        return multiply_on_one_thread((out, to), (a, of_a), (b, of_b));
-    };
-    assert!(to.rows == of_a.rows && to.columns == of_b.columns && of_a.columns == of_b.rows, "shapes differ");
-    let MatrixLayout { start, rows: inputs, columns: outputs, row, column } = of_b;
-    let place = Place { start, inputs, outputs, row, column };
-    let mut panels = PANELS.take();
-    pack_columns(b, place, Format::F32, instructions.columns(), &mut panels);
-    let weight = Weight { place, format: Format::F32, instructions, panels };
-    let rows = Rows { values: &a[of_a.start..], count: of_a.rows, row: of_a.row };
-    let last = to.start + (to.rows - 1) * to.row + to.columns;
-    let written = weight.part(rows, None, Finish::Plain, (to_write(&mut out[to.start..last]), to.row));
-    assert_eq!(written, to.rows * to.columns, "the output is too small");
-    PANELS.set(weight.panels);
 }
 
 /// The weights that were packed, by the memory of their tensors. An address is not used again as long as there is a weak pointer to it.
