@@ -98,13 +98,14 @@ fn the_table_of_contents_lists_every_page() {
 }
 
 /// Commands of `cargo xtask` that the program itself does not have.
-const OF_CHECKOUT: [(&str, &str); 6] = [
+const OF_CHECKOUT: [(&str, &str); 7] = [
     ("test", "Test(test::TestArgs)"),
     ("wheel", "Wheel(wheel::WheelArgs)"),
     ("libtorch", "Libtorch("),
     ("onnxruntime", "Onnxruntime("),
     ("fuzz", "Fuzz("),
     ("faults", "Faults("),
+    ("perf", "Perf("),
 ];
 
 /// The words of the program's command line in a line of shell, if it is one.

@@ -10,7 +10,6 @@ import argparse
 import time
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 
@@ -100,6 +99,9 @@ class Network(nn.Module):
 
 
 def main():
+    # Not above: gpu.py takes the encoder from here, where there may be no safetensors.
+    from safetensors.torch import load_file, save_file
+
     parser = argparse.ArgumentParser()
     for name in ["--weights", "--images", "--loss"]:
         parser.add_argument(name, required=True)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backbone import Encoder
+from finetune import Encoder
 
 SIDE = 224
 

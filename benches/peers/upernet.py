@@ -11,7 +11,6 @@ import sys
 import time
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,6 +92,9 @@ class Network(nn.Module):
 
 
 def main():
+    # Not above: gpu.py takes the heads from here, where there may be no safetensors.
+    from safetensors.torch import load_file
+
     parser = argparse.ArgumentParser()
     for name in ["--given", "--threads"]:
         parser.add_argument(name, required=True)
