@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         [("perf.png", pictures::ratios(&measured)), ("perf-growth.png", pictures::growth(&measured))]
     {
         if let Some(picture) = picture {
-            write(name, &png(&picture, 2.0)?)?;
+            write(name, &png(&picture, 1.5)?)?;
             drawn.push((name, picture.description));
         }
     }

@@ -70,7 +70,7 @@ fn the_page_has_what_was_not_compared_and_not_measured() {
     let skipped = Measured::Skipped { group: "Readers".into(), what: "benv2".into(), why };
     let lines = lines(&[skipped, Measured::Comparison(alone), Measured::Growth(growth())]);
     for line in [
-        "| a task | 2.00 s (1.00 s to 3.00 s) | | | | |",
+        "| a task | 2.00 (1.00 to 3.00) s | | | | |",
         "- a task: no peer: gone",
         "### squares",
         "| samples | time | most memory | time for 1,000 |",
@@ -84,11 +84,12 @@ fn the_page_has_what_was_not_compared_and_not_measured() {
 
 #[test]
 fn short_times_are_milliseconds() {
-    use measured::with_unit;
-    assert_eq!(with_unit(0.012_34, "s"), "12.3 ms");
-    assert_eq!(with_unit(0.5, "s"), "0.500 s");
-    assert_eq!(with_unit(0.012_34, "images/s"), "0.0123 images/s");
-    assert_eq!(with_unit(12_345.0, "tiles/s"), "12345 tiles/s");
+    let shown = |values: &[f64], unit| measured::with_unit(Spread::of(values).unwrap(), unit);
+    assert_eq!(shown(&[0.012_34], "s"), "12.3 ms");
+    assert_eq!(shown(&[0.012, 0.02, 0.5], "s"), "20.0 (12.0 to 500) ms");
+    assert_eq!(shown(&[0.5], "s"), "0.500 s");
+    assert_eq!(shown(&[0.012_34], "images/s"), "0.0123 images/s");
+    assert_eq!(shown(&[12_345.0, 999.0], "tiles/s"), "6,672 (999 to 12,345) tiles/s");
 }
 
 #[test]

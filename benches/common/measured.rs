@@ -179,19 +179,31 @@ pub fn skip(group: &str, what: impl Into<String>, why: impl Into<String>) -> Res
     write(&Measured::Skipped { group: group.into(), what, why })
 }
 
-/// A value with its unit: seconds below 0.1 as milliseconds.
-pub fn with_unit(value: f64, unit: &str) -> String {
-    match unit {
-        "s" if value < 0.1 => format!("{} ms", short(1000.0 * value)),
-        _ => format!("{} {unit}", short(value)),
-    }
+/// A median with its range, if it has one, and the unit: seconds below 0.1 as milliseconds.
+pub fn with_unit(Spread { median, least, most }: Spread, unit: &str) -> String {
+    let (scale, unit) = if unit == "s" && median < 0.1 { (1000.0, "ms") } else { (1.0, unit) };
+    let [median, least, most] = [median, least, most].map(|value| short(scale * value));
+    if least == most { format!("{median} {unit}") } else { format!("{median} ({least} to {most}) {unit}") }
 }
 
 /// Three digits that count.
 pub fn short(value: f64) -> String {
     let digits = value.abs().log10().floor();
     let decimals = if digits.is_finite() { (2.0 - digits).clamp(0.0, 6.0) as usize } else { 0 };
-    format!("{value:.decimals$}")
+    if value.abs() < 1000.0 { format!("{value:.decimals$}") } else { grouped(value) }
+}
+
+/// A whole number with commas between thousands.
+pub fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn write(measured: &Measured) -> Result<()> {

@@ -231,16 +231,20 @@ def copernicus_bench(name):
 def vit(weights, folder):
     bands = weights["patch_embed.proj.weight"].shape[1]
     model = copernicus_bench("ViT.vit").vit_base(img_size=224, patch_size=16, in_chans=bands)
-    # The norm after the mean has a name of its own there.
+    return load(model, renamed(weights))
+
+
+def renamed(weights):
+    """The norm after the mean has a name of its own in Copernicus-Bench."""
     names = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}
-    return load(model, {names.get(name, name): value for name, value in weights.items()})
+    return {names.get(name, name): value for name, value in weights.items()}
 
 
 def copernicus_fm(weights, folder):
     # Images of bands need no vectors of variables' names, which the constructor fetches and reads.
     vectors = collections.defaultdict(lambda: torch.zeros(2048))
     with mock.patch("torchvision.datasets.utils.download_url"), mock.patch("torch.load", lambda *_, **__: vectors):
-        return load(copernicus_bench("CopernicusFM.models_dwv").vit_base_patch16(), weights)
+        return load(copernicus_bench("CopernicusFM.models_dwv").vit_base_patch16(), renamed(weights))
 
 
 # Wavelengths and bandwidths in nanometres, as Copernicus-Bench's configurations have them.

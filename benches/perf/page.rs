@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::measured::{Comparison, Growth, Measured, Spread, with_unit};
+use super::measured::{Comparison, Growth, Measured, Spread, grouped, with_unit};
 
 /// Where and with what it was measured.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +89,7 @@ pub fn page(measured: &[Measured], about: &About, pictures: &[(&str, String)]) -
 /// A line per peer; the first one names the task and has our value.
 fn rows(page: &mut String, comparison: &Comparison) {
     let value = |values: &[f64]| match Spread::of(values) {
-        Some(spread) => ranged(spread, &comparison.unit),
+        Some(spread) => with_unit(spread, &comparison.unit),
         None => String::new(),
     };
     let ours = value(&comparison.ours);
@@ -122,12 +122,6 @@ fn rows(page: &mut String, comparison: &Comparison) {
     }
 }
 
-/// A median with its unit, and the range.
-fn ranged(Spread { median, least, most }: Spread, unit: &str) -> String {
-    let [median, least, most] = [median, least, most].map(|value| with_unit(value, unit));
-    if least == most { median } else { format!("{median} ({least} to {most})") }
-}
-
 fn table(page: &mut String, growth: &Growth) {
     let has_memory = growth.points.iter().any(|point| point.memory.is_some());
     _ = write!(page, "\n### {}\n\n", cell(&growth.what));
@@ -139,7 +133,8 @@ fn table(page: &mut String, growth: &Growth) {
             (true, None) => " |".into(),
             (false, _) => String::new(),
         };
-        let [time, per] = [point.seconds, 1000.0 * point.seconds / point.at].map(|time| with_unit(time, "s"));
+        let [time, per] = [point.seconds, 1000.0 * point.seconds / point.at]
+            .map(|time| with_unit(Spread { median: time, least: time, most: time }, "s"));
         _ = writeln!(page, "| {} | {time} |{memory} {per} |", grouped(point.at));
     }
     if let Some(exponent) = growth.exponent() {
@@ -150,19 +145,6 @@ fn table(page: &mut String, growth: &Growth) {
             if growth.note.is_empty() { String::new() } else { format!(" {}.", cell(&growth.note)) }
         );
     }
-}
-
-/// A whole number with commas between thousands.
-pub fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A text that stays within its cell and its line.

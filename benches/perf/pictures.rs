@@ -5,8 +5,7 @@ use terrabench::canvas::{
     text_width,
 };
 
-use super::measured::{Comparison, Growth, Measured};
-use super::page::grouped;
+use super::measured::{Comparison, Growth, Measured, grouped};
 
 const WIDTH: f64 = 900.0;
 const MARGIN: f64 = 24.0;
@@ -38,7 +37,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 
 /// A row per comparison that has a peer: the ratio to its fastest peer, the range, and the goal. `None` without any.
 pub fn ratios(measured: &[Measured]) -> Option<Picture> {
-    let rows: Vec<(&Comparison, super::measured::Spread)> = measured
+    let mut rows: Vec<(&Comparison, super::measured::Spread)> = measured
         .iter()
         .filter_map(|measured| match measured {
             Measured::Comparison(comparison) => {
@@ -48,6 +47,9 @@ pub fn ratios(measured: &[Measured]) -> Option<Picture> {
             _ => None,
         })
         .collect();
+    // A group whose bench ran twice stays together.
+    let groups: Vec<&str> = rows.iter().map(|(comparison, _)| comparison.group.as_str()).collect();
+    rows.sort_by_key(|(comparison, _)| groups.iter().position(|group| *group == comparison.group));
     let all = || {
         rows.iter()
             .flat_map(|(comparison, ratio)| [ratio.least, ratio.most, comparison.goal.unwrap_or(1.0), 1.0])

@@ -13,7 +13,7 @@ use crate::{cargo, console, run};
 /// Arguments of `perf`.
 #[derive(Debug, clap::Args)]
 pub struct PerfArgs {
-    /// Fewer rounds, models and sizes: 3 minutes on two cores once everything is built and installed
+    /// Fewer rounds, models and sizes: about 4 minutes on two cores once everything is built and installed
     #[arg(long)]
     quick: bool,
 
