@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Tensor};
 use common::measured::{Comparison, Growth, Point, Spread};
+use common::peak_memory;
 use common::tensors::noise;
 use ndarray::{Array2, Array3, Axis, s};
 use terrabench::config::EmbeddingDtype;
@@ -59,17 +60,14 @@ fn main() -> Result<()> {
 fn measured(command: &mut Command) -> Result<(f64, Option<f64>)> {
     let start = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let path = format!("/proc/{}/status", child.id());
+    let process = child.id().to_string();
     let mut memory = None;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        // The line holds the most that was held so far, so that only growth in the last moment is missed.
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        memory = kibibytes.map(|kibibytes| kibibytes / 1024.0).or(memory);
+        // The system keeps the most that was held so far, so that only growth in the last moment is missed.
+        memory = peak_memory(&process).or(memory);
         std::thread::sleep(Duration::from_millis(1));
     };
     ensure!(status.success(), "{command:?}: {status}");
@@ -153,15 +151,8 @@ fn neighbours(is_quick: bool) -> Result<()> {
         points.push(Point { at: count as f64, seconds: start.elapsed().as_secs_f64(), memory: None });
     }
     let what = format!("k-NN of 1,000 queries, {WIDTH} features, train rows in blocks of {BLOCK}");
-    let note = own_peak().map_or(String::new(), |peak| format!("at most {peak:.0} MiB of memory"));
+    let note = peak_memory("self").map_or(String::new(), |peak| format!("at most {peak:.0} MiB of memory"));
     Growth { what, along: "train rows".into(), points, note }.tell()
-}
-
-/// The most memory of this process so far, in MiB.
-fn own_peak() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
 /// A linear probe with 16 learning rates, 5 epochs of 2,000 samples.

@@ -34,7 +34,7 @@ struct Set {
     at: (&'static str, &'static str),
     /// The set's folder in it.
     folder: &'static str,
-    /// The bands that the peer can read together, where it is not all of them.
+    /// The bands that the peer can read together; `None` for all.
     bands: Option<&'static [&'static str]>,
 }
 

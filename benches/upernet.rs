@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::measured::{Comparison, Peer as Measured, Spread};
 use common::tensors::{Tensors, difference, noise, save};
-use common::{number, option};
+use common::{number, option, peak_memory};
 use ndarray::Array3;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -90,7 +90,7 @@ fn main() -> Result<()> {
             median(|step| step.cpu),
         );
     }
-    if let Some(peak) = peak_memory() {
+    if let Some(peak) = peak_memory("self") {
         println!("peak memory of this process: {peak:.0} MiB");
     }
     let what = format!(
@@ -257,11 +257,4 @@ fn cpu_seconds() -> f64 {
     // After the name, which may hold anything: state is field 3, user and system time 14 and 15, in 1/100 s.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-/// In MiB, where the system tells it.
-fn peak_memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }

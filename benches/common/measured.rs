@@ -214,7 +214,7 @@ fn write(measured: &Measured) -> Result<()> {
     file.write_all(line.as_bytes()).with_context(failed)
 }
 
-/// Reads what benches wrote to a file.
+/// Parses the lines that benches wrote.
 pub fn read(text: &str) -> Result<Vec<Measured>> {
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

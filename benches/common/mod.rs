@@ -28,6 +28,13 @@ pub fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(name: 
     }
 }
 
+/// The most memory of a process so far, in MiB, where the system tells it. `process` is its number, or `self`.
+pub fn peak_memory(process: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+}
+
 /// A script of `benches/peers` and the Python that runs it.
 #[derive(Debug, Clone)]
 pub struct Script {
