@@ -435,8 +435,9 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DEVICE", default_value = "flex")]
     pub device: String,
 
-    /// Number format of a frozen model's weights and activations: f32, tf32 (NVIDIA GPUs; products only), bf16. Protocols that
-    /// train with gradients take f32 or bf16, which then rounds the factors of products only
+    /// Number format of a frozen model's weights and activations: f32, tf32 (NVIDIA GPUs; products only), bf16 (on flex: the
+    /// factors of products only). Protocols that train with gradients take f32 or bf16, which then rounds the factors of
+    /// products only
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub precision: PrecisionArg,
 
