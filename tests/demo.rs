@@ -7,15 +7,14 @@ use std::sync::OnceLock;
 
 use hdf5_pure::{DType, File, Layout};
 use serde_json::Value;
-use terrabench::demo::{provide, provide_drawn};
+use terrabench::demo::{provide, provide_for};
 use terrabench::home::{Home, read_toml};
 use terrabench::task::{Suite, TargetKind, Task};
 
-/// GEO-Bench with the tasks that have a demo.
+/// GEO-Bench with its tasks of Sentinel-2. Those of Landsat and aerial images: demo_brightness.rs.
 fn geobench() -> Suite {
     let mut suite = Suite::load(&Home::find().unwrap(), "geobench").unwrap();
-    let whole = suite.clone();
-    suite.tasks.retain(|task| terrabench::demo::has(&whole, task));
+    suite.tasks.retain(|task| task.bands.is_empty());
     suite
 }
 
@@ -501,7 +500,7 @@ fn processes_at_once_get_the_same_whole_folder() {
 fn another_seed_draws_other_scenes_in_the_same_layout() {
     let suite = only(&["m-brick-kiln"]);
     let cache = tempfile::tempdir().unwrap();
-    let roots = [0, 1, 2].map(|seed| provide_drawn(&suite, cache.path(), seed).unwrap());
+    let roots = [0, 1, 2].map(|seed| provide_for(&suite, &[], cache.path(), seed).unwrap());
     assert_eq!(roots[0], provide(&suite, cache.path()).unwrap(), "seed 0 is the demo");
     let files = roots.each_ref().map(|root| contents(root));
     let samples = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "hdf5");
@@ -521,8 +520,8 @@ fn a_suite_the_demo_cannot_imitate_is_refused_by_name() {
         change(&mut suite.tasks[0]);
         provide(&suite, cache.path()).unwrap_err().to_string()
     };
-    let unknown = refused(&|task| task.name = "m-forestnet".to_owned());
-    assert!(unknown.contains("m-forestnet") && unknown.contains("m-so2sat"), "{unknown}");
+    let unknown = refused(&|task| task.name = "m-unknown".to_owned());
+    assert!(unknown.contains("m-unknown") && unknown.contains("m-so2sat"), "{unknown}");
     assert!(refused(&|task| task.classes = 3).contains("has 2 classes; the suite expects 3"));
     assert!(refused(&|task| task.image_size = 0).contains("images of 0 pixels"));
 }

@@ -44,6 +44,7 @@ mod copernicus;
 mod copernicus_bench;
 mod copernicus_s3_s5p;
 mod demo;
+mod demo_brightness;
 mod demo_numbers;
 mod demo_suites;
 mod divergence;

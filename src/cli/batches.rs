@@ -42,7 +42,7 @@ pub fn run(home: &Home, args: &BatchesArgs) -> anyhow::Result<()> {
     let threads = set_threads(args.model.threads)?;
     let options = input_options(home, &args.data, &args.model)?;
     let data = if args.demo {
-        demo::provide(&suite, &cache_folder()?)?
+        demo::provide_for(&suite, &[&task.name], &cache_folder()?, 0)?
     } else {
         data_folder(&suite, args.data.data.as_ref(), &[&task.name])?
     };

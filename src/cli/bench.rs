@@ -209,10 +209,9 @@ fn run_model(home: &Home, args: BenchArgs, program: &Program, is_first: bool) ->
         if is_first && model_name != LEARNT {
             console::note(format_args!("{DEMO_NOTICE}\n"));
         }
-        Ok(demo::provide_drawn(&suite, &cache_folder()?, args.demo_seed)?)
+        Ok(demo::provide_for(&suite, &task_names(&plans), &cache_folder()?, args.demo_seed)?)
     } else {
-        let tasks: Vec<&str> = plans.iter().map(|plan| plan.task.name.as_str()).collect();
-        data_folder(&suite, args.data.data.as_ref(), &tasks)
+        data_folder(&suite, args.data.data.as_ref(), &task_names(&plans))
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });
     let store = Store::open(&folder)?;
@@ -425,6 +424,10 @@ pub(super) fn note_config(hashes: &mut BTreeMap<String, String>, name: &str, pat
 
 fn hash(path: &Path) -> Result<String> {
     Ok(blake3::hash(&std::fs::read(path).at(path)?).to_hex().to_string())
+}
+
+fn task_names(plans: &[TaskPlan]) -> Vec<&str> {
+    plans.iter().map(|plan| plan.task.name.as_str()).collect()
 }
 
 /// Formats a result as `accuracy 70.8 [65.1, 76.0]`.

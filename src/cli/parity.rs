@@ -43,7 +43,7 @@ fn compared(home: &Home, args: &ParityArgs) -> Result<bool> {
     let device = device::by_name(&args.model.device)?;
     set_threads(args.model.threads)?;
     let data = match args.demo {
-        true => demo::provide(&suite, &cache_folder()?)?,
+        true => demo::provide_for(&suite, &[&task.name], &cache_folder()?, 0)?,
         false => data_folder(&suite, args.data.data.as_ref(), &[&task.name])?,
     };
     let input = Input::open(

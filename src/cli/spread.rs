@@ -101,7 +101,7 @@ pub fn run(home: &Home, args: Box<SpreadArgs>, program: &Program) -> anyhow::Res
     let device = devices.remove(0);
     let threads = set_threads(args.model.threads)?;
     let data: Result<PathBuf> = match args.demo {
-        true => Ok(demo::provide(&suite, &cache_folder()?)?),
+        true => Ok(demo::provide_for(&suite, &[&task.name], &cache_folder()?, 0)?),
         false => data_folder(&suite, args.data.as_ref(), &[&task.name]),
     };
     let folder = args.out.join(if args.demo { format!("{}-demo", suite.name) } else { suite.name.clone() });

@@ -1,7 +1,7 @@
 //! Land covers: how materials lie on the ground. Coordinates are pixels of 10 m.
 
 use super::ground::Cell;
-use super::ground::Material::{self, Asphalt, Broadleaf, Concrete, Grass, RedSoil, Soil};
+use super::ground::Material::{self, Asphalt, Broadleaf, Concrete, Grass, MetalRoof, Panel, RedSoil, Soil};
 use super::random::{Random, choose};
 
 /// Returns what lies at a point (x, y).
@@ -154,6 +154,27 @@ pub fn kiln(random: &mut Random, base: Painter, side: f32) -> Painter {
             _ => base(x, y),
         }
     })
+}
+
+/// A field of solar panels near the middle of a scene, a fifth to half of it wide: its shape and its look, dark panels in light frames.
+pub fn panels(random: &mut Random, side: f32) -> (Shape, Painter) {
+    let frame = Frame::inside(random, side);
+    let (long, short) = (random.between(0.1, 0.25) * side, random.between(0.08, 0.18) * side);
+    let (width, height) = (0.05 * side, 0.03 * side);
+    let tint = random.noise();
+    let shape: Shape = Box::new(move |x, y| {
+        let (u, v) = frame.turn(x, y);
+        u.abs() < long && v.abs() < short
+    });
+    let paint: Painter = Box::new(move |x, y| {
+        let (u, v) = frame.turn(x, y);
+        let ((i, across), (j, down)) = (split(u / width), split(v / height));
+        match across < 0.06 || down < 0.1 {
+            true => Cell::new(MetalRoof, 0.8),
+            false => Cell::new(Panel, tint.at(i, j)),
+        }
+    });
+    (shape, paint)
 }
 
 /// Paints `top` inside the shape, `base` outside.

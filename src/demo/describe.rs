@@ -5,11 +5,25 @@ use std::path::Path;
 use crate::task::bands::Band;
 use crate::task::{TargetKind, Task};
 
+use super::brightness::{Channel, SPECTRAL};
 use super::pickle::Value;
 use super::tasks::Content;
 
-/// Ground sampling distance in metres.
-pub const RESOLUTION: i32 = 10;
+/// Year, month and day.
+pub type Date = (u16, u8, u8);
+
+/// Ground sampling distance of a Sentinel-2 image in metres.
+const RESOLUTION: i32 = 10;
+
+/// Ground sampling distance of a task's images in metres.
+pub fn resolution(task: &Task) -> Value {
+    match task.gsd_m {
+        None => Value::Int(RESOLUTION),
+        Some(metres) if metres.fract() == 0.0 => Value::Int(metres as i32),
+        // Through its shortest decimal form: 0.1 is 0.1 in double precision too.
+        Some(metres) => Value::Float(metres.to_string().parse().unwrap_or(f64::from(metres))),
+    }
+}
 
 pub const CLOUD_PROBABILITY: &str = "Cloud Probability";
 
@@ -27,7 +41,7 @@ pub fn specifications(task: &Task, content: &Content, bands: Vec<Value>) -> Valu
             ("n_time_steps", Value::Int(1)),
             ("bands_info", Value::List(bands)),
             ("label_type", label_type(task, content)),
-            ("spatial_resolution", Value::Int(RESOLUTION)),
+            ("spatial_resolution", resolution(task)),
         ],
     )
 }
@@ -53,7 +67,7 @@ pub fn label_type(task: &Task, content: &Content) -> Value {
             [
                 ("name", "label".into()),
                 ("alt_names", Value::Tuple(Vec::new())),
-                ("spatial_resolution", Value::Int(RESOLUTION)),
+                ("spatial_resolution", resolution(task)),
                 count,
                 ("_class_names", names),
             ],
@@ -61,13 +75,13 @@ pub fn label_type(task: &Task, content: &Content) -> Value {
     }
 }
 
-/// Entry of a sample's attribute for one of its datasets; `info` describes the band.
-pub fn dataset(info: Value, date: Option<(u16, u8, u8)>) -> Value {
+/// Entry of a sample's attribute for one of its datasets; `info` describes the band, whose pixels are `resolution` metres wide.
+pub fn dataset(info: Value, resolution: Value, date: Option<Date>) -> Value {
     let date = date.map_or(Value::None, python_date);
     Value::dict([
         ("date", date.clone()),
         ("date_id", date),
-        ("spatial_resolution", Value::Int(RESOLUTION)),
+        ("spatial_resolution", resolution),
         ("band_info", info),
         ("meta_info", Value::None),
         ("transform", Value::None),
@@ -75,7 +89,7 @@ pub fn dataset(info: Value, date: Option<(u16, u8, u8)>) -> Value {
     ])
 }
 
-fn python_date((year, month, day): (u16, u8, u8)) -> Value {
+fn python_date((year, month, day): Date) -> Value {
     let [century, rest] = year.to_be_bytes();
     let state = Value::Bytes(vec![century, rest, month, day]);
     Value::Call(Box::new(Value::Global("datetime", "date")), vec![state])
@@ -83,7 +97,7 @@ fn python_date((year, month, day): (u16, u8, u8)) -> Value {
 
 /// Describes a Sentinel-1 plane.
 pub fn radar_info(name: &str) -> Value {
-    band_info("Sentinel1", name, &[], RESOLUTION, Some(("wavelength", Value::None)))
+    band_info("Sentinel1", name, &[], Value::Int(RESOLUTION), [("wavelength", Value::None)])
 }
 
 /// Describes the Sentinel-2 band that a name says.
@@ -103,26 +117,54 @@ pub fn optical_info(band: Band, name: &str) -> Value {
         Band::B11 => (&["11"], 20, 1.61),
         _ => (&["12"], 20, 2.19),
     };
-    band_info("Sentinel2", name, alternatives, resolution, Some(("wavelength", Value::Float(wavelength))))
+    let resolution = Value::Int(resolution);
+    band_info("Sentinel2", name, alternatives, resolution, [("wavelength", Value::Float(wavelength))])
 }
 
 /// Describes the cloud mask.
 pub fn cloud_info() -> Value {
-    band_info("CloudProbability", CLOUD_PROBABILITY, &["CPL"], RESOLUTION, None)
+    band_info("CloudProbability", CLOUD_PROBABILITY, &["CPL"], Value::Int(RESOLUTION), [])
 }
 
-fn band_info(
+/// Describes a band of Landsat (`is_landsat`) or of a camera in an aeroplane.
+pub fn channel_info(channel: &Channel, is_landsat: bool, task: &Task) -> Value {
+    let wavelength = [("wavelength", Value::Float(channel.wavelength))];
+    if !is_landsat {
+        return band_info("SpectralBand", channel.name, &[channel.common], resolution(task), wavelength);
+    }
+    let number = channel.name.get(1..2).unwrap_or_default();
+    let (long, short) = (format!("0{number}"), format!("B{number}"));
+    let resolution = Value::Int(15 * channel.pixel as i32);
+    band_info("Landsat8", channel.name, &[number, &long, &short, channel.common], resolution, wavelength)
+}
+
+pub const HEIGHTS: &str = "Canopy Height Model";
+
+/// Describes tree heights.
+pub fn heights_info() -> Value {
+    band_info("ElevationBand", HEIGHTS, &["lidar", "CHM"], Value::Float(0.1), [])
+}
+
+pub const SPECTRA: &str = "Neon";
+
+/// Describes the hyperspectral bands.
+pub fn spectra_info() -> Value {
+    let further = [("n_bands", Value::Int(SPECTRAL as i32)), ("wavelength_range", Value::None)];
+    band_info("HyperSpectralBands", SPECTRA, &[], Value::Int(1), further)
+}
+
+fn band_info<'a>(
     class: &'static str,
     name: &str,
     alternatives: &[&str],
-    resolution: i32,
-    further: Option<(&str, Value)>,
+    resolution: Value,
+    further: impl IntoIterator<Item = (&'a str, Value)>,
 ) -> Value {
     let alternatives = alternatives.iter().map(|name| (*name).into()).collect();
     let attributes = [
         ("name", name.into()),
         ("alt_names", Value::Tuple(alternatives)),
-        ("spatial_resolution", Value::Int(resolution)),
+        ("spatial_resolution", resolution),
     ];
     Value::object("geobench.dataset", class, attributes.into_iter().chain(further))
 }

@@ -13,12 +13,13 @@ use crate::task::bands::Band;
 use crate::task::{Suite, TargetKind, Task};
 use crate::{Error, Result};
 
-use super::describe;
+use super::describe::{self, Date};
 use super::pickle::{Value, repr};
 use super::random::Random;
-use super::sensor;
+use super::scenes::Scene;
 use super::statistics::Statistics;
-use super::tasks::{BYTE, Content, Pixels};
+use super::tasks::{BYTE, Camera, Content, Pixels};
+use super::{brightness, sensor};
 
 /// The eight planes of Sentinel-1 in So2Sat.
 const RADAR: [&str; 8] = [
@@ -51,17 +52,17 @@ pub fn write_task(suite: &Suite, task: &Task, content: &Content, seed: u64, root
     let mut first = 0;
     for split in Split::ALL {
         let count = content.count(split);
-        names.push((first..first + count).map(|number| format!("demo_{number:04}")).collect());
-        first += count;
+        names.push((first..first + count).map(content.named).collect());
         let samples: Vec<Vec<Plane>> = (0..count)
             .into_par_iter()
             .map(|index| {
-                let sample = layout.sample(split, index);
+                let sample = layout.sample(split, index, first + index);
                 let path = directory.join(format!("{}.hdf5", names[split as usize][index]));
                 std::fs::write(&path, layout.encode(&sample).at(&path)?).at(&path)?;
                 Ok(sample.planes)
             })
             .collect::<Result<_>>()?;
+        first += count;
         if split == Split::Train {
             write_json(&directory.join("band_stats.json"), &statistics(&samples))?;
             let bands = samples.first().into_iter().flatten().map(|plane| plane.info.clone()).collect();
@@ -107,7 +108,7 @@ pub fn write_many(
     let mut first = 0;
     for (split, count) in Split::ALL.into_iter().zip(counts) {
         let drawn: Vec<Sample> =
-            (0..DRAWN).into_par_iter().map(|index| layout.sample(split, index)).collect();
+            (0..DRAWN).into_par_iter().map(|index| layout.sample(split, index, index)).collect();
         let own: Vec<String> = (first..first + count).map(|number| format!("made_{number:06}")).collect();
         first += count;
         own.par_iter().enumerate().try_for_each(|(index, name)| {
@@ -148,11 +149,20 @@ struct Plane {
     /// The official package's description of the band.
     info: Value,
     values: Stored,
+    /// Set where it is not that of the others: height, width, bands.
+    shape: Option<[u64; 3]>,
+}
+
+impl Plane {
+    fn new(name: &str, info: Value, values: Stored) -> Self {
+        Plane { name: name.to_owned(), info, values, shape: None }
+    }
 }
 
 /// Pixels as stored, row by row.
 enum Stored {
     Int16(Vec<i16>),
+    Int64(Vec<i64>),
     Float32(Vec<f32>),
     Uint8(Vec<u8>),
 }
@@ -160,6 +170,7 @@ enum Stored {
 /// The planes of a sample, including the mask, and the label of a sample without a mask.
 struct Sample {
     side: usize,
+    date: Option<Date>,
     planes: Vec<Plane>,
     mask: Option<Plane>,
     label: Option<Value>,
@@ -172,9 +183,11 @@ impl Sample {
             name: plane.name.clone(),
             info: plane.info.clone(),
             values: plane.values.shifted(places),
+            shape: plane.shape,
         };
         Sample {
             side: self.side,
+            date: self.date,
             planes: self.planes.iter().map(plane).collect(),
             mask: self.mask.as_ref().map(plane),
             label: self.label.clone(),
@@ -191,42 +204,17 @@ struct TaskFiles<'a> {
 }
 
 impl TaskFiles<'_> {
-    /// Draws a sample. Task, split, index and seed name its random stream, so it depends on nothing else.
-    fn sample(&self, split: Split, index: usize) -> Sample {
+    /// Draws a sample, `number` among all. Task, split, index and seed name its random stream, so it depends on nothing else.
+    fn sample(&self, split: Split, index: usize, number: usize) -> Sample {
         let drawn = if self.seed == 0 { String::new() } else { format!(" seed {}", self.seed) };
         let name = format!("{} {} {split} {index}{drawn}", self.suite.name, self.task.name);
         let mut random = Random::named(&name);
         let scene = (self.content.draw)(&mut random, index, self.task.image_size);
-        let bands = self.bands();
-        let contents: Vec<Band> = bands.iter().map(|band| band.content).collect();
-        let view = sensor::optical(&mut random, &scene, &contents, self.task.sensor, self.content.cloudy);
-
-        let mut planes = Vec::new();
-        if self.content.radar {
-            for (name, values) in RADAR.iter().zip(sensor::radar(&mut random, &scene)) {
-                planes.push(Plane {
-                    name: (*name).to_owned(),
-                    info: describe::radar_info(name),
-                    values: Stored::Float32(values),
-                });
-            }
-        }
-        for (band, numbers) in bands.iter().zip(view.bands) {
-            planes.push(Plane {
-                name: band.name.to_owned(),
-                info: describe::optical_info(band.named, band.name),
-                values: self.store(numbers),
-            });
-        }
-        if self.content.cloud_probability {
-            planes.push(Plane {
-                name: describe::CLOUD_PROBABILITY.to_owned(),
-                info: describe::cloud_info(),
-                values: Stored::Uint8(
-                    view.cloud_probability.into_iter().map(|percent| percent as u8).collect(),
-                ),
-            });
-        }
+        let planes = match self.content.camera {
+            Camera::Sentinel2 => self.satellite(&mut random, &scene),
+            camera => self.photograph(&mut random, &scene, camera),
+        };
+        let label_type = || describe::label_type(self.task, self.content);
         let (mut mask, mut label) = (None, None);
         match scene.target {
             Target::Class(class) => label = Some(Value::Int(class as i32)),
@@ -235,23 +223,68 @@ impl TaskFiles<'_> {
                 label = Some(Value::int64_array(&labels));
             }
             Target::Mask(classes) => {
-                let values = Stored::Uint8(classes.into_iter().map(|class| class as u8).collect());
-                mask = Some(Plane {
-                    name: "label".to_owned(),
-                    info: describe::label_type(self.task, self.content),
-                    values,
-                });
+                let values = match self.content.pixels {
+                    // As in m-chesapeake.
+                    Pixels::Fraction => Stored::Int64(classes.into_iter().map(i64::from).collect()),
+                    _ => Stored::Uint8(classes.into_iter().map(|class| class as u8).collect()),
+                };
+                mask = Some(Plane::new("label", label_type(), values));
             }
             Target::Value(value) => label = Some(Value::Float(f64::from(value))),
             Target::ValueMap(map) => {
-                mask = Some(Plane {
-                    name: "label".to_owned(),
-                    info: describe::label_type(self.task, self.content),
-                    values: Stored::Float32(map.into_iter().collect()),
-                });
+                mask = Some(Plane::new("label", label_type(), Stored::Float32(map.into_iter().collect())));
             }
         }
-        Sample { side: scene.side, planes, mask, label }
+        Sample { side: scene.side, date: (self.content.date)(number), planes, mask, label }
+    }
+
+    /// The planes of Sentinel-1 and Sentinel-2.
+    fn satellite(&self, random: &mut Random, scene: &Scene) -> Vec<Plane> {
+        let bands = self.bands();
+        let contents: Vec<Band> = bands.iter().map(|band| band.content).collect();
+        let view = sensor::optical(random, scene, &contents, self.task.sensor, self.content.cloudy);
+        let mut planes = Vec::new();
+        if self.content.radar {
+            for (name, values) in RADAR.iter().zip(sensor::radar(random, scene)) {
+                planes.push(Plane::new(name, describe::radar_info(name), Stored::Float32(values)));
+            }
+        }
+        for (band, numbers) in bands.iter().zip(view.bands) {
+            let info = describe::optical_info(band.named, band.name);
+            planes.push(Plane::new(band.name, info, self.store(numbers)));
+        }
+        if self.content.cloud_probability {
+            let percent = view.cloud_probability.into_iter().map(|percent| percent as u8).collect();
+            planes.push(Plane::new(
+                describe::CLOUD_PROBABILITY,
+                describe::cloud_info(),
+                Stored::Uint8(percent),
+            ));
+        }
+        planes
+    }
+
+    /// The planes of a camera.
+    fn photograph(&self, random: &mut Random, scene: &Scene, camera: Camera) -> Vec<Plane> {
+        let mut planes = Vec::new();
+        for (channel, values) in camera.channels().iter().zip(brightness::photograph(random, scene, camera)) {
+            let info = describe::channel_info(channel, camera == Camera::Landsat8, self.task);
+            planes.push(Plane::new(channel.name, info, self.store(values)));
+        }
+        if camera == Camera::AerialWithLidar {
+            let side = scene.side.div_ceil(brightness::COARSE) as u64;
+            let heights = Stored::Float32(brightness::heights(random, scene));
+            let spectra = Stored::Int16(brightness::spectra(random, scene));
+            planes.push(Plane {
+                shape: Some([side, side, 1]),
+                ..Plane::new(describe::HEIGHTS, describe::heights_info(), heights)
+            });
+            planes.push(Plane {
+                shape: Some([side, side, brightness::SPECTRAL as u64]),
+                ..Plane::new(describe::SPECTRA, describe::spectra_info(), spectra)
+            });
+        }
+        planes
     }
 
     /// The Sentinel-2 bands in the order of their names.
@@ -281,12 +314,15 @@ impl TaskFiles<'_> {
                 // The cast to u8 saturates at 255, as bright clouds do in the official files.
                 Stored::Uint8(numbers.into_iter().map(|number| (number / BYTE).round() as u8).collect())
             }
+            Pixels::Brightness => Stored::Uint8(numbers.into_iter().map(|number| number as u8).collect()),
+            Pixels::Fraction => Stored::Float32(numbers.into_iter().map(|number| number / 255.0).collect()),
         }
     }
 
     /// Encodes a sample as an HDF5 file.
     fn encode(&self, sample: &Sample) -> Result<Vec<u8>, hdf5_pure::Error> {
         let shape = [sample.side as u64; 2];
+        let is_dated = |plane: &Plane| plane.name != "label" || self.content.has_dated_mask;
         let mut file = FileBuilder::new();
         let mut attributes: Vec<(Value, Value)> = Vec::new();
         let mut order = Vec::new();
@@ -294,7 +330,7 @@ impl TaskFiles<'_> {
             attributes.push(("label".into(), label.clone()));
         }
         for plane in sample.planes.iter().chain(&sample.mask) {
-            let date = self.content.date.filter(|_| plane.name != "label");
+            let date = sample.date.filter(|_| is_dated(plane));
             let name = match date {
                 Some((year, month, day)) => format!("{}_{year:04}-{month:02}-{day:02}", plane.name),
                 None => plane.name.clone(),
@@ -302,11 +338,17 @@ impl TaskFiles<'_> {
             let dataset = file.create_dataset(&name);
             match &plane.values {
                 Stored::Int16(values) => dataset.with_i16_data(values),
+                Stored::Int64(values) => dataset.with_i64_data(values),
                 Stored::Float32(values) => dataset.with_f32_data(values),
                 Stored::Uint8(values) => dataset.with_u8_data(values),
             }
-            .with_shape(&shape);
-            attributes.push((Value::Text(name.clone()), describe::dataset(plane.info.clone(), date)));
+            .with_shape(plane.shape.as_ref().map_or(shape.as_slice(), |shape| shape));
+            let resolution = match plane.shape {
+                None => describe::resolution(self.task),
+                Some(_) => Value::Int(1),
+            };
+            attributes
+                .push((Value::Text(name.clone()), describe::dataset(plane.info.clone(), resolution, date)));
             order.push(Value::Text(name));
         }
         attributes.push(("bands_order".into(), Value::List(order)));
@@ -344,6 +386,7 @@ impl Stored {
         }
         match self {
             Stored::Int16(values) => Stored::Int16(shifted(values, places)),
+            Stored::Int64(values) => Stored::Int64(shifted(values, places)),
             Stored::Float32(values) => Stored::Float32(shifted(values, places)),
             Stored::Uint8(values) => Stored::Uint8(shifted(values, places)),
         }
@@ -352,6 +395,7 @@ impl Stored {
     fn to_f64(&self) -> Vec<f64> {
         match self {
             Stored::Int16(values) => values.iter().copied().map(f64::from).collect(),
+            Stored::Int64(values) => values.iter().map(|value| *value as f64).collect(),
             Stored::Float32(values) => values.iter().copied().map(f64::from).collect(),
             Stored::Uint8(values) => values.iter().copied().map(f64::from).collect(),
         }

@@ -8,6 +8,7 @@
 //! tasks.rs     number of samples per task and the contents of their files
 //! scenes.rs    what a sample shows, and its label
 //! values.rs    the same for regression tasks
+//! brightness.rs   tasks of Landsat and aerial images: contents, scenes, camera
 //! covers.rs    land covers: how materials lie on the ground
 //! ground.rs    materials: how they look to the sensors
 //! sensor.rs    weather, atmosphere, optics, noise: from a scene to digital numbers
@@ -18,6 +19,7 @@
 //! statistics.rs, pickle.rs   two of the formats in the files
 //! ```
 
+mod brightness;
 mod copernicus;
 mod covers;
 mod describe;
@@ -75,12 +77,13 @@ The folder can be deleted at any time; it is written again when it is needed.
 /// of seed 0.
 ///
 /// # Errors
-/// Like [`provide_drawn`].
+/// Like [`provide_for`].
 pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
-    provide_drawn(suite, cache, 0)
+    provide_for(suite, &[], cache, 0)
 }
 
-/// Like [`provide`], with the data of any seed: the same kinds of scenes, drawn anew.
+/// Like [`provide`], with the data of any seed, the same kinds of scenes drawn anew, and for a run of these `tasks`: GEO-Bench's
+/// tasks of Landsat and aerial images are large and are only written, beside all others, for a run that names one of them.
 ///
 /// The files are identical, byte for byte, on every machine. The folder's name contains the generator's version and a
 /// hash of the suite's tasks. The folder is written under a temporary name and then renamed, and every call compares each
@@ -90,7 +93,17 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If no task of the suite has a demo, or one has classes or an image size that the demo does not support, or `cache` cannot
 /// be written.
-pub fn provide_drawn(suite: &Suite, cache: &Path, seed: u64) -> Result<PathBuf> {
+pub fn provide_for(suite: &Suite, tasks: &[&str], cache: &Path, seed: u64) -> Result<PathBuf> {
+    let narrowed;
+    let suite = match tasks.iter().any(|task| brightness::NAMES.contains(task)) {
+        true => suite,
+        false => {
+            let mut usual = suite.clone();
+            usual.tasks.retain(|task| !brightness::NAMES.contains(&task.name.as_str()));
+            narrowed = usual;
+            &narrowed
+        }
+    };
     fs::create_dir_all(cache).at(cache)?;
     let name = folder_name(suite, seed)?;
     let root = cache.join(&name);
@@ -204,7 +217,8 @@ fn none(suite: &Suite, task: &Task, known: &[&str]) -> Error {
 
 /// Returns the contents of a task's demo, or an error if there is none that fits.
 fn content(suite: &Suite, task: &Task) -> Result<Content> {
-    let content = tasks::content(&task.name).ok_or_else(|| none(suite, task, &tasks::NAMES))?;
+    let content = tasks::content(&task.name)
+        .ok_or_else(|| none(suite, task, &[&tasks::NAMES[..], &brightness::NAMES].concat()))?;
     let classes = content.class_names.len();
     let problem = if !task.target.is_numeric() && task.classes != classes {
         format!("the demo has {classes} classes; the suite expects {}", task.classes)

@@ -178,7 +178,7 @@ fn sense(random: &mut Random, fine: &[f32], side: usize, pixel: usize) -> Vec<f3
 
 /// Averages a `side` x `side` square over blocks of `step` x `step`, `count` along each side; blocks that reach past the
 /// edge average the values inside.
-fn shrink(values: &[f32], side: usize, step: usize, count: usize) -> Vec<f32> {
+pub(super) fn shrink(values: &[f32], side: usize, step: usize, count: usize) -> Vec<f32> {
     let mut means = Vec::with_capacity(count * count);
     for row in 0..count {
         for column in 0..count {
@@ -193,7 +193,7 @@ fn shrink(values: &[f32], side: usize, step: usize, count: usize) -> Vec<f32> {
 }
 
 /// Interpolates `count` x `count` pixels, each `step` wide, linearly to `side` x `side`.
-fn enlarge(values: &[f32], count: usize, step: usize, side: usize) -> Vec<f32> {
+pub(super) fn enlarge(values: &[f32], count: usize, step: usize, side: usize) -> Vec<f32> {
     if step == 1 {
         return values.to_vec();
     }

@@ -3,29 +3,47 @@
 use crate::task::Split;
 use crate::task::bands::Band;
 
+use super::describe::Date;
 use super::scenes::{self, Draw};
-use super::values;
+use super::{brightness, values};
 
 /// The particulars of one task's files.
 pub struct Content {
     /// Number of train, valid and test samples.
-    counts: [usize; 3],
+    pub counts: [usize; 3],
     pub draw: Draw,
+    pub camera: Camera,
     pub pixels: Pixels,
+    /// Name of a sample's file, without its ending, from its number among all samples.
+    pub named: fn(usize) -> String,
     /// Whether the Sentinel-1 planes precede the Sentinel-2 bands.
     pub radar: bool,
     /// Fraction of the samples with clouds.
     pub cloudy: f32,
     /// Whether a plane with the cloud probability in percent follows the bands.
     pub cloud_probability: bool,
-    /// Year, month and day that the official samples append to the names of their bands.
-    pub date: Option<(u16, u8, u8)>,
+    /// The date that the official samples append to the names of their bands, from the number of the sample.
+    pub date: fn(usize) -> Option<Date>,
+    /// Whether the name of the mask has the date too.
+    pub has_dated_mask: bool,
     /// Sentinel-2 bands missing from the official files.
     pub without: &'static [Band],
     pub class_names: &'static [&'static str],
 }
 
-/// How digital numbers are stored.
+/// What took the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Camera {
+    Sentinel2,
+    Landsat8,
+    /// Red, green and blue from an aeroplane.
+    Aerial,
+    AerialNearInfrared,
+    /// With tree heights and many narrow bands in larger pixels, as NeonTree has them.
+    AerialWithLidar,
+}
+
+/// How pixels are stored. The first three hold digital numbers, the others what a camera records from 0 to 255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pixels {
     Int16,
@@ -33,6 +51,10 @@ pub enum Pixels {
     Float32,
     /// Divided by [`BYTE`].
     Uint8,
+    /// As recorded, in bytes.
+    Brightness,
+    /// Divided by 255, in float32.
+    Fraction,
 }
 
 /// Digital numbers per step of a stored byte.
@@ -45,19 +67,23 @@ impl Content {
     }
 }
 
-const PLAIN: Content = Content {
+/// Sentinel-2 digital numbers, the rest to be said.
+pub const PLAIN: Content = Content {
     counts: [0; 3],
     draw: scenes::eurosat,
+    camera: Camera::Sentinel2,
+    named: |number| format!("demo_{number:04}"),
     pixels: Pixels::Int16,
     radar: false,
     cloudy: 0.1,
     cloud_probability: false,
-    date: None,
+    date: |_| None,
+    has_dated_mask: false,
     without: &[],
     class_names: &[],
 };
 
-/// Names of the tasks that have a demo.
+/// Names of the tasks that have a demo, without those of [`brightness::NAMES`].
 pub const NAMES: [&str; 10] = [
     "m-eurosat",
     "m-bigearthnet",
@@ -71,7 +97,7 @@ pub const NAMES: [&str; 10] = [
     "demo-tree-height",
 ];
 
-/// Returns the contents of a task's demo. The counts keep the whole below 85 MB and every class of m-eurosat, m-so2sat
+/// Returns the contents of a task's demo. The counts keep those of [`NAMES`] together below 85 MB and every class of m-eurosat, m-so2sat
 /// and m-brick-kiln in each split.
 pub fn content(task: &str) -> Option<Content> {
     Some(match task {
@@ -141,7 +167,7 @@ pub fn content(task: &str) -> Option<Content> {
             draw: scenes::cashew,
             cloudy: 0.75,
             cloud_probability: true,
-            date: Some((2019, 11, 5)),
+            date: |_| Some((2019, 11, 5)),
             without: &[Band::B10],
             class_names: &[
                 "no data",
@@ -178,7 +204,7 @@ pub fn content(task: &str) -> Option<Content> {
             without: &[Band::B10],
             ..PLAIN
         },
-        _ => return None,
+        _ => return brightness::content(task),
     })
 }
 
