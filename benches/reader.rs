@@ -1,11 +1,12 @@
 //! How many samples a second are read to float32 arrays with a warm file cache, one thread: m-eurosat (13 bands, class), the small sets of
-//! GEO-Bench's Landsat and aerial tasks, and those of GEO-Bench-2.
+//! GEO-Bench's Landsat and aerial tasks, those of GEO-Bench-2, and Copernicus-Bench's tasks of Sentinel-3 and Sentinel-5P.
 //!
-//! `cargo bench --bench reader -- [--tasks A,B] [--rounds N] [--repetitions N] [--peer PYTHON] [--geobench2 PYTHON]`
+//! `cargo bench --bench reader -- [--tasks A,B] [--rounds N] [--repetitions N] [--peer PYTHON] [--geobench2 PYTHON] [--copernicus PYTHON]`
 //!
 //! With `--peer`, a Python that has the package geobench, passes alternate with those of the official loader (benches/peers/reader.py);
-//! with `--geobench2`, one that has geobenchv2, with the benchmark's own classes (benches/peers/geobench2.py). Before timing, both sides
-//! must have read as many samples, and of GEO-Bench the same sum of all pixels. Sets that are not there are skipped.
+//! with `--geobench2`, one that has geobenchv2, and with `--copernicus`, one that has torchgeo, with the benchmark's own classes
+//! (benches/peers/geobench2.py, copernicus.py). Before timing, both sides must have read as many samples and, but for GEO-Bench-2,
+//! whose classes normalise, the same sum of all pixels. Sets that are not there are skipped.
 
 mod common;
 
@@ -51,7 +52,7 @@ const fn set(
     Set { suite, task, at, folder, bands: None }
 }
 
-const SETS: [Set; 10] = [
+const SETS: [Set; 16] = [
     set("geobench", "m-eurosat", REAL, "geobench"),
     set("geobench", "m-forestnet", MADE, "geobench-more"),
     set("geobench", "m-pv4ger", MADE, "geobench-more"),
@@ -62,6 +63,12 @@ const SETS: [Set; 10] = [
     set("geobench-2", "benv2", REAL, "geobench2"),
     set("geobench-2", "biomassters", REAL, "geobench2"),
     set("geobench-2", "cloudsen12", MADE, "geobench2"),
+    set("copernicus-bench", "cloud-s3", MADE, "copernicus-bench"),
+    set("copernicus-bench", "lc100cls-s3", MADE, "copernicus-bench"),
+    set("copernicus-bench", "lc100seg-s3", MADE, "copernicus-bench"),
+    set("copernicus-bench", "biomass-s3", MADE, "copernicus-bench"),
+    set("copernicus-bench", "aq-no2-s5p", MADE, "copernicus-bench"),
+    set("copernicus-bench", "aq-o3-s5p", MADE, "copernicus-bench"),
 ];
 
 impl Set {
@@ -112,6 +119,7 @@ fn main() -> Result<()> {
         };
         let (named, script) = match set.suite {
             "geobench" => ("--peer", "reader.py"),
+            "copernicus-bench" => ("--copernicus", "copernicus.py"),
             _ => ("--geobench2", "geobench2.py"),
         };
         let peer = Script::asked(named, script)
@@ -130,7 +138,7 @@ fn main() -> Result<()> {
                     "{}: the peer read {counts:?} samples, ours {count}",
                     set.task
                 );
-                if set.suite == "geobench" {
+                if set.suite != "geobench-2" {
                     let mut sum = 0.0;
                     for (split, index) in &places {
                         let sample = dataset.read(*split, *index, &bands)?;

@@ -16,7 +16,7 @@ use terrabench::config::{
 };
 use terrabench::data::decoding::Decoding;
 use terrabench::data::{Dataset, RawSample, Sample, Split};
-use terrabench::device;
+use terrabench::device::{self, Precision};
 use terrabench::features::feed::{DeviceFeed, Feed};
 
 use crate::common::demo;
@@ -558,6 +558,32 @@ fn the_same_bits_in_each_run_are_promised_only_where_the_backend_can() {
     assert_eq!(paths.len(), 1, "{paths:?}");
     let record = std::fs::read_to_string(&paths[0]).unwrap();
     assert!(record.contains(" --deterministic --task m-eurosat"), "{record}");
+}
+
+/// On the CPU too, records say in which precision features were computed, none are shared, and k-NN decides nearly alike.
+#[test]
+fn features_in_bf16_on_the_cpu_have_records_of_their_own_and_score_like_float32() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = ["f32", "bf16"].map(|precision| {
+        let cell = ["--task", "m-eurosat", "--partition", "default", "--protocol", "knn"];
+        let output = bench(folder.path(), &[&cell[..], &["--precision", precision]].concat());
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    });
+    // 40 images each, computed and not read from the other's cache.
+    assert!(said.iter().all(|said| said.contains("m-eurosat test: 40/40 images")), "{said:?}");
+    let records = crate::common::records(&folder.path().join("out/geobench-demo"));
+    let of = |precision: Precision| {
+        let mut found = records.values().filter(|record| record.provenance.precision == precision);
+        let record = found.next().unwrap_or_else(|| panic!("no record of {precision}"));
+        assert!(found.next().is_none(), "several records of {precision}");
+        record
+    };
+    let (float32, bf16) = (of(Precision::F32), of(Precision::Bf16));
+    assert!(bf16.provenance.command.contains("--precision bf16"), "{}", bf16.provenance.command);
+    // Two of 40 images.
+    assert!((float32.value - bf16.value).abs() <= 5.0, "{} and {}", float32.value, bf16.value);
 }
 
 /// The losses that a run's log tells, epoch by epoch.

@@ -97,7 +97,12 @@ impl<'a> Extractor<'a> {
         let mut busy = Duration::ZERO;
         // A batch size that still grows may reach several times its present one.
         let images = self.batch_size.images();
-        let ahead = 2 * if self.batch_size.is_settled() { images } else { images.max(READ_AHEAD) };
+        let ahead = match self.batch_size.is_settled() {
+            // The CPU reads and computes by turns: the next batch ready is enough.
+            true if device::is_host(self.device) => images + self.readers,
+            true => 2 * images,
+            false => 2 * images.max(READ_AHEAD),
+        };
         loader::ordered(indices.len(), self.readers, ahead, read, |mut samples| {
             let mut launched = VecDeque::new();
             let mut last_end = Instant::now();

@@ -28,19 +28,20 @@ impl Encoder for ImageStats {
             .help("use a protocol that scores images: knn, linear-probe or logistic"));
         }
         let (device, [n, bands, h, w]) = (images.device(), images.dims());
-        let pixels = images.into_data().convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-            Error::mismatch(format!("the device returned pixels that are not float32: {error:?}"))
-        })?;
         if h * w < 2 {
             return Err(Error::mismatch(format!(
                 "image-stats: expected at least 2 pixels for a standard deviation, found {h} x {w}"
             )));
         }
-        let of_bands: Vec<[f32; PER_BAND]> = pixels.par_chunks_exact(h * w).map(statistics).collect();
-        // [n, bands, 4] to [n, 4, bands].
+        // [n, bands, 4] to [n, 4, bands], image by image: a copy of all pixels would be as large as the batch.
         let mut features = Vec::with_capacity(n * bands * PER_BAND);
-        for image in of_bands.chunks_exact(bands) {
-            (0..PER_BAND).for_each(|number| features.extend(image.iter().map(|band| band[number])));
+        for image in 0..n {
+            let pixels = images.clone().narrow(0, image, 1).into_data().convert::<f32>();
+            let pixels = pixels.try_into_vec::<f32>().map_err(|error| {
+                Error::mismatch(format!("the device returned pixels that are not float32: {error:?}"))
+            })?;
+            let of_bands: Vec<[f32; PER_BAND]> = pixels.par_chunks_exact(h * w).map(statistics).collect();
+            (0..PER_BAND).for_each(|number| features.extend(of_bands.iter().map(|band| band[number])));
         }
         let features = TensorData::new(features, [n, PER_BAND * bands]);
         Ok(Encoded::Pooled(Tensor::from_data(features, &device)))

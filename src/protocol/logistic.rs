@@ -12,7 +12,6 @@ mod newton;
 use std::sync::OnceLock;
 
 use burn::tensor::FloatDType;
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate};
 use rayon::prelude::*;
 
@@ -24,6 +23,7 @@ use crate::metrics::Better;
 use crate::score::decision::{HeldOut, candidate_score, first_best};
 use crate::score::{Outcome, Targets, score_logits};
 use crate::solve::lbfgs::minimize;
+use crate::solve::rows::pass;
 use crate::task::{Metric, Split, TargetKind, Task};
 use crate::{Error, Result, stop};
 
@@ -380,12 +380,14 @@ fn objective(
         .into_par_iter()
         .enumerate()
         .map(|(block, x)| {
-            let mut z = Array2::zeros((x.nrows(), rows));
-            z.assign(&intercepts);
-            general_mat_mul(1.0, &x, &weights.t(), 1.0, &mut z);
-            let samples = z.outer_iter_mut().zip(block * ROWS_AT_A_TIME..);
-            let loss = samples.map(|(z, sample)| labels.loss_and_gradient(sample, z)).sum();
-            (loss, z.t().dot(&x), z.sum_axis(Axis(0)))
+            let (mut loss, mut sums) = (0.0, Array1::zeros(rows));
+            let of_weights = pass(x, weights, |sample, z| {
+                let mut z = ArrayViewMut1::from(z);
+                z += &intercepts;
+                loss += labels.loss_and_gradient(block * ROWS_AT_A_TIME + sample, z.view_mut());
+                sums += &z;
+            });
+            (loss, of_weights, sums)
         })
         .collect();
     let (mut value, mut matrix, mut sums) = (0.0, Array2::zeros((rows, d)), Array1::zeros(rows));

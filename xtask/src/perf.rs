@@ -86,6 +86,23 @@ const GEOBENCH_2: Environment = Environment {
     shown: &["geobenchv2"],
 };
 
+/// For the classes of Copernicus-Bench, which come from a checkout ([`PerfArgs::originals`]).
+const COPERNICUS: Environment = Environment {
+    name: "copernicus",
+    packages: &[
+        "torch==2.9.0",
+        "torchgeo",
+        "rasterio",
+        "opencv-python-headless",
+        "kornia",
+        "pyproj",
+        "pandas",
+    ],
+    alone: &[],
+    module: "torchgeo, rasterio, cv2, kornia, pyproj, pandas",
+    shown: &[],
+};
+
 /// It is in no registry: whoever has its repository installs it into this environment.
 const TORCHGEO: Environment =
     Environment { name: "torchgeo-bench", packages: &[], alone: &[], module: "torchgeo_bench", shown: &[] };
@@ -102,7 +119,7 @@ struct Work {
 const WORKS: [Work; 13] = [
     Work {
         bench: "reader",
-        peers: &[("--peer", &GEOBENCH), ("--geobench2", &GEOBENCH_2)],
+        peers: &[("--peer", &GEOBENCH), ("--geobench2", &GEOBENCH_2), ("--copernicus", &COPERNICUS)],
         full: "",
         quick: "--tasks m-eurosat,biomassters --rounds 1 --repetitions 2",
     },
