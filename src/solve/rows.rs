@@ -2,8 +2,8 @@
 //! A loss and its gradient are one such pass, and so is a product with its Hessian.
 //!
 //! The number of scores is small and the rows are many, so that memory is what such products wait for: each group of rows is read
-//! once and stays in the cache for both. Sums are in one order, by fused multiplications and additions, so that every machine
-//! computes the same bits.
+//! once and stays in the cache for both. Sums are in one order, by fused multiplications and additions, so that every processor
+//! that has them (x86-64 since 2013) computes the same bits.
 
 use ndarray::{Array2, ArrayView2, s};
 
@@ -25,46 +25,76 @@ pub fn pass(
     mut visit: impl FnMut(usize, &mut [f64]),
 ) -> Array2<f64> {
     let (k, d) = weights.dim();
-    let (rows, weights) = (rows.as_standard_layout(), weights.as_standard_layout());
+    let rows = rows.as_standard_layout();
     let mut sums = Array2::zeros((k, d));
     if k == 0 || d == 0 {
         (0..rows.nrows()).for_each(|row| visit(row, &mut vec![0.0; k]));
         return sums;
     }
     let arch = pulp::Arch::new();
-    let mut scores = vec![0.0; GROUP * k];
+    if matches!(arch, pulp::Arch::Scalar) {
+        // Without the instruction, `mul_add` is a function that takes twenty times as long.
+        let mut scores = rows.dot(&weights.t());
+        scores
+            .outer_iter_mut()
+            .enumerate()
+            .for_each(|(row, mut z)| visit(row, z.as_slice_mut().unwrap_or_default()));
+        return scores.t().dot(&rows);
+    }
+    // Feature by feature, the weights of all scores, the last lanes filled with zeros.
+    let lanes = k.div_ceil(LANES);
+    let mut turned = vec![[0.0; LANES]; d * lanes];
+    for ((score, feature), weight) in weights.indexed_iter() {
+        turned[feature * lanes + score / LANES][score % LANES] = *weight;
+    }
+    let mut scores = vec![[0.0; LANES]; GROUP * lanes];
     for first in (0..rows.nrows()).step_by(GROUP) {
         let group = rows.slice(s![first..rows.nrows().min(first + GROUP), ..]);
-        let scores = &mut scores[..group.nrows() * k];
-        // All are in standard layout, so that none of the slices is missing.
-        let (Some(x), Some(w), Some(sums)) = (group.as_slice(), weights.as_slice(), sums.as_slice_mut())
-        else {
-            continue;
-        };
-        arch.dispatch(|| score(x, w, d, scores));
-        for (row, z) in (first..).zip(scores.chunks_exact_mut(k)) {
-            visit(row, z);
+        let scores = &mut scores[..group.nrows() * lanes];
+        // Both are in standard layout, so that neither slice is missing.
+        let (Some(x), Some(sums)) = (group.as_slice(), sums.as_slice_mut()) else { continue };
+        arch.dispatch(Score { x, w: &turned, d, scores });
+        for (row, z) in (first..).zip(scores.chunks_exact_mut(lanes)) {
+            visit(row, &mut z.as_flattened_mut()[..k]);
         }
-        arch.dispatch(|| add(x, scores, d, sums));
+        arch.dispatch(Add { x, scores: scores.as_flattened(), d, sums });
     }
     sums
 }
 
-/// Scores [n, k] of rows [n, d] by weights [k, d].
+/// Scores [n, k] of rows [n, d] by turned weights [d, k], k in lanes. A type, not a closure, so that it is surely compiled for the
+/// instructions that `pulp` finds: without them, `mul_add` is a function.
+struct Score<'a> {
+    x: &'a [f64],
+    w: &'a [Lanes],
+    d: usize,
+    scores: &'a mut [Lanes],
+}
+
+impl pulp::NullaryFnOnce for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        score(self.x, self.w, self.d, self.scores);
+    }
+}
+
 #[inline(always)]
-fn score(x: &[f64], w: &[f64], d: usize, scores: &mut [f64]) {
+fn score(x: &[f64], w: &[Lanes], d: usize, scores: &mut [Lanes]) {
     let k = w.len() / d;
-    let quads = x.chunks(4 * d).zip(scores.chunks_mut(4 * k));
-    for (x, scores) in quads {
-        for (pair, w) in w.chunks(2 * d).enumerate() {
-            match (x.len() / d, w.len() / d) {
-                (4, 2) => tile::<4, 2>(x, w, d, (scores, k, 2 * pair)),
-                (4, _) => tile::<4, 1>(x, w, d, (scores, k, 2 * pair)),
+    for (x, scores) in x.chunks(4 * d).zip(scores.chunks_mut(4 * k)) {
+        for first in (0..k).step_by(3) {
+            match (x.len() / d, k - first) {
+                (4, 1) => tile::<4, 1>(x, w, d, scores, first),
+                (4, 2) => tile::<4, 2>(x, w, d, scores, first),
+                (4, _) => tile::<4, 3>(x, w, d, scores, first),
                 (_, count) => {
                     for (x, scores) in x.chunks_exact(d).zip(scores.chunks_exact_mut(k)) {
                         match count {
-                            2 => tile::<1, 2>(x, w, d, (scores, k, 2 * pair)),
-                            _ => tile::<1, 1>(x, w, d, (scores, k, 2 * pair)),
+                            1 => tile::<1, 1>(x, w, d, scores, first),
+                            2 => tile::<1, 2>(x, w, d, scores, first),
+                            _ => tile::<1, 3>(x, w, d, scores, first),
                         }
                     }
                 }
@@ -73,41 +103,55 @@ fn score(x: &[f64], w: &[f64], d: usize, scores: &mut [f64]) {
     }
 }
 
-/// The scores of S rows by R weights; they go to the columns from `first` on of a matrix of `k` columns.
+/// R lanes of the scores of S rows, from the lane `first` on.
 #[inline(always)]
 fn tile<const S: usize, const R: usize>(
     x: &[f64],
-    w: &[f64],
+    w: &[Lanes],
     d: usize,
-    (scores, k, first): (&mut [f64], usize, usize),
+    scores: &mut [Lanes],
+    first: usize,
 ) {
-    let x: [(&[Lanes], &[f64]); S] = std::array::from_fn(|s| x[s * d..(s + 1) * d].as_chunks());
-    let w: [(&[Lanes], &[f64]); R] = std::array::from_fn(|r| w[r * d..(r + 1) * d].as_chunks());
+    let k = w.len() / d;
+    let x: [&[f64]; S] = std::array::from_fn(|s| &x[s * d..(s + 1) * d]);
     let mut sums = [[[0.0; LANES]; R]; S];
-    for place in 0..d / LANES {
-        let weights: [Lanes; R] = std::array::from_fn(|r| w[r].0[place]);
+    for (feature, weights) in w.chunks_exact(k).enumerate() {
+        let weights: [Lanes; R] = std::array::from_fn(|r| weights[first + r]);
         for s in 0..S {
-            let numbers = x[s].0[place];
+            let number = x[s][feature];
             for r in 0..R {
                 for lane in 0..LANES {
-                    sums[s][r][lane] = numbers[lane].mul_add(weights[r][lane], sums[s][r][lane]);
+                    sums[s][r][lane] = number.mul_add(weights[r][lane], sums[s][r][lane]);
                 }
             }
         }
     }
     for s in 0..S {
-        for r in 0..R {
-            let [a, b, c, d] = sums[s][r];
-            let rest = x[s].1.iter().zip(w[r].1);
-            scores[s * k + first + r] = rest.fold((a + b) + (c + d), |sum, (x, w)| x.mul_add(*w, sum));
-        }
+        scores[s * k + first..][..R].copy_from_slice(&sums[s]);
     }
 }
 
-/// Adds rows [n, d], each times its scores [n, k], to sums [k, d].
+/// Adds rows [n, d], each times its scores [n, k], to sums [k, d]; the scores of each row are filled up to whole lanes.
+struct Add<'a> {
+    x: &'a [f64],
+    scores: &'a [f64],
+    d: usize,
+    sums: &'a mut [f64],
+}
+
+impl pulp::NullaryFnOnce for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        add(self.x, self.scores, self.d, self.sums);
+    }
+}
+
 #[inline(always)]
 fn add(x: &[f64], scores: &[f64], d: usize, sums: &mut [f64]) {
-    let (n, k, whole) = (x.len() / d, sums.len() / d, d / LANES);
+    let (n, whole) = (x.len() / d, d / LANES);
+    let k = scores.len() / n;
     for first in (0..whole).step_by(COLUMNS) {
         let columns = (first, whole.min(first + COLUMNS));
         let mut row = 0;

@@ -16,6 +16,10 @@ pub struct WheelArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
+    /// Cargo's profile: `dist` is half as large as `release` and takes longer to build
+    #[arg(long, value_name = "NAME", default_value = "dist")]
+    profile: String,
+
     /// Also install the wheel into an empty environment and try the program and the package there
     #[arg(long)]
     test: bool,
@@ -59,7 +63,7 @@ pub fn command(root: &Path, options: &WheelArgs) -> Result<()> {
     };
     let out = options.out.clone().unwrap_or_else(|| root.join("target/wheels"));
     let out = std::path::absolute(out)?;
-    let wheel = build(root, &maturin, &out)?;
+    let wheel = build(root, &maturin, &options.profile, &out)?;
     if options.test {
         test(&python, &wheel)?;
     }
@@ -75,7 +79,8 @@ pub fn test_if_possible(root: &Path) -> Result<()> {
     match (python(), found(root)) {
         (Some(python), Some(maturin)) => {
             let out = root.join("target/wheels");
-            test(&python, &build(root, &maturin, &out)?)
+            // The program is already built in this profile.
+            test(&python, &build(root, &maturin, "release", &out)?)
         }
         _ => {
             console::note(
@@ -128,14 +133,14 @@ fn install(root: &Path, python: &OsString) -> Result<PathBuf> {
 }
 
 /// Builds the wheel as `pyproject.toml` says and returns its path.
-fn build(root: &Path, maturin: &Path, out: &Path) -> Result<PathBuf> {
+fn build(root: &Path, maturin: &Path, profile: &str, out: &Path) -> Result<PathBuf> {
     if out.is_dir() {
         for old in wheels(out)? {
             std::fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
     let mut build = Command::new(maturin);
-    build.current_dir(root).args(["build", "--release", "--locked", "--out"]).arg(out);
+    build.current_dir(root).args(["build", "--profile", profile, "--locked", "--out"]).arg(out);
     // `cargo xtask` describes itself in these variables, which would make cargo compile dependencies again.
     for (name, _) in std::env::vars_os() {
         if name

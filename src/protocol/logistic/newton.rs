@@ -7,13 +7,12 @@
 //! one block that all rows share [Nocedal & Wright, Numerical Optimization, 2nd edition: algorithm 7.1 with preconditioning].
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, Zip, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip, concatenate, s};
 use rayon::prelude::*;
 
 use super::{Labels, ROWS_AT_A_TIME};
 use crate::config::SolverConfig;
 use crate::solve::cholesky::Cholesky;
-use crate::solve::rows::pass;
 
 /// Up to so many coefficients the whole Hessian is factorised.
 const MOST_WHOLE: usize = 800;
@@ -204,13 +203,11 @@ impl Problem<'_> {
             .into_par_iter()
             .enumerate()
             .map(|(block, x)| {
-                let (mut loss, mut all) = (0.0, Array2::zeros((x.nrows(), self.rows)));
-                let gradient = pass(x, point.view(), |sample, z| {
-                    let mut z = ArrayViewMut1::from(z);
-                    loss += self.labels.loss_and_gradient(block * ROWS_AT_A_TIME + sample, z.view_mut());
-                    all.row_mut(sample).assign(&z);
-                });
-                (loss, gradient, all)
+                let mut z = x.dot(&point.t());
+                let first = block * ROWS_AT_A_TIME;
+                let samples = z.outer_iter_mut().zip(first..);
+                let loss: f64 = samples.map(|(z, sample)| self.labels.loss_and_gradient(sample, z)).sum();
+                (loss, z.t().dot(&x), z)
             })
             .collect();
         let (mut value, mut gradient) = (0.0, Array2::zeros((self.rows, p)));
@@ -239,8 +236,8 @@ impl Problem<'_> {
             .into_par_iter()
             .zip(probabilities.axis_chunks_iter(Axis(0), ROWS_AT_A_TIME))
             .map(|(x, probabilities)| {
-                pass(x, v.view(), |sample, q| {
-                    let (mut q, p) = (ArrayViewMut1::from(q), probabilities.row(sample));
+                let mut q = x.dot(&v.t());
+                for (mut q, p) in q.outer_iter_mut().zip(probabilities.outer_iter()) {
                     match self.labels {
                         Labels::Softmax(_) => {
                             let mean = p.dot(&q);
@@ -248,7 +245,8 @@ impl Problem<'_> {
                         }
                         Labels::Logistic(_) => q.zip_mut_with(&p, |q, p| *q *= p * (1.0 - p)),
                     }
-                })
+                }
+                q.t().dot(&x)
             })
             .collect();
         let mut sum = Array2::<f64>::zeros(v.dim());
