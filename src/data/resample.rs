@@ -39,11 +39,10 @@ pub(super) fn scaled_and_resampled(
     if (rows, columns) == (side, side) {
         return Ok(pixels);
     }
-    let mut resampled = Array3::zeros((bands, side, side));
-    for (band, mut to) in pixels.outer_iter().zip(resampled.outer_iter_mut()) {
-        to.assign(&cubic(band, side));
-    }
-    Ok(resampled)
+    let taps = [cubic_taps(rows, side), cubic_taps(columns, side)];
+    let mut resampled = Vec::with_capacity(bands * side * side);
+    pixels.outer_iter().for_each(|band| cubic_into(&mut resampled, band, &taps));
+    Array3::from_shape_vec((bands, side, side), resampled).map_err(Error::mismatch)
 }
 
 /// Resamples a label per pixel to the task's size; other labels stay. `dtype` is the type in which the label is stored.
@@ -120,26 +119,35 @@ fn cubic_taps(old: usize, new: usize) -> Vec<CubicTaps> {
     (0..new).map(tap).collect()
 }
 
-/// Resamples [h, w] to [side, side] by bicubic interpolation without antialiasing: along rows first, then along columns.
+/// Resamples [h, w] to [side, side] by bicubic interpolation without antialiasing.
 fn cubic(map: ArrayView2<'_, f32>, side: usize) -> Array2<f32> {
-    let (rows, columns) = (cubic_taps(map.nrows(), side), cubic_taps(map.ncols(), side));
-    let mut widened = Array2::<f32>::zeros((map.nrows(), side));
-    for (row, mut widened) in map.rows().into_iter().zip(widened.rows_mut()) {
-        for (value, tap) in widened.iter_mut().zip(&columns) {
+    let taps = [cubic_taps(map.nrows(), side), cubic_taps(map.ncols(), side)];
+    let mut resampled = Vec::with_capacity(side * side);
+    cubic_into(&mut resampled, map, &taps);
+    Array2::from_shape_vec((side, side), resampled)
+        .expect("a row per tap of rows, of a number per tap of columns")
+}
+
+/// Appends what [`cubic`] returns: along rows first, then along columns, so that the inner loop runs over neighbours.
+fn cubic_into(to: &mut Vec<f32>, map: ArrayView2<'_, f32>, [rows, columns]: &[Vec<CubicTaps>; 2]) {
+    let (map, width) = (map.as_standard_layout(), columns.len());
+    let mut widened = Vec::with_capacity(map.nrows() * width);
+    for row in map.rows() {
+        let row = row.to_slice().unwrap_or_default();
+        widened.extend(columns.iter().map(|tap| {
             let [a, b, c, d] = tap.places.map(|place| row[place]);
-            let [wa, wb, wc, wd] = tap.weights;
-            *value = a * wa + b * wb + c * wc + d * wd;
-        }
+            weighted([a, b, c, d], tap.weights)
+        }));
     }
-    let mut resampled = Array2::zeros((side, side));
-    for (mut row, tap) in resampled.rows_mut().into_iter().zip(&rows) {
-        let [a, b, c, d] = tap.places.map(|place| widened.row(place));
-        let [wa, wb, wc, wd] = tap.weights;
-        for (column, value) in row.iter_mut().enumerate() {
-            *value = a[column] * wa + b[column] * wb + c[column] * wc + d[column] * wd;
-        }
+    for tap in rows {
+        let [a, b, c, d] = tap.places.map(|place| &widened[place * width..][..width]);
+        let numbers = a.iter().zip(b).zip(c.iter().zip(d));
+        to.extend(numbers.map(|((a, b), (c, d))| weighted([*a, *b, *c, *d], tap.weights)));
     }
-    resampled
+}
+
+fn weighted([a, b, c, d]: [f32; 4], [wa, wb, wc, wd]: [f32; 4]) -> f32 {
+    a * wa + b * wb + c * wc + d * wd
 }
 
 #[cfg(test)]

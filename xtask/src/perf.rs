@@ -113,7 +113,8 @@ struct Work {
     /// Options that name the Python of an environment.
     peers: &'static [(&'static str, &'static Environment)],
     full: &'static str,
-    quick: &'static str,
+    /// Of `--quick`; `None` leaves the bench out.
+    quick: Option<&'static str>,
 }
 
 const WORKS: [Work; 13] = [
@@ -121,35 +122,50 @@ const WORKS: [Work; 13] = [
         bench: "reader",
         peers: &[("--peer", &GEOBENCH), ("--geobench2", &GEOBENCH_2), ("--copernicus", &COPERNICUS)],
         full: "",
-        quick: "--tasks m-eurosat,biomassters --rounds 1 --repetitions 2",
+        quick: Some("--tasks m-eurosat,biomassters --rounds 1 --repetitions 2"),
     },
-    Work { bench: "geotiff", peers: &[("--peer", &TORCH)], full: "", quick: "--tiles 200 --rounds 2" },
-    Work { bench: "process", peers: &[], full: "", quick: "--rounds 2" },
-    Work { bench: "transform", peers: &[("--peer", &TORCH)], full: "", quick: "--rounds 1 --repetitions 3" },
+    Work { bench: "geotiff", peers: &[("--peer", &TORCH)], full: "", quick: Some("--tiles 200 --rounds 2") },
+    Work { bench: "process", peers: &[], full: "", quick: Some("--rounds 2") },
+    Work {
+        bench: "transform",
+        peers: &[("--peer", &TORCH)],
+        full: "",
+        quick: Some("--rounds 1 --repetitions 3"),
+    },
     Work {
         bench: "zoo",
         peers: &[("--peer", &TORCH)],
         full: "--rounds 2 --repetitions 2 --batches 1,8,32",
-        quick: "--rounds 1 --repetitions 1 --models terrafm-b,galileo-nano",
+        quick: Some("--rounds 1 --repetitions 1 --models terrafm-b,galileo-nano"),
     },
-    Work { bench: "backbone", peers: &[("--peer", &TORCH)], full: "", quick: "--rounds 1" },
+    Work { bench: "backbone", peers: &[("--peer", &TORCH)], full: "", quick: None },
     Work {
         bench: "knn",
         peers: &[("--peer", &TORCH)],
         full: "",
-        quick: "--quick --rounds 1 --repetitions 3",
+        quick: Some("--quick --rounds 1 --repetitions 3"),
     },
     Work {
         bench: "linear_probe",
         peers: &[("--peer", &TORCH)],
         full: "--rounds 3",
-        quick: "--rounds 1 --rates 2",
+        quick: Some("--rounds 1 --rates 2"),
     },
-    Work { bench: "logistic", peers: &[("--peer", &TORCH)], full: "", quick: "--rounds 1 --strengths 5" },
-    Work { bench: "finetune", peers: &[("--peer", &TORCH)], full: "", quick: "--rounds 1 --repetitions 1" },
-    Work { bench: "upernet", peers: &[("--peer", &TORCH)], full: "--steps 9", quick: "--steps 1" },
-    Work { bench: "job", peers: &[("--peer", &TORCHGEO)], full: "", quick: "--one-of 40 --rounds 1" },
-    Work { bench: "growth", peers: &[], full: "", quick: "--quick" },
+    Work {
+        bench: "logistic",
+        peers: &[("--peer", &TORCH)],
+        full: "",
+        quick: Some("--rounds 1 --strengths 5"),
+    },
+    Work {
+        bench: "finetune",
+        peers: &[("--peer", &TORCH)],
+        full: "",
+        quick: Some("--rounds 1 --repetitions 1"),
+    },
+    Work { bench: "upernet", peers: &[("--peer", &TORCH)], full: "--steps 9", quick: Some("--steps 1") },
+    Work { bench: "job", peers: &[("--peer", &TORCHGEO)], full: "", quick: None },
+    Work { bench: "growth", peers: &[], full: "", quick: Some("--quick") },
 ];
 
 /// Runs the benches in turn, then writes the page. A bench that fails is named there, and the others run.
@@ -160,6 +176,7 @@ pub fn command(root: &Path, options: &PerfArgs) -> Result<()> {
     let works: Vec<&Work> = WORKS
         .iter()
         .filter(|work| options.only.is_empty() || options.only.iter().any(|name| name == work.bench))
+        .filter(|work| !options.quick || work.quick.is_some() || !options.only.is_empty())
         .collect();
     if let Some(unknown) = options.only.iter().find(|name| WORKS.iter().all(|work| work.bench != **name)) {
         let known: Vec<&str> = WORKS.iter().map(|work| work.bench).collect();
@@ -199,7 +216,7 @@ pub fn command(root: &Path, options: &PerfArgs) -> Result<()> {
                 bench.arg(option).arg(python);
             }
         }
-        let words = if options.quick { work.quick } else { work.full };
+        let words = work.quick.filter(|_| options.quick).unwrap_or(work.full);
         bench.args(words.split_whitespace()).env("TERRABENCH_MEASURED", &measured);
         if let Some(originals) = &options.originals {
             bench.env("TERRABENCH_ORIGINALS", std::path::absolute(originals)?);
