@@ -13,7 +13,7 @@ use crate::{cargo, console, run};
 /// Arguments of `perf`.
 #[derive(Debug, clap::Args)]
 pub struct PerfArgs {
-    /// Fewer rounds, models and sizes: about 4 minutes on two cores once everything is built and installed
+    /// Fewer benches, rounds, models and sizes: about 3 minutes on two cores once everything is built and installed
     #[arg(long)]
     quick: bool,
 
@@ -136,7 +136,7 @@ const WORKS: [Work; 13] = [
         bench: "zoo",
         peers: &[("--peer", &TORCH)],
         full: "--rounds 2 --repetitions 2 --batches 1,8,32",
-        quick: Some("--rounds 1 --repetitions 1 --models terrafm-b,galileo-nano"),
+        quick: Some("--rounds 1 --repetitions 1 --models terrafm-b"),
     },
     Work { bench: "backbone", peers: &[("--peer", &TORCH)], full: "", quick: None },
     Work {
@@ -145,12 +145,7 @@ const WORKS: [Work; 13] = [
         full: "",
         quick: Some("--quick --rounds 1 --repetitions 3"),
     },
-    Work {
-        bench: "linear_probe",
-        peers: &[("--peer", &TORCH)],
-        full: "--rounds 3",
-        quick: Some("--rounds 1 --rates 2"),
-    },
+    Work { bench: "linear_probe", peers: &[("--peer", &TORCH)], full: "--rounds 3", quick: None },
     Work {
         bench: "logistic",
         peers: &[("--peer", &TORCH)],
