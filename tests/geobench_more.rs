@@ -518,17 +518,6 @@ fn a_model_without_optical_bands_says_so_before_anything_is_read() {
     assert!(!output.status.success() && said.contains("has no such sensor: aerial-rgb"), "{said}");
 }
 
-#[test]
-fn the_demo_has_no_such_tasks_and_says_so() {
-    let output = Command::new(env!("CARGO_BIN_EXE_terrabench"))
-        .args(["bench", "geobench", "--demo", "--task", "m-forestnet", "--out"])
-        .arg(tempfile::tempdir().unwrap().path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("no demo for the task `m-forestnet`"), "{said}");
-}
-
 // From files to records -----------------------------------------------------------------------------------------------------------
 
 /// Protocols that suit a handful of small images.
