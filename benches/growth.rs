@@ -106,7 +106,7 @@ fn extraction(is_quick: bool) -> Result<()> {
         }
         let names: Vec<String> = (0..count).map(|i| format!("id_{i:06}")).collect();
         for (i, name) in names.iter().enumerate() {
-            // Most of a file, and so its middle, are pixels.
+            // The middle of a file lies among its pixels.
             let mut bytes = samples[i % 100].clone();
             let middle = bytes.len() / 2;
             bytes[middle..middle + 4].copy_from_slice(&(i as u32).to_le_bytes());

@@ -22,7 +22,7 @@ fn suite() -> Suite {
     suite
 }
 
-/// Their demo, written anew once a run.
+/// Their demo, written once per test run.
 fn demo() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {

@@ -127,7 +127,7 @@ pub fn content(task: &str) -> Option<Content> {
 
 const SOLAR: &[&str] = &["no solar pv", "solar pv"];
 
-/// Latitude and longitude for the name of a file: another for each number, no place in particular.
+/// Invented latitude and longitude for the name of a file, different for each number.
 fn place(number: usize, latitude: f64, longitude: f64) -> (f64, f64) {
     (latitude + number as f64 / 16.0, longitude + (7 * number % 50) as f64 / 8.0)
 }

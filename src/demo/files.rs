@@ -149,7 +149,7 @@ struct Plane {
     /// The official package's description of the band.
     info: Value,
     values: Stored,
-    /// Set where it is not that of the others: height, width, bands.
+    /// Height, width and bands, if they differ from those of the other planes.
     shape: Option<[u64; 3]>,
 }
 

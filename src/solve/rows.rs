@@ -1,8 +1,8 @@
 //! One pass over rows of features: the scores of each row, and the sum of all rows weighted by what a caller makes of the scores.
 //! A loss and its gradient are one such pass, and so is a product with its Hessian.
 //!
-//! The number of scores is small and the rows are many, so that memory is what such products wait for: each group of rows is read
-//! once and stays in the cache for both. Sums are in one order, by fused multiplications and additions, so that every processor
+//! With few scores and many rows, such products wait for memory. So each group of rows is read once and stays in the cache for both
+//! products. Sums are in one order, by fused multiplications and additions, so that every processor
 //! that has them (x86-64 since 2013) computes the same bits.
 
 use ndarray::{Array2, ArrayView2, s};
