@@ -204,7 +204,8 @@ struct TaskFiles<'a> {
 }
 
 impl TaskFiles<'_> {
-    /// Draws a sample, `number` among all. Task, split, index and seed name its random stream, so it depends on nothing else.
+    /// Draws the sample at `index` of a split; its `number` among all samples decides its date. Task, split, index and seed name
+    /// its random stream, so its pixels depend on nothing else.
     fn sample(&self, split: Split, index: usize, number: usize) -> Sample {
         let drawn = if self.seed == 0 { String::new() } else { format!(" seed {}", self.seed) };
         let name = format!("{} {} {split} {index}{drawn}", self.suite.name, self.task.name);

@@ -82,8 +82,9 @@ pub fn provide(suite: &Suite, cache: &Path) -> Result<PathBuf> {
     provide_for(suite, &[], cache, 0)
 }
 
-/// Like [`provide`], with the data of any seed, the same kinds of scenes drawn anew, and for a run of these `tasks`: GEO-Bench's
-/// tasks of Landsat and aerial images are large and are only written, beside all others, for a run that names one of them.
+/// Returns the folder of the demo data of any seed for a run of `tasks`. Another seed draws the same kinds of scenes anew.
+///
+/// GEO-Bench's tasks of Landsat and aerial images are large. They are only written, beside all others, if `tasks` contains one of them.
 ///
 /// The files are identical, byte for byte, on every machine. The folder's name contains the generator's version and a
 /// hash of the suite's tasks. The folder is written under a temporary name and then renamed, and every call compares each

@@ -67,7 +67,7 @@ impl Content {
     }
 }
 
-/// Sentinel-2 digital numbers, the rest to be said.
+/// Defaults of a task: Sentinel-2 digital numbers without date or radar. Samples, scenes and classes are missing.
 pub const PLAIN: Content = Content {
     counts: [0; 3],
     draw: scenes::eurosat,

@@ -1,13 +1,13 @@
 //! One pass over rows of features: the scores of each row, and the sum of all rows weighted by what a caller makes of the scores.
-//! A loss and its gradient are one such pass, and so is a product with its Hessian.
+//! A loss and its gradient are one such pass.
 //!
 //! With few scores and many rows, such products wait for memory. So each group of rows is read once and stays in the cache for both
-//! products. Sums are in one order, by fused multiplications and additions, so that every processor
-//! that has them (x86-64 since 2013) computes the same bits.
+//! products. Sums are in one order and use fused multiplication and addition, so that every processor that has this instruction
+//! (x86-64 since 2013) computes the same bits.
 
 use ndarray::{Array2, ArrayView2, s};
 
-/// Neighbouring numbers that are added up apart: what a vector register of AVX2 holds.
+/// Numbers that one instruction handles: what a vector register of AVX2 holds.
 const LANES: usize = 4;
 type Lanes = [f64; LANES];
 
